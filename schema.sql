@@ -1,0 +1,153 @@
+-- The schema as it is today; src/store/schema.rs says how an older file gets here.
+--
+-- Times are milliseconds since the Unix epoch. `seq` is the place in lists: the order in which the
+-- writer stored the rows, which is why ids (made earlier, or by the caller) order nothing. `revision`
+-- counts stored changes and makes the ETag. `*_key` columns are the lower-cased twins of what people
+-- typed, for uniqueness and prefix search without regard to case. JSON is text, written by us alone.
+
+-- What this file knows about itself: one row a name (`cursor_key`: seals list cursors).
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Tombstones stay (`deleted_at`), so that an id is never taken twice and old events keep their meaning.
+CREATE TABLE organizations (
+    seq        INTEGER PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    name       TEXT NOT NULL,
+    name_key   TEXT NOT NULL,
+    email      TEXT NOT NULL,
+    email_key  TEXT NOT NULL,
+    plan       TEXT NOT NULL,
+    status     TEXT NOT NULL CHECK (status IN ('active', 'suspended')),
+    metadata   TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    deleted_at INTEGER,
+    revision   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+    seq         INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    email       TEXT NOT NULL,
+    email_key   TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    name_key    TEXT NOT NULL,
+    external_id TEXT,
+    status      TEXT NOT NULL CHECK (status IN ('active', 'suspended')),
+    metadata    TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    updated_at  INTEGER NOT NULL,
+    deleted_at  INTEGER,
+    revision    INTEGER NOT NULL
+) STRICT;
+
+-- One living user an address; a tombstone frees it.
+CREATE UNIQUE INDEX users_email ON users (email_key) WHERE deleted_at IS NULL;
+CREATE INDEX users_external_id ON users (external_id) WHERE external_id IS NOT NULL;
+
+-- Who is what where. AUTOINCREMENT: a membership's row goes when it ends, and its place must not be
+-- given to another while somebody pages through the list.
+CREATE TABLE memberships (
+    seq             INTEGER PRIMARY KEY AUTOINCREMENT,
+    organization_id TEXT NOT NULL REFERENCES organizations (id),
+    user_id         TEXT NOT NULL REFERENCES users (id),
+    role            TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'viewer')),
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    UNIQUE (organization_id, user_id)
+) STRICT;
+
+CREATE INDEX memberships_user ON memberships (user_id);
+
+-- The catalogue. AUTOINCREMENT for the same reason as above.
+CREATE TABLE scopes (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    scope       TEXT NOT NULL UNIQUE,
+    description TEXT,
+    built_in    INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO scopes (scope, description, built_in, created_at) VALUES
+    ('admin:users', 'Administer users and memberships', 1, 0),
+    ('admin:orgs', 'Administer organizations', 1, 0),
+    ('admin:keys', 'Administer API keys', 1, 0),
+    ('admin:audit', 'Read the audit log', 1, 0),
+    ('admin:analytics', 'Read usage analytics', 1, 0),
+    ('admin:config', 'Administer the platform configuration', 1, 0),
+    ('keys:verify', 'Verify API keys', 1, 0),
+    ('workflows:read', 'Read workflows', 0, 0),
+    ('workflows:write', 'Change workflows', 0, 0),
+    ('transactions:read', 'Read transactions', 0, 0),
+    ('transactions:write', 'Change transactions', 0, 0);
+
+-- `status` is what was decided; `expired` is seen from `expires_at`. No organization: a platform key.
+-- Revoked keys stay, so that nothing of theirs is ever taken again.
+CREATE TABLE api_keys (
+    seq             INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL UNIQUE,
+    organization_id TEXT REFERENCES organizations (id),
+    user_id         TEXT REFERENCES users (id),
+    name            TEXT NOT NULL,
+    name_key        TEXT NOT NULL,
+    start           TEXT NOT NULL,
+    scopes          TEXT NOT NULL,
+    status          TEXT NOT NULL CHECK (status IN ('active', 'disabled', 'revoked')),
+    expires_at      INTEGER,
+    allowed_ips     TEXT,
+    metadata        TEXT NOT NULL,
+    created_by      TEXT,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    last_used_at    INTEGER,
+    rotated_at      INTEGER,
+    previous_secret_expires_at INTEGER,
+    revoked_at      INTEGER,
+    revoked_reason  TEXT,
+    revision        INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX api_keys_organization ON api_keys (organization_id, seq);
+CREATE INDEX api_keys_user ON api_keys (user_id, seq) WHERE user_id IS NOT NULL;
+
+-- SHA-256 of every secret that ever was: current, previous (within its grace) and retired, so that no
+-- secret is taken twice. The primary key is the way in for every verification.
+CREATE TABLE api_key_hashes (
+    hash    BLOB PRIMARY KEY,
+    key_seq INTEGER NOT NULL REFERENCES api_keys (seq),
+    state   TEXT NOT NULL CHECK (state IN ('current', 'previous', 'retired'))
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX api_key_hashes_key ON api_key_hashes (key_seq);
+
+-- An index over `api_keys.scopes`: who holds a scope, and may it go?
+CREATE TABLE api_key_scopes (
+    scope   TEXT NOT NULL,
+    key_seq INTEGER NOT NULL REFERENCES api_keys (seq),
+    PRIMARY KEY (scope, key_seq)
+) STRICT, WITHOUT ROWID;
+
+-- The chain. `event` is the JSON that `hash` was taken over, byte for byte; the columns beside it are
+-- copies for the filters and prove nothing. `id` is the 16 bytes of the event's ULID.
+CREATE TABLE audit_events (
+    seq             INTEGER PRIMARY KEY,
+    id              BLOB NOT NULL UNIQUE,
+    occurred_at     INTEGER NOT NULL,
+    organization_id TEXT,
+    actor_id        TEXT,
+    action          TEXT NOT NULL,
+    target_id       TEXT,
+    access          TEXT NOT NULL,
+    outcome         TEXT NOT NULL,
+    prev_hash       BLOB NOT NULL,
+    hash            BLOB NOT NULL,
+    event           TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX audit_events_organization ON audit_events (organization_id, seq) WHERE organization_id IS NOT NULL;
+CREATE INDEX audit_events_actor ON audit_events (actor_id, seq) WHERE actor_id IS NOT NULL;
+CREATE INDEX audit_events_target ON audit_events (target_id, seq) WHERE target_id IS NOT NULL;

@@ -1,0 +1,137 @@
+//! The house as a whole: what was configured, the database, the caches and limits, the clock. Opened
+//! and closed here, in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dashmap::DashMap;
+use ipnet::IpNet;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::id::Kind;
+use crate::domain::scope::Catalogue;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+use crate::service::cursors::Cursors;
+use crate::service::folded::Folded;
+use crate::service::housekeeping;
+use crate::store::{self, db};
+use crate::verify::bucket::Buckets;
+use crate::verify::cache::{KeyCache, Stamps};
+
+/// Distinct keys, and distinct addresses without a valid key, whose limits are kept in memory.
+const MOST_BUCKETS: usize = 100_000;
+
+/// Everything that a call may need. Shared by all of them.
+pub struct App {
+    /// What was configured.
+    pub config: Config,
+    /// The only "now".
+    pub clock: Clock,
+    /// The database.
+    pub db: db::Db,
+    /// Credentials in memory.
+    pub keys: KeyCache,
+    /// What changed when.
+    pub stamps: Arc<Stamps>,
+    /// The `admin` bucket of each key, by its id.
+    pub admin_limits: Buckets<String>,
+    /// Failed authentications by address.
+    pub failure_limits: Buckets<IpNet>,
+    /// Refusals that wait for their minute to close.
+    pub folded: Folded,
+    /// Seals the cursors of lists.
+    pub cursors: Cursors,
+    /// The catalogue of scopes with the time at which its load began.
+    pub catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
+    /// When keys were used since that was last written down.
+    pub used: DashMap<String, Timestamp>,
+    random: SystemRandom,
+    draining: AtomicBool,
+}
+
+impl App {
+    /// Opens the database and builds the caches around it. Fails when the file isn't ours, is newer
+    /// than this program, or can't be opened.
+    pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>> {
+        let stamps = Arc::new(Stamps::default());
+        let marks = stamps.clone();
+        let options = db::Options {
+            file: config.database.dir.join("tollhouse.db"),
+            readers: config.database.readers,
+            read_timeout: config.database.read_timeout,
+            writer_queue: config.database.writer_queue,
+            group_limit: config.database.group_limit,
+            max_bytes: config.database.max_bytes,
+        };
+        let db = db::Db::open(&options, move |stale| marks.mark(stale))?;
+        let cursor_key = db.read(store::schema::cursor_key).await?;
+        let loader = db.clone();
+        let load = move |hash| -> crate::verify::cache::Loading {
+            let db = loader.clone();
+            Box::pin(async move { db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await })
+        };
+        Ok(Arc::new(Self {
+            keys: KeyCache::new(config.cache.keys, stamps.clone(), load),
+            stamps,
+            admin_limits: Buckets::new(MOST_BUCKETS),
+            failure_limits: Buckets::new(MOST_BUCKETS),
+            folded: Folded::default(),
+            cursors: Cursors::new(&cursor_key)?,
+            catalogue: std::sync::Mutex::new(None),
+            used: DashMap::new(),
+            random: SystemRandom::new(),
+            draining: AtomicBool::new(false),
+            config,
+            clock,
+            db,
+        }))
+    }
+
+    /// Writes down what waits in memory, then closes the database.
+    pub async fn close(&self) -> Result<()> {
+        let refusals = housekeeping::write_refusals(self, true).await;
+        let uses = housekeeping::write_uses(self).await;
+        housekeeping::log_head(self, "stop").await;
+        self.db.close().await;
+        refusals.and(uses)
+    }
+
+    /// From now on `/readyz` says that the server is going.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Is the server going?
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// A new id. Fails when the operating system has no randomness.
+    pub fn new_id(&self, kind: Kind) -> Result<String> {
+        Ok(kind.make(self.clock.now(), self.random()?))
+    }
+
+    /// Randomness for ids.
+    pub fn random(&self) -> Result<u128> {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes).map_err(|_| Error::internal("no randomness"))?;
+        Ok(u128::from_ne_bytes(bytes))
+    }
+
+    /// The operating system's randomness.
+    pub fn system_random(&self) -> &SystemRandom {
+        &self.random
+    }
+
+    /// Notes that a key was used now. Bounded: what doesn't fit until the next writing is not noted.
+    pub fn note_use(&self, key_id: &str) {
+        if let Some(mut at) = self.used.get_mut(key_id) {
+            *at = self.clock.now();
+        } else if self.used.len() < MOST_BUCKETS {
+            self.used.insert(key_id.to_owned(), self.clock.now());
+        }
+    }
+}

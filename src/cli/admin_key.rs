@@ -1,0 +1,32 @@
+//! `tollhouse admin-key create`: gets a locked-out operator back in, also beside a running server.
+
+use super::args::CreateAdminKey;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::service::api_keys;
+
+/// Makes a platform key and shows its secret this once.
+pub async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
+    if args.name.is_empty() || args.name.chars().count() > 200 || args.name.chars().any(char::is_control) {
+        return Err(Error::new(
+            Code::InvalidRequest,
+            "--name must have 1 to 200 characters, no control characters.",
+        ));
+    }
+    let app = super::open_beside(config).await?;
+    let created = api_keys::create_as_operator(&app, &args.name, args.scopes).await;
+    app.close().await?;
+    let created = created?;
+    if args.json {
+        println!("{}", serde_json::to_string(&created).map_err(Error::internal)?);
+    } else {
+        eprintln!(
+            "{} {:?} with {}; the secret is shown this once:",
+            created.api_key.id,
+            args.name,
+            created.api_key.scopes.join(" ")
+        );
+        println!("{}", created.key);
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! `tollhouse config check`: is the configuration good, and what does it come to?
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use toml_edit::{DocumentMut, Item};
+
+use crate::config::{Effective, Flags};
+
+/// Prints the settings in effect to standard output, or all faults to standard error (status 1).
+pub fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
+    let printed = match report(file, std::env::vars_os(), flags) {
+        Ok(report) => io::stdout().write_all(report.as_bytes()).map_err(Into::into),
+        Err(faults) => Err(faults),
+    };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be told when standard error is gone, too.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The settings in effect as TOML, good to be used as a configuration file. Behind each that isn't a
+/// default stands where it came from.
+fn report(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: Flags,
+) -> Result<String, Box<dyn Error>> {
+    let Effective { config, origins } = Effective::load(file, environment, flags)?;
+    let settings = toml_edit::ser::to_document(&config)?;
+    let mut document = DocumentMut::new();
+    document.decor_mut().set_prefix("# The configuration is good. These settings are in effect:\n\n");
+    for (section, settings) in settings.iter() {
+        let Ok(mut table) = settings.clone().into_table() else { continue };
+        for (name, setting) in table.iter_mut() {
+            let Some(origin) = origins.get(&format!("{section}.{}", name.get())) else { continue };
+            if let Item::Value(value) = setting {
+                // A file's name may hold what would end the comment.
+                value.decor_mut().set_suffix(format!("  # {}", origin.escape_debug()));
+            }
+        }
+        document.insert(section, Item::Table(table));
+    }
+    Ok(document.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_report_is_a_configuration_file_that_says_where_settings_came_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("odd\nname.toml");
+        fs::write(&file, "[http]\nlisten = \"[::1]:0\"\n").unwrap();
+        let secret = "a-secret-of-at-least-32-characters";
+        let environment = [
+            ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "127.0.0.1"),
+            ("TOLLHOUSE_HTTP__BODY_TIMEOUT", "90s"),
+            ("TOLLHOUSE_ADMIN_KEY", secret),
+        ];
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
+        let flags = Flags { listen: None, data: Some("with \"quotes\"".to_owned()) };
+        let effective = Effective::load(Some(&file), environment.clone(), flags.clone()).unwrap();
+        let report = report(Some(&file), environment, flags).unwrap();
+
+        assert!(report.starts_with("# The configuration is good. "), "{report}");
+        let has = |line: &str| assert!(report.lines().any(|one| one == line), "{line}\n\n{report}");
+        has("[http]");
+        has("trusted_proxies = [\"127.0.0.1/32\"]  # TOLLHOUSE_HTTP__TRUSTED_PROXIES");
+        has("body_timeout = \"1m 30s\"  # TOLLHOUSE_HTTP__BODY_TIMEOUT");
+        has("header_timeout = \"10s\"");
+        has("dir = 'with \"quotes\"'  # --data");
+        assert!(
+            report.contains("listen = \"[::1]:0\"  # ") && report.contains("odd\\nname.toml:2\n"),
+            "{report}"
+        );
+        assert!(!report.contains(secret), "{report}");
+
+        fs::write(&file, &report).unwrap();
+        assert_eq!(Effective::load(Some(&file), [], Flags::default()).unwrap().config, effective.config);
+    }
+
+    #[test]
+    fn every_setting_is_reported() {
+        let shown = report(None, [], Flags::default()).unwrap();
+        assert_eq!(toml_edit::de::from_str::<Config>(&shown).unwrap(), Config::shipped().unwrap());
+        assert_eq!(shown.matches('#').count(), 1, "defaults have no comment: {shown}");
+    }
+
+    #[test]
+    fn faults_come_instead_of_a_report() {
+        let environment = [("TOLLHOUSE_CACHE__KEYS".into(), "few".into())];
+        let error = report(None, environment, Flags::default()).unwrap_err();
+        assert!(error.to_string().contains("TOLLHOUSE_CACHE__KEYS: cache.keys: "), "{error}");
+    }
+}

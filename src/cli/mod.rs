@@ -1,0 +1,88 @@
+//! The command line. Results go to standard output, everything else to standard error; exit status 0,
+//! 1 (failed) or 2 (usage).
+
+mod admin_key;
+pub mod args;
+mod audit;
+mod config;
+mod openapi;
+mod serve;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::telemetry;
+use args::{AdminKey, Args, Audit, Command};
+
+/// Does what the arguments say.
+pub fn run(args: Args) -> ExitCode {
+    let Args { config: file, flags, command } = args;
+    match &command {
+        Command::Completions { shell } => return report(print(&args::completions(*shell))),
+        Command::Openapi => return report(openapi::print()),
+        Command::Config(_) => return config::check(file.as_deref(), flags),
+        Command::Serve(_) | Command::AdminKey(_) | Command::Audit(_) => {}
+    }
+    let config = match Config::load(file.as_deref(), flags) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(Err(Error::internal(error))),
+    };
+    runtime.block_on(async {
+        match command {
+            Command::Serve(serve) => {
+                telemetry::init(&config.log);
+                report(serve::run(config, serve.admin_key_file).await)
+            }
+            Command::AdminKey(AdminKey::Create(create)) => report(admin_key::create(config, create).await),
+            Command::Audit(Audit::Verify(verify)) => audit::verify(config, verify).await,
+            Command::Audit(Audit::Export(export)) => report(audit::export(config, export).await),
+            Command::Config(_) | Command::Openapi | Command::Completions { .. } => ExitCode::SUCCESS,
+        }
+    })
+}
+
+/// A result, to standard output. A reader that went away (`| head`) is no failure of ours.
+fn print(text: &[u8]) -> Result<()> {
+    match std::io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::internal(error)),
+        _ => Ok(()),
+    }
+}
+
+fn report(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", for_the_operator(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The operator may see the cause.
+fn for_the_operator(error: &Error) -> String {
+    error.cause.clone().unwrap_or_else(|| error.message.to_string())
+}
+
+/// Opens the database beside a server that may be running; there must be one already.
+async fn open_beside(config: Config) -> Result<Arc<App>> {
+    let file = config.database.dir.join("tollhouse.db");
+    if !file.exists() {
+        let message =
+            format!("There is no database at {}; start the server first, or give --data.", file.display());
+        return Err(Error::new(crate::error::Code::NotFound, message));
+    }
+    App::open(config, Clock::system()).await
+}

@@ -1,0 +1,156 @@
+//! `tollhouse serve`: open, make the first key, serve, and at a signal stop without losing anything.
+
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::http::{routes, server};
+use crate::service::{api_keys, housekeeping};
+use crate::store::db;
+use crate::verify::secret::{self, Secret};
+
+/// The environment's first key, and the file that holds it.
+const KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
+const KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(config: Config, admin_key_file: Option<PathBuf>) -> Result<()> {
+    // Heard from now on, so that a signal during the start is not lost.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+    let dir = config.database.dir.clone();
+    let _lock = db::lock(&dir)?;
+    let listener = TcpListener::bind(config.http.listen).await;
+    let listener = listener.map_err(|error| Error::internal(format!("{}: {error}", config.http.listen)))?;
+    let address = listener.local_addr().map_err(Error::internal)?;
+    let limits = server::Limits {
+        max_connections: config.http.max_connections,
+        header_timeout: config.http.header_timeout,
+        write_timeout: config.http.write_timeout,
+        drain_timeout: config.http.drain_timeout,
+    };
+    let drain_timeout = config.http.drain_timeout;
+    let app = App::open(config, Clock::system()).await?;
+    let first_key = first_key(&app, &admin_key_file.unwrap_or_else(|| dir.join("admin.key"))).await?;
+    housekeeping::log_head(&app, "start").await;
+
+    let tasks = TaskTracker::new();
+    let routes = routes::filter(app.clone(), tasks.clone())?;
+    let stopping = app.clone();
+    let shutdown = async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "stopping");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        stopping.drain();
+    };
+    eprintln!("listening on http://{address}");
+    if let Some(shown) = first_key {
+        eprintln!("try:\n  curl -H \"Authorization: Bearer {shown}\" http://{address}/admin/v1/whoami");
+    }
+    // Only systemd listens to this; without it there is nothing to do.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let cut = tokio::select! {
+        cut = server::serve(listener, routes, &limits, shutdown) => cut,
+        () = housekeeping::run(&app) => 0,
+    };
+    if cut > 0 {
+        tracing::warn!(cut, "connections that did not end in time were cut");
+    }
+    tasks.close();
+    if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
+        tracing::warn!("calls that did not end in time were given up");
+    }
+    let closed = app.close().await;
+    let stats = app.db.stats();
+    tracing::info!(mutations = stats.mutations, commits = stats.commits, "stopped");
+    closed
+}
+
+/// Makes the first key of an empty database. Returns how a shell gets at it for the line to try.
+async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
+    if api_keys::any(app).await? {
+        return Ok(None);
+    }
+    if let Some((secret, shown)) = given_key(app)? {
+        api_keys::bootstrap(app, secret).await?;
+        return Ok(Some(shown));
+    }
+    let secret = Secret::generate(app.system_random(), &app.config.keys.prefix)?;
+    let shown = if std::io::stderr().is_terminal() {
+        None
+    } else {
+        // The file first: a key that nobody knows would lock everybody out.
+        write_private(file, secret.reveal())?;
+        Some(file)
+    };
+    if api_keys::bootstrap(app, secret.clone()).await?.is_none() {
+        return Ok(None);
+    }
+    match shown {
+        Some(file) => {
+            let path = file.display().to_string();
+            tracing::info!(path, "the first admin key is in this file; keep it safe and remove the file");
+            Ok(Some(format!("$(cat '{path}')")))
+        }
+        None => {
+            eprintln!("first admin key, shown this once:\n  {}", secret.reveal());
+            Ok(Some(secret.reveal().to_owned()))
+        }
+    }
+}
+
+/// The key that the environment gives, and how a shell finds it there.
+fn given_key(app: &App) -> Result<Option<(Secret, String)>> {
+    let given = match (std::env::var(KEY_VARIABLE), std::env::var(KEY_FILE_VARIABLE)) {
+        (Ok(key), _) => Some((key, KEY_VARIABLE, format!("${KEY_VARIABLE}"))),
+        (Err(_), Ok(path)) => {
+            let text = std::fs::read_to_string(&path);
+            let text = text.map_err(|error| refuse(format!("{KEY_FILE_VARIABLE}: {path}: {error}")))?;
+            Some((text.trim_end().to_owned(), KEY_FILE_VARIABLE, format!("$(cat '{path}')")))
+        }
+        (Err(_), Err(_)) => None,
+    };
+    let Some((key, source, shown)) = given else { return Ok(None) };
+    if !(32..=secret::LONGEST).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let most = secret::LONGEST;
+        return Err(refuse(format!(
+            "{source}: the key must have 32 to {most} printable ASCII characters, without spaces."
+        )));
+    }
+    let prefix = &app.config.keys.prefix;
+    if !secret::is_plausible(prefix, &key) {
+        return Err(refuse(format!(
+            "{source}: the key has the form {prefix}_… with a wrong checksum; was it cut or mistyped?"
+        )));
+    }
+    Ok(Some((Secret::from_outside(key), shown)))
+}
+
+fn refuse(message: String) -> Error {
+    Error::new(Code::InvalidRequest, message)
+}
+
+fn write_private(file: &Path, text: &str) -> Result<()> {
+    let write = || {
+        // One that a failed start left behind holds a key that never was.
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        writeln!(open, "{text}")?;
+        open.sync_all()
+    };
+    write().map_err(|error| Error::internal(format!("{}: {error}", file.display())))
+}

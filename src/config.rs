@@ -1,0 +1,159 @@
+//! The settings of the process.
+//!
+//! `config.toml` at the top of the project is the only list of them and holds their defaults; this file
+//! gives them types, `values` says what is right for each, and `sources` lays the user's file, the
+//! environment and the flags over the defaults. All of it is checked at the start, all faults at once.
+
+mod sources;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use sources::{ConfigError, Effective, Fault, Flags};
+
+/// The largest number that TOML can hold.
+const MOST: u64 = i64::MAX as u64;
+
+/// Every setting. Each is explained in `config.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Config {
+    /// The listener, and the limits of what comes through it.
+    pub http: Http,
+    /// The database file.
+    pub database: Database,
+    /// What is kept in memory.
+    pub cache: Cache,
+    /// New API keys.
+    pub keys: Keys,
+    /// Calls in a minute.
+    pub rate_limits: RateLimits,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+impl Config {
+    /// The settings in effect: the shipped defaults, then `file`, then the environment of this process,
+    /// then `flags`. The error tells all faults.
+    pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
+        Effective::load(file, std::env::vars_os(), flags).map(|effective| effective.config)
+    }
+
+    /// The shipped defaults alone.
+    pub fn shipped() -> Result<Self, ConfigError> {
+        Effective::load(None, [], Flags::default()).map(|effective| effective.config)
+    }
+}
+
+/// `[http]`: the listener.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Http {
+    /// Where to listen; port 0 takes a free one.
+    #[serde(deserialize_with = "values::listen")]
+    pub listen: SocketAddr,
+    /// Whose `X-Forwarded-For` is believed. None of them has bits behind its prefix, none is an
+    /// IPv4-mapped IPv6 address.
+    #[serde(deserialize_with = "values::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The largest body of a request, in bytes.
+    #[serde(deserialize_with = "values::number::<1_024, 67_108_864, _, _>")]
+    pub max_body_bytes: usize,
+    /// Connections open at a time.
+    #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
+    pub max_connections: usize,
+    /// Longest time for a request's head, and longest idle time between two requests.
+    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    pub header_timeout: Duration,
+    /// Longest time for a request's body.
+    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    pub body_timeout: Duration,
+    /// Longest time without progress in sending an answer.
+    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    pub write_timeout: Duration,
+    /// Longest time that running requests have at a stop; zero cuts them off.
+    #[serde(deserialize_with = "values::timeout_or_zero", serialize_with = "values::show_duration")]
+    pub drain_timeout: Duration,
+}
+
+/// `[database]`: the file and the ways to it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Database {
+    /// The directory that holds `tollhouse.db`.
+    #[serde(deserialize_with = "values::path")]
+    pub dir: PathBuf,
+    /// Connections that read.
+    #[serde(deserialize_with = "values::number::<1, 64, _, _>")]
+    pub readers: u32,
+    /// Longest time for a single read.
+    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    pub read_timeout: Duration,
+    /// Changes that may wait for the writer.
+    #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
+    pub writer_queue: usize,
+    /// Changes that may share one commit.
+    #[serde(deserialize_with = "values::number::<1, 65_536, _, _>")]
+    pub group_limit: usize,
+    /// The largest size of the database file, in bytes; 0 = no bound.
+    #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MOST, _, _>")]
+    pub max_bytes: u64,
+}
+
+/// `[cache]`: what is kept in memory.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Cache {
+    /// Key records.
+    #[serde(deserialize_with = "values::number::<1, 100_000_000, _, _>")]
+    pub keys: u64,
+}
+
+/// `[keys]`: new API keys.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Keys {
+    /// What they begin with: `^[a-z][a-z0-9]{0,15}$`.
+    #[serde(deserialize_with = "values::prefix")]
+    pub prefix: String,
+    /// Days until they expire when nobody says otherwise; 0 = never.
+    #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
+    pub default_expiry_days: u32,
+}
+
+/// `[rate_limits]`: calls in a minute; 0 = no limit.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct RateLimits {
+    /// Calls of the control plane by one key.
+    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    pub admin_per_minute: u32,
+    /// Failed authentications from one address.
+    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    pub failed_auth_per_minute: u32,
+}
+
+/// `[log]`: what is written to standard error.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Log {
+    /// Directives of `tracing_subscriber::EnvFilter`.
+    #[serde(deserialize_with = "values::log_level")]
+    pub level: String,
+    /// The form of the lines.
+    #[serde(deserialize_with = "values::log_format")]
+    pub format: LogFormat,
+}
+
+/// The form of the log's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `Human` on a terminal, `Json` otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! Where settings come from, and what is told when one is wrong.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use figment::error::Kind;
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use toml_edit::{ImDocument, TableLike};
+
+use super::Config;
+
+/// The defaults, and with them the list of all settings.
+pub const SHIPPED: &str = include_str!("../../config.toml");
+/// What the layer of the defaults is called.
+const SHIPPED_NAME: &str = "default";
+const PREFIX: &str = "TOLLHOUSE_";
+/// What begins as settings do but isn't one: the first key is a secret, used once.
+const NOT_SETTINGS: [&str; 2] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE"];
+
+/// The names on the way to a setting: `["http", "listen"]`.
+type Names = Vec<String>;
+
+/// Settings given on the command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--listen`: `http.listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--data`: `database.dir`.
+    pub data: Option<String>,
+}
+
+/// The settings in effect, and where they came from.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The settings.
+    pub config: Config,
+    /// Of each setting that something else than the defaults gave (`http.listen`), what that was: the
+    /// file and line, the environment variable or the flag.
+    pub origins: BTreeMap<String, String>,
+}
+
+impl Effective {
+    /// Lays the sources over each other, later ones winning: the defaults, `file`, the `environment` as
+    /// pairs of name and value, the `flags`. The error tells all faults.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Flags,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::new()?;
+        if let Some(path) = file {
+            layers.add_file(path);
+        }
+        for (name, value) in environment {
+            layers.add_variable(&name.to_string_lossy(), value);
+        }
+        if let Some(listen) = flags.listen {
+            layers.add("--listen", &["http", "listen"], listen.to_string().into());
+        }
+        if let Some(data) = flags.data {
+            layers.add("--data", &["database", "dir"], data.into());
+        }
+        layers.read()
+    }
+}
+
+/// All that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// In the order in which they were found; at least one.
+    pub faults: Vec<Fault>,
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where: the file (and line), the environment variable or the flag.
+    pub origin: String,
+    /// Which setting, unless it is the origin itself that is wrong.
+    pub setting: Option<String>,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.faults.len() {
+            1 => f.write_str("The configuration has a fault:")?,
+            count => write!(f, "The configuration has {count} faults:")?,
+        }
+        self.faults.iter().try_for_each(|fault| write!(f, "\n{fault}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        if let Some(setting) = &self.setting {
+            write!(f, "{setting}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// One source, under the name by which people know it.
+struct Layer {
+    name: String,
+    data: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.data.clone()))
+    }
+}
+
+/// The sources so far.
+struct Layers {
+    figment: Figment,
+    /// The defaults of all settings there are.
+    known: BTreeMap<Names, Value>,
+    /// The user's file: its name and text.
+    file: Option<(String, String)>,
+    faults: Vec<Fault>,
+}
+
+impl Layers {
+    fn new() -> Result<Self, ConfigError> {
+        let data: Dict = Toml::from_str(SHIPPED).map_err(|error| {
+            let fault = Fault { origin: SHIPPED_NAME.to_owned(), setting: None, message: error.to_string() };
+            ConfigError { faults: vec![fault] }
+        })?;
+        let known = leaves(&data);
+        let figment = Figment::from(Layer { name: SHIPPED_NAME.to_owned(), data });
+        Ok(Self { figment, known, file: None, faults: Vec::new() })
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let name = path.display().to_string();
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.fault(name, None, format!("can't be read: {error}")),
+        };
+        let data: Dict = match Toml::from_str(&text) {
+            Ok(data) => data,
+            Err(error) => return self.fault(name, None, error.to_string().trim_end().to_owned()),
+        };
+        self.file = Some((name.clone(), text));
+        // Only what is known goes on, so that whatever is wrong later is wrong with one setting.
+        for (names, value) in leaves(&data) {
+            if self.known.contains_key(&names) {
+                self.add(&name, &names, value);
+                continue;
+            }
+            let is_section = self.known.keys().any(|known| known.starts_with(&names));
+            let message = match value {
+                Value::Dict(..) if is_section => continue,
+                _ if is_section => "is a section, not a setting".to_owned(),
+                _ => unknown(nearest(&names, self.known.keys()).map(|names| names.join("."))),
+            };
+            self.fault(self.place_in_file(&names), Some(names.join(".")), message);
+        }
+    }
+
+    fn add_variable(&mut self, name: &str, value: OsString) {
+        let Some(rest) = name.strip_prefix(PREFIX).filter(|_| !NOT_SETTINGS.contains(&name)) else { return };
+        let names: Names = rest.to_lowercase().split("__").map(str::to_owned).collect();
+        let Some(default) = self.known.get(&names) else {
+            let others = NOT_SETTINGS.map(|name| vec![name[PREFIX.len()..].to_lowercase()]);
+            let nearest = nearest(&names, self.known.keys().chain(&others));
+            // Its value is not told: it may be a secret whose variable was misspelt.
+            return self.fault(name.to_owned(), None, unknown(nearest.map(|names| variable(names))));
+        };
+        match value.into_string() {
+            Ok(text) => {
+                let value = typed(text, default);
+                self.add(name, &names, value);
+            }
+            Err(_) => self.fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
+        }
+    }
+
+    fn add(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
+        let layer = Layer { name: layer.to_owned(), data: nest(names, value) };
+        self.figment = std::mem::take(&mut self.figment).merge(layer);
+    }
+
+    fn fault(&mut self, origin: String, setting: Option<String>, message: String) {
+        self.faults.push(Fault { origin, setting, message });
+    }
+
+    /// Reads the whole. serde stops at the first value that is wrong, so that one is noted, its default
+    /// is put in its place, and the whole is read again, until nothing is wrong any more.
+    fn read(mut self) -> Result<Effective, ConfigError> {
+        let config = loop {
+            let error = match self.figment.extract::<Config>() {
+                Ok(config) => break config,
+                Err(error) => error,
+            };
+            // The error's path may lead further than to the setting: into a list.
+            let wrong = self.known.iter().find(|(names, _)| error.path.starts_with(names));
+            let wrong = wrong.map(|(names, default)| (names.clone(), default.clone()));
+            let (setting, message) = (error.path.join("."), told(&error.kind));
+            match wrong.and_then(|(names, default)| Some((self.origin(&names)?, names, default))) {
+                Some((origin, names, default)) => {
+                    self.fault(origin, Some(setting), message);
+                    self.add(SHIPPED_NAME, &names, default);
+                }
+                None => {
+                    // It is the default that is wrong, which nothing here can put right.
+                    self.fault(SHIPPED_NAME.to_owned(), Some(setting), message);
+                    return Err(ConfigError { faults: self.faults });
+                }
+            }
+        };
+        if !self.faults.is_empty() {
+            return Err(ConfigError { faults: self.faults });
+        }
+        let given = self.known.keys().filter_map(|names| Some((names.join("."), self.origin(names)?)));
+        Ok(Effective { config, origins: given.collect() })
+    }
+
+    /// What gave the value in effect; `None` for a default.
+    fn origin(&self, names: &[String]) -> Option<String> {
+        let layer = &*self.figment.find_metadata(&names.join("."))?.name;
+        match &self.file {
+            _ if layer == SHIPPED_NAME => None,
+            Some((file, _)) if layer == file => Some(self.place_in_file(names)),
+            _ => Some(layer.to_owned()),
+        }
+    }
+
+    /// The user's file, with the line where it names this.
+    fn place_in_file(&self, names: &[String]) -> String {
+        let (file, text) = self.file.as_ref().map_or(("", ""), |(file, text)| (file, text));
+        match line_of(text, names) {
+            Some(line) => format!("{file}:{line}"),
+            None => file.to_owned(),
+        }
+    }
+}
+
+/// Every value of a tree that has nothing below it, by the names on the way to it.
+pub fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
+    let mut all = BTreeMap::new();
+    for (name, value) in tree {
+        match value {
+            Value::Dict(_, below) if !below.is_empty() => {
+                let below = leaves(below).into_iter();
+                all.extend(below.map(|(names, value)| ([vec![name.clone()], names].concat(), value)));
+            }
+            _ => {
+                all.insert(vec![name.clone()], value.clone());
+            }
+        }
+    }
+    all
+}
+
+/// The tree that has one value alone.
+fn nest(names: &[impl AsRef<str>], value: Value) -> Dict {
+    match names {
+        [] => Dict::new(),
+        [name] => Dict::from([(name.as_ref().to_owned(), value)]),
+        [name, below @ ..] => Dict::from([(name.as_ref().to_owned(), nest(below, value).into())]),
+    }
+}
+
+/// A text of the environment as the type of the setting's default. A text that doesn't fit stays a text,
+/// for the reader of the setting to refuse.
+fn typed(text: String, default: &Value) -> Value {
+    match default {
+        Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
+        Value::Array(..) if text.trim_start().starts_with('[') => {
+            let list = Toml::from_str::<Dict>(&format!("list = {text}"));
+            list.ok().and_then(|mut list| list.remove("list")).unwrap_or(text.into())
+        }
+        Value::Array(..) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            items.map(str::to_owned).collect::<Vec<_>>().into()
+        }
+        _ => text.into(),
+    }
+}
+
+fn variable(names: &[String]) -> String {
+    format!("{PREFIX}{}", names.join("__").to_uppercase())
+}
+
+/// What is wrong with a value, in one form for wrong types and wrong values.
+fn told(wrong: &Kind) -> String {
+    match wrong {
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!("found {found}, expected {expected}")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn unknown(nearest: Option<String>) -> String {
+    match nearest {
+        Some(nearest) => format!("unknown setting; the nearest known one is {nearest}"),
+        None => "unknown setting".to_owned(),
+    }
+}
+
+/// The known one that was most likely meant: misspelt, or put into the wrong section.
+fn nearest<'a>(names: &Names, known: impl Iterator<Item = &'a Names>) -> Option<&'a Names> {
+    known.min_by_key(|known| match names.last() == known.last() {
+        true => 1,
+        false => strsim::damerau_levenshtein(&names.join("."), &known.join(".")),
+    })
+}
+
+/// The line, from 1, on which a TOML text names this.
+fn line_of(text: &str, names: &[String]) -> Option<usize> {
+    let document = ImDocument::parse(text).ok()?;
+    let mut table: Option<&dyn TableLike> = Some(document.as_table());
+    let mut at = None;
+    for name in names {
+        let (key, item) = table?.get_key_value(name)?;
+        at = key.span().or(item.span());
+        table = item.as_table_like();
+    }
+    Some(1 + text[..at?.start].matches('\n').count())
+}

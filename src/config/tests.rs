@@ -1,0 +1,325 @@
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Value};
+use toml_edit::DocumentMut;
+
+use super::*;
+
+fn pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    environment.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Effective::load(None, pairs(environment), Flags::default()).map(|effective| effective.config)
+}
+
+/// Loads a file with this text; in what is told its path is `FILE`.
+fn with_file(text: &str) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tollhouse.toml");
+    fs::write(&path, text).unwrap();
+    let loaded = Effective::load(Some(&path), [], Flags::default()).map(|effective| effective.config);
+    loaded.map_err(|mut error| {
+        for fault in &mut error.faults {
+            fault.origin = fault.origin.replace(path.to_str().unwrap(), "FILE");
+        }
+        error
+    })
+}
+
+fn faults(loaded: Result<Config, ConfigError>) -> Vec<String> {
+    loaded.unwrap_err().faults.iter().map(ToString::to_string).collect()
+}
+
+fn names(tree: &Dict) -> BTreeSet<String> {
+    sources::leaves(tree).into_keys().map(|names| names.join(".")).collect()
+}
+
+#[test]
+fn the_shipped_file_lists_exactly_the_fields() {
+    let config = Config::shipped().unwrap();
+    let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
+    let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
+    assert_eq!(names(&listed), names(&fields));
+    assert_eq!(names(&listed).len(), 21);
+}
+
+#[test]
+fn the_shipped_file_has_a_default_for_every_field() {
+    let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
+    for (section, settings) in &listed {
+        for name in settings.as_dict().unwrap().keys() {
+            let mut without: Dict = listed.clone();
+            let Some(Value::Dict(_, settings)) = without.get_mut(section) else { panic!("{section}") };
+            settings.remove(name);
+            let read = Value::from(without).deserialize::<Config>();
+            assert!(read.unwrap_err().missing(), "a default hides in the code for {section}.{name}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_of_the_shipped_file_is_commented() {
+    let document: DocumentMut = sources::SHIPPED.parse().unwrap();
+    for (section, item) in document.iter() {
+        let table = item.as_table().unwrap();
+        for (name, _) in table.iter() {
+            let above = table.key(name).unwrap().leaf_decor().prefix().unwrap().as_str().unwrap();
+            let comment = above.trim_start();
+            assert!(comment.starts_with("# ") && comment.len() > 40, "{section}.{name} is not explained");
+            assert!(!comment.contains("\n\n"), "the comment above {section}.{name} stands apart from it");
+        }
+    }
+}
+
+#[test]
+fn what_is_effective_can_be_loaded_again() {
+    let first =
+        with_env(&[("TOLLHOUSE_HTTP__HEADER_TIMEOUT", "1m 30s"), ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::1")]);
+    let first = first.unwrap();
+    let again = with_file(&toml_edit::ser::to_string_pretty(&first).unwrap()).unwrap();
+    assert_eq!(first, again);
+}
+
+#[test]
+fn later_sources_win_and_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tollhouse.toml");
+    fs::write(
+        &file,
+        "http.listen = '127.0.0.1:1'\n\n[database]\nreaders = 7\ndir = 'a'\n[keys]\nprefix = 'file'\n",
+    )
+    .unwrap();
+    let environment = pairs(&[("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2"), ("TOLLHOUSE_DATABASE__DIR", "b")]);
+    let flags = Flags { listen: None, data: Some("c".to_owned()) };
+    let Effective { config, origins } = Effective::load(Some(&file), environment, flags).unwrap();
+
+    assert_eq!(config.http.listen.port(), 2);
+    assert_eq!((config.database.readers, &*config.database.dir), (7, Path::new("c")));
+    assert_eq!(config.keys.prefix, "file");
+    assert_eq!(config.database.group_limit, 256);
+    let file = file.display();
+    let expected = [
+        ("database.dir", "--data".to_owned()),
+        ("database.readers", format!("{file}:4")),
+        ("http.listen", "TOLLHOUSE_HTTP__LISTEN".to_owned()),
+        ("keys.prefix", format!("{file}:7")),
+    ];
+    assert_eq!(origins, expected.map(|(setting, origin)| (setting.to_owned(), origin)).into());
+}
+
+#[test]
+fn the_environment_is_read_as_the_type_of_the_setting() {
+    let config = with_env(&[
+        ("TOLLHOUSE_DATABASE__DIR", "2024"),
+        ("TOLLHOUSE_DATABASE__READERS", " 8 "),
+        ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.1,2001:db8::/32"),
+        ("TOLLHOUSE_LOG__LEVEL", "info,tollhouse=debug"),
+        ("PATH", "/bin"),
+        ("TOLLHOUSES", "x"),
+    ])
+    .unwrap();
+    assert_eq!(config.database.dir, Path::new("2024"));
+    assert_eq!(config.database.readers, 8);
+    let networks = ["10.0.0.0/8", "127.0.0.1/32", "2001:db8::/32"].map(|net| net.parse().unwrap());
+    assert_eq!(config.http.trusted_proxies, networks);
+
+    for (list, count) in [("", 0), ("[]", 0), ("[\"10.0.0.0/8\", '::1']", 2), ("::ffff:192.0.2.1", 1)] {
+        let config = with_env(&[("TOLLHOUSE_HTTP__TRUSTED_PROXIES", list)]).unwrap();
+        assert_eq!(config.http.trusted_proxies.len(), count, "{list}");
+    }
+    let config = with_env(&[("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::ffff:192.0.2.1")]).unwrap();
+    assert_eq!(config.http.trusted_proxies[0].to_string(), "192.0.2.1/32");
+}
+
+#[test]
+fn the_first_key_is_no_setting_and_is_never_told() {
+    let secret = "a-secret-of-at-least-32-characters";
+    let good = [("TOLLHOUSE_ADMIN_KEY", secret), ("TOLLHOUSE_ADMIN_KEY_FILE", secret)];
+    let effective = Effective::load(None, pairs(&good), Flags::default()).unwrap();
+    assert_eq!(effective.config, Config::shipped().unwrap());
+    assert!(effective.origins.is_empty());
+
+    let misspelt = [("TOLLHOUSE_ADMINKEY", secret), ("TOLLHOUSE_ADMIN__KEY_FILE", secret)];
+    assert_eq!(
+        faults(with_env(&misspelt)),
+        [
+            "TOLLHOUSE_ADMINKEY: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY",
+            "TOLLHOUSE_ADMIN__KEY_FILE: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY_FILE",
+        ]
+    );
+}
+
+#[test]
+fn unknown_settings_are_named_with_their_place_and_the_nearest() {
+    let file = "readers = 2\n[http]\nlistne = '127.0.0.1:1'\nreaders = 3\n[cahce]\nkeys = 1\n[empty]\n[log]\n\
+                \"level.x\" = 1\n[http.listen]\nport = 1\n";
+    let unknown = |place: &str, nearest: &str| {
+        format!("FILE:{place}: unknown setting; the nearest known one is {nearest}")
+    };
+    let mut told = faults(with_file(file));
+    told.sort();
+    let mut expected = vec![
+        unknown("1: readers", "database.readers"),
+        unknown("3: http.listne", "http.listen"),
+        unknown("4: http.readers", "database.readers"),
+        unknown("6: cahce.keys", "cache.keys"),
+        unknown("9: log.level.x", "log.level"),
+        unknown("11: http.listen.port", "http.listen"),
+    ];
+    expected.sort();
+    told.retain(|fault| !fault.starts_with("FILE:7: empty: unknown setting"));
+    assert_eq!(told, expected);
+
+    assert_eq!(
+        faults(with_env(&[("TOLLHOUSE_HTTP__LISTN", "x"), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")]))[0],
+        "TOLLHOUSE_HTTP__LISTN: unknown setting; the nearest known one is TOLLHOUSE_HTTP__LISTEN"
+    );
+    assert_eq!(faults(with_env(&[("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")])).len(), 2);
+    assert_eq!(faults(with_file("http = 5")), ["FILE:1: http: is a section, not a setting"]);
+    assert_eq!(with_file("[http]\n").unwrap(), Config::shipped().unwrap());
+}
+
+#[test]
+fn all_faults_are_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tollhouse.toml");
+    let text = "[http]\nlisten = 8080\nheader_timeout = '0s'\ntrusted_proxies = ['10.0.0.0/8', 'x', '10.0.0.1/8']\n\
+                [database]\nreaders = 'many'\nreader = 1\n[cache]\nkeys = -1\n";
+    fs::write(&path, text).unwrap();
+    let environment = pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
+    let flags = Flags { listen: None, data: Some(String::new()) };
+    let error = Effective::load(Some(&path), environment, flags).unwrap_err();
+    let told = error.to_string().replace(path.to_str().unwrap(), "FILE");
+    let mut lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.remove(0), "The configuration has 9 faults:");
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "--data: database.dir: found string \"\", expected the path of a directory",
+            "FILE:2: http.listen: found signed int `8080`, expected an address and a port, such as \
+             \"127.0.0.1:8080\" or \"[::]:8080\"",
+            "FILE:3: http.header_timeout: found string \"0s\", expected a duration longer than 0s and \
+             at most 1h, such as \"10s\" or \"1m 30s\"",
+            "FILE:4: http.trusted_proxies: found string \"x, 10.0.0.1/8\", expected addresses or \
+             networks without bits behind their prefix, such as \"10.0.0.0/8\"",
+            "FILE:6: database.readers: found string \"many\", expected a whole number from 1 to 64",
+            "FILE:7: database.reader: unknown setting; the nearest known one is database.readers",
+            "FILE:9: cache.keys: found signed int `-1`, expected a whole number from 1 to 100000000",
+            "TOLLHOUSE_DATABASE__GROUP_LIMIT: database.group_limit: found unsigned int `0`, expected \
+             a whole number from 1 to 65536",
+            "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lower-case letter, \
+             then up to 15 lower-case letters or digits",
+        ][..]
+    );
+}
+
+#[test]
+fn bounds_hold_on_both_sides() {
+    let good = [
+        ("http.listen", "'[::]:0'"),
+        ("http.max_body_bytes", "1024"),
+        ("http.max_body_bytes", "67108864"),
+        ("http.max_connections", "1"),
+        ("http.header_timeout", "'1ms'"),
+        ("http.header_timeout", "'60 minutes'"),
+        ("http.drain_timeout", "'0s'"),
+        ("http.trusted_proxies", "['::/0']"),
+        ("database.readers", "64"),
+        ("database.max_bytes", "0"),
+        ("database.max_bytes", "1048576"),
+        ("database.max_bytes", "9223372036854775807"),
+        ("keys.prefix", "'a'"),
+        ("keys.prefix", "'a123456789012345'"),
+        ("rate_limits.admin_per_minute", "0"),
+        ("log.level", "'OFF'"),
+        ("log.level", "'warn,tollhouse::store=debug,[call{id=1}]=trace'"),
+        ("log.format", "'json'"),
+    ];
+    for (name, value) in good {
+        with_file(&format!("{name} = {value}")).unwrap_or_else(|error| panic!("{name} = {value}: {error}"));
+    }
+    let bad = [
+        ("http.listen", "'localhost:80'"),
+        ("http.listen", "'127.0.0.1'"),
+        ("http.listen", "['127.0.0.1:1']"),
+        ("http.max_body_bytes", "1023"),
+        ("http.max_body_bytes", "67108865"),
+        ("http.max_connections", "0"),
+        ("http.max_connections", "1.5"),
+        ("http.header_timeout", "'0s'"),
+        ("http.header_timeout", "'-1s'"),
+        ("http.header_timeout", "'10s ago'"),
+        ("http.header_timeout", "'1h 1ms'"),
+        ("http.header_timeout", "'10'"),
+        ("http.header_timeout", "10"),
+        ("http.header_timeout", "'1 day'"),
+        ("http.drain_timeout", "'2h'"),
+        ("http.trusted_proxies", "'10.0.0.0/8'"),
+        ("http.trusted_proxies", "[10]"),
+        ("http.trusted_proxies", "['10.0.0.0/33']"),
+        ("http.trusted_proxies", "['::ffff:10.0.0.0/104']"),
+        ("database.readers", "0"),
+        ("database.readers", "65"),
+        ("database.readers", "4294967297"),
+        ("database.readers", "true"),
+        ("database.max_bytes", "1048575"),
+        ("database.dir", "''"),
+        ("database.dir", "{}"),
+        ("keys.prefix", "''"),
+        ("keys.prefix", "'1a'"),
+        ("keys.prefix", "'Toll'"),
+        ("keys.prefix", "'to_ll'"),
+        ("keys.prefix", "'a1234567890123456'"),
+        ("log.level", "''"),
+        ("log.level", "'inf'"),
+        ("log.level", "'info,'"),
+        ("log.level", "'tollhouse=loud'"),
+        ("log.format", "'pretty'"),
+        ("log.format", "1"),
+    ];
+    for (name, value) in bad {
+        let told = faults(with_file(&format!("{name} = {value}")));
+        assert_eq!(told.len(), 1, "{name} = {value}: {told:?}");
+        assert!(
+            told[0].starts_with(&format!("FILE:1: {name}")) && told[0].contains(", expected "),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told_by_path_line_and_column() {
+    let missing = Path::new("does/not/exist.toml");
+    let environment = pairs(&[("TOLLHOUSE_DATABASE__READERS", "none")]);
+    let told = faults(Effective::load(Some(missing), environment, Flags::default()).map(|e| e.config));
+    assert!(told[0].starts_with("does/not/exist.toml: can't be read: "), "{told:?}");
+    assert_eq!(told.len(), 2, "the other faults are told, too: {told:?}");
+
+    for text in ["[http]\nlisten = \n", "[http]\nlisten = 'a'\nlisten = 'b'\n"] {
+        let told = faults(with_file(text));
+        assert_eq!(told.len(), 1);
+        let line = text.lines().count();
+        assert!(told[0].contains(&format!("line {line}, column ")), "{told:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = || OsString::from_vec(vec![b'a', 0xff]);
+    let told = faults(
+        Effective::load(
+            None,
+            [("TOLLHOUSE_DATABASE__DIR".into(), bytes()), (bytes(), bytes())],
+            Flags::default(),
+        )
+        .map(|e| e.config),
+    );
+    assert_eq!(told, ["TOLLHOUSE_DATABASE__DIR: database.dir: is not UTF-8"]);
+}

@@ -1,0 +1,190 @@
+//! How single settings are read and shown.
+//!
+//! What is wrong is told as "found …, expected …", and the second half always says what would be right.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+use serde::ser::{self, Serializer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::LogFormat;
+
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A whole number from `LEAST` to `MOST`.
+pub fn number<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
+where
+    N: TryFrom<u64>,
+    D: Deserializer<'de>,
+{
+    narrow(deserializer.deserialize_u64(Number { least: LEAST, most: MOST, or_zero: false })?)
+}
+
+/// A whole number from `LEAST` to `MOST`, or 0, which then means something of its own.
+pub fn number_or_zero<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
+where
+    N: TryFrom<u64>,
+    D: Deserializer<'de>,
+{
+    narrow(deserializer.deserialize_u64(Number { least: LEAST, most: MOST, or_zero: true })?)
+}
+
+fn narrow<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
+    N::try_from(number).map_err(|_| E::custom(format_args!("{number} is too large for this machine")))
+}
+
+struct Number {
+    least: u64,
+    most: u64,
+    or_zero: bool,
+}
+
+impl Visitor<'_> for Number {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { least, most, or_zero } = self;
+        write!(f, "a whole number from {least} to {most}{}", if *or_zero { ", or 0" } else { "" })
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        if (self.least..=self.most).contains(&number) || (self.or_zero && number == 0) {
+            Ok(number)
+        } else {
+            Err(E::invalid_value(Unexpected::Unsigned(number), &self))
+        }
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
+}
+
+/// Reads a text with `parse`, which gives `None` for what is not as `expected`.
+fn text<'de, D, T>(
+    deserializer: D,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_str(Text { expected, parse })
+}
+
+struct Text<P> {
+    expected: &'static str,
+    parse: P,
+}
+
+impl<T, P: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<P> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self.expected))
+    }
+}
+
+/// An address and a port.
+pub fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let expected = r#"an address and a port, such as "127.0.0.1:8080" or "[::]:8080""#;
+    text(deserializer, expected, |text| text.parse().ok())
+}
+
+/// A directory.
+pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    text(deserializer, "the path of a directory", |text| (!text.is_empty()).then(|| text.into()))
+}
+
+/// What keys begin with.
+pub fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let expected = "a lower-case letter, then up to 15 lower-case letters or digits";
+    text(deserializer, expected, |text| {
+        let fits = text.len() <= 16
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        fits.then(|| text.to_owned())
+    })
+}
+
+/// A duration above zero.
+pub fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let expected = r#"a duration longer than 0s and at most 1h, such as "10s" or "1m 30s""#;
+    text(deserializer, expected, |text| duration(text).filter(|duration| !duration.is_zero()))
+}
+
+/// A duration that may be zero.
+pub fn timeout_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    text(deserializer, r#"a duration of at most 1h, such as "10s" or "1m 30s""#, duration)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let duration = Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()?;
+    (duration <= LONGEST_TIMEOUT).then_some(duration)
+}
+
+/// The form that [`timeout`] reads.
+pub fn show_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let duration = SignedDuration::try_from(*duration).map_err(ser::Error::custom)?;
+    serializer.collect_str(&format_args!("{duration:#}"))
+}
+
+/// Networks; a bare address is the network of that one host. All wrong ones are told at once.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let wrong: Vec<&str> = texts.iter().map(String::as_str).filter(|text| network(text).is_none()).collect();
+    if wrong.is_empty() {
+        return Ok(texts.iter().filter_map(|text| network(text)).collect());
+    }
+    let expected = r#"addresses or networks without bits behind their prefix, such as "10.0.0.0/8""#;
+    Err(D::Error::invalid_value(Unexpected::Str(&wrong.join(", ")), &expected))
+}
+
+/// Client addresses are compared as IPv4 where they are IPv4, so an IPv4-mapped IPv6 network would
+/// never contain one: it is refused rather than ignored.
+fn network(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().into(),
+        Err(_) => text.parse::<IpNet>().ok()?,
+    };
+    let mapped = matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
+    (network == network.trunc() && !mapped).then_some(network)
+}
+
+/// Directives of `EnvFilter`. It takes a lone word that is no level (`inf`) for the name of a module,
+/// and then logs nothing but that module: such a slip is refused here.
+pub fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let expected =
+        r#"a level (error, warn, info, debug, trace, off) or directives such as "info,tollhouse=debug""#;
+    text(deserializer, expected, |text| {
+        let fits = text.split(',').all(|directive| {
+            directive.contains(['=', '[', ']'])
+                || (!directive.is_empty() && directive.parse::<LevelFilter>().is_ok())
+        });
+        (fits && text.parse::<EnvFilter>().is_ok()).then(|| text.to_owned())
+    })
+}
+
+/// The form of the log's lines, by name alone (serde's own enums would take their index, too).
+pub fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    text(deserializer, r#""auto", "human" or "json""#, |text| match text {
+        "auto" => Some(LogFormat::Auto),
+        "human" => Some(LogFormat::Human),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    })
+}

@@ -1,0 +1,45 @@
+//! Tests of [`super`].
+
+use super::*;
+use crate::error::Error;
+
+fn read(body: &str) -> Result<NewApiKey, Error> {
+    let catalogue: Catalogue = ["a:read", "admin:keys"].map(str::to_owned).into_iter().collect();
+    NewApiKey::read(&Json::parse(body.as_bytes()).unwrap(), &catalogue, Timestamp::from_millis(1000))
+}
+
+#[test]
+fn reads_ranges_in_one_spelling() {
+    let key = read(
+        r#"{"name":"n","scopes":["a:read","a:read"],"allowed_ips":["10.0.0.0/8","::ffff:10.1.2.3","::1"]}"#,
+    );
+    let key = key.unwrap();
+    let shown: Vec<_> = key.allowed_ips.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "10.1.2.3/32", "::1/128"]);
+    assert_eq!(key.scopes, ["a:read"]);
+}
+
+#[test]
+fn names_each_fault() {
+    let error = read(
+        r#"{"name":"","scopes":["b:read","*"],"expires_at":"1970-01-01T00:00:01Z","allowed_ips":["10.0.0.1/8","x"],"rate_limit":{},"status":"active"}"#,
+    );
+    let found: Vec<_> =
+        error.unwrap_err().details.into_iter().map(|d| (d.pointer.unwrap(), d.code)).collect();
+    let expected = [
+        ("/status", "READ_ONLY"),
+        ("/name", "INVALID_LENGTH"),
+        ("/scopes/0", "UNKNOWN_SCOPE"),
+        ("/expires_at", "NOT_AHEAD"),
+        ("/allowed_ips/0", "INVALID_CIDR"),
+        ("/allowed_ips/1", "INVALID_CIDR"),
+        ("/rate_limit", "UNKNOWN_FIELD"),
+    ];
+    assert_eq!(found, expected.map(|(pointer, code)| (pointer.to_owned(), code.into())));
+}
+
+#[test]
+fn an_empty_allowlist_is_refused() {
+    assert!(read(r#"{"name":"n","scopes":[],"allowed_ips":[]}"#).is_err());
+    assert!(read(r#"{"name":"n","scopes":[],"allowed_ips":null}"#).is_ok());
+}

@@ -1,0 +1,188 @@
+//! The audit chain: each event's hash is taken over the one before it and its own JSON, byte for byte.
+
+use ring::digest::{Context, SHA256};
+
+use super::audit::{DOMAIN_TAG, Event, GENESIS, Hash, Verification};
+use super::id;
+use super::time::Timestamp;
+
+/// `SHA-256(tag ‖ prev_hash ‖ json)`.
+pub fn hash(prev_hash: &Hash, json: &str) -> Hash {
+    let mut context = Context::new(&SHA256);
+    context.update(DOMAIN_TAG);
+    context.update(prev_hash);
+    context.update(json.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+/// Bytes as lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A hash from its 64 hex digits.
+pub fn unhex(text: &str) -> Option<Hash> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
+        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(hash)
+}
+
+/// One event in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Its place.
+    pub seq: i64,
+    /// The hash of the link before.
+    pub prev_hash: Hash,
+    /// Its own.
+    pub hash: Hash,
+    /// The event as stored.
+    pub json: String,
+}
+
+impl Link {
+    /// One line of an export: the stored JSON with both hashes behind its last field, so that cutting
+    /// them off gives the stored bytes back.
+    pub fn to_line(&self) -> String {
+        let body = self.json.strip_suffix('}').unwrap_or(&self.json);
+        format!("{body},\"prev_hash\":\"{}\",\"hash\":\"{}\"}}", hex(&self.prev_hash), hex(&self.hash))
+    }
+
+    /// Reads such a line; `None` when it isn't one.
+    pub fn from_line(line: &str) -> Option<Self> {
+        const BEFORE: &str = ",\"prev_hash\":\"";
+        const BETWEEN: &str = "\",\"hash\":\"";
+        let rest = line.strip_suffix("\"}")?;
+        let (rest, hash) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
+        let rest = rest.strip_suffix(BETWEEN)?;
+        let (rest, prev_hash) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
+        let json = format!("{}}}", rest.strip_suffix(BEFORE)?);
+        let event: Event = serde_json::from_str(&json).ok()?;
+        Some(Self { seq: event.seq?, prev_hash: unhex(prev_hash)?, hash: unhex(hash)?, json })
+    }
+
+    /// Does the hash fit the event, and the event its place?
+    fn is_whole(&self) -> bool {
+        hash(&self.prev_hash, &self.json) == self.hash
+            && serde_json::from_str::<Event>(&self.json).is_ok_and(|event| event.seq == Some(self.seq))
+    }
+}
+
+/// The copies of an event's fields that a database keeps beside it for its filters.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // They are the event's own.
+pub struct Copies {
+    pub id: [u8; 16],
+    pub occurred_at: Timestamp,
+    pub organization_id: Option<String>,
+    pub actor_id: Option<String>,
+    pub action: String,
+    pub target_id: Option<String>,
+    pub access: String,
+    pub outcome: String,
+}
+
+impl Copies {
+    /// Do the copies say what the event says?
+    pub fn agree_with(&self, json: &str) -> bool {
+        let Ok(event) = serde_json::from_str::<Event>(json) else { return false };
+        id::event_bytes(&event.id) == Some(self.id)
+            && Timestamp::parse(&event.occurred_at) == Some(self.occurred_at)
+            && event.organization_id == self.organization_id
+            && event.actor.id == self.actor_id
+            && event.action == self.action
+            && event.target.and_then(|target| target.id) == self.target_id
+            && event.access == self.access
+            && event.outcome == self.outcome
+    }
+}
+
+/// A head that was kept elsewhere: the event at this place had this hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The place.
+    pub seq: i64,
+    /// The hash.
+    pub hash: Hash,
+}
+
+impl Anchor {
+    /// Reads `seq:hash`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (seq, hash) = text.split_once(':')?;
+        let seq = seq.parse().ok().filter(|seq| *seq >= 1)?;
+        Some(Self { seq, hash: unhex(hash)? })
+    }
+}
+
+/// Walks links from old to new and finds the first that is edited, removed or out of order.
+#[derive(Debug)]
+pub struct Walk {
+    found: Verification,
+    anchor: Option<Anchor>,
+    whole: bool,
+    before: Option<(i64, Hash)>,
+}
+
+impl Walk {
+    /// Begins at the very first event, or at an anchor. A walk that isn't `whole` (a filtered export)
+    /// allows gaps and checks each event by itself.
+    pub fn new(anchor: Option<Anchor>, whole: bool) -> Self {
+        let found = Verification { valid: true, ..Verification::default() };
+        Self { found, anchor, whole, before: None }
+    }
+
+    /// Where to begin to read: at the anchor, else before the first place, where nothing may stand.
+    pub fn first(&self) -> i64 {
+        self.anchor.map_or(i64::MIN, |anchor| anchor.seq)
+    }
+
+    /// Takes the next link; `false` when the chain is broken there.
+    pub fn step(&mut self, link: &Link) -> bool {
+        let follows = match (self.before, self.anchor) {
+            (Some((seq, hash)), _) if link.seq == seq + 1 => link.prev_hash == hash,
+            (Some((seq, _)), _) => !self.whole && link.seq > seq,
+            (None, Some(anchor)) => link.seq == anchor.seq && link.hash == anchor.hash,
+            (None, None) if link.seq == 1 => link.prev_hash == GENESIS,
+            (None, None) => !self.whole,
+        };
+        if !follows || !link.is_whole() {
+            // A missing event is the break, not the innocent one behind it.
+            let first = self.anchor.map_or(1, |anchor| anchor.seq);
+            let expected = self.before.map_or(first, |(seq, _)| seq + 1);
+            self.break_at(if self.whole { link.seq.min(expected) } else { link.seq });
+            return false;
+        }
+        self.before = Some((link.seq, link.hash));
+        self.found.checked += 1;
+        self.found.first_seq.get_or_insert(link.seq);
+        self.found.last_seq = Some(link.seq);
+        true
+    }
+
+    /// Notes a break that the walker itself saw.
+    pub fn break_at(&mut self, seq: i64) {
+        self.found.valid = false;
+        self.found.broken_at.get_or_insert(seq);
+    }
+
+    /// What was found. An anchor that was never met (the chain ends before it) is a break.
+    pub fn finish(mut self) -> Verification {
+        if let (Some(anchor), None) = (self.anchor, self.before)
+            && self.found.valid
+        {
+            self.break_at(anchor.seq);
+        }
+        self.found.head_hash = self.before.map(|(_, hash)| hex(&hash));
+        self.found
+    }
+}

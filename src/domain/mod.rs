@@ -1,0 +1,21 @@
+//! Pure types and rules. No HTTP, no SQL, no clock, no randomness.
+//!
+//! `fields` and `rules` read what clients send, `page` what lists are asked for; `access` decides who
+//! may do what; every resource has a file of its own.
+
+pub mod access;
+pub mod api_key;
+pub mod audit;
+pub mod chain;
+pub mod fields;
+pub mod id;
+pub mod membership;
+pub mod organization;
+pub mod page;
+pub mod patch;
+pub mod rules;
+pub mod scope;
+pub mod shapes;
+pub mod stale;
+pub mod time;
+pub mod user;

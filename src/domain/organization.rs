@@ -1,0 +1,203 @@
+//! Organizations: whose keys, members and usage are whose.
+
+use serde::Serialize;
+
+use super::fields::{Faults, Fields, Json};
+use super::id::Kind;
+use super::patch::{Metadata, MetadataPatch};
+use super::rules;
+use super::shapes;
+use super::time::Timestamp;
+use crate::error::Result;
+
+/// What an organization has booked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Plan {
+    #[default]
+    Standard,
+    Enterprise,
+}
+
+impl Plan {
+    /// The names on the wire and in the database.
+    pub const NAMES: &'static [(&'static str, Plan)] =
+        &[("standard", Plan::Standard), ("enterprise", Plan::Enterprise)];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plan::Standard => "standard",
+            Plan::Enterprise => "enterprise",
+        }
+    }
+}
+
+/// Whether an organization or a user may act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = AccountStatus)]
+#[allow(missing_docs)]
+pub enum Status {
+    #[default]
+    Active,
+    Suspended,
+}
+
+impl Status {
+    /// The names on the wire and in the database.
+    pub const NAMES: &'static [(&'static str, Status)] =
+        &[("active", Status::Active), ("suspended", Status::Suspended)];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Active => "active",
+            Status::Suspended => "suspended",
+        }
+    }
+}
+
+/// An organization as stored and answered.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Organization {
+    /// `org_…`
+    #[schema(example = "org_123")]
+    pub id: String,
+    /// For people, 1 to 200 characters.
+    #[schema(example = "Acme Corporation")]
+    pub name: String,
+    /// Where to reach it.
+    #[schema(example = "admin@acme.com")]
+    pub email: String,
+    /// What it has booked; set by platform keys.
+    pub plan: Plan,
+    /// A suspended organization's keys are refused; set by platform keys.
+    pub status: Status,
+    /// The caller's own pairs.
+    #[schema(value_type = shapes::Metadata)]
+    pub metadata: Metadata,
+    /// When it was created.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When something stored of it last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+    /// Counts stored changes; makes the ETag.
+    #[serde(skip)]
+    pub revision: i64,
+}
+
+/// What creates an organization.
+#[derive(Clone, Debug, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewOrganization {
+    /// For people, without control characters.
+    #[schema(min_length = 1, max_length = 200, example = "Acme Corporation")]
+    pub name: String,
+    /// Where to reach it.
+    #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "admin@acme.com")]
+    pub email: String,
+    /// What it has booked.
+    #[schema(nullable = false, default = "standard")]
+    pub plan: Option<Plan>,
+    /// The caller's own pairs.
+    #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
+    pub metadata: Option<Metadata>,
+    /// The caller's own id, so that an import can keep it; left out, one is made.
+    #[schema(nullable = false, pattern = "^org_[0-9A-Za-z-]{1,64}$", example = "org_acme")]
+    pub id: Option<String>,
+}
+
+const READ_ONLY: &[&str] = &["created_at", "updated_at"];
+
+impl NewOrganization {
+    /// Reads a body.
+    pub fn read(body: &Json) -> Result<Self> {
+        let mut fields = Fields::of(body);
+        fields.read_only(READ_ONLY);
+        fields.read_only(&["status"]);
+        let value = Self {
+            name: fields.required("name", rules::name),
+            email: fields.required("email", rules::email),
+            plan: fields.optional("plan", rules::one_of(Plan::NAMES)),
+            metadata: fields.optional("metadata", rules::metadata),
+            id: fields.optional("id", rules::own_id(Kind::Organization)),
+        };
+        fields.finish(value)
+    }
+
+    /// The organization that it makes, under its own id or the given one.
+    pub fn into_organization(self, id: String, now: Timestamp) -> Organization {
+        Organization {
+            id: self.id.unwrap_or(id),
+            name: self.name,
+            email: self.email,
+            plan: self.plan.unwrap_or_default(),
+            status: Status::Active,
+            metadata: self.metadata.unwrap_or_default(),
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        }
+    }
+}
+
+/// A merge patch of an organization.
+#[derive(Clone, Debug, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationPatch {
+    /// For people, without control characters.
+    #[schema(nullable = false, min_length = 1, max_length = 200, example = "Acme Corporation")]
+    pub name: Option<String>,
+    /// Where to reach it.
+    #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "billing@acme.com")]
+    pub email: Option<String>,
+    /// Platform keys only.
+    #[schema(nullable = false)]
+    pub plan: Option<Plan>,
+    /// A suspended organization's keys are refused at once. Platform keys only.
+    #[schema(nullable = false)]
+    pub status: Option<Status>,
+    /// Merged pair by pair; `null` takes a pair, or all of them, away.
+    #[schema(value_type = Option<shapes::MetadataPatch>)]
+    pub metadata: MetadataPatch,
+}
+
+impl OrganizationPatch {
+    /// Reads a body.
+    pub fn read(body: &Json) -> Result<Self> {
+        let mut fields = Fields::of(body);
+        fields.read_only(READ_ONLY);
+        fields.read_only(&["id"]);
+        let value = Self {
+            name: fields.optional("name", rules::name),
+            email: fields.optional("email", rules::email),
+            plan: fields.optional("plan", rules::one_of(Plan::NAMES)),
+            status: fields.optional("status", rules::one_of(Status::NAMES)),
+            metadata: fields.nullable("metadata", rules::metadata_patch),
+        };
+        fields.finish(value)
+    }
+
+    /// Does it touch what only platform keys may?
+    pub fn needs_platform(&self) -> bool {
+        self.plan.is_some() || self.status.is_some()
+    }
+
+    /// The organization after the patch. `INVALID_REQUEST` when the merged metadata is too large.
+    pub fn apply(&self, before: &Organization) -> Result<Organization> {
+        let metadata = self.metadata.merge(&before.metadata);
+        let mut faults = Faults::default();
+        faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.finish(Organization {
+            name: self.name.clone().unwrap_or_else(|| before.name.clone()),
+            email: self.email.clone().unwrap_or_else(|| before.email.clone()),
+            plan: self.plan.unwrap_or(before.plan),
+            status: self.status.unwrap_or(before.status),
+            metadata,
+            ..before.clone()
+        })
+    }
+}

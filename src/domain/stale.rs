@@ -1,0 +1,10 @@
+//! What a committed change made out of date in the caches.
+
+/// Said inside a transaction, carried out after its commit and before its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// What is remembered of the key, organization or user with this id.
+    Id(String),
+    /// Everything: another process wrote.
+    All,
+}

@@ -1,0 +1,157 @@
+//! What can go wrong, in the words that clients see.
+//!
+//! One table says which HTTP status a code has. An [`Error`] carries the code, a message that says
+//! what to do, the single faults ([`Detail`]), and, for the log alone, the cause.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The codes of the contract. [`Code::name`] is what clients see, [`Code::status`] the HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // The names are the documentation; the table below is the list.
+pub enum Code {
+    InvalidJson,
+    InvalidRequest,
+    InvalidCursor,
+    Unauthenticated,
+    InvalidApiKey,
+    InsufficientScope,
+    PlatformKeyRequired,
+    IpNotAllowed,
+    NotFound,
+    MethodNotAllowed,
+    AlreadyExists,
+    Conflict,
+    PreconditionFailed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    RateLimited,
+    Internal,
+    Unavailable,
+    StorageFull,
+}
+
+/// The one table: code, its name on the wire, its HTTP status.
+pub const CODES: &[(Code, &str, u16)] = &[
+    (Code::InvalidJson, "INVALID_JSON", 400),
+    (Code::InvalidRequest, "INVALID_REQUEST", 400),
+    (Code::InvalidCursor, "INVALID_CURSOR", 400),
+    (Code::Unauthenticated, "UNAUTHENTICATED", 401),
+    (Code::InvalidApiKey, "INVALID_API_KEY", 401),
+    (Code::InsufficientScope, "INSUFFICIENT_SCOPE", 403),
+    (Code::PlatformKeyRequired, "PLATFORM_KEY_REQUIRED", 403),
+    (Code::IpNotAllowed, "IP_NOT_ALLOWED", 403),
+    (Code::NotFound, "NOT_FOUND", 404),
+    (Code::MethodNotAllowed, "METHOD_NOT_ALLOWED", 405),
+    (Code::AlreadyExists, "ALREADY_EXISTS", 409),
+    (Code::Conflict, "CONFLICT", 409),
+    (Code::PreconditionFailed, "PRECONDITION_FAILED", 412),
+    (Code::PayloadTooLarge, "PAYLOAD_TOO_LARGE", 413),
+    (Code::UnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", 415),
+    (Code::RateLimited, "RATE_LIMITED", 429),
+    (Code::Internal, "INTERNAL", 500),
+    (Code::Unavailable, "UNAVAILABLE", 503),
+    (Code::StorageFull, "STORAGE_FULL", 507),
+];
+
+impl Code {
+    fn row(self) -> (&'static str, u16) {
+        CODES
+            .iter()
+            .find(|(code, ..)| *code == self)
+            .map_or(("INTERNAL", 500), |(_, name, status)| (name, *status))
+    }
+
+    /// The name that clients see, `UPPER_SNAKE_CASE`.
+    pub fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status of an answer with this code.
+    pub fn status(self) -> u16 {
+        self.row().1
+    }
+}
+
+/// One fault of a request: where it is and what is wrong there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ErrorDetail)]
+pub struct Detail {
+    /// RFC 6901 pointer into the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "/scopes/0")]
+    pub pointer: Option<String>,
+    /// Name of the query parameter or header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "limit")]
+    pub parameter: Option<String>,
+    /// What kind of fault it is, `UPPER_SNAKE_CASE`.
+    #[schema(value_type = String, example = "UNKNOWN_SCOPE")]
+    pub code: Cow<'static, str>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// A refusal or a failure.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What clients can act on.
+    pub code: Code,
+    /// For people: what is wrong and what to do.
+    pub message: Cow<'static, str>,
+    /// All the single faults.
+    pub details: Vec<Detail>,
+    /// For the log alone; never shown to a client.
+    pub cause: Option<String>,
+    /// Whole seconds after which a retry can succeed (`Retry-After`).
+    pub retry_after: Option<u64>,
+}
+
+impl Error {
+    /// An error with a code and a message for people.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), details: Vec::new(), cause: None, retry_after: None }
+    }
+
+    /// `INVALID_REQUEST` with its faults.
+    pub fn invalid(details: Vec<Detail>) -> Self {
+        let message = match details.as_slice() {
+            [one] => one.message.clone(),
+            many => format!("The request has {} faults; see details.", many.len()),
+        };
+        Self { details, ..Self::new(Code::InvalidRequest, message) }
+    }
+
+    /// `NOT_FOUND`, also for what belongs to another organization.
+    pub fn not_found(what: &'static str) -> Self {
+        Self::new(Code::NotFound, format!("There is no such {what}."))
+    }
+
+    /// `INTERNAL`: the cause is logged, the client learns nothing of it.
+    pub fn internal(cause: impl fmt::Display) -> Self {
+        let message = "Something went wrong on our side; the request id leads to it in the log.";
+        Self { cause: Some(cause.to_string()), ..Self::new(Code::Internal, message) }
+    }
+
+    /// `UNAVAILABLE`, worth a retry after `retry_after` seconds.
+    pub fn unavailable(message: impl Into<Cow<'static, str>>, retry_after: u64) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(Code::Unavailable, message) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.name(), self.message)?;
+        if let Some(cause) = &self.cause {
+            write!(f, " ({cause})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}

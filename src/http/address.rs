@@ -1,0 +1,231 @@
+//! Who is calling: the client's address behind trusted proxies, and what limits make of it.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use http::HeaderMap;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The client's address, or `None` when it can't be known.
+///
+/// Without a proxy in `trusted` that is the peer. A trusted peer speaks for others: its
+/// `X-Forwarded-For` lines are joined in order and walked from the right past trusted hops, and the
+/// first untrusted one is the client; when all are trusted, the leftmost. What stands further left is
+/// the client's own claim and is never looked at. A malformed hop on the way, or a trusted peer that
+/// names none, leaves the address unknown. IPv4-mapped IPv6 is IPv4 everywhere.
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+    let is_trusted = |address| trusted.iter().any(|range| contains(range, address));
+    let peer = peer.to_canonical();
+    if !is_trusted(peer) {
+        return Some(peer);
+    }
+    // Bytes and not text: one odd byte in the client's part must not spoil the proxy's part.
+    let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
+    let mut client = None;
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+        let address = parse_hop(hop)?;
+        client = Some(address);
+        if !is_trusted(address) {
+            break;
+        }
+    }
+    client
+}
+
+/// What a limit by address counts as one caller: an IPv4 address, or the /64 of an IPv6 address,
+/// since that is what one subscriber gets.
+pub fn subject(address: IpAddr) -> IpNet {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
+        IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().into(),
+    }
+}
+
+/// Is the canonical `address` in the range? A range of mapped addresses (`::ffff:10.0.0.0/104`) is the
+/// IPv4 range; a wider IPv6 one (`::/0`) holds no IPv4 address.
+fn contains(range: &IpNet, address: IpAddr) -> bool {
+    match (range, address) {
+        (IpNet::V6(range), IpAddr::V4(v4)) => {
+            range.prefix_len() >= 96 && range.contains(&v4.to_ipv6_mapped())
+        }
+        _ => range.contains(&address),
+    }
+}
+
+/// An address with or without port, IPv6 with or without brackets. Proxies write all of these.
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let address = text.parse().ok();
+    let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
+    address.or_else(|| bracketed().map(IpAddr::V6)).map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn ranges(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn forwarded(lines: &[&[u8]]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|line| {
+                (http::HeaderName::from_static(FORWARDED_FOR), HeaderValue::from_bytes(line).unwrap())
+            })
+            .collect()
+    }
+
+    const PROXIES: &[&str] = &["10.0.0.0/8", "fd00::/8"];
+
+    #[test]
+    fn walks_from_the_right_past_trusted_hops() {
+        let cases: &[(&str, &[&str], Option<&str>)] = &[
+            // An untrusted peer is the client, whatever it claims.
+            ("203.0.113.9", &["192.0.2.1"], Some("203.0.113.9")),
+            ("203.0.113.9", &["nonsense"], Some("203.0.113.9")),
+            ("::ffff:203.0.113.9", &[], Some("203.0.113.9")),
+            ("2001:db8::9", &[], Some("2001:db8::9")),
+            // A trusted one has to say whom it speaks for.
+            ("10.0.0.1", &[], None),
+            ("10.0.0.1", &[""], None),
+            ("10.0.0.1", &["192.0.2.1"], Some("192.0.2.1")),
+            ("::ffff:10.0.0.1", &["192.0.2.1"], Some("192.0.2.1")),
+            ("fd00::1", &["2001:db8::1"], Some("2001:db8::1")),
+            // The client's own claims stand to the left.
+            ("10.0.0.1", &["127.0.0.1, 192.0.2.1"], Some("192.0.2.1")),
+            ("10.0.0.1", &["127.0.0.1, 192.0.2.1, 10.0.0.2,10.0.0.3"], Some("192.0.2.1")),
+            ("10.0.0.1", &["127.0.0.1, 192.0.2.1 ,\t::ffff:10.0.0.2"], Some("192.0.2.1")),
+            ("10.0.0.1", &["junk, 192.0.2.1"], Some("192.0.2.1")),
+            // Several lines are one list.
+            ("10.0.0.1", &["127.0.0.1", "192.0.2.1", "10.0.0.2"], Some("192.0.2.1")),
+            ("10.0.0.1", &["192.0.2.1, 10.0.0.2", "10.0.0.3"], Some("192.0.2.1")),
+            // All are ours: where the call began.
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], Some("10.0.0.3")),
+            ("10.0.0.1", &["10.0.0.4", "fd00::3, 10.0.0.2"], Some("10.0.0.4")),
+            // Malformed on the way.
+            ("10.0.0.1", &["192.0.2.1, 10.0.0.2, "], None),
+            ("10.0.0.1", &["192.0.2.1", ""], None),
+            ("10.0.0.1", &["192.0.2.1,,10.0.0.2"], None),
+            ("10.0.0.1", &["192.0.2.1, unknown"], None),
+            ("10.0.0.1", &["192.0.2.1, _hidden, 10.0.0.2"], None),
+            ("10.0.0.1", &["junk, 10.0.0.2"], None),
+        ];
+        for (peer, lines, expected) in cases {
+            let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+            let found = client_address(ip(peer), &forwarded(&lines), &ranges(PROXIES));
+            assert_eq!(found, expected.map(ip), "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn reads_hops_as_proxies_write_them() {
+        let cases = [
+            ("1.2.3.4", Some("1.2.3.4")),
+            ("1.2.3.4:80", Some("1.2.3.4")),
+            ("::ffff:1.2.3.4", Some("1.2.3.4")),
+            ("::FFFF:102:304", Some("1.2.3.4")),
+            ("[::ffff:1.2.3.4]:80", Some("1.2.3.4")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:443", Some("2001:db8::1")),
+            ("1.2.3.4:", None),
+            ("1.2.3.4:65536", None),
+            ("1.2.3", None),
+            ("01.2.3.4", None),
+            ("[1.2.3.4]", None),
+            ("[::1", None),
+            ("::1]", None),
+            ("[[::1]]", None),
+            ("[::1]:", None),
+            ("1.2.3.4 5.6.7.8", None),
+            ("\"1.2.3.4\"", None),
+            ("10.0.0.0/8", None),
+            ("example.org", None),
+        ];
+        for (hop, expected) in cases {
+            assert_eq!(parse_hop(hop.as_bytes()), expected.map(ip), "{hop}");
+        }
+    }
+
+    #[test]
+    fn a_byte_that_is_no_text_spoils_only_its_own_hop() {
+        let trusted = ranges(PROXIES);
+        assert_eq!(
+            client_address(ip("10.0.0.1"), &forwarded(&[b"\xff, 192.0.2.1"]), &trusted),
+            Some(ip("192.0.2.1"))
+        );
+        assert_eq!(client_address(ip("10.0.0.1"), &forwarded(&[b"192.0.2.1, \xff"]), &trusted), None);
+    }
+
+    #[test]
+    fn ranges_see_mapped_addresses_as_ipv4() {
+        let cases = [
+            ("10.1.2.3", "10.0.0.0/8", true),
+            ("::ffff:10.1.2.3", "10.0.0.0/8", true),
+            ("10.1.2.3", "::ffff:10.0.0.0/104", true),
+            ("11.1.2.3", "::ffff:10.0.0.0/104", false),
+            ("::ffff:10.1.2.3", "::ffff:10.1.2.3/128", true),
+            ("10.1.2.3", "::/0", false),
+            ("::ffff:10.1.2.3", "::/0", false),
+            ("2001:db8::1", "::/0", true),
+            ("2001:db8::1", "0.0.0.0/0", false),
+            ("10.1.2.4", "10.1.2.3/32", false),
+        ];
+        for (address, range, expected) in cases {
+            let [range] = ranges(&[range])[..] else { panic!() };
+            assert_eq!(contains(&range, ip(address).to_canonical()), expected, "{address} in {range}");
+        }
+    }
+
+    #[test]
+    fn limits_count_ipv6_by_its_64() {
+        let cases = [
+            ("1.2.3.4", "1.2.3.4/32"),
+            ("::ffff:1.2.3.4", "1.2.3.4/32"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("::1", "::/64"),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(subject(ip(address)).to_string(), expected);
+        }
+        assert_eq!(subject(ip("2001:db8::1")), subject(ip("2001:db8::ffff:1")));
+        assert_ne!(subject(ip("2001:db8::1")), subject(ip("2001:db8:0:1::1")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_forged_left_part_never_changes_the_client(
+            forged in proptest::collection::vec("[ -~\u{80}-\u{ff}\t]{0,40}", 0..4),
+            joined in any::<bool>(),
+            client in any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets).to_canonical()),
+            hops in proptest::collection::vec(any::<[u8; 3]>(), 0..4),
+        ) {
+            let trusted = ranges(PROXIES);
+            prop_assume!(!trusted.iter().any(|range| contains(range, client)));
+            let mut honest = client.to_string();
+            for [a, b, c] in hops {
+                honest.push_str(&format!(", 10.{a}.{b}.{c}"));
+            }
+            let mut lines = forged;
+            if joined {
+                let own = lines.pop().unwrap_or_default();
+                lines.push(format!("{own},{honest}"));
+            } else {
+                lines.push(honest);
+            }
+            let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+            prop_assert_eq!(client_address(ip("10.0.0.1"), &forwarded(&lines), &trusted), Some(client));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a handler gets: who calls, the path's parameters, the query and the body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+
+use crate::app::App;
+use crate::domain::fields::Json;
+use crate::domain::page::Query;
+use crate::error::{Code, Error, Result};
+use crate::service::Ctx;
+use crate::verify::bucket::Taken;
+
+/// A call that has passed the gates of its route.
+pub struct Call {
+    /// The house.
+    pub app: Arc<App>,
+    /// Who calls and how.
+    pub ctx: Arc<Ctx>,
+    /// The path's parameters, decoded, in the order of the path.
+    pub params: Vec<String>,
+    /// The raw query string.
+    pub query: String,
+    /// The body; `None` when there was none.
+    pub body: Option<Json>,
+    /// What is left in the caller's bucket; `None` when it has no limit.
+    pub limits: Option<Taken>,
+}
+
+impl Call {
+    /// A parameter of the path by its place.
+    pub fn param(&self, place: usize) -> String {
+        self.params.get(place).cloned().unwrap_or_default()
+    }
+
+    /// The body, which must be there.
+    pub fn body(&self) -> Result<&Json> {
+        self.body
+            .as_ref()
+            .ok_or_else(|| Error::new(Code::InvalidJson, "The body is empty; send a JSON object."))
+    }
+
+    /// The query, to be read by its parameters.
+    pub fn query(&self) -> Query {
+        Query::of(form_urlencoded::parse(self.query.as_bytes()).into_owned().collect())
+    }
+
+    /// Refuses parameters where a route has none.
+    pub fn no_query(&self) -> Result<()> {
+        self.query().finish(())
+    }
+}
+
+/// Does the request say that a body follows?
+pub fn announces_body(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+        || headers.contains_key("transfer-encoding")
+}
+
+/// Is this a body that we read: JSON, not compressed, and in a PATCH also a merge patch (RFC 7396)?
+pub fn media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
+    let unsupported = |message| Err(Error::new(Code::UnsupportedMediaType, message));
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return unsupported("The body must not be compressed.");
+    }
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
+    let essence = essence.trim().to_ascii_lowercase();
+    let parameters = parameters.trim().to_ascii_lowercase().replace('"', "");
+    let known = essence == "application/json" || merge_patch && essence == "application/merge-patch+json";
+    if known && (parameters.is_empty() || parameters == "charset=utf-8") {
+        return Ok(());
+    }
+    unsupported("Send the body as application/json in UTF-8.")
+}
+
+/// Collects a body of at most `most` bytes within the time. What is longer is read on and thrown away
+/// up to four times that, so that the client hears the 413 instead of a reset connection.
+pub async fn collect<S, B>(body: S, most: usize, within: Duration) -> Result<Bytes>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let mut body = std::pin::pin!(body);
+    let reading = async {
+        let mut bytes = BytesMut::new();
+        let mut length = 0;
+        while let Some(piece) = body.next().await {
+            let mut piece = piece.map_err(|_| Error::new(Code::InvalidRequest, "The body broke off."))?;
+            length += piece.remaining();
+            if length <= most {
+                bytes.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
+            } else if length > most.saturating_mul(4) {
+                break;
+            }
+        }
+        if length <= most {
+            return Ok(bytes.freeze());
+        }
+        Err(Error::new(Code::PayloadTooLarge, format!("The body is larger than {most} bytes.")))
+    };
+    let late = || Error::new(Code::InvalidRequest, format!("The body did not arrive within {within:?}."));
+    tokio::time::timeout(within, reading).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Reads a body away that nobody wants to know, so that the connection can go on.
+pub async fn discard<S, B>(body: S, most: usize, within: Duration)
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    // The answer is decided; whether the rest comes or not changes nothing.
+    let _ = collect(body, most, within).await;
+}

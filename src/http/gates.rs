@@ -1,0 +1,310 @@
+//! The gates that every call passes on its way to a handler, and what is recorded and said of it.
+//!
+//! The order of refusals is the contract's: the route (404, 405), the credential (401), the address
+//! (403), the rate (429), the scope (403), the body (415, 413, 400); what follows is the handler's.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf;
+use futures_util::Stream;
+use http::header::{ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
+use http::{HeaderMap, Method};
+use tokio_util::task::TaskTracker;
+use warp::reply::Response;
+
+use super::call::{self, Call};
+use super::reply::{self, Reply};
+use super::routes::{Body, Found, Gate, NotFound, Route, WHOAMI};
+use super::server::Peer;
+use super::{address, auth};
+use crate::app::App;
+use crate::domain::access::{self, Caller};
+use crate::domain::audit::{Context, Target, cut};
+use crate::domain::fields::Json;
+use crate::domain::id::Kind;
+use crate::error::{Code, Error, Result};
+use crate::service::{self, Ctx};
+use crate::verify::bucket::Taken;
+
+/// What came, before it is known who sent it.
+pub struct Request {
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    ip: Option<IpAddr>,
+    id: String,
+    arrived: Duration,
+}
+
+impl Request {
+    pub fn new(app: &App, method: Method, path: &str, query: String, headers: HeaderMap, peer: Peer) -> Self {
+        let ip = address::client_address(peer.0.ip(), &headers, &app.config.http.trusted_proxies);
+        let id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+        let id = id.map(str::to_owned).unwrap_or_else(|| app.new_id(Kind::Request).unwrap_or_default());
+        let arrived = app.clock.monotonic();
+        Self { method, path: path.to_owned(), query, headers, ip, id, arrived }
+    }
+
+    fn header(&self, name: HeaderName) -> Option<String> {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            request_id: Some(self.id.clone()),
+            method: Some(self.method.to_string()),
+            path: Some(cut(&self.path)),
+            status: None,
+            ip: self.ip.map(|ip| ip.to_string()),
+            user_agent: self.header(USER_AGENT).map(|agent| cut(&agent)),
+            batch_id: None,
+        }
+    }
+}
+
+fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// Leads a request to its answer, in a task that goes on when the client goes away.
+pub async fn answer<S, B>(
+    app: Arc<App>,
+    request: Request,
+    found: Found,
+    body: S,
+    tasks: &TaskTracker,
+) -> Response
+where
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send,
+{
+    let (id, clock) = (request.id.clone(), app.clock.clone());
+    let work = async move {
+        match found {
+            Err(missing) => refuse_route(&app, &request, body, missing).await,
+            Ok((route, params)) => {
+                let mut passage = Passage { app, request, route, ctx: None, taken: None };
+                let result = passage.pass(params, body).await;
+                passage.finish(result).await
+            }
+        }
+    };
+    // The panic itself is in the log by now, without what it said.
+    tasks.spawn(work).await.unwrap_or_else(|_| {
+        tracing::error!(request_id = %id, "a handler panicked");
+        let mut response = reply::write_error(&Error::internal("panic"), clock.now(), &id);
+        add_request_id(&mut response, &id);
+        response
+    })
+}
+
+/// An unknown path, or a known one with another method.
+async fn refuse_route<S, B>(app: &App, request: &Request, body: S, missing: NotFound) -> Response
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    if call::announces_body(&request.headers) {
+        call::discard(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
+    }
+    let NotFound { mut error, allow } = missing;
+    if request.path.starts_with("/admin/")
+        && let Err(unrecorded) = fold_anonymous(app, request, error.code)
+    {
+        error = unrecorded;
+    }
+    let mut response = reply::write_error(&error, app.clock.now(), &request.id);
+    if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    add_request_id(&mut response, &request.id);
+    tracing::debug!(request_id = %request.id, status = response.status().as_u16(), "no such route");
+    response
+}
+
+fn fold_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
+    let subject = request.ip.map_or_else(|| "unknown".to_owned(), |ip| address::subject(ip).to_string());
+    service::audit::fold_anonymous(app, &subject, app.clock.now(), code, request.context())
+}
+
+fn add_request_id(response: &mut Response, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+}
+
+/// One call's way through the gates.
+struct Passage {
+    app: Arc<App>,
+    request: Request,
+    route: &'static Route,
+    /// Who calls, once that is known.
+    ctx: Option<Arc<Ctx>>,
+    taken: Option<Taken>,
+}
+
+impl Passage {
+    async fn pass<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Send,
+        B: Buf,
+    {
+        let (most, within) = (self.app.config.http.max_body_bytes, self.app.config.http.body_timeout);
+        let announced = call::announces_body(&self.request.headers);
+        if self.route.body == Body::None {
+            // Before the caller is known: however slowly it comes, who was revoked meanwhile is refused.
+            if announced {
+                call::discard(body, most, within).await;
+            }
+            let ctx = self.authorise(&params).await?;
+            return self.handle(ctx, params, None).await;
+        }
+        match self.authorise(&params).await {
+            Ok(ctx) => {
+                let json = self.read_body(body, most, within).await?;
+                self.handle(ctx, params, json).await
+            }
+            Err(error) => {
+                if announced {
+                    call::discard(body, most, within).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The gates before the body.
+    async fn authorise(&mut self, params: &[String]) -> Result<Arc<Ctx>> {
+        let (app, route) = (self.app.clone(), self.route);
+        let (scopes, platform) = match route.gate {
+            Gate::Open => return Ctx::internal(&app, Caller::System, route.action, "read"),
+            Gate::AnyKey => (&[][..], false),
+            Gate::Scope(scopes) => (scopes, false),
+            Gate::Platform(scopes) => (scopes, true),
+        };
+        let (credential, secret) = match auth::authenticate(&app, &self.request.headers).await {
+            Ok(found) => found,
+            Err(error) if error.code.status() == 401 => {
+                return Err(auth::charge_failure(&app, self.request.ip, error));
+            }
+            Err(error) => return Err(error),
+        };
+        let caller = Caller::Key(credential.clone());
+        let ctx = Arc::new(Ctx {
+            caller: caller.clone(),
+            secret: Some(secret),
+            scopes,
+            action: route.action,
+            access: if route.method == "GET" { "read" } else { "write" },
+            now: app.clock.now(),
+            ip: self.request.ip,
+            if_match: self.request.header(IF_MATCH),
+            target: params.last().map(|id| Target {
+                kind: route.action.split('.').next().unwrap_or_default().into(),
+                id: Some(cut(id)),
+                name: None,
+            }),
+            context: self.request.context(),
+            random: app.random()?,
+        });
+        self.ctx = Some(ctx.clone());
+        if let Err(error) = access::from_address(&credential.key, self.request.ip) {
+            self.taken = auth::calls_left(&app, &caller);
+            return Err(error);
+        }
+        let (taken, allowed) = auth::charge_call(&app, &caller);
+        self.taken = taken;
+        allowed?;
+        caller.require_scope(scopes)?;
+        if platform {
+            caller.require_platform()?;
+        }
+        app.note_use(&credential.key.id);
+        Ok(ctx)
+    }
+
+    async fn read_body<S, B>(&self, body: S, most: usize, within: Duration) -> Result<Option<Json>>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Send,
+        B: Buf,
+    {
+        let announced = call::announces_body(&self.request.headers);
+        if !announced && self.route.body == Body::Optional {
+            return Ok(None);
+        }
+        if let Err(error) = call::media_type(&self.request.headers, self.route.method == "PATCH") {
+            call::discard(body, most, within).await;
+            return Err(error);
+        }
+        let bytes = call::collect(body, most, within).await?;
+        if bytes.is_empty() && self.route.body == Body::Optional {
+            return Ok(None);
+        }
+        Json::parse(&bytes).map(Some)
+    }
+
+    async fn handle(&self, ctx: Arc<Ctx>, params: Vec<String>, body: Option<Json>) -> Result<Reply> {
+        let (app, query) = (self.app.clone(), self.request.query.clone());
+        (self.route.handler)(Call { app, ctx, params, query, body, limits: self.taken }).await
+    }
+
+    /// Records a refusal, writes the answer out and says a line about it.
+    async fn finish(self, result: Result<Reply>) -> Response {
+        let result = self.recorded(result).await;
+        let (now, id) = (self.app.clock.now(), &self.request.id);
+        let failure = result.as_ref().err().cloned();
+        let mut response = match result {
+            Ok(reply) => reply::write(reply, now, id),
+            Err(error) => reply::write_error(&error, now, id),
+        };
+        add_request_id(&mut response, id);
+        if let Some(taken) = &self.taken {
+            reply::add_limits(&mut response, taken, now);
+        }
+        self.log(response.status().as_u16(), failure.as_ref());
+        response
+    }
+
+    /// A refusal is recorded before it is answered; what can't be recorded is not answered as if it were.
+    async fn recorded(&self, result: Result<Reply>) -> Result<Reply> {
+        match (&result, &self.ctx) {
+            (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::fold_look(&self.app, ctx),
+            (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
+            (Err(error), None) if self.route.gate != Gate::Open => {
+                fold_anonymous(&self.app, &self.request, error.code)?;
+            }
+            _ => {}
+        }
+        result
+    }
+
+    fn log(&self, status: u16, failure: Option<&Error>) {
+        let latency_us =
+            u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived).as_micros())
+                .unwrap_or(u64::MAX);
+        let key = self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map_or("-", |key| key.id.as_str());
+        let (id, method, route) = (&self.request.id, &self.request.method, self.route.path);
+        let code = failure.map_or("-", |error| error.code.name());
+        let trace = trace_parent(&self.request.headers).unwrap_or("-");
+        if let Some(cause) = failure.and_then(|error| error.cause.as_deref()) {
+            tracing::error!(request_id = %id, cause, "failed");
+        }
+        tracing::info!(request_id = %id, %method, route, status, code, latency_us, key, traceparent = trace, "request");
+    }
+}
+
+/// `traceparent` of W3C Trace Context (§3.2). One of another form is nobody's trace and could hold anything.
+fn trace_parent(headers: &HeaderMap) -> Option<&str> {
+    let given = headers.get("traceparent")?.to_str().ok()?;
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let parts: Vec<_> = given.split('-').collect();
+    let known = matches!(parts.as_slice(), [version, trace, parent, flags]
+        if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2));
+    known.then_some(given)
+}

@@ -1,0 +1,100 @@
+//! `/admin/v1/organizations/{id}/members`
+
+use serde::Serialize;
+
+use super::call::Call;
+use super::openapi::params::{IfMatch, MemberPath, MemberQuery, OrganizationPath, PageQuery};
+use super::reply::Reply;
+use crate::domain::membership::{Membership, MembershipPatch, NewMember};
+use crate::error::Result;
+use crate::service::{etag, memberships};
+
+/// A membership that ended.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct DeletedMembership {
+    organization_id: String,
+    user_id: String,
+    /// Always `true`.
+    deleted: bool,
+}
+
+fn tag(membership: &Membership) -> String {
+    etag(membership.created_at, membership.revision)
+}
+
+/// Add a member
+///
+/// An organization's key adds only users that it sees already.
+#[utoipa::path(
+    post, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "createMember",
+    params(OrganizationPath),
+    request_body = NewMember,
+    responses(
+        (status = 201, description = "Added.", body = Membership, headers(("ETag"))),
+        (status = 409, description = "`ALREADY_EXISTS`: the user is a member already."),
+    ),
+)]
+pub async fn create(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let created = memberships::create(&call.app, &call.ctx, call.param(0), call.body()?).await?;
+    Reply::created(&created, Some(tag(&created)))
+}
+
+/// List members
+///
+/// Each with its user.
+#[utoipa::path(
+    get, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "listMembers",
+    params(OrganizationPath, PageQuery, MemberQuery),
+    responses((status = 200, description = "A page.", body = Vec<Membership>)),
+)]
+pub async fn list(call: Call) -> Result<Reply> {
+    Reply::list(&memberships::list(&call.app, &call.ctx, call.param(0), call.query()).await?)
+}
+
+/// Get a member
+#[utoipa::path(
+    get, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "getMember",
+    params(MemberPath),
+    responses((status = 200, description = "Found.", body = Membership, headers(("ETag")))),
+)]
+pub async fn get(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let found = memberships::get(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
+    Reply::tagged(&found, tag(&found))
+}
+
+/// Change a member's role
+#[utoipa::path(
+    patch, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "updateMember",
+    params(MemberPath, IfMatch),
+    request_body = MembershipPatch,
+    responses(
+        (status = 200, description = "As it is now.", body = Membership, headers(("ETag"))),
+        (status = 409, description = "`CONFLICT`: the last owner stays one."),
+    ),
+)]
+pub async fn update(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let updated =
+        memberships::update(&call.app, &call.ctx, call.param(0), call.param(1), call.body()?).await?;
+    Reply::tagged(&updated, tag(&updated))
+}
+
+/// Remove a member
+///
+/// The keys that the user owns in this organization are revoked.
+#[utoipa::path(
+    delete, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "deleteMember",
+    params(MemberPath, IfMatch),
+    responses(
+        (status = 200, description = "Removed.", body = DeletedMembership),
+        (status = 409, description = "`CONFLICT`: the last owner stays."),
+    ),
+)]
+pub async fn delete(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let ended = memberships::delete(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
+    let (organization_id, user_id) = (ended.organization_id, ended.user_id);
+    Reply::ok(&DeletedMembership { organization_id, user_id, deleted: true })
+}

@@ -1,0 +1,78 @@
+//! `GET /openapi.json`: what is served, for programs that make clients and for people who try it.
+//!
+//! The attributes beside the handlers say what each operation takes and gives; what holds for all of them
+//! is [completed](complete) from the tables of routes and codes.
+
+mod complete;
+pub mod envelope;
+pub mod params;
+
+use std::sync::LazyLock;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use utoipa::OpenApi;
+
+use super::call::Call;
+use super::reply::Reply;
+use super::{api_keys, audit, health, memberships, organizations, scopes, users, whoami};
+use crate::error::{Error, Result};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Tollhouse", description = include_str!("openapi/about.md"), license(name = "MIT", identifier = "MIT")),
+    servers((url = "/", description = "The server that gives this document")),
+    tags(
+        (name = "Caller", description = "The key that you call with."),
+        (name = "Organizations", description = "Whose keys, members and events are whose."),
+        (name = "Members", description = "Which user is what in an organization. Roles are the platform's record: nothing is gated on them, but the last owner stays."),
+        (name = "Users", description = "The people behind memberships and keys."),
+        (name = "API keys", description = "Make, find, change, rotate and revoke keys. Nobody gives away what they don't have: administrative scopes, expiry and allowlist of a key lie within its maker's."),
+        (name = "Scopes", description = "The catalogue of what keys can be allowed."),
+        (name = "Audit log", description = "Every call of this API, refusals and looks too, chained by hashes so that tampering shows."),
+        (name = "Server", description = "Health, and this document."),
+    ),
+    paths(
+        whoami::whoami,
+        organizations::list, organizations::create,
+        organizations::get, organizations::update, organizations::delete,
+        memberships::list, memberships::create, memberships::get, memberships::update, memberships::delete,
+        users::list, users::create, users::get, users::update, users::delete, users::memberships,
+        api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::delete,
+        api_keys::revoke, api_keys::rotate, api_keys::expire_previous,
+        scopes::list, scopes::create, scopes::delete,
+        audit::list, audit::export, audit::verify, audit::get,
+        health::live, health::ready, document,
+    ),
+    components(schemas(
+        envelope::Failure, envelope::ResponseMetadata, envelope::ListMetadata,
+        crate::domain::page::Order, crate::service::audit::Format,
+    )),
+)]
+struct Api;
+
+/// Made once: it is the same for every caller.
+static TEXT: LazyLock<Result<String>> = LazyLock::new(|| {
+    let mut api = Api::openapi();
+    complete::complete(&mut api);
+    api.to_pretty_json().map_err(Error::internal)
+});
+
+/// The document.
+pub fn text() -> Result<&'static str> {
+    TEXT.as_deref().map_err(Clone::clone)
+}
+
+/// This document
+///
+/// OpenAPI 3.1, the same that `tollhouse openapi` prints. As it is, without the envelope.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "Server", operation_id = "getOpenapi",
+    responses((status = 200, description = "The document.", body = Object)),
+)]
+pub async fn document(_: Call) -> Result<Reply> {
+    let mut response = http::Response::new(text()?.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(Reply::Raw(Box::new(response)))
+}

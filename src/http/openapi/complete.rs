@@ -1,0 +1,222 @@
+//! What holds for every operation, taken from the table of routes and the table of codes, so that the
+//! document can't disagree with them: who may call, what is refused, which headers come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::StatusCode;
+use serde_json::json;
+use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::schema::{Schema, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    Components, Content, Header, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required, Response,
+};
+
+use super::envelope;
+use crate::error::CODES;
+use crate::http::routes::{Body, Gate, ROUTES, Route};
+
+/// The name of the one security scheme.
+const BEARER: &str = "bearer";
+
+const ETAG: &str = "ETag";
+const REQUEST_ID: &str = "X-Request-Id";
+const RETRY_AFTER: &str = "Retry-After";
+const WWW_AUTHENTICATE: &str = "WWW-Authenticate";
+const LIMITS: &[&str] =
+    &["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Policy", "RateLimit"];
+
+/// Headers of answers: the name, the type, an example and what it says.
+#[rustfmt::skip]
+const HEADERS: &[(&str, Type, &str, &str)] = &[
+    (ETAG, Type::String, "\"1a2073bcba8-1\"", "Names the resource's state, for `If-Match`."),
+    (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Names the request: the caller's own id, or a made one."),
+    (RETRY_AFTER, Type::Integer, "2", "Whole seconds after which a retry can succeed."),
+    (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "How to authenticate (RFC 6750)."),
+    (LIMITS[0], Type::Integer, "500", "Calls a minute that this key has."),
+    (LIMITS[1], Type::Integer, "499", "Calls that are left now."),
+    (LIMITS[2], Type::Integer, "1795417690", "Unix seconds at which all of them are back."),
+    (LIMITS[3], Type::String, "\"admin\";q=500;w=60", "The limit, as the IETF's draft has it."),
+    (LIMITS[4], Type::String, "\"admin\";r=499;t=1", "What is left (`r`), and seconds to the next call (`t`)."),
+];
+
+/// Completes the document that the handlers' attributes make, whose `body` is what stands in `data`.
+pub fn complete(api: &mut OpenApi) {
+    let components = api.components.get_or_insert_with(Components::new);
+    let mut used = BTreeSet::new();
+    for route in ROUTES {
+        let item = api.paths.paths.get_mut(route.path);
+        if let Some(operation) = item.and_then(|item| operation(item, route.method)) {
+            wrap(operation, components);
+            used.extend(complete_operation(operation, route));
+        }
+    }
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API key. The scopes named with an operation are those of the key."))
+        .build();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    components.headers = HEADERS
+        .iter()
+        .map(|(name, kind, example, description)| {
+            let mut header = Header::new(ObjectBuilder::new().schema_type(kind.clone()).build());
+            header.description = Some((*description).to_owned());
+            header.example = Some(match kind {
+                Type::Integer => example.parse::<u64>().map(Into::into).unwrap_or_default(),
+                _ => (*example).into(),
+            });
+            ((*name).to_owned(), RefOr::T(header))
+        })
+        .collect();
+    for status in used {
+        components.responses.insert(name_of(status), RefOr::T(refusal(status, describe(status))));
+    }
+}
+
+fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operation> {
+    match method {
+        "GET" => item.get.as_mut(),
+        "POST" => item.post.as_mut(),
+        "PATCH" => item.patch.as_mut(),
+        "DELETE" => item.delete.as_mut(),
+        _ => None,
+    }
+}
+
+/// Returns the statuses of the shared refusals that the operation refers to.
+fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
+    let said = operation.description.take().filter(|said| !said.is_empty());
+    operation.description =
+        Some(said.into_iter().chain([needs(route.gate)]).collect::<Vec<_>>().join("\n\n"));
+    operation.security = Some(security(route.gate));
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        body.required = Some(if route.body == Body::Required { Required::True } else { Required::False });
+        if route.method == "PATCH"
+            && let Some(json) = body.content.get("application/json").cloned()
+        {
+            body.content.insert("application/merge-patch+json".to_owned(), json);
+        }
+    }
+    let mut shared = statuses(operation, route);
+    for (status, response) in &mut operation.responses.responses {
+        let (Ok(status), RefOr::T(response)) = (status.parse::<u16>(), response) else { continue };
+        shared.remove(&status);
+        if status >= 400 {
+            *response = refusal(status, std::mem::take(&mut response.description));
+            continue;
+        }
+        let tag = response.headers.contains_key(ETAG).then_some(ETAG);
+        let limits = if route.gate == Gate::Open { &[] } else { LIMITS };
+        response.headers = headers(tag.iter().chain([&REQUEST_ID]).chain(limits).copied());
+    }
+    for status in &shared {
+        let reference = Ref::from_response_name(name_of(*status));
+        operation.responses.responses.insert(status.to_string(), RefOr::Ref(reference));
+    }
+    shared
+}
+
+/// Puts the envelope around what is answered.
+fn wrap(operation: &mut Operation, components: &mut Components) {
+    for response in operation.responses.responses.values_mut() {
+        let RefOr::T(response) = response else { continue };
+        for content in response.content.values_mut() {
+            let RefOr::T(content) = content else { continue };
+            if let Some((name, envelope)) = content.schema.as_ref().and_then(envelope::around) {
+                content.schema = Some(RefOr::Ref(Ref::from_schema_name(name.as_str())));
+                components.schemas.insert(name, RefOr::T(envelope));
+            }
+        }
+    }
+}
+
+/// Who may call, for people.
+fn needs(gate: Gate) -> String {
+    let any_of = |scopes: &[&str]| {
+        let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
+        format!("the scope {}", names.join(" or "))
+    };
+    match gate {
+        Gate::Open => "Needs no key.".to_owned(),
+        Gate::AnyKey => "Needs a valid key, whatever its scopes.".to_owned(),
+        Gate::Scope(scopes) => format!("Needs a key with {}.", any_of(scopes)),
+        Gate::Platform(scopes) => format!("Needs a platform key with {}.", any_of(scopes)),
+    }
+}
+
+/// Who may call, for programs: one requirement for each scope of which any will do.
+fn security(gate: Gate) -> Vec<SecurityRequirement> {
+    match gate {
+        Gate::Open => Vec::new(),
+        Gate::AnyKey => vec![SecurityRequirement::new(BEARER, [""; 0])],
+        Gate::Scope(scopes) | Gate::Platform(scopes) => {
+            scopes.iter().map(|scope| SecurityRequirement::new(BEARER, [*scope])).collect()
+        }
+    }
+}
+
+/// What an operation refuses by its nature.
+fn statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
+    let mut statuses = BTreeSet::from([500]);
+    if route.gate != Gate::Open {
+        // Every one reads a query, if only to refuse it, and writes the audit log.
+        statuses.extend([400, 401, 403, 429, 503, 507]);
+    }
+    if route.path.contains('{') {
+        statuses.insert(404);
+    }
+    if route.body != Body::None {
+        statuses.extend([413, 415]);
+    }
+    let takes = |parameter: &RefOr<_>| match parameter {
+        RefOr::T(utoipa::openapi::path::Parameter { parameter_in, .. }) => {
+            *parameter_in == ParameterIn::Header
+        }
+        RefOr::Ref(_) => false,
+    };
+    if operation.parameters.iter().flatten().any(takes) {
+        statuses.insert(412);
+    }
+    statuses
+}
+
+/// `NotFound` for 404.
+fn name_of(status: u16) -> String {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    status.canonical_reason().unwrap_or_default().split([' ', '-']).collect()
+}
+
+/// The codes that come with a status.
+fn codes(status: u16) -> impl Iterator<Item = &'static str> {
+    CODES.iter().filter(move |(.., of)| *of == status).map(|(_, name, _)| *name)
+}
+
+fn describe(status: u16) -> String {
+    codes(status).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
+}
+
+fn refusal(status: u16, description: String) -> Response {
+    let example = json!({
+        "success": false,
+        "error": { "code": codes(status).next(), "message": "What is wrong, and what to do.", "details": [] },
+        "metadata": { "timestamp": "2026-11-23T07:08:09.123Z", "requestId": "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0" },
+    });
+    let mut content = Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name("Error"))));
+    content.example = Some(example);
+    let own: &[&str] = match status {
+        401 => &[WWW_AUTHENTICATE],
+        429 | 503 => &[RETRY_AFTER],
+        _ => &[],
+    };
+    // Who the caller is, and so what it has left, is known behind the 401.
+    let limits = if (400..500).contains(&status) && status != 401 { LIMITS } else { &[] };
+    let mut response = Response::new(description);
+    response.content.insert("application/json".to_owned(), RefOr::T(content));
+    response.headers = headers([&REQUEST_ID].into_iter().chain(own).chain(limits).copied());
+    response
+}
+
+fn headers<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, RefOr<Header>> {
+    let reference = |name| RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
+    names.map(|name| (name.to_owned(), reference(name))).collect()
+}

@@ -1,0 +1,181 @@
+//! The parameters of paths, queries and headers, as documented. Nobody makes these: a query is read by the
+//! service that knows what it means, and a test keeps the two the same.
+#![allow(missing_docs)] // Each is named after what it is for.
+
+use utoipa::IntoParams;
+
+use crate::domain::membership::Role;
+use crate::domain::organization::Plan;
+use crate::domain::page::Order;
+use crate::domain::{api_key, organization, shapes};
+use crate::service::audit::Format;
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct IfMatch {
+    /// Change it only if its `ETag` is still this one, or one of these; `*` for any.
+    #[param(rename = "If-Match", nullable = false)]
+    pub if_match: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OrganizationPath {
+    /// The organization.
+    #[param(example = "org_123")]
+    pub id: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct MemberPath {
+    /// The organization.
+    #[param(example = "org_123")]
+    pub id: String,
+    /// The member.
+    #[param(example = "user_123")]
+    pub user_id: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct UserPath {
+    /// The user.
+    #[param(example = "user_123")]
+    pub id: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ApiKeyPath {
+    /// The key's id, not its secret.
+    #[param(example = "key_123")]
+    pub id: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ScopePath {
+    /// The scope.
+    #[param(example = "invoices:read")]
+    pub scope: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct EventPath {
+    /// The event.
+    #[param(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
+    pub id: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Rows at most.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    pub limit: Option<u32>,
+    /// `desc`: newest first.
+    #[param(default = "desc")]
+    pub order: Option<Order>,
+    /// `metadata.nextCursor` of the page before.
+    #[param(min_length = 1, max_length = 200)]
+    pub cursor: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OrganizationQuery {
+    /// Only these.
+    pub status: Option<organization::Status>,
+    /// Only these.
+    pub plan: Option<Plan>,
+    /// What the name or the e-mail address begins with.
+    #[param(min_length = 1, max_length = 200)]
+    pub q: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MemberQuery {
+    /// Only these.
+    pub role: Option<Role>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct UserQuery {
+    /// Only these.
+    pub status: Option<organization::Status>,
+    /// The whole address, without regard to case.
+    #[param(min_length = 1, max_length = 200)]
+    pub email: Option<String>,
+    /// Its name in another system.
+    #[param(min_length = 1, max_length = 200)]
+    pub external_id: Option<String>,
+    /// What the name or the e-mail address begins with.
+    #[param(min_length = 1, max_length = 200)]
+    pub q: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ApiKeyQuery {
+    /// Only keys of this organization.
+    #[param(min_length = 1, max_length = 200)]
+    pub organization_id: Option<String>,
+    /// Only keys of this user.
+    #[param(min_length = 1, max_length = 200)]
+    pub user_id: Option<String>,
+    /// Only these.
+    pub status: Option<api_key::Status>,
+    /// Only keys that were given this scope.
+    #[param(min_length = 1, max_length = 200)]
+    pub scope: Option<String>,
+    /// What the name begins with.
+    #[param(min_length = 1, max_length = 200)]
+    pub q: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// Only events of this organization.
+    #[param(min_length = 1, max_length = 200)]
+    pub org_id: Option<String>,
+    /// Only what this key did.
+    #[param(min_length = 1, max_length = 200)]
+    pub actor_id: Option<String>,
+    /// Only this action, such as `api_key.create`.
+    #[param(min_length = 1, max_length = 200)]
+    pub action: Option<String>,
+    /// Only what was done to this.
+    #[param(min_length = 1, max_length = 200)]
+    pub target_id: Option<String>,
+    /// Only looks or only changes.
+    pub access: Option<shapes::Access>,
+    /// Only what ended so.
+    pub outcome: Option<shapes::Outcome>,
+    /// Not before this time.
+    #[param(format = DateTime)]
+    pub from: Option<String>,
+    /// Before this time.
+    #[param(format = DateTime)]
+    pub to: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ExportQuery {
+    /// One event a line as JSON, or CSV with a header line.
+    #[param(default = "ndjson")]
+    pub format: Option<Format>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AnchorQuery {
+    /// `seq:hash`, a place in the chain that was kept elsewhere and its hash; left out: from the start.
+    #[param(min_length = 1, max_length = 200, pattern = "^0*[1-9][0-9]*:[0-9a-fA-F]{64}$")]
+    pub anchor: Option<String>,
+}

@@ -1,0 +1,81 @@
+//! `/admin/v1/organizations`
+
+use super::call::Call;
+use super::openapi::params::{IfMatch, OrganizationPath, OrganizationQuery, PageQuery};
+use super::reply::{Deleted, Reply};
+use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch};
+use crate::error::Result;
+use crate::service::{etag, organizations};
+
+fn tag(organization: &Organization) -> String {
+    etag(organization.created_at, organization.revision)
+}
+
+/// Create an organization
+#[utoipa::path(
+    post, path = "/admin/v1/organizations", tag = "Organizations", operation_id = "createOrganization",
+    request_body = NewOrganization,
+    responses(
+        (status = 201, description = "Created.", body = Organization, headers(("ETag"))),
+        (status = 409, description = "`ALREADY_EXISTS`: the `id` is taken, now or by a deleted organization."),
+    ),
+)]
+pub async fn create(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let created = organizations::create(&call.app, &call.ctx, call.body()?).await?;
+    Reply::created(&created, Some(tag(&created)))
+}
+
+/// List organizations
+///
+/// An organization's key sees its own alone.
+#[utoipa::path(
+    get, path = "/admin/v1/organizations", tag = "Organizations", operation_id = "listOrganizations",
+    params(PageQuery, OrganizationQuery),
+    responses((status = 200, description = "A page.", body = Vec<Organization>)),
+)]
+pub async fn list(call: Call) -> Result<Reply> {
+    Reply::list(&organizations::list(&call.app, &call.ctx, call.query()).await?)
+}
+
+/// Get an organization
+#[utoipa::path(
+    get, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "getOrganization",
+    params(OrganizationPath),
+    responses((status = 200, description = "Found.", body = Organization, headers(("ETag")))),
+)]
+pub async fn get(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let found = organizations::get(&call.app, &call.ctx, call.param(0)).await?;
+    Reply::tagged(&found, tag(&found))
+}
+
+/// Change an organization
+///
+/// Only platform keys set `plan` and `status`. Suspending refuses the organization's keys from then on.
+#[utoipa::path(
+    patch, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "updateOrganization",
+    params(OrganizationPath, IfMatch),
+    request_body = OrganizationPatch,
+    responses((status = 200, description = "As it is now.", body = Organization, headers(("ETag")))),
+)]
+pub async fn update(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let updated = organizations::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
+    Reply::tagged(&updated, tag(&updated))
+}
+
+/// Delete an organization
+///
+/// For good, and only by platform keys. Its keys and memberships end with it, its audit log stays, and its
+/// `id` is never given again.
+#[utoipa::path(
+    delete, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "deleteOrganization",
+    params(OrganizationPath, IfMatch),
+    responses((status = 200, description = "Deleted.", body = Deleted)),
+)]
+pub async fn delete(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let id = organizations::delete(&call.app, &call.ctx, call.param(0)).await?;
+    Reply::ok(&Deleted { id, deleted: true })
+}

@@ -1,0 +1,57 @@
+//! `/admin/v1/scopes`
+
+use serde::Serialize;
+
+use super::call::Call;
+use super::openapi::params::{PageQuery, ScopePath};
+use super::reply::Reply;
+use crate::domain::scope::{NewScope, Scope};
+use crate::error::Result;
+use crate::service::scopes;
+
+/// A scope that was taken from the catalogue.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct DeletedScope {
+    scope: String,
+    /// Always `true`.
+    deleted: bool,
+}
+
+/// List the catalogue
+#[utoipa::path(
+    get, path = "/admin/v1/scopes", tag = "Scopes", operation_id = "listScopes",
+    params(PageQuery),
+    responses((status = 200, description = "A page.", body = Vec<Scope>)),
+)]
+pub async fn list(call: Call) -> Result<Reply> {
+    Reply::list(&scopes::list(&call.app, &call.ctx, call.query()).await?)
+}
+
+/// Add a scope to the catalogue
+#[utoipa::path(
+    post, path = "/admin/v1/scopes", tag = "Scopes", operation_id = "createScope",
+    request_body = NewScope,
+    responses(
+        (status = 201, description = "Added.", body = Scope),
+        (status = 409, description = "`ALREADY_EXISTS`: there is a scope of this name."),
+    ),
+)]
+pub async fn create(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    Reply::created(&scopes::create(&call.app, &call.ctx, call.body()?).await?, None)
+}
+
+/// Take a scope from the catalogue
+#[utoipa::path(
+    delete, path = "/admin/v1/scopes/{scope}", tag = "Scopes", operation_id = "deleteScope",
+    params(ScopePath),
+    responses(
+        (status = 200, description = "Removed.", body = DeletedScope),
+        (status = 409, description = "`CONFLICT`: it is built in, or a key that isn't revoked holds it."),
+    ),
+)]
+pub async fn delete(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let removed = scopes::delete(&call.app, &call.ctx, call.param(0)).await?;
+    Reply::ok(&DeletedScope { scope: removed.scope, deleted: true })
+}

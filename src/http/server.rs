@@ -1,0 +1,179 @@
+//! The accept loop: how many connections, for how long, and how they end.
+//!
+//! warp's own loop has no timeouts and no end to its graceful stop. This one speaks HTTP/1.1 in the clear.
+//! hyper's `auto` builder is left alone: it waits without limit for a first byte that tells HTTP/1 from
+//! HTTP/2.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio_io_timeout::TimeoutWriter;
+use tokio_util::sync::CancellationToken;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+/// The longest head (request line and headers) in bytes, and what a connection buffers. How many headers
+/// there may be is left at hyper's 100, the one number that needs no allocation for each request. More of
+/// either is a 431.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// The pause after a failed accept. Such failures (no descriptors left, mostly) last until some other
+/// connection ends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a connection may use of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many connections are served at once (at least 1). More wait in the kernel's backlog.
+    pub max_connections: usize,
+    /// From the first moment, or the end of an answer, to the end of the next request's head: so this is
+    /// also how long an idle connection is kept.
+    pub header_timeout: Duration,
+    /// How long a client may take no byte of an answer.
+    pub write_timeout: Duration,
+    /// How long running requests may go on after the shutdown began.
+    pub drain_timeout: Duration,
+}
+
+/// The other end of the connection, in the extensions of each request. It may be a proxy, and an IPv4
+/// address may be written as IPv6: see [`client_address`](super::address::client_address).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves until `shutdown` resolves, then drains: new connections are refused, idle ones closed, running
+/// requests finish and say `Connection: close`. What is left after `drain_timeout` is cut; returns how
+/// many connections that were.
+///
+/// A handler that panics loses its connection and nothing else; where it did is logged by the process's
+/// panic hook.
+pub async fn serve(
+    listener: TcpListener,
+    routes: BoxedFilter<(Response,)>,
+    limits: &Limits,
+    shutdown: impl Future<Output = ()>,
+) -> usize {
+    let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let draining = CancellationToken::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => report(&ended),
+            (stream, peer, slot) = accept(&listener, &slots) => {
+                let connection = serve_connection(stream, peer, routes.clone(), *limits, draining.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+        }
+    }
+    drop(listener);
+    draining.cancel();
+    let all_ended = async {
+        while let Some(ended) = connections.join_next().await {
+            report(&ended);
+        }
+    };
+    if tokio::time::timeout(limits.drain_timeout, all_ended).await.is_ok() {
+        return 0;
+    }
+    connections.abort_all();
+    let mut cut = 0;
+    while let Some(ended) = connections.join_next().await {
+        report(&ended);
+        cut += usize::from(ended.is_err_and(|error| error.is_cancelled()));
+    }
+    cut
+}
+
+/// The next connection and its slot. The slot comes first, so that what has none isn't accepted.
+///
+/// May be dropped and called again at any point without losing a connection.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
+        return std::future::pending().await; // Nobody closes the semaphore.
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, slot),
+            Err(error) if is_the_peers_fault(&error) => tracing::debug!(%error, "a connection was gone"),
+            Err(error) => {
+                tracing::warn!(%error, "can't accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Did the peer leave between its handshake and our accept? Then the next one is worth a try at once.
+fn is_the_peers_fault(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Serves one connection to its end.
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    routes: BoxedFilter<(Response,)>,
+    limits: Limits,
+    draining: CancellationToken,
+) {
+    let routes = TowerToHyperService::new(warp::service(routes));
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        routes.call(request)
+    });
+    // Answers are written whole; waiting to fill a packet would only delay them. It fails when the peer
+    // is gone, which the first read finds out as well.
+    let _ = stream.set_nodelay(true);
+    // Of writes alone: hyper also reads while a handler works, when a silent client is in the right.
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(limits.write_timeout));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        // In this order a request that has arrived is answered before the drain is noticed.
+        biased;
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}
+
+fn report(ended: &Result<(), JoinError>) {
+    if ended.as_ref().is_err_and(JoinError::is_panic) {
+        tracing::error!("a handler panicked; its connection is closed");
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,34 @@
+//! Tollhouse: organizations, users, API keys, limits and an audit log in one binary with one SQLite file.
+//!
+//! # The map of the house
+//!
+//! A request walks from the door to the file and back:
+//!
+//! ```text
+//! http::server    accepts the connection, bounds it in time and number
+//! http::routes    the whole API in one table
+//! http::gates     what every call passes: credential, address, rate, scope, body
+//! http::<thing>   the handler: from the call to the service, from its answer to the envelope
+//! service::<thing>   the use case: reads the body, then in one transaction authorises, writes, audits
+//! domain::<thing>    pure types and rules; `domain::access` decides who may do what
+//! store::<thing>     the SQL; `store::db` is the one writer with group commit, and the readers
+//! verify          secrets, the cache of credentials, token buckets
+//! ```
+//!
+//! The same file name in every layer: who looks for API keys opens `domain/api_key.rs`,
+//! `store/api_keys.rs`, `service/api_keys.rs` and `http/api_keys.rs`.
+//!
+//! Who may use whom: `cli → http, service → store, verify → domain → error`; `app` wires them together.
+//! A test reads the `use` lines and keeps that true.
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod error;
+pub mod http;
+pub mod service;
+pub mod store;
+pub mod telemetry;
+pub mod verify;

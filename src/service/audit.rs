@@ -1,0 +1,299 @@
+//! The audit log: find events, export them, verify the chain.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::api_keys::own_or;
+use super::folded::REFUSED;
+use super::{Ctx, Listed, look, outcome};
+use crate::app::App;
+use crate::domain::access::Caller;
+use crate::domain::audit::{Actor, Context, Entry, Event, Filter, Verification};
+use crate::domain::chain::{Anchor, Copies, Link, Walk};
+use crate::domain::id::Kind;
+use crate::domain::page::{Order, Page, Query};
+use crate::domain::time::Timestamp;
+use crate::error::{Code, Detail, Error, Result};
+use crate::store;
+use crate::store::audit::{Raw, Stored};
+
+/// Events read at a time while exporting or verifying: no reader is held across a slow client.
+const PIECE: usize = 500;
+
+/// An event as the caller may see it.
+fn shown(stored: Stored, caller: &Caller) -> Result<Event> {
+    let line = stored.link.to_line();
+    let event: Event = serde_json::from_str(&line).map_err(Error::internal)?;
+    Ok(if caller.organization_id().is_none() { event } else { event.redacted(stored.by_own_key) })
+}
+
+/// Lists events.
+pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Event>> {
+    let (mut page, cursor) = query.page();
+    let mut filter = Filter::read(&mut query);
+    query.finish(())?;
+    filter.org_id = own_or(&ctx.caller, filter.org_id)?;
+    let binding = format!("audit_events {filter:?} {:?}", page.order);
+    page.after = app.cursors.open(&binding, cursor.as_deref())?;
+    let rows = look(app, ctx, move |tx, _| {
+        Ok((store::audit::list(tx, &filter, &page)?, Entry::about(filter.org_id.as_deref())))
+    });
+    let listed = Listed::new(app, &binding, rows.await?)?;
+    let rows = listed.rows.into_iter().map(|stored| shown(stored, &ctx.caller)).collect::<Result<_>>()?;
+    Ok(Listed { rows, next_cursor: listed.next_cursor })
+}
+
+/// One event.
+pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Event> {
+    let stored = look(app, ctx, move |tx, caller| {
+        let own = caller.organization_id();
+        let found = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
+        Ok((found, Entry::of(own, "audit_event", &id, "")))
+    });
+    shown(stored.await?, &ctx.caller)
+}
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = ExportFormat, rename_all = "lowercase")]
+pub enum Format {
+    /// One event a line, as JSON.
+    #[default]
+    Ndjson,
+    /// RFC 4180, with a header line.
+    Csv,
+}
+
+impl Format {
+    /// The names on the wire.
+    pub const NAMES: &'static [(&'static str, Format)] = &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
+}
+
+/// Begins an export, oldest first, of what there is now. The pieces come as they are taken, read page
+/// by page, so that memory stays the same however much it is. The stream ends with an error when the
+/// database fails on the way.
+pub async fn export(
+    app: &Arc<App>,
+    ctx: &Arc<Ctx>,
+    mut query: Query,
+) -> Result<(Format, mpsc::Receiver<Result<Bytes>>)> {
+    let format = query.one_of("format", Format::NAMES).unwrap_or_default();
+    let mut filter = Filter::read(&mut query);
+    query.finish(())?;
+    filter.org_id = own_or(&ctx.caller, filter.org_id)?;
+    let organization = filter.org_id.clone();
+    let (last, _) =
+        look(app, ctx, move |tx, _| Ok((store::audit::head(tx)?, Entry::about(organization.as_deref()))))
+            .await?;
+    let (sender, receiver) = mpsc::channel(2);
+    let (app, ctx) = (app.clone(), ctx.clone());
+    tokio::spawn(async move {
+        let mut after = None;
+        if format == Format::Csv && sender.send(csv_header()).await.is_err() {
+            return;
+        }
+        loop {
+            let (filter, page) = (filter.clone(), Page { limit: PIECE, order: Order::Asc, after });
+            let read = app.db.read(move |tx| store::audit::list(tx, &filter, &page)).await;
+            let (piece, next) = match read {
+                Ok(rows) => (write_piece(rows.rows, last, format, &ctx.caller), rows.next),
+                Err(error) => (Err(error), None),
+            };
+            let failed = piece.is_err();
+            // The client went away, or everything is said.
+            if sender.send(piece).await.is_err() || failed || next.is_none_or(|seq| seq >= last) {
+                return;
+            }
+            after = next;
+        }
+    });
+    Ok((format, receiver))
+}
+
+fn write_piece(rows: Vec<Stored>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
+    let rows = rows.into_iter().filter(|stored| stored.link.seq <= last);
+    match format {
+        Format::Ndjson => {
+            let mut text = String::new();
+            for stored in rows {
+                // The platform gets the stored bytes, so that the file can be verified.
+                let line = match caller.organization_id() {
+                    None => stored.link.to_line(),
+                    Some(_) => serde_json::to_string(&shown(stored, caller)?).map_err(Error::internal)?,
+                };
+                let _ = writeln!(text, "{line}");
+            }
+            Ok(text.into())
+        }
+        Format::Csv => {
+            let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+            for stored in rows {
+                csv.serialize(CsvRow::from(shown(stored, caller)?)).map_err(Error::internal)?;
+            }
+            Ok(csv.into_inner().map_err(Error::internal)?.into())
+        }
+    }
+}
+
+/// One event as a line of CSV.
+#[derive(Default, Serialize)]
+struct CsvRow {
+    seq: Option<i64>,
+    id: String,
+    occurred_at: String,
+    organization_id: String,
+    actor_type: String,
+    actor_id: String,
+    actor_name: String,
+    actor_user_id: String,
+    action: String,
+    access: String,
+    target_type: String,
+    target_id: String,
+    target_name: String,
+    outcome: String,
+    code: String,
+    count: u64,
+    changes: String,
+    request_id: String,
+    method: String,
+    path: String,
+    status: Option<u16>,
+    ip: String,
+    user_agent: String,
+    prev_hash: String,
+    hash: String,
+}
+
+impl From<Event> for CsvRow {
+    fn from(event: Event) -> Self {
+        let text = |text: Option<String>| harmless(text.unwrap_or_default());
+        let (target_type, target_id, target_name) = match event.target {
+            Some(target) => (target.kind.into_owned(), target.id, target.name),
+            None => Default::default(),
+        };
+        Self {
+            seq: event.seq,
+            id: event.id,
+            occurred_at: event.occurred_at,
+            organization_id: text(event.organization_id),
+            actor_type: event.actor.kind.into_owned(),
+            actor_id: text(event.actor.id),
+            actor_name: text(event.actor.name),
+            actor_user_id: text(event.actor.user_id),
+            action: event.action.into_owned(),
+            access: event.access.into_owned(),
+            target_type,
+            target_id: text(target_id),
+            target_name: text(target_name),
+            outcome: event.outcome.into_owned(),
+            code: text(event.code.map(|code| code.into_owned())),
+            count: event.count,
+            changes: serde_json::to_string(&event.changes).unwrap_or_default(),
+            request_id: text(event.context.request_id),
+            method: text(event.context.method),
+            path: text(event.context.path),
+            status: event.context.status,
+            ip: text(event.context.ip),
+            user_agent: text(event.context.user_agent),
+            prev_hash: text(event.prev_hash),
+            hash: text(event.hash),
+        }
+    }
+}
+
+/// A cell that a spreadsheet would run as a formula gets an apostrophe in front.
+fn harmless(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+}
+
+/// The names of [`CsvRow`]'s fields, from the row itself.
+fn csv_header() -> Result<Bytes> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.serialize(CsvRow::default()).map_err(Error::internal)?;
+    let written = csv.into_inner().map_err(Error::internal)?;
+    let end = written.iter().position(|byte| *byte == b'\n').map_or(written.len(), |end| end + 1);
+    Ok(Bytes::from(written).slice(..end))
+}
+
+/// Walks the chain, whole or from an anchor; platform keys only.
+pub async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Verification> {
+    let anchor = query.text("anchor");
+    query.finish(())?;
+    let anchor = anchor.as_deref().map(read_anchor).transpose()?;
+    let found = walk(app, anchor).await?;
+    look(app, ctx, move |_, caller| {
+        caller.require_platform()?;
+        Ok((found, Entry::about(None)))
+    })
+    .await
+}
+
+/// Walks the chain of the database piece by piece.
+pub async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
+    let mut walk = Walk::new(anchor, true);
+    let mut next = walk.first();
+    loop {
+        let (walked, more) = app
+            .db
+            .read(move |tx| {
+                let links = store::audit::links(tx, next, PIECE)?;
+                for Raw { seq, link } in &links {
+                    let whole =
+                        |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
+                    if !link.as_ref().is_some_and(whole) {
+                        walk.break_at(*seq);
+                        return Ok((walk, None));
+                    }
+                }
+                let more = links.last().filter(|_| links.len() == PIECE).map(|last| last.seq + 1);
+                Ok((walk, more))
+            })
+            .await?;
+        walk = walked;
+        match more {
+            Some(seq) => next = seq,
+            None => return Ok(walk.finish()),
+        }
+    }
+}
+
+/// Reads `seq:hash`. `INVALID_REQUEST` when it isn't that.
+pub fn read_anchor(text: &str) -> Result<Anchor> {
+    Anchor::parse(text).ok_or_else(|| {
+        Error::invalid(vec![Detail {
+            pointer: None,
+            parameter: Some("anchor".to_owned()),
+            code: "INVALID_ANCHOR".into(),
+            message: "Must be seq:hash, a place in the chain and the 64 hex digits of its hash.".to_owned(),
+        }])
+    })
+}
+
+/// Counts a refusal of somebody without a valid key, by address.
+pub fn fold_anonymous(app: &App, subject: &str, now: Timestamp, code: Code, context: Context) -> Result<()> {
+    let reads = matches!(context.method.as_deref(), Some("GET" | "HEAD"));
+    let event = Event {
+        id: app.new_id(Kind::Event)?,
+        seq: None,
+        occurred_at: now.to_string(),
+        organization_id: None,
+        actor: Actor::anonymous(),
+        action: REFUSED.into(),
+        access: if reads { "read" } else { "write" }.into(),
+        target: None,
+        outcome: outcome(Some(code)).into(),
+        code: Some(code.name().into()),
+        count: 1,
+        changes: Vec::new(),
+        context: Context { status: Some(code.status()), ..context },
+        prev_hash: None,
+        hash: None,
+    };
+    app.folded.add(subject, now, event);
+    Ok(())
+}

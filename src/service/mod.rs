@@ -1,0 +1,215 @@
+//! Use cases: read the body, then in one transaction authorise, write and audit.
+//!
+//! [`change`] and [`look`] are the only two ways in. Both record what they did: a change in its own
+//! transaction, a look before its answer. [`refuse`] records what didn't come about.
+
+pub mod api_keys;
+pub mod audit;
+pub mod cursors;
+pub mod folded;
+pub mod housekeeping;
+pub mod memberships;
+pub mod organizations;
+pub mod scopes;
+pub mod users;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::domain::access::{self, Caller};
+use crate::domain::audit::{Actor, Context, Entry, Event, Target};
+use crate::domain::id::Kind;
+use crate::domain::page::Rows;
+use crate::domain::time::Timestamp;
+use crate::error::{Code, Error, Result};
+use crate::store::{self, db::Tx};
+use crate::verify::secret::Hash;
+
+/// Who calls, with what right, for what, and how the call came.
+#[derive(Clone, Debug)]
+pub struct Ctx {
+    /// The caller as known when the call came.
+    pub caller: Caller,
+    /// The hash of the secret that it showed; `None` for the operator and the server itself.
+    pub secret: Option<Hash>,
+    /// The scopes of which the operation asks one.
+    pub scopes: &'static [&'static str],
+    /// `resource.verb`.
+    pub action: &'static str,
+    /// `read` or `write`.
+    pub access: &'static str,
+    /// When the call came.
+    pub now: Timestamp,
+    /// The client's address, if it is known.
+    pub ip: Option<IpAddr>,
+    /// `If-Match`.
+    pub if_match: Option<String>,
+    /// What the path names, for the record of a refusal.
+    pub target: Option<Target>,
+    /// How the call came, for the record.
+    pub context: Context,
+    /// Randomness for the ids of its events.
+    pub random: u128,
+}
+
+impl Ctx {
+    /// What the command line or the server itself does.
+    pub fn internal(
+        app: &App,
+        caller: Caller,
+        action: &'static str,
+        access: &'static str,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            caller,
+            secret: None,
+            scopes: &[],
+            action,
+            access,
+            now: app.clock.now(),
+            ip: None,
+            if_match: None,
+            target: None,
+            context: Context::default(),
+            random: app.random()?,
+        }))
+    }
+
+    /// The caller as the database knows it now: good, from a place where it may be, with the scope.
+    fn reload(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
+        let Some(secret) = &self.secret else { return Ok(self.caller.clone()) };
+        let credential = store::api_keys::by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
+        access::usable(&credential, clock.now())?;
+        access::from_address(&credential.key, self.ip)?;
+        let caller = Caller::Key(Arc::new(credential));
+        caller.require_scope(self.scopes)?;
+        Ok(caller)
+    }
+
+    /// The `nth` event of this call.
+    fn event(&self, nth: usize, entry: Entry, status: u16, code: Option<Code>) -> Event {
+        Event {
+            id: Kind::Event.make(self.now, self.random.wrapping_add(nth as u128)),
+            seq: None,
+            occurred_at: self.now.to_string(),
+            organization_id: entry.organization_id,
+            actor: Actor::from(&self.caller),
+            action: self.action.into(),
+            access: self.access.into(),
+            target: entry.target,
+            outcome: outcome(code).into(),
+            code: code.map(|code| code.name().into()),
+            count: 1,
+            changes: entry.changes,
+            context: Context { status: self.context.method.as_ref().map(|_| status), ..self.context.clone() },
+            prev_hash: None,
+            hash: None,
+        }
+    }
+
+    /// Refuses when `If-Match` names another state than this one (RFC 9110 §13.1.1).
+    fn require_match(&self, etag: &str) -> Result<()> {
+        let Some(wanted) = &self.if_match else { return Ok(()) };
+        if wanted.trim() == "*" || wanted.split(',').any(|one| one.trim() == etag) {
+            return Ok(());
+        }
+        let message = "It has changed since you read it; read it again and retry with its ETag.";
+        Err(Error::new(Code::PreconditionFailed, message))
+    }
+}
+
+/// What the log calls the end of a call.
+fn outcome(code: Option<Code>) -> &'static str {
+    match code.map(Code::status) {
+        None => "success",
+        Some(401 | 403 | 429) => "denied",
+        Some(_) => "failed",
+    }
+}
+
+/// The strong ETag of a resource's stored state. The time of creation tells a membership from an
+/// earlier one of the same two.
+pub fn etag(created_at: Timestamp, revision: i64) -> String {
+    format!("\"{:x}-{revision}\"", created_at.as_millis())
+}
+
+/// A page of a list as answered.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Where to go on, when there are more.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Listed<T> {
+    fn new(app: &App, binding: &str, rows: Rows<T>) -> Result<Self> {
+        let next_cursor =
+            rows.next.map(|seq| app.cursors.seal(app.system_random(), binding, seq)).transpose()?;
+        Ok(Self { rows: rows.rows, next_cursor })
+    }
+}
+
+/// Changes something: in one transaction the caller is read again and authorised, the work is done,
+/// and what it did is recorded. Answers after the commit; after an error nothing is done.
+pub async fn change<T, F>(app: &App, ctx: &Arc<Ctx>, status: u16, mut work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
+{
+    let (ctx, clock) = (ctx.clone(), app.clock.clone());
+    app.db
+        .write(move |tx| {
+            let caller = ctx.reload(tx, &clock)?;
+            let (value, entries) = work(tx, &caller)?;
+            for (nth, entry) in entries.into_iter().enumerate() {
+                store::audit::append(tx, ctx.event(nth, entry, status, None))?;
+            }
+            Ok(value)
+        })
+        .await
+}
+
+/// Looks at something, and records that before the answer.
+pub async fn look<T, F>(app: &App, ctx: &Arc<Ctx>, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
+{
+    let reader = ctx.clone();
+    let (value, entry) = app.db.read(move |tx| work(tx, &reader.caller)).await?;
+    record(app, ctx, entry, 200, None).await?;
+    Ok(value)
+}
+
+/// Records a refusal or a failure. What a client can repeat cheaply is folded, the rest is an event of
+/// its own.
+pub async fn refuse(app: &App, ctx: &Arc<Ctx>, error: &Error) -> Result<()> {
+    let entry = Entry {
+        organization_id: ctx.caller.organization_id().map(str::to_owned),
+        target: ctx.target.clone(),
+        changes: Vec::new(),
+    };
+    if matches!(error.code.status(), 401 | 403 | 429) {
+        let event = ctx.event(0, entry, error.code.status(), Some(error.code));
+        fold(app, ctx, Event { action: folded::REFUSED.into(), ..event });
+        return Ok(());
+    }
+    record(app, ctx, entry, error.code.status(), Some(error.code)).await
+}
+
+/// Counts a look that a client may repeat all the time, instead of recording each.
+pub fn fold_look(app: &App, ctx: &Arc<Ctx>) {
+    fold(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
+}
+
+fn fold(app: &App, ctx: &Ctx, event: Event) {
+    app.folded.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
+}
+
+async fn record(app: &App, ctx: &Arc<Ctx>, entry: Entry, status: u16, code: Option<Code>) -> Result<()> {
+    let event = ctx.event(0, entry, status, code);
+    app.db.write(move |tx| store::audit::append(tx, event.clone())).await
+}

@@ -1,0 +1,116 @@
+//! Organizations: create, find, change, end.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Ctx, Listed, change, etag, look};
+use crate::app::App;
+use crate::domain::access::Caller;
+use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::fields::Json;
+use crate::domain::id::Kind;
+use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch, Plan, Status};
+use crate::domain::page::Query;
+use crate::domain::stale::Stale;
+use crate::error::{Code, Error, Result};
+use crate::store::{self, db::Tx};
+
+/// Creates an organization; platform keys only.
+pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organization> {
+    let new = NewOrganization::read(body)?.into_organization(app.new_id(Kind::Organization)?, ctx.now);
+    change(app, ctx, 201, move |tx, caller| {
+        caller.require_platform()?;
+        if !store::organizations::insert(tx, &new)? {
+            return Err(Error::new(
+                Code::AlreadyExists,
+                "The id is taken, now or by a deleted organization.",
+            ));
+        }
+        Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
+    })
+    .await
+}
+
+/// Lists those that the caller reaches.
+pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Organization>> {
+    let (mut page, cursor) = query.page();
+    let filter = store::organizations::Filter {
+        id: ctx.caller.organization_id().map(str::to_owned),
+        status: query.one_of("status", Status::NAMES),
+        plan: query.one_of("plan", Plan::NAMES),
+        q: query.text("q"),
+    };
+    query.finish(())?;
+    let binding = format!("organizations {filter:?} {:?}", page.order);
+    page.after = app.cursors.open(&binding, cursor.as_deref())?;
+    let rows = look(app, ctx, move |tx, caller| {
+        Ok((store::organizations::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
+    });
+    Listed::new(app, &binding, rows.await?)
+}
+
+/// One organization.
+pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organization> {
+    look(app, ctx, move |tx, caller| {
+        let found = visible(tx, caller, &id)?;
+        let entry = entry(&found);
+        Ok((found, entry))
+    })
+    .await
+}
+
+/// Changes an organization.
+pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<Organization> {
+    let patch = OrganizationPatch::read(body)?;
+    let context = ctx.clone();
+    change(app, ctx, 200, move |tx, caller| {
+        let before = visible(tx, caller, &id)?;
+        if patch.needs_platform() {
+            caller.require_platform()?;
+        }
+        context.require_match(&etag(before.created_at, before.revision))?;
+        let mut after = patch.apply(&before)?;
+        let changed = changes(&before, &after);
+        if !changed.is_empty() {
+            after.revision += 1;
+            after.updated_at = context.now;
+            store::organizations::update(tx, &after)?;
+            tx.stale(Stale::Id(id.clone()));
+        }
+        let entry = entry(&after).with(changed);
+        Ok((after, vec![entry]))
+    })
+    .await
+}
+
+/// Ends an organization, its keys and its memberships; platform keys only.
+pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
+    let context = ctx.clone();
+    change(app, ctx, 200, move |tx, caller| {
+        let before = visible(tx, caller, &id)?;
+        caller.require_platform()?;
+        context.require_match(&etag(before.created_at, before.revision))?;
+        let revoked = store::api_keys::revoke_all(tx, &id, None, "organization deleted", context.now)?;
+        store::memberships::delete_of_organization(tx, &id)?;
+        store::organizations::delete(tx, &id, context.now)?;
+        tx.stale(Stale::Id(id.clone()));
+        Ok((id.clone(), vec![entry(&before).with(vec![revoked_keys(revoked)])]))
+    })
+    .await
+}
+
+/// How many keys ended with what owned them.
+pub(super) fn revoked_keys(count: usize) -> Change {
+    Change { field: "revoked_keys".into(), from: Value::from(0), to: Value::from(count) }
+}
+
+/// The organization if the caller reaches it; else it isn't there.
+pub(super) fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<Organization> {
+    let found = if caller.reaches(Some(id)) { store::organizations::get(tx, id)? } else { None };
+    found.ok_or_else(|| Error::not_found("organization"))
+}
+
+fn entry(organization: &Organization) -> Entry {
+    Entry::of(Some(&organization.id), "organization", &organization.id, &organization.name)
+}

@@ -1,0 +1,108 @@
+//! The catalogue of scopes.
+
+use std::sync::{Arc, PoisonError};
+
+use serde_json::Value;
+
+use super::{Ctx, Listed, change, look};
+use crate::app::App;
+use crate::domain::audit::{Entry, changes};
+use crate::domain::fields::Json;
+use crate::domain::page::Query;
+use crate::domain::scope::{Catalogue, NewScope, Scope};
+use crate::domain::stale::Stale;
+use crate::error::{Code, Detail, Error, Result};
+use crate::store::{self, db::Tx};
+
+/// What [`Stale`] calls the catalogue.
+const CATALOGUE: &str = "scopes";
+
+/// The catalogue as of no earlier than this call, from memory when nothing changed.
+pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
+    let remembered = app.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some((began, catalogue)) = remembered
+        && app.stamps.is_fresh(began, [CATALOGUE])
+    {
+        return Ok(catalogue);
+    }
+    let began = app.stamps.now();
+    let catalogue = Arc::new(app.db.read(store::scopes::catalogue).await?);
+    *app.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
+    Ok(catalogue)
+}
+
+/// Are these grants still known, inside the transaction that gives them?
+pub(super) fn still_known(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
+    let wildcards = grants.iter().any(|grant| grant.ends_with(":*"));
+    let catalogue = if wildcards { Some(store::scopes::catalogue(tx)?) } else { None };
+    for (index, grant) in grants.iter().enumerate() {
+        let known = match &catalogue {
+            Some(catalogue) => catalogue.knows(grant),
+            None => grant == "*" || store::scopes::get(tx, grant)?.is_some(),
+        };
+        if !known {
+            let detail = Detail {
+                pointer: Some(format!("/scopes/{index}")),
+                parameter: None,
+                code: "UNKNOWN_SCOPE".into(),
+                message: format!("There is no scope {grant:?} any more."),
+            };
+            return Err(Error::invalid(vec![detail]));
+        }
+    }
+    Ok(())
+}
+
+/// Lists the catalogue.
+pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Scope>> {
+    let (mut page, cursor) = query.page();
+    query.finish(())?;
+    let binding = format!("scopes {:?}", page.order);
+    page.after = app.cursors.open(&binding, cursor.as_deref())?;
+    let rows = look(app, ctx, move |tx, caller| {
+        Ok((store::scopes::list(tx, &page)?, Entry::about(caller.organization_id())))
+    });
+    Listed::new(app, &binding, rows.await?)
+}
+
+/// Adds a scope; platform keys only.
+pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Scope> {
+    let read = NewScope::read(body)?;
+    let new = Scope { scope: read.scope, description: read.description, built_in: false };
+    let now = ctx.now;
+    change(app, ctx, 201, move |tx, caller| {
+        caller.require_platform()?;
+        if !store::scopes::insert(tx, &new, now)? {
+            return Err(Error::new(Code::AlreadyExists, "There is a scope of this name."));
+        }
+        tx.stale(Stale::Id(CATALOGUE.to_owned()));
+        Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
+    })
+    .await
+}
+
+/// Takes a scope away that no live key holds; platform keys only.
+pub async fn delete(app: &App, ctx: &Arc<Ctx>, name: String) -> Result<Scope> {
+    change(app, ctx, 200, move |tx, caller| {
+        caller.require_platform()?;
+        let scope = store::scopes::get(tx, &name)?.ok_or_else(|| Error::not_found("scope"))?;
+        if scope.built_in {
+            return Err(Error::new(Code::Conflict, "A built-in scope can't be removed."));
+        }
+        for grant in store::scopes::catalogue(tx)?.hanging_on(&name) {
+            if store::scopes::in_use(tx, &grant)? {
+                let message = format!("A key that isn't revoked holds {grant}; take it from the keys first.");
+                return Err(Error::new(Code::Conflict, message));
+            }
+        }
+        store::scopes::delete(tx, &name)?;
+        tx.stale(Stale::Id(CATALOGUE.to_owned()));
+        let entry = entry(&scope);
+        Ok((scope, vec![entry]))
+    })
+    .await
+}
+
+fn entry(scope: &Scope) -> Entry {
+    Entry::of(None, "scope", &scope.scope, &scope.scope)
+}

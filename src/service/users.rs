@@ -1,0 +1,200 @@
+//! Users: create, find, change, end.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::organizations::revoked_keys;
+use super::{Ctx, Listed, change, etag, look};
+use crate::app::App;
+use crate::domain::access::Caller;
+use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::fields::Json;
+use crate::domain::id::Kind;
+use crate::domain::membership::{Membership, Role};
+use crate::domain::page::Query;
+use crate::domain::stale::Stale;
+use crate::domain::user::{NewUser, Status, User, UserPatch};
+use crate::error::{Code, Detail, Error, Result};
+use crate::store::{self, db::Tx};
+
+/// Creates a user. One that an organization's key creates becomes a member there.
+pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<User> {
+    let read = NewUser::read(body)?;
+    let own_id = read.id.is_some();
+    let new = read.into_user(app.new_id(Kind::User)?, ctx.now);
+    change(app, ctx, 201, move |tx, caller| {
+        if own_id {
+            caller.require_platform()?;
+            if store::users::id_taken(tx, &new.id)? {
+                return Err(Error::new(Code::AlreadyExists, "The id is taken, now or by a deleted user."));
+            }
+        }
+        email_is_free(tx, &new)?;
+        store::users::insert(tx, &new)?;
+        let organization = caller.organization_id();
+        if let Some(organization) = organization {
+            let membership = Membership {
+                organization_id: organization.to_owned(),
+                user_id: new.id.clone(),
+                role: Role::Member,
+                user: new.clone(),
+                created_at: new.created_at,
+                updated_at: new.created_at,
+                revision: 1,
+            };
+            store::memberships::insert(tx, &membership)?;
+        }
+        Ok((new.clone(), vec![entry(organization, &new).with(changes(&Value::Null, &new))]))
+    })
+    .await
+}
+
+/// Lists those that the caller sees: all, or the members of its organization.
+pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<User>> {
+    let (mut page, cursor) = query.page();
+    let filter = store::users::Filter {
+        organization_id: ctx.caller.organization_id().map(str::to_owned),
+        status: query.one_of("status", Status::NAMES),
+        email: query.text("email"),
+        external_id: query.text("external_id"),
+        q: query.text("q"),
+    };
+    query.finish(())?;
+    let binding = format!("users {filter:?} {:?}", page.order);
+    page.after = app.cursors.open(&binding, cursor.as_deref())?;
+    let rows = look(app, ctx, move |tx, caller| {
+        Ok((store::users::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
+    });
+    Listed::new(app, &binding, rows.await?)
+}
+
+/// One user.
+pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<User> {
+    look(app, ctx, move |tx, caller| {
+        let found = visible(tx, caller, &id)?;
+        let entry = entry(caller.organization_id(), &found);
+        Ok((found, entry))
+    })
+    .await
+}
+
+/// Changes a user; platform keys only.
+pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<User> {
+    let patch = UserPatch::read(body)?;
+    let context = ctx.clone();
+    change(app, ctx, 200, move |tx, caller| {
+        let before = visible(tx, caller, &id)?;
+        caller.require_platform()?;
+        context.require_match(&etag(before.created_at, before.revision))?;
+        let mut after = patch.apply(&before)?;
+        email_is_free(tx, &after)?;
+        let changed = changes(&before, &after);
+        if !changed.is_empty() {
+            after.revision += 1;
+            after.updated_at = context.now;
+            store::users::update(tx, &after)?;
+            tx.stale(Stale::Id(id.clone()));
+        }
+        let entries = for_each_organization(&store::memberships::of_user(tx, &id)?, &after, &changed);
+        Ok((after, entries))
+    })
+    .await
+}
+
+/// Ends a user, its memberships and its keys, and frees its address; platform keys only.
+pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
+    let context = ctx.clone();
+    change(app, ctx, 200, move |tx, caller| {
+        let before = visible(tx, caller, &id)?;
+        caller.require_platform()?;
+        context.require_match(&etag(before.created_at, before.revision))?;
+        let memberships = store::memberships::of_user(tx, &id)?;
+        for (organization, role) in &memberships {
+            if *role == Role::Owner && !store::memberships::has_other_owner(tx, organization, &id)? {
+                let message =
+                    format!("The user is the last owner of {organization}; make another one first.");
+                return Err(Error::new(Code::Conflict, message));
+            }
+        }
+        // A user owns keys where it is a member; each organization is told of its own alone.
+        let mut entries = Vec::new();
+        for (organization, _) in &memberships {
+            let (user, reason) = (Some(id.as_str()), "owner deleted");
+            let revoked = store::api_keys::revoke_all(tx, organization, user, reason, context.now)?;
+            entries.push(entry(Some(organization), &before).with(vec![revoked_keys(revoked)]));
+        }
+        if entries.is_empty() {
+            entries.push(entry(None, &before));
+        }
+        store::memberships::delete_of_user(tx, &id)?;
+        store::users::delete(tx, &id, context.now)?;
+        tx.stale(Stale::Id(id.clone()));
+        Ok((id.clone(), entries))
+    })
+    .await
+}
+
+/// The memberships of a user that the caller sees.
+pub async fn memberships(
+    app: &App,
+    ctx: &Arc<Ctx>,
+    id: String,
+    mut query: Query,
+) -> Result<Listed<Membership>> {
+    let (mut page, cursor) = query.page();
+    query.finish(())?;
+    let filter = store::memberships::Filter {
+        organization_id: ctx.caller.organization_id().map(str::to_owned),
+        user_id: Some(id.clone()),
+        role: None,
+    };
+    let binding = format!("memberships {filter:?} {:?}", page.order);
+    page.after = app.cursors.open(&binding, cursor.as_deref())?;
+    let rows = look(app, ctx, move |tx, caller| {
+        let user = visible(tx, caller, &id)?;
+        Ok((store::memberships::list(tx, &filter, &page)?, entry(caller.organization_id(), &user)))
+    });
+    Listed::new(app, &binding, rows.await?)
+}
+
+/// The user if the caller sees it: any, or a member of its organization; else it isn't there.
+pub(super) fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<User> {
+    let found = match caller.organization_id() {
+        None => store::users::get(tx, id)?,
+        Some(organization) => {
+            store::memberships::get(tx, organization, id)?.map(|membership| membership.user)
+        }
+    };
+    found.ok_or_else(|| Error::not_found("user"))
+}
+
+/// A taken address is told and nothing more: whose it is may be another organization's business.
+fn email_is_free(tx: &Tx<'_>, user: &User) -> Result<()> {
+    if store::users::id_by_email(tx, &user.email)?.is_none_or(|id| id == user.id) {
+        return Ok(());
+    }
+    let message = "The e-mail address is taken.";
+    let detail = Detail {
+        pointer: Some("/email".into()),
+        parameter: None,
+        code: "ALREADY_EXISTS".into(),
+        message: message.into(),
+    };
+    Err(Error { details: vec![detail], ..Error::new(Code::AlreadyExists, message) })
+}
+
+fn entry(organization: Option<&str>, user: &User) -> Entry {
+    Entry::of(organization, "user", &user.id, &user.name)
+}
+
+/// What happens to a user is recorded for each of its organizations, or for the platform alone.
+fn for_each_organization(memberships: &[(String, Role)], user: &User, changed: &[Change]) -> Vec<Entry> {
+    if memberships.is_empty() {
+        return vec![entry(None, user).with(changed.to_vec())];
+    }
+    memberships
+        .iter()
+        .map(|(organization, _)| entry(Some(organization), user).with(changed.to_vec()))
+        .collect()
+}

@@ -1,0 +1,272 @@
+//! Statements on API keys, their secrets' hashes and their scopes.
+
+use rusqlite::{Row, params};
+
+use super::db::Tx;
+use super::list::List;
+use super::rows;
+use crate::domain::api_key::{ApiKey, Credential, Status};
+use crate::domain::page::{Page, Rows};
+use crate::domain::rules;
+use crate::domain::time::Timestamp;
+use crate::domain::{organization, user};
+use crate::error::Result;
+
+const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.name, k.start, k.scopes, k.status, \
+                       k.expires_at, k.allowed_ips, k.metadata, k.created_by, k.created_at, k.updated_at, \
+                       k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
+                       k.revoked_reason, k.revision";
+
+fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+    Ok(ApiKey {
+        id: row.get(1)?,
+        organization_id: row.get(2)?,
+        user_id: row.get(3)?,
+        name: row.get(4)?,
+        start: row.get(5)?,
+        scopes: rows::json(row, 6)?,
+        status: rows::named(row, 7, Status::NAMES)?,
+        expires_at: rows::time_option(row, 8)?,
+        allowed_ips: rows::json_option(row, 9)?,
+        metadata: rows::json(row, 10)?,
+        created_by: row.get(11)?,
+        created_at: rows::time(row, 12)?,
+        updated_at: rows::time(row, 13)?,
+        last_used_at: rows::time_option(row, 14)?,
+        rotated_at: rows::time_option(row, 15)?,
+        previous_secret_expires_at: rows::time_option(row, 16)?,
+        revoked_at: rows::time_option(row, 17)?,
+        revoked_reason: row.get(18)?,
+        revision: row.get(19)?,
+    })
+}
+
+/// Stores a new key with the hash of its secret; `false` when its id or its secret is taken.
+pub fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
+    let seq: Option<i64> = tx.one(
+        "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
+         allowed_ips, metadata, created_by, created_at, updated_at, revision) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+         ON CONFLICT (id) DO NOTHING RETURNING seq",
+        params![
+            new.id,
+            new.organization_id,
+            new.user_id,
+            new.name,
+            rules::fold(&new.name),
+            new.start,
+            rows::to_json(&new.scopes)?,
+            new.status.name(),
+            new.expires_at.map(Timestamp::as_millis),
+            new.allowed_ips.as_ref().map(rows::to_json).transpose()?,
+            rows::to_json(&new.metadata)?,
+            new.created_by,
+            new.created_at.as_millis(),
+            new.updated_at.as_millis(),
+            new.revision,
+        ],
+        |row| row.get(0),
+    )?;
+    let Some(seq) = seq else { return Ok(false) };
+    let stored = tx.execute(
+        "INSERT INTO api_key_hashes (hash, key_seq, state) VALUES (?1, ?2, 'current') ON CONFLICT (hash) DO NOTHING",
+        params![hash, seq],
+    )?;
+    insert_scopes(tx, seq, &new.scopes)?;
+    Ok(stored == 1)
+}
+
+fn insert_scopes(tx: &Tx<'_>, seq: i64, scopes: &[String]) -> Result<()> {
+    for scope in scopes {
+        tx.execute("INSERT INTO api_key_scopes (scope, key_seq) VALUES (?1, ?2)", params![scope, seq])?;
+    }
+    Ok(())
+}
+
+/// One key, whatever its state.
+pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
+    tx.one(&format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"), params![id], api_key)
+}
+
+/// All that decides whether a secret is good, by its hash.
+pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq \
+         FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq \
+         LEFT JOIN organizations o ON o.id = k.organization_id \
+         LEFT JOIN users u ON u.id = k.user_id \
+         LEFT JOIN memberships m ON m.organization_id = k.organization_id AND m.user_id = k.user_id \
+         WHERE h.hash = ?1"
+    );
+    tx.one(&sql, params![hash], |row| {
+        let key = api_key(row)?;
+        // A retired secret ended before all time.
+        let ended = Timestamp::from_millis(0);
+        let secret_ends_at = match row.get_ref(20)?.as_str()? {
+            "current" => None,
+            "previous" => Some(key.previous_secret_expires_at.unwrap_or(ended)),
+            _ => Some(ended),
+        };
+        let organization = match &key.organization_id {
+            None => None,
+            Some(_) => {
+                let deleted = row.get::<_, Option<i64>>(23)?.is_some();
+                let status = if deleted {
+                    organization::Status::Suspended
+                } else {
+                    rows::named(row, 22, organization::Status::NAMES)?
+                };
+                Some((row.get(21)?, status))
+            }
+        };
+        let owner = match &key.user_id {
+            None => None,
+            Some(_) => {
+                let deleted = row.get::<_, Option<i64>>(25)?.is_some();
+                let member = row.get::<_, Option<i64>>(26)?.is_some();
+                Some(if deleted || !member {
+                    user::Status::Suspended
+                } else {
+                    rows::named(row, 24, user::Status::NAMES)?
+                })
+            }
+        };
+        Ok(Credential { key, secret_ends_at, organization, owner })
+    })
+}
+
+/// Stores all fields that can change, and the scopes' index when they did.
+pub fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
+    let seq: Option<i64> = tx.one(
+        "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
+         allowed_ips = ?8, metadata = ?9, updated_at = ?10, rotated_at = ?11, previous_secret_expires_at = ?12, \
+         revoked_at = ?13, revoked_reason = ?14, revision = ?15 WHERE id = ?1 RETURNING seq",
+        params![
+            changed.id,
+            changed.name,
+            rules::fold(&changed.name),
+            changed.start,
+            rows::to_json(&changed.scopes)?,
+            changed.status.name(),
+            changed.expires_at.map(Timestamp::as_millis),
+            changed.allowed_ips.as_ref().map(rows::to_json).transpose()?,
+            rows::to_json(&changed.metadata)?,
+            changed.updated_at.as_millis(),
+            changed.rotated_at.map(Timestamp::as_millis),
+            changed.previous_secret_expires_at.map(Timestamp::as_millis),
+            changed.revoked_at.map(Timestamp::as_millis),
+            changed.revoked_reason,
+            changed.revision,
+        ],
+        |row| row.get(0),
+    )?;
+    if let Some(seq) = seq
+        && before.scopes != changed.scopes
+    {
+        for scope in &before.scopes {
+            tx.execute("DELETE FROM api_key_scopes WHERE scope = ?1 AND key_seq = ?2", params![scope, seq])?;
+        }
+        insert_scopes(tx, seq, &changed.scopes)?;
+    }
+    Ok(())
+}
+
+/// Makes a new secret the current one. The current one becomes the previous one, which the row's
+/// `previous_secret_expires_at` ends, or retires at once; one that was previous already retires.
+/// `false` when the new secret is taken.
+pub fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_old: bool) -> Result<bool> {
+    expire_previous(tx, id)?;
+    let state = if keep_old { "previous" } else { "retired" };
+    tx.execute(
+        "UPDATE api_key_hashes SET state = ?2 WHERE state = 'current' \
+         AND key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
+        params![id, state],
+    )?;
+    let stored = tx.execute(
+        "INSERT INTO api_key_hashes (hash, key_seq, state) SELECT ?2, seq, 'current' FROM api_keys WHERE id = ?1 \
+         ON CONFLICT (hash) DO NOTHING",
+        params![id, hash],
+    )?;
+    Ok(stored == 1)
+}
+
+/// Retires the previous secret, if there is one.
+pub fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
+    tx.execute(
+        "UPDATE api_key_hashes SET state = 'retired' WHERE state = 'previous' \
+         AND key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
+        params![id],
+    )?;
+    Ok(())
+}
+
+/// Revokes all keys of an organization, or those that a user owns there. Says how many it were.
+pub fn revoke_all(
+    tx: &Tx<'_>,
+    organization_id: &str,
+    user_id: Option<&str>,
+    reason: &str,
+    now: Timestamp,
+) -> Result<usize> {
+    let set = "UPDATE api_keys SET status = 'revoked', revoked_at = ?3, revoked_reason = ?4, updated_at = ?3, \
+               revision = revision + 1 WHERE status <> 'revoked'";
+    let whose = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
+    let sql = format!("{set} AND organization_id = ?1 AND {whose}");
+    tx.execute(&sql, params![organization_id, user_id, now.as_millis(), reason])
+}
+
+/// Is there a key that [keeps the platform](ApiKey::keeps_the_platform), other than this one?
+pub fn platform_is_kept_without(tx: &Tx<'_>, id: &str) -> Result<bool> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL AND k.id <> ?1 \
+         AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL"
+    );
+    // Few by nature: the keys of the platform's own people.
+    Ok(tx.all(&sql, params![id], api_key)?.iter().any(ApiKey::keeps_the_platform))
+}
+
+/// Has there ever been a key?
+pub fn any(tx: &Tx<'_>) -> Result<bool> {
+    Ok(tx.one("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
+}
+
+/// Notes when keys were last used; never backwards, and no change that an ETag would tell.
+pub fn touch(tx: &Tx<'_>, used: &[(String, Timestamp)]) -> Result<()> {
+    for (id, at) in used {
+        tx.execute(
+            "UPDATE api_keys SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)",
+            params![id, at.as_millis()],
+        )?;
+    }
+    Ok(())
+}
+
+/// What a list is narrowed to.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // They are named as the query's parameters.
+pub struct Filter {
+    pub organization_id: Option<String>,
+    pub user_id: Option<String>,
+    pub status: Option<Status>,
+    pub scope: Option<String>,
+    pub q: Option<String>,
+}
+
+/// A page of keys, whatever their state.
+pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
+    let now = now.as_millis();
+    let mut list = List::new(&format!("SELECT {COLUMNS} FROM api_keys k WHERE 1 = 1"))
+        .and("k.organization_id = ?", filter.organization_id.clone())
+        .and("k.user_id = ?", filter.user_id.clone())
+        .and("k.seq IN (SELECT key_seq FROM api_key_scopes WHERE scope = ?)", filter.scope.clone())
+        .prefix(&["k.name_key"], filter.q.as_deref());
+    list = match filter.status {
+        None => list,
+        Some(Status::Active) => {
+            list.and_also("k.status = 'active'").and("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now))
+        }
+        Some(Status::Expired) => list.and_also("k.status = 'active'").and("k.expires_at <= ?", Some(now)),
+        Some(status) => list.and("k.status = ?", Some(status.name().to_owned())),
+    };
+    list.page(tx, "k.seq", page, api_key)
+}

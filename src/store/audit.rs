@@ -1,0 +1,128 @@
+//! Statements on the audit chain.
+
+use rusqlite::{Row, params};
+
+use super::db::Tx;
+use super::list::List;
+use super::rows;
+use crate::domain::audit::{Event, Filter, GENESIS, Hash};
+use crate::domain::chain::{self, Link};
+use crate::domain::id;
+use crate::domain::page::{Page, Rows};
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+
+/// The last event's place and hash; `(0, GENESIS)` before the first.
+pub fn head(tx: &Tx<'_>) -> Result<(i64, Hash)> {
+    let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
+    Ok(tx.one(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
+}
+
+/// Appends an event to the chain, giving it its place.
+pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
+    // Read inside the transaction (another process may have appended), once for the whole group.
+    let (last, prev_hash) = match tx.head.get() {
+        Some(head) => head,
+        None => head(tx)?,
+    };
+    let seq = last + 1;
+    event.seq = Some(seq);
+    let id = id::event_bytes(&event.id).ok_or_else(|| Error::internal("an event id that is no ULID"))?;
+    let occurred_at =
+        Timestamp::parse(&event.occurred_at).ok_or_else(|| Error::internal("an event's time"))?;
+    let json = rows::to_json(&event)?;
+    let hash = chain::hash(&prev_hash, &json);
+    tx.execute(
+        "INSERT INTO audit_events (seq, id, occurred_at, organization_id, actor_id, action, target_id, access, \
+         outcome, prev_hash, hash, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            seq,
+            id,
+            occurred_at.as_millis(),
+            event.organization_id,
+            event.actor.id,
+            event.action,
+            event.target.as_ref().and_then(|target| target.id.as_deref()),
+            event.access,
+            event.outcome,
+            prev_hash,
+            hash,
+            json,
+        ],
+    )?;
+    tx.head.set(Some((seq, hash)));
+    Ok(())
+}
+
+/// An event as it lies in the file.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Place, hashes and JSON.
+    pub link: Link,
+    /// Did a key of the organization do it, whose log it belongs to?
+    pub by_own_key: bool,
+}
+
+const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization_id = e.organization_id \
+                      FROM audit_events e LEFT JOIN api_keys k ON k.id = e.actor_id WHERE 1 = 1";
+
+fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+    let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
+    Ok(Stored { link, by_own_key: row.get::<_, Option<bool>>(4)?.unwrap_or(false) })
+}
+
+/// One event, of one organization unless `None`.
+pub fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<Stored>> {
+    let Some(id) = id::event_bytes(event_id) else { return Ok(None) };
+    let sql = format!("{SELECT} AND e.id = ?1 AND (?2 IS NULL OR e.organization_id = ?2)");
+    tx.one(&sql, params![id, organization_id], stored)
+}
+
+/// A page of events.
+pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Stored>> {
+    List::new(SELECT)
+        .and("e.organization_id = ?", filter.org_id.clone())
+        .and("e.actor_id = ?", filter.actor_id.clone())
+        .and("e.action = ?", filter.action.clone())
+        .and("e.target_id = ?", filter.target_id.clone())
+        .and("e.access = ?", filter.access.map(str::to_owned))
+        .and("e.outcome = ?", filter.outcome.map(str::to_owned))
+        .and("e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
+        .and("e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
+        .page(tx, "e.seq", page, stored)
+}
+
+/// A row of the chain, to be verified.
+pub struct Raw {
+    /// Its place.
+    pub seq: i64,
+    /// The link, and the copies that the filters use: one whose copies say something else than its
+    /// JSON is as broken as one whose hash does. `None` when the row can't even be read: we never
+    /// wrote it like that.
+    pub link: Option<(Link, chain::Copies)>,
+}
+
+/// The next links from `first` on, oldest first.
+pub fn links(tx: &Tx<'_>, first: i64, most: usize) -> Result<Vec<Raw>> {
+    tx.all(
+        "SELECT seq, prev_hash, hash, event, id, occurred_at, organization_id, actor_id, action, target_id, access, \
+         outcome FROM audit_events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
+        params![first, i64::try_from(most).unwrap_or(i64::MAX)],
+        |row| Ok(Raw { seq: row.get(0)?, link: link(row).ok() }),
+    )
+}
+
+fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::Copies)> {
+    let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
+    let copies = chain::Copies {
+        id: row.get(4)?,
+        occurred_at: rows::time(row, 5)?,
+        organization_id: row.get(6)?,
+        actor_id: row.get(7)?,
+        action: row.get(8)?,
+        target_id: row.get(9)?,
+        access: row.get(10)?,
+        outcome: row.get(11)?,
+    };
+    Ok((link, copies))
+}

@@ -1,0 +1,400 @@
+use std::future::{Future, poll_fn};
+use std::io::Write as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Poll;
+use std::{env, fs};
+
+use tempfile::TempDir;
+
+use super::*;
+
+const A_SECOND: Duration = Duration::from_secs(1);
+
+fn options(dir: &Path) -> Options {
+    Options {
+        file: dir.join("tollhouse.db"),
+        readers: 1,
+        read_timeout: Duration::from_secs(10),
+        writer_queue: 100,
+        group_limit: 100,
+        max_bytes: 0,
+    }
+}
+
+/// A database with a table `t`, and what its `on_commit` is told.
+async fn open(options: &Options) -> (Db, Receiver<Vec<Stale>>) {
+    let (tell, told) = channel();
+    let db = Db::open(options, move |stale| drop(tell.send(stale.to_vec()))).unwrap();
+    db.write(|tx| tx.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT", [])).await.unwrap();
+    (db, told)
+}
+
+async fn fresh() -> (TempDir, Db, Receiver<Vec<Stale>>) {
+    let dir = TempDir::new().unwrap();
+    let (db, told) = open(&options(dir.path())).await;
+    (dir, db, told)
+}
+
+/// Polls a future once, after which a mutation is in the queue and a read on its way.
+async fn started<F: Future>(future: F) -> Pin<Box<F>> {
+    let mut future = Box::pin(future);
+    poll_fn(|context| {
+        assert!(future.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    future
+}
+
+/// Keeps the writer inside a mutation until the sender is used or dropped: what is queued meanwhile
+/// makes one group.
+async fn block(db: &Db) -> Sender<()> {
+    let (entered, inside) = oneshot::channel();
+    let (release, released) = channel();
+    let mut entered = Some(entered);
+    let blocker = db.write(move |_| {
+        let _ = entered.take().map(|entered| entered.send(()));
+        let _ = released.recv();
+        Ok(())
+    });
+    drop(started(blocker).await);
+    inside.await.unwrap();
+    release
+}
+
+fn insert(tx: &Tx<'_>, n: i64, bytes: usize) -> Result<usize> {
+    tx.stale(Stale::Id(n.to_string()));
+    tx.execute("INSERT INTO t (n, text) VALUES (?1, ?2)", (n, "x".repeat(bytes)))
+}
+
+async fn numbers(db: &Db) -> Vec<i64> {
+    db.read(|tx| tx.all("SELECT n FROM t ORDER BY n", [], |row| row.get(0))).await.unwrap()
+}
+
+fn ids(numbers: &[i64]) -> Vec<Stale> {
+    numbers.iter().map(|n| Stale::Id(n.to_string())).collect()
+}
+
+fn code<T>(result: Result<T>) -> Option<Code> {
+    result.err().map(|error| error.code)
+}
+
+#[tokio::test]
+async fn i2_who_fails_or_panics_is_rolled_back_alone() {
+    let (_dir, db, told) = fresh().await;
+    let before = db.stats();
+    let release = block(&db).await;
+    let first = started(db.write(|tx| {
+        assert_eq!(tx.head.get(), None);
+        tx.head.set(Some((7, [7; 32])));
+        insert(tx, 1, 1)
+    }))
+    .await;
+    let fails = started(db.write(|tx| {
+        insert(tx, 2, 1)?;
+        tx.head.set(Some((8, [8; 32])));
+        Err::<(), _>(Error::not_found("thing"))
+    }))
+    .await;
+    let panics = started(db.write(|tx| {
+        insert(tx, 3, 1)?;
+        tx.head.set(Some((9, [9; 32])));
+        if tx.wrote.get() { panic!("s3cret") } else { Ok(()) }
+    }))
+    .await;
+    let last = started(db.write(|tx| {
+        insert(tx, 4, 1)?;
+        Ok(tx.head.get())
+    }))
+    .await;
+    drop(release);
+
+    assert_eq!(first.await.unwrap(), 1);
+    assert_eq!(code(fails.await), Some(Code::NotFound));
+    let panicked = panics.await.unwrap_err();
+    assert!(panicked.code == Code::Internal && !format!("{panicked:?}").contains("s3cret"));
+    assert_eq!(last.await.unwrap(), Some((7, [7; 32])));
+    assert_eq!(numbers(&db).await, [1, 4]);
+    assert_eq!(told.recv().unwrap(), ids(&[1, 4]));
+    assert_eq!(db.stats().commits - before.commits, 1);
+    assert_eq!(db.stats().mutations - before.mutations, 3); // The blocker is one.
+}
+
+#[tokio::test]
+async fn i1_a_commit_that_fails_fails_all_of_the_group() {
+    let (_dir, db, told) = fresh().await;
+    let child = "CREATE TABLE child (t INTEGER REFERENCES t (n)) STRICT";
+    db.write(|tx| tx.execute(child, [])).await.unwrap();
+    let release = block(&db).await;
+    let good = started(db.write(|tx| insert(tx, 1, 1))).await;
+    let refused = started(db.write(|_| Err::<(), _>(Error::not_found("thing")))).await;
+    let orphan = started(db.write(|tx| {
+        tx.execute("PRAGMA defer_foreign_keys = ON", [])?;
+        tx.execute("INSERT INTO child (t) VALUES (99)", [])
+    }))
+    .await;
+    drop(release);
+    for result in [good.await.map(drop), refused.await, orphan.await.map(drop)] {
+        assert_eq!(code(result), Some(Code::Internal));
+    }
+    assert!(numbers(&db).await.is_empty() && told.try_recv().is_err());
+
+    db.write(|tx| insert(tx, 2, 1)).await.unwrap();
+    assert_eq!(numbers(&db).await, [2]);
+    let orphans = db.read(|tx| tx.all("SELECT t FROM child", [], |row| row.get::<_, i64>(0)));
+    assert!(orphans.await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn i1_what_was_answered_survives_a_crash() {
+    let (dir, db, _told) = fresh().await;
+    db.write(|tx| insert(tx, 1, 1)).await.unwrap();
+    // What a killed process leaves behind: the file and its WAL, as they are.
+    let after = TempDir::new().unwrap();
+    for name in ["tollhouse.db", "tollhouse.db-wal"] {
+        fs::copy(dir.path().join(name), after.path().join(name)).unwrap();
+    }
+    let copy = Db::open(&options(after.path()), |_| ()).unwrap();
+    assert_eq!(numbers(&copy).await, [1]);
+    let [key, same] = [db.read(schema::cursor_key).await, copy.read(schema::cursor_key).await];
+    assert_eq!(key.unwrap(), same.unwrap());
+}
+
+/// Whatever runs out of room in the middle, nothing of its group is stored.
+async fn full_in_the_middle(db: &Db, too_much: usize) {
+    let before = numbers(db).await;
+    let release = block(db).await;
+    let small = started(db.write(|tx| insert(tx, 101, 1))).await;
+    let big = started(db.write(move |tx| insert(tx, 102, too_much))).await;
+    let swallowed = started(db.write(move |tx| {
+        let _ = insert(tx, 103, too_much);
+        let _ = insert(tx, 104, 1);
+        Ok(1)
+    }))
+    .await;
+    let after = started(db.write(|tx| insert(tx, 105, 1))).await;
+    drop(release);
+    for result in [small.await, big.await, swallowed.await, after.await] {
+        let error = result.unwrap_err();
+        assert_eq!((error.code, error.retry_after), (Code::StorageFull, Some(30)), "{error}");
+    }
+    assert_eq!(numbers(db).await, before);
+}
+
+#[tokio::test]
+async fn i1_a_file_at_its_limit_fails_the_group_and_works_again_with_room() {
+    let dir = TempDir::new().unwrap();
+    let (db, told) = open(&Options { max_bytes: 1 << 20, ..options(dir.path()) }).await;
+    full_in_the_middle(&db, 2 << 20).await;
+    assert!(told.try_recv().is_err());
+
+    // Fill it to the brim.
+    for bytes in [100_000, 10_000, 1_000] {
+        let more = "INSERT INTO t (text) VALUES (?1)";
+        while db.write(move |tx| tx.execute(more, ["x".repeat(bytes)])).await.is_ok() {}
+    }
+    assert!(fs::metadata(dir.path().join("tollhouse.db")).unwrap().len() <= 1 << 20);
+    assert_eq!(code(db.probe(Duration::ZERO).await), Some(Code::StorageFull));
+    db.write(|tx| tx.execute("DELETE FROM t", [])).await.unwrap();
+    let shared = db.probe(A_SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(code(shared), Some(Code::StorageFull));
+    db.probe(A_SECOND).await.unwrap();
+    db.write(|tx| insert(tx, 1, 100_000)).await.unwrap();
+}
+
+/// On a real disk of 2 MiB. Only a namespace of its own lets anybody mount one, so the test starts itself
+/// again inside of one; it vanishes with the process.
+#[tokio::test]
+async fn i1_a_full_disk_fails_the_group_and_works_again_with_room() {
+    const SMALL_DISK: &str = "TOLLHOUSE_TEST_SMALL_DISK";
+    if let Some(dir) = env::var_os(SMALL_DISK) {
+        let dir = Path::new(&dir);
+        let (db, told) = open(&options(dir)).await;
+        db.write(|tx| insert(tx, 1, 1)).await.unwrap();
+        assert_eq!(told.recv().unwrap(), ids(&[1]));
+        fs::write(dir.join("ballast"), vec![0; 1 << 20]).unwrap();
+        full_in_the_middle(&db, 1 << 20).await;
+        assert!(told.try_recv().is_err());
+        fs::remove_file(dir.join("ballast")).unwrap();
+        db.write(|tx| insert(tx, 2, 400_000)).await.unwrap();
+        return assert_eq!(numbers(&db).await, [1, 2]);
+    }
+    let dir = TempDir::new().unwrap();
+    let module = module_path!().split_once("::").unwrap().1;
+    let name = format!("{module}::i1_a_full_disk_fails_the_group_and_works_again_with_room");
+    let script = r#"mount -t tmpfs -o size=2m none "$0" || exit 77; exec "$@""#;
+    let child = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script])
+        .args([dir.path(), &env::current_exe().unwrap()])
+        .args(["--exact", &name, "--nocapture"])
+        .env(SMALL_DISK, dir.path())
+        .output();
+    match child {
+        Ok(output) if output.status.success() => assert!(output.stdout.windows(8).any(|w| w == b"1 passed")),
+        Ok(output) if output.status.code() == Some(101) => panic!("{output:?}"),
+        // Straight to the terminal: what a passing test prints is not shown.
+        other => writeln!(std::io::stderr(), "\nSKIPPED {name}: no small disk: {other:?}\n").unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn i3_on_commit_is_told_after_the_commit_and_before_the_answer() {
+    let dir = TempDir::new().unwrap();
+    open(&options(dir.path())).await.0.close().await;
+    let (entered, inside) = channel();
+    let (go_on, gate) = channel::<()>();
+    let (gate, file) = (Mutex::new(gate), dir.path().join("tollhouse.db"));
+    let db = Db::open(&options(dir.path()), move |stale| {
+        assert_eq!(stale, ids(&[1]));
+        let other = Connection::open(&file).unwrap();
+        entered.send(other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).unwrap();
+        gate.lock().unwrap().recv().unwrap();
+    });
+    let db = db.unwrap();
+    let write = started(db.write(|tx| insert(tx, 1, 1))).await;
+    assert_eq!(inside.recv().unwrap().unwrap(), 1, "told before the commit");
+    let write = started(write).await; // Still not answered.
+    go_on.send(()).unwrap();
+    write.await.unwrap();
+}
+
+#[tokio::test]
+async fn i3_what_another_process_writes_is_seen_within_a_second() {
+    let (dir, db, told) = fresh().await;
+    for n in 1..=20 {
+        db.write(move |tx| insert(tx, n, 1)).await.unwrap();
+        assert_eq!(told.recv().unwrap(), ids(&[n]));
+        // Neither our commits nor what we roll back may look like another's.
+        assert_eq!(code(db.write(move |tx| insert(tx, n, 1)).await), Some(Code::Internal));
+    }
+    let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
+    for n in 101..=110 {
+        other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
+        assert_eq!(told.recv_timeout(A_SECOND).unwrap(), [Stale::All]);
+    }
+    for n in 201..=210 {
+        other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
+        // A commit of ours in between must not hide the other's.
+        db.write(move |tx| insert(tx, 1000 + n, 1)).await.unwrap();
+        let both = [told.recv_timeout(A_SECOND).unwrap(), told.recv_timeout(A_SECOND).unwrap()];
+        assert!(both.contains(&vec![Stale::All]) && both.contains(&ids(&[1000 + n])), "{both:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_of_another_process_is_waited_for_but_not_for_ever() {
+    let (dir, db, told) = fresh().await;
+    let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE; INSERT INTO t (n) VALUES (1)").unwrap();
+    let waits = started(db.write(|tx| insert(tx, 2, 1))).await;
+    other.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
+    let seen = told.recv_timeout(A_SECOND).unwrap();
+    // Unless it happened to find the gap between the two.
+    if let Err(error) = waits.await {
+        assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
+        assert_eq!(seen, [Stale::All]);
+    }
+    other.execute_batch("COMMIT").unwrap();
+    db.write(|tx| insert(tx, 3, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn i10_a_full_queue_refuses() {
+    let dir = TempDir::new().unwrap();
+    let (db, _) = open(&Options { writer_queue: 2, ..options(dir.path()) }).await;
+    let release = block(&db).await;
+    let waiting = started(db.write(|tx| insert(tx, 1, 1))).await;
+    let dropped = started(db.write(|tx| insert(tx, 2, 1))).await;
+    let error = db.write(|tx| insert(tx, 3, 1)).await.unwrap_err();
+    assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
+    assert_eq!(db.stats().refused, 1);
+    drop((dropped, release)); // One caller goes, its mutation stays.
+    waiting.await.unwrap();
+    assert_eq!(numbers(&db).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn i1_who_waits_shares_one_commit_and_failures_cost_none() {
+    let (dir, db, _told) = fresh().await;
+    let before = db.stats();
+    let release = block(&db).await;
+    let mut waiting = Vec::new();
+    for n in 0..64 {
+        waiting.push(started(db.write(move |tx| insert(tx, n, 1))).await);
+    }
+    drop(release);
+    for write in waiting {
+        write.await.unwrap();
+    }
+    assert_eq!(db.stats().commits - before.commits, 1);
+    assert_eq!(db.stats().mutations - before.mutations, 65);
+
+    let wal = || fs::metadata(dir.path().join("tollhouse.db-wal")).unwrap().len();
+    let (size, commits) = (wal(), db.stats().commits);
+    let release = block(&db).await;
+    let fails = db.write(|tx| insert(tx, 100, 10_000).and(Err::<(), _>(Error::not_found("thing"))));
+    let fails = started(fails).await;
+    let reads = started(db.write(|tx| tx.one("SELECT 1", [], |row| row.get::<_, i64>(0)))).await;
+    drop(release);
+    assert_eq!(code(fails.await), Some(Code::NotFound));
+    assert_eq!(reads.await.unwrap(), Some(1));
+    assert_eq!((wal(), db.stats().commits), (size, commits));
+}
+
+#[tokio::test]
+async fn i1_close_answers_all_who_wait() {
+    let (dir, db, _told) = fresh().await;
+    let release = block(&db).await;
+    let mut waiting = Vec::new();
+    for n in 1..=5 {
+        waiting.push(started(db.write(move |tx| insert(tx, n, 1))).await);
+    }
+    let closing = started(db.close()).await;
+    assert_eq!(code(db.write(|tx| insert(tx, 6, 1)).await), Some(Code::Unavailable));
+    drop(release);
+    for future in waiting {
+        future.await.unwrap();
+    }
+    closing.await;
+    db.close().await;
+    assert_eq!(fs::metadata(dir.path().join("tollhouse.db-wal")).map_or(0, |wal| wal.len()), 0);
+    assert_eq!(numbers(&db).await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn i10_a_read_ends_when_its_time_is_up_or_its_caller_gone() {
+    let dir = TempDir::new().unwrap();
+    let (db, _) = open(&Options { read_timeout: Duration::from_millis(500), ..options(dir.path()) }).await;
+    let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let endless = || db.read(move |tx| tx.one(endless, [], |row| row.get::<_, i64>(0)));
+    assert_eq!(code(endless().await), Some(Code::Unavailable));
+    // The one reader is free again.
+    assert!(numbers(&db).await.is_empty());
+    drop(started(endless()).await);
+    assert!(numbers(&db).await.is_empty());
+}
+
+#[tokio::test]
+async fn reads_see_one_state_and_cannot_write() {
+    let (_dir, db, _told) = fresh().await;
+    let count = |tx: &Tx<'_>| tx.one("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    let (first_done, wait) = oneshot::channel();
+    let (go_on, gate) = channel::<()>();
+    let both = db.read(move |tx| {
+        let first = count(tx)?;
+        first_done.send(()).unwrap();
+        let _ = gate.recv();
+        Ok((first, count(tx)?))
+    });
+    let both = started(both).await;
+    wait.await.unwrap();
+    db.write(|tx| insert(tx, 1, 1)).await.unwrap();
+    drop(go_on);
+    assert_eq!(both.await.unwrap(), (Some(0), Some(0)));
+    assert_eq!(code(db.read(|tx| tx.execute("DELETE FROM t", [])).await), Some(Code::Internal));
+    assert_eq!(code(db.read(|_| -> Result<()> { panic!("in a read") }).await), Some(Code::Internal));
+    assert_eq!(numbers(&db).await, [1]);
+}

@@ -1,0 +1,119 @@
+//! Statements on memberships.
+
+use rusqlite::{Row, params};
+
+use super::db::Tx;
+use super::list::List;
+use super::{rows, users};
+use crate::domain::membership::{Membership, Role};
+use crate::domain::page::{Page, Rows};
+use crate::error::Result;
+
+fn select() -> String {
+    format!(
+        "SELECT m.seq, m.organization_id, m.user_id, m.role, m.created_at, m.updated_at, m.revision, {} \
+         FROM memberships m JOIN users u ON u.id = m.user_id WHERE u.deleted_at IS NULL",
+        users::COLUMNS
+    )
+}
+
+fn membership(row: &Row<'_>) -> rusqlite::Result<Membership> {
+    Ok(Membership {
+        organization_id: row.get(1)?,
+        user_id: row.get(2)?,
+        role: rows::named(row, 3, Role::NAMES)?,
+        created_at: rows::time(row, 4)?,
+        updated_at: rows::time(row, 5)?,
+        revision: row.get(6)?,
+        user: users::user(row, 7)?,
+    })
+}
+
+/// Stores a new membership; `false` when there is one already.
+pub fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
+    let stored = tx.execute(
+        "INSERT INTO memberships (organization_id, user_id, role, created_at, updated_at, revision) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (organization_id, user_id) DO NOTHING",
+        params![
+            new.organization_id,
+            new.user_id,
+            new.role.name(),
+            new.created_at.as_millis(),
+            new.updated_at.as_millis(),
+            new.revision,
+        ],
+    )?;
+    Ok(stored == 1)
+}
+
+/// A user's membership in an organization.
+pub fn get(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<Option<Membership>> {
+    let sql = format!("{} AND m.organization_id = ?1 AND m.user_id = ?2", select());
+    tx.one(&sql, params![organization_id, user_id], membership)
+}
+
+/// Stores the role.
+pub fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
+    tx.execute(
+        "UPDATE memberships SET role = ?3, updated_at = ?4, revision = ?5 \
+         WHERE organization_id = ?1 AND user_id = ?2",
+        params![
+            changed.organization_id,
+            changed.user_id,
+            changed.role.name(),
+            changed.updated_at.as_millis(),
+            changed.revision,
+        ],
+    )?;
+    Ok(())
+}
+
+/// Ends a membership.
+pub fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<()> {
+    let sql = "DELETE FROM memberships WHERE organization_id = ?1 AND user_id = ?2";
+    tx.execute(sql, params![organization_id, user_id])?;
+    Ok(())
+}
+
+/// Ends all memberships of an organization.
+pub fn delete_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
+    tx.execute("DELETE FROM memberships WHERE organization_id = ?1", params![organization_id])?;
+    Ok(())
+}
+
+/// Ends all memberships of a user.
+pub fn delete_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
+    tx.execute("DELETE FROM memberships WHERE user_id = ?1", params![user_id])?;
+    Ok(())
+}
+
+/// Does the organization have an owner other than this user?
+pub fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<bool> {
+    let sql =
+        "SELECT 1 FROM memberships WHERE organization_id = ?1 AND user_id <> ?2 AND role = 'owner' LIMIT 1";
+    Ok(tx.one(sql, params![organization_id, user_id], |_| Ok(()))?.is_some())
+}
+
+/// The organizations that a user belongs to, with the role there.
+pub fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
+    let sql = "SELECT organization_id, role FROM memberships WHERE user_id = ?1 ORDER BY seq";
+    tx.all(sql, params![user_id], |row| Ok((row.get(0)?, rows::named(row, 1, Role::NAMES)?)))
+}
+
+/// What a list is narrowed to.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Filter {
+    pub organization_id: Option<String>,
+    pub user_id: Option<String>,
+    pub role: Option<Role>,
+}
+
+/// A page of memberships, with their users.
+pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Membership>> {
+    List::new(&select())
+        .and("m.organization_id = ?", filter.organization_id.clone())
+        .and("m.user_id = ?", filter.user_id.clone())
+        .and("m.role = ?", filter.role.map(|role| role.name().to_owned()))
+        .page(tx, "m.seq", page, membership)
+}

@@ -1,0 +1,16 @@
+//! All SQL. Functions over an open transaction; the caller owns transaction and time.
+//!
+//! `db` is the engine (readers, the one writer), `schema` the file's form; the other files have the
+//! statements of one resource each.
+
+pub mod api_keys;
+pub mod audit;
+pub mod db;
+mod list;
+pub mod memberships;
+pub mod organizations;
+mod rows;
+pub mod schema;
+pub mod scopes;
+pub mod tx;
+pub mod users;

@@ -1,0 +1,107 @@
+//! Statements on organizations.
+
+use rusqlite::{Row, params};
+
+use super::db::Tx;
+use super::list::List;
+use super::rows;
+use crate::domain::organization::{Organization, Plan, Status};
+use crate::domain::page::{Page, Rows};
+use crate::domain::rules;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+
+const SELECT: &str = "SELECT seq, id, name, email, plan, status, metadata, created_at, updated_at, revision \
+                      FROM organizations WHERE deleted_at IS NULL";
+
+fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
+    Ok(Organization {
+        id: row.get(1)?,
+        name: row.get(2)?,
+        email: row.get(3)?,
+        plan: rows::named(row, 4, Plan::NAMES)?,
+        status: rows::named(row, 5, Status::NAMES)?,
+        metadata: rows::json(row, 6)?,
+        created_at: rows::time(row, 7)?,
+        updated_at: rows::time(row, 8)?,
+        revision: row.get(9)?,
+    })
+}
+
+/// Stores a new organization; `false` when its id is taken, also by a deleted one.
+pub fn insert(tx: &Tx<'_>, new: &Organization) -> Result<bool> {
+    let stored = tx.execute(
+        "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, updated_at, revision) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
+        params![
+            new.id,
+            new.name,
+            rules::fold(&new.name),
+            new.email,
+            rules::fold(&new.email),
+            new.plan.name(),
+            new.status.name(),
+            rows::to_json(&new.metadata)?,
+            new.created_at.as_millis(),
+            new.updated_at.as_millis(),
+            new.revision,
+        ],
+    )?;
+    Ok(stored == 1)
+}
+
+/// One that isn't deleted.
+pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
+    tx.one(&format!("{SELECT} AND id = ?1"), params![id], organization)
+}
+
+/// Stores all fields that can change.
+pub fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
+    tx.execute(
+        "UPDATE organizations SET name = ?2, name_key = ?3, email = ?4, email_key = ?5, plan = ?6, status = ?7, \
+         metadata = ?8, updated_at = ?9, revision = ?10 WHERE id = ?1",
+        params![
+            changed.id,
+            changed.name,
+            rules::fold(&changed.name),
+            changed.email,
+            rules::fold(&changed.email),
+            changed.plan.name(),
+            changed.status.name(),
+            rows::to_json(&changed.metadata)?,
+            changed.updated_at.as_millis(),
+            changed.revision,
+        ],
+    )?;
+    Ok(())
+}
+
+/// Leaves a tombstone.
+pub fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
+    tx.execute(
+        "UPDATE organizations SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
+        params![id, now.as_millis()],
+    )?;
+    Ok(())
+}
+
+/// What a list is narrowed to.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // They are named as the query's parameters.
+pub struct Filter {
+    /// Only this one: what an organization's own key sees.
+    pub id: Option<String>,
+    pub status: Option<Status>,
+    pub plan: Option<Plan>,
+    pub q: Option<String>,
+}
+
+/// A page of those that aren't deleted.
+pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Organization>> {
+    List::new(SELECT)
+        .and("id = ?", filter.id.clone())
+        .and("status = ?", filter.status.map(|status| status.name().to_owned()))
+        .and("plan = ?", filter.plan.map(|plan| plan.name().to_owned()))
+        .prefix(&["name_key", "email_key"], filter.q.as_deref())
+        .page(tx, "seq", page, organization)
+}

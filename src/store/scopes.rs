@@ -1,0 +1,54 @@
+//! Statements on the catalogue of scopes.
+
+use rusqlite::{Row, params};
+
+use super::db::Tx;
+use super::list::List;
+use crate::domain::page::{Page, Rows};
+use crate::domain::scope::{Catalogue, Scope};
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+
+const SELECT: &str = "SELECT seq, scope, description, built_in FROM scopes WHERE 1 = 1";
+
+fn scope(row: &Row<'_>) -> rusqlite::Result<Scope> {
+    Ok(Scope { scope: row.get(1)?, description: row.get(2)?, built_in: row.get(3)? })
+}
+
+/// The whole catalogue.
+pub fn catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
+    Ok(tx.all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
+}
+
+/// Stores a scope; `false` when there is one of that name.
+pub fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
+    let stored = tx.execute(
+        "INSERT INTO scopes (scope, description, built_in, created_at) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (scope) DO NOTHING",
+        params![new.scope, new.description, new.built_in, now.as_millis()],
+    )?;
+    Ok(stored == 1)
+}
+
+/// One scope.
+pub fn get(tx: &Tx<'_>, name: &str) -> Result<Option<Scope>> {
+    tx.one(&format!("{SELECT} AND scope = ?1"), params![name], scope)
+}
+
+/// Takes a scope away.
+pub fn delete(tx: &Tx<'_>, name: &str) -> Result<()> {
+    tx.execute("DELETE FROM scopes WHERE scope = ?1", params![name])?;
+    Ok(())
+}
+
+/// Does a key that isn't revoked hold exactly this grant?
+pub fn in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM api_key_scopes s JOIN api_keys k ON k.seq = s.key_seq \
+               WHERE s.scope = ?1 AND k.status <> 'revoked' LIMIT 1";
+    Ok(tx.one(sql, params![grant], |_| Ok(()))?.is_some())
+}
+
+/// A page of the catalogue.
+pub fn list(tx: &Tx<'_>, page: &Page) -> Result<Rows<Scope>> {
+    List::new(SELECT).page(tx, "seq", page, scope)
+}

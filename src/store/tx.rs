@@ -1,0 +1,148 @@
+//! [`Tx`], the only way to SQL, and what SQLite's errors mean to us.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
+
+use crate::domain::stale::Stale;
+use crate::error::{Code, Error, Result};
+
+/// Result of a closure on its way through the writer, which needs not know its type.
+pub(super) type Value = Box<dyn Any + Send>;
+pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<Value> + Send>;
+
+/// An open transaction. Times, ids and random bytes come from the caller, never from SQL.
+pub struct Tx<'c> {
+    conn: &'c Connection,
+    pub(super) stale: RefCell<Vec<Stale>>,
+    pub(super) wrote: Cell<bool>,
+    /// Why SQLite rolled the whole transaction back by itself. What ran after that would commit alone.
+    ended: RefCell<Option<Error>>,
+    /// Place and hash of the audit chain's last event, once [`super::audit`] has read it in this group.
+    pub(in crate::store) head: Cell<Option<(i64, [u8; 32])>>,
+}
+
+impl<'c> Tx<'c> {
+    pub(super) fn new(conn: &'c Connection) -> Self {
+        let (stale, ended) = (RefCell::default(), RefCell::default());
+        Self { conn, stale, wrote: Cell::new(false), ended, head: Cell::new(None) }
+    }
+
+    /// Says what the change makes out of date: told after the commit and before the answer, forgotten
+    /// when the change is rolled back.
+    pub fn stale(&self, what: Stale) {
+        self.stale.borrow_mut().push(what);
+    }
+
+    /// Runs a statement that returns no rows; how many rows it changed.
+    pub(in crate::store) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
+        self.run(sql, |statement| statement.execute(params))
+    }
+
+    /// The first row, if there is one.
+    pub(in crate::store) fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        self.run(sql, |statement| {
+            let mut rows = statement.query(params)?;
+            rows.next()?.map(map).transpose()
+        })
+    }
+
+    /// All rows; the SQL says how many there can be.
+    pub(in crate::store) fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        self.run(sql, |statement| statement.query_map(params, map)?.collect())
+    }
+
+    fn run<T>(
+        &self,
+        sql: &str,
+        f: impl FnOnce(&mut CachedStatement<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        if let Some(error) = &*self.ended.borrow() {
+            return Err(error.clone());
+        }
+        let result = self.conn.prepare_cached(sql).and_then(|mut statement| {
+            if !statement.readonly() {
+                self.wrote.set(true);
+            }
+            f(&mut statement)
+        });
+        result.map_err(|cause| {
+            let mut error = Error::from(cause);
+            error.cause = error.cause.map(|cause| format!("{cause}, in: {sql}"));
+            if self.conn.is_autocommit() {
+                self.ended.replace(Some(error.clone()));
+            }
+            error
+        })
+    }
+
+    /// Runs one mutation of a group. The outer error is the group's: nothing of it can be committed.
+    pub(super) fn savepoint(&self, mutation: &mut Mutation) -> Result<Result<Value>> {
+        let (head, wrote, told) = (self.head.get(), self.wrote.get(), self.stale.borrow().len());
+        self.execute("SAVEPOINT mutation", [])?;
+        let result = catch_unwind(AssertUnwindSafe(|| mutation(self)))
+            .unwrap_or_else(|_| Err(Error::internal("a mutation panicked")));
+        // Asked whatever the result: a closure may have swallowed the error that ended it all.
+        if let Some(error) = self.ended.take() {
+            return Err(error);
+        }
+        if result.is_err() {
+            self.head.set(head);
+            self.wrote.set(wrote);
+            self.stale.borrow_mut().truncate(told);
+            self.execute("ROLLBACK TO mutation", [])?;
+        }
+        self.execute("RELEASE mutation", [])?;
+        Ok(result)
+    }
+}
+
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+impl From<rusqlite::Error> for Error {
+    /// The cause names columns and statements, never values: they may be somebody's secret.
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error as Sqlite;
+        use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+        let cause = match &error {
+            Sqlite::FromSqlConversionFailure(column, kind, _) => {
+                format!("column {column} ({kind}) is not valid")
+            }
+            Sqlite::IntegralValueOutOfRange(column, _) => format!("column {column} is out of range"),
+            Sqlite::ToSqlConversionFailure(_) => "a parameter can't be stored".to_owned(),
+            Sqlite::SqliteFailure(code, _) => format!("{error} (SQLite {})", code.extended_code),
+            _ => error.to_string(),
+        };
+        let shown = match error.sqlite_error().map(|failure| (failure.code, failure.extended_code)) {
+            // The WAL's index fails in its own way where there is no room. Other failures to write are for
+            // whoever reads the log: "full" would send people to look for room that is not missing.
+            Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE)) => {
+                let message = "The disk is full or the database has reached its limit; nothing was stored.";
+                Self { retry_after: Some(30), ..Self::new(Code::StorageFull, message) }
+            }
+            Some((
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::OperationInterrupted,
+                _,
+            )) => Self::unavailable("The database is busy; try again in a second.", 1),
+            _ => Self::internal(&cause),
+        };
+        Self { cause: Some(cause), ..shown }
+    }
+}

@@ -1,0 +1,126 @@
+//! Statements on users.
+
+use rusqlite::{Row, params};
+
+use super::db::Tx;
+use super::list::List;
+use super::rows;
+use crate::domain::page::{Page, Rows};
+use crate::domain::rules;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Status, User};
+use crate::error::Result;
+
+/// The columns that [`user`] reads, of the table `u`.
+pub(super) const COLUMNS: &str =
+    "u.id, u.email, u.name, u.external_id, u.status, u.metadata, u.created_at, u.updated_at, u.revision";
+
+/// Reads [`COLUMNS`] that begin at a column.
+pub(super) fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
+    Ok(User {
+        id: row.get(first)?,
+        email: row.get(first + 1)?,
+        name: row.get(first + 2)?,
+        external_id: row.get(first + 3)?,
+        status: rows::named(row, first + 4, Status::NAMES)?,
+        metadata: rows::json(row, first + 5)?,
+        created_at: rows::time(row, first + 6)?,
+        updated_at: rows::time(row, first + 7)?,
+        revision: row.get(first + 8)?,
+    })
+}
+
+/// Is the id taken, also by a deleted user?
+pub fn id_taken(tx: &Tx<'_>, id: &str) -> Result<bool> {
+    Ok(tx.one("SELECT 1 FROM users WHERE id = ?1", params![id], |_| Ok(()))?.is_some())
+}
+
+/// Who has this address, without regard to case?
+pub fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
+    let sql = "SELECT id FROM users WHERE email_key = ?1 AND deleted_at IS NULL";
+    tx.one(sql, params![rules::fold(email)], |row| row.get(0))
+}
+
+/// Stores a new user, whose id and address are free.
+pub fn insert(tx: &Tx<'_>, new: &User) -> Result<()> {
+    tx.execute(
+        "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, updated_at, revision) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        params![
+            new.id,
+            new.email,
+            rules::fold(&new.email),
+            new.name,
+            rules::fold(&new.name),
+            new.external_id,
+            new.status.name(),
+            rows::to_json(&new.metadata)?,
+            new.created_at.as_millis(),
+            new.updated_at.as_millis(),
+            new.revision,
+        ],
+    )?;
+    Ok(())
+}
+
+/// One that isn't deleted.
+pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<User>> {
+    let sql = format!("SELECT {COLUMNS} FROM users u WHERE u.id = ?1 AND u.deleted_at IS NULL");
+    tx.one(&sql, params![id], |row| user(row, 0))
+}
+
+/// Stores all fields that can change.
+pub fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
+    tx.execute(
+        "UPDATE users SET email = ?2, email_key = ?3, name = ?4, name_key = ?5, external_id = ?6, status = ?7, \
+         metadata = ?8, updated_at = ?9, revision = ?10 WHERE id = ?1",
+        params![
+            changed.id,
+            changed.email,
+            rules::fold(&changed.email),
+            changed.name,
+            rules::fold(&changed.name),
+            changed.external_id,
+            changed.status.name(),
+            rows::to_json(&changed.metadata)?,
+            changed.updated_at.as_millis(),
+            changed.revision,
+        ],
+    )?;
+    Ok(())
+}
+
+/// Leaves a tombstone, which frees the address.
+pub fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
+    tx.execute(
+        "UPDATE users SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
+        params![id, now.as_millis()],
+    )?;
+    Ok(())
+}
+
+/// What a list is narrowed to.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // They are named as the query's parameters.
+pub struct Filter {
+    /// Only members of this organization: what its own key sees.
+    pub organization_id: Option<String>,
+    pub status: Option<Status>,
+    pub email: Option<String>,
+    pub external_id: Option<String>,
+    pub q: Option<String>,
+}
+
+/// A page of those that aren't deleted.
+pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<User>> {
+    List::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
+        .and(
+            "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)",
+            filter.organization_id.clone(),
+        )
+        .and("u.status = ?", filter.status.map(|status| status.name().to_owned()))
+        .and("u.email_key = ?", filter.email.as_deref().map(rules::fold))
+        .and("u.external_id = ?", filter.external_id.clone())
+        .prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
+        .page(tx, "u.seq", page, |row| user(row, 1))
+}

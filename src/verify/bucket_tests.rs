@@ -1,0 +1,363 @@
+//! Tests of [`super`].
+
+use std::sync::Barrier;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const NANO: Duration = Duration::from_nanos(1);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const BIG: Limit = Limit { tokens: u32::MAX, window: LONGEST_WINDOW };
+
+fn per(tokens: u32, seconds: u64) -> Limit {
+    Limit { tokens, window: Duration::from_secs(seconds) }
+}
+
+/// Takes one by one until refused.
+fn drain(buckets: &Buckets<u32>, key: u32, limit: Limit, now: Duration) -> u32 {
+    let mut taken = 0;
+    while buckets.take(&key, limit, 1, now).allowed {
+        taken += 1;
+    }
+    taken
+}
+
+#[test]
+fn i7_five_hundred_at_once_then_one_each_120_ms() {
+    let (buckets, limit, start) = (Buckets::new(10), per(500, 60), YEAR);
+    for spent in 1..=500 {
+        let taken = buckets.take(&1, limit, 1, start);
+        assert!(taken.allowed);
+        assert_eq!((taken.limit, taken.remaining, taken.retry_after), (500, 500 - spent, Duration::ZERO));
+        assert_eq!(taken.next_token, Duration::from_millis(120));
+        assert_eq!(taken.full, Duration::from_millis(120) * spent);
+    }
+    let refused = Taken {
+        allowed: false,
+        limit: 500,
+        remaining: 0,
+        next_token: Duration::from_millis(120),
+        full: 60 * SECOND,
+        retry_after: Duration::from_millis(120),
+    };
+    assert_eq!(buckets.take(&1, limit, 1, start), refused);
+    for n in 1..=10 {
+        let due = start + n * Duration::from_millis(120);
+        assert!(!buckets.take(&1, limit, 1, due - NANO).allowed);
+        assert!(buckets.take(&1, limit, 1, due).allowed);
+        assert!(!buckets.take(&1, limit, 1, due).allowed);
+    }
+    assert_eq!(drain(&buckets, 1, limit, start + YEAR), 500, "a bucket never holds more than its limit");
+}
+
+#[test]
+fn i8_a_denial_costs_nothing() {
+    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    assert!(buckets.take(&1, limit, 7, SECOND).allowed);
+    let refused = buckets.take(&1, limit, 4, SECOND);
+    assert_eq!((refused.allowed, refused.remaining), (false, 3));
+    assert_eq!((refused.retry_after, refused.next_token), (6 * SECOND, 6 * SECOND));
+    assert_eq!(buckets.take(&1, limit, 4, SECOND), refused);
+    assert!(buckets.take(&1, limit, 3, SECOND).allowed);
+    assert!(buckets.take(&1, limit, 0, SECOND).allowed, "nothing can always be taken");
+    assert_eq!(buckets.take(&1, limit, 0, SECOND).full, 60 * SECOND);
+}
+
+#[test]
+fn a_cost_above_the_capacity_is_never_admitted() {
+    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let refused = buckets.take(&1, limit, 11, SECOND);
+    assert_eq!((refused.allowed, refused.remaining, refused.full), (false, 10, Duration::ZERO));
+    assert_eq!(refused.retry_after, 60 * SECOND);
+    assert!(!buckets.take(&1, limit, u32::MAX, YEAR).allowed);
+    assert!(!buckets.take(&2, per(0, 60), 1, YEAR).allowed);
+    assert!(buckets.take(&1, limit, 10, YEAR).allowed);
+}
+
+#[test]
+fn a_peek_tells_what_a_take_would_and_spends_nothing() {
+    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    assert!(buckets.peek(&1, limit, 10, SECOND).allowed);
+    assert!(buckets.is_empty());
+    buckets.take(&1, limit, 4, SECOND);
+    for _ in 0..3 {
+        assert!(buckets.peek(&1, limit, 6, SECOND).allowed);
+        assert_eq!(buckets.peek(&1, limit, 7, SECOND).retry_after, 6 * SECOND);
+        assert_eq!(buckets.peek(&1, limit, 1, SECOND).remaining, 6);
+    }
+    assert_eq!(buckets.peek(&1, limit, 7, SECOND), buckets.take(&1, limit, 7, SECOND));
+}
+
+#[test]
+fn i7_a_race_admits_exactly_the_limit() {
+    let (buckets, limit) = (Buckets::new(10), per(500, 60));
+    let barrier = Barrier::new(64);
+    let admitted: u32 = std::thread::scope(|scope| {
+        let racer = || {
+            barrier.wait();
+            (0..100).map(|_| u32::from(buckets.take(&1, limit, 1, SECOND).allowed)).sum::<u32>()
+        };
+        let racers: Vec<_> = (0..64).map(|_| scope.spawn(racer)).collect();
+        racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+    });
+    assert_eq!(admitted, 500);
+    assert_eq!(buckets.len(), 1);
+}
+
+#[test]
+fn a_clock_that_is_behind_gives_and_takes_nothing() {
+    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    assert_eq!(drain(&buckets, 1, limit, 60 * SECOND), 10);
+    assert!(!buckets.take(&1, limit, 1, SECOND).allowed);
+    assert!(!buckets.take(&1, limit, 1, 66 * SECOND - NANO).allowed);
+    assert!(buckets.take(&1, limit, 1, 66 * SECOND).allowed);
+}
+
+#[test]
+fn extremes_do_not_overflow() {
+    let late = Duration::from_secs(u64::MAX / 2);
+    for limit in
+        [BIG, Limit { tokens: u32::MAX, window: Duration::MAX }, per(1, 86_400), per(u32::MAX, 0), per(0, 0)]
+    {
+        let buckets = Buckets::new(10);
+        for now in [Duration::ZERO, YEAR, 1000 * YEAR, late, Duration::MAX] {
+            let all = buckets.take(&1, limit, limit.tokens, now);
+            assert_eq!((all.allowed, all.remaining), (true, 0), "{limit:?} at {now:?}");
+            assert!(!buckets.take(&1, limit, 1, now).allowed);
+            assert!(buckets.peek(&1, BIG, 1, now).full <= LONGEST_WINDOW);
+        }
+    }
+}
+
+#[test]
+fn i7_a_changed_limit_keeps_what_is_spent() {
+    let buckets = Buckets::new(10);
+    assert!(buckets.take(&1, per(500, 60), 300, SECOND).allowed);
+    assert_eq!(buckets.peek(&1, per(1000, 60), 1, SECOND).remaining, 700);
+    assert_eq!(buckets.peek(&1, per(500, 3600), 1, SECOND).remaining, 200);
+    // Lowered below what is spent: nothing is left, yet the new rate is granted from now on.
+    let lowered = buckets.take(&1, per(100, 60), 1, SECOND);
+    assert_eq!((lowered.allowed, lowered.retry_after), (false, Duration::from_millis(600)));
+    assert!(buckets.take(&1, per(100, 60), 1, SECOND + Duration::from_millis(600)).allowed);
+    // Raised again: one flowed back, one was taken, and the 300 are still spent.
+    assert_eq!(buckets.take(&1, per(500, 60), 0, SECOND + Duration::from_millis(600)).remaining, 200);
+    // They flow back at the rate in force.
+    assert_eq!(buckets.peek(&1, per(500, 60), 0, SECOND * 13 + Duration::from_millis(600)).remaining, 300);
+}
+
+#[test]
+fn i7_switching_limits_to_and_fro_refills_nothing() {
+    let buckets = Buckets::new(10);
+    let limits =
+        [per(500, 60), per(1, 1), per(499, 86_400), Limit { tokens: 7, window: NANO * 333 }, per(0, 60), BIG];
+    assert_eq!(drain(&buckets, 1, per(500, 60), SECOND), 500);
+    for limit in limits.iter().cycle().take(600) {
+        buckets.take(&1, *limit, 0, SECOND);
+    }
+    assert!(!buckets.take(&1, per(500, 60), 1, SECOND).allowed);
+    // Not even the part of a token that the new unit can't express.
+    assert!(buckets.take(&2, per(7, 60), 1, SECOND).allowed);
+    assert_eq!(buckets.peek(&2, Limit { tokens: 7, window: NANO }, 0, SECOND + NANO).remaining, 6);
+}
+
+#[test]
+fn i7_a_sweep_drops_only_full_buckets() {
+    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    buckets.take(&1, limit, 1, SECOND);
+    buckets.take(&2, limit, 5, SECOND);
+    buckets.take(&3, per(100, 60), 100, SECOND);
+    buckets.take(&3, limit, 0, SECOND); // owes 90, for nine minutes after its bucket is full
+    buckets.sweep(7 * SECOND - NANO);
+    assert_eq!(buckets.len(), 3);
+    buckets.sweep(7 * SECOND);
+    assert_eq!(buckets.len(), 2);
+    assert_eq!(buckets.peek(&2, limit, 1, 7 * SECOND).remaining, 6);
+    buckets.sweep(31 * SECOND);
+    assert_eq!(buckets.len(), 1);
+    buckets.sweep(601 * SECOND - NANO);
+    assert_eq!(buckets.len(), 1);
+    buckets.sweep(601 * SECOND);
+    assert!(buckets.is_empty());
+}
+
+#[test]
+fn i10_a_million_keys_do_not_grow_the_map() {
+    let (buckets, limit) = (Buckets::new(1000), per(10, 60));
+    let known = u32::MAX;
+    assert!(buckets.take(&known, limit, 4, YEAR).allowed);
+    let admitted = (0..1_000_000)
+        .filter(|key| buckets.take(key, limit, 1, YEAR).allowed)
+        .inspect(|_| assert!(buckets.len() <= 1000));
+    assert_eq!(admitted.count(), 999 + 10, "each newcomer with room, then one bucket for all");
+    assert_eq!(buckets.map.len(), 1000);
+    assert_eq!(drain(&buckets, known, limit, YEAR), 6, "who was there before is unaffected");
+    // What one newcomer takes from the shared bucket is missing for another.
+    let later = YEAR + 6 * SECOND;
+    assert!(!buckets.take(&2_000_000, limit, 1, YEAR + 5 * SECOND).allowed);
+    assert_eq!(buckets.len(), 1000);
+    // After six seconds those who took one are full; the rest is swept to make room.
+    let back = buckets.take(&2_000_001, limit, 1, later);
+    assert_eq!((back.allowed, back.remaining, buckets.len()), (true, 0, 2), "as if from the shared bucket");
+    buckets.sweep(later + 60 * SECOND);
+    assert!(buckets.is_empty());
+    assert_eq!(buckets.take(&2_000_002, limit, 1, later + 60 * SECOND).remaining, 9);
+}
+
+#[test]
+fn a_bucket_made_after_a_crowd_owes_nothing_for_it() {
+    let (buckets, limit) = (Buckets::new(1), per(1, 60));
+    buckets.take(&1, per(1, 1), 1, YEAR);
+    assert!(buckets.take(&2, per(1000, 60), 1000, YEAR).allowed, "from the shared bucket");
+    assert!(!buckets.take(&3, limit, 1, YEAR).allowed, "empty, and owing 999");
+    let later = YEAR + 2 * SECOND;
+    assert!(!buckets.take(&4, limit, 1, later).allowed);
+    assert!(buckets.map.contains_key(&4));
+    buckets.sweep(later + 60 * SECOND);
+    assert!(buckets.is_empty(), "full after one window, whatever others spent");
+}
+
+#[test]
+fn i10_the_bound_holds_while_threads_race() {
+    let (buckets, limit) = (Buckets::new(100), per(10, 1));
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let buckets = &buckets;
+            scope.spawn(move || {
+                for n in 0..5_000_u32 {
+                    buckets.take(&(n * 8 + thread), limit, 1, Duration::from_millis(n.into()));
+                    assert!(buckets.len() <= 100);
+                }
+            });
+        }
+    });
+    assert_eq!(buckets.map.len(), buckets.len());
+    buckets.sweep(YEAR);
+    assert_eq!((buckets.map.len(), buckets.len()), (0, 0));
+}
+
+/// Windows with a common multiple, so that the model below is exact, and limits that divide none.
+fn limits() -> impl Strategy<Value = Limit> {
+    let tokens =
+        prop_oneof![Just(1), Just(7), Just(500), Just(1000), Just(1_000_000), 0..2000_u32, any::<u32>()];
+    (tokens, prop_oneof![Just(1), Just(7), Just(60), Just(3600), Just(86_400)])
+        .prop_map(|(tokens, s)| per(tokens, s))
+}
+
+fn advances() -> impl Strategy<Value = Duration> {
+    prop_oneof![Just(0), 0..1000_u64, 0..2_000_000_000_u64, 0..100_000_000_000_000_u64]
+        .prop_map(Duration::from_nanos)
+}
+
+/// All windows of [`limits`], in nanoseconds.
+const COMMON: u128 = 86_400 * 7 * 1_000_000_000;
+
+fn scaled(tokens: u128, limit: Limit) -> u128 {
+    tokens * (COMMON / limit.token())
+}
+
+proptest! {
+    #[test]
+    fn i7_never_more_than_capacity_and_rate_times_time(
+        limit in limits(),
+        calls in proptest::collection::vec((advances(), prop_oneof![1..3_u32, 0..2000_u32, any::<u32>()]), 1..60),
+    ) {
+        let buckets = Buckets::new(1);
+        let mut now = YEAR;
+        let mut admitted: Vec<(Duration, u128)> = Vec::new();
+        for (advance, cost) in calls {
+            now += advance;
+            let taken = buckets.take(&1, limit, cost, now);
+            prop_assert!(taken.remaining <= limit.tokens);
+            prop_assert_eq!(taken.full.is_zero(), taken.next_token.is_zero());
+            prop_assert_eq!(taken.allowed, taken.retry_after.is_zero());
+            if taken.allowed {
+                admitted.push((now, cost.into()));
+            }
+        }
+        for (first, (start, _)) in admitted.iter().enumerate() {
+            let mut sum = 0;
+            for (end, cost) in &admitted[first..] {
+                sum += cost * limit.token();
+                let most = limit.capacity() + (*end - *start).as_nanos() * u128::from(limit.tokens);
+                prop_assert!(sum <= most, "{sum} units of {most} from {start:?} to {end:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn i7_nor_when_the_limit_changes(
+        calls in proptest::collection::vec((advances(), any::<u32>(), limits()), 1..40),
+        greedy in any::<bool>(),
+    ) {
+        let buckets = Buckets::new(1);
+        let (mut now, mut admitted, mut most, mut largest) = (YEAR, 0, 0, 0);
+        let mut before = per(0, 1);
+        for (advance, cost, limit) in calls {
+            now += advance;
+            most += scaled(advance.as_nanos() * u128::from(before.tokens), before) ;
+            largest = largest.max(u128::from(limit.tokens) * COMMON);
+            let cost = if greedy { buckets.peek(&1, limit, 0, now).remaining } else { cost % limit.tokens.max(1) };
+            if buckets.take(&1, limit, cost, now).allowed {
+                admitted += u128::from(cost) * COMMON;
+            }
+            prop_assert!(admitted <= largest + most);
+            before = limit;
+        }
+    }
+
+    #[test]
+    fn i7_a_caller_paced_at_the_rate_is_never_refused(limit in limits(), steps in 1..200_u32, batch in 1..5_u32) {
+        prop_assume!(limit.tokens >= batch);
+        let buckets = Buckets::new(1);
+        buckets.take(&1, limit, limit.tokens, YEAR);
+        for n in 1..=steps {
+            let now = YEAR + limit.time(u128::from(n * batch) * limit.token());
+            prop_assert!(buckets.take(&1, limit, batch, now).allowed, "call {n}");
+        }
+    }
+
+    #[test]
+    fn retry_after_next_token_and_full_are_exact(
+        calls in proptest::collection::vec((advances(), any::<u32>(), limits()), 1..20),
+        cost in any::<u32>(),
+        limit in limits(),
+    ) {
+        prop_assume!(limit.tokens > 0);
+        let buckets = Buckets::new(1);
+        let mut now = YEAR;
+        for (advance, cost, limit) in calls {
+            now += advance;
+            buckets.take(&1, limit, cost % (limit.tokens.max(1)), now);
+        }
+        let cost = cost % limit.tokens + 1;
+        let stands = buckets.take(&1, limit, 0, now);
+        let wait = buckets.peek(&1, limit, cost, now).retry_after;
+        if !wait.is_zero() {
+            prop_assert!(!buckets.peek(&1, limit, cost, now + wait - NANO).allowed);
+            prop_assert!(buckets.peek(&1, limit, cost, now + wait).allowed);
+        }
+        if !stands.full.is_zero() {
+            prop_assert_eq!(buckets.peek(&1, limit, 0, now + stands.next_token - NANO).remaining, stands.remaining);
+            prop_assert!(buckets.peek(&1, limit, 0, now + stands.next_token).remaining > stands.remaining);
+            prop_assert!(!buckets.peek(&1, limit, 0, now + stands.full - NANO).full.is_zero());
+            prop_assert!(buckets.peek(&1, limit, 0, now + stands.full).full.is_zero());
+        }
+    }
+
+    #[test]
+    fn i7_a_dropped_bucket_behaves_as_a_kept_one(
+        calls in proptest::collection::vec((advances(), 0..2000_u32, limits(), any::<bool>()), 1..60),
+    ) {
+        let (kept, swept) = (Buckets::new(1), Buckets::new(1));
+        let mut now = YEAR;
+        for (advance, cost, limit, sweep) in calls {
+            now += advance;
+            if sweep {
+                swept.sweep(now);
+            }
+            prop_assert_eq!(kept.take(&1, limit, cost, now), swept.take(&1, limit, cost, now));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Secrets: made, recognised by their checksum, and kept as a hash alone.
+
+use std::fmt;
+
+use ring::digest;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::error::{Error, Result};
+
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// 32 of 62 digits: 190 random bits, so that a plain SHA-256 at rest is enough.
+const RANDOM_DIGITS: usize = 32;
+const CHECKSUM_DIGITS: usize = 6;
+/// Longer bearer tokens are refused unhashed.
+pub const LONGEST: usize = 512;
+
+/// A SHA-256 of a whole secret.
+pub type Hash = [u8; 32];
+
+/// A secret on its only way, to the caller that made it. It can't be printed by accident.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Secret {
+    /// A new one: `<prefix>_<32 random base62 digits><6 digits of checksum>`. Fails when the operating
+    /// system has no randomness.
+    pub fn generate(random: &SystemRandom, prefix: &str) -> Result<Self> {
+        let mut text = format!("{prefix}_");
+        let end = text.len() + RANDOM_DIGITS;
+        let mut bytes = [0; 64];
+        while text.len() < end {
+            random.fill(&mut bytes).map_err(|_| Error::internal("no randomness"))?;
+            // 248 = 4 · 62: what lies above would make some digits likelier.
+            let fair = bytes.iter().filter(|byte| **byte < 248).take(end - text.len());
+            text.extend(fair.map(|byte| char::from(DIGITS[usize::from(byte % 62)])));
+        }
+        let checksum = checksum(&text);
+        Ok(Self(text + &checksum))
+    }
+
+    /// One that somebody else made.
+    pub fn from_outside(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself, for the one answer that shows it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What may be shown later to recognise it by: prefix, `_` and 4 characters; of a foreign one its
+    /// first 4.
+    pub fn start(&self, prefix: &str) -> String {
+        let shown = if has_our_form(prefix, &self.0) { prefix.len() + 5 } else { 4 };
+        self.0.chars().take(shown).collect()
+    }
+
+    /// What is stored of it.
+    pub fn hash(&self) -> Hash {
+        hash(&self.0)
+    }
+}
+
+/// SHA-256 of the whole text.
+pub fn hash(text: &str) -> Hash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    hash
+}
+
+/// CRC-32/ISO-HDLC in six base62 digits, zero-padded.
+fn checksum(text: &str) -> String {
+    let mut rest = crc32fast::hash(text.as_bytes());
+    let mut digits = [b'0'; CHECKSUM_DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = DIGITS[(rest % 62) as usize];
+        rest /= 62;
+    }
+    digits.iter().map(|digit| char::from(*digit)).collect()
+}
+
+fn has_our_form(prefix: &str, text: &str) -> bool {
+    text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).is_some_and(|digits| {
+        digits.len() == RANDOM_DIGITS + CHECKSUM_DIGITS
+            && digits.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
+/// Could this be a secret? Not when it has exactly our form with a wrong checksum, is empty or too
+/// long. Says so without a look at the database; everything else has to be looked up.
+pub fn is_plausible(prefix: &str, text: &str) -> bool {
+    if text.is_empty() || text.len() > LONGEST {
+        return false;
+    }
+    if !has_our_form(prefix, text) {
+        return true;
+    }
+    let (body, given) = text.split_at(text.len() - CHECKSUM_DIGITS);
+    checksum(body) == given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_what_it_recognises() {
+        let random = SystemRandom::new();
+        let secret = Secret::generate(&random, "toll").unwrap();
+        let text = secret.reveal();
+        assert_eq!(text.len(), 5 + 38);
+        assert!(is_plausible("toll", text));
+        assert_eq!(secret.start("toll"), text[..9]);
+        assert_ne!(text, Secret::generate(&random, "toll").unwrap().reveal());
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
+
+    #[test]
+    fn any_single_wrong_digit_is_refused_unlooked() {
+        let secret = Secret::generate(&SystemRandom::new(), "toll").unwrap();
+        for place in 5..secret.reveal().len() {
+            let mut wrong = secret.reveal().as_bytes().to_vec();
+            wrong[place] = if wrong[place] == b'0' { b'1' } else { b'0' };
+            assert!(!is_plausible("toll", std::str::from_utf8(&wrong).unwrap()), "digit {place}");
+        }
+    }
+
+    #[test]
+    fn foreign_forms_have_to_be_looked_up() {
+        assert!(is_plausible("toll", "sk_live_0123456789"));
+        assert!(is_plausible("toll", "toll_short"));
+        assert!(!is_plausible("toll", ""));
+        assert!(!is_plausible("toll", &"x".repeat(LONGEST + 1)));
+    }
+
+    #[test]
+    fn the_checksum_is_the_standard_one() {
+        // The check value of CRC-32/ISO-HDLC is 0xCBF43926 = 3421780262.
+        assert_eq!(crc32fast::hash(b"123456789"), 0xCBF4_3926);
+        assert_eq!(checksum("123456789"), "3jZRME");
+    }
+}

@@ -1,0 +1,301 @@
+//! `/admin/v1/api-keys`: what a key is made of, found by, and who may make which.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tollhouse::domain::time::Timestamp;
+
+use super::{at_fault, column, done, refused};
+use crate::support::{NOW, Server};
+
+/// A time this many seconds after the start of the test.
+pub(super) fn in_seconds(seconds: i64) -> String {
+    Timestamp::from_millis(NOW + seconds * 1000).to_string()
+}
+
+/// The six digits that the contract wants behind a secret.
+fn checksum(text: &str) -> String {
+    let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let crc = u64::from(crc32fast::hash(text.as_bytes()));
+    (0..6).rev().map(|place| char::from(digits[(crc / 62u64.pow(place) % 62) as usize])).collect()
+}
+
+#[tokio::test]
+async fn i6_the_secret_is_shown_once_in_the_contracts_form() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let created =
+        admin.post("/api-keys", json!({"id": "key_1", "name": "n", "scopes": ["admin:keys"]})).await;
+    assert_eq!(created.header("cache-control"), Some("no-store"));
+    let secret = done(created, 201)["key"].as_str().unwrap().to_owned();
+    let (body, given) = secret.split_at(secret.len() - 6);
+    let random = body.strip_prefix("toll_").unwrap();
+    assert!(random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret}");
+    assert_eq!(given, checksum(body));
+    let own = server.client(Some(&secret));
+    done(own.get("/whoami").await, 200);
+    let patched = admin.patch("/api-keys/key_1", json!({"name": "m"})).await;
+    assert_eq!(patched.data()["start"], secret[..9]);
+    for answer in [
+        patched,
+        admin.get("/api-keys/key_1").await,
+        admin.get("/api-keys").await,
+        own.get("/whoami").await,
+        admin.post("/api-keys/key_1/expire-previous", json!({})).await,
+        admin.get("/audit-logs?limit=100").await,
+        admin.get("/audit-logs/export").await,
+        admin.delete("/api-keys/key_1").await,
+    ] {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert!(!answer.text.contains(&secret) && !answer.text.contains(random), "{}", answer.text);
+        assert!(!answer.text.contains("\"key\":"), "{}", answer.text);
+    }
+    for entry in std::fs::read_dir(server.app.config.database.dir.clone()).unwrap() {
+        let file = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!file.windows(random.len()).any(|bytes| bytes == random.as_bytes()), "it is in a file");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_answered_as_it_was_asked_for() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    server.organization("org_1").await;
+    server.user("user_1").await;
+    let member = json!({"user_id": "user_1", "role": "member"});
+    done(admin.post("/organizations/org_1/members", member).await, 201);
+    let mut body = json!({
+        "id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "Production",
+        "scopes": ["workflows:read", "transactions:*"], "expires_at": "2027-01-01T01:00:00+01:00",
+        "allowed_ips": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::ffff:198.51.100.0/120"], "metadata": {"k": "v"},
+    });
+    let mut created = done(admin.post("/api-keys", body.clone()).await, 201);
+    assert!(created.as_object_mut().unwrap().remove("key").is_some());
+    let start = created["start"].clone();
+    let more = json!({
+        "expires_at": "2027-01-01T00:00:00.000Z",
+        "allowed_ips": ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "198.51.100.0/24"],
+        "start": start, "status": "active", "created_at": in_seconds(0), "updated_at": in_seconds(0),
+        "last_used_at": null, "rotated_at": null, "previous_secret_expires_at": null, "revoked_at": null,
+        "revoked_reason": null, "created_by": done(admin.get("/whoami").await, 200)["api_key"]["id"],
+    });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    assert_eq!(created, body);
+    assert_eq!(done(admin.get("/api-keys/key_1").await, 200), created);
+    let smallest = done(admin.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
+    for empty in ["organization_id", "user_id", "expires_at", "allowed_ips"] {
+        assert_eq!(smallest[empty], Value::Null, "{empty}");
+    }
+    let id = smallest["id"].as_str().unwrap();
+    assert!(id.starts_with("key_") && id.len() == 30, "{id}");
+    refused(&admin.get("/api-keys/key_none").await, 404, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn all_faults_of_a_key_are_reported() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let scopes: Vec<_> = (0..101).map(|_| "workflows:read").collect();
+    let ranges: Vec<_> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
+    let answer =
+        admin.post("/api-keys", json!({"name": 1, "scopes": scopes, "allowed_ips": ranges, "id": "k"})).await;
+    at_fault(
+        &answer,
+        &[
+            ("/name", "INVALID_TYPE"),
+            ("/scopes", "TOO_MANY"),
+            ("/allowed_ips", "INVALID_LENGTH"),
+            ("/id", "INVALID_ID"),
+        ],
+    );
+    let body = json!({
+        "name": "n", "scopes": ["workflows:read", "nobody:knows", 7, "workflows", "nobody:*", "**"],
+        "expires_at": in_seconds(0), "allowed_ips": ["10.0.0.1/8", "everywhere", 7, "10.0.0.0/33"],
+        "status": "active", "key": "toll_mine", "start": "toll_", "created_by": "me", "revoked_at": null,
+        // Not yet there.
+        "rate_limit": {"limit": 1, "window_seconds": 1}, "quota": null,
+    });
+    at_fault(
+        &admin.post("/api-keys", body).await,
+        &[
+            ("/scopes/1", "UNKNOWN_SCOPE"),
+            ("/scopes/2", "INVALID_TYPE"),
+            ("/scopes/3", "UNKNOWN_SCOPE"),
+            ("/scopes/4", "UNKNOWN_SCOPE"),
+            ("/scopes/5", "UNKNOWN_SCOPE"),
+            ("/expires_at", "NOT_AHEAD"),
+            ("/allowed_ips/0", "INVALID_CIDR"),
+            ("/allowed_ips/1", "INVALID_CIDR"),
+            ("/allowed_ips/2", "INVALID_TYPE"),
+            ("/allowed_ips/3", "INVALID_CIDR"),
+            ("/status", "READ_ONLY"),
+            ("/key", "READ_ONLY"),
+            ("/start", "READ_ONLY"),
+            ("/created_by", "READ_ONLY"),
+            ("/revoked_at", "READ_ONLY"),
+            ("/rate_limit", "UNKNOWN_FIELD"),
+            ("/quota", "UNKNOWN_FIELD"),
+        ],
+    );
+    for (field, value, code) in [
+        ("expires_at", json!("tomorrow"), "INVALID_TIME"),
+        ("expires_at", json!(1_795_417_690), "INVALID_TYPE"),
+        ("allowed_ips", json!([]), "INVALID_LENGTH"),
+        ("allowed_ips", json!("10.0.0.0/8"), "INVALID_TYPE"),
+        ("scopes", json!("*"), "INVALID_TYPE"),
+        ("status", json!("revoked"), "INVALID_VALUE"),
+        ("status", json!("expired"), "INVALID_VALUE"),
+        ("organization_id", json!(null), "READ_ONLY"),
+        ("user_id", json!("user_1"), "READ_ONLY"),
+        ("rate_limit", json!(null), "UNKNOWN_FIELD"),
+        ("quota", json!(null), "UNKNOWN_FIELD"),
+    ] {
+        let answer = admin.patch("/api-keys/key_none", json!({ field: value })).await;
+        at_fault(&answer, &[(&format!("/{field}"), code)]);
+    }
+    assert_eq!(done(admin.get("/api-keys").await, 200).as_array().unwrap().len(), 1, "none was made");
+}
+
+#[tokio::test]
+async fn ids_are_the_platforms_own_and_never_taken_twice() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    server.organization("org_1").await;
+    let named = json!({"id": "key_1", "name": "n", "scopes": []});
+    let (own, _) = server.key(Some("org_1"), &["*"]).await;
+    refused(&own.post("/api-keys", named.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
+    done(admin.post("/api-keys", named.clone()).await, 201);
+    refused(&admin.post("/api-keys", named.clone()).await, 409, "ALREADY_EXISTS");
+    done(admin.delete("/api-keys/key_1").await, 200);
+    refused(&admin.post("/api-keys", named).await, 409, "ALREADY_EXISTS");
+}
+
+#[tokio::test]
+async fn whose_key_it_becomes() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for organization in ["org_1", "org_2"] {
+        server.organization(organization).await;
+    }
+    for user in ["user_1", "user_2"] {
+        server.user(user).await;
+    }
+    done(
+        admin.post("/organizations/org_1/members", json!({"user_id": "user_1", "role": "member"})).await,
+        201,
+    );
+    done(
+        admin.post("/organizations/org_2/members", json!({"user_id": "user_2", "role": "member"})).await,
+        201,
+    );
+    let (own, resource) = server.key(Some("org_1"), &["*"]).await;
+    let key = |more: Value| {
+        let mut body = json!({"name": "n", "scopes": []});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for more in [json!({}), json!({"organization_id": null}), json!({"organization_id": "org_1"})] {
+        let made = done(own.post("/api-keys", key(more)).await, 201);
+        assert_eq!((&made["organization_id"], &made["created_by"]), (&json!("org_1"), &resource["id"]));
+    }
+    assert_eq!(done(admin.post("/api-keys", key(json!({}))).await, 201)["organization_id"], Value::Null);
+    let owned = done(own.post("/api-keys", key(json!({"user_id": "user_1"}))).await, 201);
+    assert_eq!((&owned["organization_id"], &owned["user_id"]), (&json!("org_1"), &json!("user_1")));
+    for organization in ["org_2", "org_none"] {
+        refused(
+            &own.post("/api-keys", key(json!({"organization_id": organization}))).await,
+            404,
+            "NOT_FOUND",
+        );
+    }
+    for user in ["user_2", "user_none"] {
+        let of_org_1 = json!({"organization_id": "org_1", "user_id": user});
+        refused(&own.post("/api-keys", key(of_org_1.clone())).await, 404, "NOT_FOUND");
+        refused(&admin.post("/api-keys", key(of_org_1)).await, 404, "NOT_FOUND");
+    }
+    let ownerless = admin.post("/api-keys", key(json!({"user_id": "user_1"}))).await;
+    at_fault(&ownerless, &[("/user_id", "NEEDS_ORGANIZATION")]);
+}
+
+#[tokio::test]
+async fn lists_by_organization_user_status_scope_and_prefix() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for organization in ["org_1", "org_2"] {
+        server.organization(organization).await;
+    }
+    server.user("user_1").await;
+    done(
+        admin.post("/organizations/org_1/members", json!({"user_id": "user_1", "role": "member"})).await,
+        201,
+    );
+    for (id, more) in [
+        ("key_active", json!({"organization_id": "org_1", "name": "Alpha", "scopes": ["workflows:read"]})),
+        (
+            "key_owned",
+            json!({"organization_id": "org_1", "user_id": "user_1", "name": "alphabet", "scopes": ["workflows:*"]}),
+        ),
+        (
+            "key_off",
+            json!({"organization_id": "org_2", "name": "ALPHA 2", "scopes": ["workflows:read", "workflows:write"]}),
+        ),
+        (
+            "key_past",
+            json!({"organization_id": "org_2", "name": "Beta", "scopes": [], "expires_at": in_seconds(10)}),
+        ),
+        ("key_off-past", json!({"name": "Beta", "scopes": [], "expires_at": in_seconds(10)})),
+        ("key_ended", json!({"name": "Gamma", "scopes": ["*"]})),
+    ] {
+        let mut body = more;
+        body["id"] = json!(id);
+        server.key_with(body).await;
+    }
+    for id in ["key_off", "key_off-past"] {
+        done(admin.patch(&format!("/api-keys/{id}"), json!({"status": "disabled"})).await, 200);
+    }
+    done(admin.delete("/api-keys/key_ended").await, 200);
+    let first = done(admin.get("/whoami").await, 200)["api_key"]["id"].as_str().unwrap().to_owned();
+    let ids = async |query: &str| column(&done(admin.get(&format!("/api-keys?{query}")).await, 200), "id");
+    assert_eq!(ids("status=expired").await, Vec::<String>::new());
+    assert_eq!(ids("status=active").await, ["key_past", "key_owned", "key_active", &first]);
+    server.advance(Duration::from_secs(10));
+    for (query, expected) in [
+        ("", &["key_ended", "key_off-past", "key_past", "key_off", "key_owned", "key_active", &first][..]),
+        ("status=active", &["key_owned", "key_active", &first]),
+        ("status=expired", &["key_past"]),
+        ("status=disabled", &["key_off-past", "key_off"]),
+        ("status=revoked", &["key_ended"]),
+        ("organization_id=org_1", &["key_owned", "key_active"]),
+        ("organization_id=org_none", &[]),
+        ("user_id=user_1", &["key_owned"]),
+        ("scope=workflows:read", &["key_off", "key_active"]),
+        ("scope=workflows:*", &["key_owned"]),
+        ("q=aLPHA", &["key_off", "key_owned", "key_active"]),
+        ("q=alpha&organization_id=org_2&status=disabled&scope=workflows:write", &["key_off"]),
+    ] {
+        assert_eq!(ids(query).await, expected, "{query}");
+    }
+    let shown = done(admin.get("/api-keys?q=beta").await, 200);
+    assert_eq!(column(&shown, "status"), ["disabled", "expired"]);
+    let (own, resource) = server.key(Some("org_1"), &["admin:keys"]).await;
+    let seen = column(&done(own.get("/api-keys").await, 200), "id");
+    assert_eq!(seen, [resource["id"].as_str().unwrap(), "key_owned", "key_active"]);
+}
+
+#[tokio::test]
+async fn whoami_tells_who_and_what() {
+    let server = Server::start().await;
+    server.organization("org_1").await;
+    let (own, mut resource) = server.key(Some("org_1"), &["transactions:*", "admin:keys"]).await;
+    resource.as_object_mut().unwrap().remove("key");
+    assert_eq!(
+        done(own.get("/whoami").await, 200),
+        json!({"api_key": resource, "organization": {"id": "org_1", "name": "org_1"}, "rate_limit": null,
+            "scopes": ["admin:keys", "transactions:read", "transactions:write"]})
+    );
+    let admin = done(server.admin().get("/whoami").await, 200);
+    assert_eq!((&admin["organization"], &admin["api_key"]["scopes"]), (&Value::Null, &json!(["*"])));
+    assert_eq!(admin["scopes"].as_array().unwrap().len(), 11, "the wildcard is spelled out");
+    done(server.admin().patch("/organizations/org_1", json!({"name": "Renamed"})).await, 200);
+    assert_eq!(done(own.get("/whoami").await, 200)["organization"]["name"], "Renamed");
+}

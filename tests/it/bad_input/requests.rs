@@ -1,0 +1,297 @@
+//! Requests that are none: strange paths, methods, headers and lengths.
+
+use std::time::Duration;
+
+use super::MIB;
+use crate::support::{ADMIN_KEY, RawAnswer, Server, head};
+
+/// With so few slots that one held shows at once, and short patience.
+async fn server() -> Server {
+    let server = Server::with(|config| {
+        config.http.max_connections = 2;
+        config.http.header_timeout = Duration::from_millis(150);
+        config.http.body_timeout = Duration::from_millis(150);
+        config.rate_limits.admin_per_minute = 0;
+        config.rate_limits.failed_auth_per_minute = 0;
+    })
+    .await;
+    server.organization("org_a").await;
+    server
+}
+
+/// Says it, then nothing more; all answers until the server closes.
+async fn say(server: &Server, bytes: &[u8]) -> Vec<RawAnswer> {
+    let mut raw = server.raw().await;
+    raw.send(bytes).await;
+    let answers = raw.answers().await;
+    server.assert_all_slots_are_free().await;
+    answers
+}
+
+/// Of the first answer; `(0, "")` when the server just closed.
+fn first(answers: &[RawAnswer]) -> (u16, String) {
+    answers.first().map_or((0, String::new()), |answer| (answer.status, answer.code()))
+}
+
+/// With an end, so that nobody waits for a next one.
+fn request(line: &str) -> Vec<u8> {
+    head(line, &["connection: close"])
+}
+
+/// A POST that would make an organization, with these headers and body.
+fn creation(headers: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut headers = headers.to_vec();
+    headers.push("content-type: application/json");
+    [head("POST /admin/v1/organizations", &headers), body.to_vec()].concat()
+}
+
+const BODY: &[u8] = br#"{"name":"n","email":"a@b.c"}"#;
+
+async fn organizations(server: &Server) -> usize {
+    server.admin().get("/organizations?limit=100").await.data().as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn strange_paths_lead_nowhere() {
+    let server = server().await;
+    let long = format!("GET /admin/v1/organizations/{}", "x".repeat(50_000));
+    for line in [
+        "GET //admin/v1/whoami",
+        "GET /admin//v1/whoami",
+        "GET /admin/v1/whoami/",
+        "GET /admin/v1/../v1/whoami",
+        "GET /admin/v1/./whoami",
+        "GET /admin/v1/%2e%2e/v1/whoami",
+        "GET /admin%2fv1%2fwhoami",
+        "GET /admin/v1/WHOAMI",
+        "GET /admin/v1/organizations/",
+        "GET /admin/v1/organizations//members",
+        "GET /admin/v1/organizations/org_a%2F",
+        "GET /admin/v1/organizations/org_a%2Fmembers",
+        "GET /admin/v1/organizations/..%2Forg_a",
+        "GET /admin/v1/organizations/org_a%00",
+        "GET /admin/v1/organizations/%FF%FE",
+        "GET /admin/v1/organizations/%C0%AF",
+        "GET /admin/v1/organizations/%",
+        "GET /admin/v1/organizations/%zz",
+        "GET /admin/v1/organizations/org_a;x=y",
+        "GET /admin/v1/organizations/*",
+        "GET /admin/v1/organizations/{id}",
+        "GET /%",
+        "OPTIONS *",
+        &long,
+    ] {
+        assert_eq!(first(&say(&server, &request(line)).await), (404, "NOT_FOUND".to_owned()), "{line:.80}");
+    }
+    // The absolute form, as proxies send it, is the path behind the host.
+    assert_eq!(first(&say(&server, &request("GET http://elsewhere/healthz")).await).0, 200);
+    let answers = say(&server, &request(&format!("GET /{}", "x".repeat(MIB)))).await;
+    assert!(matches!(first(&answers).0, 0 | 414 | 431), "{answers:?}");
+}
+
+#[tokio::test]
+async fn strange_queries_are_refused() {
+    let server = server().await;
+    let (long, many) = (format!("q={}", "x".repeat(50_000)), "a=b&".repeat(10_000));
+    for query in [
+        "limit=0",
+        "limit=-1",
+        "limit=101",
+        "limit=99999999999999999999",
+        "limit=1e1",
+        "limit=%00",
+        "limit=",
+        "limit=1&limit=1",
+        "%6cimit=5&limit=5",
+        "order=sideways",
+        "cursor=%FF",
+        "cursor=AAAA",
+        "cursor=",
+        "q=%00",
+        "q=a%00b",
+        "status=active%20",
+        "=",
+        "%FF=%FF",
+        "unknown",
+        "limit[]=1",
+        &long,
+        &many,
+    ] {
+        let answers = say(&server, &request(&format!("GET /admin/v1/organizations?{query}"))).await;
+        let (status, code) = first(&answers);
+        assert_eq!(status, 400, "{query:.80}: {answers:.200?}");
+        assert!(["INVALID_REQUEST", "INVALID_CURSOR"].contains(&code.as_str()), "{query:.80}: {code}");
+        assert!(answers[0].body.len() < 50_000, "{query:.80}: an answer of {} bytes", answers[0].body.len());
+    }
+    for query in ["", "&&&", "limit=5&", "limit=%35", "q=%FF", "q=%F0%9F%9A%A7", "q=%25_"] {
+        let answers = say(&server, &request(&format!("GET /admin/v1/organizations?{query}"))).await;
+        assert_eq!(first(&answers).0, 200, "{query}: {answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn strange_methods_are_refused() {
+    let server = server().await;
+    for method in ["get", "Get", "BREW", "PUT", "TRACE", "OPTIONS", "PROPFIND", "M-SEARCH", "CONNECT"] {
+        let answers = say(&server, &request(&format!("{method} /admin/v1/organizations"))).await;
+        if method == "CONNECT" {
+            // Its target is a host and a port: this one isn't.
+            assert!(matches!(first(&answers).0, 0 | 400 | 404 | 405), "{answers:?}");
+            continue;
+        }
+        assert_eq!(first(&answers), (405, "METHOD_NOT_ALLOWED".to_owned()), "{method}");
+        assert!(answers[0].head.contains("\r\nallow: get, post, head\r\n"), "{}", answers[0].head);
+    }
+    let answers = say(&server, &request("CONNECT example.com:443")).await;
+    assert!(matches!(first(&answers).0, 0 | 400 | 404 | 405), "{answers:?}");
+}
+
+#[tokio::test]
+async fn strange_credentials_are_no_credentials() {
+    let server = server().await;
+    let long = format!("authorization: Bearer {}\r\n", "x".repeat(60_000));
+    let twice = format!("authorization: Bearer {ADMIN_KEY}\r\n").repeat(2);
+    let mixed = format!("authorization: Bearer {ADMIN_KEY}\r\nAuthorization: Basic eDp5\r\n");
+    let cut = format!("authorization: Bearer {}\r\n", &ADMIN_KEY[..ADMIN_KEY.len() - 1]);
+    let more = format!("authorization: Bearer {ADMIN_KEY} {ADMIN_KEY}\r\n");
+    let listed = format!("authorization: Bearer {ADMIN_KEY}, Bearer {ADMIN_KEY}\r\n");
+    for (headers, code) in [
+        ("", "UNAUTHENTICATED"),
+        (twice.as_str(), "UNAUTHENTICATED"),
+        (&mixed, "UNAUTHENTICATED"),
+        ("authorization:\r\n", "UNAUTHENTICATED"),
+        ("authorization: Bearer\r\n", "UNAUTHENTICATED"),
+        ("authorization: Bearer \t \r\n", "UNAUTHENTICATED"),
+        ("authorization: Basic eDp5\r\n", "UNAUTHENTICATED"),
+        ("authorization: Bearer \u{fc}\u{fc}\r\n", "UNAUTHENTICATED"),
+        ("x-api-key: the-first-admin-key-of-a-test-server-0123456789\r\n", "UNAUTHENTICATED"),
+        ("authorization: Bearer x\r\n", "INVALID_API_KEY"),
+        ("authorization: Bearer toll_0123456789abcdefABCDEF0123456789000000\r\n", "INVALID_API_KEY"),
+        (&long, "INVALID_API_KEY"),
+        (&cut, "INVALID_API_KEY"),
+        (&more, "INVALID_API_KEY"),
+        (&listed, "INVALID_API_KEY"),
+    ] {
+        let request = format!("GET /admin/v1/whoami HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
+        assert_eq!(first(&say(&server, request.as_bytes()).await), (401, code.to_owned()), "{headers:.60}");
+    }
+    let request = format!("GET /admin/v1/whoami HTTP/1.0\r\nauthorization: bEARER  {ADMIN_KEY}\r\n\r\n");
+    assert_eq!(first(&say(&server, request.as_bytes()).await).0, 200, "the scheme's case doesn't matter");
+}
+
+#[tokio::test]
+async fn a_flood_of_headers_is_refused_and_odd_ones_do_no_harm() {
+    let server = server().await;
+    let (many, long) = ("x: y\r\n".repeat(200), format!("x: {}\r\n", "y".repeat(MIB)));
+    for headers in [many.as_str(), &long, "x\0: y\r\n", "x: a\0b\r\n", ": y\r\n", "x y: z\r\n", " folded\r\n"]
+    {
+        let request = format!("GET /healthz HTTP/1.1\r\n{headers}\r\n");
+        let answers = say(&server, request.as_bytes()).await;
+        assert!(matches!(first(&answers).0, 0 | 400 | 431), "{headers:.20}: {answers:?}");
+    }
+    // None of these is worth a refusal; what makes no sense is left aside.
+    for header in [
+        "x-request-id: two words",
+        "x-request-id: \u{fc}",
+        "if-match: \"\u{fc}\"",
+        "traceparent: \u{fc}",
+        "x-forwarded-for: nobody",
+        "user-agent: \u{fc}\u{202e}",
+        "host: b",
+        "accept: nothing/at-all",
+        "cookie: x",
+        "upgrade: websocket",
+        "range: bytes=0-1",
+    ] {
+        let close = "connection: close";
+        let answers = say(&server, &head("GET /admin/v1/organizations/org_a", &[header, close])).await;
+        assert_eq!(first(&answers).0, 200, "{header}");
+    }
+    // An answer is never made of what was sent: no header can be smuggled into it.
+    let answers = say(&server, &head("GET /admin/v1/whoami", &["x-request-id: a%0d%0ax-evil:b"])).await;
+    assert!(answers[0].head.contains("\r\nx-request-id: req_"), "{}", answers[0].head);
+}
+
+#[tokio::test]
+async fn other_versions_are_answered_or_closed() {
+    let server = server().await;
+    for (bytes, statuses) in [
+        ("GET /healthz HTTP/1.0\r\n\r\n", &[200][..]),
+        ("GET /healthz HTTP/1.0\r\nconnection: keep-alive\r\n\r\nGET /healthz HTTP/1.0\r\n\r\n", &[200, 200]),
+        ("GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n", &[200]),
+        ("GET /healthz\r\n\r\n", &[400]),
+        ("GET /healthz HTTP/3.0\r\n\r\n", &[400]),
+        ("GET /healthz HTTP/1.1 x\r\n\r\n", &[400]),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400]),
+        ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}", &[400]),
+        ("\r\n\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n", &[200]),
+    ] {
+        let answers = say(&server, bytes.as_bytes()).await;
+        let found: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+        assert!(found == statuses || statuses == [400] && found.is_empty(), "{bytes:?}: {found:?}");
+    }
+    // Requests that come together are answered in their order.
+    let pipelined: Vec<u8> = (0..20)
+        .flat_map(|nth| head("GET /admin/v1/whoami", &[&format!("x-request-id: nth-{nth}")]))
+        .collect();
+    let answers = say(&server, &pipelined).await;
+    assert_eq!(answers.len(), 20);
+    for (nth, answer) in answers.iter().enumerate() {
+        assert!(answer.head.contains(&format!("x-request-id: nth-{nth}\r\n")), "{}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn lengths_that_lie_make_nothing() {
+    let server = server().await;
+    let before = organizations(&server).await;
+    let chunked = [b"1c\r\n", BODY, b"\r\n0\r\n\r\n"].concat();
+    for (headers, body) in [
+        (&["content-length: 29"][..], BODY),
+        (&["content-length: 1000000"], BODY),
+        (&["content-length: 18446744073709551615"], BODY),
+        (&["content-length: 18446744073709551616"], BODY),
+        (&["content-length: -1"], BODY),
+        (&["content-length: +28"], BODY),
+        (&["content-length: 0x1c"], BODY),
+        (&["content-length: 28, 29"], BODY),
+        (&["content-length: 28", "content-length: 29"], BODY),
+        (&["content-length: 27"], BODY),
+        (&["content-length: 0"], BODY),
+        (&[], BODY),
+        (&["transfer-encoding: chunked"], BODY),
+        (&["transfer-encoding: chunked"], b"1c\r\n{"),
+        (&["transfer-encoding: chunked"], b"-1\r\n\r\n"),
+        (&["transfer-encoding: chunked"], b"fffffffffffffffff\r\n{"),
+        (&["transfer-encoding: chunked, identity"], &chunked),
+        (&["transfer-encoding: gzip"], BODY),
+        (&["content-length: 28", "transfer-encoding: gzip"], BODY),
+    ] {
+        let answers = say(&server, &creation(headers, body)).await;
+        assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{headers:?}: {answers:?}");
+        // The same from one who says that nothing more will come, and listens.
+        let mut raw = server.raw().await;
+        raw.send(&creation(headers, body)).await;
+        raw.finish().await;
+        let answers = raw.answers().await;
+        assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{headers:?}: {answers:?}");
+    }
+    assert_eq!(organizations(&server).await, before);
+    server.assert_all_slots_are_free().await;
+}
+
+/// Two ways to say where a body ends are a way to hide a second request in it (RFC 9112 §6.1).
+#[tokio::test]
+async fn a_body_with_two_ends_hides_no_second_request() {
+    let server = server().await;
+    let hidden = creation(&["content-length: 28"], BODY);
+    let body = [b"0\r\n\r\n".to_vec(), hidden].concat();
+    let length = format!("content-length: {}", body.len());
+    for headers in [[length.as_str(), "transfer-encoding: chunked"], ["transfer-encoding: chunked", &length]]
+    {
+        let before = organizations(&server).await;
+        let answers = say(&server, &creation(&headers, &body)).await;
+        assert_eq!(first(&answers).0, 400, "{answers:?}");
+        assert_eq!((answers.len(), organizations(&server).await), (1, before), "{answers:?}");
+    }
+}

@@ -1,0 +1,238 @@
+//! Exports of the audit log: whole, in order, verifiable as a file, harmless in a spreadsheet.
+
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tollhouse::domain::audit::{Actor, Context, Event};
+use tollhouse::domain::id::Kind;
+use tollhouse::store;
+
+use crate::support::{Answer, Binary, Client, Server};
+
+/// Events on a server of one organization, of several actions.
+async fn some_events() -> Server {
+    let server = Server::start().await;
+    server.organization("org_1").await;
+    for nth in 0..6 {
+        let body = json!({"name": format!("renamed {nth}")});
+        assert_eq!(server.admin().patch("/organizations/org_1", body).await.status, 200);
+        assert_eq!(server.admin().get("/organizations/org_1").await.status, 200);
+    }
+    server
+}
+
+async fn export(client: &Client, query: &str) -> Answer {
+    let answer = client.get(&format!("/audit-logs/export?{query}")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer
+}
+
+fn verify(file: &Path, args: &[&str]) -> (Option<i32>, Value) {
+    let output = Binary::run(&[&["audit", "verify", "--json", file.to_str().unwrap()], args].concat());
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn i2_a_whole_export_verifies_as_a_file_and_edits_are_found() {
+    let server = some_events().await;
+    let whole = export(&server.admin(), "format=ndjson").await;
+    assert_eq!(whole.header("content-type"), Some("application/x-ndjson"));
+    let lines: Vec<&str> = whole.text.lines().collect();
+    let file = server.dir.path().join("export.ndjson");
+    let found = |text: &str, args: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let (status, found) = verify(&file, args);
+        (status, found["broken_at"].as_i64())
+    };
+    let joined = |lines: &[&str]| lines.iter().flat_map(|line| [*line, "\n"]).collect::<String>();
+    assert_eq!(found(&whole.text, &[]), (Some(0), None));
+    let without = |nth: usize| joined(&[&lines[..nth], &lines[nth + 1..]].concat());
+    let changed = |nth: usize, from: &str, to: &str| {
+        let line = lines[nth].replacen(from, to, 1);
+        assert_ne!(line, lines[nth]);
+        let mut lines = lines.clone();
+        lines[nth] = &line;
+        joined(&lines)
+    };
+    let mut swapped = lines.clone();
+    swapped.swap(4, 5);
+    for (broken_at, text) in [
+        (5, changed(4, "\"count\":1", "\"count\":2")),
+        (5, changed(4, "\"outcome\":\"success\"", "\"outcome\":\"denied\"")),
+        (5, changed(4, "\"seq\":5", "\"seq\": 5")),
+        (5, without(4)),
+        (1, without(0)),
+        (5, joined(&swapped)),
+        (5, changed(4, "{", "")),
+        (5, joined(&[&lines[..4], &[""], &lines[4..]].concat())),
+        // The last line arrived in part.
+        (i64::try_from(lines.len()).unwrap(), whole.text[..whole.text.len() - 30].to_owned()),
+    ] {
+        assert_eq!(found(&text, &[]), (Some(1), Some(broken_at)), "{text}");
+    }
+    // Cut off at the end it is whole in itself; the head that was kept elsewhere finds it.
+    let head: Value = serde_json::from_str(lines[lines.len() - 1]).unwrap();
+    let anchor = format!("{}:{}", head["seq"], head["hash"].as_str().unwrap());
+    assert_eq!(found(&whole.text, &["--anchor", &anchor]).0, Some(0));
+    let cut = without(lines.len() - 1);
+    assert_eq!(found(&cut, &[]), (Some(0), None));
+    assert_eq!(found(&cut, &["--anchor", &anchor]), (Some(1), head["seq"].as_i64()));
+}
+
+#[tokio::test]
+async fn i2_a_filtered_export_verifies_event_by_event() {
+    let server = some_events().await;
+    let selection = export(&server.admin(), "action=organization.update&org_id=org_1").await;
+    assert_eq!(selection.text.lines().count(), 6);
+    let file = server.dir.path().join("selection.ndjson");
+    std::fs::write(&file, &selection.text).unwrap();
+    let (status, found) = verify(&file, &["--filtered"]);
+    assert_eq!((status, &found["checked"]), (Some(0), &json!(6)));
+    assert_eq!(verify(&file, &[]).0, Some(1), "as a whole log it has gaps");
+    let seq = serde_json::from_str::<Value>(selection.text.lines().nth(2).unwrap()).unwrap()["seq"].clone();
+    std::fs::write(&file, selection.text.replace("renamed 2\"}],", "renamed 9\"}],")).unwrap();
+    let (status, found) = verify(&file, &["--filtered"]);
+    assert_eq!((status, &found["broken_at"]), (Some(1), &seq), "{found}");
+}
+
+#[tokio::test]
+async fn the_command_line_exports_what_verifies() {
+    let server = some_events().await;
+    let dir = server.stop().await;
+    let (data, file) = (dir.path().join("data"), dir.path().join("log.ndjson"));
+    let (data, name) = (data.to_str().unwrap(), file.to_str().unwrap());
+    let output = Binary::run(&["audit", "export", "--data", data, "--output", name]);
+    assert!(output.status.success(), "{output:?}");
+    let (status, found) = verify(&file, &[]);
+    assert_eq!(status, Some(0), "{found}");
+    // What the export said of itself is in the log, as the operator's.
+    let printed = Binary::run(&["audit", "export", "--data", data]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.starts_with(&std::fs::read_to_string(&file).unwrap()));
+    let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["action"], &last["actor"]["type"]), (&json!("audit_log.export"), &json!("cli")));
+    let again = Binary::run(&["audit", "export", "--data", data, "--output", name]);
+    assert_eq!(again.status.code(), Some(1), "a file that is there is not overwritten");
+}
+
+const HEADER: &str = "seq,id,occurred_at,organization_id,actor_type,actor_id,actor_name,actor_user_id,action,access,\
+                      target_type,target_id,target_name,outcome,code,count,changes,request_id,method,path,status,ip,\
+                      user_agent,prev_hash,hash";
+
+fn records(text: &str) -> Vec<csv::StringRecord> {
+    csv::Reader::from_reader(text.as_bytes()).into_records().collect::<Result<_, _>>().unwrap()
+}
+
+#[tokio::test]
+async fn no_cell_of_a_csv_export_is_a_formula() {
+    let server = Server::start().await;
+    let formulas = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1:A9)", "=HYPERLINK(\"http://x\",\"y\"),z"];
+    for (nth, formula) in formulas.iter().enumerate() {
+        let body = json!({"id": format!("org_{nth}"), "name": formula, "email": "a@example.com"});
+        assert_eq!(server.admin().post("/organizations", body).await.status, 201);
+        let (client, _) = server.key_with(json!({"name": formula, "scopes": ["admin:orgs"]})).await;
+        let odd = client
+            .request(
+                Method::GET,
+                &format!("/organizations/{}", formula.replace('/', "%2F").replace('|', "%7C")),
+            )
+            .header("user-agent", *formula)
+            .header("x-request-id", "-1");
+        assert_eq!(client.send(odd).await.status, 404);
+    }
+    let answer = export(&server.admin(), "format=csv").await;
+    assert_eq!(answer.text.lines().next(), Some(HEADER));
+    assert!(answer.header("content-type").unwrap().starts_with("text/csv"));
+    let rows = records(&answer.text);
+    let column = |name: &str| HEADER.split(',').position(|column| column == name).unwrap();
+    for row in &rows {
+        assert_eq!(row.len(), HEADER.split(',').count());
+        for (cell, name) in row.iter().zip(HEADER.split(',')) {
+            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{name}: {cell}");
+        }
+    }
+    for formula in formulas {
+        let escaped = format!("'{formula}");
+        for name in ["actor_name", "target_name", "user_agent"] {
+            assert!(rows.iter().any(|row| row[column(name)] == escaped), "{name} {formula}");
+        }
+    }
+    // Apart from the apostrophe it says what the events say.
+    let events = export(&server.admin(), "format=ndjson&access=write").await;
+    for (nth, line) in events.text.lines().enumerate() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let row = rows.iter().filter(|row| &row[column("access")] == "write").nth(nth).unwrap();
+        assert_eq!(row[column("seq")], event["seq"].to_string());
+        assert_eq!(row[column("id")], *event["id"].as_str().unwrap());
+        assert_eq!(serde_json::from_str::<Value>(&row[column("changes")]).unwrap(), event["changes"]);
+        assert_eq!(row[column("hash")], *event["hash"].as_str().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_empty_export_is_whole_too() {
+    let server = some_events().await;
+    let admin = server.admin();
+    let csv = export(&admin, "format=csv&actor_id=key_nobody").await;
+    assert_eq!(csv.text, format!("{HEADER}\n"));
+    assert_eq!(export(&admin, "format=ndjson&actor_id=key_nobody").await.text, "");
+    let answer = admin.get("/audit-logs/export?format=xml").await;
+    assert_eq!((answer.status, answer.code()), (400, "INVALID_REQUEST"));
+}
+
+/// Across many pieces, with others writing meanwhile: each once, in order, up to where it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_export_tells_each_event_once_and_in_order() {
+    const MANY: u128 = 3000;
+    let server = Server::start().await;
+    let now = server.clock.now();
+    server
+        .app
+        .db
+        .write(move |tx| {
+            (0..MANY).try_for_each(|nth| {
+                let event = Event {
+                    id: Kind::Event.make(now, nth),
+                    seq: None,
+                    occurred_at: now.to_string(),
+                    organization_id: (nth % 3 == 0).then(|| "org_1".to_owned()),
+                    actor: Actor::anonymous(),
+                    action: "test.many".into(),
+                    access: "read".into(),
+                    target: None,
+                    outcome: "success".into(),
+                    code: None,
+                    count: 1,
+                    changes: Vec::new(),
+                    context: Context::default(),
+                    prev_hash: None,
+                    hash: None,
+                };
+                store::audit::append(tx, event)
+            })
+        })
+        .await
+        .unwrap();
+    let last = server.admin().get("/audit-logs?limit=1").await.data()[0]["seq"].as_i64().unwrap();
+    let admin = server.admin();
+    let writing = tokio::spawn(async move {
+        for _ in 0..100 {
+            admin.get("/organizations").await;
+        }
+    });
+    let text = export(&server.admin(), "format=ndjson").await.text;
+    let seqs: Vec<_> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_i64().unwrap())
+        .collect();
+    let through = i64::try_from(seqs.len()).unwrap();
+    assert!(through >= last, "{through} of {last}");
+    assert!(seqs.iter().copied().eq(1..=through));
+    writing.await.unwrap();
+    let file = server.dir.path().join("long.ndjson");
+    std::fs::write(&file, &text).unwrap();
+    assert_eq!(verify(&file, &[]).0, Some(0));
+    let filtered = export(&server.admin(), "format=csv&org_id=org_1&action=test.many").await.text;
+    assert_eq!(records(&filtered).len(), usize::try_from(MANY / 3).unwrap());
+}

@@ -1,0 +1,65 @@
+//! The invariants of the design, under attack.
+
+mod audit;
+mod cache;
+mod escalation;
+mod exports;
+mod failed_auth;
+mod limits;
+mod revocation;
+mod strangers;
+mod tampering;
+mod tenancy;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::Value;
+use tollhouse::config::Config;
+
+use crate::support::{Answer, Client, Server};
+
+/// Nothing here takes longer than this, unless it never comes.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until something is so.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "it never came to be: {what}");
+}
+
+/// A server that believes us where we come from, without limits.
+async fn behind_a_proxy() -> Server {
+    Server::with(|config| {
+        trust_us(config);
+        config.rate_limits.admin_per_minute = 0;
+        config.rate_limits.failed_auth_per_minute = 0;
+    })
+    .await
+}
+
+fn trust_us(config: &mut Config) {
+    config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+}
+
+/// A call that comes from this address.
+async fn call_from(
+    from: IpAddr,
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Answer {
+    let request = client.request(method, path).header("x-forwarded-for", from.to_string());
+    client
+        .send(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+}

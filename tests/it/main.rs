@@ -1,0 +1,13 @@
+//! The one integration binary: the real server, real files, real HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod api;
+mod bad_input;
+mod binary;
+mod crash;
+mod documentation;
+mod durability;
+mod invariants;
+mod layering;
+mod openapi;
+mod support;

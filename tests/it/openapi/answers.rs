@@ -1,0 +1,260 @@
+//! What the server answers is what the document says: the status, the type, the headers, every field.
+
+use std::collections::BTreeSet;
+
+use reqwest::RequestBuilder;
+use reqwest::header::{CONTENT_TYPE, IF_MATCH};
+use serde_json::{Value, json};
+use tollhouse::http::routes::{Gate, ROUTES};
+
+use super::{Document, Operation, assert_fits, furnish, world};
+use crate::support::{Answer, Client, Server};
+
+impl Document {
+    /// The same document, in which no object may have a field that isn't documented.
+    fn strict(mut self) -> Self {
+        let lax = self.0["components"]["schemas"].clone();
+        for schema in self.0["components"]["schemas"].as_object_mut().unwrap().values_mut() {
+            if let Some(parts) = schema.get_mut("allOf").and_then(Value::as_array_mut) {
+                for part in parts {
+                    let name = part["$ref"].as_str().and_then(|name| name.rsplit('/').next());
+                    *part = name.map_or_else(|| part.clone(), |name| lax[name].clone());
+                }
+                schema["unevaluatedProperties"] = json!(false);
+            } else if schema["properties"].is_object() {
+                schema["additionalProperties"] = json!(false);
+            }
+        }
+        self
+    }
+
+    fn operation(&self, id: &str) -> Operation<'_> {
+        let mut all = self.operations();
+        all.find(|operation| operation.says["operationId"] == id).unwrap_or_else(|| panic!("no {id}"))
+    }
+}
+
+impl Operation<'_> {
+    /// Fails unless the answer is one that the document promises. Returns its status.
+    fn promises(&self, answer: &Answer) -> u16 {
+        let name = format!("{} {}", self.name(), answer.status);
+        let promised = &self.says["responses"][answer.status.to_string()];
+        assert!(promised.is_object(), "{name} is not documented: {answer:?}");
+        let promised = self.document.resolve(promised);
+        let kind = answer.header("content-type").unwrap();
+        let content = &promised["content"][kind];
+        assert!(content.is_object(), "{name} as {kind}");
+        let body = if answer.json.is_null() { &json!(answer.text) } else { &answer.json };
+        assert_fits(&self.document.validator(&content["schema"]), body, &name);
+
+        let documented: BTreeSet<_> =
+            promised["headers"].as_object().unwrap().keys().map(|name| name.to_lowercase()).collect();
+        let limited = answer.header("ratelimit").is_some();
+        for header in &documented {
+            // Missing when limits are off, or before it is known whose they would be.
+            let may_miss = header.contains("ratelimit") && !limited;
+            assert!(may_miss || answer.header(header).is_some(), "{name} without {header}");
+        }
+        for header in ["etag", "retry-after", "ratelimit", "www-authenticate", "x-request-id"] {
+            assert!(documented.contains(header) || answer.header(header).is_none(), "{name} with {header}");
+        }
+        answer.status
+    }
+
+    /// A request as the document's examples have it.
+    fn sample_request(&self, client: &Client, path: &str) -> RequestBuilder {
+        let request = self.request(client, path);
+        match self.sample() {
+            Some(body) => request.json(&body),
+            None => request,
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_success_is_as_documented() {
+    let document = Document::load().strict();
+    // With the shipped limits, so that their headers come.
+    let server = furnish(Server::with(|_| ()).await).await;
+    let admin = server.admin();
+    let mut seen = BTreeSet::new();
+    // In an order in which each finds what it needs.
+    for id in [
+        "getHealth getReadiness getOpenapi getCaller",
+        "createOrganization listOrganizations getOrganization updateOrganization",
+        "createUser listUsers getUser updateUser listUserMemberships",
+        "listMembers getMember updateMember",
+        "createApiKey listApiKeys getApiKey updateApiKey rotateApiKey expirePreviousSecret revokeApiKey",
+        "createScope listScopes deleteScope",
+        "listAuditEvents exportAuditLog verifyAuditLog getAuditEvent",
+        "deleteApiKey deleteMember createMember deleteUser deleteOrganization",
+    ]
+    .iter()
+    .flat_map(|ids| ids.split(' '))
+    {
+        let operation = document.operation(id);
+        let mut path = operation.path();
+        if id == "getAuditEvent" {
+            let events = admin.get("/audit-logs").await;
+            path = operation.route.path.replace("{id}", events.data()[0]["id"].as_str().unwrap());
+        }
+        let answer = admin.send(operation.sample_request(&admin, &path)).await;
+        let status = operation.promises(&answer);
+        assert!((200..300).contains(&status), "{id}: {answer:?}");
+        assert_eq!(answer.header("ratelimit").is_some(), operation.is_gated(), "{id}");
+        seen.insert((operation.route.method, operation.route.path));
+    }
+    let served: BTreeSet<_> = ROUTES.iter().map(|route| (route.method, route.path)).collect();
+    assert_eq!(seen, served);
+}
+
+/// What an organization's key sees is documented, too.
+#[tokio::test]
+async fn what_an_organizations_key_is_answered_is_as_documented() {
+    let (document, server) = (Document::load().strict(), world().await);
+    let (client, _) = server.key(Some("org_123"), &["admin:*"]).await;
+    for operation in document.operations().filter(|operation| operation.route.method == "GET") {
+        if matches!(operation.route.gate, Gate::Platform(_)) {
+            continue;
+        }
+        let mut path = operation.path();
+        if operation.says["operationId"] == "getAuditEvent" {
+            let events = client.get("/audit-logs").await;
+            path = operation.route.path.replace("{id}", events.data()[0]["id"].as_str().unwrap());
+        }
+        let answer = client.send(operation.request(&client, &path)).await;
+        assert_eq!(operation.promises(&answer), 200, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_exported_event_is_as_documented() {
+    let (document, server) = (Document::load().strict(), world().await);
+    let (client, _) = server.key(Some("org_123"), &["admin:audit"]).await;
+    server.anonymous().get("/users").await;
+    let event = document.validator(&json!({"$ref": "#/components/schemas/AuditEvent"}));
+    let export = document.operation("exportAuditLog");
+    for client in [server.admin(), client] {
+        let answer = client.get("/audit-logs/export").await;
+        assert!(answer.text.lines().count() > 3, "{}", answer.text);
+        for line in answer.text.lines() {
+            assert_fits(&event, &serde_json::from_str(line).unwrap(), "a line of the export");
+        }
+        let csv = client.get("/audit-logs/export?format=csv").await;
+        assert_eq!(export.promises(&csv), 200);
+    }
+}
+
+/// Every refusal that the document names can be had, and is as documented.
+#[tokio::test]
+async fn every_documented_refusal_is_as_documented() {
+    let document = Document::load().strict();
+    let server = world().await;
+    let (admin, anonymous) = (server.admin(), server.anonymous());
+    // With an end, so that the first key stays the last of its kind.
+    let (elsewhere, _) = server
+        .key_with(json!({"name": "n", "scopes": ["*"], "allowed_ips": ["203.0.113.0/24"],
+            "expires_at": "2030-01-01T00:00:00Z"}))
+        .await;
+    let mut seen = BTreeSet::new();
+    for operation in document.operations().filter(Operation::is_gated) {
+        let (path, route) = (operation.path(), operation.route);
+        let mut calls = vec![
+            operation.sample_request(&anonymous, &path),
+            operation.sample_request(&elsewhere, &path),
+            operation.sample_request(&admin, &path).query(&[("surplus", "1")]),
+        ];
+        if route.path.contains('{') {
+            calls.push(operation.sample_request(&admin, &path.replace("_123", "_9").replace("read", "no")));
+        }
+        if !operation.parameters("header").is_empty() {
+            calls.push(operation.sample_request(&admin, &path).header(IF_MATCH, "\"0-0\""));
+        }
+        if operation.body().is_some() {
+            let typed = |kind| operation.request(&admin, &path).header(CONTENT_TYPE, kind);
+            calls.push(typed("text/plain").body("{}"));
+            calls.push(typed("application/json").body(vec![b' '; 2 << 20]));
+        }
+        for call in calls {
+            let answer = admin.send(call).await;
+            let status = operation.promises(&answer);
+            assert!(status >= 400, "{}: {answer:?}", operation.name());
+            seen.insert((operation.name(), status));
+        }
+    }
+    for (id, answer) in too_often(&document).await.into_iter().chain(not_found_and_in_conflict(&server).await)
+    {
+        let operation = document.operation(&id);
+        seen.insert((operation.name(), operation.promises(&answer)));
+    }
+    let documented: BTreeSet<_> = document
+        .operations()
+        .flat_map(|operation| {
+            let name = operation.name();
+            let statuses = operation.says["responses"].as_object().unwrap().keys();
+            let statuses: Vec<u16> = statuses.map(|status| status.parse().unwrap()).collect();
+            statuses.into_iter().filter(|s| (400..500).contains(s)).map(move |s| (name.clone(), s))
+        })
+        .collect();
+    let missing: Vec<_> = documented.difference(&seen).collect();
+    assert!(missing.is_empty(), "documented, but not to be had: {missing:?}");
+}
+
+/// Each operation by a key that has no call left.
+async fn too_often(document: &Document) -> Vec<(String, Answer)> {
+    let server = Server::with(|config| config.rate_limits.admin_per_minute = 1).await;
+    let admin = server.admin();
+    assert_eq!(admin.get("/whoami").await.status, 200);
+    let mut answers = Vec::new();
+    for operation in document.operations().filter(Operation::is_gated) {
+        let answer = admin.send(operation.sample_request(&admin, &operation.path())).await;
+        assert_eq!(answer.status, 429, "{answer:?}");
+        answers.push((operation.says["operationId"].as_str().unwrap().to_owned(), answer));
+    }
+    answers
+}
+
+/// What depends on what there is.
+async fn not_found_and_in_conflict(server: &Server) -> Vec<(String, Answer)> {
+    let admin = server.admin();
+    let (own, _) = server.key(Some("org_123"), &["admin:*"]).await;
+    server.organization("org_2").await;
+    server.user("user_2").await;
+    let owner = json!({"user_id": "user_2", "role": "owner"});
+    assert_eq!(admin.post("/organizations/org_2/members", owner.clone()).await.status, 201);
+    let me = admin.get("/whoami").await.data()["api_key"]["id"].as_str().unwrap().to_owned();
+    let organization = json!({"id": "org_2", "name": "n", "email": "a@b"});
+    let user = json!({"name": "n", "email": "user_2@example.com"});
+    let key = json!({"id": "key_123", "name": "n", "scopes": []});
+    let foreign_key = json!({"organization_id": "org_9", "name": "n", "scopes": []});
+    let mut answers = vec![
+        ("listApiKeys", 404, own.get("/api-keys?organization_id=org_2").await),
+        ("listAuditEvents", 404, own.get("/audit-logs?org_id=org_2").await),
+        ("exportAuditLog", 404, own.get("/audit-logs/export?org_id=org_2").await),
+        ("createApiKey", 404, admin.post("/api-keys", foreign_key).await),
+        ("createOrganization", 409, admin.post("/organizations", organization).await),
+        ("createUser", 409, admin.post("/users", user.clone()).await),
+        ("updateUser", 409, admin.patch("/users/user_123", user).await),
+        ("deleteUser", 409, admin.delete("/users/user_2").await),
+        ("createMember", 409, admin.post("/organizations/org_2/members", owner).await),
+        (
+            "updateMember",
+            409,
+            admin.patch("/organizations/org_2/members/user_2", json!({"role": "viewer"})).await,
+        ),
+        ("deleteMember", 409, admin.delete("/organizations/org_2/members/user_2").await),
+        ("createApiKey", 409, admin.post("/api-keys", key).await),
+        ("updateApiKey", 409, admin.patch(&format!("/api-keys/{me}"), json!({"status": "disabled"})).await),
+        ("deleteApiKey", 409, admin.delete(&format!("/api-keys/{me}")).await),
+        ("revokeApiKey", 409, admin.post(&format!("/api-keys/{me}/revoke"), json!({})).await),
+        ("createScope", 409, admin.post("/scopes", json!({"scope": "workflows:read"})).await),
+        ("deleteScope", 409, admin.delete("/scopes/admin:keys").await),
+    ];
+    assert_eq!(admin.delete("/api-keys/key_123").await.status, 200);
+    answers.push(("rotateApiKey", 409, admin.post("/api-keys/key_123/rotate", json!({})).await));
+    let checked = answers.into_iter().map(|(id, status, answer)| {
+        assert_eq!(answer.status, status, "{id}: {answer:?}");
+        (id.to_owned(), answer)
+    });
+    checked.collect()
+}

@@ -1,0 +1,154 @@
+//! The document in itself, and against the table of routes.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tollhouse::error::CODES;
+use tollhouse::http::openapi;
+use tollhouse::http::routes::{Body, Gate, ROUTES};
+
+use super::Document;
+use crate::support::{Binary, Server};
+
+#[tokio::test]
+async fn the_server_and_the_command_line_give_the_same_text() {
+    let server = Server::start().await;
+    let served = reqwest::get(format!("{}/openapi.json", server.url)).await.unwrap();
+    assert_eq!(served.status(), 200);
+    assert_eq!(served.headers()["content-type"], "application/json");
+    assert_eq!(served.headers()["cache-control"], "no-store");
+    assert!(served.headers().contains_key("x-request-id"));
+    let served = served.text().await.unwrap();
+    assert_eq!(served, openapi::text().unwrap());
+    let printed = Binary::run(&["openapi"]);
+    assert!(printed.status.success());
+    assert_eq!(String::from_utf8(printed.stdout).unwrap().trim_end(), served);
+}
+
+#[test]
+fn it_says_what_it_is() {
+    let Document(document) = Document::load();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["title"], "Tollhouse");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let about = document["info"]["description"].as_str().unwrap();
+    for convention in ["Authorization: Bearer", "nextCursor", "If-Match", "X-RateLimit", "X-Request-Id"] {
+        assert!(about.contains(convention), "{convention}");
+    }
+    assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+}
+
+#[test]
+fn it_has_the_operations_of_the_table_and_no_others() {
+    let document = Document::load();
+    let documented: BTreeSet<_> =
+        document.entries().map(|((method, path), _)| (method, path.to_owned())).collect();
+    let served: BTreeSet<_> =
+        ROUTES.iter().map(|route| (route.method.to_owned(), route.path.to_owned())).collect();
+    assert_eq!(documented, served);
+}
+
+#[test]
+fn security_is_what_the_gate_says() {
+    let document = Document::load();
+    for operation in document.operations() {
+        let (says, name) = (&operation.says, operation.name());
+        let description = says["description"].as_str().unwrap();
+        let (scopes, platform): (&[&str], bool) = match operation.route.gate {
+            Gate::Open => {
+                assert_eq!(says["security"], json!([]), "{name}");
+                continue;
+            }
+            Gate::AnyKey => {
+                assert_eq!(says["security"], json!([{"bearer": []}]), "{name}");
+                continue;
+            }
+            Gate::Scope(scopes) => (scopes, false),
+            Gate::Platform(scopes) => (scopes, true),
+        };
+        let any_of: Vec<Value> = scopes.iter().map(|scope| json!({"bearer": [scope]})).collect();
+        assert_eq!(says["security"], Value::Array(any_of), "{name}");
+        assert_eq!(description.contains("Needs a platform key"), platform, "{name}");
+        assert!(scopes.iter().all(|scope| description.contains(scope)), "{name}: {description}");
+    }
+}
+
+#[test]
+fn every_operation_is_told_whole() {
+    let document = Document::load();
+    let tags: Vec<_> = document.0["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+    let mut ids = BTreeSet::new();
+    for operation in document.operations() {
+        let (says, route, name) = (operation.says, operation.route, operation.name());
+        let id = says["operationId"].as_str().unwrap();
+        assert!(id.starts_with(|c: char| c.is_ascii_lowercase()), "{id}");
+        assert!(id.chars().all(|c| c.is_ascii_alphanumeric()), "{id}");
+        assert!(ids.insert(id), "{id} twice");
+        assert!(!says["summary"].as_str().unwrap().is_empty(), "{name}");
+        assert!(tags.contains(&&says["tags"][0]), "{name}");
+
+        let placeholders: BTreeSet<_> =
+            route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+        let declared: BTreeSet<_> =
+            operation.parameters("path").iter().map(|p| p["name"].as_str().unwrap()).collect();
+        assert_eq!(declared, placeholders, "{name}");
+
+        assert_eq!(says["requestBody"].is_object(), route.body != Body::None, "{name}");
+        if route.body != Body::None {
+            assert_eq!(says["requestBody"]["required"], route.body == Body::Required, "{name}");
+            assert_eq!(operation.body().unwrap()["additionalProperties"], false, "{name}");
+            let patch = says["requestBody"]["content"]["application/merge-patch+json"].is_object();
+            assert_eq!(patch, route.method == "PATCH", "{name}");
+        }
+
+        let answers = says["responses"].as_object().unwrap();
+        assert_eq!(answers.keys().filter(|status| status.starts_with('2')).count(), 1, "{name}");
+        for status in ["400", "401", "403", "429", "503", "507"] {
+            assert!(!operation.is_gated() || answers.contains_key(status), "{name} {status}");
+        }
+        for (status, answer) in answers {
+            let answer = document.resolve(answer);
+            assert!(answer["headers"]["X-Request-Id"].is_object(), "{name} {status}");
+            if !status.starts_with('2') {
+                let schema = &answer["content"]["application/json"]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/Error", "{name} {status}");
+            } else if operation.is_gated() {
+                assert!(answer["headers"]["RateLimit"].is_object(), "{name} {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn error_codes_are_those_of_the_one_table() {
+    let Document(document) = Document::load();
+    let names: Vec<_> = CODES.iter().map(|(_, name, _)| *name).collect();
+    assert_eq!(document["components"]["schemas"]["ErrorCode"]["enum"], json!(names));
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
+    let document = Document::load();
+    let mut found = BTreeSet::new();
+    references(&document.0, &mut found);
+    for reference in &found {
+        assert!(document.0.pointer(&reference[1..]).is_some(), "{reference}");
+    }
+    for name in document.0["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(found.contains(&format!("#/components/schemas/{name}")), "{name} is not used");
+    }
+}
+
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(entries) => {
+            found.extend(entries.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            entries.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        Value::String(text) => {
+            assert!(!text.contains("[`"), "a reader of the document can't follow this: {text}");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,113 @@
+//! The real program in a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::{ADMIN_KEY, Client};
+
+pub struct Binary {
+    child: Child,
+    pub url: String,
+    /// What it says on standard error, line by line.
+    pub log: mpsc::Receiver<String>,
+    /// The lines up to and including `listening on`.
+    pub start: Vec<String>,
+}
+
+impl Binary {
+    /// The program with these arguments, not started.
+    pub fn command(args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollhouse"));
+        command.args(args).env_remove("TOLLHOUSE_ADMIN_KEY").env_remove("TOLLHOUSE_ADMIN_KEY_FILE");
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(args: &[&str]) -> Output {
+        Self::command(args).output().unwrap()
+    }
+
+    /// Serves on a free port over this directory, with the tests' admin key.
+    pub fn serve(dir: &Path) -> Self {
+        Self::serve_with(dir, |command| {
+            command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY);
+        })
+    }
+
+    /// Serves on a free port over this directory; `change` adds environment and arguments.
+    #[allow(clippy::zombie_processes)] // `drop` waits.
+    pub fn serve_with(dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Self::command(&["--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
+        change(&mut command);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, log) = mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut start = Vec::new();
+        loop {
+            let line = log
+                .recv_timeout(Duration::from_secs(30))
+                .unwrap_or_else(|_| panic!("it did not start: {start:#?}"));
+            start.push(line.clone());
+            if let Some(url) = line.strip_prefix("listening on ") {
+                return Self { child, url: url.to_owned(), log, start };
+            }
+        }
+    }
+
+    pub fn admin(&self) -> Client {
+        self.client(ADMIN_KEY)
+    }
+
+    pub fn client(&self, key: &str) -> Client {
+        Client::new(&self.url, Some(key))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end. Returns the exit status's code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Sends a signal, `TERM` or `INT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end. Returns the exit status's code; `None` when a signal ended it.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// The next line that has this in it.
+    pub fn line_with(&self, part: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(Duration::from_secs(30));
+            let line = line.unwrap_or_else(|_| panic!("it never said {part:?}"));
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Binary {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

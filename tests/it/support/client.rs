@@ -1,0 +1,115 @@
+//! An HTTP client with one key.
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    pub url: String,
+    pub key: Option<String>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Client {
+    pub fn new(url: &str, key: Option<&str>) -> Self {
+        Self { http: reqwest::Client::new(), url: url.to_owned(), key: key.map(str::to_owned) }
+    }
+
+    /// The same with another key, over the same connections.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// A request below `/admin/v1`.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.request_at_root(method, &format!("/admin/v1{path}"))
+    }
+
+    /// A request to a whole path.
+    pub fn request_at_root(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        Self::try_send(request).await.unwrap()
+    }
+
+    /// An error when the server goes away before all of its answer is here.
+    pub async fn try_send(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await?;
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { status, headers, text, json })
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = self.request(method, path);
+        self.send(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Outside of `/admin/v1`.
+    pub async fn get_at_root(&self, path: &str) -> Answer {
+        self.send(self.http.get(format!("{}{path}", self.url))).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None).await
+    }
+}
+
+impl Answer {
+    /// `data` of the envelope.
+    pub fn data(&self) -> &Value {
+        &self.json["data"]
+    }
+
+    /// `error.code` of the envelope; empty on success.
+    pub fn code(&self) -> &str {
+        self.json["error"]["code"].as_str().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// `(pointer or parameter, code)` of each detail.
+    pub fn details(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let details = self.json["error"]["details"].as_array().cloned().unwrap_or_default();
+        let place = |detail: &Value| {
+            if detail["pointer"].is_string() { text(&detail["pointer"]) } else { text(&detail["parameter"]) }
+        };
+        details.iter().map(|detail| (place(detail), text(&detail["code"]))).collect()
+    }
+}
