@@ -86,7 +86,8 @@ INSERT INTO scopes (scope, description, built_in, created_at) VALUES
     ('transactions:write', 'Change transactions', 0, 0);
 
 -- `status` is what was decided; `expired` is seen from `expires_at`. No organization: a platform key.
--- Revoked keys stay, so that nothing of theirs is ever taken again.
+-- Revoked keys stay, so that nothing of theirs is ever taken again. No `rate_limit`: that of the plan; its
+-- window is in seconds.
 CREATE TABLE api_keys (
     seq             INTEGER PRIMARY KEY,
     id              TEXT NOT NULL UNIQUE,
@@ -108,7 +109,13 @@ CREATE TABLE api_keys (
     previous_secret_expires_at INTEGER,
     revoked_at      INTEGER,
     revoked_reason  TEXT,
-    revision        INTEGER NOT NULL
+    revision        INTEGER NOT NULL,
+    rate_limit      INTEGER,
+    rate_window     INTEGER,
+    quota_limit     INTEGER,
+    quota_period    TEXT CHECK (quota_period IN ('hour', 'day', 'month')),
+    CHECK ((rate_limit IS NULL) = (rate_window IS NULL)),
+    CHECK ((quota_limit IS NULL) = (quota_period IS NULL))
 ) STRICT;
 
 CREATE INDEX api_keys_organization ON api_keys (organization_id, seq);

@@ -32,6 +32,12 @@ pub struct Config {
     pub keys: Keys,
     /// Calls in a minute.
     pub rate_limits: RateLimits,
+    /// What organizations can book.
+    pub plans: Plans,
+    /// Counting verifications.
+    pub usage: Usage,
+    /// How long what was counted is kept.
+    pub retention: Retention,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -130,6 +136,45 @@ pub struct RateLimits {
     /// Failed authentications from one address.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
     pub failed_auth_per_minute: u32,
+}
+
+/// `[plans]`: what organizations can book.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Plans {
+    /// The plan of an organization that booked none.
+    pub standard: Plan,
+    /// The larger one.
+    pub enterprise: Plan,
+}
+
+/// One plan.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Plan {
+    /// Verifications of each key that has no rate limit of its own; 0 = no limit.
+    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    pub requests_per_minute: u32,
+}
+
+/// `[usage]`: counting verifications.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Usage {
+    /// Longest time until what was counted is in the database.
+    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    pub flush_interval: Duration,
+}
+
+/// `[retention]`: how long what was counted is kept.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Retention {
+    /// Days of usage by the hour.
+    #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
+    pub usage_hourly_days: u32,
+    /// Days of usage by the day.
+    #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
+    pub usage_daily_days: u32,
+    /// Days of the verification log.
+    #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
+    pub verification_log_days: u32,
 }
 
 /// `[log]`: what is written to standard error.

@@ -4,7 +4,7 @@ use std::fs;
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
-use toml_edit::DocumentMut;
+use toml_edit::{DocumentMut, Table};
 
 use super::*;
 
@@ -44,7 +44,7 @@ fn the_shipped_file_lists_exactly_the_fields() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
     assert_eq!(names(&listed), names(&fields));
-    assert_eq!(names(&listed).len(), 21);
+    assert_eq!(names(&listed).len(), 27);
 }
 
 #[test]
@@ -66,8 +66,10 @@ fn every_setting_of_the_shipped_file_is_commented() {
     let document: DocumentMut = sources::SHIPPED.parse().unwrap();
     for (section, item) in document.iter() {
         let table = item.as_table().unwrap();
-        for (name, _) in table.iter() {
-            let above = table.key(name).unwrap().leaf_decor().prefix().unwrap().as_str().unwrap();
+        for (name, setting) in table.iter() {
+            let decor =
+                setting.as_table().map_or_else(|| table.key(name).unwrap().leaf_decor(), Table::decor);
+            let above = decor.prefix().unwrap().as_str().unwrap();
             let comment = above.trim_start();
             assert!(comment.starts_with("# ") && comment.len() > 40, "{section}.{name} is not explained");
             assert!(!comment.contains("\n\n"), "the comment above {section}.{name} stands apart from it");

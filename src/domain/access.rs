@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::api_key::{ApiKey, Credential, Status};
 use super::scope;
 use super::time::Timestamp;
-use super::{organization, user};
+use super::verification;
 use crate::error::{Code, Detail, Error, Result};
 
 /// Who calls.
@@ -72,12 +72,7 @@ impl Caller {
 
 /// Is this credential good now? Which of the reasons it was is not told.
 pub fn usable(credential: &Credential, now: Timestamp) -> Result<()> {
-    let key = &credential.key;
-    let good = key.status == Status::Active
-        && !key.is_past(now)
-        && credential.secret_ends_at.is_none_or(|end| end > now)
-        && credential.organization.as_ref().is_none_or(|(_, status)| *status == organization::Status::Active)
-        && credential.owner.is_none_or(|status| status == user::Status::Active);
+    let good = verification::standing(credential, now).is_valid();
     if good { Ok(()) } else { Err(invalid_api_key()) }
 }
 

@@ -1,23 +1,20 @@
 //! API keys: what they may do, for how long, and from where.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde::Serialize;
 
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
+use super::limits::{Quota, RateLimit};
 use super::organization;
 use super::patch::{Metadata, MetadataPatch, Patch};
+use super::ranges;
 use super::rules;
 use super::scope::{self, Catalogue};
 use super::shapes;
 use super::time::Timestamp;
 use super::user;
 use crate::error::Result;
-
-/// Address ranges that a key may be bound to.
-pub const MOST_ALLOWED_IPS: usize = 100;
 
 /// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -88,6 +85,12 @@ pub struct ApiKey {
     /// Where it may be used from, as CIDRs; `null` = anywhere.
     #[schema(required, value_type = Option<Vec<String>>, example = json!(["203.0.113.0/24"]))]
     pub allowed_ips: Option<Vec<IpNet>>,
+    /// How fast it may be used; `null` = as its organization's plan says.
+    #[schema(required)]
+    pub rate_limit: Option<RateLimit>,
+    /// How much it may be used in a calendar period; `null` = without bound.
+    #[schema(required)]
+    pub quota: Option<Quota>,
     /// The caller's own pairs.
     #[schema(value_type = shapes::Metadata)]
     pub metadata: Metadata,
@@ -150,14 +153,27 @@ impl ApiKey {
 /// All that decides whether a secret is good, read in one go: what the caches keep.
 #[derive(Clone, Debug)]
 pub struct Credential {
+    /// The key's place in the file: its short name in memory, never another's.
+    pub seq: i64,
     /// The key.
     pub key: ApiKey,
     /// Until when this secret works: `None` for the current one, the end of its grace for the previous.
     pub secret_ends_at: Option<Timestamp>,
-    /// `(name, status)` of its organization, unless it is a platform key. A deleted one counts as suspended.
-    pub organization: Option<(String, organization::Status)>,
+    /// Its organization, unless it is a platform key.
+    pub organization: Option<Tenant>,
     /// The state of its owner, if it has one. Deleted, or no longer a member, counts as suspended.
     pub owner: Option<user::Status>,
+}
+
+/// What a key needs to know of its organization.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// For people.
+    pub name: String,
+    /// What it has booked.
+    pub plan: organization::Plan,
+    /// A deleted one counts as suspended.
+    pub status: organization::Status,
 }
 
 /// What creates a key.
@@ -187,6 +203,10 @@ pub struct NewApiKey {
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub allowed_ips: Option<Vec<IpNet>>,
+    /// How fast it may be used; left out or `null`: as its organization's plan says. Platform keys only.
+    pub rate_limit: Option<RateLimit>,
+    /// How much it may be used in a calendar period; left out or `null`: without bound. Platform keys only.
+    pub quota: Option<Quota>,
     /// The caller's own pairs.
     #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
     pub metadata: Option<Metadata>,
@@ -219,7 +239,9 @@ impl NewApiKey {
             name: fields.required("name", rules::name),
             scopes: fields.required("scopes", |json, faults| scope::list(catalogue, json, faults)),
             expires_at: fields.nullable("expires_at", |json, faults| time_ahead(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", allowed_ips).into_option(),
+            allowed_ips: fields.nullable("allowed_ips", ranges::allowlist).into_option(),
+            rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
+            quota: fields.nullable("quota", Quota::read).into_option(),
             metadata: fields.optional("metadata", rules::metadata),
             id: fields.optional("id", rules::own_id(Kind::ApiKey)),
         };
@@ -249,6 +271,14 @@ pub struct ApiKeyPatch {
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub allowed_ips: Patch<Vec<IpNet>>,
+    /// How fast it may be used; replaces all of it, `null`: as its organization's plan says. What was
+    /// spent stays spent. Platform keys only.
+    #[schema(value_type = Option<RateLimit>)]
+    pub rate_limit: Patch<RateLimit>,
+    /// How much it may be used in a calendar period; replaces all of it, `null`: without bound. What was
+    /// used stays used, unless the period is another. Platform keys only.
+    #[schema(value_type = Option<Quota>)]
+    pub quota: Patch<Quota>,
     /// Merged pair by pair; `null` takes a pair, or all of them, away.
     #[schema(value_type = Option<shapes::MetadataPatch>)]
     pub metadata: MetadataPatch,
@@ -265,10 +295,17 @@ impl ApiKeyPatch {
             scopes: fields.optional("scopes", |json, faults| scope::list(catalogue, json, faults)),
             status: fields.optional("status", rules::one_of(Status::SETTABLE)),
             expires_at: fields.nullable("expires_at", |json, faults| time_ahead(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", allowed_ips),
+            allowed_ips: fields.nullable("allowed_ips", ranges::allowlist),
+            rate_limit: fields.nullable("rate_limit", RateLimit::read),
+            quota: fields.nullable("quota", Quota::read),
             metadata: fields.nullable("metadata", rules::metadata_patch),
         };
         fields.finish(value)
+    }
+
+    /// Does it set what platform keys alone may set?
+    pub fn needs_platform(&self) -> bool {
+        self.rate_limit.is_given() || self.quota.is_given()
     }
 
     /// The key after the patch. `INVALID_REQUEST` when the merged metadata is too large.
@@ -286,6 +323,8 @@ impl ApiKeyPatch {
             status: self.status.unwrap_or(before.status),
             expires_at,
             allowed_ips: self.allowed_ips.apply(&before.allowed_ips),
+            rate_limit: self.rate_limit.apply(&before.rate_limit),
+            quota: self.quota.apply(&before.quota),
             metadata,
             previous_secret_expires_at: grace_end,
             ..before.clone()
@@ -335,20 +374,8 @@ impl Rotation {
     /// Reads a body.
     pub fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        let grace = fields.optional("grace_period_seconds", |json, faults| {
-            let seconds = match json {
-                Json::Number(number) => number.as_u64().and_then(|n| u32::try_from(n).ok()),
-                _ => None,
-            };
-            let seconds = seconds.filter(|seconds| *seconds <= LONGEST_GRACE);
-            if seconds.is_none() {
-                faults.add(
-                    "INVALID_VALUE",
-                    format!("Must be a whole number of seconds from 0 to {LONGEST_GRACE}."),
-                );
-            }
-            seconds
-        });
+        let grace = fields.optional("grace_period_seconds", rules::whole(0, LONGEST_GRACE.into()));
+        let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());
         fields.finish(Self { grace_period_seconds: grace.unwrap_or(DEFAULT_GRACE) })
     }
 }
@@ -364,52 +391,6 @@ fn time_ahead(json: &Json, faults: &mut Faults, now: Timestamp) -> Option<Timest
         faults.add("NOT_AHEAD", "Must lie in the future.");
     }
     Some(time)
-}
-
-/// Reads an allowlist: CIDRs without host bits, or single addresses.
-fn allowed_ips(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
-    let items = faults.array(json)?;
-    if items.is_empty() || items.len() > MOST_ALLOWED_IPS {
-        faults.add("INVALID_LENGTH", format!("1 to {MOST_ALLOWED_IPS} ranges; null means anywhere."));
-        return None;
-    }
-    let mut ranges = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        faults.within(&index.to_string(), |faults| {
-            let Some(text) = faults.text(item) else { return };
-            match parse_range(text) {
-                Some(range) if range == range.trunc() => {
-                    let range = canonical(range);
-                    if !ranges.contains(&range) {
-                        ranges.push(range);
-                    }
-                }
-                Some(range) => {
-                    faults.add(
-                        "INVALID_CIDR",
-                        format!("Has bits behind its prefix; did you mean {}?", range.trunc()),
-                    );
-                }
-                None => faults.add("INVALID_CIDR", "Must be a CIDR such as 203.0.113.0/24 or an address."),
-            }
-        });
-    }
-    Some(ranges)
-}
-
-fn parse_range(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
-/// IPv4-mapped IPv6 is IPv4, as client addresses are.
-fn canonical(range: IpNet) -> IpNet {
-    match range {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => ipnet::Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(range, IpNet::V4),
-            None => range,
-        },
-        _ => range,
-    }
 }
 
 #[cfg(test)]

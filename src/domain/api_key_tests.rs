@@ -22,7 +22,7 @@ fn reads_ranges_in_one_spelling() {
 #[test]
 fn names_each_fault() {
     let error = read(
-        r#"{"name":"","scopes":["b:read","*"],"expires_at":"1970-01-01T00:00:01Z","allowed_ips":["10.0.0.1/8","x"],"rate_limit":{},"status":"active"}"#,
+        r#"{"name":"","scopes":["b:read","*"],"expires_at":"1970-01-01T00:00:01Z","allowed_ips":["10.0.0.1/8","x"],"rate_limit":{"limit":0,"windows":1},"quota":{"limit":1e3,"period":"week"},"x":1,"status":"active"}"#,
     );
     let found: Vec<_> =
         error.unwrap_err().details.into_iter().map(|d| (d.pointer.unwrap(), d.code)).collect();
@@ -33,7 +33,12 @@ fn names_each_fault() {
         ("/expires_at", "NOT_AHEAD"),
         ("/allowed_ips/0", "INVALID_CIDR"),
         ("/allowed_ips/1", "INVALID_CIDR"),
-        ("/rate_limit", "UNKNOWN_FIELD"),
+        ("/rate_limit/limit", "INVALID_VALUE"),
+        ("/rate_limit/window_seconds", "REQUIRED"),
+        ("/rate_limit/windows", "UNKNOWN_FIELD"),
+        ("/quota/limit", "INVALID_VALUE"),
+        ("/quota/period", "INVALID_VALUE"),
+        ("/x", "UNKNOWN_FIELD"),
     ];
     assert_eq!(found, expected.map(|(pointer, code)| (pointer.to_owned(), code.into())));
 }

@@ -188,6 +188,21 @@ impl<'j> Fields<'j> {
         Self { entries, known: Vec::new(), read_only: Vec::new(), faults }
     }
 
+    /// Begins with an object inside of a body. What is wrong with it goes to `faults`, the reader of the
+    /// whole, at [`end_within`](Self::end_within).
+    pub fn within(json: &'j Json, faults: &mut Faults) -> Self {
+        let mut inner = Faults { list: Vec::new(), at: faults.at.clone() };
+        let entries = inner.object(json).unwrap_or_default();
+        Self { entries, known: Vec::new(), read_only: Vec::new(), faults: inner }
+    }
+
+    /// Hands the faults of an inner object to the reader of the whole.
+    pub fn end_within(mut self, faults: &mut Faults) {
+        self.refuse_unknown();
+        let room = MOST_FAULTS.saturating_sub(faults.list.len());
+        faults.list.extend(self.faults.list.into_iter().take(room));
+    }
+
     fn find(&mut self, name: &'static str) -> Option<&'j Json> {
         self.known.push(name);
         self.given(name)
@@ -259,6 +274,11 @@ impl<'j> Fields<'j> {
 
     /// The value when there was no fault, else all of them. Names that nobody asked for are faults.
     pub fn finish<T>(mut self, value: T) -> Result<T> {
+        self.refuse_unknown();
+        self.faults.finish(value)
+    }
+
+    fn refuse_unknown(&mut self) {
         for (name, _) in self.entries {
             if !self.known.contains(&name.as_str()) && !self.read_only.contains(&name.as_str()) {
                 let known = self.known.join(", ");
@@ -267,7 +287,6 @@ impl<'j> Fields<'j> {
                 });
             }
         }
-        self.faults.finish(value)
     }
 }
 

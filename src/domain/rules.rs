@@ -59,6 +59,21 @@ pub fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
     time
 }
 
+/// A whole number from `least` to `most`.
+pub fn whole(least: u64, most: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
+    move |json, faults| {
+        let number = match json {
+            Json::Number(number) => number.as_u64(),
+            _ => None,
+        };
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            faults.add("INVALID_VALUE", format!("Must be a whole number from {least} to {most}."));
+        }
+        number
+    }
+}
+
 /// A caller's own id of the kind.
 pub fn own_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| {

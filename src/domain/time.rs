@@ -4,6 +4,9 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use jiff::ToSpan as _;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
 /// A point in time, in whole milliseconds since 1970-01-01T00:00:00Z.
@@ -32,6 +35,27 @@ impl Timestamp {
     /// The start of the minute that this point lies in.
     pub fn minute(self) -> Self {
         Self(self.0 - self.0.rem_euclid(60_000))
+    }
+
+    /// The stretch of so many milliseconds, counted from the epoch, that this point lies in: its start,
+    /// and the start of the next.
+    pub fn within(self, millis: i64) -> (Self, Self) {
+        let start = self.0 - self.0.rem_euclid(millis);
+        (Self(start), Self(start + millis))
+    }
+
+    /// The calendar month in UTC that this point lies in: its start, and the start of the next.
+    pub fn month(self) -> (Self, Self) {
+        let first = || {
+            let date = jiff::Timestamp::from_millisecond(self.0).ok()?.to_zoned(TimeZone::UTC).date();
+            let first = date.first_of_month();
+            let next = first.checked_add(1.month()).ok()?;
+            let start =
+                |date: Date| Some(Self(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond()));
+            Some((start(first)?, start(next)?))
+        };
+        // Beyond the calendar (the year 9999) there is only one more month.
+        first().unwrap_or((self, Self(i64::MAX)))
     }
 
     /// Reads RFC 3339 with any offset; what is finer than a millisecond is cut off.

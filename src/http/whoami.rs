@@ -58,7 +58,7 @@ pub async fn whoami(call: Call) -> Result<Reply> {
         return Err(Error::internal("whoami without a key"));
     };
     let key = &credential.key;
-    let name = credential.organization.as_ref().map(|(name, _)| name.clone());
+    let name = credential.organization.as_ref().map(|tenant| tenant.name.clone());
     Reply::ok(&Whoami {
         organization: key.organization_id.clone().zip(name).map(|(id, name)| OrganizationName { id, name }),
         scopes: catalogue.expand(&key.scopes),

@@ -39,7 +39,7 @@ pub struct ApiKeyWithSecret {
 pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWithSecret> {
     let catalogue = scopes::catalogue(app).await?;
     let read = NewApiKey::read(body, &catalogue, ctx.now)?;
-    if read.id.is_some() {
+    if read.id.is_some() || read.rate_limit.is_some() || read.quota.is_some() {
         ctx.caller.require_platform()?;
     }
     let secret = Secret::generate(app.system_random(), &app.config.keys.prefix)?;
@@ -59,6 +59,8 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWith
             Patch::Keep => default_expiry(app, ctx.now),
         },
         allowed_ips: read.allowed_ips,
+        rate_limit: read.rate_limit,
+        quota: read.quota,
         metadata: read.metadata.unwrap_or_default(),
         created_by: ctx.caller.key().map(|key| key.id.clone()),
         ..base
@@ -168,6 +170,9 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
     let catalogue = scopes::catalogue(app).await?;
     let patch = ApiKeyPatch::read(body, &catalogue, ctx.now)?;
     change_key(app, ctx, id, move |tx, caller, before| {
+        if patch.needs_platform() {
+            caller.require_platform()?;
+        }
         if before.status == Status::Revoked {
             return Err(Error::new(Code::Conflict, "A revoked key can't be changed."));
         }
@@ -289,6 +294,8 @@ fn platform_key(app: &App, ctx: &Ctx, name: &str, scopes: Vec<String>, secret: &
         status: Status::Active,
         expires_at: None,
         allowed_ips: None,
+        rate_limit: None,
+        quota: None,
         metadata: Default::default(),
         created_by: None,
         created_at: ctx.now,

@@ -5,7 +5,8 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::list::List;
 use super::rows;
-use crate::domain::api_key::{ApiKey, Credential, Status};
+use crate::domain::api_key::{ApiKey, Credential, Status, Tenant};
+use crate::domain::limits::{Period, Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
 use crate::domain::time::Timestamp;
@@ -15,7 +16,7 @@ use crate::error::Result;
 const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.name, k.start, k.scopes, k.status, \
                        k.expires_at, k.allowed_ips, k.metadata, k.created_by, k.created_at, k.updated_at, \
                        k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
-                       k.revoked_reason, k.revision";
+                       k.revoked_reason, k.revision, k.rate_limit, k.rate_window, k.quota_limit, k.quota_period";
 
 fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     Ok(ApiKey {
@@ -38,6 +39,14 @@ fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         revoked_at: rows::time_option(row, 17)?,
         revoked_reason: row.get(18)?,
         revision: row.get(19)?,
+        rate_limit: match row.get(20)? {
+            None => None,
+            Some(limit) => Some(RateLimit { limit, window_seconds: row.get(21)? }),
+        },
+        quota: match row.get(22)? {
+            None => None,
+            Some(limit) => Some(Quota { limit, period: rows::named(row, 23, Period::NAMES)? }),
+        },
     })
 }
 
@@ -45,8 +54,9 @@ fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
 pub fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
     let seq: Option<i64> = tx.one(
         "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
-         allowed_ips, metadata, created_by, created_at, updated_at, revision) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+         allowed_ips, metadata, created_by, created_at, updated_at, revision, \
+         rate_limit, rate_window, quota_limit, quota_period) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
          ON CONFLICT (id) DO NOTHING RETURNING seq",
         params![
             new.id,
@@ -64,6 +74,10 @@ pub fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
             new.created_at.as_millis(),
             new.updated_at.as_millis(),
             new.revision,
+            new.rate_limit.map(|rate| rate.limit),
+            new.rate_limit.map(|rate| rate.window_seconds),
+            new.quota.map(|quota| quota.limit),
+            new.quota.map(|quota| quota.period.name()),
         ],
         |row| row.get(0),
     )?;
@@ -91,7 +105,7 @@ pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
 /// All that decides whether a secret is good, by its hash.
 pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
     let sql = format!(
-        "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq \
+        "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan \
          FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq \
          LEFT JOIN organizations o ON o.id = k.organization_id \
          LEFT JOIN users u ON u.id = k.user_id \
@@ -102,7 +116,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
         let key = api_key(row)?;
         // A retired secret ended before all time.
         let ended = Timestamp::from_millis(0);
-        let secret_ends_at = match row.get_ref(20)?.as_str()? {
+        let secret_ends_at = match row.get_ref(24)?.as_str()? {
             "current" => None,
             "previous" => Some(key.previous_secret_expires_at.unwrap_or(ended)),
             _ => Some(ended),
@@ -110,28 +124,29 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
         let organization = match &key.organization_id {
             None => None,
             Some(_) => {
-                let deleted = row.get::<_, Option<i64>>(23)?.is_some();
+                let deleted = row.get::<_, Option<i64>>(27)?.is_some();
                 let status = if deleted {
                     organization::Status::Suspended
                 } else {
-                    rows::named(row, 22, organization::Status::NAMES)?
+                    rows::named(row, 26, organization::Status::NAMES)?
                 };
-                Some((row.get(21)?, status))
+                let plan = rows::named(row, 31, organization::Plan::NAMES)?;
+                Some(Tenant { name: row.get(25)?, plan, status })
             }
         };
         let owner = match &key.user_id {
             None => None,
             Some(_) => {
-                let deleted = row.get::<_, Option<i64>>(25)?.is_some();
-                let member = row.get::<_, Option<i64>>(26)?.is_some();
+                let deleted = row.get::<_, Option<i64>>(29)?.is_some();
+                let member = row.get::<_, Option<i64>>(30)?.is_some();
                 Some(if deleted || !member {
                     user::Status::Suspended
                 } else {
-                    rows::named(row, 24, user::Status::NAMES)?
+                    rows::named(row, 28, user::Status::NAMES)?
                 })
             }
         };
-        Ok(Credential { key, secret_ends_at, organization, owner })
+        Ok(Credential { seq: row.get(0)?, key, secret_ends_at, organization, owner })
     })
 }
 
@@ -140,7 +155,8 @@ pub fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
     let seq: Option<i64> = tx.one(
         "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
          allowed_ips = ?8, metadata = ?9, updated_at = ?10, rotated_at = ?11, previous_secret_expires_at = ?12, \
-         revoked_at = ?13, revoked_reason = ?14, revision = ?15 WHERE id = ?1 RETURNING seq",
+         revoked_at = ?13, revoked_reason = ?14, revision = ?15, rate_limit = ?16, rate_window = ?17, \
+         quota_limit = ?18, quota_period = ?19 WHERE id = ?1 RETURNING seq",
         params![
             changed.id,
             changed.name,
@@ -157,6 +173,10 @@ pub fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
             changed.revoked_at.map(Timestamp::as_millis),
             changed.revoked_reason,
             changed.revision,
+            changed.rate_limit.map(|rate| rate.limit),
+            changed.rate_limit.map(|rate| rate.window_seconds),
+            changed.quota.map(|quota| quota.limit),
+            changed.quota.map(|quota| quota.period.name()),
         ],
         |row| row.get(0),
     )?;

@@ -67,7 +67,9 @@ async fn a_key_is_answered_as_it_was_asked_for() {
     let mut body = json!({
         "id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "Production",
         "scopes": ["workflows:read", "transactions:*"], "expires_at": "2027-01-01T01:00:00+01:00",
-        "allowed_ips": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::ffff:198.51.100.0/120"], "metadata": {"k": "v"},
+        "allowed_ips": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::ffff:198.51.100.0/120"],
+        "rate_limit": {"limit": 10, "window_seconds": 1}, "quota": {"limit": 1000, "period": "month"},
+        "metadata": {"k": "v"},
     });
     let mut created = done(admin.post("/api-keys", body.clone()).await, 201);
     assert!(created.as_object_mut().unwrap().remove("key").is_some());
@@ -83,7 +85,7 @@ async fn a_key_is_answered_as_it_was_asked_for() {
     assert_eq!(created, body);
     assert_eq!(done(admin.get("/api-keys/key_1").await, 200), created);
     let smallest = done(admin.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
-    for empty in ["organization_id", "user_id", "expires_at", "allowed_ips"] {
+    for empty in ["organization_id", "user_id", "expires_at", "allowed_ips", "rate_limit", "quota"] {
         assert_eq!(smallest[empty], Value::Null, "{empty}");
     }
     let id = smallest["id"].as_str().unwrap();
@@ -112,8 +114,7 @@ async fn all_faults_of_a_key_are_reported() {
         "name": "n", "scopes": ["workflows:read", "nobody:knows", 7, "workflows", "nobody:*", "**"],
         "expires_at": in_seconds(0), "allowed_ips": ["10.0.0.1/8", "everywhere", 7, "10.0.0.0/33"],
         "status": "active", "key": "toll_mine", "start": "toll_", "created_by": "me", "revoked_at": null,
-        // Not yet there.
-        "rate_limit": {"limit": 1, "window_seconds": 1}, "quota": null,
+        "rate_limit": {"limit": 0, "period": "day"}, "quota": 7,
     });
     at_fault(
         &admin.post("/api-keys", body).await,
@@ -133,8 +134,12 @@ async fn all_faults_of_a_key_are_reported() {
             ("/start", "READ_ONLY"),
             ("/created_by", "READ_ONLY"),
             ("/revoked_at", "READ_ONLY"),
-            ("/rate_limit", "UNKNOWN_FIELD"),
-            ("/quota", "UNKNOWN_FIELD"),
+            ("/rate_limit/limit", "INVALID_VALUE"),
+            ("/rate_limit/window_seconds", "REQUIRED"),
+            ("/rate_limit/period", "UNKNOWN_FIELD"),
+            ("/quota", "INVALID_TYPE"),
+            ("/quota/limit", "REQUIRED"),
+            ("/quota/period", "REQUIRED"),
         ],
     );
     for (field, value, code) in [
@@ -147,8 +152,6 @@ async fn all_faults_of_a_key_are_reported() {
         ("status", json!("expired"), "INVALID_VALUE"),
         ("organization_id", json!(null), "READ_ONLY"),
         ("user_id", json!("user_1"), "READ_ONLY"),
-        ("rate_limit", json!(null), "UNKNOWN_FIELD"),
-        ("quota", json!(null), "UNKNOWN_FIELD"),
     ] {
         let answer = admin.patch("/api-keys/key_none", json!({ field: value })).await;
         at_fault(&answer, &[(&format!("/{field}"), code)]);

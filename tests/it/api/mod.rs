@@ -4,6 +4,7 @@ mod api_keys;
 mod conventions;
 mod coverage;
 mod key_lifecycle;
+mod key_limits;
 mod lists;
 mod memberships;
 mod organizations;

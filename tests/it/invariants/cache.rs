@@ -22,6 +22,8 @@ fn credential(status: Status) -> Credential {
         status,
         expires_at: None,
         allowed_ips: None,
+        rate_limit: None,
+        quota: None,
         metadata: Default::default(),
         created_by: None,
         created_at: Timestamp::from_millis(NOW),
@@ -33,7 +35,7 @@ fn credential(status: Status) -> Credential {
         revoked_reason: None,
         revision: 1,
     };
-    Credential { key, secret_ends_at: None, organization: None, owner: None }
+    Credential { seq: 1, key, secret_ends_at: None, organization: None, owner: None }
 }
 
 /// A loader read the row before the commit and fills the cache after it: nobody believes what it

@@ -78,6 +78,13 @@ fn candidates() -> Vec<Value> {
     {
         all.push(json!(word));
     }
+    for limit in [0, 1, 1_000_000_000, 1_000_000_001, (1_u64 << 53) - 1, 1 << 53] {
+        all.push(json!({"limit": limit, "window_seconds": 1}));
+        all.push(json!({"limit": limit, "period": "hour"}));
+    }
+    all.extend([0, 86_400, 86_401].map(|seconds| json!({"limit": 1, "window_seconds": seconds})));
+    all.extend(["day", "month", "week", "Day"].map(|period| json!({"limit": 1, "period": period})));
+    all.push(json!({"limit": 1, "window_seconds": 1, "period": "day"}));
     for prefix in ["org_", "user_", "key_"] {
         all.extend(["", "1", "a_b", "ä", "A-z"].map(|rest| json!(format!("{prefix}{rest}"))));
         all.extend([64, 65].map(|length| json!(format!("{prefix}{}", "x".repeat(length)))));

@@ -1,0 +1,56 @@
+//! Address ranges: where a key may be used from.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::fields::{Faults, Json};
+
+/// Address ranges that a key may be bound to.
+pub const MOST_ALLOWED_IPS: usize = 100;
+
+/// Reads an allowlist: CIDRs without host bits, or single addresses.
+pub fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
+    let items = faults.array(json)?;
+    if items.is_empty() || items.len() > MOST_ALLOWED_IPS {
+        faults.add("INVALID_LENGTH", format!("1 to {MOST_ALLOWED_IPS} ranges; null means anywhere."));
+        return None;
+    }
+    let mut ranges = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        faults.within(&index.to_string(), |faults| {
+            let Some(text) = faults.text(item) else { return };
+            match parse_range(text) {
+                Some(range) if range == range.trunc() => {
+                    let range = canonical(range);
+                    if !ranges.contains(&range) {
+                        ranges.push(range);
+                    }
+                }
+                Some(range) => {
+                    faults.add(
+                        "INVALID_CIDR",
+                        format!("Has bits behind its prefix; did you mean {}?", range.trunc()),
+                    );
+                }
+                None => faults.add("INVALID_CIDR", "Must be a CIDR such as 203.0.113.0/24 or an address."),
+            }
+        });
+    }
+    Some(ranges)
+}
+
+fn parse_range(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// IPv4-mapped IPv6 is IPv4, as client addresses are.
+fn canonical(range: IpNet) -> IpNet {
+    match range {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => ipnet::Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(range, IpNet::V4),
+            None => range,
+        },
+        _ => range,
+    }
+}
