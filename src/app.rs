@@ -20,9 +20,15 @@ use crate::service::housekeeping;
 use crate::store::{self, db};
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, Stamps};
+use crate::verify::quota::Quotas;
+use crate::verify::recorder::Recorder;
+use crate::verify::verifier::Verifier;
 
 /// Distinct keys, and distinct addresses without a valid key, whose limits are kept in memory.
 const MOST_BUCKETS: usize = 100_000;
+
+/// Verified keys whose limits are kept in memory, about 150 bytes each while they aren't at rest.
+const MOST_VERIFIED: usize = 1_000_000;
 
 /// Everything that a call may need. Shared by all of them.
 pub struct App {
@@ -33,7 +39,9 @@ pub struct App {
     /// The database.
     pub db: db::Db,
     /// Credentials in memory.
-    pub keys: KeyCache,
+    pub keys: Arc<KeyCache>,
+    /// Says whether a key is good.
+    pub verifier: Verifier,
     /// What changed when.
     pub stamps: Arc<Stamps>,
     /// The `admin` bucket of each key, by its id.
@@ -71,10 +79,15 @@ impl App {
         let loader = db.clone();
         let load = move |hash| -> crate::verify::cache::Loading {
             let db = loader.clone();
-            Box::pin(async move { db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await })
+            Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
         };
+        let keys = Arc::new(KeyCache::new(config.cache.max_bytes, stamps.clone(), load));
+        let (prefix, plans) = (config.keys.prefix.clone(), config.plans.clone());
+        let (quotas, recorder) = (Quotas, Recorder);
+        let verifier = Verifier::new(keys.clone(), prefix, plans, MOST_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
-            keys: KeyCache::new(config.cache.keys, stamps.clone(), load),
+            keys,
+            verifier,
             stamps,
             admin_limits: Buckets::new(MOST_BUCKETS),
             failure_limits: Buckets::new(MOST_BUCKETS),

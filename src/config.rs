@@ -111,9 +111,9 @@ pub struct Database {
 /// `[cache]`: what is kept in memory.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Cache {
-    /// Key records.
-    #[serde(deserialize_with = "values::number::<1, 100_000_000, _, _>")]
-    pub keys: u64,
+    /// What records of keys may take, in bytes, about.
+    #[serde(deserialize_with = "values::number::<1_048_576, MOST, _, _>")]
+    pub max_bytes: u64,
 }
 
 /// `[keys]`: new API keys.

@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn faults_come_instead_of_a_report() {
-        let environment = [("TOLLHOUSE_CACHE__KEYS".into(), "few".into())];
+        let environment = [("TOLLHOUSE_CACHE__MAX_BYTES".into(), "few".into())];
         let error = report(None, environment, Flags::default()).unwrap_err();
-        assert!(error.to_string().contains("TOLLHOUSE_CACHE__KEYS: cache.keys: "), "{error}");
+        assert!(error.to_string().contains("TOLLHOUSE_CACHE__MAX_BYTES: cache.max_bytes: "), "{error}");
     }
 }

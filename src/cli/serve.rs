@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
+use crate::http::workers::Workers;
 use crate::http::{routes, server};
 use crate::service::{api_keys, housekeeping};
 use crate::store::db;
@@ -43,6 +44,7 @@ pub async fn run(config: Config, admin_key_file: Option<PathBuf>) -> Result<()> 
     housekeeping::log_head(&app, "start").await;
 
     let tasks = TaskTracker::new();
+    let workers = Workers::start()?;
     let routes = routes::filter(app.clone(), tasks.clone())?;
     let stopping = app.clone();
     let shutdown = async move {
@@ -61,7 +63,7 @@ pub async fn run(config: Config, admin_key_file: Option<PathBuf>) -> Result<()> 
     // Only systemd listens to this; without it there is nothing to do.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let cut = tokio::select! {
-        cut = server::serve(listener, routes, &limits, shutdown) => cut,
+        cut = server::serve(listener, routes, &limits, &workers, shutdown) => cut,
         () = housekeeping::run(&app) => 0,
     };
     if cut > 0 {

@@ -157,7 +157,7 @@ fn the_first_key_is_no_setting_and_is_never_told() {
 
 #[test]
 fn unknown_settings_are_named_with_their_place_and_the_nearest() {
-    let file = "readers = 2\n[http]\nlistne = '127.0.0.1:1'\nreaders = 3\n[cahce]\nkeys = 1\n[empty]\n[log]\n\
+    let file = "readers = 2\n[http]\nlistne = '127.0.0.1:1'\nreaders = 3\n[cahce]\nmax_bytes = 1\n[empty]\n[log]\n\
                 \"level.x\" = 1\n[http.listen]\nport = 1\n";
     let unknown = |place: &str, nearest: &str| {
         format!("FILE:{place}: unknown setting; the nearest known one is {nearest}")
@@ -168,7 +168,7 @@ fn unknown_settings_are_named_with_their_place_and_the_nearest() {
         unknown("1: readers", "database.readers"),
         unknown("3: http.listne", "http.listen"),
         unknown("4: http.readers", "database.readers"),
-        unknown("6: cahce.keys", "cache.keys"),
+        unknown("6: cahce.max_bytes", "cache.max_bytes"),
         unknown("9: log.level.x", "log.level"),
         unknown("11: http.listen.port", "http.listen"),
     ];
@@ -190,7 +190,7 @@ fn all_faults_are_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollhouse.toml");
     let text = "[http]\nlisten = 8080\nheader_timeout = '0s'\ntrusted_proxies = ['10.0.0.0/8', 'x', '10.0.0.1/8']\n\
-                [database]\nreaders = 'many'\nreader = 1\n[cache]\nkeys = -1\n";
+                [database]\nreaders = 'many'\nreader = 1\n[cache]\nmax_bytes = -1\n";
     fs::write(&path, text).unwrap();
     let environment = pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
     let flags = Flags { listen: None, data: Some(String::new()) };
@@ -211,7 +211,7 @@ fn all_faults_are_told_at_once() {
              networks without bits behind their prefix, such as \"10.0.0.0/8\"",
             "FILE:6: database.readers: found string \"many\", expected a whole number from 1 to 64",
             "FILE:7: database.reader: unknown setting; the nearest known one is database.readers",
-            "FILE:9: cache.keys: found signed int `-1`, expected a whole number from 1 to 100000000",
+            "FILE:9: cache.max_bytes: found signed int `-1`, expected a whole number from 1048576 to 9223372036854775807",
             "TOLLHOUSE_DATABASE__GROUP_LIMIT: database.group_limit: found unsigned int `0`, expected \
              a whole number from 1 to 65536",
             "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lower-case letter, \

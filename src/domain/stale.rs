@@ -5,6 +5,8 @@
 pub enum Stale {
     /// What is remembered of the key, organization or user with this id.
     Id(String),
+    /// That there is no secret with this hash: there is one now.
+    Secret([u8; 32]),
     /// Everything: another process wrote.
     All,
 }

@@ -1,8 +1,12 @@
 //! "Is this key good, now?": the possible answers, and what of them the record alone decides.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
+use utoipa::openapi::schema::{Schema, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::access;
 use super::api_key::{Credential, Status};
@@ -78,6 +82,22 @@ impl Outcome {
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl ToSchema for Outcome {
+    fn name() -> Cow<'static, str> {
+        "VerificationCode".into()
+    }
+}
+
+impl PartialSchema for Outcome {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("The answers in the order in which they are checked; the first that holds."))
+            .enum_values(Some(Self::NAMES.iter().map(|(name, _)| *name)))
+            .into()
     }
 }
 

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use percent_encoding::percent_decode_str;
 
 use super::address;
 use super::reply::seconds_ceil;
@@ -21,7 +24,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Who calls, and the hash of what it showed. `UNAUTHENTICATED` when it shows nothing,
 /// `INVALID_API_KEY` when that isn't good.
 pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
-    let token = bearer(headers)?;
+    authenticate_token(app, bearer(headers)?).await
+}
+
+async fn authenticate_token(app: &App, token: &str) -> Result<(Arc<Credential>, Hash)> {
     if !secret::is_plausible(&app.config.keys.prefix, token) {
         return Err(access::invalid_api_key());
     }
@@ -31,8 +37,50 @@ pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credent
     Ok((credential, hash))
 }
 
+/// Does the request authenticate by HTTP Basic (RFC 7617)?
+pub fn is_basic(headers: &HeaderMap) -> bool {
+    has_scheme(headers, "basic")
+}
+
+/// Is there an `Authorization: Bearer`?
+pub fn has_bearer(headers: &HeaderMap) -> bool {
+    has_scheme(headers, "bearer")
+}
+
+fn has_scheme(headers: &HeaderMap, wanted: &str) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|value| {
+        let text = value.to_str().unwrap_or_default();
+        text.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(wanted))
+    })
+}
+
+/// As [`authenticate`], by HTTP Basic with a key's id and its secret, each form-encoded first
+/// (RFC 6749 §2.3.1).
+pub async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return Err(Error::new(Code::Unauthenticated, "Send the Authorization header once."));
+    };
+    let pair = value.to_str().ok().and_then(|text| text.split_once(' '));
+    let pair = pair.and_then(|(_, encoded)| STANDARD.decode(encoded.trim()).ok());
+    let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
+    let Some((id, secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
+        let message = "The Authorization header must read Basic base64(key id:secret).";
+        return Err(Error::new(Code::Unauthenticated, message));
+    };
+    let (credential, hash) = authenticate_token(app, &form_decode(secret)).await?;
+    if credential.key.id != form_decode(id) {
+        return Err(access::invalid_api_key());
+    }
+    Ok((credential, hash))
+}
+
+fn form_decode(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+}
+
 /// The token of the one `Authorization: Bearer` header; the scheme's case doesn't matter.
-fn bearer(headers: &HeaderMap) -> Result<&str> {
+pub fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let missing = |message| Err(Error::new(Code::Unauthenticated, message));
     match (given.next(), given.next()) {

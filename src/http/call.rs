@@ -61,13 +61,21 @@ pub fn announces_body(headers: &HeaderMap) -> bool {
         || headers.contains_key("transfer-encoding")
 }
 
+/// Does the request say that its body is compressed?
+pub fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
+}
+
 /// Is this a body that we read: JSON, not compressed, and in a PATCH also a merge patch (RFC 7396)?
 pub fn media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
     let unsupported = |message| Err(Error::new(Code::UnsupportedMediaType, message));
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    if is_compressed(headers) {
         return unsupported("The body must not be compressed.");
     }
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if given == "application/json" {
+        return Ok(()); // What nearly everybody sends.
+    }
     let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
     let essence = essence.trim().to_ascii_lowercase();
     let parameters = parameters.trim().to_ascii_lowercase().replace('"', "");

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use bytes::Buf;
 use futures_util::Stream;
+use http::HeaderMap;
 use http::header::{ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
-use http::{HeaderMap, Method};
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
 use super::call::{self, Call};
 use super::reply::{self, Reply};
-use super::routes::{Body, Found, Gate, NotFound, Route, WHOAMI};
-use super::server::Peer;
+use super::routes::{Body, Gate, Handler, NotFound, Route, WHOAMI};
+use super::server::Head;
 use super::{address, auth};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
@@ -30,33 +31,28 @@ use crate::verify::bucket::Taken;
 
 /// What came, before it is known who sent it.
 pub struct Request {
-    method: Method,
-    path: String,
-    query: String,
-    headers: HeaderMap,
+    head: Head,
     ip: Option<IpAddr>,
     id: String,
     arrived: Duration,
 }
 
 impl Request {
-    pub fn new(app: &App, method: Method, path: &str, query: String, headers: HeaderMap, peer: Peer) -> Self {
-        let ip = address::client_address(peer.0.ip(), &headers, &app.config.http.trusted_proxies);
-        let id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
-        let id = id.map(str::to_owned).unwrap_or_else(|| app.new_id(Kind::Request).unwrap_or_default());
-        let arrived = app.clock.monotonic();
-        Self { method, path: path.to_owned(), query, headers, ip, id, arrived }
+    pub fn new(app: &App, head: Head) -> Self {
+        let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
+        let id = request_id(app, &head.headers);
+        Self { head, ip, id, arrived: app.clock.monotonic() }
     }
 
     fn header(&self, name: HeaderName) -> Option<String> {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        self.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     }
 
     fn context(&self) -> Context {
         Context {
             request_id: Some(self.id.clone()),
-            method: Some(self.method.to_string()),
-            path: Some(cut(&self.path)),
+            method: Some(self.head.method.to_string()),
+            path: Some(cut(self.head.uri.path())),
             status: None,
             ip: self.ip.map(|ip| ip.to_string()),
             user_agent: self.header(USER_AGENT).map(|agent| cut(&agent)),
@@ -65,18 +61,34 @@ impl Request {
     }
 }
 
+/// The caller's own name for the request, if it is one; else a new one.
+pub fn request_id(app: &App, headers: &HeaderMap) -> String {
+    let given = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+    // It names and guards nothing, so that the operating system need not be asked for its randomness.
+    given.map_or_else(|| Kind::Request.make(app.clock.now(), fastrand::u128(..)), str::to_owned)
+}
+
 fn is_request_id(id: &str) -> bool {
     (1..=128).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// Where calls run: apart from the workers, which others' verifications wait for.
+#[derive(Clone)]
+pub struct Tasks {
+    /// Knows when all have ended.
+    pub tracker: TaskTracker,
+    /// The runtime for what may take long.
+    pub runtime: Handle,
 }
 
 /// Leads a request to its answer, in a task that goes on when the client goes away.
 pub async fn answer<S, B>(
     app: Arc<App>,
     request: Request,
-    found: Found,
+    found: Result<(&'static Route, Handler, Vec<String>), NotFound>,
     body: S,
-    tasks: &TaskTracker,
+    tasks: &Tasks,
 ) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
@@ -86,15 +98,15 @@ where
     let work = async move {
         match found {
             Err(missing) => refuse_route(&app, &request, body, missing).await,
-            Ok((route, params)) => {
-                let mut passage = Passage { app, request, route, ctx: None, taken: None };
+            Ok((route, handler, params)) => {
+                let mut passage = Passage { app, request, route, handler, ctx: None, taken: None };
                 let result = passage.pass(params, body).await;
                 passage.finish(result).await
             }
         }
     };
     // The panic itself is in the log by now, without what it said.
-    tasks.spawn(work).await.unwrap_or_else(|_| {
+    tasks.tracker.spawn_on(work, &tasks.runtime).await.unwrap_or_else(|_| {
         tracing::error!(request_id = %id, "a handler panicked");
         let mut response = reply::write_error(&Error::internal("panic"), clock.now(), &id);
         add_request_id(&mut response, &id);
@@ -108,11 +120,11 @@ where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    if call::announces_body(&request.headers) {
+    if call::announces_body(&request.head.headers) {
         call::discard(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
     }
     let NotFound { mut error, allow } = missing;
-    if request.path.starts_with("/admin/")
+    if request.head.uri.path().starts_with("/admin/")
         && let Err(unrecorded) = fold_anonymous(app, request, error.code)
     {
         error = unrecorded;
@@ -131,7 +143,7 @@ fn fold_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
     service::audit::fold_anonymous(app, &subject, app.clock.now(), code, request.context())
 }
 
-fn add_request_id(response: &mut Response, id: &str) {
+pub fn add_request_id(response: &mut Response, id: &str) {
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert("x-request-id", id);
     }
@@ -142,6 +154,7 @@ struct Passage {
     app: Arc<App>,
     request: Request,
     route: &'static Route,
+    handler: Handler,
     /// Who calls, once that is known.
     ctx: Option<Arc<Ctx>>,
     taken: Option<Taken>,
@@ -154,7 +167,7 @@ impl Passage {
         B: Buf,
     {
         let (most, within) = (self.app.config.http.max_body_bytes, self.app.config.http.body_timeout);
-        let announced = call::announces_body(&self.request.headers);
+        let announced = call::announces_body(&self.request.head.headers);
         if self.route.body == Body::None {
             // Before the caller is known: however slowly it comes, who was revoked meanwhile is refused.
             if announced {
@@ -186,7 +199,7 @@ impl Passage {
             Gate::Scope(scopes) => (scopes, false),
             Gate::Platform(scopes) => (scopes, true),
         };
-        let (credential, secret) = match auth::authenticate(&app, &self.request.headers).await {
+        let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
             Ok(found) => found,
             Err(error) if error.code.status() == 401 => {
                 return Err(auth::charge_failure(&app, self.request.ip, error));
@@ -232,11 +245,11 @@ impl Passage {
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        let announced = call::announces_body(&self.request.headers);
+        let announced = call::announces_body(&self.request.head.headers);
         if !announced && self.route.body == Body::Optional {
             return Ok(None);
         }
-        if let Err(error) = call::media_type(&self.request.headers, self.route.method == "PATCH") {
+        if let Err(error) = call::media_type(&self.request.head.headers, self.route.method == "PATCH") {
             call::discard(body, most, within).await;
             return Err(error);
         }
@@ -248,8 +261,8 @@ impl Passage {
     }
 
     async fn handle(&self, ctx: Arc<Ctx>, params: Vec<String>, body: Option<Json>) -> Result<Reply> {
-        let (app, query) = (self.app.clone(), self.request.query.clone());
-        (self.route.handler)(Call { app, ctx, params, query, body, limits: self.taken }).await
+        let (app, query) = (self.app.clone(), self.request.head.uri.query().unwrap_or_default().to_owned());
+        (self.handler)(Call { app, ctx, params, query, body, limits: self.taken }).await
     }
 
     /// Records a refusal, writes the answer out and says a line about it.
@@ -263,7 +276,7 @@ impl Passage {
         };
         add_request_id(&mut response, id);
         if let Some(taken) = &self.taken {
-            reply::add_limits(&mut response, taken, now);
+            reply::add_limits(response.headers_mut(), "admin", taken, now);
         }
         self.log(response.status().as_u16(), failure.as_ref());
         response
@@ -287,9 +300,9 @@ impl Passage {
             u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived).as_micros())
                 .unwrap_or(u64::MAX);
         let key = self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map_or("-", |key| key.id.as_str());
-        let (id, method, route) = (&self.request.id, &self.request.method, self.route.path);
+        let (id, method, route) = (&self.request.id, &self.request.head.method, self.route.path);
         let code = failure.map_or("-", |error| error.code.name());
-        let trace = trace_parent(&self.request.headers).unwrap_or("-");
+        let trace = trace_parent(&self.request.head.headers).unwrap_or("-");
         if let Some(cause) = failure.and_then(|error| error.cause.as_deref()) {
             tracing::error!(request_id = %id, cause, "failed");
         }

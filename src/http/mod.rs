@@ -1,15 +1,19 @@
 //! All that warp does: from the accept loop to the answer.
 //!
 //! `server` accepts, `routes` finds the route, `gates` leads the call to its handler, `call` is what a
-//! handler gets, `reply` what it gives; every resource has a file of handlers.
+//! handler gets, `reply` what it gives; every resource has a file of handlers. `data_plane` is the shorter
+//! way to `verify`, `introspect` and `forward_auth`.
 
 pub mod address;
 mod api_keys;
 mod audit;
 mod auth;
 mod call;
+mod data_plane;
+mod forward_auth;
 mod gates;
 mod health;
+mod introspect;
 mod memberships;
 pub mod openapi;
 mod organizations;
@@ -18,4 +22,6 @@ pub mod routes;
 mod scopes;
 pub mod server;
 mod users;
+mod verify;
 mod whoami;
+pub mod workers;

@@ -14,7 +14,10 @@ use utoipa::OpenApi;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::{api_keys, audit, health, memberships, organizations, scopes, users, whoami};
+use super::{
+    api_keys, audit, forward_auth, health, introspect, memberships, organizations, scopes, users, verify,
+    whoami,
+};
 use crate::error::{Error, Result};
 
 #[derive(OpenApi)]
@@ -22,6 +25,7 @@ use crate::error::{Error, Result};
     info(title = "Tollhouse", description = include_str!("openapi/about.md"), license(name = "MIT", identifier = "MIT")),
     servers((url = "/", description = "The server that gives this document")),
     tags(
+        (name = "Verification", description = "Is this key good, now? The data plane: answered from memory, by scopes, addresses, limits and quotas of the key. Its calls are not limited and not in the audit log; the usage analytics count them."),
         (name = "Caller", description = "The key that you call with."),
         (name = "Organizations", description = "Whose keys, members and events are whose."),
         (name = "Members", description = "Which user is what in an organization. Roles are the platform's record: nothing is gated on them, but the last owner stays."),
@@ -32,6 +36,7 @@ use crate::error::{Error, Result};
         (name = "Server", description = "Health, and this document."),
     ),
     paths(
+        verify::answer, introspect::answer, forward_auth::answer, forward_auth::with_path,
         whoami::whoami,
         organizations::list, organizations::create,
         organizations::get, organizations::update, organizations::delete,

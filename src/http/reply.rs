@@ -1,14 +1,15 @@
 //! Answers: the envelope, errors, and the headers that every answer has.
 
+use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use warp::reply::Response as WarpResponse;
 
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Detail, Error, Result};
 use crate::service::Listed;
 use crate::verify::bucket::Taken;
 
@@ -109,20 +110,50 @@ pub fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
     }
 }
 
+/// Writes 200 with `data` out, in one go.
+pub fn answer(data: &impl Serialize, now: Timestamp, request_id: &str) -> Result<WarpResponse> {
+    #[derive(Serialize)]
+    struct Envelope<'a, T> {
+        success: bool,
+        data: &'a T,
+        metadata: Metadata<'a>,
+    }
+    let metadata = Metadata { timestamp: now, request_id, has_more: None, next_cursor: None };
+    let mut body = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut body, &Envelope { success: true, data, metadata }).map_err(Error::internal)?;
+    Ok(json(StatusCode::OK, body))
+}
+
+/// Writes a denied verification out, in the form of an error.
+pub fn write_denial(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    now: Timestamp,
+    request_id: &str,
+) -> WarpResponse {
+    let error = ErrorBody { code, message, details: &[] };
+    json(status, failure(&error, now, request_id))
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'a str,
+    message: &'a str,
+    details: &'a [Detail],
+}
+
+fn failure(error: &ErrorBody<'_>, now: Timestamp, request_id: &str) -> String {
+    let error = serde_json::to_string(error).unwrap_or_default();
+    let metadata = metadata(now, request_id, None);
+    format!("{{\"success\":false,\"error\":{error},\"metadata\":{metadata}}}")
+}
+
 /// Writes a refusal or a failure out.
 pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        code: &'static str,
-        message: &'a str,
-        details: &'a [crate::error::Detail],
-    }
-    let body = Body { code: error.code.name(), message: &error.message, details: &error.details };
-    let body = serde_json::to_string(&body).unwrap_or_default();
-    let metadata = metadata(now, request_id, None);
+    let body = ErrorBody { code: error.code.name(), message: &error.message, details: &error.details };
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response =
-        json(status, format!("{{\"success\":false,\"error\":{body},\"metadata\":{metadata}}}"));
+    let mut response = json(status, failure(&body, now, request_id));
     let headers = response.headers_mut();
     match error.code {
         // RFC 6750 §3: no error code when there was no credential.
@@ -139,8 +170,8 @@ pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpRespo
     response
 }
 
-fn json(status: StatusCode, body: String) -> WarpResponse {
-    let mut response = Response::new(body.into());
+fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
+    let mut response = Response::new(body.into().into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -148,22 +179,22 @@ fn json(status: StatusCode, body: String) -> WarpResponse {
     response
 }
 
-/// What is left in the caller's bucket: the widespread headers, and those of the IETF's draft
-/// (draft-ietf-httpapi-ratelimit-headers).
-pub fn add_limits(response: &mut WarpResponse, taken: &Taken, now: Timestamp) {
-    let limit = taken.limit;
+/// What is left in a bucket: the widespread headers, and those of the IETF's draft
+/// (draft-ietf-httpapi-ratelimit-headers), in which the policy has a name.
+pub fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Timestamp) {
+    let (limit, window) = (taken.limit, taken.window.as_secs());
     let reset = (now + taken.full).as_seconds_ceil();
     let next = seconds_ceil(taken.next_token);
-    let headers = [
+    let values = [
         ("x-ratelimit-limit", limit.to_string()),
         ("x-ratelimit-remaining", taken.remaining.to_string()),
         ("x-ratelimit-reset", reset.to_string()),
-        ("ratelimit-policy", format!("\"admin\";q={limit};w=60")),
-        ("ratelimit", format!("\"admin\";r={};t={next}", taken.remaining)),
+        ("ratelimit-policy", format!("\"{policy}\";q={limit};w={window}")),
+        ("ratelimit", format!("\"{policy}\";r={};t={next}", taken.remaining)),
     ];
-    for (name, value) in headers {
+    for (name, value) in values {
         if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
 }

@@ -4,24 +4,37 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::Method;
 use percent_encoding::percent_decode_str;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::call::Call;
-use super::gates::{self, Request};
+use super::data_plane::{self, Endpoint};
+use super::gates::{self, Request, Tasks};
 use super::reply::Reply;
-use super::server::Peer;
+use super::server::Head;
 use super::{api_keys, audit, health, memberships, openapi, organizations, scopes, users, whoami};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
 /// A handler at work.
 pub type Handling = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
+
+/// A handler of the control plane.
+pub type Handler = fn(Call) -> Handling;
+
+/// Which way a call takes to its answer.
+#[derive(Clone, Copy)]
+pub enum Way {
+    /// Through the gates of the control plane: limited, audited, in a task that outlives the connection.
+    Gates(Handler),
+    /// The data plane's own, short one.
+    Data(Endpoint),
+}
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +63,7 @@ pub enum Body {
 
 /// One row of the table.
 pub struct Route {
-    /// `GET`, `POST`, `PATCH` or `DELETE`; `HEAD` answers wherever `GET` does.
+    /// `GET`, `POST`, `PATCH`, `DELETE`, or [`ANY`]; `HEAD` answers wherever `GET` does.
     pub method: &'static str,
     /// The path with `{parameters}`.
     pub path: &'static str,
@@ -60,40 +73,40 @@ pub struct Route {
     pub gate: Gate,
     /// What it does with a body.
     pub body: Body,
-    /// Who does it.
-    pub handler: fn(Call) -> Handling,
+    /// How, and by whom, it is answered.
+    pub way: Way,
 }
+
+/// What stands for every method.
+pub const ANY: &str = "ANY";
 
 const ORGS: Gate = Gate::Scope(&["admin:orgs"]);
 const USERS: Gate = Gate::Scope(&["admin:users"]);
 const KEYS: Gate = Gate::Scope(&["admin:keys"]);
+/// Who may ask whether keys are good.
+pub(super) const VERIFIERS: &[&str] = &["keys:verify", "admin:keys"];
+/// The client's own path may follow it.
+const FORWARD_AUTH: &str = "/v1/forward-auth";
 const AUDIT: Gate = Gate::Scope(&["admin:audit", "admin:orgs"]);
 
-const fn get(path: &'static str, action: &'static str, gate: Gate, handler: fn(Call) -> Handling) -> Route {
-    Route { method: "GET", path, action, gate, body: Body::None, handler }
+const fn get(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
+    Route { method: "GET", path, action, gate, body: Body::None, way: Way::Gates(handler) }
 }
 
-const fn post(
-    path: &'static str,
-    action: &'static str,
-    gate: Gate,
-    body: Body,
-    handler: fn(Call) -> Handling,
-) -> Route {
-    Route { method: "POST", path, action, gate, body, handler }
+const fn post(path: &'static str, action: &'static str, gate: Gate, body: Body, handler: Handler) -> Route {
+    Route { method: "POST", path, action, gate, body, way: Way::Gates(handler) }
 }
 
-const fn patch(path: &'static str, action: &'static str, gate: Gate, handler: fn(Call) -> Handling) -> Route {
-    Route { method: "PATCH", path, action, gate, body: Body::Required, handler }
+const fn patch(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
+    Route { method: "PATCH", path, action, gate, body: Body::Required, way: Way::Gates(handler) }
 }
 
-const fn delete(
-    path: &'static str,
-    action: &'static str,
-    gate: Gate,
-    handler: fn(Call) -> Handling,
-) -> Route {
-    Route { method: "DELETE", path, action, gate, body: Body::None, handler }
+const fn delete(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
+    Route { method: "DELETE", path, action, gate, body: Body::None, way: Way::Gates(handler) }
+}
+
+const fn data(method: &'static str, path: &'static str, gate: Gate, body: Body, endpoint: Endpoint) -> Route {
+    Route { method, path, action: "key.verify", gate, body, way: Way::Data(endpoint) }
 }
 
 /// The action of the one read that is folded like a refusal: a client may ask it all the time.
@@ -105,6 +118,11 @@ pub static ROUTES: &[Route] = &[
     get("/healthz", "health.live", Gate::Open, |call| Box::pin(health::live(call))),
     get("/readyz", "health.ready", Gate::Open, |call| Box::pin(health::ready(call))),
     get("/openapi.json", "openapi.read", Gate::Open, |call| Box::pin(openapi::document(call))),
+
+    data("POST", "/v1/keys/verify", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Verify),
+    data("POST", "/v1/introspect", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Introspect),
+    data(ANY, FORWARD_AUTH, Gate::Open, Body::None, Endpoint::ForwardAuth),
+    data(ANY, "/v1/forward-auth/{path}", Gate::Open, Body::None, Endpoint::ForwardAuth),
 
     get("/admin/v1/whoami", WHOAMI, Gate::AnyKey, |call| Box::pin(whoami::whoami(call))),
 
@@ -146,30 +164,35 @@ pub static ROUTES: &[Route] = &[
     get("/admin/v1/audit-logs/{id}", "audit_log.read", AUDIT, |call| Box::pin(audit::get(call))),
 ];
 
-/// Builds the one filter that serves everything. Calls run in tasks of the tracker: a client that goes
-/// away neither cancels what it began nor escapes the audit log.
-pub fn filter(app: Arc<App>, tasks: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
+/// Builds the one filter that serves everything. Calls of the control plane run in tasks of the tracker,
+/// on the runtime that this is called from: a client that goes away neither cancels what it began nor
+/// escapes the audit log.
+pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
+    let tasks = Tasks { tracker, runtime: Handle::current() };
     let router = Arc::new(Router::new()?);
-    let filter = warp::any()
-        .and(warp::method())
-        .and(warp::path::full())
-        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
-        .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Peer>())
-        .and(warp::body::stream())
-        .then(move |method: Method, path: FullPath, query: String, headers: HeaderMap, peer: Peer, body| {
-            let (app, router, tasks) = (app.clone(), router.clone(), tasks.clone());
-            async move {
-                let found = router.find(&method, path.as_str());
-                let request = Request::new(&app, method, path.as_str(), query, headers, peer);
-                gates::answer(app, request, found, body, &tasks).await
-            }
-        });
+    let filter = warp::ext::get::<Head>().and(warp::body::stream()).then(move |head: Head, body| {
+        let (app, router, tasks) = (app.clone(), router.clone(), tasks.clone());
+        async move {
+            let found = match router.find(&head.method, head.uri.path()) {
+                Ok((Route { way: Way::Data(endpoint), .. }, _)) => {
+                    return data_plane::answer(&app, *endpoint, &head, body).await;
+                }
+                Ok((route @ Route { way: Way::Gates(handler), .. }, params)) => Ok((route, *handler, params)),
+                Err(missing) => Err(missing),
+            };
+            let request = Request::new(&app, head);
+            // In a box: the data plane's calls need not carry the room of the others.
+            Box::pin(gates::answer(app, request, found, body, &tasks)).await
+        }
+    });
     Ok(filter.boxed())
 }
 
 /// Finds rows of the table.
-struct Router(matchit::Router<Vec<(&'static str, &'static Route)>>);
+struct Router {
+    paths: matchit::Router<Vec<(&'static str, &'static Route)>>,
+    forward_auth: &'static Route,
+}
 
 /// A row of the table with the path's parameters, decoded.
 pub(super) type Found = Result<(&'static Route, Vec<String>), NotFound>;
@@ -184,25 +207,30 @@ pub(super) struct NotFound {
 
 impl Router {
     fn new() -> Result<Self> {
-        let mut router: matchit::Router<Vec<(&'static str, &'static Route)>> = matchit::Router::new();
+        let mut paths: matchit::Router<Vec<(&'static str, &'static Route)>> = matchit::Router::new();
         for route in ROUTES {
-            match router.at_mut(route.path) {
+            match paths.at_mut(route.path) {
                 // `at_mut` matches as a request would; only the path's own entry is meant.
                 Ok(found) if found.value.iter().any(|(_, other)| other.path == route.path) => {
                     found.value.push((route.method, route));
                 }
-                _ => router.insert(route.path, vec![(route.method, route)]).map_err(Error::internal)?,
+                _ => paths.insert(route.path, vec![(route.method, route)]).map_err(Error::internal)?,
             }
         }
-        Ok(Self(router))
+        let forward_auth = ROUTES.iter().find(|route| route.path == FORWARD_AUTH);
+        Ok(Self { paths, forward_auth: forward_auth.ok_or_else(|| Error::internal("no forward-auth"))? })
     }
 
     fn find(&self, method: &Method, path: &str) -> Found {
+        if path.strip_prefix(FORWARD_AUTH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            // Whatever the client's own path looks like.
+            return Ok((self.forward_auth, Vec::new()));
+        }
         let unknown = || {
             let message = "There is no such path; GET /openapi.json lists them.";
             NotFound { error: Error::new(Code::NotFound, message), allow: None }
         };
-        let matched = self.0.at(path).map_err(|_| unknown())?;
+        let matched = self.paths.at(path).map_err(|_| unknown())?;
         let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
         let Some((_, route)) = matched.value.iter().find(|(method, _)| *method == wanted) else {
             let mut allow: Vec<&str> = matched.value.iter().map(|(method, _)| *method).collect();

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, Method, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -22,6 +24,8 @@ use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
+
+use super::workers::Workers;
 
 /// The longest head (request line and headers) in bytes, and what a connection buffers. How many headers
 /// there may be is left at hyper's 100, the one number that needs no allocation for each request. More of
@@ -46,12 +50,34 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-/// The other end of the connection, in the extensions of each request. It may be a proxy, and an IPv4
-/// address may be written as IPv6: see [`client_address`](super::address::client_address).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
+/// The head of a request, in its extensions: moved there whole, so that no filter clones it piece by
+/// piece. The request that warp sees keeps its method and URI, and has no headers.
+#[derive(Clone, Debug)]
+pub struct Head(Arc<HeadParts>);
 
-/// Serves until `shutdown` resolves, then drains: new connections are refused, idle ones closed, running
+/// What a request begins with, and who sent it.
+#[derive(Debug)]
+pub struct HeadParts {
+    /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
+    /// see [`client_address`](super::address::client_address).
+    pub peer: SocketAddr,
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub uri: Uri,
+    /// The headers.
+    pub headers: HeaderMap,
+}
+
+impl Deref for Head {
+    type Target = HeadParts;
+
+    fn deref(&self) -> &HeadParts {
+        &self.0
+    }
+}
+
+/// Serves on the workers until `shutdown` resolves, then drains: new connections are refused, idle ones closed, running
 /// requests finish and say `Connection: close`. What is left after `drain_timeout` is cut; returns how
 /// many connections that were.
 ///
@@ -61,6 +87,7 @@ pub async fn serve(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
     limits: &Limits,
+    workers: &Workers,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
     let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
@@ -74,7 +101,7 @@ pub async fn serve(
             Some(ended) = connections.join_next() => report(&ended),
             (stream, peer, slot) = accept(&listener, &slots) => {
                 let connection = serve_connection(stream, peer, routes.clone(), *limits, draining.clone());
-                connections.spawn(async move {
+                workers.spawn(&mut connections, async move {
                     connection.await;
                     drop(slot);
                 });
@@ -106,13 +133,16 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+) -> (std::net::TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
         return std::future::pending().await; // Nobody closes the semaphore.
     };
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, slot),
+            Ok((stream, peer)) => match stream.into_std() {
+                Ok(stream) => return (stream, peer, slot),
+                Err(error) => tracing::warn!(%error, "can't hand a connection over"),
+            },
             Err(error) if is_the_peers_fault(&error) => tracing::debug!(%error, "a connection was gone"),
             Err(error) => {
                 tracing::warn!(%error, "can't accept connections");
@@ -130,7 +160,7 @@ fn is_the_peers_fault(error: &io::Error) -> bool {
 
 /// Serves one connection to its end.
 async fn serve_connection(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     peer: SocketAddr,
     routes: BoxedFilter<(Response,)>,
     limits: Limits,
@@ -138,9 +168,13 @@ async fn serve_connection(
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        let headers = std::mem::take(request.headers_mut());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        request.extensions_mut().insert(Head(Arc::new(HeadParts { peer, method, uri, headers })));
         routes.call(request)
     });
+    // From here on it belongs to this thread's runtime. It fails only when there is no memory for it.
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
     // Answers are written whole; waiting to fill a packet would only delay them. It fails when the peer
     // is gone, which the first read finds out as well.
     let _ = stream.set_nodelay(true);

@@ -37,7 +37,8 @@ struct Server {
 fn routes(stage: &Arc<Stage>) -> BoxedFilter<(Response,)> {
     let hello = warp::path("hello").map(|| "hello".into_response());
     let huge = warp::path("huge").map(|| vec![b'x'; HUGE].into_response());
-    let peer = warp::path("peer").and(warp::ext::get()).map(|Peer(peer)| peer.to_string().into_response());
+    let peer =
+        warp::path("peer").and(warp::ext::get()).map(|head: Head| head.peer.to_string().into_response());
     let panic = warp::path("panic").map(|| -> Response { panic!("on purpose") });
     let on_stage = Arc::clone(stage);
     let gated = warp::path("gated").then(move || {
@@ -76,7 +77,10 @@ async fn start(limits: Limits) -> Server {
     let routes = routes(&stage);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or_default() };
-    let task = tokio::spawn(async move { serve(listener, routes, &limits, shutdown).await });
+    let task =
+        tokio::spawn(
+            async move { serve(listener, routes, &limits, &Workers::start().unwrap(), shutdown).await },
+        );
     Server { address, stage, stop, task }
 }
 

@@ -29,6 +29,7 @@ pub async fn run(app: &App) {
             written = written.and(write_uses(app).await);
             app.admin_limits.sweep(now);
             app.failure_limits.sweep(now);
+            app.verifier.sweep(now);
         }
         if let Err(error) = written {
             tracing::warn!(%error, "what was counted in memory could not be written; it is tried again");

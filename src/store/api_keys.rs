@@ -9,6 +9,7 @@ use crate::domain::api_key::{ApiKey, Credential, Status, Tenant};
 use crate::domain::limits::{Period, Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
+use crate::domain::stale::Stale;
 use crate::domain::time::Timestamp;
 use crate::domain::{organization, user};
 use crate::error::Result;
@@ -87,6 +88,7 @@ pub fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
         params![hash, seq],
     )?;
     insert_scopes(tx, seq, &new.scopes)?;
+    tx.stale(Stale::Secret(*hash));
     Ok(stored == 1)
 }
 
@@ -207,6 +209,7 @@ pub fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_old: bool) -> Result<
          ON CONFLICT (hash) DO NOTHING",
         params![id, hash],
     )?;
+    tx.stale(Stale::Secret(*hash));
     Ok(stored == 1)
 }
 

@@ -18,6 +18,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::lookup::Lookups;
 use super::schema;
 pub use super::schema::lock;
 pub use super::tx::Tx;
@@ -85,6 +86,7 @@ struct Shared {
     /// Its sender belongs to the writer's thread and goes with it.
     writer: watch::Receiver<()>,
     counters: Arc<Counters>,
+    lookups: Arc<Lookups>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     /// As many as there are readers: who waits for one doesn't hold a thread.
     permits: Arc<Semaphore>,
@@ -143,6 +145,7 @@ impl Db {
             queue: Mutex::new(Some(queue)),
             writer,
             counters,
+            lookups: Lookups::start(options)?,
             permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
             readers,
             read_timeout: options.read_timeout,
@@ -208,6 +211,19 @@ impl Db {
         tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(too_slow)
     }
 
+    /// Runs a read of a row or two, which doesn't wait behind longer ones; it sees what was committed
+    /// before it was asked.
+    ///
+    /// # Errors
+    /// The closure's own; `UNAVAILABLE` when too many wait.
+    pub async fn look_up<T, F>(&self, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.0.lookups.run(f).await
+    }
+
     /// What the writer did so far.
     pub fn stats(&self) -> Stats {
         let Counters { mutations, commits, refused } = &*self.0.counters;
@@ -218,6 +234,7 @@ impl Db {
     /// Takes no new mutations, waits until those in the queue are answered and the writer has stopped;
     /// its last act is to bring the WAL into the file. Calling it again does no harm.
     pub async fn close(&self) {
+        self.0.lookups.close();
         drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Nothing is ever sent; this ends when the writer's thread does.
         while self.0.writer.clone().changed().await.is_ok() {}

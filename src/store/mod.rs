@@ -7,6 +7,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod db;
 mod list;
+mod lookup;
 pub mod memberships;
 pub mod organizations;
 mod rows;

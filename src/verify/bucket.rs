@@ -12,9 +12,13 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use foldhash::fast::RandomState;
 
 /// Longer windows count as this: the contract has none, and the arithmetic below stays within 128 bits.
 const LONGEST_WINDOW: Duration = Duration::from_secs(86_400);
+
+/// Parts of the map with a lock each: many, so that a sweep, which holds one at a time, holds up few.
+const SHARDS: usize = 256;
 
 /// How much may be taken: at once `tokens`, and `tokens` more in each `window`, continuously.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub struct Taken {
     pub allowed: bool,
     /// The capacity.
     pub limit: u32,
+    /// In which as much flows back.
+    pub window: Duration,
     /// Whole tokens left.
     pub remaining: u32,
     /// Until there is one token more than `remaining`; zero when the bucket is full.
@@ -130,6 +136,7 @@ impl Bucket {
         Taken {
             allowed,
             limit: limit.tokens,
+            window: limit.window(),
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             next_token: until((remaining + 1).min(limit.tokens.into())),
             full: limit.time(self.spent),
@@ -152,7 +159,7 @@ impl Bucket {
 ///
 /// Times are monotonic ([`Clock::monotonic`](crate::clock::Clock::monotonic)).
 pub struct Buckets<K: Eq + Hash> {
-    map: DashMap<K, Bucket>,
+    map: DashMap<K, Bucket, RandomState>,
     capacity: usize,
     /// Entries of the map: counted here because a look at all its shards would cost more than a call.
     len: AtomicUsize,
@@ -167,7 +174,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     pub fn new(capacity: usize) -> Self {
         let nothing = Limit { tokens: 0, window: LONGEST_WINDOW };
         Self {
-            map: DashMap::new(),
+            map: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
             capacity,
             len: AtomicUsize::new(0),
             overflow: Mutex::new(Bucket::full(nothing, Duration::ZERO)),

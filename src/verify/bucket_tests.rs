@@ -37,6 +37,7 @@ fn i7_five_hundred_at_once_then_one_each_120_ms() {
     let refused = Taken {
         allowed: false,
         limit: 500,
+        window: 60 * SECOND,
         remaining: 0,
         next_token: Duration::from_millis(120),
         full: 60 * SECOND,

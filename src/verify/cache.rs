@@ -1,32 +1,47 @@
-//! The cache of credentials, by the hash of their secret.
+//! The cache of credentials, by the hash of their secret, and of the hashes that are nobody's.
 //!
-//! An entry is believed only if its load **began after** the last change of its key, organization and
-//! owner. That is decided at the hit, by stamps, so nothing depends on when a fill arrives: a loader
-//! that read the row before a commit and fills the cache after it leaves an entry that nobody believes.
-//! A suspended organization costs one stamp, however many keys it has.
+//! An entry is believed only if its load **began after** the last change of what it tells. That is
+//! decided at the hit, by stamps, so nothing depends on when a fill arrives: a loader that read the row
+//! before a commit and fills the cache after it leaves an entry that nobody believes. A suspended
+//! organization costs one stamp, however many keys it has.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::fast::RandomState;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use moka::sync::Cache;
 
 use super::secret::Hash;
 use crate::domain::api_key::Credential;
 use crate::domain::stale::Stale;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Ids share stamps; a shared one costs a needless load, never a wrong answer.
 const STAMPS: usize = 4096;
+
+/// Hashes of which it is remembered that they are nobody's: apart from the keys, so that who guesses
+/// can't push them out. About 100 bytes each.
+const MOST_MISSES: u64 = 65_536;
+
+/// What a credential takes in memory without its own texts: the record, its names, the cache's share.
+const BYTES_OF_A_RECORD: usize = 1024;
 
 /// When what was last changed, in a time that only changes move.
 #[derive(Debug)]
 pub struct Stamps {
     now: AtomicU64,
     all: AtomicU64,
-    by_id: Vec<AtomicU64>,
+    by_place: Vec<AtomicU64>,
 }
+
+/// The place of a stamp.
+type Place = usize;
 
 impl Default for Stamps {
     fn default() -> Self {
@@ -34,18 +49,12 @@ impl Default for Stamps {
         Self {
             now: AtomicU64::new(1),
             all: AtomicU64::new(0),
-            by_id: (0..STAMPS).map(|_| AtomicU64::new(0)).collect(),
+            by_place: (0..STAMPS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 }
 
 impl Stamps {
-    fn stamp(&self, id: &str) -> &AtomicU64 {
-        let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
-        &self.by_id[usize::try_from(hasher.finish() % STAMPS as u64).unwrap_or(0)]
-    }
-
     /// Now; asked before a load begins to read.
     pub fn now(&self) -> u64 {
         self.now.load(Ordering::SeqCst)
@@ -57,7 +66,8 @@ impl Stamps {
             // Every load that began before this line has an earlier time.
             let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
             let stamp = match what {
-                Stale::Id(id) => self.stamp(id),
+                Stale::Id(id) => &self.by_place[place(id)],
+                Stale::Secret(hash) => &self.by_place[place(hash)],
                 Stale::All => &self.all,
             };
             stamp.fetch_max(now, Ordering::SeqCst);
@@ -66,55 +76,158 @@ impl Stamps {
 
     /// Has nothing of these changed since a load that began then?
     pub fn is_fresh<'a>(&self, began: u64, ids: impl IntoIterator<Item = &'a str>) -> bool {
-        let since = |stamp: &AtomicU64| began >= stamp.load(Ordering::SeqCst);
-        since(&self.all) && ids.into_iter().all(|id| since(self.stamp(id)))
+        self.is_fresh_at(began, ids.into_iter().map(place))
     }
+
+    fn is_fresh_at(&self, began: u64, places: impl IntoIterator<Item = Place>) -> bool {
+        let since = |stamp: &AtomicU64| began >= stamp.load(Ordering::SeqCst);
+        since(&self.all) && places.into_iter().all(|place| since(&self.by_place[place]))
+    }
+}
+
+fn place(what: &(impl std::hash::Hash + ?Sized)) -> Place {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    usize::try_from(hasher.finish() % STAMPS as u64).unwrap_or(0)
 }
 
 /// A load under way.
 pub type Loading = Pin<Box<dyn Future<Output = Result<Option<Credential>>> + Send>>;
 
+/// What a load brought, and when it began.
 #[derive(Clone)]
-struct Entry {
+struct Loaded {
     began: u64,
-    credential: Arc<Credential>,
+    /// Where changes of it are stamped: its key, organization and owner; of nobody's hash, the hash.
+    places: [Place; 3],
+    credential: Option<Arc<Credential>>,
 }
 
+/// A load that several wait for.
+type Load = Shared<BoxFuture<'static, Result<Loaded>>>;
+
 /// Credentials by the hash of their secret; the least used go when there are too many.
-pub struct KeyCache {
-    entries: Cache<Hash, Entry>,
+pub struct KeyCache(Arc<Inner>);
+
+struct Inner {
+    found: Cache<Hash, Loaded, RandomState>,
+    missing: Cache<Hash, Loaded, RandomState>,
+    /// Loads under way, with the time at which they began.
+    loading: DashMap<Hash, (u64, Load), RandomState>,
     stamps: Arc<Stamps>,
     load: Box<dyn Fn(Hash) -> Loading + Send + Sync>,
 }
 
 impl KeyCache {
-    /// A cache of so many credentials, which misses are loaded into.
+    /// A cache of credentials that take about so many bytes, which misses are loaded into.
     pub fn new(
-        capacity: u64,
+        max_bytes: u64,
         stamps: Arc<Stamps>,
         load: impl Fn(Hash) -> Loading + Send + Sync + 'static,
     ) -> Self {
-        Self { entries: Cache::new(capacity), stamps, load: Box::new(load) }
+        let found = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(|_, loaded: &Loaded| loaded.credential.as_deref().map_or(1, weight))
+            .build_with_hasher(RandomState::default());
+        let missing = Cache::builder().max_capacity(MOST_MISSES).build_with_hasher(RandomState::default());
+        let loading = DashMap::with_hasher(RandomState::default());
+        Self(Arc::new(Inner { found, missing, loading, stamps, load: Box::new(load) }))
     }
 
     /// The credential of a secret, as of no earlier than this call: from memory when nothing of it
-    /// changed since it was read, else loaded. Whether it is good is for the caller to see.
+    /// changed since it was read, else loaded, once for all who ask. Whether it is good is for the
+    /// caller to see.
+    ///
+    /// # Errors
+    /// What the loader answers.
     pub async fn get(&self, hash: &Hash) -> Result<Option<Arc<Credential>>> {
-        if let Some(entry) = self.entries.get(hash)
-            && self.is_fresh(&entry)
-        {
-            return Ok(Some(entry.credential));
-        }
-        let began = self.stamps.now();
-        let Some(credential) = (self.load)(*hash).await? else { return Ok(None) };
-        let credential = Arc::new(credential);
-        self.entries.insert(*hash, Entry { began, credential: credential.clone() });
-        Ok(Some(credential))
+        let loaded = match self.0.remembered(hash) {
+            Some(remembered) => remembered,
+            None => self.0.load(*hash).await?,
+        };
+        Ok(loaded.credential)
     }
 
-    fn is_fresh(&self, entry: &Entry) -> bool {
-        let key = &entry.credential.key;
-        let ids = [Some(&key.id), key.organization_id.as_ref(), key.user_id.as_ref()];
-        self.stamps.is_fresh(entry.began, ids.into_iter().flatten().map(String::as_str))
+    /// How many credentials and misses are in memory, about.
+    pub fn len(&self) -> (u64, u64) {
+        self.0.found.run_pending_tasks();
+        self.0.missing.run_pending_tasks();
+        (self.0.found.entry_count(), self.0.missing.entry_count())
     }
+}
+
+impl Inner {
+    fn remembered(&self, hash: &Hash) -> Option<Loaded> {
+        let fresh = |loaded: &Loaded| self.is_fresh(loaded);
+        self.found.get(hash).filter(fresh).or_else(|| self.missing.get(hash).filter(fresh))
+    }
+
+    fn is_fresh(&self, loaded: &Loaded) -> bool {
+        self.stamps.is_fresh_at(loaded.began, loaded.places)
+    }
+
+    /// Joins the load of this hash, or begins one. One that began before the last change of anything is
+    /// left to those who wait for it: it may have read what is no longer so.
+    fn load(self: &Arc<Self>, hash: Hash) -> Load {
+        let began = self.stamps.now();
+        match self.loading.entry(hash) {
+            Entry::Occupied(entry) if entry.get().0 == began => entry.get().1.clone(),
+            entry => {
+                let load = self.begin(hash, began);
+                entry.insert((began, load.clone()));
+                load
+            }
+        }
+    }
+
+    /// A load runs in a task of its own: who asked first may go away, the others still get their answer.
+    fn begin(self: &Arc<Self>, hash: Hash, began: u64) -> Load {
+        let loading = (self.load)(hash);
+        let done = Done { inner: self.clone(), hash, began };
+        let task = tokio::spawn(async move {
+            let credential = loading.await?.map(Arc::new);
+            let loaded = Loaded { began, places: places(&hash, credential.as_deref()), credential };
+            done.inner.remember(hash, loaded.clone());
+            Ok(loaded)
+        });
+        let answer = task.map(|ended| ended.unwrap_or_else(|_| Err(Error::internal("a load panicked"))));
+        answer.boxed().shared()
+    }
+
+    fn remember(&self, hash: Hash, loaded: Loaded) {
+        let cache = if loaded.credential.is_some() { &self.found } else { &self.missing };
+        cache.insert(hash, loaded);
+    }
+}
+
+/// Takes a load from the list when it ends, however it ends.
+struct Done {
+    inner: Arc<Inner>,
+    hash: Hash,
+    began: u64,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.inner.loading.remove_if(&self.hash, |_, (began, _)| *began == self.began);
+    }
+}
+
+fn places(hash: &Hash, credential: Option<&Credential>) -> [Place; 3] {
+    let Some(Credential { key, .. }) = credential else { return [place(hash); 3] };
+    let id = place(key.id.as_str());
+    let or_own = |other: &Option<String>| other.as_deref().map_or(id, place);
+    [id, or_own(&key.organization_id), or_own(&key.user_id)]
+}
+
+/// About how many bytes a credential takes.
+fn weight(credential: &Credential) -> u32 {
+    let key = &credential.key;
+    // A text of its own costs a pointer, a length and an allocation too.
+    let text = |text: &String| text.len() + 40;
+    let scopes: usize = key.scopes.iter().map(text).sum();
+    let metadata: usize = key.metadata.iter().map(|(name, value)| text(name) + text(value)).sum();
+    let ranges = key.allowed_ips.as_ref().map_or(0, |ranges| ranges.len() * 32);
+    let bytes = BYTES_OF_A_RECORD + key.name.len() + scopes + metadata + ranges;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -1,6 +1,9 @@
-//! The hot path: is this secret good? Never touches HTTP, and the store only on a miss, through a
-//! loader that it is given.
+//! The hot path: is this secret good, now? Never touches HTTP, and the store only through what it is
+//! given at the start: a loader for keys that aren't in memory, a way to lease from quotas.
 
 pub mod bucket;
 pub mod cache;
+pub mod quota;
+pub mod recorder;
 pub mod secret;
+pub mod verifier;

@@ -14,7 +14,7 @@ use utoipa::openapi::{
 
 use super::envelope;
 use crate::error::CODES;
-use crate::http::routes::{Body, Gate, ROUTES, Route};
+use crate::http::routes::{ANY, Body, Gate, ROUTES, Route};
 
 /// The name of the one security scheme.
 const BEARER: &str = "bearer";
@@ -75,7 +75,8 @@ pub fn complete(api: &mut OpenApi) {
 
 fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operation> {
     match method {
-        "GET" => item.get.as_mut(),
+        // Documented by the one that needs no body.
+        "GET" | ANY => item.get.as_mut(),
         "POST" => item.post.as_mut(),
         "PATCH" => item.patch.as_mut(),
         "DELETE" => item.delete.as_mut(),

@@ -22,6 +22,7 @@ use tollhouse::app::App;
 use tollhouse::clock::Clock;
 use tollhouse::config::Config;
 use tollhouse::domain::time::Timestamp;
+use tollhouse::http::workers::Workers;
 use tollhouse::http::{routes, server};
 use tollhouse::service::api_keys;
 use tollhouse::verify::secret::Secret;
@@ -79,7 +80,7 @@ impl Server {
         let routes = routes::filter(app.clone(), TaskTracker::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
-            server::serve(listener, routes, &limits, async {
+            server::serve(listener, routes, &limits, &Workers::start().unwrap(), async {
                 let _ = stopped.await;
             })
             .await

@@ -1,0 +1,131 @@
+//! The short way of the data plane: no task of its own, no audit event, no log line for what went well.
+//! Who asks is counted by the answers that it gets; what is asked is counted by the verifier.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use warp::reply::Response;
+
+use super::gates::{add_request_id, request_id};
+use super::routes::VERIFIERS;
+use super::server::Head;
+use super::{address, auth, call, forward_auth, introspect, reply, verify};
+use crate::app::App;
+use crate::domain::access::{self, Caller};
+use crate::domain::api_key::Credential;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+
+/// What the data plane answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Is this key good?
+    Verify,
+    /// The same in the form of RFC 7662.
+    Introspect,
+    /// May this request pass? Asked by proxies.
+    ForwardAuth,
+}
+
+/// A question on its way.
+pub struct Asked<'a> {
+    /// The house.
+    pub app: &'a App,
+    /// What came.
+    pub head: &'a Head,
+    /// The client's address, if it is known.
+    pub ip: Option<IpAddr>,
+    /// When it came.
+    pub now: Timestamp,
+    /// Its name.
+    pub id: String,
+}
+
+/// Leads a question to its answer.
+pub async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &Head, body: S) -> Response
+where
+    S: Stream<Item = Result<B, warp::Error>> + Send,
+    B: Buf,
+{
+    let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
+    let asked = Asked { app, head, ip, now: app.clock.now(), id: request_id(app, &head.headers) };
+    let mut response = match endpoint {
+        Endpoint::Verify => match verify::answer(&asked, body).await {
+            Ok(response) => response,
+            Err(error) => asked.refuse(&error),
+        },
+        Endpoint::Introspect => introspect::answer(&asked, body).await,
+        // The client's body stays where it is: it is the upstream's.
+        Endpoint::ForwardAuth => forward_auth::answer(&asked).await,
+    };
+    add_request_id(&mut response, &asked.id);
+    response
+}
+
+impl Asked<'_> {
+    /// Writes a refusal or a failure out, and logs what is ours to mend.
+    pub fn refuse(&self, error: &Error) -> Response {
+        self.log(error);
+        reply::write_error(error, self.now, &self.id)
+    }
+
+    /// Logs what is ours to mend.
+    pub fn log(&self, error: &Error) {
+        if error.code.status() >= 500 {
+            tracing::error!(request_id = %self.id, path = self.head.uri.path(), %error, "failed");
+        }
+    }
+
+    /// Who asks, if it may: with its key, from its address, with its scope. The body of a refused
+    /// question is read away, so that the connection can go on.
+    ///
+    /// # Errors
+    /// In the order of the contract: 401 (429 after too many), 403 for the address, 403 for the scope.
+    pub async fn asker<S, B>(&self, body: S, basic: bool) -> Result<(Arc<Credential>, S)>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Send,
+        B: Buf,
+    {
+        match self.authorise(basic).await {
+            Ok(asker) => Ok((asker, body)),
+            Err(error) => {
+                if call::announces_body(&self.head.headers) {
+                    let http = &self.app.config.http;
+                    call::discard(body, http.max_body_bytes, http.body_timeout).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn authorise(&self, basic: bool) -> Result<Arc<Credential>> {
+        let (app, headers) = (self.app, &self.head.headers);
+        let known = if basic && auth::is_basic(headers) {
+            auth::authenticate_basic(app, headers).await
+        } else {
+            auth::authenticate(app, headers).await
+        };
+        let credential = match known {
+            Ok((credential, _)) => credential,
+            Err(error) if error.code.status() == 401 => {
+                return Err(auth::charge_failure(app, self.ip, error));
+            }
+            Err(error) => return Err(error),
+        };
+        access::from_address(&credential.key, self.ip)?;
+        Caller::Key(credential.clone()).require_scope(VERIFIERS)?;
+        app.note_use(&credential.key.id);
+        Ok(credential)
+    }
+
+    /// The body, whole.
+    pub async fn body<S, B>(&self, body: S) -> Result<Bytes>
+    where
+        S: Stream<Item = Result<B, warp::Error>>,
+        B: Buf,
+    {
+        call::collect(body, self.app.config.http.max_body_bytes, self.app.config.http.body_timeout).await
+    }
+}

@@ -1,0 +1,257 @@
+//! `POST /v1/keys/verify`
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use bytes::Buf;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use warp::reply::Response;
+
+use super::call;
+use super::data_plane::Asked;
+use super::reply;
+use crate::domain::api_key::ApiKey;
+use crate::domain::fields::{Faults, Fields, Json};
+use crate::domain::organization::Plan;
+use crate::domain::patch::Metadata;
+use crate::domain::scope::{self, Catalogue};
+use crate::domain::time::Timestamp;
+use crate::domain::verification::Outcome;
+use crate::domain::{rules, shapes};
+use crate::error::Result;
+use crate::service::scopes;
+use crate::verify::verifier::{Question, Verdict};
+
+/// The most that a verification may cost.
+const MOST_COST: u32 = 1000;
+
+/// What is asked of a key.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyKey<'a> {
+    /// The key, as the client sent it.
+    #[serde(borrow)]
+    #[schema(value_type = String, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
+    key: Cow<'a, str>,
+    /// What it is needed for: it must have all of these.
+    #[schema(value_type = Option<Vec<String>>, max_items = 100, example = json!(["workflows:read"]))]
+    #[serde(default)]
+    scopes: Option<Vec<String>>,
+    /// The address that the client has. A key with an allowlist is refused without it.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, example = "203.0.113.7")]
+    ip: Option<Cow<'a, str>>,
+    /// Tokens of its rate limit and units of its quota that it costs.
+    #[schema(minimum = 0, maximum = 1000, default = 1)]
+    #[serde(default)]
+    cost: Option<u32>,
+    /// Spend nothing and count nothing.
+    #[schema(default = false)]
+    #[serde(default)]
+    dry_run: Option<bool>,
+}
+
+/// The same, understood.
+struct Wanted<'a> {
+    key: Cow<'a, str>,
+    scopes: Vec<String>,
+    ip: Option<IpAddr>,
+    cost: u32,
+    dry_run: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// Reads a body without faults in one go; `None` leaves it to [`read_slowly`], which finds the words.
+    fn read(body: &'a [u8], catalogue: &Catalogue) -> Option<Self> {
+        let VerifyKey { key, scopes, ip, cost, dry_run } = serde_json::from_slice(body).ok()?;
+        let scopes = scopes.unwrap_or_default();
+        let ip = ip.map(|ip| ip.parse::<IpAddr>()).transpose().ok()?.map(|ip| ip.to_canonical());
+        let (cost, dry_run) = (cost.unwrap_or(1), dry_run.unwrap_or(false));
+        let fits = cost <= MOST_COST
+            && scopes.len() <= scope::MOST_SCOPES
+            && scopes.iter().all(|wanted| catalogue.knows(wanted));
+        fits.then_some(Self { key, scopes, ip, cost, dry_run })
+    }
+
+    /// Reads a body field by field and reports all of its faults.
+    fn read_slowly(body: &[u8], catalogue: &Catalogue) -> Result<Self> {
+        let json = Json::parse(body)?;
+        let mut fields = Fields::of(&json);
+        let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
+        let scopes = fields.nullable("scopes", |json, faults| scope::list(catalogue, json, faults));
+        let ip = fields.nullable("ip", address).into_option();
+        let cost = fields.nullable("cost", rules::whole(0, MOST_COST.into())).into_option();
+        let dry_run = fields.nullable("dry_run", boolean).into_option();
+        fields.finish(Self {
+            key: key.into(),
+            scopes: scopes.into_option().unwrap_or_default(),
+            ip,
+            cost: cost.and_then(|cost| u32::try_from(cost).ok()).unwrap_or(1),
+            dry_run: dry_run.unwrap_or(false),
+        })
+    }
+}
+
+fn address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
+    let address = faults.text(json)?.parse::<IpAddr>().ok();
+    if address.is_none() {
+        faults
+            .add("INVALID_ADDRESS", "Must be an address such as 203.0.113.7 or 2001:db8::1, without a port.");
+    }
+    address.map(|address| address.to_canonical())
+}
+
+fn boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
+    match json {
+        Json::Bool(value) => Some(*value),
+        _ => {
+            faults.add("INVALID_TYPE", "Must be true or false.");
+            None
+        }
+    }
+}
+
+/// Whether the key is good.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Verification<'a> {
+    /// Is it good?
+    valid: bool,
+    /// If not, why not: the first that holds, in this order.
+    code: Outcome,
+    /// The same for people.
+    #[schema(value_type = String, example = "The key is valid.")]
+    message: &'static str,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = VerifiedKey)]
+    about: Option<VerifiedKey<'a>>,
+}
+
+/// About the key. Of one that is malformed or not found nothing of this is told.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct VerifiedKey<'a> {
+    /// `key_…`
+    #[schema(required = false, value_type = String, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
+    key_id: &'a str,
+    /// Whose key it is; `null` for a platform key.
+    #[schema(value_type = Option<String>, example = "org_123")]
+    organization_id: Option<&'a str>,
+    /// The member that owns it.
+    #[schema(value_type = Option<String>, example = "user_123")]
+    user_id: Option<&'a str>,
+    /// Its name.
+    #[schema(required = false, value_type = String, example = "Production API Key")]
+    name: &'a str,
+    /// Its organization's plan.
+    plan: Option<Plan>,
+    /// What it may do, wildcards as granted.
+    #[schema(required = false, value_type = Vec<String>, example = json!(["workflows:read", "transactions:write"]))]
+    scopes: &'a [String],
+    /// When it ends; `null` = never.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// The caller's own pairs.
+    #[schema(required = false, value_type = shapes::Metadata)]
+    metadata: &'a Metadata,
+    /// Its rate limit after this; `null` = none.
+    rate_limit: Option<RateLeft>,
+    /// Its quota after this; `null` = none.
+    quota: Option<QuotaLeft>,
+}
+
+/// What is left of a key's rate limit.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct RateLeft {
+    /// Tokens of a whole bucket.
+    #[schema(example = 100)]
+    limit: u32,
+    /// Tokens left now.
+    #[schema(example = 99)]
+    remaining: u32,
+    /// Unix seconds at which it is full again.
+    #[schema(example = 1_795_417_690)]
+    reset: i64,
+}
+
+/// What is left of a key's quota.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct QuotaLeft {
+    /// Units in a period.
+    #[schema(example = 10_000)]
+    limit: u64,
+    /// Units left in this one.
+    #[schema(example = 9_999)]
+    remaining: u64,
+    /// When the next one begins.
+    #[schema(value_type = String, format = DateTime)]
+    resets_at: Timestamp,
+}
+
+impl<'a> Verification<'a> {
+    fn of(verdict: &'a Verdict, now: Timestamp) -> Self {
+        let about = verdict.credential.as_deref().map(|credential| {
+            let ApiKey { id, organization_id, user_id, name, scopes, expires_at, metadata, .. } =
+                &credential.key;
+            VerifiedKey {
+                key_id: id,
+                organization_id: organization_id.as_deref(),
+                user_id: user_id.as_deref(),
+                name,
+                plan: credential.organization.as_ref().map(|organization| organization.plan),
+                scopes,
+                expires_at: *expires_at,
+                metadata,
+                rate_limit: verdict.rate.map(|taken| RateLeft {
+                    limit: taken.limit,
+                    remaining: taken.remaining,
+                    reset: (now + taken.full).as_seconds_ceil(),
+                }),
+                quota: verdict.quota.map(|standing| QuotaLeft {
+                    limit: standing.limit,
+                    remaining: standing.remaining,
+                    resets_at: standing.resets_at,
+                }),
+            }
+        });
+        let outcome = verdict.outcome;
+        Self { valid: outcome.is_valid(), code: outcome, message: outcome.message(), about }
+    }
+}
+
+/// Verify a key
+///
+/// Is this key good, now, for this, from here? Answered 200 whenever the question can be answered;
+/// `valid` and `code` are the answer. A good one spends `cost` of the key's rate limit and quota, a denial
+/// spends nothing. An organization's verifier sees its own organization's keys; any other is `NOT_FOUND`.
+/// Asking is not limited.
+#[utoipa::path(
+    post, path = "/v1/keys/verify", tag = "Verification", operation_id = "verifyKey",
+    request_body = VerifyKey,
+    responses((status = 200, description = "The answer.", body = Verification)),
+)]
+pub async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Result<Response>
+where
+    S: Stream<Item = Result<B, warp::Error>> + Send,
+    B: Buf,
+{
+    let (asker, body) = asked.asker(body, false).await?;
+    let media_type = call::media_type(&asked.head.headers, false);
+    let bytes = asked.body(body).await;
+    media_type?;
+    let bytes = bytes?;
+    let catalogue = scopes::catalogue(asked.app).await?;
+    let wanted =
+        Wanted::read(&bytes, &catalogue).map_or_else(|| Wanted::read_slowly(&bytes, &catalogue), Ok)?;
+    let question = Question {
+        secret: &wanted.key,
+        scopes: &wanted.scopes,
+        ip: wanted.ip,
+        cost: wanted.cost,
+        dry_run: wanted.dry_run,
+        asker: asker.key.organization_id.as_deref(),
+    };
+    // The time of the decision: the body may have taken its own.
+    let (now, monotonic) = (asked.app.clock.now(), asked.app.clock.monotonic());
+    let verdict = asked.app.verifier.verify(&question, now, monotonic).await?;
+    reply::answer(&Verification::of(&verdict, now), now, &asked.id)
+}

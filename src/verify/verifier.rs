@@ -1,0 +1,214 @@
+//! The decision: is this key good, now, for this, from here? In the order of the contract.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bucket::{Buckets, Limit, Taken};
+use super::cache::KeyCache;
+use super::quota::{self, Quotas, Spending};
+use super::recorder::Recorder;
+use super::secret;
+use crate::config::Plans;
+use crate::domain::api_key::Credential;
+use crate::domain::organization::Plan;
+use crate::domain::time::Timestamp;
+use crate::domain::verification::{Outcome, before_limits};
+use crate::error::Result;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What is asked of a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a, S> {
+    /// The secret as it came.
+    pub secret: &'a str,
+    /// What it is needed for: all of these.
+    pub scopes: &'a [S],
+    /// From where it is used, if that is known.
+    pub ip: Option<IpAddr>,
+    /// Tokens and units that it shall cost, if it is good.
+    pub cost: u32,
+    /// Spend nothing and count nothing.
+    pub dry_run: bool,
+    /// The organization that asks: to it, another one's key isn't there. `None` sees all.
+    pub asker: Option<&'a str>,
+}
+
+/// What the answer is, and how the key's limits stand after it.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The answer.
+    pub outcome: Outcome,
+    /// The key; `None` when it is malformed or not found.
+    pub credential: Option<Arc<Credential>>,
+    /// Its rate limit; `None` when it has none.
+    pub rate: Option<Taken>,
+    /// Its quota; `None` when it has none.
+    pub quota: Option<quota::Standing>,
+}
+
+impl Verdict {
+    fn unknown(outcome: Outcome) -> Self {
+        Self { outcome, credential: None, rate: None, quota: None }
+    }
+}
+
+/// Decides, spends and counts.
+pub struct Verifier {
+    keys: Arc<KeyCache>,
+    prefix: String,
+    plans: Plans,
+    limits: Buckets<i64>,
+    quotas: Quotas,
+    recorder: Recorder,
+}
+
+impl Verifier {
+    /// A verifier over these records. At most `capacity` keys have a bucket of their own.
+    pub fn new(
+        keys: Arc<KeyCache>,
+        prefix: String,
+        plans: Plans,
+        capacity: usize,
+        quotas: Quotas,
+        recorder: Recorder,
+    ) -> Self {
+        Self { keys, prefix, plans, limits: Buckets::new(capacity), quotas, recorder }
+    }
+
+    /// Counts what is verified.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Leases what is spent of quotas.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// Drops the buckets that are full.
+    pub fn sweep(&self, monotonic: Duration) {
+        self.limits.sweep(monotonic);
+    }
+
+    /// Answers a question, as of no earlier than this call.
+    ///
+    /// # Errors
+    /// When the key isn't in memory and can't be read, its quota can't be leased, or what is counted has
+    /// no room: then nothing was spent.
+    pub async fn verify<S: AsRef<str>>(
+        &self,
+        question: &Question<'_, S>,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Result<Verdict> {
+        let credential = match self.find(question.secret, question.asker).await? {
+            Ok(credential) => credential,
+            Err(outcome) => {
+                if !question.dry_run {
+                    self.recorder.deny_unknown(outcome, question.asker, question.ip, now);
+                }
+                return Ok(Verdict::unknown(outcome));
+            }
+        };
+        let record = before_limits(&credential, now, question.ip, question.scopes);
+        // What is refused already is told how its limits stand, but takes nothing from them.
+        let spend = record.is_valid() && !question.dry_run;
+        let limits = self.ask_limits(&credential, question.cost, spend, now, monotonic).await?;
+        let (limited, rate, quota) = limits;
+        let outcome = if record.is_valid() { limited } else { record };
+        if !question.dry_run {
+            let spent = if outcome.is_valid() { question.cost } else { 0 };
+            self.recorder.count(&credential, outcome, spent, question.ip, now)?;
+        }
+        Ok(Verdict { outcome, credential: Some(credential), rate, quota })
+    }
+
+    /// Answers without a word about limits, and without spending: what RFC 7662 asks.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub async fn introspect(
+        &self,
+        secret: &str,
+        asker: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Credential>>> {
+        let credential = match self.find(secret, asker).await? {
+            Ok(credential) => credential,
+            Err(outcome) => {
+                self.recorder.deny_unknown(outcome, asker, None, now);
+                return Ok(None);
+            }
+        };
+        let outcome = before_limits::<&str>(&credential, now, None, &[]);
+        self.recorder.count(&credential, outcome, 0, None, now)?;
+        Ok(outcome.is_valid().then_some(credential))
+    }
+
+    async fn find(&self, secret: &str, asker: Option<&str>) -> Result<Result<Arc<Credential>, Outcome>> {
+        if !secret::is_plausible(&self.prefix, secret) {
+            return Ok(Err(Outcome::Malformed));
+        }
+        let found = self.keys.get(&secret::hash(secret)).await?;
+        let own = |one: &Arc<Credential>| asker.is_none() || one.key.organization_id.as_deref() == asker;
+        Ok(found.filter(own).ok_or(Outcome::NotFound))
+    }
+
+    /// The quota and then the bucket, as one decision: a key gets both or spends neither.
+    async fn ask_limits(
+        &self,
+        credential: &Credential,
+        cost: u32,
+        spend: bool,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Result<(Outcome, Option<Taken>, Option<quota::Standing>)> {
+        let (key, limit) = (credential.seq, self.limit(credential));
+        let ask_bucket = |spend| match limit {
+            Some(limit) if spend => Some(self.limits.take(&key, limit, cost, monotonic)),
+            Some(limit) => Some(self.limits.peek(&key, limit, cost, monotonic)),
+            None => None,
+        };
+        let agrees = |rate: &Option<Taken>| rate.is_none_or(|taken| taken.allowed);
+        let by_rate = |rate: &Option<Taken>| if agrees(rate) { Outcome::Valid } else { Outcome::RateLimited };
+        let Some(quota) = credential.key.quota else {
+            let rate = ask_bucket(spend);
+            return Ok((by_rate(&rate), rate, None));
+        };
+        if !spend {
+            let (there, standing) = self.quotas.peek(key, quota, cost, now).await?;
+            let rate = ask_bucket(false);
+            let outcome = if there { by_rate(&rate) } else { Outcome::QuotaExceeded };
+            return Ok((outcome, rate, Some(standing)));
+        }
+        let mut rate = None;
+        let bucket = || {
+            rate = ask_bucket(true);
+            agrees(&rate)
+        };
+        let (spending, standing) = self.quotas.take(key, quota, cost, now, bucket).await?;
+        let outcome = match spending {
+            Spending::Exceeded => {
+                rate = ask_bucket(false);
+                Outcome::QuotaExceeded
+            }
+            Spending::Refused => Outcome::RateLimited,
+            Spending::Done => Outcome::Valid,
+        };
+        Ok((outcome, rate, Some(standing)))
+    }
+
+    /// The key's own limit, else its plan's. A platform key without its own has none.
+    fn limit(&self, credential: &Credential) -> Option<Limit> {
+        if let Some(own) = credential.key.rate_limit {
+            return Some(Limit { tokens: own.limit, window: Duration::from_secs(own.window_seconds.into()) });
+        }
+        let plan = match credential.organization.as_ref()?.plan {
+            Plan::Standard => &self.plans.standard,
+            Plan::Enterprise => &self.plans.enterprise,
+        };
+        (plan.requests_per_minute > 0).then_some(Limit { tokens: plan.requests_per_minute, window: MINUTE })
+    }
+}
