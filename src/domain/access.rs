@@ -62,12 +62,18 @@ impl Caller {
     /// `INSUFFICIENT_SCOPE`, naming what is missing, unless the caller holds one of these; an empty
     /// list asks for nothing.
     pub fn require_scope(&self, any_of: &[&str]) -> Result<()> {
-        if any_of.is_empty() || any_of.iter().any(|wanted| self.holds(wanted)) {
-            return Ok(());
-        }
-        let message = format!("The key lacks the scope {}.", any_of.join(" or "));
-        Err(Error::new(Code::InsufficientScope, message))
+        self.key().map_or(Ok(()), |key| require_scope(key, any_of))
     }
+}
+
+/// `INSUFFICIENT_SCOPE`, naming what is missing, unless the key has one of these; an empty list asks for
+/// nothing.
+pub fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
+    if any_of.is_empty() || any_of.iter().any(|wanted| scope::any_covers(&key.scopes, wanted)) {
+        return Ok(());
+    }
+    let message = format!("The key lacks the scope {}.", any_of.join(" or "));
+    Err(Error::new(Code::InsufficientScope, message))
 }
 
 /// Is this credential good now? Which of the reasons it was is not told.

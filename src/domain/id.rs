@@ -34,7 +34,9 @@ impl Kind {
     /// A new id from a time and 80 bits of randomness.
     pub fn make(self, now: Timestamp, random: u128) -> String {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
-        format!("{}{}", self.prefix(), Ulid::from_parts(millis, random))
+        let mut digits = [0; ulid::ULID_LEN];
+        let digits: &str = Ulid::from_parts(millis, random).array_to_str(&mut digits);
+        [self.prefix(), digits].concat()
     }
 
     /// Is this the form of an id that a caller may choose: the prefix, then 1 to 64 of `[0-9A-Za-z-]`?

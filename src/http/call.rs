@@ -95,19 +95,24 @@ where
 {
     let mut body = std::pin::pin!(body);
     let reading = async {
-        let mut bytes = BytesMut::new();
-        let mut length = 0;
+        // Most bodies come in one piece, which need not be copied.
+        let (mut first, mut all, mut length) = (Bytes::new(), BytesMut::new(), 0);
         while let Some(piece) = body.next().await {
             let mut piece = piece.map_err(|_| Error::new(Code::InvalidRequest, "The body broke off."))?;
             length += piece.remaining();
-            if length <= most {
-                bytes.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
+            if length <= most && first.is_empty() {
+                first = piece.copy_to_bytes(piece.remaining());
+            } else if length <= most {
+                if all.is_empty() {
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
             } else if length > most.saturating_mul(4) {
                 break;
             }
         }
         if length <= most {
-            return Ok(bytes.freeze());
+            return Ok(if all.is_empty() { first } else { all.freeze() });
         }
         Err(Error::new(Code::PayloadTooLarge, format!("The body is larger than {most} bytes.")))
     };

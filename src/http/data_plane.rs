@@ -13,7 +13,7 @@ use super::routes::VERIFIERS;
 use super::server::Head;
 use super::{address, auth, call, forward_auth, introspect, reply, verify};
 use crate::app::App;
-use crate::domain::access::{self, Caller};
+use crate::domain::access;
 use crate::domain::api_key::Credential;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
@@ -115,7 +115,7 @@ impl Asked<'_> {
             Err(error) => return Err(error),
         };
         access::from_address(&credential.key, self.ip)?;
-        Caller::Key(credential.clone()).require_scope(VERIFIERS)?;
+        access::require_scope(&credential.key, VERIFIERS)?;
         app.note_use(&credential.key.id);
         Ok(credential)
     }

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
+use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
@@ -170,7 +170,7 @@ async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
 fn write(asked: &Asked<'_>, verdict: &Verdict) -> WarpResponse {
     let outcome = verdict.outcome;
     let mut response = match outcome {
-        Outcome::Valid => Response::new("".into()),
+        Outcome::Valid => reply::empty(),
         denied => reply::write_denial(status(denied), denied.name(), denied.message(), asked.now, &asked.id),
     };
     let headers = response.headers_mut();

@@ -29,6 +29,8 @@ use crate::error::{Code, Error, Result};
 use crate::service::{self, Ctx};
 use crate::verify::bucket::Taken;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// What came, before it is known who sent it.
 pub struct Request {
     head: Head,
@@ -63,7 +65,7 @@ impl Request {
 
 /// The caller's own name for the request, if it is one; else a new one.
 pub fn request_id(app: &App, headers: &HeaderMap) -> String {
-    let given = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
     // It names and guards nothing, so that the operating system need not be asked for its randomness.
     given.map_or_else(|| Kind::Request.make(app.clock.now(), fastrand::u128(..)), str::to_owned)
 }
@@ -145,7 +147,7 @@ fn fold_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
 
 pub fn add_request_id(response: &mut Response, id: &str) {
     if let Ok(id) = HeaderValue::from_str(id) {
-        response.headers_mut().insert("x-request-id", id);
+        response.headers_mut().insert(REQUEST_ID, id);
     }
 }
 

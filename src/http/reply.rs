@@ -124,6 +124,13 @@ pub fn answer(data: &impl Serialize, now: Timestamp, request_id: &str) -> Result
     Ok(json(StatusCode::OK, body))
 }
 
+/// 200 without a body.
+pub fn empty() -> WarpResponse {
+    let mut response = WarpResponse::new("".into());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// Writes a denied verification out, in the form of an error.
 pub fn write_denial(
     status: StatusCode,
