@@ -7,6 +7,7 @@ mod exports;
 mod failed_auth;
 mod limits;
 mod revocation;
+mod stale;
 mod strangers;
 mod tampering;
 mod tenancy;
