@@ -138,6 +138,18 @@ CREATE TABLE api_key_scopes (
     PRIMARY KEY (scope, key_seq)
 ) STRICT, WITHOUT ROWID;
 
+-- Units of quotas that were handed out to memory, which spends them: all of the period that began at
+-- `started_at`, used or not. They are leased here before they are used, and what is left of them is taken
+-- off again when the key rests or the server stops; so a crash forfeits one lease, and nothing is used
+-- twice. A row for each kind of period: a quota that goes from one to another and back is still counted.
+CREATE TABLE quotas (
+    key_seq    INTEGER NOT NULL REFERENCES api_keys (seq),
+    period     TEXT NOT NULL CHECK (period IN ('hour', 'day', 'month')),
+    started_at INTEGER NOT NULL,
+    leased     INTEGER NOT NULL CHECK (leased >= 0),
+    PRIMARY KEY (key_seq, period)
+) STRICT, WITHOUT ROWID;
+
 -- The chain. `event` is the JSON that `hash` was taken over, byte for byte; the columns beside it are
 -- copies for the filters and prove nothing. `id` is the 16 bytes of the event's ULID.
 CREATE TABLE audit_events (

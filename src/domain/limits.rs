@@ -68,7 +68,7 @@ impl Quota {
 }
 
 /// A calendar period in UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = QuotaPeriod)]
 #[allow(missing_docs)]

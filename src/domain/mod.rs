@@ -14,6 +14,7 @@ pub mod membership;
 pub mod organization;
 pub mod page;
 pub mod patch;
+pub mod quota;
 pub mod ranges;
 pub mod rules;
 pub mod scope;

@@ -10,6 +10,7 @@ mod list;
 mod lookup;
 pub mod memberships;
 pub mod organizations;
+pub mod quotas;
 mod rows;
 pub mod schema;
 pub mod scopes;

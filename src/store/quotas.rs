@@ -1,0 +1,30 @@
+//! Statements on what is leased of quotas.
+
+use rusqlite::params;
+
+use super::db::Tx;
+use super::rows;
+use crate::domain::limits::Period;
+use crate::domain::quota::Lease;
+use crate::error::Result;
+
+/// What is leased of a key's quota over this kind of period, if anything ever was.
+pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<Lease>> {
+    tx.one(
+        "SELECT started_at, leased FROM quotas WHERE key_seq = ?1 AND period = ?2",
+        params![key, period.name()],
+        |row| Ok(Lease { key, period, start: rows::time(row, 0)?, units: row.get(1)? }),
+    )
+}
+
+/// Stores leases in place of what was leased before.
+pub fn put(tx: &Tx<'_>, leases: &[Lease]) -> Result<()> {
+    for lease in leases {
+        tx.execute(
+            "INSERT INTO quotas (key_seq, period, started_at, leased) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (key_seq, period) DO UPDATE SET started_at = excluded.started_at, leased = excluded.leased",
+            params![lease.key, lease.period.name(), lease.start.as_millis(), lease.units],
+        )?;
+    }
+    Ok(())
+}
