@@ -83,7 +83,7 @@ impl App {
         };
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, stamps.clone(), load));
         let (prefix, plans) = (config.keys.prefix.clone(), config.plans.clone());
-        let (quotas, recorder) = (Quotas, Recorder);
+        let (quotas, recorder) = (quotas(&db), Recorder);
         let verifier = Verifier::new(keys.clone(), prefix, plans, MOST_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
             keys,
@@ -107,9 +107,10 @@ impl App {
     pub async fn close(&self) -> Result<()> {
         let refusals = housekeeping::write_refusals(self, true).await;
         let uses = housekeeping::write_uses(self).await;
+        let units = self.verifier.quotas().close().await;
         housekeeping::log_head(self, "stop").await;
         self.db.close().await;
-        refusals.and(uses)
+        refusals.and(uses).and(units)
     }
 
     /// From now on `/readyz` says that the server is going.
@@ -147,4 +148,20 @@ impl App {
             self.used.insert(key_id.to_owned(), self.clock.now());
         }
     }
+}
+
+/// Counts of quotas over the database, which this process alone serves.
+fn quotas(db: &db::Db) -> Quotas {
+    let (reader, writer) = (db.clone(), db.clone());
+    Quotas::new(
+        MOST_BUCKETS,
+        move |key, period| {
+            let db = reader.clone();
+            Box::pin(async move { db.look_up(move |tx| store::quotas::get(tx, key, period)).await })
+        },
+        move |leases| {
+            let db = writer.clone();
+            Box::pin(async move { db.write(move |tx| store::quotas::put(tx, &leases)).await })
+        },
+    )
 }

@@ -12,6 +12,8 @@ use crate::store;
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the time of a key's last use is written.
 const USED_EVERY: Duration = Duration::from_secs(30);
+/// How long a key keeps units of its quota that it doesn't use.
+const IDLE: Duration = Duration::from_secs(30);
 /// How often the head of the audit chain is logged.
 const HEAD_EVERY: Duration = Duration::from_secs(3600);
 
@@ -27,6 +29,7 @@ pub async fn run(app: &App) {
         if now.saturating_sub(used) >= USED_EVERY {
             used = now;
             written = written.and(write_uses(app).await);
+            written = written.and(app.verifier.quotas().give_back(IDLE, app.clock.now()).await);
             app.admin_limits.sweep(now);
             app.failure_limits.sweep(now);
             app.verifier.sweep(now);

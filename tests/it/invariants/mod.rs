@@ -6,6 +6,7 @@ mod escalation;
 mod exports;
 mod failed_auth;
 mod limits;
+mod quota;
 mod revocation;
 mod stale;
 mod strangers;
