@@ -9,6 +9,7 @@
 
 mod actor;
 mod ledger;
+mod quota;
 mod thing;
 
 use std::env;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::app::App;
 use tollhouse::domain::api_key::Credential;
@@ -15,7 +16,7 @@ use tollhouse::verify::quota::Spending::{self, Done, Exceeded};
 use tollhouse::verify::secret::Secret;
 
 use super::until;
-use crate::support::Server;
+use crate::support::{Client, Server};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -72,6 +73,72 @@ async fn concurrent_callers_are_admitted_exactly_as_often_as_there_are_units() {
         assert_eq!(done, limit);
         // A whole lease for each write, and nobody else's in between.
         assert_eq!(leased(&server.app, &secret).await, u64::from(limit));
+    }
+}
+
+async fn verify(client: &Client, body: Value) -> Value {
+    let answer = client.send(client.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.data().clone()
+}
+
+#[tokio::test]
+async fn i8_a_denial_spends_neither_tokens_nor_units() {
+    let server = Server::start().await;
+    let body = json!({"name": "n", "scopes": [], "allowed_ips": ["192.0.2.0/24"],
+        "rate_limit": {"limit": 10, "window_seconds": 86_400}, "quota": {"limit": 25, "period": "month"}});
+    let secret = server.key_with(body).await.1["key"].clone();
+    let admin = server.admin();
+    for (cost, ip, code, tokens, units) in [
+        (4, "192.0.2.1", "VALID", 6, 21),
+        (4, "198.51.100.1", "IP_NOT_ALLOWED", 6, 21),
+        (7, "192.0.2.1", "RATE_LIMITED", 6, 21),
+        (22, "192.0.2.1", "QUOTA_EXCEEDED", 6, 21),
+        (6, "192.0.2.1", "VALID", 0, 15),
+        (1, "192.0.2.1", "RATE_LIMITED", 0, 15),
+        (15, "192.0.2.1", "RATE_LIMITED", 0, 15),
+        (16, "192.0.2.1", "QUOTA_EXCEEDED", 0, 15),
+        (0, "192.0.2.1", "VALID", 0, 15),
+    ] {
+        let mut body = json!({"key": secret, "cost": cost, "ip": ip, "dry_run": true});
+        assert_eq!(verify(&admin, body.clone()).await["code"], code, "{body}");
+        body["dry_run"] = json!(false);
+        let answer = verify(&admin, body.clone()).await;
+        assert_eq!(answer["code"], code, "{body}");
+        let left = (&answer["rate_limit"]["remaining"], &answer["quota"]);
+        let quota = json!({"limit": 25, "remaining": units, "resets_at": "2026-12-01T00:00:00.000Z"});
+        assert_eq!(left, (&json!(tokens), &quota), "{body}");
+    }
+}
+
+/// The bucket and the quota, each asked by 64 callers at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i8_concurrent_calls_get_what_both_allow() {
+    for (tokens, units) in [(300, 200), (200, 300)] {
+        let server = Server::start().await;
+        let body = json!({"name": "n", "scopes": [],
+            "rate_limit": {"limit": tokens, "window_seconds": 1}, "quota": {"limit": units, "period": "day"}});
+        let secret = server.key_with(body).await.1["key"].clone();
+        let callers: Vec<_> = (0..64)
+            .map(|_| {
+                let (client, body) = (server.admin(), json!({"key": secret, "cost": 2}));
+                tokio::spawn(async move {
+                    let mut valid = 0;
+                    for _ in 0..5 {
+                        valid += u64::from(verify(&client, body.clone()).await["valid"] == true);
+                    }
+                    valid
+                })
+            })
+            .collect();
+        let mut valid = 0;
+        for caller in callers {
+            valid += caller.await.unwrap();
+        }
+        assert_eq!(valid, 100);
+        let after = verify(&server.admin(), json!({"key": secret, "dry_run": true})).await;
+        let left = ["rate_limit", "quota"].map(|which| after[which]["remaining"].as_u64().unwrap());
+        assert_eq!(left, [tokens - 200, units - 200], "the one that did not refuse has lost nothing");
     }
 }
 
