@@ -1,5 +1,7 @@
 //! API keys: what they may do, for how long, and from where.
 
+use std::sync::OnceLock;
+
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -163,6 +165,8 @@ pub struct Credential {
     pub organization: Option<Tenant>,
     /// The state of its owner, if it has one. Deleted, or no longer a member, counts as suspended.
     pub owner: Option<user::Status>,
+    /// What answers say of it whatever they are: written down by the first and read by the others.
+    pub written: OnceLock<Box<str>>,
 }
 
 /// What a key needs to know of its organization.

@@ -1,5 +1,6 @@
 //! Points in time: milliseconds since the Unix epoch inside, RFC 3339 outside.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub struct Timestamp(i64);
 
 /// The years that a client may name: later ones would not fit RFC 3339.
 const LATEST: i64 = 253_402_300_799_999;
+
+const MILLIS_OF_A_DAY: i64 = 86_400_000;
 
 impl Timestamp {
     /// From milliseconds since the epoch.
@@ -58,6 +61,19 @@ impl Timestamp {
         first().unwrap_or((self, Self(i64::MAX)))
     }
 
+    /// Writes it as [`Display`](fmt::Display) does, without the way through a formatter.
+    pub fn push_to(self, text: &mut String) {
+        // Writing to a string does not fail.
+        let _ = self.write_to(text);
+    }
+
+    fn write_to(self, out: &mut impl fmt::Write) -> fmt::Result {
+        match written(self.0).as_ref().map(|text| std::str::from_utf8(text)) {
+            Some(Ok(text)) => out.write_str(text),
+            _ => write!(out, "{}ms", self.0),
+        }
+    }
+
     /// Reads RFC 3339 with any offset; what is finer than a millisecond is cut off.
     /// `None` when it isn't RFC 3339 or lies outside of the years 1970 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
@@ -66,12 +82,44 @@ impl Timestamp {
     }
 }
 
+/// Bytes of a time in RFC 3339 with milliseconds, from the year 0 to 9999.
+const LENGTH: usize = 24;
+
+thread_local! {
+    /// The last day that was written, in days since the epoch: on the hot path it is always today.
+    static DAY: Cell<(i64, [u8; 10])> = const { Cell::new((0, *b"1970-01-01")) };
+}
+
+/// RFC 3339 in UTC with milliseconds, in ASCII. `None` for what has no four-digit year.
+fn written(millis: i64) -> Option<[u8; LENGTH]> {
+    let (day, rest) = (millis.div_euclid(MILLIS_OF_A_DAY), millis.rem_euclid(MILLIS_OF_A_DAY));
+    let (mut known, mut date) = DAY.get();
+    if known != day {
+        let text = jiff::Timestamp::from_millisecond(millis).ok()?.to_string();
+        (known, date) = (day, text.get(..10)?.as_bytes().try_into().ok()?);
+        if date.contains(&b'+') || date[4] != b'-' {
+            return None;
+        }
+        DAY.set((known, date));
+    }
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    text[..10].copy_from_slice(&date);
+    let mut digits = |places: std::ops::Range<usize>, mut number: i64| {
+        for place in places.rev() {
+            text[place] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+    };
+    digits(11..13, rest / 3_600_000);
+    digits(14..16, rest / 60_000 % 60);
+    digits(17..19, rest / 1000 % 60);
+    digits(20..23, rest % 1000);
+    Some(text)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(time) => write!(f, "{time:.3}"),
-            Err(_) => write!(f, "{}ms", self.0),
-        }
+        self.write_to(f)
     }
 }
 
@@ -109,6 +157,17 @@ mod tests {
         assert_eq!(Timestamp::parse("2026-11-23T07:08:09Z").unwrap().to_string(), "2026-11-23T07:08:09.000Z");
         assert_eq!(time.minute().to_string(), "2026-11-23T07:08:00.000Z");
         assert_eq!(time.as_seconds_ceil() * 1000, time.as_millis() - 123 + 1000);
+    }
+
+    #[test]
+    fn prints_as_the_library_does() {
+        // In no order of days, so that the remembered one is another each time.
+        let steps = [0, 1, 86_399_999, 86_400_000, 951_782_400_000, 4_107_542_399_999, -1, -86_400_001];
+        for millis in steps.iter().flat_map(|at| [*at, at + 1234, at - 98_765_432]) {
+            let expected = format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap());
+            assert_eq!(Timestamp::from_millis(millis).to_string(), expected);
+        }
+        assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), format!("{}ms", i64::MAX));
     }
 
     #[test]

@@ -150,6 +150,9 @@ mod tests {
     fn every_outcome_has_its_name() {
         for (index, (name, outcome)) in Outcome::NAMES.iter().enumerate() {
             assert_eq!((*outcome as usize, outcome.name()), (index, *name));
+            // Answers are written by hand: nothing in them may need an escape.
+            let json = serde_json::to_string(outcome.message()).unwrap();
+            assert_eq!(json, format!("\"{}\"", outcome.message()));
         }
         assert_eq!(Outcome::NAMES.len(), Outcome::Valid as usize + 1);
     }

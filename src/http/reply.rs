@@ -110,18 +110,13 @@ pub fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
     }
 }
 
-/// Writes 200 with `data` out, in one go.
-pub fn answer(data: &impl Serialize, now: Timestamp, request_id: &str) -> Result<WarpResponse> {
-    #[derive(Serialize)]
-    struct Envelope<'a, T> {
-        success: bool,
-        data: &'a T,
-        metadata: Metadata<'a>,
+/// The member `metadata` of an answer that is written by hand. A request id holds nothing to escape.
+pub fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
+    json.push_str(r#""metadata":{"timestamp":""#);
+    now.push_to(json);
+    for piece in [r#"","requestId":""#, request_id, r#""}"#] {
+        json.push_str(piece);
     }
-    let metadata = Metadata { timestamp: now, request_id, has_more: None, next_cursor: None };
-    let mut body = Vec::with_capacity(1024);
-    serde_json::to_writer(&mut body, &Envelope { success: true, data, metadata }).map_err(Error::internal)?;
-    Ok(json(StatusCode::OK, body))
 }
 
 /// 200 without a body.
@@ -177,7 +172,8 @@ pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpRespo
     response
 }
 
-fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
+/// JSON that is written already.
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
     let mut response = Response::new(body.into().into());
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -1,5 +1,7 @@
 //! Statements on API keys, their secrets' hashes and their scopes.
 
+use std::sync::OnceLock;
+
 use rusqlite::{Row, params};
 
 use super::db::Tx;
@@ -148,7 +150,14 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 })
             }
         };
-        Ok(Credential { seq: row.get(0)?, key, secret_ends_at, organization, owner })
+        Ok(Credential {
+            seq: row.get(0)?,
+            key,
+            secret_ends_at,
+            organization,
+            owner,
+            written: OnceLock::new(),
+        })
     })
 }
 

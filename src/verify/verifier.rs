@@ -113,11 +113,12 @@ impl Verifier {
             }
         };
         let record = before_limits(&credential, now, question.ip, question.scopes);
-        // What is refused already is told how its limits stand, but takes nothing from them.
-        let spend = record.is_valid() && !question.dry_run;
-        let limits = self.ask_limits(&credential, question.cost, spend, now, monotonic).await?;
+        // What is denied already is told how its limits stand, but takes nothing from them.
+        let denied = !record.is_valid();
+        let spend = !denied && !question.dry_run;
+        let limits = self.ask_limits(&credential, question.cost, spend, denied, now, monotonic).await?;
         let (limited, rate, quota) = limits;
-        let outcome = if record.is_valid() { limited } else { record };
+        let outcome = if denied { record } else { limited };
         if !question.dry_run {
             let spent = if outcome.is_valid() { question.cost } else { 0 };
             self.recorder.count(&credential, outcome, spent, question.ip, now)?;
@@ -162,6 +163,7 @@ impl Verifier {
         credential: &Credential,
         cost: u32,
         spend: bool,
+        denied: bool,
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<(Outcome, Option<Taken>, Option<quota::Standing>)> {
@@ -178,10 +180,15 @@ impl Verifier {
             return Ok((by_rate(&rate), rate, None));
         };
         if !spend {
-            let (there, standing) = self.quotas.peek(key, quota, cost, now).await?;
             let rate = ask_bucket(false);
+            let (there, standing) = match self.quotas.peek(key, quota, cost, now).await {
+                Ok((there, standing)) => (there, Some(standing)),
+                // What is denied anyway doesn't fail for want of this.
+                Err(_) if denied => (true, None),
+                Err(error) => return Err(error),
+            };
             let outcome = if there { by_rate(&rate) } else { Outcome::QuotaExceeded };
-            return Ok((outcome, rate, Some(standing)));
+            return Ok((outcome, rate, standing));
         }
         let mut rate = None;
         let bucket = || {

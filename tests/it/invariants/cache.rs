@@ -39,7 +39,14 @@ fn credential(status: Status) -> Credential {
         revoked_reason: None,
         revision: 1,
     };
-    Credential { seq: 1, key, secret_ends_at: None, organization: None, owner: None }
+    Credential {
+        seq: 1,
+        key,
+        secret_ends_at: None,
+        organization: None,
+        owner: None,
+        written: Default::default(),
+    }
 }
 
 /// A loader read the row before the commit and fills the cache after it: nobody believes what it
