@@ -83,7 +83,7 @@ impl App {
         };
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, stamps.clone(), load));
         let (prefix, plans) = (config.keys.prefix.clone(), config.plans.clone());
-        let (quotas, recorder) = (quotas(&db), Recorder);
+        let (quotas, recorder) = (quotas(&db), Recorder::default());
         let verifier = Verifier::new(keys.clone(), prefix, plans, MOST_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
             keys,

@@ -172,6 +172,8 @@ pub struct Credential {
 /// What a key needs to know of its organization.
 #[derive(Clone, Debug)]
 pub struct Tenant {
+    /// The organization's place in the file.
+    pub seq: i64,
     /// For people.
     pub name: String,
     /// What it has booked.

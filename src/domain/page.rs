@@ -1,5 +1,7 @@
 //! What a list is asked for: filters, order, and where to go on.
 
+use std::net::IpAddr;
+
 use super::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 
@@ -57,11 +59,17 @@ impl Query {
         Self { given, known: Vec::new(), faults: Vec::new() }
     }
 
-    fn fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
+    /// Notes what is wrong with a parameter.
+    pub(super) fn fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
         if self.faults.len() < 100 {
             let parameter = Some(parameter.chars().take(64).collect());
             self.faults.push(Detail { pointer: None, parameter, code: code.into(), message: message.into() });
         }
+    }
+
+    /// Was anything wrong so far? What follows from it need not be told as well.
+    pub(super) fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
     }
 
     /// A parameter as it was given, once.
@@ -95,6 +103,16 @@ impl Query {
             self.fault(name, "INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
         }
         found
+    }
+
+    /// An address. IPv4-mapped IPv6 is IPv4.
+    pub fn address(&mut self, name: &'static str) -> Option<IpAddr> {
+        let text = self.text(name)?;
+        let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
+        if address.is_none() {
+            self.fault(name, "INVALID_ADDRESS", "Must be an IPv4 or IPv6 address.");
+        }
+        address
     }
 
     /// A time in RFC 3339.

@@ -1,8 +1,8 @@
-//! Address ranges: where a key may be used from.
+//! Address ranges: where a key may be used from, and who counts as one caller.
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::fields::{Faults, Json};
 
@@ -48,9 +48,18 @@ fn parse_range(text: &str) -> Option<IpNet> {
 fn canonical(range: IpNet) -> IpNet {
     match range {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => ipnet::Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(range, IpNet::V4),
+            Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(range, IpNet::V4),
             None => range,
         },
         _ => range,
+    }
+}
+
+/// What counts as one caller by address: an IPv4 address, or the /64 of an IPv6 address,
+/// since that is what one subscriber gets.
+pub fn subject(address: IpAddr) -> IpNet {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
+        IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().into(),
     }
 }

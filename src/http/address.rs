@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::HeaderMap;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
+
+pub use crate::domain::ranges::subject;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -31,15 +33,6 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> O
         }
     }
     client
-}
-
-/// What a limit by address counts as one caller: an IPv4 address, or the /64 of an IPv6 address,
-/// since that is what one subscriber gets.
-pub fn subject(address: IpAddr) -> IpNet {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
-        IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().into(),
-    }
 }
 
 /// Is the canonical `address` in the range? A range of mapped addresses (`::ffff:10.0.0.0/104`) is the

@@ -109,7 +109,7 @@ pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
 /// All that decides whether a secret is good, by its hash.
 pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
     let sql = format!(
-        "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan \
+        "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan, o.seq \
          FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq \
          LEFT JOIN organizations o ON o.id = k.organization_id \
          LEFT JOIN users u ON u.id = k.user_id \
@@ -135,7 +135,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                     rows::named(row, 26, organization::Status::NAMES)?
                 };
                 let plan = rows::named(row, 31, organization::Plan::NAMES)?;
-                Some(Tenant { name: row.get(25)?, plan, status })
+                Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan, status })
             }
         };
         let owner = match &key.user_id {

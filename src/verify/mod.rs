@@ -3,6 +3,7 @@
 
 pub mod bucket;
 pub mod cache;
+pub mod denials;
 pub mod quota;
 pub mod recorder;
 pub mod secret;

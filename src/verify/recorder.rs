@@ -1,28 +1,162 @@
-//! Placeholder until usage is recorded.
-use std::net::IpAddr;
-use std::sync::Arc;
+//! Counts verifications in memory, until the writer takes what was counted.
+//!
+//! Counters lie in shards, each a map behind a lock of its own: counting locks one for some nanoseconds,
+//! and taking lifts each map out whole. So whatever is counted is in exactly one batch.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
+
+use super::denials::{Denial, Denials};
 use crate::domain::api_key::Credential;
 use crate::domain::time::Timestamp;
+use crate::domain::usage::{Counts, Interval};
 use crate::domain::verification::Outcome;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// Counts.
-#[derive(Default)]
-pub struct Recorder;
+/// Neighbouring keys lie in different ones.
+const SHARDS: usize = 64;
+/// Hours of keys that wait at most, beside a batch under way.
+const MOST_ROWS: usize = 1_000_000;
+
+/// What one key did in one hour since that was last taken.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Where the hour begins.
+    pub hour: Timestamp,
+    /// The key.
+    pub credential: Arc<Credential>,
+    /// How often, with what outcome.
+    pub counts: Counts,
+    /// When it was last good.
+    pub last_used: Option<Timestamp>,
+}
+
+/// What was taken: to be written once, or put back.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Counts of keys by the hour; in the order of hour and key.
+    pub counted: Vec<Counted>,
+    /// New rows and counts of the verification log.
+    pub denials: Vec<Denial>,
+}
+
+impl Batch {
+    /// The same in pieces of at most so many rows of each kind, so that none holds the writer long.
+    pub fn pieces(self, most: usize) -> Vec<Self> {
+        let (mut counted, mut denials) = (self.counted.into_iter(), self.denials.into_iter());
+        let mut pieces = Vec::new();
+        loop {
+            let piece = Self {
+                counted: counted.by_ref().take(most).collect(),
+                denials: denials.by_ref().take(most).collect(),
+            };
+            if piece.counted.is_empty() && piece.denials.is_empty() {
+                return pieces;
+            }
+            pieces.push(piece);
+        }
+    }
+}
+
+/// By the start of the hour and the key's `seq`.
+type Shard = HashMap<(Timestamp, i64), Counted, RandomState>;
+
+/// What was counted and not yet taken.
+pub struct Recorder {
+    shards: [Mutex<Shard>; SHARDS],
+    denials: Mutex<Denials>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), denials: Mutex::default() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Recorder {
-    /// Counts one.
+    fn shard(&self, seq: i64) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[usize::try_from(seq.rem_euclid(SHARDS as i64)).unwrap_or(0)])
+    }
+
+    /// Counts one verification of a known key: `cost` is what it spent, 0 when it was denied, and `ip` the
+    /// client's address. `UNAVAILABLE` when there is no room for another key; then nothing is counted.
     pub fn count(
         &self,
-        _: &Arc<Credential>,
-        _: Outcome,
-        _: u32,
-        _: Option<IpAddr>,
-        _: Timestamp,
+        credential: &Arc<Credential>,
+        outcome: Outcome,
+        cost: u32,
+        ip: Option<IpAddr>,
+        now: Timestamp,
     ) -> Result<()> {
+        let hour = Interval::Hour.floor(now);
+        let mut shard = self.shard(credential.seq);
+        let has_room = shard.len() < MOST_ROWS / SHARDS;
+        let counted = match shard.entry((hour, credential.seq)) {
+            Entry::Occupied(counted) => counted.into_mut(),
+            Entry::Vacant(place) if has_room => place.insert(Counted {
+                hour,
+                credential: credential.clone(),
+                counts: Counts::default(),
+                last_used: None,
+            }),
+            Entry::Vacant(_) => {
+                return Err(Error::unavailable("Too many keys are in use to count them; try again.", 1));
+            }
+        };
+        counted.counts.add(outcome, cost);
+        if outcome.is_valid() {
+            counted.last_used = counted.last_used.max(Some(now));
+            return Ok(());
+        }
+        drop(shard);
+        lock(&self.denials).add(Denial::of_key(credential, outcome, ip, now));
         Ok(())
     }
-    /// Counts a denial.
-    pub fn deny_unknown(&self, _: Outcome, _: Option<&str>, _: Option<IpAddr>, _: Timestamp) {}
+
+    /// Counts a denial of a key that isn't known to whoever asked, for the verification log alone.
+    /// `organization_id` is that of the asking key; `None` for the platform's, or when no key asked.
+    pub fn deny_unknown(
+        &self,
+        outcome: Outcome,
+        organization_id: Option<&str>,
+        ip: Option<IpAddr>,
+        now: Timestamp,
+    ) {
+        lock(&self.denials).add(Denial::of_unknown(outcome, organization_id, ip, now));
+    }
+
+    /// Takes all that was counted.
+    pub fn take(&self) -> Batch {
+        let mut counted: Vec<_> =
+            self.shards.iter().flat_map(|shard| std::mem::take(&mut *lock(shard)).into_values()).collect();
+        counted.sort_unstable_by_key(|one| (one.hour, one.credential.seq));
+        Batch { counted, denials: lock(&self.denials).take() }
+    }
+
+    /// Puts back what could not be written. It finds room, whatever came meanwhile.
+    pub fn put_back(&self, batch: Batch) {
+        for one in batch.counted {
+            match self.shard(one.credential.seq).entry((one.hour, one.credential.seq)) {
+                Entry::Occupied(mut counted) => {
+                    let counted = counted.get_mut();
+                    counted.counts.merge(&one.counts);
+                    counted.last_used = counted.last_used.max(one.last_used);
+                }
+                Entry::Vacant(place) => drop(place.insert(one)),
+            }
+        }
+        lock(&self.denials).put_back(batch.denials);
+    }
 }
+
+#[cfg(test)]
+#[path = "recorder_tests.rs"]
+mod tests;

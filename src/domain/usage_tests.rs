@@ -1,0 +1,155 @@
+use super::*;
+
+const HOUR: i64 = 3_600_000;
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+fn read(query: &str) -> Result<Span, Vec<(String, String)>> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let mut query = Query::of(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+    let span = Span::read(&mut query, at("2026-11-23T07:08:09.123Z"), 90);
+    query.finish(span).map_err(|error| {
+        let named = |detail: crate::error::Detail| (detail.parameter.unwrap(), detail.code.into_owned());
+        error.details.into_iter().map(named).collect()
+    })
+}
+
+#[test]
+fn a_span_is_whole_buckets_and_ends_now_or_where_it_was_told() {
+    let now = "2026-11-23T07:08:09.123Z";
+    for (query, start, end, interval, buckets) in [
+        ("", "2026-10-24T00:00:00Z", now, Interval::Day, 31),
+        ("period=48h", "2026-11-21T07:00:00Z", now, Interval::Hour, 49),
+        ("period=49h", "2026-11-21T00:00:00Z", now, Interval::Day, 3),
+        ("period=2d", "2026-11-21T07:00:00Z", now, Interval::Hour, 49),
+        ("period=2d&interval=day", "2026-11-21T00:00:00Z", now, Interval::Day, 3),
+        ("period=0h", "2026-11-23T07:00:00Z", now, Interval::Hour, 1),
+        ("period=90d&interval=hour", "2026-08-25T07:00:00Z", now, Interval::Hour, 2161),
+        ("period=9999d", "1999-07-09T00:00:00Z", now, Interval::Day, 10_000),
+        ("start=2026-11-22T10:20:30Z", "2026-11-22T10:00:00Z", now, Interval::Hour, 22),
+        (
+            "start=2026-11-22T10:20:30Z&end=2026-11-22T11:00:00.001Z",
+            "2026-11-22T10:00:00Z",
+            "2026-11-22T12:00:00Z",
+            Interval::Hour,
+            2,
+        ),
+        (
+            "start=2026-11-23T00:00:00Z&end=2026-11-24T00:00:00Z",
+            "2026-11-23T00:00:00Z",
+            "2026-11-24T00:00:00Z",
+            Interval::Hour,
+            24,
+        ),
+    ] {
+        let span = read(query).unwrap();
+        assert_eq!(span, Span { start: at(start), end: at(end), interval }, "{query}");
+        assert_eq!(span.starts().count(), buckets, "{query}");
+        assert_eq!(span.starts().next(), Some(at(start)), "{query}");
+        assert!(span.starts().last().unwrap() < at(end), "{query}");
+    }
+}
+
+#[test]
+fn what_is_no_span_is_told_why() {
+    for (query, faults) in [
+        ("period=30", vec![("period", "INVALID_PERIOD")]),
+        ("period=d", vec![("period", "INVALID_PERIOD")]),
+        ("period=12345h", vec![("period", "INVALID_PERIOD")]),
+        ("period=+1h", vec![("period", "INVALID_PERIOD")]),
+        ("period=1w&interval=week", vec![("interval", "INVALID_VALUE"), ("period", "INVALID_PERIOD")]),
+        ("period=1d&start=2026-11-22T00:00:00Z", vec![("period", "CONFLICT")]),
+        ("end=2026-11-22T00:00:00Z", vec![("start", "REQUIRED")]),
+        ("start=2026-11-22T00:00:00Z&end=2026-11-22T00:00:00Z", vec![("end", "INVALID_TIME")]),
+        ("start=2026-11-24T00:00:00Z&end=2026-11-25T00:00:00Z", vec![("start", "INVALID_TIME")]),
+        ("start=1990-01-01T00:00:00Z", vec![("interval", "TOO_MANY")]),
+        ("start=2026-11-22T00:00:00Z&end=9999-01-01T00:00:00Z", vec![("interval", "TOO_MANY")]),
+        ("period=91d&interval=hour", vec![("interval", "NOT_KEPT")]),
+        ("start=2026-01-01T00:00:00Z&end=2026-01-01T05:00:00Z", vec![("interval", "NOT_KEPT")]),
+    ] {
+        let faults: Vec<_> = faults.iter().map(|(at, code)| (at.to_string(), code.to_string())).collect();
+        assert_eq!(read(query).unwrap_err(), faults, "{query}");
+    }
+}
+
+/// Whatever the span, its parts are the same hours, each once, in at most 46 hours and else whole days.
+#[test]
+fn parts_cover_a_span_exactly() {
+    let midnight = at("2026-11-20T00:00:00Z").as_millis();
+    for first in 0..50 {
+        for length in 0..80 {
+            let start = Timestamp::from_millis(midnight + first * HOUR);
+            let end = Timestamp::from_millis(midnight + (first + length) * HOUR);
+            let span = Span { start, end, interval: Interval::Hour };
+            let (mut reached, mut hours) = (start, 0);
+            for part in span.parts() {
+                assert_eq!(part.start, reached, "{span:?}");
+                assert!(part.interval == Interval::Hour || part.start == Interval::Day.floor(part.start));
+                hours += if part.interval == Interval::Hour { part.starts().count() } else { 0 };
+                reached = part.close();
+            }
+            assert_eq!(reached, end, "{span:?}");
+            assert!(hours <= 46, "{span:?}");
+        }
+    }
+    let open = read("period=5d").unwrap();
+    assert_eq!(open.parts().iter().map(|part| part.starts().count()).sum::<usize>(), 6);
+}
+
+#[test]
+fn totals_are_made_of_outcomes() {
+    let mut counts = Counts::default();
+    for (outcome, cost) in [
+        (Outcome::Valid, 3),
+        (Outcome::Valid, 0),
+        (Outcome::Revoked, 0),
+        (Outcome::RateLimited, 0),
+        (Outcome::RateLimited, 0),
+        (Outcome::QuotaExceeded, 0),
+        // Of no known key.
+        (Outcome::NotFound, 7),
+        (Outcome::Malformed, 7),
+    ] {
+        counts.add(outcome, cost);
+    }
+    let mut twice = counts;
+    twice.merge(&counts);
+    let expected =
+        Totals { requests: 12, allowed: 4, denied: 8, rate_limited: 4, quota_exceeded: 2, cost: 6 };
+    assert_eq!(twice.totals(), expected);
+    let by_code = twice.by_code();
+    let told: Vec<_> =
+        by_code.iter().map(|group| (group.id.as_deref().unwrap(), group.totals.requests)).collect();
+    assert_eq!(told, [("RATE_LIMITED", 4), ("VALID", 4), ("REVOKED", 2), ("QUOTA_EXCEEDED", 2)]);
+    let sum = |part: fn(&Totals) -> u64| by_code.iter().map(|group| part(&group.totals)).sum::<u64>();
+    assert_eq!(
+        (sum(|t| t.allowed), sum(|t| t.denied), sum(|t| t.rate_limited), sum(|t| t.cost)),
+        (expected.allowed, expected.denied, expected.rate_limited, expected.cost)
+    );
+    assert_eq!(Counts::names().count(), OUTCOMES);
+}
+
+#[test]
+fn every_subject_has_a_number_of_its_own() {
+    let subjects =
+        [Subject::All, Subject::Organization(0), Subject::Organization(1), Subject::Key(1), Subject::Key(2)];
+    assert_eq!(subjects.map(Subject::number), [0, -1, -2, 1, 2]);
+    assert_eq!(subjects.map(|subject| Subject::of(subject.number())), subjects);
+}
+
+#[test]
+fn a_magnitude_grows_with_its_figure_and_changes_seldom() {
+    let mut changes = 0;
+    for figure in 0..100_000_u64 {
+        let (this, next) = (magnitude(figure), magnitude(figure + 1));
+        assert!(next == this || next == this + 1, "{figure}");
+        assert!(figure >= 16 || next == this + 1, "{figure}: exact while it is small");
+        assert!(at_least(this) <= figure && figure < at_least(this + 1), "{figure}");
+        assert!(figure - at_least(this) <= figure / 8, "{figure}");
+        changes += u32::from(next != this);
+    }
+    assert!(changes < 130, "{changes}");
+    assert_eq!(magnitude(u64::MAX), 60 * 8 + 15);
+}
