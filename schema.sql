@@ -170,3 +170,121 @@ CREATE TABLE audit_events (
 CREATE INDEX audit_events_organization ON audit_events (organization_id, seq) WHERE organization_id IS NOT NULL;
 CREATE INDEX audit_events_actor ON audit_events (actor_id, seq) WHERE actor_id IS NOT NULL;
 CREATE INDEX audit_events_target ON audit_events (target_id, seq) WHERE target_id IS NOT NULL;
+
+-- Usage: one row for each hour, and for each day, and subject. A `subject` above 0 is the `seq` of a key; 0
+-- is everything; -1 are the platform's own keys, and -1 - `seq` those of an organization. `start` is where
+-- the hour or the day begins. The time goes first in the keys: what is written at one time lies together,
+-- and a series is a lookup for each of its buckets, however many keys there are.
+CREATE TABLE usage_hourly (
+    start   INTEGER NOT NULL,
+    subject INTEGER NOT NULL,
+    cost    INTEGER NOT NULL,
+    -- Verifications by outcome, in the order of the checks.
+    revoked                INTEGER NOT NULL,
+    disabled               INTEGER NOT NULL,
+    expired                INTEGER NOT NULL,
+    organization_suspended INTEGER NOT NULL,
+    owner_inactive         INTEGER NOT NULL,
+    ip_not_allowed         INTEGER NOT NULL,
+    insufficient_scope     INTEGER NOT NULL,
+    quota_exceeded         INTEGER NOT NULL,
+    rate_limited           INTEGER NOT NULL,
+    valid                  INTEGER NOT NULL,
+    PRIMARY KEY (start, subject)
+) STRICT, WITHOUT ROWID;
+
+-- The sums of the hours, written with them, because they are kept longer. `parent` is the subject that a
+-- subject is part of. `magnitude` is how many verifications there are to within an eighth: an index over
+-- the exact number would be written at each flush, which took four times as long.
+CREATE TABLE usage_daily (
+    start   INTEGER NOT NULL,
+    subject INTEGER NOT NULL,
+    cost    INTEGER NOT NULL,
+    revoked                INTEGER NOT NULL,
+    disabled               INTEGER NOT NULL,
+    expired                INTEGER NOT NULL,
+    organization_suspended INTEGER NOT NULL,
+    owner_inactive         INTEGER NOT NULL,
+    ip_not_allowed         INTEGER NOT NULL,
+    insufficient_scope     INTEGER NOT NULL,
+    quota_exceeded         INTEGER NOT NULL,
+    rate_limited           INTEGER NOT NULL,
+    valid                  INTEGER NOT NULL,
+    parent    INTEGER,
+    magnitude INTEGER NOT NULL,
+    PRIMARY KEY (start, subject)
+) STRICT, WITHOUT ROWID;
+
+-- The busiest of a day: parts of a subject, and keys of all organizations.
+CREATE INDEX usage_daily_parent ON usage_daily (parent, start, magnitude);
+CREATE INDEX usage_daily_keys ON usage_daily (start, magnitude) WHERE subject > 0;
+
+-- Denials, folded by minute, code and `folded`: the `seq` of a key, or organization and address that asked
+-- for an unknown one, or nothing for what found no room (its code is empty). AUTOINCREMENT as above.
+CREATE TABLE verification_log (
+    seq             INTEGER PRIMARY KEY AUTOINCREMENT,
+    minute          INTEGER NOT NULL,
+    code            TEXT NOT NULL,
+    folded          TEXT NOT NULL,
+    key_seq         INTEGER,
+    organization_id TEXT,
+    ip              TEXT,
+    count           INTEGER NOT NULL,
+    first_at        INTEGER NOT NULL,
+    last_at         INTEGER NOT NULL,
+    UNIQUE (minute, code, folded)
+) STRICT;
+
+CREATE INDEX verification_log_organization ON verification_log (organization_id, seq) WHERE organization_id IS NOT NULL;
+CREATE INDEX verification_log_key ON verification_log (key_seq, seq) WHERE key_seq IS NOT NULL;
+CREATE INDEX verification_log_ip ON verification_log (ip, seq) WHERE ip IS NOT NULL;
+
+-- How many there are, so that nobody counts rows: of each `what` in an organization, `*` for all of them
+-- together, and nothing for the platform's own keys. The triggers keep it, whoever writes.
+CREATE TABLE counts (
+    what            TEXT NOT NULL,
+    organization_id TEXT NOT NULL,
+    n               INTEGER NOT NULL,
+    PRIMARY KEY (what, organization_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER organizations_come AFTER INSERT ON organizations WHEN NEW.deleted_at IS NULL BEGIN
+    INSERT INTO counts (what, organization_id, n) VALUES ('organizations', '*', 1)
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER organizations_go AFTER UPDATE OF deleted_at ON organizations
+WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL BEGIN
+    UPDATE counts SET n = n - 1 WHERE what = 'organizations' AND organization_id = '*';
+END;
+CREATE TRIGGER users_come AFTER INSERT ON users WHEN NEW.deleted_at IS NULL BEGIN
+    INSERT INTO counts (what, organization_id, n) VALUES ('users', '*', 1)
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER users_go AFTER UPDATE OF deleted_at ON users
+WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL BEGIN
+    UPDATE counts SET n = n - 1 WHERE what = 'users' AND organization_id = '*';
+END;
+CREATE TRIGGER memberships_come AFTER INSERT ON memberships BEGIN
+    INSERT INTO counts (what, organization_id, n) VALUES ('users', NEW.organization_id, 1)
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER memberships_go AFTER DELETE ON memberships BEGIN
+    UPDATE counts SET n = n - 1 WHERE what = 'users' AND organization_id = OLD.organization_id;
+END;
+CREATE TRIGGER api_keys_come AFTER INSERT ON api_keys BEGIN
+    INSERT INTO counts (what, organization_id, n)
+        VALUES (NEW.status, '*', 1), (NEW.status, coalesce(NEW.organization_id, ''), 1)
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER api_keys_turn AFTER UPDATE OF status ON api_keys WHEN OLD.status <> NEW.status BEGIN
+    UPDATE counts SET n = n - 1
+        WHERE what = OLD.status AND organization_id IN ('*', coalesce(OLD.organization_id, ''));
+    INSERT INTO counts (what, organization_id, n)
+        VALUES (NEW.status, '*', 1), (NEW.status, coalesce(NEW.organization_id, ''), 1)
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+END;
+
+-- Keys whose time is over are found by it; they are counted as active above.
+CREATE INDEX api_keys_expiry ON api_keys (expires_at) WHERE status = 'active' AND expires_at IS NOT NULL;
+CREATE INDEX api_keys_organization_expiry ON api_keys (organization_id, expires_at)
+    WHERE status = 'active' AND expires_at IS NOT NULL;

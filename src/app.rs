@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::service::cursors::Cursors;
 use crate::service::folded::Folded;
-use crate::service::housekeeping;
+use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, Stamps};
@@ -26,6 +26,8 @@ use crate::verify::verifier::Verifier;
 
 /// Distinct keys, and distinct addresses without a valid key, whose limits are kept in memory.
 const MOST_BUCKETS: usize = 100_000;
+/// Distinct keys whose time of use waits in memory.
+const MOST_USES: usize = 1_000_000;
 
 /// Verified keys whose limits are kept in memory, about 150 bytes each while they aren't at rest.
 const MOST_VERIFIED: usize = 1_000_000;
@@ -54,8 +56,10 @@ pub struct App {
     pub cursors: Cursors,
     /// The catalogue of scopes with the time at which its load began.
     pub catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
-    /// When keys were used since that was last written down.
-    pub used: DashMap<String, Timestamp>,
+    /// When keys, by `seq`, were used since that was last written down.
+    pub used: DashMap<i64, Timestamp>,
+    /// Held while what the verifier's recorder counted is being written.
+    pub flushing: tokio::sync::Mutex<()>,
     random: SystemRandom,
     draining: AtomicBool,
 }
@@ -95,6 +99,7 @@ impl App {
             cursors: Cursors::new(&cursor_key)?,
             catalogue: std::sync::Mutex::new(None),
             used: DashMap::new(),
+            flushing: tokio::sync::Mutex::default(),
             random: SystemRandom::new(),
             draining: AtomicBool::new(false),
             config,
@@ -105,12 +110,13 @@ impl App {
 
     /// Writes down what waits in memory, then closes the database.
     pub async fn close(&self) -> Result<()> {
+        let counted = usage::flush(self).await;
         let refusals = housekeeping::write_refusals(self, true).await;
         let uses = housekeeping::write_uses(self).await;
         let units = self.verifier.quotas().close().await;
         housekeeping::log_head(self, "stop").await;
         self.db.close().await;
-        refusals.and(uses).and(units)
+        counted.and(refusals).and(uses).and(units)
     }
 
     /// From now on `/readyz` says that the server is going.
@@ -140,12 +146,12 @@ impl App {
         &self.random
     }
 
-    /// Notes that a key was used now. Bounded: what doesn't fit until the next writing is not noted.
-    pub fn note_use(&self, key_id: &str) {
-        if let Some(mut at) = self.used.get_mut(key_id) {
-            *at = self.clock.now();
-        } else if self.used.len() < MOST_BUCKETS {
-            self.used.insert(key_id.to_owned(), self.clock.now());
+    /// Notes when a key, by `seq`, was used. Bounded: what doesn't fit until the next writing is not noted.
+    pub fn note_use(&self, key_seq: i64, now: Timestamp) {
+        if let Some(mut at) = self.used.get_mut(&key_seq) {
+            *at = now.max(*at);
+        } else if self.used.len() < MOST_USES {
+            self.used.insert(key_seq, now);
         }
     }
 }

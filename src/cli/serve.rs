@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::workers::Workers;
 use crate::http::{routes, server};
-use crate::service::{api_keys, housekeeping};
+use crate::service::{api_keys, housekeeping, usage};
 use crate::store::db;
 use crate::verify::secret::{self, Secret};
 
@@ -65,6 +65,7 @@ pub async fn run(config: Config, admin_key_file: Option<PathBuf>) -> Result<()> 
     let cut = tokio::select! {
         cut = server::serve(listener, routes, &limits, &workers, shutdown) => cut,
         () = housekeeping::run(&app) => 0,
+        () = usage::run(&app) => 0,
     };
     if cut > 0 {
         tracing::warn!(cut, "connections that did not end in time were cut");

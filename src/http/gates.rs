@@ -238,7 +238,7 @@ impl Passage {
         if platform {
             caller.require_platform()?;
         }
-        app.note_use(&credential.key.id);
+        app.note_use(credential.seq, ctx.now);
         Ok(ctx)
     }
 

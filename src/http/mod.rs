@@ -5,6 +5,7 @@
 //! way to `verify`, `introspect` and `forward_auth`.
 
 pub mod address;
+mod analytics;
 mod api_keys;
 mod audit;
 mod auth;

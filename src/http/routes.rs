@@ -17,7 +17,7 @@ use super::data_plane::{self, Endpoint};
 use super::gates::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
-use super::{api_keys, audit, health, memberships, openapi, organizations, scopes, users, whoami};
+use super::{analytics, api_keys, audit, health, memberships, openapi, organizations, scopes, users, whoami};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
@@ -83,6 +83,7 @@ pub const ANY: &str = "ANY";
 const ORGS: Gate = Gate::Scope(&["admin:orgs"]);
 const USERS: Gate = Gate::Scope(&["admin:users"]);
 const KEYS: Gate = Gate::Scope(&["admin:keys"]);
+const ANALYTICS: Gate = Gate::Scope(&["admin:analytics", "admin:orgs"]);
 /// Who may ask whether keys are good.
 pub(super) const VERIFIERS: &[&str] = &["keys:verify", "admin:keys"];
 /// The client's own path may follow it.
@@ -157,6 +158,10 @@ pub static ROUTES: &[Route] = &[
     get("/admin/v1/scopes", "scope.list", Gate::AnyKey, |call| Box::pin(scopes::list(call))),
     post("/admin/v1/scopes", "scope.create", Gate::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
     delete("/admin/v1/scopes/{scope}", "scope.delete", Gate::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
+
+    get("/admin/v1/analytics/usage", "usage.read", ANALYTICS, |call| Box::pin(analytics::usage(call))),
+    get("/admin/v1/analytics/overview", "overview.read", ANALYTICS, |call| Box::pin(analytics::overview(call))),
+    get("/admin/v1/analytics/logs", "verification_log.list", ANALYTICS, |call| Box::pin(analytics::logs(call))),
 
     get("/admin/v1/audit-logs", "audit_log.list", AUDIT, |call| Box::pin(audit::list(call))),
     get("/admin/v1/audit-logs/export", "audit_log.export", AUDIT, |call| Box::pin(audit::export(call))),

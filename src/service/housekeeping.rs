@@ -1,8 +1,10 @@
-//! What the server does by itself: writing down what was counted in memory, and telling the head of
-//! the audit chain, so that it can be kept elsewhere.
+//! What the server does by itself: writing down what was counted in memory, removing what is kept long
+//! enough, and telling the head of the audit chain, so that it can be kept elsewhere.
+//! [Usage](super::usage::run) has an interval of its own.
 
 use std::time::Duration;
 
+use super::usage;
 use crate::app::App;
 use crate::domain::chain;
 use crate::error::Result;
@@ -12,6 +14,10 @@ use crate::store;
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the time of a key's last use is written.
 const USED_EVERY: Duration = Duration::from_secs(30);
+/// Keys whose time of use is written at once: other changes wait for it.
+const USED_AT_ONCE: usize = 5000;
+/// How often it is looked whether there is something to remove.
+const PRUNED_EVERY: Duration = Duration::from_secs(60);
 /// How long a key keeps units of its quota that it doesn't use.
 const IDLE: Duration = Duration::from_secs(30);
 /// How often the head of the audit chain is logged.
@@ -22,6 +28,7 @@ pub async fn run(app: &App) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut used, mut head) = (app.clock.monotonic(), app.clock.monotonic());
+    let mut pruned = None;
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
@@ -33,6 +40,14 @@ pub async fn run(app: &App) {
             app.admin_limits.sweep(now);
             app.failure_limits.sweep(now);
             app.verifier.sweep(now);
+        }
+        if pruned.is_none_or(|pruned| now.saturating_sub(pruned) >= PRUNED_EVERY) {
+            let more = usage::prune(app).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what is kept long enough could not be removed; it is tried again");
+                false
+            });
+            // What is left goes at the next ticks, so that others write between.
+            pruned = (!more).then_some(now);
         }
         if let Err(error) = written {
             tracing::warn!(%error, "what was counted in memory could not be written; it is tried again");
@@ -64,14 +79,14 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
 
 /// Writes when keys were last used. What can't be written is kept for the next time.
 pub async fn write_uses(app: &App) -> Result<()> {
-    let used: Vec<_> = app.used.iter().map(|entry| (entry.key().clone(), *entry.value())).collect();
-    if used.is_empty() {
-        return Ok(());
-    }
-    let written = used.clone();
-    app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
-    for (id, at) in used {
-        app.used.remove_if(&id, |_, latest| *latest <= at);
+    let mut used: Vec<_> = app.used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+    used.sort_unstable();
+    for piece in used.chunks(USED_AT_ONCE) {
+        let written = piece.to_vec();
+        app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
+        for (seq, at) in piece {
+            app.used.remove_if(seq, |_, latest| latest <= at);
+        }
     }
     Ok(())
 }

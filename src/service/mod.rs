@@ -10,8 +10,11 @@ pub mod folded;
 pub mod housekeeping;
 pub mod memberships;
 pub mod organizations;
+pub mod overview;
 pub mod scopes;
+pub mod usage;
 pub mod users;
+pub mod verification_log;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -262,12 +262,12 @@ pub fn any(tx: &Tx<'_>) -> Result<bool> {
     Ok(tx.one("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
-/// Notes when keys were last used; never backwards, and no change that an ETag would tell.
-pub fn touch(tx: &Tx<'_>, used: &[(String, Timestamp)]) -> Result<()> {
-    for (id, at) in used {
+/// Notes when keys, by `seq`, were last used; never backwards, and no change that an ETag would tell.
+pub fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
+    for (seq, at) in used {
         tx.execute(
-            "UPDATE api_keys SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)",
-            params![id, at.as_millis()],
+            "UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)",
+            params![seq, at.as_millis()],
         )?;
     }
     Ok(())

@@ -7,6 +7,8 @@ use utoipa::IntoParams;
 use crate::domain::membership::Role;
 use crate::domain::organization::Plan;
 use crate::domain::page::Order;
+use crate::domain::usage::{GroupBy, Interval};
+use crate::domain::verification::Outcome;
 use crate::domain::{api_key, organization, shapes};
 use crate::service::audit::Format;
 
@@ -135,6 +137,53 @@ pub struct ApiKeyQuery {
     /// What the name begins with.
     #[param(min_length = 1, max_length = 200)]
     pub q: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct UsageQuery {
+    /// Only keys of this organization.
+    #[param(min_length = 1, max_length = 200)]
+    pub org_id: Option<String>,
+    /// Only this key.
+    #[param(min_length = 1, max_length = 200)]
+    pub key_id: Option<String>,
+    /// So many hours or days until now, from the start of the bucket in which they begin. Not together with
+    /// `start` and `end`.
+    #[param(default = "30d", pattern = "^[0-9]{1,4}[hd]$")]
+    pub period: Option<String>,
+    /// From the start of the bucket that this time lies in; not in the future.
+    #[param(format = DateTime)]
+    pub start: Option<String>,
+    /// To the end of the bucket that this time lies in; left out: until now. Needs `start`.
+    #[param(format = DateTime)]
+    pub end: Option<String>,
+    /// Left out: `hour` up to 48 hours, else `day`.
+    pub interval: Option<Interval>,
+    /// Adds `groups`.
+    pub group_by: Option<GroupBy>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DenialQuery {
+    /// Only denials that concern this organization.
+    #[param(min_length = 1, max_length = 200)]
+    pub org_id: Option<String>,
+    /// Only denials of this key.
+    #[param(min_length = 1, max_length = 200)]
+    pub key_id: Option<String>,
+    /// Only these.
+    pub code: Option<Outcome>,
+    /// Only those that tell this IPv4 or IPv6 address.
+    #[param(min_length = 1, max_length = 200)]
+    pub ip: Option<String>,
+    /// Whose last denial was not before this time.
+    #[param(format = DateTime)]
+    pub from: Option<String>,
+    /// Whose first denial was before this time.
+    #[param(format = DateTime)]
+    pub to: Option<String>,
 }
 
 #[derive(IntoParams)]

@@ -77,6 +77,10 @@ fn rows() -> Vec<Row> {
         row("POST", "/admin/v1/scopes", "/admin/v1/scopes", Platform, Some(json!({"scope": "reports:read"}))),
         row("DELETE", "/admin/v1/scopes/{scope}", "/admin/v1/scopes/invoices:read", Platform, None),
 
+        row("GET", "/admin/v1/analytics/usage", "/admin/v1/analytics/usage?key_id=key_alpha", NotThere, None),
+        row("GET", "/admin/v1/analytics/overview", "/admin/v1/analytics/overview", OwnThings, None),
+        row("GET", "/admin/v1/analytics/logs", "/admin/v1/analytics/logs", OwnThings, None),
+
         row("GET", "/admin/v1/audit-logs", "/admin/v1/audit-logs", OwnThings, None),
         row("GET", "/admin/v1/audit-logs/export", "/admin/v1/audit-logs/export", OwnThings, None),
         row("GET", "/admin/v1/audit-logs/verify", "/admin/v1/audit-logs/verify", Platform, None),

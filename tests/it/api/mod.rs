@@ -1,5 +1,6 @@
 //! The control plane, a file for each resource, and what goes for all of them.
 
+mod analytics;
 mod api_keys;
 mod conventions;
 mod coverage;

@@ -142,6 +142,7 @@ async fn i3_a_mutation_in_the_queue_behind_its_callers_end_does_not_happen() {
     for end in End::ALL {
         let server = Server::start().await;
         let (id, secret) = owned_key(&server).await;
+        let seq = server.credential(&secret).await.seq;
         let release = block_the_writer(&server).await;
         // A change of a key looks at the catalogue first; known, its first poll enqueues it.
         scopes::catalogue(&server.app).await.unwrap();
@@ -154,7 +155,7 @@ async fn i3_a_mutation_in_the_queue_behind_its_callers_end_does_not_happen() {
             client.post("/users", json!({"name": "too late", "email": "too-late@example.com"})).await
         });
         // Noted as used: it has passed the gates, while its end waits.
-        until("the mutation passed the gates", || server.app.used.contains_key(&id)).await;
+        until("the mutation passed the gates", || server.app.used.contains_key(&seq)).await;
         drop(release);
         ending.await.unwrap();
 
@@ -171,6 +172,7 @@ async fn i3_a_mutation_whose_body_comes_after_its_callers_end_does_not_happen() 
     for end in End::ALL {
         let server = Server::start().await;
         let (id, secret) = owned_key(&server).await;
+        let seq = server.credential(&secret).await.seq;
         let (pieces, body) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(2);
         let body = reqwest::Body::wrap_stream(futures_util::stream::unfold(body, |mut body| async {
             body.recv().await.map(|piece| (piece, body))
@@ -179,7 +181,7 @@ async fn i3_a_mutation_whose_body_comes_after_its_callers_end_does_not_happen() 
         let request = client.request(Method::POST, "/users").header("content-type", "application/json");
         let mutation = tokio::spawn(async move { client.send(request.body(body)).await });
         pieces.send(Ok(r#"{"name": "too late", "#)).await.unwrap();
-        until("the mutation passed the gates", || server.app.used.contains_key(&id)).await;
+        until("the mutation passed the gates", || server.app.used.contains_key(&seq)).await;
 
         let (method, path, body) = end.call(&id);
         assert_eq!(server.admin().call(method, &path, body).await.status, 200, "{end:?}");

@@ -86,6 +86,7 @@ async fn every_success_is_as_documented() {
         "listMembers getMember updateMember",
         "createApiKey listApiKeys getApiKey updateApiKey rotateApiKey expirePreviousSecret revokeApiKey",
         "createScope listScopes deleteScope",
+        "getUsage getOverview listDenials",
         "listAuditEvents exportAuditLog verifyAuditLog getAuditEvent",
         "deleteApiKey deleteMember createMember deleteUser deleteOrganization",
     ]
@@ -229,6 +230,8 @@ async fn not_found_and_in_conflict(server: &Server) -> Vec<(String, Answer)> {
     let foreign_key = json!({"organization_id": "org_9", "name": "n", "scopes": []});
     let mut answers = vec![
         ("listApiKeys", 404, own.get("/api-keys?organization_id=org_2").await),
+        ("getUsage", 404, own.get("/analytics/usage?org_id=org_2").await),
+        ("listDenials", 404, own.get("/analytics/logs?org_id=org_2").await),
         ("listAuditEvents", 404, own.get("/audit-logs?org_id=org_2").await),
         ("exportAuditLog", 404, own.get("/audit-logs/export?org_id=org_2").await),
         ("createApiKey", 404, admin.post("/api-keys", foreign_key).await),

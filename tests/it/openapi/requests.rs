@@ -10,8 +10,15 @@ use super::{Document, Operation, assert_fits, hinted, world};
 use crate::support::{Answer, Client};
 
 /// What a schema can't say, and the document says in words; formats are not asserted either.
-const BEYOND_SCHEMAS: &[&str] =
-    &["INVALID_ANCHOR", "INVALID_CHARACTER", "INVALID_CIDR", "INVALID_CURSOR", "RESERVED", "UNKNOWN_SCOPE"];
+const BEYOND_SCHEMAS: &[&str] = &[
+    "INVALID_ADDRESS",
+    "INVALID_ANCHOR",
+    "INVALID_CHARACTER",
+    "INVALID_CIDR",
+    "INVALID_CURSOR",
+    "RESERVED",
+    "UNKNOWN_SCOPE",
+];
 
 impl Operation<'_> {
     async fn send(&self, client: &Client, query: &[(&str, &str)], body: Option<&Value>) -> Answer {
@@ -204,6 +211,9 @@ async fn parameters_take_exactly_what_their_schemas_take() {
         "viewer",
     ]);
     values.extend(["2026-11-23T07:08:09Z", "tomorrow", &fits, &too_long, "1:", "a:b"]);
+    values
+        .extend(["hour", "day", "key", "code", "0h", "30d", "9999h", "9999d", "10000d", "1w", "30D", "+1d"]);
+    values.extend(["VALID", "NOT_FOUND", "valid", "192.0.2.1", "2001:db8::1", "192.0.2.0/24"]);
     values.extend(anchors.iter().map(String::as_str));
     for operation in document.operations() {
         for parameter in operation.parameters("query") {

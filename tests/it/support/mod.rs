@@ -21,10 +21,12 @@ use tokio_util::task::TaskTracker;
 use tollhouse::app::App;
 use tollhouse::clock::Clock;
 use tollhouse::config::Config;
+use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::workers::Workers;
 use tollhouse::http::{routes, server};
 use tollhouse::service::api_keys;
+use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
 pub use binary::Binary;
@@ -148,6 +150,13 @@ impl Server {
         let answer = self.admin().post("/api-keys", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         (self.client(answer.data()["key"].as_str()), answer.data().clone())
+    }
+
+    /// What the database knows of a secret.
+    pub async fn credential(&self, secret: &str) -> Arc<Credential> {
+        let hash = Secret::from_outside(secret.to_owned()).hash();
+        let found = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await.unwrap();
+        Arc::new(found.expect("a key with this secret"))
     }
 
     /// Stops as the real server does, and gives the directory back.

@@ -94,6 +94,13 @@ fn rows() -> Vec<Row> {
         write(post, "/scopes", json!({"scope": "invoices:read"}), 201, None, scope, None),
         write(delete.clone(), "/scopes/invoices:read", none.clone(), 200, None, scope, Some(Vec::new())),
 
+        get("/analytics/usage", None, None),
+        get("/analytics/usage?org_id=org_1&group_by=key", Some("org_1"), None),
+        get("/analytics/usage?key_id=key_1", Some("org_1"), Some(key)),
+        get("/analytics/overview", None, None),
+        get("/analytics/logs", None, None),
+        get("/analytics/logs?org_id=org_1", Some("org_1"), None),
+
         get("/audit-logs", None, None),
         get("/audit-logs?org_id=org_1", Some("org_1"), None),
         get("/audit-logs/export", None, None),

@@ -1,0 +1,48 @@
+//! The front page.
+
+use std::sync::Arc;
+
+use super::{Ctx, look, usage};
+use crate::app::App;
+use crate::domain::audit::Entry;
+use crate::domain::overview::Overview;
+use crate::domain::page::Query;
+use crate::domain::usage::{Interval, Span, Subject};
+use crate::error::{Error, Result};
+use crate::store;
+use crate::store::usage::Of;
+
+/// Busy ones that are named.
+const MOST_BUSY: usize = 10;
+
+/// How much there is of what the caller sees, and what the last 24 hours were like.
+pub async fn get(app: &App, ctx: &Arc<Ctx>, query: Query) -> Result<Overview> {
+    query.finish(())?;
+    let now = ctx.now;
+    look(app, ctx, move |tx, caller| {
+        let own = caller.organization_id();
+        let subject = match own {
+            None => Subject::All,
+            Some(id) => {
+                let found = store::usage::organization(tx, id)?;
+                Subject::Organization(found.ok_or_else(|| Error::not_found("organization"))?.seq)
+            }
+        };
+        let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
+        let (organizations, keys) = match own {
+            None => (usage::busiest(tx, Of::Parts(Subject::All), &day, MOST_BUSY)?, Of::Keys),
+            Some(_) => (vec![subject], Of::Parts(subject)),
+        };
+        let keys = usage::busiest(tx, keys, &day, MOST_BUSY)?;
+        let overview = Overview {
+            organizations: if own.is_some() { 1 } else { store::overview::organizations(tx)? },
+            users: store::overview::users(tx, own)?,
+            api_keys: store::overview::keys(tx, own, now)?,
+            last_24h: store::usage::total(tx, subject, &day)?.totals(),
+            busiest_organizations: usage::groups(tx, organizations, &day)?,
+            busiest_keys: usage::groups(tx, keys, &day)?,
+        };
+        Ok((overview, Entry::about(own)))
+    })
+    .await
+}

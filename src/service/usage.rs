@@ -1,0 +1,243 @@
+//! Usage: write down what the recorder counted, and tell it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::api_keys::own_or;
+use super::{Ctx, look};
+use crate::app::App;
+use crate::domain::access::Caller;
+use crate::domain::audit::Entry;
+use crate::domain::page::Query;
+use crate::domain::time::Timestamp;
+use crate::domain::usage::{
+    Bucket, Counts, Group, GroupBy, Interval, Period, Span, Subject, Usage, at_least,
+};
+use crate::domain::verification_log;
+use crate::error::{Error, Result};
+use crate::store::usage::{Named, Of};
+use crate::store::{self, db::Tx};
+use crate::verify::denials::{Denial, Folded};
+use crate::verify::recorder::Batch;
+
+/// Keys in one write: other changes wait for it.
+const PIECE: usize = 1000;
+/// Groups in an answer.
+const MOST_GROUPS: usize = 100;
+/// Rows of each table that one write removes.
+const PRUNED_AT_ONCE: usize = 5000;
+
+/// Writes down what was counted, each interval of the configuration, until it is dropped.
+pub async fn run(app: &Arc<App>) {
+    let mut ticks = tokio::time::interval(app.config.usage.flush_interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let flushing = app.clone();
+        // In a task of its own: who drops this loop must not drop what a flush under way has taken.
+        let flushed = tokio::spawn(async move { flush(&flushing).await }).await;
+        if let Err(error) = flushed.unwrap_or_else(|panic| Err(Error::internal(panic))) {
+            tracing::warn!(%error, "usage could not be written; it is tried again");
+        }
+    }
+}
+
+/// Writes down what was counted. What can't be written is kept for the next time.
+pub async fn flush(app: &App) -> Result<()> {
+    let _one_at_a_time = app.flushing.lock().await;
+    let recorder = app.verifier.recorder();
+    let mut pieces = recorder.take().pieces(PIECE).into_iter();
+    while let Some(piece) = pieces.next() {
+        let piece = Arc::new(piece);
+        let writing = piece.clone();
+        if let Err(error) = app.db.write(move |tx| write(tx, &writing)).await {
+            recorder.put_back(Arc::unwrap_or_clone(piece));
+            pieces.for_each(|piece| recorder.put_back(piece));
+            return Err(error);
+        }
+        for counted in &piece.counted {
+            if let Some(at) = counted.last_used {
+                app.note_use(counted.credential.seq, at);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One piece, whole or not at all: the keys, and what they add to their organizations and to everything.
+fn write(tx: &Tx<'_>, piece: &Batch) -> Result<()> {
+    let mut sums: HashMap<(Timestamp, Subject), Counts> = HashMap::new();
+    for counted in &piece.counted {
+        let (hour, credential) = (counted.hour, &counted.credential);
+        let organization = credential.organization.as_ref().map_or(0, |organization| organization.seq);
+        let organization = Subject::Organization(organization);
+        store::usage::add(tx, hour, Subject::Key(credential.seq), Some(organization), &counted.counts)?;
+        for subject in [organization, Subject::All] {
+            sums.entry((hour, subject)).or_default().merge(&counted.counts);
+        }
+    }
+    for ((hour, subject), counts) in sums {
+        let parent = (subject != Subject::All).then_some(Subject::All);
+        store::usage::add(tx, hour, subject, parent, &counts)?;
+    }
+    piece.denials.iter().try_for_each(|denial| write_denial(tx, denial))
+}
+
+fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
+    let key_seq = if let Folded::Key(seq) = denial.folded { Some(seq) } else { None };
+    let entry = verification_log::Entry {
+        code: denial.code,
+        key_id: None,
+        organization_id: denial.organization_id.clone(),
+        ip: denial.ip,
+        count: denial.count,
+        first_at: denial.first_at,
+        last_at: denial.last_at,
+    };
+    store::verification_log::add(tx, &denial.folded.to_string(), key_seq, &entry)
+}
+
+/// Removes some of what is kept long enough. Says whether there is more.
+pub async fn prune(app: &App) -> Result<bool> {
+    let (now, retention) = (app.clock.now(), &app.config.retention);
+    let hourly = Interval::Hour.days_before(now, retention.usage_hourly_days);
+    let daily = Interval::Day.days_before(now, retention.usage_daily_days);
+    let log = Interval::Hour.days_before(now, retention.verification_log_days);
+    let pruned = app.db.write(move |tx| {
+        let usage = store::usage::prune(tx, hourly, daily, PRUNED_AT_ONCE)?;
+        Ok(usage.max(store::verification_log::prune(tx, log, PRUNED_AT_ONCE)?))
+    });
+    Ok(pruned.await? == PRUNED_AT_ONCE)
+}
+
+/// Verifications of a key, of an organization's keys or of all that the caller reaches.
+pub async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Usage> {
+    let (org_id, key_id) = (query.text("org_id"), query.text("key_id"));
+    let span = Span::read(&mut query, ctx.now, app.config.retention.usage_hourly_days);
+    let group_by = query.one_of("group_by", GroupBy::NAMES);
+    query.finish(())?;
+    let org_id = own_or(&ctx.caller, org_id)?;
+    look(app, ctx, move |tx, caller| {
+        let asked = Asked::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
+        let stored: HashMap<_, _> = store::usage::series(tx, asked.subject, &span)?.into_iter().collect();
+        let mut total = Counts::default();
+        let bucket = |start| {
+            let counts = stored.get(&start).copied().unwrap_or_default();
+            total.merge(&counts);
+            Bucket { start, totals: counts.totals() }
+        };
+        let series = span.starts().map(bucket).collect();
+        let groups = match group_by {
+            None => Vec::new(),
+            Some(GroupBy::Code) => total.by_code(),
+            Some(GroupBy::Key) => asked.by_key(tx, &span)?,
+            Some(GroupBy::Organization) => asked.by_organization(tx, &span)?,
+        };
+        let usage = Usage {
+            org_id,
+            key_id,
+            period: Period { start: span.start, end: span.end },
+            interval: span.interval,
+            totals: total.totals(),
+            series,
+            groups,
+        };
+        Ok((usage, asked.entry))
+    })
+    .await
+}
+
+/// Whose usage is asked for.
+struct Asked {
+    subject: Subject,
+    /// The organization that the subject lies in, or is.
+    organization: Option<Subject>,
+    entry: Entry,
+}
+
+impl Asked {
+    /// `NOT_FOUND` when there is no such organization or key, or not for this caller. Deleted ones are
+    /// there: their usage stays.
+    fn find(tx: &Tx<'_>, caller: &Caller, org_id: Option<&str>, key_id: Option<&str>) -> Result<Self> {
+        let missing = || Error::not_found("organization");
+        let organization = match org_id {
+            None => None,
+            Some(id) => Some(store::usage::organization(tx, id)?.ok_or_else(missing)?),
+        };
+        let Some(key_id) = key_id else {
+            let subject = organization.map(|found| Subject::Organization(found.seq));
+            let entry = Entry::about(org_id);
+            return Ok(Self { subject: subject.unwrap_or(Subject::All), organization: subject, entry });
+        };
+        let key = store::usage::key(tx, key_id)?.filter(|key| {
+            let of = key.organization.as_ref().map(|(id, _)| id.as_str());
+            caller.reaches(of) && org_id.is_none_or(|wanted| of == Some(wanted))
+        });
+        let key = key.ok_or_else(|| Error::not_found("API key"))?;
+        let (id, seq) = key.organization.map_or((None, 0), |(id, seq)| (Some(id), seq));
+        Ok(Self {
+            subject: Subject::Key(key.seq),
+            organization: Some(Subject::Organization(seq)),
+            entry: Entry::of(id.as_deref(), "api_key", &key.id, &key.name),
+        })
+    }
+
+    fn by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
+        match self.subject {
+            Subject::Key(_) => groups(tx, vec![self.subject], span),
+            Subject::All => groups(tx, busiest(tx, Of::Keys, span, MOST_GROUPS)?, span),
+            Subject::Organization(_) => {
+                groups(tx, busiest(tx, Of::Parts(self.subject), span, MOST_GROUPS)?, span)
+            }
+        }
+    }
+
+    fn by_organization(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
+        match (self.subject, self.organization) {
+            // All of the key's usage is its organization's: under that name.
+            (Subject::Key(_), Some(organization)) => {
+                let total = store::usage::total(tx, self.subject, span)?;
+                Ok(group(tx, organization, &total)?.into_iter().collect())
+            }
+            (subject @ Subject::Organization(_), _) => groups(tx, vec![subject], span),
+            _ => groups(tx, busiest(tx, Of::Parts(Subject::All), span, MOST_GROUPS)?, span),
+        }
+    }
+}
+
+/// The subjects that were busiest on the days of a span, at most so many. Each day has its own busiest; of
+/// these the ones with the largest sum are taken. When there are more than asked for, one that was never
+/// among a day's busiest is missed.
+pub(super) fn busiest(tx: &Tx<'_>, of: Of, span: &Span, most: usize) -> Result<Vec<Subject>> {
+    let mut found: HashMap<Subject, u64> = HashMap::new();
+    for day in span.days().starts() {
+        for (subject, magnitude) in store::usage::busiest(tx, of, day, most)? {
+            *found.entry(subject).or_default() += at_least(magnitude);
+        }
+    }
+    let mut found: Vec<_> = found.into_iter().map(|(subject, requests)| (requests, subject)).collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.truncate(most);
+    Ok(found.into_iter().map(|(_, subject)| subject).collect())
+}
+
+/// The subjects with what was counted of each, the busiest first. One without anything is left out.
+pub(super) fn groups(tx: &Tx<'_>, subjects: Vec<Subject>, span: &Span) -> Result<Vec<Group>> {
+    let mut groups = Vec::new();
+    for subject in subjects {
+        groups.extend(group(tx, subject, &store::usage::total(tx, subject, span)?)?);
+    }
+    groups.sort_by(|a, b| (b.totals.requests, &a.id).cmp(&(a.totals.requests, &b.id)));
+    Ok(groups)
+}
+
+fn group(tx: &Tx<'_>, subject: Subject, total: &Counts) -> Result<Option<Group>> {
+    if total.requests() == 0 {
+        return Ok(None);
+    }
+    let (id, name) = match store::usage::name(tx, subject)? {
+        Some(Named { id, name, .. }) => (Some(id), Some(name)),
+        None => (None, None),
+    };
+    Ok(Some(Group { id, name, totals: total.totals() }))
+}

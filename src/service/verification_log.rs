@@ -1,0 +1,27 @@
+//! The verification log: find denials. What writes it is the [flush of usage](super::usage::flush).
+
+use std::sync::Arc;
+
+use super::api_keys::own_or;
+use super::{Ctx, Listed, look};
+use crate::app::App;
+use crate::domain::audit;
+use crate::domain::page::Query;
+use crate::domain::verification_log::{Entry, Filter};
+use crate::error::Result;
+use crate::store;
+
+/// Lists denials.
+pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Entry>> {
+    let (mut page, cursor) = query.page();
+    let mut filter = Filter::read(&mut query);
+    query.finish(())?;
+    filter.org_id = own_or(&ctx.caller, filter.org_id)?;
+    let binding = format!("verification_log {filter:?} {:?}", page.order);
+    page.after = app.cursors.open(&binding, cursor.as_deref())?;
+    let rows = look(app, ctx, move |tx, _| {
+        let entry = audit::Entry::about(filter.org_id.as_deref());
+        Ok((store::verification_log::list(tx, &filter, &page)?, entry))
+    });
+    Listed::new(app, &binding, rows.await?)
+}

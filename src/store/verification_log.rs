@@ -1,0 +1,71 @@
+//! Statements on the verification log.
+
+use rusqlite::{Row, params};
+
+use super::db::Tx;
+use super::list::List;
+use super::rows;
+use crate::domain::page::{Page, Rows};
+use crate::domain::time::Timestamp;
+use crate::domain::verification::Outcome;
+use crate::domain::verification_log::{Entry, Filter};
+use crate::error::Result;
+
+/// Adds denials to their row, which is made when it isn't there. `folded` tells the rows of one minute and
+/// code apart; the entry's `key_id` is not looked at.
+pub fn add(tx: &Tx<'_>, folded: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
+    tx.execute(
+        "INSERT INTO verification_log (minute, code, folded, key_seq, organization_id, ip, count, first_at, last_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, folded) DO UPDATE SET \
+         count = count + excluded.count, \
+         last_at = CASE WHEN last_at < excluded.last_at THEN excluded.last_at ELSE last_at END",
+        params![
+            entry.first_at.minute().as_millis(),
+            entry.code.map_or("", Outcome::name),
+            folded,
+            key_seq,
+            entry.organization_id,
+            entry.ip.map(|ip| ip.to_string()),
+            entry.count,
+            entry.first_at.as_millis(),
+            entry.last_at.as_millis(),
+        ],
+    )?;
+    Ok(())
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let is_rest = row.get_ref(1)?.as_str()?.is_empty();
+    Ok(Entry {
+        code: if is_rest { None } else { Some(rows::named(row, 1, Outcome::NAMES)?) },
+        key_id: row.get(2)?,
+        organization_id: row.get(3)?,
+        ip: row.get::<_, Option<String>>(4)?.and_then(|ip| ip.parse().ok()),
+        count: row.get(5)?,
+        first_at: rows::time(row, 6)?,
+        last_at: rows::time(row, 7)?,
+    })
+}
+
+/// A page of the log.
+pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Entry>> {
+    let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
+                  FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
+    List::new(select)
+        .and("l.organization_id = ?", filter.org_id.clone())
+        .and("l.key_seq = (SELECT seq FROM api_keys WHERE id = ?)", filter.key_id.clone())
+        .and("l.code = ?", filter.code.map(|code| code.name().to_owned()))
+        .and("l.ip = ?", filter.ip.map(|ip| ip.to_string()))
+        .and("l.last_at >= ?", filter.from.map(Timestamp::as_millis))
+        .and("l.first_at < ?", filter.to.map(Timestamp::as_millis))
+        .page(tx, "l.seq", page, entry)
+}
+
+/// Removes at most so many rows of minutes before this time; how many it were.
+pub fn prune(tx: &Tx<'_>, before: Timestamp, most: usize) -> Result<usize> {
+    tx.execute(
+        "DELETE FROM verification_log WHERE seq IN \
+         (SELECT seq FROM verification_log WHERE minute < ?1 ORDER BY minute LIMIT ?2)",
+        params![before.as_millis(), i64::try_from(most).unwrap_or(i64::MAX)],
+    )
+}

@@ -1,0 +1,151 @@
+//! From the recorder to the file: nothing twice, nothing lost, nothing kept for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tollhouse::domain::api_key::Credential;
+use tollhouse::domain::time::Timestamp;
+use tollhouse::domain::usage::{Interval, Span, Subject};
+use tollhouse::domain::verification::Outcome::*;
+use tollhouse::service::usage::{flush as try_flush, prune};
+
+use super::super::done;
+use super::{DAY, HOUR, Key, flush, key, usage};
+use crate::support::{NOW, Server};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_what_64_callers_count_is_told_across_a_stop() {
+    const EACH: u32 = 500;
+    let server = Server::start().await;
+    server.organization("org_1").await;
+    let mut keys = Vec::new();
+    for nth in 0..5 {
+        keys.push(Arc::new(key(&server, Some("org_1"), &format!("key_{nth}")).await));
+    }
+    let server = Arc::new(server);
+    let callers: Vec<_> = (0..64)
+        .map(|nth| {
+            let (server, key) = (server.clone(), keys[nth % 5].clone());
+            tokio::spawn(async move {
+                for _ in 0..EACH {
+                    key.count(&server, Valid, 1);
+                    key.count(&server, RateLimited, 1);
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    while callers.iter().any(|caller| !caller.is_finished()) {
+        flush(&server).await;
+    }
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    // These are in memory alone when it stops.
+    keys[0].count(&server, Valid, 7);
+    keys.iter().for_each(|key| key.count(&server, Revoked, 1));
+    let dir = Arc::into_inner(server).unwrap().stop().await;
+
+    let server = Server::over(dir, |config| config.rate_limits.admin_per_minute = 0).await;
+    let all = 64 * u64::from(EACH);
+    let data = usage(&server.admin(), "org_id=org_1").await;
+    let expected = json!({"requests": 2 * all + 12, "allowed": all + 7, "denied": all + 5,
+        "rate_limited": all, "quota_exceeded": 0, "cost": all + 7});
+    assert_eq!(data["totals"], expected);
+    let mut sum = 0;
+    for nth in 0..5 {
+        let data = usage(&server.admin(), &format!("key_id=key_{nth}")).await;
+        sum += data["totals"]["requests"].as_u64().unwrap();
+    }
+    assert_eq!(sum, 2 * all + 12);
+    let denials = done(server.admin().get("/analytics/logs?limit=100").await, 200);
+    let counted = denials.as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(counted, all + 5);
+}
+
+/// A flush goes in pieces; the first is written here, the second is not, and the third is not tried.
+#[tokio::test]
+async fn i9_a_flush_that_fails_on_the_way_loses_and_doubles_nothing() {
+    const KEYS: i64 = 2500;
+    let server = Server::start().await;
+    let one = key(&server, None, "key_1").await;
+    let count = || {
+        for seq in 1..=KEYS {
+            let credential = Arc::new(Credential { seq, ..(*one.credential).clone() });
+            Key { credential }.count(&server, Disabled, 1);
+        }
+    };
+    let elsewhere = rusqlite::Connection::open(server.dir.path().join("data/tollhouse.db")).unwrap();
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON usage_daily WHEN NEW.subject = 1500 \
+                BEGIN SELECT RAISE (ABORT, 'not now'); END";
+    elsewhere.execute_batch(fail).unwrap();
+    count();
+    assert!(try_flush(&server.app).await.is_err());
+    let written = usage(&server.admin(), "").await["totals"]["requests"].as_i64().unwrap();
+    assert!((1..1500).contains(&written), "a piece came before the one that failed: {written}");
+    count();
+    assert!(try_flush(&server.app).await.is_err());
+    elsewhere.execute_batch("DROP TRIGGER fail").unwrap();
+    flush(&server).await;
+    flush(&server).await;
+
+    assert_eq!(usage(&server.admin(), "").await["totals"]["requests"], 2 * KEYS);
+    for table in ["usage_hourly", "usage_daily"] {
+        let sql = format!("SELECT count(*), min(disabled), max(disabled) FROM {table} WHERE subject > 0");
+        let found = elsewhere.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        assert_eq!(found, (KEYS, 2, 2), "{table}");
+    }
+    let denied: i64 =
+        elsewhere.query_row("SELECT sum(count) FROM verification_log", [], |row| row.get(0)).unwrap();
+    assert_eq!(denied, 2 * KEYS);
+}
+
+#[tokio::test]
+async fn the_time_of_use_is_written_with_the_rest() {
+    let server = Server::start().await;
+    let (one, two) = (key(&server, None, "key_1").await, key(&server, None, "key_2").await);
+    one.count(&server, Valid, 1);
+    two.count(&server, Disabled, 1);
+    server.advance(Duration::from_secs(5));
+    one.count(&server, Valid, 1);
+    server.advance(Duration::from_secs(5));
+    one.count(&server, RateLimited, 1);
+    flush(&server).await;
+    tollhouse::service::housekeeping::write_uses(&server.app).await.unwrap();
+    let admin = server.admin();
+    assert_eq!(admin.get("/api-keys/key_1").await.data()["last_used_at"], "2026-11-23T07:08:14.000Z");
+    assert_eq!(admin.get("/api-keys/key_2").await.data()["last_used_at"], json!(null));
+}
+
+#[tokio::test]
+async fn what_is_kept_long_enough_goes() {
+    let server = Server::with(|config| {
+        config.rate_limits.admin_per_minute = 0;
+        config.retention.usage_hourly_days = 2;
+        config.retention.usage_daily_days = 4;
+        config.retention.verification_log_days = 1;
+    })
+    .await;
+    let (admin, one) = (server.admin(), key(&server, None, "key_1").await);
+    for _ in 0..5 * 24 {
+        one.count(&server, Disabled, 1);
+        server.advance(HOUR);
+    }
+    flush(&server).await;
+    assert!(!prune(&server.app).await.unwrap());
+    // It is 07:08 five days later: the hours since 07:00 two days ago are there, and the days since four
+    // days ago.
+    let hours = usage(&admin, "key_id=key_1&period=48h&interval=hour").await;
+    assert_eq!(hours["totals"]["requests"], 48);
+    let days = usage(&admin, "key_id=key_1&period=9d").await;
+    assert_eq!(days["totals"]["requests"], 4 * 24 + 7);
+    let log = done(admin.get("/analytics/logs?limit=100").await, 200);
+    assert_eq!(log.as_array().unwrap().len(), 24);
+    let older = server.app.db.read(move |tx| {
+        let end = Timestamp::from_millis(NOW) + (DAY * 3 - HOUR);
+        let span = Span::until(end, 4 * Interval::Day.millis(), Interval::Hour);
+        tollhouse::store::usage::series(tx, Subject::Key(one.credential.seq), &span)
+    });
+    assert_eq!(older.await.unwrap(), []);
+}
