@@ -1,8 +1,10 @@
 //! From the recorder to the file: nothing twice, nothing lost, nothing kept for ever.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::json;
 use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
@@ -12,7 +14,7 @@ use tollhouse::service::usage::{flush as try_flush, prune};
 
 use super::super::done;
 use super::{DAY, HOUR, Key, flush, key, usage};
-use crate::support::{NOW, Server};
+use crate::support::{Binary, NOW, Server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i9_what_64_callers_count_is_told_across_a_stop() {
@@ -148,4 +150,73 @@ async fn what_is_kept_long_enough_goes() {
         tollhouse::store::usage::series(tx, Subject::Key(one.credential.seq), &span)
     });
     assert_eq!(older.await.unwrap(), []);
+}
+
+/// What the callers of the real program are answered, by code.
+async fn verify_from_64(server: &Binary, key: &str) -> BTreeMap<String, u64> {
+    let callers: Vec<_> = (0..64)
+        .map(|_| {
+            let (admin, body) = (server.admin(), json!({"key": key, "cost": 2}));
+            tokio::spawn(async move {
+                let mut codes = Vec::new();
+                for _ in 0..20 {
+                    let request = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&body);
+                    codes.push(done(admin.send(request).await, 200)["code"].as_str().unwrap().to_owned());
+                }
+                codes
+            })
+        })
+        .collect();
+    let mut answered = BTreeMap::new();
+    for caller in callers {
+        for code in caller.await.unwrap() {
+            *answered.entry(code).or_default() += 1;
+        }
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_what_64_callers_are_answered_is_told_across_graceful_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Binary::serve(dir.path());
+    let limited = json!({"name": "limited", "id": "key_1", "scopes": [], "rate_limit": {"limit": 500, "window_seconds": 86400}});
+    let free = json!({"name": "free", "id": "key_2", "scopes": []});
+    let mut keys = Vec::new();
+    for body in [limited, free] {
+        keys.push(
+            done(server.admin().post("/api-keys", body).await, 201)["key"].as_str().unwrap().to_owned(),
+        );
+    }
+    let mut answered = vec![BTreeMap::<String, u64>::new(); 3];
+    for _ in 0..2 {
+        // The last one is nobody's.
+        for (key, answered) in keys.iter().map(String::as_str).chain(["unknown"]).zip(&mut answered) {
+            for (code, times) in verify_from_64(&server, key).await {
+                *answered.entry(code).or_default() += times;
+            }
+        }
+        assert_eq!(server.terminate(), Some(0));
+        server = Binary::serve(dir.path());
+    }
+    let admin = server.admin();
+    for (key_id, answered) in ["key_1", "key_2"].iter().zip(&answered) {
+        let of = |code: &str| answered.get(code).copied().unwrap_or(0);
+        let data = usage(&admin, &format!("key_id={key_id}&period=1h&group_by=code")).await;
+        let groups: BTreeMap<_, _> = super::groups(&data, "groups").into_iter().collect();
+        assert_eq!(&groups, answered);
+        assert_eq!(data["totals"]["requests"], 2 * 64 * 20);
+        assert_eq!(data["totals"]["cost"], 2 * of("VALID"));
+        assert_eq!(data["totals"]["rate_limited"], of("RATE_LIMITED"));
+    }
+    assert!(answered[0].len() == 2 && answered[1].len() == 1, "{answered:?}");
+    let logs = done(admin.get("/analytics/logs?limit=100").await, 200);
+    let logged = |code: &str| {
+        let rows = logs.as_array().unwrap().iter().filter(|row| row["code"] == code);
+        rows.map(|row| row["count"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(
+        (logged("RATE_LIMITED"), logged("NOT_FOUND")),
+        (answered[0]["RATE_LIMITED"], answered[2]["NOT_FOUND"])
+    );
 }
