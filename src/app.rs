@@ -10,6 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::api_key::Credential;
 use crate::domain::id::Kind;
 use crate::domain::scope::Catalogue;
 use crate::domain::time::Timestamp;
@@ -144,6 +145,16 @@ impl App {
     /// The operating system's randomness.
     pub fn system_random(&self) -> &SystemRandom {
         &self.random
+    }
+
+    /// Notes that a key calls, now; of several calls in a second one is enough.
+    pub fn note_call(&self, credential: &Credential, now: Timestamp) {
+        // The map is shared by all cores, this is hardly ever written.
+        let noted = &credential.memo.noted;
+        if now.as_millis() - noted.load(Ordering::Relaxed) >= 1000 {
+            noted.store(now.as_millis(), Ordering::Relaxed);
+            self.note_use(credential.seq, now);
+        }
     }
 
     /// Notes when a key, by `seq`, was used. Bounded: what doesn't fit until the next writing is not noted.

@@ -1,6 +1,7 @@
 //! API keys: what they may do, for how long, and from where.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicI64;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -165,8 +166,23 @@ pub struct Credential {
     pub organization: Option<Tenant>,
     /// The state of its owner, if it has one. Deleted, or no longer a member, counts as suspended.
     pub owner: Option<user::Status>,
-    /// What answers say of it whatever they are: written down by the first and read by the others.
+    /// What is remembered with it.
+    pub memo: Memo,
+}
+
+/// What whoever uses a record notes on it, for the next one to find. A record that is read anew has none.
+#[derive(Debug, Default)]
+pub struct Memo {
+    /// What answers say of it whatever they are.
     pub written: OnceLock<Box<str>>,
+    /// When its use was last noted elsewhere, in milliseconds since the epoch.
+    pub noted: AtomicI64,
+}
+
+impl Clone for Memo {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// What a key needs to know of its organization.

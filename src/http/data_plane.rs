@@ -116,7 +116,7 @@ impl Asked<'_> {
         };
         access::from_address(&credential.key, self.ip)?;
         access::require_scope(&credential.key, VERIFIERS)?;
-        app.note_use(credential.seq, self.now);
+        app.note_call(&credential, self.now);
         Ok(credential)
     }
 

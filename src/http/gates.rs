@@ -238,7 +238,7 @@ impl Passage {
         if platform {
             caller.require_platform()?;
         }
-        app.note_use(credential.seq, ctx.now);
+        app.note_call(&credential, ctx.now);
         Ok(ctx)
     }
 

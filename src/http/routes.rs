@@ -174,20 +174,22 @@ pub static ROUTES: &[Route] = &[
 /// escapes the audit log.
 pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
     let tasks = Tasks { tracker, runtime: Handle::current() };
-    let router = Arc::new(Router::new()?);
+    // All in one: each count of references is written by every core at every request.
+    let house = Arc::new((app, Router::new()?, tasks));
     let filter = warp::ext::get::<Head>().and(warp::body::stream()).then(move |head: Head, body| {
-        let (app, router, tasks) = (app.clone(), router.clone(), tasks.clone());
+        let house = house.clone();
         async move {
+            let (app, router, tasks) = &*house;
             let found = match router.find(&head.method, head.uri.path()) {
                 Ok((Route { way: Way::Data(endpoint), .. }, _)) => {
-                    return data_plane::answer(&app, *endpoint, &head, body).await;
+                    return data_plane::answer(app, *endpoint, &head, body).await;
                 }
                 Ok((route @ Route { way: Way::Gates(handler), .. }, params)) => Ok((route, *handler, params)),
                 Err(missing) => Err(missing),
             };
-            let request = Request::new(&app, head);
+            let request = Request::new(app, head);
             // In a box: the data plane's calls need not carry the room of the others.
-            Box::pin(gates::answer(app, request, found, body, &tasks)).await
+            Box::pin(gates::answer(app.clone(), request, found, body, tasks)).await
         }
     });
     Ok(filter.boxed())

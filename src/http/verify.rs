@@ -194,7 +194,7 @@ pub struct QuotaLeft {
 /// The fields of the key itself, without braces: the same in every answer, so written once for each time
 /// that the key is read.
 fn about(credential: &Credential) -> &str {
-    credential.written.get_or_init(|| {
+    credential.memo.written.get_or_init(|| {
         let ApiKey { id, organization_id, user_id, name, scopes, expires_at, metadata, .. } = &credential.key;
         let about = VerifiedKey {
             key_id: id,

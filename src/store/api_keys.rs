@@ -1,13 +1,11 @@
 //! Statements on API keys, their secrets' hashes and their scopes.
 
-use std::sync::OnceLock;
-
 use rusqlite::{Row, params};
 
 use super::db::Tx;
 use super::list::List;
 use super::rows;
-use crate::domain::api_key::{ApiKey, Credential, Status, Tenant};
+use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
 use crate::domain::limits::{Period, Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
@@ -150,14 +148,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 })
             }
         };
-        Ok(Credential {
-            seq: row.get(0)?,
-            key,
-            secret_ends_at,
-            organization,
-            owner,
-            written: OnceLock::new(),
-        })
+        Ok(Credential { seq: row.get(0)?, key, secret_ends_at, organization, owner, memo: Memo::default() })
     })
 }
 

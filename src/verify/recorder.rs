@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -63,17 +64,43 @@ impl Batch {
 }
 
 /// By the start of the hour and the key's `seq`.
-type Shard = HashMap<(Timestamp, i64), Counted, RandomState>;
+#[derive(Default)]
+struct Shard(HashMap<(Timestamp, i64), Counted, RandomState>);
+
+impl Shard {
+    /// The row of a key's hour. `UNAVAILABLE` when there is none yet and no room for one.
+    fn row(&mut self, hour: Timestamp, credential: &Arc<Credential>) -> Result<&mut Counted> {
+        let has_room = self.0.len() < MOST_OF_A_SHARD;
+        match self.0.entry((hour, credential.seq)) {
+            Entry::Occupied(counted) => Ok(counted.into_mut()),
+            Entry::Vacant(place) if has_room => Ok(place.insert(Counted {
+                hour,
+                credential: credential.clone(),
+                counts: Counts::default(),
+                last_used: None,
+            })),
+            Entry::Vacant(_) => {
+                Err(Error::unavailable("Too many keys are in use to count them; try again.", 1))
+            }
+        }
+    }
+}
+
+/// Hours of keys in one shard at most.
+const MOST_OF_A_SHARD: usize = MOST_ROWS / SHARDS;
 
 /// What was counted and not yet taken.
 pub struct Recorder {
     shards: [Mutex<Shard>; SHARDS],
+    /// Is some shard half full?
+    crowded: AtomicBool,
     denials: Mutex<Denials>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), denials: Mutex::default() }
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { shards, crowded: AtomicBool::new(false), denials: Mutex::default() }
     }
 }
 
@@ -84,6 +111,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Recorder {
     fn shard(&self, seq: i64) -> MutexGuard<'_, Shard> {
         lock(&self.shards[usize::try_from(seq.rem_euclid(SHARDS as i64)).unwrap_or(0)])
+    }
+
+    /// Sees that a count of this key will find room; asked before anything is spent. `UNAVAILABLE` when
+    /// it won't.
+    pub fn reserve(&self, credential: &Arc<Credential>, now: Timestamp) -> Result<()> {
+        if !self.crowded.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let hour = Interval::Hour.floor(now);
+        self.shard(credential.seq).row(hour, credential).map(drop)
     }
 
     /// Counts one verification of a known key: `cost` is what it spent, 0 when it was denied, and `ip` the
@@ -98,19 +135,10 @@ impl Recorder {
     ) -> Result<()> {
         let hour = Interval::Hour.floor(now);
         let mut shard = self.shard(credential.seq);
-        let has_room = shard.len() < MOST_ROWS / SHARDS;
-        let counted = match shard.entry((hour, credential.seq)) {
-            Entry::Occupied(counted) => counted.into_mut(),
-            Entry::Vacant(place) if has_room => place.insert(Counted {
-                hour,
-                credential: credential.clone(),
-                counts: Counts::default(),
-                last_used: None,
-            }),
-            Entry::Vacant(_) => {
-                return Err(Error::unavailable("Too many keys are in use to count them; try again.", 1));
-            }
-        };
+        if shard.0.len() >= MOST_OF_A_SHARD / 2 {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
+        let counted = shard.row(hour, credential)?;
         counted.counts.add(outcome, cost);
         if outcome.is_valid() {
             counted.last_used = counted.last_used.max(Some(now));
@@ -135,8 +163,9 @@ impl Recorder {
 
     /// Takes all that was counted.
     pub fn take(&self) -> Batch {
+        self.crowded.store(false, Ordering::Relaxed);
         let mut counted: Vec<_> =
-            self.shards.iter().flat_map(|shard| std::mem::take(&mut *lock(shard)).into_values()).collect();
+            self.shards.iter().flat_map(|shard| std::mem::take(&mut lock(shard).0).into_values()).collect();
         counted.sort_unstable_by_key(|one| (one.hour, one.credential.seq));
         Batch { counted, denials: lock(&self.denials).take() }
     }
@@ -144,7 +173,7 @@ impl Recorder {
     /// Puts back what could not be written. It finds room, whatever came meanwhile.
     pub fn put_back(&self, batch: Batch) {
         for one in batch.counted {
-            match self.shard(one.credential.seq).entry((one.hour, one.credential.seq)) {
+            match self.shard(one.credential.seq).0.entry((one.hour, one.credential.seq)) {
                 Entry::Occupied(mut counted) => {
                     let counted = counted.get_mut();
                     counted.counts.merge(&one.counts);

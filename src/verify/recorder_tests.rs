@@ -49,7 +49,7 @@ fn credential(seq: i64) -> Arc<Credential> {
         secret_ends_at: None,
         organization,
         owner: None,
-        written: Default::default(),
+        memo: Default::default(),
     })
 }
 
@@ -151,6 +151,9 @@ fn i10_a_key_too_many_is_refused_and_known_ones_still_count() {
         let hour = at(i64::try_from(nth).unwrap() * Interval::Hour.millis());
         recorder.count(&known, Outcome::Valid, 1, None, hour).unwrap();
     }
+    // Who asks before it spends hears the same, and a key that is counted already needs no more room.
+    assert_eq!(recorder.reserve(&key(1), at(0)).unwrap_err().code, Code::Unavailable);
+    recorder.reserve(&known, at(0)).unwrap();
     let refused = recorder.count(&key(1), Outcome::Revoked, 0, None, at(0)).unwrap_err();
     assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(1)));
     recorder.count(&known, Outcome::Valid, 1, None, at(0)).unwrap();

@@ -116,6 +116,9 @@ impl Verifier {
         // What is denied already is told how its limits stand, but takes nothing from them.
         let denied = !record.is_valid();
         let spend = !denied && !question.dry_run;
+        if spend {
+            self.recorder.reserve(&credential, now)?;
+        }
         let limits = self.ask_limits(&credential, question.cost, spend, denied, now, monotonic).await?;
         let (limited, rate, quota) = limits;
         let outcome = if denied { record } else { limited };

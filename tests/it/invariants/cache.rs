@@ -45,7 +45,7 @@ fn credential(status: Status) -> Credential {
         secret_ends_at: None,
         organization: None,
         owner: None,
-        written: Default::default(),
+        memo: Default::default(),
     }
 }
 
