@@ -46,13 +46,18 @@ impl Call {
 
     /// The query, to be read by its parameters.
     pub fn query(&self) -> Query {
-        Query::of(form_urlencoded::parse(self.query.as_bytes()).into_owned().collect())
+        query(&self.query)
     }
 
     /// Refuses parameters where a route has none.
     pub fn no_query(&self) -> Result<()> {
         self.query().finish(())
     }
+}
+
+/// A query string, to be read by its parameters.
+pub fn query(text: &str) -> Query {
+    Query::of(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
 }
 
 /// Does the request say that a body follows?

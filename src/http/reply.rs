@@ -13,6 +13,9 @@ use crate::error::{Code, Detail, Error, Result};
 use crate::service::Listed;
 use crate::verify::bucket::Taken;
 
+/// There was a credential, and it isn't good (RFC 6750 §3.1).
+pub const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+
 /// A handler's answer before it is written out.
 pub enum Reply {
     /// In the envelope.
@@ -135,7 +138,11 @@ pub fn write_denial(
     request_id: &str,
 ) -> WarpResponse {
     let error = ErrorBody { code, message, details: &[] };
-    json(status, failure(&error, now, request_id))
+    let mut response = json(status, failure(&error, now, request_id));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, INVALID_TOKEN);
+    }
+    response
 }
 
 #[derive(Serialize)]
@@ -160,10 +167,7 @@ pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpRespo
     match error.code {
         // RFC 6750 §3: no error code when there was no credential.
         Code::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-        Code::InvalidApiKey => {
-            let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-            headers.insert(WWW_AUTHENTICATE, value);
-        }
+        Code::InvalidApiKey => drop(headers.insert(WWW_AUTHENTICATE, INVALID_TOKEN)),
         _ => {}
     }
     if let Some(seconds) = error.retry_after {

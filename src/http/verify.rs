@@ -66,6 +66,10 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// Reads a body without faults in one go; `None` leaves it to [`read_slowly`], which finds the words.
     fn read(body: &'a [u8], catalogue: &Catalogue) -> Option<Self> {
+        // serde would take an array of the fields' values, too.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return None;
+        }
         let VerifyKey { key, scopes, ip, cost, dry_run } = serde_json::from_slice(body).ok()?;
         let scopes = scopes.unwrap_or_default();
         let ip = ip.map(|ip| ip.parse::<IpAddr>()).transpose().ok()?.map(|ip| ip.to_canonical());
@@ -275,6 +279,7 @@ where
     let bytes = asked.body(body).await;
     media_type?;
     let bytes = bytes?;
+    call::query(asked.head.uri.query().unwrap_or_default()).finish(())?;
     let catalogue = scopes::catalogue(asked.app).await?;
     let wanted =
         Wanted::read(&bytes, &catalogue).map_or_else(|| Wanted::read_slowly(&bytes, &catalogue), Ok)?;
