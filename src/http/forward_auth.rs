@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
 use super::data_plane::Asked;
+use super::openapi::params;
 use super::{auth, reply};
 use crate::domain::api_key::Credential;
 use crate::domain::verification::Outcome;
@@ -87,16 +88,14 @@ fn key(headers: &HeaderMap) -> Result<&str> {
 /// the upstream whose key it is, `-` where there is nothing to tell. An unknown scope or parameter refuses all.
 #[utoipa::path(
     get, path = "/v1/forward-auth", tag = "Verification", operation_id = "forwardAuth",
-    params(
-        ("scope" = Option<Vec<String>>, Query, description = "A scope that the key must have; may be repeated."),
-        ("limit_status" = Option<u16>, Query, description = "The status instead of 429: 403 for nginx.", example = 403),
-    ),
+    params(params::ForwardAuthQuery),
     responses(
         (status = 200, description = "It may pass."),
         (status = 401, description = "No key, or one that is malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes forbid it."),
+        (status = 403, description = "The key's organization, owner, address or scopes forbid it, or what the proxy asks for is not known."),
         (status = 429, description = "The key's rate limit or quota does not suffice, or too many attempts failed."),
-        (status = 503, description = "`UNAVAILABLE`: not now."),
+        (status = 500, description = "`INTERNAL`"),
+        (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
 pub async fn answer(asked: &Asked<'_>) -> WarpResponse {
@@ -133,13 +132,14 @@ pub async fn answer(asked: &Asked<'_>) -> WarpResponse {
 /// stands in a first segment: `/v1/forward-auth/scope=workflows:read,workflows:write/…`; the rest is ignored.
 #[utoipa::path(
     get, path = "/v1/forward-auth/{path}", tag = "Verification", operation_id = "forwardAuthPath",
-    params(("path" = String, Path, description = "`scope=…`, and the client's own path.", example = "scope=workflows:read")),
+    params(params::ForwardAuthPath),
     responses(
         (status = 200, description = "It may pass."),
         (status = 401, description = "No key, or one that is malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes forbid it."),
+        (status = 403, description = "The key's organization, owner, address or scopes forbid it, or what the proxy asks for is not known."),
         (status = 429, description = "The key's rate limit or quota does not suffice, or too many attempts failed."),
-        (status = 503, description = "`UNAVAILABLE`: not now."),
+        (status = 500, description = "`INTERNAL`"),
+        (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
 #[allow(dead_code)] // The document's alone: `answer` serves both.

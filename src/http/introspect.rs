@@ -8,6 +8,7 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::data_plane::Asked;
+use super::openapi::envelope::{always, never};
 use super::{auth, call};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
@@ -25,24 +26,35 @@ pub struct IntrospectToken {
     token_type_hint: Option<String>,
 }
 
-/// Whether the key is active (RFC 7662 §2.2). Of one that isn't, nothing else is told.
+/// Whether the key is active (RFC 7662 §2.2).
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Introspection {
-    /// Is it good?
+#[serde(untagged)]
+pub enum Introspection {
+    /// It is good.
+    Active(ActiveToken),
+    /// It isn't, or there is none.
+    Inactive(InactiveToken),
+}
+
+/// Of a key that isn't active, nothing else is told.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct InactiveToken {
+    /// Always `false`.
+    #[schema(schema_with = never)]
     active: bool,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = ActiveToken)]
-    about: Option<ActiveToken>,
 }
 
 /// About an active key.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ActiveToken {
+    /// Always `true`.
+    #[schema(schema_with = always)]
+    active: bool,
     /// What it may do, separated by spaces, wildcards spelled out.
-    #[schema(required = false, example = "transactions:write workflows:read")]
+    #[schema(example = "transactions:write workflows:read")]
     scope: String,
     /// The key's id.
-    #[schema(required = false, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
+    #[schema(example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     client_id: String,
     /// Its owner, else its organization; left out for a platform key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,10 +65,10 @@ pub struct ActiveToken {
     #[schema(nullable = false, example = 1_893_456_000)]
     exp: Option<i64>,
     /// When it was made, in Unix seconds.
-    #[schema(required = false, example = 1_795_417_689)]
+    #[schema(example = 1_795_417_689)]
     iat: i64,
     /// Always `Bearer`.
-    #[schema(required = false, value_type = String, example = "Bearer")]
+    #[schema(value_type = String, example = "Bearer")]
     token_type: &'static str,
 }
 
@@ -80,14 +92,14 @@ pub struct OauthError {
     request_body(content = IntrospectToken, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "The answer.", body = inline(Introspection)),
-        (status = 400, description = "`invalid_request`", body = inline(OauthError)),
-        (status = 401, description = "`invalid_client`, or `invalid_token` for a Bearer", body = inline(OauthError)),
-        (status = 403, description = "`insufficient_scope`", body = inline(OauthError)),
-        (status = 413, description = "`invalid_request`", body = inline(OauthError)),
-        (status = 415, description = "`invalid_request`", body = inline(OauthError)),
-        (status = 429, description = "`temporarily_unavailable`", body = inline(OauthError)),
-        (status = 500, description = "`server_error`", body = inline(OauthError)),
-        (status = 503, description = "`temporarily_unavailable`", body = inline(OauthError)),
+        (status = 400, description = "`invalid_request`: the parameter `token` is missing or given twice, or the body broke off."),
+        (status = 401, description = "`invalid_client`: no credential, or a bad one by Basic; `invalid_token`: a bad Bearer."),
+        (status = 403, description = "`insufficient_scope`: the caller lacks the scope, or calls from another address than it may."),
+        (status = 413, description = "`invalid_request`: the body is too large."),
+        (status = 415, description = "`invalid_request`: the body is no form."),
+        (status = 429, description = "`temporarily_unavailable`: too many attempts failed from this address."),
+        (status = 500, description = "`server_error`"),
+        (status = 503, description = "`temporarily_unavailable`"),
     ),
 )]
 pub async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Response
@@ -120,23 +132,23 @@ where
     };
     let own = asker.key.organization_id.as_deref();
     let credential = asked.app.verifier.introspect(&token, own, asked.app.clock.now()).await?;
-    let Some(credential) = credential else { return Ok(Introspection { active: false, about: None }) };
+    let Some(credential) = credential else {
+        return Ok(Introspection::Inactive(InactiveToken { active: false }));
+    };
     let Credential { key, secret_ends_at, .. } = &*credential;
     let catalogue = scopes::catalogue(asked.app).await?;
     // A previous secret ends with its grace, which never outlasts the key.
     let end = secret_ends_at.or(key.expires_at);
-    Ok(Introspection {
+    Ok(Introspection::Active(ActiveToken {
         active: true,
-        about: Some(ActiveToken {
-            scope: catalogue.expand(&key.scopes).join(" "),
-            client_id: key.id.clone(),
-            sub: key.user_id.clone().or_else(|| key.organization_id.clone()),
-            // Rounded down: nobody should trust it any longer than it lasts.
-            exp: end.map(|end| end.as_millis().div_euclid(1000)),
-            iat: key.created_at.as_millis().div_euclid(1000),
-            token_type: "Bearer",
-        }),
-    })
+        scope: catalogue.expand(&key.scopes).join(" "),
+        client_id: key.id.clone(),
+        sub: key.user_id.clone().or_else(|| key.organization_id.clone()),
+        // Rounded down: nobody should trust it any longer than it lasts.
+        exp: end.map(|end| end.as_millis().div_euclid(1000)),
+        iat: key.created_at.as_millis().div_euclid(1000),
+        token_type: "Bearer",
+    }))
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

@@ -4,6 +4,7 @@
 //! is [completed](complete) from the tables of routes and codes.
 
 mod complete;
+mod data_plane;
 pub mod envelope;
 pub mod params;
 
@@ -51,7 +52,7 @@ use crate::error::{Error, Result};
         health::live, health::ready, document,
     ),
     components(schemas(
-        envelope::Failure, envelope::ResponseMetadata, envelope::ListMetadata,
+        envelope::Failure, envelope::Denial, envelope::ResponseMetadata, envelope::ListMetadata, introspect::OauthError,
         crate::domain::page::Order, crate::domain::usage::GroupBy, crate::service::audit::Format,
     )),
 )]

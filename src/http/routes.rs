@@ -13,7 +13,8 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::call::Call;
-use super::data_plane::{self, Endpoint};
+use super::data_plane;
+pub use super::data_plane::Endpoint;
 use super::gates::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;

@@ -7,10 +7,13 @@ use bytes::Buf;
 use futures_util::Stream;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::Type;
 use warp::reply::Response;
 
 use super::call;
 use super::data_plane::Asked;
+use super::openapi::envelope::never;
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};
 use crate::domain::fields::{Faults, Fields, Json};
@@ -118,10 +121,42 @@ fn boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
     }
 }
 
-/// Whether the key is good.
+/// Whether the key is good. The types of the answer are the document's: [`write`] writes it, and a test
+/// holds the two together.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // The document's alone: `write` writes it, and a test holds the two together.
-pub struct Verification<'a> {
+#[serde(untagged)]
+#[allow(dead_code)]
+pub enum Verification<'a> {
+    /// There is such a key.
+    Known(VerifiedKey<'a>),
+    /// There is none.
+    Unknown(UnknownKey),
+}
+
+/// Of a key that is malformed or not found, nothing else is told.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code)]
+pub struct UnknownKey {
+    /// Always `false`.
+    #[schema(schema_with = never)]
+    valid: bool,
+    /// Why not.
+    #[schema(schema_with = unknown)]
+    code: Outcome,
+    /// The same for people.
+    #[schema(value_type = String, example = "There is no such key.")]
+    message: &'static str,
+}
+
+fn unknown() -> ObjectBuilder {
+    let names = [Outcome::Malformed, Outcome::NotFound].map(Outcome::name);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names))
+}
+
+/// How a key stands after the verification, and about it.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code)]
+pub struct VerifiedKey<'a> {
     /// Is it good?
     valid: bool,
     /// If not, why not: the first that holds, in this order.
@@ -129,40 +164,36 @@ pub struct Verification<'a> {
     /// The same for people.
     #[schema(value_type = String, example = "The key is valid.")]
     message: &'static str,
-    #[schema(inline)]
-    about: Option<VerifiedKey<'a>>,
-    /// Its rate limit after this; `null` = none.
-    rate_limit: Option<RateLeft>,
-    /// Its quota after this; `null` = none.
-    quota: Option<QuotaLeft>,
-}
-
-/// About the key. Of one that is malformed or not found nothing of this is told.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct VerifiedKey<'a> {
     /// `key_…`
-    #[schema(required = false, value_type = String, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
+    #[schema(value_type = String, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     key_id: &'a str,
     /// Whose key it is; `null` for a platform key.
-    #[schema(value_type = Option<String>, example = "org_123")]
+    #[schema(required, value_type = Option<String>, example = "org_123")]
     organization_id: Option<&'a str>,
     /// The member that owns it.
-    #[schema(value_type = Option<String>, example = "user_123")]
+    #[schema(required, value_type = Option<String>, example = "user_123")]
     user_id: Option<&'a str>,
     /// Its name.
-    #[schema(required = false, value_type = String, example = "Production API Key")]
+    #[schema(value_type = String, example = "Production API Key")]
     name: &'a str,
     /// Its organization's plan.
+    #[schema(required)]
     plan: Option<Plan>,
     /// What it may do, wildcards as granted.
-    #[schema(required = false, value_type = Vec<String>, example = json!(["workflows:read", "transactions:write"]))]
+    #[schema(value_type = Vec<String>, example = json!(["workflows:read", "transactions:write"]))]
     scopes: &'a [String],
     /// When it ends; `null` = never.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
     /// The caller's own pairs.
-    #[schema(required = false, value_type = shapes::Metadata)]
+    #[schema(value_type = shapes::Metadata)]
     metadata: &'a Metadata,
+    /// Its rate limit after this; `null` = none.
+    #[schema(required)]
+    rate_limit: Option<RateLeft>,
+    /// Its quota after this; `null` = none.
+    #[schema(required)]
+    quota: Option<QuotaLeft>,
 }
 
 /// What is left of a key's rate limit.
@@ -195,12 +226,25 @@ pub struct QuotaLeft {
     resets_at: Timestamp,
 }
 
+/// What is the same in every answer about a key.
+#[derive(Serialize)]
+struct About<'a> {
+    key_id: &'a str,
+    organization_id: Option<&'a str>,
+    user_id: Option<&'a str>,
+    name: &'a str,
+    plan: Option<Plan>,
+    scopes: &'a [String],
+    expires_at: Option<Timestamp>,
+    metadata: &'a Metadata,
+}
+
 /// The fields of the key itself, without braces: the same in every answer, so written once for each time
 /// that the key is read.
 fn about(credential: &Credential) -> &str {
     credential.memo.written.get_or_init(|| {
         let ApiKey { id, organization_id, user_id, name, scopes, expires_at, metadata, .. } = &credential.key;
-        let about = VerifiedKey {
+        let about = About {
             key_id: id,
             organization_id: organization_id.as_deref(),
             user_id: user_id.as_deref(),
@@ -267,7 +311,17 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
 #[utoipa::path(
     post, path = "/v1/keys/verify", tag = "Verification", operation_id = "verifyKey",
     request_body = VerifyKey,
-    responses((status = 200, description = "The answer.", body = Verification)),
+    responses(
+        (status = 200, description = "The answer.", body = Verification),
+        (status = 400, description = "`INVALID_JSON` or `INVALID_REQUEST`"),
+        (status = 401, description = "`UNAUTHENTICATED` or `INVALID_API_KEY`: the caller's own key."),
+        (status = 403, description = "`IP_NOT_ALLOWED` or `INSUFFICIENT_SCOPE`: the caller's own key."),
+        (status = 413, description = "`PAYLOAD_TOO_LARGE`"),
+        (status = 415, description = "`UNSUPPORTED_MEDIA_TYPE`"),
+        (status = 429, description = "`RATE_LIMITED`: too many attempts failed from this address. A good key is never refused by it."),
+        (status = 500, description = "`INTERNAL`"),
+        (status = 503, description = "`UNAVAILABLE`"),
+    ),
 )]
 pub async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Result<Response>
 where

@@ -12,18 +12,18 @@ use utoipa::openapi::{
     Components, Content, Header, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required, Response,
 };
 
-use super::envelope;
+use super::{data_plane, envelope};
 use crate::error::CODES;
-use crate::http::routes::{ANY, Body, Gate, ROUTES, Route};
+use crate::http::routes::{ANY, Body, Endpoint, Gate, ROUTES, Route, Way};
 
-/// The name of the one security scheme.
-const BEARER: &str = "bearer";
+/// The security scheme of all operations.
+pub(super) const BEARER: &str = "bearer";
 
 const ETAG: &str = "ETag";
-const REQUEST_ID: &str = "X-Request-Id";
-const RETRY_AFTER: &str = "Retry-After";
+pub(super) const REQUEST_ID: &str = "X-Request-Id";
+pub(super) const RETRY_AFTER: &str = "Retry-After";
 const WWW_AUTHENTICATE: &str = "WWW-Authenticate";
-const LIMITS: &[&str] =
+pub(super) const LIMITS: &[&str] =
     &["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Policy", "RateLimit"];
 
 /// Headers of answers: the name, the type, an example and what it says.
@@ -33,10 +33,10 @@ const HEADERS: &[(&str, Type, &str, &str)] = &[
     (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Names the request: the caller's own id, or a made one."),
     (RETRY_AFTER, Type::Integer, "2", "Whole seconds after which a retry can succeed."),
     (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "How to authenticate (RFC 6750)."),
-    (LIMITS[0], Type::Integer, "500", "Calls a minute that this key has."),
+    (LIMITS[0], Type::Integer, "500", "Calls that a full bucket of the key has."),
     (LIMITS[1], Type::Integer, "499", "Calls that are left now."),
     (LIMITS[2], Type::Integer, "1795417690", "Unix seconds at which all of them are back."),
-    (LIMITS[3], Type::String, "\"admin\";q=500;w=60", "The limit, as the IETF's draft has it."),
+    (LIMITS[3], Type::String, "\"admin\";q=500;w=60", "The limit, as the IETF's draft has it: calls (`q`) in so many seconds (`w`)."),
     (LIMITS[4], Type::String, "\"admin\";r=499;t=1", "What is left (`r`), and seconds to the next call (`t`)."),
 ];
 
@@ -56,8 +56,10 @@ pub fn complete(api: &mut OpenApi) {
         .description(Some("An API key. The scopes named with an operation are those of the key."))
         .build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    data_plane::add_security_schemes(components);
     components.headers = HEADERS
         .iter()
+        .chain(data_plane::HEADERS)
         .map(|(name, kind, example, description)| {
             let mut header = Header::new(ObjectBuilder::new().schema_type(kind.clone()).build());
             header.description = Some((*description).to_owned());
@@ -87,9 +89,8 @@ fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operati
 /// Returns the statuses of the shared refusals that the operation refers to.
 fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
     let said = operation.description.take().filter(|said| !said.is_empty());
-    operation.description =
-        Some(said.into_iter().chain([needs(route.gate)]).collect::<Vec<_>>().join("\n\n"));
-    operation.security = Some(security(route.gate));
+    operation.description = Some(said.into_iter().chain([needs(route)]).collect::<Vec<_>>().join("\n\n"));
+    operation.security = Some(security(route.gate, BEARER));
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(if route.body == Body::Required { Required::True } else { Required::False });
         if route.method == "PATCH"
@@ -97,6 +98,10 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
         {
             body.content.insert("application/merge-patch+json".to_owned(), json);
         }
+    }
+    if let Way::Data(endpoint) = route.way {
+        data_plane::complete(operation, route.gate, endpoint);
+        return BTreeSet::new();
     }
     let mut shared = statuses(operation, route);
     for (status, response) in &mut operation.responses.responses {
@@ -132,12 +137,15 @@ fn wrap(operation: &mut Operation, components: &mut Components) {
 }
 
 /// Who may call, for people.
-fn needs(gate: Gate) -> String {
+fn needs(route: &Route) -> String {
     let any_of = |scopes: &[&str]| {
         let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
         format!("the scope {}", names.join(" or "))
     };
-    match gate {
+    match route.gate {
+        Gate::Open if matches!(route.way, Way::Data(Endpoint::ForwardAuth)) => {
+            "Whoever asks needs no key; the one that it is asked about is the client's.".to_owned()
+        }
         Gate::Open => "Needs no key.".to_owned(),
         Gate::AnyKey => "Needs a valid key, whatever its scopes.".to_owned(),
         Gate::Scope(scopes) => format!("Needs a key with {}.", any_of(scopes)),
@@ -146,12 +154,12 @@ fn needs(gate: Gate) -> String {
 }
 
 /// Who may call, for programs: one requirement for each scope of which any will do.
-fn security(gate: Gate) -> Vec<SecurityRequirement> {
+pub(super) fn security(gate: Gate, scheme: &str) -> Vec<SecurityRequirement> {
     match gate {
         Gate::Open => Vec::new(),
-        Gate::AnyKey => vec![SecurityRequirement::new(BEARER, [""; 0])],
+        Gate::AnyKey => vec![SecurityRequirement::new(scheme, [""; 0])],
         Gate::Scope(scopes) | Gate::Platform(scopes) => {
-            scopes.iter().map(|scope| SecurityRequirement::new(BEARER, [*scope])).collect()
+            scopes.iter().map(|one| SecurityRequirement::new(scheme, [*one])).collect()
         }
     }
 }
@@ -196,7 +204,8 @@ fn describe(status: u16) -> String {
     codes(status).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
-fn refusal(status: u16, description: String) -> Response {
+/// A refusal of the control plane.
+pub(super) fn refusal(status: u16, description: String) -> Response {
     let example = json!({
         "success": false,
         "error": { "code": codes(status).next(), "message": "What is wrong, and what to do.", "details": [] },
@@ -204,20 +213,25 @@ fn refusal(status: u16, description: String) -> Response {
     });
     let mut content = Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name("Error"))));
     content.example = Some(example);
-    let own: &[&str] = match status {
-        401 => &[WWW_AUTHENTICATE],
-        429 | 503 => &[RETRY_AFTER],
-        _ => &[],
-    };
     // Who the caller is, and so what it has left, is known behind the 401.
     let limits = if (400..500).contains(&status) && status != 401 { LIMITS } else { &[] };
     let mut response = Response::new(description);
     response.content.insert("application/json".to_owned(), RefOr::T(content));
-    response.headers = headers([&REQUEST_ID].into_iter().chain(own).chain(limits).copied());
+    response.headers = headers([&REQUEST_ID].into_iter().chain(own_headers(status)).chain(limits).copied());
     response
 }
 
-fn headers<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, RefOr<Header>> {
+/// The headers that belong to a status.
+pub(super) fn own_headers(status: u16) -> &'static [&'static str] {
+    match status {
+        401 => &[WWW_AUTHENTICATE],
+        429 | 503 => &[RETRY_AFTER],
+        _ => &[],
+    }
+}
+
+/// References to the headers of these names.
+pub(super) fn headers<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, RefOr<Header>> {
     let reference = |name| RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
     names.map(|name| (name.to_owned(), reference(name))).collect()
 }

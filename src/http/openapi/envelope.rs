@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use utoipa::openapi::schema::{ArrayItems, Schema, Type};
+use utoipa::openapi::schema::{AnyOf, ArrayItems, Schema, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::domain::verification::Outcome;
 use crate::error::{CODES, Code, Detail};
 
 /// A refusal or a failure.
@@ -66,8 +67,47 @@ fn constant(value: bool) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([value]))
 }
 
-fn never() -> ObjectBuilder {
+/// Always `false`.
+pub fn never() -> ObjectBuilder {
     constant(false)
+}
+
+/// Always `true`.
+pub fn always() -> ObjectBuilder {
+    constant(true)
+}
+
+/// Who may not pass `forward-auth` hears a code of the API, or why the key isn't good.
+#[derive(ToSchema)]
+pub struct Denial {
+    /// Always `false`.
+    #[schema(schema_with = never)]
+    pub success: bool,
+    /// What went wrong.
+    pub error: DenialBody,
+    /// About the answer.
+    pub metadata: ResponseMetadata,
+}
+
+/// Why a request may not pass.
+#[derive(ToSchema)]
+pub struct DenialBody {
+    /// What to act on; also in `X-Auth-Status`.
+    #[schema(schema_with = any_code)]
+    pub code: String,
+    /// For people: what is wrong and what to do.
+    #[schema(example = "The key lacks a scope that is needed.")]
+    pub message: String,
+    /// Always empty.
+    pub details: Vec<Detail>,
+}
+
+fn any_code() -> Schema {
+    let either = [<Code as ToSchema>::name(), <Outcome as ToSchema>::name()];
+    Schema::AnyOf(AnyOf {
+        items: either.map(|name| Ref::from_schema_name(name).into()).into(),
+        ..AnyOf::new()
+    })
 }
 
 /// The envelope around what an operation answers: a name for it and its schema. `None` for what goes

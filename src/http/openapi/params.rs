@@ -3,6 +3,8 @@
 #![allow(missing_docs)] // Each is named after what it is for.
 
 use utoipa::IntoParams;
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::Type;
 
 use crate::domain::membership::Role;
 use crate::domain::organization::Plan;
@@ -69,6 +71,30 @@ pub struct EventPath {
     /// The event.
     #[param(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     pub id: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ForwardAuthPath {
+    /// `scope=` and what the key needs, with commas between; then the client's own path.
+    #[param(example = "scope=workflows:read")]
+    pub path: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ForwardAuthQuery {
+    /// A scope that the key must have; may be repeated.
+    #[param(nullable = false, example = json!(["workflows:read"]))]
+    pub scope: Option<Vec<String>>,
+    #[param(schema_with = limit_status, required = false)]
+    pub limit_status: Option<u16>,
+}
+
+fn limit_status() -> ObjectBuilder {
+    let words = "What is answered when a limit is met. nginx wants 403: it makes a 500 of what is neither 401 nor 403.";
+    let values = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([403, 429]));
+    values.default(Some(429.into())).description(Some(words))
 }
 
 #[derive(IntoParams)]

@@ -1,6 +1,7 @@
 //! The OpenAPI document against the server that gives it.
 
 mod answers;
+mod data_plane;
 mod document;
 mod requests;
 
@@ -10,7 +11,7 @@ use jsonschema::Validator;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::http::openapi;
-use tollhouse::http::routes::{Gate, ROUTES, Route};
+use tollhouse::http::routes::{ANY, Endpoint, Gate, ROUTES, Route, Way};
 
 use crate::support::{Client, Server};
 
@@ -41,7 +42,7 @@ impl Document {
 
     fn operations(&self) -> impl Iterator<Item = Operation<'_>> {
         self.entries().filter_map(|((method, path), says)| {
-            let route = ROUTES.iter().find(|route| route.method == method && route.path == path)?;
+            let route = ROUTES.iter().find(|route| documented(route) == (&method, path))?;
             Some(Operation { document: self, route, says })
         })
     }
@@ -73,10 +74,14 @@ impl Operation<'_> {
         all.filter(|parameter| parameter["in"] == kind).collect()
     }
 
-    /// The schema of its body.
+    /// The schema of its JSON body.
     fn body(&self) -> Option<&Value> {
-        let body = &self.says["requestBody"];
-        body.is_object().then(|| self.document.resolve(&body["content"]["application/json"]["schema"]))
+        self.body_as("application/json")
+    }
+
+    fn body_as(&self, kind: &str) -> Option<&Value> {
+        let body = &self.says["requestBody"]["content"][kind];
+        body.is_object().then(|| self.document.resolve(&body["schema"]))
     }
 
     /// A body with every documented field, from the examples.
@@ -105,13 +110,27 @@ impl Operation<'_> {
 
     /// A request to it. The path is the document's, so from the root.
     fn request(&self, client: &Client, path: &str) -> reqwest::RequestBuilder {
-        let method: Method = self.route.method.parse().unwrap();
+        let method: Method = documented(self.route).0.parse().unwrap();
         client.request_at_root(method, path)
     }
 
+    /// Does it pass the gates of the control plane, with a key?
     fn is_gated(&self) -> bool {
-        self.route.gate != Gate::Open
+        self.route.gate != Gate::Open && self.endpoint().is_none()
     }
+
+    /// What it is in the data plane.
+    fn endpoint(&self) -> Option<Endpoint> {
+        match self.route.way {
+            Way::Data(endpoint) => Some(endpoint),
+            Way::Gates(_) => None,
+        }
+    }
+}
+
+/// How a route stands in the document: what takes any method stands there by one that has no body.
+fn documented(route: &Route) -> (&str, &str) {
+    (if route.method == ANY { "GET" } else { route.method }, route.path)
 }
 
 /// A server with everything that the document's examples name: `org_123` with its member `user_123` and
