@@ -26,6 +26,8 @@ const FIELDS: &[&str] = &[
     "grace_period_seconds",
     "scope",
     "description",
+    "ip",
+    "cost",
     "no_such_field",
 ];
 
@@ -88,7 +90,7 @@ async fn json_that_is_no_body_is_refused_with_its_place() {
     let before = state(&server).await;
     let mut caller = Caller::to(&server).await;
     for route in routes() {
-        for body in ["null", "true", "7", "-0", "1e308", "\"{}\"", "[]", "[{}]", "[[[[]]]]"] {
+        for body in ["null", "true", "7", "-0", "1e308", "\"{}\"", "[]", "[{}]", "[[[[]]]]", "[\"a\"]"] {
             let answer = caller.send_json(route, body.as_bytes()).await;
             assert_refused(&answer, 400, "INVALID_REQUEST", &format!("{} {body}", route.path));
         }

@@ -2,11 +2,12 @@
 //! slot that stays held, and changes nothing.
 
 mod bodies;
+mod forms;
 mod requests;
 mod transfers;
 
 use serde_json::{Value, json};
-use tollhouse::http::routes::{Body, ROUTES, Route};
+use tollhouse::http::routes::{Body, Endpoint, ROUTES, Route, Way};
 
 use crate::support::{Raw, RawAnswer, Server, head};
 
@@ -44,9 +45,10 @@ async fn state(server: &Server) -> Vec<Value> {
     state
 }
 
-/// The routes that read a body.
+/// The routes that read a body as JSON.
 fn routes() -> impl Iterator<Item = &'static Route> {
-    ROUTES.iter().filter(|route| route.body != Body::None)
+    let is_form = |route: &Route| matches!(route.way, Way::Data(Endpoint::Introspect));
+    ROUTES.iter().filter(move |route| route.body != Body::None && !is_form(route))
 }
 
 /// A route's path with things that exist.
