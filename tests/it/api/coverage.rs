@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
 use tollhouse::domain::time::Timestamp;
-use tollhouse::http::routes::{Gate, ROUTES, Route};
+use tollhouse::http::routes::{ANY, Gate, ROUTES, Route};
 
 use super::{column, done, refused};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
@@ -21,8 +21,13 @@ enum Foreign {
     Platform,
     /// It may call, and hears of its own things alone.
     OwnThings,
+    /// It may ask, and hears that there is no such key.
+    Unknown,
 }
-use Foreign::{NotThere, OwnThings, Platform};
+use Foreign::{NotThere, OwnThings, Platform, Unknown};
+
+/// Its body is a form, and its refusals have the form of OAuth.
+const INTROSPECT: &str = "/v1/introspect";
 
 /// A call of a route that succeeds with the right key, about things of the organization `org_alpha`.
 struct Row {
@@ -30,6 +35,7 @@ struct Row {
     path: &'static str,
     /// The path as called; `EVENT` stands for an audit event of the organization.
     call: &'static str,
+    /// `SECRET` stands for the secret of the organization's key.
     body: Option<Value>,
     foreign: Foreign,
 }
@@ -42,6 +48,11 @@ fn rows() -> Vec<Row> {
         row("GET", "/healthz", "/healthz", OwnThings, None),
         row("GET", "/readyz", "/readyz", OwnThings, None),
         row("GET", "/openapi.json", "/openapi.json", OwnThings, None),
+
+        row("POST", "/v1/keys/verify", "/v1/keys/verify", Unknown, Some(json!({"key": "SECRET"}))),
+        row("POST", INTROSPECT, INTROSPECT, Unknown, Some(json!({"token": "SECRET"}))),
+        row(ANY, "/v1/forward-auth", "/v1/forward-auth", OwnThings, None),
+        row(ANY, "/v1/forward-auth/{path}", "/v1/forward-auth/the/clients/own", OwnThings, None),
 
         row("GET", "/admin/v1/whoami", "/admin/v1/whoami", OwnThings, None),
 
@@ -93,6 +104,10 @@ const OPEN: &[&str] = &[
     "/healthz",      // A probe has no key; it tells that the process answers, no more.
     "/readyz",       // The same, and whether the database can be written.
     "/openapi.json", // The contract is public.
+    // Who asks is a proxy without a key. The key that it asks about is the client's own: who knows it
+    // learns what it may do, and nobody passes without; failures are limited by address.
+    "/v1/forward-auth",
+    "/v1/forward-auth/{path}",
 ];
 
 /// What `org_alpha` is made of.
@@ -113,6 +128,8 @@ struct World {
     scopes: Vec<String>,
     /// An audit event of `org_alpha`.
     event: String,
+    /// Of `key_alpha`.
+    secret: String,
 }
 
 impl World {
@@ -127,10 +144,10 @@ impl World {
         done(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
         let of_alpha =
             json!({"id": "key_alpha", "organization_id": "org_alpha", "name": "alpha", "scopes": ["*"]});
-        server.key_with(of_alpha).await;
+        let secret = server.key_with(of_alpha).await.0.key.unwrap();
         let scopes = column(&done(admin.get("/scopes?limit=100").await, 200), "scope");
         let events = done(admin.get("/audit-logs?org_id=org_alpha&limit=1").await, 200);
-        Self { event: column(&events, "id").remove(0), server, scopes }
+        Self { event: column(&events, "id").remove(0), server, scopes, secret }
     }
 
     async fn call(&self, row: &Row, key: Option<&str>) -> Answer {
@@ -140,8 +157,13 @@ impl World {
 
     fn request(&self, row: &Row, method: &str, client: &Client) -> reqwest::RequestBuilder {
         let url = format!("{}{}", self.server.url, row.call.replace("EVENT", &self.event));
+        let method = if method == ANY { "GET" } else { method };
         let request = reqwest::Client::new().request(method.parse().unwrap(), url);
-        let request = row.body.iter().fold(request, |request, body| request.json(body));
+        let request = row.body.iter().fold(request, |request, body| {
+            let body: Value =
+                serde_json::from_str(&body.to_string().replace("SECRET", &self.secret)).unwrap();
+            if row.path == INTROSPECT { request.form(&body) } else { request.json(&body) }
+        });
         client.key.iter().fold(request, |request, key| request.bearer_auth(key))
     }
 
@@ -232,6 +254,9 @@ async fn every_route_refuses_who_may_not_call_it() {
     let (_, elsewhere) = secret(&world.server, json!({"allowed_ips": ["203.0.113.0/24"]})).await;
     for (nth, row) in rows().iter().enumerate() {
         let route = ROUTES.iter().find(|route| (route.method, route.path) == (row.method, row.path)).unwrap();
+        if row.path.starts_with("/v1/forward-auth") {
+            nobody_passes_without_a_good_key(&world, row, &bad).await;
+        }
         if route.gate == Gate::Open {
             continue;
         }
@@ -241,7 +266,7 @@ async fn every_route_refuses_who_may_not_call_it() {
         for key in weak {
             without_the_scope(&world, row, route, &key).await;
         }
-        refused(&world.call(row, Some(&elsewhere)).await, 403, "IP_NOT_ALLOWED");
+        turned_away(row, &world.call(row, Some(&elsewhere)).await, 403, "IP_NOT_ALLOWED");
         i5_from_another_organization(&world, row, &foreign).await;
         assert_eq!(world.things().await, before, "{} {}: a refused call did something", row.method, row.path);
     }
@@ -252,9 +277,10 @@ async fn every_route_refuses_who_may_not_call_it() {
 async fn every_route_answers_who_may_call_it() {
     for row in rows() {
         let world = World::new().await;
-        let key = Some(ADMIN_KEY).filter(|_| !OPEN.contains(&row.path));
+        let key = Some(ADMIN_KEY).filter(|_| row.method == ANY || !OPEN.contains(&row.path));
         let answer = world.call(&row, key).await;
         assert!((200..300).contains(&answer.status), "{} {}: {}", row.method, row.path, answer.text);
+        assert!(row.foreign != Unknown || answer.text.contains("key_alpha"), "{}", answer.text);
     }
 }
 
@@ -277,28 +303,52 @@ async fn callers(world: &World, route: &Route, nth: usize) -> (Vec<String>, Stri
     (weak, foreign)
 }
 
+/// The answer must be this refusal, in the form that the route gives it.
+#[track_caller]
+fn turned_away(row: &Row, answer: &Answer, status: u16, code: &str) {
+    if row.path != INTROSPECT {
+        return refused(answer, status, code);
+    }
+    let error = match code {
+        "UNAUTHENTICATED" => "invalid_client",
+        "INVALID_API_KEY" => "invalid_token",
+        _ => "insufficient_scope",
+    };
+    assert_eq!((answer.status, answer.json["error"].as_str()), (status, Some(error)), "{}", answer.text);
+}
+
+async fn nobody_passes_without_a_good_key(world: &World, row: &Row, bad: &[(&str, String)]) {
+    assert_eq!(world.call(row, None).await.status, 401, "{}", row.path);
+    for (why, key) in bad {
+        let answer = world.call(row, Some(key)).await;
+        assert!([401, 403].contains(&answer.status), "{} {why}: {}", row.path, answer.text);
+    }
+}
+
 async fn without_a_good_key(world: &World, row: &Row, bad: &[(&str, String)]) {
     let answer = world.call(row, None).await;
-    refused(&answer, 401, "UNAUTHENTICATED");
+    turned_away(row, &answer, 401, "UNAUTHENTICATED");
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     let anonymous = world.server.anonymous();
     for given in ["", "Bearer", "Bearer ", "Basic a2V5OnNlY3JldA==", ADMIN_KEY] {
         let request = world.request(row, row.method, &anonymous).header(AUTHORIZATION, given);
-        refused(&anonymous.send(request).await, 401, "UNAUTHENTICATED");
+        turned_away(row, &anonymous.send(request).await, 401, "UNAUTHENTICATED");
     }
     let admin = world.server.admin();
     let twice = world.request(row, row.method, &admin).bearer_auth(ADMIN_KEY);
-    refused(&admin.send(twice).await, 401, "UNAUTHENTICATED");
+    turned_away(row, &admin.send(twice).await, 401, "UNAUTHENTICATED");
     if row.method == "GET" {
         let head = anonymous.send(world.request(row, Method::HEAD.as_str(), &anonymous)).await;
         assert_eq!(head.status, 401, "HEAD {}", row.path);
     }
     for (why, key) in bad {
         let answer = world.call(row, Some(key)).await;
-        assert_eq!((answer.status, answer.code()), (401, "INVALID_API_KEY"), "{why}: {}", answer.text);
+        turned_away(row, &answer, 401, "INVALID_API_KEY");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
         // Which reason it was is nobody's business.
-        assert_eq!(answer.json["error"]["message"], "The API key is not valid.", "{why}");
+        let place = if row.path == INTROSPECT { "/error_description" } else { "/error/message" };
+        let message = answer.json.pointer(place).and_then(Value::as_str);
+        assert_eq!(message, Some("The API key is not valid."), "{why}");
     }
 }
 
@@ -306,7 +356,7 @@ async fn without_the_scope(world: &World, row: &Row, route: &Route, key: &str) {
     let (Gate::Scope(asked) | Gate::Platform(asked)) = route.gate else { panic!("{:?}", route.gate) };
     assert!(!asked.is_empty(), "{} asks for nothing", row.path);
     let answer = world.call(row, Some(key)).await;
-    refused(&answer, 403, "INSUFFICIENT_SCOPE");
+    turned_away(row, &answer, 403, "INSUFFICIENT_SCOPE");
     for scope in asked {
         assert!(answer.text.contains(scope), "it must name {scope}: {}", answer.text);
     }
@@ -318,6 +368,11 @@ async fn i5_from_another_organization(world: &World, row: &Row, key: &str) {
     match row.foreign {
         NotThere => refused(&answer, 404, "NOT_FOUND"),
         Platform => refused(&answer, 403, "PLATFORM_KEY_REQUIRED"),
+        Unknown => {
+            let told = if row.path == INTROSPECT { json!({"active": false}) } else { json!("NOT_FOUND") };
+            let found = if row.path == INTROSPECT { &answer.json } else { &answer.data()["code"] };
+            assert_eq!((answer.status, found), (200, &told), "{}", answer.text);
+        }
         OwnThings => assert!((200..300).contains(&answer.status), "{} {}", row.path, answer.text),
     }
     assert!(!answer.text.contains("alpha"), "{} tells of another organization: {}", row.path, answer.text);
@@ -334,7 +389,7 @@ async fn any_key_means_any_key() {
         let answer = world.call(&row, none.key.as_deref()).await;
         match route.gate {
             Gate::Open | Gate::AnyKey => assert_eq!(answer.status, 200, "{} {}", row.path, answer.text),
-            Gate::Scope(_) | Gate::Platform(_) => refused(&answer, 403, "INSUFFICIENT_SCOPE"),
+            Gate::Scope(_) | Gate::Platform(_) => turned_away(&row, &answer, 403, "INSUFFICIENT_SCOPE"),
         }
     }
 }

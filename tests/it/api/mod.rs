@@ -1,9 +1,11 @@
-//! The control plane, a file for each resource, and what goes for all of them.
+//! The control plane, a file for each resource, and what goes for all of them; and the data plane.
 
 mod analytics;
 mod api_keys;
 mod conventions;
 mod coverage;
+mod forward_auth;
+mod introspect;
 mod key_lifecycle;
 mod key_limits;
 mod lists;
@@ -12,6 +14,7 @@ mod organizations;
 mod patches;
 mod scopes;
 mod users;
+mod verify;
 
 use serde_json::Value;
 
