@@ -121,11 +121,10 @@ fn boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
     }
 }
 
-/// Whether the key is good. The types of the answer are the document's: [`write`] writes it, and a test
-/// holds the two together.
+/// Whether the key is good.
 #[derive(utoipa::ToSchema)]
 #[serde(untagged)]
-#[allow(dead_code)]
+#[allow(dead_code)] // The types of the answer are the document's: `write` writes it, and a test holds them together.
 pub enum Verification<'a> {
     /// There is such a key.
     Known(VerifiedKey<'a>),
