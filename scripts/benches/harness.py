@@ -1,20 +1,27 @@
-"""What every bench needs: the release program in a directory of its own, wrk, and this machine's disk."""
+"""What every bench needs: programs in directories of their own, wrk, and this machine's disk."""
 
+import hashlib
 import json
 import os
 import re
 import signal
+import socket
+import sqlite3
 import statistics
 import subprocess
 import tempfile
 import time
 import urllib.request
+import zlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+BENCHES = Path(__file__).resolve().parent
+ROOT = BENCHES.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 PROGRAM = TARGET / "release" / "tollhouse"
 KEY = "the-admin-key-of-a-benchmark-0123456789"
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def directory():
@@ -22,23 +29,23 @@ def directory():
     return tempfile.TemporaryDirectory(prefix="bench-", dir=TARGET)
 
 
-class Server:
-    """The program over a new database. Leaving it stops it."""
+class Program:
+    """A server in a process of its own. Leaving it stops it."""
 
-    def __init__(self, dir, **settings):
-        self.dir = Path(dir)
-        self.file = self.dir / "data" / "tollhouse.db"
-        # No limits on calls, and nothing of the caller's own environment.
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLHOUSE_")}
-        self.env |= {"TOLLHOUSE_ADMIN_KEY": KEY, "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE": "0"} | settings
-        self.log = self.dir / "log"
+    def __init__(self, command, dir, env=None, url=None):
+        self.command = command
+        self.env = env
+        self.url = url  # None: it says so itself.
+        self.log = Path(dir) / "log"
 
     def __enter__(self):
-        command = [PROGRAM, "--listen", "127.0.0.1:0", "--data", self.file.parent]
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(command, env=self.env, stderr=log)
+            self.process = subprocess.Popen(self.command, env=self.env, stderr=log)
         try:
-            self.url = self.wait_for(r"listening on (\S+)\n")[1]
+            if self.url:
+                self.wait_until_open()
+            else:
+                self.url = self.wait_for(r"listening on (\S+)\n")[1]
         except BaseException:
             self.stop()
             raise
@@ -55,6 +62,17 @@ class Server:
             time.sleep(0.01)
         raise SystemExit(f"not in the log: {pattern}\n{self.log.read_text()[-2000:]}")
 
+    def wait_until_open(self):
+        """Until it accepts connections."""
+        deadline = time.monotonic() + 30
+        url = urlsplit(self.url)
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                return socket.create_connection((url.hostname, url.port)).close()
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        raise SystemExit(f"nobody listens at {self.url}\n{self.log.read_text()[-2000:]}")
+
     def __exit__(self, *_):
         if self.stop() != 0:
             raise SystemExit(f"the server ended badly:\n{self.log.read_text()[-2000:]}")
@@ -63,6 +81,26 @@ class Server:
         """As an operator would. The exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
+
+    def processor_seconds(self):
+        """What it and its children have used of the processors so far."""
+        task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}")
+        pids = [self.process.pid, *(task / "children").read_text().split()]
+        # After the name, which may hold anything, user time and system time are the 12th and 13th.
+        stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
+class Server(Program):
+    """Tollhouse over a directory of its own."""
+
+    def __init__(self, dir, **settings):
+        self.file = Path(dir) / "data" / "tollhouse.db"
+        self.dir = Path(dir)
+        # No limits on calls, and nothing of the caller's own environment.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLHOUSE_")}
+        env |= {"TOLLHOUSE_ADMIN_KEY": KEY, "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE": "0"} | settings
+        super().__init__([PROGRAM, "--listen", "127.0.0.1:0", "--data", self.file.parent], dir, env)
 
     def count_syncs(self):
         """Has strace count the writer's syncs until the server stops; then `strace.wait()` leaves the
@@ -92,16 +130,58 @@ class Server:
 
     def load(self, method, path, callers, seconds, body=None):
         """The same request from so many connections at once. Anything but a 2xx fails the bench."""
-        env = os.environ | {"BENCH_METHOD": method, "BENCH_KEY": KEY}
+        env = {"BENCH_METHOD": method, "BENCH_KEY": KEY}
         if body is not None:
             env["BENCH_BODY"] = json.dumps(body)
-        wrk = ["wrk", "-t1", f"-c{callers}", f"-d{seconds}s", "-s", Path(__file__).parent / "wrk.lua"]
-        wrk = subprocess.run([*wrk, self.url + path], env=env, capture_output=True, text=True, check=True)
-        result = json.loads(re.search(r"RESULT (.*)", wrk.stdout)[1])
-        if result["not_2xx"] or result["broken"] or not result["requests"]:
-            raise SystemExit(f"not every request was answered well:\n{wrk.stdout}")
-        result["rate"] = result["requests"] * 1e6 / result["us"]
-        return result
+        return wrk(self, path, callers, seconds, env)
+
+
+def wrk(program, path, connections, seconds, env):
+    """Runs the load generator with what the environment tells wrk.lua. Anything but a 2xx fails the bench."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", BENCHES / "wrk.lua",
+               program.url + path]
+    before = program.processor_seconds()
+    ended = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True)
+    used = program.processor_seconds() - before
+    result = json.loads(re.search(r"RESULT (.*)", ended.stdout)[1])
+    if result["not_2xx"] or result["broken"] or not result["requests"]:
+        raise SystemExit(f"not every request was answered well:\n{ended.stdout}")
+    result["rate"] = result["requests"] * 1e6 / result["us"]
+    result["processor_us"] = used * 1e6 / result["requests"]
+    return result
+
+
+def secrets(begin, count):
+    """Secrets of Tollhouse's own form, with their checksums: always the same."""
+    for n in range(begin, begin + count):
+        secret = f"toll_{n:032}"
+        rest, checksum = zlib.crc32(secret.encode()), ""
+        for _ in range(6):
+            rest, digit = divmod(rest, 62)
+            checksum = BASE62[digit] + checksum
+        yield secret + checksum
+
+
+def store(file, model, secrets, status="active"):
+    """Stores a key like the model for each of the secrets, while the server is stopped: a million in seconds."""
+    db = sqlite3.connect(file)
+    first, = db.execute("SELECT max(seq) + 1 FROM api_keys").fetchone()
+    db.execute("CREATE TEMP TABLE new (seq INTEGER PRIMARY KEY, secret TEXT, hash BLOB)")
+    db.executemany("INSERT INTO new VALUES (?, ?, ?)", (
+        (seq, secret, hashlib.sha256(secret.encode()).digest()) for seq, secret in enumerate(secrets, first)))
+    own = {"seq": "new.seq", "id": "'key_bench-' || new.seq", "start": "substr(new.secret, 1, 9)",
+           "status": ":status"}
+    columns = [name for _, name, *_ in db.execute("PRAGMA table_info(api_keys)")]
+    values = ", ".join(own.get(name, f"model.{name}") for name in columns)
+    names = {"model": model, "status": status}
+    db.execute(f"INSERT INTO api_keys ({', '.join(columns)}) SELECT {values} "
+               "FROM new, (SELECT * FROM api_keys WHERE id = :model) model", names)
+    db.execute("INSERT INTO api_key_hashes (hash, key_seq, state) "
+               "SELECT hash, seq, 'current' FROM new ORDER BY hash")
+    db.execute("INSERT INTO api_key_scopes (scope, key_seq) SELECT held.scope, new.seq FROM new, api_key_scopes held "
+               "WHERE held.key_seq = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
+    db.commit()
+    db.close()
 
 
 def fdatasync_us(dir, times=1000):

@@ -1,9 +1,33 @@
--- One request, over and over; the environment says which. The result is one line of JSON.
-wrk.method = os.getenv("BENCH_METHOD")
-wrk.body = os.getenv("BENCH_BODY")
-wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_KEY")
-if wrk.body then
-  wrk.headers["Content-Type"] = "application/json"
+-- The environment says what is sent. The result is one line of JSON.
+local keys = os.getenv("BENCH_KEYS")
+if not keys then
+  -- One request, over and over.
+  wrk.method = os.getenv("BENCH_METHOD")
+  wrk.body = os.getenv("BENCH_BODY")
+  wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_KEY")
+  if wrk.body then
+    wrk.headers["Content-Type"] = "application/json"
+  end
+else
+  -- A request for each of so many lines of the file, from this byte on and round, one after the other. All are
+  -- made before the first is sent, so that the load generator does not spend its time on them.
+  local head, tail = os.getenv("BENCH_HEAD"), os.getenv("BENCH_TAIL")
+  local file = assert(io.open(keys))
+  file:seek("set", tonumber(os.getenv("BENCH_OFFSET")))
+  local requests = {}
+  for i = 1, tonumber(os.getenv("BENCH_COUNT")) do
+    local key = file:read()
+    if not key then
+      file:seek("set")
+      key = file:read()
+    end
+    requests[i] = head .. key .. tail
+  end
+  local last = 0
+  function request()
+    last = last % #requests + 1
+    return requests[last]
+  end
 end
 
 function done(summary, latency)
