@@ -7,6 +7,7 @@ mod binary;
 mod crash;
 mod documentation;
 mod durability;
+mod gateways;
 mod invariants;
 mod layering;
 mod openapi;

@@ -1,5 +1,7 @@
 //! An HTTP client with one key.
 
+use std::net::IpAddr;
+
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
@@ -9,6 +11,11 @@ pub struct Client {
     http: reqwest::Client,
     pub url: String,
     pub key: Option<String>,
+}
+
+/// Calls from this address of the loopback network.
+pub fn http_from(address: [u8; 4]) -> reqwest::Client {
+    reqwest::Client::builder().local_address(IpAddr::from(address)).build().unwrap()
 }
 
 /// An answer, read whole.

@@ -7,8 +7,10 @@
 
 mod binary;
 mod client;
+pub mod guide;
 mod raw;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +32,7 @@ use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
 pub use binary::Binary;
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, http_from};
 pub use raw::{Raw, RawAnswer, head};
 
 /// The platform key with `*` that every test server begins with.
@@ -38,6 +40,13 @@ pub const ADMIN_KEY: &str = "the-first-admin-key-of-a-test-server-0123456789";
 
 /// 2026-11-23T07:08:09Z.
 pub const NOW: i64 = 1_795_417_689_000;
+
+/// An address of the loopback network, with a port, that nobody else will take: programs that can't choose
+/// a port by themselves listen there.
+pub fn free_address() -> SocketAddr {
+    let ip = [127, fastrand::u8(1..255), fastrand::u8(..), fastrand::u8(1..255)];
+    std::net::TcpListener::bind(SocketAddr::from((ip, 0))).unwrap().local_addr().unwrap()
+}
 
 pub struct Server {
     pub app: Arc<App>,
