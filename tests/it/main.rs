@@ -12,3 +12,4 @@ mod invariants;
 mod layering;
 mod openapi;
 mod support;
+mod verify_guide;

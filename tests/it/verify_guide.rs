@@ -1,0 +1,289 @@
+//! Each block of `docs/verify.md`, run as it stands there against the real program.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Answer, Binary, Client, free_address, guide, http_from};
+
+/// All that the guide shows.
+const BLOCKS: [&str; 7] =
+    ["verify.sh", "verify.mjs", "server.mjs", "verify.py", "server.py", "introspect.mjs", "introspect.py"];
+
+/// Our own programs that call what is shown.
+const ASKERS: [(&str, &str); 4] = [
+    ("ask_verify.mjs", include_str!("../node/ask_verify.mjs")),
+    ("ask_introspect.mjs", include_str!("../node/ask_introspect.mjs")),
+    ("ask_verify.py", include_str!("../python/ask_verify.py")),
+    ("ask_introspect.py", include_str!("../python/ask_introspect.py")),
+];
+
+/// A running Tollhouse, and a directory with the guide's programs and the key that they use.
+struct Desk {
+    tollhouse: Binary,
+    dir: TempDir,
+    verifier: String,
+}
+
+/// A key of our form whose checksum is wrong.
+const MALFORMED: &str = "toll_00000000000000000000000000000000000000";
+
+/// A key with this id that the client has.
+const READER: &str = "key_reader";
+
+impl Desk {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, code) in guide::blocks("verify.md") {
+            assert!(BLOCKS.contains(&name.as_str()), "nobody runs the block {name:?}");
+            std::fs::write(dir.path().join(name), code).unwrap();
+        }
+        for (name, code) in ASKERS {
+            std::fs::write(dir.path().join(name), code).unwrap();
+        }
+        symlink(target("node/node_modules"), dir.path().join("node_modules")).unwrap();
+        let tollhouse = Binary::serve(&dir.path().join("data"));
+        let organization = json!({"id": "org_1", "name": "n", "email": "n@example.com"});
+        assert_eq!(tollhouse.admin().post("/organizations", organization).await.status, 201);
+        let mut desk = Self { tollhouse, dir, verifier: String::new() };
+        desk.verifier = desk.key("key_verifier-1", json!({"scopes": ["keys:verify"]})).await;
+        desk
+    }
+
+    /// The secret of a new key of the organization.
+    async fn key(&self, id: &str, mut body: Value) -> String {
+        body["id"] = json!(id);
+        body["name"] = json!("n");
+        body["organization_id"] = json!("org_1");
+        let answer = self.tollhouse.admin().post("/api-keys", body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.data()["key"].as_str().unwrap().to_owned()
+    }
+
+    /// A good key that may read workflows.
+    async fn reader(&self) -> String {
+        self.key(READER, json!({"scopes": ["workflows:*"]})).await
+    }
+
+    async fn revoke(&self, id: &str) {
+        assert_eq!(self.tollhouse.admin().delete(&format!("/api-keys/{id}")).await.status, 200);
+    }
+
+    /// A program in the directory that knows what the guide says it needs.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.dir.path());
+        command.env("TOLLHOUSE_URL", &self.tollhouse.url).env("TOLLHOUSE_KEY", &self.verifier);
+        command.env("TOLLHOUSE_KEY_ID", "key_verifier-1");
+        command
+    }
+
+    /// One of [`ASKERS`] for Node, for these keys.
+    fn node(&self, asker: &str, keys: &[&str]) -> Command {
+        let mut command = self.command("node");
+        command.arg(asker).args(keys);
+        command
+    }
+
+    /// One for Python.
+    fn python(&self, asker: &str, keys: &[&str]) -> Command {
+        let mut command = self.command(target("python/bin/python").to_str().unwrap());
+        command.arg(asker).args(keys);
+        command
+    }
+}
+
+fn target(path: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target").join(path);
+    assert!(path.exists(), "no {}; scripts/test fetches it", path.display());
+    path
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()))
+}
+
+/// What it printed, one JSON value a line; it must have succeeded.
+#[track_caller]
+fn lines(command: Command) -> Vec<Value> {
+    let output = run(command);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Each way of verifying, asked for the same keys, gives the same answers.
+#[tokio::test]
+async fn curl_node_and_python_verify() {
+    let desk = Desk::new().await;
+    let good = desk.reader().await;
+    // The guide asks from this address.
+    let near = desk.key("key_near", json!({"scopes": ["*"], "allowed_ips": ["203.0.113.0/24"]})).await;
+    let far = desk.key("key_far", json!({"scopes": ["*"], "allowed_ips": ["192.0.2.0/24"]})).await;
+    let narrow = desk.key("key_narrow", json!({"scopes": ["workflows:write"]})).await;
+    let ended = desk.key("key_ended", json!({"scopes": ["*"]})).await;
+    desk.revoke("key_ended").await;
+    let asked = [&good, &near, &far, &narrow, &ended, "toll_nonsense", MALFORMED];
+    let expected = [
+        json!(["VALID", READER]),
+        json!(["VALID", "key_near"]),
+        json!(["IP_NOT_ALLOWED", "key_far"]),
+        json!(["INSUFFICIENT_SCOPE", "key_narrow"]),
+        json!(["REVOKED", "key_ended"]),
+        json!(["NOT_FOUND", null]),
+        json!(["MALFORMED", null]),
+    ];
+    let told = |answer: &Value| {
+        assert_eq!(answer["valid"], json!(answer["code"] == "VALID"), "{answer}");
+        json!([answer["code"], answer["key_id"]])
+    };
+
+    let by_curl = asked.map(|key| {
+        let mut curl = desk.command("sh");
+        curl.arg("verify.sh").env("CLIENT_KEY", key);
+        told(&lines(curl)[0]["data"])
+    });
+    assert_eq!(by_curl, expected);
+
+    let by_node: Vec<_> = lines(desk.node("ask_verify.mjs", &asked)).iter().map(told).collect();
+    assert_eq!(by_node, expected);
+
+    let by_python: Vec<_> = lines(desk.python("ask_verify.py", &asked)).iter().map(told).collect();
+    assert_eq!(by_python, expected);
+}
+
+/// RFC 7662 as other people read it: their clients authenticate by Basic and understand the answers.
+#[tokio::test]
+async fn introspection_clients_accept_the_active_and_refuse_the_rest() {
+    let desk = Desk::new().await;
+    let good = desk.reader().await;
+    let narrow = desk.key("key_narrow", json!({"scopes": ["workflows:write"]})).await;
+    let ended = desk.key("key_ended", json!({"scopes": ["*"]})).await;
+    desk.revoke("key_ended").await;
+    let far = desk.key("key_far", json!({"scopes": ["*"], "allowed_ips": ["203.0.113.0/24"]})).await;
+    let asked = [good.as_str(), &narrow, &ended, &far, "toll_nonsense"];
+
+    let answers = lines(desk.node("ask_introspect.mjs", &asked));
+    let [active, narrow, inactive @ ..] = answers.as_slice() else { panic!("{answers:#?}") };
+    let fields = ["active", "scope", "client_id", "sub", "token_type"].map(|field| active[field].clone());
+    assert_eq!(json!(fields), json!([true, "workflows:read workflows:write", READER, "org_1", "Bearer"]));
+    assert_eq!(narrow["scope"], "workflows:write");
+    assert_eq!(inactive, [json!({"active": false}), json!({"active": false}), json!({"active": false})]);
+
+    // Authlib decides by itself, with the scope that the resource needs.
+    let told = json!(lines(desk.python("ask_introspect.py", &asked)));
+    let refused = "InvalidTokenError";
+    assert_eq!(told, json!(["accepted", "InsufficientScopeError", refused, refused, refused]));
+
+    // A service that isn't who it says is told nothing.
+    let mut stranger = desk.node("ask_introspect.mjs", &asked);
+    stranger.env("TOLLHOUSE_KEY_ID", READER);
+    let refused = run(stranger);
+    let complaint = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && complaint.contains("WWWAuthenticateChallengeError"), "{complaint}");
+    let mut stranger = desk.python("ask_introspect.py", &asked[..1]);
+    stranger.env("TOLLHOUSE_KEY_ID", READER);
+    assert_eq!(json!(lines(stranger)), json!(["HTTPStatusError"]));
+}
+
+/// One of the guide's servers at work; it ends when this is dropped.
+struct Service {
+    child: Child,
+    url: String,
+}
+
+impl Service {
+    async fn start(mut command: Command, address: SocketAddr) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut service = Self { child, url: format!("http://{address}/workflows") };
+        let answers = async {
+            while service.call(None, [127, 0, 0, 1]).await.is_err() {
+                assert_eq!(service.child.try_wait().unwrap(), None, "it ended");
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), answers).await.expect("it never answered");
+        service
+    }
+
+    /// Its answer to a client at this address.
+    async fn call(&self, key: Option<&str>, from: [u8; 4]) -> reqwest::Result<Answer> {
+        let request = http_from(from).get(&self.url);
+        Client::try_send(match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        })
+        .await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_middleware_for_express_lets_good_keys_pass() {
+    let desk = Desk::new().await;
+    let address = free_address();
+    let shown = guide::block("verify.md", "server.mjs");
+    let listen = format!("app.listen({}, '{}');", address.port(), address.ip());
+    let here = shown.replace("app.listen(3000, '127.0.0.1');", &listen);
+    assert_ne!(here, shown);
+    std::fs::write(desk.dir.path().join("server.mjs"), here).unwrap();
+    let mut node = desk.command("node");
+    node.arg("server.mjs");
+    let service = Service::start(node, address).await;
+    only_good_keys_pass(desk, service).await;
+}
+
+#[tokio::test]
+async fn the_dependency_for_fastapi_lets_good_keys_pass() {
+    let desk = Desk::new().await;
+    let address = free_address();
+    let mut uvicorn = desk.command(target("python/bin/uvicorn").to_str().unwrap());
+    uvicorn.args(["server:app", "--log-level", "warning"]);
+    uvicorn.args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    let service = Service::start(uvicorn, address).await;
+    only_good_keys_pass(desk, service).await;
+}
+
+async fn only_good_keys_pass(mut desk: Desk, service: Service) {
+    let (here, there) = ([127, 0, 0, 9], [127, 0, 0, 8]);
+    let good = desk.reader().await;
+    let narrow = desk.key("key_narrow", json!({"scopes": ["workflows:write"]})).await;
+    let near = desk.key("key_near", json!({"scopes": ["*"], "allowed_ips": ["127.0.0.9/32"]})).await;
+    let once = json!({"scopes": ["*"], "rate_limit": {"limit": 1, "window_seconds": 86_400}});
+    let once = desk.key("key_once", once).await;
+    for (key, from, status, code) in [
+        (None, here, 401, "UNAUTHENTICATED"),
+        (Some(MALFORMED), here, 401, "MALFORMED"),
+        (Some(narrow.as_str()), here, 403, "INSUFFICIENT_SCOPE"),
+        (Some(&near), there, 403, "IP_NOT_ALLOWED"),
+        (Some(&near), here, 200, ""),
+        (Some(&once), here, 200, ""),
+        (Some(&once), here, 429, "RATE_LIMITED"),
+        (Some(&good), here, 200, ""),
+    ] {
+        let answer = service.call(key, from).await.unwrap();
+        assert_eq!(answer.status, status, "{code}: {answer:?}");
+        assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{answer:?}");
+        if status == 200 {
+            assert_eq!(answer.json, json!({"organization": "org_1", "workflows": []}));
+        } else {
+            // Express answers {code}, FastAPI {detail}.
+            assert!(answer.text.contains(&format!("\"{code}\"")), "{answer:?}");
+        }
+    }
+    desk.revoke(READER).await;
+    assert_eq!(service.call(Some(&good), here).await.unwrap().status, 401);
+    desk.tollhouse.terminate();
+    assert_eq!(service.call(Some(&near), here).await.unwrap().status, 503, "it fails open");
+}

@@ -1,0 +1,6 @@
+// Asks for each key of the command line by the guide's own function. Prints each answer as a line of JSON.
+import { verify } from './verify.mjs';
+
+for (const key of process.argv.slice(2)) {
+  console.log(JSON.stringify(await verify(key, ['workflows:read'], '203.0.113.7')));
+}

@@ -1,0 +1,14 @@
+# Has Authlib decide, by the guide's validator, who may read workflows. Prints its decisions as lines of JSON.
+import json
+import sys
+
+from introspect import Keys
+
+keys = Keys()
+for key in sys.argv[1:]:
+    try:
+        keys.validate_token(keys.authenticate_token(key), ["workflows:read"], None)
+        decision = "accepted"
+    except Exception as error:
+        decision = type(error).__name__
+    print(json.dumps(decision))
