@@ -21,7 +21,7 @@ use crate::verify::denials::{Denial, Folded};
 use crate::verify::recorder::Batch;
 
 /// Keys in one write: other changes wait for it.
-const PIECE: usize = 1000;
+const PIECE: usize = 500;
 /// Groups in an answer.
 const MOST_GROUPS: usize = 100;
 /// Rows of each table that one write removes.

@@ -19,6 +19,7 @@ static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
 struct Sql {
     add_hour: String,
     add_day: String,
+    day: String,
     series: [String; 2],
     sum: [String; 2],
 }
@@ -51,8 +52,11 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
         add_day: format!(
             "INSERT INTO usage_daily (start, subject, {columns}, parent, magnitude) \
              VALUES (?1, ?2, {values}, ?{parent}, ?{size}) \
-             ON CONFLICT (start, subject) DO UPDATE SET {added} RETURNING {columns}, magnitude"
+             ON CONFLICT (start, subject) DO UPDATE SET {added}"
         ),
+        // Not by RETURNING: that gives each statement a journal, whose end takes the longer the more its
+        // savepoint has written.
+        day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
         series: both(&format!("u.start, {}", own.join(", "))),
         sum: both(&sums.join(", ")),
     }
@@ -92,11 +96,11 @@ pub fn add(
     let day = Interval::Day.floor(hour);
     let size = magnitude(more.requests());
     let more = [parent.map(Subject::number), Some(size.into())];
-    let (requests, stored) = tx
-        .one(&SQL.add_day, params_from_iter(row(day).chain(more)), |row| {
-            Ok((counts(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
-        })?
-        .unwrap_or((0, 0));
+    tx.execute(&SQL.add_day, params_from_iter(row(day).chain(more)))?;
+    let found = tx.one(&SQL.day, params![day.as_millis(), subject.number()], |row| {
+        Ok((counts(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
+    })?;
+    let Some((requests, stored)) = found else { return Ok(()) };
     let size = magnitude(requests);
     if size != stored {
         tx.execute(
