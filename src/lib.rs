@@ -12,7 +12,7 @@
 //! service::<thing>   the use case: reads the body, then in one transaction authorises, writes, audits
 //! domain::<thing>    pure types and rules; `domain::access` decides who may do what
 //! store::<thing>     the SQL; `store::db` is the one writer with group commit, and the readers
-//! verify          secrets, the cache of credentials, token buckets, quotas
+//! verify          secrets, the cache of credentials, token buckets, quotas, the recorder of usage
 //! ```
 //!
 //! The same file name in every layer: who looks for API keys opens `domain/api_key.rs`,

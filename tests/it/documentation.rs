@@ -36,7 +36,7 @@ async fn the_quick_start_in_javascript_works() {
     let [organization, key, usage, events] = answers.as_slice() else {
         panic!("four calls are four answers: {answers:#?}")
     };
-    for (answer, status) in [(organization, 201), (key, 201), (events, 200)] {
+    for (answer, status) in [(organization, 201), (key, 201), (usage, 200), (events, 200)] {
         assert_eq!(answer["status"], status, "{answer}");
         assert_eq!(answer["body"]["success"], true, "{answer}");
         assert!(answer["body"]["metadata"]["requestId"].as_str().unwrap().starts_with("req_"), "{answer}");
@@ -57,12 +57,9 @@ async fn the_quick_start_in_javascript_works() {
     assert!(secret.starts_with("toll_"), "{key}");
     assert_eq!(server.client(secret).get("/whoami").await.data()["api_key"]["id"], key["id"]);
 
-    // Until usage is counted there is no such path; what there is answers in the envelope.
-    match usage["status"].as_u64() {
-        Some(200) => assert_eq!(usage["body"]["data"]["org_id"], "org_123"),
-        Some(404) => assert_eq!(usage["body"]["error"]["code"], "NOT_FOUND"),
-        _ => panic!("{usage}"),
-    }
+    let usage = &usage["body"]["data"];
+    assert_eq!((&usage["org_id"], &usage["interval"]), (&json!("org_123"), &json!("day")));
+    assert_eq!(usage["series"].as_array().unwrap().len(), 31);
 
     // What the script itself did to the organization is in its log, newest first.
     let events = events["body"]["data"].as_array().unwrap();
