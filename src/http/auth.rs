@@ -12,11 +12,13 @@ use percent_encoding::percent_decode_str;
 
 use super::address;
 use super::reply::seconds_ceil;
+use super::server::Head;
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
 use crate::verify::bucket::{Limit, Taken};
+use crate::verify::cache::Loaded;
 use crate::verify::secret::{self, Hash};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -24,17 +26,35 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Who calls, and the hash of what it showed. `UNAUTHENTICATED` when it shows nothing,
 /// `INVALID_API_KEY` when that isn't good.
 pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
-    authenticate_token(app, bearer(headers)?).await
+    let (hash, loaded) = load(app, bearer(headers)?).await?;
+    Ok((usable(app, &loaded)?, hash))
 }
 
-async fn authenticate_token(app: &App, token: &str) -> Result<(Arc<Credential>, Hash)> {
+/// Who asks something of the data plane, as [`authenticate`]; over one connection that is mostly who asked
+/// before.
+pub async fn authenticate_asker(app: &App, head: &Head) -> Result<Arc<Credential>> {
+    if let Some(credential) = head.asker.recall(&head.headers, &app.keys) {
+        access::usable(&credential, app.clock.now())?;
+        return Ok(credential);
+    }
+    let (_, loaded) = load(app, bearer(&head.headers)?).await?;
+    let credential = usable(app, &loaded)?;
+    head.asker.remember(&head.headers, loaded);
+    Ok(credential)
+}
+
+async fn load(app: &App, token: &str) -> Result<(Hash, Loaded)> {
     if !secret::is_plausible(&app.config.keys.prefix, token) {
         return Err(access::invalid_api_key());
     }
     let hash = secret::hash(token);
-    let credential = app.keys.get(&hash).await?.ok_or_else(access::invalid_api_key)?;
-    access::usable(&credential, app.clock.now())?;
-    Ok((credential, hash))
+    Ok((hash, app.keys.get_loaded(&hash).await?))
+}
+
+fn usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
+    let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
+    access::usable(credential, app.clock.now())?;
+    Ok(credential.clone())
 }
 
 /// Does the request authenticate by HTTP Basic (RFC 7617)?
@@ -56,7 +76,7 @@ fn has_scheme(headers: &HeaderMap, wanted: &str) -> bool {
 
 /// As [`authenticate`], by HTTP Basic with a key's id and its secret, each form-encoded first
 /// (RFC 6749 §2.3.1).
-pub async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
+pub async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
         return Err(Error::new(Code::Unauthenticated, "Send the Authorization header once."));
@@ -68,11 +88,11 @@ pub async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<(Arc<C
         let message = "The Authorization header must read Basic base64(key id:secret).";
         return Err(Error::new(Code::Unauthenticated, message));
     };
-    let (credential, hash) = authenticate_token(app, &form_decode(secret)).await?;
+    let credential = usable(app, &load(app, &form_decode(secret)).await?.1)?;
     if credential.key.id != form_decode(id) {
         return Err(access::invalid_api_key());
     }
-    Ok((credential, hash))
+    Ok(credential)
 }
 
 fn form_decode(text: &str) -> String {

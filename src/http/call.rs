@@ -1,6 +1,8 @@
 //! What a handler gets: who calls, the path's parameters, the query and the body.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -122,6 +124,11 @@ where
         Err(Error::new(Code::PayloadTooLarge, format!("The body is larger than {most} bytes.")))
     };
     let late = || Error::new(Code::InvalidRequest, format!("The body did not arrive within {within:?}."));
+    let mut reading = std::pin::pin!(reading);
+    // Mostly all of it is here already, and there is nothing to wait for.
+    if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        return read;
+    }
     tokio::time::timeout(within, reading).await.unwrap_or_else(|_| Err(late()))
 }
 

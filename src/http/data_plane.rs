@@ -50,7 +50,8 @@ where
     B: Buf,
 {
     let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
-    let asked = Asked { app, head, ip, now: app.clock.now(), id: request_id(app, &head.headers) };
+    let now = app.clock.now();
+    let asked = Asked { app, head, ip, now, id: request_id(&head.headers, now) };
     let mut response = match endpoint {
         Endpoint::Verify => match verify::answer(&asked, body).await {
             Ok(response) => response,
@@ -105,10 +106,10 @@ impl Asked<'_> {
         let known = if basic && auth::is_basic(headers) {
             auth::authenticate_basic(app, headers).await
         } else {
-            auth::authenticate(app, headers).await
+            auth::authenticate_asker(app, self.head).await
         };
         let credential = match known {
-            Ok((credential, _)) => credential,
+            Ok(credential) => credential,
             Err(error) if error.code.status() == 401 => {
                 return Err(auth::charge_failure(app, self.ip, error));
             }

@@ -25,6 +25,7 @@ use crate::domain::access::{self, Caller};
 use crate::domain::audit::{Context, Target, cut};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
+use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::service::{self, Ctx};
 use crate::verify::bucket::Taken;
@@ -42,7 +43,7 @@ pub struct Request {
 impl Request {
     pub fn new(app: &App, head: Head) -> Self {
         let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
-        let id = request_id(app, &head.headers);
+        let id = request_id(&head.headers, app.clock.now());
         Self { head, ip, id, arrived: app.clock.monotonic() }
     }
 
@@ -64,10 +65,10 @@ impl Request {
 }
 
 /// The caller's own name for the request, if it is one; else a new one.
-pub fn request_id(app: &App, headers: &HeaderMap) -> String {
+pub fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
     // It names and guards nothing, so that the operating system need not be asked for its randomness.
-    given.map_or_else(|| Kind::Request.make(app.clock.now(), fastrand::u128(..)), str::to_owned)
+    given.map_or_else(|| Kind::Request.make(now, fastrand::u128(..)), str::to_owned)
 }
 
 fn is_request_id(id: &str) -> bool {

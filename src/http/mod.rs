@@ -7,6 +7,7 @@
 pub mod address;
 mod analytics;
 mod api_keys;
+mod asker;
 mod audit;
 mod auth;
 mod call;

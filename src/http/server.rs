@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::asker::LastAsker;
 use super::workers::Workers;
 
 /// The longest head (request line and headers) in bytes, and what a connection buffers. How many headers
@@ -61,6 +62,8 @@ pub struct HeadParts {
     /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
     /// see [`client_address`](super::address::client_address).
     pub peer: SocketAddr,
+    /// Who asked last over this connection: mostly that is who asks again.
+    pub asker: Arc<LastAsker>,
     /// The method.
     pub method: Method,
     /// Path and query.
@@ -167,10 +170,12 @@ async fn serve_connection(
     draining: CancellationToken,
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
+    let asker = Arc::new(LastAsker::default());
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let headers = std::mem::take(request.headers_mut());
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        request.extensions_mut().insert(Head(Arc::new(HeadParts { peer, method, uri, headers })));
+        let head = HeadParts { peer, asker: asker.clone(), method, uri, headers };
+        request.extensions_mut().insert(Head(Arc::new(head)));
         routes.call(request)
     });
     // From here on it belongs to this thread's runtime. It fails only when there is no memory for it.

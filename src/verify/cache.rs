@@ -94,13 +94,20 @@ fn place(what: &(impl std::hash::Hash + ?Sized)) -> Place {
 /// A load under way.
 pub type Loading = Pin<Box<dyn Future<Output = Result<Option<Credential>>> + Send>>;
 
-/// What a load brought, and when it began.
-#[derive(Clone)]
-struct Loaded {
+/// What a load brought, and when it began. Whoever keeps one asks [`KeyCache::is_fresh`] before each use.
+#[derive(Clone, Debug)]
+pub struct Loaded {
     began: u64,
     /// Where changes of it are stamped: its key, organization and owner; of nobody's hash, the hash.
     places: [Place; 3],
     credential: Option<Arc<Credential>>,
+}
+
+impl Loaded {
+    /// The credential; `None` when the hash was nobody's.
+    pub fn credential(&self) -> Option<&Arc<Credential>> {
+        self.credential.as_ref()
+    }
 }
 
 /// A load that several wait for.
@@ -141,11 +148,23 @@ impl KeyCache {
     /// # Errors
     /// What the loader answers.
     pub async fn get(&self, hash: &Hash) -> Result<Option<Arc<Credential>>> {
-        let loaded = match self.0.remembered(hash) {
-            Some(remembered) => remembered,
-            None => self.0.load(*hash).await?,
-        };
-        Ok(loaded.credential)
+        Ok(self.get_loaded(hash).await?.credential)
+    }
+
+    /// The same, to be kept.
+    ///
+    /// # Errors
+    /// What the loader answers.
+    pub async fn get_loaded(&self, hash: &Hash) -> Result<Loaded> {
+        match self.0.remembered(hash) {
+            Some(remembered) => Ok(remembered),
+            None => self.0.load(*hash).await,
+        }
+    }
+
+    /// Is that still so?
+    pub fn is_fresh(&self, loaded: &Loaded) -> bool {
+        self.0.is_fresh(loaded)
     }
 
     /// How many credentials and misses are in memory, about.

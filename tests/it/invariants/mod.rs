@@ -1,5 +1,6 @@
 //! The invariants of the design, under attack.
 
+mod asker;
 mod audit;
 mod cache;
 mod escalation;
