@@ -5,7 +5,7 @@
 //! A request walks from the door to the file and back:
 //!
 //! ```text
-//! http::server    accepts the connection, bounds it in time and number
+//! http::server    accepts the connection, bounds it in time and number, and gives it to a worker
 //! http::routes    the whole API in one table
 //! http::gates     what every call passes: credential, address, rate, scope, body
 //! http::<thing>   the handler: from the call to the service, from its answer to the envelope
@@ -13,6 +13,15 @@
 //! domain::<thing>    pure types and rules; `domain::access` decides who may do what
 //! store::<thing>     the SQL; `store::db` is the one writer with group commit, and the readers
 //! verify          secrets, the cache of credentials, token buckets, quotas, the recorder of usage
+//! ```
+//!
+//! "Is this key good?" takes a shorter way, and the file is touched only for a key that isn't in memory:
+//!
+//! ```text
+//! http::data_plane        who asks, and may it?
+//! http::verify, introspect, forward_auth   one file for each form of the question
+//! verify::verifier        the decision, in the order of the contract: record, quota, bucket
+//! verify::recorder        counts it; service::usage writes the counts down once a second
 //! ```
 //!
 //! The same file name in every layer: who looks for API keys opens `domain/api_key.rs`,
