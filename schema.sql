@@ -119,6 +119,7 @@ CREATE TABLE api_keys (
 ) STRICT;
 
 CREATE INDEX api_keys_organization ON api_keys (organization_id, seq);
+CREATE INDEX api_keys_status ON api_keys (status, seq);
 CREATE INDEX api_keys_user ON api_keys (user_id, seq) WHERE user_id IS NOT NULL;
 
 -- SHA-256 of every secret that ever was: current, previous (within its grace) and retired, so that no
@@ -167,8 +168,11 @@ CREATE TABLE audit_events (
     event           TEXT NOT NULL
 ) STRICT;
 
+CREATE INDEX audit_events_time ON audit_events (occurred_at);
 CREATE INDEX audit_events_organization ON audit_events (organization_id, seq) WHERE organization_id IS NOT NULL;
 CREATE INDEX audit_events_actor ON audit_events (actor_id, seq) WHERE actor_id IS NOT NULL;
+CREATE INDEX audit_events_action ON audit_events (action, seq);
+CREATE INDEX audit_events_outcome ON audit_events (outcome, seq) WHERE outcome <> 'success';
 CREATE INDEX audit_events_target ON audit_events (target_id, seq) WHERE target_id IS NOT NULL;
 
 -- Usage: one row for each hour, and for each day, and subject. A `subject` above 0 is the `seq` of a key; 0

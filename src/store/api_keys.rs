@@ -277,19 +277,36 @@ pub struct Filter {
 
 /// A page of keys, whatever their state.
 pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
+    let (list, seq) = query(filter, now);
+    list.page(tx, seq, page, api_key)
+}
+
+/// The list, and the column that has its order.
+pub(super) fn query(filter: &Filter, now: Timestamp) -> (List, &'static str) {
     let now = now.as_millis();
-    let mut list = List::new(&format!("SELECT {COLUMNS} FROM api_keys k WHERE 1 = 1"))
-        .and("k.organization_id = ?", filter.organization_id.clone())
-        .and("k.user_id = ?", filter.user_id.clone())
-        .and("k.seq IN (SELECT key_seq FROM api_key_scopes WHERE scope = ?)", filter.scope.clone())
-        .prefix(&["k.name_key"], filter.q.as_deref());
-    list = match filter.status {
-        None => list,
-        Some(Status::Active) => {
-            list.and_also("k.status = 'active'").and("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now))
-        }
-        Some(Status::Expired) => list.and_also("k.status = 'active'").and("k.expires_at <= ?", Some(now)),
-        Some(status) => list.and("k.status = ?", Some(status.name().to_owned())),
+    // Who holds a scope is found by the index of scopes, which has the same order; of the keys of one owner
+    // or organization each is asked. CROSS JOIN keeps these ways.
+    let few = filter.user_id.is_some() || filter.organization_id.is_some();
+    let (asked, led) = if few { (filter.scope.clone(), None) } else { (None, filter.scope.as_deref()) };
+    let (from, seq) = match (&asked, led) {
+        (None, None) => ("api_keys k WHERE 1 = 1", "k.seq"),
+        (Some(_), _) => ("api_keys k CROSS JOIN api_key_scopes s WHERE s.key_seq = k.seq", "k.seq"),
+        (_, Some(_)) => ("api_key_scopes s CROSS JOIN api_keys k WHERE k.seq = s.key_seq", "s.key_seq"),
     };
-    list.page(tx, "k.seq", page, api_key)
+    let status = filter.status.map(|status| if status == Status::Expired { Status::Active } else { status });
+    let list = List::new(&format!("SELECT {COLUMNS} FROM {from}"))
+        .equal(&[
+            ("k.user_id", filter.user_id.as_deref()),
+            ("k.organization_id", filter.organization_id.as_deref()),
+            ("s.scope", led),
+            ("k.status", status.map(Status::name)),
+        ])
+        .and("s.scope = ?", asked)
+        .prefix(&["k.name_key"], filter.q.as_deref());
+    let list = match filter.status {
+        Some(Status::Active) => list.and("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
+        Some(Status::Expired) => list.and("k.expires_at <= ?", Some(now)),
+        _ => list,
+    };
+    (list, seq)
 }

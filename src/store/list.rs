@@ -4,6 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 
 use super::db::Tx;
+use super::timeline::Stretch;
 use crate::domain::page::{Order, Page, Rows};
 use crate::domain::rules;
 use crate::error::Result;
@@ -12,12 +13,13 @@ use crate::error::Result;
 pub struct List {
     sql: String,
     values: Vec<Value>,
+    stretch: Stretch,
 }
 
 impl List {
     /// Begins with everything up to and including a first condition.
     pub fn new(select: &str) -> Self {
-        Self { sql: select.to_owned(), values: Vec::new() }
+        Self { sql: select.to_owned(), values: Vec::new(), stretch: (None, None) }
     }
 
     /// One more condition with one `?`, when there is something to ask for.
@@ -26,6 +28,17 @@ impl List {
             self.sql.push_str(" AND ");
             self.sql.push_str(condition);
             self.values.push(value.into());
+        }
+        self
+    }
+
+    /// Conditions on columns with an index of their own. The first that is given, the rarest mostly, leads the
+    /// way by its index; the unary plus before the others keeps SQLite, which can't know, from theirs.
+    pub fn equal(mut self, columns: &[(&str, Option<&str>)]) -> Self {
+        let given = columns.iter().filter_map(|(column, value)| Some((column, (*value)?)));
+        for (nth, (column, value)) in given.enumerate() {
+            let plus = if nth == 0 { "" } else { "+" };
+            self = self.and(&format!("{plus}{column} = ?"), Some(value.to_owned()));
         }
         self
     }
@@ -52,23 +65,39 @@ impl List {
         self
     }
 
+    /// Only rows of this stretch, which holds all that fulfil the conditions: others need not be looked at.
+    pub fn within(self, stretch: Stretch) -> Self {
+        Self { stretch, ..self }
+    }
+
     /// Fetches a page; `seq` is the column's name with its table.
     pub fn page<T>(
-        mut self,
+        self,
         tx: &Tx<'_>,
         seq: &str,
         page: &Page,
         mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Rows<T>> {
-        let (beyond, direction) = match page.order {
-            Order::Desc => ("<", "DESC"),
-            Order::Asc => (">", "ASC"),
-        };
-        self = self.and(&format!("{seq} {beyond} ?"), page.after);
-        // One more than asked for tells whether there are more.
-        let more = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
-        let sql = format!("{} ORDER BY {seq} {direction} LIMIT {more}", self.sql);
-        let found = tx.all(&sql, params_from_iter(self.values), |row| Ok((row.get(0)?, map(row)?)))?;
+        let (sql, values) = self.statement(seq, page);
+        let found = tx.all(&sql, params_from_iter(values), |row| Ok((row.get(0)?, map(row)?)))?;
         Ok(page.cut(found))
     }
+
+    fn statement(self, seq: &str, page: &Page) -> (String, Vec<Value>) {
+        let (low, high) = self.stretch;
+        let (beyond, first, until, last, direction) = match page.order {
+            Order::Desc => ("<", high, ">", low, "DESC"),
+            Order::Asc => (">", low, "<", high, "ASC"),
+        };
+        // A row that was listed lies within, so one bound is enough on that side.
+        let list = self.and(&format!("{seq} {beyond} ?"), page.after.or(first));
+        let list = list.and(&format!("{seq} {until} ?"), last);
+        // One more than asked for tells whether there are more.
+        let more = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
+        (format!("{} ORDER BY {seq} {direction} LIMIT {more}", list.sql), list.values)
+    }
 }
+
+#[cfg(test)]
+#[path = "list_tests.rs"]
+mod tests;

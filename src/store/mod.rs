@@ -15,6 +15,7 @@ pub mod quotas;
 mod rows;
 pub mod schema;
 pub mod scopes;
+mod timeline;
 pub mod tx;
 pub mod usage;
 pub mod users;

@@ -1,0 +1,108 @@
+//! The ways that SQLite takes to a page. Each is found by an index that has the list's order: how much there
+//! is before and behind it makes no difference.
+
+use super::*;
+use crate::domain::api_key::Status;
+use crate::domain::audit;
+use crate::domain::time::Timestamp;
+use crate::store::db::{Db, Options};
+use crate::store::{api_keys, audit as events};
+
+async fn fresh() -> (tempfile::TempDir, Db) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        file: dir.path().join("tollhouse.db"),
+        readers: 1,
+        read_timeout: std::time::Duration::from_secs(10),
+        writer_queue: 1,
+        group_limit: 1,
+        max_bytes: 0,
+    };
+    let db = Db::open(&options, |_| ()).unwrap();
+    (dir, db)
+}
+
+/// The way to a page far down, in SQLite's words: the first table's, and whatever has to be sorted.
+fn way(tx: &Tx<'_>, list: List, seq: &str, order: Order) -> Result<String> {
+    let (sql, values) = list.statement(seq, &Page { limit: 20, order, after: Some(1000) });
+    let steps = tx.all(&format!("EXPLAIN QUERY PLAN {sql}"), params_from_iter(values), |row| row.get(3))?;
+    let told = |(nth, step): &(usize, String)| *nth == 0 || step.contains("TEMP");
+    Ok(steps.into_iter().enumerate().filter(told).map(|(_, step)| step).collect::<Vec<_>>().join(", "))
+}
+
+#[tokio::test]
+async fn every_page_of_events_is_found_by_an_index_in_its_order() {
+    let (_dir, db) = fresh().await;
+    let ways = db.read(|tx| {
+        let all = audit::Filter::default();
+        let some = || Some("x".to_owned());
+        let from = Some(Timestamp::from_millis(1));
+        let organization = audit::Filter { org_id: some(), ..all.clone() };
+        let cases = [
+            ("e USING INTEGER PRIMARY KEY", all.clone()),
+            ("e USING INTEGER PRIMARY KEY", audit::Filter { from, to: from, ..all.clone() }),
+            ("e USING INTEGER PRIMARY KEY", audit::Filter { outcome: Some("success"), ..all.clone() }),
+            ("e USING INDEX audit_events_outcome", audit::Filter { outcome: Some("denied"), ..all.clone() }),
+            (
+                "e USING INDEX audit_events_action",
+                audit::Filter { action: some(), outcome: Some("denied"), ..all.clone() },
+            ),
+            (
+                "e USING INDEX audit_events_organization",
+                audit::Filter { from, action: some(), ..organization.clone() },
+            ),
+            ("e USING INDEX audit_events_actor", audit::Filter { actor_id: some(), ..organization.clone() }),
+            (
+                "e USING INDEX audit_events_target",
+                audit::Filter { target_id: some(), actor_id: some(), ..organization },
+            ),
+        ];
+        for (expected, filter) in cases {
+            for order in [Order::Desc, Order::Asc] {
+                let way = way(tx, events::query(tx, &filter)?, "e.seq", order)?;
+                assert!(way.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {way}");
+                assert!(way.contains("seq") || way.contains("rowid"), "{filter:?}: {way}");
+                assert!(!way.contains("TEMP"), "{filter:?}: {way}");
+            }
+        }
+        Ok(())
+    });
+    ways.await.unwrap();
+}
+
+#[tokio::test]
+async fn every_page_of_keys_is_found_by_an_index_in_its_order() {
+    let (_dir, db) = fresh().await;
+    let ways = db.read(|tx| {
+        let all = api_keys::Filter::default();
+        let some = || Some("x".to_owned());
+        let disabled = api_keys::Filter { status: Some(Status::Disabled), ..all.clone() };
+        let organization = api_keys::Filter { organization_id: some(), ..disabled.clone() };
+        let cases = [
+            ("k USING INTEGER PRIMARY KEY", all.clone()),
+            ("k USING INDEX api_keys_status", disabled.clone()),
+            (
+                "k USING INDEX api_keys_status",
+                api_keys::Filter { status: Some(Status::Active), ..all.clone() },
+            ),
+            ("k USING INDEX api_keys_organization", organization.clone()),
+            (
+                "k USING INDEX api_keys_organization",
+                api_keys::Filter { scope: some(), ..organization.clone() },
+            ),
+            ("k USING INDEX api_keys_user", api_keys::Filter { user_id: some(), ..organization }),
+            ("s USING PRIMARY KEY", api_keys::Filter { scope: some(), ..disabled }),
+        ];
+        for (expected, filter) in cases {
+            for order in [Order::Desc, Order::Asc] {
+                let (list, seq) = api_keys::query(&filter, Timestamp::from_millis(1));
+                let way = way(tx, list, seq, order)?;
+                assert!(way.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {way}");
+                assert!(way.contains("seq") || way.contains("rowid"), "{filter:?}: {way}");
+                assert!(!way.contains("TEMP"), "{filter:?}: {way}");
+            }
+        }
+        Ok(())
+    });
+    ways.await.unwrap();
+}
