@@ -1,27 +1,23 @@
 """What every bench needs: programs in directories of their own, wrk, and this machine's disk."""
 
-import hashlib
 import json
 import os
 import re
 import signal
 import socket
-import sqlite3
 import statistics
 import subprocess
 import tempfile
 import time
 import urllib.request
-import zlib
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 BENCHES = Path(__file__).resolve().parent
 ROOT = BENCHES.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 PROGRAM = TARGET / "release" / "tollhouse"
 KEY = "the-admin-key-of-a-benchmark-0123456789"
-BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def directory():
@@ -91,6 +87,43 @@ class Program:
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
 
+class Client:
+    """One connection to a server, one request after the other. Anything but a 200 fails the bench."""
+
+    def __init__(self, url, key):
+        self.head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+        self.socket = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def get(self, path, **query):
+        """The answer's body, and how long it took in µs."""
+        path = f"{path}?{urlencode(query)}" if query else path
+        return self.send(f"GET {path} HTTP/1.1\r\n{self.head}\r\n")
+
+    def verify(self, secret, **more):
+        body = json.dumps({"key": secret} | more)
+        return self.send(f"POST /v1/keys/verify HTTP/1.1\r\n{self.head}Content-Type: application/json\r\n"
+                         f"Content-Length: {len(body)}\r\n\r\n{body}")
+
+    def send(self, request):
+        request = request.encode()
+        begin = time.perf_counter_ns()
+        self.socket.sendall(request)
+        answer, length = b"", None
+        while length is None or len(answer) < length:
+            part = self.socket.recv(1 << 18)
+            answer += part
+            if length is None and b"\r\n\r\n" in answer:
+                head, _, _ = answer.partition(b"\r\n\r\n")
+                length = len(head) + 4 + int(re.search(rb"content-length: (\d+)", head)[1])
+            if not part:
+                break
+        took = (time.perf_counter_ns() - begin) / 1000
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise SystemExit(f"{request.decode()}\nwas answered\n{answer.decode()}")
+        return answer[len(head) + 4:], took
+
+
 class Server(Program):
     """Tollhouse over a directory of its own."""
 
@@ -149,39 +182,6 @@ def wrk(program, path, connections, seconds, env):
     result["rate"] = result["requests"] * 1e6 / result["us"]
     result["processor_us"] = used * 1e6 / result["requests"]
     return result
-
-
-def secrets(begin, count):
-    """Secrets of Tollhouse's own form, with their checksums: always the same."""
-    for n in range(begin, begin + count):
-        secret = f"toll_{n:032}"
-        rest, checksum = zlib.crc32(secret.encode()), ""
-        for _ in range(6):
-            rest, digit = divmod(rest, 62)
-            checksum = BASE62[digit] + checksum
-        yield secret + checksum
-
-
-def store(file, model, secrets, status="active"):
-    """Stores a key like the model for each of the secrets, while the server is stopped: a million in seconds."""
-    db = sqlite3.connect(file)
-    first, = db.execute("SELECT max(seq) + 1 FROM api_keys").fetchone()
-    db.execute("CREATE TEMP TABLE new (seq INTEGER PRIMARY KEY, secret TEXT, hash BLOB)")
-    db.executemany("INSERT INTO new VALUES (?, ?, ?)", (
-        (seq, secret, hashlib.sha256(secret.encode()).digest()) for seq, secret in enumerate(secrets, first)))
-    own = {"seq": "new.seq", "id": "'key_bench-' || new.seq", "start": "substr(new.secret, 1, 9)",
-           "status": ":status"}
-    columns = [name for _, name, *_ in db.execute("PRAGMA table_info(api_keys)")]
-    values = ", ".join(own.get(name, f"model.{name}") for name in columns)
-    names = {"model": model, "status": status}
-    db.execute(f"INSERT INTO api_keys ({', '.join(columns)}) SELECT {values} "
-               "FROM new, (SELECT * FROM api_keys WHERE id = :model) model", names)
-    db.execute("INSERT INTO api_key_hashes (hash, key_seq, state) "
-               "SELECT hash, seq, 'current' FROM new ORDER BY hash")
-    db.execute("INSERT INTO api_key_scopes (scope, key_seq) SELECT held.scope, new.seq FROM new, api_key_scopes held "
-               "WHERE held.key_seq = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
-    db.commit()
-    db.close()
 
 
 def fdatasync_us(dir, times=1000):

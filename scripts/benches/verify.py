@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness import BENCHES, TARGET, Program, Server, directory, secrets, store, wrk
+from harness import BENCHES, TARGET, Program, Server, directory, wrk
+from stock import secrets, store
 
 CONNECTIONS = 64
 ALTERNATIONS = 5

@@ -30,6 +30,14 @@ else
   end
 end
 
+-- On average so many milliseconds between an answer and the next request.
+local pause = tonumber(os.getenv("BENCH_PAUSE_MS"))
+if pause then
+  function delay()
+    return math.random(0, 2 * pause)
+  end
+end
+
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(

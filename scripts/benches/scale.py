@@ -1,0 +1,176 @@
+"""what a call, memory and the start cost with few keys and events in the file, and with many."""
+
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import time
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from harness import KEY, Client, Server, directory, wrk
+from stock import fill, secrets
+
+FEW = (1_000, 10_000)  # keys, audit events
+MANY = (1_000_000, 5_000_000)
+ROUNDS = 5
+CALLS = 150  # of each kind, in a round
+STARTS = 15
+CONNECTIONS = 64
+ADMIN = "/admin/v1"
+
+
+class Side:
+    """A server over a file, and what it is asked: for each kind of call a function that makes one."""
+
+    def __init__(self, server, keys, events):
+        self.server = server
+        self.client = Client(server.url, KEY)
+        # Each once: from all over the file, in no order.
+        chosen = random.Random(0).sample(range(keys), 1 + ROUNDS * CALLS)
+        known, *unread = (next(secrets(nth, 1)) for nth in chosen)
+        unread = iter(unread)
+        audit, usage, denials, listed = (f"{ADMIN}/{name}" for name in (
+            "audit-logs", "analytics/usage", "analytics/logs", "api-keys"))
+        get = lambda path, **query: lambda: self.client.get(path, **query)
+        days_ago = lambda days: f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+        own, key = {"org_id": "org_bench"}, {"key_id": "key_model"}
+        then = {"from": days_ago(300), "to": days_ago(299)}
+        self.calls = {
+            "verify, key in memory": lambda: self.client.verify(known),
+            "verify, key not in memory": lambda: self.client.verify(next(unread)),
+            "audit: newest": get(audit),
+            "audit: by cursor, deep": get(audit, cursor=self.cursor(audit, events)),
+            "audit: oldest": get(audit, order="asc"),
+            "audit: of an organization": get(audit, **own),
+            "audit: of a day 300 days ago": get(audit, **then),
+            "audit: of an organization and that day": get(audit, **then, **own),
+            "audit: until 300 days ago": get(audit, to=days_ago(300)),
+            "audit: from now on": get(audit, **{"from": days_ago(0)}),
+            "audit: of an action that never was": get(audit, action="user.delete"),
+            "audit: failures": get(audit, outcome="failed"),
+            "usage: 30 days, all": get(usage, period="30d"),
+            "usage: 30 days, an organization": get(usage, period="30d", **own),
+            "usage: 30 days, a key": get(usage, period="30d", **key),
+            "usage: 30 days, the 100 busiest keys of all": get(usage, period="30d", group_by="key"),
+            "usage: 90 days by hour, all": get(usage, period="90d", interval="hour"),
+            "denials: newest": get(denials),
+            "denials: of an organization": get(denials, **own),
+            "denials: of a key": get(denials, **key),
+            "denials: of a day 20 days ago": get(denials, **{"from": days_ago(20), "to": days_ago(19)}),
+            "denials: from now on": get(denials, **{"from": days_ago(0)}),
+            "keys: newest": get(listed),
+            "keys: by cursor, deep": get(listed, cursor=self.cursor(listed, keys)),
+            "keys: of an organization": get(listed, organization_id="org_bench"),
+            "keys: with a scope": get(listed, scope="workflows:read"),
+            "keys: disabled": get(listed, status="disabled"),
+        }
+
+    def cursor(self, path, rows):
+        """Nine tenths down the list, but not further than 100,000 rows."""
+        query = {"limit": 100}
+        for _ in range(min(rows * 9 // 10, 100_000) // 100):
+            page, _ = self.client.get(path, **query)
+            query["cursor"] = json.loads(page)["metadata"]["nextCursor"]
+        return query["cursor"]
+
+    def measure(self, kind, times):
+        """How long each call took, and what one of them cost the processors, in µs."""
+        # A new connection: one that was idle for long is closed.
+        self.client = Client(self.server.url, KEY)
+        before = self.processor_us()
+        took = [self.calls[kind]()[1] for _ in range(times)]
+        return took, (self.processor_us() - before) / times
+
+    def processor_us(self):
+        """What the server's threads have used of the processors so far."""
+        tasks = Path(f"/proc/{self.server.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
+
+
+def compare(kind, sides):
+    """A line of the table. The sides take turns."""
+    took, used = [[] for _ in sides], [[] for _ in sides]
+    for turn in range(ROUNDS):
+        for nth, side in enumerate(sides):
+            if turn == 0 and kind != "verify, key not in memory":
+                side.measure(kind, 5)
+            times, processor = side.measure(kind, CALLS)
+            took[nth] += times
+            used[nth].append(processor)
+    cells = []
+    for few, many in (map(statistics.median, took), map(statistics.median, used)):
+        cells += [f"{few:,.0f}", f"{many:,.0f}", f"{many / few:.2f}"]
+    print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+
+
+def memory(dir, keys):
+    """What the server takes when it is idle, and at most while it verifies all keys, in MiB."""
+    def resident(name):
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
+
+    file = dir / "keys"
+    file.write_text("".join(f"{key}\n" for key in secrets(0, keys)))
+    line = len(next(secrets(0, 1))) + 1
+    body = '{"key":"', '"}'
+    head = (f"POST /v1/keys/verify HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {line - 1 + len(''.join(body))}\r\n\r\n{body[0]}")
+    with Server(dir) as server:
+        Client(server.url, KEY).get("/readyz")
+        idle, sent, window = resident("VmRSS"), 0, min(keys, 250_000)
+        while sent < keys:
+            env = {"BENCH_HEAD": head, "BENCH_TAIL": body[1], "BENCH_KEYS": str(file),
+                   "BENCH_OFFSET": str(sent * line), "BENCH_COUNT": str(window)}
+            sent += min(window, wrk(server, "", CONNECTIONS, 5, env)["requests"])
+        return idle, resident("VmHWM")
+
+
+def start(dir):
+    """From the start of the process to the first 200 of /readyz, in ms."""
+    server = Server(dir)
+    begin = time.perf_counter()
+    with subprocess.Popen(server.command, env=server.env, stderr=subprocess.PIPE, text=True) as process:
+        url = next(found[1] for line in process.stderr if (found := re.search(r"listening on (\S+)\n", line)))
+        Client(url, KEY).get("/readyz")
+        took = time.perf_counter() - begin
+        process.terminate()
+        process.stderr.read()
+        return took * 1000
+
+
+def main():
+    with ExitStack() as stack:
+        dirs = [Path(stack.enter_context(directory())) for _ in range(3)]
+        empty, *filled = dirs
+        with Server(empty):
+            pass  # It makes the file.
+        for dir, size in zip(filled, (FEW, MANY)):
+            fill(dir, *size)
+        print(f"{os.cpu_count()} processors.\n")
+        few, many = (f"{keys:,} keys, {events:,} events" for keys, events in (FEW, MANY))
+        print(f"| µs | {few} | {many} | ratio | processor: few | many | ratio |")
+        print("| --- |" + " ---: |" * 6)
+        with ExitStack() as servers:
+            sides = [Side(servers.enter_context(Server(dir)), *size) for dir, size in zip(filled, (FEW, MANY))]
+            for kind in sides[0].calls:
+                compare(kind, sides)
+
+        times = [[start(dir) for dir in dirs] for _ in range(STARTS)]
+        medians = [statistics.median(column) for column in zip(*times)]
+        print(f"\n| process start to the first 200, ms | no keys | {few} | {many} |")
+        print("| --- | ---: | ---: | ---: |")
+        print(f"| median of {STARTS} | {' | '.join(f'{median:.0f}' for median in medians)} |")
+        print(f"| ratio to no keys | | {' | '.join(f'{median / medians[0]:.2f}' for median in medians[1:])} |")
+
+        print(f"\n| resident, MiB | {few} | {many} |")
+        print("| --- | ---: | ---: |")
+        rows = zip(*(memory(dir, keys) for dir, (keys, _) in zip(filled, (FEW, MANY))))
+        for name, row in zip(("idle", "at most while each key is verified"), rows):
+            print(f"| {name} | {' | '.join(f'{figure:.0f}' for figure in row)} |")
+
+
+main()

@@ -1,0 +1,118 @@
+"""Databases with as much in them as it takes: one of each thing made by the server, and copies of it."""
+
+import hashlib
+import sqlite3
+import time
+import zlib
+
+from harness import KEY, Client, Server
+
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+ORGANIZATION = {"id": "org_bench", "name": "Bench", "email": "bench@example.com"}
+# With a limit that is counted and never reached.
+API_KEY = {"organization_id": "org_bench", "id": "key_model", "name": "Production API Key",
+           "scopes": ["workflows:read", "transactions:write"],
+           "rate_limit": {"limit": 1_000_000_000, "window_seconds": 60}}
+
+
+def secrets(begin, count):
+    """Secrets of Tollhouse's own form, with their checksums: always the same."""
+    for n in range(begin, begin + count):
+        secret = f"toll_{n:032}"
+        rest, checksum = zlib.crc32(secret.encode()), ""
+        for _ in range(6):
+            rest, digit = divmod(rest, 62)
+            checksum = BASE62[digit] + checksum
+        yield secret + checksum
+
+
+def store(file, model, secrets, status="active"):
+    """Stores a key like the model for each of the secrets, while the server is stopped: a million in seconds."""
+    db = sqlite3.connect(file)
+    first, = db.execute("SELECT max(seq) + 1 FROM api_keys").fetchone()
+    db.execute("CREATE TEMP TABLE new (seq INTEGER PRIMARY KEY, secret TEXT, hash BLOB)")
+    db.executemany("INSERT INTO new VALUES (?, ?, ?)", (
+        (seq, secret, hashlib.sha256(secret.encode()).digest()) for seq, secret in enumerate(secrets, first)))
+    own = {"seq": "new.seq", "id": "'key_bench-' || new.seq", "start": "substr(new.secret, 1, 9)",
+           "status": ":status"}
+    columns = [name for _, name, *_ in db.execute("PRAGMA table_info(api_keys)")]
+    values = ", ".join(own.get(name, f"model.{name}") for name in columns)
+    names = {"model": model, "status": status}
+    db.execute(f"INSERT INTO api_keys ({', '.join(columns)}) SELECT {values} "
+               "FROM new, (SELECT * FROM api_keys WHERE id = :model) model", names)
+    db.execute("INSERT INTO api_key_hashes (hash, key_seq, state) "
+               "SELECT hash, seq, 'current' FROM new ORDER BY hash")
+    db.execute("INSERT INTO api_key_scopes (scope, key_seq) SELECT held.scope, new.seq FROM new, api_key_scopes held "
+               "WHERE held.key_seq = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
+    db.commit()
+    db.close()
+
+
+def fill(dir, keys, events):
+    """Keys, each with usage in two of the last 90 days and a denial in one of the last 29, beside which the
+    model, its organization and the whole have usage in every hour; and audit events of a year, of which the
+    organization has one in a hundred. The chain of the copied events does not verify."""
+    with Server(dir) as server:
+        server.call("POST", "/admin/v1/organizations", ORGANIZATION)
+        model = server.call("POST", "/admin/v1/api-keys", API_KEY)
+        client = Client(server.url, KEY)
+        client.get(f"/admin/v1/api-keys/{model['id']}")
+        client.verify(model["key"])
+        client.verify(model["key"], scopes=["workflows:write"])
+    store(server.file, model["id"], secrets(0, keys))
+    with sqlite3.connect(server.file) as db:
+        # Nobody else is there, and what is half done is thrown away.
+        db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000")
+        now = int(time.time() * 1000)
+        add_usage(db, now)
+        add_denials(db, now)
+        add_events(db, now, events)
+    db.close()
+    return server.file
+
+
+def copy(db, table, model, rows, **own):
+    """Copies the rows of a table that the model names for each of the others, but for these columns."""
+    names = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+    values = ", ".join(own.get(name, f"model.{name}") for name in names)
+    db.execute(f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) SELECT {values} "
+               f"FROM (SELECT * FROM {table} WHERE {model}) model CROSS JOIN ({rows}) new")
+
+
+def add_usage(db, now):
+    first = (now // DAY - 89) * DAY
+    hours = (now - first) // HOUR
+    for table, length in (("usage_hourly", HOUR), ("usage_daily", DAY)):
+        # What is in the file already, also of the organization (below 0) and of everything (0).
+        copy(db, table, "1 = 1", "WITH RECURSIVE every (start) AS (VALUES ({0}) UNION ALL "
+             "SELECT start + {1} FROM every WHERE start + {1} < {2}) SELECT start FROM every".format(first, length, now),
+             start="new.start")
+        # Two primes scatter the keys over the hours.
+        for prime in (7_919, 104_729):
+            copy(db, table, "subject > 0 LIMIT 1",
+                 f"SELECT seq, ({first} + seq * {prime} % {hours} * {HOUR}) / {length} * {length} AS start FROM api_keys "
+                 "ORDER BY start, seq", start="new.start", subject="new.seq", magnitude=f"1 + new.seq * {prime} % 200")
+
+
+def add_denials(db, now):
+    keys, = db.execute("SELECT count(*) FROM api_keys").fetchone()
+    # What is there already becomes the oldest, as it is in the order of storing.
+    db.execute("UPDATE verification_log SET minute = :old, first_at = :old, last_at = :old",
+               {"old": (now // DAY - 29) * DAY})
+    copy(db, "verification_log", "key_seq IS NOT NULL",
+         f"SELECT seq AS key, ({now - 29 * DAY} + seq * {28 * DAY} / {keys}) / 60000 * 60000 AS minute FROM api_keys",
+         seq="NULL", minute="new.minute", first_at="new.minute", last_at="new.minute", key_seq="new.key",
+         folded="new.key")
+
+
+def add_events(db, now, count):
+    last, = db.execute("SELECT max(seq) FROM audit_events").fetchone()
+    db.execute("UPDATE audit_events SET occurred_at = ?", (now - 365 * DAY,))
+    copy(db, "audit_events", "action = 'api_key.read' LIMIT 1",
+         f"WITH RECURSIVE upto (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM upto WHERE n < {count}) SELECT n FROM upto",
+         seq=f"{last} + new.n", id="CAST(printf('%016d', new.n) AS BLOB)",
+         occurred_at=f"{now - 365 * DAY} + new.n * {365 * DAY} / {count}",
+         organization_id="CASE WHEN new.n % 100 = 0 THEN model.organization_id END")
