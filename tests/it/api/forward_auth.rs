@@ -254,7 +254,7 @@ async fn what_is_needed_may_stand_in_the_path_before_the_clients_own() {
 
 #[tokio::test]
 async fn any_method_is_taken_and_no_body_is_waited_for() {
-    let server = world().await;
+    let server = world_with(|config| config.http.max_connections = 50).await;
     let admin = server.admin();
     for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "brew"] {
         for path in [PATH.to_owned(), format!("{PATH}/scope=workflows:read/a")] {
