@@ -4,28 +4,31 @@
 //! hyper's `auto` builder is left alone: it waits without limit for a first byte that tells HTTP/1 from
 //! HTTP/2.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio_io_timeout::TimeoutWriter;
-use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::asker::LastAsker;
+use super::timer::ConnectionTimer;
 use super::workers::Workers;
 
 /// The longest head (request line and headers) in bytes, and what a connection buffers. How many headers
@@ -80,6 +83,37 @@ impl Deref for Head {
     }
 }
 
+/// Whether the server is going. Each connection asks whenever it is woken, so asking takes no lock that all of
+/// them share.
+#[derive(Default)]
+struct Drain {
+    has_begun: AtomicBool,
+    told: Notify,
+}
+
+impl Drain {
+    fn begin(&self) {
+        self.has_begun.store(true, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    /// Ends when the drain begins.
+    async fn begun(&self) {
+        let mut told = pin!(self.told.notified());
+        let mut listening = false;
+        poll_fn(|context| {
+            // Once is enough: whichever of its wakers is told, it is this task that wakes.
+            if !listening && told.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            listening = true;
+            // Asked after it listens, so that a drain which begins in between is not missed.
+            if self.has_begun.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
 /// Serves on the workers until `shutdown` resolves, then drains: new connections are refused, idle ones closed, running
 /// requests finish and say `Connection: close`. What is left after `drain_timeout` is cut; returns how
 /// many connections that were.
@@ -94,7 +128,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> usize {
     let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let draining = CancellationToken::new();
+    let draining = Arc::new(Drain::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -112,7 +146,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    draining.cancel();
+    draining.begin();
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
             report(&ended);
@@ -167,7 +201,7 @@ async fn serve_connection(
     peer: SocketAddr,
     routes: BoxedFilter<(Response,)>,
     limits: Limits,
-    draining: CancellationToken,
+    draining: Arc<Drain>,
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
     let asker = Arc::new(LastAsker::default());
@@ -187,7 +221,7 @@ async fn serve_connection(
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(limits.write_timeout));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(ConnectionTimer::default())
         .header_read_timeout(limits.header_timeout)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_HEAD_BYTES)
@@ -197,7 +231,7 @@ async fn serve_connection(
         // In this order a request that has arrived is answered before the drain is noticed.
         biased;
         ended = connection.as_mut() => ended,
-        () = draining.cancelled() => {
+        () = draining.begun() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
