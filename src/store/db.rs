@@ -39,6 +39,10 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// How often, in steps of SQLite's machine (about 10 µs in all), a read looks whether it shall stop.
 const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
+/// How many looks later a read lets others have its core. A verification that has to wait for a core until the
+/// kernel takes it away from a report by itself waits for milliseconds.
+const LOOKS_BETWEEN_YIELDS: u32 = 8;
+
 type OnCommit = Box<dyn Fn(&[Stale]) + Send + Sync>;
 
 /// Where the database is and how much it may take.
@@ -278,7 +282,15 @@ fn read_within<T>(
     stopped: Arc<AtomicBool>,
     f: impl FnOnce(&Tx<'_>) -> Result<T>,
 ) -> Result<T> {
-    conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || stopped.load(Ordering::Relaxed)))?;
+    let mut looks = 0;
+    let look = move || {
+        looks = (looks + 1) % LOOKS_BETWEEN_YIELDS;
+        if looks == 0 {
+            thread::yield_now();
+        }
+        stopped.load(Ordering::Relaxed)
+    };
+    conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(look))?;
     let transaction = conn.transaction()?; // Rolled back when dropped, a panic included.
     f(&Tx::new(&transaction))
 }
