@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Uri};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -87,18 +88,22 @@ impl Deref for Head {
 /// them share.
 #[derive(Default)]
 struct Drain {
-    has_begun: AtomicBool,
+    begun: AtomicBool,
     told: Notify,
 }
 
 impl Drain {
     fn begin(&self) {
-        self.has_begun.store(true, Ordering::SeqCst);
+        self.begun.store(true, Ordering::SeqCst);
         self.told.notify_waiters();
     }
 
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
     /// Ends when the drain begins.
-    async fn begun(&self) {
+    async fn noticed(&self) {
         let mut told = pin!(self.told.notified());
         let mut listening = false;
         poll_fn(|context| {
@@ -108,7 +113,7 @@ impl Drain {
             }
             listening = true;
             // Asked after it listens, so that a drain which begins in between is not missed.
-            if self.has_begun.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+            if self.has_begun() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -205,12 +210,23 @@ async fn serve_connection(
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
     let asker = Arc::new(LastAsker::default());
+    let draining = &*draining;
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let headers = std::mem::take(request.headers_mut());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let head = HeadParts { peer, asker: asker.clone(), method, uri, headers };
         request.extensions_mut().insert(Head(Arc::new(head)));
-        routes.call(request)
+        let answer = routes.call(request);
+        async {
+            let mut answer = answer.await;
+            // Said here, because the drain may be noticed only after this answer.
+            if let Ok(answer) = &mut answer
+                && draining.has_begun()
+            {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     // From here on it belongs to this thread's runtime. It fails only when there is no memory for it.
     let Ok(stream) = TcpStream::from_std(stream) else { return };
@@ -231,7 +247,7 @@ async fn serve_connection(
         // In this order a request that has arrived is answered before the drain is noticed.
         biased;
         ended = connection.as_mut() => ended,
-        () = draining.begun() => {
+        () = draining.noticed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
