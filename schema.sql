@@ -11,6 +11,16 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The platform's settings, in one row. Their first values come from the configuration. `checked_prefixes` are
+-- those under which no secret with a wrong checksum was ever taken, so that such a one need not be looked up.
+CREATE TABLE settings (
+    one              INTEGER PRIMARY KEY CHECK (one = 1),
+    settings         TEXT NOT NULL,
+    checked_prefixes TEXT NOT NULL,
+    revision         INTEGER NOT NULL,
+    updated_at       INTEGER NOT NULL
+) STRICT;
+
 -- Tombstones stay (`deleted_at`), so that an id is never taken twice and old events keep their meaning.
 CREATE TABLE organizations (
     seq        INTEGER PRIMARY KEY,
@@ -27,6 +37,9 @@ CREATE TABLE organizations (
     deleted_at INTEGER,
     revision   INTEGER NOT NULL
 ) STRICT;
+
+-- Is anybody on this plan?
+CREATE INDEX organizations_plan ON organizations (plan, seq) WHERE deleted_at IS NULL;
 
 CREATE TABLE users (
     seq         INTEGER PRIMARY KEY,

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::domain::api_key::Credential;
 use crate::domain::id::Kind;
 use crate::domain::scope::Catalogue;
+use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::service::cursors::Cursors;
@@ -23,6 +24,7 @@ use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, Stamps};
 use crate::verify::quota::Quotas;
 use crate::verify::recorder::Recorder;
+use crate::verify::settings::Remembered;
 use crate::verify::verifier::Verifier;
 
 /// Distinct keys, and distinct addresses without a valid key, whose limits are kept in memory.
@@ -35,7 +37,8 @@ const MOST_VERIFIED: usize = 1_000_000;
 
 /// Everything that a call may need. Shared by all of them.
 pub struct App {
-    /// What was configured.
+    /// What was configured. Of the platform's settings these are the first values: `settings` has what they
+    /// are.
     pub config: Config,
     /// The only "now".
     pub clock: Clock,
@@ -45,6 +48,8 @@ pub struct App {
     pub keys: Arc<KeyCache>,
     /// Says whether a key is good.
     pub verifier: Verifier,
+    /// The platform's settings, which are data and change while the server runs.
+    pub settings: Arc<Remembered>,
     /// What changed when.
     pub stamps: Arc<Stamps>,
     /// The `admin` bucket of each key, by its id.
@@ -87,12 +92,13 @@ impl App {
             Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
         };
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, stamps.clone(), load));
-        let (prefix, plans) = (config.keys.prefix.clone(), config.plans.clone());
+        let settings = Arc::new(settings(&db, &stamps, config.first_settings(), clock.now()).await?);
         let (quotas, recorder) = (quotas(&db), Recorder::default());
-        let verifier = Verifier::new(keys.clone(), prefix, plans, MOST_VERIFIED, quotas, recorder);
+        let verifier = Verifier::new(keys.clone(), settings.clone(), MOST_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
             keys,
             verifier,
+            settings,
             stamps,
             admin_limits: Buckets::new(MOST_BUCKETS),
             failure_limits: Buckets::new(MOST_BUCKETS),
@@ -165,6 +171,22 @@ impl App {
             self.used.insert(key_seq, now);
         }
     }
+}
+
+/// The settings of the database, which get their first values when it has none.
+async fn settings(db: &db::Db, stamps: &Arc<Stamps>, first: Settings, now: Timestamp) -> Result<Remembered> {
+    let began = stamps.now();
+    // Looked at before: a database that has them is not written to.
+    if db.read(store::settings::find).await?.is_none() {
+        db.write(move |tx| store::settings::begin(tx, &first, now)).await?;
+    }
+    let current = db.read(store::settings::get).await?;
+    let db = db.clone();
+    let load = move || -> crate::verify::settings::Loading {
+        let db = db.clone();
+        Box::pin(async move { db.look_up(store::settings::get).await })
+    };
+    Ok(Remembered::new(stamps.clone(), began, current, load))
 }
 
 /// Counts of quotas over the database, which this process alone serves.

@@ -14,6 +14,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::settings::{self, Settings};
+
 pub use sources::{ConfigError, Effective, Fault, Flags};
 
 /// The largest number that TOML can hold.
@@ -28,16 +30,18 @@ pub struct Config {
     pub database: Database,
     /// What is kept in memory.
     pub cache: Cache,
-    /// New API keys.
+    /// First values: new API keys.
     pub keys: Keys,
-    /// Calls in a minute.
+    /// First values: calls in a minute.
     pub rate_limits: RateLimits,
-    /// What organizations can book.
+    /// First values: what organizations can book.
     pub plans: Plans,
     /// Counting verifications.
     pub usage: Usage,
-    /// How long what was counted is kept.
+    /// First values: how long what was recorded and counted is kept.
     pub retention: Retention,
+    /// First values: while the platform is being worked on.
+    pub maintenance: Maintenance,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -52,6 +56,39 @@ impl Config {
     /// The shipped defaults alone.
     pub fn shipped() -> Result<Self, ConfigError> {
         Effective::load(None, [], Flags::default()).map(|effective| effective.config)
+    }
+
+    /// What the settings of the platform are at first.
+    pub fn first_settings(&self) -> Settings {
+        let Self { keys, rate_limits, plans, retention, maintenance, .. } = self;
+        let plan = |name: &str, plan: &Plan| {
+            let Plan { requests_per_minute, max_keys, max_members } = *plan;
+            (name.to_owned(), settings::Plan { requests_per_minute, max_keys, max_members })
+        };
+        Settings {
+            keys: settings::Keys {
+                prefix: keys.prefix.clone(),
+                default_expiry_days: keys.default_expiry_days,
+                max_expiry_days: keys.max_expiry_days,
+                require_allowed_ips_for_admin: keys.require_allowed_ips_for_admin,
+            },
+            rate_limits: settings::RateLimits {
+                admin_per_minute: rate_limits.admin_per_minute,
+                batch_per_minute: rate_limits.batch_per_minute,
+                failed_auth_per_minute: rate_limits.failed_auth_per_minute,
+            },
+            plans: [plan(settings::STANDARD, &plans.standard), plan("enterprise", &plans.enterprise)].into(),
+            retention: settings::Retention {
+                audit_days: retention.audit_days,
+                usage_hourly_days: retention.usage_hourly_days,
+                usage_daily_days: retention.usage_daily_days,
+                verification_log_days: retention.verification_log_days,
+            },
+            maintenance: settings::Maintenance {
+                read_only: maintenance.read_only,
+                message: Some(maintenance.message.clone()).filter(|message| !message.is_empty()),
+            },
+        }
     }
 }
 
@@ -116,6 +153,8 @@ pub struct Cache {
     pub max_bytes: u64,
 }
 
+// The next sections are first values: `domain::settings` has what becomes of them in the database.
+
 /// `[keys]`: new API keys.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Keys {
@@ -125,6 +164,12 @@ pub struct Keys {
     /// Days until they expire when nobody says otherwise; 0 = never.
     #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
     pub default_expiry_days: u32,
+    /// Days until they must expire; 0 = they need not.
+    #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
+    pub max_expiry_days: u32,
+    /// Must those with administrative scopes have an allowlist?
+    #[serde(deserialize_with = "values::flag")]
+    pub require_allowed_ips_for_admin: bool,
 }
 
 /// `[rate_limits]`: calls in a minute; 0 = no limit.
@@ -133,6 +178,9 @@ pub struct RateLimits {
     /// Calls of the control plane by one key.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
     pub admin_per_minute: u32,
+    /// Batches by one key.
+    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    pub batch_per_minute: u32,
     /// Failed authentications from one address.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
     pub failed_auth_per_minute: u32,
@@ -153,6 +201,12 @@ pub struct Plan {
     /// Verifications of each key that has no rate limit of its own; 0 = no limit.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
     pub requests_per_minute: u32,
+    /// Keys of an organization that aren't revoked; 0 = no limit.
+    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    pub max_keys: u32,
+    /// Members of an organization; 0 = no limit.
+    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    pub max_members: u32,
 }
 
 /// `[usage]`: counting verifications.
@@ -163,9 +217,12 @@ pub struct Usage {
     pub flush_interval: Duration,
 }
 
-/// `[retention]`: how long what was counted is kept.
+/// `[retention]`: how long what was recorded and counted is kept.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Retention {
+    /// Days of the audit log; 0 = for ever.
+    #[serde(deserialize_with = "values::number_or_zero::<30, 36_500, _, _>")]
+    pub audit_days: u32,
     /// Days of usage by the hour.
     #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
     pub usage_hourly_days: u32,
@@ -175,6 +232,17 @@ pub struct Retention {
     /// Days of the verification log.
     #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
     pub verification_log_days: u32,
+}
+
+/// `[maintenance]`: while the platform is being worked on.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Maintenance {
+    /// Refuse changes of the control plane.
+    #[serde(deserialize_with = "values::flag")]
+    pub read_only: bool,
+    /// What is said to those who are refused; empty = that it is being worked on.
+    #[serde(deserialize_with = "values::message")]
+    pub message: String,
 }
 
 /// `[log]`: what is written to standard error.

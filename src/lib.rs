@@ -12,7 +12,7 @@
 //! service::<thing>   the use case: reads the body, then in one transaction authorises, writes, audits
 //! domain::<thing>    pure types and rules; `domain::access` decides who may do what
 //! store::<thing>     the SQL; `store::db` is the one writer with group commit, and the readers
-//! verify          secrets, the cache of credentials, token buckets, quotas, the recorder of usage
+//! verify          secrets, credentials and settings in memory, token buckets, quotas, the recorder of usage
 //! ```
 //!
 //! "Is this key good?" takes a shorter way, and the file is touched only for a key that isn't in memory:

@@ -11,7 +11,7 @@ use crate::domain::access::Caller;
 use crate::domain::audit::Verification;
 use crate::domain::chain::{Anchor, Link, Walk};
 use crate::domain::page::Query;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::service::{Ctx, audit};
 
 /// Verifies the chain; exit status 1 when it is broken.
@@ -51,6 +51,10 @@ fn in_words(found: &Verification) -> String {
             seq(found.last_seq),
             seq(found.last_seq)
         ),
+        Some(at) if found.first_seq.is_some_and(|first| at < first) => format!(
+            "BROKEN at {at}: what comes before {} was removed, and no event tells of that",
+            seq(found.first_seq)
+        ),
         Some(at) => format!("BROKEN at {at}: {} events before it are whole", found.checked),
     }
 }
@@ -60,7 +64,7 @@ fn verify_file(file: &Path, anchor: Option<Anchor>, whole: bool) -> Result<Verif
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
     let mut walk = Walk::new(anchor, whole);
-    let (first, mut last) = (walk.first(), 0);
+    let (first, mut last, mut is_first) = (walk.first(), 0, true);
     for line in lines {
         let line = line.map_err(unreadable)?;
         let Some(link) = Link::from_line(&line) else {
@@ -68,12 +72,29 @@ fn verify_file(file: &Path, anchor: Option<Anchor>, whole: bool) -> Result<Verif
             break;
         };
         last = link.seq;
+        if let Some(anchor) = anchor.filter(|_| is_first) {
+            begins_in_time(&link, anchor)?;
+        }
+        is_first = false;
         // What stands before an anchor is not asked for.
         if link.seq >= first && !walk.step(&link) {
             break;
         }
     }
     Ok(walk.finish())
+}
+
+/// Nothing can be said of an anchor that lies before the first event of a file.
+fn begins_in_time(first: &Link, anchor: Anchor) -> Result<()> {
+    let is_checkpoint = first.seq == anchor.seq + 1 && first.prev_hash == anchor.hash;
+    if first.seq <= anchor.seq || is_checkpoint {
+        return Ok(());
+    }
+    let message = format!(
+        "The file begins at the event {}, behind the anchor at {}; use a later anchor, or none.",
+        first.seq, anchor.seq
+    );
+    Err(Error::new(Code::InvalidRequest, message))
 }
 
 /// Exports the log, oldest first.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Effective};
 use crate::error::{Error, Result};
 use crate::telemetry;
 use args::{AdminKey, Args, Audit, Command};
@@ -28,8 +28,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Config(_) => return config::check(file.as_deref(), flags),
         Command::Serve(_) | Command::AdminKey(_) | Command::Audit(_) => {}
     }
-    let config = match Config::load(file.as_deref(), flags) {
-        Ok(config) => config,
+    let effective = match Effective::load(file.as_deref(), std::env::vars_os(), flags) {
+        Ok(effective) => effective,
         Err(faults) => {
             eprintln!("{faults}");
             return ExitCode::FAILURE;
@@ -42,12 +42,14 @@ pub fn run(args: Args) -> ExitCode {
     runtime.block_on(async {
         match command {
             Command::Serve(serve) => {
-                telemetry::init(&config.log);
-                report(serve::run(config, serve.admin_key_file).await)
+                telemetry::init(&effective.config.log);
+                report(serve::run(effective, serve.admin_key_file).await)
             }
-            Command::AdminKey(AdminKey::Create(create)) => report(admin_key::create(config, create).await),
-            Command::Audit(Audit::Verify(verify)) => audit::verify(config, verify).await,
-            Command::Audit(Audit::Export(export)) => report(audit::export(config, export).await),
+            Command::AdminKey(AdminKey::Create(create)) => {
+                report(admin_key::create(effective.config, create).await)
+            }
+            Command::Audit(Audit::Verify(verify)) => audit::verify(effective.config, verify).await,
+            Command::Audit(Audit::Export(export)) => report(audit::export(effective.config, export).await),
             Command::Config(_) | Command::Openapi | Command::Completions { .. } => ExitCode::SUCCESS,
         }
     })

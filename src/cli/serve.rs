@@ -10,11 +10,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::Effective;
 use crate::error::{Code, Error, Result};
 use crate::http::workers::Workers;
 use crate::http::{routes, server};
-use crate::service::{api_keys, housekeeping, usage};
+use crate::service::settings::Overruled;
+use crate::service::{api_keys, housekeeping, retention, settings, usage};
 use crate::store::db;
 use crate::verify::secret::{self, Secret};
 
@@ -23,7 +24,8 @@ const KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
 const KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn run(config: Config, admin_key_file: Option<PathBuf>) -> Result<()> {
+pub async fn run(effective: Effective, admin_key_file: Option<PathBuf>) -> Result<()> {
+    let Effective { config, origins } = effective;
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
@@ -40,6 +42,16 @@ pub async fn run(config: Config, admin_key_file: Option<PathBuf>) -> Result<()> 
     };
     let drain_timeout = config.http.drain_timeout;
     let app = App::open(config, Clock::system()).await?;
+    for Overruled { setting, origin, named, stored } in settings::overruled(&app, &origins).await? {
+        tracing::warn!(
+            setting,
+            origin,
+            named,
+            stored,
+            "this is a first value, and the database has another one, which is in force; PATCH /admin/v1/config \
+             changes it"
+        );
+    }
     let first_key = first_key(&app, &admin_key_file.unwrap_or_else(|| dir.join("admin.key"))).await?;
     housekeeping::log_head(&app, "start").await;
 
@@ -66,6 +78,7 @@ pub async fn run(config: Config, admin_key_file: Option<PathBuf>) -> Result<()> 
         cut = server::serve(listener, routes, &limits, &workers, shutdown) => cut,
         () = housekeeping::run(&app) => 0,
         () = usage::run(&app) => 0,
+        () = retention::run(&app) => 0,
     };
     if cut > 0 {
         tracing::warn!(cut, "connections that did not end in time were cut");
@@ -85,11 +98,12 @@ async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
     if api_keys::any(app).await? {
         return Ok(None);
     }
-    if let Some((secret, shown)) = given_key(app)? {
+    if let Some((secret, shown)) = given_key(&app.settings.get().await?.checked_prefixes)? {
         api_keys::bootstrap(app, secret).await?;
         return Ok(Some(shown));
     }
-    let secret = Secret::generate(app.system_random(), &app.config.keys.prefix)?;
+    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
+    let secret = Secret::generate(app.system_random(), &prefix)?;
     let shown = if std::io::stderr().is_terminal() {
         None
     } else {
@@ -114,7 +128,7 @@ async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
 }
 
 /// The key that the environment gives, and how a shell finds it there.
-fn given_key(app: &App) -> Result<Option<(Secret, String)>> {
+fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
     let given = match (std::env::var(KEY_VARIABLE), std::env::var(KEY_FILE_VARIABLE)) {
         (Ok(key), _) => Some((key, KEY_VARIABLE, format!("${KEY_VARIABLE}"))),
         (Err(_), Ok(path)) => {
@@ -131,10 +145,10 @@ fn given_key(app: &App) -> Result<Option<(Secret, String)>> {
             "{source}: the key must have 32 to {most} printable ASCII characters, without spaces."
         )));
     }
-    let prefix = &app.config.keys.prefix;
-    if !secret::is_plausible(prefix, &key) {
+    if !secret::is_plausible(checked_prefixes, &key) {
+        let prefixes = checked_prefixes.join("_… or ");
         return Err(refuse(format!(
-            "{source}: the key has the form {prefix}_… with a wrong checksum; was it cut or mistyped?"
+            "{source}: the key has the form {prefixes}_… with a wrong checksum; was it cut or mistyped?"
         )));
     }
     Ok(Some((Secret::from_outside(key), shown)))

@@ -225,6 +225,11 @@ impl Layers {
                 }
             }
         };
+        if let Err(message) = config.first_settings().keys.fit() {
+            let names = ["keys", "default_expiry_days"].map(str::to_owned);
+            let origin = self.origin(&names).unwrap_or_else(|| SHIPPED_NAME.to_owned());
+            self.fault(origin, Some(names.join(".")), message.to_owned());
+        }
         if !self.faults.is_empty() {
             return Err(ConfigError { faults: self.faults });
         }
@@ -283,6 +288,7 @@ fn nest(names: &[impl AsRef<str>], value: Value) -> Dict {
 fn typed(text: String, default: &Value) -> Value {
     match default {
         Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
+        Value::Bool(..) => text.trim().parse::<bool>().map_or(text.into(), Value::from),
         Value::Array(..) if text.trim_start().starts_with('[') => {
             let list = Toml::from_str::<Dict>(&format!("list = {text}"));
             list.ok().and_then(|mut list| list.remove("list")).unwrap_or(text.into())

@@ -44,7 +44,7 @@ fn the_shipped_file_lists_exactly_the_fields() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
     assert_eq!(names(&listed), names(&fields));
-    assert_eq!(names(&listed).len(), 27);
+    assert_eq!(names(&listed).len(), 37);
 }
 
 #[test]
@@ -324,4 +324,32 @@ fn what_is_not_utf8_is_refused() {
         .map(|e| e.config),
     );
     assert_eq!(told, ["TOLLHOUSE_DATABASE__DIR: database.dir: is not UTF-8"]);
+}
+
+#[test]
+fn first_values_are_read_and_must_go_together() {
+    let config = with_env(&[
+        ("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "true"),
+        ("TOLLHOUSE_MAINTENANCE__MESSAGE", "Back at noon."),
+        ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "30"),
+    ]);
+    let first = config.unwrap().first_settings();
+    assert!(first.keys.require_allowed_ips_for_admin);
+    assert_eq!(first.maintenance.message.as_deref(), Some("Back at noon."));
+    assert_eq!(first.retention.audit_days, 30);
+    assert_eq!(Config::shipped().unwrap().first_settings().maintenance.message, None);
+
+    let wrong =
+        [("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "yes"), ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "29")];
+    let told = faults(with_env(&wrong));
+    assert!(told.iter().any(|fault| fault.contains("expected true or false")), "{told:?}");
+    assert!(told.iter().any(|fault| fault.contains("from 30 to 36500, or 0")), "{told:?}");
+    let apart = [("TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS", "91"), ("TOLLHOUSE_KEYS__MAX_EXPIRY_DAYS", "90")];
+    assert_eq!(
+        faults(with_env(&apart)),
+        [
+            "TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS: keys.default_expiry_days: default_expiry_days must not be more \
+             than max_expiry_days."
+        ]
+    );
 }

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::LogFormat;
+use crate::domain::settings::is_prefix;
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -113,12 +114,34 @@ pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Er
 /// What keys begin with.
 pub fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let expected = "a lower-case letter, then up to 15 lower-case letters or digits";
-    text(deserializer, expected, |text| {
-        let fits = text.len() <= 16
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text(deserializer, expected, |text| is_prefix(text).then(|| text.to_owned()))
+}
+
+/// What is said to people; empty for nothing.
+pub fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    text(deserializer, "a text of at most 200 characters, without control characters", |text| {
+        let fits = text.chars().count() <= 200 && !text.chars().any(char::is_control);
         fits.then(|| text.to_owned())
     })
+}
+
+/// Yes or no.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    deserializer.deserialize_any(Flag)
+}
+
+struct Flag;
+
+impl Visitor<'_> for Flag {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true or false")
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<bool, E> {
+        Ok(flag)
+    }
 }
 
 /// A duration above zero.

@@ -193,7 +193,7 @@ pub struct Tenant {
     /// For people.
     pub name: String,
     /// What it has booked.
-    pub plan: organization::Plan,
+    pub plan: String,
     /// A deleted one counts as suspended.
     pub status: organization::Status,
 }

@@ -1,5 +1,7 @@
 //! The audit chain: each event's hash is taken over the one before it and its own JSON, byte for byte.
 
+use std::fmt;
+
 use ring::digest::{Context, SHA256};
 
 use super::audit::{DOMAIN_TAG, Event, GENESIS, Hash, Verification};
@@ -70,10 +72,12 @@ impl Link {
         Some(Self { seq: event.seq?, prev_hash: unhex(prev_hash)?, hash: unhex(hash)?, json })
     }
 
-    /// Does the hash fit the event, and the event its place?
-    fn is_whole(&self) -> bool {
-        hash(&self.prev_hash, &self.json) == self.hash
-            && serde_json::from_str::<Event>(&self.json).is_ok_and(|event| event.seq == Some(self.seq))
+    /// The event, if the hash fits it, and it its place.
+    fn whole(&self) -> Option<Event> {
+        if hash(&self.prev_hash, &self.json) != self.hash {
+            return None;
+        }
+        serde_json::from_str::<Event>(&self.json).ok().filter(|event| event.seq == Some(self.seq))
     }
 }
 
@@ -106,7 +110,7 @@ impl Copies {
     }
 }
 
-/// A head that was kept elsewhere: the event at this place had this hash.
+/// A head that was kept elsewhere, or a checkpoint: the event at this place had this hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// The place.
@@ -115,7 +119,28 @@ pub struct Anchor {
     pub hash: Hash,
 }
 
+/// The action of the event that tells of a pruning.
+pub const PRUNED: &str = "audit_log.prune";
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, hex(&self.hash))
+    }
+}
+
 impl Anchor {
+    /// The field of a pruning's event that names its checkpoint.
+    pub const CHECKPOINT: &str = "checkpoint";
+
+    /// The checkpoint that an event names, if it tells of a pruning: the last event that was removed.
+    pub fn of_pruning(event: &Event) -> Option<Self> {
+        let told = event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
+        let change = event.changes.iter().find(|change| told && change.field == Self::CHECKPOINT)?;
+        // Nothing is removed that comes after its event.
+        Self::parse(change.to.as_str()?)
+            .filter(|checkpoint| event.seq.is_some_and(|seq| checkpoint.seq < seq))
+    }
+
     /// Reads `seq:hash`.
     pub fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.split_once(':')?;
@@ -131,14 +156,21 @@ pub struct Walk {
     anchor: Option<Anchor>,
     whole: bool,
     before: Option<(i64, Hash)>,
+    /// Where the chain was cut, until the event comes that tells of it.
+    cut: Option<Anchor>,
+    /// The latest checkpoint that an event told of.
+    checkpoint: Option<Anchor>,
 }
 
 impl Walk {
-    /// Begins at the very first event, or at an anchor. A walk that isn't `whole` (a filtered export)
-    /// allows gaps and checks each event by itself.
+    /// Begins at the very first event there is, or at an anchor. A walk that isn't `whole` (a filtered
+    /// export) allows gaps and checks each event by itself.
+    ///
+    /// The first event there is may be a later one than the first that ever was: then the event of a pruning
+    /// has to follow, and to name as its checkpoint the one before.
     pub fn new(anchor: Option<Anchor>, whole: bool) -> Self {
         let found = Verification { valid: true, ..Verification::default() };
-        Self { found, anchor, whole, before: None }
+        Self { found, anchor, whole, before: None, cut: None, checkpoint: None }
     }
 
     /// Where to begin to read: at the anchor, else before the first place, where nothing may stand.
@@ -151,16 +183,25 @@ impl Walk {
         let follows = match (self.before, self.anchor) {
             (Some((seq, hash)), _) if link.seq == seq + 1 => link.prev_hash == hash,
             (Some((seq, _)), _) => !self.whole && link.seq > seq,
-            (None, Some(anchor)) => link.seq == anchor.seq && link.hash == anchor.hash,
+            (None, Some(anchor)) if link.seq == anchor.seq => link.hash == anchor.hash,
+            // It may have been the checkpoint of a pruning, whose event has to follow.
+            (None, Some(anchor)) => self.whole && link.seq == anchor.seq + 1 && link.prev_hash == anchor.hash,
             (None, None) if link.seq == 1 => link.prev_hash == GENESIS,
-            (None, None) => !self.whole,
+            (None, None) => !self.whole || link.seq > 1,
         };
-        if !follows || !link.is_whole() {
+        let event = if follows { link.whole() } else { None };
+        let Some(event) = event else {
             // A missing event is the break, not the innocent one behind it.
-            let first = self.anchor.map_or(1, |anchor| anchor.seq);
-            let expected = self.before.map_or(first, |(seq, _)| seq + 1);
+            let expected = self.before.map_or_else(|| self.begins_at(), |(seq, _)| seq + 1);
             self.break_at(if self.whole { link.seq.min(expected) } else { link.seq });
             return false;
+        };
+        if self.before.is_none() && self.whole && link.seq > self.begins_at() {
+            self.cut = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
+        }
+        if let Some(checkpoint) = Anchor::of_pruning(&event) {
+            self.cut = self.cut.filter(|cut| *cut != checkpoint);
+            self.checkpoint = Some(checkpoint);
         }
         self.before = Some((link.seq, link.hash));
         self.found.checked += 1;
@@ -169,18 +210,31 @@ impl Walk {
         true
     }
 
+    /// The place where the chain has to begin, as far as is known.
+    fn begins_at(&self) -> i64 {
+        self.anchor.map_or(1, |anchor| anchor.seq)
+    }
+
     /// Notes a break that the walker itself saw.
     pub fn break_at(&mut self, seq: i64) {
         self.found.valid = false;
         self.found.broken_at.get_or_insert(seq);
     }
 
-    /// What was found. An anchor that was never met (the chain ends before it) is a break.
+    /// What was found. An anchor that was never met (the chain ends before it) is a break, and so is a
+    /// beginning that no event tells of: what comes before it was removed by somebody else.
     pub fn finish(mut self) -> Verification {
         if let (Some(anchor), None) = (self.anchor, self.before)
             && self.found.valid
         {
             self.break_at(anchor.seq);
+        }
+        if let Some(cut) = self.cut
+            && self.found.valid
+        {
+            // Of what the latest checkpoint leaves, the first that is missing.
+            let kept_from = self.checkpoint.map_or(1, |checkpoint| checkpoint.seq + 1);
+            self.break_at(kept_from.min(cut.seq + 1));
         }
         self.found.head_hash = self.before.map(|(_, hash)| hex(&hash));
         self.found

@@ -6,33 +6,10 @@ use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 use super::patch::{Metadata, MetadataPatch};
 use super::rules;
+use super::settings::{STANDARD, Settings};
 use super::shapes;
 use super::time::Timestamp;
 use crate::error::Result;
-
-/// What an organization has booked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Plan {
-    #[default]
-    Standard,
-    Enterprise,
-}
-
-impl Plan {
-    /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Plan)] =
-        &[("standard", Plan::Standard), ("enterprise", Plan::Enterprise)];
-
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Plan::Standard => "standard",
-            Plan::Enterprise => "enterprise",
-        }
-    }
-}
 
 /// Whether an organization or a user may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -71,8 +48,9 @@ pub struct Organization {
     /// Where to reach it.
     #[schema(example = "admin@acme.com")]
     pub email: String,
-    /// What it has booked; set by platform keys.
-    pub plan: Plan,
+    /// What it has booked: a plan of the configuration; set by platform keys.
+    #[schema(pattern = "^[a-z][a-z0-9-]{0,31}$", example = "enterprise")]
+    pub plan: String,
     /// A suspended organization's keys are refused; set by platform keys.
     pub status: Status,
     /// The caller's own pairs.
@@ -99,9 +77,9 @@ pub struct NewOrganization {
     /// Where to reach it.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "admin@acme.com")]
     pub email: String,
-    /// What it has booked.
-    #[schema(nullable = false, default = "standard")]
-    pub plan: Option<Plan>,
+    /// What it has booked: a plan of the configuration.
+    #[schema(nullable = false, default = "standard", example = "enterprise")]
+    pub plan: Option<String>,
     /// The caller's own pairs.
     #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
     pub metadata: Option<Metadata>,
@@ -114,14 +92,14 @@ const READ_ONLY: &[&str] = &["created_at", "updated_at"];
 
 impl NewOrganization {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["status"]);
         let value = Self {
             name: fields.required("name", rules::name),
             email: fields.required("email", rules::email),
-            plan: fields.optional("plan", rules::one_of(Plan::NAMES)),
+            plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
             metadata: fields.optional("metadata", rules::metadata),
             id: fields.optional("id", rules::own_id(Kind::Organization)),
         };
@@ -134,7 +112,7 @@ impl NewOrganization {
             id: self.id.unwrap_or(id),
             name: self.name,
             email: self.email,
-            plan: self.plan.unwrap_or_default(),
+            plan: self.plan.unwrap_or_else(|| STANDARD.to_owned()),
             status: Status::Active,
             metadata: self.metadata.unwrap_or_default(),
             created_at: now,
@@ -154,9 +132,9 @@ pub struct OrganizationPatch {
     /// Where to reach it.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "billing@acme.com")]
     pub email: Option<String>,
-    /// Platform keys only.
-    #[schema(nullable = false)]
-    pub plan: Option<Plan>,
+    /// A plan of the configuration. Platform keys only.
+    #[schema(nullable = false, example = "enterprise")]
+    pub plan: Option<String>,
     /// A suspended organization's keys are refused at once. Platform keys only.
     #[schema(nullable = false)]
     pub status: Option<Status>,
@@ -167,14 +145,14 @@ pub struct OrganizationPatch {
 
 impl OrganizationPatch {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["id"]);
         let value = Self {
             name: fields.optional("name", rules::name),
             email: fields.optional("email", rules::email),
-            plan: fields.optional("plan", rules::one_of(Plan::NAMES)),
+            plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
             status: fields.optional("status", rules::one_of(Status::NAMES)),
             metadata: fields.nullable("metadata", rules::metadata_patch),
         };
@@ -194,10 +172,20 @@ impl OrganizationPatch {
         faults.finish(Organization {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
-            plan: self.plan.unwrap_or(before.plan),
+            plan: self.plan.clone().unwrap_or_else(|| before.plan.clone()),
             status: self.status.unwrap_or(before.status),
             metadata,
             ..before.clone()
         })
     }
+}
+
+/// The name of a plan that there is.
+fn plan(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
+    let name = faults.text(json)?;
+    if settings.plans.contains_key(name) {
+        return Some(name.to_owned());
+    }
+    faults.add("UNKNOWN_PLAN", format!("Must be one of the plans: {}.", settings.plan_names()));
+    None
 }

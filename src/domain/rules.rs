@@ -147,3 +147,14 @@ pub fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
         faults.add("TOO_MANY", format!("At most {MOST_METADATA} pairs; this would be {}.", metadata.len()));
     }
 }
+
+/// Yes or no.
+pub fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+    match json {
+        Json::Bool(flag) => Some(*flag),
+        _ => {
+            faults.add("INVALID_TYPE", "Must be true or false.");
+            None
+        }
+    }
+}

@@ -23,7 +23,7 @@ fn tag(key: &ApiKey) -> String {
     responses(
         (status = 201, description = "Created.", body = ApiKeyWithSecret, headers(("ETag"))),
         (status = 404, description = "`NOT_FOUND`: the organization, or the user among its members."),
-        (status = 409, description = "`ALREADY_EXISTS`: the `id` is taken, now or by a revoked key."),
+        (status = 409, description = "`ALREADY_EXISTS`: the `id` is taken, now or by a revoked key. `CONFLICT`: the organization's plan allows no more keys."),
     ),
 )]
 pub async fn create(call: Call) -> Result<Reply> {

@@ -16,6 +16,7 @@ use super::server::Head;
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::Credential;
+use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
 use crate::verify::bucket::{Limit, Taken};
 use crate::verify::cache::Loaded;
@@ -44,7 +45,7 @@ pub async fn authenticate_asker(app: &App, head: &Head) -> Result<Arc<Credential
 }
 
 async fn load(app: &App, token: &str) -> Result<(Hash, Loaded)> {
-    if !secret::is_plausible(&app.config.keys.prefix, token) {
+    if !secret::is_plausible(&app.settings.get().await?.checked_prefixes, token) {
         return Err(access::invalid_api_key());
     }
     let hash = secret::hash(token);
@@ -122,8 +123,11 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str> {
 
 /// What a failed authentication costs the client's address: 401 while it has attempts left, then 429.
 /// Asked after the failure alone, so that a valid key is never refused by it.
-pub fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
-    let per_minute = app.config.rate_limits.failed_auth_per_minute;
+pub async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
+    let per_minute = match app.settings.get().await {
+        Ok(current) => current.settings.rate_limits.failed_auth_per_minute,
+        Err(error) => return error,
+    };
     if per_minute == 0 {
         return failure;
     }
@@ -135,21 +139,21 @@ pub fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
 }
 
 /// Takes one call from a key's `admin` bucket; `None` when there is no limit.
-pub fn charge_call(app: &App, caller: &Caller) -> (Option<Taken>, Result<()>) {
-    let Some((key, limit)) = call_limit(app, caller) else { return (None, Ok(())) };
+pub fn charge_call(app: &App, limits: &RateLimits, caller: &Caller) -> (Option<Taken>, Result<()>) {
+    let Some((key, limit)) = call_limit(limits, caller) else { return (None, Ok(())) };
     let taken = app.admin_limits.take(key, limit, 1, app.clock.monotonic());
     let allowed = if taken.allowed { Ok(()) } else { Err(limited(&taken, "Too many calls with this key")) };
     (Some(taken), allowed)
 }
 
 /// How a key's `admin` bucket stands, for a call that is refused before it costs anything.
-pub fn calls_left(app: &App, caller: &Caller) -> Option<Taken> {
-    let (key, limit) = call_limit(app, caller)?;
+pub fn calls_left(app: &App, limits: &RateLimits, caller: &Caller) -> Option<Taken> {
+    let (key, limit) = call_limit(limits, caller)?;
     Some(app.admin_limits.peek(key, limit, 0, app.clock.monotonic()))
 }
 
-fn call_limit<'a>(app: &App, caller: &'a Caller) -> Option<(&'a String, Limit)> {
-    let tokens = app.config.rate_limits.admin_per_minute;
+fn call_limit<'a>(limits: &RateLimits, caller: &'a Caller) -> Option<(&'a String, Limit)> {
+    let tokens = limits.admin_per_minute;
     let key = caller.key().filter(|_| tokens > 0)?;
     Some((&key.id, Limit { tokens, window: MINUTE }))
 }

@@ -111,7 +111,7 @@ impl Asked<'_> {
         let credential = match known {
             Ok(credential) => credential,
             Err(error) if error.code.status() == 401 => {
-                return Err(auth::charge_failure(app, self.ip, error));
+                return Err(auth::charge_failure(app, self.ip, error).await);
             }
             Err(error) => return Err(error),
         };

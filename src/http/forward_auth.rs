@@ -148,7 +148,10 @@ pub fn with_path() {}
 async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
     let app = asked.app;
     let charge = |error| auth::charge_failure(app, asked.ip, error);
-    let secret = key(&asked.head.headers).map_err(charge)?;
+    let secret = match key(&asked.head.headers) {
+        Ok(secret) => secret,
+        Err(error) => return Err(charge(error).await),
+    };
     if !needs.scopes.is_empty() {
         let catalogue = scopes::catalogue(app).await?;
         if let Some(unknown) = needs.scopes.iter().find(|scope| !catalogue.knows(scope)) {
@@ -161,7 +164,7 @@ async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
     let verdict = app.verifier.verify(&question, app.clock.now(), app.clock.monotonic()).await?;
     match verdict.outcome {
         Outcome::Malformed | Outcome::NotFound => {
-            Err(charge(Error::new(Code::InvalidApiKey, verdict.outcome.message())))
+            Err(charge(Error::new(Code::InvalidApiKey, verdict.outcome.message())).await)
         }
         _ => Ok(verdict),
     }
@@ -210,7 +213,7 @@ fn identify(headers: &mut HeaderMap, credential: Option<&Credential>, status: &'
     headers.insert(ORGANIZATION_ID, or_dash(key.and_then(|key| key.organization_id.as_deref())));
     headers.insert(USER_ID, or_dash(key.and_then(|key| key.user_id.as_deref())));
     let plan = credential.and_then(|credential| credential.organization.as_ref());
-    headers.insert(PLAN, or_dash(plan.map(|organization| organization.plan.name())));
+    headers.insert(PLAN, or_dash(plan.map(|organization| organization.plan.as_str())));
     headers.insert(SCOPES, or_dash(key.map(|key| key.scopes.join(" ")).as_deref()));
     headers.insert(STATUS, HeaderValue::from_static(status));
 }

@@ -205,7 +205,7 @@ impl Passage {
         let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
             Ok(found) => found,
             Err(error) if error.code.status() == 401 => {
-                return Err(auth::charge_failure(&app, self.request.ip, error));
+                return Err(auth::charge_failure(&app, self.request.ip, error).await);
             }
             Err(error) => return Err(error),
         };
@@ -228,11 +228,13 @@ impl Passage {
             random: app.random()?,
         });
         self.ctx = Some(ctx.clone());
+        let current = app.settings.get().await?;
+        let limits = &current.settings.rate_limits;
         if let Err(error) = access::from_address(&credential.key, self.request.ip) {
-            self.taken = auth::calls_left(&app, &caller);
+            self.taken = auth::calls_left(&app, limits, &caller);
             return Err(error);
         }
-        let (taken, allowed) = auth::charge_call(&app, &caller);
+        let (taken, allowed) = auth::charge_call(&app, limits, &caller);
         self.taken = taken;
         allowed?;
         caller.require_scope(scopes)?;

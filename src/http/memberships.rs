@@ -31,7 +31,7 @@ fn tag(membership: &Membership) -> String {
     request_body = NewMember,
     responses(
         (status = 201, description = "Added.", body = Membership, headers(("ETag"))),
-        (status = 409, description = "`ALREADY_EXISTS`: the user is a member already."),
+        (status = 409, description = "`ALREADY_EXISTS`: the user is a member already. `CONFLICT`: the organization's plan allows no more members."),
     ),
 )]
 pub async fn create(call: Call) -> Result<Reply> {

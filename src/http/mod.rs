@@ -23,6 +23,7 @@ mod reply;
 pub mod routes;
 mod scopes;
 pub mod server;
+mod settings;
 mod timer;
 mod users;
 mod verify;

@@ -16,8 +16,8 @@ use utoipa::OpenApi;
 use super::call::Call;
 use super::reply::Reply;
 use super::{
-    analytics, api_keys, audit, forward_auth, health, introspect, memberships, organizations, scopes, users,
-    verify, whoami,
+    analytics, api_keys, audit, forward_auth, health, introspect, memberships, organizations, scopes,
+    settings, users, verify, whoami,
 };
 use crate::error::{Error, Result};
 
@@ -33,6 +33,7 @@ use crate::error::{Error, Result};
         (name = "Users", description = "The people behind memberships and keys."),
         (name = "API keys", description = "Make, find, change, rotate and revoke keys. Nobody gives away what they don't have: administrative scopes, expiry and allowlist of a key lie within its maker's."),
         (name = "Scopes", description = "The catalogue of what keys can be allowed."),
+        (name = "Configuration", description = "What is set for the whole platform: rules for keys, limits, plans, how long things are kept, maintenance."),
         (name = "Analytics", description = "How often keys are verified, with what outcome, and what was denied."),
         (name = "Audit log", description = "Every call of this API, refusals and looks too, chained by hashes so that tampering shows."),
         (name = "Server", description = "Health, and this document."),
@@ -47,11 +48,13 @@ use crate::error::{Error, Result};
         api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::delete,
         api_keys::revoke, api_keys::rotate, api_keys::expire_previous,
         scopes::list, scopes::create, scopes::delete,
+        settings::get, settings::update,
         analytics::usage, analytics::overview, analytics::logs,
         audit::list, audit::export, audit::verify, audit::get,
         health::live, health::ready, document,
     ),
     components(schemas(
+        crate::domain::settings::Plan, crate::domain::settings::PlanPatch,
         envelope::Failure, envelope::Denial, envelope::ResponseMetadata, envelope::ListMetadata, introspect::OauthError,
         crate::domain::page::Order, crate::domain::usage::GroupBy, crate::service::audit::Format,
     )),

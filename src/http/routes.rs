@@ -18,7 +18,9 @@ pub use super::data_plane::Endpoint;
 use super::gates::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
-use super::{analytics, api_keys, audit, health, memberships, openapi, organizations, scopes, users, whoami};
+use super::{
+    analytics, api_keys, audit, health, memberships, openapi, organizations, scopes, settings, users, whoami,
+};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
@@ -159,6 +161,9 @@ pub static ROUTES: &[Route] = &[
     get("/admin/v1/scopes", "scope.list", Gate::AnyKey, |call| Box::pin(scopes::list(call))),
     post("/admin/v1/scopes", "scope.create", Gate::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
     delete("/admin/v1/scopes/{scope}", "scope.delete", Gate::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
+
+    get("/admin/v1/config", "config.read", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
+    patch("/admin/v1/config", "config.update", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
 
     get("/admin/v1/analytics/usage", "usage.read", ANALYTICS, |call| Box::pin(analytics::usage(call))),
     get("/admin/v1/analytics/overview", "overview.read", ANALYTICS, |call| Box::pin(analytics::overview(call))),

@@ -20,7 +20,7 @@ fn tag(user: &User) -> String {
     request_body = NewUser,
     responses(
         (status = 201, description = "Created.", body = User, headers(("ETag"))),
-        (status = 409, description = "`ALREADY_EXISTS`: the e-mail address or the `id` is taken."),
+        (status = 409, description = "`ALREADY_EXISTS`: the e-mail address or the `id` is taken. `CONFLICT`: the calling key's organization, of which the user would be a member, may have no more on its plan."),
     ),
 )]
 pub async fn create(call: Call) -> Result<Reply> {

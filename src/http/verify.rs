@@ -17,7 +17,6 @@ use super::openapi::envelope::never;
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};
 use crate::domain::fields::{Faults, Fields, Json};
-use crate::domain::organization::Plan;
 use crate::domain::patch::Metadata;
 use crate::domain::scope::{self, Catalogue};
 use crate::domain::time::Timestamp;
@@ -176,8 +175,8 @@ pub struct VerifiedKey<'a> {
     #[schema(value_type = String, example = "Production API Key")]
     name: &'a str,
     /// Its organization's plan.
-    #[schema(required)]
-    plan: Option<Plan>,
+    #[schema(required, value_type = Option<String>, example = "standard")]
+    plan: Option<&'a str>,
     /// What it may do, wildcards as granted.
     #[schema(value_type = Vec<String>, example = json!(["workflows:read", "transactions:write"]))]
     scopes: &'a [String],
@@ -232,7 +231,7 @@ struct About<'a> {
     organization_id: Option<&'a str>,
     user_id: Option<&'a str>,
     name: &'a str,
-    plan: Option<Plan>,
+    plan: Option<&'a str>,
     scopes: &'a [String],
     expires_at: Option<Timestamp>,
     metadata: &'a Metadata,
@@ -248,7 +247,7 @@ fn about(credential: &Credential) -> &str {
             organization_id: organization_id.as_deref(),
             user_id: user_id.as_deref(),
             name,
-            plan: credential.organization.as_ref().map(|organization| organization.plan),
+            plan: credential.organization.as_ref().map(|organization| organization.plan.as_str()),
             scopes,
             expires_at: *expires_at,
             metadata,

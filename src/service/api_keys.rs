@@ -7,22 +7,20 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Ctx, Listed, change, etag, look, scopes};
+use super::{Ctx, Listed, change, etag, look, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, Status};
 use crate::domain::audit::{Entry, changes};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
+use crate::domain::key_policy::default_expiry;
 use crate::domain::page::Query;
 use crate::domain::patch::Patch;
 use crate::domain::stale::Stale;
-use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
 use crate::verify::secret::Secret;
-
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// A key with its secret: the answer to making and to rotating one, and to nothing else.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -42,13 +40,15 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWith
     if read.id.is_some() || read.rate_limit.is_some() || read.quota.is_some() {
         ctx.caller.require_platform()?;
     }
-    let secret = Secret::generate(app.system_random(), &app.config.keys.prefix)?;
+    let current = app.settings.get().await?;
+    let keys = &current.settings.keys;
+    let secret = Secret::generate(app.system_random(), &keys.prefix)?;
     let organization_id = read.organization_id.or_else(|| ctx.caller.organization_id().map(str::to_owned));
     if organization_id.is_none() && read.user_id.is_some() {
         let message = "A platform key has no owner; name the organization too.";
         return Err(fault("/user_id", "NEEDS_ORGANIZATION", message));
     }
-    let base = platform_key(app, ctx, &read.name, read.scopes, &secret)?;
+    let base = platform_key(app, ctx, &read.name, read.scopes, secret.start(&keys.prefix))?;
     let new = ApiKey {
         id: read.id.unwrap_or_else(|| base.id.clone()),
         organization_id,
@@ -56,7 +56,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWith
         expires_at: match read.expires_at {
             Patch::Set(end) => Some(end),
             Patch::Clear => None,
-            Patch::Keep => default_expiry(app, ctx.now),
+            Patch::Keep => default_expiry(keys, ctx.now),
         },
         allowed_ips: read.allowed_ips,
         rate_limit: read.rate_limit,
@@ -67,30 +67,36 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWith
     };
     // What can be made before the transaction is not made on the writer's thread.
     let (hash, given) = (secret.hash(), changes(&Value::Null, &new));
+    let context = ctx.clone();
     let api_key = change(app, ctx, 201, move |tx, caller| {
-        if let Some(organization) = &new.organization_id {
-            super::organizations::visible(tx, caller, organization)?;
-            if let Some(user) = &new.user_id
-                && store::memberships::get(tx, organization, user)?.is_none()
-            {
-                return Err(Error::not_found("member of the organization"));
-            }
-        } else {
-            caller.require_platform()?;
+        let organization = match &new.organization_id {
+            Some(organization) => Some(super::organizations::visible(tx, caller, organization)?),
+            None => caller.require_platform().map(|()| None)?,
+        };
+        if let (Some(organization), Some(user)) = (&organization, &new.user_id)
+            && store::memberships::get(tx, &organization.id, user)?.is_none()
+        {
+            return Err(Error::not_found("member of the organization"));
         }
         scopes::still_known(tx, &new.scopes)?;
         access::hand_out(caller, &new)?;
+        settings::accept_key(tx, &context, None, &new)?;
         insert(tx, &new, &hash)?;
+        if let Some(organization) = &organization {
+            settings::room_for_key(tx, organization)?;
+        }
         Ok((new.clone(), vec![entry(&new).with(given.clone())]))
     })
     .await?;
     Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
 }
 
-/// Makes the very first key from a given secret, unless there has ever been a key: then `None`.
+/// Makes the very first key from a given secret, unless there has ever been a key: then `None`. Like the keys
+/// of the operator it is not bound by what the settings demand: a rule must not lock out who could change it.
 pub async fn bootstrap(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
     let ctx = Ctx::internal(app, Caller::System, "api_key.create", "write")?;
-    let new = platform_key(app, &ctx, "First admin key", vec!["*".to_owned()], &secret)?;
+    let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
+    let new = platform_key(app, &ctx, "First admin key", vec!["*".to_owned()], start)?;
     change(app, &ctx, 201, move |tx, _| {
         if store::api_keys::any(tx)? {
             return Ok((None, Vec::new()));
@@ -109,8 +115,9 @@ pub async fn any(app: &App) -> Result<bool> {
 /// Makes a platform key for the operator at the command line.
 pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> Result<ApiKeyWithSecret> {
     let ctx = Ctx::internal(app, Caller::Operator, "api_key.create", "write")?;
-    let secret = Secret::generate(app.system_random(), &app.config.keys.prefix)?;
-    let new = platform_key(app, &ctx, name, scopes, &secret)?;
+    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
+    let secret = Secret::generate(app.system_random(), &prefix)?;
+    let new = platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
     let hash = secret.hash();
     let api_key = change(app, &ctx, 201, move |tx, _| {
         scopes::still_known(tx, &new.scopes)?;
@@ -169,6 +176,7 @@ pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
 pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<ApiKey> {
     let catalogue = scopes::catalogue(app).await?;
     let patch = ApiKeyPatch::read(body, &catalogue, ctx.now)?;
+    let context = ctx.clone();
     change_key(app, ctx, id, move |tx, caller, before| {
         if patch.needs_platform() {
             caller.require_platform()?;
@@ -183,6 +191,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
         if access::widens(before, &after) {
             access::hand_out(caller, &after)?;
         }
+        settings::accept_key(tx, &context, Some(before), &after)?;
         Ok(after)
     })
     .await
@@ -207,8 +216,9 @@ pub async fn revoke(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) 
 /// Gives a key a new secret. The old one works until its grace ends, the one before no longer.
 pub async fn rotate(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) -> Result<ApiKeyWithSecret> {
     let grace = body.map(Rotation::read).transpose()?.unwrap_or_default().grace_period_seconds;
-    let secret = Secret::generate(app.system_random(), &app.config.keys.prefix)?;
-    let (hash, start, now) = (secret.hash(), secret.start(&app.config.keys.prefix), ctx.now);
+    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
+    let secret = Secret::generate(app.system_random(), &prefix)?;
+    let (hash, start, now) = (secret.hash(), secret.start(&prefix), ctx.now);
     let api_key = change_key(app, ctx, id, move |tx, caller, before| {
         if before.status == Status::Revoked || before.is_past(now) {
             return Err(Error::new(Code::Conflict, "A key that has ended can't be rotated; make a new one."));
@@ -283,13 +293,13 @@ fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
 }
 
 /// A new key of the platform, bound to nobody, no date and no place.
-fn platform_key(app: &App, ctx: &Ctx, name: &str, scopes: Vec<String>, secret: &Secret) -> Result<ApiKey> {
+fn platform_key(app: &App, ctx: &Ctx, name: &str, scopes: Vec<String>, start: String) -> Result<ApiKey> {
     Ok(ApiKey {
         id: app.new_id(Kind::ApiKey)?,
         organization_id: None,
         user_id: None,
         name: name.to_owned(),
-        start: secret.start(&app.config.keys.prefix),
+        start,
         scopes,
         status: Status::Active,
         expires_at: None,
@@ -307,11 +317,6 @@ fn platform_key(app: &App, ctx: &Ctx, name: &str, scopes: Vec<String>, secret: &
         revoked_reason: None,
         revision: 1,
     })
-}
-
-fn default_expiry(app: &App, now: Timestamp) -> Option<Timestamp> {
-    let days = app.config.keys.default_expiry_days;
-    (days > 0).then(|| now + DAY * days)
 }
 
 fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<ApiKey> {

@@ -86,19 +86,29 @@ pub async fn export(
     query.finish(())?;
     filter.org_id = own_or(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();
-    let (last, _) =
-        look(app, ctx, move |tx, _| Ok((store::audit::head(tx)?, Entry::about(organization.as_deref()))))
-            .await?;
+    let ((last, _), checkpoint) = look(app, ctx, move |tx, _| {
+        let found = (store::audit::head(tx)?, store::audit::checkpoint(tx)?);
+        Ok((found, Entry::about(organization.as_deref())))
+    })
+    .await?;
     let (sender, receiver) = mpsc::channel(2);
     let (app, ctx) = (app.clone(), ctx.clone());
     tokio::spawn(async move {
-        let mut after = None;
+        let mut after = checkpoint.map(|checkpoint| checkpoint.seq);
         if format == Format::Csv && sender.send(csv_header()).await.is_err() {
             return;
         }
         loop {
             let (filter, page) = (filter.clone(), Page { limit: PIECE, order: Order::Asc, after });
-            let read = app.db.read(move |tx| store::audit::list(tx, &filter, &page)).await;
+            let read = app.db.read(move |tx| {
+                // What is missing then would look as if somebody had taken it.
+                if store::audit::checkpoint(tx)? != checkpoint {
+                    let message = "Old events were removed while they were exported; begin again.";
+                    return Err(Error::new(Code::Conflict, message));
+                }
+                store::audit::list(tx, &filter, &page)
+            });
+            let read = read.await;
             let (piece, next) = match read {
                 Ok(rows) => (write_piece(rows.rows, last, format, &ctx.caller), rows.next),
                 Err(error) => (Err(error), None),
@@ -234,32 +244,71 @@ pub async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Verif
 }
 
 /// Walks the chain of the database piece by piece.
+///
+/// # Errors
+/// `INVALID_REQUEST` when the anchor's event was removed by retention.
 pub async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
-    let mut walk = Walk::new(anchor, true);
-    let mut next = walk.first();
     loop {
-        let (walked, more) = app
-            .db
-            .read(move |tx| {
-                let links = store::audit::links(tx, next, PIECE)?;
-                for Raw { seq, link } in &links {
-                    let whole =
-                        |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
-                    if !link.as_ref().is_some_and(whole) {
-                        walk.break_at(*seq);
-                        return Ok((walk, None));
-                    }
+        let checkpoint = app.db.read(store::audit::checkpoint).await?;
+        if let (Some(anchor), Some(checkpoint)) = (anchor, checkpoint)
+            && anchor.seq < checkpoint.seq
+        {
+            return Err(pruned(anchor, checkpoint));
+        }
+        // Old events may be removed while they are walked over: then the chain begins elsewhere.
+        if let Some(found) = walk_from(app, anchor, checkpoint).await? {
+            return Ok(found);
+        }
+    }
+}
+
+/// `None` when the chain was cut meanwhile.
+async fn walk_from(
+    app: &App,
+    anchor: Option<Anchor>,
+    checkpoint: Option<Anchor>,
+) -> Result<Option<Verification>> {
+    let mut walk = Walk::new(anchor, true);
+    // What lies before the checkpoint is being removed.
+    let mut next = checkpoint.map_or(walk.first(), |checkpoint| walk.first().max(checkpoint.seq + 1));
+    loop {
+        let walked = app.db.read(move |tx| {
+            if store::audit::checkpoint(tx)? != checkpoint {
+                return Ok(None);
+            }
+            let links = store::audit::links(tx, next, PIECE)?;
+            for Raw { seq, link } in &links {
+                let whole =
+                    |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
+                if !link.as_ref().is_some_and(whole) {
+                    walk.break_at(*seq);
+                    return Ok(Some((walk, None)));
                 }
-                let more = links.last().filter(|_| links.len() == PIECE).map(|last| last.seq + 1);
-                Ok((walk, more))
-            })
-            .await?;
+            }
+            let more = links.last().filter(|_| links.len() == PIECE).map(|last| last.seq + 1);
+            Ok(Some((walk, more)))
+        });
+        let Some((walked, more)) = walked.await? else { return Ok(None) };
         walk = walked;
         match more {
             Some(seq) => next = seq,
-            None => return Ok(walk.finish()),
+            None => return Ok(Some(walk.finish())),
         }
     }
+}
+
+/// Nothing can be said of an anchor whose event is gone.
+fn pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
+    let (seq, first) = (anchor.seq, checkpoint.seq + 1);
+    Error::invalid(vec![Detail {
+        pointer: None,
+        parameter: Some("anchor".to_owned()),
+        code: "ANCHOR_PRUNED".into(),
+        message: format!(
+            "The event {seq} was removed because it was kept long enough; the log begins at {first}. Use a later \
+             anchor, or none."
+        ),
+    }])
 }
 
 /// Reads `seq:hash`. `INVALID_REQUEST` when it isn't that.

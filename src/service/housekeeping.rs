@@ -1,10 +1,9 @@
-//! What the server does by itself: writing down what was counted in memory, removing what is kept long
-//! enough, and telling the head of the audit chain, so that it can be kept elsewhere.
-//! [Usage](super::usage::run) has an interval of its own.
+//! What the server does by itself: writing down what was counted in memory, and telling the head of the audit
+//! chain, so that it can be kept elsewhere. [Usage](super::usage::run) and [retention](super::retention::run)
+//! have intervals of their own.
 
 use std::time::Duration;
 
-use super::usage;
 use crate::app::App;
 use crate::domain::chain;
 use crate::error::Result;
@@ -16,8 +15,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const USED_EVERY: Duration = Duration::from_secs(30);
 /// Keys whose time of use is written at once: other changes wait for it.
 const USED_AT_ONCE: usize = 5000;
-/// How often it is looked whether there is something to remove.
-const PRUNED_EVERY: Duration = Duration::from_secs(60);
 /// How long a key keeps units of its quota that it doesn't use.
 const IDLE: Duration = Duration::from_secs(30);
 /// How often the head of the audit chain is logged.
@@ -28,7 +25,6 @@ pub async fn run(app: &App) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut used, mut head) = (app.clock.monotonic(), app.clock.monotonic());
-    let mut pruned = None;
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
@@ -40,14 +36,6 @@ pub async fn run(app: &App) {
             app.admin_limits.sweep(now);
             app.failure_limits.sweep(now);
             app.verifier.sweep(now);
-        }
-        if pruned.is_none_or(|pruned| now.saturating_sub(pruned) >= PRUNED_EVERY) {
-            let more = usage::prune(app).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "what is kept long enough could not be removed; it is tried again");
-                false
-            });
-            // What is left goes at the next ticks, so that others write between.
-            pruned = (!more).then_some(now);
         }
         if let Err(error) = written {
             tracing::warn!(%error, "what was counted in memory could not be written; it is tried again");

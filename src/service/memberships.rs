@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::{self, revoked_keys};
-use super::{Ctx, Listed, change, etag, look, users};
+use super::{Ctx, Listed, change, etag, look, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Entry, changes};
@@ -21,7 +21,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, organization_id: String, body: &J
     let read = NewMember::read(body)?;
     let now = ctx.now;
     change(app, ctx, 201, move |tx, caller| {
-        organizations::visible(tx, caller, &organization_id)?;
+        let organization = organizations::visible(tx, caller, &organization_id)?;
         let user = users::visible(tx, caller, &read.user_id)?;
         let new = Membership {
             organization_id: organization_id.clone(),
@@ -35,6 +35,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, organization_id: String, body: &J
         if !store::memberships::insert(tx, &new)? {
             return Err(Error::new(Code::AlreadyExists, "The user is a member already."));
         }
+        settings::room_for_member(tx, &organization)?;
         tx.stale(Stale::Id(new.user_id.clone()));
         let entry = entry(&new).with(changes(&Value::Null, &new));
         Ok((new, vec![entry]))

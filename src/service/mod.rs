@@ -11,7 +11,9 @@ pub mod housekeeping;
 pub mod memberships;
 pub mod organizations;
 pub mod overview;
+pub mod retention;
 pub mod scopes;
+pub mod settings;
 pub mod usage;
 pub mod users;
 pub mod verification_log;
@@ -167,6 +169,7 @@ where
         .write(move |tx| {
             let caller = ctx.reload(tx, &clock)?;
             let (value, entries) = work(tx, &caller)?;
+            settings::accept_change(tx, &ctx, &entries)?;
             for (nth, entry) in entries.into_iter().enumerate() {
                 store::audit::append(tx, ctx.event(nth, entry, status, None))?;
             }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Ctx, Listed, change, etag, look};
+use super::{Ctx, Listed, change, etag, look, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
-use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch, Plan, Status};
+use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch, Status};
 use crate::domain::page::Query;
 use crate::domain::stale::Stale;
 use crate::error::{Code, Error, Result};
@@ -18,9 +18,11 @@ use crate::store::{self, db::Tx};
 
 /// Creates an organization; platform keys only.
 pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organization> {
-    let new = NewOrganization::read(body)?.into_organization(app.new_id(Kind::Organization)?, ctx.now);
+    let read = NewOrganization::read(body, &app.settings.get().await?.settings)?;
+    let new = read.into_organization(app.new_id(Kind::Organization)?, ctx.now);
     change(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
+        settings::still_there(tx, &new.plan)?;
         if !store::organizations::insert(tx, &new)? {
             return Err(Error::new(
                 Code::AlreadyExists,
@@ -38,7 +40,7 @@ pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<
     let filter = store::organizations::Filter {
         id: ctx.caller.organization_id().map(str::to_owned),
         status: query.one_of("status", Status::NAMES),
-        plan: query.one_of("plan", Plan::NAMES),
+        plan: query.text("plan"),
         q: query.text("q"),
     };
     query.finish(())?;
@@ -62,7 +64,7 @@ pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organization> 
 
 /// Changes an organization.
 pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<Organization> {
-    let patch = OrganizationPatch::read(body)?;
+    let patch = OrganizationPatch::read(body, &app.settings.get().await?.settings)?;
     let context = ctx.clone();
     change(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
@@ -71,6 +73,9 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
         }
         context.require_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;
+        if patch.plan.is_some() {
+            settings::still_there(tx, &after.plan)?;
+        }
         let changed = changes(&before, &after);
         if !changed.is_empty() {
             after.revision += 1;

@@ -10,9 +10,7 @@ use crate::domain::access::Caller;
 use crate::domain::audit::Entry;
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{
-    Bucket, Counts, Group, GroupBy, Interval, Period, Span, Subject, Usage, at_least,
-};
+use crate::domain::usage::{Bucket, Counts, Group, GroupBy, Period, Span, Subject, Usage, at_least};
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
 use crate::store::usage::{Named, Of};
@@ -24,8 +22,6 @@ use crate::verify::recorder::Batch;
 const PIECE: usize = 500;
 /// Groups in an answer.
 const MOST_GROUPS: usize = 100;
-/// Rows of each table that one write removes.
-const PRUNED_AT_ONCE: usize = 5000;
 
 /// Writes down what was counted, each interval of the configuration, until it is dropped.
 pub async fn run(app: &Arc<App>) {
@@ -97,23 +93,11 @@ fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
     store::verification_log::add(tx, &denial.folded.to_string(), key_seq, &entry)
 }
 
-/// Removes some of what is kept long enough. Says whether there is more.
-pub async fn prune(app: &App) -> Result<bool> {
-    let (now, retention) = (app.clock.now(), &app.config.retention);
-    let hourly = Interval::Hour.days_before(now, retention.usage_hourly_days);
-    let daily = Interval::Day.days_before(now, retention.usage_daily_days);
-    let log = Interval::Hour.days_before(now, retention.verification_log_days);
-    let pruned = app.db.write(move |tx| {
-        let usage = store::usage::prune(tx, hourly, daily, PRUNED_AT_ONCE)?;
-        Ok(usage.max(store::verification_log::prune(tx, log, PRUNED_AT_ONCE)?))
-    });
-    Ok(pruned.await? == PRUNED_AT_ONCE)
-}
-
 /// Verifications of a key, of an organization's keys or of all that the caller reaches.
 pub async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Usage> {
     let (org_id, key_id) = (query.text("org_id"), query.text("key_id"));
-    let span = Span::read(&mut query, ctx.now, app.config.retention.usage_hourly_days);
+    let hourly_days = app.settings.get().await?.settings.retention.usage_hourly_days;
+    let span = Span::read(&mut query, ctx.now, hourly_days);
     let group_by = query.one_of("group_by", GroupBy::NAMES);
     query.finish(())?;
     let org_id = own_or(&ctx.caller, org_id)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::revoked_keys;
-use super::{Ctx, Listed, change, etag, look};
+use super::{Ctx, Listed, change, etag, look, organizations, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
@@ -44,6 +44,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<User> {
                 revision: 1,
             };
             store::memberships::insert(tx, &membership)?;
+            settings::room_for_member(tx, &organizations::visible(tx, caller, organization)?)?;
         }
         Ok((new.clone(), vec![entry(organization, &new).with(changes(&Value::Null, &new))]))
     })

@@ -132,8 +132,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 } else {
                     rows::named(row, 26, organization::Status::NAMES)?
                 };
-                let plan = rows::named(row, 31, organization::Plan::NAMES)?;
-                Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan, status })
+                Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan: row.get(31)?, status })
             }
         };
         let owner = match &key.user_id {
@@ -309,4 +308,12 @@ pub(super) fn query(filter: &Filter, now: Timestamp) -> (List, &'static str) {
         _ => list,
     };
     (list, seq)
+}
+
+/// Does a key that isn't revoked begin so that it could be a secret of this prefix?
+pub fn any_begins_like(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
+    // Both ways round: of a foreign key little may be known. Walks over all of them, once in a platform's life.
+    let sql = "SELECT 1 FROM api_keys WHERE status <> 'revoked' AND (substr(start, 1, length(?1)) = ?1 \
+               OR substr(?1, 1, length(start)) = start) LIMIT 1";
+    Ok(tx.one(sql, params![format!("{prefix}_")], |_| Ok(()))?.is_some())
 }

@@ -7,7 +7,7 @@ use super::list::List;
 use super::rows;
 use super::timeline::Timeline;
 use crate::domain::audit::{Event, Filter, GENESIS, Hash};
-use crate::domain::chain::{self, Link};
+use crate::domain::chain::{self, Anchor, Link};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
@@ -143,4 +143,43 @@ fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::Copies)> {
         outcome: row.get(11)?,
     };
     Ok((link, copies))
+}
+
+/// Where the chain was last cut: the last event that was removed, or is about to be.
+pub fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
+    let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
+    let event = tx.one(sql, params![chain::PRUNED], |row| row.get::<_, String>(0))?;
+    // One that can't be read cuts nothing: whoever verifies the chain will find it.
+    let event: Option<Event> = event.and_then(|json| serde_json::from_str(&json).ok());
+    Ok(event.as_ref().and_then(Anchor::of_pruning))
+}
+
+/// The place of the first event.
+pub fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
+    tx.one("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
+}
+
+/// The last of the events that happened before a time, as far as none stands among them that happened later;
+/// `None` when already the first did.
+pub fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
+    let time = time.as_millis();
+    let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
+    if tx.one(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
+        return Ok(None);
+    }
+    // Over the index of times alone, which is short beside the events.
+    let sql = "SELECT min(seq) FROM audit_events WHERE occurred_at >= ?1";
+    let kept: Option<i64> = tx.one(sql, params![time], |row| row.get(0))?.flatten();
+    let sql = "SELECT seq, hash FROM audit_events WHERE seq < ?1 ORDER BY seq DESC LIMIT 1";
+    tx.one(sql, params![kept.unwrap_or(i64::MAX)], |row| Ok(Anchor { seq: row.get(0)?, hash: row.get(1)? }))
+}
+
+/// Removes events up to and with a checkpoint, the oldest first, at most so many. Says how many it were: none if
+/// it isn't one of this chain.
+pub fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, most: usize) -> Result<usize> {
+    tx.execute(
+        "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \
+         AND (SELECT hash FROM audit_events WHERE seq = ?1) = ?2 ORDER BY seq LIMIT ?3)",
+        params![checkpoint.seq, checkpoint.hash, i64::try_from(most).unwrap_or(i64::MAX)],
+    )
 }

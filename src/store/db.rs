@@ -350,7 +350,7 @@ impl Writer {
             tx.execute(if tx.wrote.get() { "COMMIT" } else { "ROLLBACK" }, [])?;
             Ok(results)
         });
-        let (wrote, stale) = (tx.wrote.get(), tx.stale.take());
+        let (wrote, stale, checkpoint) = (tx.wrote.get(), tx.stale.take(), tx.checkpoint.get());
         let results = results.inspect_err(|_| roll_back(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();
@@ -359,7 +359,17 @@ impl Writer {
         if !stale.is_empty() {
             (self.on_commit)(&stale);
         }
+        if checkpoint {
+            self.checkpoint();
+        }
         Ok(results)
+    }
+
+    /// Waits for nobody: what a reader still needs stays for the next time.
+    fn checkpoint(&self) {
+        if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "the WAL could not be brought into the file");
+        }
     }
 
     fn begin(&mut self) -> Result<()> {

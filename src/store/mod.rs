@@ -15,6 +15,8 @@ pub mod quotas;
 mod rows;
 pub mod schema;
 pub mod scopes;
+pub mod settings;
+pub mod space;
 mod timeline;
 pub mod tx;
 pub mod usage;

@@ -5,7 +5,7 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::list::List;
 use super::rows;
-use crate::domain::organization::{Organization, Plan, Status};
+use crate::domain::organization::{Organization, Status};
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
 use crate::domain::time::Timestamp;
@@ -19,7 +19,7 @@ fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
         id: row.get(1)?,
         name: row.get(2)?,
         email: row.get(3)?,
-        plan: rows::named(row, 4, Plan::NAMES)?,
+        plan: row.get(4)?,
         status: rows::named(row, 5, Status::NAMES)?,
         metadata: rows::json(row, 6)?,
         created_at: rows::time(row, 7)?,
@@ -39,7 +39,7 @@ pub fn insert(tx: &Tx<'_>, new: &Organization) -> Result<bool> {
             rules::fold(&new.name),
             new.email,
             rules::fold(&new.email),
-            new.plan.name(),
+            new.plan,
             new.status.name(),
             rows::to_json(&new.metadata)?,
             new.created_at.as_millis(),
@@ -66,7 +66,7 @@ pub fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
             rules::fold(&changed.name),
             changed.email,
             rules::fold(&changed.email),
-            changed.plan.name(),
+            changed.plan,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
             changed.updated_at.as_millis(),
@@ -92,7 +92,7 @@ pub struct Filter {
     /// Only this one: what an organization's own key sees.
     pub id: Option<String>,
     pub status: Option<Status>,
-    pub plan: Option<Plan>,
+    pub plan: Option<String>,
     pub q: Option<String>,
 }
 
@@ -101,7 +101,13 @@ pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Organizati
     List::new(SELECT)
         .and("id = ?", filter.id.clone())
         .and("status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and("plan = ?", filter.plan.map(|plan| plan.name().to_owned()))
+        .and("plan = ?", filter.plan.clone())
         .prefix(&["name_key", "email_key"], filter.q.as_deref())
         .page(tx, "seq", page, organization)
+}
+
+/// Is an organization that isn't deleted on this plan?
+pub fn any_on(tx: &Tx<'_>, plan: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM organizations WHERE plan = ?1 AND deleted_at IS NULL LIMIT 1";
+    Ok(tx.one(sql, params![plan], |_| Ok(()))?.is_some())
 }

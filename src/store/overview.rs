@@ -37,3 +37,8 @@ pub fn keys(tx: &Tx<'_>, organization_id: Option<&str>, now: Timestamp) -> Resul
         revoked: count(tx, "revoked", organization_id)?,
     })
 }
+
+/// Keys of an organization that aren't revoked.
+pub fn live_keys(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
+    Ok(count(tx, "active", Some(organization_id))? + count(tx, "disabled", Some(organization_id))?)
+}

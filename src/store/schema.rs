@@ -50,6 +50,8 @@ enum Found {
 /// What a file says about itself.
 struct Marks {
     bytes: u64,
+    /// Can it give space back piece by piece?
+    incremental: bool,
     application: i32,
     version: i64,
     objects: i64,
@@ -60,6 +62,7 @@ impl Marks {
         Ok(Self {
             // SQLite takes a file of a few bytes, whatever they are, for an empty database.
             bytes: conn.path().and_then(|path| fs::metadata(path).ok()).map_or(u64::MAX, |file| file.len()),
+            incremental: conn.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i32>(0))? == 2,
             application: conn.query_row("PRAGMA application_id", [], |row| row.get(0))?,
             version: conn.query_row("PRAGMA user_version", [], |row| row.get(0))?,
             objects: conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
@@ -129,6 +132,11 @@ fn prepare_with(file: &Path, schema: &str, upgrades: &[&str]) -> Result<()> {
     }
     let mut conn = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF")?;
+    if judge(Marks::read(&*conn.transaction()?), file, newest)? == Found::Empty {
+        // Only before anything is in it can a file learn to give space back. This writes its first page, in
+        // a transaction of its own.
+        conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+    }
     let mut snapshot_taken = false;
     loop {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -167,7 +175,12 @@ fn connect(file: &Path, access: OpenFlags) -> Result<Connection> {
 fn judge(marks: rusqlite::Result<Marks>, file: &Path, newest: i64) -> Result<Found> {
     let name = file.display();
     match marks {
-        Ok(Marks { bytes: 0, application: 0, version: 0, objects: 0 }) => Ok(Found::Empty),
+        // With one page and nothing in it we leave it ourselves, should we crash there.
+        Ok(Marks { bytes, incremental, application: 0, version: 0, objects: 0 })
+            if bytes == 0 || incremental =>
+        {
+            Ok(Found::Empty)
+        }
         Ok(Marks { application: APPLICATION_ID, version, .. }) if version > newest => Err(refuse(format!(
             "{name} has schema version {version}, but this program knows versions up to {newest} only. \
              Start the release that wrote it, or a later one; or restore a backup that has version {newest} \

@@ -3,9 +3,11 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
 
+use crate::domain::settings::Current;
 use crate::domain::stale::Stale;
 use crate::error::{Code, Error, Result};
 
@@ -22,12 +24,23 @@ pub struct Tx<'c> {
     ended: RefCell<Option<Error>>,
     /// Place and hash of the audit chain's last event, once [`super::audit`] has read it in this group.
     pub(in crate::store) head: Cell<Option<(i64, [u8; 32])>>,
+    /// The settings, once [`super::settings`] has read them in this group.
+    pub(in crate::store) settings: RefCell<Option<Arc<Current>>>,
+    /// Shall the WAL be brought into the file behind the commit?
+    pub(super) checkpoint: Cell<bool>,
 }
 
 impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection) -> Self {
         let (stale, ended) = (RefCell::default(), RefCell::default());
-        Self { conn, stale, wrote: Cell::new(false), ended, head: Cell::new(None) }
+        let (head, settings, checkpoint) = (Cell::new(None), RefCell::default(), Cell::new(false));
+        Self { conn, stale, wrote: Cell::new(false), ended, head, settings, checkpoint }
+    }
+
+    /// Has the WAL brought into the file behind the commit, as far as no reader needs it: only then is a
+    /// file that has become smaller cut.
+    pub fn checkpoint(&self) {
+        self.checkpoint.set(true);
     }
 
     /// Says what the change makes out of date: told after the commit and before the answer, forgotten
@@ -100,6 +113,7 @@ impl<'c> Tx<'c> {
         }
         if result.is_err() {
             self.head.set(head);
+            self.settings.take();
             self.wrote.set(wrote);
             self.stale.borrow_mut().truncate(told);
             self.execute("ROLLBACK TO mutation", [])?;

@@ -41,7 +41,7 @@ pub struct Stamps {
 }
 
 /// The place of a stamp.
-type Place = usize;
+pub(super) type Place = usize;
 
 impl Default for Stamps {
     fn default() -> Self {
@@ -79,13 +79,13 @@ impl Stamps {
         self.is_fresh_at(began, ids.into_iter().map(place))
     }
 
-    fn is_fresh_at(&self, began: u64, places: impl IntoIterator<Item = Place>) -> bool {
+    pub(super) fn is_fresh_at(&self, began: u64, places: impl IntoIterator<Item = Place>) -> bool {
         let since = |stamp: &AtomicU64| began >= stamp.load(Ordering::SeqCst);
         since(&self.all) && places.into_iter().all(|place| since(&self.by_place[place]))
     }
 }
 
-fn place(what: &(impl std::hash::Hash + ?Sized)) -> Place {
+pub(super) fn place(what: &(impl std::hash::Hash + ?Sized)) -> Place {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
     usize::try_from(hasher.finish() % STAMPS as u64).unwrap_or(0)

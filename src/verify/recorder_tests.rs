@@ -41,7 +41,7 @@ fn credential(seq: i64) -> Arc<Credential> {
         revoked_reason: None,
         revision: 1,
     };
-    let (plan, status) = (organization::Plan::Standard, organization::Status::Active);
+    let (plan, status) = ("standard".to_owned(), organization::Status::Active);
     let organization = Some(Tenant { seq: 1, name: "One".to_owned(), plan, status });
     Arc::new(Credential {
         seq,

@@ -92,13 +92,14 @@ fn has_our_form(prefix: &str, text: &str) -> bool {
     })
 }
 
-/// Could this be a secret? Not when it has exactly our form with a wrong checksum, is empty or too
-/// long. Says so without a look at the database; everything else has to be looked up.
-pub fn is_plausible(prefix: &str, text: &str) -> bool {
+/// Could this be a secret? Not when it has exactly our form, under one of these prefixes, with a wrong
+/// checksum, is empty or too long. Says so without a look at the database; everything else has to be looked
+/// up.
+pub fn is_plausible(prefixes: &[String], text: &str) -> bool {
     if text.is_empty() || text.len() > LONGEST {
         return false;
     }
-    if !has_our_form(prefix, text) {
+    if !prefixes.iter().any(|prefix| has_our_form(prefix, text)) {
         return true;
     }
     let (body, given) = text.split_at(text.len() - CHECKSUM_DIGITS);
@@ -109,13 +110,17 @@ pub fn is_plausible(prefix: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn toll() -> [String; 1] {
+        ["toll".to_owned()]
+    }
+
     #[test]
     fn makes_what_it_recognises() {
         let random = SystemRandom::new();
         let secret = Secret::generate(&random, "toll").unwrap();
         let text = secret.reveal();
         assert_eq!(text.len(), 5 + 38);
-        assert!(is_plausible("toll", text));
+        assert!(is_plausible(&toll(), text));
         assert_eq!(secret.start("toll"), text[..9]);
         assert_ne!(text, Secret::generate(&random, "toll").unwrap().reveal());
         assert_eq!(format!("{secret:?}"), "Secret(…)");
@@ -127,16 +132,16 @@ mod tests {
         for place in 5..secret.reveal().len() {
             let mut wrong = secret.reveal().as_bytes().to_vec();
             wrong[place] = if wrong[place] == b'0' { b'1' } else { b'0' };
-            assert!(!is_plausible("toll", std::str::from_utf8(&wrong).unwrap()), "digit {place}");
+            assert!(!is_plausible(&toll(), std::str::from_utf8(&wrong).unwrap()), "digit {place}");
         }
     }
 
     #[test]
     fn foreign_forms_have_to_be_looked_up() {
-        assert!(is_plausible("toll", "sk_live_0123456789"));
-        assert!(is_plausible("toll", "toll_short"));
-        assert!(!is_plausible("toll", ""));
-        assert!(!is_plausible("toll", &"x".repeat(LONGEST + 1)));
+        assert!(is_plausible(&toll(), "sk_live_0123456789"));
+        assert!(is_plausible(&toll(), "toll_short"));
+        assert!(!is_plausible(&toll(), ""));
+        assert!(!is_plausible(&toll(), &"x".repeat(LONGEST + 1)));
     }
 
     #[test]

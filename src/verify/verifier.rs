@@ -9,9 +9,9 @@ use super::cache::KeyCache;
 use super::quota::{self, Quotas, Spending};
 use super::recorder::Recorder;
 use super::secret;
-use crate::config::Plans;
+use super::settings::Remembered;
 use crate::domain::api_key::Credential;
-use crate::domain::organization::Plan;
+use crate::domain::settings::Current;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, before_limits};
 use crate::error::Result;
@@ -57,8 +57,7 @@ impl Verdict {
 /// Decides, spends and counts.
 pub struct Verifier {
     keys: Arc<KeyCache>,
-    prefix: String,
-    plans: Plans,
+    settings: Arc<Remembered>,
     limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
@@ -68,13 +67,12 @@ impl Verifier {
     /// A verifier over these records. At most `capacity` keys have a bucket of their own.
     pub fn new(
         keys: Arc<KeyCache>,
-        prefix: String,
-        plans: Plans,
+        settings: Arc<Remembered>,
         capacity: usize,
         quotas: Quotas,
         recorder: Recorder,
     ) -> Self {
-        Self { keys, prefix, plans, limits: Buckets::new(capacity), quotas, recorder }
+        Self { keys, settings, limits: Buckets::new(capacity), quotas, recorder }
     }
 
     /// Counts what is verified.
@@ -103,7 +101,8 @@ impl Verifier {
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
-        let credential = match self.find(question.secret, question.asker).await? {
+        let settings = self.settings.get().await?;
+        let credential = match self.find(&settings, question.secret, question.asker).await? {
             Ok(credential) => credential,
             Err(outcome) => {
                 if !question.dry_run {
@@ -119,8 +118,9 @@ impl Verifier {
         if spend {
             self.recorder.reserve(&credential, now)?;
         }
-        let limits = self.ask_limits(&credential, question.cost, spend, denied, now, monotonic).await?;
-        let (limited, rate, quota) = limits;
+        let limit = limit(&settings, &credential);
+        let limits = self.ask_limits(&credential, limit, question.cost, spend, denied, now, monotonic);
+        let (limited, rate, quota) = limits.await?;
         let outcome = if denied { record } else { limited };
         if !question.dry_run {
             let spent = if outcome.is_valid() { question.cost } else { 0 };
@@ -139,7 +139,8 @@ impl Verifier {
         asker: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<Arc<Credential>>> {
-        let credential = match self.find(secret, asker).await? {
+        let settings = self.settings.get().await?;
+        let credential = match self.find(&settings, secret, asker).await? {
             Ok(credential) => credential,
             Err(outcome) => {
                 self.recorder.deny_unknown(outcome, asker, None, now);
@@ -151,8 +152,13 @@ impl Verifier {
         Ok(outcome.is_valid().then_some(credential))
     }
 
-    async fn find(&self, secret: &str, asker: Option<&str>) -> Result<Result<Arc<Credential>, Outcome>> {
-        if !secret::is_plausible(&self.prefix, secret) {
+    async fn find(
+        &self,
+        settings: &Current,
+        secret: &str,
+        asker: Option<&str>,
+    ) -> Result<Result<Arc<Credential>, Outcome>> {
+        if !secret::is_plausible(&settings.checked_prefixes, secret) {
             return Ok(Err(Outcome::Malformed));
         }
         let found = self.keys.get(&secret::hash(secret)).await?;
@@ -161,16 +167,18 @@ impl Verifier {
     }
 
     /// The quota and then the bucket, as one decision: a key gets both or spends neither.
+    #[allow(clippy::too_many_arguments)] // It is the second half of `verify`.
     async fn ask_limits(
         &self,
         credential: &Credential,
+        limit: Option<Limit>,
         cost: u32,
         spend: bool,
         denied: bool,
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<(Outcome, Option<Taken>, Option<quota::Standing>)> {
-        let (key, limit) = (credential.seq, self.limit(credential));
+        let key = credential.seq;
         let ask_bucket = |spend| match limit {
             Some(limit) if spend => Some(self.limits.take(&key, limit, cost, monotonic)),
             Some(limit) => Some(self.limits.peek(&key, limit, cost, monotonic)),
@@ -209,16 +217,13 @@ impl Verifier {
         };
         Ok((outcome, rate, Some(standing)))
     }
+}
 
-    /// The key's own limit, else its plan's. A platform key without its own has none.
-    fn limit(&self, credential: &Credential) -> Option<Limit> {
-        if let Some(own) = credential.key.rate_limit {
-            return Some(Limit { tokens: own.limit, window: Duration::from_secs(own.window_seconds.into()) });
-        }
-        let plan = match credential.organization.as_ref()?.plan {
-            Plan::Standard => &self.plans.standard,
-            Plan::Enterprise => &self.plans.enterprise,
-        };
-        (plan.requests_per_minute > 0).then_some(Limit { tokens: plan.requests_per_minute, window: MINUTE })
+/// The key's own limit, else its plan's. A platform key without its own has none.
+fn limit(settings: &Current, credential: &Credential) -> Option<Limit> {
+    if let Some(own) = credential.key.rate_limit {
+        return Some(Limit { tokens: own.limit, window: Duration::from_secs(own.window_seconds.into()) });
     }
+    let plan = settings.settings.plan(&credential.organization.as_ref()?.plan)?;
+    (plan.requests_per_minute > 0).then_some(Limit { tokens: plan.requests_per_minute, window: MINUTE })
 }

@@ -7,7 +7,6 @@ use utoipa::openapi::ObjectBuilder;
 use utoipa::openapi::schema::Type;
 
 use crate::domain::membership::Role;
-use crate::domain::organization::Plan;
 use crate::domain::page::Order;
 use crate::domain::usage::{GroupBy, Interval};
 use crate::domain::verification::Outcome;
@@ -20,6 +19,14 @@ pub struct IfMatch {
     /// Change it only if its `ETag` is still this one, or one of these; `*` for any.
     #[param(rename = "If-Match", nullable = false)]
     pub if_match: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct RequiredIfMatch {
+    /// Change it only if its `ETag` is still this one; `*` for any.
+    #[param(rename = "If-Match")]
+    pub if_match: String,
 }
 
 #[derive(IntoParams)]
@@ -116,8 +123,9 @@ pub struct PageQuery {
 pub struct OrganizationQuery {
     /// Only these.
     pub status: Option<organization::Status>,
-    /// Only these.
-    pub plan: Option<Plan>,
+    /// Only those on this plan.
+    #[param(min_length = 1, max_length = 200)]
+    pub plan: Option<String>,
     /// What the name or the e-mail address begins with.
     #[param(min_length = 1, max_length = 200)]
     pub q: Option<String>,

@@ -221,7 +221,7 @@ async fn all_faults_are_reported_at_once() {
             ("/name", "DUPLICATE_FIELD"),
             ("/name", "INVALID_LENGTH"),
             ("/email", "INVALID_EMAIL"),
-            ("/plan", "INVALID_VALUE"),
+            ("/plan", "UNKNOWN_PLAN"),
             ("/status", "READ_ONLY"),
             ("/created_at", "READ_ONLY"),
             ("/id", "INVALID_ID"),

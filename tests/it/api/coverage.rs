@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{AUTHORIZATION, IF_MATCH};
 use serde_json::{Value, json};
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::routes::{ANY, Gate, ROUTES, Route};
@@ -88,6 +88,9 @@ fn rows() -> Vec<Row> {
         row("POST", "/admin/v1/scopes", "/admin/v1/scopes", Platform, Some(json!({"scope": "reports:read"}))),
         row("DELETE", "/admin/v1/scopes/{scope}", "/admin/v1/scopes/invoices:read", Platform, None),
 
+        row("GET", "/admin/v1/config", "/admin/v1/config", Platform, None),
+        row("PATCH", "/admin/v1/config", "/admin/v1/config", Platform, Some(json!({"keys": {"prefix": "mine"}}))),
+
         row("GET", "/admin/v1/analytics/usage", "/admin/v1/analytics/usage?key_id=key_alpha", NotThere, None),
         row("GET", "/admin/v1/analytics/overview", "/admin/v1/analytics/overview", OwnThings, None),
         row("GET", "/admin/v1/analytics/logs", "/admin/v1/analytics/logs", OwnThings, None),
@@ -159,6 +162,7 @@ impl World {
         let url = format!("{}{}", self.server.url, row.call.replace("EVENT", &self.event));
         let method = if method == ANY { "GET" } else { method };
         let request = reqwest::Client::new().request(method.parse().unwrap(), url);
+        let request = if row.path.ends_with("/config") { request.header(IF_MATCH, "*") } else { request };
         let request = row.body.iter().fold(request, |request, body| {
             let body: Value =
                 serde_json::from_str(&body.to_string().replace("SECRET", &self.secret)).unwrap();

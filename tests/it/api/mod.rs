@@ -8,11 +8,15 @@ mod forward_auth;
 mod introspect;
 mod key_lifecycle;
 mod key_limits;
+mod key_policy;
 mod lists;
+mod maintenance;
 mod memberships;
 mod organizations;
 mod patches;
+mod plans;
 mod scopes;
+mod settings;
 mod users;
 mod verify;
 

@@ -7,6 +7,7 @@ mod escalation;
 mod exports;
 mod failed_auth;
 mod limits;
+mod pruning;
 mod quota;
 mod revocation;
 mod stale;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::RequestBuilder;
-use reqwest::header::{CONTENT_TYPE, IF_MATCH};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tollhouse::http::routes::{Gate, ROUTES};
 
@@ -105,6 +105,7 @@ async fn every_success_is_as_documented() {
         "listMembers getMember updateMember",
         "createApiKey listApiKeys getApiKey updateApiKey rotateApiKey expirePreviousSecret revokeApiKey",
         "createScope listScopes deleteScope",
+        "getConfiguration updateConfiguration",
         "getUsage getOverview listDenials",
         "listAuditEvents exportAuditLog verifyAuditLog getAuditEvent",
         "deleteApiKey deleteMember createMember deleteUser deleteOrganization",
@@ -188,7 +189,9 @@ async fn every_documented_refusal_is_as_documented() {
             calls.push(operation.sample_request(&admin, &path.replace("_123", "_9").replace("read", "no")));
         }
         if !operation.parameters("header").is_empty() {
-            calls.push(operation.sample_request(&admin, &path).header(IF_MATCH, "\"0-0\""));
+            // In the place of the one that the sample may have.
+            let stale = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static("\"0-0\""))]);
+            calls.push(operation.sample_request(&admin, &path).headers(stale));
         }
         if operation.body().is_some() {
             let typed = |kind| operation.request(&admin, &path).header(CONTENT_TYPE, kind);
@@ -228,6 +231,10 @@ async fn too_often(document: &Document) -> Vec<(String, Answer)> {
     answers
 }
 
+async fn if_match_any(client: &Client, path: &str, patch: Value) -> Answer {
+    client.send(client.request(Method::PATCH, path).header(IF_MATCH, "*").json(&patch)).await
+}
+
 /// What depends on what there is.
 async fn not_found_and_in_conflict(server: &Server) -> Vec<(String, Answer)> {
     let admin = server.admin();
@@ -263,6 +270,12 @@ async fn not_found_and_in_conflict(server: &Server) -> Vec<(String, Answer)> {
         ("updateApiKey", 409, admin.patch(&format!("/api-keys/{me}"), json!({"status": "disabled"})).await),
         ("deleteApiKey", 409, admin.delete(&format!("/api-keys/{me}")).await),
         ("revokeApiKey", 409, admin.post(&format!("/api-keys/{me}/revoke"), json!({})).await),
+        ("updateConfiguration", 428, admin.patch("/config", json!({})).await),
+        (
+            "updateConfiguration",
+            409,
+            if_match_any(&admin, "/config", json!({"plans": {"standard": null}})).await,
+        ),
         ("createScope", 409, admin.post("/scopes", json!({"scope": "workflows:read"})).await),
         ("deleteScope", 409, admin.delete("/scopes/admin:keys").await),
     ];

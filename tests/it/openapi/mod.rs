@@ -111,7 +111,11 @@ impl Operation<'_> {
     /// A request to it. The path is the document's, so from the root.
     fn request(&self, client: &Client, path: &str) -> reqwest::RequestBuilder {
         let method: Method = documented(self.route).0.parse().unwrap();
-        client.request_at_root(method, path)
+        let request = client.request_at_root(method, path);
+        let required =
+            self.parameters("header").into_iter().filter(|parameter| parameter["required"] == true);
+        // The only one there is: any state will do.
+        required.fold(request, |request, parameter| request.header(parameter["name"].as_str().unwrap(), "*"))
     }
 
     /// Does it pass the gates of the control plane, with a key?

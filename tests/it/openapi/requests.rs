@@ -18,6 +18,7 @@ const BEYOND_SCHEMAS: &[&str] = &[
     "INVALID_CIDR",
     "INVALID_CURSOR",
     "RESERVED",
+    "UNKNOWN_PLAN",
     "UNKNOWN_SCOPE",
 ];
 

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -159,6 +160,12 @@ impl Server {
         let answer = self.admin().post("/api-keys", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         (self.client(answer.data()["key"].as_str()), answer.data().clone())
+    }
+
+    /// Changes the configuration, whatever it is.
+    pub async fn configure(&self, patch: Value) -> Answer {
+        let admin = self.admin();
+        admin.send(admin.request(Method::PATCH, "/config").header("if-match", "*").json(&patch)).await
     }
 
     /// What the database knows of a secret.

@@ -1,0 +1,207 @@
+//! The platform's settings: read and changed, and what they demand of others, asked inside the transaction
+//! that it concerns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Ctx, change, etag, look};
+use crate::app::App;
+use crate::domain::api_key::ApiKey;
+use crate::domain::audit::Entry;
+use crate::domain::fields::Json;
+use crate::domain::key_policy;
+use crate::domain::organization::Organization;
+use crate::domain::settings::{self, Current, Plan, STALE, STANDARD, Settings, SettingsPatch};
+use crate::domain::stale::Stale;
+use crate::error::{Code, Detail, Error, Result};
+use crate::store::{self, db::Tx};
+
+/// Seconds after which it may be worth a try again while the platform is being worked on.
+const RETRY_AFTER: u64 = 60;
+
+/// The settings with their ETag.
+pub struct Tagged {
+    /// The settings.
+    pub settings: Settings,
+    /// The strong ETag.
+    pub etag: String,
+}
+
+impl From<&Current> for Tagged {
+    fn from(current: &Current) -> Self {
+        // The time too: a file that is restored may come to the same number of changes by another way.
+        Self { settings: current.settings.clone(), etag: etag(current.updated_at, current.revision) }
+    }
+}
+
+/// The settings.
+pub async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
+    look(app, ctx, |tx, caller| {
+        caller.require_platform()?;
+        Ok((Tagged::from(&*store::settings::get(tx)?), entry()))
+    })
+    .await
+}
+
+/// Changes settings; platform keys only, and only who knows what they are.
+pub async fn update(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Tagged> {
+    let patch = SettingsPatch::read(body)?;
+    let context = ctx.clone();
+    change(app, ctx, 200, move |tx, caller| {
+        caller.require_platform()?;
+        let before = store::settings::get(tx)?;
+        if context.if_match.is_none() {
+            let message = "Send the ETag of the configuration that you read as If-Match.";
+            return Err(Error::new(Code::PreconditionRequired, message));
+        }
+        let tagged = Tagged::from(&*before);
+        context.require_match(&tagged.etag)?;
+        let after = patch.apply(&before.settings)?;
+        let changed = settings::changes(&before.settings, &after);
+        if changed.is_empty() {
+            return Ok((tagged, vec![entry()]));
+        }
+        for plan in before.settings.plans.keys().filter(|plan| !after.plans.contains_key(*plan)) {
+            may_go(tx, plan)?;
+        }
+        let mut checked_prefixes = before.checked_prefixes.clone();
+        let prefix = &after.keys.prefix;
+        if !checked_prefixes.contains(prefix) && !store::api_keys::any_begins_like(tx, prefix)? {
+            checked_prefixes.push(prefix.clone());
+        }
+        let current = Current {
+            settings: after,
+            checked_prefixes,
+            revision: before.revision + 1,
+            updated_at: context.now,
+        };
+        let tagged = Tagged::from(&current);
+        store::settings::update(tx, current)?;
+        tx.stale(Stale::Id(STALE.to_owned()));
+        Ok((tagged, vec![entry().with(changed)]))
+    })
+    .await
+}
+
+/// May this plan be taken away?
+fn may_go(tx: &Tx<'_>, plan: &str) -> Result<()> {
+    if plan == STANDARD {
+        let message = "The plan standard stays: it is the one of organizations that name none.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    if store::organizations::any_on(tx, plan)? {
+        let message = format!("An organization is on the plan {plan}; give it another plan first.");
+        return Err(Error::new(Code::Conflict, message));
+    }
+    Ok(())
+}
+
+fn entry() -> Entry {
+    Entry::of(None, "config", "config", "configuration")
+}
+
+/// Is this plan still there, inside the transaction that gives it?
+pub(super) fn still_there(tx: &Tx<'_>, plan: &str) -> Result<()> {
+    let current = store::settings::get(tx)?;
+    if current.settings.plans.contains_key(plan) {
+        return Ok(());
+    }
+    Err(Error::invalid(vec![Detail {
+        pointer: Some("/plan".to_owned()),
+        parameter: None,
+        code: "UNKNOWN_PLAN".into(),
+        message: format!("There is no plan {plan:?} any more."),
+    }]))
+}
+
+/// Is there room for the key that was just stored?
+pub(super) fn room_for_key(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
+    let most = plan_of(tx, organization)?.max_keys;
+    if most == 0 || store::overview::live_keys(tx, &organization.id)? <= most.into() {
+        return Ok(());
+    }
+    Err(full(organization, "max_keys", most, "Revoke a key"))
+}
+
+/// Is there room for the member that was just stored?
+pub(super) fn room_for_member(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
+    let most = plan_of(tx, organization)?.max_members;
+    if most == 0 || store::overview::users(tx, Some(&organization.id))? <= most.into() {
+        return Ok(());
+    }
+    Err(full(organization, "max_members", most, "Remove a member"))
+}
+
+fn plan_of(tx: &Tx<'_>, organization: &Organization) -> Result<Plan> {
+    let current = store::settings::get(tx)?;
+    let plan = current.settings.plan(&organization.plan).cloned();
+    plan.ok_or_else(|| Error::internal("the plan standard is missing from the settings"))
+}
+
+fn full(organization: &Organization, setting: &str, most: u32, instead: &str) -> Error {
+    let plan = &organization.plan;
+    let message = format!(
+        "The limit of the plan {plan} is reached: its {setting} is {most}. {instead}, or give the organization a \
+         larger plan."
+    );
+    Error::new(Code::Conflict, message)
+}
+
+/// Is the key, made or changed, as the settings want keys to be?
+pub(super) fn accept_key(tx: &Tx<'_>, ctx: &Ctx, before: Option<&ApiKey>, after: &ApiKey) -> Result<()> {
+    key_policy::accept(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
+}
+
+/// May this happen while the platform is read-only? Decided by what was done, which is rolled back otherwise:
+/// what takes access away may, and what ends the maintenance.
+pub(super) fn accept_change(tx: &Tx<'_>, ctx: &Ctx, entries: &[Entry]) -> Result<()> {
+    let current = store::settings::get(tx)?;
+    let maintenance = &current.settings.maintenance;
+    // The operator at the command line and the server itself are those who work on it.
+    if !maintenance.read_only || ctx.secret.is_none() {
+        return Ok(());
+    }
+    let only_disables = || {
+        let mut changes = entries.iter().flat_map(|entry| &entry.changes);
+        changes.all(|change| change.field == "status" && change.to == "disabled")
+    };
+    let may = match ctx.action {
+        "api_key.revoke" | "config.update" => true,
+        "api_key.update" => only_disables(),
+        _ => false,
+    };
+    if may {
+        return Ok(());
+    }
+    let message = maintenance.message.clone();
+    let standard = "The platform is being worked on: it can be read, but not changed. Try again later.";
+    Err(Error::unavailable(message.unwrap_or_else(|| standard.to_owned()), RETRY_AFTER))
+}
+
+/// A setting that was named at the start, though the database has another value, which is the one in force.
+pub struct Overruled {
+    /// `keys.prefix`.
+    pub setting: String,
+    /// What named it: a file and its line, a variable.
+    pub origin: String,
+    /// What it was to be, as JSON.
+    pub named: String,
+    /// What it is, as JSON.
+    pub stored: String,
+}
+
+/// Those of the first values that something named and that are no longer so.
+pub async fn overruled(app: &App, origins: &BTreeMap<String, String>) -> Result<Vec<Overruled>> {
+    let (named, stored) =
+        (app.config.first_settings().by_name(), app.settings.get().await?.settings.by_name());
+    let mut found = Vec::new();
+    for (setting, origin) in origins {
+        let Some(first) = named.get(setting) else { continue };
+        let now = stored.get(setting).cloned().unwrap_or_default();
+        if *first != now {
+            let (setting, origin) = (setting.clone(), origin.clone());
+            found.push(Overruled { setting, origin, named: first.to_string(), stored: now.to_string() });
+        }
+    }
+    Ok(found)
+}

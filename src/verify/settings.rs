@@ -1,0 +1,70 @@
+//! The platform's settings in memory: what every call is decided by, read without a lock.
+
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::cache::{Place, Stamps, place};
+use crate::domain::settings::{Current, STALE};
+use crate::error::Result;
+
+/// A load under way.
+pub type Loading = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
+
+/// The settings, loaded again when they may have changed.
+pub struct Remembered {
+    read: ArcSwap<Read>,
+    place: Place,
+    stamps: Arc<Stamps>,
+    load: Box<dyn Fn() -> Loading + Send + Sync>,
+}
+
+/// What a load brought, and when it began: as with records of keys, one that began before the last change is
+/// not believed, whenever it ended.
+struct Read {
+    began: u64,
+    current: Arc<Current>,
+}
+
+/// The settings, held for as long as a call needs them. They stay as they are meanwhile.
+pub struct Held(Guard<Arc<Read>>);
+
+impl Deref for Held {
+    type Target = Current;
+
+    fn deref(&self) -> &Current {
+        &self.0.current
+    }
+}
+
+impl Remembered {
+    /// Settings that were read by a load that began then, and are loaded by this when they change.
+    pub fn new(
+        stamps: Arc<Stamps>,
+        began: u64,
+        first: Arc<Current>,
+        load: impl Fn() -> Loading + Send + Sync + 'static,
+    ) -> Self {
+        let read = ArcSwap::from_pointee(Read { began, current: first });
+        Self { read, place: place(STALE), stamps, load: Box::new(load) }
+    }
+
+    /// The settings as of no earlier than this call.
+    ///
+    /// # Errors
+    /// What the loader answers.
+    pub async fn get(&self) -> Result<Held> {
+        let read = self.read.load();
+        if self.stamps.is_fresh_at(read.began, [self.place]) {
+            return Ok(Held(read));
+        }
+        drop(read);
+        let began = self.stamps.now();
+        let read = Arc::new(Read { began, current: (self.load)().await? });
+        // A slower one that began earlier may take its place; nobody believes it then.
+        self.read.store(read.clone());
+        Ok(Held(Guard::from_inner(read)))
+    }
+}
