@@ -164,6 +164,22 @@ CREATE TABLE quotas (
     PRIMARY KEY (key_seq, period)
 ) STRICT, WITHOUT ROWID;
 
+-- Answers that are kept for a day, so that a POST that is repeated with its Idempotency-Key is answered
+-- again instead of done again. `name` is a hash of the API key's id and the Idempotency-Key, `request` one of
+-- method, path and body. `answer` is the JSON of `data` or `error`; where it shows a secret it is sealed with
+-- a key that only who sends the same bearer token and the same Idempotency-Key can derive.
+CREATE TABLE idempotency (
+    name       BLOB PRIMARY KEY,
+    request    BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    status     INTEGER NOT NULL,
+    etag       TEXT,
+    sealed     INTEGER NOT NULL,
+    answer     BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX idempotency_age ON idempotency (created_at);
+
 -- The chain. `event` is the JSON that `hash` was taken over, byte for byte; the columns beside it are
 -- copies for the filters and prove nothing. `id` is the 16 bytes of the event's ULID.
 CREATE TABLE audit_events (

@@ -18,6 +18,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::service::cursors::Cursors;
 use crate::service::folded::Folded;
+use crate::service::idempotency::InFlight;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
 use crate::verify::bucket::Buckets;
@@ -54,10 +55,14 @@ pub struct App {
     pub stamps: Arc<Stamps>,
     /// The `admin` bucket of each key, by its id.
     pub admin_limits: Buckets<String>,
+    /// The `batch` bucket of each key, by its id.
+    pub batch_limits: Buckets<String>,
     /// Failed authentications by address.
     pub failure_limits: Buckets<IpNet>,
     /// Refusals that wait for their minute to close.
     pub folded: Folded,
+    /// Calls with an `Idempotency-Key` that are being answered.
+    pub in_flight: Arc<InFlight>,
     /// Seals the cursors of lists.
     pub cursors: Cursors,
     /// The catalogue of scopes with the time at which its load began.
@@ -101,8 +106,10 @@ impl App {
             settings,
             stamps,
             admin_limits: Buckets::new(MOST_BUCKETS),
+            batch_limits: Buckets::new(MOST_BUCKETS),
             failure_limits: Buckets::new(MOST_BUCKETS),
             folded: Folded::default(),
+            in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: std::sync::Mutex::new(None),
             used: DashMap::new(),

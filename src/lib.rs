@@ -15,6 +15,9 @@
 //! verify          secrets, credentials and settings in memory, token buckets, quotas, the recorder of usage
 //! ```
 //!
+//! A batch, and a `POST` with an `Idempotency-Key`, go the other way round: the writer's thread runs whole
+//! handlers within its transaction (`service::within`), so that what they answer is stored with what they do.
+//!
 //! "Is this key good?" takes a shorter way, and the file is touched only for a key that isn't in memory:
 //!
 //! ```text

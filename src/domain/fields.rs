@@ -262,6 +262,11 @@ impl<'j> Fields<'j> {
         }
     }
 
+    /// A field that is read later, whatever it is.
+    pub fn unread(&mut self, name: &'static str) -> Option<Json> {
+        self.find(name).cloned()
+    }
+
     /// Refuses fields that exist but are not the caller's to set, with a better word than "unknown".
     pub fn read_only(&mut self, names: &[&'static str]) {
         for &name in names {

@@ -17,6 +17,8 @@ pub enum Kind {
     Event,
     /// `req_…`, a request.
     Request,
+    /// `batch_…`, what the operations of one batch share in the audit log.
+    Batch,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Kind::ApiKey => "key_",
             Kind::Event => "evt_",
             Kind::Request => "req_",
+            Kind::Batch => "batch_",
         }
     }
 

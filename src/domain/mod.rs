@@ -6,6 +6,7 @@
 pub mod access;
 pub mod api_key;
 pub mod audit;
+pub mod batch;
 pub mod chain;
 pub mod fields;
 pub mod id;

@@ -29,7 +29,7 @@ fn tag(key: &ApiKey) -> String {
 pub async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = api_keys::create(&call.app, &call.ctx, call.body()?).await?;
-    Reply::created(&created, Some(tag(&created.api_key)))
+    Ok(Reply::created(&created, Some(tag(&created.api_key)))?.with_secret())
 }
 
 /// List keys
@@ -126,7 +126,7 @@ pub async fn revoke(call: Call) -> Result<Reply> {
 pub async fn rotate(call: Call) -> Result<Reply> {
     call.no_query()?;
     let rotated = api_keys::rotate(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
-    Reply::tagged(&rotated, tag(&rotated.api_key))
+    Ok(Reply::tagged(&rotated, tag(&rotated.api_key))?.with_secret())
 }
 
 /// End the grace of a key's old secret

@@ -18,7 +18,7 @@ use crate::domain::access::{self, Caller};
 use crate::domain::api_key::Credential;
 use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
-use crate::verify::bucket::{Limit, Taken};
+use crate::verify::bucket::{Buckets, Limit, Taken};
 use crate::verify::cache::Loaded;
 use crate::verify::secret::{self, Hash};
 
@@ -138,24 +138,60 @@ pub async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Er
     if taken.allowed { failure } else { limited(&taken, "Too many failed attempts from your address") }
 }
 
-/// Takes one call from a key's `admin` bucket; `None` when there is no limit.
-pub fn charge_call(app: &App, limits: &RateLimits, caller: &Caller) -> (Option<Taken>, Result<()>) {
-    let Some((key, limit)) = call_limit(limits, caller) else { return (None, Ok(())) };
-    let taken = app.admin_limits.take(key, limit, 1, app.clock.monotonic());
+/// What a call is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A call of the control plane.
+    Admin,
+    /// A batch of them, whatever it holds.
+    Batch,
+}
+
+impl Class {
+    /// What the headers call its limit.
+    pub fn policy(self) -> &'static str {
+        match self {
+            Class::Admin => "admin",
+            Class::Batch => "batch",
+        }
+    }
+
+    fn limit<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a Buckets<String>, u32) {
+        match self {
+            Class::Admin => (&app.admin_limits, limits.admin_per_minute),
+            Class::Batch => (&app.batch_limits, limits.batch_per_minute),
+        }
+    }
+}
+
+/// Takes one call from a key's bucket; `None` when there is no limit.
+pub fn charge_call(
+    app: &App,
+    limits: &RateLimits,
+    class: Class,
+    caller: &Caller,
+) -> (Option<Taken>, Result<()>) {
+    let Some((buckets, key, limit)) = call_limit(app, limits, class, caller) else { return (None, Ok(())) };
+    let taken = buckets.take(key, limit, 1, app.clock.monotonic());
     let allowed = if taken.allowed { Ok(()) } else { Err(limited(&taken, "Too many calls with this key")) };
     (Some(taken), allowed)
 }
 
-/// How a key's `admin` bucket stands, for a call that is refused before it costs anything.
-pub fn calls_left(app: &App, limits: &RateLimits, caller: &Caller) -> Option<Taken> {
-    let (key, limit) = call_limit(limits, caller)?;
-    Some(app.admin_limits.peek(key, limit, 0, app.clock.monotonic()))
+/// How a key's bucket stands, for a call that is refused before it costs anything.
+pub fn calls_left(app: &App, limits: &RateLimits, class: Class, caller: &Caller) -> Option<Taken> {
+    let (buckets, key, limit) = call_limit(app, limits, class, caller)?;
+    Some(buckets.peek(key, limit, 0, app.clock.monotonic()))
 }
 
-fn call_limit<'a>(limits: &RateLimits, caller: &'a Caller) -> Option<(&'a String, Limit)> {
-    let tokens = limits.admin_per_minute;
+fn call_limit<'a>(
+    app: &'a App,
+    limits: &RateLimits,
+    class: Class,
+    caller: &'a Caller,
+) -> Option<(&'a Buckets<String>, &'a String, Limit)> {
+    let (buckets, tokens) = class.limit(app, limits);
     let key = caller.key().filter(|_| tokens > 0)?;
-    Some((&key.id, Limit { tokens, window: MINUTE }))
+    Some((buckets, &key.id, Limit { tokens, window: MINUTE }))
 }
 
 fn limited(taken: &Taken, message: &str) -> Error {

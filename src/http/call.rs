@@ -18,6 +18,7 @@ use crate::service::Ctx;
 use crate::verify::bucket::Taken;
 
 /// A call that has passed the gates of its route.
+#[derive(Clone)]
 pub struct Call {
     /// The house.
     pub app: Arc<App>,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::HeaderMap;
 use http::header::{ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
@@ -15,11 +15,12 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
+use super::auth::{self, Class};
 use super::call::{self, Call};
 use super::reply::{self, Reply};
-use super::routes::{Body, Gate, Handler, NotFound, Route, WHOAMI};
+use super::routes::{BATCH, Body, Gate, Handler, NotFound, Route, WHOAMI};
 use super::server::Head;
-use super::{address, auth};
+use super::{address, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::audit::{Context, Target, cut};
@@ -152,6 +153,15 @@ pub fn add_request_id(response: &mut Response, id: &str) {
     }
 }
 
+/// What a path names.
+pub fn target(route: &Route, params: &[String]) -> Option<Target> {
+    params.last().map(|id| Target {
+        kind: route.action.split('.').next().unwrap_or_default().into(),
+        id: Some(cut(id)),
+        name: None,
+    })
+}
+
 /// One call's way through the gates.
 struct Passage {
     app: Arc<App>,
@@ -177,12 +187,12 @@ impl Passage {
                 call::discard(body, most, within).await;
             }
             let ctx = self.authorise(&params).await?;
-            return self.handle(ctx, params, None).await;
+            return self.handle(ctx, params, (Bytes::new(), None)).await;
         }
         match self.authorise(&params).await {
             Ok(ctx) => {
-                let json = self.read_body(body, most, within).await?;
-                self.handle(ctx, params, json).await
+                let body = self.read_body(body, most, within).await?;
+                self.handle(ctx, params, body).await
             }
             Err(error) => {
                 if announced {
@@ -196,12 +206,9 @@ impl Passage {
     /// The gates before the body.
     async fn authorise(&mut self, params: &[String]) -> Result<Arc<Ctx>> {
         let (app, route) = (self.app.clone(), self.route);
-        let (scopes, platform) = match route.gate {
-            Gate::Open => return Ctx::internal(&app, Caller::System, route.action, "read"),
-            Gate::AnyKey => (&[][..], false),
-            Gate::Scope(scopes) => (scopes, false),
-            Gate::Platform(scopes) => (scopes, true),
-        };
+        if route.gate == Gate::Open {
+            return Ctx::internal(&app, Caller::System, route.action, "read");
+        }
         let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
             Ok(found) => found,
             Err(error) if error.code.status() == 401 => {
@@ -213,46 +220,49 @@ impl Passage {
         let ctx = Arc::new(Ctx {
             caller: caller.clone(),
             secret: Some(secret),
-            scopes,
+            scopes: route.gate.scopes(),
             action: route.action,
-            access: if route.method == "GET" { "read" } else { "write" },
+            access: route.access(),
             now: app.clock.now(),
             ip: self.request.ip,
             if_match: self.request.header(IF_MATCH),
-            target: params.last().map(|id| Target {
-                kind: route.action.split('.').next().unwrap_or_default().into(),
-                id: Some(cut(id)),
-                name: None,
-            }),
+            target: target(route, params),
             context: self.request.context(),
             random: app.random()?,
+            seat: None,
         });
         self.ctx = Some(ctx.clone());
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
         if let Err(error) = access::from_address(&credential.key, self.request.ip) {
-            self.taken = auth::calls_left(&app, limits, &caller);
+            self.taken = auth::calls_left(&app, limits, self.class(), &caller);
             return Err(error);
         }
-        let (taken, allowed) = auth::charge_call(&app, limits, &caller);
+        let (taken, allowed) = auth::charge_call(&app, limits, self.class(), &caller);
         self.taken = taken;
         allowed?;
-        caller.require_scope(scopes)?;
-        if platform {
+        caller.require_scope(route.gate.scopes())?;
+        if route.gate.is_for_platform() {
             caller.require_platform()?;
         }
         app.note_call(&credential, ctx.now);
         Ok(ctx)
     }
 
-    async fn read_body<S, B>(&self, body: S, most: usize, within: Duration) -> Result<Option<Json>>
+    /// What the call is counted as.
+    fn class(&self) -> Class {
+        if self.route.action == BATCH { Class::Batch } else { Class::Admin }
+    }
+
+    /// The body as it came, and what it says.
+    async fn read_body<S, B>(&self, body: S, most: usize, within: Duration) -> Result<(Bytes, Option<Json>)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
         let announced = call::announces_body(&self.request.head.headers);
         if !announced && self.route.body == Body::Optional {
-            return Ok(None);
+            return Ok((Bytes::new(), None));
         }
         if let Err(error) = call::media_type(&self.request.head.headers, self.route.method == "PATCH") {
             call::discard(body, most, within).await;
@@ -260,30 +270,43 @@ impl Passage {
         }
         let bytes = call::collect(body, most, within).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
-            return Ok(None);
+            return Ok((bytes, None));
         }
-        Json::parse(&bytes).map(Some)
+        let json = Json::parse(&bytes)?;
+        Ok((bytes, Some(json)))
     }
 
-    async fn handle(&self, ctx: Arc<Ctx>, params: Vec<String>, body: Option<Json>) -> Result<Reply> {
+    async fn handle(
+        &self,
+        ctx: Arc<Ctx>,
+        params: Vec<String>,
+        (bytes, body): (Bytes, Option<Json>),
+    ) -> Result<Reply> {
         let (app, query) = (self.app.clone(), self.request.head.uri.query().unwrap_or_default().to_owned());
-        (self.handler)(Call { app, ctx, params, query, body, limits: self.taken }).await
+        let call = Call { app, ctx, params, query, body, limits: self.taken };
+        if self.route.is_idempotent_by_key()
+            && let Some(once) = idempotency::claim(&call, &self.request.head, &bytes)?
+        {
+            return idempotency::answer(call, self.handler, once).await;
+        }
+        (self.handler)(call).await
     }
 
     /// Records a refusal, writes the answer out and says a line about it.
     async fn finish(self, result: Result<Reply>) -> Response {
         let result = self.recorded(result).await;
         let (now, id) = (self.app.clock.now(), &self.request.id);
-        let failure = result.as_ref().err().cloned();
+        let code = result.as_ref().map_or_else(|error| Some(error.code), Reply::code);
+        let cause = result.as_ref().err().and_then(|error| error.cause.clone());
         let mut response = match result {
             Ok(reply) => reply::write(reply, now, id),
             Err(error) => reply::write_error(&error, now, id),
         };
         add_request_id(&mut response, id);
         if let Some(taken) = &self.taken {
-            reply::add_limits(response.headers_mut(), "admin", taken, now);
+            reply::add_limits(response.headers_mut(), self.class().policy(), taken, now);
         }
-        self.log(response.status().as_u16(), failure.as_ref());
+        self.log(response.status().as_u16(), code, cause.as_deref());
         response
     }
 
@@ -300,15 +323,15 @@ impl Passage {
         result
     }
 
-    fn log(&self, status: u16, failure: Option<&Error>) {
+    fn log(&self, status: u16, code: Option<Code>, cause: Option<&str>) {
         let latency_us =
             u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived).as_micros())
                 .unwrap_or(u64::MAX);
         let key = self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map_or("-", |key| key.id.as_str());
         let (id, method, route) = (&self.request.id, &self.request.head.method, self.route.path);
-        let code = failure.map_or("-", |error| error.code.name());
+        let code = code.map_or("-", Code::name);
         let trace = trace_parent(&self.request.head.headers).unwrap_or("-");
-        if let Some(cause) = failure.and_then(|error| error.cause.as_deref()) {
+        if let Some(cause) = cause {
             tracing::error!(request_id = %id, cause, "failed");
         }
         tracing::info!(request_id = %id, %method, route, status, code, latency_us, key, traceparent = trace, "request");

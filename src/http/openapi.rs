@@ -16,7 +16,7 @@ use utoipa::OpenApi;
 use super::call::Call;
 use super::reply::Reply;
 use super::{
-    analytics, api_keys, audit, forward_auth, health, introspect, memberships, organizations, scopes,
+    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, scopes,
     settings, users, verify, whoami,
 };
 use crate::error::{Error, Result};
@@ -36,6 +36,7 @@ use crate::error::{Error, Result};
         (name = "Configuration", description = "What is set for the whole platform: rules for keys, limits, plans, how long things are kept, maintenance."),
         (name = "Analytics", description = "How often keys are verified, with what outcome, and what was denied."),
         (name = "Audit log", description = "Every call of this API, refusals and looks too, chained by hashes so that tampering shows."),
+        (name = "Batch", description = "Several operations in one transaction."),
         (name = "Server", description = "Health, and this document."),
     ),
     paths(
@@ -51,6 +52,7 @@ use crate::error::{Error, Result};
         settings::get, settings::update,
         analytics::usage, analytics::overview, analytics::logs,
         audit::list, audit::export, audit::verify, audit::get,
+        batch::run,
         health::live, health::ready, document,
     ),
     components(schemas(

@@ -11,10 +11,14 @@ use warp::reply::Response as WarpResponse;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::Listed;
+use crate::service::idempotency::Kept;
 use crate::verify::bucket::Taken;
 
 /// There was a credential, and it isn't good (RFC 6750 §3.1).
 pub const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+
+/// The answer was given before, and nothing was done now.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A handler's answer before it is written out.
 pub enum Reply {
@@ -36,11 +40,17 @@ pub struct Deleted {
 /// An answer in the envelope.
 pub struct Data {
     status: StatusCode,
-    /// `data` as JSON.
+    /// `data` as JSON; of a failure `error`.
     data: String,
     /// `hasMore` and `nextCursor` of a list.
     page: Option<Option<String>>,
     etag: Option<String>,
+    /// Does it show a secret?
+    secret: bool,
+    /// Was it given before?
+    replayed: bool,
+    /// Of a failure, for the log.
+    code: Option<Code>,
 }
 
 impl Reply {
@@ -62,17 +72,87 @@ impl Reply {
     /// 200 with a page of a list.
     pub fn list<T: Serialize>(listed: &Listed<T>) -> Result<Self> {
         let data = serde_json::to_string(&listed.rows).map_err(Error::internal)?;
-        Ok(Self::Data(Data {
-            status: StatusCode::OK,
-            data,
-            page: Some(listed.next_cursor.clone()),
-            etag: None,
-        }))
+        let page = Some(listed.next_cursor.clone());
+        Ok(Self::Data(Data { page, ..Data::new(StatusCode::OK, data) }))
     }
 
     fn with(status: StatusCode, data: &impl Serialize, etag: Option<String>) -> Result<Self> {
         let data = serde_json::to_string(data).map_err(Error::internal)?;
-        Ok(Self::Data(Data { status, data, page: None, etag }))
+        Ok(Self::Data(Data { etag, ..Data::new(status, data) }))
+    }
+
+    /// The same, which shows a secret: kept for a repetition, it is sealed.
+    pub fn with_secret(self) -> Self {
+        match self {
+            Self::Data(data) => Self::Data(Data { secret: true, ..data }),
+            raw @ Self::Raw(_) => raw,
+        }
+    }
+
+    /// A refusal or a failure that is recorded already.
+    pub fn failed(error: &Error) -> Self {
+        Self::Data(Data::failed(error))
+    }
+
+    /// A failure that says more than an [`Error`] can.
+    pub fn failed_with(code: Code, error: &impl Serialize) -> Result<Self> {
+        let error = serde_json::to_string(error).map_err(Error::internal)?;
+        Ok(Self::Data(Data { code: Some(code), ..Data::new(status(code), error) }))
+    }
+
+    /// The code of a failure.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Data(data) => data.code,
+            Self::Raw(_) => None,
+        }
+    }
+
+    /// What was kept of an earlier answer.
+    pub fn again(kept: Kept) -> Result<Self> {
+        let status = StatusCode::from_u16(kept.status).map_err(Error::internal)?;
+        let Kept { etag, secret, body, .. } = kept;
+        Ok(Self::Data(Data { etag, secret, replayed: true, ..Data::new(status, body) }))
+    }
+
+    /// What is kept of it.
+    pub fn kept(&self) -> Option<Kept> {
+        let Self::Data(Data { status, data, etag, secret, .. }) = self else { return None };
+        Some(Kept { status: status.as_u16(), etag: etag.clone(), secret: *secret, body: data.clone() })
+    }
+}
+
+impl Data {
+    fn new(status: StatusCode, data: String) -> Self {
+        Self { status, data, page: None, etag: None, secret: false, replayed: false, code: None }
+    }
+
+    fn failed(error: &Error) -> Self {
+        let body = ErrorBody { code: error.code.name(), message: &error.message, details: &error.details };
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        Self { code: Some(error.code), ..Self::new(status(error.code), body) }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its ETag.
+    pub fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+
+    /// Does it show a secret?
+    pub fn shows_secret(&self) -> bool {
+        self.secret
+    }
+
+    /// The answer's body.
+    pub fn body(&self, now: Timestamp, request_id: &str) -> String {
+        let metadata = metadata(now, request_id, self.page.as_ref().map(Option::as_deref));
+        let (success, name) = if self.status.is_success() { (true, "data") } else { (false, "error") };
+        format!("{{\"success\":{success},\"{name}\":{},\"metadata\":{metadata}}}", self.data)
     }
 }
 
@@ -102,9 +182,10 @@ pub fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
     match reply {
         Reply::Raw(response) => *response,
         Reply::Data(data) => {
-            let metadata = metadata(now, request_id, data.page.as_ref().map(Option::as_deref));
-            let body = format!("{{\"success\":true,\"data\":{},\"metadata\":{metadata}}}", data.data);
-            let mut response = json(data.status, body);
+            let mut response = json(data.status, data.body(now, request_id));
+            if data.replayed {
+                response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+            }
             if let Some(etag) = data.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
                 response.headers_mut().insert(ETAG, etag);
             }
@@ -158,11 +239,14 @@ fn failure(error: &ErrorBody<'_>, now: Timestamp, request_id: &str) -> String {
     format!("{{\"success\":false,\"error\":{error},\"metadata\":{metadata}}}")
 }
 
+fn status(code: Code) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
 /// Writes a refusal or a failure out.
 pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
-    let body = ErrorBody { code: error.code.name(), message: &error.message, details: &error.details };
-    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(status, failure(&body, now, request_id));
+    let failure = Data::failed(error);
+    let mut response = json(failure.status, failure.body(now, request_id));
     let headers = response.headers_mut();
     match error.code {
         // RFC 6750 §3: no error code when there was no credential.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -19,7 +19,8 @@ use super::gates::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
 use super::{
-    analytics, api_keys, audit, health, memberships, openapi, organizations, scopes, settings, users, whoami,
+    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, scopes, settings, users,
+    whoami,
 };
 use crate::app::App;
 use crate::error::{Code, Error, Result};
@@ -53,6 +54,21 @@ pub enum Gate {
     Platform(&'static [&'static str]),
 }
 
+impl Gate {
+    /// The scopes of which it asks one; none asks for nothing.
+    pub fn scopes(self) -> &'static [&'static str] {
+        match self {
+            Gate::Open | Gate::AnyKey => &[],
+            Gate::Scope(scopes) | Gate::Platform(scopes) => scopes,
+        }
+    }
+
+    /// Does it let keys of the platform pass alone?
+    pub fn is_for_platform(self) -> bool {
+        matches!(self, Gate::Platform(_))
+    }
+}
+
 /// What a route does with a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -76,8 +92,22 @@ pub struct Route {
     pub gate: Gate,
     /// What it does with a body.
     pub body: Body,
+    /// Can it be an operation of a batch?
+    pub in_batch: bool,
     /// How, and by whom, it is answered.
     pub way: Way,
+}
+
+impl Route {
+    /// `read` or `write`.
+    pub fn access(&self) -> &'static str {
+        if self.method == "GET" { "read" } else { "write" }
+    }
+
+    /// Does it look at `Idempotency-Key`?
+    pub fn is_idempotent_by_key(&self) -> bool {
+        self.method == "POST" && matches!(self.way, Way::Gates(_))
+    }
 }
 
 /// What stands for every method.
@@ -94,27 +124,41 @@ const FORWARD_AUTH: &str = "/v1/forward-auth";
 const AUDIT: Gate = Gate::Scope(&["admin:audit", "admin:orgs"]);
 
 const fn get(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { method: "GET", path, action, gate, body: Body::None, way: Way::Gates(handler) }
+    Route { method: "GET", path, action, gate, body: Body::None, in_batch: false, way: Way::Gates(handler) }
+}
+
+/// A single thing.
+const fn one(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
+    Route { in_batch: true, ..get(path, action, gate, handler) }
 }
 
 const fn post(path: &'static str, action: &'static str, gate: Gate, body: Body, handler: Handler) -> Route {
-    Route { method: "POST", path, action, gate, body, way: Way::Gates(handler) }
+    Route { method: "POST", path, action, gate, body, in_batch: true, way: Way::Gates(handler) }
 }
 
 const fn patch(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { method: "PATCH", path, action, gate, body: Body::Required, way: Way::Gates(handler) }
+    let body = Body::Required;
+    Route { method: "PATCH", path, action, gate, body, in_batch: true, way: Way::Gates(handler) }
 }
 
 const fn delete(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { method: "DELETE", path, action, gate, body: Body::None, way: Way::Gates(handler) }
+    Route { method: "DELETE", path, action, gate, body: Body::None, in_batch: true, way: Way::Gates(handler) }
 }
 
 const fn data(method: &'static str, path: &'static str, gate: Gate, body: Body, endpoint: Endpoint) -> Route {
-    Route { method, path, action: "key.verify", gate, body, way: Way::Data(endpoint) }
+    Route { method, path, action: "key.verify", gate, body, in_batch: false, way: Way::Data(endpoint) }
+}
+
+/// Not one of its own operations.
+const fn batch(path: &'static str, handler: Handler) -> Route {
+    Route { in_batch: false, ..post(path, BATCH, Gate::AnyKey, Body::Required, handler) }
 }
 
 /// The action of the one read that is folded like a refusal: a client may ask it all the time.
 pub(super) const WHOAMI: &str = "whoami.read";
+
+/// The action of the one call that has a limit of its own.
+pub(super) const BATCH: &str = "batch.run";
 
 /// Everything that is served.
 #[rustfmt::skip]
@@ -132,26 +176,26 @@ pub static ROUTES: &[Route] = &[
 
     get("/admin/v1/organizations", "organization.list", ORGS, |call| Box::pin(organizations::list(call))),
     post("/admin/v1/organizations", "organization.create", Gate::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
-    get("/admin/v1/organizations/{id}", "organization.read", ORGS, |call| Box::pin(organizations::get(call))),
+    one("/admin/v1/organizations/{id}", "organization.read", ORGS, |call| Box::pin(organizations::get(call))),
     patch("/admin/v1/organizations/{id}", "organization.update", ORGS, |call| Box::pin(organizations::update(call))),
     delete("/admin/v1/organizations/{id}", "organization.delete", ORGS, |call| Box::pin(organizations::delete(call))),
 
     get("/admin/v1/organizations/{id}/members", "membership.list", USERS, |call| Box::pin(memberships::list(call))),
     post("/admin/v1/organizations/{id}/members", "membership.create", USERS, Body::Required, |call| Box::pin(memberships::create(call))),
-    get("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", USERS, |call| Box::pin(memberships::get(call))),
+    one("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", USERS, |call| Box::pin(memberships::get(call))),
     patch("/admin/v1/organizations/{id}/members/{user_id}", "membership.update", USERS, |call| Box::pin(memberships::update(call))),
     delete("/admin/v1/organizations/{id}/members/{user_id}", "membership.delete", USERS, |call| Box::pin(memberships::delete(call))),
 
     get("/admin/v1/users", "user.list", USERS, |call| Box::pin(users::list(call))),
     post("/admin/v1/users", "user.create", USERS, Body::Required, |call| Box::pin(users::create(call))),
-    get("/admin/v1/users/{id}", "user.read", USERS, |call| Box::pin(users::get(call))),
+    one("/admin/v1/users/{id}", "user.read", USERS, |call| Box::pin(users::get(call))),
     patch("/admin/v1/users/{id}", "user.update", USERS, |call| Box::pin(users::update(call))),
     delete("/admin/v1/users/{id}", "user.delete", USERS, |call| Box::pin(users::delete(call))),
     get("/admin/v1/users/{id}/memberships", "user.memberships", USERS, |call| Box::pin(users::memberships(call))),
 
     get("/admin/v1/api-keys", "api_key.list", KEYS, |call| Box::pin(api_keys::list(call))),
     post("/admin/v1/api-keys", "api_key.create", KEYS, Body::Required, |call| Box::pin(api_keys::create(call))),
-    get("/admin/v1/api-keys/{id}", "api_key.read", KEYS, |call| Box::pin(api_keys::get(call))),
+    one("/admin/v1/api-keys/{id}", "api_key.read", KEYS, |call| Box::pin(api_keys::get(call))),
     patch("/admin/v1/api-keys/{id}", "api_key.update", KEYS, |call| Box::pin(api_keys::update(call))),
     delete("/admin/v1/api-keys/{id}", "api_key.revoke", KEYS, |call| Box::pin(api_keys::delete(call))),
     post("/admin/v1/api-keys/{id}/revoke", "api_key.revoke", KEYS, Body::Optional, |call| Box::pin(api_keys::revoke(call))),
@@ -162,7 +206,7 @@ pub static ROUTES: &[Route] = &[
     post("/admin/v1/scopes", "scope.create", Gate::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
     delete("/admin/v1/scopes/{scope}", "scope.delete", Gate::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
 
-    get("/admin/v1/config", "config.read", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
+    one("/admin/v1/config", "config.read", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
     patch("/admin/v1/config", "config.update", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
 
     get("/admin/v1/analytics/usage", "usage.read", ANALYTICS, |call| Box::pin(analytics::usage(call))),
@@ -172,7 +216,9 @@ pub static ROUTES: &[Route] = &[
     get("/admin/v1/audit-logs", "audit_log.list", AUDIT, |call| Box::pin(audit::list(call))),
     get("/admin/v1/audit-logs/export", "audit_log.export", AUDIT, |call| Box::pin(audit::export(call))),
     get("/admin/v1/audit-logs/verify", "audit_log.verify", Gate::Platform(&["admin:audit"]), |call| Box::pin(audit::verify(call))),
-    get("/admin/v1/audit-logs/{id}", "audit_log.read", AUDIT, |call| Box::pin(audit::get(call))),
+    one("/admin/v1/audit-logs/{id}", "audit_log.read", AUDIT, |call| Box::pin(audit::get(call))),
+
+    batch("/admin/v1/batch", |call| Box::pin(batch::run(call))),
 ];
 
 /// Builds the one filter that serves everything. Calls of the control plane run in tasks of the tracker,
@@ -181,7 +227,7 @@ pub static ROUTES: &[Route] = &[
 pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
     let tasks = Tasks { tracker, runtime: Handle::current() };
     // All in one: each count of references is written by every core at every request.
-    let house = Arc::new((app, Router::new()?, tasks));
+    let house = Arc::new((app, router()?, tasks));
     let filter = warp::ext::get::<Head>().and(warp::body::stream()).then(move |head: Head, body| {
         let house = house.clone();
         async move {
@@ -199,6 +245,17 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
         }
     });
     Ok(filter.boxed())
+}
+
+/// The row of the table for a request.
+pub(super) fn find(method: &Method, path: &str) -> Result<Found> {
+    Ok(router()?.find(method, path))
+}
+
+/// Made once: the table is the same for all.
+fn router() -> Result<&'static Router> {
+    static ROUTER: LazyLock<Result<Router>> = LazyLock::new(Router::new);
+    ROUTER.as_ref().map_err(Clone::clone)
 }
 
 /// Finds rows of the table.

@@ -35,12 +35,12 @@ pub struct ApiKeyWithSecret {
 
 /// Makes a key.
 pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWithSecret> {
-    let catalogue = scopes::catalogue(app).await?;
+    let catalogue = scopes::catalogue_for(app, ctx).await?;
     let read = NewApiKey::read(body, &catalogue, ctx.now)?;
     if read.id.is_some() || read.rate_limit.is_some() || read.quota.is_some() {
         ctx.caller.require_platform()?;
     }
-    let current = app.settings.get().await?;
+    let current = settings::current(app, ctx).await?;
     let keys = &current.settings.keys;
     let secret = Secret::generate(app.system_random(), &keys.prefix)?;
     let organization_id = read.organization_id.or_else(|| ctx.caller.organization_id().map(str::to_owned));
@@ -174,7 +174,7 @@ pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
 
 /// Changes a key.
 pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<ApiKey> {
-    let catalogue = scopes::catalogue(app).await?;
+    let catalogue = scopes::catalogue_for(app, ctx).await?;
     let patch = ApiKeyPatch::read(body, &catalogue, ctx.now)?;
     let context = ctx.clone();
     change_key(app, ctx, id, move |tx, caller, before| {
@@ -216,7 +216,7 @@ pub async fn revoke(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) 
 /// Gives a key a new secret. The old one works until its grace ends, the one before no longer.
 pub async fn rotate(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) -> Result<ApiKeyWithSecret> {
     let grace = body.map(Rotation::read).transpose()?.unwrap_or_default().grace_period_seconds;
-    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
+    let prefix = settings::current(app, ctx).await?.settings.keys.prefix.clone();
     let secret = Secret::generate(app.system_random(), &prefix)?;
     let (hash, start, now) = (secret.hash(), secret.start(&prefix), ctx.now);
     let api_key = change_key(app, ctx, id, move |tx, caller, before| {

@@ -34,6 +34,7 @@ pub async fn run(app: &App) {
             written = written.and(write_uses(app).await);
             written = written.and(app.verifier.quotas().give_back(IDLE, app.clock.now()).await);
             app.admin_limits.sweep(now);
+            app.batch_limits.sweep(now);
             app.failure_limits.sweep(now);
             app.verifier.sweep(now);
         }

@@ -1,13 +1,17 @@
 //! Use cases: read the body, then in one transaction authorise, write and audit.
 //!
 //! [`change`] and [`look`] are the only two ways in. Both record what they did: a change in its own
-//! transaction, a look before its answer. [`refuse`] records what didn't come about.
+//! transaction, a look before its answer. [`refuse`] records what didn't come about. In a [`batch`], and where
+//! an answer is kept for its [repetition](idempotency), both work [`within`] a transaction that is open
+//! already.
 
 pub mod api_keys;
 pub mod audit;
+pub mod batch;
 pub mod cursors;
 pub mod folded;
 pub mod housekeeping;
+pub mod idempotency;
 pub mod memberships;
 pub mod organizations;
 pub mod overview;
@@ -17,6 +21,7 @@ pub mod settings;
 pub mod usage;
 pub mod users;
 pub mod verification_log;
+pub mod within;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,6 +36,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 use crate::verify::secret::Hash;
+use within::Seat;
 
 /// Who calls, with what right, for what, and how the call came.
 #[derive(Clone, Debug)]
@@ -57,6 +63,8 @@ pub struct Ctx {
     pub context: Context,
     /// Randomness for the ids of its events.
     pub random: u128,
+    /// The open transaction that the operation is [within](within::run), if it is.
+    pub seat: Option<Arc<Seat>>,
 }
 
 impl Ctx {
@@ -79,18 +87,30 @@ impl Ctx {
             target: None,
             context: Context::default(),
             random: app.random()?,
+            seat: None,
         }))
     }
 
     /// The caller as the database knows it now: good, from a place where it may be, with the scope.
     fn reload(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
+        let caller = self.read_caller(tx)?;
+        self.admit(&caller, clock)?;
+        Ok(caller)
+    }
+
+    /// The caller as the database knows it now, good or not.
+    fn read_caller(&self, tx: &Tx<'_>) -> Result<Caller> {
         let Some(secret) = &self.secret else { return Ok(self.caller.clone()) };
         let credential = store::api_keys::by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
-        access::usable(&credential, clock.now())?;
+        Ok(Caller::Key(Arc::new(credential)))
+    }
+
+    /// Is the caller good, in a place where it may be, with the scope?
+    fn admit(&self, caller: &Caller, clock: &Clock) -> Result<()> {
+        let (Caller::Key(credential), Some(_)) = (caller, &self.secret) else { return Ok(()) };
+        access::usable(credential, clock.now())?;
         access::from_address(&credential.key, self.ip)?;
-        let caller = Caller::Key(Arc::new(credential));
-        caller.require_scope(self.scopes)?;
-        Ok(caller)
+        caller.require_scope(self.scopes)
     }
 
     /// The `nth` event of this call.
@@ -112,6 +132,16 @@ impl Ctx {
             prev_hash: None,
             hash: None,
         }
+    }
+
+    /// The event of a refusal.
+    fn refusal(&self, error: &Error) -> Event {
+        let entry = Entry {
+            organization_id: self.caller.organization_id().map(str::to_owned),
+            target: self.target.clone(),
+            changes: Vec::new(),
+        };
+        self.event(0, entry, error.code.status(), Some(error.code))
     }
 
     /// Refuses when `If-Match` names another state than this one (RFC 9110 §13.1.1).
@@ -164,18 +194,40 @@ where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
 {
+    let context = ctx.clone();
+    transact(app, ctx, move |tx, caller| {
+        let (value, entries) = work(tx, caller)?;
+        settings::accept_change(tx, &context, &entries)?;
+        for (nth, entry) in entries.into_iter().enumerate() {
+            store::audit::append(tx, context.event(nth, entry, status, None))?;
+        }
+        Ok(value)
+    })
+    .await
+}
+
+/// Works in a transaction of its own, for the caller as it is there, or in the one that is open already.
+async fn transact<T, F>(app: &App, ctx: &Arc<Ctx>, mut work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnMut(&Tx<'_>, &Caller) -> Result<T> + Send + 'static,
+{
     let (ctx, clock) = (ctx.clone(), app.clock.clone());
-    app.db
-        .write(move |tx| {
-            let caller = ctx.reload(tx, &clock)?;
-            let (value, entries) = work(tx, &caller)?;
-            settings::accept_change(tx, &ctx, &entries)?;
-            for (nth, entry) in entries.into_iter().enumerate() {
-                store::audit::append(tx, ctx.event(nth, entry, status, None))?;
-            }
-            Ok(value)
-        })
-        .await
+    match &ctx.seat {
+        // Read there when the handler began.
+        Some(seat) => {
+            let caller = ctx.caller.clone();
+            seat.run(move |tx| work(tx, &caller)).await
+        }
+        None => {
+            app.db
+                .write(move |tx| {
+                    let caller = ctx.reload(tx, &clock)?;
+                    work(tx, &caller)
+                })
+                .await
+        }
+    }
 }
 
 /// Looks at something, and records that before the answer.
@@ -185,6 +237,15 @@ where
     F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
 {
     let reader = ctx.clone();
+    if let Some(seat) = &ctx.seat {
+        return seat
+            .run(move |tx| {
+                let (value, entry) = work(tx, &reader.caller)?;
+                store::audit::append(tx, reader.event(0, entry, 200, None))?;
+                Ok(value)
+            })
+            .await;
+    }
     let (value, entry) = app.db.read(move |tx| work(tx, &reader.caller)).await?;
     record(app, ctx, entry, 200, None).await?;
     Ok(value)
@@ -193,17 +254,23 @@ where
 /// Records a refusal or a failure. What a client can repeat cheaply is folded, the rest is an event of
 /// its own.
 pub async fn refuse(app: &App, ctx: &Arc<Ctx>, error: &Error) -> Result<()> {
-    let entry = Entry {
-        organization_id: ctx.caller.organization_id().map(str::to_owned),
-        target: ctx.target.clone(),
-        changes: Vec::new(),
-    };
-    if matches!(error.code.status(), 401 | 403 | 429) {
-        let event = ctx.event(0, entry, error.code.status(), Some(error.code));
-        fold(app, ctx, Event { action: folded::REFUSED.into(), ..event });
+    if is_cheap(error) {
+        fold_refusal(app, ctx, error);
         return Ok(());
     }
-    record(app, ctx, entry, error.code.status(), Some(error.code)).await
+    append(app, ctx.refusal(error)).await
+}
+
+/// Can a client repeat it cheaply, so that it is folded?
+fn is_cheap(error: &Error) -> bool {
+    matches!(error.code.status(), 401 | 403 | 429)
+}
+
+/// Counts a refusal, if it is one of those that are folded.
+fn fold_refusal(app: &App, ctx: &Ctx, error: &Error) {
+    if is_cheap(error) {
+        fold(app, ctx, Event { action: folded::REFUSED.into(), ..ctx.refusal(error) });
+    }
 }
 
 /// Counts a look that a client may repeat all the time, instead of recording each.
@@ -216,6 +283,9 @@ fn fold(app: &App, ctx: &Ctx, event: Event) {
 }
 
 async fn record(app: &App, ctx: &Arc<Ctx>, entry: Entry, status: u16, code: Option<Code>) -> Result<()> {
-    let event = ctx.event(0, entry, status, code);
+    append(app, ctx.event(0, entry, status, code)).await
+}
+
+async fn append(app: &App, event: Event) -> Result<()> {
     app.db.write(move |tx| store::audit::append(tx, event.clone())).await
 }

@@ -18,7 +18,7 @@ use crate::store::{self, db::Tx};
 
 /// Creates an organization; platform keys only.
 pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organization> {
-    let read = NewOrganization::read(body, &app.settings.get().await?.settings)?;
+    let read = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
     let new = read.into_organization(app.new_id(Kind::Organization)?, ctx.now);
     change(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
@@ -64,7 +64,7 @@ pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organization> 
 
 /// Changes an organization.
 pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<Organization> {
-    let patch = OrganizationPatch::read(body, &app.settings.get().await?.settings)?;
+    let patch = OrganizationPatch::read(body, &settings::current(app, ctx).await?.settings)?;
     let context = ctx.clone();
     change(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;

@@ -10,7 +10,7 @@ use crate::domain::chain::{Anchor, PRUNED};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
 use crate::error::Result;
-use crate::service::Ctx;
+use crate::service::{Ctx, idempotency};
 use crate::store;
 
 /// How often it is looked whether there is something to remove; a change of the settings is followed at once.
@@ -50,6 +50,7 @@ pub async fn run(app: &App) {
 /// Removes all that is kept long enough, and gives the space back.
 pub async fn prune(app: &App) -> Result<()> {
     paced(app, || prune_counts(app)).await?;
+    paced(app, || idempotency::prune(app)).await?;
     mark_old_events(app).await?;
     let removed = paced(app, || remove_marked_events(app)).await?;
     let freed = paced(app, || give_back(app)).await?;

@@ -19,16 +19,43 @@ const CATALOGUE: &str = "scopes";
 
 /// The catalogue as of no earlier than this call, from memory when nothing changed.
 pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
-    let remembered = app.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Some((began, catalogue)) = remembered
-        && app.stamps.is_fresh(began, [CATALOGUE])
-    {
+    if let Some(catalogue) = remembered(app) {
         return Ok(catalogue);
     }
     let began = app.stamps.now();
     let catalogue = Arc::new(app.db.read(store::scopes::catalogue).await?);
-    *app.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
+    remember(app, began, &catalogue);
     Ok(catalogue)
+}
+
+/// The catalogue for an operation: within a transaction as it is there, else as [`catalogue`].
+pub(super) async fn catalogue_for(app: &App, ctx: &Ctx) -> Result<Arc<Catalogue>> {
+    let Some(seat) = &ctx.seat else { return catalogue(app).await };
+    let (began, known) = (app.stamps.now(), remembered(app));
+    let (catalogue, changed) = seat
+        .run(move |tx| {
+            let changed = tx.is_stale(CATALOGUE);
+            let catalogue = match known.filter(|_| !changed) {
+                Some(known) => known,
+                None => Arc::new(store::scopes::catalogue(tx)?),
+            };
+            Ok((catalogue, changed))
+        })
+        .await?;
+    if !changed {
+        remember(app, began, &catalogue);
+    }
+    Ok(catalogue)
+}
+
+fn remembered(app: &App) -> Option<Arc<Catalogue>> {
+    let remembered = app.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (_, catalogue) = remembered.filter(|(began, _)| app.stamps.is_fresh(*began, [CATALOGUE]))?;
+    Some(catalogue)
+}
+
+fn remember(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
+    *app.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
 }
 
 /// Are these grants still known, inside the transaction that gives them?

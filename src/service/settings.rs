@@ -34,6 +34,14 @@ impl From<&Current> for Tagged {
     }
 }
 
+/// The settings for an operation: within a transaction as they are there, else from memory.
+pub(super) async fn current(app: &App, ctx: &Ctx) -> Result<Arc<Current>> {
+    match &ctx.seat {
+        Some(seat) => seat.run(store::settings::get).await,
+        None => Ok(app.settings.get().await?.shared()),
+    }
+}
+
 /// The settings.
 pub async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
     look(app, ctx, |tx, caller| {

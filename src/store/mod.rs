@@ -6,6 +6,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod db;
+pub mod idempotency;
 mod list;
 mod lookup;
 pub mod memberships;

@@ -49,6 +49,21 @@ impl<'c> Tx<'c> {
         self.stale.borrow_mut().push(what);
     }
 
+    /// How much the changes so far made out of date: as long as it is the same, what was read of keys and
+    /// their owners is as it was.
+    pub fn told(&self) -> usize {
+        self.stale.borrow().len()
+    }
+
+    /// Did a change so far make this out of date?
+    pub fn is_stale(&self, id: &str) -> bool {
+        self.stale.borrow().iter().any(|what| match what {
+            Stale::Id(other) => other == id,
+            Stale::All => true,
+            Stale::Secret(_) => false,
+        })
+    }
+
     /// Runs a statement that returns no rows; how many rows it changed.
     pub(in crate::store) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
         self.run(sql, |statement| statement.execute(params))
@@ -103,13 +118,20 @@ impl<'c> Tx<'c> {
 
     /// Runs one mutation of a group. The outer error is the group's: nothing of it can be committed.
     pub(super) fn savepoint(&self, mutation: &mut Mutation) -> Result<Result<Value>> {
+        self.attempt(|tx| mutation(tx))
+    }
+
+    /// Runs a part that may fail, or panic, alone: what it did is rolled back, and the rest goes on. The
+    /// outer error is that of the whole transaction, which is lost with it.
+    pub fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
         let (head, wrote, told) = (self.head.get(), self.wrote.get(), self.stale.borrow().len());
+        // One in another may have the same name: SQLite means the innermost.
         self.execute("SAVEPOINT mutation", [])?;
-        let result = catch_unwind(AssertUnwindSafe(|| mutation(self)))
+        let result = catch_unwind(AssertUnwindSafe(|| work(self)))
             .unwrap_or_else(|_| Err(Error::internal("a mutation panicked")));
         // Asked whatever the result: a closure may have swallowed the error that ended it all.
-        if let Some(error) = self.ended.take() {
-            return Err(error);
+        if let Some(error) = &*self.ended.borrow() {
+            return Err(error.clone());
         }
         if result.is_err() {
             self.head.set(head);

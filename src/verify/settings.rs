@@ -39,6 +39,13 @@ impl Deref for Held {
     }
 }
 
+impl Held {
+    /// To be kept beyond the call.
+    pub fn shared(&self) -> Arc<Current> {
+        self.0.current.clone()
+    }
+}
+
 impl Remembered {
     /// Settings that were read by a load that began then, and are loaded by this when they change.
     pub fn new(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use serde_json::json;
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
@@ -14,12 +14,15 @@ use utoipa::openapi::{
 
 use super::{data_plane, envelope};
 use crate::error::CODES;
+use crate::http::idempotency::LONGEST_KEY;
 use crate::http::routes::{ANY, Body, Endpoint, Gate, ROUTES, Route, Way};
 
 /// The security scheme of all operations.
 pub(super) const BEARER: &str = "bearer";
 
 const ETAG: &str = "ETag";
+const IF_MATCH: &str = "If-Match";
+const IDEMPOTENT_REPLAYED: &str = "Idempotent-Replayed";
 pub(super) const REQUEST_ID: &str = "X-Request-Id";
 pub(super) const RETRY_AFTER: &str = "Retry-After";
 const WWW_AUTHENTICATE: &str = "WWW-Authenticate";
@@ -30,6 +33,7 @@ pub(super) const LIMITS: &[&str] =
 #[rustfmt::skip]
 const HEADERS: &[(&str, Type, &str, &str)] = &[
     (ETAG, Type::String, "\"1a2073bcba8-1\"", "Names the resource's state, for `If-Match`."),
+    (IDEMPOTENT_REPLAYED, Type::String, "true", "There, and `true`, when this is the answer to an earlier request with the same `Idempotency-Key`."),
     (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Names the request: the caller's own id, or a made one."),
     (RETRY_AFTER, Type::Integer, "2", "Whole seconds after which a retry can succeed."),
     (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "How to authenticate (RFC 6750)."),
@@ -103,6 +107,9 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
         data_plane::complete(operation, route.gate, endpoint);
         return BTreeSet::new();
     }
+    if route.is_idempotent_by_key() {
+        operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+    }
     let mut shared = statuses(operation, route);
     for (status, response) in &mut operation.responses.responses {
         let (Ok(status), RefOr::T(response)) = (status.parse::<u16>(), response) else { continue };
@@ -113,13 +120,35 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
         }
         let tag = response.headers.contains_key(ETAG).then_some(ETAG);
         let limits = if route.gate == Gate::Open { &[] } else { LIMITS };
-        response.headers = headers(tag.iter().chain([&REQUEST_ID]).chain(limits).copied());
+        let replayed = route.is_idempotent_by_key().then_some(IDEMPOTENT_REPLAYED);
+        let own = tag.iter().chain(&replayed).chain([&REQUEST_ID]);
+        response.headers = headers(own.chain(limits).copied());
     }
     for status in &shared {
         let reference = Ref::from_response_name(name_of(*status));
         operation.responses.responses.insert(status.to_string(), RefOr::Ref(reference));
     }
     shared
+}
+
+/// What every POST takes.
+fn idempotency_key() -> Parameter {
+    let words = format!(
+        "Makes it safe to repeat the request: for 24 hours the same key from the same API key, with the same \
+         path and body, is answered as the first time, with `{IDEMPOTENT_REPLAYED}: true`, and nothing is done \
+         again. Kept are successes and what was refused with 404 or 409. Used for anything else it is a `422`, \
+         while the first request is running a `409`."
+    );
+    let schema =
+        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(LONGEST_KEY));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(words))
+        .schema(Some(schema))
+        .example(Some(json!("b4b0dc7e-9d5c-4a5f-8a0e-2f8d1f0c5d7a")))
+        .build()
 }
 
 /// Puts the envelope around what is answered.
@@ -177,14 +206,13 @@ fn statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
     if route.body != Body::None {
         statuses.extend([413, 415]);
     }
-    let takes = |parameter: &RefOr<_>| match parameter {
-        RefOr::T(utoipa::openapi::path::Parameter { parameter_in, .. }) => {
-            *parameter_in == ParameterIn::Header
-        }
-        RefOr::Ref(_) => false,
-    };
-    if operation.parameters.iter().flatten().any(takes) {
+    let takes_if_match =
+        |parameter: &RefOr<_>| matches!(parameter, RefOr::T(Parameter { name, .. }) if name == IF_MATCH);
+    if operation.parameters.iter().flatten().any(takes_if_match) {
         statuses.insert(412);
+    }
+    if route.is_idempotent_by_key() {
+        statuses.extend([409, 422]);
     }
     statuses
 }

@@ -8,6 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::verification::Outcome;
 use crate::error::{CODES, Code, Detail};
+use crate::http::batch::OperationResult;
 
 /// A refusal or a failure.
 #[derive(ToSchema)]
@@ -32,6 +33,9 @@ pub struct ErrorBody {
     pub message: String,
     /// All the single faults; empty when there are none to name.
     pub details: Vec<Detail>,
+    /// With `BATCH_FAILED`: what became of each operation.
+    #[schema(required = false)]
+    pub results: Vec<OperationResult>,
 }
 
 /// About the answer.

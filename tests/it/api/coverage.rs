@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, IF_MATCH};
 use serde_json::{Value, json};
+use tollhouse::domain::stale::Stale;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::routes::{ANY, Gate, ROUTES, Route};
 
@@ -99,6 +100,9 @@ fn rows() -> Vec<Row> {
         row("GET", "/admin/v1/audit-logs/export", "/admin/v1/audit-logs/export", OwnThings, None),
         row("GET", "/admin/v1/audit-logs/verify", "/admin/v1/audit-logs/verify", Platform, None),
         row("GET", "/admin/v1/audit-logs/{id}", "/admin/v1/audit-logs/EVENT", NotThere, None),
+
+        // What it holds is each operation's own; those of all routes are tried in batches, too.
+        row("POST", "/admin/v1/batch", "/admin/v1/batch", OwnThings, Some(json!({"atomic": false, "operations": [{"method": "GET", "path": "/organizations/org_alpha"}]}))),
     ]
 }
 
@@ -151,6 +155,19 @@ impl World {
         let scopes = column(&done(admin.get("/scopes?limit=100").await, 200), "scope");
         let events = done(admin.get("/audit-logs?org_id=org_alpha&limit=1").await, 200);
         Self { event: column(&events, "id").remove(0), server, scopes, secret }
+    }
+
+    /// The call as the one operation of a batch.
+    async fn in_batch(&self, row: &Row, key: &str, atomic: bool) -> Answer {
+        let mut operation = json!({"method": row.method, "path": row.call.replace("EVENT", &self.event)});
+        if let Some(body) = &row.body {
+            operation["body"] = body.clone();
+        }
+        if row.path.ends_with("/config") {
+            operation["if_match"] = "*".into();
+        }
+        let batch = json!({"atomic": atomic, "operations": [operation]});
+        self.server.client(Some(key)).post("/batch", batch).await
     }
 
     async fn call(&self, row: &Row, key: Option<&str>) -> Answer {
@@ -267,11 +284,12 @@ async fn every_route_refuses_who_may_not_call_it() {
         let (weak, foreign) = callers(&world, route, nth).await;
         let before = world.things().await;
         without_a_good_key(&world, row, &bad).await;
-        for key in weak {
-            without_the_scope(&world, row, route, &key).await;
+        for key in &weak {
+            without_the_scope(&world, row, route, key).await;
         }
         turned_away(row, &world.call(row, Some(&elsewhere)).await, 403, "IP_NOT_ALLOWED");
         i5_from_another_organization(&world, row, &foreign).await;
+        in_a_batch_as_alone(&world, row, route, [weak.as_slice(), &[foreign]].concat()).await;
         assert_eq!(world.things().await, before, "{} {}: a refused call did something", row.method, row.path);
     }
 }
@@ -381,6 +399,61 @@ async fn i5_from_another_organization(world: &World, row: &Row, key: &str) {
     }
     assert!(!answer.text.contains("alpha"), "{} tells of another organization: {}", row.path, answer.text);
     assert!(!answer.text.contains(&world.event), "{} tells of another's event", row.path);
+}
+
+/// Who is turned away from a route is turned away from it in a batch, in the same words.
+async fn in_a_batch_as_alone(world: &World, row: &Row, route: &Route, keys: Vec<String>) {
+    for key in keys {
+        if !route.in_batch {
+            if row.path.starts_with("/admin/") {
+                let answer = world.in_batch(row, &key, true).await;
+                let expected = [("/operations/0/path".to_owned(), "NOT_IN_BATCH".to_owned())];
+                let method_too = answer.details().iter().any(|(at, _)| at == "/operations/0/method");
+                assert!(answer.details() == expected || method_too, "{} {}", row.path, answer.text);
+            }
+            continue;
+        }
+        let alone = world.call(row, Some(&key)).await;
+        if alone.status < 300 {
+            continue;
+        }
+        for atomic in [true, false] {
+            let answer = world.in_batch(row, &key, atomic).await;
+            let (status, results) = match atomic {
+                true => (409, &answer.json["error"]["results"]),
+                false => (200, &answer.json["data"]["results"]),
+            };
+            assert_eq!(answer.status, status, "{} {}", row.path, answer.text);
+            assert_eq!(results[0]["status"], alone.status, "{} {}", row.path, answer.text);
+            assert_eq!(results[0]["body"]["error"], alone.json["error"], "{} {}", row.path, answer.text);
+            assert!(!answer.text.contains("alpha"), "{} tells of another: {}", row.path, answer.text);
+        }
+    }
+}
+
+/// Every route that a batch takes answers there what it answers alone.
+#[tokio::test]
+async fn every_route_of_a_batch_answers_as_alone() {
+    for row in rows() {
+        let route = ROUTES.iter().find(|route| (route.method, route.path) == (row.method, row.path)).unwrap();
+        if !route.in_batch {
+            continue;
+        }
+        // The answers of two worlds that are the same, but for what chance makes.
+        let (one, other) = (World::new().await, World::new().await);
+        // Nothing that is remembered may be used: what a handler needs it finds in the transaction.
+        other.server.app.stamps.mark(&[Stale::All]);
+        let alone = one.call(&row, Some(ADMIN_KEY)).await;
+        let answer = other.in_batch(&row, ADMIN_KEY, true).await;
+        let result = &done(answer, 200)["results"][0];
+        assert_eq!(result["status"], alone.status, "{} {}: {result}", row.method, row.path);
+        assert_eq!(result["etag"].as_str().is_some(), alone.header("etag").is_some(), "{result}");
+        let fields = |data: &Value| {
+            data.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(fields(&result["body"]["data"]), fields(alone.data()), "{} {}", row.method, row.path);
+        assert_eq!(result["body"]["success"], true);
+    }
 }
 
 /// A key without any scope may ask what every key may ask, and no more.

@@ -2,9 +2,11 @@
 
 mod analytics;
 mod api_keys;
+mod batch;
 mod conventions;
 mod coverage;
 mod forward_auth;
+mod idempotency;
 mod introspect;
 mod key_lifecycle;
 mod key_limits;

@@ -13,7 +13,7 @@ use crate::support::{Binary, Server};
 fn shipped() -> Value {
     json!({
         "keys": {"prefix": "toll", "default_expiry_days": 0, "max_expiry_days": 0, "require_allowed_ips_for_admin": false},
-        "rate_limits": {"admin_per_minute": 0, "batch_per_minute": 100, "failed_auth_per_minute": 0},
+        "rate_limits": {"admin_per_minute": 0, "batch_per_minute": 0, "failed_auth_per_minute": 0},
         "plans": {
             "enterprise": {"requests_per_minute": 1000, "max_keys": 0, "max_members": 0},
             "standard": {"requests_per_minute": 100, "max_keys": 0, "max_members": 0},

@@ -18,6 +18,7 @@ async fn server() -> Server {
     let server = Server::with(|config| {
         config.http.max_connections = 2;
         config.rate_limits.admin_per_minute = 0;
+        config.rate_limits.batch_per_minute = 0;
         config.rate_limits.failed_auth_per_minute = 0;
     })
     .await;

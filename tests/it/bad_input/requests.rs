@@ -12,6 +12,7 @@ async fn server() -> Server {
         config.http.header_timeout = Duration::from_millis(150);
         config.http.body_timeout = Duration::from_millis(150);
         config.rate_limits.admin_per_minute = 0;
+        config.rate_limits.batch_per_minute = 0;
         config.rate_limits.failed_auth_per_minute = 0;
     })
     .await;

@@ -8,6 +8,7 @@
 //! against which every commit is synced to the disk (`scripts/bench writes` counts that).
 
 mod actor;
+mod batch;
 mod ledger;
 mod quota;
 mod thing;
@@ -72,6 +73,7 @@ fn serve(dir: &Path) -> Binary {
         command
             .env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY)
             .env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0")
+            .env("TOLLHOUSE_RATE_LIMITS__BATCH_PER_MINUTE", "0")
             .env("TOLLHOUSE_RATE_LIMITS__FAILED_AUTH_PER_MINUTE", "0")
             .env("TOLLHOUSE_LOG__LEVEL", "warn");
     })

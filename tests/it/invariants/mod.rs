@@ -42,6 +42,7 @@ async fn behind_a_proxy() -> Server {
     Server::with(|config| {
         trust_us(config);
         config.rate_limits.admin_per_minute = 0;
+        config.rate_limits.batch_per_minute = 0;
         config.rate_limits.failed_auth_per_minute = 0;
     })
     .await

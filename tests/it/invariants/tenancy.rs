@@ -232,6 +232,17 @@ impl World {
         answer
     }
 
+    /// In a batch, too, it isn't there.
+    async fn look_in_a_batch(&self, path: &str) {
+        let operations = json!([{"method": "GET", "path": path}, {"method": "DELETE", "path": path}]);
+        let batch = json!({"atomic": false, "operations": operations});
+        let answer = self.call(ALPHA, &self.alpha, Method::POST, "/batch", Some(batch)).await;
+        self.assert_clean(path, &answer.text);
+        let results = answer.data()["results"].as_array().cloned().unwrap_or_default();
+        let refused = |result: &Value| [json!(404), json!(405)].contains(&result["status"]);
+        assert!(results.iter().all(refused) && [200, 400].contains(&answer.status), "{path}: {answer:?}");
+    }
+
     fn assert_clean(&self, what: &str, text: &str) {
         let folded = text.to_lowercase();
         assert!(!folded.contains("bravo") && !text.contains(BRAVO.ip), "{what}: {text}");
@@ -330,6 +341,7 @@ async fn play(shape: &Shape) {
             let in_ours = path.replace("{user_id}", id).replace("{id}", "org_alpha");
             for asked in [of_theirs, in_ours].iter().filter(|asked| asked.contains(id)) {
                 assert_eq!(world.look(asked).await.status, 404, "{asked}");
+                world.look_in_a_batch(asked).await;
             }
         }
     }

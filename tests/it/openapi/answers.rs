@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tollhouse::http::routes::{Gate, ROUTES};
 
 use super::{Document, Operation, assert_fits, furnish, world};
-use crate::support::{Answer, Client, Server};
+use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
 impl Document {
     /// The same document, in which no object may have a field that isn't documented.
@@ -60,7 +60,9 @@ impl Operation<'_> {
             // Missing when limits are off, or before it is known whose they would be.
             let may_miss = header.contains("ratelimit") && !limited
                 // There with `limit_status=403`.
-                || header == "retry-after" && answer.status == 403;
+                || header == "retry-after" && answer.status == 403
+                // There when the request is repeated.
+                || header == "idempotent-replayed";
             assert!(may_miss || answer.header(header).is_some(), "{name} without {header}");
         }
         for header in
@@ -106,6 +108,7 @@ async fn every_success_is_as_documented() {
         "createApiKey listApiKeys getApiKey updateApiKey rotateApiKey expirePreviousSecret revokeApiKey",
         "createScope listScopes deleteScope",
         "getConfiguration updateConfiguration",
+        "runBatch",
         "getUsage getOverview listDenials",
         "listAuditEvents exportAuditLog verifyAuditLog getAuditEvent",
         "deleteApiKey deleteMember createMember deleteUser deleteOrganization",
@@ -166,6 +169,9 @@ async fn every_exported_event_is_as_documented() {
     }
 }
 
+/// An Idempotency-Key that was used for something else.
+const USED: &str = "used";
+
 /// Every refusal that the document names can be had, and is as documented.
 #[tokio::test]
 async fn every_documented_refusal_is_as_documented() {
@@ -177,6 +183,9 @@ async fn every_documented_refusal_is_as_documented() {
         .key_with(json!({"name": "n", "scopes": ["*"], "allowed_ips": ["203.0.113.0/24"],
             "expires_at": "2030-01-01T00:00:00Z"}))
         .await;
+    let spent = admin.request(Method::POST, "/users").header("idempotency-key", USED);
+    let user = json!({"name": "n", "email": "a@b.example"});
+    assert_eq!(admin.send(spent.json(&user)).await.status, 201);
     let mut seen = BTreeSet::new();
     for operation in document.operations().filter(Operation::is_gated) {
         let (path, route) = (operation.path(), operation.route);
@@ -188,10 +197,14 @@ async fn every_documented_refusal_is_as_documented() {
         if route.path.contains('{') {
             calls.push(operation.sample_request(&admin, &path.replace("_123", "_9").replace("read", "no")));
         }
-        if !operation.parameters("header").is_empty() {
+        let takes = |name| operation.parameters("header").iter().any(|one| one["name"] == name);
+        if takes("If-Match") {
             // In the place of the one that the sample may have.
             let stale = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static("\"0-0\""))]);
             calls.push(operation.sample_request(&admin, &path).headers(stale));
+        }
+        if takes("Idempotency-Key") {
+            calls.push(operation.sample_request(&admin, &path).header("idempotency-key", USED));
         }
         if operation.body().is_some() {
             let typed = |kind| operation.request(&admin, &path).header(CONTENT_TYPE, kind);
@@ -205,8 +218,9 @@ async fn every_documented_refusal_is_as_documented() {
             seen.insert((operation.name(), status));
         }
     }
-    for (id, answer) in too_often(&document).await.into_iter().chain(not_found_and_in_conflict(&server).await)
-    {
+    let in_conflict = not_found_and_in_conflict(&server).await;
+    let others = too_often(&document).await.into_iter().chain(still_running(&document).await);
+    for (id, answer) in others.chain(in_conflict) {
         let operation = document.operation(&id);
         seen.insert((operation.name(), operation.promises(&answer)));
     }
@@ -219,9 +233,14 @@ async fn every_documented_refusal_is_as_documented() {
 
 /// Each operation by a key that has no call left.
 async fn too_often(document: &Document) -> Vec<(String, Answer)> {
-    let server = Server::with(|config| config.rate_limits.admin_per_minute = 1).await;
+    let server = Server::with(|config| {
+        config.rate_limits.admin_per_minute = 1;
+        config.rate_limits.batch_per_minute = 1;
+    })
+    .await;
     let admin = server.admin();
     assert_eq!(admin.get("/whoami").await.status, 200);
+    assert_eq!(admin.post("/batch", json!({})).await.status, 400);
     let mut answers = Vec::new();
     for operation in document.operations().filter(Operation::is_gated) {
         let answer = admin.send(operation.sample_request(&admin, &operation.path())).await;
@@ -233,6 +252,21 @@ async fn too_often(document: &Document) -> Vec<(String, Answer)> {
 
 async fn if_match_any(client: &Client, path: &str, patch: Value) -> Answer {
     client.send(client.request(Method::PATCH, path).header(IF_MATCH, "*").json(&patch)).await
+}
+
+/// Each POST while another one with its Idempotency-Key is under way.
+async fn still_running(document: &Document) -> Vec<(String, Answer)> {
+    let server = world().await;
+    let admin = server.admin();
+    let mut answers = Vec::new();
+    for operation in document.operations().filter(|one| one.route.is_idempotent_by_key()) {
+        let _running = server.running(ADMIN_KEY, "twice").await;
+        let request = operation.sample_request(&admin, &operation.path());
+        let second = admin.send(request.header("idempotency-key", "twice")).await;
+        assert_eq!(second.status, 409, "{second:?}");
+        answers.push((operation.says["operationId"].as_str().unwrap().to_owned(), second));
+    }
+    answers
 }
 
 /// What depends on what there is.

@@ -24,11 +24,13 @@ use tokio_util::task::TaskTracker;
 use tollhouse::app::App;
 use tollhouse::clock::Clock;
 use tollhouse::config::Config;
+use tollhouse::domain::access::Caller;
 use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::workers::Workers;
 use tollhouse::http::{routes, server};
-use tollhouse::service::api_keys;
+use tollhouse::service::idempotency::Once;
+use tollhouse::service::{Ctx, api_keys};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
@@ -63,6 +65,7 @@ impl Server {
     pub async fn start() -> Self {
         Self::with(|config| {
             config.rate_limits.admin_per_minute = 0;
+            config.rate_limits.batch_per_minute = 0;
             config.rate_limits.failed_auth_per_minute = 0;
         })
         .await
@@ -166,6 +169,13 @@ impl Server {
     pub async fn configure(&self, patch: Value) -> Answer {
         let admin = self.admin();
         admin.send(admin.request(Method::PATCH, "/config").header("if-match", "*").json(&patch)).await
+    }
+
+    /// As if a request of this key with this Idempotency-Key were running, until what this gives is dropped.
+    pub async fn running(&self, secret: &str, key: &str) -> Once {
+        let caller = Caller::Key(self.credential(secret).await);
+        let ctx = Ctx::internal(&self.app, caller, "user.create", "write").unwrap();
+        Once::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
     }
 
     /// What the database knows of a secret.

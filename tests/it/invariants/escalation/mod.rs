@@ -71,6 +71,8 @@ enum Op {
 struct Step {
     by: usize,
     outside: bool,
+    /// As an operation of a batch.
+    batched: bool,
     op: Op,
 }
 
@@ -124,8 +126,9 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (any::<usize>(), proptest::bool::weighted(0.05), op());
-    proptest::collection::vec(step.prop_map(|(by, outside, op)| Step { by, outside, op }), 30)
+    let step = (any::<usize>(), proptest::bool::weighted(0.05), any::<bool>(), op());
+    let step = step.prop_map(|(by, outside, batched, op)| Step { by, outside, batched, op });
+    proptest::collection::vec(step, 30)
 }
 
 /// What the sequence has so far: keys, and the secrets of those that it may use.
@@ -160,14 +163,23 @@ impl World<'_> {
     async fn call(
         &self,
         by: usize,
-        outside: bool,
+        step: &Step,
         method: Method,
         path: &str,
         body: serde_json::Value,
     ) -> Answer {
-        let from = if outside { OUTSIDE } else { self.keys[by].home() };
+        let from = if step.outside { OUTSIDE } else { self.keys[by].home() };
         let client = self.server.client(self.secrets[by].as_deref());
-        call_from(from, &client, method, path, Some(&body)).await
+        if !step.batched {
+            return call_from(from, &client, method, path, Some(&body)).await;
+        }
+        let operation = json!({"method": method.as_str(), "path": path, "body": body});
+        let batch = json!({"atomic": step.by.is_multiple_of(2), "operations": [operation]});
+        let answer = call_from(from, &client, Method::POST, "/batch", Some(&batch)).await;
+        let results = if answer.status == 200 { "/data/results/0" } else { "/error/results/0" };
+        let Some(result) = answer.json.pointer(results) else { return answer };
+        let (status, json) = (result["status"].as_u64().unwrap(), result["body"].clone());
+        Answer { status: u16::try_from(status).unwrap(), json, ..answer }
     }
 
     async fn play(&mut self, step: &Step) {
@@ -179,7 +191,7 @@ impl World<'_> {
             Op::Wait { minutes } => return self.server.advance(Duration::from_secs(minutes * 60)),
             Op::Create { organization, grant } => {
                 let body = grant.body(now, *organization);
-                let answer = self.call(by, step.outside, Method::POST, "/api-keys", body).await;
+                let answer = self.call(by, step, Method::POST, "/api-keys", body).await;
                 let home = organization.or(caller.organization.as_deref());
                 let id = answer.data()["id"].as_str().unwrap_or_default();
                 let made = grant.key(now, id, home);
@@ -189,20 +201,20 @@ impl World<'_> {
                 let target = target % self.keys.len();
                 let (before, path) = (&self.keys[target], format!("/api-keys/{}", self.keys[target].id));
                 let after = patch.apply(now, before);
-                let answer = self.call(by, step.outside, Method::PATCH, &path, patch.body(now)).await;
+                let answer = self.call(by, step, Method::PATCH, &path, patch.body(now)).await;
                 ("change", answer, caller.changes(before, &after), (target, after))
             }
             Op::Rotate { target, grace } => {
                 let target = target % self.keys.len();
                 let (key, path) = (&self.keys[target], format!("/api-keys/{}/rotate", self.keys[target].id));
                 let body = json!({"grace_period_seconds": grace});
-                let answer = self.call(by, step.outside, Method::POST, &path, body).await;
+                let answer = self.call(by, step, Method::POST, &path, body).await;
                 ("rotate", answer, caller.rotates(now, key), (target, key.clone()))
             }
             Op::Revoke { target } => {
                 let target = target % self.keys.len();
                 let (key, path) = (&self.keys[target], format!("/api-keys/{}/revoke", self.keys[target].id));
-                let answer = self.call(by, step.outside, Method::POST, &path, json!({})).await;
+                let answer = self.call(by, step, Method::POST, &path, json!({})).await;
                 ("revoke", answer, caller.revokes(key), (target, Key { revoked: true, ..key.clone() }))
             }
         };

@@ -1,0 +1,173 @@
+//! Batches: several operations in one request.
+
+use super::fields::{Faults, Fields, Json};
+use super::rules;
+use crate::error::Result;
+
+/// Operations that one batch may have.
+pub const MOST_OPERATIONS: usize = 100;
+
+/// What runs several operations.
+#[derive(Clone, Debug, utoipa::ToSchema)]
+#[schema(as = Batch)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// All or nothing; when `false`, each operation stands for itself.
+    #[schema(required = false, default = true)]
+    pub atomic: bool,
+    /// What is done, one after the other: changes, and reads of single things.
+    #[schema(min_items = 1, max_items = 100, example = json!([
+        {"id": "acme", "method": "POST", "path": "/organizations", "body": {"name": "Acme Corporation", "email": "admin@acme.com"}},
+        {"method": "GET", "path": "/organizations/org_123"},
+    ]))]
+    pub operations: Vec<Operation>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, utoipa::ToSchema)]
+#[schema(as = BatchOperation)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    /// The caller's own name for it, which its result has too; no other in the batch has the same.
+    #[schema(min_length = 1, max_length = 200, example = "acme")]
+    pub id: Option<String>,
+    /// The HTTP method.
+    pub method: Method,
+    /// The path with its query, below `/admin/v1`; that itself may stand before it.
+    #[schema(min_length = 1, max_length = 2000, pattern = "^/", example = "/organizations")]
+    pub path: String,
+    /// The body, for what takes one.
+    #[schema(value_type = Option<Object>, nullable = false)]
+    pub body: Option<Json>,
+    /// `If-Match`: do it only while the thing has this ETag.
+    #[schema(min_length = 1, max_length = 2000, example = "\"1a2073bcba8-1\"")]
+    pub if_match: Option<String>,
+}
+
+/// What operations have for a method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = BatchMethod, rename_all = "UPPERCASE")]
+#[allow(missing_docs)]
+pub enum Method {
+    #[default]
+    Get,
+    Post,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    const NAMES: &'static [(&'static str, Method)] =
+        &[("GET", Method::Get), ("POST", Method::Post), ("PATCH", Method::Patch), ("DELETE", Method::Delete)];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, method)| *method == self).map_or("GET", |(name, _)| name)
+    }
+}
+
+impl Batch {
+    /// Reads a body.
+    pub fn read(body: &Json) -> Result<Self> {
+        let mut fields = Fields::of(body);
+        let value = Self {
+            atomic: fields.optional("atomic", flag).unwrap_or(true),
+            operations: fields.required("operations", operations),
+        };
+        fields.finish(value)
+    }
+}
+
+fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+    if let Json::Bool(flag) = json {
+        return Some(*flag);
+    }
+    faults.add("INVALID_TYPE", "Must be true or false.");
+    None
+}
+
+fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
+    let items = faults.array(json)?;
+    if !(1..=MOST_OPERATIONS).contains(&items.len()) {
+        let message = format!("Must have 1 to {MOST_OPERATIONS} operations; this has {}.", items.len());
+        faults.add("INVALID_LENGTH", message);
+        return None;
+    }
+    let mut read: Vec<Operation> = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        faults.within(&index.to_string(), |faults| {
+            let operation = operation(item, faults);
+            if operation.id.is_some() && read.iter().any(|earlier| earlier.id == operation.id) {
+                faults.within("id", |faults| faults.add("DUPLICATE_ID", "Another operation has it."));
+            }
+            read.push(operation);
+        });
+    }
+    Some(read)
+}
+
+fn operation(json: &Json, faults: &mut Faults) -> Operation {
+    let mut fields = Fields::within(json, faults);
+    let operation = Operation {
+        id: fields.nullable("id", rules::name).into_option(),
+        method: fields.required("method", rules::one_of(Method::NAMES)),
+        path: fields.required("path", path),
+        body: fields.unread("body"),
+        if_match: fields.nullable("if_match", |json, faults| rules::text(json, faults, 2000)).into_option(),
+    };
+    fields.end_within(faults);
+    operation
+}
+
+fn path(json: &Json, faults: &mut Faults) -> Option<String> {
+    let path = rules::text(json, faults, 2000)?;
+    if path.starts_with('/') {
+        return Some(path);
+    }
+    faults.add("INVALID_PATH", "Must begin with a slash, such as /organizations.");
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(body: &str) -> Vec<(String, String)> {
+        let details = Batch::read(&Json::parse(body.as_bytes()).unwrap()).unwrap_err().details;
+        details.into_iter().map(|d| (d.pointer.unwrap_or_default(), d.code.into_owned())).collect()
+    }
+
+    #[test]
+    fn tells_all_faults_of_all_operations() {
+        let body = r#"{"atomic": 1, "operations": [
+            {"id": "a", "method": "PUT", "path": "organizations"},
+            {"id": "a", "method": "GET", "path": "/users", "boddy": {}},
+            7]}"#;
+        let expected = [
+            ("/atomic", "INVALID_TYPE"),
+            ("/operations/0/method", "INVALID_VALUE"),
+            ("/operations/0/path", "INVALID_PATH"),
+            ("/operations/1/boddy", "UNKNOWN_FIELD"),
+            ("/operations/1/id", "DUPLICATE_ID"),
+            ("/operations/2", "INVALID_TYPE"),
+            ("/operations/2/method", "REQUIRED"),
+            ("/operations/2/path", "REQUIRED"),
+        ];
+        assert_eq!(faults(body), expected.map(|(at, code)| (at.to_owned(), code.to_owned())));
+        for body in [r#"{"operations": []}"#, &format!(r#"{{"operations": [{}1]}}"#, "1,".repeat(100))] {
+            assert_eq!(faults(body), [("/operations".to_owned(), "INVALID_LENGTH".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_null_is_a_body() {
+        let read = |operation: &str| {
+            let body = format!(r#"{{"operations": [{operation}]}}"#);
+            let batch = Batch::read(&Json::parse(body.as_bytes()).unwrap()).unwrap();
+            assert!(batch.atomic);
+            batch.operations.into_iter().next().unwrap().body
+        };
+        assert_eq!(read(r#"{"method": "POST", "path": "/x", "body": null}"#), Some(Json::Null));
+        assert_eq!(read(r#"{"method": "POST", "path": "/x"}"#), None);
+    }
+}

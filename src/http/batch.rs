@@ -1,0 +1,187 @@
+//! `/admin/v1/batch`
+
+use std::sync::Arc;
+
+use http::Method;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::call::Call;
+use super::gates;
+use super::reply::Reply;
+use super::routes::{self, Handling, Way};
+use crate::domain::audit::{Context, cut};
+use crate::domain::batch::{self as asked, Batch};
+use crate::domain::id::Kind;
+use crate::error::{Code, Detail, Error, Result};
+use crate::service::Ctx;
+use crate::service::batch::{self, Operation, Ran};
+use crate::service::folded::REFUSED;
+
+/// Where the table of routes begins, for operations.
+const BASE: &str = "/admin/v1";
+
+/// What became of a batch.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = BatchResults)]
+pub struct Results {
+    /// Of each operation, in their order.
+    pub results: Vec<OperationResult>,
+}
+
+/// What became of one operation.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = BatchResult)]
+pub struct OperationResult {
+    /// The operation's own `id`.
+    #[schema(required)]
+    pub id: Option<String>,
+    /// The HTTP status, as if it had come alone.
+    #[schema(example = 201)]
+    pub status: u16,
+    /// The ETag, where the answer has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "\"1a2073bcba8-1\"")]
+    pub etag: Option<String>,
+    /// The whole answer, as if it had come alone.
+    #[schema(value_type = Object)]
+    pub body: Box<RawValue>,
+}
+
+/// Run several operations
+///
+/// Up to 100 changes and reads of single things, one after the other in one transaction. Each is authorised,
+/// validated and recorded as if it had come alone, and meets what those before it did. A batch counts once, in
+/// a limit of its own, whatever it holds.
+///
+/// If one operation of an atomic batch fails, nothing is done: it keeps its own status in `error.results`, the
+/// others have `424`. In a batch that isn't, each stands for itself. Lists, exports and batches can't be
+/// operations.
+#[utoipa::path(
+    post, path = "/admin/v1/batch", tag = "Batch", operation_id = "runBatch",
+    request_body = Batch,
+    responses(
+        (status = 200, description = "Done, or each for itself as `results` say.", body = Results),
+        (status = 409, description = "`BATCH_FAILED`: an operation failed, and nothing was done; `error.results` say which."),
+    ),
+)]
+pub async fn run(call: Call) -> Result<Reply> {
+    call.no_query()?;
+    let batch = Batch::read(call.body()?)?;
+    let id = call.app.new_id(Kind::Batch)?;
+    let mut operations = Vec::with_capacity(batch.operations.len());
+    let mut details = Vec::new();
+    let mut names = Vec::with_capacity(batch.operations.len());
+    for (index, operation) in batch.operations.into_iter().enumerate() {
+        names.push(operation.id.clone());
+        match prepare(&call, &id, operation)? {
+            Some(operation) => operations.push(operation),
+            None => details.push(Detail {
+                pointer: Some(format!("/operations/{index}/path")),
+                parameter: None,
+                code: "NOT_IN_BATCH".into(),
+                message: "Can't be part of a batch: changes and reads of single things can.".to_owned(),
+            }),
+        }
+    }
+    if !details.is_empty() {
+        return Err(Error::invalid(details));
+    }
+    let context = Context { batch_id: Some(id), ..call.ctx.context.clone() };
+    let ctx = Arc::new(Ctx { context, ..(*call.ctx).clone() });
+    let ran = batch::run(&call.app, &ctx, batch.atomic, operations).await?;
+    answer(&call, &names, ran)
+}
+
+/// An operation and what answers it: the handler of its route, behind the route's own gate. `None` when the
+/// route can't be part of a batch.
+fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Option<Operation<Reply>>> {
+    let method = asked.method.name();
+    let is_whole = asked.path.strip_prefix(BASE).is_some_and(|rest| rest.starts_with('/'));
+    let path = if is_whole { asked.path } else { format!("{BASE}{}", asked.path) };
+    let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+    let found = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
+    let ctx = Ctx {
+        scopes: &[],
+        action: REFUSED,
+        access: if method == "GET" { "read" } else { "write" },
+        if_match: asked.if_match,
+        target: None,
+        context: Context {
+            method: Some(method.to_owned()),
+            path: Some(cut(path)),
+            batch_id: Some(batch_id.to_owned()),
+            ..call.ctx.context.clone()
+        },
+        random: call.app.random()?,
+        seat: None,
+        ..(*call.ctx).clone()
+    };
+    let (route, params) = match found {
+        Ok(found) => found,
+        Err(missing) => {
+            let refuse = move |_| -> Handling { Box::pin(std::future::ready(Err(missing.error.clone()))) };
+            return Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
+        }
+    };
+    let Way::Gates(handler) = route.way else { return Ok(None) };
+    if !route.in_batch {
+        return Ok(None);
+    }
+    let target = gates::target(route, &params);
+    let ctx = Ctx { scopes: route.gate.scopes(), action: route.action, target, ..ctx };
+    let (app, query, body) = (call.app.clone(), query.to_owned(), asked.body);
+    let handler = move |ctx: Arc<Ctx>| -> Handling {
+        if route.gate.is_for_platform()
+            && let Err(error) = ctx.caller.require_platform()
+        {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let (app, params, query, body) = (app.clone(), params.clone(), query.clone(), body.clone());
+        handler(Call { app, ctx, params, query, body, limits: None })
+    };
+    Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
+}
+
+fn answer(call: &Call, names: &[Option<String>], ran: Ran<Reply>) -> Result<Reply> {
+    let mut secret = false;
+    let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
+    let results = names.iter().zip(ran.results).map(|(id, result)| {
+        let reply = result.unwrap_or_else(|error| {
+            if let Some(cause) = &error.cause {
+                tracing::error!(request_id, cause, "an operation of a batch failed");
+            }
+            Reply::failed(&error)
+        });
+        let Reply::Data(data) = reply else { return Err(Error::internal("a stream in a batch")) };
+        secret |= data.shows_secret();
+        let body = data.body(call.ctx.now, request_id);
+        Ok(OperationResult {
+            id: id.clone(),
+            status: data.status().as_u16(),
+            etag: data.etag().map(str::to_owned),
+            body: RawValue::from_string(body).map_err(Error::internal)?,
+        })
+    });
+    let results = results.collect::<Result<Vec<_>>>()?;
+    let Some(culprit) = ran.culprit else {
+        let reply = Reply::ok(&Results { results })?;
+        return Ok(if secret { reply.with_secret() } else { reply });
+    };
+    let failed = Failed {
+        code: Code::BatchFailed.name(),
+        message: format!("Nothing was done, because the operation at /operations/{culprit} failed."),
+        details: [],
+        results,
+    };
+    Reply::failed_with(Code::BatchFailed, &failed)
+}
+
+/// `error` of a batch that failed.
+#[derive(Serialize)]
+struct Failed {
+    code: &'static str,
+    message: String,
+    details: [Detail; 0],
+    results: Vec<OperationResult>,
+}

@@ -1,0 +1,63 @@
+//! `Idempotency-Key` on its way from the headers to the service.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::auth;
+use super::call::Call;
+use super::reply::Reply;
+use super::routes::Handler;
+use super::server::Head;
+use crate::error::{Code, Detail, Error, Result};
+use crate::service::Ctx;
+use crate::service::idempotency::{self, Answered, Once};
+
+/// The name of the header.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Characters that a key may have.
+pub const LONGEST_KEY: usize = 255;
+
+/// Claims the key that a call comes with, if it does.
+pub fn claim(call: &Call, head: &Head, body: &[u8]) -> Result<Option<Once>> {
+    let Some(key) = given(head)? else { return Ok(None) };
+    let path = head.uri.path_and_query().map_or_else(|| head.uri.path(), |path| path.as_str());
+    let token = auth::bearer(&head.headers)?;
+    Once::claim(&call.app, &call.ctx, token, key, [head.method.as_str(), path], body).map(Some)
+}
+
+fn given(head: &Head) -> Result<Option<&str>> {
+    let mut given = head.headers.get_all(IDEMPOTENCY_KEY).iter();
+    let fault = |message: String| {
+        let parameter = Some("Idempotency-Key".to_owned());
+        Err(Error::invalid(vec![Detail { pointer: None, parameter, code: "INVALID_HEADER".into(), message }]))
+    };
+    match (given.next(), given.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => fault("Send Idempotency-Key once.".to_owned()),
+        (Some(key), None) => match key.to_str() {
+            Ok(key) if (1..=LONGEST_KEY).contains(&key.len()) => Ok(Some(key)),
+            _ => fault(format!("Must have 1 to {LONGEST_KEY} characters, all of them visible ASCII.")),
+        },
+    }
+}
+
+/// Answers as before, or for the first time, and then keeps the answer.
+pub async fn answer(call: Call, handler: Handler, once: Once) -> Result<Reply> {
+    let (app, ctx, once) = (call.app.clone(), call.ctx.clone(), Arc::new(once));
+    let within = Box::new(move |ctx: Arc<Ctx>| handler(Call { ctx, ..call.clone() }));
+    match idempotency::answer(&app, &ctx, &once, within, Reply::kept).await {
+        Ok(Answered::Anew(reply)) => Ok(reply),
+        Ok(Answered::Again(kept)) => Reply::again(kept),
+        Ok(Answered::Refused(error)) => Err(error),
+        // What the operation decided is kept, too.
+        Err(error) if matches!(error.code.status(), 404 | 409) => {
+            let reply = Reply::failed(&error);
+            let kept = reply.kept().ok_or_else(|| Error::new(Code::Internal, "an answer without a body"))?;
+            idempotency::refuse(&app, &ctx, &once, &error, kept).await?;
+            Ok(reply)
+        }
+        Err(error) => Err(error),
+    }
+}

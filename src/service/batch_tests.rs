@@ -1,0 +1,111 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::access::Caller;
+use crate::domain::time::Timestamp;
+use crate::service::within;
+
+async fn app() -> (tempfile::TempDir, Arc<App>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::shipped().unwrap();
+    config.database.dir = dir.path().join("data");
+    (dir, App::open(config, Clock::manual(Timestamp::from_millis(1_795_417_689_000))).await.unwrap())
+}
+
+fn ctx(app: &App) -> Arc<Ctx> {
+    Ctx::internal(app, Caller::System, "scope.create", "write").unwrap()
+}
+
+/// Makes a scope, and then does what it is told.
+fn operation(app: &App, name: &str, then: fn() -> Result<()>) -> Operation<()> {
+    let name = name.to_owned();
+    let clock = app.clock.clone();
+    let handler: Handler<()> = Box::new(move |ctx| {
+        let (name, now) = (name.clone(), clock.now());
+        Box::pin(async move {
+            let seat = ctx.seat.clone().unwrap();
+            seat.run(move |tx| {
+                let scope = crate::domain::scope::Scope { scope: name, description: None, built_in: false };
+                assert!(store::scopes::insert(tx, &scope, now)?);
+                Ok(())
+            })
+            .await?;
+            then()
+        })
+    });
+    Operation { ctx: ctx(app), handler }
+}
+
+async fn scopes(app: &App) -> Vec<&'static str> {
+    let names = ["a:a", "b:b", "c:c"];
+    let known = app.db.read(store::scopes::catalogue).await.unwrap();
+    names.into_iter().filter(|name| known.knows(name)).collect()
+}
+
+fn fine() -> Result<()> {
+    Ok(())
+}
+
+fn panic() -> Result<()> {
+    panic!("an operation's own fault")
+}
+
+#[tokio::test]
+async fn a_panic_takes_an_atomic_batch_with_it_and_another_one_operation() {
+    let (_dir, app) = app().await;
+    let operations =
+        || vec![operation(&app, "a:a", fine), operation(&app, "b:b", panic), operation(&app, "c:c", fine)];
+    let failed = run(&app, &ctx(&app), true, operations()).await;
+    assert_eq!(failed.err().map(|error| error.code), Some(Code::Internal));
+    assert_eq!(scopes(&app).await, [""; 0]);
+
+    let ran = run(&app, &ctx(&app), false, operations()).await.unwrap();
+    let codes: Vec<_> =
+        ran.results.iter().map(|result| result.as_ref().err().map(|error| error.code)).collect();
+    assert_eq!(codes, [None, Some(Code::Internal), None]);
+    assert_eq!(scopes(&app).await, ["a:a", "c:c"]);
+}
+
+#[tokio::test]
+async fn what_is_everybodys_trouble_fails_all() {
+    let (_dir, app) = app().await;
+    let full = || Err(Error::new(Code::StorageFull, "full"));
+    for atomic in [true, false] {
+        let operations = vec![operation(&app, "a:a", fine), operation(&app, "b:b", full)];
+        let failed = run(&app, &ctx(&app), atomic, operations).await;
+        assert_eq!(failed.err().map(|error| error.code), Some(Code::StorageFull));
+        assert_eq!(scopes(&app).await, [""; 0]);
+    }
+}
+
+/// The writer may run a mutation again: only its last run counts.
+#[tokio::test]
+async fn a_handler_can_be_run_twice() {
+    let (_dir, app) = app().await;
+    let (one, clock) = (operation(&app, "a:a", fine), app.clock.clone());
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    let twice = move |tx: &Tx<'_>| {
+        let first = tx.attempt(|tx| {
+            within::run(tx, &clock, &one.ctx, &one.handler)?;
+            counted.fetch_add(1, Ordering::SeqCst);
+            Err::<(), _>(Error::internal("again"))
+        })?;
+        assert!(first.is_err());
+        within::run(tx, &clock, &one.ctx, &one.handler)
+    };
+    app.db.write(twice).await.unwrap();
+    assert_eq!((runs.load(Ordering::SeqCst), scopes(&app).await), (1, vec!["a:a"]));
+}
+
+/// Nobody would wake it, and all other changes would wait with it.
+#[tokio::test]
+async fn a_handler_that_waits_for_more_than_its_transaction_fails() {
+    let (_dir, app) = app().await;
+    let handler: Handler<()> = Box::new(|_| Box::pin(std::future::pending()));
+    let ran = run(&app, &ctx(&app), false, vec![Operation { ctx: ctx(&app), handler }]).await.unwrap();
+    let error = ran.results[0].as_ref().unwrap_err();
+    assert!(error.cause.as_ref().unwrap().contains("waits for more"), "{error}");
+}

@@ -1,0 +1,379 @@
+//! `POST /batch`: several operations in one transaction, each as if it had come alone.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{at_fault, column, refused};
+use crate::support::{ADMIN_KEY, Answer, Client, Server};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn create_organization(id: &str) -> Value {
+    let body = json!({"id": id, "name": id, "email": format!("{id}@example.com")});
+    json!({"id": id, "method": "POST", "path": "/organizations", "body": body})
+}
+
+fn create_user(nth: usize) -> Value {
+    let body = json!({"id": format!("user_{nth}"), "name": "n", "email": format!("{nth}@example.com")});
+    json!({"method": "POST", "path": "/users", "body": body})
+}
+
+fn get(path: &str) -> Value {
+    json!({"method": "GET", "path": path})
+}
+
+async fn run(client: &Client, operations: &[Value]) -> Answer {
+    client.post("/batch", json!({"operations": operations})).await
+}
+
+async fn run_each(client: &Client, operations: &[Value]) -> Answer {
+    client.post("/batch", json!({"atomic": false, "operations": operations})).await
+}
+
+/// The status and the error code of each operation.
+fn outcomes(answer: &Answer) -> Vec<(u64, String)> {
+    let place = if answer.status == 200 { "/data/results" } else { "/error/results" };
+    let results = answer.json.pointer(place).unwrap_or_else(|| panic!("{}", answer.text));
+    let outcome = |result: &Value| {
+        let code = result["body"]["error"]["code"].as_str().unwrap_or_default().to_owned();
+        (result["status"].as_u64().unwrap(), code)
+    };
+    results.as_array().unwrap().iter().map(outcome).collect()
+}
+
+#[track_caller]
+fn ended(answer: &Answer, status: u16, expected: &[(u64, &str)]) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    let expected: Vec<_> = expected.iter().map(|(status, code)| (*status, (*code).to_owned())).collect();
+    assert_eq!(outcomes(answer), expected, "{}", answer.text);
+}
+
+/// Every event that there is, oldest first, without those of reading them.
+async fn events(server: &Server) -> Vec<Value> {
+    let exported = server.admin().get("/audit-logs/export").await;
+    let events = exported.text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.filter(|event| event["action"] != "audit_log.export").collect()
+}
+
+#[tokio::test]
+async fn operations_meet_what_those_before_them_did() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let key = json!({"id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "k",
+        "scopes": ["invoices:read"]});
+    let answer = run(
+        &admin,
+        &[
+            create_organization("org_1"),
+            create_user(1),
+            json!({"method": "POST", "path": "/admin/v1/organizations/org_1/members", "body": {"user_id": "user_1", "role": "owner"}}),
+            json!({"method": "POST", "path": "/scopes", "body": {"scope": "invoices:read"}}),
+            json!({"id": "key", "method": "POST", "path": "/api-keys", "body": key}),
+            get("/api-keys/key_1"),
+            json!({"method": "PATCH", "path": "/api-keys/key_1", "body": {"name": "renamed"}}),
+            json!({"method": "GET", "path": "/api-keys/key_1"}),
+            json!({"method": "DELETE", "path": "/api-keys/key_1"}),
+            json!({"method": "DELETE", "path": "/scopes/invoices:read"}),
+        ],
+    )
+    .await;
+    let statuses = [201, 201, 201, 201, 201, 200, 200, 200, 200, 200];
+    ended(&answer, 200, &statuses.map(|status| (status, "")));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let results = answer.data()["results"].as_array().unwrap();
+    assert_eq!(results[4]["id"], "key");
+    assert_eq!(results[5]["id"], Value::Null);
+    // The secret is shown by the creation alone, and the ETag is the one that a reader gets.
+    let secret = results[4]["body"]["data"]["key"].as_str().unwrap();
+    assert_eq!(answer.text.matches(secret).count(), 1);
+    assert_eq!(results[4]["etag"], results[5]["etag"]);
+    assert_ne!(results[5]["etag"], results[7]["etag"]);
+    assert_eq!(results[7]["body"]["data"]["name"], "renamed");
+    assert_eq!(results[0]["body"]["metadata"]["requestId"], answer.json["metadata"]["requestId"]);
+    let stored = admin.get("/api-keys/key_1").await;
+    assert_eq!(stored.data()["status"], "revoked");
+    assert_eq!(server.client(Some(secret)).get("/whoami").await.status, 401);
+    assert_eq!(server.admin().get("/audit-logs/verify").await.data()["valid"], true);
+}
+
+#[tokio::test]
+async fn a_batch_of_100_is_atomic_under_a_failure_at_each_position() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let before = events(&server).await.len();
+    for position in 0..100 {
+        let mut operations: Vec<_> = (0..100).map(create_user).collect();
+        operations[position] = if position % 2 == 0 {
+            get("/users/user_nobody")
+        } else {
+            json!({"method": "POST", "path": "/users", "body": {"name": "n", "email": "no address"}})
+        };
+        let answer = run(&admin, &operations).await;
+        let culprit = if position % 2 == 0 { (404, "NOT_FOUND") } else { (400, "INVALID_REQUEST") };
+        let expected: Vec<_> =
+            (0..100).map(|nth| if nth == position { culprit } else { (424, "FAILED_DEPENDENCY") }).collect();
+        ended(&answer, 409, &expected);
+        refused(&answer, 409, "BATCH_FAILED");
+        assert_eq!(admin.get("/users").await.data(), &json!([]), "{position}");
+    }
+    // Each is recorded with its own outcome, and the batch itself.
+    let events = events(&server).await.split_off(before);
+    let with = |code: &str| events.iter().filter(|event| event["code"] == code).count();
+    assert_eq!((with("FAILED_DEPENDENCY"), with("BATCH_FAILED")), (99 * 100, 100));
+    assert_eq!((with("NOT_FOUND"), with("INVALID_REQUEST")), (50, 50));
+    assert!(events.iter().all(|event| event["outcome"] == "failed" || event["access"] == "read"));
+    // Whole, it is done.
+    let answer = run(&admin, &(0..100).map(create_user).collect::<Vec<_>>()).await;
+    ended(&answer, 200, &[(201, ""); 100]);
+    assert_eq!(column(admin.get("/users?limit=100&order=asc").await.data(), "id").len(), 100);
+    assert_eq!(admin.get("/audit-logs/verify").await.data()["valid"], true);
+}
+
+#[tokio::test]
+async fn an_operation_of_a_batch_that_is_not_atomic_stands_for_itself() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let stale =
+        json!({"method": "PATCH", "path": "/users/user_1", "body": {"name": "new"}, "if_match": "\"0-0\""});
+    let answer = run_each(
+        &admin,
+        &[create_user(1), create_user(1), stale, get("/users/user_1"), get("/nowhere"), create_user(2)],
+    )
+    .await;
+    let expected = [
+        (201, ""),
+        (409, "ALREADY_EXISTS"),
+        (412, "PRECONDITION_FAILED"),
+        (200, ""),
+        (404, "NOT_FOUND"),
+        (201, ""),
+    ];
+    ended(&answer, 200, &expected);
+    assert_eq!(answer.data()["results"][3]["body"]["data"]["name"], "n");
+    assert_eq!(column(admin.get("/users?order=asc").await.data(), "id"), ["user_1", "user_2"]);
+}
+
+#[tokio::test]
+async fn a_matching_if_match_lets_an_operation_pass() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    server.organization("org_1").await;
+    let etag = admin.get("/organizations/org_1").await.header("etag").unwrap().to_owned();
+    let rename = |etag: &str| json!({"method": "PATCH", "path": "/organizations/org_1", "body": {"name": "new"}, "if_match": etag});
+    // The second meets what the first has made of it.
+    ended(
+        &run(&admin, &[rename(&etag), rename(&etag)]).await,
+        409,
+        &[(424, "FAILED_DEPENDENCY"), (412, "PRECONDITION_FAILED")],
+    );
+    ended(&run(&admin, &[rename(&etag)]).await, 200, &[(200, "")]);
+}
+
+#[tokio::test]
+async fn every_operation_is_recorded_with_the_batch() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let before = events(&server).await.len();
+    let operations = [create_organization("org_1"), get("/organizations/org_1"), get("/users/user_9")];
+    let answer = run_each(&admin, &operations).await;
+    let events = events(&server).await.split_off(before);
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            let context = &event["context"];
+            let seen =
+                [&event["action"], &event["access"], &event["outcome"], &context["method"], &context["path"]];
+            (seen.map(text).join(" "), context["status"].clone(), event["organization_id"].clone())
+        })
+        .collect();
+    let expected: Vec<_> = [
+        ("organization.create write success POST /admin/v1/organizations", 201, json!("org_1")),
+        ("organization.read read success GET /admin/v1/organizations/org_1", 200, json!("org_1")),
+        ("user.read read failed GET /admin/v1/users/user_9", 404, Value::Null),
+        ("batch.run write success POST /admin/v1/batch", 200, Value::Null),
+    ]
+    .map(|(what, status, of)| (what.to_owned(), json!(status), of))
+    .into();
+    assert_eq!(told, expected);
+    let id = events[0]["context"]["batch_id"].as_str().unwrap();
+    assert!(id.starts_with("batch_"), "{id}");
+    for event in &events {
+        assert_eq!(event["context"]["batch_id"], id, "{event}");
+        assert_eq!(event["context"]["request_id"], json!(answer.header("x-request-id")));
+    }
+}
+
+/// Refusals that a client can repeat cheaply are folded, as those of single calls are.
+#[tokio::test]
+async fn refusals_for_who_calls_are_folded() {
+    let server = Server::start().await;
+    let (client, _) = server.key(None, &["admin:users"]).await;
+    let before = events(&server).await.len();
+    for _ in 0..5 {
+        let answer = run_each(&client, &[create_organization("org_1"), create_organization("org_2")]).await;
+        ended(&answer, 200, &[(403, "INSUFFICIENT_SCOPE"), (403, "INSUFFICIENT_SCOPE")]);
+    }
+    server.advance(MINUTE);
+    tollhouse::service::housekeeping::write_refusals(&server.app, false).await.unwrap();
+    let events = events(&server).await.split_off(before);
+    let denied: Vec<_> = events.iter().filter(|event| event["outcome"] == "denied").collect();
+    assert_eq!(denied.len(), 1, "{denied:?}");
+    assert_eq!((&denied[0]["code"], &denied[0]["count"]), (&json!("INSUFFICIENT_SCOPE"), &json!(10)));
+    assert!(denied[0]["context"]["batch_id"].is_string());
+}
+
+/// The caller is read again for each operation: what an operation takes from it, the next ones don't have.
+#[tokio::test]
+async fn i3_an_operation_behind_the_one_that_ends_its_caller_does_not_happen() {
+    let server = Server::start().await;
+    let ends = [
+        (json!({"status": "disabled"}), 401, "INVALID_API_KEY"),
+        (json!({"scopes": ["admin:keys"]}), 403, "INSUFFICIENT_SCOPE"),
+        (json!({"allowed_ips": ["192.0.2.1"]}), 403, "IP_NOT_ALLOWED"),
+    ];
+    for (nth, (body, status, code)) in ends.into_iter().enumerate() {
+        let (client, key) = server.key(None, &["admin:keys", "admin:users"]).await;
+        let path = format!("/api-keys/{}", key["id"].as_str().unwrap());
+        let end = json!({"method": "PATCH", "path": path, "body": body});
+        // Also before its own faults are told.
+        let invalid = json!({"method": "POST", "path": "/users", "body": {}});
+        let answer = run_each(&client, &[create_user(nth), end, create_user(9), invalid]).await;
+        ended(&answer, 200, &[(201, ""), (200, ""), (status, code), (status, code)]);
+        assert_eq!(server.admin().get("/users/user_9").await.status, 404);
+    }
+}
+
+/// What a failed batch would have changed is not forgotten, and what a done one changed is.
+#[tokio::test]
+async fn i3_caches_follow_what_happened_and_nothing_else() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let (client, key) = server.key(None, &["admin:users"]).await;
+    let revoke =
+        json!({"method": "POST", "path": format!("/api-keys/{}/revoke", key["id"].as_str().unwrap())});
+    assert_eq!(client.get("/whoami").await.status, 200);
+    assert_eq!(run(&admin, &[revoke.clone(), get("/users/user_9")]).await.status, 409);
+    assert_eq!(client.get("/whoami").await.status, 200);
+    let answer = run_each(&admin, &[get("/users/user_9"), revoke, get("/users/user_9")]).await;
+    ended(&answer, 200, &[(404, "NOT_FOUND"), (200, ""), (404, "NOT_FOUND")]);
+    assert_eq!(client.get("/whoami").await.status, 401);
+    // A scope that a failed batch made is nobody's.
+    let scope = json!({"method": "POST", "path": "/scopes", "body": {"scope": "invoices:read"}});
+    assert_eq!(run(&admin, &[scope, get("/users/user_9")]).await.status, 409);
+    let key = json!({"name": "n", "scopes": ["invoices:read"]});
+    at_fault(&admin.post("/api-keys", key).await, &[("/scopes/0", "UNKNOWN_SCOPE")]);
+}
+
+#[tokio::test]
+async fn what_is_no_batch_is_told_all_at_once() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let answer = admin
+        .post(
+            "/batch",
+            json!({"operations": [{"method": "PUT", "path": "users"}, {"method": "GET"}], "more": 1}),
+        )
+        .await;
+    let faults = [
+        ("/operations/0/method", "INVALID_VALUE"),
+        ("/operations/0/path", "INVALID_PATH"),
+        ("/operations/1/path", "REQUIRED"),
+        ("/more", "UNKNOWN_FIELD"),
+    ];
+    at_fault(&answer, &faults);
+    let lists = [get("/users"), create_user(1), get("/audit-logs/export?format=csv"), get("/whoami"), {
+        json!({"method": "POST", "path": "/batch", "body": {"operations": [get("/users/user_1")]}})
+    }];
+    let faults = ["/operations/0/path", "/operations/2/path", "/operations/3/path", "/operations/4/path"];
+    at_fault(&run(&admin, &lists).await, &faults.map(|at| (at, "NOT_IN_BATCH")));
+    assert_eq!(admin.get("/users/user_1").await.status, 404);
+    for count in [0, 101] {
+        let operations: Vec<_> = (0..count).map(create_user).collect();
+        at_fault(&run(&admin, &operations).await, &[("/operations", "INVALID_LENGTH")]);
+    }
+    // Only the control plane is there.
+    for path in ["/healthz", "/v1/keys/verify", "/admin/v1", "/../healthz"] {
+        ended(&run_each(&admin, &[get(path)]).await, 200, &[(404, "NOT_FOUND")]);
+    }
+    let wrong_method = json!({"method": "DELETE", "path": "/users"});
+    ended(&run_each(&admin, &[wrong_method]).await, 200, &[(405, "METHOD_NOT_ALLOWED")]);
+    let with_query = get("/users/user_1?surplus=1");
+    ended(&run_each(&admin, &[with_query]).await, 200, &[(400, "INVALID_REQUEST")]);
+    let without_body = json!({"method": "POST", "path": "/users"});
+    ended(&run_each(&admin, &[without_body]).await, 200, &[(400, "INVALID_JSON")]);
+}
+
+#[tokio::test]
+async fn a_batch_counts_once_in_a_limit_of_its_own() {
+    let server = Server::with(|config| config.rate_limits.batch_per_minute = 2).await;
+    let admin = server.admin();
+    let operations: Vec<_> = (0..50).map(create_user).collect();
+    for left in ["1", "0"] {
+        let answer = run_each(&admin, &operations).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("x-ratelimit-limit"), Some("2"));
+        assert_eq!(answer.header("x-ratelimit-remaining"), Some(left));
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"batch\";q=2;w=60"));
+        assert_eq!(answer.header("ratelimit"), Some(format!("\"batch\";r={left};t=30").as_str()));
+    }
+    let answer = run_each(&admin, &operations).await;
+    refused(&answer, 429, "RATE_LIMITED");
+    assert_eq!(answer.header("retry-after"), Some("30"));
+    // It took nothing of the other.
+    let whoami = admin.get("/whoami").await;
+    assert_eq!(whoami.header("ratelimit-policy"), Some("\"admin\";q=500;w=60"));
+    assert_eq!(whoami.header("x-ratelimit-remaining"), Some("499"));
+    server.advance(Duration::from_secs(30));
+    assert_eq!(run_each(&admin, &operations).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_all_of_a_batch() {
+    for atomic in [true, false] {
+        let server = Server::with(|config| {
+            config.database.max_bytes = 640 * 1024;
+            config.rate_limits.batch_per_minute = 0;
+        })
+        .await;
+        let admin = server.admin();
+        let mut stored = 0;
+        let full = loop {
+            let operations: Vec<_> = (stored..stored + 10).map(create_user).collect();
+            let answer = admin.post("/batch", json!({"atomic": atomic, "operations": operations})).await;
+            if answer.status != 200 {
+                break answer;
+            }
+            stored += 10;
+        };
+        refused(&full, 507, "STORAGE_FULL");
+        assert!(full.header("retry-after").is_some());
+        let last = format!("user_{stored}");
+        let users = server.app.db.read(move |tx| tollhouse::store::users::get(tx, &last)).await.unwrap();
+        assert!(users.is_none(), "nothing of the batch that failed is there");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_a_whole_batch() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let body = json!({"operations": (0..100).map(create_user).collect::<Vec<_>>()}).to_string();
+    let mut raw = server.raw().await;
+    let length = format!("content-length: {}", body.len());
+    raw.send(&crate::support::head("POST /admin/v1/batch", &["content-type: application/json", &length]))
+        .await;
+    raw.send(body.as_bytes()).await;
+    drop(raw);
+    let waiting = async {
+        while admin.get("/users/user_99").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is done all the same");
+    assert_eq!(admin.get("/users/user_0").await.status, 200);
+    let answer = admin.send(admin.request(Method::POST, "/batch").bearer_auth(ADMIN_KEY)).await;
+    refused(&answer, 401, "UNAUTHENTICATED");
+}
