@@ -132,7 +132,8 @@ class Server(Program):
         self.dir = Path(dir)
         # No limits on calls, and nothing of the caller's own environment.
         env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLHOUSE_")}
-        env |= {"TOLLHOUSE_ADMIN_KEY": KEY, "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE": "0"} | settings
+        env |= {"TOLLHOUSE_ADMIN_KEY": KEY, "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE": "0",
+                "TOLLHOUSE_RATE_LIMITS__BATCH_PER_MINUTE": "0"} | settings
         super().__init__([PROGRAM, "--listen", "127.0.0.1:0", "--data", self.file.parent], dir, env)
 
     def count_syncs(self):
