@@ -5,7 +5,8 @@
 -- counts stored changes and makes the ETag. `*_key` columns are the lower-cased twins of what people
 -- typed, for uniqueness and prefix search without regard to case. JSON is text, written by us alone.
 
--- What this file knows about itself: one row a name (`cursor_key`: seals list cursors).
+-- What this file knows about itself: one row a name (`cursor_key`: seals list cursors, and tells
+-- files of one origin from others; `last_backup_at`: when the last proven backup was made).
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

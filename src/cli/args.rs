@@ -1,5 +1,7 @@
 //! The command line: what may be said, and the help that explains it.
 
+pub mod moving;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,6 +11,7 @@ use clap_complete::Shell;
 
 use crate::config::Flags;
 use crate::domain::chain::Anchor;
+use moving::{Backup, Check, Export, Import, Restore};
 
 /// API keys, organizations, limits and an audit log: one binary, one SQLite file.
 ///
@@ -74,6 +77,33 @@ pub enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(Audit),
+
+    /// Take in organizations, users, members and keys (by their hashes) from elsewhere
+    ///
+    /// Each record is stored whole or refused, with the reason. What is there already and the same is left
+    /// alone, so an import can be run again. Works beside a running server. Exit status 1 if something was
+    /// refused. docs/moving.md says what records look like.
+    Import(Import),
+
+    /// Write out settings, organizations, users, memberships, scopes and keys, as NDJSON that import reads
+    ///
+    /// Of keys it has the hashes, so keep it as you keep the database. The audit log is exported by
+    /// `audit export`; usage, and what is used of quotas, are in a backup alone.
+    Export(Export),
+
+    /// Copy the database into FILE and prove the copy, also beside a running server
+    Backup(Backup),
+
+    /// Put a backup in the place of the database, once the server is stopped
+    ///
+    /// What was revoked, disabled, suspended, deleted, narrowed or rotated since the backup stays so: it is
+    /// taken over from the database that is replaced.
+    Restore(Restore),
+
+    /// Look whether the database is whole: pages, references, audit log, counts
+    ///
+    /// Exit status 1 if it isn't.
+    Check(Check),
 
     /// The configuration
     #[command(subcommand)]
@@ -268,6 +298,11 @@ mod tests {
             "admin-key create",
             "audit verify",
             "audit export",
+            "import f.csv",
+            "export",
+            "backup f",
+            "restore f",
+            "check",
             "config check",
             "openapi",
             "completions bash",
@@ -305,6 +340,19 @@ mod tests {
             Command::Audit(Audit::Export(export))
         );
         assert_eq!(command("config check"), Command::Config(Config::Check));
+
+        let import = moving::Import {
+            file: "auth.db".into(),
+            format: None,
+            from: Some(moving::System::BetterAuth),
+            organization: Some("org_1".to_owned()),
+            create_scopes: true,
+            json: true,
+        };
+        let line = "import auth.db --from better-auth --organization org_1 --create-scopes --json";
+        assert_eq!(command(line), Command::Import(import));
+        let restore = moving::Restore { file: "b".into(), force: true, accept_unrevoked: true, json: false };
+        assert_eq!(command("restore b --force --accept-unrevoked"), Command::Restore(restore));
     }
 
     #[test]
@@ -320,6 +368,13 @@ mod tests {
             "audit verify --anchor 7:ab",
             "audit verify f --filtered --anchor 7:abababababababababababababababababababababababababababababababab",
             "audit export --format xml",
+            "import",
+            "import f --from unkey",
+            "import f --from better-auth --format csv",
+            "import f --format xml",
+            "backup",
+            "restore --force",
+            "check a b",
             "audit",
             "config",
             "admin-key",

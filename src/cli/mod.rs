@@ -4,8 +4,14 @@
 mod admin_key;
 pub mod args;
 mod audit;
+mod backup;
+mod check;
 mod config;
+mod export;
+mod import;
 mod openapi;
+mod progress;
+mod restore;
 mod serve;
 
 use std::io::Write;
@@ -27,6 +33,11 @@ pub fn run(args: Args) -> ExitCode {
         Command::Openapi => return report(openapi::print()),
         Command::Config(_) => return config::check(file.as_deref(), flags),
         Command::Serve(_) | Command::AdminKey(_) | Command::Audit(_) => {}
+        Command::Import(_)
+        | Command::Export(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Check(_) => {}
     }
     let effective = match Effective::load(file.as_deref(), std::env::vars_os(), flags) {
         Ok(effective) => effective,
@@ -50,6 +61,11 @@ pub fn run(args: Args) -> ExitCode {
             }
             Command::Audit(Audit::Verify(verify)) => audit::verify(effective.config, verify).await,
             Command::Audit(Audit::Export(export)) => report(audit::export(effective.config, export).await),
+            Command::Import(args) => import::run(effective.config, args).await,
+            Command::Export(args) => report(export::run(effective.config, args).await),
+            Command::Backup(args) => report(backup::run(effective.config, args).await),
+            Command::Restore(args) => report(restore::run(effective.config, args).await),
+            Command::Check(args) => check::run(&effective.config, &args),
             Command::Config(_) | Command::Openapi | Command::Completions { .. } => ExitCode::SUCCESS,
         }
     })

@@ -70,7 +70,7 @@ impl From<&Caller> for Actor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct Target {
-    /// `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log`.
+    /// `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log`, `database`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "organization")]
     pub kind: Cow<'static, str>,

@@ -277,6 +277,11 @@ impl<'j> Fields<'j> {
         }
     }
 
+    /// Notes a fault of a field that only shows together with others.
+    pub fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
+        self.faults.within(name, |faults| faults.add(code, message));
+    }
+
     /// The value when there was no fault, else all of them. Names that nobody asked for are faults.
     pub fn finish<T>(mut self, value: T) -> Result<T> {
         self.refuse_unknown();

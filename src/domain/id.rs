@@ -2,6 +2,7 @@
 
 use ulid::Ulid;
 
+use super::chain;
 use super::time::Timestamp;
 
 /// What an id names.
@@ -48,6 +49,20 @@ impl Kind {
             (1..=64).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
     }
+
+    /// Our id for what has this one in another system: the same if it has our form, else behind our prefix;
+    /// one that can't stand there gives way to a hash of it. The same one always becomes the same.
+    pub fn adopt(self, foreign: &str) -> String {
+        let prefixed = [self.prefix(), foreign].concat();
+        if self.accepts(foreign) {
+            foreign.to_owned()
+        } else if self.accepts(&prefixed) {
+            prefixed
+        } else {
+            let hash = ring::digest::digest(&ring::digest::SHA256, foreign.as_bytes());
+            format!("{}x-{}", self.prefix(), chain::hex(&hash.as_ref()[..16]))
+        }
+    }
 }
 
 /// The 16 bytes of an event's ULID, as the audit table keeps them; `None` when it isn't such an id.
@@ -68,6 +83,21 @@ mod tests {
         let long = format!("org_{}", "a".repeat(65));
         for id in ["org_", "user_1", "org_a/b", "org_a b", "org_ä", "ORG_1", "org_a_b", long.as_str()] {
             assert!(!Kind::Organization.accepts(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_of_other_systems_become_ours_and_always_the_same() {
+        for (foreign, ours) in [
+            ("key_2cGKbMxRyIzhCxo1Idjz8q", "key_2cGKbMxRyIzhCxo1Idjz8q"),
+            ("sJoz8O4VTTtHgEE1elcONnzF8aaLoqCC", "key_sJoz8O4VTTtHgEE1elcONnzF8aaLoqCC"),
+            ("3f0e7c1a-9d43-4f0b-8f4e-0a2f5b1c7d90", "key_3f0e7c1a-9d43-4f0b-8f4e-0a2f5b1c7d90"),
+            // SHA-256 of "a_b".
+            ("a_b", "key_x-648fa9b31bc7ff7eb914e7a7180f07e0"),
+        ] {
+            let adopted = Kind::ApiKey.adopt(foreign);
+            assert!(Kind::ApiKey.accepts(&adopted));
+            assert_eq!(adopted, ours);
         }
     }
 

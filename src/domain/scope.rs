@@ -96,24 +96,29 @@ pub fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<V
 /// one of the resources `admin` and `keys`.
 pub fn own(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
+    if !has_form(text) {
+        faults.add("INVALID_SCOPE", "Must be resource:action in lower case, such as invoices:read.");
+        return None;
+    }
+    if is_administrative(text) {
+        faults.add("RESERVED", "The resources admin and keys are built in.");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Could this be the name of an operator's own scope?
+pub fn is_own(text: &str) -> bool {
+    has_form(text) && !is_administrative(text)
+}
+
+fn has_form(text: &str) -> bool {
     let part = |part: &str| {
         part.len() <= 32
             && part.starts_with(|c: char| c.is_ascii_lowercase())
             && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
-    match text.split_once(':') {
-        Some((resource, action)) if part(resource) && part(action) => {
-            if is_administrative(text) {
-                faults.add("RESERVED", "The resources admin and keys are built in.");
-                return None;
-            }
-            Some(text.to_owned())
-        }
-        _ => {
-            faults.add("INVALID_SCOPE", "Must be resource:action in lower case, such as invoices:read.");
-            None
-        }
-    }
+    matches!(text.split_once(':'), Some((resource, action)) if part(resource) && part(action))
 }
 
 /// A scope of the catalogue as answered.

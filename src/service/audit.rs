@@ -18,8 +18,8 @@ use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
-use crate::store;
 use crate::store::audit::{Raw, Stored};
+use crate::store::{self, db::Tx};
 
 /// Events read at a time while exporting or verifying: no reader is held across a slow client.
 const PIECE: usize = 500;
@@ -276,17 +276,7 @@ async fn walk_from(
             if store::audit::checkpoint(tx)? != checkpoint {
                 return Ok(None);
             }
-            let links = store::audit::links(tx, next, PIECE)?;
-            for Raw { seq, link } in &links {
-                let whole =
-                    |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
-                if !link.as_ref().is_some_and(whole) {
-                    walk.break_at(*seq);
-                    return Ok(Some((walk, None)));
-                }
-            }
-            let more = links.last().filter(|_| links.len() == PIECE).map(|last| last.seq + 1);
-            Ok(Some((walk, more)))
+            walk_on(tx, walk, next).map(Some)
         });
         let Some((walked, more)) = walked.await? else { return Ok(None) };
         walk = walked;
@@ -309,6 +299,20 @@ fn pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
              anchor, or none."
         ),
     }])
+}
+
+/// Walks the next piece of the chain. Says where to go on, if there is more.
+pub(super) fn walk_on(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
+    let links = store::audit::links(tx, next, PIECE)?;
+    for Raw { seq, link } in &links {
+        let whole = |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
+        if !link.as_ref().is_some_and(whole) {
+            walk.break_at(*seq);
+            return Ok((walk, None));
+        }
+    }
+    let more = links.last().filter(|_| links.len() == PIECE).map(|last| last.seq + 1);
+    Ok((walk, more))
 }
 
 /// Reads `seq:hash`. `INVALID_REQUEST` when it isn't that.

@@ -7,14 +7,19 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod backup;
 pub mod batch;
+pub mod check;
 pub mod cursors;
+pub mod export;
 pub mod folded;
 pub mod housekeeping;
 pub mod idempotency;
+pub mod import;
 pub mod memberships;
 pub mod organizations;
 pub mod overview;
+pub mod restore;
 pub mod retention;
 pub mod scopes;
 pub mod settings;

@@ -15,7 +15,7 @@ use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
 
 /// What [`Stale`] calls the catalogue.
-const CATALOGUE: &str = "scopes";
+pub(super) const CATALOGUE: &str = "scopes";
 
 /// The catalogue as of no earlier than this call, from memory when nothing changed.
 pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {

@@ -13,6 +13,7 @@ use crate::domain::key_policy;
 use crate::domain::organization::Organization;
 use crate::domain::settings::{self, Current, Plan, STALE, STANDARD, Settings, SettingsPatch};
 use crate::domain::stale::Stale;
+use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
 
@@ -69,26 +70,46 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Tagged> {
         if changed.is_empty() {
             return Ok((tagged, vec![entry()]));
         }
-        for plan in before.settings.plans.keys().filter(|plan| !after.plans.contains_key(*plan)) {
-            may_go(tx, plan)?;
-        }
-        let mut checked_prefixes = before.checked_prefixes.clone();
-        let prefix = &after.keys.prefix;
-        if !checked_prefixes.contains(prefix) && !store::api_keys::any_begins_like(tx, prefix)? {
-            checked_prefixes.push(prefix.clone());
-        }
-        let current = Current {
-            settings: after,
-            checked_prefixes,
-            revision: before.revision + 1,
-            updated_at: context.now,
-        };
-        let tagged = Tagged::from(&current);
-        store::settings::update(tx, current)?;
-        tx.stale(Stale::Id(STALE.to_owned()));
-        Ok((tagged, vec![entry().with(changed)]))
+        Ok((set(tx, &before, after, context.now)?, vec![entry().with(changed)]))
     })
     .await
+}
+
+/// Stores other settings.
+fn set(tx: &Tx<'_>, before: &Current, after: Settings, now: Timestamp) -> Result<Tagged> {
+    for plan in before.settings.plans.keys().filter(|plan| !after.plans.contains_key(*plan)) {
+        may_go(tx, plan)?;
+    }
+    let mut checked_prefixes = before.checked_prefixes.clone();
+    let prefix = &after.keys.prefix;
+    if !checked_prefixes.contains(prefix) && !store::api_keys::any_begins_like(tx, prefix)? {
+        checked_prefixes.push(prefix.clone());
+    }
+    let revision = before.revision + 1;
+    let current = Current { settings: after, checked_prefixes, revision, updated_at: now };
+    let tagged = Tagged::from(&current);
+    store::settings::update(tx, current)?;
+    tx.stale(Stale::Id(STALE.to_owned()));
+    Ok(tagged)
+}
+
+/// Takes settings over from elsewhere, where nobody changed the first ones.
+pub(super) fn import(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Result<Vec<Entry>> {
+    let before = store::settings::get(tx)?;
+    let after = patch.apply(&before.settings)?;
+    let changed = settings::changes(&before.settings, &after);
+    if changed.is_empty() {
+        return Ok(Vec::new());
+    }
+    if before.revision > 1 {
+        let other: Vec<_> = changed.iter().map(|change| change.field.as_str()).collect();
+        let other = other.join(", ");
+        let message =
+            format!("The settings were changed here, with another: {other}. They were left as they are.");
+        return Err(Error::new(Code::AlreadyExists, message));
+    }
+    set(tx, &before, after, now)?;
+    Ok(vec![entry().with(changed)])
 }
 
 /// May this plan be taken away?

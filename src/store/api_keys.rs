@@ -14,12 +14,12 @@ use crate::domain::time::Timestamp;
 use crate::domain::{organization, user};
 use crate::error::Result;
 
-const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.name, k.start, k.scopes, k.status, \
+pub(super) const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.name, k.start, k.scopes, k.status, \
                        k.expires_at, k.allowed_ips, k.metadata, k.created_by, k.created_at, k.updated_at, \
                        k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
                        k.revoked_reason, k.revision, k.rate_limit, k.rate_window, k.quota_limit, k.quota_period";
 
-fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     Ok(ApiKey {
         id: row.get(1)?,
         organization_id: row.get(2)?,

@@ -9,9 +9,13 @@ use crate::domain::membership::{Membership, Role};
 use crate::domain::page::{Page, Rows};
 use crate::error::Result;
 
+/// The columns of a membership itself.
+pub(super) const COLUMNS: &str =
+    "m.seq, m.organization_id, m.user_id, m.role, m.created_at, m.updated_at, m.revision";
+
 fn select() -> String {
     format!(
-        "SELECT m.seq, m.organization_id, m.user_id, m.role, m.created_at, m.updated_at, m.revision, {} \
+        "SELECT {COLUMNS}, {} \
          FROM memberships m JOIN users u ON u.id = m.user_id WHERE u.deleted_at IS NULL",
         users::COLUMNS
     )

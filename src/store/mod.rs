@@ -5,14 +5,21 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod backup;
+pub mod better_auth;
+pub mod check;
 pub mod db;
+pub mod export;
 pub mod idempotency;
+pub mod import;
 mod list;
 mod lookup;
 pub mod memberships;
 pub mod organizations;
 pub mod overview;
 pub mod quotas;
+pub mod reader;
+pub mod restore;
 mod rows;
 pub mod schema;
 pub mod scopes;

@@ -11,10 +11,15 @@ use crate::domain::rules;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-const SELECT: &str = "SELECT seq, id, name, email, plan, status, metadata, created_at, updated_at, revision \
-                      FROM organizations WHERE deleted_at IS NULL";
+/// The columns that [`organization`] reads.
+pub(super) const COLUMNS: &str =
+    "seq, id, name, email, plan, status, metadata, created_at, updated_at, revision";
 
-fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
+fn select() -> String {
+    format!("SELECT {COLUMNS} FROM organizations WHERE deleted_at IS NULL")
+}
+
+pub(super) fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
     Ok(Organization {
         id: row.get(1)?,
         name: row.get(2)?,
@@ -52,7 +57,7 @@ pub fn insert(tx: &Tx<'_>, new: &Organization) -> Result<bool> {
 
 /// One that isn't deleted.
 pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
-    tx.one(&format!("{SELECT} AND id = ?1"), params![id], organization)
+    tx.one(&format!("{} AND id = ?1", select()), params![id], organization)
 }
 
 /// Stores all fields that can change.
@@ -98,7 +103,7 @@ pub struct Filter {
 
 /// A page of those that aren't deleted.
 pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Organization>> {
-    List::new(SELECT)
+    List::new(&select())
         .and("id = ?", filter.id.clone())
         .and("status = ?", filter.status.map(|status| status.name().to_owned()))
         .and("plan = ?", filter.plan.clone())

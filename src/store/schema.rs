@@ -27,7 +27,7 @@ use crate::error::{Code, Error, Result};
 const ACCESS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// More than there are statements, so that none is prepared twice.
-const STATEMENTS_CACHED: usize = 128;
+pub(in crate::store) const STATEMENTS_CACHED: usize = 128;
 
 /// Marks a SQLite file as ours: "TOLL" in ASCII.
 pub const APPLICATION_ID: i32 = 0x544F_4C4C;
@@ -89,11 +89,11 @@ pub fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-fn directory(file: &Path) -> &Path {
+pub(in crate::store) fn directory(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
+pub(in crate::store) fn make_dir(dir: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| Error::internal(format!("{}: {error}", dir.display())))
 }
@@ -165,10 +165,22 @@ fn prepare_with(file: &Path, schema: &str, upgrades: &[&str]) -> Result<()> {
     }
 }
 
-fn connect(file: &Path, access: OpenFlags) -> Result<Connection> {
+pub(in crate::store) fn connect(file: &Path, access: OpenFlags) -> Result<Connection> {
     let conn = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     Ok(conn)
+}
+
+/// Is this a database of ours that this program can read?
+///
+/// # Errors
+/// `CONFLICT` with a message for the operator when it isn't.
+pub(in crate::store) fn recognise(conn: &Connection, file: &Path) -> Result<()> {
+    let newest = 1 + i64::try_from(UPGRADES.len()).map_err(Error::internal)?;
+    match judge(Marks::read(conn), file, newest)? {
+        Found::Ours(_) => Ok(()),
+        Found::Empty => Err(refuse(format!("{} is empty.", file.display()))),
+    }
 }
 
 /// What the file is; an error when it can't be used.
@@ -192,7 +204,7 @@ fn judge(marks: rusqlite::Result<Marks>, file: &Path, newest: i64) -> Result<Fou
     }
 }
 
-fn refuse(message: String) -> Error {
+pub(in crate::store) fn refuse(message: String) -> Error {
     Error::new(Code::Conflict, message)
 }
 
@@ -231,7 +243,7 @@ fn check_foreign_keys(conn: &Connection, version: i64) -> Result<()> {
 }
 
 /// The file's path with something appended.
-fn beside(file: &Path, suffix: &str) -> PathBuf {
+pub(in crate::store) fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut path = file.as_os_str().to_owned();
     path.push(suffix);
     path.into()
@@ -272,7 +284,7 @@ fn write_snapshot(file: &Path, version: i64, part: &Path) -> Result<()> {
     sync(part)
 }
 
-fn sync(path: &Path) -> Result<()> {
+pub(in crate::store) fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::internal)
 }
 

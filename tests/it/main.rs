@@ -10,6 +10,8 @@ mod durability;
 mod gateways;
 mod invariants;
 mod layering;
+mod moving;
+mod moving_guide;
 mod openapi;
 mod support;
 mod verify_guide;

@@ -1,0 +1,69 @@
+//! `tollhouse export`: everything there is, for another Tollhouse or another system.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::args::moving::Export;
+use super::progress::Progress;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::service::export;
+use crate::store::backup::{beside, publish, remove};
+
+/// Exports to a file, or to standard output.
+pub async fn run(config: Config, args: Export) -> Result<()> {
+    if let Some(output) = &args.output
+        && output.exists()
+    {
+        return Err(Error::new(
+            Code::AlreadyExists,
+            format!("{} exists; name another file.", output.display()),
+        ));
+    }
+    let dir = config.database.dir.clone();
+    let app = super::open_beside(config).await?;
+    // Written to the disk first, so that a slow reader doesn't hold up the database.
+    let part = match &args.output {
+        Some(output) => beside(output, ".part"),
+        None => dir.join("tollhouse.export.part"),
+    };
+    let written = async {
+        let file = private(&part)?;
+        let mut output = BufWriter::with_capacity(1 << 16, file);
+        let progress = Progress::new();
+        let records = export::run(&app, &mut output, &|what, done, of| progress.show(what, done, of)).await?;
+        let file = output.into_inner().map_err(|error| Error::internal(error.error()))?;
+        file.sync_all().map_err(Error::internal)?;
+        Ok((file, records))
+    };
+    let written: Result<_> = written.await;
+    let closed = app.close().await;
+    let (file, records) = written.inspect_err(|_| drop(remove(&part)))?;
+    match &args.output {
+        Some(output) => publish(&part, output)?,
+        None => {
+            remove(&part)?;
+            to_standard_output(file)?;
+        }
+    }
+    eprintln!("{records} records");
+    closed
+}
+
+/// A new file that only its owner can read: it holds hashes.
+fn private(path: &Path) -> Result<File> {
+    remove(path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))
+}
+
+fn to_standard_output(mut file: File) -> Result<()> {
+    let mut output = io::stdout().lock();
+    let copied = file.seek(SeekFrom::Start(0)).and_then(|_| io::copy(&mut file, &mut output));
+    match copied.and_then(|_| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::internal(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! `tollhouse import`: from NDJSON, CSV, or another system's database.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::moving::{Import, ImportFormat, System};
+use super::progress::Progress;
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::service::import::{self, Options, Report, Source};
+
+/// Imports; exit status 1 when something was refused.
+pub async fn run(config: Config, args: Import) -> ExitCode {
+    let asked_for_json = args.json;
+    match import(config, args).await {
+        Ok(report) => {
+            if asked_for_json {
+                println!("{}", serde_json::to_string(&report).unwrap_or_default());
+            } else {
+                tell(&report);
+            }
+            if report.cut_off {
+                eprintln!("error: the export is not whole: its last line is missing, or lines before it.");
+            }
+            if !report.has_platform_key {
+                eprintln!("note: no key can administer this; `tollhouse admin-key create` makes one.");
+            }
+            if report.refused == 0 && !report.cut_off { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => super::report(Err(error)),
+    }
+}
+
+async fn import(config: Config, args: Import) -> Result<Report> {
+    let mut source = open(&args)?;
+    let length = match source.total() {
+        Some(total) => total,
+        None => std::fs::metadata(&args.file).map_or(0, |file| file.len()),
+    };
+    let database = config.database.dir.join("tollhouse.db");
+    if !database.exists() {
+        eprintln!("note: there was no database at {}; it is made.", database.display());
+    }
+    let app = App::open(config, Clock::system()).await?;
+    let options = Options { create_scopes: args.create_scopes, organization_id: args.organization };
+    let progress = if args.from.is_some() { Progress::new() } else { Progress::of_bytes() };
+    let show = |what, done, _| progress.show(what, done, length);
+    let report = import::run(&app, &mut source, &options, &show).await;
+    drop(progress);
+    let closed = app.close().await;
+    let report = report?;
+    closed.map(|()| report)
+}
+
+fn open(args: &Import) -> Result<Source<'static>> {
+    let path = &args.file;
+    if args.from == Some(System::BetterAuth) {
+        return Source::better_auth(path, args.organization.as_deref());
+    }
+    let format = args.format.or_else(|| by_ending(path)).ok_or_else(|| {
+        let message = format!("{}: say with --format how it is written: ndjson or csv.", path.display());
+        Error::new(Code::InvalidRequest, message)
+    })?;
+    let file = File::open(path).map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+    let input = Box::new(BufReader::with_capacity(1 << 16, file));
+    match format {
+        ImportFormat::Ndjson => Ok(Source::ndjson(input)),
+        ImportFormat::Csv => Source::csv(input),
+    }
+}
+
+fn by_ending(path: &Path) -> Option<ImportFormat> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "ndjson" | "jsonl" => Some(ImportFormat::Ndjson),
+        "csv" => Some(ImportFormat::Csv),
+        _ => None,
+    }
+}
+
+fn tell(report: &Report) {
+    let counted = |counts: &std::collections::BTreeMap<&str, u64>| {
+        let each: Vec<_> = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }
+    };
+    println!("imported: {}", counted(&report.imported));
+    println!("there already: {}", counted(&report.unchanged));
+    println!("refused: {}", report.refused);
+    for refusal in &report.refusals {
+        println!("  {}: {}", refusal.at, refusal.reasons.join("; "));
+    }
+    let rest = report.refused - report.refusals.len() as u64;
+    if rest > 0 {
+        println!("  and {rest} more");
+    }
+}

@@ -1,0 +1,36 @@
+//! `tollhouse restore`: a backup in the place of the database.
+
+use super::args::moving::Restore;
+use super::progress::Progress;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::service::restore::{self, Order};
+
+/// Restores.
+pub async fn run(config: Config, args: Restore) -> Result<()> {
+    let order = Order { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
+    let progress = Progress::new();
+    let show = |what, done, of| progress.show(what, done, of);
+    let restored = restore::run(config, Clock::system(), &order, &show).await;
+    drop(progress);
+    let restored = restored?;
+    if args.json {
+        println!("{}", serde_json::to_string(&restored).map_err(Error::internal)?);
+        return Ok(());
+    }
+    println!("{} is {}", restored.file.display(), order.file.display());
+    if let Some(replaced) = &restored.replaced {
+        println!("the database that was there is {}", replaced.display());
+        let carried = restored.carried;
+        println!(
+            "taken over from it, because it was withdrawn since: {} organizations, {} users, {} memberships, \
+             {} keys, {} quotas",
+            carried.organizations, carried.users, carried.memberships, carried.api_keys, carried.quotas
+        );
+    }
+    if !restored.complete {
+        println!("what was revoked since the backup may be good again");
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! The lines of an export, which an [import](super::import) reads again.
+
+use serde::Serialize;
+
+use super::api_key::ApiKey;
+use super::audit::Hash;
+use super::chain::hex;
+use super::import::{Secret, VERSION};
+use super::membership::Role;
+use super::organization::Organization;
+use super::settings::Settings;
+use super::time::Timestamp;
+use super::user::User;
+use crate::error::{Error, Result};
+
+/// One line.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Line<'a> {
+    /// The first: what this is.
+    #[serde(rename = "export")]
+    Begin {
+        version: u64,
+        exported_at: Timestamp,
+        audit_head: String,
+    },
+    /// The last: so many records stand before it, and a file without it was cut off.
+    End {
+        records: u64,
+    },
+    Settings {
+        #[serde(flatten)]
+        settings: &'a Settings,
+    },
+    Scope {
+        scope: &'a str,
+        description: Option<&'a str>,
+        created_at: Timestamp,
+    },
+    Organization {
+        #[serde(flatten)]
+        organization: &'a Organization,
+        deleted_at: Option<Timestamp>,
+        revision: i64,
+    },
+    User {
+        #[serde(flatten)]
+        user: &'a User,
+        deleted_at: Option<Timestamp>,
+        revision: i64,
+    },
+    Membership {
+        organization_id: &'a str,
+        user_id: &'a str,
+        role: Role,
+        created_at: Timestamp,
+        updated_at: Timestamp,
+        revision: i64,
+    },
+    ApiKey {
+        #[serde(flatten)]
+        key: &'a ApiKey,
+        revision: i64,
+        hash_encoding: &'static str,
+        hash: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        previous_hash: Option<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        retired_hashes: Vec<String>,
+    },
+}
+
+impl<'a> Line<'a> {
+    /// The first line of an export of what the chain's head says.
+    pub fn begin(exported_at: Timestamp, (seq, hash): (i64, Hash)) -> Self {
+        Self::Begin { version: VERSION, exported_at, audit_head: format!("{seq}:{}", hex(&hash)) }
+    }
+
+    /// A key with its secrets' hashes.
+    pub fn api_key(key: &'a ApiKey, secrets: &[(Hash, Secret)]) -> Self {
+        let of =
+            |wanted| secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex(hash));
+        Self::ApiKey {
+            key,
+            revision: key.revision,
+            hash_encoding: "hex",
+            hash: of(Secret::Current).next().unwrap_or_default(),
+            previous_hash: of(Secret::Previous).next(),
+            retired_hashes: of(Secret::Retired).collect(),
+        }
+    }
+
+    /// The line's text, with its end.
+    ///
+    /// # Errors
+    /// `INTERNAL` when it can't be written as JSON, which does not happen.
+    pub fn text(&self) -> Result<String> {
+        serde_json::to_string(self).map(|text| text + "\n").map_err(Error::internal)
+    }
+}

@@ -1,0 +1,128 @@
+//! The hashes of a key's secrets, in the forms that other systems write.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use ring::digest::{SHA256, digest};
+
+use crate::domain::audit::Hash;
+use crate::domain::chain;
+use crate::domain::fields::{Faults, Fields, Json};
+use crate::domain::rules;
+
+/// Secrets that a key may have had.
+const MOST_RETIRED: usize = 10_000;
+
+/// What a secret is to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// The one that was shown last.
+    Current,
+    /// The one before, in its grace.
+    Previous,
+    /// One that is never good again.
+    Retired,
+}
+
+impl Secret {
+    /// The names in the database.
+    pub const NAMES: &'static [(&'static str, Secret)] =
+        &[("current", Secret::Current), ("previous", Secret::Previous), ("retired", Secret::Retired)];
+
+    /// The name in the database.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, secret)| *secret == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// How a hash is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Encoding {
+    #[default]
+    Hex,
+    /// With or without padding.
+    Base64,
+    Base64Url,
+}
+
+impl Encoding {
+    const NAMES: &'static [(&'static str, Encoding)] =
+        &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
+
+    /// As Unkey names them.
+    const VARIANTS: &'static [(&'static str, Encoding)] =
+        &[("sha256_hex", Encoding::Hex), ("sha256_base64", Encoding::Base64)];
+
+    pub(super) fn decode(self, text: &str) -> Option<Hash> {
+        let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let alphabet = match self {
+            Encoding::Hex => return chain::unhex(text),
+            Encoding::Base64 => &STANDARD,
+            Encoding::Base64Url => &URL_SAFE,
+        };
+        GeneralPurpose::new(alphabet, lenient).decode(text).ok()?.try_into().ok()
+    }
+}
+
+/// SHA-256 of a whole secret.
+pub(super) fn sha256(text: &str) -> Hash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    hash
+}
+
+/// A hash is never repeated in a message: what stands there may be the secret itself.
+fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<Hash> {
+    move |json, faults| {
+        let hash = encoding.decode(faults.text(json)?);
+        match hash {
+            None => faults.add("INVALID_HASH", "Must be a SHA-256 of the whole key, in hash_encoding."),
+            Some(hash) if hash == sha256("") => faults.add("INVALID_HASH", "Is the hash of nothing."),
+            Some(_) => {}
+        }
+        hash
+    }
+}
+
+/// The current secret, the one before, and those that were ever taken.
+pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(Hash, Secret)> {
+    let encoding = fields.optional("hash_encoding", rules::one_of(Encoding::NAMES));
+    let current = fields.required("hash", |json, faults| match json {
+        // As Unkey's migration has it.
+        Json::Object(_) => {
+            let mut inner = Fields::within(json, faults);
+            let variant = inner.required("variant", rules::one_of(Encoding::VARIANTS));
+            let hash = inner.required("value", read_hash(variant));
+            inner.end_within(faults);
+            Some(hash)
+        }
+        _ if encoding.is_none() => {
+            faults.add("REQUIRED", "Needs hash_encoding beside it: hex, base64 or base64url.");
+            None
+        }
+        json => read_hash(encoding.unwrap_or_default())(json, faults),
+    });
+    let encoding = encoding.unwrap_or_default();
+    let previous = fields.nullable("previous_hash", read_hash(encoding)).into_option();
+    let retired = fields.optional("retired_hashes", |json, faults| {
+        let items = faults.array(json)?;
+        if items.len() > MOST_RETIRED {
+            faults.add("TOO_MANY", format!("At most {MOST_RETIRED}."));
+            return None;
+        }
+        let read = |(index, item): (usize, &Json)| {
+            faults.within(&index.to_string(), |faults| read_hash(encoding)(item, faults))
+        };
+        Some(items.iter().enumerate().filter_map(read).collect::<Vec<_>>())
+    });
+    let mut secrets = vec![(current, Secret::Current)];
+    secrets.extend(previous.map(|hash| (hash, Secret::Previous)));
+    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, Secret::Retired)));
+    let distinct: BTreeSet<_> = secrets.iter().map(|(hash, _)| hash).collect();
+    if distinct.len() < secrets.len() {
+        fields.fault("hash", "DUPLICATE_HASH", "A hash is given twice.");
+    }
+    secrets
+}

@@ -1,0 +1,98 @@
+use base64::Engine as _;
+
+use super::secrets::Encoding;
+use super::*;
+use crate::domain::chain;
+
+fn now() -> Timestamp {
+    Timestamp::parse("2026-11-23T07:08:09Z").unwrap()
+}
+
+fn read(line: &str) -> Result<Line> {
+    Line::read(&Json::parse(line.as_bytes())?, &Defaults::default(), now())
+}
+
+fn key(more: &str) -> Result<NewKey> {
+    let line = format!(
+        r#"{{"organization_id":null,"name":"n","scopes":[],"hash_encoding":"hex","hash":"{}"{more}}}"#,
+        "ab".repeat(32)
+    );
+    match read(&line)? {
+        Line::Record(record) => match record.thing {
+            Thing::ApiKey(new) => Ok(*new),
+            thing => panic!("{thing:?}"),
+        },
+        line => panic!("{line:?}"),
+    }
+}
+
+#[test]
+fn a_hash_is_the_same_in_every_encoding_and_nothing_else_is_one() {
+    let hash = sha256("secret");
+    let hex = chain::hex(&hash);
+    let base64 = base64::engine::general_purpose::STANDARD.encode(hash);
+    let url = base64::engine::general_purpose::URL_SAFE.encode(hash);
+    for (encoding, text) in [
+        (Encoding::Hex, hex.as_str()),
+        (Encoding::Hex, &hex.to_uppercase()),
+        (Encoding::Base64, &base64),
+        (Encoding::Base64, base64.trim_end_matches('=')),
+        (Encoding::Base64Url, &url),
+        (Encoding::Base64Url, url.trim_end_matches('=')),
+    ] {
+        assert_eq!(encoding.decode(text), Some(hash), "{encoding:?} {text}");
+    }
+    for text in ["", "secret", &hex[2..], &base64[4..], "$2b$10$abcdefghijklmnopqrstuv"] {
+        for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64Url] {
+            assert_eq!(encoding.decode(text), None, "{encoding:?} {text}");
+        }
+    }
+}
+
+#[test]
+fn a_key_says_how_it_stands() {
+    let plain = key("").unwrap();
+    assert_eq!((plain.key.status, plain.key.created_at, plain.secrets.len()), (Status::Active, now(), 1));
+    let revoked =
+        key(r#","status":"revoked","revoked_at":"2026-01-01T00:00:00Z","revoked_reason":"r""#).unwrap();
+    assert_eq!(revoked.key.revoked_reason.as_deref(), Some("r"));
+    assert_eq!(key(r#","status":"revoked""#).unwrap().key.revoked_at, Some(now()));
+    let expired = key(r#","status":"expired","expires_at":"2026-01-01T00:00:00Z""#).unwrap();
+    assert_eq!(expired.key.status, Status::Active, "it is seen from its time");
+    let previous = format!(
+        r#","previous_hash":"{}","retired_hashes":["{}"],"previous_secret_expires_at":"2026-12-01T00:00:00Z""#,
+        "cd".repeat(32),
+        "ef".repeat(32)
+    );
+    let states: Vec<_> = key(&previous).unwrap().secrets.iter().map(|(_, state)| *state).collect();
+    assert_eq!(states, [Secret::Current, Secret::Previous, Secret::Retired]);
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let same = format!(
+        r#","previous_hash":"{}","previous_secret_expires_at":"2026-12-01T00:00:00Z""#,
+        "ab".repeat(32)
+    );
+    for (more, pointer) in [
+        (r#","status":"expired""#, "/status"),
+        (r#","revoked_at":"2026-01-01T00:00:00Z""#, "/revoked_at"),
+        (r#","user_id":"u""#, "/user_id"),
+        (r#","created_at":"2027-01-01T00:00:00Z""#, "/created_at"),
+        (r#","start":"012345678901234567890123456789012""#, "/start"),
+        (r#","revision":0"#, "/revision"),
+        (same.as_str(), "/hash"),
+    ] {
+        let details = key(more).unwrap_err().details;
+        assert_eq!(details[0].pointer.as_deref(), Some(pointer), "{more}");
+    }
+}
+
+#[test]
+fn lines_of_another_kind_are_told_apart() {
+    assert!(matches!(read(r#"{"type":"export","version":1}"#), Ok(Line::Begin)));
+    assert!(matches!(read(r#"{"type":"end","records":7}"#), Ok(Line::End(7))));
+    assert!(read(r#"{"type":"export","version":2}"#).unwrap_err().message.contains("reads up to 1"));
+    assert_eq!(read("{}").unwrap_err().details[0].pointer.as_deref(), Some("/type"));
+    assert_eq!(read("[]").unwrap_err().details[0].code, "INVALID_TYPE");
+}

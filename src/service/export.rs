@@ -1,0 +1,109 @@
+//! An export: all organizations, users, memberships, scopes and keys, as an import reads them again.
+//!
+//! All of it is of one state. It is written page by page, so that memory stays the same however much it is.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::check::Progress;
+use super::{Ctx, change};
+use crate::app::App;
+use crate::domain::access::Caller;
+use crate::domain::audit::Entry;
+use crate::domain::export::Line;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+use crate::store::db::Tx;
+use crate::store::export::Page;
+use crate::store::reader::Reader;
+use crate::store::{self, export};
+
+/// Rows that are read at once.
+const PAGE: usize = 500;
+
+/// Writes everything there is; how many records it were. The reading keeps the WAL from beginning anew for
+/// as long as `output` takes: it should be a file.
+pub async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_>) -> Result<u64> {
+    let ctx = Ctx::internal(app, Caller::Operator, "database.export", "read")?;
+    let file = app.config.database.dir.join("tollhouse.db");
+    let records = write(&file, output, ctx.now, progress)?;
+    let entry = Entry::of(None, "database", "tollhouse.db", "");
+    change(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
+    Ok(records)
+}
+
+fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: Progress<'_>) -> Result<u64> {
+    let mut reader = Reader::open(file)?;
+    reader.read(|tx| {
+        let rows = store::check::rows(tx)?;
+        let tables = ["scopes", "organizations", "users", "memberships", "api_keys"];
+        let total = tables.iter().filter_map(|table| rows.get(*table)).sum::<i64>();
+        let mut out = Out { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
+        out.line(&Line::begin(now, store::audit::head(tx)?))?;
+        out.line(&Line::Settings { settings: &store::settings::get(tx)?.settings })?;
+        out.records += 1;
+        out.pages(tx, export::scopes, |new| Line::Scope {
+            scope: &new.scope,
+            description: new.description.as_deref(),
+            created_at: new.created_at,
+        })?;
+        out.pages(tx, export::organizations, |(organization, deleted_at)| Line::Organization {
+            organization,
+            deleted_at: *deleted_at,
+            revision: organization.revision,
+        })?;
+        out.pages(tx, export::users, |(user, deleted_at)| Line::User {
+            user,
+            deleted_at: *deleted_at,
+            revision: user.revision,
+        })?;
+        out.pages(tx, export::memberships, |new| Line::Membership {
+            organization_id: &new.organization_id,
+            user_id: &new.user_id,
+            role: new.role,
+            created_at: new.created_at,
+            updated_at: new.updated_at,
+            revision: new.revision,
+        })?;
+        out.pages(tx, export::api_keys, |(key, secrets)| Line::api_key(key, secrets))?;
+        let records = out.records;
+        out.line(&Line::End { records })?;
+        Ok(records)
+    })
+}
+
+/// Where the lines go.
+struct Out<'a> {
+    output: &'a mut dyn Write,
+    records: u64,
+    total: u64,
+    progress: Progress<'a>,
+}
+
+impl Out<'_> {
+    fn line(&mut self, line: &Line<'_>) -> Result<()> {
+        self.output.write_all(line.text()?.as_bytes()).map_err(Error::internal)
+    }
+
+    /// A line for each row of a table, page by page.
+    fn pages<T>(
+        &mut self,
+        tx: &Tx<'_>,
+        read: impl Fn(&Tx<'_>, i64, usize) -> Result<Page<T>>,
+        line: impl Fn(&T) -> Line<'_>,
+    ) -> Result<()> {
+        let mut after = i64::MIN;
+        loop {
+            let page = read(tx, after, PAGE)?;
+            for (seq, row) in &page {
+                self.line(&line(row))?;
+                self.records += 1;
+                after = *seq;
+            }
+            (self.progress)("records", self.records, self.total.max(self.records));
+            if page.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Statements on a database that better-auth made, which is only read.
+
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Row as SqlRow, params};
+use serde_json::Value;
+
+use super::db::Tx;
+use super::reader::Reader;
+use super::schema::refuse;
+use crate::domain::better_auth::{Owner, Row};
+use crate::error::Result;
+
+/// Opens the file.
+///
+/// # Errors
+/// `CONFLICT` when it isn't better-auth's.
+pub fn open(file: &Path) -> Result<Reader> {
+    let not_its = |_| refuse(format!("{} is not a SQLite database of better-auth.", file.display()));
+    if !file.exists() {
+        return Err(refuse(format!("There is no file {}.", file.display())));
+    }
+    let mut reader = Reader::open_any(file).map_err(not_its)?;
+    if !reader.read(|tx| has(tx, "user")).map_err(not_its)? {
+        return Err(not_its(crate::error::Error::internal("")));
+    }
+    Ok(reader)
+}
+
+fn has(tx: &Tx<'_>, table: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    Ok(tx.one(sql, params![table], |_| Ok(()))?.is_some())
+}
+
+/// How many rows are to be read.
+pub fn total(tx: &Tx<'_>) -> Result<u64> {
+    let mut total = 0;
+    for table in ["user", "organization", "member", "apikey"] {
+        if has(tx, table)? {
+            let n: Option<u64> =
+                tx.one(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0))?;
+            total += n.unwrap_or(0);
+        }
+    }
+    Ok(total)
+}
+
+/// The next rows of a table behind a place, oldest first; none when there is no such table.
+pub fn rows(tx: &Tx<'_>, table: &str, after: i64, most: usize) -> Result<Vec<(i64, Row)>> {
+    if !has(tx, table)? {
+        return Ok(Vec::new());
+    }
+    // An organization has no address there: it gets that of its owner, or of who joined it first.
+    let more = if table == "organization" && has(tx, "member")? {
+        ", (SELECT u.email FROM member m JOIN user u ON u.id = m.userId WHERE m.organizationId = t.id \
+         ORDER BY ',' || m.role || ',' NOT LIKE '%,owner,%', m.createdAt, m.rowid LIMIT 1) AS email"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "SELECT t.rowid AS place, t.*{more} FROM \"{table}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
+    );
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    tx.all(&sql, params![after, most], |row| Ok((row.get(0)?, named(row)?)))
+}
+
+/// A row by the names of its columns.
+fn named(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    let columns = row.as_ref().column_names().into_iter().map(str::to_owned).enumerate();
+    let value = |(index, name)| {
+        let value = match row.get_ref(index)? {
+            ValueRef::Null | ValueRef::Blob(_) => Value::Null,
+            ValueRef::Integer(number) => number.into(),
+            ValueRef::Real(number) => Value::from(number),
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
+        };
+        Ok((name, value))
+    };
+    columns.map(value).collect()
+}
+
+/// Whom a key belongs to. Before release 1.5 that stood in `userId`.
+pub fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
+    let id = |column| key.get(column).and_then(Value::as_str);
+    let Some(id) = id("referenceId").or(id("userId")) else { return Ok(Owner::Nobody) };
+    let exists = |table: &str| -> Result<bool> {
+        let sql = format!("SELECT 1 FROM \"{table}\" WHERE id = ?1");
+        Ok(has(tx, table)? && tx.one(&sql, params![id], |_| Ok(()))?.is_some())
+    };
+    if exists("organization")? {
+        return Ok(Owner::Organization(id.to_owned()));
+    }
+    if !exists("user")? {
+        return Ok(Owner::Nobody);
+    }
+    let organizations = if has(tx, "member")? {
+        let sql = "SELECT DISTINCT organizationId FROM member WHERE userId = ?1 ORDER BY rowid LIMIT 100";
+        tx.all(sql, params![id], |row| row.get(0))?
+    } else {
+        Vec::new()
+    };
+    Ok(Owner::User(id.to_owned(), organizations))
+}

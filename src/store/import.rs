@@ -1,0 +1,134 @@
+//! Statements that store things as they already stand elsewhere: with their times, their state and, of
+//! what was deleted, their tombstones.
+
+use rusqlite::params;
+
+use super::db::Tx;
+use super::{api_keys, organizations, rows, users};
+use crate::domain::api_key::ApiKey;
+use crate::domain::audit::Hash;
+use crate::domain::import::{NewKey, Secret};
+use crate::domain::organization::Organization;
+use crate::domain::rules;
+use crate::domain::stale::Stale;
+use crate::domain::time::Timestamp;
+use crate::domain::user::User;
+use crate::error::Result;
+
+/// An organization, also a deleted one, with the time of its end.
+pub fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Option<Timestamp>)>> {
+    let sql = format!("SELECT {}, deleted_at FROM organizations WHERE id = ?1", organizations::COLUMNS);
+    tx.one(&sql, params![id], |row| Ok((organizations::organization(row)?, rows::time_option(row, 10)?)))
+}
+
+/// Stores an organization whose id is free.
+pub fn insert_organization(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<()> {
+    tx.execute(
+        "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
+         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            new.id,
+            new.name,
+            rules::fold(&new.name),
+            new.email,
+            rules::fold(&new.email),
+            new.plan,
+            new.status.name(),
+            rows::to_json(&new.metadata)?,
+            new.created_at.as_millis(),
+            new.updated_at.as_millis(),
+            deleted_at.map(Timestamp::as_millis),
+            new.revision,
+        ],
+    )?;
+    Ok(())
+}
+
+/// A user, also a deleted one, with the time of its end.
+pub fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
+    let sql = format!("SELECT u.deleted_at, {} FROM users u WHERE u.id = ?1", users::COLUMNS);
+    tx.one(&sql, params![id], |row| Ok((users::user(row, 1)?, rows::time_option(row, 0)?)))
+}
+
+/// Stores a user whose id is free, and its address too unless it is deleted.
+pub fn insert_user(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
+    tx.execute(
+        "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
+         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            new.id,
+            new.email,
+            rules::fold(&new.email),
+            new.name,
+            rules::fold(&new.name),
+            new.external_id,
+            new.status.name(),
+            rows::to_json(&new.metadata)?,
+            new.created_at.as_millis(),
+            new.updated_at.as_millis(),
+            deleted_at.map(Timestamp::as_millis),
+            new.revision,
+        ],
+    )?;
+    Ok(())
+}
+
+/// The key that this hash was ever a secret of.
+pub fn key_of_hash(tx: &Tx<'_>, hash: &Hash) -> Result<Option<String>> {
+    let sql = "SELECT k.id FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq WHERE h.hash = ?1";
+    tx.one(sql, params![hash], |row| row.get(0))
+}
+
+/// Stores a key with all its secrets; `false` when its id or one of them is taken.
+pub fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
+    let NewKey { key, secrets } = new;
+    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == Secret::Current) else {
+        return Ok(false);
+    };
+    if !api_keys::insert(tx, key, current)? {
+        return Ok(false);
+    }
+    for secret in secrets.iter().filter(|(_, state)| *state != Secret::Current) {
+        if !insert_secret(tx, &key.id, secret)? {
+            return Ok(false);
+        }
+    }
+    if key.revoked_at.is_some() || key.rotated_at.is_some() || key.previous_secret_expires_at.is_some() {
+        api_keys::update(tx, key, key)?;
+    }
+    if key.last_used_at.is_some() {
+        tx.execute(
+            "UPDATE api_keys SET last_used_at = ?2 WHERE id = ?1",
+            params![key.id, key.last_used_at.map(Timestamp::as_millis)],
+        )?;
+    }
+    Ok(true)
+}
+
+fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(Hash, Secret)) -> Result<bool> {
+    let stored = tx.execute(
+        "INSERT INTO api_key_hashes (hash, key_seq, state) SELECT ?2, seq, ?3 FROM api_keys WHERE id = ?1 \
+         ON CONFLICT (hash) DO NOTHING",
+        params![id, hash, state.name()],
+    )?;
+    tx.stale(Stale::Secret(*hash));
+    Ok(stored == 1)
+}
+
+/// Makes these the secrets of a key, in place of what they were; none that it ever had is forgotten. One that
+/// is another key's stays there.
+pub fn replace_secrets(tx: &Tx<'_>, key: &ApiKey, secrets: &[(Hash, Secret)]) -> Result<()> {
+    tx.execute(
+        "UPDATE api_key_hashes SET state = 'retired' WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
+        params![key.id],
+    )?;
+    for (hash, state) in secrets {
+        insert_secret(tx, &key.id, &(*hash, *state))?;
+        tx.execute(
+            "UPDATE api_key_hashes SET state = ?3 WHERE hash = ?2 \
+             AND key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
+            params![key.id, hash, state.name()],
+        )?;
+    }
+    Ok(())
+}

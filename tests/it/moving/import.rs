@@ -1,0 +1,225 @@
+//! Records of NDJSON and CSV, good and bad.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tollhouse::domain::chain::hex;
+use tollhouse::verify::secret::hash;
+
+use super::{actions, code, refused, result, run, stderr, stdout, verdict, write_lines};
+use crate::support::Binary;
+
+const ORGANIZATION: &str = r#"{"type":"organization","id":"org_a","name":"A","email":"a@example.com"}"#;
+
+fn line(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// A key of `org_a` with this secret, and more.
+fn key(secret: &str, more: Value) -> Value {
+    let mut key = json!({"hash": hex(&hash(secret)), "hash_encoding": "hex", "organization_id": "org_a",
+        "name": secret, "scopes": []});
+    key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    key
+}
+
+/// The report of an import that refused something.
+fn report(dir: &Path, file: &Path) -> Value {
+    let output = run(dir, &["import", file.to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+#[tokio::test]
+async fn hashes_in_every_encoding_verify_beside_the_server_and_again_changes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, file) = (place.path().join("data"), place.path().join("keys.ndjson"));
+    let server = Binary::serve(&dir);
+    let encoded = |secret: &str, encoding: &str, text: String| {
+        key(secret, json!({"hash": text, "hash_encoding": encoding}))
+    };
+    let padded = |secret: &str| STANDARD.encode(hash(secret));
+    write_lines(
+        &file,
+        &[
+            line(ORGANIZATION),
+            encoded("hex", "hex", hex(&hash("hex")).to_uppercase()),
+            encoded("base64", "base64", padded("base64")),
+            encoded("unpadded", "base64", padded("unpadded").trim_end_matches('=').to_owned()),
+            encoded("url", "base64url", URL_SAFE_NO_PAD.encode(hash("url"))),
+            // As Unkey's documentation of its migration has it.
+            json!({"hash": {"value": padded("unkey"), "variant": "sha256_base64"}, "organization_id": "org_a",
+                "name": "unkey", "scopes": []}),
+            key("disabled", json!({"status": "disabled"})),
+            key("expired", json!({"expires_at": "2020-01-01T00:00:00Z", "status": "expired"})),
+            key("revoked", json!({"status": "revoked", "scopes": ["gone:scope"]})),
+            key(
+                "owned",
+                json!({"id": "Abc-1", "created_at": "2024-05-06T07:08:09Z", "metadata": {"a": "b"},
+                "allowed_ips": ["192.0.2.0/24"], "rate_limit": {"limit": 5, "window_seconds": 60},
+                "quota": {"limit": 7, "period": "day"}, "start": "ow"}),
+            ),
+        ],
+    );
+    let admin = server.admin();
+    assert_eq!(code(&admin, "hex").await, "NOT_FOUND");
+    let first = result(&dir, &["import", file.to_str().unwrap()]);
+    assert_eq!(first["imported"], json!({"organization": 1, "api_key": 9}), "{first}");
+    assert_eq!((&first["refused"], &first["has_platform_key"]), (&json!(0), &json!(true)));
+
+    // The server, which has asked for it before, notices.
+    while code(&admin, "hex").await == "NOT_FOUND" {
+        tokio::task::yield_now().await;
+    }
+    for (secret, expected) in [
+        ("hex", "VALID"),
+        ("base64", "VALID"),
+        ("unpadded", "VALID"),
+        ("url", "VALID"),
+        ("unkey", "VALID"),
+        ("disabled", "DISABLED"),
+        ("expired", "EXPIRED"),
+        ("revoked", "REVOKED"),
+        ("owned", "IP_NOT_ALLOWED"),
+        ("nobody", "NOT_FOUND"),
+    ] {
+        assert_eq!(code(&admin, secret).await, expected, "{secret}");
+    }
+    let owned = admin.get("/api-keys/key_Abc-1").await;
+    let fields =
+        ["created_at", "metadata", "rate_limit", "quota", "start"].map(|name| owned.data()[name].clone());
+    assert_eq!(
+        json!(fields),
+        json!(["2024-05-06T07:08:09.000Z", {"a": "b"}, {"limit": 5, "window_seconds": 60},
+            {"limit": 7, "period": "day"}, "ow"])
+    );
+
+    let expected = [vec!["organization.import"], vec!["api_key.import"; 9]].concat();
+    assert_eq!(actions(&admin, "cli").await, expected);
+    let again = result(&dir, &["import", file.to_str().unwrap()]);
+    assert_eq!((&again["imported"], &again["unchanged"]), (&json!({}), &first["imported"]));
+    assert_eq!(actions(&admin, "cli").await, expected, "nothing was done, so nothing is told");
+    assert!(run(&dir, &["check"]).status.success());
+}
+
+#[test]
+fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, file) = (place.path().join("data"), place.path().join("keys.ndjson"));
+    let secret_in_the_wrong_place = "acme_this-is-the-secret-itself";
+    let cases = [
+        (ORGANIZATION.to_owned(), None),
+        (key("good", json!({})).to_string(), None),
+        (String::new(), None),
+        ("{".to_owned(), Some("not valid JSON")),
+        ("[1]".to_owned(), Some("Must be an object")),
+        (json!({"name": "n"}).to_string(), Some("type")),
+        (json!({"type": "plan"}).to_string(), Some("Must be one of")),
+        (key("good", json!({"name": "other"})).to_string(), Some("there already, with another: name")),
+        (key("good", json!({"id": "key_2"})).to_string(), Some("secret is taken by key_")),
+        (key("", json!({})).to_string(), Some("hash: Is the hash of nothing")),
+        (key("x", json!({"hash": secret_in_the_wrong_place})).to_string(), Some("hash: Must be a SHA-256")),
+        (
+            key("x", json!({"hash_encoding": "bcrypt"})).to_string(),
+            Some("hash_encoding: Must be one of: hex"),
+        ),
+        (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Is the whole secret")),
+        (key("x", json!({"scopes": ["invoices:read"]})).to_string(), Some("--create-scopes")),
+        (key("x", json!({"organization_id": "org_none"})).to_string(), Some("no organization org_none")),
+        (key("x", json!({"user_id": "user_1"})).to_string(), Some("not a member")),
+        (key("x", json!({"nmae": "n"})).to_string(), Some("nmae: There is no such field")),
+        (key("x", json!({"allowed_ips": ["10.0.0.1/8"]})).to_string(), Some("allowed_ips/0: Has bits")),
+        (key("x", json!({"created_at": "2999-01-01T00:00:00Z"})).to_string(), Some("created_at")),
+        (key("x", json!({"status": "expired"})).to_string(), Some("status: Not yet")),
+        (
+            json!({"hash": hex(&hash("x")), "hash_encoding": "hex", "name": "n", "scopes": ["*"]})
+                .to_string(),
+            Some("organization_id: Must be given; null makes a platform key"),
+        ),
+        (key("last", json!({})).to_string(), None),
+    ];
+    let text: Vec<_> = cases.iter().map(|(line, _)| line.as_str()).collect();
+    fs::write(&file, text.join("\n")).unwrap();
+    let report = report(&dir, &file);
+    assert_eq!(report["imported"], json!({"organization": 1, "api_key": 2}), "{report}");
+    let mut told = report["refusals"].as_array().unwrap().iter();
+    for (n, (line, why)) in cases.iter().enumerate().filter(|(_, (_, why))| why.is_some()) {
+        let refusal = told.next().unwrap();
+        assert_eq!(refusal["at"], format!("line {}", n + 1), "{line}");
+        let why = why.unwrap();
+        assert!(refusal["reasons"].to_string().contains(why), "no {why:?} in {refusal}");
+    }
+    assert!(told.next().is_none());
+    assert!(!report.to_string().contains(secret_in_the_wrong_place), "a secret is not repeated");
+    let checked = run(&dir, &["check"]);
+    assert!(checked.status.success(), "{}", stdout(&checked));
+}
+
+#[tokio::test]
+async fn csv_says_the_same() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, file) = (place.path().join("data"), place.path().join("keys.csv"));
+    let organizations = place.path().join("organizations.csv");
+    fs::write(&organizations, "type,id,name,email\norganization,org_a,\"A, Inc.\",a@example.com\n").unwrap();
+    result(&dir, &["import", organizations.to_str().unwrap()]);
+    let header =
+        "hash,hash_encoding,name,scopes,expires_at,rate_limit.limit,rate_limit.window_seconds,metadata.team";
+    let row = |secret: &str, rest: &str| format!("{},hex,{secret},{rest}\n", hex(&hash(secret)));
+    let rows = [
+        row("one", "invoices:read workflows:read,,5,60,core"),
+        row("two", ",,,,"),
+        row("three", ",,five,60,"),
+        row("four", ""),
+    ];
+    fs::write(&file, format!("{header}\n{}", rows.concat())).unwrap();
+    let args = ["import", file.to_str().unwrap(), "--organization", "org_a", "--create-scopes", "--json"];
+    let output = run(&dir, &args);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&report["imported"], &report["refused"]), (&json!({"api_key": 2}), &json!(2)), "{report}");
+    assert_eq!(report["refusals"][0]["at"], "line 4");
+    assert!(report["refusals"][0]["reasons"].to_string().contains("rate_limit/limit"), "{report}");
+    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header 8"), "{report}");
+
+    let made = run(&dir, &["admin-key", "create"]);
+    let server = Binary::serve_with(&dir, |_| ());
+    let admin = server.client(stdout(&made).trim_end());
+    let (code, id) = verdict(&admin, "one").await;
+    assert_eq!(code, "VALID");
+    let key = admin.get(&format!("/api-keys/{}", id.as_str().unwrap())).await;
+    let fields = ["scopes", "rate_limit", "metadata"].map(|name| key.data()[name].clone());
+    let rate = json!({"limit": 5, "window_seconds": 60});
+    assert_eq!(json!(fields), json!([["invoices:read", "workflows:read"], rate, {"team": "core"}]));
+    assert_eq!(admin.get("/scopes?order=desc").await.data()[0]["scope"], "invoices:read");
+
+    fs::write(&file, "hash,nmae\n").unwrap();
+    refused(&dir, &["import", file.to_str().unwrap()], &["no column \"nmae\"", "hash_encoding"]);
+    refused(&dir, &["import", place.path().join("none.csv").to_str().unwrap()], &["none.csv"]);
+    refused(&dir, &["import", place.path().join("keys.txt").to_str().unwrap()], &["--format"]);
+}
+
+#[tokio::test]
+async fn users_are_known_by_their_address_and_members_own_keys() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, file) = (place.path().join("data"), place.path().join("all.ndjson"));
+    write_lines(
+        &file,
+        &[
+            line(ORGANIZATION),
+            json!({"type": "user", "email": "Ada@example.com", "name": "Ada", "status": "suspended"}),
+            json!({"type": "user", "id": "u-1", "email": "grace@example.com", "name": "Grace"}),
+            json!({"type": "user", "id": "u-2", "email": "GRACE@example.com", "name": "Grace"}),
+            json!({"type": "membership", "organization_id": "org_a", "user_id": "u-1", "role": "owner"}),
+            json!({"type": "membership", "organization_id": "org_a", "user_id": "u-9", "role": "owner"}),
+            key("owned", json!({"user_id": "u-1"})),
+        ],
+    );
+    let first = report(&dir, &file);
+    assert_eq!(first["imported"], json!({"organization": 1, "user": 2, "membership": 1, "api_key": 1}));
+    let told: Vec<_> = first["refusals"].as_array().unwrap().iter().map(|refusal| &refusal["at"]).collect();
+    assert_eq!(told, ["line 4", "line 6"]);
+    let again = report(&dir, &file);
+    assert_eq!((&again["imported"], &again["unchanged"]), (&json!({}), &first["imported"]));
+}
