@@ -18,6 +18,9 @@
 //! A batch, and a `POST` with an `Idempotency-Key`, go the other way round: the writer's thread runs whole
 //! handlers within its transaction (`service::within`), so that what they answer is stored with what they do.
 //!
+//! The pages, `/console/` and `/docs/`, lie in `src/console` and `src/docs` and are given out by
+//! `http::pages`; they ask the API like everybody else.
+//!
 //! "Is this key good?" takes a shorter way, and the file is touched only for a key that isn't in memory:
 //!
 //! ```text

@@ -2,7 +2,8 @@
 //!
 //! `server` accepts, `routes` finds the route, `gates` leads the call to its handler, `call` is what a
 //! handler gets, `reply` what it gives; every resource has a file of handlers. `data_plane` is the shorter
-//! way to `verify`, `introspect` and `forward_auth`.
+//! way to `verify`, `introspect` and `forward_auth`; `pages` gives out the files of the console and the
+//! reference, which are no part of the API.
 
 pub mod address;
 mod analytics;
@@ -21,6 +22,7 @@ mod introspect;
 mod memberships;
 pub mod openapi;
 mod organizations;
+pub mod pages;
 mod reply;
 pub mod routes;
 mod scopes;

@@ -19,8 +19,8 @@ use super::gates::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
 use super::{
-    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, scopes, settings, users,
-    whoami,
+    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, scopes, settings,
+    users, whoami,
 };
 use crate::app::App;
 use crate::error::{Code, Error, Result};
@@ -38,6 +38,8 @@ pub enum Way {
     Gates(Handler),
     /// The data plane's own, short one.
     Data(Endpoint),
+    /// A file of a page; not part of the API.
+    Page,
 }
 
 /// Who may call a route.
@@ -154,6 +156,18 @@ const fn batch(path: &'static str, handler: Handler) -> Route {
     Route { in_batch: false, ..post(path, BATCH, Gate::AnyKey, Body::Required, handler) }
 }
 
+const fn page(path: &'static str) -> Route {
+    Route {
+        method: "GET",
+        path,
+        action: "page.read",
+        gate: Gate::Open,
+        body: Body::None,
+        in_batch: false,
+        way: Way::Page,
+    }
+}
+
 /// The action of the one read that is folded like a refusal: a client may ask it all the time.
 pub(super) const WHOAMI: &str = "whoami.read";
 
@@ -166,6 +180,13 @@ pub static ROUTES: &[Route] = &[
     get("/healthz", "health.live", Gate::Open, |call| Box::pin(health::live(call))),
     get("/readyz", "health.ready", Gate::Open, |call| Box::pin(health::ready(call))),
     get("/openapi.json", "openapi.read", Gate::Open, |call| Box::pin(openapi::document(call))),
+
+    page("/docs"),
+    page("/docs/"),
+    page("/docs/{*path}"),
+    page("/console"),
+    page("/console/"),
+    page("/console/{*path}"),
 
     data("POST", "/v1/keys/verify", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Verify),
     data("POST", "/v1/introspect", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Introspect),
@@ -236,6 +257,7 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
                 Ok((Route { way: Way::Data(endpoint), .. }, _)) => {
                     return data_plane::answer(app, *endpoint, &head, body).await;
                 }
+                Ok((Route { way: Way::Page, .. }, _)) => return pages::answer(app, &head),
                 Ok((route @ Route { way: Way::Gates(handler), .. }, params)) => Ok((route, *handler, params)),
                 Err(missing) => Err(missing),
             };

@@ -13,5 +13,6 @@ mod layering;
 mod moving;
 mod moving_guide;
 mod openapi;
+mod pages;
 mod support;
 mod verify_guide;

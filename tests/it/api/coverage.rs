@@ -8,6 +8,7 @@ use reqwest::header::{AUTHORIZATION, IF_MATCH};
 use serde_json::{Value, json};
 use tollhouse::domain::stale::Stale;
 use tollhouse::domain::time::Timestamp;
+use tollhouse::http::pages::FILES;
 use tollhouse::http::routes::{ANY, Gate, ROUTES, Route};
 
 use super::{column, done, refused};
@@ -34,7 +35,7 @@ const INTROSPECT: &str = "/v1/introspect";
 struct Row {
     method: &'static str,
     path: &'static str,
-    /// The path as called; `EVENT` stands for an audit event of the organization.
+    /// The path as called; `EVENT` stands for an audit event of the organization, `ASSET` for a page's file.
     call: &'static str,
     /// `SECRET` stands for the secret of the organization's key.
     body: Option<Value>,
@@ -49,6 +50,13 @@ fn rows() -> Vec<Row> {
         row("GET", "/healthz", "/healthz", OwnThings, None),
         row("GET", "/readyz", "/readyz", OwnThings, None),
         row("GET", "/openapi.json", "/openapi.json", OwnThings, None),
+
+        row("GET", "/docs", "/docs", OwnThings, None),
+        row("GET", "/docs/", "/docs/", OwnThings, None),
+        row("GET", "/docs/{*path}", "/docs/ASSET", OwnThings, None),
+        row("GET", "/console", "/console", OwnThings, None),
+        row("GET", "/console/", "/console/", OwnThings, None),
+        row("GET", "/console/{*path}", "/console/ASSET", OwnThings, None),
 
         row("POST", "/v1/keys/verify", "/v1/keys/verify", Unknown, Some(json!({"key": "SECRET"}))),
         row("POST", INTROSPECT, INTROSPECT, Unknown, Some(json!({"token": "SECRET"}))),
@@ -111,6 +119,13 @@ const OPEN: &[&str] = &[
     "/healthz",      // A probe has no key; it tells that the process answers, no more.
     "/readyz",       // The same, and whether the database can be written.
     "/openapi.json", // The contract is public.
+    // Pages hold nothing but themselves: what they show they ask for, with a key that somebody types in.
+    "/docs",
+    "/docs/",
+    "/docs/{*path}",
+    "/console",
+    "/console/",
+    "/console/{*path}",
     // Who asks is a proxy without a key. The key that it asks about is the client's own: who knows it
     // learns what it may do, and nobody passes without; failures are limited by address.
     "/v1/forward-auth",
@@ -176,7 +191,11 @@ impl World {
     }
 
     fn request(&self, row: &Row, method: &str, client: &Client) -> reqwest::RequestBuilder {
-        let url = format!("{}{}", self.server.url, row.call.replace("EVENT", &self.event));
+        let call = row.call.replace("EVENT", &self.event);
+        let page = FILES.iter().find(|file| {
+            row.path.contains('*') && file.path.starts_with(&row.path[..6]) && file.path.ends_with(".js")
+        });
+        let url = format!("{}{}", self.server.url, page.map_or(call.as_str(), |file| file.path));
         let method = if method == ANY { "GET" } else { method };
         let request = reqwest::Client::new().request(method.parse().unwrap(), url);
         let request = if row.path.ends_with("/config") { request.header(IF_MATCH, "*") } else { request };

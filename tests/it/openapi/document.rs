@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tollhouse::error::CODES;
 use tollhouse::http::openapi;
-use tollhouse::http::routes::{Body, Endpoint, Gate, ROUTES};
+use tollhouse::http::routes::{Body, Endpoint, Gate};
 
 use super::Document;
 use crate::support::{Binary, Server};
@@ -43,8 +43,7 @@ fn it_has_the_operations_of_the_table_and_no_others() {
     let document = Document::load();
     let documented: BTreeSet<_> =
         document.entries().map(|((method, path), _)| (method, path.to_owned())).collect();
-    let served: BTreeSet<_> = ROUTES
-        .iter()
+    let served: BTreeSet<_> = super::routes()
         .map(super::documented)
         .map(|(method, path)| (method.to_owned(), path.to_owned()))
         .collect();

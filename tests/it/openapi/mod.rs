@@ -42,7 +42,7 @@ impl Document {
 
     fn operations(&self) -> impl Iterator<Item = Operation<'_>> {
         self.entries().filter_map(|((method, path), says)| {
-            let route = ROUTES.iter().find(|route| documented(route) == (&method, path))?;
+            let route = routes().find(|route| documented(route) == (&method, path))?;
             Some(Operation { document: self, route, says })
         })
     }
@@ -127,9 +127,14 @@ impl Operation<'_> {
     fn endpoint(&self) -> Option<Endpoint> {
         match self.route.way {
             Way::Data(endpoint) => Some(endpoint),
-            Way::Gates(_) => None,
+            Way::Gates(_) | Way::Page => None,
         }
     }
+}
+
+/// The routes of the API; pages are none.
+fn routes() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().filter(|route| !matches!(route.way, Way::Page))
 }
 
 /// How a route stands in the document: what takes any method stands there by one that has no body.

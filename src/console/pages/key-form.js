@@ -1,0 +1,88 @@
+// What can be said of a key when it is made and when it is changed.
+import { toTime } from '../format.js';
+import { html, useState } from '../html.js';
+import { Field, Select } from '../ui.js';
+import { MetadataField, readMetadata } from './metadata.js';
+
+const DAY = 86_400_000;
+const EXPIRIES = [['default', 'As configured'], ['never', 'Never'], ['30', 'In 30 days'], ['90', 'In 90 days'], ['365', 'In a year'], ['at', 'At a time of my choice']];
+const WINDOWS = [['1', 'a second'], ['60', 'a minute'], ['3600', 'an hour'], ['86400', 'a day']];
+const PERIODS = [['hour', 'an hour'], ['day', 'a day'], ['month', 'a month']];
+
+/** The fields below which faults are told. */
+export const KEY_FIELDS = ['name', 'scopes', 'expires_at', 'allowed_ips', 'rate_limit', 'quota', 'metadata'];
+
+const isAdministrative = (scope) => scope === '*' || scope.startsWith('admin:') || scope.startsWith('keys:');
+
+function ScopeBoxes({ session, catalogue, chosen, error }) {
+  const names = [...new Set([...catalogue.map(({ scope }) => scope), ...chosen])];
+  const own = names.filter((scope) => !isAdministrative(scope));
+  const high = names.filter((scope) => isAdministrative(scope) && (session.gives(scope) || chosen.includes(scope)));
+  if (session.gives('*') && !high.includes('*')) high.push('*');
+  const about = Object.fromEntries(catalogue.map(({ scope, description }) => [scope, description]));
+  const box = (scope) => html`
+    <label class="box"><input type="checkbox" name="scope" value=${scope} defaultChecked=${chosen.includes(scope)} />
+      <code>${scope}</code> <span class="quiet small-text">${scope === '*' ? 'Everything within reach' : about[scope]}</span></label>`;
+  const faults = (error?.details ?? []).filter(({ pointer }) => pointer?.startsWith('/scopes')).map(({ message }) => message);
+  return html`
+    <fieldset>
+      <legend>Scopes</legend>
+      <div class="boxes">${own.map(box)}</div>
+      ${high.length > 0 && html`<details open=${chosen.some(isAdministrative)}><summary>Administration of Tollhouse</summary><div class="boxes">${high.map(box)}</div></details>`}
+      ${faults.length > 0 && html`<p class="fault">${faults.join(' ')}</p>`}
+    </fieldset>`;
+}
+
+/** `limit` in each of some stretches of time; empty: none. */
+function Limit({ label, name, hint, error, limit, unit, units }) {
+  const faults = (error?.details ?? []).filter(({ pointer }) => pointer?.startsWith(`/${name}`)).map(({ message }) => message);
+  const own = units.some(([value]) => value === unit) ? units : [...units, [unit, `${unit} seconds`]];
+  return html`
+    <${Field} label=${label} name=${name} error=${faults.length > 0 ? { at: () => faults.join(' ') } : undefined} hint=${hint}>${(shared) => html`
+      <span class="pair"><input ...${shared} type="number" min="1" defaultValue=${limit ?? ''} placeholder="no number" />
+        <select name=${`${name}_unit`} aria-label=${`${label}: in`}>${own.map(([value, text]) => html`
+          <option value=${value} selected=${value === unit}>in ${text}</option>`)}</select></span>`}<//>`;
+}
+
+export function KeyFields({ session, catalogue, error, before }) {
+  const [expiry, setExpiry] = useState(before ? 'keep' : 'default');
+  const expiries = before ? [['keep', 'As it is'], ...EXPIRIES.slice(1)] : EXPIRIES;
+  return html`
+    <${Field} label="Name" name="name" error=${error} value=${before?.name} />
+    <${ScopeBoxes} session=${session} catalogue=${catalogue} chosen=${before?.scopes ?? []} error=${error} />
+    <${Select} label="Expires" name="expiry" value=${expiry} options=${expiries} onChange=${(event) => setExpiry(event.target.value)} />
+    ${(expiry === 'at' || error?.at('expires_at')) && html`<${Field} label="Expires at" name="expires_at" type="datetime-local" error=${error} />`}
+    <${Field} label="May be used from (optional)" name="allowed_ips" error=${error} hint="Addresses or networks (CIDR), one a line. Empty: from anywhere.">${(shared) => html`
+      <textarea ...${shared} rows="2" spellcheck="false" placeholder="203.0.113.0/24">${(before?.allowed_ips ?? []).join('\n')}</textarea>`}<//>
+    ${session.platform && html`
+      <${Limit} label="Rate limit (optional)" name="rate_limit" error=${error} hint="Empty: as its organization’s plan says."
+        limit=${before?.rate_limit?.limit} unit=${String(before?.rate_limit?.window_seconds ?? 60)} units=${WINDOWS} />
+      <${Limit} label="Quota (optional)" name="quota" error=${error} hint="Counted over calendar periods in UTC. Empty: none."
+        limit=${before?.quota?.limit} unit=${before?.quota?.period ?? 'month'} units=${PERIODS} />`}
+    <${MetadataField} error=${error} value=${before?.metadata} />`;
+}
+
+function readExpiry(form) {
+  const choice = form.get('expiry');
+  if (choice === 'never') return { expires_at: null };
+  if (choice === 'at') return { expires_at: toTime(form.get('expires_at')) ?? '' };
+  const days = Number(choice);
+  return days ? { expires_at: new Date(Date.now() + days * DAY).toISOString() } : {};
+}
+
+/** The body that the form stands for. What is left empty is left out, or cleared when there was something. */
+export function readKey(form, before) {
+  const body = { name: form.get('name').trim(), scopes: form.getAll('scope'), ...readExpiry(form) };
+  const ranges = form.get('allowed_ips').split(/[\s,]+/).filter(Boolean);
+  if (ranges.length > 0) body.allowed_ips = ranges;
+  else if (before?.allowed_ips) body.allowed_ips = null;
+  for (const [name, unit] of [['rate_limit', 'window_seconds'], ['quota', 'period']]) {
+    const limit = form.get(name);
+    const chosen = form.get(`${name}_unit`);
+    if (limit) body[name] = { limit: Number(limit), [unit]: unit === 'period' ? chosen : Number(chosen) };
+    else if (before?.[name]) body[name] = null;
+  }
+  const metadata = readMetadata(form, before?.metadata);
+  if (Object.keys(metadata).length > 0) body.metadata = metadata;
+  return body;
+}

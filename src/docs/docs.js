@@ -1,0 +1,44 @@
+// The reference: Swagger UI over this server's own document. The key is pasted at "Authorize" and stays in
+// the page's memory: a reload forgets it. Nothing is sent anywhere else.
+
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
+dark.addEventListener('change', follow);
+follow();
+
+// A link inside a button is none to the keyboard, and there is only one server to choose from.
+const plainer = ({ React }) => ({
+  components: {
+    DeepLink: ({ text }) => React.createElement('span', null, text),
+    ServersContainer: () => null,
+  },
+});
+
+globalThis.SwaggerUIBundle({
+  url: '../openapi.json',
+  domNode: document.getElementById('reference'),
+  deepLinking: true,
+  displayRequestDuration: true,
+  docExpansion: 'list',
+  defaultModelsExpandDepth: 0,
+  filter: true,
+  persistAuthorization: false,
+  plugins: [plainer],
+  presets: [globalThis.SwaggerUIBundle.presets.apis],
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});
+
+// Some of its controls have no name, or another one than they show.
+const NAMES = [
+  ['.body-param__text', 'Request body'],
+  ['.close-modal', 'Close'],
+  ['.auth-btn-wrapper .authorize', 'Authorize'],
+];
+new MutationObserver(() => {
+  for (const [selector, name] of NAMES) {
+    for (const element of document.querySelectorAll(selector)) {
+      if (element.ariaLabel !== name) element.ariaLabel = name;
+    }
+  }
+}).observe(document.getElementById('reference'), { childList: true, subtree: true });

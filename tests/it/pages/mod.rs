@@ -1,0 +1,174 @@
+//! The pages: how they are served.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+use reqwest::Method;
+use reqwest::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
+use tollhouse::http::pages::FILES;
+
+use crate::support::{Answer, Client, Server};
+
+const PAGES: [&str; 2] = ["/console/", "/docs/"];
+
+async fn get(
+    client: &Client,
+    path: &str,
+    headers: &[(reqwest::header::HeaderName, &str)],
+) -> (Answer, Vec<u8>) {
+    let request = client.request_at_root(Method::GET, path);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let bytes = response.bytes().await.unwrap().to_vec();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    (Answer { status, headers, text, json: serde_json::Value::Null }, bytes)
+}
+
+#[tokio::test]
+async fn files_are_served_compressed_or_plain_and_once() {
+    let server = Server::start().await;
+    let client = server.anonymous();
+    for file in FILES {
+        let (plain, whole) = get(&client, file.path, &[]).await;
+        assert_eq!((plain.status, whole.len()), (200, file.length), "{}", file.path);
+        assert_eq!(plain.header("content-encoding"), None);
+        assert_eq!(plain.header("vary"), Some("accept-encoding"));
+
+        let gzip = [(ACCEPT_ENCODING, "br, GZIP;q=0.5")];
+        let (zipped, bytes) = get(&client, file.path, &gzip).await;
+        assert_eq!(zipped.header("content-encoding"), Some("gzip"), "{}", file.path);
+        let mut unzipped = Vec::new();
+        GzDecoder::new(bytes.as_slice()).read_to_end(&mut unzipped).unwrap();
+        assert!(unzipped == whole, "{}", file.path);
+        for refused in ["gzip;q=0", "identity", "br", "*;q=0, gzip;q=0.0"] {
+            let (answer, _) = get(&client, file.path, &[(ACCEPT_ENCODING, refused)]).await;
+            assert_eq!(answer.header("content-encoding"), None, "{refused}");
+        }
+
+        // Each form has a name of its own; who knows it is spared the body.
+        let (tag, tag_zipped) = (plain.header("etag").unwrap(), zipped.header("etag").unwrap());
+        assert_ne!(tag, tag_zipped);
+        for known in [tag.to_owned(), format!("\"other\", W/{tag}"), "*".to_owned()] {
+            let (answer, bytes) = get(&client, file.path, &[(IF_NONE_MATCH, &known)]).await;
+            assert_eq!((answer.status, bytes.len(), answer.header("etag")), (304, 0, Some(tag)), "{known}");
+        }
+        let (answer, _) = get(&client, file.path, &[(IF_NONE_MATCH, tag_zipped)]).await;
+        assert_eq!(answer.status, 200);
+
+        let head = client.send(client.request_at_root(Method::HEAD, file.path)).await;
+        assert_eq!((head.status, head.text.as_str()), (200, ""));
+        assert_eq!(head.header("content-length"), Some(file.length.to_string().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_asked_for_again_and_what_it_loads_is_kept_for_ever() {
+    let server = Server::start().await;
+    let client = server.anonymous();
+    for file in FILES {
+        let (answer, _) = get(&client, file.path, &[]).await;
+        let is_page = PAGES.contains(&file.path);
+        let kept = if is_page { "no-cache" } else { "public, max-age=31536000, immutable" };
+        assert_eq!(answer.header("cache-control"), Some(kept), "{}", file.path);
+    }
+    for page in PAGES {
+        let (answer, _) = get(&client, page, &[]).await;
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+        // What it names is there, under its version, which no other content has.
+        let named =
+            answer.text.split('"').filter(|name| name.contains('/') && !name.contains([' ', '<', ':']));
+        let own: Vec<_> = named
+            .filter(|name| !name.starts_with("..") && *name != "./" && !name.contains("svg+xml"))
+            .collect();
+        assert!(own.len() >= 4, "{own:?}");
+        for name in own {
+            assert!(FILES.iter().any(|file| file.path == format!("{page}{name}")), "{name}");
+        }
+        let (gone, _) = get(&client, &format!("{page}0000000000000000/main.js"), &[]).await;
+        assert_eq!((gone.status, gone.header("cache-control")), (404, Some("no-store")));
+    }
+}
+
+#[tokio::test]
+async fn pages_are_locked_down() {
+    let server = Server::start().await;
+    let client = server.anonymous();
+    for file in FILES {
+        let (answer, _) = get(&client, file.path, &[]).await;
+        let policy = answer.header("content-security-policy").unwrap();
+        let rules: BTreeSet<_> = policy.split(';').map(str::trim).filter(|rule| !rule.is_empty()).collect();
+        let always = [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ];
+        let more = match file.path.starts_with("/docs/") {
+            true => BTreeSet::from(["img-src 'self' data:"]),
+            false => BTreeSet::from(["img-src 'self'", "require-trusted-types-for 'script'"]),
+        };
+        assert_eq!(rules, more.into_iter().chain(always).collect(), "{}", file.path);
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{}", file.path);
+        }
+        assert!(answer.header("x-request-id").is_some());
+    }
+}
+
+#[tokio::test]
+async fn the_directory_is_found_without_its_slash_and_pages_are_only_read() {
+    let server = Server::start().await;
+    let once = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    for page in PAGES {
+        let place = page.trim_end_matches('/');
+        let answer = once.get(format!("{}{place}", server.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 308);
+        assert_eq!(answer.headers()["location"], page[1..]);
+        let refused = once.post(format!("{}{page}", server.url)).body("x").send().await.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["allow"]),
+            (405, &"GET, HEAD".parse().unwrap())
+        );
+    }
+    // Nobody's looks at a page are in the log.
+    let actions = server.admin().get("/audit-logs?limit=100").await;
+    assert!(!actions.text.contains("page.read"), "{}", actions.text);
+}
+
+/// The page loads from this server alone, and what is not ours has its licence beside it.
+#[test]
+fn what_is_embedded_is_what_is_allowed() {
+    let names: Vec<_> =
+        FILES.iter().map(|file| file.path.splitn(4, '/').nth(3).unwrap_or("index.html")).collect();
+    for library in ["preact", "htm", "uplot", "swagger-ui"] {
+        assert!(names.contains(&format!("vendor/{library}.js").as_str()), "{names:?}");
+        assert!(
+            names.contains(&format!("vendor/{library}.LICENSE.txt").as_str()),
+            "{library} has no licence"
+        );
+    }
+    for file in FILES {
+        let mut text = String::new();
+        GzDecoder::new(file.gzip).read_to_string(&mut text).unwrap();
+        assert!(!text.contains("sourceMappingURL="), "{}", file.path);
+        if file.path.contains("/vendor/") {
+            continue;
+        }
+        for banned in
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "localStorage", "style=\""]
+        {
+            let allowed = banned == "localStorage" && file.path.ends_with("LICENSE.txt");
+            assert!(allowed || !text.contains(banned), "{}: {banned}", file.path);
+        }
+    }
+}
