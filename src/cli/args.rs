@@ -62,6 +62,13 @@ pub struct Serve {
     /// the file that TOLLHOUSE_ADMIN_KEY_FILE names.
     #[arg(long, value_name = "FILE")]
     pub admin_key_file: Option<PathBuf>,
+
+    /// Serve a month of sample data from a throw-away database, to look around
+    ///
+    /// On loopback alone. The database lies in a temporary directory, which is removed at the stop; the
+    /// admin key is shown (TOLLHOUSE_ADMIN_KEY may give it).
+    #[arg(long)]
+    pub dev: bool,
 }
 
 /// What to do.
@@ -239,18 +246,38 @@ impl Cli {
             Some(Command::Serve(named)) => Command::Serve(Serve {
                 listen: named.listen.or(implied.listen),
                 admin_key_file: named.admin_key_file.or(implied.admin_key_file),
+                dev: named.dev || implied.dev,
             }),
             Some(other) if implied == Serve::default() => other,
             Some(_) => {
-                let message = "--listen and --admin-key-file are for serving, not for another command";
+                let message = "--listen, --admin-key-file and --dev are for serving, not for another command";
                 return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
             }
         };
         let listen = match &command {
-            Command::Serve(serve) => serve.listen,
+            Command::Serve(serve) => {
+                serve.check(common.data.as_deref())?;
+                serve.listen
+            }
             _ => None,
         };
         Ok(Args { config: common.config, flags: Flags { listen, data: common.data }, command })
+    }
+}
+
+impl Serve {
+    /// What is thrown away is nobody's data, and open to this machine alone.
+    fn check(&self, data: Option<&str>) -> Result<(), clap::Error> {
+        let message = match self.listen {
+            _ if !self.dev => return Ok(()),
+            _ if data.is_some() => "--dev makes a database of its own and throws it away; leave --data out",
+            _ if self.admin_key_file.is_some() => "--dev shows its admin key; leave --admin-key-file out",
+            Some(listen) if !listen.ip().is_loopback() => {
+                "--dev listens on loopback alone, such as 127.0.0.1"
+            }
+            _ => return Ok(()),
+        };
+        Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
     }
 }
 
@@ -287,6 +314,9 @@ mod tests {
         assert_eq!(serve.config.as_deref(), Some(Path::new("c")));
         assert_eq!(serve.flags, Flags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()) });
         assert_eq!(command(""), Command::Serve(Serve::default()));
+        for line in ["--dev", "serve --dev --listen [::1]:0", "--dev serve"] {
+            assert!(matches!(command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
+        }
         let named = read("--listen 127.0.0.1:1 serve --listen 127.0.0.1:2").unwrap();
         assert_eq!(named.flags.listen, "127.0.0.1:2".parse().ok());
     }
@@ -363,6 +393,14 @@ mod tests {
             "--listen 127.0.0.1:0 audit verify",
             "--admin-key-file k config check",
             "audit verify --listen 127.0.0.1:0",
+            "audit verify --dev",
+            "--dev audit verify",
+            "serve --dev --data d",
+            "--data d --dev",
+            "serve --dev --admin-key-file k",
+            "--admin-key-file k serve --dev",
+            "serve --dev --listen 0.0.0.0:8080",
+            "--dev --listen 192.0.2.1:80",
             "audit verify --filtered",
             "audit verify --anchor 7",
             "audit verify --anchor 7:ab",

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod check;
 mod config;
+mod dev;
 mod export;
 mod import;
 mod openapi;
@@ -54,7 +55,10 @@ pub fn run(args: Args) -> ExitCode {
         match command {
             Command::Serve(serve) => {
                 telemetry::init(&effective.config.log);
-                report(serve::run(effective, serve.admin_key_file).await)
+                report(match serve.dev {
+                    true => dev::run(effective).await,
+                    false => serve::run(effective, serve::Start::Kept(serve.admin_key_file)).await,
+                })
             }
             Command::AdminKey(AdminKey::Create(create)) => {
                 report(admin_key::create(effective.config, create).await)

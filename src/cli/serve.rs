@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
+use super::dev;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Effective;
@@ -23,8 +24,16 @@ use crate::verify::secret::{self, Secret};
 const KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
 const KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
 
+/// What an empty database begins with.
+pub enum Start {
+    /// Nothing but the first key, which goes into this file.
+    Kept(Option<PathBuf>),
+    /// Sample data.
+    Sample,
+}
+
 /// Serves until SIGTERM or SIGINT.
-pub async fn run(effective: Effective, admin_key_file: Option<PathBuf>) -> Result<()> {
+pub async fn run(effective: Effective, start: Start) -> Result<()> {
     let Effective { config, origins } = effective;
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
@@ -52,7 +61,10 @@ pub async fn run(effective: Effective, admin_key_file: Option<PathBuf>) -> Resul
              changes it"
         );
     }
-    let first_key = first_key(&app, &admin_key_file.unwrap_or_else(|| dir.join("admin.key"))).await?;
+    let first_key = match start {
+        Start::Kept(file) => first_key(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?,
+        Start::Sample => Some(dev::furnish(&app, address).await?),
+    };
     housekeeping::log_head(&app, "start").await;
 
     let tasks = TaskTracker::new();
@@ -128,7 +140,7 @@ async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
 }
 
 /// The key that the environment gives, and how a shell finds it there.
-fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
+pub(super) fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
     let given = match (std::env::var(KEY_VARIABLE), std::env::var(KEY_FILE_VARIABLE)) {
         (Ok(key), _) => Some((key, KEY_VARIABLE, format!("${KEY_VARIABLE}"))),
         (Err(_), Ok(path)) => {

@@ -94,10 +94,14 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWith
 /// Makes the very first key from a given secret, unless there has ever been a key: then `None`. Like the keys
 /// of the operator it is not bound by what the settings demand: a rule must not lock out who could change it.
 pub async fn bootstrap(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
-    let ctx = Ctx::internal(app, Caller::System, "api_key.create", "write")?;
+    bootstrap_as(app, &Ctx::internal(app, Caller::System, "api_key.create", "write")?, secret).await
+}
+
+/// The same by this caller at this time.
+pub(super) async fn bootstrap_as(app: &App, ctx: &Arc<Ctx>, secret: Secret) -> Result<Option<ApiKey>> {
     let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
-    let new = platform_key(app, &ctx, "First admin key", vec!["*".to_owned()], start)?;
-    change(app, &ctx, 201, move |tx, _| {
+    let new = platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
+    change(app, ctx, 201, move |tx, _| {
         if store::api_keys::any(tx)? {
             return Ok((None, Vec::new()));
         }

@@ -21,6 +21,7 @@ pub mod organizations;
 pub mod overview;
 pub mod restore;
 pub mod retention;
+pub mod sample;
 pub mod scopes;
 pub mod settings;
 pub mod usage;

@@ -61,7 +61,7 @@ pub async fn flush(app: &App) -> Result<()> {
 }
 
 /// One piece, whole or not at all: the keys, and what they add to their organizations and to everything.
-fn write(tx: &Tx<'_>, piece: &Batch) -> Result<()> {
+pub(super) fn write(tx: &Tx<'_>, piece: &Batch) -> Result<()> {
     let mut sums: HashMap<(Timestamp, Subject), Counts> = HashMap::new();
     for counted in &piece.counted {
         let (hour, credential) = (counted.hour, &counted.credential);

@@ -38,10 +38,15 @@ impl Binary {
     }
 
     /// Serves on a free port over this directory; `change` adds environment and arguments.
-    #[allow(clippy::zombie_processes)] // `drop` waits.
     pub fn serve_with(dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Self::command(&["--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
         change(&mut command);
+        Self::start(command)
+    }
+
+    /// Starts a command that serves.
+    #[allow(clippy::zombie_processes)] // `drop` waits.
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
