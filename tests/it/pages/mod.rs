@@ -1,5 +1,6 @@
 //! The pages: how they are served, what the development mode begins with, and both in a real browser.
 
+mod browser;
 mod dev;
 
 use std::collections::BTreeSet;

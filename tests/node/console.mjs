@@ -1,0 +1,278 @@
+// The pages in a real browser, against the server at TOLLHOUSE_URL with sample data: what a person does first, what
+// must never happen, and whether everybody can use it. Fails at the first thing that is not as it should be.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { URL, KEY, call, go, open, settled, signIn, visit } from './browser.mjs';
+import { PAGES } from './pages.mjs';
+
+const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const NASTY = '<img src=x onerror="alert(1)"><script>alert(2)</script>';
+
+const browser = await open();
+
+/** A test: its visitor must have seen nothing wrong. */
+async function test(name, options, work) {
+  const visitor = await visit(browser, options);
+  try {
+    await work(visitor);
+    assert.deepEqual(visitor.faults, []);
+    console.log(`ok: ${name}`);
+  } catch (error) {
+    const text = await visitor.page.locator('body').innerText().catch(() => '');
+    console.error(`FAILED: ${name}\n${error.stack}\n${visitor.page.url()}\n${visitor.faults.join('\n')}\n${text.slice(0, 3000)}`);
+    process.exitCode = 1;
+  }
+  await visitor.context.close();
+}
+
+/** The figure that a chart tells. */
+async function charted(page) {
+  const said = await page.getByRole('img', { name: /^Requests: / }).getAttribute('aria-label');
+  return Number(/: ([\d,]+) requests/.exec(said)[1].replaceAll(',', ''));
+}
+
+await test('from a sign-in to a key, its use and its end', { permissions: ['clipboard-read', 'clipboard-write'] }, async ({ page, context, expected }) => {
+  // A key that is none.
+  expected.add('401');
+  await page.goto(`${URL}/console/`);
+  await page.getByLabel('API key').fill('toll_nonsense');
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('alert').getByText('not good').waitFor();
+  expected.delete('401');
+  await signIn(page);
+  await page.getByRole('heading', { name: 'Overview' }).waitFor();
+  assert.ok((await charted(page)) > 100_000, 'the sample month is in the chart');
+
+  // An organization whose name is a script.
+  await go(page, 'organizations');
+  await page.getByRole('button', { name: 'New organization' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Email').fill('not an address');
+  expected.add('400');
+  await dialog.getByRole('button', { name: 'Create' }).click();
+  assert.match(await dialog.locator('.field', { hasText: 'Name' }).locator('.fault').first().innerText(), /\w/);
+  assert.match(await dialog.locator('.field', { hasText: 'Email' }).locator('.fault').innerText(), /\w/);
+  expected.delete('400');
+  await dialog.getByLabel('Name').fill(NASTY);
+  await dialog.getByLabel('Email').fill('nasty@example.com');
+  await dialog.getByLabel('Id').fill('org_nasty');
+  await dialog.getByRole('button', { name: 'Create' }).click();
+  await page.getByRole('heading', { level: 1, name: NASTY }).waitFor();
+  await go(page, 'organizations');
+  await page.getByRole('link', { name: NASTY }).click();
+  await settled(page);
+  assert.equal(await page.locator('main img, main script').count(), 0);
+
+  // A key for it; the secret is shown once.
+  await page.getByRole('button', { name: 'New API key' }).click();
+  await dialog.getByLabel('Name').fill('Checkout');
+  await dialog.getByLabel('workflows:read').check();
+  await dialog.getByLabel('Expires').selectOption('90');
+  await dialog.getByLabel('May be used from').fill('203.0.113.0/24');
+  await dialog.getByLabel('Rate limit', { exact: false }).first().fill('5');
+  await dialog.getByLabel('Quota', { exact: false }).first().fill('1000');
+  await dialog.getByRole('button', { name: 'Create' }).click();
+  await dialog.getByRole('heading', { name: 'Your new key' }).waitFor();
+  await dialog.getByRole('button', { name: 'Copy' }).click();
+  await dialog.getByRole('button', { name: 'Copied' }).waitFor();
+  const secret = await page.evaluate(() => navigator.clipboard.readText());
+  assert.equal(secret, await dialog.locator('.secret code').innerText());
+  assert.match(secret, /^toll_[0-9A-Za-z]{38}$/);
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  await page.getByRole('link', { name: 'Checkout' }).click();
+  await settled(page);
+  assert.ok(!(await page.content()).includes(secret), 'it is not shown again');
+  await page.getByText('It was not verified yet.').waitFor();
+  const id = decodeURIComponent(page.url().split('/').at(-1));
+
+  // It is verified as a gateway would, and counted.
+  const ask = async (key) => (await call('POST', '/v1/keys/verify', { key, scopes: ['workflows:read'], ip: '203.0.113.7' })).data.code;
+  assert.equal(await ask(secret), 'VALID');
+  assert.equal(await ask(secret), 'VALID');
+  const elsewhere = await call('POST', '/v1/keys/verify', { key: secret, ip: '192.0.2.1' });
+  assert.equal(elsewhere.data.code, 'IP_NOT_ALLOWED');
+  await counted(id, 3);
+  await page.reload();
+  await settled(page);
+  assert.equal(await charted(page), 3);
+  await go(page, `denials?key_id=${id}`);
+  await page.getByRole('cell', { name: 'IP not allowed' }).waitFor();
+
+  // It is rotated, with a grace, which is ended.
+  await go(page, `api-keys/${id}`);
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  await dialog.getByRole('button', { name: 'Rotate' }).click();
+  await dialog.getByRole('heading', { name: 'The new secret' }).waitFor();
+  const second = await dialog.locator('.secret code').innerText();
+  assert.notEqual(second, secret);
+  assert.deepEqual([await ask(secret), await ask(second)], ['VALID', 'VALID']);
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  await page.getByRole('button', { name: 'End it now' }).click();
+  await page.getByText('The secret before the rotation').waitFor({ state: 'detached' });
+  assert.deepEqual([await ask(secret), await ask(second)], ['EXPIRED', 'VALID']);
+
+  // Who edits what somebody else has changed is told so, and changes nothing.
+  await page.getByRole('button', { name: 'Edit' }).click();
+  await dialog.getByLabel('Name').fill('Too late');
+  assert.equal((await call('PATCH', `/admin/v1/api-keys/${id}`, { name: 'Checkout 2' })).status, 200);
+  expected.add('412');
+  await dialog.getByRole('button', { name: 'Save' }).click();
+  await dialog.getByText('Somebody changed this').waitFor();
+  expected.delete('412');
+  await dialog.getByRole('button', { name: 'Load it again' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Checkout 2' }).waitFor();
+
+  // It ends, with a reason, after a question.
+  await page.getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByLabel('Reason').fill('Leaked in a log');
+  await dialog.getByRole('button', { name: 'Revoke for good' }).click();
+  await page.getByText('Leaked in a log').waitFor();
+  assert.equal(await ask(second), 'REVOKED');
+
+  // All of it is in the audit log, with what changed.
+  await page.getByRole('link', { name: 'What was done to it' }).click();
+  await settled(page);
+  const done = await page.getByRole('row').locator('td:nth-child(2)').allInnerTexts();
+  // The edit that came too late is there as well.
+  const expectedActions = ['revoke', 'update', 'update', 'expire previous', 'rotate', 'create'];
+  assert.deepEqual(done, expectedActions.map((action) => `API key: ${action}`));
+  await page.getByRole('button', { name: 'Details of API key: revoke' }).click();
+  const change = page.locator('.changes').getByRole('row', { name: 'revoked_reason' });
+  assert.match(await change.innerText(), /Leaked in a log/);
+  await page.getByRole('button', { name: 'Check the chain' }).click();
+  await page.getByText(/^Whole: [\d,]+ events/).waitFor();
+  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Export NDJSON' }).click()]);
+  const lines = (await readFile(await download.path(), 'utf8')).trim().split('\n').map((line) => JSON.parse(line));
+  assert.equal(download.suggestedFilename(), 'audit-logs.ndjson');
+  assert.deepEqual(lines.map(({ action }) => action)[0], 'api_key.create');
+
+  // The key was in the tab alone, and goes with the sign-out.
+  assert.equal(await page.evaluate(() => localStorage.length), 0);
+  assert.equal((await context.cookies()).length, 0);
+  assert.ok(!page.url().includes(KEY));
+  assert.equal(await page.evaluate(() => Object.values(sessionStorage).length), 1);
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});
+
+/** Until so many verifications of the key are counted: the server writes them down once a second. */
+async function counted(id, many) {
+  for (;;) {
+    const { data } = await call('GET', `/admin/v1/analytics/usage?key_id=${id}&period=24h`);
+    if (data.totals.requests >= many) return;
+  }
+}
+
+await test('a key with fewer scopes sees less, and of its organization alone', {}, async ({ page }) => {
+  const made = await call('POST', '/admin/v1/api-keys', { organization_id: 'org_123', name: 'Support', scopes: ['admin:users', 'admin:audit'] });
+  await signIn(page, made.data.key);
+  await settled(page);
+  const offered = await page.getByRole('navigation', { name: 'Pages' }).getByRole('listitem').allInnerTexts();
+  assert.deepEqual(offered, ['Users', 'Audit log', 'Scopes']);
+  await go(page, 'users');
+  const users = await page.getByRole('row').locator('td:first-child').allInnerTexts();
+  assert.deepEqual(users.sort(), ['Ada Brandt', 'Jonas Weber', 'Mei Tanaka', 'Tomás Rivera']);
+  await page.getByRole('link', { name: 'Ada Brandt' }).click();
+  await settled(page);
+  assert.equal(await page.getByRole('button', { name: /Edit|Delete/ }).count(), 0);
+  await go(page, 'api-keys');
+  await page.getByText('There is no such page').waitFor();
+  await go(page, 'audit');
+  assert.equal(await page.getByRole('button', { name: 'Check the chain' }).count(), 0);
+});
+
+await test('with the keyboard alone', {}, async ({ page }) => {
+  await page.goto(`${URL}/console/`);
+  await page.waitForFunction(() => document.activeElement?.id === 'key');
+  await page.keyboard.type(KEY);
+  await page.keyboard.press('Enter');
+  await settled(page);
+  await page.reload();
+  await settled(page);
+  await page.keyboard.press('Tab');
+  await page.keyboard.press('Enter');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the first stop skips to the page');
+  await go(page, 'organizations');
+  await page.getByRole('button', { name: 'New organization' }).focus();
+  await page.keyboard.press('Enter');
+  await page.getByRole('dialog').waitFor();
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'detached' });
+});
+
+await test('the reference tries the API', {}, async ({ page, expected }) => {
+  await page.goto(`${URL}/docs/`);
+  await page.getByRole('button', { name: 'Authorize' }).first().click();
+  const panel = page.locator('.auth-container', { hasText: 'bearer' }).first();
+  await panel.getByRole('textbox').fill(KEY);
+  await panel.getByRole('button', { name: /Authorize|Apply/ }).click();
+  await panel.getByRole('button', { name: 'Close' }).click();
+  const operation = page.locator('#operations-Organizations-createOrganization');
+  await operation.locator('.opblock-summary-control').click();
+  await operation.getByLabel('Request body')
+    .fill(JSON.stringify({ id: 'org_tried', name: 'Tried', email: 'tried@example.com' }));
+  const answered = page.waitForResponse((response) => response.request().method() === 'POST');
+  await operation.getByRole('button', { name: 'Execute' }).click();
+  assert.equal((await answered).status(), 201);
+  await operation.locator('.live-responses-table').getByText('"org_tried"').waitFor();
+  assert.equal((await call('GET', '/admin/v1/organizations/org_tried')).data.name, 'Tried');
+  // What was pasted is kept nowhere.
+  const kept = await page.evaluate(() => JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie]));
+  assert.ok(!kept.includes(KEY), kept);
+  expected.add('401');
+  await page.reload();
+  const again = page.locator('#operations-Caller-getCaller');
+  await again.locator('.opblock-summary-control').click();
+  const refused = page.waitForResponse((response) => response.url().endsWith('/whoami'));
+  await again.getByRole('button', { name: 'Execute' }).click();
+  assert.equal((await refused).status(), 401);
+});
+
+/** Violations that get in somebody's way, as axe-core rates them. */
+async function violations(page) {
+  await page.evaluate(AXE);
+  const { violations: found } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+  const bad = found.filter(({ impact }) => ['serious', 'critical'].includes(impact));
+  return bad.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.slice(0, 5).map(({ html, failureSummary }) => `  ${html}\n  ${failureSummary}`).join('\n')}`);
+}
+
+for (const colorScheme of ['light', 'dark']) {
+  await test(`everybody can use it, ${colorScheme}`, { colorScheme, reducedMotion: 'reduce', bypassCSP: true }, async ({ page }) => {
+    const found = [];
+    const look = async (name) => found.push(...(await violations(page)).map((one) => `${name}: ${one}`));
+    await page.goto(`${URL}/console/`);
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await look('sign-in');
+    await signIn(page);
+    for (const [name, path] of PAGES) {
+      await go(page, path);
+      await look(name);
+    }
+    await go(page, 'audit');
+    await page.getByRole('button', { name: /^Details/ }).first().click();
+    await look('audit, opened');
+    for (const [path, button] of [['api-keys', 'New API key'], ['api-keys/key_123', 'Edit'], ['api-keys/key_123', 'Revoke'], ['organizations', 'New organization']]) {
+      await go(page, path);
+      await page.getByRole('button', { name: button }).click();
+      await page.getByRole('dialog').waitFor();
+      await look(`${path}: ${button}`);
+      await page.keyboard.press('Escape');
+    }
+    await page.setViewportSize({ width: 390, height: 844 });
+    await go(page, '');
+    await look('overview, narrow');
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, 'a phone needs no scrolling sideways');
+    await page.goto(`${URL}/docs/`);
+    await page.locator('.opblock').first().waitFor();
+    await look('reference');
+    const operation = page.locator('#operations-Organizations-createOrganization');
+    await operation.locator('.opblock-summary-control').click();
+    await operation.getByLabel('Request body').waitFor();
+    await look('reference, opened');
+    assert.deepEqual(found, []);
+  });
+}
+
+await browser.close();

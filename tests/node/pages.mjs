@@ -1,0 +1,14 @@
+// The pages that are tested and pictured: their names and addresses within the console.
+export const PAGES = [
+  ['overview', ''],
+  ['organizations', 'organizations'],
+  ['organization', 'organizations/org_123'],
+  ['users', 'users'],
+  ['user', 'users/user_123'],
+  ['keys', 'api-keys'],
+  ['key', 'api-keys/key_123'],
+  ['usage', 'usage'],
+  ['denials', 'denials'],
+  ['audit', 'audit'],
+  ['scopes', 'scopes'],
+];
