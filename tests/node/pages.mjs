@@ -11,4 +11,5 @@ export const PAGES = [
   ['denials', 'denials'],
   ['audit', 'audit'],
   ['scopes', 'scopes'],
+  ['settings', 'settings'],
 ];
