@@ -26,6 +26,8 @@ const MOST: u64 = i64::MAX as u64;
 pub struct Config {
     /// The listener, and the limits of what comes through it.
     pub http: Http,
+    /// TLS on the listener.
+    pub tls: Tls,
     /// The database file.
     pub database: Database,
     /// What is kept in memory.
@@ -120,6 +122,17 @@ pub struct Http {
     /// Longest time that running requests have at a stop; zero cuts them off.
     #[serde(deserialize_with = "values::timeout_or_zero", serialize_with = "values::show_duration")]
     pub drain_timeout: Duration,
+}
+
+/// `[tls]`: both files, or neither for a listener in the clear.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Tls {
+    /// The certificate and the chain behind it, as PEM.
+    #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key, as PEM.
+    #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
+    pub key: Option<PathBuf>,
 }
 
 /// `[database]`: the file and the ways to it.

@@ -53,6 +53,6 @@ async fn run(body: Bytes, headers: HeaderMap) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);
     let shutdown = async { _ = terminate.recv().await };
-    server::serve(listener, routes, &LIMITS, &Workers::start()?, shutdown).await;
+    server::serve(listener, None, routes, &LIMITS, &Workers::start()?, shutdown).await;
     Ok(())
 }

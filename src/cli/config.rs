@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use toml_edit::{DocumentMut, Item};
 
 use crate::config::{Effective, Flags};
+use crate::http::tls::Tls;
 
 /// Prints the settings in effect to standard output, or all faults to standard error (status 1).
 pub fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
@@ -34,6 +35,7 @@ fn report(
     flags: Flags,
 ) -> Result<String, Box<dyn Error>> {
     let Effective { config, origins } = Effective::load(file, environment, flags)?;
+    Tls::load(&config.tls).map_err(|error| error.message)?;
     let settings = toml_edit::ser::to_document(&config)?;
     let mut document = DocumentMut::new();
     document.decor_mut().set_prefix("# The configuration is good. These settings are in effect:\n\n");

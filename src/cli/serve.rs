@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 use super::dev;
@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Effective;
 use crate::error::{Code, Error, Result};
+use crate::http::tls::Tls;
 use crate::http::workers::Workers;
 use crate::http::{routes, server};
 use crate::service::settings::Overruled;
@@ -38,6 +39,8 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+    let hangup = signal(SignalKind::hangup()).map_err(Error::internal)?;
+    let tls = Tls::load(&config.tls)?;
     let dir = config.database.dir.clone();
     let _lock = db::lock(&dir)?;
     let listener = TcpListener::bind(config.http.listen).await;
@@ -80,14 +83,19 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         stopping.drain();
     };
-    eprintln!("listening on http://{address}");
+    // Of a certificate for a name, curl would complain at an address.
+    let (scheme, trust) = if tls.is_some() { ("https", "-k ") } else { ("http", "") };
+    eprintln!("listening on {scheme}://{address}");
     if let Some(shown) = first_key {
-        eprintln!("try:\n  curl -H \"Authorization: Bearer {shown}\" http://{address}/admin/v1/whoami");
+        eprintln!(
+            "try:\n  curl {trust}-H \"Authorization: Bearer {shown}\" {scheme}://{address}/admin/v1/whoami"
+        );
     }
     // Only systemd listens to this; without it there is nothing to do.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let cut = tokio::select! {
-        cut = server::serve(listener, routes, &limits, &workers, shutdown) => cut,
+        cut = server::serve(listener, tls.clone(), routes, &limits, &workers, shutdown) => cut,
+        () = reload_at(hangup, tls.as_deref()) => 0,
         () = housekeeping::run(&app) => 0,
         () = usage::run(&app) => 0,
         () = retention::run(&app) => 0,
@@ -103,6 +111,23 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
     let stats = app.db.stats();
     tracing::info!(mutations = stats.mutations, commits = stats.commits, "stopped");
     closed
+}
+
+/// Reads the certificate again at each SIGHUP, until it is dropped.
+async fn reload_at(mut hangup: Signal, tls: Option<&Tls>) {
+    while hangup.recv().await.is_some() {
+        match tls.map(Tls::reload) {
+            None => tracing::info!(signal = "SIGHUP", "nothing to read again: there is no TLS"),
+            Some(Ok(())) => {
+                tracing::info!(signal = "SIGHUP", "new connections get the certificate as it is now");
+            }
+            Some(Err(error)) => {
+                let problem = &*error.message;
+                tracing::error!(signal = "SIGHUP", problem, "the certificate of before stays in force");
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Makes the first key of an empty database. Returns how a shell gets at it for the line to try.

@@ -230,11 +230,24 @@ impl Layers {
             let origin = self.origin(&names).unwrap_or_else(|| SHIPPED_NAME.to_owned());
             self.fault(origin, Some(names.join(".")), message.to_owned());
         }
+        self.look_for_half_of_tls(&config);
         if !self.faults.is_empty() {
             return Err(ConfigError { faults: self.faults });
         }
         let given = self.known.keys().filter_map(|names| Some((names.join("."), self.origin(names)?)));
         Ok(Effective { config, origins: given.collect() })
+    }
+
+    /// A certificate serves nobody without its key.
+    fn look_for_half_of_tls(&mut self, config: &Config) {
+        let (given, missing) = match (&config.tls.cert, &config.tls.key) {
+            (Some(_), None) => ("cert", "key"),
+            (None, Some(_)) => ("key", "cert"),
+            _ => return,
+        };
+        let origin = self.origin(&["tls".to_owned(), given.to_owned()]).unwrap_or_default();
+        let message = format!("is missing: tls.{given} is given, and TLS needs both");
+        self.fault(origin, Some(format!("tls.{missing}")), message);
     }
 
     /// What gave the value in effect; `None` for a default.

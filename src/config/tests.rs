@@ -44,7 +44,7 @@ fn the_shipped_file_lists_exactly_the_fields() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
     assert_eq!(names(&listed), names(&fields));
-    assert_eq!(names(&listed).len(), 37);
+    assert_eq!(names(&listed).len(), 39);
 }
 
 #[test]

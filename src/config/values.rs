@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
-use serde::ser::{self, Serializer};
+use serde::ser::{self, Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -109,6 +109,16 @@ pub fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, 
 /// A directory.
 pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     text(deserializer, "the path of a directory", |text| (!text.is_empty()).then(|| text.into()))
+}
+
+/// A file; nothing for none.
+pub fn file_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    text(deserializer, "the path of a file, or nothing", |text| Some((!text.is_empty()).then(|| text.into())))
+}
+
+/// The form that [`file_or_none`] reads.
+pub fn show_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    file.clone().unwrap_or_default().serialize(serializer)
 }
 
 /// What keys begin with.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::app::App;
 use crate::domain::fields::Json;
@@ -61,12 +61,6 @@ impl Call {
 /// A query string, to be read by its parameters.
 pub fn query(text: &str) -> Query {
     Query::of(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
-}
-
-/// Does the request say that a body follows?
-pub fn announces_body(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
-        || headers.contains_key("transfer-encoding")
 }
 
 /// Does the request say that its body is compressed?

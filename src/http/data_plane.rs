@@ -92,7 +92,7 @@ impl Asked<'_> {
         match self.authorise(basic).await {
             Ok(asker) => Ok((asker, body)),
             Err(error) => {
-                if call::announces_body(&self.head.headers) {
+                if self.head.has_body {
                     let http = &self.app.config.http;
                     call::discard(body, http.max_body_bytes, http.body_timeout).await;
                 }

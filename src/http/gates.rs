@@ -124,7 +124,7 @@ where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    if call::announces_body(&request.head.headers) {
+    if request.head.has_body {
         call::discard(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
     }
     let NotFound { mut error, allow } = missing;
@@ -180,7 +180,7 @@ impl Passage {
         B: Buf,
     {
         let (most, within) = (self.app.config.http.max_body_bytes, self.app.config.http.body_timeout);
-        let announced = call::announces_body(&self.request.head.headers);
+        let announced = self.request.head.has_body;
         if self.route.body == Body::None {
             // Before the caller is known: however slowly it comes, who was revoked meanwhile is refused.
             if announced {
@@ -260,7 +260,7 @@ impl Passage {
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        let announced = call::announces_body(&self.request.head.headers);
+        let announced = self.request.head.has_body;
         if !announced && self.route.body == Body::Optional {
             return Ok((Bytes::new(), None));
         }

@@ -1,9 +1,10 @@
 //! The accept loop: how many connections, for how long, and how they end.
 //!
-//! warp's own loop has no timeouts and no end to its graceful stop. This one speaks HTTP/1.1 in the clear.
-//! hyper's `auto` builder is left alone: it waits without limit for a first byte that tells HTTP/1 from
-//! HTTP/2.
+//! warp's own loop has no timeouts and no end to its graceful stop. This one speaks HTTP/1.1 in the clear, and
+//! over TLS what both sides agree on there. hyper's `auto` builder is left alone: it waits without limit for a
+//! first byte that tells HTTP/1 from HTTP/2.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -16,11 +17,12 @@ use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, Uri};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -29,17 +31,22 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::asker::LastAsker;
+use super::streams;
 use super::timer::ConnectionTimer;
+use super::tls::{self, Tls};
 use super::workers::Workers;
 
 /// The longest head (request line and headers) in bytes, and what a connection buffers. How many headers
 /// there may be is left at hyper's 100, the one number that needs no allocation for each request. More of
 /// either is a 431.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// The pause after a failed accept. Such failures (no descriptors left, mostly) last until some other
 /// connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why a connection ended, for the log.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a connection may use of the server.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +54,7 @@ pub struct Limits {
     /// How many connections are served at once (at least 1). More wait in the kernel's backlog.
     pub max_connections: usize,
     /// From the first moment, or the end of an answer, to the end of the next request's head: so this is
-    /// also how long an idle connection is kept.
+    /// also how long an idle connection is kept. With TLS the handshake has as long for itself.
     pub header_timeout: Duration,
     /// How long a client may take no byte of an answer.
     pub write_timeout: Duration,
@@ -74,6 +81,8 @@ pub struct HeadParts {
     pub uri: Uri,
     /// The headers.
     pub headers: HeaderMap,
+    /// Does a body follow? HTTP/2 needs no header to say so.
+    pub has_body: bool,
 }
 
 impl Deref for Head {
@@ -87,7 +96,7 @@ impl Deref for Head {
 /// Whether the server is going. Each connection asks whenever it is woken, so asking takes no lock that all of
 /// them share.
 #[derive(Default)]
-struct Drain {
+pub(super) struct Drain {
     begun: AtomicBool,
     told: Notify,
 }
@@ -103,7 +112,7 @@ impl Drain {
     }
 
     /// Ends when the drain begins.
-    async fn noticed(&self) {
+    pub(super) async fn noticed(&self) {
         let mut told = pin!(self.told.notified());
         let mut listening = false;
         poll_fn(|context| {
@@ -119,14 +128,15 @@ impl Drain {
     }
 }
 
-/// Serves on the workers until `shutdown` resolves, then drains: new connections are refused, idle ones closed, running
-/// requests finish and say `Connection: close`. What is left after `drain_timeout` is cut; returns how
-/// many connections that were.
+/// Serves on the workers, with TLS or in the clear, until `shutdown` resolves, then drains: new connections are
+/// refused, idle ones closed, running requests finish and say `Connection: close` (HTTP/2: GOAWAY). What is
+/// left after `drain_timeout` is cut; returns how many connections that were.
 ///
 /// A handler that panics loses its connection and nothing else; where it did is logged by the process's
 /// panic hook.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
     limits: &Limits,
     workers: &Workers,
@@ -142,7 +152,8 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => report(&ended),
             (stream, peer, slot) = accept(&listener, &slots) => {
-                let connection = serve_connection(stream, peer, routes.clone(), *limits, draining.clone());
+                let (tls, routes) = (tls.clone(), routes.clone());
+                let connection = serve_connection(stream, peer, tls, routes, *limits, draining.clone());
                 workers.spawn(&mut connections, async move {
                     connection.await;
                     drop(slot);
@@ -204,29 +215,20 @@ fn is_the_peers_fault(error: &io::Error) -> bool {
 async fn serve_connection(
     stream: std::net::TcpStream,
     peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
     limits: Limits,
     draining: Arc<Drain>,
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
     let asker = Arc::new(LastAsker::default());
-    let draining = &*draining;
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let headers = std::mem::take(request.headers_mut());
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let head = HeadParts { peer, asker: asker.clone(), method, uri, headers };
+        let has_body = !request.body().is_end_stream();
+        let head = HeadParts { peer, asker: asker.clone(), method, uri, headers, has_body };
         request.extensions_mut().insert(Head(Arc::new(head)));
-        let answer = routes.call(request);
-        async {
-            let mut answer = answer.await;
-            // Said here, because the drain may be noticed only after this answer.
-            if let Ok(answer) = &mut answer
-                && draining.has_begun()
-            {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            answer
-        }
+        routes.call(request)
     });
     // From here on it belongs to this thread's runtime. It fails only when there is no memory for it.
     let Ok(stream) = TcpStream::from_std(stream) else { return };
@@ -236,12 +238,63 @@ async fn serve_connection(
     // Of writes alone: hyper also reads while a handler works, when a silent client is in the right.
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(limits.write_timeout));
+    let stream = Box::pin(stream);
+    let ended = match tls {
+        None => serve_http1(stream, service, &limits, &draining).await,
+        // In a box: connections in the clear need not carry the room.
+        Some(tls) => Box::pin(serve_tls(stream, &tls, service, &limits, &draining)).await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}
+
+/// Shakes hands first, and then speaks what came of it.
+async fn serve_tls<IO, S>(
+    stream: IO,
+    tls: &Tls,
+    service: S,
+    limits: &Limits,
+    draining: &Drain,
+) -> Result<(), BoxError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Service<http::Request<Incoming>, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    let greeted = tokio::time::timeout(limits.header_timeout, tls.accept(stream));
+    let stream = tokio::select! {
+        greeted = greeted => greeted??,
+        () = draining.noticed() => return Ok(()),
+    };
+    if tls::speaks_http2(&stream) {
+        return streams::serve(stream, service, limits, draining).await.map_err(Into::into);
+    }
+    serve_http1(stream, service, limits, draining).await
+}
+
+async fn serve_http1<IO, S>(stream: IO, service: S, limits: &Limits, draining: &Drain) -> Result<(), BoxError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Service<http::Request<Incoming>, Response = Response, Error = Infallible>,
+{
+    let service = service_fn(|request| {
+        let answer = service.call(request);
+        async {
+            let mut answer = answer.await?;
+            // Said here, because the drain may be noticed only after this answer.
+            if draining.has_begun() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
     let connection = http1::Builder::new()
         .timer(ConnectionTimer::default())
         .header_read_timeout(limits.header_timeout)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         // In this order a request that has arrived is answered before the drain is noticed.
@@ -252,9 +305,7 @@ async fn serve_connection(
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended early");
-    }
+    ended.map_err(Into::into)
 }
 
 fn report(ended: &Result<(), JoinError>) {

@@ -77,10 +77,9 @@ async fn start(limits: Limits) -> Server {
     let routes = routes(&stage);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or_default() };
-    let task =
-        tokio::spawn(
-            async move { serve(listener, routes, &limits, &Workers::start().unwrap(), shutdown).await },
-        );
+    let task = tokio::spawn(async move {
+        serve(listener, None, routes, &limits, &Workers::start().unwrap(), shutdown).await
+    });
     Server { address, stage, stop, task }
 }
 

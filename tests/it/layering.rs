@@ -32,6 +32,7 @@ const AT_HOME: &[(&str, &str)] = &[
     ("r2d2_sqlite", "store"),
     ("warp", "http"),
     ("hyper", "http"),
+    ("tokio_rustls", "http"),
 ];
 
 /// More than this is two things in one file.

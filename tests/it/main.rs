@@ -15,4 +15,5 @@ mod moving_guide;
 mod openapi;
 mod pages;
 mod support;
+mod tls;
 mod verify_guide;

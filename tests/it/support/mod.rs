@@ -95,7 +95,7 @@ impl Server {
         let routes = routes::filter(app.clone(), TaskTracker::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
-            server::serve(listener, routes, &limits, &Workers::start().unwrap(), async {
+            server::serve(listener, None, routes, &limits, &Workers::start().unwrap(), async {
                 let _ = stopped.await;
             })
             .await
