@@ -21,6 +21,7 @@ use crate::service::folded::Folded;
 use crate::service::idempotency::InFlight;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
+use crate::telemetry::tally::Traffic;
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, Stamps};
 use crate::verify::quota::Quotas;
@@ -45,6 +46,8 @@ pub struct App {
     pub clock: Clock,
     /// The database.
     pub db: db::Db,
+    /// Requests and their answers, counted.
+    pub traffic: Traffic,
     /// Credentials in memory.
     pub keys: Arc<KeyCache>,
     /// Says whether a key is good.
@@ -101,6 +104,7 @@ impl App {
         let (quotas, recorder) = (quotas(&db), Recorder::default());
         let verifier = Verifier::new(keys.clone(), settings.clone(), MOST_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
+            traffic: Traffic::default(),
             keys,
             verifier,
             settings,

@@ -28,6 +28,8 @@ pub struct Config {
     pub http: Http,
     /// TLS on the listener.
     pub tls: Tls,
+    /// The listener for Prometheus.
+    pub metrics: Metrics,
     /// The database file.
     pub database: Database,
     /// What is kept in memory.
@@ -133,6 +135,14 @@ pub struct Tls {
     /// The certificate's private key, as PEM.
     #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
     pub key: Option<PathBuf>,
+}
+
+/// `[metrics]`: figures for Prometheus.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Metrics {
+    /// Where `/metrics` is served; port 0 takes a free one, `None` serves none.
+    #[serde(deserialize_with = "values::listen_or_none", serialize_with = "values::show_listen")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[database]`: the file and the ways to it.

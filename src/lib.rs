@@ -30,6 +30,8 @@
 //! verify::recorder        counts it; service::usage writes the counts down once a second
 //! ```
 //!
+//! Beside them `telemetry` has the log and the counters, and `http::metrics` tells the latter on a listener of its own.
+//!
 //! The same file name in every layer: who looks for API keys opens `domain/api_key.rs`,
 //! `store/api_keys.rs`, `service/api_keys.rs` and `http/api_keys.rs`.
 //!

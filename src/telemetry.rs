@@ -1,4 +1,8 @@
-//! The log: lines on standard error, for people or for a log collector.
+//! The log: lines on standard error, for people or for a log collector. And what is counted for `/metrics`.
+
+pub mod families;
+pub mod machine;
+pub mod tally;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;

@@ -15,7 +15,7 @@ use crate::config::Effective;
 use crate::error::{Code, Error, Result};
 use crate::http::tls::Tls;
 use crate::http::workers::Workers;
-use crate::http::{routes, server};
+use crate::http::{metrics, routes, server};
 use crate::service::settings::Overruled;
 use crate::service::{api_keys, housekeeping, retention, settings, usage};
 use crate::store::db;
@@ -46,6 +46,13 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
     let listener = TcpListener::bind(config.http.listen).await;
     let listener = listener.map_err(|error| Error::internal(format!("{}: {error}", config.http.listen)))?;
     let address = listener.local_addr().map_err(Error::internal)?;
+    let metrics = match config.metrics.listen {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|error| Error::internal(format!("metrics.listen: {address}: {error}")))?)
+        }
+    };
     let limits = server::Limits {
         max_connections: config.http.max_connections,
         header_timeout: config.http.header_timeout,
@@ -83,6 +90,9 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         stopping.drain();
     };
+    if let Some(address) = metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()) {
+        eprintln!("metrics on http://{address}/metrics");
+    }
     // Of a certificate for a name, curl would complain at an address.
     let (scheme, trust) = if tls.is_some() { ("https", "-k ") } else { ("http", "") };
     eprintln!("listening on {scheme}://{address}");
@@ -95,6 +105,7 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let cut = tokio::select! {
         cut = server::serve(listener, tls.clone(), routes, &limits, &workers, shutdown) => cut,
+        () = metrics::serve(&app, metrics, &workers) => 0,
         () = reload_at(hangup, tls.as_deref()) => 0,
         () = housekeeping::run(&app) => 0,
         () = usage::run(&app) => 0,

@@ -44,7 +44,7 @@ fn the_shipped_file_lists_exactly_the_fields() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
     assert_eq!(names(&listed), names(&fields));
-    assert_eq!(names(&listed).len(), 39);
+    assert_eq!(names(&listed).len(), 40);
 }
 
 #[test]
@@ -135,6 +135,38 @@ fn the_environment_is_read_as_the_type_of_the_setting() {
     }
     let config = with_env(&[("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::ffff:192.0.2.1")]).unwrap();
     assert_eq!(config.http.trusted_proxies[0].to_string(), "192.0.2.1/32");
+}
+
+#[test]
+fn what_may_be_none_is_nothing() {
+    let shipped = Config::shipped().unwrap();
+    assert_eq!((shipped.metrics.listen, shipped.tls.cert, shipped.tls.key), (None, None, None));
+    for (given, listen) in [
+        ("9464", "127.0.0.1:9464"),
+        ("0", "127.0.0.1:0"),
+        ("0.0.0.0:9464", "0.0.0.0:9464"),
+        ("[::1]:1", "[::1]:1"),
+    ] {
+        let config = with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]).unwrap();
+        assert_eq!(config.metrics.listen, listen.parse().ok(), "{given}");
+        assert_eq!(with_file(&toml_edit::ser::to_string_pretty(&config).unwrap()).unwrap(), config);
+    }
+    for given in ["65536", "localhost:9464", ":9464", "127.0.0.1"] {
+        let told = faults(with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]));
+        assert!(told.len() == 1 && told[0].contains("a port that only this machine reaches"), "{told:?}");
+    }
+}
+
+#[test]
+fn a_certificate_needs_its_key() {
+    let both = with_file("[tls]\ncert = 'c.pem'\nkey = 'k.pem'\n").unwrap();
+    assert_eq!(both.tls.cert.as_deref(), Some(Path::new("c.pem")));
+    assert_eq!(with_file(&toml_edit::ser::to_string_pretty(&both).unwrap()).unwrap(), both);
+    let told = faults(with_file("[tls]\ncert = 'c.pem'\n[cache]\nmax_bytes = 1\n"));
+    assert_eq!(told.len(), 2, "beside other faults: {told:?}");
+    assert_eq!(told[1], "FILE:2: tls.key: is missing: tls.cert is given, and TLS needs both");
+    let told = faults(with_env(&[("TOLLHOUSE_TLS__KEY", "k.pem")]));
+    assert_eq!(told, ["TOLLHOUSE_TLS__KEY: tls.cert: is missing: tls.key is given, and TLS needs both"]);
 }
 
 #[test]

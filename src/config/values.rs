@@ -3,7 +3,7 @@
 //! What is wrong is told as "found …, expected …", and the second half always says what would be right.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -119,6 +119,21 @@ pub fn file_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 /// The form that [`file_or_none`] reads.
 pub fn show_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     file.clone().unwrap_or_default().serialize(serializer)
+}
+
+/// An address and a port, a port of this machine alone, or nothing for none.
+pub fn listen_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let expected = r#"an address and a port ("127.0.0.1:9464"), a port that only this machine reaches ("9464"), or nothing"#;
+    text(deserializer, expected, |text| match text.parse::<u16>() {
+        _ if text.is_empty() => Some(None),
+        Ok(port) => Some(Some((Ipv4Addr::LOCALHOST, port).into())),
+        Err(_) => text.parse().ok().map(Some),
+    })
+}
+
+/// The form that [`listen_or_none`] reads.
+pub fn show_listen<S: Serializer>(listen: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&listen.map(|listen| listen.to_string()).unwrap_or_default())
 }
 
 /// What keys begin with.

@@ -52,6 +52,7 @@ where
     let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
     let now = app.clock.now();
     let asked = Asked { app, head, ip, now, id: request_id(&head.headers, now) };
+    let arrived = app.clock.monotonic();
     let mut response = match endpoint {
         Endpoint::Verify => match verify::answer(&asked, body).await {
             Ok(response) => response,
@@ -62,6 +63,7 @@ where
         Endpoint::ForwardAuth => forward_auth::answer(&asked).await,
     };
     add_request_id(&mut response, &asked.id);
+    app.traffic.took(endpoint as usize, app.clock.monotonic().saturating_sub(arrived));
     response
 }
 

@@ -35,6 +35,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What came, before it is known who sent it.
 pub struct Request {
+    /// The route's place in the table.
+    place: usize,
     head: Head,
     ip: Option<IpAddr>,
     id: String,
@@ -42,10 +44,10 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(app: &App, head: Head) -> Self {
+    pub fn new(app: &App, place: usize, head: Head) -> Self {
         let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
         let id = request_id(&head.headers, app.clock.now());
-        Self { head, ip, id, arrived: app.clock.monotonic() }
+        Self { place, head, ip, id, arrived: app.clock.monotonic() }
     }
 
     fn header(&self, name: HeaderName) -> Option<String> {
@@ -98,22 +100,27 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
     B: Buf + Send,
 {
-    let (id, clock) = (request.id.clone(), app.clock.clone());
+    let (id, place, house) = (request.id.clone(), request.place, app.clone());
     let work = async move {
-        match found {
+        let counted = app.clone();
+        let response = match found {
             Err(missing) => refuse_route(&app, &request, body, missing).await,
             Ok((route, handler, params)) => {
                 let mut passage = Passage { app, request, route, handler, ctx: None, taken: None };
                 let result = passage.pass(params, body).await;
                 passage.finish(result).await
             }
-        }
+        };
+        // Here, where also those are counted that nobody waits for any more.
+        counted.traffic.answered(place, response.status().as_u16());
+        response
     };
     // The panic itself is in the log by now, without what it said.
     tasks.tracker.spawn_on(work, &tasks.runtime).await.unwrap_or_else(|_| {
         tracing::error!(request_id = %id, "a handler panicked");
-        let mut response = reply::write_error(&Error::internal("panic"), clock.now(), &id);
+        let mut response = reply::write_error(&Error::internal("panic"), house.clock.now(), &id);
         add_request_id(&mut response, &id);
+        house.traffic.answered(place, response.status().as_u16());
         response
     })
 }

@@ -20,6 +20,7 @@ mod health;
 mod idempotency;
 mod introspect;
 mod memberships;
+pub mod metrics;
 pub mod openapi;
 mod organizations;
 pub mod pages;

@@ -253,15 +253,23 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
         let house = house.clone();
         async move {
             let (app, router, tasks) = &*house;
-            let found = match router.find(&head.method, head.uri.path()) {
-                Ok((Route { way: Way::Data(endpoint), .. }, _)) => {
-                    return data_plane::answer(app, *endpoint, &head, body).await;
+            let (place, found) = match router.find(&head.method, head.uri.path()) {
+                Ok((place, Route { way: Way::Data(endpoint), .. }, _)) => {
+                    let response = data_plane::answer(app, *endpoint, &head, body).await;
+                    app.traffic.answered(place, response.status().as_u16());
+                    return response;
                 }
-                Ok((Route { way: Way::Page, .. }, _)) => return pages::answer(app, &head),
-                Ok((route @ Route { way: Way::Gates(handler), .. }, params)) => Ok((route, *handler, params)),
-                Err(missing) => Err(missing),
+                Ok((place, Route { way: Way::Page, .. }, _)) => {
+                    let response = pages::answer(app, &head);
+                    app.traffic.answered(place, response.status().as_u16());
+                    return response;
+                }
+                Ok((place, route @ Route { way: Way::Gates(handler), .. }, params)) => {
+                    (place, Ok((route, *handler, params)))
+                }
+                Err(missing) => (ROUTES.len(), Err(missing)),
             };
-            let request = Request::new(app, head);
+            let request = Request::new(app, place, head);
             // In a box: the data plane's calls need not carry the room of the others.
             Box::pin(gates::answer(app.clone(), request, found, body, tasks)).await
         }
@@ -282,12 +290,13 @@ fn router() -> Result<&'static Router> {
 
 /// Finds rows of the table.
 struct Router {
-    paths: matchit::Router<Vec<(&'static str, &'static Route)>>,
-    forward_auth: &'static Route,
+    /// With the places in the table.
+    paths: matchit::Router<Vec<(usize, &'static Route)>>,
+    forward_auth: (usize, &'static Route),
 }
 
-/// A row of the table with the path's parameters, decoded.
-pub(super) type Found = Result<(&'static Route, Vec<String>), NotFound>;
+/// A row of the table, its place there, and the path's parameters, decoded.
+pub(super) type Found = Result<(usize, &'static Route, Vec<String>), NotFound>;
 
 /// Why there is none.
 pub(super) struct NotFound {
@@ -299,24 +308,25 @@ pub(super) struct NotFound {
 
 impl Router {
     fn new() -> Result<Self> {
-        let mut paths: matchit::Router<Vec<(&'static str, &'static Route)>> = matchit::Router::new();
-        for route in ROUTES {
+        let mut paths: matchit::Router<Vec<(usize, &'static Route)>> = matchit::Router::new();
+        for (place, route) in ROUTES.iter().enumerate() {
             match paths.at_mut(route.path) {
                 // `at_mut` matches as a request would; only the path's own entry is meant.
                 Ok(found) if found.value.iter().any(|(_, other)| other.path == route.path) => {
-                    found.value.push((route.method, route));
+                    found.value.push((place, route));
                 }
-                _ => paths.insert(route.path, vec![(route.method, route)]).map_err(Error::internal)?,
+                _ => paths.insert(route.path, vec![(place, route)]).map_err(Error::internal)?,
             }
         }
-        let forward_auth = ROUTES.iter().find(|route| route.path == FORWARD_AUTH);
+        let forward_auth = ROUTES.iter().enumerate().find(|(_, route)| route.path == FORWARD_AUTH);
         Ok(Self { paths, forward_auth: forward_auth.ok_or_else(|| Error::internal("no forward-auth"))? })
     }
 
     fn find(&self, method: &Method, path: &str) -> Found {
         if path.strip_prefix(FORWARD_AUTH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
             // Whatever the client's own path looks like.
-            return Ok((self.forward_auth, Vec::new()));
+            let (place, route) = self.forward_auth;
+            return Ok((place, route, Vec::new()));
         }
         let unknown = || {
             let message = "There is no such path; GET /openapi.json lists them.";
@@ -324,8 +334,8 @@ impl Router {
         };
         let matched = self.paths.at(path).map_err(|_| unknown())?;
         let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
-        let Some((_, route)) = matched.value.iter().find(|(method, _)| *method == wanted) else {
-            let mut allow: Vec<&str> = matched.value.iter().map(|(method, _)| *method).collect();
+        let Some((place, route)) = matched.value.iter().find(|(_, route)| route.method == wanted) else {
+            let mut allow: Vec<&str> = matched.value.iter().map(|(_, route)| route.method).collect();
             if allow.contains(&"GET") {
                 allow.push("HEAD");
             }
@@ -336,6 +346,6 @@ impl Router {
         let decode = |value: &str| percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned());
         // What doesn't decode can't be the name of anything.
         let params: Option<Vec<_>> = matched.params.iter().map(|(_, value)| decode(value)).collect();
-        Ok((route, params.ok_or_else(unknown)?))
+        Ok((*place, *route, params.ok_or_else(unknown)?))
     }
 }

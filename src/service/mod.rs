@@ -17,6 +17,7 @@ pub mod housekeeping;
 pub mod idempotency;
 pub mod import;
 pub mod memberships;
+pub mod metrics;
 pub mod organizations;
 pub mod overview;
 pub mod restore;

@@ -8,7 +8,7 @@
 
 use std::iter;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,11 +18,14 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::counters::Counters;
+pub use super::counters::{Stats, Work};
 use super::lookup::Lookups;
 use super::schema;
 pub use super::schema::lock;
 pub use super::tx::Tx;
 use super::tx::{Mutation, Value, is_busy};
+use crate::clock::Clock;
 use crate::domain::stale::Stale;
 use crate::error::{Code, Error, Result};
 
@@ -60,24 +63,6 @@ pub struct Options {
     pub group_limit: usize,
     /// The size that the file may reach, in bytes; 0 = no limit. The WAL beside it is not counted.
     pub max_bytes: u64,
-}
-
-/// What the writer did since the database was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stats {
-    /// Mutations that succeeded and were committed, those of [`Db::probe`] included.
-    pub mutations: u64,
-    /// Transactions that wrote something and were committed: each paid an fsync.
-    pub commits: u64,
-    /// Mutations turned away because the queue was full.
-    pub refused: u64,
-}
-
-#[derive(Default)]
-struct Counters {
-    mutations: AtomicU64,
-    commits: AtomicU64,
-    refused: AtomicU64,
 }
 
 /// The open database. Clones share it; the last one that goes closes it.
@@ -136,6 +121,7 @@ impl Db {
             jobs,
             group_limit: options.group_limit.max(1),
             on_commit: Box::new(on_commit),
+            clock: Clock::system(),
             counters: Arc::clone(&counters),
         };
         thread::Builder::new()
@@ -180,7 +166,13 @@ impl Db {
         let Some(queue) = &*queue else {
             return Err(Error::unavailable("The server is shutting down.", 1));
         };
-        queue.try_send(job).map_err(|error| match error {
+        // Before the writer can take it, so that there are never fewer than none.
+        self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        let sent = queue.try_send(job);
+        if sent.is_err() {
+            self.0.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        sent.map_err(|error| match error {
             TrySendError::Full(_) => {
                 self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
                 Error::unavailable("Too many changes are waiting to be stored; try again in a second.", 1)
@@ -230,9 +222,12 @@ impl Db {
 
     /// What the writer did so far.
     pub fn stats(&self) -> Stats {
-        let Counters { mutations, commits, refused } = &*self.0.counters;
-        let [mutations, commits, refused] = [mutations, commits, refused].map(|n| n.load(Ordering::Relaxed));
-        Stats { mutations, commits, refused }
+        self.0.counters.stats()
+    }
+
+    /// How the writer works.
+    pub fn work(&self) -> Work {
+        self.0.counters.work()
     }
 
     /// Takes no new mutations, waits until those in the queue are answered and the writer has stopped;
@@ -265,6 +260,11 @@ impl Db {
         *probed = Some((now, result.clone()));
         result
     }
+}
+
+/// The SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
 }
 
 /// Tells a read to stop, when it is dropped.
@@ -301,6 +301,8 @@ struct Writer {
     jobs: mpsc::Receiver<Job>,
     group_limit: usize,
     on_commit: OnCommit,
+    /// The machine's own, also where tests set the time: how long the disk takes is no matter of theirs.
+    clock: Clock,
     counters: Arc<Counters>,
     /// `PRAGMA data_version` when we last looked. Our own commits leave it as it is.
     seen: i64,
@@ -326,6 +328,7 @@ impl Writer {
     }
 
     fn serve(&mut self, group: Vec<Job>) {
+        self.counters.waiting.fetch_sub(group.len() as u64, Ordering::Relaxed);
         let (mutations, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|job| (job.mutation, job.answer)).unzip();
         match self.commit(mutations) {
@@ -347,7 +350,14 @@ impl Writer {
         let results = mutations.into_iter().map(|mut mutation| tx.savepoint(&mut mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
             // What was rolled back leaves pages that a commit would write and sync for nothing.
-            tx.execute(if tx.wrote.get() { "COMMIT" } else { "ROLLBACK" }, [])?;
+            if !tx.wrote.get() {
+                tx.execute("ROLLBACK", [])?;
+                return Ok(results);
+            }
+            let began = self.clock.monotonic();
+            tx.execute("COMMIT", [])?;
+            self.counters.commit_times.observe_time(self.clock.monotonic().saturating_sub(began));
+            self.counters.groups.observe(results.len() as u64);
             Ok(results)
         });
         let (wrote, stale, checkpoint) = (tx.wrote.get(), tx.stale.take(), tx.checkpoint.get());

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod backup;
 pub mod better_auth;
 pub mod check;
+mod counters;
 pub mod db;
 pub mod export;
 pub mod idempotency;

@@ -21,6 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::db::{BUSY_TIMEOUT, Options, POLL};
 use super::tx::{Tx, is_busy};
+use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 
 /// Read and write, an existing file only. Readers too: without it they can't use the WAL's index.
@@ -232,6 +233,15 @@ pub fn cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
     let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
     let key = bytes.and_then(|bytes| bytes.try_into().ok());
     key.ok_or_else(|| Error::internal("meta.cursor_key is not 32 bytes in hex"))
+}
+
+/// When the last backup that was proven good was made; `None` when there was none.
+///
+/// # Errors
+/// What SQLite answers.
+pub fn last_backup_at(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
+    let millis = tx.one("SELECT value FROM meta WHERE name = 'last_backup_at'", [], |row| row.get(0))?;
+    Ok(millis.and_then(|millis: String| millis.parse().ok()).map(Timestamp::from_millis))
 }
 
 fn check_foreign_keys(conn: &Connection, version: i64) -> Result<()> {

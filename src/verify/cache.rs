@@ -21,6 +21,7 @@ use super::secret::Hash;
 use crate::domain::api_key::Credential;
 use crate::domain::stale::Stale;
 use crate::error::{Error, Result};
+use crate::telemetry::tally::Counts;
 
 /// Ids share stamps; a shared one costs a needless load, never a wrong answer.
 const STAMPS: usize = 4096;
@@ -122,6 +123,8 @@ struct Inner {
     /// Loads under way, with the time at which they began.
     loading: DashMap<Hash, (u64, Load), RandomState>,
     stamps: Arc<Stamps>,
+    /// Hits, then misses.
+    looks: Counts<2>,
     load: Box<dyn Fn(Hash) -> Loading + Send + Sync>,
 }
 
@@ -138,7 +141,8 @@ impl KeyCache {
             .build_with_hasher(RandomState::default());
         let missing = Cache::builder().max_capacity(MOST_MISSES).build_with_hasher(RandomState::default());
         let loading = DashMap::with_hasher(RandomState::default());
-        Self(Arc::new(Inner { found, missing, loading, stamps, load: Box::new(load) }))
+        let looks = Counts::default();
+        Self(Arc::new(Inner { found, missing, loading, stamps, looks, load: Box::new(load) }))
     }
 
     /// The credential of a secret, as of no earlier than this call: from memory when nothing of it
@@ -157,14 +161,25 @@ impl KeyCache {
     /// What the loader answers.
     pub async fn get_loaded(&self, hash: &Hash) -> Result<Loaded> {
         match self.0.remembered(hash) {
-            Some(remembered) => Ok(remembered),
-            None => self.0.load(*hash).await,
+            Some(remembered) => {
+                self.0.looks.add(0);
+                Ok(remembered)
+            }
+            None => {
+                self.0.looks.add(1);
+                self.0.load(*hash).await
+            }
         }
     }
 
     /// Is that still so?
     pub fn is_fresh(&self, loaded: &Loaded) -> bool {
         self.0.is_fresh(loaded)
+    }
+
+    /// How often a secret was found in memory (or that it is nobody's), and how often it was not.
+    pub fn looks(&self) -> (u64, u64) {
+        self.0.looks.sums().into()
     }
 
     /// How many credentials and misses are in memory, about.

@@ -15,6 +15,10 @@ use crate::domain::settings::Current;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, before_limits};
 use crate::error::Result;
+use crate::telemetry::tally::Counts;
+
+/// How many outcomes there are.
+const OUTCOMES: usize = Outcome::NAMES.len();
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -61,6 +65,8 @@ pub struct Verifier {
     limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
+    /// By the number of the outcome.
+    outcomes: Counts<OUTCOMES>,
 }
 
 impl Verifier {
@@ -72,7 +78,8 @@ impl Verifier {
         quotas: Quotas,
         recorder: Recorder,
     ) -> Self {
-        Self { keys, settings, limits: Buckets::new(capacity), quotas, recorder }
+        let (limits, outcomes) = (Buckets::new(capacity), Counts::default());
+        Self { keys, settings, limits, quotas, recorder, outcomes }
     }
 
     /// Counts what is verified.
@@ -96,6 +103,17 @@ impl Verifier {
     /// When the key isn't in memory and can't be read, its quota can't be leased, or what is counted has
     /// no room: then nothing was spent.
     pub async fn verify<S: AsRef<str>>(
+        &self,
+        question: &Question<'_, S>,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Result<Verdict> {
+        let verdict = self.decide(question, now, monotonic).await?;
+        self.outcomes.add(verdict.outcome as usize);
+        Ok(verdict)
+    }
+
+    async fn decide<S: AsRef<str>>(
         &self,
         question: &Question<'_, S>,
         now: Timestamp,
@@ -129,6 +147,11 @@ impl Verifier {
         Ok(Verdict { outcome, credential: Some(credential), rate, quota })
     }
 
+    /// How often what was decided, dry runs included, by the number of the outcome.
+    pub fn outcomes(&self) -> [u64; OUTCOMES] {
+        self.outcomes.sums()
+    }
+
     /// Answers without a word about limits, and without spending: what RFC 7662 asks.
     ///
     /// # Errors
@@ -144,11 +167,13 @@ impl Verifier {
             Ok(credential) => credential,
             Err(outcome) => {
                 self.recorder.deny_unknown(outcome, asker, None, now);
+                self.outcomes.add(outcome as usize);
                 return Ok(None);
             }
         };
         let outcome = before_limits::<&str>(&credential, now, None, &[]);
         self.recorder.count(&credential, outcome, 0, None, now)?;
+        self.outcomes.add(outcome as usize);
         Ok(outcome.is_valid().then_some(credential))
     }
 

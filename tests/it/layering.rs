@@ -33,6 +33,7 @@ const AT_HOME: &[(&str, &str)] = &[
     ("warp", "http"),
     ("hyper", "http"),
     ("tokio_rustls", "http"),
+    ("prometheus", "telemetry"),
 ];
 
 /// More than this is two things in one file.

@@ -10,6 +10,7 @@ mod durability;
 mod gateways;
 mod invariants;
 mod layering;
+mod metrics;
 mod moving;
 mod moving_guide;
 mod openapi;

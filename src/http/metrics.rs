@@ -1,0 +1,124 @@
+//! `GET /metrics`, on a listener of its own: for Prometheus, without a key, in the clear.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::data_plane::Endpoint;
+use super::routes::ROUTES;
+use super::server::{self, Head, Limits};
+use super::workers::Workers;
+use crate::app::App;
+use crate::error::Result;
+use crate::service;
+use crate::service::metrics::NANOSECOND;
+use crate::telemetry::families::{Families, Labels, MEDIA_TYPE, float};
+
+/// Scrapers that are served at once, each with one question at a time. More wait.
+const MOST_CONNECTIONS: usize = 8;
+
+/// The forms of questions as they are told, in the order of their numbers.
+const FORMS: [(Endpoint, &str); 3] = [
+    (Endpoint::Verify, "verify"),
+    (Endpoint::Introspect, "introspect"),
+    (Endpoint::ForwardAuth, "forward_auth"),
+];
+
+/// Serves until it is dropped; without a listener it only waits for that.
+pub async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
+    let Some(listener) = listener else { return std::future::pending().await };
+    let limits = Limits {
+        max_connections: MOST_CONNECTIONS,
+        header_timeout: app.config.http.header_timeout,
+        write_timeout: app.config.http.write_timeout,
+        drain_timeout: Duration::ZERO,
+    };
+    server::serve(listener, None, filter(app.clone()), &limits, workers, std::future::pending()).await;
+}
+
+fn filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
+    // Figures are gathered here, apart from the workers, which verifications wait for.
+    let runtime = Handle::current();
+    let answer = move |head: Head| {
+        let (app, runtime) = (app.clone(), runtime.clone());
+        async move {
+            if head.uri.path() != "/metrics" {
+                return plain(StatusCode::NOT_FOUND, "Only /metrics is served here.\n".to_owned());
+            }
+            if !matches!(head.method, Method::GET | Method::HEAD) {
+                let mut response =
+                    plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET is served here.\n".to_owned());
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                return response;
+            }
+            match runtime.spawn(async move { gather(&app).await }).await {
+                Ok(Ok(text)) => return plain(StatusCode::OK, text),
+                Ok(Err(error)) => tracing::error!(%error, "metrics could not be written"),
+                // The panic itself is in the log by now, without what it said.
+                Err(_) => tracing::error!("metrics could not be gathered"),
+            }
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "The log says why.\n".to_owned())
+        }
+    };
+    warp::ext::get::<Head>().then(answer).boxed()
+}
+
+fn plain(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response
+}
+
+async fn gather(app: &App) -> Result<String> {
+    let mut families = Families::default();
+    let answers = app.traffic.answers().map(|(route, status, count)| {
+        // What lies behind the table is what it doesn't have.
+        let (method, path) = ROUTES.get(route).map_or(("", ""), |route| (route.method, route.path));
+        let labels: Labels = vec![
+            ("route", path.to_owned()),
+            ("method", method.to_owned()),
+            ("status", if status == 0 { "other".to_owned() } else { status.to_string() }),
+        ];
+        (labels, float(count))
+    });
+    families.counter(
+        "tollhouse_http_requests_total",
+        "Requests that were answered, by the route's pattern, its method and the status.",
+        answers,
+    );
+    let times = FORMS.iter().zip(app.traffic.times());
+    families.histogram(
+        "tollhouse_verification_duration_seconds",
+        "From the head of a question to its answer, by the form in which it was asked.",
+        NANOSECOND,
+        times.map(|((_, name), observed)| (vec![("endpoint", (*name).to_owned())], observed)),
+    );
+    service::metrics::add(app, &mut families).await;
+    families.write()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CODES;
+    use crate::telemetry::tally::{MOST_ROUTES, STATUSES};
+
+    #[test]
+    fn all_that_is_served_is_told_apart() {
+        assert!(ROUTES.len() < MOST_ROUTES);
+        for (_, name, status) in CODES {
+            assert!(STATUSES.contains(status), "{name} {status} would be counted as another");
+        }
+        for (number, (endpoint, name)) in FORMS.iter().enumerate() {
+            assert_eq!(*endpoint as usize, number, "{name}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `/metrics`: what is told, that it is true, and that the real Prometheus understands it.
+
+mod listener;
+mod prometheus;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN_KEY, Answer, Binary, Client};
+
+/// A server that tells its figures.
+struct Watched {
+    server: Binary,
+    /// Of the listener for them.
+    url: String,
+}
+
+impl Watched {
+    fn start(dir: &Path, variables: &[(&str, &str)]) -> Self {
+        let server = Binary::serve_with(dir, |command: &mut Command| {
+            command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_METRICS__LISTEN", "127.0.0.1:0");
+            command.envs(variables.iter().copied());
+        });
+        let line = server.start.iter().find_map(|line| line.strip_prefix("metrics on "));
+        let url = line.unwrap_or_else(|| panic!("no metrics: {:?}", server.start));
+        Self { url: url.strip_suffix("/metrics").unwrap().to_owned(), server }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        Client::new(&self.url, None).get_at_root(path).await
+    }
+
+    async fn scrape(&self) -> Told {
+        let answer = self.get("/metrics").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        Told::read(&answer.text)
+    }
+
+    /// Asks whether a key is good; what is answered for `code`.
+    async fn verify(&self, body: Value) -> String {
+        let admin = self.server.admin();
+        let request = admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify").json(&body);
+        let answer = admin.send(request).await;
+        answer.data()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The secret of a new key of the platform.
+    async fn key(&self, body: Value) -> String {
+        let made = self.server.admin().post("/api-keys", body).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        made.data()["key"].as_str().unwrap().to_owned()
+    }
+
+    /// One of everything that is told about.
+    async fn ask_everything(&self) -> String {
+        let limit = json!({"limit": 2, "window_seconds": 3600});
+        let key = self.key(json!({"name": "n", "scopes": ["workflows:read"], "rate_limit": limit})).await;
+        for code in ["VALID", "VALID", "RATE_LIMITED"] {
+            assert_eq!(self.verify(json!({"key": key})).await, code);
+        }
+        let scopes = json!({"key": key, "scopes": ["workflows:write"], "dry_run": true});
+        assert_eq!(self.verify(scopes).await, "INSUFFICIENT_SCOPE");
+        assert_eq!(self.verify(json!({"key": "toll_"})).await, "NOT_FOUND");
+        assert_eq!(self.verify(json!({})).await, "", "a bad question is no verification");
+        let key = Client::new(&self.server.url, Some(&key));
+        assert_eq!(key.get_at_root("/v1/forward-auth").await.status, 401, "it sends no key there");
+        let form = [("token", key.key.as_deref().unwrap())];
+        let admin = self.server.admin();
+        let introspect = admin.request_at_root(reqwest::Method::POST, "/v1/introspect").form(&form);
+        assert_eq!(admin.send(introspect).await.json["active"], true);
+        key.key.unwrap()
+    }
+}
+
+/// What is told, read as simply as can be.
+#[derive(Debug)]
+struct Told {
+    text: String,
+    /// Name → type.
+    types: BTreeMap<String, String>,
+    /// Name with labels → value.
+    samples: BTreeMap<String, f64>,
+}
+
+impl Told {
+    fn read(text: &str) -> Self {
+        let (mut types, mut samples) = (BTreeMap::new(), BTreeMap::new());
+        for line in text.lines() {
+            if let Some(told) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = told.split_once(' ').unwrap();
+                types.insert(name.to_owned(), kind.to_owned());
+            } else if !line.starts_with('#') {
+                let (sample, value) = line.rsplit_once(' ').unwrap();
+                assert!(
+                    samples.insert(sample.to_owned(), value.parse().unwrap()).is_none(),
+                    "{sample} twice"
+                );
+            }
+        }
+        Self { text: text.to_owned(), types, samples }
+    }
+
+    /// The value of a sample; nothing where it isn't told.
+    fn get(&self, sample: &str) -> Option<f64> {
+        self.samples.get(sample).copied()
+    }
+
+    /// The names of a metric's labels, without those that its type brings.
+    fn labels(&self, name: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for sample in self.samples.keys() {
+            let Some(rest) = sample.strip_prefix(name) else { continue };
+            let suffix = rest.split('{').next().unwrap();
+            if !matches!(suffix, "" | "_bucket" | "_count" | "_sum") {
+                continue;
+            }
+            let Some((_, labels)) = rest.split_once('{') else { continue };
+            let labels = labels.trim_end_matches('}').split("\",").filter(|label| !label.is_empty());
+            found.extend(labels.map(|label| label.split('=').next().unwrap().to_owned()));
+        }
+        found.remove("le");
+        found
+    }
+}
+
+/// Notes a proven backup of this time, as `tollhouse backup` does.
+fn note_backup(dir: &Path, at_millis: i64) {
+    let conn = rusqlite::Connection::open(dir.join("tollhouse.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    let sql = "INSERT INTO meta (name, value) VALUES ('last_backup_at', ?1) \
+               ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    conn.execute(sql, [at_millis.to_string()]).unwrap();
+}
