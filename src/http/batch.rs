@@ -117,7 +117,7 @@ fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Optio
         seat: None,
         ..(*call.ctx).clone()
     };
-    let (route, params) = match found {
+    let (_, route, params) = match found {
         Ok(found) => found,
         Err(missing) => {
             let refuse = move |_| -> Handling { Box::pin(std::future::ready(Err(missing.error.clone()))) };
