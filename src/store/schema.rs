@@ -351,7 +351,7 @@ pub(in crate::store) fn readers(options: &Options) -> SqliteConnectionManager {
         conn.busy_timeout(BUSY_TIMEOUT)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         conn.execute_batch(
-            "PRAGMA mmap_size = 0; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
+            "PRAGMA mmap_size = 0; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;
              PRAGMA trusted_schema = OFF; PRAGMA query_only = ON",
         )
     })
