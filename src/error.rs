@@ -118,12 +118,22 @@ pub struct Error {
     pub cause: Option<String>,
     /// Whole seconds after which a retry can succeed (`Retry-After`).
     pub retry_after: Option<u64>,
+    /// Was it decided by what was asked, though its code says how the server is? Then the other operations of a
+    /// batch may go on.
+    pub is_decided: bool,
 }
 
 impl Error {
     /// An error with a code and a message for people.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), details: Vec::new(), cause: None, retry_after: None }
+        Self {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            cause: None,
+            retry_after: None,
+            is_decided: false,
+        }
     }
 
     /// `INVALID_REQUEST` with its faults.

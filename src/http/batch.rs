@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::call::Call;
 use super::gates;
 use super::reply::Reply;
-use super::routes::{self, Handling, Way};
+use super::routes::{self, BATCH, Handling, Way};
 use crate::domain::audit::{Context, cut};
 use crate::domain::batch::{self as asked, Batch};
 use crate::domain::id::Kind;
@@ -91,6 +91,21 @@ pub async fn run(call: Call) -> Result<Reply> {
     let ctx = Arc::new(Ctx { context, ..(*call.ctx).clone() });
     let ran = batch::run(&call.app, &ctx, batch.atomic, operations).await?;
     answer(&call, &names, ran)
+}
+
+/// Of a batch, the scopes that each of its operations asks one of; of another call nothing, since its route asks.
+pub fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
+    if call.ctx.action != BATCH {
+        return Vec::new();
+    }
+    let Some(Ok(batch)) = call.body.as_ref().map(asked::Batch::read) else { return Vec::new() };
+    let route = |operation: &asked::Operation| {
+        let path = operation.path.strip_prefix(BASE).unwrap_or(&operation.path);
+        let path = format!("{BASE}{}", path.split('?').next().unwrap_or_default());
+        let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
+        routes::find(&method, &path).ok()?.ok().map(|(_, route, _)| route.gate.scopes())
+    };
+    batch.operations.iter().filter_map(route).collect()
 }
 
 /// An operation and what answers it: the handler of its route, behind the route's own gate. `None` when the

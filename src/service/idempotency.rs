@@ -15,6 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::Ctx;
 use super::within::{self, Handler};
 use crate::app::App;
+use crate::domain::access::Caller;
 use crate::domain::audit::{Entry, Event};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -211,7 +212,7 @@ fn hash(parts: &[&[u8]]) -> Hash {
 }
 
 /// Answers as before, or runs the handler and keeps what it answers, all in one transaction and for the
-/// caller as it is there.
+/// caller as it is there. `may_see` is asked before a secret is shown again.
 ///
 /// # Errors
 /// The handler's own, which has changed nothing and is not kept yet: see [`refuse`].
@@ -221,14 +222,18 @@ pub async fn answer<R: Send + 'static>(
     once: &Arc<Once>,
     handler: Handler<R>,
     keep: fn(&R) -> Option<Kept>,
+    may_see: impl Fn(&Caller) -> Result<()> + Send + 'static,
 ) -> Result<Answered<R>> {
     let (ctx, clock, once) = (ctx.clone(), app.clock.clone(), once.clone());
     app.db
         .write(move |tx| {
-            ctx.reload(tx, &clock)?;
+            let caller = ctx.reload(tx, &clock)?;
             if let Some(found) = once.find(tx)? {
                 return match found {
                     Ok(kept) => {
+                        if kept.secret {
+                            may_see(&caller)?;
+                        }
                         store::audit::append(tx, replayed(&ctx, kept.status))?;
                         Ok(Answered::Again(kept))
                     }

@@ -22,7 +22,7 @@ pub async fn add(app: &App, families: &mut Families) {
     add_writer(app, families);
     add_files(app, families);
     // What can't be read is left out, as when there never was a backup.
-    if let Ok(Some(at)) = app.db.read(store::schema::last_backup_at).await {
+    if let Ok(Some(at)) = app.db.look_up(store::schema::last_backup_at).await {
         let at = float(u64::try_from(at.as_millis()).unwrap_or(0)) / 1000.0;
         families.gauge(
             "tollhouse_last_backup_timestamp_seconds",

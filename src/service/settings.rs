@@ -70,20 +70,26 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Tagged> {
         if changed.is_empty() {
             return Ok((tagged, vec![entry()]));
         }
-        Ok((set(tx, &before, after, context.now)?, vec![entry().with(changed)]))
+        let mut checked_prefixes = before.checked_prefixes.clone();
+        let prefix = &after.keys.prefix;
+        if !checked_prefixes.contains(prefix) && !store::api_keys::any_begins_like(tx, prefix)? {
+            checked_prefixes.push(prefix.clone());
+        }
+        Ok((set(tx, &before, after, checked_prefixes, context.now)?, vec![entry().with(changed)]))
     })
     .await
 }
 
 /// Stores other settings.
-fn set(tx: &Tx<'_>, before: &Current, after: Settings, now: Timestamp) -> Result<Tagged> {
+fn set(
+    tx: &Tx<'_>,
+    before: &Current,
+    after: Settings,
+    checked_prefixes: Vec<String>,
+    now: Timestamp,
+) -> Result<Tagged> {
     for plan in before.settings.plans.keys().filter(|plan| !after.plans.contains_key(*plan)) {
         may_go(tx, plan)?;
-    }
-    let mut checked_prefixes = before.checked_prefixes.clone();
-    let prefix = &after.keys.prefix;
-    if !checked_prefixes.contains(prefix) && !store::api_keys::any_begins_like(tx, prefix)? {
-        checked_prefixes.push(prefix.clone());
     }
     let revision = before.revision + 1;
     let current = Current { settings: after, checked_prefixes, revision, updated_at: now };
@@ -108,7 +114,9 @@ pub(super) fn import(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Resu
             format!("The settings were changed here, with another: {other}. They were left as they are.");
         return Err(Error::new(Code::AlreadyExists, message));
     }
-    set(tx, &before, after, now)?;
+    // The keys come after the settings: whether foreign ones begin like the prefix isn't known yet.
+    let checked_prefixes = before.checked_prefixes.clone();
+    set(tx, &before, after, checked_prefixes, now)?;
     Ok(vec![entry().with(changed)])
 }
 
@@ -204,7 +212,8 @@ pub(super) fn accept_change(tx: &Tx<'_>, ctx: &Ctx, entries: &[Entry]) -> Result
     }
     let message = maintenance.message.clone();
     let standard = "The platform is being worked on: it can be read, but not changed. Try again later.";
-    Err(Error::unavailable(message.unwrap_or_else(|| standard.to_owned()), RETRY_AFTER))
+    let refusal = Error::unavailable(message.unwrap_or_else(|| standard.to_owned()), RETRY_AFTER);
+    Err(Error { is_decided: true, ..refusal })
 }
 
 /// A setting that was named at the start, though the database has another value, which is the one in force.

@@ -122,9 +122,9 @@ pub struct Observed {
 pub const MOST_ROUTES: usize = 128;
 
 /// The statuses that are told apart; any other is the first.
-pub const STATUSES: [u16; 24] = [
-    0, 200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 424, 428, 429, 431, 500,
-    501, 503, 507,
+pub const STATUSES: [u16; 25] = [
+    0, 200, 201, 202, 204, 304, 308, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 424, 428, 429, 431,
+    500, 501, 503, 507,
 ];
 
 /// The forms in which the data plane is asked.

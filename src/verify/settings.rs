@@ -19,6 +19,8 @@ pub struct Remembered {
     place: Place,
     stamps: Arc<Stamps>,
     load: Box<dyn Fn() -> Loading + Send + Sync>,
+    /// Held by who loads: the others wait for what it brings.
+    loading: tokio::sync::Mutex<()>,
 }
 
 /// What a load brought, and when it began: as with records of keys, one that began before the last change is
@@ -55,7 +57,13 @@ impl Remembered {
         load: impl Fn() -> Loading + Send + Sync + 'static,
     ) -> Self {
         let read = ArcSwap::from_pointee(Read { began, current: first });
-        Self { read, place: place(STALE), stamps, load: Box::new(load) }
+        Self {
+            read,
+            place: place(STALE),
+            stamps,
+            load: Box::new(load),
+            loading: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The settings as of no earlier than this call.
@@ -63,15 +71,21 @@ impl Remembered {
     /// # Errors
     /// What the loader answers.
     pub async fn get(&self) -> Result<Held> {
-        let read = self.read.load();
-        if self.stamps.is_fresh_at(read.began, [self.place]) {
-            return Ok(Held(read));
+        if let Some(held) = self.fresh() {
+            return Ok(held);
         }
-        drop(read);
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(held) = self.fresh() {
+            return Ok(held);
+        }
         let began = self.stamps.now();
         let read = Arc::new(Read { began, current: (self.load)().await? });
-        // A slower one that began earlier may take its place; nobody believes it then.
         self.read.store(read.clone());
         Ok(Held(Guard::from_inner(read)))
+    }
+
+    fn fresh(&self) -> Option<Held> {
+        let read = self.read.load();
+        self.stamps.is_fresh_at(read.began, [self.place]).then_some(Held(read))
     }
 }

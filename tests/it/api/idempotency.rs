@@ -285,6 +285,20 @@ async fn the_caller_is_authorised_anew() {
     }
 }
 
+/// A batch asks for no scope of its own: what its operations asked for is asked again.
+#[tokio::test]
+async fn a_secret_of_a_batch_is_not_told_again_to_who_may_no_longer_make_one() {
+    let server = Server::start().await;
+    server.organization("org_1").await;
+    let (client, made) = server.key(Some("org_1"), &["admin:keys"]).await;
+    let batch = json!({"operations": [{"method": "POST", "path": "/api-keys", "body": key()}]});
+    let first = post(&client, "a", "/batch", &batch).await;
+    replays(&first, &post(&client, "a", "/batch", &batch).await);
+    let path = format!("/api-keys/{}", made["id"].as_str().unwrap());
+    done(server.admin().patch(&path, json!({"scopes": ["admin:users"]})).await, 200);
+    refused(&post(&client, "a", "/batch", &batch).await, 403, "INSUFFICIENT_SCOPE");
+}
+
 #[tokio::test]
 async fn an_answer_with_a_secret_is_opened_by_the_token_that_got_it_alone() {
     let server = Server::start().await;

@@ -108,3 +108,22 @@ async fn nothing_that_is_in_flight_comes_about_afterwards() {
         done(server.configure(json!({"maintenance": {"read_only": false}})).await, 200);
     }
 }
+
+#[tokio::test]
+async fn in_a_batch_each_operation_is_refused_for_itself() {
+    let server = world().await;
+    let admin = server.admin();
+    done(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
+    let operations = json!([
+        {"method": "PATCH", "path": "/organizations/org_1", "body": {"name": "x"}},
+        {"method": "DELETE", "path": "/api-keys/key_1"},
+        {"method": "GET", "path": "/organizations/org_1"},
+    ]);
+    let batch = |atomic| json!({"atomic": atomic, "operations": operations});
+    refused(&admin.post("/batch", batch(true)).await, 503, "UNAVAILABLE");
+    assert_eq!(done(admin.get("/api-keys/key_1").await, 200)["status"], "active");
+    let results = done(admin.post("/batch", batch(false)).await, 200)["results"].clone();
+    let statuses: Vec<_> = results.as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+    assert_eq!(statuses, [503, 200, 200], "{results}");
+    assert_eq!(done(admin.get("/api-keys/key_1").await, 200)["status"], "revoked");
+}
