@@ -100,20 +100,25 @@ pub fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
     }
     let Some(Ok(batch)) = call.body.as_ref().map(asked::Batch::read) else { return Vec::new() };
     let route = |operation: &asked::Operation| {
-        let path = operation.path.strip_prefix(BASE).unwrap_or(&operation.path);
-        let path = format!("{BASE}{}", path.split('?').next().unwrap_or_default());
+        let path = whole(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
-        routes::find(&method, &path).ok()?.ok().map(|(_, route, _)| route.gate.scopes())
+        let path = path.split('?').next().unwrap_or_default();
+        routes::find(&method, path).ok()?.ok().map(|(_, route, _)| route.gate.scopes())
     };
     batch.operations.iter().filter_map(route).collect()
+}
+
+/// An operation's path with what may be left out before it.
+fn whole(path: &str) -> String {
+    let is_whole = path.strip_prefix(BASE).is_some_and(|rest| rest.starts_with('/'));
+    if is_whole { path.to_owned() } else { format!("{BASE}{path}") }
 }
 
 /// An operation and what answers it: the handler of its route, behind the route's own gate. `None` when the
 /// route can't be part of a batch.
 fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Option<Operation<Reply>>> {
     let method = asked.method.name();
-    let is_whole = asked.path.strip_prefix(BASE).is_some_and(|rest| rest.starts_with('/'));
-    let path = if is_whole { asked.path } else { format!("{BASE}{}", asked.path) };
+    let path = whole(&asked.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
     let found = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
     let ctx = Ctx {
