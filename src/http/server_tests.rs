@@ -9,7 +9,8 @@ use warp::{Filter, Reply};
 
 use super::*;
 
-const SHORT: Duration = Duration::from_millis(150);
+/// Runs out while a test waits for it, and not while a busy machine lets the test itself wait.
+const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(60);
 const HUGE: usize = 64 * 1024 * 1024;
 
@@ -269,14 +270,25 @@ async fn a_drain_reaches_answers_that_are_still_being_written() {
 async fn what_outlasts_the_drain_is_cut_and_counted() {
     let server = start(Limits { drain_timeout: SHORT, ..PATIENT }).await;
     let (first, second) = (server.send(&request("/gated")).await, server.send(&request("/gated")).await);
-    let half = server.send(b"GET /hello HTTP/1.1\r\nhost: a\r\nx-half").await;
     server.begun().await;
     server.begun().await;
     server.stop.send(()).unwrap();
-    assert_eq!(soon(server.task).await.unwrap(), 3);
-    for cut in [first, second, half] {
+    assert_eq!(soon(server.task).await.unwrap(), 2);
+    for cut in [first, second] {
         assert_eq!(rest(cut).await, "");
     }
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_does_not_outlast_the_drain() {
+    let server = start(Limits { drain_timeout: SHORT, ..PATIENT }).await;
+    let half = server.send(b"GET /hello HTTP/1.1\r\nhost: a\r\nx-half").await;
+    // It came later and was served, so the half one was accepted, too. Whether its bytes were read can't be
+    // known from here: it is cut if they were, and otherwise closed as one that is silent.
+    assert!(server.get("/hello").await.ends_with("hello"));
+    server.stop.send(()).unwrap();
+    assert!(soon(server.task).await.unwrap() <= 1);
+    assert_eq!(rest(half).await, "");
 }
 
 #[test]
