@@ -9,8 +9,8 @@ use crate::support::{ADMIN_KEY, RawAnswer, Server, head};
 async fn server() -> Server {
     let server = Server::with(|config| {
         config.http.max_connections = 2;
-        config.http.header_timeout = Duration::from_millis(150);
-        config.http.body_timeout = Duration::from_millis(150);
+        config.http.header_timeout = Duration::from_millis(500);
+        config.http.body_timeout = Duration::from_millis(500);
         config.rate_limits.admin_per_minute = 0;
         config.rate_limits.batch_per_minute = 0;
         config.rate_limits.failed_auth_per_minute = 0;

@@ -102,7 +102,7 @@ async fn half_a_body_makes_nothing() {
 async fn a_body_that_never_ends_frees_its_slot() {
     let server = Server::with(|config| {
         config.http.max_connections = 1;
-        config.http.body_timeout = Duration::from_millis(200);
+        config.http.body_timeout = Duration::from_millis(500);
     })
     .await;
     for route in routes().take(3) {
