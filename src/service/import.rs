@@ -294,7 +294,7 @@ fn put_organization(
     if deleted_at.is_none() {
         settings::still_there(tx, &new.plan)?;
     }
-    stored::insert_organization(tx, new, deleted_at)?;
+    store::organizations::insert(tx, new, deleted_at)?;
     tx.stale(Stale::Id(new.id.clone()));
     let entry = Entry::of(Some(&new.id), "organization", &new.id, &new.name);
     Ok(vec![entry.with(changes(&Value::Null, new))])
@@ -321,7 +321,7 @@ fn put_user(
         let message = format!("email: The address is taken by {holder}.");
         return Err(Error::new(Code::AlreadyExists, message));
     }
-    stored::insert_user(tx, new, deleted_at)?;
+    store::users::insert(tx, new, deleted_at)?;
     tx.stale(Stale::Id(new.id.clone()));
     Ok(vec![Entry::of(None, "user", &new.id, &new.name).with(changes(&Value::Null, new))])
 }

@@ -23,7 +23,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organizati
     change(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
         settings::still_there(tx, &new.plan)?;
-        if !store::organizations::insert(tx, &new)? {
+        if !store::organizations::insert(tx, &new, None)? {
             return Err(Error::new(
                 Code::AlreadyExists,
                 "The id is taken, now or by a deleted organization.",

@@ -31,7 +31,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<User> {
             }
         }
         email_is_free(tx, &new)?;
-        store::users::insert(tx, &new)?;
+        store::users::insert(tx, &new, None)?;
         let organization = caller.organization_id();
         if let Some(organization) = organization {
             let membership = Membership {

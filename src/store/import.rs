@@ -9,7 +9,6 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::audit::Hash;
 use crate::domain::import::{NewKey, Secret};
 use crate::domain::organization::Organization;
-use crate::domain::rules;
 use crate::domain::stale::Stale;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
@@ -21,56 +20,10 @@ pub fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Optio
     tx.one(&sql, params![id], |row| Ok((organizations::organization(row)?, rows::time_option(row, 10)?)))
 }
 
-/// Stores an organization whose id is free.
-pub fn insert_organization(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<()> {
-    tx.execute(
-        "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
-         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        params![
-            new.id,
-            new.name,
-            rules::fold(&new.name),
-            new.email,
-            rules::fold(&new.email),
-            new.plan,
-            new.status.name(),
-            rows::to_json(&new.metadata)?,
-            new.created_at.as_millis(),
-            new.updated_at.as_millis(),
-            deleted_at.map(Timestamp::as_millis),
-            new.revision,
-        ],
-    )?;
-    Ok(())
-}
-
 /// A user, also a deleted one, with the time of its end.
 pub fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
     let sql = format!("SELECT u.deleted_at, {} FROM users u WHERE u.id = ?1", users::COLUMNS);
     tx.one(&sql, params![id], |row| Ok((users::user(row, 1)?, rows::time_option(row, 0)?)))
-}
-
-/// Stores a user whose id is free, and its address too unless it is deleted.
-pub fn insert_user(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
-    tx.execute(
-        "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
-         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        params![
-            new.id,
-            new.email,
-            rules::fold(&new.email),
-            new.name,
-            rules::fold(&new.name),
-            new.external_id,
-            new.status.name(),
-            rows::to_json(&new.metadata)?,
-            new.created_at.as_millis(),
-            new.updated_at.as_millis(),
-            deleted_at.map(Timestamp::as_millis),
-            new.revision,
-        ],
-    )?;
-    Ok(())
 }
 
 /// The key that this hash was ever a secret of.

@@ -33,11 +33,12 @@ pub(super) fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
     })
 }
 
-/// Stores a new organization; `false` when its id is taken, also by a deleted one.
-pub fn insert(tx: &Tx<'_>, new: &Organization) -> Result<bool> {
+/// Stores an organization, which may be one that was deleted elsewhere; `false` when its id is taken, also by a
+/// deleted one.
+pub fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
     let stored = tx.execute(
-        "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, updated_at, revision) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
+         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (id) DO NOTHING",
         params![
             new.id,
             new.name,
@@ -49,6 +50,7 @@ pub fn insert(tx: &Tx<'_>, new: &Organization) -> Result<bool> {
             rows::to_json(&new.metadata)?,
             new.created_at.as_millis(),
             new.updated_at.as_millis(),
+            deleted_at.map(Timestamp::as_millis),
             new.revision,
         ],
     )?;

@@ -41,11 +41,11 @@ pub fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
     tx.one(sql, params![rules::fold(email)], |row| row.get(0))
 }
 
-/// Stores a new user, whose id and address are free.
-pub fn insert(tx: &Tx<'_>, new: &User) -> Result<()> {
+/// Stores a user whose id is free, and its address too unless it was deleted elsewhere.
+pub fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
     tx.execute(
-        "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, updated_at, revision) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
+         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             new.id,
             new.email,
@@ -57,6 +57,7 @@ pub fn insert(tx: &Tx<'_>, new: &User) -> Result<()> {
             rows::to_json(&new.metadata)?,
             new.created_at.as_millis(),
             new.updated_at.as_millis(),
+            deleted_at.map(Timestamp::as_millis),
             new.revision,
         ],
     )?;
