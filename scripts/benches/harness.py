@@ -170,10 +170,11 @@ class Server(Program):
         return wrk(self, path, callers, seconds, env)
 
 
-def wrk(program, path, connections, seconds, env):
+def wrk(program, path, connections, seconds, env, threads=1):
     """Runs the load generator with what the environment tells wrk.lua. Anything but a 2xx fails the bench."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", BENCHES / "wrk.lua",
-               program.url + path]
+    env = env | {"BENCH_THREADS": str(threads)}
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s",
+               "-s", BENCHES / "wrk.lua", program.url + path]
     before = program.processor_seconds()
     ended = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True)
     used = program.processor_seconds() - before

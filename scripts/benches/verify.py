@@ -15,6 +15,8 @@ from harness import BENCHES, TARGET, Program, Server, directory, wrk
 from stock import secrets, store
 
 CONNECTIONS = 64
+# Of the load generator. A single one is busy all the time, so that it measures itself too: a case of its own.
+THREADS = os.cpu_count()
 ALTERNATIONS = 5
 SECONDS = 2
 IN_USE = 1_000
@@ -58,14 +60,14 @@ class Side:
         for key in {self.keys[0], self.keys[len(self.keys) // 2], self.keys[-1]}:
             self.ask(key)
 
-    def load(self, seconds=SECONDS):
+    def load(self, seconds=SECONDS, threads=THREADS):
         """Sends the keys in turn, from the one after the last that was sent."""
         head, tail = self.request
         offset = self.sent % len(self.keys) * len(f"{self.keys[0]}\n")
-        count = min(len(self.keys), WINDOW)
+        count = max(min(len(self.keys), WINDOW), threads)
         result = wrk(self.program, "", CONNECTIONS, seconds, {
             "BENCH_HEAD": head, "BENCH_TAIL": tail, "BENCH_KEYS": str(self.file),
-            "BENCH_OFFSET": str(offset), "BENCH_COUNT": str(count)})
+            "BENCH_OFFSET": str(offset), "BENCH_COUNT": str(count)}, threads)
         self.sent += min(result["requests"], count)
         return result
 
@@ -144,7 +146,7 @@ def better_auth(dir):
     return Program(["node", home / "server.mjs", dir, str(IN_USE)], dir)
 
 
-def compare(name, sides):
+def compare(name, sides, threads=THREADS):
     """The runs of all sides, which take turns."""
     for side in sides.values():
         side.check()
@@ -152,7 +154,7 @@ def compare(name, sides):
     runs = {side: [] for side in sides}
     for _ in range(ALTERNATIONS):
         for side in sides:
-            runs[side].append(sides[side].load())
+            runs[side].append(sides[side].load(threads=threads))
     for side in sides:
         sides[side].check()
         print(f"{name}, {side}: {' '.join(str(round(run['rate'])) for run in runs[side])}", file=sys.stderr)
@@ -196,9 +198,10 @@ def with_few(stack):
     map = start(nginx(keys, {"/verify": valid, "/forward-auth": forward_auth}, start(directory())))
     other = start(better_auth(dir := start(directory())))
     other_keys = Path(dir) / "keys"
-    yield compare("verify", {
-        "Tollhouse": valid, "bare warp": beside(valid), "nginx": Side(map, get("/verify"), keys),
-        "better-auth": Side(other, post(other_keys), other_keys, '"valid":true')})
+    sides = {"Tollhouse": valid, "bare warp": beside(valid), "nginx": Side(map, get("/verify"), keys)}
+    theirs = Side(other, post(other_keys), other_keys, '"valid":true')
+    yield compare("verify", sides | {"better-auth": theirs})
+    yield compare("verify, one thread that loads", sides, threads=1)
     yield compare("forward-auth", {
         "Tollhouse": forward_auth, "bare warp": beside(forward_auth), "nginx": Side(map, get("/forward-auth"), keys)})
     for name, keys, code in (
@@ -243,7 +246,7 @@ def main():
     with ExitStack() as stack:
         cases = list(with_few(stack))
     cases += with_many()
-    print(f"{os.cpu_count()} processors, {CONNECTIONS} connections.")
+    print(f"{os.cpu_count()} processors, {CONNECTIONS} connections, {THREADS} threads that load.")
     median = lambda runs, what: statistics.median(run[what] for run in runs)
     table("requests/s", cases, "rate", lambda runs: f"{median(runs, 'rate'):,.0f}")
     table("p50 / p99 in ms, ratio of p99", cases, "p99_us",

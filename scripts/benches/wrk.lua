@@ -9,19 +9,28 @@ if not keys then
     wrk.headers["Content-Type"] = "application/json"
   end
 else
-  -- A request for each of so many lines of the file, from this byte on and round, one after the other. All are
-  -- made before the first is sent, so that the load generator does not spend its time on them.
-  local head, tail = os.getenv("BENCH_HEAD"), os.getenv("BENCH_TAIL")
-  local file = assert(io.open(keys))
-  file:seek("set", tonumber(os.getenv("BENCH_OFFSET")))
+  -- A request for each of so many lines of the file, from this byte on and round, one after the other; the threads
+  -- take turns. All are made before the first is sent, so that the load generator does not spend its time on them.
+  local head, tail, turns = os.getenv("BENCH_HEAD"), os.getenv("BENCH_TAIL"), tonumber(os.getenv("BENCH_THREADS"))
+  local known = 0
+  function setup(thread)
+    thread:set("turn", known)
+    known = known + 1
+  end
   local requests = {}
-  for i = 1, tonumber(os.getenv("BENCH_COUNT")) do
-    local key = file:read()
-    if not key then
-      file:seek("set")
-      key = file:read()
+  function init()
+    local file = assert(io.open(keys))
+    file:seek("set", tonumber(os.getenv("BENCH_OFFSET")))
+    for i = 1, tonumber(os.getenv("BENCH_COUNT")) do
+      local key = file:read()
+      if not key then
+        file:seek("set")
+        key = file:read()
+      end
+      if i % turns == turn then
+        requests[#requests + 1] = head .. key .. tail
+      end
     end
-    requests[i] = head .. key .. tail
   end
   local last = 0
   function request()
