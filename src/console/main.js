@@ -31,11 +31,16 @@ const PAGES = [
   { path: 'settings', title: 'Settings', page: Settings, may: (session) => session.configures, needs: '/config' },
 ];
 
+/** A part of the address; one that was mistyped is taken as it is. */
+function decoded(part) {
+  try { return decodeURIComponent(part); } catch { return part; }
+}
+
 function useRoute() {
   const read = () => {
     const [path, query] = location.hash.replace(/^#\/?/, '').split('?');
-    const [first, second] = path.split('/').map(decodeURIComponent);
-    return { first, second, query: Object.fromEntries(new URLSearchParams(query)) };
+    const [first, second] = path.split('/').map(decoded);
+    return { first, second, query: Object.fromEntries(new URLSearchParams(query)), at: location.hash };
   };
   const [route, setRoute] = useState(read);
   useEffect(() => {
@@ -59,7 +64,7 @@ async function offered(session) {
 function Frame({ session, pages, leave }) {
   const route = useRoute();
   const [main, side] = [useRef(), useRef()];
-  const where = `${route.first}/${route.second ?? ''}`;
+  const where = route.at;
   const before = useRef(where);
   useEffect(() => {
     // A new page is read from its heading on.
@@ -85,7 +90,7 @@ function Frame({ session, pages, leave }) {
           <li><a href=${`#/${path}`} aria-current=${path === here?.path ? 'page' : undefined}>${title}</a></li>`)}</ul>
         <p class="side-foot"><a href="../docs/">API reference</a></p>
       </nav>
-      <main id="main" tabindex="-1" ref=${main}>
+      <main id="main" tabindex="-1" ref=${main} data-at=${where}>
         ${Shown ? html`<${Shown} key=${where} session=${session} id=${route.second} query=${route.query} />`
           : html`<${Page} title="Not here"><${Empty} title="There is no such page, or your key may not see it.">
               <a href="#/">Go to the start</a><//><//>`}

@@ -1,6 +1,6 @@
 // The pieces that pages are made of.
 import * as format from './format.js';
-import { html, useEffect, useId, useRef, useState } from './html.js';
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from './html.js';
 
 export function Page({ title, lead, actions, children }) {
   useEffect(() => { document.title = `${title} · Tollhouse`; }, [title]);
@@ -47,7 +47,7 @@ export function Problem({ error, known = [], retry }) {
   if (!error) return null;
   const rest = error.beside ? error.beside(known) : [];
   const stale = error.code === 'PRECONDITION_FAILED';
-  const text = stale ? 'Somebody changed this since you opened it. Load it again, then make your change.' : error.message;
+  const text = stale ? 'Somebody changed this since you opened it. Load it again: what you typed stays, and can be saved over it.' : error.message;
   return html`
     <div class="problem" role="alert">
       <p>${text}</p>
@@ -101,27 +101,43 @@ export function Field({ label, name, hint, error, value, children, ...rest }) {
     </div>`;
 }
 
-export function Select({ options, ...rest }) {
-  return html`<${Field} ...${rest}>${(shared) => html`
-    <select ...${shared} value=${rest.onChange && rest.value} onChange=${rest.onChange}>
-      ${options.map(([value, text]) => html`<option value=${value} selected=${value === rest.value}>${text}</option>`)}
-    </select>`}<//>`;
+/** What is chosen of a few; `value` is what it begins with, and follows until something was chosen. */
+export function Choice({ options, value, onChange, ...rest }) {
+  const [chosen, setChosen] = useState();
+  const shown = onChange ? value : chosen ?? value;
+  return html`
+    <select ...${rest} onChange=${onChange ?? ((event) => setChosen(event.target.value))}>
+      ${options.map(([one, text]) => html`<option key=${one} value=${one} selected=${one === shown}>${text}</option>`)}
+    </select>`;
 }
 
-/** A dialog with a form. `send` does the work and may throw; then it stays open and says why. */
+export function Select({ options, value, onChange, ...rest }) {
+  return html`<${Field} ...${rest}>${(shared) => html`<${Choice} ...${shared} options=${options} value=${value} onChange=${onChange} />`}<//>`;
+}
+
+/**
+ * A dialog with a form. `send` does the work and may throw; then it stays open and says why. When somebody else was
+ * faster, `reload` loads the thing again: fields follow it, but for those in which something was typed.
+ */
 export function Dialog({ title, children, send, action = 'Save', danger, close, fields = [], reload }) {
   const dialog = useRef();
   const id = useId();
   const [error, setError] = useState();
   const [busy, setBusy] = useState(false);
-  useEffect(() => {
-    dialog.current.showModal();
-    const opener = dialog.current;
-    return () => opener.close();
+  const [said, setSaid] = useState();
+  useLayoutEffect(() => {
+    const shown = dialog.current;
+    const opener = document.activeElement;
+    shown.showModal();
+    // Also when the browser closes it without asking, as it does at a second Escape.
+    shown.addEventListener('close', close);
+    // However it ends, the focus goes back to where it was opened.
+    return () => { shown.removeEventListener('close', close); shown.close(); opener?.focus(); };
   }, []);
   const submit = async (event) => {
     event.preventDefault();
     setBusy(true);
+    setSaid();
     try {
       await send(new FormData(event.target));
     } catch (fault) {
@@ -129,13 +145,18 @@ export function Dialog({ title, children, send, action = 'Save', danger, close, 
       setBusy(false);
     }
   };
-  const again = error?.code === 'PRECONDITION_FAILED' && reload ? () => { close(); reload(); } : undefined;
+  const again = error?.code === 'PRECONDITION_FAILED' && reload ? async () => {
+    await reload();
+    setError();
+    setSaid('This is how it is now. What you typed is still here; look, then confirm once more.');
+  } : undefined;
   return html`
     <dialog ref=${dialog} aria-labelledby=${id} onCancel=${close}>
       <form onSubmit=${submit} novalidate>
         <h2 id=${id}>${title}</h2>
         ${typeof children === 'function' ? children(error) : children}
         <${Problem} error=${error} known=${fields} retry=${again} />
+        ${said && html`<p class="note" role="status">${said}</p>`}
         <footer class="dialog-foot">
           <button type="button" onClick=${close}>${send ? 'Cancel' : 'Close'}</button>
           ${send && html`<button class=${danger ? 'danger' : 'primary'} disabled=${busy}>${action}</button>`}

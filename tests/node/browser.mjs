@@ -8,7 +8,7 @@ export const URL = process.env.TOLLHOUSE_URL;
 export const KEY = process.env.TOLLHOUSE_KEY;
 
 export async function open() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS, timeout: 120_000 });
 }
 
 /**
@@ -18,7 +18,8 @@ export async function open() {
  */
 export async function visit(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: 'en', timezoneId: 'UTC', ...options });
-  context.setDefaultTimeout(20_000);
+  // Long enough for a machine that has much else to do: nothing waits for it when all is well.
+  context.setDefaultTimeout(90_000);
   const page = await context.newPage();
   const faults = [];
   const expected = new Set();
@@ -52,9 +53,9 @@ export async function go(page, path) {
 }
 
 export async function settled(page) {
-  await page.locator('h1').waitFor();
-  await page.waitForFunction(() => !document.querySelector('.loading, [aria-busy="true"]'));
-  await page.waitForLoadState('networkidle');
+  // The page says for which address it is drawn: an address alone may be followed only after it is there.
+  await page.waitForFunction(() => document.querySelector('main')?.dataset.at === location.hash
+    && document.querySelector('h1') && !document.querySelector('.loading, [aria-busy="true"]'));
 }
 
 /** A call of the API, beside the browser. */

@@ -40,6 +40,7 @@ function Details({ of }) {
         context.method && ['Call', html`<code>${context.method} ${context.path}</code> ${context.status}`],
         context.ip && ['Address', context.ip],
         context.user_agent && ['Program', context.user_agent],
+        context.batch_id && ['Batch', html`<code class="id">${context.batch_id}</code>`],
         context.request_id && ['Request', html`<code class="id">${context.request_id}</code>`],
         of.seq && ['Place in the chain', format.count(of.seq)],
         of.hash && ['Hash', html`<code class="id">${of.hash}</code>`],
@@ -47,23 +48,27 @@ function Details({ of }) {
     </div>`;
 }
 
+/** Is the chain whole, as far as it is kept, or since a head that was kept elsewhere? */
 function Chain() {
   const [state, setState] = useState({});
-  const check = async () => {
+  const check = async (event) => {
+    event.preventDefault();
+    const anchor = new FormData(event.target).get('anchor').trim();
     setState({ busy: true });
-    try { setState({ found: (await get('/audit-logs/verify')).data }); } catch (error) { setState({ error }); }
+    try { setState({ found: (await get('/audit-logs/verify', { anchor })).data }); } catch (error) { setState({ error }); }
   };
   const { found, error, busy } = state;
   return html`
-    <div class="chain">
-      <button onClick=${check} disabled=${busy}>${busy ? 'Checking …' : 'Check the chain'}</button>
+    <form class="chain" onSubmit=${check} novalidate>
+      <${Field} label="Head that was kept elsewhere (optional)" name="anchor" error=${error} placeholder="number:hash" spellcheck="false" />
+      <button disabled=${busy}>${busy ? 'Checking …' : 'Check the chain'}</button>
       <div role="status">
         ${found?.valid && html`<p class="note good">Whole: ${format.count(found.checked)} events as they were written. Keep this head elsewhere to prove it later:
           <code class="id">${found.last_seq}:${found.head_hash}</code></p>`}
         ${found && !found.valid && html`<p class="note bad">Broken at event ${found.broken_at}: it or its place was changed. ${format.count(found.checked)} events before it are whole.</p>`}
       </div>
-      <${Problem} error=${error} />
-    </div>`;
+      <${Problem} error=${error} known=${['anchor']} />
+    </form>`;
 }
 
 function Export({ filter }) {

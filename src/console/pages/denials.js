@@ -23,10 +23,10 @@ export function Denials({ session, query }) {
   return html`
     <${Page} title="Denials" lead="Verifications that did not pass, counted by key or address, reason and minute.">
       <${Filters} onApply=${setFilter}>
-        <${Select} label="Reason" name="code" options=${[['', 'Any'], ...CODES.map((code) => [code, format.words(code)])]} />
+        <${Select} label="Reason" name="code" value=${filter.code} options=${[['', 'Any'], ...CODES.map((code) => [code, format.words(code)])]} />
         ${session.platform && html`<${OrganizationField} session=${session} name="org_id" value=${filter.org_id} hint="" />`}
         <${Field} label="Key" name="key_id" value=${filter.key_id} placeholder="key_…" />
-        <${Field} label="Address" name="ip" placeholder="203.0.113.7" />
+        <${Field} label="Address" name="ip" value=${filter.ip} placeholder="203.0.113.7" />
         <${Field} label="From" name="from" type="datetime-local" />
         <${Field} label="To" name="to" type="datetime-local" />
       <//>

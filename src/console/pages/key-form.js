@@ -1,7 +1,7 @@
 // What can be said of a key when it is made and when it is changed.
 import { toTime } from '../format.js';
 import { html, useState } from '../html.js';
-import { Field, Select } from '../ui.js';
+import { Choice, Field, Select } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
 const DAY = 86_400_000;
@@ -15,14 +15,21 @@ export const KEY_FIELDS = ['name', 'scopes', 'expires_at', 'allowed_ips', 'rate_
 const isAdministrative = (scope) => scope === '*' || scope.startsWith('admin:') || scope.startsWith('keys:');
 
 function ScopeBoxes({ session, catalogue, chosen, error }) {
-  const names = [...new Set([...catalogue.map(({ scope }) => scope), ...chosen])];
+  const listed = catalogue.map(({ scope }) => scope);
+  // Every resource of the catalogue can be given whole.
+  const whole = listed.map((scope) => `${scope.split(':')[0]}:*`);
+  const names = [...new Set([...listed, ...whole, ...chosen])];
   const own = names.filter((scope) => !isAdministrative(scope));
   const high = names.filter((scope) => isAdministrative(scope) && (session.gives(scope) || chosen.includes(scope)));
   if (session.gives('*') && !high.includes('*')) high.push('*');
   const about = Object.fromEntries(catalogue.map(({ scope, description }) => [scope, description]));
+  const meaning = (scope) => {
+    if (scope === '*') return 'Everything within reach';
+    return scope.endsWith(':*') ? `All of ${scope.slice(0, -2)}, and what comes later` : about[scope];
+  };
   const box = (scope) => html`
-    <label class="box"><input type="checkbox" name="scope" value=${scope} defaultChecked=${chosen.includes(scope)} />
-      <code>${scope}</code> <span class="quiet small-text">${scope === '*' ? 'Everything within reach' : about[scope]}</span></label>`;
+    <label class="box" key=${scope}><input type="checkbox" name="scope" value=${scope} defaultChecked=${chosen.includes(scope)} />
+      <code>${scope}</code> <span class="quiet small-text">${meaning(scope)}</span></label>`;
   const faults = (error?.details ?? []).filter(({ pointer }) => pointer?.startsWith('/scopes')).map(({ message }) => message);
   return html`
     <fieldset>
@@ -40,8 +47,7 @@ function Limit({ label, name, hint, error, limit, unit, units }) {
   return html`
     <${Field} label=${label} name=${name} error=${faults.length > 0 ? { at: () => faults.join(' ') } : undefined} hint=${hint}>${(shared) => html`
       <span class="pair"><input ...${shared} type="number" min="1" defaultValue=${limit ?? ''} placeholder="no number" />
-        <select name=${`${name}_unit`} aria-label=${`${label}: in`}>${own.map(([value, text]) => html`
-          <option value=${value} selected=${value === unit}>in ${text}</option>`)}</select></span>`}<//>`;
+        <${Choice} name=${`${name}_unit`} aria-label=${`${label}: in`} value=${unit} options=${own.map(([value, text]) => [value, `in ${text}`])} /></span>`}<//>`;
 }
 
 export function KeyFields({ session, catalogue, error, before }) {
@@ -77,6 +83,8 @@ export function readKey(form, before) {
   if (ranges.length > 0) body.allowed_ips = ranges;
   else if (before?.allowed_ips) body.allowed_ips = null;
   for (const [name, unit] of [['rate_limit', 'window_seconds'], ['quota', 'period']]) {
+    // Who may not set it is not asked, and leaves it as it is.
+    if (!form.has(name)) continue;
     const limit = form.get(name);
     const chosen = form.get(`${name}_unit`);
     if (limit) body[name] = { limit: Number(limit), [unit]: unit === 'period' ? chosen : Number(chosen) };

@@ -8,7 +8,7 @@ import { KEY_FIELDS, KeyFields, readKey } from './key-form.js';
 
 const GRACES = [['0', 'None: the old secret ends now'], ['3600', '1 hour'], ['86400', '1 day'], ['604800', '7 days']];
 
-function Edit({ session, found, path, close, done }) {
+function Edit({ session, found, path, close, done, reload }) {
   const { data, etag } = found;
   const catalogue = useData(() => all('/scopes', { order: 'asc' }), []);
   const send = async (form) => {
@@ -16,7 +16,7 @@ function Edit({ session, found, path, close, done }) {
     done();
   };
   return html`
-    <${Dialog} title="Edit API key" send=${send} close=${close} reload=${done} fields=${KEY_FIELDS}>${(error) => html`
+    <${Dialog} title="Edit API key" send=${send} close=${close} reload=${reload} fields=${KEY_FIELDS}>${(error) => html`
       <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} before=${data} />`}
     <//>`;
 }
@@ -48,6 +48,7 @@ function UsageCard({ id }) {
   return html`
     <${Card} title="Requests of 30 days" actions=${html`<a href=${`#/usage?key_id=${encodeURIComponent(id)}`}>More</a>`}>
       <${Problem} error=${usage.error} retry=${usage.reload} />
+      ${!usage.value && !usage.error && html`<${Loading} />`}
       ${usage.value && (usage.value.totals.requests > 0 ? html`<${UsageChart} usage=${usage.value} label="Requests" />`
         : html`<${Empty} title="It was not verified yet.">When your gateway asks for it, that is counted here within a second.<//>`)}
     <//>`;
@@ -102,7 +103,7 @@ export function Key({ session, id }) {
       ]} /><//>
       ${session.seesUsage && html`<${UsageCard} id=${id} />`}
       ${session.seesAudit && html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>What was done to it</a></p>`}
-      ${dialog === 'edit' && html`<${Edit} session=${session} found=${found.value} path=${path} close=${close} done=${done} />`}
+      ${dialog === 'edit' && html`<${Edit} session=${session} found=${found.value} path=${path} close=${close} done=${done} reload=${found.reload} />`}
       ${dialog === 'rotate' && html`<${Rotate} data=${data} path=${path} close=${close} done=${(key) => { done(); setMade(key); }} />`}
       ${dialog === 'revoke' && html`<${Revoke} data=${data} path=${path} close=${close} done=${done} />`}
       ${made && html`<${Secret} made=${made} title="The new secret" close=${() => setMade()} />`}

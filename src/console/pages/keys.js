@@ -30,8 +30,7 @@ function Create({ session, organization, close, done }) {
     <${Dialog} title="New API key" action="Create" send=${send} close=${close} fields=${fields}>${(error) => html`
       ${session.platform && !organization && html`<${OrganizationField} session=${session} error=${error} />`}
       <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} />
-      ${(organization ?? session.organization) && html`
-        <${Field} label="Belongs to a member (optional)" name="user_id" error=${error} placeholder="user_…" hint="The key then ends with the membership." />`}`}
+      <${Field} label="Belongs to a member (optional)" name="user_id" error=${error} placeholder="user_…" hint="Of its organization. The key then ends with the membership." />`}
     <//>`;
 }
 
@@ -74,7 +73,7 @@ function Check({ close }) {
 }
 
 /** The keys of an organization, or all that are reached. */
-export function KeyTable({ session, organization, filter = {}, creating, setCreating, title, actions }) {
+export function KeyTable({ session, organization, filter = {}, creating, setCreating, title, actions, empty }) {
   const list = useList('/api-keys', { ...filter, organization_id: organization ?? filter.organization_id });
   const [made, setMade] = useState();
   const columns = [
@@ -91,9 +90,9 @@ export function KeyTable({ session, organization, filter = {}, creating, setCrea
   const done = (key) => { setCreating(false); setMade(key); list.reload(); };
   return html`
     <${Card} title=${title} actions=${actions}>
-      <${Rows} list=${list} columns=${columns} label="API keys" empty=${filtered
+      <${Rows} list=${list} columns=${columns} label="API keys" empty=${empty ?? (filtered
         ? html`<${Empty} title="None fits.">Change the filters above.<//>`
-        : html`<${Empty} title="No API keys yet.">Make one and hand its secret to whoever calls your API.<//>`} />
+        : html`<${Empty} title="No API keys yet.">Make one and hand its secret to whoever calls your API.<//>`)} />
       ${creating && html`<${Create} session=${session} organization=${organization} close=${() => setCreating(false)} done=${done} />`}
       ${made && html`<${Secret} made=${made} close=${() => setMade()} />`}
     <//>`;
@@ -112,6 +111,7 @@ export function Keys({ session }) {
       <${Filters} onApply=${setFilter}>
         <${Field} label="Name begins with" name="q" type="search" />
         <${Select} label="Status" name="status" options=${STATES} />
+        <${Field} label="Belongs to" name="user_id" placeholder="user_…" />
         <${Select} label="Scope" name="scope" options=${[['', 'Any'], ['*', '*'], ...scopes]} />
         ${session.platform && html`<${OrganizationField} session=${session} hint="" />`}
       <//>

@@ -1,15 +1,14 @@
-import { get, patch, post, remove } from '../api.js';
+import { get, patch, remove } from '../api.js';
 import { UsageChart } from '../chart.js';
-import { useData, useList } from '../data.js';
+import { useData } from '../data.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Rows, Select, Time } from '../ui.js';
+import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Select, Time } from '../ui.js';
 import { KeyTable } from './keys.js';
+import { Members } from './members.js';
 import { readMetadata, MetadataField } from './metadata.js';
 import { PlanField } from './organizations.js';
 
-const ROLES = ['owner', 'admin', 'member', 'viewer'].map((role) => [role, role]);
-
-function Edit({ session, found, close, done }) {
+function Edit({ session, found, close, done, reload }) {
   const { data, etag } = found;
   const send = async (form) => {
     const body = { name: form.get('name').trim(), email: form.get('email').trim(), metadata: readMetadata(form, data.metadata) };
@@ -18,7 +17,7 @@ function Edit({ session, found, close, done }) {
     done();
   };
   return html`
-    <${Dialog} title="Edit organization" send=${send} close=${close} reload=${done} fields=${['name', 'email', 'plan', 'status', 'metadata']}>${(error) => html`
+    <${Dialog} title="Edit organization" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'plan', 'status', 'metadata']}>${(error) => html`
       <${Field} label="Name" name="name" error=${error} value=${data.name} />
       <${Field} label="Email" name="email" type="email" error=${error} value=${data.email} />
       ${session.platform && html`
@@ -29,63 +28,15 @@ function Edit({ session, found, close, done }) {
     <//>`;
 }
 
-function Delete({ found, close }) {
+function Delete({ found, close, reload }) {
   const { data, etag } = found;
   const send = async () => {
     await remove(`/organizations/${encodeURIComponent(data.id)}`, etag);
     location.hash = '#/organizations';
   };
   return html`
-    <${Dialog} title=${`Delete ${data.name}?`} action="Delete for good" danger send=${send} close=${close}>
+    <${Dialog} title=${`Delete ${data.name}?`} action="Delete for good" danger send=${send} close=${close} reload=${reload}>
       <p>Its keys and memberships end at once, and for good. Its usage and its audit log stay.</p>
-    <//>`;
-}
-
-function AddMember({ id, close, done }) {
-  const [typed, setTyped] = useState('');
-  const found = useData(async () => (typed ? (await get('/users', { q: typed, limit: 8 })).data : []), [typed]);
-  const send = async (form) => {
-    const given = form.get('user_id').trim();
-    const user = found.value?.find(({ email }) => email === given);
-    await post(`/organizations/${encodeURIComponent(id)}/members`, { user_id: user?.id ?? given, role: form.get('role') });
-    done();
-  };
-  return html`
-    <${Dialog} title="Add a member" action="Add" send=${send} close=${close} fields=${['user_id', 'role']}>${(error) => html`
-      <${Field} label="User" name="user_id" error=${error} hint="A name, an email or an id; a new one is made under Users.">${(shared) => html`
-        <input ...${shared} list="member-users" autocomplete="off" onInput=${(event) => setTyped(event.target.value)} />
-        <datalist id="member-users">${(found.value ?? []).map((user) => html`<option value=${user.email}>${user.name}</option>`)}</datalist>`}<//>
-      <${Select} label="Role" name="role" error=${error} options=${ROLES} value="member" hint="Your platform’s record of who is what." />`}
-    <//>`;
-}
-
-function Members({ id }) {
-  const list = useList(`/organizations/${encodeURIComponent(id)}/members`);
-  const [adding, setAdding] = useState(false);
-  const [editing, setEditing] = useState();
-  const path = (member) => `/organizations/${encodeURIComponent(id)}/members/${encodeURIComponent(member.user_id)}`;
-  const close = () => { setAdding(false); setEditing(); };
-  const done = () => { close(); list.reload(); };
-  const send = async (form) => {
-    if (form.get('role') === 'remove') await remove(path(editing));
-    else await patch(path(editing), { role: form.get('role') });
-    done();
-  };
-  const columns = [
-    ['Name', ({ user }) => html`<a href=${`#/users/${user.id}`}>${user.name}</a>`, 'wide'],
-    ['Email', ({ user }) => user.email],
-    ['Role', ({ role }) => html`<${Badge} is=${role} />`],
-    ['Since', ({ created_at: at }) => html`<${Time} at=${at} />`],
-    ['', (member) => html`<button class="small" onClick=${() => setEditing(member)} aria-label=${`Change ${member.user.name}`}>Change</button>`, 'end'],
-  ];
-  return html`
-    <${Card} title="Members" actions=${html`<button class="small" onClick=${() => setAdding(true)}>Add a member</button>`}>
-      <${Rows} list=${list} columns=${columns} label="Members" empty=${html`<${Empty} title="No members yet.">Add the people who look after this organization.<//>`} />
-      ${adding && html`<${AddMember} id=${id} close=${close} done=${done} />`}
-      ${editing && html`
-        <${Dialog} title=${editing.user.name} send=${send} close=${close} fields=${['role']}>${(error) => html`
-          <${Select} label="Role" name="role" error=${error} value=${editing.role} options=${[...ROLES, ['remove', 'Remove from the organization']]}
-            hint="Who is removed loses the keys that are theirs here." />`}<//>`}
     <//>`;
 }
 
@@ -94,6 +45,7 @@ function UsageCard({ id }) {
   return html`
     <${Card} title="Requests of 30 days" actions=${html`<a href=${`#/usage?org_id=${encodeURIComponent(id)}`}>More</a>`}>
       <${Problem} error=${usage.error} retry=${usage.reload} />
+      ${!usage.value && !usage.error && html`<${Loading} />`}
       ${usage.value && (usage.value.totals.requests > 0 ? html`<${UsageChart} usage=${usage.value} label="Requests" />`
         : html`<${Empty} title="None of its keys was verified yet.">Give it a key, and let your gateway ask for it.<//>`)}
     <//>`;
@@ -124,7 +76,7 @@ export function Organization({ session, id }) {
         actions=${html`<button class="small" onClick=${() => setDialog('key')}>New API key</button>`} />`}
       ${session.can('admin:users') && html`<${Members} id=${id} />`}
       ${session.seesAudit && html`<p><a href=${`#/audit?org_id=${encodeURIComponent(id)}`}>Its audit log</a></p>`}
-      ${dialog === 'edit' && html`<${Edit} session=${session} found=${found.value} close=${close} done=${() => { close(); found.reload(); }} />`}
-      ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} />`}
+      ${dialog === 'edit' && html`<${Edit} session=${session} found=${found.value} close=${close} reload=${found.reload} done=${() => { close(); found.reload(); }} />`}
+      ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} reload=${found.reload} />`}
     <//>`;
 }

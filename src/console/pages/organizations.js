@@ -2,6 +2,7 @@ import { get, post } from '../api.js';
 import { useData, useList } from '../data.js';
 import { html, useState } from '../html.js';
 import { Badge, Card, Dialog, Empty, Field, Filters, Id, Page, Rows, Select, Time } from '../ui.js';
+import { MetadataField, readMetadata } from './metadata.js';
 
 const SHIPPED = ['standard', 'enterprise'];
 
@@ -14,26 +15,26 @@ export function usePlans(session) {
   return value ?? SHIPPED;
 }
 
-export function PlanField({ session, error, value }) {
-  const plans = usePlans(session);
-  const [plan, setPlan] = useState(value ?? plans[0]);
-  const options = [...new Set([...plans, plan])].map((name) => [name, name]);
-  return html`<${Select} label="Plan" name="plan" error=${error} value=${plan} options=${options}
-    hint="Says how often each of its keys may be used in a minute." onChange=${(event) => setPlan(event.target.value)} />`;
+export function PlanField({ session, error, value = SHIPPED[0] }) {
+  const options = [...new Set([value, ...usePlans(session)])].map((name) => [name, name]);
+  return html`<${Select} label="Plan" name="plan" error=${error} value=${value} options=${options}
+    hint="Says how often each of its keys may be used in a minute." />`;
 }
 
 function Create({ session, close, done }) {
   const send = async (form) => {
     const body = { name: form.get('name').trim(), email: form.get('email').trim(), plan: form.get('plan') };
     if (form.get('id')) body.id = form.get('id').trim();
+    if (form.get('metadata').trim()) body.metadata = readMetadata(form);
     done((await post('/organizations', body)).data);
   };
   return html`
-    <${Dialog} title="New organization" action="Create" send=${send} close=${close} fields=${['name', 'email', 'plan', 'id']}>${(error) => html`
+    <${Dialog} title="New organization" action="Create" send=${send} close=${close} fields=${['name', 'email', 'plan', 'id', 'metadata']}>${(error) => html`
       <${Field} label="Name" name="name" error=${error} autofocus />
       <${Field} label="Email" name="email" type="email" error=${error} />
       <${PlanField} session=${session} error=${error} />
-      <${Field} label="Id (optional)" name="id" error=${error} placeholder="org_…" hint="Left empty, one is made. An id never changes." />`}
+      <${Field} label="Id (optional)" name="id" error=${error} placeholder="org_…" hint="Left empty, one is made. An id never changes." />
+      <${MetadataField} error=${error} />`}
     <//>`;
 }
 

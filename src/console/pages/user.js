@@ -2,9 +2,10 @@ import { get, patch, remove } from '../api.js';
 import { useData, useList } from '../data.js';
 import { html, useState } from '../html.js';
 import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Rows, Select, Time } from '../ui.js';
+import { KeyTable } from './keys.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
-function Edit({ found, close, done }) {
+function Edit({ found, close, done, reload }) {
   const { data, etag } = found;
   const send = async (form) => {
     const body = {
@@ -18,7 +19,7 @@ function Edit({ found, close, done }) {
     done();
   };
   return html`
-    <${Dialog} title="Edit user" send=${send} close=${close} reload=${done} fields=${['name', 'email', 'external_id', 'status', 'metadata']}>${(error) => html`
+    <${Dialog} title="Edit user" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'external_id', 'status', 'metadata']}>${(error) => html`
       <${Field} label="Name" name="name" error=${error} value=${data.name} />
       <${Field} label="Email" name="email" type="email" error=${error} value=${data.email} />
       <${Field} label="External id (optional)" name="external_id" error=${error} value=${data.external_id ?? ''} />
@@ -28,14 +29,14 @@ function Edit({ found, close, done }) {
     <//>`;
 }
 
-function Delete({ found, close }) {
+function Delete({ found, close, reload }) {
   const { data, etag } = found;
   const send = async () => {
     await remove(`/users/${encodeURIComponent(data.id)}`, etag);
     location.hash = '#/users';
   };
   return html`
-    <${Dialog} title=${`Delete ${data.name}?`} action="Delete for good" danger send=${send} close=${close}>
+    <${Dialog} title=${`Delete ${data.name}?`} action="Delete for good" danger send=${send} close=${close} reload=${reload}>
       <p>The memberships end, and so do the keys that belong to this user. The audit log stays.</p>
     <//>`;
 }
@@ -70,7 +71,10 @@ export function User({ session, id }) {
       ]} /><//>
       <${Card} title="Memberships"><${Rows} list=${memberships} columns=${columns} label="Memberships"
         empty=${html`<${Empty} title="Not a member anywhere.">Add this user under an organization’s members.<//>`} /><//>
-      ${dialog === 'edit' && html`<${Edit} found=${found.value} close=${close} done=${() => { close(); found.reload(); }} />`}
-      ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} />`}
+      ${session.can('admin:keys') && html`<${KeyTable} session=${session} filter=${{ user_id: id }} title="API keys"
+        empty=${html`<${Empty} title="No keys belong to this user.">A key that does ends with the membership.<//>`} />`}
+      ${session.seesAudit && html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>What was done to this user</a></p>`}
+      ${dialog === 'edit' && html`<${Edit} found=${found.value} close=${close} reload=${found.reload} done=${() => { close(); found.reload(); }} />`}
+      ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} reload=${found.reload} />`}
     <//>`;
 }

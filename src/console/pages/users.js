@@ -2,18 +2,23 @@ import { post } from '../api.js';
 import { useList } from '../data.js';
 import { html, useState } from '../html.js';
 import { Badge, Card, Dialog, Empty, Field, Filters, Id, Page, Rows, Select, Time } from '../ui.js';
+import { MetadataField, readMetadata } from './metadata.js';
 
-function Create({ close, done }) {
+function Create({ session, close, done }) {
   const send = async (form) => {
     const body = { name: form.get('name').trim(), email: form.get('email').trim() };
     if (form.get('external_id')) body.external_id = form.get('external_id').trim();
+    if (form.get('id')) body.id = form.get('id').trim();
+    if (form.get('metadata').trim()) body.metadata = readMetadata(form);
     done((await post('/users', body)).data);
   };
   return html`
-    <${Dialog} title="New user" action="Create" send=${send} close=${close} fields=${['name', 'email', 'external_id']}>${(error) => html`
+    <${Dialog} title="New user" action="Create" send=${send} close=${close} fields=${['name', 'email', 'external_id', 'id', 'metadata']}>${(error) => html`
       <${Field} label="Name" name="name" error=${error} />
       <${Field} label="Email" name="email" type="email" error=${error} />
-      <${Field} label="External id (optional)" name="external_id" error=${error} hint="Its name in another system, such as your identity provider." />`}
+      <${Field} label="External id (optional)" name="external_id" error=${error} hint="Its name in another system, such as your identity provider." />
+      ${session.platform && html`<${Field} label="Id (optional)" name="id" error=${error} placeholder="user_…" hint="Left empty, one is made. An id never changes." />`}
+      <${MetadataField} error=${error} />`}
     <//>`;
 }
 
@@ -39,6 +44,6 @@ export function Users({ session }) {
       <${Card}><${Rows} list=${list} columns=${columns} label="Users" empty=${filtered
         ? html`<${Empty} title="None fits.">Change the filters above.<//>`
         : html`<${Empty} title="No users yet.">Create one, then make them a member of an organization. ${create}<//>`} /><//>
-      ${creating && html`<${Create} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/users/${id}`; }} />`}
+      ${creating && html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/users/${id}`; }} />`}
     <//>`;
 }

@@ -34,5 +34,5 @@ fn people_can_work_with_the_console_and_try_the_reference() {
     let (said, complaint) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{complaint}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok: ")).count(), 6, "{said}{complaint}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok: ")).count(), 10, "{said}{complaint}");
 }
