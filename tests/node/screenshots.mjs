@@ -8,7 +8,7 @@ await mkdir(directory, { recursive: true });
 const browser = await open();
 for (const [width, height] of [[1280, 860], [390, 844]]) {
   for (const colorScheme of ['light', 'dark']) {
-    const { context, page, faults } = await visit(browser, { colorScheme, viewport: { width, height } });
+    const { context, page, faults } = await visit(browser, { colorScheme, viewport: { width, height }, reducedMotion: 'reduce' });
     const shot = async (name) => {
       if (only && !name.includes(only)) return;
       await page.screenshot({ path: `${directory}/${name}-${width}-${colorScheme}.png` });
