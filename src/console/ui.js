@@ -117,9 +117,10 @@ export function Select({ options, value, onChange, ...rest }) {
 
 /**
  * A dialog with a form. `send` does the work and may throw; then it stays open and says why. When somebody else was
- * faster, `reload` loads the thing again: fields follow it, but for those in which something was typed.
+ * faster, `reload` loads the thing again: fields follow it, but for those in which something was typed. What `keep`
+ * says is not lost by one careless Escape.
  */
-export function Dialog({ title, children, send, action = 'Save', danger, close, fields = [], reload }) {
+export function Dialog({ title, children, send, action = 'Save', danger, close, fields = [], reload, keep }) {
   const dialog = useRef();
   const id = useId();
   const [error, setError] = useState();
@@ -151,7 +152,7 @@ export function Dialog({ title, children, send, action = 'Save', danger, close, 
     setSaid('This is how it is now. What you typed is still here; look, then confirm once more.');
   } : undefined;
   return html`
-    <dialog ref=${dialog} aria-labelledby=${id} onCancel=${close}>
+    <dialog ref=${dialog} aria-labelledby=${id} onCancel=${keep ? (event) => event.preventDefault() : close}>
       <form onSubmit=${submit} novalidate>
         <h2 id=${id}>${title}</h2>
         ${typeof children === 'function' ? children(error) : children}
@@ -185,7 +186,7 @@ export function CopyButton({ text }) {
 /** A new secret, this once. */
 export function Secret({ made, close, title = 'Your new key' }) {
   return html`
-    <${Dialog} title=${title} close=${close}>
+    <${Dialog} title=${title} close=${close} keep>
       <p>This is the only time that the secret of <strong>${made.name}</strong> is shown. Copy it now and keep it safe;
         Tollhouse stores nothing but a hash of it.</p>
       <div class="secret"><code>${made.key}</code><${CopyButton} text=${made.key} /></div>
