@@ -208,7 +208,7 @@ CREATE INDEX audit_events_target ON audit_events (target_id, seq) WHERE target_i
 -- Usage: one row for each hour, and for each day, and subject. A `subject` above 0 is the `seq` of a key; 0
 -- is everything; -1 are the platform's own keys, and -1 - `seq` those of an organization. `start` is where
 -- the hour or the day begins. The time goes first in the keys: what is written at one time lies together,
--- and a series is a lookup for each of its buckets, however many keys there are.
+-- and a series of a key is a lookup for each of its buckets, however many keys there are.
 CREATE TABLE usage_hourly (
     start   INTEGER NOT NULL,
     subject INTEGER NOT NULL,
@@ -226,6 +226,13 @@ CREATE TABLE usage_hourly (
     valid                  INTEGER NOT NULL,
     PRIMARY KEY (start, subject)
 ) STRICT, WITHOUT ROWID;
+
+-- The hours of everything and of organizations once more, side by side: reports ask for thousands of them, each
+-- of which lies among those of a million keys above.
+CREATE INDEX usage_hourly_sums ON usage_hourly (
+    subject, start, cost, revoked, disabled, expired, organization_suspended, owner_inactive, ip_not_allowed,
+    insufficient_scope, quota_exceeded, rate_limited, valid
+) WHERE subject <= 0;
 
 -- The sums of the hours, written with them, because they are kept longer. `parent` is the subject that a
 -- subject is part of. `magnitude` is how many verifications there are to within an eighth: an index over

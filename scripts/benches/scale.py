@@ -57,6 +57,8 @@ class Side:
             "usage: 30 days, a key": get(usage, period="30d", **key),
             "usage: 30 days, the 100 busiest keys of all": get(usage, period="30d", group_by="key"),
             "usage: 90 days by hour, all": get(usage, period="90d", interval="hour"),
+            "usage: 90 days by hour, an organization": get(usage, period="90d", interval="hour", **own),
+            "usage: 90 days by hour, a key": get(usage, period="90d", interval="hour", **key),
             "denials: newest": get(denials),
             "denials: of an organization": get(denials, **own),
             "denials: of a key": get(denials, **key),

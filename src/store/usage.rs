@@ -21,6 +21,7 @@ struct Sql {
     add_day: String,
     day: String,
     series: [String; 2],
+    series_of_sums: String,
     sum: [String; 2],
 }
 
@@ -58,6 +59,11 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
         // savepoint has written.
         day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
         series: both(&format!("u.start, {}", own.join(", "))),
+        // That the subject is one of these is said once more, because the index is of these alone.
+        series_of_sums: format!(
+            "SELECT start, {columns} FROM usage_hourly INDEXED BY usage_hourly_sums \
+             WHERE subject = ?1 AND subject <= 0 AND start >= ?2 AND start < ?3"
+        ),
         sum: both(&sums.join(", ")),
     }
 });
@@ -114,7 +120,11 @@ pub fn add(
 /// The buckets of a span in which there was something, with where they begin.
 pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timestamp, Counts)>> {
     let [hourly, daily] = &SQL.series;
-    let sql = if span.interval == Interval::Hour { hourly } else { daily };
+    let sql = match (span.interval, subject) {
+        (Interval::Day, _) => daily,
+        (Interval::Hour, Subject::Key(_)) => hourly,
+        (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.series_of_sums,
+    };
     let range = params![subject.number(), span.start.as_millis(), span.close().as_millis()];
     tx.all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts(row, 1)?)))
 }

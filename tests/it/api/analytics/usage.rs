@@ -44,7 +44,8 @@ async fn every_outcome_is_where_it_belongs() {
 #[tokio::test]
 async fn buckets_are_hours_and_days_with_zeros_between() {
     let server = Server::start().await;
-    let (admin, one) = (server.admin(), key(&server, None, "key_1").await);
+    server.organization("org_1").await;
+    let (admin, one) = (server.admin(), key(&server, Some("org_1"), "key_1").await);
     one.count(&server, Valid, 1);
     for step in [HOUR, HOUR * 2, DAY * 2] {
         server.advance(step);
@@ -54,6 +55,11 @@ async fn buckets_are_hours_and_days_with_zeros_between() {
     // It is 2026-11-25T10:08:09Z now.
     let hours = usage(&admin, "key_id=key_1&period=52h&interval=hour").await;
     assert_eq!(hours["series"].as_array().unwrap().len(), 53);
+    // Sums are read by another way than a key's own hours.
+    for whose in ["", "org_id=org_1&"] {
+        let sums = usage(&admin, &format!("{whose}period=52h&interval=hour")).await;
+        assert_eq!(sums["series"], hours["series"], "{whose}");
+    }
     assert_eq!(
         filled(&hours),
         named(&[
