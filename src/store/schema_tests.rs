@@ -151,3 +151,11 @@ fn a_directory_is_served_by_one_process() {
     drop(held);
     lock(dir.path()).unwrap();
 }
+
+/// `.cargo/config.toml` says why.
+#[test]
+fn connections_share_no_page_cache() {
+    let sql = "SELECT sqlite_compileoption_used('ENABLE_MEMORY_MANAGEMENT') OR \
+               NOT sqlite_compileoption_used('DEFAULT_MEMSTATUS=0')";
+    assert!(!Connection::open_in_memory().unwrap().query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap());
+}
