@@ -14,7 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use utoipa::OpenApi;
 
 use super::call::Call;
-use super::reply::Reply;
+use super::reply::{self, Reply};
 use super::{
     analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, scopes,
     settings, users, verify, whoami,
@@ -83,7 +83,7 @@ pub fn text() -> Result<&'static str> {
     responses((status = 200, description = "The document.", body = Object)),
 )]
 pub async fn document(_: Call) -> Result<Reply> {
-    let mut response = http::Response::new(text()?.into());
+    let mut response = reply::whole(text()?.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

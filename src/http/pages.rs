@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
+use http::StatusCode;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
     HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Response, StatusCode};
 use warp::reply::Response as WarpResponse;
 
 use super::gates::{add_request_id, request_id};
@@ -102,7 +102,7 @@ impl File {
             true => Bytes::from_static(self.gzip),
             false => self.plain()?,
         };
-        let mut response = Response::new(body.into());
+        let mut response = reply::whole(body);
         let headers = response.headers_mut();
         headers.extend(ALWAYS);
         headers.insert(ETAG, HeaderValue::from_str(&tag).map_err(Error::internal)?);

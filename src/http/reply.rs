@@ -1,11 +1,15 @@
 //! Answers: the envelope, errors, and the headers that every answer has.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
+use futures_util::stream;
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
+use warp::Reply as _;
 use warp::reply::Response as WarpResponse;
 
 use crate::domain::time::Timestamp;
@@ -19,6 +23,9 @@ pub const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"
 
 /// The answer was given before, and nothing was done now.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Bytes of a body that are written in one go. It takes about as long as ten verifications.
+const PIECE: usize = 32 * 1024;
 
 /// A handler's answer before it is written out.
 pub enum Reply {
@@ -260,9 +267,25 @@ pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpRespo
     response
 }
 
+/// 200 with a body. A long one goes out in pieces, so that the connection's worker serves others in between.
+pub fn whole(body: Bytes) -> WarpResponse {
+    if body.len() <= PIECE {
+        return Response::new(body.into());
+    }
+    let length = HeaderValue::from(body.len());
+    let pieces = stream::unfold(body, |mut rest| async {
+        let piece = rest.split_to(rest.len().min(PIECE));
+        tokio::task::yield_now().await;
+        (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), rest))
+    });
+    let mut response = warp::reply::stream(pieces).into_response();
+    response.headers_mut().insert(CONTENT_LENGTH, length);
+    response
+}
+
 /// JSON that is written already.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
-    let mut response = Response::new(body.into().into());
+    let mut response = whole(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -293,4 +316,38 @@ pub fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Tim
 /// Whole seconds, never too few.
 pub fn seconds_ceil(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn others_have_their_turn_between_the_pieces_of_a_long_answer() {
+        let body: Bytes = (0..3 * PIECE + 1).map(|place| (place % 251) as u8).collect();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let taken = turns.clone();
+        tokio::spawn(async move {
+            loop {
+                taken.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut response = whole(body.clone());
+        assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string());
+        let (mut got, mut before) = (Vec::new(), 0);
+        while let Some(frame) = response.body_mut().frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            let now = turns.load(Ordering::Relaxed);
+            assert!(piece.len() <= PIECE && now > before, "{} bytes after {now} turns", piece.len());
+            before = now;
+            got.extend_from_slice(&piece);
+        }
+        assert_eq!(got, body);
+    }
 }
