@@ -19,6 +19,8 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::runtime::Builder;
+
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Effective};
@@ -47,7 +49,7 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match Builder::new_multi_thread().enable_all().on_thread_start(give_way).build() {
         Ok(runtime) => runtime,
         Err(error) => return report(Err(Error::internal(error))),
     };
@@ -73,6 +75,15 @@ pub fn run(args: Args) -> ExitCode {
             Command::Config(_) | Command::Openapi | Command::Completions { .. } => ExitCode::SUCCESS,
         }
     })
+}
+
+/// Threads of the control plane, of reports and of jobs come after those that verify, which otherwise wait for their
+/// core for milliseconds. Where nobody else wants it, or the system doesn't know priorities of threads, it changes
+/// nothing.
+fn give_way() {
+    if cfg!(target_os = "linux") {
+        let _ = rustix::process::nice(10);
+    }
 }
 
 /// A result, to standard output. A reader that went away (`| head`) is no failure of ours.

@@ -1,5 +1,6 @@
 //! The first start, the first key, and starts that are refused.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +11,7 @@ use rexpect::process::WaitStatus;
 use rexpect::session::spawn_command;
 
 use super::{assert_fails, refused};
-use crate::support::{ADMIN_KEY, Binary, Client};
+use crate::support::{ADMIN_KEY, Binary, Client, until};
 
 /// Of our form, with a checksum that isn't its own.
 const WRONG_CHECKSUM: &str = "toll_0123456789abcdefABCDEF0123456789000000";
@@ -188,4 +189,22 @@ fn a_usage_error_has_a_status_of_its_own() {
     ] {
         assert_fails(&Binary::run(args), 2, &["--help"]);
     }
+}
+
+/// What may take long gives way; what a verification waits for does not.
+#[tokio::test]
+async fn those_who_verify_come_first() {
+    const PRIORITIES: [(&str, i64); 4] =
+        [("lookups", 0), ("tokio-rt-worker", 10), ("worker", 0), ("writer", 0)];
+    let place = tempfile::tempdir().unwrap();
+    let server = Binary::serve(place.path());
+    let process = procfs::process::Process::new(server.id().try_into().unwrap()).unwrap();
+    // Its runtime's threads take their places while it starts.
+    until("each kind of thread has its priority", || {
+        let tasks = process.tasks().unwrap().filter_map(|task| task.ok()?.stat().ok());
+        let found: BTreeSet<_> = tasks.map(|stat| (stat.comm, stat.nice)).collect();
+        let found = found.iter().map(|(name, nice)| (name.as_str(), *nice));
+        found.filter(|(name, _)| PRIORITIES.iter().any(|(known, _)| known == name)).eq(PRIORITIES)
+    })
+    .await;
 }

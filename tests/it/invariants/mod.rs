@@ -16,26 +16,12 @@ mod tampering;
 mod tenancy;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
 use tollhouse::config::Config;
 
-use crate::support::{Answer, Client, Server};
-
-/// Nothing here takes longer than this, unless it never comes.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Waits until something is so.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    };
-    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "it never came to be: {what}");
-}
+use crate::support::{Answer, Client, DEADLINE, Server, until};
 
 /// A server that believes us where we come from, without limits.
 async fn behind_a_proxy() -> Server {

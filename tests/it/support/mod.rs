@@ -44,6 +44,19 @@ pub const ADMIN_KEY: &str = "the-first-admin-key-of-a-test-server-0123456789";
 /// 2026-11-23T07:08:09Z.
 pub const NOW: i64 = 1_795_417_689_000;
 
+/// Nothing that tests wait for takes longer than this, unless it never comes.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until something is so.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "it never came to be: {what}");
+}
+
 /// An address of the loopback network, with a port, that nobody else will take: programs that can't choose
 /// a port by themselves listen there.
 pub fn free_address() -> SocketAddr {
