@@ -34,7 +34,7 @@ function draw(element, { series, interval }, { field, tint, height, labelled }) 
       y: { range: (_, __, top) => [0, Math.max(4, top * 1.08)] },
     },
     axes: [
-      { ...axis, show: labelled, size: 26, space: 72, grid: { show: false }, values: (_, times) => times.map((time) => format.bucket(time * 1000, interval)) },
+      { ...axis, show: labelled, size: 26, space: interval === 'hour' ? 116 : 72, grid: { show: false }, values: (_, times) => times.map((time) => format.bucket(time * 1000, interval)) },
       { ...axis, size: 52, space: 36, grid, values: (_, values) => values.map(format.compact) },
     ],
     series: [

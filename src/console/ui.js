@@ -42,12 +42,14 @@ export function Id({ of, href }) {
   return href ? html`<a class="id" href=${href}>${of}</a>` : html`<code class="id">${of}</code>`;
 }
 
-/** An error in words, with what to do about it. */
+/** An error in words, with what to do about it. What is wrong with fields that are `known` is told at these. */
 export function Problem({ error, known = [], retry }) {
   if (!error) return null;
   const rest = error.beside ? error.beside(known) : [];
   const stale = error.code === 'PRECONDITION_FAILED';
-  const text = stale ? 'Somebody changed this since you opened it. Load it again: what you typed stays, and can be saved over it.' : error.message;
+  const marked = error.details?.length > 0 && rest.length === 0;
+  const text = stale ? 'Somebody changed this since you opened it. Load it again: what you typed stays, and can be saved over it.'
+    : marked ? 'Some of it can’t be taken as it is: look at what is marked above.' : error.message;
   return html`
     <div class="problem" role="alert">
       <p>${text}</p>
@@ -120,7 +122,7 @@ export function Select({ options, value, onChange, ...rest }) {
  * faster, `reload` loads the thing again: fields follow it, but for those in which something was typed. What `keep`
  * says is not lost by one careless Escape.
  */
-export function Dialog({ title, children, send, action = 'Save', danger, close, fields = [], reload, keep }) {
+export function Dialog({ title, children, send, action = 'Save', leave = send ? 'Cancel' : 'Close', danger, close, fields = [], reload, keep }) {
   const dialog = useRef();
   const id = useId();
   const [error, setError] = useState();
@@ -159,7 +161,7 @@ export function Dialog({ title, children, send, action = 'Save', danger, close, 
         <${Problem} error=${error} known=${fields} retry=${again} />
         ${said && html`<p class="note" role="status">${said}</p>`}
         <footer class="dialog-foot">
-          <button type="button" onClick=${close}>${send ? 'Cancel' : 'Close'}</button>
+          <button type="button" onClick=${close}>${leave}</button>
           ${send && html`<button class=${danger ? 'danger' : 'primary'} disabled=${busy}>${action}</button>`}
         </footer>
       </form>

@@ -55,19 +55,22 @@ function Chain() {
     event.preventDefault();
     const anchor = new FormData(event.target).get('anchor').trim();
     setState({ busy: true });
-    try { setState({ found: (await get('/audit-logs/verify', { anchor })).data }); } catch (error) { setState({ error }); }
+    try { setState({ anchor, found: (await get('/audit-logs/verify', { anchor })).data }); } catch (error) { setState({ error }); }
   };
-  const { found, error, busy } = state;
+  const { found, anchor, error, busy } = state;
+  const isAnother = anchor && found?.checked === 0;
   return html`
     <form class="chain" onSubmit=${check} novalidate>
-      <${Field} label="Head that was kept elsewhere (optional)" name="anchor" error=${error} placeholder="number:hash" spellcheck="false" />
+      <${Field} label="Head that was kept elsewhere (optional)" name="anchor" error=${error} placeholder="seq:hash" spellcheck="false" />
       <button disabled=${busy}>${busy ? 'Checking …' : 'Check the chain'}</button>
       <div role="status">
-        ${found?.valid && html`<p class="note good">Whole: ${format.count(found.checked)} events as they were written. Keep this head elsewhere to prove it later:
+        ${found?.valid && html`<p class="note good">Whole: ${format.count(found.checked)} events ${anchor && 'from that head on '}as they were written. Keep this head elsewhere to prove it later:${' '}
           <code class="id">${found.last_seq}:${found.head_hash}</code></p>`}
-        ${found && !found.valid && html`<p class="note bad">Broken at event ${found.broken_at}: it or its place was changed. ${format.count(found.checked)} events before it are whole.</p>`}
+        ${found && !found.valid && html`<p class="note bad">${isAnother
+          ? `Broken: event ${found.broken_at} is not the one of that head, or is missing. The log was changed after the head was kept.`
+          : `Broken at event ${found.broken_at}: it or its place was changed. ${format.count(found.checked)} events before it are whole.`}</p>`}
       </div>
-      <${Problem} error=${error} known=${['anchor']} />
+      ${!error?.at?.('anchor') && html`<${Problem} error=${error} />`}
     </form>`;
 }
 
@@ -88,8 +91,8 @@ export function Audit({ session, query }) {
   const columns = [
     ['When', ({ occurred_at: at }) => html`<${Time} at=${at} />`],
     ['What', ({ action, count }) => html`${format.words(action)}${count > 1 && html` <span class="quiet">× ${format.count(count)}</span>`}`, 'wide'],
-    ['To', ({ target }) => (target ? html`<span title=${target.id}>${target.name || target.id}</span>` : html`<span class="quiet">–</span>`)],
-    ['By', ({ actor }) => html`<${Actor} of=${actor} />`],
+    ['To', ({ target }) => (target ? html`<span title=${target.id}>${target.name || target.id}</span>` : html`<span class="quiet">–</span>`), 'text'],
+    ['By', ({ actor }) => html`<${Actor} of=${actor} />`, 'text'],
     ['Outcome', ({ outcome }) => html`<${Badge} is=${outcome} />`],
     ['', (event) => html`<button class="small" aria-expanded=${open === event.id} onClick=${() => toggle(event)} aria-label=${`Details of ${format.words(event.action)}`}>Details</button>`, 'end'],
   ];
@@ -100,7 +103,7 @@ export function Audit({ session, query }) {
     <${Page} title="Audit log" lead="Who did what, and what it changed." actions=${html`<${Export} filter=${filter} />`}>
       ${session.platform && session.can('admin:audit') && html`<${Chain} />`}
       <${Filters} onApply=${(form) => setFilter(form)}>
-        <${Select} label="Kind" name="access" value=${filter.access} options=${[['write', 'Changes'], ['read', 'Looks'], ['', 'All']]} />
+        <${Select} label="Kind" name="access" value=${filter.access} options=${[['write', 'Changes'], ['read', 'Reads'], ['', 'Both']]} />
         <${Field} label="Action" name="action" value=${filter.action}>${(shared) => html`
           <input ...${shared} list="actions" defaultValue=${filter.action} autocomplete="off" placeholder="api_key.create" />
           <datalist id="actions">${ACTIONS.map((action) => html`<option value=${action}></option>`)}</datalist>`}<//>
@@ -111,6 +114,6 @@ export function Audit({ session, query }) {
         <${Field} label="From" name="from" type="datetime-local" />
         <${Field} label="To" name="to" type="datetime-local" />
       <//>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Events" row=${row} empty=${html`<${Empty} title="None fits.">Change the filters above.<//>`} /><//>
+      <${Card}><${Rows} list=${list} columns=${columns} label="Events" row=${row} empty=${html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`} /><//>
     <//>`;
 }

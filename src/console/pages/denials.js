@@ -31,7 +31,7 @@ export function Denials({ session, query }) {
         <${Field} label="To" name="to" type="datetime-local" />
       <//>
       <${Card}><${Rows} list=${list} columns=${columns} label="Denials" empty=${filtered
-        ? html`<${Empty} title="None fits.">Change the filters above.<//>`
+        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
         : html`<${Empty} title="Nothing was denied.">When a key is refused, you see here why.<//>`} /><//>
     <//>`;
 }

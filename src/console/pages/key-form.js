@@ -46,7 +46,7 @@ function Limit({ label, name, hint, error, limit, unit, units }) {
   const own = units.some(([value]) => value === unit) ? units : [...units, [unit, `${unit} seconds`]];
   return html`
     <${Field} label=${label} name=${name} error=${faults.length > 0 ? { at: () => faults.join(' ') } : undefined} hint=${hint}>${(shared) => html`
-      <span class="pair"><input ...${shared} type="number" min="1" defaultValue=${limit ?? ''} placeholder="no number" />
+      <span class="pair"><input ...${shared} type="number" min="1" defaultValue=${limit ?? ''} />
         <${Choice} name=${`${name}_unit`} aria-label=${`${label}: in`} value=${unit} options=${own.map(([value, text]) => [value, `in ${text}`])} /></span>`}<//>`;
 }
 

@@ -46,7 +46,7 @@ function Revoke({ data, path, close, done }) {
 function UsageCard({ id }) {
   const usage = useData(async () => (await get('/analytics/usage', { key_id: id, period: '30d' })).data, [id]);
   return html`
-    <${Card} title="Requests of 30 days" actions=${html`<a href=${`#/usage?key_id=${encodeURIComponent(id)}`}>More</a>`}>
+    <${Card} title="Requests in 30 days" actions=${html`<a href=${`#/usage?key_id=${encodeURIComponent(id)}`}>More</a>`}>
       <${Problem} error=${usage.error} retry=${usage.reload} />
       ${!usage.value && !usage.error && html`<${Loading} />`}
       ${usage.value && (usage.value.totals.requests > 0 ? html`<${UsageChart} usage=${usage.value} label="Requests" />`

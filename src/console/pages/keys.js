@@ -21,16 +21,20 @@ function Create({ session, organization, close, done }) {
       const of = organization ?? form.get('organization_id').trim();
       if (of) body.organization_id = of;
     }
-    const user = form.get('user_id')?.trim();
-    if (user) body.user_id = user;
+    for (const name of ['user_id', 'id']) {
+      const given = form.get(name)?.trim();
+      if (given) body[name] = given;
+    }
     done((await post('/api-keys', body)).data);
   };
-  const fields = ['organization_id', 'user_id', ...KEY_FIELDS];
+  const asks = session.platform && !organization;
+  const fields = [...(asks ? ['organization_id'] : []), 'user_id', 'id', ...KEY_FIELDS];
   return html`
     <${Dialog} title="New API key" action="Create" send=${send} close=${close} fields=${fields}>${(error) => html`
-      ${session.platform && !organization && html`<${OrganizationField} session=${session} error=${error} />`}
+      ${asks && html`<${OrganizationField} session=${session} error=${error} />`}
       <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} />
-      <${Field} label="Belongs to a member (optional)" name="user_id" error=${error} placeholder="user_…" hint="Of its organization. The key then ends with the membership." />`}
+      <${Field} label="Belongs to a member (optional)" name="user_id" error=${error} placeholder="user_…" hint="Of its organization. The key then ends with the membership." />
+      ${session.platform && html`<${Field} label="Id (optional)" name="id" error=${error} placeholder="key_…" hint="Left empty, one is made. An id never changes." />`}`}
     <//>`;
 }
 
@@ -60,7 +64,7 @@ function Check({ close }) {
     throw undefined; // Stays open.
   };
   return html`
-    <${Dialog} title="Check a key" action="Check" send=${send} close=${close} fields=${['key', 'scopes', 'ip']}>${(error) => html`
+    <${Dialog} title="Check a key" action="Check" leave="Close" send=${send} close=${close} fields=${['key', 'scopes', 'ip']}>${(error) => html`
       <p class="quiet">Asks what your gateway asks. Nothing is spent, and it isn’t counted.</p>
       <${Field} label="Secret" name="key" error=${error} type="password" />
       <${Field} label="Scopes that are needed (optional)" name="scopes" error=${error} placeholder="workflows:read" />
@@ -91,7 +95,7 @@ export function KeyTable({ session, organization, filter = {}, creating, setCrea
   return html`
     <${Card} title=${title} actions=${actions}>
       <${Rows} list=${list} columns=${columns} label="API keys" empty=${empty ?? (filtered
-        ? html`<${Empty} title="None fits.">Change the filters above.<//>`
+        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
         : html`<${Empty} title="No API keys yet.">Make one and hand its secret to whoever calls your API.<//>`)} />
       ${creating && html`<${Create} session=${session} organization=${organization} close=${() => setCreating(false)} done=${done} />`}
       ${made && html`<${Secret} made=${made} close=${() => setMade()} />`}

@@ -20,7 +20,7 @@ function AddMember({ id, close, done }) {
       <${Field} label="User" name="user_id" error=${error} hint="A name, an email or an id; a new one is made under Users.">${(shared) => html`
         <input ...${shared} list="member-users" autocomplete="off" onInput=${(event) => setTyped(event.target.value)} />
         <datalist id="member-users">${(found.value ?? []).map((user) => html`<option value=${user.email}>${user.name}</option>`)}</datalist>`}<//>
-      <${Select} label="Role" name="role" error=${error} options=${ROLES} value="member" hint="Your platform’s record of who is what." />`}
+      <${Select} label="Role" name="role" error=${error} options=${ROLES} value="member" hint="For your own platform to act on; it gives no rights in Tollhouse." />`}
     <//>`;
 }
 
@@ -41,7 +41,7 @@ function Change({ of, path, close, done }) {
   };
   return html`
     <${Dialog} title=${`Change ${of.user.name}`} send=${member.value && send} close=${close} reload=${member.reload} fields=${['role']}>${(error) => html`
-      ${waiting(member) || html`<${Select} label="Role" name="role" error=${error} value=${member.role} options=${ROLES} hint="Your platform’s record of who is what." />`}`}
+      ${waiting(member) || html`<${Select} label="Role" name="role" error=${error} value=${member.role} options=${ROLES} hint="For your own platform to act on; it gives no rights in Tollhouse." />`}`}
     <//>`;
 }
 
@@ -53,7 +53,7 @@ function Remove({ of, path, close, done }) {
   };
   return html`
     <${Dialog} title=${`Remove ${of.user.name}?`} action="Remove" danger send=${member.value && send} close=${close} reload=${member.reload}>
-      ${waiting(member) || html`<p>Now ${member.role}. The membership ends at once, and with it the keys that belong to this user here. The user stays.</p>`}
+      ${waiting(member) || html`<p>Role now: <strong>${member.role}</strong>. The membership ends at once, and with it the keys that belong to this user here. The user stays.</p>`}
     <//>`;
 }
 
@@ -66,7 +66,7 @@ export function Members({ id }) {
   const { adding, changing, removing } = dialog;
   const columns = [
     ['Name', ({ user }) => html`<a href=${`#/users/${encodeURIComponent(user.id)}`}>${user.name}</a>`, 'wide'],
-    ['Email', ({ user }) => user.email],
+    ['Email', ({ user }) => user.email, 'text'],
     ['Role', ({ role }) => html`<${Badge} is=${role} />`],
     ['Since', ({ created_at: at }) => html`<${Time} at=${at} />`],
     ['', (member) => html`<span class="actions">

@@ -60,7 +60,7 @@ export function Organizations({ session }) {
         <${Select} label="Plan" name="plan" options=${[['', 'Any'], ...plans.map((plan) => [plan, plan])]} />
       <//>
       <${Card}><${Rows} list=${list} columns=${columns} label="Organizations" empty=${filtered
-        ? html`<${Empty} title="None fits.">Change the filters above.<//>`
+        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
         : html`<${Empty} title="No organizations yet.">Create the first one; then give it keys. ${create}<//>`} /><//>
       ${creating && html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/organizations/${id}`; }} />`}
     <//>`;

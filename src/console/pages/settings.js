@@ -5,13 +5,18 @@ import { Card, Field, Loading, Page, Problem } from '../ui.js';
 
 // What is known of the settings' names; one that isn't here is shown by its name.
 const WORDS = {
-  keys: 'New keys', prefix: 'Begin with', default_expiry_days: 'Expire after days, unless said otherwise (0: never)',
-  max_expiry_days: 'Expire after days at most (0: no bound)', require_allowed_ips_for_admin: 'Administrative keys must name where they are used from',
-  rate_limits: 'Limits on calls', admin_per_minute: 'Calls of a key in a minute (0: no limit)', batch_per_minute: 'Batches of a key in a minute (0: no limit)',
-  failed_auth_per_minute: 'Failed authentications of an address in a minute (0: no limit)',
+  keys: 'New keys', prefix: 'Begin with', default_expiry_days: 'Expire after days by default',
+  max_expiry_days: 'Expire after days at most', require_allowed_ips_for_admin: 'Administrative keys must name where they are used from',
+  rate_limits: 'Limits on calls', admin_per_minute: 'Calls of a key in a minute', batch_per_minute: 'Batches of a key in a minute',
+  failed_auth_per_minute: 'Failed authentications in a minute',
   retention: 'What is kept', audit_days: 'Audit log, in days', usage_hourly_days: 'Usage by the hour, in days', usage_daily_days: 'Usage by the day, in days',
   verification_log_days: 'Denials, in days', maintenance: 'Maintenance', read_only: 'Refuse changes', message: 'Message to those who are refused',
-  plans: 'Plans', plan_name: 'Its name', requests_per_minute: 'Requests of a key in a minute (0: no limit)', max_keys: 'Keys of an organization at most (0: no bound)', max_members: 'Its members at most (0: no bound)',
+  plans: 'Plans', plan_name: 'Its name', requests_per_minute: 'Requests of a key in a minute', max_keys: 'Keys of an organization at most', max_members: 'Members of an organization at most',
+};
+const HINTS = {
+  prefix: 'Keys that are there keep theirs.', default_expiry_days: '0: never.', max_expiry_days: '0: no bound.', admin_per_minute: '0: no limit.',
+  batch_per_minute: '0: no limit.', failed_auth_per_minute: 'Of one address. 0: no limit.', audit_days: '0: for ever; else at least 30.',
+  plan_name: 'Left empty, none is added.', requests_per_minute: '0: no limit.', max_keys: '0: no bound.', max_members: '0: no bound.',
 };
 const word = (name) => WORDS[name] ?? name.replaceAll('_', ' ');
 
@@ -71,7 +76,7 @@ function Setting({ name, path, value, error, at = path }) {
     return html`<label class="box"><input type="checkbox" name=${path} defaultChecked=${value} /> ${word(name)} ${faults && html`<span class="fault small-text">${faults}</span>`}</label>`;
   }
   const type = typeof value === 'number' ? 'number' : 'text';
-  return html`<${Field} label=${word(name)} name=${path} type=${type} min="0" value=${value ?? ''} error=${told} />`;
+  return html`<${Field} label=${word(name)} name=${path} type=${type} min="0" value=${value ?? ''} hint=${HINTS[name]} error=${told} />`;
 }
 
 function Group({ name, path, value, error, added }) {
@@ -81,7 +86,7 @@ function Group({ name, path, value, error, added }) {
           <${Setting} name=${last} path=${`${path}/${inner}/${last}`} value=${leaf} error=${error} />`)}
           ${name === 'plans' && html`<label class="box"><input type="checkbox" name=${`${path}/${inner}/${REMOVE}`} /> Remove this plan</label>`}</fieldset>`
       : html`<${Setting} name=${inner} path=${`${path}/${inner}`} value=${one} error=${error} />`))}
-      ${name === 'plans' && html`<fieldset><legend>Another plan (optional)</legend>
+      ${name === 'plans' && html`<fieldset class="another"><legend>Another plan (optional)</legend>
         <${Setting} name="plan_name" path=${NEW_NAME} value="" error=${added && error} at=${`/plans/${added}`} />
         ${Object.entries(NEW_PLAN).map(([field, one]) => html`<${Setting} name=${field} path=${`${NEW_NAME}/${field}`} value=${one} error=${added && error} at=${`/plans/${added}/${field}`} />`)}</fieldset>`}
     </div><//>`;
@@ -138,7 +143,7 @@ export function Settings() {
     <${Page} title="Settings" lead="They hold at once, for everybody, and without a restart.">
       <form key=${saved} ref=${form} onSubmit=${save} novalidate>
         ${Object.entries(data).filter(([, value]) => isGroup(value)).map(([name, value]) => html`<${Group} key=${name} name=${name} path=${`/${name}`} value=${value} error=${error} added=${added} />`)}
-        <${Problem} error=${error} retry=${again} />
+        <${Problem} error=${error} known=${Object.keys(data)} retry=${again} />
         <p class="save"><button class="primary">Save</button> <span role="status">${said}</span></p>
       </form>
     <//>`;

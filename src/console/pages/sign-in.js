@@ -21,8 +21,8 @@ export function SignIn({ enter, refused }) {
           <p id="key-hint" class="hint">A key with administrative scopes. It stays in this tab and is forgotten when the tab is closed.</p>
         </div>
         <button class="primary">Sign in</button>
-        <p class="quiet small-text">No key? The first start wrote one into <code>admin.key</code> beside the database;
-          <code>tollhouse admin-key create</code> makes another. <a href="../docs/">API reference</a></p>
+        <p class="quiet small-text">No key? The first start wrote one into <code>admin.key</code> beside the
+          database; <code>tollhouse admin-key create</code> makes another. <a href="../docs/">API reference</a></p>
       </form>
     </main>`;
 }

@@ -72,7 +72,7 @@ export function User({ session, id }) {
       <${Card} title="Memberships"><${Rows} list=${memberships} columns=${columns} label="Memberships"
         empty=${html`<${Empty} title="Not a member anywhere.">Add this user under an organization’s members.<//>`} /><//>
       ${session.can('admin:keys') && html`<${KeyTable} session=${session} filter=${{ user_id: id }} title="API keys"
-        empty=${html`<${Empty} title="No keys belong to this user.">A key that does ends with the membership.<//>`} />`}
+        empty=${html`<${Empty} title="No keys belong to this user.">Name this user when you make a key for an organization of theirs; it then ends with the membership.<//>`} />`}
       ${session.seesAudit && html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>What was done to this user</a></p>`}
       ${dialog === 'edit' && html`<${Edit} found=${found.value} close=${close} reload=${found.reload} done=${() => { close(); found.reload(); }} />`}
       ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} reload=${found.reload} />`}

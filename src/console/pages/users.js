@@ -29,7 +29,7 @@ export function Users({ session }) {
   const create = html`<button class="primary" onClick=${() => setCreating(true)}>New user</button>`;
   const columns = [
     ['Name', ({ id, name }) => html`<a href=${`#/users/${id}`}>${name}</a>`, 'wide'],
-    ['Email', ({ email }) => email],
+    ['Email', ({ email }) => email, 'text'],
     ['Id', ({ id }) => html`<${Id} of=${id} />`],
     ['Status', ({ status }) => html`<${Badge} is=${status} />`],
     ['Created', ({ created_at: at }) => html`<${Time} at=${at} />`],
@@ -42,7 +42,7 @@ export function Users({ session }) {
         <${Select} label="Status" name="status" options=${[['', 'Any'], ['active', 'active'], ['suspended', 'suspended']]} />
       <//>
       <${Card}><${Rows} list=${list} columns=${columns} label="Users" empty=${filtered
-        ? html`<${Empty} title="None fits.">Change the filters above.<//>`
+        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
         : html`<${Empty} title="No users yet.">Create one, then make them a member of an organization. ${create}<//>`} /><//>
       ${creating && html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/users/${id}`; }} />`}
     <//>`;
