@@ -1,36 +1,11 @@
-// The pages in a real browser, against the server at TOLLHOUSE_URL with sample data: what a person does first, what
-// must never happen, and whether everybody can use it. Fails at the first thing that is not as it should be.
+// The pages in a real browser, against the server at TOLLHOUSE_URL with sample data: what a person does first, and what
+// must never happen. Fails at what is not as it should be.
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import { URL, KEY, call, go, open, settled, signIn, visit } from './browser.mjs';
-import { PAGES } from './pages.mjs';
+import { URL, KEY, call, go, settled, signIn } from './browser.mjs';
+import { charted, done, test } from './testing.mjs';
 
-const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const NASTY = '<img src=x onerror="alert(1)"><script>alert(2)</script>';
-
-const browser = await open();
-
-/** A test: its visitor must have seen nothing wrong. */
-async function test(name, options, work) {
-  const visitor = await visit(browser, options);
-  try {
-    await work(visitor);
-    assert.deepEqual(visitor.faults, []);
-    console.log(`ok: ${name}`);
-  } catch (error) {
-    const text = await visitor.page.locator('body').innerText().catch(() => '');
-    console.error(`FAILED: ${name}\n${error.stack}\n${visitor.page.url()}\n${visitor.faults.join('\n')}\n${text.slice(0, 3000)}`);
-    process.exitCode = 1;
-  }
-  await visitor.context.close();
-}
-
-/** The figure that a chart tells. */
-async function charted(page) {
-  const said = await page.getByRole('img', { name: /^Requests: / }).getAttribute('aria-label');
-  return Number(/: ([\d,]+) requests/.exec(said)[1].replaceAll(',', ''));
-}
 
 await test('from a sign-in to a key, its use and its end', { permissions: ['clipboard-read', 'clipboard-write'] }, async ({ page, context, expected }) => {
   // A key that is none.
@@ -321,52 +296,6 @@ await test('an organization’s key edits a key and leaves its limits as the pla
   assert.deepEqual({ rate_limit: data.rate_limit, quota: data.quota }, limits);
 });
 
-await test('with the keyboard alone', {}, async ({ page }) => {
-  await page.goto(`${URL}/console/`);
-  await page.waitForFunction(() => document.activeElement?.id === 'key');
-  await page.keyboard.type(KEY);
-  await page.keyboard.press('Enter');
-  await settled(page);
-  await page.reload();
-  await settled(page);
-  await page.keyboard.press('Tab');
-  await page.keyboard.press('Enter');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the first stop skips to the page');
-  await go(page, 'organizations');
-  await page.getByRole('button', { name: 'New organization' }).focus();
-  await page.keyboard.press('Enter');
-  await page.getByRole('dialog').waitFor();
-  // Twice, since browsers let no page keep a dialog open; each time it gives the focus back.
-  for (let times = 0; times < 2; times += 1) {
-    await page.keyboard.press('Escape');
-    await page.getByRole('dialog').waitFor({ state: 'detached' });
-    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'New organization');
-    await page.keyboard.press('Enter');
-    await page.getByRole('dialog').waitFor();
-  }
-});
-
-await test('on the narrowest phone nothing is cut off', { viewport: { width: 360, height: 740 } }, async ({ page }) => {
-  await signIn(page);
-  const wide = [];
-  const look = async (name) => {
-    const width = await page.evaluate(() => document.documentElement.scrollWidth);
-    if (width > 360) wide.push(`${name}: ${width}`);
-  };
-  for (const [name, path] of PAGES) {
-    await go(page, path);
-    await look(name);
-    const unnamed = await page.evaluate(() => [...document.querySelectorAll('input, select, textarea')]
-      .filter(({ labels, ariaLabel }) => labels.length === 0 && !ariaLabel).map(({ outerHTML: html }) => html));
-    assert.deepEqual(unnamed, [], name);
-  }
-  await go(page, 'api-keys');
-  await page.getByRole('button', { name: 'New API key' }).click();
-  const inside = await page.getByRole('dialog').evaluate((dialog) => dialog.scrollWidth - dialog.clientWidth);
-  assert.equal(inside, 0, 'the dialog needs no scrolling sideways');
-  assert.deepEqual(wide, []);
-});
-
 await test('the reference tries the API', {}, async ({ page, expected }) => {
   await page.goto(`${URL}/docs/`);
   await page.getByRole('button', { name: 'Authorize' }).first().click();
@@ -395,49 +324,4 @@ await test('the reference tries the API', {}, async ({ page, expected }) => {
   assert.equal((await refused).status(), 401);
 });
 
-/** Violations that get in somebody's way, as axe-core rates them. */
-async function violations(page) {
-  await page.evaluate(AXE);
-  const { violations: found } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
-  const bad = found.filter(({ impact }) => ['serious', 'critical'].includes(impact));
-  return bad.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.slice(0, 5).map(({ html, failureSummary }) => `  ${html}\n  ${failureSummary}`).join('\n')}`);
-}
-
-for (const colorScheme of ['light', 'dark']) {
-  await test(`everybody can use it, ${colorScheme}`, { colorScheme, reducedMotion: 'reduce', bypassCSP: true }, async ({ page }) => {
-    const found = [];
-    const look = async (name) => found.push(...(await violations(page)).map((one) => `${name}: ${one}`));
-    await page.goto(`${URL}/console/`);
-    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
-    await look('sign-in');
-    await signIn(page);
-    for (const [name, path] of PAGES) {
-      await go(page, path);
-      await look(name);
-    }
-    await go(page, 'audit');
-    await page.getByRole('button', { name: /^Details/ }).first().click();
-    await look('audit, opened');
-    for (const [path, button] of [['api-keys', 'New API key'], ['api-keys/key_123', 'Edit'], ['api-keys/key_123', 'Revoke'], ['organizations', 'New organization']]) {
-      await go(page, path);
-      await page.getByRole('button', { name: button }).click();
-      await page.getByRole('dialog').waitFor();
-      await look(`${path}: ${button}`);
-      await page.keyboard.press('Escape');
-    }
-    await page.setViewportSize({ width: 390, height: 844 });
-    await go(page, '');
-    await look('overview, narrow');
-    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, 'a phone needs no scrolling sideways');
-    await page.goto(`${URL}/docs/`);
-    await page.locator('.opblock').first().waitFor();
-    await look('reference');
-    const operation = page.locator('#operations-Organizations-createOrganization');
-    await operation.locator('.opblock-summary-control').click();
-    await operation.getByLabel('Request body').waitFor();
-    await look('reference, opened');
-    assert.deepEqual(found, []);
-  });
-}
-
-await browser.close();
+await done();
