@@ -36,16 +36,23 @@ pub struct Made {
 /// Copies the database into `target`, proves the copy, and only then gives it its name.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when there is such a file, unless it may be replaced; `CONFLICT` when the copy is not
-/// sound: it is removed then.
+/// `ALREADY_EXISTS` when there is such a file, unless it may be replaced; `CONFLICT` when there is something
+/// else, or when the copy is not sound: it is removed then.
 pub async fn run(app: &App, target: &Path, replace: bool, progress: Progress<'_>) -> Result<Made> {
     let live = app.config.database.dir.join("tollhouse.db");
     if is_same(&live, target) {
         return Err(Error::new(Code::Conflict, "This is the database itself; name another file."));
     }
-    if target.exists() && !replace {
-        let message = format!("{} exists; --force replaces it.", target.display());
-        return Err(Error::new(Code::AlreadyExists, message));
+    if let Ok(there) = target.symlink_metadata() {
+        // A copy takes its place by its name, and would put an end to a device such as /dev/null, or to a link.
+        if !there.is_file() {
+            let message = format!("{} is there and not a plain file; name another one.", target.display());
+            return Err(Error::new(Code::Conflict, message));
+        }
+        if !replace {
+            let message = format!("{} exists; --force replaces it.", target.display());
+            return Err(Error::new(Code::AlreadyExists, message));
+        }
     }
     let part = beside(target, ".part");
     let made = make(app, &live, &part, progress);

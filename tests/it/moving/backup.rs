@@ -58,6 +58,14 @@ async fn a_backup_is_made_and_proven_while_others_write() {
     let live = dir.join("tollhouse.db");
     refused(&dir, &["backup", live.to_str().unwrap(), "--force"], &["the database itself"]);
     refused(&dir, &["backup", "/nowhere/at/all.db"], &["/nowhere/at/all.db.part"]);
+    // What isn't a plain file stays what it is: run by root, the name could be /dev/null.
+    let link = backups.join("link.db");
+    std::os::unix::fs::symlink(place.path().join("elsewhere.db"), &link).unwrap();
+    for target in [&link, &backups] {
+        refused(&dir, &["backup", target.to_str().unwrap(), "--force"], &["not a plain file"]);
+    }
+    assert!(link.is_symlink());
+    assert_eq!(names(&backups).len(), 2, "nothing is left beside them");
 
     let events = made(admin.get("/audit-logs?action=database.backup").await);
     assert_eq!(events.as_array().unwrap().len(), 2);
