@@ -175,6 +175,7 @@ struct CsvRow {
     status: Option<u16>,
     ip: String,
     user_agent: String,
+    batch_id: String,
     prev_hash: String,
     hash: String,
 }
@@ -210,6 +211,7 @@ impl From<Event> for CsvRow {
             status: event.context.status,
             ip: text(event.context.ip),
             user_agent: text(event.context.user_agent),
+            batch_id: text(event.context.batch_id),
             prev_hash: text(event.prev_hash),
             hash: text(event.hash),
         }

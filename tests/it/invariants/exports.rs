@@ -118,7 +118,7 @@ async fn the_command_line_exports_what_verifies() {
 
 const HEADER: &str = "seq,id,occurred_at,organization_id,actor_type,actor_id,actor_name,actor_user_id,action,access,\
                       target_type,target_id,target_name,outcome,code,count,changes,request_id,method,path,status,ip,\
-                      user_agent,prev_hash,hash";
+                      user_agent,batch_id,prev_hash,hash";
 
 fn records(text: &str) -> Vec<csv::StringRecord> {
     csv::Reader::from_reader(text.as_bytes()).into_records().collect::<Result<_, _>>().unwrap()
@@ -141,6 +141,8 @@ async fn no_cell_of_a_csv_export_is_a_formula() {
             .header("x-request-id", "-1");
         assert_eq!(client.send(odd).await.status, 404);
     }
+    let operation = json!({"method": "PATCH", "path": "/organizations/org_0", "body": {"name": "n"}});
+    assert_eq!(server.admin().post("/batch", json!({"operations": [operation]})).await.status, 200);
     let answer = export(&server.admin(), "format=csv").await;
     assert_eq!(answer.text.lines().next(), Some(HEADER));
     assert!(answer.header("content-type").unwrap().starts_with("text/csv"));
@@ -167,6 +169,7 @@ async fn no_cell_of_a_csv_export_is_a_formula() {
         assert_eq!(row[column("id")], *event["id"].as_str().unwrap());
         assert_eq!(serde_json::from_str::<Value>(&row[column("changes")]).unwrap(), event["changes"]);
         assert_eq!(row[column("hash")], *event["hash"].as_str().unwrap());
+        assert_eq!(row[column("batch_id")], *event["context"]["batch_id"].as_str().unwrap_or_default());
     }
 }
 
