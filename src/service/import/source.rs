@@ -51,6 +51,8 @@ impl<'a> Source<'a> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
         let header = reader.headers().map_err(|fault| invalid(format!("The header line: {fault}.")))?;
         let columns: Vec<_> = header.iter().map(str::to_owned).collect();
+        // Of "\r\n" the library leaves the second half, by which it counts lines, to the next row.
+        let behind = u64::from(reader.position().line() == 1);
         for column in &columns {
             if !COLUMNS.contains(&column.as_str()) && !column.starts_with(METADATA) {
                 let known = COLUMNS.join(", ");
@@ -58,7 +60,7 @@ impl<'a> Source<'a> {
                 return Err(invalid(message));
             }
         }
-        Ok(Self::Csv(Box::new(Csv { rows: reader.into_records(), columns })))
+        Ok(Self::Csv(Box::new(Csv { rows: reader.into_records(), columns, behind })))
     }
 
     /// better-auth's SQLite file. Keys of users who aren't in exactly one organization go to this one, and
@@ -203,6 +205,8 @@ const METADATA: &str = "metadata.";
 pub struct Csv<'a> {
     rows: csv::StringRecordsIntoIter<Box<dyn BufRead + 'a>>,
     columns: Vec<String>,
+    /// By how many lines the library is behind.
+    behind: u64,
 }
 
 impl Csv<'_> {
@@ -212,7 +216,7 @@ impl Csv<'_> {
             Ok(row) => row.position().map(csv::Position::line),
             Err(fault) => fault.position().map(csv::Position::line),
         };
-        let at = format!("line {}", line.unwrap_or(0));
+        let at = format!("line {}", line.unwrap_or(0) + self.behind);
         // The library's own message would show what stands in the row.
         let json = row.map(|row| self.record(&row)).map_err(|fault| match fault.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {

@@ -194,6 +194,12 @@ async fn csv_says_the_same() {
     assert_eq!(json!(fields), json!([["invoices:read", "workflows:read"], rate, {"team": "core"}]));
     assert_eq!(admin.get("/scopes?order=desc").await.data()[0]["scope"], "invoices:read");
 
+    // Spreadsheets end lines with "\r\n".
+    fs::write(&file, format!("{header}\n{}", rows.concat()).replace('\n', "\r\n")).unwrap();
+    let output = run(&dir, &args);
+    let again: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&again["unchanged"], &again["refusals"]), (&json!({"api_key": 2}), &report["refusals"]));
+
     fs::write(&file, "hash,nmae\n").unwrap();
     refused(&dir, &["import", file.to_str().unwrap()], &["no column \"nmae\"", "hash_encoding"]);
     refused(&dir, &["import", place.path().join("none.csv").to_str().unwrap()], &["none.csv"]);
