@@ -204,7 +204,9 @@ impl<'j> Fields<'j> {
     }
 
     fn find(&mut self, name: &'static str) -> Option<&'j Json> {
-        self.known.push(name);
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
         self.given(name)
     }
 

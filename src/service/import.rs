@@ -433,11 +433,10 @@ fn known_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Re
             }
         }
     }
-    scopes::still_known(tx, grants).map_err(|mut error| {
-        for detail in &mut error.details {
-            detail.message = format!("{} --create-scopes adds it.", detail.message.replace(" any more", ""));
-        }
-        error
-    })?;
-    Ok(entries)
+    let Some(index) = scopes::first_unknown(tx, grants)? else { return Ok(entries) };
+    let mut detail = scopes::unknown(index, &grants[index]);
+    if scope::is_own(&grants[index]) {
+        detail.message.push_str(" --create-scopes adds it.");
+    }
+    Err(Error::invalid(vec![detail]))
 }

@@ -60,6 +60,14 @@ fn remember(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
 
 /// Are these grants still known, inside the transaction that gives them?
 pub(super) fn still_known(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
+    match first_unknown(tx, grants)? {
+        None => Ok(()),
+        Some(index) => Err(Error::invalid(vec![unknown(index, &grants[index])])),
+    }
+}
+
+/// The place of the first grant that nobody knows.
+pub(super) fn first_unknown(tx: &Tx<'_>, grants: &[String]) -> Result<Option<usize>> {
     let wildcards = grants.iter().any(|grant| grant.ends_with(":*"));
     let catalogue = if wildcards { Some(store::scopes::catalogue(tx)?) } else { None };
     for (index, grant) in grants.iter().enumerate() {
@@ -68,16 +76,20 @@ pub(super) fn still_known(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
             None => grant == "*" || store::scopes::get(tx, grant)?.is_some(),
         };
         if !known {
-            let detail = Detail {
-                pointer: Some(format!("/scopes/{index}")),
-                parameter: None,
-                code: "UNKNOWN_SCOPE".into(),
-                message: format!("There is no scope {grant:?} any more."),
-            };
-            return Err(Error::invalid(vec![detail]));
+            return Ok(Some(index));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// The fault of a grant that nobody knows.
+pub(super) fn unknown(index: usize, grant: &str) -> Detail {
+    Detail {
+        pointer: Some(format!("/scopes/{index}")),
+        parameter: None,
+        code: "UNKNOWN_SCOPE".into(),
+        message: format!("There is no scope {grant:?}."),
+    }
 }
 
 /// Lists the catalogue.

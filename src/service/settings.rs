@@ -147,7 +147,7 @@ pub(super) fn still_there(tx: &Tx<'_>, plan: &str) -> Result<()> {
         pointer: Some("/plan".to_owned()),
         parameter: None,
         code: "UNKNOWN_PLAN".into(),
-        message: format!("There is no plan {plan:?} any more."),
+        message: format!("There is no plan {plan:?}."),
     }]))
 }
 

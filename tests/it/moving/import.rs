@@ -127,10 +127,26 @@ fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
             Some("hash_encoding: Must be one of: hex"),
         ),
         (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Is the whole secret")),
-        (key("x", json!({"scopes": ["invoices:read"]})).to_string(), Some("--create-scopes")),
+        (
+            key("x", json!({"scopes": ["invoices:read"]})).to_string(),
+            Some(r#"scopes/0: There is no scope \"invoices:read\". --create-scopes adds it."]"#),
+        ),
+        // Those it can't add.
+        (
+            key("x", json!({"scopes": ["admin:all"]})).to_string(),
+            Some(r#"scopes/0: There is no scope \"admin:all\"."]"#),
+        ),
+        (
+            json!({"type": "organization", "id": "org_b", "name": "B", "email": "b@example.com", "plan": "x"})
+                .to_string(),
+            Some(r#"plan: There is no plan \"x\"."]"#),
+        ),
         (key("x", json!({"organization_id": "org_none"})).to_string(), Some("no organization org_none")),
         (key("x", json!({"user_id": "user_1"})).to_string(), Some("not a member")),
-        (key("x", json!({"nmae": "n"})).to_string(), Some("nmae: There is no such field")),
+        (
+            key("x", json!({"nmae": "n"})).to_string(),
+            Some("nmae: There is no such field here; known are: type, created_at"),
+        ),
         (key("x", json!({"allowed_ips": ["10.0.0.1/8"]})).to_string(), Some("allowed_ips/0: Has bits")),
         (key("x", json!({"created_at": "2999-01-01T00:00:00Z"})).to_string(), Some("created_at")),
         (key("x", json!({"status": "expired"})).to_string(), Some("status: Not yet")),
