@@ -5,9 +5,9 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-use jiff::ToSpan as _;
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
+use jiff::{Span, ToSpan as _};
 use serde::{Serialize, Serializer};
 
 /// A point in time, in whole milliseconds since 1970-01-01T00:00:00Z.
@@ -77,9 +77,46 @@ impl Timestamp {
     /// Reads RFC 3339 with any offset; what is finer than a millisecond is cut off.
     /// `None` when it isn't RFC 3339 or lies outside of the years 1970 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
-        let millis = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+        // The library reads more forms than this one, and of the last day of 9999 only what is local.
+        let (local, offset) = text.split_at_checked(text.find(['Z', 'z']).or(text.len().checked_sub(6))?)?;
+        let (seconds, fraction) = local.split_at_checked("0000-00-00T00:00:00".len())?;
+        let is_fraction = fraction.is_empty()
+            || fraction.strip_prefix('.').is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+        if !has_form(seconds, "0000-00-00T00:00:00") || !is_fraction {
+            return None;
+        }
+        let millis = local.parse::<DateTime>().ok()?.duration_since(EPOCH).as_millis();
+        let millis = i64::try_from(millis).ok()? - read_offset(offset)?;
         (0..=LATEST).contains(&millis).then_some(Self(millis))
     }
+}
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+/// Milliseconds of an offset from UTC: `Z`, or `+01:00`.
+fn read_offset(text: &str) -> Option<i64> {
+    if matches!(text, "Z" | "z") {
+        return Some(0);
+    }
+    let sign = match text.as_bytes().first()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = text.get(1..).filter(|rest| has_form(rest, "00:00"))?.split_once(':')?;
+    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60_000)
+}
+
+/// Has it digits where the form has zeros, and else what stands there? RFC 3339 lets a `t` or a space
+/// stand for the `T`.
+fn has_form(text: &str, form: &str) -> bool {
+    text.len() == form.len()
+        && text.bytes().zip(form.bytes()).all(|(given, wanted)| match wanted {
+            b'0' => given.is_ascii_digit(),
+            b'T' => matches!(given, b'T' | b't' | b' '),
+            wanted => given == wanted,
+        })
 }
 
 /// Bytes of a time in RFC 3339 with milliseconds, from the year 0 to 9999.
@@ -95,11 +132,9 @@ fn written(millis: i64) -> Option<[u8; LENGTH]> {
     let (day, rest) = (millis.div_euclid(MILLIS_OF_A_DAY), millis.rem_euclid(MILLIS_OF_A_DAY));
     let (mut known, mut date) = DAY.get();
     if known != day {
-        let text = jiff::Timestamp::from_millisecond(millis).ok()?.to_string();
-        (known, date) = (day, text.get(..10)?.as_bytes().try_into().ok()?);
-        if date.contains(&b'+') || date[4] != b'-' {
-            return None;
-        }
+        let text = EPOCH.date().checked_add(Span::new().try_days(day).ok()?).ok()?.to_string();
+        // A year before the first one has more places.
+        (known, date) = (day, text.as_bytes().try_into().ok()?);
         DAY.set((known, date));
     }
     let mut text = *b"0000-00-00T00:00:00.000Z";
@@ -160,6 +195,19 @@ mod tests {
     }
 
     #[test]
+    fn reads_each_form_up_to_the_last_moment() {
+        for (text, expected) in [
+            ("1970-01-01t00:00:00z", "1970-01-01T00:00:00.000Z"),
+            ("2026-11-23 07:08:09.5-03:30", "2026-11-23T10:38:09.500Z"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.000Z"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
+            ("9999-12-31T00:00:00+23:59", "9999-12-30T00:01:00.000Z"),
+        ] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
     fn prints_as_the_library_does() {
         // In no order of days, so that the remembered one is another each time.
         let steps = [0, 1, 86_399_999, 86_400_000, 951_782_400_000, 4_107_542_399_999, -1, -86_400_001];
@@ -179,6 +227,20 @@ mod tests {
             "2026-13-01T00:00:00Z",
             "1969-12-31T23:59:59Z",
             "+012026-11-23T07:08:09Z",
+            // ISO 8601 and RFC 9557, which are wider.
+            "20261123T070809Z",
+            "+002026-11-23T07:08:09Z",
+            "2026-11-23T07:08Z",
+            "2026-11-23T07:08:09,5Z",
+            "2026-11-23T07:08:09.Z",
+            "2026-11-23T07:08:09",
+            "2026-11-23T07:08:09+01",
+            "2026-11-23T07:08:09+0100",
+            "2026-11-23T07:08:09+24:00",
+            "2026-11-23T07:08:09+01:00:30",
+            "2026-11-23T07:08:09Z[America/New_York]",
+            "2026-11-23T07:08:09\u{e9}01:00",
+            "9999-12-31T23:59:59-00:01",
         ] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }
