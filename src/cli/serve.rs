@@ -208,14 +208,34 @@ fn refuse(message: String) -> Error {
 
 fn write_private(file: &Path, text: &str) -> Result<()> {
     let write = || {
-        // One that a failed start left behind holds a key that never was.
-        match std::fs::remove_file(file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        // One that a failed start left behind holds a key that never was. What isn't a plain file stays: it
+        // could be /dev/stdout.
+        match file.symlink_metadata() {
+            Ok(there) if !there.is_file() => return Err(std::io::Error::other("it is not a plain file")),
+            Ok(_) => std::fs::remove_file(file)?,
+            Err(_) => {}
         }
         let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
         writeln!(open, "{text}")?;
         open.sync_all()
     };
     write().map_err(|error| Error::internal(format!("{}: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_takes_the_place_of_a_plain_file_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, link) = (place.path().join("admin.key"), place.path().join("link"));
+        write_private(&file, "one").unwrap();
+        write_private(&file, "two").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let refused = write_private(&link, "three").unwrap_err();
+        assert!(refused.to_string().contains("link: it is not a plain file"), "{refused}");
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
+    }
 }
