@@ -23,6 +23,9 @@ def ask(method, path, body=None):
     return answer.json()["data"]
 
 
+# Calls in a minute that no run makes.
+OUT_OF_REACH = 1_000_000
+
 OWN = ask("GET", "/whoami")["api_key"]["id"]
 
 met = defaultdict(Counter)
@@ -35,6 +38,11 @@ def before_call(context, case, kwargs):
     if case.method.upper() != "GET" and case.path_parameters.get("id") == OWN:
         case.path_parameters["id"] = "key_0"
     operation = case.operation.definition.raw["operationId"]
+    # A limit that is reached would hide what is behind it, and end the run when it asks for itself.
+    if operation == "updateConfiguration" and isinstance(case.body, dict):
+        limits = case.body.get("rate_limits")
+        if isinstance(limits, dict) and limits.get("admin_per_minute") in range(1, OUT_OF_REACH):
+            limits["admin_per_minute"] = OUT_OF_REACH
     calls = sum(met[operation].values())
     # Every second request only, so that the refusals are met too.
     if calls % 2 == 0:
