@@ -6,6 +6,7 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use jiff::{Span, ToSpan as _};
 use serde::{Serialize, Serializer};
@@ -77,44 +78,32 @@ impl Timestamp {
     /// Reads RFC 3339 with any offset; what is finer than a millisecond is cut off.
     /// `None` when it isn't RFC 3339 or lies outside of the years 1970 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
-        // The library reads more forms than this one, and of the last day of 9999 only what is local.
-        let (local, offset) = text.split_at_checked(text.find(['Z', 'z']).or(text.len().checked_sub(6))?)?;
-        let (seconds, fraction) = local.split_at_checked("0000-00-00T00:00:00".len())?;
-        let is_fraction = fraction.is_empty()
-            || fraction.strip_prefix('.').is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-        if !has_form(seconds, "0000-00-00T00:00:00") || !is_fraction {
+        // The library reads more forms than this one, and as a moment nothing of the last day of 9999.
+        let (seconds, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
+        let digits = |c: char| c.is_ascii_digit();
+        let offset = rest.strip_prefix('.').map_or(rest, |fraction| fraction.trim_start_matches(digits));
+        let has_offset = matches!(offset, "Z" | "z") || has_form(offset, "+00:00");
+        if !has_form(seconds, "0000-00-00T00:00:00") || !has_offset {
             return None;
         }
-        let millis = local.parse::<DateTime>().ok()?.duration_since(EPOCH).as_millis();
-        let millis = i64::try_from(millis).ok()? - read_offset(offset)?;
-        (0..=LATEST).contains(&millis).then_some(Self(millis))
+        let read = Pieces::parse(text).ok()?;
+        let offset = i64::from(read.to_numeric_offset()?.seconds()) * 1000;
+        let local = read.date().to_datetime(read.time()?).duration_since(EPOCH).as_millis();
+        let millis = i64::try_from(local).ok()? - offset;
+        (offset.abs() < MILLIS_OF_A_DAY && (0..=LATEST).contains(&millis)).then_some(Self(millis))
     }
 }
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// Milliseconds of an offset from UTC: `Z`, or `+01:00`.
-fn read_offset(text: &str) -> Option<i64> {
-    if matches!(text, "Z" | "z") {
-        return Some(0);
-    }
-    let sign = match text.as_bytes().first()? {
-        b'+' => 1,
-        b'-' => -1,
-        _ => return None,
-    };
-    let (hours, minutes) = text.get(1..).filter(|rest| has_form(rest, "00:00"))?.split_once(':')?;
-    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60_000)
-}
-
 /// Has it digits where the form has zeros, and else what stands there? RFC 3339 lets a `t` or a space
-/// stand for the `T`.
+/// stand for the `T`; an offset has either sign.
 fn has_form(text: &str, form: &str) -> bool {
     text.len() == form.len()
         && text.bytes().zip(form.bytes()).all(|(given, wanted)| match wanted {
             b'0' => given.is_ascii_digit(),
             b'T' => matches!(given, b'T' | b't' | b' '),
+            b'+' => matches!(given, b'+' | b'-'),
             wanted => given == wanted,
         })
 }
