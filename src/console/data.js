@@ -2,7 +2,10 @@
 import { get } from './api.js';
 import { useCallback, useEffect, useRef, useState } from './html.js';
 
-/** Loads whenever something it depends on changes; what arrives late for something older is dropped. */
+/**
+ * Loads whenever something it depends on changes; what arrives late for something older is dropped. `take` is for a
+ * newer value that came another way.
+ */
 export function useData(load, wants) {
   const [state, setState] = useState({ loading: true });
   const turn = useRef(0);
@@ -16,11 +19,15 @@ export function useData(load, wants) {
       if (mine === turn.current) setState({ error, loading: false });
     }
   }, wants);
+  const take = useCallback((value) => {
+    turn.current += 1;
+    setState({ value, loading: false });
+  }, []);
   useEffect(() => {
     reload();
     return () => { turn.current += 1; };
   }, [reload]);
-  return { ...state, reload };
+  return { ...state, reload, take };
 }
 
 /** A list of the API, the next page at a press. */

@@ -118,8 +118,7 @@ export function Settings() {
     if (name) changes.plans = { ...changes.plans, ...more };
     if (Object.keys(changes).length === 0) { setSaid('Nothing was changed.'); return; }
     try {
-      await patch('/config', changes, etag);
-      await found.reload();
+      found.take(await patch('/config', changes, etag));
       setSaved(saved + 1);
       setSaid('Saved. It holds from now on.');
     } catch (fault) {
@@ -133,7 +132,7 @@ export function Settings() {
   const takeOver = async () => {
     let theirs;
     try { theirs = await get('/config'); } catch (fault) { setError(fault); return; }
-    await found.reload();
+    found.take(theirs);
     setError();
     const list = changed(data, theirs.data);
     setSaid(`Taken over: ${list.join('; ') || 'nothing that differs'}. What you typed is still here; look, then save.`);
