@@ -47,33 +47,33 @@ pub struct App {
     /// The database.
     pub db: db::Db,
     /// Requests and their answers, counted.
-    pub traffic: Traffic,
+    pub(crate) traffic: Traffic,
     /// Credentials in memory.
     pub keys: Arc<KeyCache>,
     /// Says whether a key is good.
     pub verifier: Verifier,
     /// The platform's settings, which are data and change while the server runs.
-    pub settings: Arc<Remembered>,
+    pub(crate) settings: Arc<Remembered>,
     /// What changed when.
     pub stamps: Arc<Stamps>,
     /// The `admin` bucket of each key, by its id.
-    pub admin_limits: Buckets<String>,
+    pub(crate) admin_limits: Buckets<String>,
     /// The `batch` bucket of each key, by its id.
-    pub batch_limits: Buckets<String>,
+    pub(crate) batch_limits: Buckets<String>,
     /// Failed authentications by address.
-    pub failure_limits: Buckets<IpNet>,
+    pub(crate) failure_limits: Buckets<IpNet>,
     /// Refusals that wait for their minute to close.
-    pub folded: Folded,
+    pub(crate) folded: Folded,
     /// Calls with an `Idempotency-Key` that are being answered.
     pub in_flight: Arc<InFlight>,
     /// Seals the cursors of lists.
-    pub cursors: Cursors,
+    pub(crate) cursors: Cursors,
     /// The catalogue of scopes with the time at which its load began.
-    pub catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
+    pub(crate) catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
     /// When keys, by `seq`, were used since that was last written down.
     pub used: DashMap<i64, Timestamp>,
     /// Held while what the verifier's recorder counted is being written.
-    pub flushing: tokio::sync::Mutex<()>,
+    pub(crate) flushing: tokio::sync::Mutex<()>,
     random: SystemRandom,
     draining: AtomicBool,
 }
@@ -138,34 +138,34 @@ impl App {
     }
 
     /// From now on `/readyz` says that the server is going.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
 
     /// Is the server going?
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
     /// A new id. Fails when the operating system has no randomness.
-    pub fn new_id(&self, kind: Kind) -> Result<String> {
+    pub(crate) fn new_id(&self, kind: Kind) -> Result<String> {
         Ok(kind.make(self.clock.now(), self.random()?))
     }
 
     /// Randomness for ids.
-    pub fn random(&self) -> Result<u128> {
+    pub(crate) fn random(&self) -> Result<u128> {
         let mut bytes = [0; 16];
         self.random.fill(&mut bytes).map_err(|_| Error::internal("no randomness"))?;
         Ok(u128::from_ne_bytes(bytes))
     }
 
     /// The operating system's randomness.
-    pub fn system_random(&self) -> &SystemRandom {
+    pub(crate) fn system_random(&self) -> &SystemRandom {
         &self.random
     }
 
     /// Notes that a key calls, now; of several calls in a second one is enough.
-    pub fn note_call(&self, credential: &Credential, now: Timestamp) {
+    pub(crate) fn note_call(&self, credential: &Credential, now: Timestamp) {
         // The map is shared by all cores, this is hardly ever written.
         let noted = &credential.memo.noted;
         if now.as_millis() - noted.load(Ordering::Relaxed) >= 1000 {
@@ -175,7 +175,7 @@ impl App {
     }
 
     /// Notes when a key, by `seq`, was used. Bounded: what doesn't fit until the next writing is not noted.
-    pub fn note_use(&self, key_seq: i64, now: Timestamp) {
+    pub(crate) fn note_use(&self, key_seq: i64, now: Timestamp) {
         if let Some(mut at) = self.used.get_mut(&key_seq) {
             *at = now.max(*at);
         } else if self.used.len() < MOST_USES {

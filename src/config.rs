@@ -8,7 +8,7 @@ mod sources;
 mod values;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::settings::{self, Settings};
 
-pub use sources::{ConfigError, Effective, Fault, Flags};
+pub(crate) use sources::{ConfigError, Effective, Flags};
 
 /// The largest number that TOML can hold.
 const MOST: u64 = i64::MAX as u64;
@@ -27,13 +27,13 @@ pub struct Config {
     /// The listener, and the limits of what comes through it.
     pub http: Http,
     /// TLS on the listener.
-    pub tls: Tls,
+    pub(crate) tls: Tls,
     /// The listener for Prometheus.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// The database file.
     pub database: Database,
     /// What is kept in memory.
-    pub cache: Cache,
+    pub(crate) cache: Cache,
     /// First values: new API keys.
     pub keys: Keys,
     /// First values: calls in a minute.
@@ -41,29 +41,23 @@ pub struct Config {
     /// First values: what organizations can book.
     pub plans: Plans,
     /// Counting verifications.
-    pub usage: Usage,
+    pub(crate) usage: Usage,
     /// First values: how long what was recorded and counted is kept.
     pub retention: Retention,
     /// First values: while the platform is being worked on.
-    pub maintenance: Maintenance,
+    pub(crate) maintenance: Maintenance,
     /// What is logged, and how.
-    pub log: Log,
+    pub(crate) log: Log,
 }
 
 impl Config {
-    /// The settings in effect: the shipped defaults, then `file`, then the environment of this process,
-    /// then `flags`. The error tells all faults.
-    pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
-        Effective::load(file, std::env::vars_os(), flags).map(|effective| effective.config)
-    }
-
     /// The shipped defaults alone.
     pub fn shipped() -> Result<Self, ConfigError> {
         Effective::load(None, [], Flags::default()).map(|effective| effective.config)
     }
 
     /// What the settings of the platform are at first.
-    pub fn first_settings(&self) -> Settings {
+    pub(crate) fn first_settings(&self) -> Settings {
         let Self { keys, rate_limits, plans, retention, maintenance, .. } = self;
         let plan = |name: &str, plan: &Plan| {
             let Plan { requests_per_minute, max_keys, max_members } = *plan;
@@ -101,7 +95,7 @@ impl Config {
 pub struct Http {
     /// Where to listen; port 0 takes a free one.
     #[serde(deserialize_with = "values::listen")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Whose `X-Forwarded-For` is believed. None of them has bits behind its prefix, none is an
     /// IPv4-mapped IPv6 address.
     #[serde(deserialize_with = "values::networks")]
@@ -128,21 +122,21 @@ pub struct Http {
 
 /// `[tls]`: both files, or neither for a listener in the clear.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// The certificate and the chain behind it, as PEM.
     #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
-    pub cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// The certificate's private key, as PEM.
     #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// `[metrics]`: figures for Prometheus.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Where `/metrics` is served; port 0 takes a free one, `None` serves none.
     #[serde(deserialize_with = "values::listen_or_none", serialize_with = "values::show_listen")]
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// `[database]`: the file and the ways to it.
@@ -153,16 +147,16 @@ pub struct Database {
     pub dir: PathBuf,
     /// Connections that read.
     #[serde(deserialize_with = "values::number::<1, 64, _, _>")]
-    pub readers: u32,
+    pub(crate) readers: u32,
     /// Longest time for a single read.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
-    pub read_timeout: Duration,
+    pub(crate) read_timeout: Duration,
     /// Changes that may wait for the writer.
     #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
     pub writer_queue: usize,
     /// Changes that may share one commit.
     #[serde(deserialize_with = "values::number::<1, 65_536, _, _>")]
-    pub group_limit: usize,
+    pub(crate) group_limit: usize,
     /// The largest size of the database file, in bytes; 0 = no bound.
     #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MOST, _, _>")]
     pub max_bytes: u64,
@@ -170,10 +164,10 @@ pub struct Database {
 
 /// `[cache]`: what is kept in memory.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Cache {
+pub(crate) struct Cache {
     /// What records of keys may take, in bytes, about.
     #[serde(deserialize_with = "values::number::<1_048_576, MOST, _, _>")]
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
 }
 
 // The next sections are first values: `domain::settings` has what becomes of them in the database.
@@ -183,16 +177,16 @@ pub struct Cache {
 pub struct Keys {
     /// What they begin with: `^[a-z][a-z0-9]{0,15}$`.
     #[serde(deserialize_with = "values::prefix")]
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// Days until they expire when nobody says otherwise; 0 = never.
     #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
     pub default_expiry_days: u32,
     /// Days until they must expire; 0 = they need not.
     #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
-    pub max_expiry_days: u32,
+    pub(crate) max_expiry_days: u32,
     /// Must those with administrative scopes have an allowlist?
     #[serde(deserialize_with = "values::flag")]
-    pub require_allowed_ips_for_admin: bool,
+    pub(crate) require_allowed_ips_for_admin: bool,
 }
 
 /// `[rate_limits]`: calls in a minute; 0 = no limit.
@@ -215,7 +209,7 @@ pub struct Plans {
     /// The plan of an organization that booked none.
     pub standard: Plan,
     /// The larger one.
-    pub enterprise: Plan,
+    pub(crate) enterprise: Plan,
 }
 
 /// One plan.
@@ -226,18 +220,18 @@ pub struct Plan {
     pub requests_per_minute: u32,
     /// Keys of an organization that aren't revoked; 0 = no limit.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
-    pub max_keys: u32,
+    pub(crate) max_keys: u32,
     /// Members of an organization; 0 = no limit.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
-    pub max_members: u32,
+    pub(crate) max_members: u32,
 }
 
 /// `[usage]`: counting verifications.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Longest time until what was counted is in the database.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
-    pub flush_interval: Duration,
+    pub(crate) flush_interval: Duration,
 }
 
 /// `[retention]`: how long what was recorded and counted is kept.
@@ -245,7 +239,7 @@ pub struct Usage {
 pub struct Retention {
     /// Days of the audit log; 0 = for ever.
     #[serde(deserialize_with = "values::number_or_zero::<30, 36_500, _, _>")]
-    pub audit_days: u32,
+    pub(crate) audit_days: u32,
     /// Days of usage by the hour.
     #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
     pub usage_hourly_days: u32,
@@ -259,30 +253,30 @@ pub struct Retention {
 
 /// `[maintenance]`: while the platform is being worked on.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Maintenance {
+pub(crate) struct Maintenance {
     /// Refuse changes of the control plane.
     #[serde(deserialize_with = "values::flag")]
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// What is said to those who are refused; empty = that it is being worked on.
     #[serde(deserialize_with = "values::message")]
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// `[log]`: what is written to standard error.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Log {
+pub(crate) struct Log {
     /// Directives of `tracing_subscriber::EnvFilter`.
     #[serde(deserialize_with = "values::log_level")]
-    pub level: String,
+    pub(crate) level: String,
     /// The form of the lines.
     #[serde(deserialize_with = "values::log_format")]
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
 /// The form of the log's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// `Human` on a terminal, `Json` otherwise.
     Auto,
     /// For people.

@@ -1,8 +1,8 @@
 //! The log: lines on standard error, for people or for a log collector. And what is counted for `/metrics`.
 
-pub mod families;
-pub mod machine;
-pub mod tally;
+pub(crate) mod families;
+pub(crate) mod machine;
+pub(crate) mod tally;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 
 /// Sends what is logged to standard error, and panics to the log. A second call changes nothing.
-pub fn init(log: &Log) {
+pub(crate) fn init(log: &Log) {
     let terminal = io::stderr().is_terminal();
     let form = Form::choose(log.format, terminal, env::var_os("NO_COLOR").as_deref());
     // Its own failures (standard error was closed) would be printed to standard error: that panics, and

@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::service::api_keys;
 
 /// Makes a platform key and shows its secret this once.
-pub async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
+pub(crate) async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
     if args.name.is_empty() || args.name.chars().count() > 200 || args.name.chars().any(char::is_control) {
         return Err(Error::new(
             Code::InvalidRequest,

@@ -1,6 +1,6 @@
 //! The command line: what may be said, and the help that explains it.
 
-pub mod moving;
+pub(crate) mod moving;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -51,29 +51,29 @@ struct Common {
 
 /// How to serve.
 #[derive(Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// Listen on this address and port; port 0 takes a free one (setting: http.listen)
     #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 
     /// Write the first key, made when the database is empty, into this file [default: DIR/admin.key]
     ///
     /// On a terminal the key is shown there instead. None is made when TOLLHOUSE_ADMIN_KEY holds one, or
     /// the file that TOLLHOUSE_ADMIN_KEY_FILE names.
     #[arg(long, value_name = "FILE")]
-    pub admin_key_file: Option<PathBuf>,
+    pub(crate) admin_key_file: Option<PathBuf>,
 
     /// Serve a month of sample data from a throw-away database, to look around
     ///
     /// On loopback alone. The database lies in a temporary directory, which is removed at the stop; the
     /// admin key is shown (TOLLHOUSE_ADMIN_KEY may give it).
     #[arg(long)]
-    pub dev: bool,
+    pub(crate) dev: bool,
 }
 
 /// What to do.
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve the API (what happens without a command)
     Serve(Serve),
 
@@ -128,7 +128,7 @@ pub enum Command {
 
 /// `tollhouse admin-key …`
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum AdminKey {
+pub(crate) enum AdminKey {
     /// Make a platform key and print it, once
     ///
     /// Works beside a running server, which takes the key within a second.
@@ -137,23 +137,23 @@ pub enum AdminKey {
 
 /// `tollhouse admin-key create`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct CreateAdminKey {
+pub(crate) struct CreateAdminKey {
     /// What to call it, 1 to 200 characters
     #[arg(long, value_name = "NAME", default_value = "admin")]
-    pub name: String,
+    pub(crate) name: String,
 
     /// What it may do, with commas between, such as admin:keys,admin:audit
     #[arg(long, value_name = "SCOPES", value_delimiter = ',', default_value = "*")]
-    pub scopes: Vec<String>,
+    pub(crate) scopes: Vec<String>,
 
     /// Print the whole key as JSON instead of its secret alone
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `tollhouse audit …`
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum Audit {
+pub(crate) enum Audit {
     /// Look for events that were edited, removed or reordered
     ///
     /// Who can write the database can also rewrite all of it that follows the last head kept elsewhere:
@@ -166,38 +166,38 @@ pub enum Audit {
 
 /// `tollhouse audit verify`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct AuditVerify {
+pub(crate) struct AuditVerify {
     /// An exported NDJSON file to check instead of the database
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
 
     /// FILE is a selection: check each event by itself, not that none is missing
     #[arg(long, requires = "file", conflicts_with = "anchor")]
-    pub filtered: bool,
+    pub(crate) filtered: bool,
 
     /// A head that was kept elsewhere: the number of an event and its hash
     #[arg(long, value_name = "SEQ:HASH", value_parser = anchor)]
-    pub anchor: Option<Anchor>,
+    pub(crate) anchor: Option<Anchor>,
 
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `tollhouse audit export`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct AuditExport {
+pub(crate) struct AuditExport {
     /// The form of the events; only ndjson can be verified later
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
-    pub format: ExportFormat,
+    pub(crate) format: ExportFormat,
 
     /// Write to this file, which must not exist yet, instead of standard output
     #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// The form of exported events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
+pub(crate) enum ExportFormat {
     /// One JSON object a line, byte for byte as it was hashed
     Ndjson,
     /// A table for spreadsheets
@@ -206,7 +206,7 @@ pub enum ExportFormat {
 
 /// `tollhouse config …`
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum Config {
+pub(crate) enum Config {
     /// Check the configuration and print the settings in effect, with where they came from
     Check,
 }
@@ -215,11 +215,11 @@ pub enum Config {
 #[derive(Debug, PartialEq)]
 pub struct Args {
     /// `--config`
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The settings among the flags.
-    pub flags: Flags,
+    pub(crate) flags: Flags,
     /// What to do.
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 impl Args {
@@ -231,7 +231,7 @@ impl Args {
 }
 
 /// The completions for a shell, as its script.
-pub fn completions(shell: Shell) -> Vec<u8> {
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tollhouse", &mut script);
     script

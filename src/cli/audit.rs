@@ -15,7 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::service::{Ctx, audit};
 
 /// Verifies the chain; exit status 1 when it is broken.
-pub async fn verify(config: Config, args: AuditVerify) -> ExitCode {
+pub(crate) async fn verify(config: Config, args: AuditVerify) -> ExitCode {
     match find(config, &args).await {
         Ok(found) => {
             if args.json {
@@ -98,7 +98,7 @@ fn begins_in_time(first: &Link, anchor: Anchor) -> Result<()> {
 }
 
 /// Exports the log, oldest first.
-pub async fn export(config: Config, args: AuditExport) -> Result<()> {
+pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
     let app = super::open_beside(config).await?;
     let ctx = Ctx::internal(&app, Caller::Operator, "audit_log.export", "read")?;
     let format = match args.format {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::service::backup;
 
 /// Makes a backup.
-pub async fn run(config: Config, args: Backup) -> Result<()> {
+pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
     // A server beside this comes first. Where the system doesn't let us, it is only slower.
     let _ = rustix::process::nice(19);
     let app = super::open_beside(config).await?;

@@ -10,7 +10,7 @@ use crate::service::check::{self, Findings};
 use crate::store::reader::Reader;
 
 /// Looks; exit status 1 when something is wrong.
-pub fn run(config: &Config, args: &Check) -> ExitCode {
+pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
     match look(config, args) {
         Ok(findings) => {
             if args.json {

@@ -12,7 +12,7 @@ use crate::config::{Effective, Flags};
 use crate::http::tls::Tls;
 
 /// Prints the settings in effect to standard output, or all faults to standard error (status 1).
-pub fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
+pub(crate) fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
     let printed = match report(file, std::env::vars_os(), flags) {
         Ok(report) => io::stdout().write_all(report.as_bytes()).map_err(Into::into),
         Err(faults) => Err(faults),

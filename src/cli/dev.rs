@@ -11,7 +11,7 @@ use crate::service::sample;
 use crate::verify::secret::Secret;
 
 /// Serves a month of sample data from a temporary directory, whatever directory is configured.
-pub async fn run(mut effective: Effective) -> Result<()> {
+pub(crate) async fn run(mut effective: Effective) -> Result<()> {
     let config = &mut effective.config;
     if !config.http.listen.ip().is_loopback() {
         let message = format!("--dev listens on loopback alone; http.listen is {}.", config.http.listen);
@@ -27,7 +27,7 @@ pub async fn run(mut effective: Effective) -> Result<()> {
 }
 
 /// Fills the database and tells the keys. Returns the admin key, for the line to try.
-pub async fn furnish(app: &Arc<App>, address: SocketAddr) -> Result<String> {
+pub(crate) async fn furnish(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
     let (secret, shown) = match serve::given_key(&current.checked_prefixes)? {
         Some(given) => given,

@@ -13,7 +13,7 @@ use crate::service::export;
 use crate::store::backup::{beside, publish, remove};
 
 /// Exports to a file, or to standard output.
-pub async fn run(config: Config, args: Export) -> Result<()> {
+pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     if let Some(output) = &args.output
         && output.exists()
     {

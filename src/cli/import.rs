@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::service::import::{self, Options, Report, Source};
 
 /// Imports; exit status 1 when something was refused.
-pub async fn run(config: Config, args: Import) -> ExitCode {
+pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
     let asked_for_json = args.json;
     match import(config, args).await {
         Ok(report) => {

@@ -5,6 +5,6 @@ use crate::error::Result;
 use crate::http::openapi;
 
 /// Prints the document.
-pub fn print() -> Result<()> {
+pub(crate) fn print() -> Result<()> {
     write(format!("{}\n", openapi::text()?).as_bytes())
 }

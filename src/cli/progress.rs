@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar on standard error; nothing where that is no terminal.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     /// What the numbers are.
     bytes: bool,
@@ -14,7 +14,7 @@ pub struct Progress {
 
 impl Progress {
     /// Of anything that is counted.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
@@ -26,14 +26,14 @@ impl Progress {
     }
 
     /// Of bytes.
-    pub fn of_bytes() -> Self {
+    pub(crate) fn of_bytes() -> Self {
         let mut progress = Self::new();
         progress.bytes = true;
         progress
     }
 
     /// What is being done, how much of it is done, and of how much (0: nobody knows).
-    pub fn show(&self, what: &'static str, done: u64, of: u64) {
+    pub(crate) fn show(&self, what: &'static str, done: u64, of: u64) {
         let form = match (of, self.bytes) {
             (0, _) => "{spinner} {msg} {elapsed}",
             (_, true) => "{msg} {bar:30} {bytes}/{total_bytes} {eta}",

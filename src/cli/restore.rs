@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::service::restore::{self, Order};
 
 /// Restores.
-pub async fn run(config: Config, args: Restore) -> Result<()> {
+pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
     let order = Order { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
     let progress = Progress::new();
     let show = |what, done, of| progress.show(what, done, of);

@@ -26,7 +26,7 @@ const KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
 const KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
 
 /// What an empty database begins with.
-pub enum Start {
+pub(crate) enum Start {
     /// Nothing but the first key, which goes into this file.
     Kept(Option<PathBuf>),
     /// Sample data.
@@ -34,7 +34,7 @@ pub enum Start {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn run(effective: Effective, start: Start) -> Result<()> {
+pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     let Effective { config, origins } = effective;
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;

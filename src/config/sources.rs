@@ -16,7 +16,7 @@ use toml_edit::{ImDocument, TableLike};
 use super::Config;
 
 /// The defaults, and with them the list of all settings.
-pub const SHIPPED: &str = include_str!("../../config.toml");
+pub(crate) const SHIPPED: &str = include_str!("../../config.toml");
 /// What the layer of the defaults is called.
 const SHIPPED_NAME: &str = "default";
 const PREFIX: &str = "TOLLHOUSE_";
@@ -28,27 +28,27 @@ type Names = Vec<String>;
 
 /// Settings given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// `--listen`: `http.listen`.
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
     /// `--data`: `database.dir`.
-    pub data: Option<String>,
+    pub(crate) data: Option<String>,
 }
 
 /// The settings in effect, and where they came from.
 #[derive(Clone, Debug)]
-pub struct Effective {
+pub(crate) struct Effective {
     /// The settings.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Of each setting that something else than the defaults gave (`http.listen`), what that was: the
     /// file and line, the environment variable or the flag.
-    pub origins: BTreeMap<String, String>,
+    pub(crate) origins: BTreeMap<String, String>,
 }
 
 impl Effective {
     /// Lays the sources over each other, later ones winning: the defaults, `file`, the `environment` as
     /// pairs of name and value, the `flags`. The error tells all faults.
-    pub fn load(
+    pub(crate) fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: Flags,
@@ -74,18 +74,18 @@ impl Effective {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// In the order in which they were found; at least one.
-    pub faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
 }
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// Where: the file (and line), the environment variable or the flag.
-    pub origin: String,
+    pub(crate) origin: String,
     /// Which setting, unless it is the origin itself that is wrong.
-    pub setting: Option<String>,
+    pub(crate) setting: Option<String>,
     /// What is wrong, and what would be right.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl fmt::Display for ConfigError {
@@ -271,7 +271,7 @@ impl Layers {
 }
 
 /// Every value of a tree that has nothing below it, by the names on the way to it.
-pub fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
+pub(crate) fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
     let mut all = BTreeMap::new();
     for (name, value) in tree {
         match value {

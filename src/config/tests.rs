@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};

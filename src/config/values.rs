@@ -20,7 +20,7 @@ use crate::domain::settings::is_prefix;
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A whole number from `LEAST` to `MOST`.
-pub fn number<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
+pub(crate) fn number<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
 where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
@@ -29,7 +29,9 @@ where
 }
 
 /// A whole number from `LEAST` to `MOST`, or 0, which then means something of its own.
-pub fn number_or_zero<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
+pub(crate) fn number_or_zero<'de, const LEAST: u64, const MOST: u64, N, D>(
+    deserializer: D,
+) -> Result<N, D::Error>
 where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
@@ -101,28 +103,30 @@ impl<T, P: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<P> {
 }
 
 /// An address and a port.
-pub fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+pub(crate) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let expected = r#"an address and a port, such as "127.0.0.1:8080" or "[::]:8080""#;
     text(deserializer, expected, |text| text.parse().ok())
 }
 
 /// A directory.
-pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     text(deserializer, "the path of a directory", |text| (!text.is_empty()).then(|| text.into()))
 }
 
 /// A file; nothing for none.
-pub fn file_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+pub(crate) fn file_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     text(deserializer, "the path of a file, or nothing", |text| Some((!text.is_empty()).then(|| text.into())))
 }
 
 /// The form that [`file_or_none`] reads.
-pub fn show_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn show_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     file.clone().unwrap_or_default().serialize(serializer)
 }
 
 /// An address and a port, a port of this machine alone, or nothing for none.
-pub fn listen_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+pub(crate) fn listen_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
     let expected = r#"an address and a port ("127.0.0.1:9464"), a port that only this machine reaches ("9464"), or nothing"#;
     text(deserializer, expected, |text| match text.parse::<u16>() {
         _ if text.is_empty() => Some(None),
@@ -132,18 +136,21 @@ pub fn listen_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
 }
 
 /// The form that [`listen_or_none`] reads.
-pub fn show_listen<S: Serializer>(listen: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn show_listen<S: Serializer>(
+    listen: &Option<SocketAddr>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&listen.map(|listen| listen.to_string()).unwrap_or_default())
 }
 
 /// What keys begin with.
-pub fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(crate) fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let expected = "a lower-case letter, then up to 15 lower-case letters or digits";
     text(deserializer, expected, |text| is_prefix(text).then(|| text.to_owned()))
 }
 
 /// What is said to people; empty for nothing.
-pub fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(crate) fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text(deserializer, "a text of at most 200 characters, without control characters", |text| {
         let fits = text.chars().count() <= 200 && !text.chars().any(char::is_control);
         fits.then(|| text.to_owned())
@@ -151,7 +158,7 @@ pub fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::
 }
 
 /// Yes or no.
-pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     deserializer.deserialize_any(Flag)
 }
 
@@ -170,13 +177,13 @@ impl Visitor<'_> for Flag {
 }
 
 /// A duration above zero.
-pub fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let expected = r#"a duration longer than 0s and at most 1h, such as "10s" or "1m 30s""#;
     text(deserializer, expected, |text| duration(text).filter(|duration| !duration.is_zero()))
 }
 
 /// A duration that may be zero.
-pub fn timeout_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn timeout_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     text(deserializer, r#"a duration of at most 1h, such as "10s" or "1m 30s""#, duration)
 }
 
@@ -186,13 +193,13 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// The form that [`timeout`] reads.
-pub fn show_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn show_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let duration = SignedDuration::try_from(*duration).map_err(ser::Error::custom)?;
     serializer.collect_str(&format_args!("{duration:#}"))
 }
 
 /// Networks; a bare address is the network of that one host. All wrong ones are told at once.
-pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     let wrong: Vec<&str> = texts.iter().map(String::as_str).filter(|text| network(text).is_none()).collect();
     if wrong.is_empty() {
@@ -215,7 +222,7 @@ fn network(text: &str) -> Option<IpNet> {
 
 /// Directives of `EnvFilter`. It takes a lone word that is no level (`inf`) for the name of a module,
 /// and then logs nothing but that module: such a slip is refused here.
-pub fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(crate) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let expected =
         r#"a level (error, warn, info, debug, trace, off) or directives such as "info,tollhouse=debug""#;
     text(deserializer, expected, |text| {
@@ -228,7 +235,7 @@ pub fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
 }
 
 /// The form of the log's lines, by name alone (serde's own enums would take their index, too).
-pub fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+pub(crate) fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
     text(deserializer, r#""auto", "human" or "json""#, |text| match text {
         "auto" => Some(LogFormat::Auto),
         "human" => Some(LogFormat::Human),

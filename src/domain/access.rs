@@ -25,7 +25,7 @@ pub enum Caller {
 
 impl Caller {
     /// The calling key.
-    pub fn key(&self) -> Option<&ApiKey> {
+    pub(crate) fn key(&self) -> Option<&ApiKey> {
         match self {
             Caller::Key(credential) => Some(&credential.key),
             Caller::Operator | Caller::System => None,
@@ -33,18 +33,18 @@ impl Caller {
     }
 
     /// The organization that the caller is bound to; `None` reaches all of them.
-    pub fn organization_id(&self) -> Option<&str> {
+    pub(crate) fn organization_id(&self) -> Option<&str> {
         self.key().and_then(|key| key.organization_id.as_deref())
     }
 
     /// Does the caller hold a scope?
-    pub fn holds(&self, wanted: &str) -> bool {
+    pub(crate) fn holds(&self, wanted: &str) -> bool {
         self.key().is_none_or(|key| scope::any_covers(&key.scopes, wanted))
     }
 
     /// May the caller see what belongs to this organization (`None`: to the platform)? If not, it
     /// isn't there.
-    pub fn reaches(&self, organization_id: Option<&str>) -> bool {
+    pub(crate) fn reaches(&self, organization_id: Option<&str>) -> bool {
         match self.organization_id() {
             None => true,
             own => own == organization_id,
@@ -52,7 +52,7 @@ impl Caller {
     }
 
     /// `PLATFORM_KEY_REQUIRED` unless the caller is of the platform.
-    pub fn require_platform(&self) -> Result<()> {
+    pub(crate) fn require_platform(&self) -> Result<()> {
         if self.organization_id().is_none() {
             return Ok(());
         }
@@ -61,14 +61,14 @@ impl Caller {
 
     /// `INSUFFICIENT_SCOPE`, naming what is missing, unless the caller holds one of these; an empty
     /// list asks for nothing.
-    pub fn require_scope(&self, any_of: &[&str]) -> Result<()> {
+    pub(crate) fn require_scope(&self, any_of: &[&str]) -> Result<()> {
         self.key().map_or(Ok(()), |key| require_scope(key, any_of))
     }
 }
 
 /// `INSUFFICIENT_SCOPE`, naming what is missing, unless the key has one of these; an empty list asks for
 /// nothing.
-pub fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
+pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
     if any_of.is_empty() || any_of.iter().any(|wanted| scope::any_covers(&key.scopes, wanted)) {
         return Ok(());
     }
@@ -77,19 +77,19 @@ pub fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
 }
 
 /// Is this credential good now? Which of the reasons it was is not told.
-pub fn usable(credential: &Credential, now: Timestamp) -> Result<()> {
+pub(crate) fn usable(credential: &Credential, now: Timestamp) -> Result<()> {
     let good = verification::standing(credential, now).is_valid();
     if good { Ok(()) } else { Err(invalid_api_key()) }
 }
 
 /// `INVALID_API_KEY`, the same for every reason.
-pub fn invalid_api_key() -> Error {
+pub(crate) fn invalid_api_key() -> Error {
     Error::new(Code::InvalidApiKey, "The API key is not valid.")
 }
 
 /// `IP_NOT_ALLOWED` unless the key may be used from this address; an unknown address is outside of
 /// every allowlist.
-pub fn from_address(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
+pub(crate) fn from_address(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
     let Some(ranges) = &key.allowed_ips else { return Ok(()) };
     if ip.is_some_and(|ip| ranges.iter().any(|range| range.contains(&ip))) {
         return Ok(());
@@ -98,7 +98,7 @@ pub fn from_address(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
 }
 
 /// May the caller administer this key at all? Not when it has administrative scopes beyond the caller's.
-pub fn over(caller: &Caller, key: &ApiKey) -> Result<()> {
+pub(crate) fn over(caller: &Caller, key: &ApiKey) -> Result<()> {
     for (index, wanted) in key.scopes.iter().enumerate() {
         if scope::is_administrative(wanted) && !caller.holds(wanted) {
             let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
@@ -111,7 +111,7 @@ pub fn over(caller: &Caller, key: &ApiKey) -> Result<()> {
 
 /// May the caller hand this key out: make it, widen it, or replace its secret? Its administrative
 /// scopes, its expiry and its allowlist must lie within the caller's.
-pub fn hand_out(caller: &Caller, key: &ApiKey) -> Result<()> {
+pub(crate) fn hand_out(caller: &Caller, key: &ApiKey) -> Result<()> {
     over(caller, key)?;
     let Some(own) = caller.key() else { return Ok(()) };
     let mut details = Vec::new();
@@ -138,7 +138,7 @@ pub fn hand_out(caller: &Caller, key: &ApiKey) -> Result<()> {
 }
 
 /// Does the change give the key anything, so that it must be [handed out](hand_out) anew?
-pub fn widens(before: &ApiKey, after: &ApiKey) -> bool {
+pub(crate) fn widens(before: &ApiKey, after: &ApiKey) -> bool {
     after.expires_at != before.expires_at
         || after.allowed_ips != before.allowed_ips
         || after.status == Status::Active && before.status != Status::Active

@@ -36,7 +36,7 @@ pub enum Status {
 
 impl Status {
     /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Status)] = &[
+    pub(crate) const NAMES: &'static [(&'static str, Status)] = &[
         ("active", Status::Active),
         ("disabled", Status::Disabled),
         ("expired", Status::Expired),
@@ -44,11 +44,11 @@ impl Status {
     ];
 
     /// The ones that a caller may set.
-    pub const SETTABLE: &'static [(&'static str, Status)] =
+    pub(crate) const SETTABLE: &'static [(&'static str, Status)] =
         &[("active", Status::Active), ("disabled", Status::Disabled)];
 
     /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Status::Active => "active",
             Status::Disabled => "disabled",
@@ -129,7 +129,7 @@ pub struct ApiKey {
 impl ApiKey {
     /// The key as a client sees it at `now`: `expired` when its time is over, and no word of a
     /// previous secret whose grace has ended.
-    pub fn shown(mut self, now: Timestamp) -> Self {
+    pub(crate) fn shown(mut self, now: Timestamp) -> Self {
         if self.status == Status::Active && self.is_past(now) {
             self.status = Status::Expired;
         }
@@ -138,13 +138,13 @@ impl ApiKey {
     }
 
     /// Is its time over?
-    pub fn is_past(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_past(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
     /// Is it one of the keys of which the last must stay: of the platform, active, able to manage
     /// keys, bound to nobody and to no date?
-    pub fn keeps_the_platform(&self) -> bool {
+    pub(crate) fn keeps_the_platform(&self) -> bool {
         self.organization_id.is_none()
             && self.user_id.is_none()
             && self.status == Status::Active
@@ -174,9 +174,9 @@ pub struct Credential {
 #[derive(Debug, Default)]
 pub struct Memo {
     /// What answers say of it whatever they are.
-    pub written: OnceLock<Box<str>>,
+    pub(crate) written: OnceLock<Box<str>>,
     /// When its use was last noted elsewhere, in milliseconds since the epoch.
-    pub noted: AtomicI64,
+    pub(crate) noted: AtomicI64,
 }
 
 impl Clone for Memo {
@@ -189,52 +189,52 @@ impl Clone for Memo {
 #[derive(Clone, Debug)]
 pub struct Tenant {
     /// The organization's place in the file.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// For people.
-    pub name: String,
+    pub(crate) name: String,
     /// What it has booked.
-    pub plan: String,
+    pub(crate) plan: String,
     /// A deleted one counts as suspended.
-    pub status: organization::Status,
+    pub(crate) status: organization::Status,
 }
 
 /// What creates a key.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewApiKey {
+pub(crate) struct NewApiKey {
     /// Whose key; left out, a platform key makes a platform key, an organization's key one of its own.
     #[schema(min_length = 1, max_length = 69, example = "org_123")]
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
     /// A member of that organization, with whose membership the key lives and dies.
     #[schema(min_length = 1, max_length = 69, example = "user_123")]
-    pub user_id: Option<String>,
+    pub(crate) user_id: Option<String>,
     /// For people, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Production API Key")]
-    pub name: String,
+    pub(crate) name: String,
     /// What it may do: scopes of the catalogue, `resource:*` or `*`.
     #[schema(max_items = 100, example = json!(["workflows:read", "transactions:write"]))]
-    pub scopes: Vec<String>,
+    pub(crate) scopes: Vec<String>,
     /// When it ends, which must lie ahead. Left out: after the configured default; `null`: never. No later
     /// than the end of the key that makes it.
     #[schema(value_type = Option<String>, format = DateTime, example = "2030-01-01T00:00:00.000Z")]
-    pub expires_at: Patch<Timestamp>,
+    pub(crate) expires_at: Patch<Timestamp>,
     /// Where it may be used from: CIDRs without host bits, or single addresses. `null` or left out:
     /// anywhere. No wider than the list of the key that makes it.
     #[schema(
         value_type = Option<Vec<String>>, min_items = 1, max_items = 100,
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
-    pub allowed_ips: Option<Vec<IpNet>>,
+    pub(crate) allowed_ips: Option<Vec<IpNet>>,
     /// How fast it may be used; left out or `null`: as its organization's plan says. Platform keys only.
-    pub rate_limit: Option<RateLimit>,
+    pub(crate) rate_limit: Option<RateLimit>,
     /// How much it may be used in a calendar period; left out or `null`: without bound. Platform keys only.
-    pub quota: Option<Quota>,
+    pub(crate) quota: Option<Quota>,
     /// The caller's own pairs.
     #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
-    pub metadata: Option<Metadata>,
+    pub(crate) metadata: Option<Metadata>,
     /// The caller's own id, so that an import can keep it; left out, one is made. Platform keys only.
     #[schema(nullable = false, pattern = "^key_[0-9A-Za-z-]{1,64}$", example = "key_production")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 const READ_ONLY: &[&str] = &[
@@ -251,7 +251,7 @@ const READ_ONLY: &[&str] = &[
 
 impl NewApiKey {
     /// Reads a body. An expiry that doesn't lie ahead of `now` is a fault.
-    pub fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
+    pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["key", "status"]);
@@ -274,41 +274,41 @@ impl NewApiKey {
 /// A merge patch of a key.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ApiKeyPatch {
+pub(crate) struct ApiKeyPatch {
     /// For people, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Staging API Key")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// What it may do; replaces all of them.
     #[schema(nullable = false, max_items = 100, example = json!(["workflows:read"]))]
-    pub scopes: Option<Vec<String>>,
+    pub(crate) scopes: Option<Vec<String>>,
     /// Switches it off and on again.
     #[schema(value_type = Option<shapes::SettableStatus>, nullable = false)]
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// When it ends, which must lie ahead; `null`: never.
     #[schema(value_type = Option<String>, format = DateTime, example = "2030-01-01T00:00:00.000Z")]
-    pub expires_at: Patch<Timestamp>,
+    pub(crate) expires_at: Patch<Timestamp>,
     /// Where it may be used from; replaces all of them, `null`: anywhere.
     #[schema(
         value_type = Option<Vec<String>>, min_items = 1, max_items = 100,
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
-    pub allowed_ips: Patch<Vec<IpNet>>,
+    pub(crate) allowed_ips: Patch<Vec<IpNet>>,
     /// How fast it may be used; replaces all of it, `null`: as its organization's plan says. What was
     /// spent stays spent. Platform keys only.
     #[schema(value_type = Option<RateLimit>)]
-    pub rate_limit: Patch<RateLimit>,
+    pub(crate) rate_limit: Patch<RateLimit>,
     /// How much it may be used in a calendar period; replaces all of it, `null`: without bound. What was
     /// used stays used, unless the period is another. Platform keys only.
     #[schema(value_type = Option<Quota>)]
-    pub quota: Patch<Quota>,
+    pub(crate) quota: Patch<Quota>,
     /// Merged pair by pair; `null` takes a pair, or all of them, away.
     #[schema(value_type = Option<shapes::MetadataPatch>)]
-    pub metadata: MetadataPatch,
+    pub(crate) metadata: MetadataPatch,
 }
 
 impl ApiKeyPatch {
     /// Reads a body. An expiry that doesn't lie ahead of `now` is a fault.
-    pub fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
+    pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["id", "key", "organization_id", "user_id"]);
@@ -326,12 +326,12 @@ impl ApiKeyPatch {
     }
 
     /// Does it set what platform keys alone may set?
-    pub fn needs_platform(&self) -> bool {
+    pub(crate) fn needs_platform(&self) -> bool {
         self.rate_limit.is_given() || self.quota.is_given()
     }
 
     /// The key after the patch. `INVALID_REQUEST` when the merged metadata is too large.
-    pub fn apply(&self, before: &ApiKey) -> Result<ApiKey> {
+    pub(crate) fn apply(&self, before: &ApiKey) -> Result<ApiKey> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
         faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
@@ -357,15 +357,15 @@ impl ApiKeyPatch {
 /// Why a key is revoked.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Revocation {
+pub(crate) struct Revocation {
     /// For people, and kept with the key.
     #[schema(min_length = 1, max_length = 200, example = "Leaked in a log")]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 impl Revocation {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self { reason: fields.nullable("reason", rules::name).into_option() };
         fields.finish(value)
@@ -375,10 +375,10 @@ impl Revocation {
 /// How a secret is replaced.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Rotation {
+pub(crate) struct Rotation {
     /// How long the old secret still works, in seconds; never past the key's own end.
     #[schema(required = false, minimum = 0, maximum = 604_800, default = 86_400)]
-    pub grace_period_seconds: u32,
+    pub(crate) grace_period_seconds: u32,
 }
 
 /// A day.
@@ -394,7 +394,7 @@ impl Default for Rotation {
 
 impl Rotation {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let grace = fields.optional("grace_period_seconds", rules::whole(0, LONGEST_GRACE.into()));
         let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());

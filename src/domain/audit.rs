@@ -11,13 +11,13 @@ use super::shapes;
 use super::time::Timestamp;
 
 /// A SHA-256.
-pub type Hash = [u8; 32];
+pub(crate) type Hash = [u8; 32];
 
 /// What the hash of each event is taken over first, so that it is never taken for another's.
-pub const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
+pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 
 /// The `prev_hash` of the very first event.
-pub const GENESIS: Hash = [0; 32];
+pub(crate) const GENESIS: Hash = [0; 32];
 
 /// Strings that a client supplies are cut to this many characters.
 const LONGEST_TEXT: usize = 256;
@@ -31,16 +31,16 @@ pub struct Actor {
     /// `api_key`, `cli`, `system` or `anonymous`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "api_key")]
-    pub kind: Cow<'static, str>,
+    pub(crate) kind: Cow<'static, str>,
     /// The key's id.
     #[schema(required)]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The key's name.
     #[schema(required)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The user that the key belongs to.
     #[schema(required)]
-    pub user_id: Option<String>,
+    pub(crate) user_id: Option<String>,
 }
 
 impl Actor {
@@ -73,13 +73,13 @@ pub struct Target {
     /// `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log`, `database`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "organization")]
-    pub kind: Cow<'static, str>,
+    pub(crate) kind: Cow<'static, str>,
     /// Its id.
     #[schema(required)]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Its name at the time.
     #[schema(required)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// One field before and after.
@@ -87,11 +87,11 @@ pub struct Target {
 #[schema(as = AuditChange)]
 pub struct Change {
     /// The field's name.
-    pub field: String,
+    pub(crate) field: String,
     /// Before.
-    pub from: Value,
+    pub(crate) from: Value,
     /// After.
-    pub to: Value,
+    pub(crate) to: Value,
 }
 
 /// How the call came.
@@ -100,25 +100,25 @@ pub struct Change {
 pub struct Context {
     /// `metadata.requestId` of the answer.
     #[schema(required)]
-    pub request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// The HTTP method.
     #[schema(required)]
-    pub method: Option<String>,
+    pub(crate) method: Option<String>,
     /// The path without its query.
     #[schema(required)]
-    pub path: Option<String>,
+    pub(crate) path: Option<String>,
     /// The HTTP status of the answer.
     #[schema(required)]
-    pub status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// The client's address.
     #[schema(required)]
-    pub ip: Option<String>,
+    pub(crate) ip: Option<String>,
     /// `User-Agent`.
     #[schema(required)]
-    pub user_agent: Option<String>,
+    pub(crate) user_agent: Option<String>,
     /// Shared by the operations of one batch.
     #[schema(required)]
-    pub batch_id: Option<String>,
+    pub(crate) batch_id: Option<String>,
 }
 
 /// An event. Its JSON is stored, hashed and exported byte for byte.
@@ -174,7 +174,7 @@ pub struct Event {
 impl Event {
     /// The event as the organization that it belongs to may see it: without its place in the chain,
     /// and of the platform's own people no address, agent or key name.
-    pub fn redacted(mut self, by_own_key: bool) -> Self {
+    pub(crate) fn redacted(mut self, by_own_key: bool) -> Self {
         self.seq = None;
         self.prev_hash = None;
         self.hash = None;
@@ -189,18 +189,18 @@ impl Event {
 
 /// What an operation says of itself; who, when and how is added from its context.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Whose log it belongs to.
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
     /// What it was done to.
-    pub target: Option<Target>,
+    pub(crate) target: Option<Target>,
     /// What changed.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
 }
 
 impl Entry {
     /// Something done to a thing.
-    pub fn of(organization_id: Option<&str>, kind: &'static str, id: &str, name: &str) -> Self {
+    pub(crate) fn of(organization_id: Option<&str>, kind: &'static str, id: &str, name: &str) -> Self {
         let target = Target { kind: kind.into(), id: Some(cut(id)), name: Some(cut(name)) };
         Self {
             organization_id: organization_id.map(str::to_owned),
@@ -210,19 +210,19 @@ impl Entry {
     }
 
     /// A look at a list or at the whole.
-    pub fn about(organization_id: Option<&str>) -> Self {
+    pub(crate) fn about(organization_id: Option<&str>) -> Self {
         Self { organization_id: organization_id.map(str::to_owned), target: None, changes: Vec::new() }
     }
 
     /// The same, with what changed.
-    pub fn with(self, changes: Vec<Change>) -> Self {
+    pub(crate) fn with(self, changes: Vec<Change>) -> Self {
         Self { changes, ..self }
     }
 }
 
 /// The fields in which two states of a resource differ, without its times of change. `before` of a
 /// creation is [`Value::Null`].
-pub fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
+pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
     let (before, after) = (to_value(before), to_value(after));
     let Value::Object(after) = after else { return Vec::new() };
     let names = after
@@ -253,7 +253,7 @@ fn bounded(value: Value) -> Value {
 }
 
 /// Cuts what a client supplied, and says so with an ellipsis.
-pub fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(LONGEST_TEXT) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -263,22 +263,22 @@ pub fn cut(text: &str) -> String {
 /// Which events a list or an export is asked for.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub struct Filter {
-    pub org_id: Option<String>,
-    pub actor_id: Option<String>,
-    pub action: Option<String>,
-    pub target_id: Option<String>,
-    pub access: Option<&'static str>,
-    pub outcome: Option<&'static str>,
+pub(crate) struct Filter {
+    pub(crate) org_id: Option<String>,
+    pub(crate) actor_id: Option<String>,
+    pub(crate) action: Option<String>,
+    pub(crate) target_id: Option<String>,
+    pub(crate) access: Option<&'static str>,
+    pub(crate) outcome: Option<&'static str>,
     /// Not before.
-    pub from: Option<Timestamp>,
+    pub(crate) from: Option<Timestamp>,
     /// Before.
-    pub to: Option<Timestamp>,
+    pub(crate) to: Option<Timestamp>,
 }
 
 impl Filter {
     /// Reads the filters of a query.
-    pub fn read(query: &mut Query) -> Self {
+    pub(crate) fn read(query: &mut Query) -> Self {
         Self {
             org_id: query.text("org_id"),
             actor_id: query.text("actor_id"),
@@ -296,21 +296,21 @@ impl Filter {
 /// What walking the chain found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditVerification)]
-pub struct Verification {
+pub(crate) struct Verification {
     /// Is every event as it was written, and none missing?
-    pub valid: bool,
+    pub(crate) valid: bool,
     /// Events walked.
-    pub checked: u64,
+    pub(crate) checked: u64,
     /// The first of them.
     #[schema(required)]
-    pub first_seq: Option<i64>,
+    pub(crate) first_seq: Option<i64>,
     /// The last of them.
     #[schema(required)]
-    pub last_seq: Option<i64>,
+    pub(crate) last_seq: Option<i64>,
     /// The hash of the last, hex: keep it elsewhere, with `last_seq`, as an anchor.
     #[schema(required)]
-    pub head_hash: Option<String>,
+    pub(crate) head_hash: Option<String>,
     /// Where the chain is broken.
     #[schema(required)]
-    pub broken_at: Option<i64>,
+    pub(crate) broken_at: Option<i64>,
 }

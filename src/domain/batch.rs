@@ -5,50 +5,50 @@ use super::rules;
 use crate::error::Result;
 
 /// Operations that one batch may have.
-pub const MOST_OPERATIONS: usize = 100;
+pub(crate) const MOST_OPERATIONS: usize = 100;
 
 /// What runs several operations.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = Batch)]
 #[serde(deny_unknown_fields)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// All or nothing; when `false`, each operation stands for itself.
     #[schema(required = false, default = true)]
-    pub atomic: bool,
+    pub(crate) atomic: bool,
     /// What is done, one after the other: changes, and reads of single things.
     #[schema(min_items = 1, max_items = 100, example = json!([
         {"id": "acme", "method": "POST", "path": "/organizations", "body": {"name": "Acme Corporation", "email": "admin@acme.com"}},
         {"method": "GET", "path": "/organizations/org_123"},
     ]))]
-    pub operations: Vec<Operation>,
+    pub(crate) operations: Vec<Operation>,
 }
 
 /// One of them.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = BatchOperation)]
 #[serde(deny_unknown_fields)]
-pub struct Operation {
+pub(crate) struct Operation {
     /// The caller's own name for it, which its result has too; no other in the batch has the same.
     #[schema(min_length = 1, max_length = 200, example = "acme")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The HTTP method.
-    pub method: Method,
+    pub(crate) method: Method,
     /// The path with its query, below `/admin/v1`; that itself may stand before it.
     #[schema(min_length = 1, max_length = 2000, pattern = "^/", example = "/organizations")]
-    pub path: String,
+    pub(crate) path: String,
     /// The body, for what takes one.
     #[schema(value_type = Option<Object>, nullable = false)]
-    pub body: Option<Json>,
+    pub(crate) body: Option<Json>,
     /// `If-Match`: do it only while the thing has this ETag.
     #[schema(min_length = 1, max_length = 2000, example = "\"1a2073bcba8-1\"")]
-    pub if_match: Option<String>,
+    pub(crate) if_match: Option<String>,
 }
 
 /// What operations have for a method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = BatchMethod, rename_all = "UPPERCASE")]
 #[allow(missing_docs)]
-pub enum Method {
+pub(crate) enum Method {
     #[default]
     Get,
     Post,
@@ -61,14 +61,14 @@ impl Method {
         &[("GET", Method::Get), ("POST", Method::Post), ("PATCH", Method::Patch), ("DELETE", Method::Delete)];
 
     /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, method)| *method == self).map_or("GET", |(name, _)| name)
     }
 }
 
 impl Batch {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self {
             atomic: fields.optional("atomic", flag).unwrap_or(true),

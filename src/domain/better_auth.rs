@@ -9,7 +9,7 @@ use super::scope;
 use super::time::Timestamp;
 
 /// A row by its columns' names.
-pub type Row = Map<String, Value>;
+pub(crate) type Row = Map<String, Value>;
 
 /// The longest value that metadata holds, in characters.
 const LONGEST_METADATA: usize = 500;
@@ -58,7 +58,7 @@ fn pairs(row: &Row) -> Row {
 }
 
 /// An organization. It has no address of its own there, so the row brings that of an owner as `email`.
-pub fn organization(row: &Row) -> Row {
+pub(crate) fn organization(row: &Row) -> Row {
     let mut metadata = pairs(row);
     for name in ["slug", "logo"] {
         if let Some(text) = text(row, name).filter(|text| text.chars().count() <= LONGEST_METADATA) {
@@ -76,7 +76,7 @@ pub fn organization(row: &Row) -> Row {
 }
 
 /// A user. Who is banned there is suspended here.
-pub fn user(row: &Row) -> Row {
+pub(crate) fn user(row: &Row) -> Row {
     let mut record = Row::new();
     put(&mut record, "type", json!("user"));
     put(&mut record, "id", json!(text(row, "id")));
@@ -91,7 +91,7 @@ pub fn user(row: &Row) -> Row {
 }
 
 /// A member. The highest of its roles counts; one that we don't have gives the least.
-pub fn member(row: &Row) -> Row {
+pub(crate) fn member(row: &Row) -> Row {
     let roles = text(row, "role").unwrap_or_default();
     let has = |wanted: &&str| roles.split(',').any(|role| role.trim() == *wanted);
     let role = ["owner", "admin", "member"].into_iter().find(has).unwrap_or("viewer");
@@ -106,7 +106,7 @@ pub fn member(row: &Row) -> Row {
 
 /// Whom a key belongs to there, and where it goes here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// An organization.
     Organization(String),
     /// A user, with the organizations that it is a member of.
@@ -119,7 +119,7 @@ pub enum Owner {
 ///
 /// # Errors
 /// A message that says what to do.
-pub fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, String> {
+pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, String> {
     let mut record = Row::new();
     put(&mut record, "id", json!(text(row, "id")));
     match owner {
@@ -166,7 +166,7 @@ pub fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, 
 }
 
 /// The membership that a user's key needs where it goes.
-pub fn membership(key: &Row) -> Row {
+pub(crate) fn membership(key: &Row) -> Row {
     let mut record = Row::new();
     put(&mut record, "type", json!("membership"));
     for name in ["organization_id", "user_id"] {

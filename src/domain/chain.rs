@@ -25,7 +25,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// A hash from its 64 hex digits.
-pub fn unhex(text: &str) -> Option<Hash> {
+pub(crate) fn unhex(text: &str) -> Option<Hash> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
         return None;
@@ -42,11 +42,11 @@ pub fn unhex(text: &str) -> Option<Hash> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
     /// Its place.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// The hash of the link before.
-    pub prev_hash: Hash,
+    pub(crate) prev_hash: Hash,
     /// Its own.
-    pub hash: Hash,
+    pub(crate) hash: Hash,
     /// The event as stored.
     pub json: String,
 }
@@ -54,13 +54,13 @@ pub struct Link {
 impl Link {
     /// One line of an export: the stored JSON with both hashes behind its last field, so that cutting
     /// them off gives the stored bytes back.
-    pub fn to_line(&self) -> String {
+    pub(crate) fn to_line(&self) -> String {
         let body = self.json.strip_suffix('}').unwrap_or(&self.json);
         format!("{body},\"prev_hash\":\"{}\",\"hash\":\"{}\"}}", hex(&self.prev_hash), hex(&self.hash))
     }
 
     /// Reads such a line; `None` when it isn't one.
-    pub fn from_line(line: &str) -> Option<Self> {
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
         const BEFORE: &str = ",\"prev_hash\":\"";
         const BETWEEN: &str = "\",\"hash\":\"";
         let rest = line.strip_suffix("\"}")?;
@@ -85,19 +85,19 @@ impl Link {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // They are the event's own.
 pub struct Copies {
-    pub id: [u8; 16],
-    pub occurred_at: Timestamp,
-    pub organization_id: Option<String>,
-    pub actor_id: Option<String>,
-    pub action: String,
-    pub target_id: Option<String>,
-    pub access: String,
-    pub outcome: String,
+    pub(crate) id: [u8; 16],
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) organization_id: Option<String>,
+    pub(crate) actor_id: Option<String>,
+    pub(crate) action: String,
+    pub(crate) target_id: Option<String>,
+    pub(crate) access: String,
+    pub(crate) outcome: String,
 }
 
 impl Copies {
     /// Do the copies say what the event says?
-    pub fn agree_with(&self, json: &str) -> bool {
+    pub(crate) fn agree_with(&self, json: &str) -> bool {
         let Ok(event) = serde_json::from_str::<Event>(json) else { return false };
         id::event_bytes(&event.id) == Some(self.id)
             && Timestamp::parse(&event.occurred_at) == Some(self.occurred_at)
@@ -112,15 +112,15 @@ impl Copies {
 
 /// A head that was kept elsewhere, or a checkpoint: the event at this place had this hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Anchor {
+pub(crate) struct Anchor {
     /// The place.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// The hash.
-    pub hash: Hash,
+    pub(crate) hash: Hash,
 }
 
 /// The action of the event that tells of a pruning.
-pub const PRUNED: &str = "audit_log.prune";
+pub(crate) const PRUNED: &str = "audit_log.prune";
 
 impl fmt::Display for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,10 +130,10 @@ impl fmt::Display for Anchor {
 
 impl Anchor {
     /// The field of a pruning's event that names its checkpoint.
-    pub const CHECKPOINT: &str = "checkpoint";
+    pub(crate) const CHECKPOINT: &str = "checkpoint";
 
     /// The checkpoint that an event names, if it tells of a pruning: the last event that was removed.
-    pub fn of_pruning(event: &Event) -> Option<Self> {
+    pub(crate) fn of_pruning(event: &Event) -> Option<Self> {
         let told = event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
         let change = event.changes.iter().find(|change| told && change.field == Self::CHECKPOINT)?;
         // Nothing is removed that comes after its event.
@@ -142,7 +142,7 @@ impl Anchor {
     }
 
     /// Reads `seq:hash`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.split_once(':')?;
         let seq = seq.parse().ok().filter(|seq| *seq >= 1)?;
         Some(Self { seq, hash: unhex(hash)? })
@@ -151,7 +151,7 @@ impl Anchor {
 
 /// Walks links from old to new and finds the first that is edited, removed or out of order.
 #[derive(Debug)]
-pub struct Walk {
+pub(crate) struct Walk {
     found: Verification,
     anchor: Option<Anchor>,
     whole: bool,
@@ -168,18 +168,18 @@ impl Walk {
     ///
     /// The first event there is may be a later one than the first that ever was: then the event of a pruning
     /// has to follow, and to name as its checkpoint the one before.
-    pub fn new(anchor: Option<Anchor>, whole: bool) -> Self {
+    pub(crate) fn new(anchor: Option<Anchor>, whole: bool) -> Self {
         let found = Verification { valid: true, ..Verification::default() };
         Self { found, anchor, whole, before: None, cut: None, checkpoint: None }
     }
 
     /// Where to begin to read: at the anchor, else before the first place, where nothing may stand.
-    pub fn first(&self) -> i64 {
+    pub(crate) fn first(&self) -> i64 {
         self.anchor.map_or(i64::MIN, |anchor| anchor.seq)
     }
 
     /// Takes the next link; `false` when the chain is broken there.
-    pub fn step(&mut self, link: &Link) -> bool {
+    pub(crate) fn step(&mut self, link: &Link) -> bool {
         let follows = match (self.before, self.anchor) {
             (Some((seq, hash)), _) if link.seq == seq + 1 => link.prev_hash == hash,
             (Some((seq, _)), _) => !self.whole && link.seq > seq,
@@ -216,14 +216,14 @@ impl Walk {
     }
 
     /// Notes a break that the walker itself saw.
-    pub fn break_at(&mut self, seq: i64) {
+    pub(crate) fn break_at(&mut self, seq: i64) {
         self.found.valid = false;
         self.found.broken_at.get_or_insert(seq);
     }
 
     /// What was found. An anchor that was never met (the chain ends before it) is a break, and so is a
     /// beginning that no event tells of: what comes before it was removed by somebody else.
-    pub fn finish(mut self) -> Verification {
+    pub(crate) fn finish(mut self) -> Verification {
         if let (Some(anchor), None) = (self.anchor, self.before)
             && self.found.valid
         {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// The first: what this is.
     #[serde(rename = "export")]
     Begin {
@@ -73,12 +73,12 @@ pub enum Line<'a> {
 
 impl<'a> Line<'a> {
     /// The first line of an export of what the chain's head says.
-    pub fn begin(exported_at: Timestamp, (seq, hash): (i64, Hash)) -> Self {
+    pub(crate) fn begin(exported_at: Timestamp, (seq, hash): (i64, Hash)) -> Self {
         Self::Begin { version: VERSION, exported_at, audit_head: format!("{seq}:{}", hex(&hash)) }
     }
 
     /// A key with its secrets' hashes.
-    pub fn api_key(key: &'a ApiKey, secrets: &[(Hash, Secret)]) -> Self {
+    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(Hash, Secret)]) -> Self {
         let of =
             |wanted| secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex(hash));
         Self::ApiKey {
@@ -95,7 +95,7 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// `INTERNAL` when it can't be written as JSON, which does not happen.
-    pub fn text(&self) -> Result<String> {
+    pub(crate) fn text(&self) -> Result<String> {
         serde_json::to_string(self).map(|text| text + "\n").map_err(Error::internal)
     }
 }

@@ -100,7 +100,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
 /// The faults found so far, and the place that is being read.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     list: Vec<Detail>,
     at: String,
 }
@@ -110,7 +110,7 @@ const MOST_FAULTS: usize = 100;
 
 impl Faults {
     /// Notes a fault at the place that is being read.
-    pub fn add(&mut self, code: &'static str, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, code: &'static str, message: impl Into<String>) {
         if self.list.len() < MOST_FAULTS {
             let pointer = Some(self.at.clone());
             self.list.push(Detail { pointer, parameter: None, code: code.into(), message: message.into() });
@@ -118,7 +118,7 @@ impl Faults {
     }
 
     /// Reads something that lies one step deeper: an object's field, an array's index.
-    pub fn within<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn within<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.at.len();
         self.at.push('/');
         // A client's own name may be a megabyte long; a pointer to it need not be.
@@ -130,12 +130,12 @@ impl Faults {
     }
 
     /// Refuses when there were faults.
-    pub fn finish<T>(self, value: T) -> Result<T> {
+    pub(crate) fn finish<T>(self, value: T) -> Result<T> {
         if self.list.is_empty() { Ok(value) } else { Err(Error::invalid(self.list)) }
     }
 
     /// A text, else a fault.
-    pub fn text<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
+    pub(crate) fn text<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
         match json {
             Json::String(text) => Some(text),
             _ => {
@@ -146,7 +146,7 @@ impl Faults {
     }
 
     /// The pairs of an object, each name once, else faults.
-    pub fn object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
+    pub(crate) fn object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
         let Json::Object(entries) = json else {
             self.add("INVALID_TYPE", "Must be an object.");
             return None;
@@ -160,7 +160,7 @@ impl Faults {
     }
 
     /// The items of an array, else a fault.
-    pub fn array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
+    pub(crate) fn array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
         match json {
             Json::Array(items) => Some(items),
             _ => {
@@ -173,7 +173,7 @@ impl Faults {
 
 /// Reads the fields of a body's object. Where a field is at fault its default stands in, and
 /// [`Fields::finish`] refuses the whole, so that nobody ever sees it.
-pub struct Fields<'j> {
+pub(crate) struct Fields<'j> {
     entries: &'j [(String, Json)],
     known: Vec<&'static str>,
     read_only: Vec<&'static str>,
@@ -182,7 +182,7 @@ pub struct Fields<'j> {
 
 impl<'j> Fields<'j> {
     /// Begins with a body; one that isn't an object is a fault.
-    pub fn of(body: &'j Json) -> Self {
+    pub(crate) fn of(body: &'j Json) -> Self {
         let mut faults = Faults::default();
         let entries = faults.object(body).unwrap_or_default();
         Self { entries, known: Vec::new(), read_only: Vec::new(), faults }
@@ -190,14 +190,14 @@ impl<'j> Fields<'j> {
 
     /// Begins with an object inside of a body. What is wrong with it goes to `faults`, the reader of the
     /// whole, at [`end_within`](Self::end_within).
-    pub fn within(json: &'j Json, faults: &mut Faults) -> Self {
+    pub(crate) fn within(json: &'j Json, faults: &mut Faults) -> Self {
         let mut inner = Faults { list: Vec::new(), at: faults.at.clone() };
         let entries = inner.object(json).unwrap_or_default();
         Self { entries, known: Vec::new(), read_only: Vec::new(), faults: inner }
     }
 
     /// Hands the faults of an inner object to the reader of the whole.
-    pub fn end_within(mut self, faults: &mut Faults) {
+    pub(crate) fn end_within(mut self, faults: &mut Faults) {
         self.refuse_unknown();
         let room = MOST_FAULTS.saturating_sub(faults.list.len());
         faults.list.extend(self.faults.list.into_iter().take(room));
@@ -215,7 +215,7 @@ impl<'j> Fields<'j> {
     }
 
     /// A field that must be there.
-    pub fn required<T: Default>(
+    pub(crate) fn required<T: Default>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
@@ -233,7 +233,7 @@ impl<'j> Fields<'j> {
     }
 
     /// A field that may be left out, but not be `null`.
-    pub fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
@@ -249,7 +249,7 @@ impl<'j> Fields<'j> {
     }
 
     /// A field that may be left out or `null`.
-    pub fn nullable<T>(
+    pub(crate) fn nullable<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
@@ -265,12 +265,12 @@ impl<'j> Fields<'j> {
     }
 
     /// A field that is read later, whatever it is.
-    pub fn unread(&mut self, name: &'static str) -> Option<Json> {
+    pub(crate) fn unread(&mut self, name: &'static str) -> Option<Json> {
         self.find(name).cloned()
     }
 
     /// Refuses fields that exist but are not the caller's to set, with a better word than "unknown".
-    pub fn read_only(&mut self, names: &[&'static str]) {
+    pub(crate) fn read_only(&mut self, names: &[&'static str]) {
         for &name in names {
             self.read_only.push(name);
             if self.given(name).is_some() {
@@ -280,12 +280,12 @@ impl<'j> Fields<'j> {
     }
 
     /// Notes a fault of a field that only shows together with others.
-    pub fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
+    pub(crate) fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
         self.faults.within(name, |faults| faults.add(code, message));
     }
 
     /// The value when there was no fault, else all of them. Names that nobody asked for are faults.
-    pub fn finish<T>(mut self, value: T) -> Result<T> {
+    pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
         self.refuse_unknown();
         self.faults.finish(value)
     }

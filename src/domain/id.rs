@@ -24,7 +24,7 @@ pub enum Kind {
 
 impl Kind {
     /// What every id of this kind begins with.
-    pub fn prefix(self) -> &'static str {
+    pub(crate) fn prefix(self) -> &'static str {
         match self {
             Kind::Organization => "org_",
             Kind::User => "user_",
@@ -44,7 +44,7 @@ impl Kind {
     }
 
     /// Is this the form of an id that a caller may choose: the prefix, then 1 to 64 of `[0-9A-Za-z-]`?
-    pub fn accepts(self, id: &str) -> bool {
+    pub(crate) fn accepts(self, id: &str) -> bool {
         id.strip_prefix(self.prefix()).is_some_and(|rest| {
             (1..=64).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
@@ -52,7 +52,7 @@ impl Kind {
 
     /// Our id for what has this one in another system: the same if it has our form, else behind our prefix;
     /// one that can't stand there gives way to a hash of it. The same one always becomes the same.
-    pub fn adopt(self, foreign: &str) -> String {
+    pub(crate) fn adopt(self, foreign: &str) -> String {
         let prefixed = [self.prefix(), foreign].concat();
         if self.accepts(foreign) {
             foreign.to_owned()
@@ -66,7 +66,7 @@ impl Kind {
 }
 
 /// The 16 bytes of an event's ULID, as the audit table keeps them; `None` when it isn't such an id.
-pub fn event_bytes(id: &str) -> Option<[u8; 16]> {
+pub(crate) fn event_bytes(id: &str) -> Option<[u8; 16]> {
     let ulid = Ulid::from_string(id.strip_prefix(Kind::Event.prefix())?).ok()?;
     // One spelling only: what was asked for must be what would be answered.
     (ulid.to_string() == id[Kind::Event.prefix().len()..]).then(|| ulid.to_bytes())

@@ -23,11 +23,11 @@ use super::settings::{STANDARD, SettingsPatch};
 use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
-pub use secrets::Secret;
+pub(crate) use secrets::Secret;
 use secrets::{read_secrets, sha256};
 
 /// The version of the lines that an export writes.
-pub const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 
 /// `start` is to recognise a key by, and not the key.
 const MOST_START: usize = 32;
@@ -36,7 +36,7 @@ const MOST_START: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub enum What {
+pub(crate) enum What {
     Settings,
     Scope,
     Organization,
@@ -47,7 +47,7 @@ pub enum What {
 
 impl What {
     /// The names of `type`.
-    pub const NAMES: &'static [(&'static str, What)] = &[
+    pub(crate) const NAMES: &'static [(&'static str, What)] = &[
         ("settings", What::Settings),
         ("scope", What::Scope),
         ("organization", What::Organization),
@@ -57,14 +57,14 @@ impl What {
     ];
 
     /// The name in `type`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, what)| *what == self).map_or("", |(name, _)| name)
     }
 }
 
 /// What a line of an import says.
 #[derive(Clone, Debug)]
-pub enum Line {
+pub(crate) enum Line {
     /// The first line of an export.
     Begin,
     /// The last one: so many records stand before it.
@@ -75,17 +75,17 @@ pub enum Line {
 
 /// A thing to be imported.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// The thing.
-    pub thing: Thing,
+    pub(crate) thing: Thing,
     /// The names that were given: of a thing that is there already, these have to agree.
-    pub given: Vec<String>,
+    pub(crate) given: Vec<String>,
 }
 
 /// A thing as it shall be stored.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub enum Thing {
+pub(crate) enum Thing {
     Settings(Box<SettingsPatch>),
     Scope(NewScope),
     Organization { new: Organization, deleted_at: Option<Timestamp> },
@@ -97,43 +97,43 @@ pub enum Thing {
 /// A scope of the catalogue.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub struct NewScope {
-    pub scope: String,
-    pub description: Option<String>,
-    pub created_at: Timestamp,
+pub(crate) struct NewScope {
+    pub(crate) scope: String,
+    pub(crate) description: Option<String>,
+    pub(crate) created_at: Timestamp,
 }
 
 /// A membership; its user is looked up.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub struct NewMembership {
-    pub organization_id: String,
-    pub user_id: String,
-    pub role: Role,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub revision: i64,
+pub(crate) struct NewMembership {
+    pub(crate) organization_id: String,
+    pub(crate) user_id: String,
+    pub(crate) role: Role,
+    pub(crate) created_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
+    pub(crate) revision: i64,
 }
 
 /// A key and all its secrets.
 #[derive(Clone, Debug)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// The key. Without an id of its own it has an empty one.
-    pub key: ApiKey,
+    pub(crate) key: ApiKey,
     /// SHA-256 of its secrets, the current one first.
-    pub secrets: Vec<(Hash, Secret)>,
+    pub(crate) secrets: Vec<(Hash, Secret)>,
 }
 
 /// What is read when the command line says more than the file.
 #[derive(Clone, Debug, Default)]
-pub struct Defaults {
+pub(crate) struct Defaults {
     /// Whose keys are those that name no organization.
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
 }
 
 impl Line {
     /// Reads a line. A record without a `type` that has a `hash` is a key.
-    pub fn read(json: &Json, defaults: &Defaults, now: Timestamp) -> Result<Self> {
+    pub(crate) fn read(json: &Json, defaults: &Defaults, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(json);
         let named = |name: &str| match json {
             Json::Object(pairs) => pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value),
@@ -165,7 +165,7 @@ impl Line {
 
 impl Record {
     /// What it is about.
-    pub fn what(&self) -> What {
+    pub(crate) fn what(&self) -> What {
         match self.thing {
             Thing::Settings(_) => What::Settings,
             Thing::Scope(_) => What::Scope,

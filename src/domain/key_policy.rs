@@ -12,7 +12,7 @@ use crate::error::{Detail, Error, Result};
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// When a key ends whose maker names no expiry: after the default, else as late as is allowed.
-pub fn default_expiry(keys: &Keys, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn default_expiry(keys: &Keys, now: Timestamp) -> Option<Timestamp> {
     let days = if keys.default_expiry_days > 0 { keys.default_expiry_days } else { keys.max_expiry_days };
     (days > 0).then(|| now + DAY * days)
 }
@@ -21,7 +21,7 @@ pub fn default_expiry(keys: &Keys, now: Timestamp) -> Option<Timestamp> {
 ///
 /// # Errors
 /// `INVALID_REQUEST` with all that is wrong.
-pub fn accept(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: Timestamp) -> Result<()> {
+pub(crate) fn accept(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: Timestamp) -> Result<()> {
     let mut details = Vec::new();
     let given = before.is_none_or(|before| before.expires_at != after.expires_at);
     let latest = (keys.max_expiry_days > 0).then(|| now + DAY * keys.max_expiry_days);

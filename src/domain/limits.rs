@@ -7,13 +7,13 @@ use super::rules;
 use super::time::Timestamp;
 
 /// The longest window of a rate limit, in seconds: a day. What is longer is a quota.
-pub const LONGEST_WINDOW: u32 = 86_400;
+pub(crate) const LONGEST_WINDOW: u32 = 86_400;
 
 /// The highest rate limit.
-pub const MOST_TOKENS: u32 = 1_000_000_000;
+pub(crate) const MOST_TOKENS: u32 = 1_000_000_000;
 
 /// The highest quota: the largest whole number that every JSON reader keeps exactly (RFC 8259 §6).
-pub const MOST_UNITS: u64 = (1 << 53) - 1;
+pub(crate) const MOST_UNITS: u64 = (1 << 53) - 1;
 
 /// A token bucket: at once `limit`, and as many again in each window, flowing back continuously.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -22,15 +22,15 @@ pub const MOST_UNITS: u64 = (1 << 53) - 1;
 pub struct RateLimit {
     /// Tokens that the bucket holds; a verification takes its `cost`.
     #[schema(minimum = 1, maximum = 1_000_000_000, example = 100)]
-    pub limit: u32,
+    pub(crate) limit: u32,
     /// Seconds in which a whole bucket flows back.
     #[schema(minimum = 1, maximum = 86_400, example = 60)]
-    pub window_seconds: u32,
+    pub(crate) window_seconds: u32,
 }
 
 impl RateLimit {
     /// Reads one.
-    pub fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
+    pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::within(json, faults);
         let limit = fields.required("limit", rules::whole(1, MOST_TOKENS.into()));
         let window = fields.required("window_seconds", rules::whole(1, LONGEST_WINDOW.into()));
@@ -46,14 +46,14 @@ impl RateLimit {
 pub struct Quota {
     /// Units in a period; a verification takes its `cost`.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64, example = 10_000)]
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// What the units are counted over.
     pub period: Period,
 }
 
 impl Quota {
     /// Reads one.
-    pub fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
+    pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::within(json, faults);
         let limit = fields.required("limit", rules::whole(1, MOST_UNITS));
         let period = fields.required("period", rules::one_of(Period::NAMES));
@@ -62,7 +62,7 @@ impl Quota {
     }
 
     /// What is leased at once of it: 1 %, at least 1. A crash forfeits no more.
-    pub fn lease(&self) -> u64 {
+    pub(crate) fn lease(&self) -> u64 {
         (self.limit / 100).max(1)
     }
 }
@@ -81,11 +81,11 @@ pub enum Period {
 
 impl Period {
     /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Period)] =
+    pub(crate) const NAMES: &'static [(&'static str, Period)] =
         &[("hour", Period::Hour), ("day", Period::Day), ("month", Period::Month)];
 
     /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Period::Hour => "hour",
             Period::Day => "day",
@@ -94,7 +94,7 @@ impl Period {
     }
 
     /// The period that `now` lies in: its first millisecond, and the first of the next.
-    pub fn around(self, now: Timestamp) -> (Timestamp, Timestamp) {
+    pub(crate) fn around(self, now: Timestamp) -> (Timestamp, Timestamp) {
         match self {
             Period::Hour => now.within(3_600_000),
             Period::Day => now.within(86_400_000),

@@ -14,7 +14,7 @@ use crate::error::Result;
 #[serde(rename_all = "lowercase")]
 #[schema(example = "member")]
 #[allow(missing_docs)]
-pub enum Role {
+pub(crate) enum Role {
     Owner,
     Admin,
     #[default]
@@ -24,11 +24,11 @@ pub enum Role {
 
 impl Role {
     /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Role)] =
+    pub(crate) const NAMES: &'static [(&'static str, Role)] =
         &[("owner", Role::Owner), ("admin", Role::Admin), ("member", Role::Member), ("viewer", Role::Viewer)];
 
     /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Role::Owner => "owner",
             Role::Admin => "admin",
@@ -43,39 +43,39 @@ impl Role {
 pub struct Membership {
     /// Where.
     #[schema(example = "org_123")]
-    pub organization_id: String,
+    pub(crate) organization_id: String,
     /// Who.
     #[schema(example = "user_123")]
-    pub user_id: String,
+    pub(crate) user_id: String,
     /// As what.
-    pub role: Role,
+    pub(crate) role: Role,
     /// The user itself.
-    pub user: User,
+    pub(crate) user: User,
     /// When the membership began.
     #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When the role last changed.
     #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
     /// Counts stored changes; makes the ETag.
     #[serde(skip)]
-    pub revision: i64,
+    pub(crate) revision: i64,
 }
 
 /// What adds a member.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewMember {
+pub(crate) struct NewMember {
     /// Who.
     #[schema(min_length = 1, max_length = 69, example = "user_123")]
-    pub user_id: String,
+    pub(crate) user_id: String,
     /// As what.
-    pub role: Role,
+    pub(crate) role: Role,
 }
 
 impl NewMember {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(&["organization_id", "user", "created_at", "updated_at"]);
         let value = Self {
@@ -89,15 +89,15 @@ impl NewMember {
 /// A merge patch of a membership.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MembershipPatch {
+pub(crate) struct MembershipPatch {
     /// As what.
     #[schema(nullable = false)]
-    pub role: Option<Role>,
+    pub(crate) role: Option<Role>,
 }
 
 impl MembershipPatch {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
         let value = Self { role: fields.optional("role", rules::one_of(Role::NAMES)) };

@@ -24,11 +24,11 @@ pub enum Status {
 
 impl Status {
     /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Status)] =
+    pub(crate) const NAMES: &'static [(&'static str, Status)] =
         &[("active", Status::Active), ("suspended", Status::Suspended)];
 
     /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Status::Active => "active",
             Status::Suspended => "suspended",
@@ -41,58 +41,58 @@ impl Status {
 pub struct Organization {
     /// `org_…`
     #[schema(example = "org_123")]
-    pub id: String,
+    pub(crate) id: String,
     /// For people, 1 to 200 characters.
     #[schema(example = "Acme Corporation")]
-    pub name: String,
+    pub(crate) name: String,
     /// Where to reach it.
     #[schema(example = "admin@acme.com")]
-    pub email: String,
+    pub(crate) email: String,
     /// What it has booked: a plan of the configuration; set by platform keys.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}$", example = "enterprise")]
-    pub plan: String,
+    pub(crate) plan: String,
     /// A suspended organization's keys are refused; set by platform keys.
-    pub status: Status,
+    pub(crate) status: Status,
     /// The caller's own pairs.
     #[schema(value_type = shapes::Metadata)]
-    pub metadata: Metadata,
+    pub(crate) metadata: Metadata,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When something stored of it last changed.
     #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
     /// Counts stored changes; makes the ETag.
     #[serde(skip)]
-    pub revision: i64,
+    pub(crate) revision: i64,
 }
 
 /// What creates an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewOrganization {
+pub(crate) struct NewOrganization {
     /// For people, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Acme Corporation")]
-    pub name: String,
+    pub(crate) name: String,
     /// Where to reach it.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "admin@acme.com")]
-    pub email: String,
+    pub(crate) email: String,
     /// What it has booked: a plan of the configuration.
     #[schema(nullable = false, default = "standard", example = "enterprise")]
-    pub plan: Option<String>,
+    pub(crate) plan: Option<String>,
     /// The caller's own pairs.
     #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
-    pub metadata: Option<Metadata>,
+    pub(crate) metadata: Option<Metadata>,
     /// The caller's own id, so that an import can keep it; left out, one is made.
     #[schema(nullable = false, pattern = "^org_[0-9A-Za-z-]{1,64}$", example = "org_acme")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 const READ_ONLY: &[&str] = &["created_at", "updated_at"];
 
 impl NewOrganization {
     /// Reads a body.
-    pub fn read(body: &Json, settings: &Settings) -> Result<Self> {
+    pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["status"]);
@@ -107,7 +107,7 @@ impl NewOrganization {
     }
 
     /// The organization that it makes, under its own id or the given one.
-    pub fn into_organization(self, id: String, now: Timestamp) -> Organization {
+    pub(crate) fn into_organization(self, id: String, now: Timestamp) -> Organization {
         Organization {
             id: self.id.unwrap_or(id),
             name: self.name,
@@ -125,27 +125,27 @@ impl NewOrganization {
 /// A merge patch of an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OrganizationPatch {
+pub(crate) struct OrganizationPatch {
     /// For people, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Acme Corporation")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Where to reach it.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "billing@acme.com")]
-    pub email: Option<String>,
+    pub(crate) email: Option<String>,
     /// A plan of the configuration. Platform keys only.
     #[schema(nullable = false, example = "enterprise")]
-    pub plan: Option<String>,
+    pub(crate) plan: Option<String>,
     /// A suspended organization's keys are refused at once. Platform keys only.
     #[schema(nullable = false)]
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// Merged pair by pair; `null` takes a pair, or all of them, away.
     #[schema(value_type = Option<shapes::MetadataPatch>)]
-    pub metadata: MetadataPatch,
+    pub(crate) metadata: MetadataPatch,
 }
 
 impl OrganizationPatch {
     /// Reads a body.
-    pub fn read(body: &Json, settings: &Settings) -> Result<Self> {
+    pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["id"]);
@@ -160,12 +160,12 @@ impl OrganizationPatch {
     }
 
     /// Does it touch what only platform keys may?
-    pub fn needs_platform(&self) -> bool {
+    pub(crate) fn needs_platform(&self) -> bool {
         self.plan.is_some() || self.status.is_some()
     }
 
     /// The organization after the patch. `INVALID_REQUEST` when the merged metadata is too large.
-    pub fn apply(&self, before: &Organization) -> Result<Organization> {
+    pub(crate) fn apply(&self, before: &Organization) -> Result<Organization> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
         faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));

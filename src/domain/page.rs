@@ -33,12 +33,12 @@ pub struct Rows<T> {
     /// At most `limit`.
     pub rows: Vec<T>,
     /// The `seq` of the last of them, when there are more.
-    pub next: Option<i64>,
+    pub(crate) next: Option<i64>,
 }
 
 impl Page {
     /// Cuts what a query for `limit + 1` rows with their `seq` brought.
-    pub fn cut<T>(&self, mut found: Vec<(i64, T)>) -> Rows<T> {
+    pub(crate) fn cut<T>(&self, mut found: Vec<(i64, T)>) -> Rows<T> {
         let more = found.len() > self.limit;
         found.truncate(self.limit);
         let next = found.last().filter(|_| more).map(|(seq, _)| *seq);
@@ -47,7 +47,7 @@ impl Page {
 }
 
 /// Reads the parameters of a query string: all faults at once, unknown and repeated ones refused.
-pub struct Query {
+pub(crate) struct Query {
     given: Vec<(String, String)>,
     known: Vec<&'static str>,
     faults: Vec<Detail>,
@@ -55,7 +55,7 @@ pub struct Query {
 
 impl Query {
     /// Begins with the decoded pairs.
-    pub fn of(given: Vec<(String, String)>) -> Self {
+    pub(crate) fn of(given: Vec<(String, String)>) -> Self {
         Self { given, known: Vec::new(), faults: Vec::new() }
     }
 
@@ -85,7 +85,7 @@ impl Query {
     }
 
     /// A text of 1 to 200 characters.
-    pub fn text(&mut self, name: &'static str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
         let value = self.once(name)?;
         if (1..=200).contains(&value.chars().count()) && !value.contains('\0') {
             return Some(value);
@@ -95,7 +95,7 @@ impl Query {
     }
 
     /// One of the names in a table.
-    pub fn one_of<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+    pub(crate) fn one_of<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(name)?;
         let found = choices.iter().find(|(choice, _)| *choice == text).map(|(_, value)| *value);
         if found.is_none() {
@@ -106,7 +106,7 @@ impl Query {
     }
 
     /// An address. IPv4-mapped IPv6 is IPv4.
-    pub fn address(&mut self, name: &'static str) -> Option<IpAddr> {
+    pub(crate) fn address(&mut self, name: &'static str) -> Option<IpAddr> {
         let text = self.text(name)?;
         let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
         if address.is_none() {
@@ -116,7 +116,7 @@ impl Query {
     }
 
     /// A time in RFC 3339.
-    pub fn time(&mut self, name: &'static str) -> Option<Timestamp> {
+    pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         let text = self.text(name)?;
         let time = Timestamp::parse(&text);
         if time.is_none() {
@@ -126,7 +126,7 @@ impl Query {
     }
 
     /// `limit` and `order` of a list; the cursor is read by who can open it.
-    pub fn page(&mut self) -> (Page, Option<String>) {
+    pub(crate) fn page(&mut self) -> (Page, Option<String>) {
         let limit = match self.text("limit").map(|text| text.parse::<usize>()) {
             None => 20,
             Some(Ok(limit)) if (1..=100).contains(&limit) => limit,
@@ -141,7 +141,7 @@ impl Query {
     }
 
     /// The value when there was no fault, else all of them. Names that nobody asked for are faults.
-    pub fn finish<T>(mut self, value: T) -> Result<T> {
+    pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
         let given = std::mem::take(&mut self.given);
         for (name, _) in &given {
             if !self.known.contains(&name.as_str()) {
@@ -156,7 +156,7 @@ impl Query {
 }
 
 /// `INVALID_CURSOR`, the same for every reason.
-pub fn invalid_cursor() -> Error {
+pub(crate) fn invalid_cursor() -> Error {
     let detail = Detail {
         pointer: None,
         parameter: Some("cursor".to_owned()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// What a patch says of a field that may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Patch<T> {
+pub(crate) enum Patch<T> {
     /// Left out.
     #[default]
     Keep,
@@ -16,7 +16,7 @@ pub enum Patch<T> {
 
 impl<T: Clone> Patch<T> {
     /// The field after the patch.
-    pub fn apply(&self, before: &Option<T>) -> Option<T> {
+    pub(crate) fn apply(&self, before: &Option<T>) -> Option<T> {
         match self {
             Patch::Keep => before.clone(),
             Patch::Clear => None,
@@ -25,12 +25,12 @@ impl<T: Clone> Patch<T> {
     }
 
     /// Was anything said at all?
-    pub fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         !matches!(self, Patch::Keep)
     }
 
     /// For a creation, where keeping and clearing are the same: nothing there.
-    pub fn into_option(self) -> Option<T> {
+    pub(crate) fn into_option(self) -> Option<T> {
         match self {
             Patch::Set(value) => Some(value),
             Patch::Keep | Patch::Clear => None,
@@ -39,14 +39,14 @@ impl<T: Clone> Patch<T> {
 }
 
 /// Names and values that callers attach to a resource.
-pub type Metadata = BTreeMap<String, String>;
+pub(crate) type Metadata = BTreeMap<String, String>;
 
 /// A patch of [`Metadata`]: it is merged pair by pair, `null` takes a pair away.
-pub type MetadataPatch = Patch<BTreeMap<String, Option<String>>>;
+pub(crate) type MetadataPatch = Patch<BTreeMap<String, Option<String>>>;
 
 impl MetadataPatch {
     /// The pairs after the patch.
-    pub fn merge(&self, before: &Metadata) -> Metadata {
+    pub(crate) fn merge(&self, before: &Metadata) -> Metadata {
         match self {
             Patch::Keep => before.clone(),
             Patch::Clear => Metadata::new(),

@@ -10,11 +10,11 @@ use super::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The key's place in the file ([`Credential::seq`](super::api_key::Credential::seq)).
-    pub key: i64,
+    pub(crate) key: i64,
     /// What the units are counted over.
-    pub period: Period,
+    pub(crate) period: Period,
     /// When that began.
-    pub start: Timestamp,
+    pub(crate) start: Timestamp,
     /// Units, whatever was leased before included.
     pub units: u64,
 }
@@ -23,7 +23,7 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Units in a period.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// Units left in this one.
     pub remaining: u64,
     /// When the next one begins.
@@ -32,7 +32,7 @@ pub struct Standing {
 
 /// A count in memory, of one key over one kind of period.
 #[derive(Clone, Copy, Debug)]
-pub struct Count {
+pub(crate) struct Count {
     /// What is known to be in the file.
     lease: Lease,
     end: Timestamp,
@@ -44,7 +44,7 @@ pub struct Count {
 
 impl Count {
     /// Goes on from what the file says. What a crash left leased counts as used.
-    pub fn resume(key: i64, period: Period, stored: Option<Lease>, now: Timestamp) -> Self {
+    pub(crate) fn resume(key: i64, period: Period, stored: Option<Lease>, now: Timestamp) -> Self {
         let new = || Lease { key, period, start: period.around(now).0, units: 0 };
         let lease = stored.unwrap_or_else(new);
         let end = period.around(lease.start).1;
@@ -54,7 +54,7 @@ impl Count {
     }
 
     /// Begins anew when `now` lies beyond the period. A clock that steps back stays in the later one.
-    pub fn enter(&mut self, now: Timestamp) {
+    pub(crate) fn enter(&mut self, now: Timestamp) {
         if now >= self.end {
             let (start, end) = self.lease.period.around(now);
             let lease = Lease { start, units: 0, ..self.lease };
@@ -63,13 +63,13 @@ impl Count {
     }
 
     /// Are so many units left? The limit is that of the call: it may have been changed since the last.
-    pub fn admits(&self, quota: Quota, cost: u32) -> bool {
+    pub(crate) fn admits(&self, quota: Quota, cost: u32) -> bool {
         u64::from(cost) <= quota.limit.saturating_sub(self.used)
     }
 
     /// What has to be written before a cost that is admitted can be spent: a whole lease, or what the
     /// cost needs. `None` when there is enough in memory.
-    pub fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
+    pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
         let cost = u64::from(cost);
         if cost <= self.lease.units - self.used {
             return None;
@@ -80,19 +80,19 @@ impl Count {
     }
 
     /// Notes that a lease is written.
-    pub fn leased(&mut self, lease: Lease) {
+    pub(crate) fn leased(&mut self, lease: Lease) {
         self.lease = lease;
         self.unsure = false;
     }
 
     /// Spends what is admitted and leased.
-    pub fn spend(&mut self, cost: u32) {
+    pub(crate) fn spend(&mut self, cost: u32) {
         self.used += u64::from(cost);
     }
 
     /// What has to be written so that nothing is forfeited; `None` when the file says so already. From now
     /// on nothing is there to spend: it can't be known what the file says if the write fails.
-    pub fn give_back(&mut self) -> Option<Lease> {
+    pub(crate) fn give_back(&mut self) -> Option<Lease> {
         let (all_used, unsure) = (self.lease.units == self.used, self.unsure);
         self.lease.units = self.used;
         self.unsure |= !all_used;
@@ -100,7 +100,7 @@ impl Count {
     }
 
     /// How the quota stands.
-    pub fn standing(&self, quota: Quota) -> Standing {
+    pub(crate) fn standing(&self, quota: Quota) -> Standing {
         let remaining = quota.limit.saturating_sub(self.used);
         Standing { limit: quota.limit, remaining, resets_at: self.end }
     }

@@ -7,10 +7,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::fields::{Faults, Json};
 
 /// Address ranges that a key may be bound to.
-pub const MOST_ALLOWED_IPS: usize = 100;
+pub(crate) const MOST_ALLOWED_IPS: usize = 100;
 
 /// Reads an allowlist: CIDRs without host bits, or single addresses.
-pub fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
+pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
     let items = faults.array(json)?;
     if items.is_empty() || items.len() > MOST_ALLOWED_IPS {
         faults.add("INVALID_LENGTH", format!("1 to {MOST_ALLOWED_IPS} ranges; null means anywhere."));
@@ -57,7 +57,7 @@ fn canonical(range: IpNet) -> IpNet {
 
 /// What counts as one caller by address: an IPv4 address, or the /64 of an IPv6 address,
 /// since that is what one subscriber gets.
-pub fn subject(address: IpAddr) -> IpNet {
+pub(crate) fn subject(address: IpAddr) -> IpNet {
     match address.to_canonical() {
         IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
         IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().into(),

@@ -17,21 +17,21 @@ use super::scope;
 
 /// What was carried over, by how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Carried {
+pub(crate) struct Carried {
     /// Organizations that were deleted or suspended since.
-    pub organizations: u64,
+    pub(crate) organizations: u64,
     /// Users that were deleted or suspended since.
-    pub users: u64,
+    pub(crate) users: u64,
     /// Memberships that ended since, or whose role became a lesser one.
-    pub memberships: u64,
+    pub(crate) memberships: u64,
     /// Keys that were revoked, disabled, narrowed, shortened or rotated since.
-    pub api_keys: u64,
+    pub(crate) api_keys: u64,
     /// Quotas of which units were used since.
-    pub quotas: u64,
+    pub(crate) quotas: u64,
 }
 
 /// A key without what it lost since. Its secrets are those of the replaced file.
-pub fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
+pub(crate) fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
     let mut key = ApiKey {
         start: replaced.start.clone(),
         rotated_at: replaced.rotated_at,
@@ -90,12 +90,12 @@ fn less(quota: Quota, than: Quota) -> bool {
 }
 
 /// The status of an organization or a user.
-pub fn status(restored: organization::Status, replaced: organization::Status) -> organization::Status {
+pub(crate) fn status(restored: organization::Status, replaced: organization::Status) -> organization::Status {
     if replaced == organization::Status::Suspended { replaced } else { restored }
 }
 
 /// The lesser of two roles.
-pub fn role(restored: Role, replaced: Role) -> Role {
+pub(crate) fn role(restored: Role, replaced: Role) -> Role {
     let rank = |role| match role {
         Role::Owner => 3,
         Role::Admin => 2,

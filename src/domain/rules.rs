@@ -9,15 +9,15 @@ use super::patch::Metadata;
 use super::time::Timestamp;
 
 /// Pairs of metadata that a resource may have.
-pub const MOST_METADATA: usize = 50;
+pub(crate) const MOST_METADATA: usize = 50;
 
 /// A name: 1 to 200 characters, no control characters.
-pub fn name(json: &Json, faults: &mut Faults) -> Option<String> {
+pub(crate) fn name(json: &Json, faults: &mut Faults) -> Option<String> {
     text(json, faults, 200)
 }
 
 /// A text of 1 to `most` characters without control characters.
-pub fn text(json: &Json, faults: &mut Faults, most: usize) -> Option<String> {
+pub(crate) fn text(json: &Json, faults: &mut Faults, most: usize) -> Option<String> {
     let text = faults.text(json)?;
     let length = text.chars().count();
     if !(1..=most).contains(&length) {
@@ -33,7 +33,7 @@ pub fn text(json: &Json, faults: &mut Faults, most: usize) -> Option<String> {
 
 /// An e-mail address. Whether it exists only a mail can tell, so this looks no closer than needed:
 /// something before and behind one `@`, no spaces, at most 254 characters (RFC 5321).
-pub fn email(json: &Json, faults: &mut Faults) -> Option<String> {
+pub(crate) fn email(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     let fits = text.chars().count() <= 254
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
@@ -46,12 +46,12 @@ pub fn email(json: &Json, faults: &mut Faults) -> Option<String> {
 }
 
 /// Folds a text for comparison without regard to case.
-pub fn fold(text: &str) -> String {
+pub(crate) fn fold(text: &str) -> String {
     text.to_lowercase()
 }
 
 /// A time in RFC 3339.
-pub fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
+pub(crate) fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
     let time = Timestamp::parse(faults.text(json)?);
     if time.is_none() {
         faults.add("INVALID_TIME", "Must be a time in RFC 3339, such as 2026-11-23T07:08:09Z.");
@@ -60,7 +60,7 @@ pub fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
 }
 
 /// A whole number from `least` to `most`.
-pub fn whole(least: u64, most: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
+pub(crate) fn whole(least: u64, most: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
     move |json, faults| {
         let number = match json {
             Json::Number(number) => number.as_u64(),
@@ -75,7 +75,7 @@ pub fn whole(least: u64, most: u64) -> impl FnOnce(&Json, &mut Faults) -> Option
 }
 
 /// A caller's own id of the kind.
-pub fn own_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
+pub(crate) fn own_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| {
         let id = faults.text(json)?;
         if kind.accepts(id) {
@@ -88,7 +88,7 @@ pub fn own_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
 }
 
 /// One of the names in a table, else a fault that lists them.
-pub fn one_of<T: Copy>(
+pub(crate) fn one_of<T: Copy>(
     choices: &'static [(&'static str, T)],
 ) -> impl FnOnce(&Json, &mut Faults) -> Option<T> {
     move |json, faults| {
@@ -103,7 +103,7 @@ pub fn one_of<T: Copy>(
 }
 
 /// Metadata of a new resource: at most 50 pairs, names of 1 to 40 characters, values strings of at most 500.
-pub fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
+pub(crate) fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
     let pairs = metadata_patch(json, faults)?;
     let mut metadata = Metadata::new();
     for (name, value) in pairs {
@@ -117,7 +117,7 @@ pub fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
 }
 
 /// Metadata in a merge patch, where `null` takes a pair away.
-pub fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<String>>> {
+pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<String>>> {
     let mut pairs = BTreeMap::new();
     for (name, value) in faults.object(json)? {
         faults.within(name, |faults| {
@@ -142,14 +142,14 @@ pub fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<Strin
 }
 
 /// Notes a fault when there are too many pairs; also asked after a patch was merged.
-pub fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
+pub(crate) fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
     if metadata.len() > MOST_METADATA {
         faults.add("TOO_MANY", format!("At most {MOST_METADATA} pairs; this would be {}.", metadata.len()));
     }
 }
 
 /// Yes or no.
-pub fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+pub(crate) fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
     match json {
         Json::Bool(flag) => Some(*flag),
         _ => {

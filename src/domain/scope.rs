@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use super::fields::{Faults, Json};
 
 /// Scopes that a key may have.
-pub const MOST_SCOPES: usize = 100;
+pub(crate) const MOST_SCOPES: usize = 100;
 
 /// Does this scope administer the platform itself? Such scopes are handed out only by who has them.
-pub fn is_administrative(scope: &str) -> bool {
+pub(crate) fn is_administrative(scope: &str) -> bool {
     scope == "*" || matches!(resource(scope), "admin" | "keys")
 }
 
 /// Does holding `grant` mean holding `scope`? A wildcard is covered by itself or a wider one alone,
 /// never by a list of what it means today.
-pub fn covers(grant: &str, scope: &str) -> bool {
+pub(crate) fn covers(grant: &str, scope: &str) -> bool {
     if grant == "*" || grant == scope {
         return true;
     }
@@ -24,7 +24,7 @@ pub fn covers(grant: &str, scope: &str) -> bool {
 }
 
 /// Does any of the grants cover the scope?
-pub fn any_covers(grants: &[String], scope: &str) -> bool {
+pub(crate) fn any_covers(grants: &[String], scope: &str) -> bool {
     grants.iter().any(|grant| covers(grant, scope))
 }
 
@@ -44,20 +44,20 @@ impl FromIterator<String> for Catalogue {
 
 impl Catalogue {
     /// May this be granted: a scope of the catalogue, or a wildcard over at least one of them?
-    pub fn knows(&self, grant: &str) -> bool {
+    pub(crate) fn knows(&self, grant: &str) -> bool {
         grant == "*"
             || self.0.contains(grant)
             || grant.ends_with(":*") && self.0.iter().any(|scope| covers(grant, scope))
     }
 
     /// What the grants mean today: every scope of the catalogue that one of them covers.
-    pub fn expand(&self, grants: &[String]) -> Vec<String> {
+    pub(crate) fn expand(&self, grants: &[String]) -> Vec<String> {
         self.0.iter().filter(|scope| any_covers(grants, scope)).cloned().collect()
     }
 
     /// The grants that would mean nothing any more without `scope`: itself, and its resource's
     /// wildcard when it is the last of that resource.
-    pub fn hanging_on(&self, scope: &str) -> Vec<String> {
+    pub(crate) fn hanging_on(&self, scope: &str) -> Vec<String> {
         let wildcard = format!("{}:*", resource(scope));
         let mut grants = vec![scope.to_owned()];
         if self.0.iter().filter(|other| covers(&wildcard, other)).count() == 1 {
@@ -68,7 +68,7 @@ impl Catalogue {
 }
 
 /// Reads a key's scopes: an array of known ones; a repeated one counts once.
-pub fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
+pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.array(json)?;
     if items.len() > MOST_SCOPES {
         faults.add("TOO_MANY", format!("At most {MOST_SCOPES} scopes; these are {}.", items.len()));
@@ -94,7 +94,7 @@ pub fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<V
 
 /// Reads the name of an operator's own scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, and not
 /// one of the resources `admin` and `keys`.
-pub fn own(json: &Json, faults: &mut Faults) -> Option<String> {
+pub(crate) fn own(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     if !has_form(text) {
         faults.add("INVALID_SCOPE", "Must be resource:action in lower case, such as invoices:read.");
@@ -108,7 +108,7 @@ pub fn own(json: &Json, faults: &mut Faults) -> Option<String> {
 }
 
 /// Could this be the name of an operator's own scope?
-pub fn is_own(text: &str) -> bool {
+pub(crate) fn is_own(text: &str) -> bool {
     has_form(text) && !is_administrative(text)
 }
 
@@ -123,32 +123,32 @@ fn has_form(text: &str) -> bool {
 
 /// A scope of the catalogue as answered.
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// `resource:action`.
     #[schema(example = "invoices:read")]
-    pub scope: String,
+    pub(crate) scope: String,
     /// What it allows, for people.
     #[schema(required, example = "See invoices")]
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
     /// Built-in scopes can't be removed.
-    pub built_in: bool,
+    pub(crate) built_in: bool,
 }
 
 /// What creates a scope.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewScope {
+pub(crate) struct NewScope {
     /// `resource:action`, never of the resources `admin` and `keys`.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$", example = "invoices:read")]
-    pub scope: String,
+    pub(crate) scope: String,
     /// What it allows, for people.
     #[schema(min_length = 1, max_length = 200, example = "See invoices")]
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
 }
 
 impl NewScope {
     /// Reads a body.
-    pub fn read(body: &Json) -> crate::error::Result<Self> {
+    pub(crate) fn read(body: &Json) -> crate::error::Result<Self> {
         let mut fields = super::fields::Fields::of(body);
         fields.read_only(&["built_in"]);
         let value = Self {

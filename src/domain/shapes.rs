@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::rules::MOST_METADATA;
 
 /// The caller's own pairs.
-pub struct Metadata;
+pub(crate) struct Metadata;
 
 impl ToSchema for Metadata {
     fn name() -> Cow<'static, str> {
@@ -30,7 +30,7 @@ impl PartialSchema for Metadata {
 }
 
 /// Pairs in a merge patch.
-pub struct MetadataPatch;
+pub(crate) struct MetadataPatch;
 
 impl ToSchema for MetadataPatch {
     fn name() -> Cow<'static, str> {
@@ -66,8 +66,8 @@ fn pairs(value: Object) -> ObjectBuilder {
 /// The states of a key that a caller may set: good, or switched off for now.
 #[derive(utoipa::ToSchema)]
 #[schema(as = SettableApiKeyStatus, rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum SettableStatus {
+#[expect(dead_code, reason = "only the derived documentation reads the variants")]
+pub(crate) enum SettableStatus {
     Active,
     Disabled,
 }
@@ -75,8 +75,8 @@ pub enum SettableStatus {
 /// Whether an audit event looked or changed.
 #[derive(utoipa::ToSchema)]
 #[schema(as = AuditAccess, rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Access {
+#[expect(dead_code, reason = "only the derived documentation reads the variants")]
+pub(crate) enum Access {
     Read,
     Write,
 }
@@ -84,8 +84,8 @@ pub enum Access {
 /// How what an audit event tells of ended: done, not allowed, or not possible.
 #[derive(utoipa::ToSchema)]
 #[schema(as = AuditOutcome, rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Outcome {
+#[expect(dead_code, reason = "only the derived documentation reads the variants")]
+pub(crate) enum Outcome {
     Success,
     Denied,
     Failed,

@@ -32,24 +32,24 @@ impl Timestamp {
     }
 
     /// Whole seconds since the epoch, rounded up: what a `…-Reset` header names is never too early.
-    pub fn as_seconds_ceil(self) -> i64 {
+    pub(crate) fn as_seconds_ceil(self) -> i64 {
         self.0.div_euclid(1000) + i64::from(self.0.rem_euclid(1000) != 0)
     }
 
     /// The start of the minute that this point lies in.
-    pub fn minute(self) -> Self {
+    pub(crate) fn minute(self) -> Self {
         Self(self.0 - self.0.rem_euclid(60_000))
     }
 
     /// The stretch of so many milliseconds, counted from the epoch, that this point lies in: its start,
     /// and the start of the next.
-    pub fn within(self, millis: i64) -> (Self, Self) {
+    pub(crate) fn within(self, millis: i64) -> (Self, Self) {
         let start = self.0 - self.0.rem_euclid(millis);
         (Self(start), Self(start + millis))
     }
 
     /// The calendar month in UTC that this point lies in: its start, and the start of the next.
-    pub fn month(self) -> (Self, Self) {
+    pub(crate) fn month(self) -> (Self, Self) {
         let first = || {
             let date = jiff::Timestamp::from_millisecond(self.0).ok()?.to_zoned(TimeZone::UTC).date();
             let first = date.first_of_month();
@@ -63,7 +63,7 @@ impl Timestamp {
     }
 
     /// Writes it as [`Display`](fmt::Display) does, without the way through a formatter.
-    pub fn push_to(self, text: &mut String) {
+    pub(crate) fn push_to(self, text: &mut String) {
         // Writing to a string does not fail.
         let _ = self.write_to(text);
     }
@@ -77,7 +77,7 @@ impl Timestamp {
 
     /// Reads RFC 3339 with any offset; what is finer than a millisecond is cut off.
     /// `None` when it isn't RFC 3339 or lies outside of the years 1970 to 9999.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         // The library reads more forms than this one, and as a moment nothing of the last day of 9999.
         let (seconds, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
         let digits = |c: char| c.is_ascii_digit();

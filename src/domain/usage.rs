@@ -14,7 +14,7 @@ const MOST_BY_HOUR: i64 = 48 * Interval::Hour.millis();
 const USUAL_PERIOD: i64 = 30 * Interval::Day.millis();
 
 /// The outcomes that a known key can have: `REVOKED` to `VALID`.
-pub const OUTCOMES: usize = Outcome::Valid as usize - FIRST + 1;
+pub(crate) const OUTCOMES: usize = Outcome::Valid as usize - FIRST + 1;
 const FIRST: usize = Outcome::Revoked as usize;
 
 /// What was counted of one key, one organization or all of them, in one stretch of time.
@@ -26,17 +26,17 @@ pub struct Counts {
 
 impl Counts {
     /// From what was stored, in the order of [`Counts::names`].
-    pub fn new(outcomes: [u64; OUTCOMES], cost: u64) -> Self {
+    pub(crate) fn new(outcomes: [u64; OUTCOMES], cost: u64) -> Self {
         Self { outcomes, cost }
     }
 
     /// The names of the outcomes, in the order of the checks.
-    pub fn names() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         Outcome::NAMES.iter().skip(FIRST).map(|(name, _)| *name)
     }
 
     /// Counts one verification. Of a key that isn't known there is nothing to count.
-    pub fn add(&mut self, outcome: Outcome, cost: u32) {
+    pub(crate) fn add(&mut self, outcome: Outcome, cost: u32) {
         let place = (outcome as usize).checked_sub(FIRST);
         if let Some(count) = place.and_then(|place| self.outcomes.get_mut(place)) {
             *count += 1;
@@ -45,7 +45,7 @@ impl Counts {
     }
 
     /// Adds what was counted elsewhere.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (count, more) in self.outcomes.iter_mut().zip(other.outcomes) {
             *count += more;
         }
@@ -53,17 +53,17 @@ impl Counts {
     }
 
     /// Verifications with each outcome, in the order of [`Counts::names`].
-    pub fn outcomes(&self) -> &[u64; OUTCOMES] {
+    pub(crate) fn outcomes(&self) -> &[u64; OUTCOMES] {
         &self.outcomes
     }
 
     /// What the verifications cost.
-    pub fn cost(&self) -> u64 {
+    pub(crate) fn cost(&self) -> u64 {
         self.cost
     }
 
     /// All verifications.
-    pub fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.outcomes.iter().sum()
     }
 
@@ -73,7 +73,7 @@ impl Counts {
     }
 
     /// As answered.
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         let (requests, allowed) = (self.requests(), self.of(Outcome::Valid));
         Totals {
             requests,
@@ -86,7 +86,7 @@ impl Counts {
     }
 
     /// One group for each outcome that there was, the most frequent first. Only what is valid costs.
-    pub fn by_code(&self) -> Vec<Group> {
+    pub(crate) fn by_code(&self) -> Vec<Group> {
         let outcomes = Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.of(*outcome)));
         let mut groups: Vec<_> = outcomes
             .filter(|(.., count)| *count > 0)
@@ -117,7 +117,7 @@ pub enum Subject {
 
 impl Subject {
     /// The number: 0, below 0, above 0.
-    pub fn number(self) -> i64 {
+    pub(crate) fn number(self) -> i64 {
         match self {
             Subject::All => 0,
             Subject::Organization(seq) => -1 - seq,
@@ -126,7 +126,7 @@ impl Subject {
     }
 
     /// Whose the number is.
-    pub fn of(number: i64) -> Self {
+    pub(crate) fn of(number: i64) -> Self {
         match number {
             0 => Subject::All,
             1.. => Subject::Key(number),
@@ -137,14 +137,14 @@ impl Subject {
 
 /// How large a figure is, to within an eighth: its highest four bits and how many follow. Exact below 16.
 /// An index over it changes seldom, however often the figure does.
-pub fn magnitude(figure: u64) -> u32 {
+pub(crate) fn magnitude(figure: u64) -> u32 {
     let shift = (u64::BITS - figure.leading_zeros()).saturating_sub(4);
     // At most 60 shifts and 15: the mantissa's highest bit carries on where the last shift ended.
     shift * 8 + u32::try_from(figure >> shift).unwrap_or(0)
 }
 
 /// The smallest figure of a magnitude.
-pub fn at_least(magnitude: u32) -> u64 {
+pub(crate) fn at_least(magnitude: u32) -> u64 {
     let shift = (magnitude / 8).saturating_sub(1);
     u64::from(magnitude - shift * 8) << shift
 }
@@ -161,7 +161,7 @@ pub enum Interval {
 
 impl Interval {
     /// The names on the wire.
-    pub const NAMES: &'static [(&'static str, Interval)] =
+    pub(crate) const NAMES: &'static [(&'static str, Interval)] =
         &[("hour", Interval::Hour), ("day", Interval::Day)];
 
     /// Its length in milliseconds.
@@ -173,18 +173,18 @@ impl Interval {
     }
 
     /// The start of the bucket that this point lies in.
-    pub fn floor(self, time: Timestamp) -> Timestamp {
+    pub(crate) fn floor(self, time: Timestamp) -> Timestamp {
         time.within(self.millis()).0
     }
 
     /// The first start of a bucket that is not before this point.
-    pub fn ceil(self, time: Timestamp) -> Timestamp {
+    pub(crate) fn ceil(self, time: Timestamp) -> Timestamp {
         let (start, next) = time.within(self.millis());
         if start == time { start } else { next }
     }
 
     /// The start of the bucket in which this many days ago lies: what begins before it is not kept.
-    pub fn days_before(self, now: Timestamp, days: u32) -> Timestamp {
+    pub(crate) fn days_before(self, now: Timestamp, days: u32) -> Timestamp {
         let length = i64::from(days) * Interval::Day.millis();
         self.floor(Timestamp::from_millis(now.as_millis() - length))
     }
@@ -194,11 +194,11 @@ impl Interval {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Where the first bucket begins.
-    pub start: Timestamp,
+    pub(crate) start: Timestamp,
     /// Where it ends; within the last bucket, or at its end.
-    pub end: Timestamp,
+    pub(crate) end: Timestamp,
     /// The length of a bucket.
-    pub interval: Interval,
+    pub(crate) interval: Interval,
 }
 
 impl Span {
@@ -210,7 +210,7 @@ impl Span {
 
     /// Reads `period`, or `start` and `end`, and `interval`. `hourly_days`: for how long usage is kept by
     /// the hour.
-    pub fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
+    pub(crate) fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
         let period = query.text("period");
         let length = period.as_deref().map(read_period);
         let (start, end) = (query.time("start"), query.time("end"));
@@ -251,7 +251,7 @@ impl Span {
     }
 
     /// Where the last bucket ends.
-    pub fn close(&self) -> Timestamp {
+    pub(crate) fn close(&self) -> Timestamp {
         self.interval.ceil(self.end)
     }
 
@@ -260,19 +260,19 @@ impl Span {
     }
 
     /// Where each bucket begins.
-    pub fn starts(&self) -> impl Iterator<Item = Timestamp> {
+    pub(crate) fn starts(&self) -> impl Iterator<Item = Timestamp> {
         let (start, interval) = (self.start.as_millis(), self.interval.millis());
         (0..self.buckets()).map(move |nth| Timestamp::from_millis(start + nth * interval))
     }
 
     /// The days that it touches, and the end of the last.
-    pub fn days(&self) -> Self {
+    pub(crate) fn days(&self) -> Self {
         let day = Interval::Day;
         Self { start: day.floor(self.start), end: day.ceil(self.close()), interval: day }
     }
 
     /// The same time in as few buckets as can be: whole days, and hours before and after them.
-    pub fn parts(&self) -> Vec<Self> {
+    pub(crate) fn parts(&self) -> Vec<Self> {
         let day = Interval::Day;
         let close = self.close();
         let first = day.ceil(self.start).min(close);
@@ -297,7 +297,7 @@ fn read_period(text: &str) -> Option<i64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = UsageGroupBy, rename_all = "lowercase")]
 #[allow(missing_docs)]
-pub enum GroupBy {
+pub(crate) enum GroupBy {
     Key,
     Organization,
     Code,
@@ -305,85 +305,85 @@ pub enum GroupBy {
 
 impl GroupBy {
     /// The names on the wire.
-    pub const NAMES: &'static [(&'static str, GroupBy)] =
+    pub(crate) const NAMES: &'static [(&'static str, GroupBy)] =
         &[("key", GroupBy::Key), ("organization", GroupBy::Organization), ("code", GroupBy::Code)];
 }
 
 /// What was counted in a stretch of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageTotals)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Verifications.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// Those whose key was good.
-    pub allowed: u64,
+    pub(crate) allowed: u64,
     /// Those that were refused, the two below among them.
-    pub denied: u64,
+    pub(crate) denied: u64,
     /// Refused because of the key's rate limit.
-    pub rate_limited: u64,
+    pub(crate) rate_limited: u64,
     /// Refused because of the key's quota.
-    pub quota_exceeded: u64,
+    pub(crate) quota_exceeded: u64,
     /// What the allowed ones cost together.
-    pub cost: u64,
+    pub(crate) cost: u64,
 }
 
 /// What was counted in one hour or one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageBucket)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// Where it begins.
     #[schema(value_type = String, format = DateTime)]
-    pub start: Timestamp,
+    pub(crate) start: Timestamp,
     /// What was counted in it.
     #[serde(flatten)]
-    pub totals: Totals,
+    pub(crate) totals: Totals,
 }
 
 /// What was counted of one key, one organization or one outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageGroup)]
-pub struct Group {
+pub(crate) struct Group {
     /// The key's or the organization's id, or the code; `null` for the platform's own keys.
     #[schema(required, example = "key_123")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Its name; of a code the code.
     #[schema(required, example = "Production API Key")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// What was counted of it.
-    pub totals: Totals,
+    pub(crate) totals: Totals,
 }
 
 /// The time that was asked for, as far as it was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsagePeriod)]
-pub struct Period {
+pub(crate) struct Period {
     /// Where the first bucket begins.
     #[schema(value_type = String, format = DateTime)]
-    pub start: Timestamp,
+    pub(crate) start: Timestamp,
     /// Where it ends: now, or at the end of the last bucket.
     #[schema(value_type = String, format = DateTime)]
-    pub end: Timestamp,
+    pub(crate) end: Timestamp,
 }
 
 /// Verifications of a key, of an organization's keys or of all.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Whose keys; `null` = those of all organizations and the platform's own.
     #[schema(required, example = "org_123")]
-    pub org_id: Option<String>,
+    pub(crate) org_id: Option<String>,
     /// Which key; `null` = all of them.
     #[schema(required, example = "key_123")]
-    pub key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     /// When.
-    pub period: Period,
+    pub(crate) period: Period,
     /// The length of the series' buckets.
-    pub interval: Interval,
+    pub(crate) interval: Interval,
     /// The whole period.
-    pub totals: Totals,
+    pub(crate) totals: Totals,
     /// Bucket by bucket, oldest first; their sum is the totals.
-    pub series: Vec<Bucket>,
+    pub(crate) series: Vec<Bucket>,
     /// The same by key, organization or code, the busiest first. Empty unless asked for.
-    pub groups: Vec<Group>,
+    pub(crate) groups: Vec<Group>,
 }
 
 #[cfg(test)]

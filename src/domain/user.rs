@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
-pub use super::organization::Status;
+pub(crate) use super::organization::Status;
 use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
 use super::shapes;
@@ -16,58 +16,58 @@ use crate::error::Result;
 pub struct User {
     /// `user_…`
     #[schema(example = "user_123")]
-    pub id: String,
+    pub(crate) id: String,
     /// Unique without regard to case.
     #[schema(example = "ada@example.com")]
-    pub email: String,
+    pub(crate) email: String,
     /// For people, 1 to 200 characters.
     #[schema(example = "Ada Lovelace")]
-    pub name: String,
+    pub(crate) name: String,
     /// Its name in another system, such as an identity provider.
     #[schema(required)]
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
     /// A suspended user's keys are refused.
-    pub status: Status,
+    pub(crate) status: Status,
     /// The caller's own pairs.
     #[schema(value_type = shapes::Metadata)]
-    pub metadata: Metadata,
+    pub(crate) metadata: Metadata,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When something stored of it last changed.
     #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
     /// Counts stored changes; makes the ETag.
     #[serde(skip)]
-    pub revision: i64,
+    pub(crate) revision: i64,
 }
 
 /// What creates a user.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewUser {
+pub(crate) struct NewUser {
     /// Unique without regard to case.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.com")]
-    pub email: String,
+    pub(crate) email: String,
     /// For people, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Ada Lovelace")]
-    pub name: String,
+    pub(crate) name: String,
     /// Its name in another system, such as an identity provider.
     #[schema(min_length = 1, max_length = 200, example = "auth0|5f7c8ec7c33c6c004bbafe82")]
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
     /// The caller's own pairs.
     #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
-    pub metadata: Option<Metadata>,
+    pub(crate) metadata: Option<Metadata>,
     /// The caller's own id, so that an import can keep it; left out, one is made. Platform keys only.
     #[schema(nullable = false, pattern = "^user_[0-9A-Za-z-]{1,64}$", example = "user_ada")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 const READ_ONLY: &[&str] = &["created_at", "updated_at"];
 
 impl NewUser {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["status"]);
@@ -82,7 +82,7 @@ impl NewUser {
     }
 
     /// The user that it makes, under its own id or the given one.
-    pub fn into_user(self, id: String, now: Timestamp) -> User {
+    pub(crate) fn into_user(self, id: String, now: Timestamp) -> User {
         User {
             id: self.id.unwrap_or(id),
             email: self.email,
@@ -100,27 +100,27 @@ impl NewUser {
 /// A merge patch of a user; platform keys only.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UserPatch {
+pub(crate) struct UserPatch {
     /// Unique without regard to case.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.org")]
-    pub email: Option<String>,
+    pub(crate) email: Option<String>,
     /// For people, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Ada King")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Its name in another system; `null` clears it.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "auth0|5f7c8ec7")]
-    pub external_id: Patch<String>,
+    pub(crate) external_id: Patch<String>,
     /// A suspended user's keys are refused at once.
     #[schema(nullable = false)]
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// Merged pair by pair; `null` takes a pair, or all of them, away.
     #[schema(value_type = Option<shapes::MetadataPatch>)]
-    pub metadata: MetadataPatch,
+    pub(crate) metadata: MetadataPatch,
 }
 
 impl UserPatch {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["id"]);
@@ -135,7 +135,7 @@ impl UserPatch {
     }
 
     /// The user after the patch. `INVALID_REQUEST` when the merged metadata is too large.
-    pub fn apply(&self, before: &User) -> Result<User> {
+    pub(crate) fn apply(&self, before: &User) -> Result<User> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
         faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));

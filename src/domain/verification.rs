@@ -50,13 +50,13 @@ impl Outcome {
     ];
 
     /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         // The table is in the order of the variants; a test holds it to that.
         Self::NAMES[self as usize].0
     }
 
     /// For people.
-    pub fn message(self) -> &'static str {
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Outcome::Malformed => "This is no key: it is empty, too long, or its checksum is wrong.",
             Outcome::NotFound => "There is no such key.",
@@ -102,7 +102,7 @@ impl PartialSchema for Outcome {
 }
 
 /// How the key itself stands, whatever it is used for: `REVOKED` to `OWNER_INACTIVE`, else `VALID`.
-pub fn standing(credential: &Credential, now: Timestamp) -> Outcome {
+pub(crate) fn standing(credential: &Credential, now: Timestamp) -> Outcome {
     let key = &credential.key;
     match key.status {
         Status::Revoked => return Outcome::Revoked,
@@ -123,7 +123,7 @@ pub fn standing(credential: &Credential, now: Timestamp) -> Outcome {
 }
 
 /// All that comes before the limits: how the key stands, from where it is used, and what for.
-pub fn before_limits<S: AsRef<str>>(
+pub(crate) fn before_limits<S: AsRef<str>>(
     credential: &Credential,
     now: Timestamp,
     ip: Option<IpAddr>,

@@ -14,45 +14,45 @@ use super::verification::Outcome;
 pub struct Entry {
     /// Why; `null` when the minute had too many keys, addresses and codes to tell them apart.
     #[schema(required)]
-    pub code: Option<Outcome>,
+    pub(crate) code: Option<Outcome>,
     /// Which key; `null` when it isn't known.
     #[schema(required, example = "key_123")]
-    pub key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     /// Whose key it is or, when it isn't known, which organization's key asked about it; `null` for the
     /// platform's.
     #[schema(required, example = "org_123")]
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
     /// The client's address in the first of them. Of unknown keys all have this address, or for IPv6 one
     /// in the same /64.
     #[schema(required, value_type = Option<String>, example = "203.0.113.9")]
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// How many denials it stands for.
     pub count: u64,
     /// When the first was.
     #[schema(value_type = String, format = DateTime)]
-    pub first_at: Timestamp,
+    pub(crate) first_at: Timestamp,
     /// When the last was, within the same minute.
     #[schema(value_type = String, format = DateTime)]
-    pub last_at: Timestamp,
+    pub(crate) last_at: Timestamp,
 }
 
 /// What the list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
 pub struct Filter {
-    pub org_id: Option<String>,
-    pub key_id: Option<String>,
-    pub code: Option<Outcome>,
-    pub ip: Option<IpAddr>,
+    pub(crate) org_id: Option<String>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) code: Option<Outcome>,
+    pub(crate) ip: Option<IpAddr>,
     /// Not before.
-    pub from: Option<Timestamp>,
+    pub(crate) from: Option<Timestamp>,
     /// Before.
-    pub to: Option<Timestamp>,
+    pub(crate) to: Option<Timestamp>,
 }
 
 impl Filter {
     /// Reads the filters of a query.
-    pub fn read(query: &mut Query) -> Self {
+    pub(crate) fn read(query: &mut Query) -> Self {
         Self {
             org_id: query.text("org_id"),
             key_id: query.text("key_id"),

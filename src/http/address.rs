@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use http::HeaderMap;
 use ipnet::IpNet;
 
-pub use crate::domain::ranges::subject;
+pub(crate) use crate::domain::ranges::subject;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -16,7 +16,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// first untrusted one is the client; when all are trusted, the leftmost. What stands further left is
 /// the client's own claim and is never looked at. A malformed hop on the way, or a trusted peer that
 /// names none, leaves the address unknown. IPv4-mapped IPv6 is IPv4 everywhere.
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |address| trusted.iter().any(|range| contains(range, address));
     let peer = peer.to_canonical();
     if !is_trusted(peer) {

@@ -26,7 +26,7 @@ use crate::service::{overview, usage, verification_log};
         (status = 404, description = "`NOT_FOUND`: there is no such organization or key, or it is another organization's."),
     ),
 )]
-pub async fn usage(call: Call) -> Result<Reply> {
+pub(crate) async fn usage(call: Call) -> Result<Reply> {
     Reply::ok(&usage::get(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -37,7 +37,7 @@ pub async fn usage(call: Call) -> Result<Reply> {
     get, path = "/admin/v1/analytics/overview", tag = "Analytics", operation_id = "getOverview",
     responses((status = 200, description = "How much there is.", body = Overview)),
 )]
-pub async fn overview(call: Call) -> Result<Reply> {
+pub(crate) async fn overview(call: Call) -> Result<Reply> {
     Reply::ok(&overview::get(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -54,6 +54,6 @@ pub async fn overview(call: Call) -> Result<Reply> {
         (status = 404, description = "`NOT_FOUND`: the organization that is named is another one's."),
     ),
 )]
-pub async fn logs(call: Call) -> Result<Reply> {
+pub(crate) async fn logs(call: Call) -> Result<Reply> {
     Reply::list(&verification_log::list(&call.app, &call.ctx, call.query()).await?)
 }

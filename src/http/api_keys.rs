@@ -26,7 +26,7 @@ fn tag(key: &ApiKey) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: the `id` is taken, now or by a revoked key. `CONFLICT`: the organization's plan allows no more keys."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = api_keys::create(&call.app, &call.ctx, call.body()?).await?;
     Ok(Reply::created(&created, Some(tag(&created.api_key)))?.with_secret())
@@ -43,7 +43,7 @@ pub async fn create(call: Call) -> Result<Reply> {
         (status = 404, description = "`NOT_FOUND`: the organization that is named is another one's."),
     ),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&api_keys::list(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -53,7 +53,7 @@ pub async fn list(call: Call) -> Result<Reply> {
     params(ApiKeyPath),
     responses((status = 200, description = "Found.", body = ApiKey, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let found = api_keys::get(&call.app, &call.ctx, call.param(0)).await?.shown(call.ctx.now);
     Reply::tagged(&found, tag(&found))
@@ -71,7 +71,7 @@ pub async fn get(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: it is revoked, or the last platform key that can manage keys."),
     ),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = api_keys::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
     Reply::tagged(&updated, tag(&updated))
@@ -88,7 +88,7 @@ pub async fn update(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: it is the last platform key that can manage keys."),
     ),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     revoke(call).await
 }
 
@@ -104,7 +104,7 @@ pub async fn delete(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: it is the last platform key that can manage keys."),
     ),
 )]
-pub async fn revoke(call: Call) -> Result<Reply> {
+pub(crate) async fn revoke(call: Call) -> Result<Reply> {
     call.no_query()?;
     let revoked = api_keys::revoke(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
     Reply::tagged(&revoked, tag(&revoked))
@@ -123,7 +123,7 @@ pub async fn revoke(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: it has ended."),
     ),
 )]
-pub async fn rotate(call: Call) -> Result<Reply> {
+pub(crate) async fn rotate(call: Call) -> Result<Reply> {
     call.no_query()?;
     let rotated = api_keys::rotate(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
     Ok(Reply::tagged(&rotated, tag(&rotated.api_key))?.with_secret())
@@ -137,7 +137,7 @@ pub async fn rotate(call: Call) -> Result<Reply> {
     params(ApiKeyPath, IfMatch),
     responses((status = 200, description = "Ended.", body = ApiKey, headers(("ETag")))),
 )]
-pub async fn expire_previous(call: Call) -> Result<Reply> {
+pub(crate) async fn expire_previous(call: Call) -> Result<Reply> {
     call.no_query()?;
     let changed = api_keys::expire_previous(&call.app, &call.ctx, call.param(0)).await?;
     Reply::tagged(&changed, tag(&changed))

@@ -12,7 +12,7 @@ use crate::verify::cache::{KeyCache, Loaded};
 /// The last `Authorization` header that led to a key, as it came, and the key. It never leaves the
 /// connection, so that nobody can learn of another's header by trying.
 #[derive(Debug, Default)]
-pub struct LastAsker(Mutex<Option<Known>>);
+pub(crate) struct LastAsker(Mutex<Option<Known>>);
 
 struct Known {
     header: Box<[u8]>,
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Known {
 impl LastAsker {
     /// The key, if the header is the same as last time and nothing of the key has changed since. Whether
     /// it is good is for the caller to see.
-    pub fn recall(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
+    pub(crate) fn recall(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
         let header = only(headers)?;
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = last.as_ref().filter(|known| *known.header == *header && keys.is_fresh(&known.loaded))?;
@@ -36,7 +36,7 @@ impl LastAsker {
     }
 
     /// Remembers a header that led to a key.
-    pub fn remember(&self, headers: &HeaderMap, loaded: Loaded) {
+    pub(crate) fn remember(&self, headers: &HeaderMap, loaded: Loaded) {
         let Some(header) = only(headers) else { return };
         let known = Known { header: header.into(), loaded };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);

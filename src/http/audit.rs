@@ -22,7 +22,7 @@ use crate::service::audit::{self, Format};
         (status = 404, description = "`NOT_FOUND`: the organization that is named is another one's."),
     ),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&audit::list(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -32,7 +32,7 @@ pub async fn list(call: Call) -> Result<Reply> {
     params(EventPath),
     responses((status = 200, description = "Found.", body = Event)),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     Reply::ok(&audit::get(&call.app, &call.ctx, call.param(0)).await?)
 }
@@ -46,7 +46,7 @@ pub async fn get(call: Call) -> Result<Reply> {
     params(AnchorQuery),
     responses((status = 200, description = "What was found.", body = Verification)),
 )]
-pub async fn verify(call: Call) -> Result<Reply> {
+pub(crate) async fn verify(call: Call) -> Result<Reply> {
     Reply::ok(&audit::verify(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -66,7 +66,7 @@ pub async fn verify(call: Call) -> Result<Reply> {
         (status = 404, description = "`NOT_FOUND`: the organization that is named is another one's."),
     ),
 )]
-pub async fn export(call: Call) -> Result<Reply> {
+pub(crate) async fn export(call: Call) -> Result<Reply> {
     let (format, mut pieces) = audit::export(&call.app, &call.ctx, call.query()).await?;
     let stream = futures_util::stream::poll_fn(move |context| pieces.poll_recv(context));
     let mut response = warp::reply::stream(stream).into_response();

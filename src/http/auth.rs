@@ -26,14 +26,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Who calls, and the hash of what it showed. `UNAUTHENTICATED` when it shows nothing,
 /// `INVALID_API_KEY` when that isn't good.
-pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
+pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
     let (hash, loaded) = load(app, bearer(headers)?).await?;
     Ok((usable(app, &loaded)?, hash))
 }
 
 /// Who asks something of the data plane, as [`authenticate`]; over one connection that is mostly who asked
 /// before.
-pub async fn authenticate_asker(app: &App, head: &Head) -> Result<Arc<Credential>> {
+pub(crate) async fn authenticate_asker(app: &App, head: &Head) -> Result<Arc<Credential>> {
     if let Some(credential) = head.asker.recall(&head.headers, &app.keys) {
         access::usable(&credential, app.clock.now())?;
         return Ok(credential);
@@ -59,12 +59,12 @@ fn usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
 }
 
 /// Does the request authenticate by HTTP Basic (RFC 7617)?
-pub fn is_basic(headers: &HeaderMap) -> bool {
+pub(crate) fn is_basic(headers: &HeaderMap) -> bool {
     has_scheme(headers, "basic")
 }
 
 /// Is there an `Authorization: Bearer`?
-pub fn has_bearer(headers: &HeaderMap) -> bool {
+pub(crate) fn has_bearer(headers: &HeaderMap) -> bool {
     has_scheme(headers, "bearer")
 }
 
@@ -77,7 +77,7 @@ fn has_scheme(headers: &HeaderMap, wanted: &str) -> bool {
 
 /// As [`authenticate`], by HTTP Basic with a key's id and its secret, each form-encoded first
 /// (RFC 6749 §2.3.1).
-pub async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
+pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
         return Err(Error::new(Code::Unauthenticated, "Send the Authorization header once."));
@@ -101,7 +101,7 @@ fn form_decode(text: &str) -> String {
 }
 
 /// The token of the one `Authorization: Bearer` header; the scheme's case doesn't matter.
-pub fn bearer(headers: &HeaderMap) -> Result<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let missing = |message| Err(Error::new(Code::Unauthenticated, message));
     match (given.next(), given.next()) {
@@ -123,7 +123,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str> {
 
 /// What a failed authentication costs the client's address: 401 while it has attempts left, then 429.
 /// Asked after the failure alone, so that a valid key is never refused by it.
-pub async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
+pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
     let per_minute = match app.settings.get().await {
         Ok(current) => current.settings.rate_limits.failed_auth_per_minute,
         Err(error) => return error,
@@ -140,7 +140,7 @@ pub async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Er
 
 /// What a call is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     /// A call of the control plane.
     Admin,
     /// A batch of them, whatever it holds.
@@ -149,7 +149,7 @@ pub enum Class {
 
 impl Class {
     /// What the headers call its limit.
-    pub fn policy(self) -> &'static str {
+    pub(crate) fn policy(self) -> &'static str {
         match self {
             Class::Admin => "admin",
             Class::Batch => "batch",
@@ -165,7 +165,7 @@ impl Class {
 }
 
 /// Takes one call from a key's bucket; `None` when there is no limit.
-pub fn charge_call(
+pub(crate) fn charge_call(
     app: &App,
     limits: &RateLimits,
     class: Class,
@@ -178,7 +178,7 @@ pub fn charge_call(
 }
 
 /// How a key's bucket stands, for a call that is refused before it costs anything.
-pub fn calls_left(app: &App, limits: &RateLimits, class: Class, caller: &Caller) -> Option<Taken> {
+pub(crate) fn calls_left(app: &App, limits: &RateLimits, class: Class, caller: &Caller) -> Option<Taken> {
     let (buckets, key, limit) = call_limit(app, limits, class, caller)?;
     Some(buckets.peek(key, limit, 0, app.clock.monotonic()))
 }

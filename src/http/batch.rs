@@ -24,28 +24,28 @@ const BASE: &str = "/admin/v1";
 /// What became of a batch.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = BatchResults)]
-pub struct Results {
+pub(crate) struct Results {
     /// Of each operation, in their order.
-    pub results: Vec<OperationResult>,
+    pub(crate) results: Vec<OperationResult>,
 }
 
 /// What became of one operation.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = BatchResult)]
-pub struct OperationResult {
+pub(crate) struct OperationResult {
     /// The operation's own `id`.
     #[schema(required)]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The HTTP status, as if it had come alone.
     #[schema(example = 201)]
-    pub status: u16,
+    pub(crate) status: u16,
     /// The ETag, where the answer has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "\"1a2073bcba8-1\"")]
-    pub etag: Option<String>,
+    pub(crate) etag: Option<String>,
     /// The whole answer, as if it had come alone.
     #[schema(value_type = Object)]
-    pub body: Box<RawValue>,
+    pub(crate) body: Box<RawValue>,
 }
 
 /// Run several operations
@@ -65,7 +65,7 @@ pub struct OperationResult {
         (status = 409, description = "`BATCH_FAILED`: an operation failed, and nothing was done; `error.results` say which."),
     ),
 )]
-pub async fn run(call: Call) -> Result<Reply> {
+pub(crate) async fn run(call: Call) -> Result<Reply> {
     call.no_query()?;
     let batch = Batch::read(call.body()?)?;
     let id = call.app.new_id(Kind::Batch)?;
@@ -94,7 +94,7 @@ pub async fn run(call: Call) -> Result<Reply> {
 }
 
 /// Of a batch, the scopes that each of its operations asks one of; of another call nothing, since its route asks.
-pub fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
+pub(crate) fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
     if call.ctx.action != BATCH {
         return Vec::new();
     }

@@ -21,55 +21,55 @@ use crate::verify::bucket::Taken;
 #[derive(Clone)]
 pub struct Call {
     /// The house.
-    pub app: Arc<App>,
+    pub(crate) app: Arc<App>,
     /// Who calls and how.
-    pub ctx: Arc<Ctx>,
+    pub(crate) ctx: Arc<Ctx>,
     /// The path's parameters, decoded, in the order of the path.
-    pub params: Vec<String>,
+    pub(crate) params: Vec<String>,
     /// The raw query string.
-    pub query: String,
+    pub(crate) query: String,
     /// The body; `None` when there was none.
-    pub body: Option<Json>,
+    pub(crate) body: Option<Json>,
     /// What is left in the caller's bucket; `None` when it has no limit.
-    pub limits: Option<Taken>,
+    pub(crate) limits: Option<Taken>,
 }
 
 impl Call {
     /// A parameter of the path by its place.
-    pub fn param(&self, place: usize) -> String {
+    pub(crate) fn param(&self, place: usize) -> String {
         self.params.get(place).cloned().unwrap_or_default()
     }
 
     /// The body, which must be there.
-    pub fn body(&self) -> Result<&Json> {
+    pub(crate) fn body(&self) -> Result<&Json> {
         self.body
             .as_ref()
             .ok_or_else(|| Error::new(Code::InvalidJson, "The body is empty; send a JSON object."))
     }
 
     /// The query, to be read by its parameters.
-    pub fn query(&self) -> Query {
+    pub(crate) fn query(&self) -> Query {
         query(&self.query)
     }
 
     /// Refuses parameters where a route has none.
-    pub fn no_query(&self) -> Result<()> {
+    pub(crate) fn no_query(&self) -> Result<()> {
         self.query().finish(())
     }
 }
 
 /// A query string, to be read by its parameters.
-pub fn query(text: &str) -> Query {
+pub(crate) fn query(text: &str) -> Query {
     Query::of(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
 }
 
 /// Does the request say that its body is compressed?
-pub fn is_compressed(headers: &HeaderMap) -> bool {
+pub(crate) fn is_compressed(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
 }
 
 /// Is this a body that we read: JSON, not compressed, and in a PATCH also a merge patch (RFC 7396)?
-pub fn media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
+pub(crate) fn media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
     let unsupported = |message| Err(Error::new(Code::UnsupportedMediaType, message));
     if is_compressed(headers) {
         return unsupported("The body must not be compressed.");
@@ -90,7 +90,7 @@ pub fn media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
 
 /// Collects a body of at most `most` bytes within the time. What is longer is read on and thrown away
 /// up to four times that, so that the client hears the 413 instead of a reset connection.
-pub async fn collect<S, B>(body: S, most: usize, within: Duration) -> Result<Bytes>
+pub(crate) async fn collect<S, B>(body: S, most: usize, within: Duration) -> Result<Bytes>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -128,7 +128,7 @@ where
 }
 
 /// Reads a body away that nobody wants to know, so that the connection can go on.
-pub async fn discard<S, B>(body: S, most: usize, within: Duration)
+pub(crate) async fn discard<S, B>(body: S, most: usize, within: Duration)
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,

@@ -30,21 +30,21 @@ pub enum Endpoint {
 }
 
 /// A question on its way.
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     /// The house.
-    pub app: &'a App,
+    pub(crate) app: &'a App,
     /// What came.
-    pub head: &'a Head,
+    pub(crate) head: &'a Head,
     /// The client's address, if it is known.
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// When it came.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// Its name.
-    pub id: String,
+    pub(crate) id: String,
 }
 
 /// Leads a question to its answer.
-pub async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &Head, body: S) -> Response
+pub(crate) async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &Head, body: S) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
@@ -69,13 +69,13 @@ where
 
 impl Asked<'_> {
     /// Writes a refusal or a failure out, and logs what is ours to mend.
-    pub fn refuse(&self, error: &Error) -> Response {
+    pub(crate) fn refuse(&self, error: &Error) -> Response {
         self.log(error);
         reply::write_error(error, self.now, &self.id)
     }
 
     /// Logs what is ours to mend.
-    pub fn log(&self, error: &Error) {
+    pub(crate) fn log(&self, error: &Error) {
         if error.code.status() >= 500 {
             tracing::error!(request_id = %self.id, path = self.head.uri.path(), %error, "failed");
         }
@@ -86,7 +86,7 @@ impl Asked<'_> {
     ///
     /// # Errors
     /// In the order of the contract: 401 (429 after too many), 403 for the address, 403 for the scope.
-    pub async fn asker<S, B>(&self, body: S, basic: bool) -> Result<(Arc<Credential>, S)>
+    pub(crate) async fn asker<S, B>(&self, body: S, basic: bool) -> Result<(Arc<Credential>, S)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
@@ -124,7 +124,7 @@ impl Asked<'_> {
     }
 
     /// The body, whole.
-    pub async fn body<S, B>(&self, body: S) -> Result<Bytes>
+    pub(crate) async fn body<S, B>(&self, body: S) -> Result<Bytes>
     where
         S: Stream<Item = Result<B, warp::Error>>,
         B: Buf,

@@ -98,7 +98,7 @@ fn key(headers: &HeaderMap) -> Result<&str> {
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub async fn answer(asked: &Asked<'_>) -> WarpResponse {
+pub(crate) async fn answer(asked: &Asked<'_>) -> WarpResponse {
     let uri = &asked.head.uri;
     let mut limited = StatusCode::TOO_MANY_REQUESTS;
     let decided = match Needs::read(uri.path(), uri.query()) {
@@ -142,8 +142,8 @@ pub async fn answer(asked: &Asked<'_>) -> WarpResponse {
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-#[allow(dead_code)] // The document's alone: `answer` serves both.
-pub fn with_path() {}
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) fn with_path() {}
 
 async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
     let app = asked.app;

@@ -34,7 +34,7 @@ use crate::verify::bucket::Taken;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What came, before it is known who sent it.
-pub struct Request {
+pub(crate) struct Request {
     /// The route's place in the table.
     place: usize,
     head: Head,
@@ -44,7 +44,7 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(app: &App, place: usize, head: Head) -> Self {
+    pub(crate) fn new(app: &App, place: usize, head: Head) -> Self {
         let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
         let id = request_id(&head.headers, app.clock.now());
         Self { place, head, ip, id, arrived: app.clock.monotonic() }
@@ -68,7 +68,7 @@ impl Request {
 }
 
 /// The caller's own name for the request, if it is one; else a new one.
-pub fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
+pub(crate) fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
     // It names and guards nothing, so that the operating system need not be asked for its randomness.
     given.map_or_else(|| Kind::Request.make(now, fastrand::u128(..)), str::to_owned)
@@ -81,15 +81,15 @@ fn is_request_id(id: &str) -> bool {
 
 /// Where calls run: apart from the workers, which others' verifications wait for.
 #[derive(Clone)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     /// Knows when all have ended.
-    pub tracker: TaskTracker,
+    pub(crate) tracker: TaskTracker,
     /// The runtime for what may take long.
-    pub runtime: Handle,
+    pub(crate) runtime: Handle,
 }
 
 /// Leads a request to its answer, in a task that goes on when the client goes away.
-pub async fn answer<S, B>(
+pub(crate) async fn answer<S, B>(
     app: Arc<App>,
     request: Request,
     found: Result<(&'static Route, Handler, Vec<String>), NotFound>,
@@ -154,14 +154,14 @@ fn fold_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
     service::audit::fold_anonymous(app, &subject, app.clock.now(), code, request.context())
 }
 
-pub fn add_request_id(response: &mut Response, id: &str) {
+pub(crate) fn add_request_id(response: &mut Response, id: &str) {
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
 }
 
 /// What a path names.
-pub fn target(route: &Route, params: &[String]) -> Option<Target> {
+pub(crate) fn target(route: &Route, params: &[String]) -> Option<Target> {
     params.last().map(|id| Target {
         kind: route.action.split('.').next().unwrap_or_default().into(),
         id: Some(cut(id)),

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// How the server is.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Health {
+pub(crate) struct Health {
     /// `ok` or `ready`.
     #[schema(value_type = String)]
     status: &'static str,
@@ -19,7 +19,7 @@ pub struct Health {
     get, path = "/healthz", tag = "Server", operation_id = "getHealth",
     responses((status = 200, description = "It does.", body = Health)),
 )]
-pub async fn live(_: Call) -> Result<Reply> {
+pub(crate) async fn live(_: Call) -> Result<Reply> {
     Reply::ok(&Health { status: "ok" })
 }
 
@@ -33,7 +33,7 @@ pub async fn live(_: Call) -> Result<Reply> {
         (status = 503, description = "`UNAVAILABLE`: not now."),
     ),
 )]
-pub async fn ready(call: Call) -> Result<Reply> {
+pub(crate) async fn ready(call: Call) -> Result<Reply> {
     if call.app.is_draining() {
         return Err(Error::unavailable("The server is shutting down.", 1));
     }

@@ -16,13 +16,13 @@ use crate::service::Ctx;
 use crate::service::idempotency::{self, Answered, Once};
 
 /// The name of the header.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Characters that a key may have.
-pub const LONGEST_KEY: usize = 255;
+pub(crate) const LONGEST_KEY: usize = 255;
 
 /// Claims the key that a call comes with, if it does.
-pub fn claim(call: &Call, head: &Head, body: &[u8]) -> Result<Option<Once>> {
+pub(crate) fn claim(call: &Call, head: &Head, body: &[u8]) -> Result<Option<Once>> {
     let Some(key) = given(head)? else { return Ok(None) };
     let path = head.uri.path_and_query().map_or_else(|| head.uri.path(), |path| path.as_str());
     let token = auth::bearer(&head.headers)?;
@@ -46,7 +46,7 @@ fn given(head: &Head) -> Result<Option<&str>> {
 }
 
 /// Answers as before, or for the first time, and then keeps the answer.
-pub async fn answer(call: Call, handler: Handler, once: Once) -> Result<Reply> {
+pub(crate) async fn answer(call: Call, handler: Handler, once: Once) -> Result<Reply> {
     let (app, ctx, once) = (call.app.clone(), call.ctx.clone(), Arc::new(once));
     let asked = call.clone();
     let may_see = move |caller: &Caller| {

@@ -16,8 +16,8 @@ use crate::service::scopes;
 
 /// What is asked (RFC 7662 §2.1).
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // The document's alone: a form is read pair by pair.
-pub struct IntrospectToken {
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct IntrospectToken {
     /// The key.
     #[schema(example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
     token: String,
@@ -29,7 +29,7 @@ pub struct IntrospectToken {
 /// Whether the key is active (RFC 7662 §2.2).
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
-pub enum Introspection {
+pub(crate) enum Introspection {
     /// It is good.
     Active(ActiveToken),
     /// It isn't, or there is none.
@@ -38,7 +38,7 @@ pub enum Introspection {
 
 /// Of a key that isn't active, nothing else is told.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct InactiveToken {
+pub(crate) struct InactiveToken {
     /// Always `false`.
     #[schema(schema_with = never)]
     active: bool,
@@ -46,7 +46,7 @@ pub struct InactiveToken {
 
 /// About an active key.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct ActiveToken {
+pub(crate) struct ActiveToken {
     /// Always `true`.
     #[schema(schema_with = always)]
     active: bool,
@@ -74,7 +74,7 @@ pub struct ActiveToken {
 
 /// A refusal in the form of OAuth (RFC 6749 §5.2).
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct OauthError {
+pub(crate) struct OauthError {
     /// What to act on.
     #[schema(value_type = String, example = "invalid_client")]
     error: &'static str,
@@ -102,7 +102,7 @@ pub struct OauthError {
         (status = 503, description = "`temporarily_unavailable`"),
     ),
 )]
-pub async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Response
+pub(crate) async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,

@@ -11,7 +11,7 @@ use crate::service::{etag, memberships};
 
 /// A membership that ended.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct DeletedMembership {
+pub(crate) struct DeletedMembership {
     organization_id: String,
     user_id: String,
     /// Always `true`.
@@ -34,7 +34,7 @@ fn tag(membership: &Membership) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: the user is a member already. `CONFLICT`: the organization's plan allows no more members."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = memberships::create(&call.app, &call.ctx, call.param(0), call.body()?).await?;
     Reply::created(&created, Some(tag(&created)))
@@ -48,7 +48,7 @@ pub async fn create(call: Call) -> Result<Reply> {
     params(OrganizationPath, PageQuery, MemberQuery),
     responses((status = 200, description = "A page.", body = Vec<Membership>)),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&memberships::list(&call.app, &call.ctx, call.param(0), call.query()).await?)
 }
 
@@ -58,7 +58,7 @@ pub async fn list(call: Call) -> Result<Reply> {
     params(MemberPath),
     responses((status = 200, description = "Found.", body = Membership, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let found = memberships::get(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
     Reply::tagged(&found, tag(&found))
@@ -74,7 +74,7 @@ pub async fn get(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the last owner stays one."),
     ),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated =
         memberships::update(&call.app, &call.ctx, call.param(0), call.param(1), call.body()?).await?;
@@ -92,7 +92,7 @@ pub async fn update(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the last owner stays."),
     ),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     call.no_query()?;
     let ended = memberships::delete(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
     let (organization_id, user_id) = (ended.organization_id, ended.user_id);

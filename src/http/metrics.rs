@@ -32,7 +32,7 @@ const FORMS: [(Endpoint, &str); 3] = [
 ];
 
 /// Serves until it is dropped; without a listener it only waits for that.
-pub async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
+pub(crate) async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
     let Some(listener) = listener else { return std::future::pending().await };
     let limits = Limits {
         max_connections: MOST_CONNECTIONS,

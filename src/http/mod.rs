@@ -5,7 +5,7 @@
 //! way to `verify`, `introspect` and `forward_auth`; `pages` gives out the files of the console and the
 //! reference, which are no part of the API.
 
-pub mod address;
+pub(crate) mod address;
 mod analytics;
 mod api_keys;
 mod asker;
@@ -20,7 +20,7 @@ mod health;
 mod idempotency;
 mod introspect;
 mod memberships;
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod openapi;
 mod organizations;
 pub mod pages;
@@ -31,7 +31,7 @@ pub mod server;
 mod settings;
 mod streams;
 mod timer;
-pub mod tls;
+pub(crate) mod tls;
 mod users;
 mod verify;
 mod whoami;

@@ -5,8 +5,8 @@
 
 mod complete;
 mod data_plane;
-pub mod envelope;
-pub mod params;
+pub(crate) mod envelope;
+pub(crate) mod params;
 
 use std::sync::LazyLock;
 
@@ -82,7 +82,7 @@ pub fn text() -> Result<&'static str> {
     get, path = "/openapi.json", tag = "Server", operation_id = "getOpenapi",
     responses((status = 200, description = "The document.", body = Object)),
 )]
-pub async fn document(_: Call) -> Result<Reply> {
+pub(crate) async fn document(_: Call) -> Result<Reply> {
     let mut response = reply::whole(text()?.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -20,7 +20,7 @@ fn tag(organization: &Organization) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: the `id` is taken, now or by a deleted organization."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = organizations::create(&call.app, &call.ctx, call.body()?).await?;
     Reply::created(&created, Some(tag(&created)))
@@ -34,7 +34,7 @@ pub async fn create(call: Call) -> Result<Reply> {
     params(PageQuery, OrganizationQuery),
     responses((status = 200, description = "A page.", body = Vec<Organization>)),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&organizations::list(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -44,7 +44,7 @@ pub async fn list(call: Call) -> Result<Reply> {
     params(OrganizationPath),
     responses((status = 200, description = "Found.", body = Organization, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let found = organizations::get(&call.app, &call.ctx, call.param(0)).await?;
     Reply::tagged(&found, tag(&found))
@@ -59,7 +59,7 @@ pub async fn get(call: Call) -> Result<Reply> {
     request_body = OrganizationPatch,
     responses((status = 200, description = "As it is now.", body = Organization, headers(("ETag")))),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = organizations::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
     Reply::tagged(&updated, tag(&updated))
@@ -74,7 +74,7 @@ pub async fn update(call: Call) -> Result<Reply> {
     params(OrganizationPath, IfMatch),
     responses((status = 200, description = "Deleted.", body = Deleted)),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     call.no_query()?;
     let id = organizations::delete(&call.app, &call.ctx, call.param(0)).await?;
     Reply::ok(&Deleted { id, deleted: true })

@@ -64,7 +64,7 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 ];
 
 /// Answers with a file.
-pub fn answer(app: &App, head: &Head) -> WarpResponse {
+pub(crate) fn answer(app: &App, head: &Head) -> WarpResponse {
     let (path, now) = (head.uri.path(), app.clock.now());
     let id = request_id(&head.headers, now);
     let mut response = match BY_PATH.get(path) {

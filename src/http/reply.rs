@@ -19,7 +19,7 @@ use crate::service::idempotency::Kept;
 use crate::verify::bucket::Taken;
 
 /// There was a credential, and it isn't good (RFC 6750 §3.1).
-pub const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 
 /// The answer was given before, and nothing was done now.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -37,11 +37,11 @@ pub enum Reply {
 
 /// The answer to a deletion.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Deleted {
+pub(crate) struct Deleted {
     /// What is gone.
-    pub id: String,
+    pub(crate) id: String,
     /// Always `true`.
-    pub deleted: bool,
+    pub(crate) deleted: bool,
 }
 
 /// An answer in the envelope.
@@ -62,22 +62,22 @@ pub struct Data {
 
 impl Reply {
     /// 200 with `data`.
-    pub fn ok(data: &impl Serialize) -> Result<Self> {
+    pub(crate) fn ok(data: &impl Serialize) -> Result<Self> {
         Self::with(StatusCode::OK, data, None)
     }
 
     /// 200 with `data` and its strong ETag.
-    pub fn tagged(data: &impl Serialize, etag: String) -> Result<Self> {
+    pub(crate) fn tagged(data: &impl Serialize, etag: String) -> Result<Self> {
         Self::with(StatusCode::OK, data, Some(etag))
     }
 
     /// 201 with `data` and its strong ETag.
-    pub fn created(data: &impl Serialize, etag: Option<String>) -> Result<Self> {
+    pub(crate) fn created(data: &impl Serialize, etag: Option<String>) -> Result<Self> {
         Self::with(StatusCode::CREATED, data, etag)
     }
 
     /// 200 with a page of a list.
-    pub fn list<T: Serialize>(listed: &Listed<T>) -> Result<Self> {
+    pub(crate) fn list<T: Serialize>(listed: &Listed<T>) -> Result<Self> {
         let data = serde_json::to_string(&listed.rows).map_err(Error::internal)?;
         let page = Some(listed.next_cursor.clone());
         Ok(Self::Data(Data { page, ..Data::new(StatusCode::OK, data) }))
@@ -89,7 +89,7 @@ impl Reply {
     }
 
     /// The same, which shows a secret: kept for a repetition, it is sealed.
-    pub fn with_secret(self) -> Self {
+    pub(crate) fn with_secret(self) -> Self {
         match self {
             Self::Data(data) => Self::Data(Data { secret: true, ..data }),
             raw @ Self::Raw(_) => raw,
@@ -97,18 +97,18 @@ impl Reply {
     }
 
     /// A refusal or a failure that is recorded already.
-    pub fn failed(error: &Error) -> Self {
+    pub(crate) fn failed(error: &Error) -> Self {
         Self::Data(Data::failed(error))
     }
 
     /// A failure that says more than an [`Error`] can.
-    pub fn failed_with(code: Code, error: &impl Serialize) -> Result<Self> {
+    pub(crate) fn failed_with(code: Code, error: &impl Serialize) -> Result<Self> {
         let error = serde_json::to_string(error).map_err(Error::internal)?;
         Ok(Self::Data(Data { code: Some(code), ..Data::new(status(code), error) }))
     }
 
     /// The code of a failure.
-    pub fn code(&self) -> Option<Code> {
+    pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::Data(data) => data.code,
             Self::Raw(_) => None,
@@ -116,14 +116,14 @@ impl Reply {
     }
 
     /// What was kept of an earlier answer.
-    pub fn again(kept: Kept) -> Result<Self> {
+    pub(crate) fn again(kept: Kept) -> Result<Self> {
         let status = StatusCode::from_u16(kept.status).map_err(Error::internal)?;
         let Kept { etag, secret, body, .. } = kept;
         Ok(Self::Data(Data { etag, secret, replayed: true, ..Data::new(status, body) }))
     }
 
     /// What is kept of it.
-    pub fn kept(&self) -> Option<Kept> {
+    pub(crate) fn kept(&self) -> Option<Kept> {
         let Self::Data(Data { status, data, etag, secret, .. }) = self else { return None };
         Some(Kept { status: status.as_u16(), etag: etag.clone(), secret: *secret, body: data.clone() })
     }
@@ -141,22 +141,22 @@ impl Data {
     }
 
     /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
     /// Its ETag.
-    pub fn etag(&self) -> Option<&str> {
+    pub(crate) fn etag(&self) -> Option<&str> {
         self.etag.as_deref()
     }
 
     /// Does it show a secret?
-    pub fn shows_secret(&self) -> bool {
+    pub(crate) fn shows_secret(&self) -> bool {
         self.secret
     }
 
     /// The answer's body.
-    pub fn body(&self, now: Timestamp, request_id: &str) -> String {
+    pub(crate) fn body(&self, now: Timestamp, request_id: &str) -> String {
         let metadata = metadata(now, request_id, self.page.as_ref().map(Option::as_deref));
         let (success, name) = if self.status.is_success() { (true, "data") } else { (false, "error") };
         format!("{{\"success\":{success},\"{name}\":{},\"metadata\":{metadata}}}", self.data)
@@ -185,7 +185,7 @@ fn metadata(now: Timestamp, request_id: &str, page: Option<Option<&str>>) -> Str
 }
 
 /// Writes an answer out.
-pub fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
+pub(crate) fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
     match reply {
         Reply::Raw(response) => *response,
         Reply::Data(data) => {
@@ -202,7 +202,7 @@ pub fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
 }
 
 /// The member `metadata` of an answer that is written by hand. A request id holds nothing to escape.
-pub fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
+pub(crate) fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
     json.push_str(r#""metadata":{"timestamp":""#);
     now.push_to(json);
     for piece in [r#"","requestId":""#, request_id, r#""}"#] {
@@ -211,14 +211,14 @@ pub fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
 }
 
 /// 200 without a body.
-pub fn empty() -> WarpResponse {
+pub(crate) fn empty() -> WarpResponse {
     let mut response = WarpResponse::new("".into());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
 /// Writes a denied verification out, in the form of an error.
-pub fn write_denial(
+pub(crate) fn write_denial(
     status: StatusCode,
     code: &str,
     message: &str,
@@ -251,7 +251,7 @@ fn status(code: Code) -> StatusCode {
 }
 
 /// Writes a refusal or a failure out.
-pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
+pub(crate) fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
     let failure = Data::failed(error);
     let mut response = json(failure.status, failure.body(now, request_id));
     let headers = response.headers_mut();
@@ -268,7 +268,7 @@ pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpRespo
 }
 
 /// 200 with a body. A long one goes out in pieces, so that the connection's worker serves others in between.
-pub fn whole(body: Bytes) -> WarpResponse {
+pub(crate) fn whole(body: Bytes) -> WarpResponse {
     if body.len() <= PIECE {
         return Response::new(body.into());
     }
@@ -284,7 +284,7 @@ pub fn whole(body: Bytes) -> WarpResponse {
 }
 
 /// JSON that is written already.
-pub fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
     let mut response = whole(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -295,7 +295,7 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
 
 /// What is left in a bucket: the widespread headers, and those of the IETF's draft
 /// (draft-ietf-httpapi-ratelimit-headers), in which the policy has a name.
-pub fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Timestamp) {
+pub(crate) fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Timestamp) {
     let (limit, window) = (taken.limit, taken.window.as_secs());
     let reset = (now + taken.full).as_seconds_ceil();
     let next = seconds_ceil(taken.next_token);
@@ -314,7 +314,7 @@ pub fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Tim
 }
 
 /// Whole seconds, never too few.
-pub fn seconds_ceil(duration: std::time::Duration) -> u64 {
+pub(crate) fn seconds_ceil(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() != 0)
 }
 

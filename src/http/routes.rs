@@ -26,10 +26,10 @@ use crate::app::App;
 use crate::error::{Code, Error, Result};
 
 /// A handler at work.
-pub type Handling = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
 
 /// A handler of the control plane.
-pub type Handler = fn(Call) -> Handling;
+pub(crate) type Handler = fn(Call) -> Handling;
 
 /// Which way a call takes to its answer.
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ pub enum Gate {
 
 impl Gate {
     /// The scopes of which it asks one; none asks for nothing.
-    pub fn scopes(self) -> &'static [&'static str] {
+    pub(crate) fn scopes(self) -> &'static [&'static str] {
         match self {
             Gate::Open | Gate::AnyKey => &[],
             Gate::Scope(scopes) | Gate::Platform(scopes) => scopes,
@@ -66,7 +66,7 @@ impl Gate {
     }
 
     /// Does it let keys of the platform pass alone?
-    pub fn is_for_platform(self) -> bool {
+    pub(crate) fn is_for_platform(self) -> bool {
         matches!(self, Gate::Platform(_))
     }
 }
@@ -102,7 +102,7 @@ pub struct Route {
 
 impl Route {
     /// `read` or `write`.
-    pub fn access(&self) -> &'static str {
+    pub(crate) fn access(&self) -> &'static str {
         if self.method == "GET" { "read" } else { "write" }
     }
 
@@ -301,9 +301,9 @@ pub(super) type Found = Result<(usize, &'static Route, Vec<String>), NotFound>;
 /// Why there is none.
 pub(super) struct NotFound {
     /// `NOT_FOUND` or `METHOD_NOT_ALLOWED`.
-    pub error: Error,
+    pub(crate) error: Error,
     /// The methods that the path knows, for `Allow`.
-    pub allow: Option<String>,
+    pub(crate) allow: Option<String>,
 }
 
 impl Router {

@@ -11,7 +11,7 @@ use crate::service::scopes;
 
 /// A scope that was taken from the catalogue.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct DeletedScope {
+pub(crate) struct DeletedScope {
     scope: String,
     /// Always `true`.
     deleted: bool,
@@ -23,7 +23,7 @@ pub struct DeletedScope {
     params(PageQuery),
     responses((status = 200, description = "A page.", body = Vec<Scope>)),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&scopes::list(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -36,7 +36,7 @@ pub async fn list(call: Call) -> Result<Reply> {
         (status = 409, description = "`ALREADY_EXISTS`: there is a scope of this name."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     Reply::created(&scopes::create(&call.app, &call.ctx, call.body()?).await?, None)
 }
@@ -50,7 +50,7 @@ pub async fn create(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: it is built in, or a key that isn't revoked holds it."),
     ),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     call.no_query()?;
     let removed = scopes::delete(&call.app, &call.ctx, call.param(0)).await?;
     Reply::ok(&DeletedScope { scope: removed.scope, deleted: true })

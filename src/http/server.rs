@@ -65,24 +65,24 @@ pub struct Limits {
 /// The head of a request, in its extensions: moved there whole, so that no filter clones it piece by
 /// piece. The request that warp sees keeps its method and URI, and has no headers.
 #[derive(Clone, Debug)]
-pub struct Head(Arc<HeadParts>);
+pub(crate) struct Head(Arc<HeadParts>);
 
 /// What a request begins with, and who sent it.
 #[derive(Debug)]
-pub struct HeadParts {
+pub(crate) struct HeadParts {
     /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
     /// see [`client_address`](super::address::client_address).
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// Who asked last over this connection: mostly that is who asks again.
-    pub asker: Arc<LastAsker>,
+    pub(crate) asker: Arc<LastAsker>,
     /// The method.
-    pub method: Method,
+    pub(crate) method: Method,
     /// Path and query.
-    pub uri: Uri,
+    pub(crate) uri: Uri,
     /// The headers.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// Does a body follow? HTTP/2 needs no header to say so.
-    pub has_body: bool,
+    pub(crate) has_body: bool,
 }
 
 impl Deref for Head {

@@ -15,7 +15,7 @@ use crate::service::settings;
     get, path = "/admin/v1/config", tag = "Configuration", operation_id = "getConfiguration",
     responses((status = 200, description = "As it is now.", body = Settings, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let found = settings::get(&call.app, &call.ctx).await?;
     Reply::tagged(&found.settings, found.etag)
@@ -35,7 +35,7 @@ pub async fn get(call: Call) -> Result<Reply> {
         (status = 428, description = "`PRECONDITION_REQUIRED`: there was no `If-Match`."),
     ),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = settings::update(&call.app, &call.ctx, call.body()?).await?;
     Reply::tagged(&updated.settings, updated.etag)

@@ -16,7 +16,7 @@ type Alarm = Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>;
 
 /// For one connection: of its sleeps one is waited for at a time.
 #[derive(Default)]
-pub struct ConnectionTimer(Alarm);
+pub(crate) struct ConnectionTimer(Alarm);
 
 impl Timer for ConnectionTimer {
     #[allow(clippy::disallowed_methods)] // hyper's deadlines are instants; tests of limits set the limits.

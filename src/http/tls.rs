@@ -36,7 +36,7 @@ impl Tls {
     ///
     /// # Errors
     /// When a file can't be used: the message names it and says why.
-    pub fn load(settings: &config::Tls) -> Result<Option<Arc<Self>>> {
+    pub(crate) fn load(settings: &config::Tls) -> Result<Option<Arc<Self>>> {
         let (Some(cert), Some(key)) = (&settings.cert, &settings.key) else { return Ok(None) };
         let current = RwLock::new(read(cert, key)?);
         Ok(Some(Arc::new(Self { cert: cert.clone(), key: key.clone(), current })))
@@ -46,7 +46,7 @@ impl Tls {
     ///
     /// # Errors
     /// As [`load`](Self::load); then what was read before stays in force.
-    pub fn reload(&self) -> Result<()> {
+    pub(crate) fn reload(&self) -> Result<()> {
         let fresh = read(&self.cert, &self.key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())

@@ -23,7 +23,7 @@ fn tag(user: &User) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: the e-mail address or the `id` is taken. `CONFLICT`: the calling key's organization, of which the user would be a member, may have no more on its plan."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = users::create(&call.app, &call.ctx, call.body()?).await?;
     Reply::created(&created, Some(tag(&created)))
@@ -37,7 +37,7 @@ pub async fn create(call: Call) -> Result<Reply> {
     params(PageQuery, UserQuery),
     responses((status = 200, description = "A page.", body = Vec<User>)),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&users::list(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -47,7 +47,7 @@ pub async fn list(call: Call) -> Result<Reply> {
     params(UserPath),
     responses((status = 200, description = "Found.", body = User, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let found = users::get(&call.app, &call.ctx, call.param(0)).await?;
     Reply::tagged(&found, tag(&found))
@@ -65,7 +65,7 @@ pub async fn get(call: Call) -> Result<Reply> {
         (status = 409, description = "`ALREADY_EXISTS`: the e-mail address is taken."),
     ),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = users::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
     Reply::tagged(&updated, tag(&updated))
@@ -83,7 +83,7 @@ pub async fn update(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: it is the last owner of an organization."),
     ),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     call.no_query()?;
     let id = users::delete(&call.app, &call.ctx, call.param(0)).await?;
     Reply::ok(&Deleted { id, deleted: true })
@@ -97,6 +97,6 @@ pub async fn delete(call: Call) -> Result<Reply> {
     params(UserPath, PageQuery),
     responses((status = 200, description = "A page.", body = Vec<Membership>)),
 )]
-pub async fn memberships(call: Call) -> Result<Reply> {
+pub(crate) async fn memberships(call: Call) -> Result<Reply> {
     Reply::list(&users::memberships(&call.app, &call.ctx, call.param(0), call.query()).await?)
 }

@@ -33,7 +33,7 @@ const MOST_COST: u32 = 1000;
 /// What is asked of a key.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct VerifyKey<'a> {
+pub(crate) struct VerifyKey<'a> {
     /// The key, as the client sent it.
     #[serde(borrow)]
     #[schema(value_type = String, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
@@ -123,8 +123,8 @@ fn boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
 /// Whether the key is good.
 #[derive(utoipa::ToSchema)]
 #[serde(untagged)]
-#[allow(dead_code)] // The types of the answer are the document's: `write` writes it, and a test holds them together.
-pub enum Verification<'a> {
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) enum Verification<'a> {
     /// There is such a key.
     Known(VerifiedKey<'a>),
     /// There is none.
@@ -133,8 +133,8 @@ pub enum Verification<'a> {
 
 /// Of a key that is malformed or not found, nothing else is told.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct UnknownKey {
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct UnknownKey {
     /// Always `false`.
     #[schema(schema_with = never)]
     valid: bool,
@@ -153,8 +153,8 @@ fn unknown() -> ObjectBuilder {
 
 /// How a key stands after the verification, and about it.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct VerifiedKey<'a> {
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct VerifiedKey<'a> {
     /// Is it good?
     valid: bool,
     /// If not, why not: the first that holds, in this order.
@@ -196,8 +196,8 @@ pub struct VerifiedKey<'a> {
 
 /// What is left of a key's rate limit.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct RateLeft {
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct RateLeft {
     /// Tokens of a whole bucket.
     #[schema(example = 100)]
     limit: u32,
@@ -211,8 +211,8 @@ pub struct RateLeft {
 
 /// What is left of a key's quota.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct QuotaLeft {
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct QuotaLeft {
     /// Units in a period.
     #[schema(example = 10_000)]
     limit: u64,
@@ -321,7 +321,7 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Result<Response>
+pub(crate) async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Result<Response>
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,

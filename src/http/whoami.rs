@@ -10,7 +10,7 @@ use crate::service::scopes;
 
 /// The calling key and what it may do.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Whoami {
+pub(crate) struct Whoami {
     /// The calling key.
     api_key: ApiKey,
     /// Its organization; `null` for a platform key.
@@ -25,7 +25,7 @@ pub struct Whoami {
 
 /// An organization by name.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct OrganizationName {
+pub(crate) struct OrganizationName {
     /// `org_…`
     id: String,
     /// For people.
@@ -35,7 +35,7 @@ pub struct OrganizationName {
 /// What is left of a limit.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = LimitLeft)]
-pub struct Left {
+pub(crate) struct Left {
     /// Calls a minute.
     limit: u32,
     /// Calls left now.
@@ -51,7 +51,7 @@ pub struct Left {
     get, path = "/admin/v1/whoami", tag = "Caller", operation_id = "getCaller",
     responses((status = 200, description = "The calling key.", body = Whoami)),
 )]
-pub async fn whoami(call: Call) -> Result<Reply> {
+pub(crate) async fn whoami(call: Call) -> Result<Reply> {
     call.no_query()?;
     let catalogue = scopes::catalogue(&call.app).await?;
     let crate::domain::access::Caller::Key(credential) = &call.ctx.caller else {

@@ -41,7 +41,7 @@ impl Workers {
     }
 
     /// Serves a connection on the worker that has the fewest.
-    pub fn spawn(&self, set: &mut JoinSet<()>, connection: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, set: &mut JoinSet<()>, connection: impl Future<Output = ()> + Send + 'static) {
         let Some(worker) = self.all.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else {
             return; // There is one core at least.
         };

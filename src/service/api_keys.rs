@@ -34,7 +34,7 @@ pub struct ApiKeyWithSecret {
 }
 
 /// Makes a key.
-pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWithSecret> {
+pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWithSecret> {
     let catalogue = scopes::catalogue_for(app, ctx).await?;
     let read = NewApiKey::read(body, &catalogue, ctx.now)?;
     if read.id.is_some() || read.rate_limit.is_some() || read.quota.is_some() {
@@ -112,7 +112,7 @@ pub(super) async fn bootstrap_as(app: &App, ctx: &Arc<Ctx>, secret: Secret) -> R
 }
 
 /// Has there ever been a key?
-pub async fn any(app: &App) -> Result<bool> {
+pub(crate) async fn any(app: &App) -> Result<bool> {
     app.db.read(store::api_keys::any).await
 }
 
@@ -133,7 +133,7 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
 }
 
 /// Lists the keys that the caller reaches.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<ApiKey>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<ApiKey>> {
     let (mut page, cursor) = query.page();
     let wanted = query.text("organization_id");
     let mut filter = store::api_keys::Filter {
@@ -167,7 +167,7 @@ pub(super) fn own_or(caller: &Caller, wanted: Option<String>) -> Result<Option<S
 }
 
 /// One key.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
+pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
     look(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(&found);
@@ -246,7 +246,7 @@ pub async fn rotate(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) 
 }
 
 /// Ends the grace of the secret before now.
-pub async fn expire_previous(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
+pub(crate) async fn expire_previous(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
     change_key(app, ctx, id, move |tx, _, before| {
         store::api_keys::expire_previous(tx, &before.id)?;
         Ok(ApiKey { previous_secret_expires_at: None, ..before.clone() })

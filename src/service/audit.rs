@@ -32,7 +32,7 @@ fn shown(stored: Stored, caller: &Caller) -> Result<Event> {
 }
 
 /// Lists events.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Event>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Event>> {
     let (mut page, cursor) = query.page();
     let mut filter = Filter::read(&mut query);
     query.finish(())?;
@@ -48,7 +48,7 @@ pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<
 }
 
 /// One event.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Event> {
+pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Event> {
     let stored = look(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let found = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
@@ -60,7 +60,7 @@ pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Event> {
 /// The form of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = ExportFormat, rename_all = "lowercase")]
-pub enum Format {
+pub(crate) enum Format {
     /// One event a line, as JSON.
     #[default]
     Ndjson,
@@ -70,13 +70,14 @@ pub enum Format {
 
 impl Format {
     /// The names on the wire.
-    pub const NAMES: &'static [(&'static str, Format)] = &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
+    pub(crate) const NAMES: &'static [(&'static str, Format)] =
+        &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
 }
 
 /// Begins an export, oldest first, of what there is now. The pieces come as they are taken, read page
 /// by page, so that memory stays the same however much it is. The stream ends with an error when the
 /// database fails on the way.
-pub async fn export(
+pub(crate) async fn export(
     app: &Arc<App>,
     ctx: &Arc<Ctx>,
     mut query: Query,
@@ -233,7 +234,7 @@ fn csv_header() -> Result<Bytes> {
 }
 
 /// Walks the chain, whole or from an anchor; platform keys only.
-pub async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Verification> {
+pub(crate) async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Verification> {
     let anchor = query.text("anchor");
     query.finish(())?;
     let anchor = anchor.as_deref().map(read_anchor).transpose()?;
@@ -249,7 +250,7 @@ pub async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Verif
 ///
 /// # Errors
 /// `INVALID_REQUEST` when the anchor's event was removed by retention.
-pub async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
+pub(crate) async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
     loop {
         let checkpoint = app.db.read(store::audit::checkpoint).await?;
         if let (Some(anchor), Some(checkpoint)) = (anchor, checkpoint)
@@ -318,7 +319,7 @@ pub(super) fn walk_on(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, O
 }
 
 /// Reads `seq:hash`. `INVALID_REQUEST` when it isn't that.
-pub fn read_anchor(text: &str) -> Result<Anchor> {
+pub(crate) fn read_anchor(text: &str) -> Result<Anchor> {
     Anchor::parse(text).ok_or_else(|| {
         Error::invalid(vec![Detail {
             pointer: None,
@@ -330,7 +331,13 @@ pub fn read_anchor(text: &str) -> Result<Anchor> {
 }
 
 /// Counts a refusal of somebody without a valid key, by address.
-pub fn fold_anonymous(app: &App, subject: &str, now: Timestamp, code: Code, context: Context) -> Result<()> {
+pub(crate) fn fold_anonymous(
+    app: &App,
+    subject: &str,
+    now: Timestamp,
+    code: Code,
+    context: Context,
+) -> Result<()> {
     let reads = matches!(context.method.as_deref(), Some("GET" | "HEAD"));
     let event = Event {
         id: app.new_id(Kind::Event)?,

@@ -18,19 +18,19 @@ use crate::store::reader::Reader;
 
 /// What was made.
 #[derive(Debug, Serialize)]
-pub struct Made {
+pub(crate) struct Made {
     /// Where it is.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// How large it is.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The head of its audit chain, as `seq:hash`: kept elsewhere, it tells a backup that was exchanged.
-    pub audit_head: String,
+    pub(crate) audit_head: String,
     /// Rows of each table.
-    pub rows: store::check::Rows,
+    pub(crate) rows: store::check::Rows,
     /// How long the copy took.
-    pub copy_seconds: f64,
+    pub(crate) copy_seconds: f64,
     /// How long the proof took.
-    pub proof_seconds: f64,
+    pub(crate) proof_seconds: f64,
 }
 
 /// Copies the database into `target`, proves the copy, and only then gives it its name.
@@ -38,7 +38,7 @@ pub struct Made {
 /// # Errors
 /// `ALREADY_EXISTS` when there is such a file, unless it may be replaced; `CONFLICT` when there is something
 /// else, or when the copy is not sound: it is removed then.
-pub async fn run(app: &App, target: &Path, replace: bool, progress: Progress<'_>) -> Result<Made> {
+pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: Progress<'_>) -> Result<Made> {
     let live = app.config.database.dir.join("tollhouse.db");
     if is_same(&live, target) {
         return Err(Error::new(Code::Conflict, "This is the database itself; name another file."));

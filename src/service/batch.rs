@@ -12,19 +12,19 @@ use crate::store;
 use crate::store::db::Tx;
 
 /// One of them.
-pub struct Operation<R> {
+pub(crate) struct Operation<R> {
     /// Who asks for it, with what right, for what.
-    pub ctx: Arc<Ctx>,
+    pub(crate) ctx: Arc<Ctx>,
     /// Answers it.
-    pub handler: Handler<R>,
+    pub(crate) handler: Handler<R>,
 }
 
 /// What became of a batch.
-pub struct Ran<R> {
+pub(crate) struct Ran<R> {
     /// Of each operation, in their order.
-    pub results: Vec<Result<R>>,
+    pub(crate) results: Vec<Result<R>>,
     /// The one that failed, and all others with it.
-    pub culprit: Option<usize>,
+    pub(crate) culprit: Option<usize>,
 }
 
 /// Runs them. Of an atomic batch either all are done or none; otherwise each stands for itself.
@@ -32,7 +32,7 @@ pub struct Ran<R> {
 /// # Errors
 /// What is no answer to one of them but concerns all: the disk is full, the server overloaded, and in an
 /// atomic batch also a fault of ours. Nothing is done then.
-pub async fn run<R: Send + 'static>(
+pub(crate) async fn run<R: Send + 'static>(
     app: &App,
     ctx: &Arc<Ctx>,
     atomic: bool,

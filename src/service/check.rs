@@ -11,28 +11,28 @@ use crate::store::check::Rows;
 use crate::store::reader::Reader;
 
 /// Told how far a long work is: what is done, how much of it, and of how much (0: nobody knows).
-pub type Progress<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
+pub(crate) type Progress<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
 
 /// What was found.
 #[derive(Debug, Serialize)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Is all well?
-    pub sound: bool,
+    pub(crate) sound: bool,
     /// What isn't, for people.
-    pub faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
     /// What walking the audit chain found.
-    pub audit: Verification,
+    pub(crate) audit: Verification,
     /// Rows of each table.
-    pub rows: Rows,
+    pub(crate) rows: Rows,
     /// The version of the schema.
-    pub schema_version: i64,
+    pub(crate) schema_version: i64,
 }
 
 /// Looks at everything. What can't be read for a fault of the file is a fault, not an error.
 ///
 /// # Errors
 /// When the file can't be asked at all.
-pub fn examine(reader: &mut Reader, progress: Progress<'_>) -> Result<Findings> {
+pub(crate) fn examine(reader: &mut Reader, progress: Progress<'_>) -> Result<Findings> {
     let mut findings = Findings {
         sound: false,
         faults: Vec::new(),

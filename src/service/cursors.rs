@@ -13,18 +13,18 @@ use crate::domain::page;
 use crate::error::{Error, Result};
 
 /// Seals and opens cursors with the database's own key.
-pub struct Cursors(LessSafeKey);
+pub(crate) struct Cursors(LessSafeKey);
 
 impl Cursors {
     /// With the 32 bytes that the database keeps for this.
-    pub fn new(key: &[u8]) -> Result<Self> {
+    pub(crate) fn new(key: &[u8]) -> Result<Self> {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key)
             .map_err(|_| Error::internal("the cursor key is not 32 bytes"))?;
         Ok(Self(LessSafeKey::new(key)))
     }
 
     /// A cursor behind the row with this `seq`.
-    pub fn seal(&self, random: &SystemRandom, binding: &str, seq: i64) -> Result<String> {
+    pub(crate) fn seal(&self, random: &SystemRandom, binding: &str, seq: i64) -> Result<String> {
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce).map_err(|_| Error::internal("no randomness"))?;
         let mut text = seq.to_be_bytes().to_vec();
@@ -36,7 +36,7 @@ impl Cursors {
 
     /// The `seq` in a cursor. `INVALID_CURSOR` when it isn't one of ours, or of another list, other
     /// filters or another order.
-    pub fn open(&self, binding: &str, cursor: Option<&str>) -> Result<Option<i64>> {
+    pub(crate) fn open(&self, binding: &str, cursor: Option<&str>) -> Result<Option<i64>> {
         let Some(cursor) = cursor else { return Ok(None) };
         let opened = || {
             let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;

@@ -23,7 +23,7 @@ const PAGE: usize = 500;
 
 /// Writes everything there is; how many records it were. The reading keeps the WAL from beginning anew for
 /// as long as `output` takes: it should be a file.
-pub async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_>) -> Result<u64> {
+pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_>) -> Result<u64> {
     let ctx = Ctx::internal(app, Caller::Operator, "database.export", "read")?;
     let file = app.config.database.dir.join("tollhouse.db");
     let records = write(&file, output, ctx.now, progress)?;

@@ -11,11 +11,11 @@ use crate::domain::time::Timestamp;
 const MOST_ROWS: usize = 1000;
 
 /// The action of a folded refusal: it may stand for calls of several routes.
-pub const REFUSED: &str = "request.refused";
+pub(crate) const REFUSED: &str = "request.refused";
 
 /// What is counted together.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Row {
+pub(crate) struct Row {
     minute: Timestamp,
     /// Key id or address; empty for the overflow.
     subject: String,
@@ -24,11 +24,11 @@ pub struct Row {
 
 /// The refusals of the minutes that aren't written yet.
 #[derive(Default)]
-pub struct Folded(Mutex<HashMap<Row, Event>>);
+pub(crate) struct Folded(Mutex<HashMap<Row, Event>>);
 
 impl Folded {
     /// Counts an event. The first of a row is kept as the example for all of them.
-    pub fn add(&self, subject: &str, now: Timestamp, event: Event) {
+    pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
         let minute = now.minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,7 +49,7 @@ impl Folded {
     }
 
     /// Takes the rows of the minutes that have closed, or all of them, oldest first.
-    pub fn take(&self, now: Timestamp, all: bool) -> Vec<(Row, Event)> {
+    pub(crate) fn take(&self, now: Timestamp, all: bool) -> Vec<(Row, Event)> {
         let open = now.minute();
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken: Vec<_> = rows.extract_if(|row, _| all || row.minute < open).collect();
@@ -59,7 +59,7 @@ impl Folded {
     }
 
     /// Puts back what could not be written.
-    pub fn put_back(&self, taken: Vec<(Row, Event)>) {
+    pub(crate) fn put_back(&self, taken: Vec<(Row, Event)>) {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (row, event) in taken {
             match rows.get_mut(&row) {

@@ -81,7 +81,7 @@ pub async fn write_uses(app: &App) -> Result<()> {
 }
 
 /// Logs the head of the audit chain.
-pub async fn log_head(app: &App, when: &str) {
+pub(crate) async fn log_head(app: &App, when: &str) {
     match app.db.read(store::audit::head).await {
         Ok((seq, hash)) => tracing::info!(when, "audit head {seq}:{}", chain::hex(&hash)),
         Err(error) => tracing::warn!(%error, "the audit head could not be read"),

@@ -43,7 +43,7 @@ pub struct InFlight(Mutex<HashSet<Hash>>);
 
 impl InFlight {
     /// How many they are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
@@ -81,19 +81,19 @@ impl Drop for Claim {
 
 /// An answer as it is repeated: all but its metadata.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// The HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Its ETag.
-    pub etag: Option<String>,
+    pub(crate) etag: Option<String>,
     /// Does it show a secret?
-    pub secret: bool,
+    pub(crate) secret: bool,
     /// `data`, or `error`, as JSON.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 /// How a call with an Idempotency-Key was answered.
-pub enum Answered<R> {
+pub(crate) enum Answered<R> {
     /// For the first time.
     Anew(R),
     /// As once before.
@@ -216,7 +216,7 @@ fn hash(parts: &[&[u8]]) -> Hash {
 ///
 /// # Errors
 /// The handler's own, which has changed nothing and is not kept yet: see [`refuse`].
-pub async fn answer<R: Send + 'static>(
+pub(crate) async fn answer<R: Send + 'static>(
     app: &App,
     ctx: &Arc<Ctx>,
     once: &Arc<Once>,
@@ -256,7 +256,13 @@ fn replayed(ctx: &Ctx, status: u16) -> Event {
 }
 
 /// Records a refusal that the handler decided, and keeps it.
-pub async fn refuse(app: &App, ctx: &Arc<Ctx>, once: &Arc<Once>, error: &Error, kept: Kept) -> Result<()> {
+pub(crate) async fn refuse(
+    app: &App,
+    ctx: &Arc<Ctx>,
+    once: &Arc<Once>,
+    error: &Error,
+    kept: Kept,
+) -> Result<()> {
     let (event, once) = (ctx.refusal(error), once.clone());
     app.db
         .write(move |tx| {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use source::{Item, Source};
+pub(crate) use source::{Item, Source};
 
 use super::check::Progress;
 use super::{Ctx, change, scopes, settings};
@@ -42,37 +42,37 @@ const MOST_REFUSALS: usize = 1000;
 
 /// How an import is to be done.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Are scopes that nobody knows added to the catalogue?
-    pub create_scopes: bool,
+    pub(crate) create_scopes: bool,
     /// Whose keys are those that name no organization.
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
 }
 
 /// What became of the records.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Stored, by kind.
-    pub imported: BTreeMap<&'static str, u64>,
+    pub(crate) imported: BTreeMap<&'static str, u64>,
     /// There already, with the same values.
-    pub unchanged: BTreeMap<&'static str, u64>,
+    pub(crate) unchanged: BTreeMap<&'static str, u64>,
     /// How many were refused.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// The first of those.
-    pub refusals: Vec<Refusal>,
+    pub(crate) refusals: Vec<Refusal>,
     /// Does an export lack its end?
-    pub cut_off: bool,
+    pub(crate) cut_off: bool,
     /// Is there a key that can manage keys of every organization?
-    pub has_platform_key: bool,
+    pub(crate) has_platform_key: bool,
 }
 
 /// Why a record is not stored.
 #[derive(Debug, Serialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Where it stands.
-    pub at: String,
+    pub(crate) at: String,
     /// What was wrong, and where in the record.
-    pub reasons: Vec<String>,
+    pub(crate) reasons: Vec<String>,
 }
 
 /// What becomes of a record: a change under way, or nothing.
@@ -87,7 +87,7 @@ type Work<'a> = Pin<Box<dyn Future<Output = Result<bool>> + 'a>>;
 ///
 /// # Errors
 /// When the source or the database fails. What was stored until then stays; the import can be run again.
-pub async fn run(
+pub(crate) async fn run(
     app: &App,
     source: &mut Source<'_>,
     options: &Options,

@@ -17,7 +17,12 @@ use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
 /// Adds a member; an organization's key only a user that it sees.
-pub async fn create(app: &App, ctx: &Arc<Ctx>, organization_id: String, body: &Json) -> Result<Membership> {
+pub(crate) async fn create(
+    app: &App,
+    ctx: &Arc<Ctx>,
+    organization_id: String,
+    body: &Json,
+) -> Result<Membership> {
     let read = NewMember::read(body)?;
     let now = ctx.now;
     change(app, ctx, 201, move |tx, caller| {
@@ -44,7 +49,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, organization_id: String, body: &J
 }
 
 /// Lists an organization's members.
-pub async fn list(
+pub(crate) async fn list(
     app: &App,
     ctx: &Arc<Ctx>,
     organization_id: String,
@@ -66,7 +71,12 @@ pub async fn list(
 }
 
 /// One membership.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, organization_id: String, user_id: String) -> Result<Membership> {
+pub(crate) async fn get(
+    app: &App,
+    ctx: &Arc<Ctx>,
+    organization_id: String,
+    user_id: String,
+) -> Result<Membership> {
     look(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &organization_id, &user_id)?;
         let entry = entry(&found);
@@ -76,7 +86,7 @@ pub async fn get(app: &App, ctx: &Arc<Ctx>, organization_id: String, user_id: St
 }
 
 /// Changes a member's role.
-pub async fn update(
+pub(crate) async fn update(
     app: &App,
     ctx: &Arc<Ctx>,
     organization_id: String,

@@ -9,10 +9,10 @@ use crate::telemetry::families::{Families, Labels, float, one};
 use crate::telemetry::machine;
 
 /// Histograms of time are counted in nanoseconds.
-pub const NANOSECOND: f64 = 1e-9;
+pub(crate) const NANOSECOND: f64 = 1e-9;
 
 /// Adds all that doesn't depend on how questions come in.
-pub async fn add(app: &App, families: &mut Families) {
+pub(crate) async fn add(app: &App, families: &mut Families) {
     let build = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("sqlite", store::db::sqlite_version().to_owned()),

@@ -6,29 +6,29 @@
 //! already.
 
 pub mod api_keys;
-pub mod audit;
-pub mod backup;
-pub mod batch;
-pub mod check;
-pub mod cursors;
-pub mod export;
-pub mod folded;
+pub(crate) mod audit;
+pub(crate) mod backup;
+pub(crate) mod batch;
+pub(crate) mod check;
+pub(crate) mod cursors;
+pub(crate) mod export;
+pub(crate) mod folded;
 pub mod housekeeping;
 pub mod idempotency;
-pub mod import;
+pub(crate) mod import;
 pub mod memberships;
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod organizations;
-pub mod overview;
-pub mod restore;
+pub(crate) mod overview;
+pub(crate) mod restore;
 pub mod retention;
-pub mod sample;
+pub(crate) mod sample;
 pub mod scopes;
-pub mod settings;
+pub(crate) mod settings;
 pub mod usage;
 pub mod users;
-pub mod verification_log;
-pub mod within;
+pub(crate) mod verification_log;
+pub(crate) mod within;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -49,29 +49,29 @@ use within::Seat;
 #[derive(Clone, Debug)]
 pub struct Ctx {
     /// The caller as known when the call came.
-    pub caller: Caller,
+    pub(crate) caller: Caller,
     /// The hash of the secret that it showed; `None` for the operator and the server itself.
-    pub secret: Option<Hash>,
+    pub(crate) secret: Option<Hash>,
     /// The scopes of which the operation asks one.
-    pub scopes: &'static [&'static str],
+    pub(crate) scopes: &'static [&'static str],
     /// `resource.verb`.
-    pub action: &'static str,
+    pub(crate) action: &'static str,
     /// `read` or `write`.
-    pub access: &'static str,
+    pub(crate) access: &'static str,
     /// When the call came.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The client's address, if it is known.
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// `If-Match`.
-    pub if_match: Option<String>,
+    pub(crate) if_match: Option<String>,
     /// What the path names, for the record of a refusal.
-    pub target: Option<Target>,
+    pub(crate) target: Option<Target>,
     /// How the call came, for the record.
-    pub context: Context,
+    pub(crate) context: Context,
     /// Randomness for the ids of its events.
-    pub random: u128,
+    pub(crate) random: u128,
     /// The open transaction that the operation is [within](within::run), if it is.
-    pub seat: Option<Arc<Seat>>,
+    pub(crate) seat: Option<Arc<Seat>>,
 }
 
 impl Ctx {
@@ -173,17 +173,17 @@ fn outcome(code: Option<Code>) -> &'static str {
 
 /// The strong ETag of a resource's stored state. The time of creation tells a membership from an
 /// earlier one of the same two.
-pub fn etag(created_at: Timestamp, revision: i64) -> String {
+pub(crate) fn etag(created_at: Timestamp, revision: i64) -> String {
     format!("\"{:x}-{revision}\"", created_at.as_millis())
 }
 
 /// A page of a list as answered.
 #[derive(Debug)]
-pub struct Listed<T> {
+pub(crate) struct Listed<T> {
     /// The rows.
-    pub rows: Vec<T>,
+    pub(crate) rows: Vec<T>,
     /// Where to go on, when there are more.
-    pub next_cursor: Option<String>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 impl<T> Listed<T> {
@@ -196,7 +196,7 @@ impl<T> Listed<T> {
 
 /// Changes something: in one transaction the caller is read again and authorised, the work is done,
 /// and what it did is recorded. Answers after the commit; after an error nothing is done.
-pub async fn change<T, F>(app: &App, ctx: &Arc<Ctx>, status: u16, mut work: F) -> Result<T>
+pub(crate) async fn change<T, F>(app: &App, ctx: &Arc<Ctx>, status: u16, mut work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
@@ -238,7 +238,7 @@ where
 }
 
 /// Looks at something, and records that before the answer.
-pub async fn look<T, F>(app: &App, ctx: &Arc<Ctx>, work: F) -> Result<T>
+pub(crate) async fn look<T, F>(app: &App, ctx: &Arc<Ctx>, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
@@ -260,7 +260,7 @@ where
 
 /// Records a refusal or a failure. What a client can repeat cheaply is folded, the rest is an event of
 /// its own.
-pub async fn refuse(app: &App, ctx: &Arc<Ctx>, error: &Error) -> Result<()> {
+pub(crate) async fn refuse(app: &App, ctx: &Arc<Ctx>, error: &Error) -> Result<()> {
     if is_cheap(error) {
         fold_refusal(app, ctx, error);
         return Ok(());
@@ -281,7 +281,7 @@ fn fold_refusal(app: &App, ctx: &Ctx, error: &Error) {
 }
 
 /// Counts a look that a client may repeat all the time, instead of recording each.
-pub fn fold_look(app: &App, ctx: &Arc<Ctx>) {
+pub(crate) fn fold_look(app: &App, ctx: &Arc<Ctx>) {
     fold(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
 }
 

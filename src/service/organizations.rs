@@ -17,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
 /// Creates an organization; platform keys only.
-pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organization> {
+pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organization> {
     let read = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
     let new = read.into_organization(app.new_id(Kind::Organization)?, ctx.now);
     change(app, ctx, 201, move |tx, caller| {
@@ -35,7 +35,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organizati
 }
 
 /// Lists those that the caller reaches.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Organization>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Organization>> {
     let (mut page, cursor) = query.page();
     let filter = store::organizations::Filter {
         id: ctx.caller.organization_id().map(str::to_owned),
@@ -53,7 +53,7 @@ pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<
 }
 
 /// One organization.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organization> {
+pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organization> {
     look(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(&found);

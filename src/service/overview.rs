@@ -16,7 +16,7 @@ use crate::store::usage::Of;
 const MOST_BUSY: usize = 10;
 
 /// How much there is of what the caller sees, and what the last 24 hours were like.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, query: Query) -> Result<Overview> {
+pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, query: Query) -> Result<Overview> {
     query.finish(())?;
     let now = ctx.now;
     look(app, ctx, move |tx, caller| {

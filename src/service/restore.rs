@@ -28,30 +28,30 @@ use crate::store::restore::{Held, settle, stage, swap, unstage};
 
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub(crate) struct Order {
     /// The backup.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// May it replace a database?
-    pub replace: bool,
+    pub(crate) replace: bool,
     /// May it be restored though nobody knows what was revoked since?
-    pub accept_unrevoked: bool,
+    pub(crate) accept_unrevoked: bool,
 }
 
 /// What was done.
 #[derive(Debug, Serialize)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// The database.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Where the replaced one is.
-    pub replaced: Option<PathBuf>,
+    pub(crate) replaced: Option<PathBuf>,
     /// The head of the backup's audit chain.
-    pub audit_head: String,
+    pub(crate) audit_head: String,
     /// The head of the replaced one's, if it could be read.
-    pub replaced_audit_head: Option<String>,
+    pub(crate) replaced_audit_head: Option<String>,
     /// Is the replaced one known to be a later state of the backup, read whole?
-    pub complete: bool,
+    pub(crate) complete: bool,
     /// What was taken over from it.
-    pub carried: Carried,
+    pub(crate) carried: Carried,
 }
 
 /// The head of a chain as `seq:hash`.
@@ -69,7 +69,12 @@ const ACCEPT: &str = "--accept-unrevoked restores all the same, with every right
 ///
 /// # Errors
 /// `CONFLICT` with what to do; nothing is replaced then.
-pub async fn run(config: Config, clock: Clock, order: &Order, progress: Progress<'_>) -> Result<Restored> {
+pub(crate) async fn run(
+    config: Config,
+    clock: Clock,
+    order: &Order,
+    progress: Progress<'_>,
+) -> Result<Restored> {
     let dir = config.database.dir.clone();
     let file = dir.join("tollhouse.db");
     let mut backup = Reader::open(&order.file)?;

@@ -29,7 +29,7 @@ const SPARE_PAGES: u64 = 256;
 const PAUSE: u32 = 3;
 
 /// Runs until it is dropped.
-pub async fn run(app: &App) {
+pub(crate) async fn run(app: &App) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut done = None;

@@ -32,7 +32,7 @@ const PIECE: usize = 2000;
 
 /// Fills an empty database. `first` becomes its first admin key, which has done all of it. Returns the
 /// secret of `key_123`.
-pub async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
+pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     let now = app.clock.now();
     let begin = Timestamp::from_millis(now.as_millis() - DAYS * DAY);
     let mut sample = Sample { app, caller: Caller::System, secrets: HashMap::new() };

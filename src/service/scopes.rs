@@ -93,7 +93,7 @@ pub(super) fn unknown(index: usize, grant: &str) -> Detail {
 }
 
 /// Lists the catalogue.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Scope>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Scope>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
     let binding = format!("scopes {:?}", page.order);
@@ -105,7 +105,7 @@ pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<
 }
 
 /// Adds a scope; platform keys only.
-pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Scope> {
+pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Scope> {
     let read = NewScope::read(body)?;
     let new = Scope { scope: read.scope, description: read.description, built_in: false };
     let now = ctx.now;
@@ -121,7 +121,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Scope> {
 }
 
 /// Takes a scope away that no live key holds; platform keys only.
-pub async fn delete(app: &App, ctx: &Arc<Ctx>, name: String) -> Result<Scope> {
+pub(crate) async fn delete(app: &App, ctx: &Arc<Ctx>, name: String) -> Result<Scope> {
     change(app, ctx, 200, move |tx, caller| {
         caller.require_platform()?;
         let scope = store::scopes::get(tx, &name)?.ok_or_else(|| Error::not_found("scope"))?;

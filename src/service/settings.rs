@@ -21,11 +21,11 @@ use crate::store::{self, db::Tx};
 const RETRY_AFTER: u64 = 60;
 
 /// The settings with their ETag.
-pub struct Tagged {
+pub(crate) struct Tagged {
     /// The settings.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// The strong ETag.
-    pub etag: String,
+    pub(crate) etag: String,
 }
 
 impl From<&Current> for Tagged {
@@ -44,7 +44,7 @@ pub(super) async fn current(app: &App, ctx: &Ctx) -> Result<Arc<Current>> {
 }
 
 /// The settings.
-pub async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
+pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
     look(app, ctx, |tx, caller| {
         caller.require_platform()?;
         Ok((Tagged::from(&*store::settings::get(tx)?), entry()))
@@ -53,7 +53,7 @@ pub async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
 }
 
 /// Changes settings; platform keys only, and only who knows what they are.
-pub async fn update(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Tagged> {
+pub(crate) async fn update(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Tagged> {
     let patch = SettingsPatch::read(body)?;
     let context = ctx.clone();
     change(app, ctx, 200, move |tx, caller| {
@@ -217,19 +217,19 @@ pub(super) fn accept_change(tx: &Tx<'_>, ctx: &Ctx, entries: &[Entry]) -> Result
 }
 
 /// A setting that was named at the start, though the database has another value, which is the one in force.
-pub struct Overruled {
+pub(crate) struct Overruled {
     /// `keys.prefix`.
-    pub setting: String,
+    pub(crate) setting: String,
     /// What named it: a file and its line, a variable.
-    pub origin: String,
+    pub(crate) origin: String,
     /// What it was to be, as JSON.
-    pub named: String,
+    pub(crate) named: String,
     /// What it is, as JSON.
-    pub stored: String,
+    pub(crate) stored: String,
 }
 
 /// Those of the first values that something named and that are no longer so.
-pub async fn overruled(app: &App, origins: &BTreeMap<String, String>) -> Result<Vec<Overruled>> {
+pub(crate) async fn overruled(app: &App, origins: &BTreeMap<String, String>) -> Result<Vec<Overruled>> {
     let (named, stored) =
         (app.config.first_settings().by_name(), app.settings.get().await?.settings.by_name());
     let mut found = Vec::new();

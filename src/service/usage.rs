@@ -24,7 +24,7 @@ const PIECE: usize = 500;
 const MOST_GROUPS: usize = 100;
 
 /// Writes down what was counted, each interval of the configuration, until it is dropped.
-pub async fn run(app: &Arc<App>) {
+pub(crate) async fn run(app: &Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.usage.flush_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -94,7 +94,7 @@ fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
 }
 
 /// Verifications of a key, of an organization's keys or of all that the caller reaches.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Usage> {
+pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Usage> {
     let (org_id, key_id) = (query.text("org_id"), query.text("key_id"));
     let hourly_days = app.settings.get().await?.settings.retention.usage_hourly_days;
     let span = Span::read(&mut query, ctx.now, hourly_days);

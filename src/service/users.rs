@@ -19,7 +19,7 @@ use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
 
 /// Creates a user. One that an organization's key creates becomes a member there.
-pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<User> {
+pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<User> {
     let read = NewUser::read(body)?;
     let own_id = read.id.is_some();
     let new = read.into_user(app.new_id(Kind::User)?, ctx.now);
@@ -52,7 +52,7 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<User> {
 }
 
 /// Lists those that the caller sees: all, or the members of its organization.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<User>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<User>> {
     let (mut page, cursor) = query.page();
     let filter = store::users::Filter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
@@ -71,7 +71,7 @@ pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<
 }
 
 /// One user.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<User> {
+pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<User> {
     look(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(caller.organization_id(), &found);
@@ -137,7 +137,7 @@ pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
 }
 
 /// The memberships of a user that the caller sees.
-pub async fn memberships(
+pub(crate) async fn memberships(
     app: &App,
     ctx: &Arc<Ctx>,
     id: String,

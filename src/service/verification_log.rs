@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::store;
 
 /// Lists denials.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Entry>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Entry>> {
     let (mut page, cursor) = query.page();
     let mut filter = Filter::read(&mut query);
     query.finish(())?;

@@ -21,13 +21,14 @@ use crate::error::{Error, Result};
 use crate::store::db::Tx;
 
 /// A handler, which can be begun more than once: only its last run counts.
-pub type Handler<R> = Box<dyn Fn(Arc<Ctx>) -> Pin<Box<dyn Future<Output = Result<R>> + Send>> + Send + Sync>;
+pub(crate) type Handler<R> =
+    Box<dyn Fn(Arc<Ctx>) -> Pin<Box<dyn Future<Output = Result<R>> + Send>> + Send + Sync>;
 
 type Work = Box<dyn FnOnce(&Tx<'_>) + Send>;
 
 /// Where a handler within a transaction lays down what it wants done in it.
 #[derive(Default)]
-pub struct Seat(Mutex<Option<Work>>);
+pub(crate) struct Seat(Mutex<Option<Work>>);
 
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +38,7 @@ impl fmt::Debug for Seat {
 
 impl Seat {
     /// Has it done in the open transaction.
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -54,17 +55,17 @@ impl Seat {
 
 /// Runs a handler to its end over an open transaction, for the caller as it is there. When it fails, what
 /// it did is not rolled back here.
-pub fn run<R>(tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
+pub(crate) fn run<R>(tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
     run_as(tx, ctx.reload(tx, clock)?, ctx, handler)
 }
 
 /// The caller of several handlers, read again when something changed.
 #[derive(Default)]
-pub struct SameCaller(RefCell<Option<(usize, Caller)>>);
+pub(crate) struct SameCaller(RefCell<Option<(usize, Caller)>>);
 
 impl SameCaller {
     /// [`run`], for a caller that all of them have.
-    pub fn run<R>(&self, tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
+    pub(crate) fn run<R>(&self, tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
         // Nothing changes a caller without saying so, and what is rolled back is unsaid.
         let known = self.0.borrow().clone().filter(|(told, _)| *told == tx.told());
         let caller = match known {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 const TIMELINE: Timeline = Timeline { table: "audit_events", column: "occurred_at" };
 
 /// The last event's place and hash; `(0, GENESIS)` before the first.
-pub fn head(tx: &Tx<'_>) -> Result<(i64, Hash)> {
+pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, Hash)> {
     let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
     Ok(tx.one(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
 }
@@ -61,11 +61,11 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
 
 /// An event as it lies in the file.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Place, hashes and JSON.
-    pub link: Link,
+    pub(crate) link: Link,
     /// Did a key of the organization do it, whose log it belongs to?
-    pub by_own_key: bool,
+    pub(crate) by_own_key: bool,
 }
 
 const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization_id = e.organization_id \
@@ -77,14 +77,14 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
 }
 
 /// One event, of one organization unless `None`.
-pub fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<Stored>> {
+pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<Stored>> {
     let Some(id) = id::event_bytes(event_id) else { return Ok(None) };
     let sql = format!("{SELECT} AND e.id = ?1 AND (?2 IS NULL OR e.organization_id = ?2)");
     tx.one(&sql, params![id, organization_id], stored)
 }
 
 /// A page of events.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Stored>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Stored>> {
     query(tx, filter)?.page(tx, "e.seq", page, stored)
 }
 
@@ -113,7 +113,7 @@ pub(super) fn query(tx: &Tx<'_>, filter: &Filter) -> Result<List> {
 /// A row of the chain, to be verified.
 pub struct Raw {
     /// Its place.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// The link, and the copies that the filters use: one whose copies say something else than its
     /// JSON is as broken as one whose hash does. `None` when the row can't even be read: we never
     /// wrote it like that.
@@ -146,7 +146,7 @@ fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::Copies)> {
 }
 
 /// Where the chain was last cut: the last event that was removed, or is about to be.
-pub fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
+pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
     let event = tx.one(sql, params![chain::PRUNED], |row| row.get::<_, String>(0))?;
     // One that can't be read cuts nothing: whoever verifies the chain will find it.
@@ -155,13 +155,13 @@ pub fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
 }
 
 /// The place of the first event.
-pub fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
+pub(crate) fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
     tx.one("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
 }
 
 /// The last of the events that happened before a time, as far as none stands among them that happened later;
 /// `None` when already the first did.
-pub fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
+pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
     let time = time.as_millis();
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
     if tx.one(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
@@ -176,7 +176,7 @@ pub fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
 
 /// Removes events up to and with a checkpoint, the oldest first, at most so many. Says how many it were: none if
 /// it isn't one of this chain.
-pub fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, most: usize) -> Result<usize> {
+pub(crate) fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, most: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \
          AND (SELECT hash FROM audit_events WHERE seq = ?1) = ?2 ORDER BY seq LIMIT ?3)",

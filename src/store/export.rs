@@ -13,10 +13,10 @@ use crate::domain::user::User;
 use crate::error::Result;
 
 /// A key with the hashes of all its secrets.
-pub type WithSecrets = (ApiKey, Vec<(Hash, Secret)>);
+pub(crate) type WithSecrets = (ApiKey, Vec<(Hash, Secret)>);
 
 /// A page: each row with its `seq`.
-pub type Page<T> = Vec<(i64, T)>;
+pub(crate) type Page<T> = Vec<(i64, T)>;
 
 fn page<T>(
     tx: &Tx<'_>,
@@ -32,7 +32,7 @@ fn page<T>(
 }
 
 /// Organizations, with the time of their end.
-pub fn organizations(
+pub(crate) fn organizations(
     tx: &Tx<'_>,
     after: i64,
     most: usize,
@@ -44,13 +44,13 @@ pub fn organizations(
 }
 
 /// Users, with the time of their end.
-pub fn users(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<(User, Option<Timestamp>)>> {
+pub(crate) fn users(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<(User, Option<Timestamp>)>> {
     let select = format!("SELECT u.seq, u.deleted_at, {} FROM users u", users::COLUMNS);
     page(tx, &select, "u.seq", after, most, |row| Ok((users::user(row, 2)?, rows::time_option(row, 1)?)))
 }
 
 /// Memberships.
-pub fn memberships(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewMembership>> {
+pub(crate) fn memberships(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewMembership>> {
     let select = format!("SELECT {} FROM memberships m", memberships::COLUMNS);
     page(tx, &select, "m.seq", after, most, |row| {
         Ok(NewMembership {
@@ -65,7 +65,7 @@ pub fn memberships(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewMembe
 }
 
 /// The operator's own scopes.
-pub fn scopes(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewScope>> {
+pub(crate) fn scopes(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewScope>> {
     let select = "SELECT seq, scope, description, created_at FROM \
                   (SELECT * FROM scopes WHERE built_in = 0)";
     page(tx, select, "seq", after, most, |row| {
@@ -74,14 +74,14 @@ pub fn scopes(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewScope>> {
 }
 
 /// Keys, whatever their state, with all their secrets' hashes.
-pub fn api_keys(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<WithSecrets>> {
+pub(crate) fn api_keys(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<WithSecrets>> {
     let select = format!("SELECT {} FROM api_keys k", api_keys::COLUMNS);
     let keys = page(tx, &select, "k.seq", after, most, api_keys::api_key)?;
     keys.into_iter().map(|(seq, key)| Ok((seq, (key, secrets(tx, seq)?)))).collect()
 }
 
 /// The hashes of a key's secrets: the current one first, then the previous.
-pub fn secrets(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(Hash, Secret)>> {
+pub(crate) fn secrets(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(Hash, Secret)>> {
     tx.all(
         "SELECT hash, state FROM api_key_hashes WHERE key_seq = ?1 ORDER BY state, hash",
         params![key_seq],

@@ -12,15 +12,15 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 
 /// A table with a `seq`, and an index over the time of its rows.
-pub struct Timeline {
+pub(crate) struct Timeline {
     /// Its name.
-    pub table: &'static str,
+    pub(crate) table: &'static str,
     /// The time.
-    pub column: &'static str,
+    pub(crate) column: &'static str,
 }
 
 /// A stretch of a list: beyond the one `seq`, up to the other, both left out.
-pub type Stretch = (Option<i64>, Option<i64>);
+pub(crate) type Stretch = (Option<i64>, Option<i64>);
 
 /// So many milliseconds a row may be behind one before it without a note: what is folded is stored when its
 /// minute has closed.
@@ -28,7 +28,7 @@ const USUAL: i64 = 120_000;
 
 impl Timeline {
     /// Notes how far a row that is about to be stored is behind the latest, if that was never so far.
-    pub fn note(&self, tx: &Tx<'_>, at: Timestamp) -> Result<()> {
+    pub(crate) fn note(&self, tx: &Tx<'_>, at: Timestamp) -> Result<()> {
         let Self { table, column } = self;
         let sql = format!("SELECT max({column}) FROM {table}");
         let latest: Option<i64> = tx.one(&sql, [], |row| row.get(0))?.flatten();
@@ -42,7 +42,12 @@ impl Timeline {
     }
 
     /// Where every row lies whose time is not before the one and before the other.
-    pub fn between(&self, tx: &Tx<'_>, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Stretch> {
+    pub(crate) fn between(
+        &self,
+        tx: &Tx<'_>,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+    ) -> Result<Stretch> {
         let Self { table, column } = self;
         let disorder = self.disorder(tx)?;
         // Of the rows that are too early, and of those that are too late, the nearest.

@@ -39,24 +39,24 @@ impl<'c> Tx<'c> {
 
     /// Has the WAL brought into the file behind the commit, as far as no reader needs it: only then is a
     /// file that has become smaller cut.
-    pub fn checkpoint(&self) {
+    pub(crate) fn checkpoint(&self) {
         self.checkpoint.set(true);
     }
 
     /// Says what the change makes out of date: told after the commit and before the answer, forgotten
     /// when the change is rolled back.
-    pub fn stale(&self, what: Stale) {
+    pub(crate) fn stale(&self, what: Stale) {
         self.stale.borrow_mut().push(what);
     }
 
     /// How much the changes so far made out of date: as long as it is the same, what was read of keys and
     /// their owners is as it was.
-    pub fn told(&self) -> usize {
+    pub(crate) fn told(&self) -> usize {
         self.stale.borrow().len()
     }
 
     /// Did a change so far make this out of date?
-    pub fn is_stale(&self, id: &str) -> bool {
+    pub(crate) fn is_stale(&self, id: &str) -> bool {
         self.stale.borrow().iter().any(|what| match what {
             Stale::Id(other) => other == id,
             Stale::All => true,
@@ -123,7 +123,7 @@ impl<'c> Tx<'c> {
 
     /// Runs a part that may fail, or panic, alone: what it did is rolled back, and the rest goes on. The
     /// outer error is that of the whole transaction, which is lost with it.
-    pub fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
+    pub(crate) fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
         let (head, wrote, told) = (self.head.get(), self.wrote.get(), self.stale.borrow().len());
         // One in another may have the same name: SQLite means the innermost.
         self.execute("SAVEPOINT mutation", [])?;

@@ -17,7 +17,7 @@ const TIMELINE: Timeline = Timeline { table: "verification_log", column: "minute
 
 /// Adds denials to their row, which is made when it isn't there. `folded` tells the rows of one minute and
 /// code apart; the entry's `key_id` is not looked at.
-pub fn add(tx: &Tx<'_>, folded: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
+pub(crate) fn add(tx: &Tx<'_>, folded: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
     TIMELINE.note(tx, entry.first_at.minute())?;
     tx.execute(
         "INSERT INTO verification_log (minute, code, folded, key_seq, organization_id, ip, count, first_at, last_at) \
@@ -69,7 +69,7 @@ pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Entry>> {
 }
 
 /// Removes at most so many rows of minutes before this time; how many it were.
-pub fn prune(tx: &Tx<'_>, before: Timestamp, most: usize) -> Result<usize> {
+pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, most: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM verification_log WHERE seq IN \
          (SELECT seq FROM verification_log WHERE minute < ?1 ORDER BY minute LIMIT ?2)",

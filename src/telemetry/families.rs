@@ -7,18 +7,23 @@ use super::tally::Observed;
 use crate::error::{Error, Result};
 
 /// The media type of what [`Families::write`] gives.
-pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Names and values that tell the samples of a metric apart.
-pub type Labels = Vec<(&'static str, String)>;
+pub(crate) type Labels = Vec<(&'static str, String)>;
 
 /// Metrics, each with its samples. One without samples is left out.
 #[derive(Default)]
-pub struct Families(Vec<MetricFamily>);
+pub(crate) struct Families(Vec<MetricFamily>);
 
 impl Families {
     /// What only grows, by its labels.
-    pub fn counter(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
+    pub(crate) fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) {
         self.add(name, help, MetricType::COUNTER, samples, |metric, value| {
             let mut counter = Counter::default();
             counter.set_value(value);
@@ -27,7 +32,7 @@ impl Families {
     }
 
     /// What goes up and down, by its labels.
-    pub fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
         self.add(name, help, MetricType::GAUGE, samples, |metric, value| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
@@ -36,7 +41,7 @@ impl Families {
     }
 
     /// Sizes, by their labels; `unit` is what a size of 1 comes to in the unit of the name.
-    pub fn histogram(
+    pub(crate) fn histogram(
         &mut self,
         name: &str,
         help: &str,
@@ -95,18 +100,18 @@ impl Families {
     ///
     /// # Errors
     /// When something isn't written as Prometheus wants it.
-    pub fn write(self) -> Result<String> {
+    pub(crate) fn write(self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.0).map_err(Error::internal)
     }
 }
 
 /// A metric's only sample.
-pub fn one<T>(value: T) -> [(Labels, T); 1] {
+pub(crate) fn one<T>(value: T) -> [(Labels, T); 1] {
     [(Labels::new(), value)]
 }
 
 /// Prometheus knows no other numbers. Beyond 2⁵³ the last digits are lost.
 #[allow(clippy::cast_precision_loss)]
-pub fn float(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }

@@ -7,14 +7,14 @@ use super::families::Families;
 use super::families::{float, one};
 
 /// Room on the disk of this path that we may fill, in bytes.
-pub fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Adds the figures that all of Prometheus's clients tell of their process.
 #[cfg(target_os = "linux")]
-pub fn add_process(families: &mut Families) {
+pub(crate) fn add_process(families: &mut Families) {
     use procfs::process::{LimitValue, Process};
 
     let Ok(process) = Process::myself() else { return };
@@ -60,4 +60,4 @@ pub fn add_process(families: &mut Families) {
 
 /// Only Linux tells them.
 #[cfg(not(target_os = "linux"))]
-pub fn add_process(_: &mut Families) {}
+pub(crate) fn add_process(_: &mut Families) {}

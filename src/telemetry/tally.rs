@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// One of a kind for each of the threads that count; threads beyond that many share.
-pub struct Spread<T>(Box<[Line<T>]>);
+pub(crate) struct Spread<T>(Box<[Line<T>]>);
 
 /// As far from its neighbours as processors fetch at once.
 #[repr(align(128))]
@@ -23,14 +23,14 @@ struct Line<T>(T);
 
 impl<T> Spread<T> {
     /// Makes them.
-    pub fn new(mut make: impl FnMut() -> T) -> Self {
+    pub(crate) fn new(mut make: impl FnMut() -> T) -> Self {
         // There are more threads than cores: those of the control plane may have come before the workers.
         let count = (thread::available_parallelism().map_or(1, NonZero::get) * 4).next_power_of_two();
         Self((0..count).map(|_| Line(make())).collect())
     }
 
     /// This thread's own.
-    pub fn own(&self) -> &T {
+    pub(crate) fn own(&self) -> &T {
         &self.0[PLACE.with(|place| *place) & (self.0.len() - 1)].0
     }
 
@@ -40,7 +40,7 @@ impl<T> Spread<T> {
 }
 
 /// Counters by their place.
-pub struct Counts<const N: usize>(Spread<[AtomicU64; N]>);
+pub(crate) struct Counts<const N: usize>(Spread<[AtomicU64; N]>);
 
 impl<const N: usize> Default for Counts<N> {
     fn default() -> Self {
@@ -50,20 +50,20 @@ impl<const N: usize> Default for Counts<N> {
 
 impl<const N: usize> Counts<N> {
     /// Counts one more at a place; there is none beyond `N`.
-    pub fn add(&self, place: usize) {
+    pub(crate) fn add(&self, place: usize) {
         if let Some(counter) = self.0.own().get(place) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// What was counted.
-    pub fn sums(&self) -> [u64; N] {
+    pub(crate) fn sums(&self) -> [u64; N] {
         array::from_fn(|place| self.0.all().map(|own| own[place].load(Ordering::Relaxed)).sum())
     }
 }
 
 /// How often something had what size.
-pub struct Histogram {
+pub(crate) struct Histogram {
     /// The largest size in each bucket but the last, which has none.
     bounds: &'static [u64],
     buckets: Box<[AtomicU64]>,
@@ -72,25 +72,25 @@ pub struct Histogram {
 
 impl Histogram {
     /// With buckets up to these sizes.
-    pub fn new(bounds: &'static [u64]) -> Self {
+    pub(crate) fn new(bounds: &'static [u64]) -> Self {
         let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, buckets, sum: AtomicU64::new(0) }
     }
 
     /// Counts one of this size.
-    pub fn observe(&self, size: u64) {
+    pub(crate) fn observe(&self, size: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < size);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(size, Ordering::Relaxed);
     }
 
     /// Counts one that took so long, in nanoseconds.
-    pub fn observe_time(&self, took: Duration) {
+    pub(crate) fn observe_time(&self, took: Duration) {
         self.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// What was observed.
-    pub fn observed(&self) -> Observed {
+    pub(crate) fn observed(&self) -> Observed {
         Self::together([self])
     }
 
@@ -109,26 +109,26 @@ impl Histogram {
 
 /// What a histogram holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The largest size in each bucket but the last.
-    pub bounds: &'static [u64],
+    pub(crate) bounds: &'static [u64],
     /// How many were in each; not summed up.
-    pub buckets: Vec<u64>,
+    pub(crate) buckets: Vec<u64>,
     /// All sizes together.
-    pub sum: u64,
+    pub(crate) sum: u64,
 }
 
 /// Routes that are told apart at most.
-pub const MOST_ROUTES: usize = 128;
+pub(crate) const MOST_ROUTES: usize = 128;
 
 /// The statuses that are told apart; any other is the first.
-pub const STATUSES: [u16; 25] = [
+pub(crate) const STATUSES: [u16; 25] = [
     0, 200, 201, 202, 204, 304, 308, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 424, 428, 429, 431,
     500, 501, 503, 507,
 ];
 
 /// The forms in which the data plane is asked.
-pub const FORMS: usize = 3;
+pub(crate) const FORMS: usize = 3;
 
 /// 10 µs to 1 s, in nanoseconds: most answers come from memory, some wait for the disk.
 const ANSWER_TIMES: &[u64] = &[
@@ -149,7 +149,7 @@ const ANSWER_TIMES: &[u64] = &[
 ];
 
 /// What was asked over HTTP, and answered.
-pub struct Traffic {
+pub(crate) struct Traffic {
     answers: Counts<{ MOST_ROUTES * STATUSES.len() }>,
     times: Spread<[Histogram; FORMS]>,
 }
@@ -163,25 +163,25 @@ impl Default for Traffic {
 
 impl Traffic {
     /// Counts an answer of a route, by its place in the table.
-    pub fn answered(&self, route: usize, status: u16) {
+    pub(crate) fn answered(&self, route: usize, status: u16) {
         self.answers.add(route * STATUSES.len() + STATUSES.binary_search(&status).unwrap_or(0));
     }
 
     /// The answers by route and status, where there were any.
-    pub fn answers(&self) -> impl Iterator<Item = (usize, u16, u64)> {
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (usize, u16, u64)> {
         let sums = self.answers.sums().into_iter().enumerate().filter(|(_, sum)| *sum > 0);
         sums.map(|(place, sum)| (place / STATUSES.len(), STATUSES[place % STATUSES.len()], sum))
     }
 
     /// Counts how long an answer of the data plane took, by the form of the question.
-    pub fn took(&self, form: usize, time: Duration) {
+    pub(crate) fn took(&self, form: usize, time: Duration) {
         if let Some(times) = self.times.own().get(form) {
             times.observe_time(time);
         }
     }
 
     /// How long answers of the data plane took, by the form of the question.
-    pub fn times(&self) -> [Observed; FORMS] {
+    pub(crate) fn times(&self) -> [Observed; FORMS] {
         array::from_fn(|form| Histogram::together(self.times.all().map(|own| &own[form])))
     }
 }

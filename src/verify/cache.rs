@@ -57,7 +57,7 @@ impl Default for Stamps {
 
 impl Stamps {
     /// Now; asked before a load begins to read.
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.now.load(Ordering::SeqCst)
     }
 
@@ -76,7 +76,7 @@ impl Stamps {
     }
 
     /// Has nothing of these changed since a load that began then?
-    pub fn is_fresh<'a>(&self, began: u64, ids: impl IntoIterator<Item = &'a str>) -> bool {
+    pub(crate) fn is_fresh<'a>(&self, began: u64, ids: impl IntoIterator<Item = &'a str>) -> bool {
         self.is_fresh_at(began, ids.into_iter().map(place))
     }
 
@@ -97,7 +97,7 @@ pub type Loading = Pin<Box<dyn Future<Output = Result<Option<Credential>>> + Sen
 
 /// What a load brought, and when it began. Whoever keeps one asks [`KeyCache::is_fresh`] before each use.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     began: u64,
     /// Where changes of it are stamped: its key, organization and owner; of nobody's hash, the hash.
     places: [Place; 3],
@@ -106,7 +106,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// The credential; `None` when the hash was nobody's.
-    pub fn credential(&self) -> Option<&Arc<Credential>> {
+    pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
         self.credential.as_ref()
     }
 }
@@ -159,7 +159,7 @@ impl KeyCache {
     ///
     /// # Errors
     /// What the loader answers.
-    pub async fn get_loaded(&self, hash: &Hash) -> Result<Loaded> {
+    pub(crate) async fn get_loaded(&self, hash: &Hash) -> Result<Loaded> {
         match self.0.remembered(hash) {
             Some(remembered) => {
                 self.0.looks.add(0);
@@ -173,12 +173,12 @@ impl KeyCache {
     }
 
     /// Is that still so?
-    pub fn is_fresh(&self, loaded: &Loaded) -> bool {
+    pub(crate) fn is_fresh(&self, loaded: &Loaded) -> bool {
         self.0.is_fresh(loaded)
     }
 
     /// How often a secret was found in memory (or that it is nobody's), and how often it was not.
-    pub fn looks(&self) -> (u64, u64) {
+    pub(crate) fn looks(&self) -> (u64, u64) {
         self.0.looks.sums().into()
     }
 

@@ -16,7 +16,7 @@ pub(super) const MOST_ROWS: usize = 1000;
 
 /// What is counted together, beside the code and the minute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Folded {
+pub(crate) enum Folded {
     /// A key, by its `seq`.
     Key(i64),
     /// Unknown keys from one address, or the /64 of an IPv6 address, by which organization asked.
@@ -41,21 +41,21 @@ impl fmt::Display for Folded {
 
 /// A row of the log, or more of one that is written already.
 #[derive(Clone, Debug)]
-pub struct Denial {
+pub(crate) struct Denial {
     /// What is counted together.
-    pub folded: Folded,
+    pub(crate) folded: Folded,
     /// `None` for [`Folded::Rest`].
-    pub code: Option<Outcome>,
+    pub(crate) code: Option<Outcome>,
     /// The key's organization, or that of the key which asked about an unknown one.
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
     /// The client's address in the first of them.
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// How many it stands for.
-    pub count: u64,
+    pub(crate) count: u64,
     /// When the first was.
-    pub first_at: Timestamp,
+    pub(crate) first_at: Timestamp,
     /// When the last was, within the same minute.
-    pub last_at: Timestamp,
+    pub(crate) last_at: Timestamp,
 }
 
 impl Denial {
@@ -108,11 +108,11 @@ type Place = (Timestamp, Option<Outcome>, Folded);
 /// The rows of this minute, and of earlier ones that aren't written. A row that is written stays until its
 /// minute is over, with a count of 0, so that the bound is one of rows a minute and not of rows a batch.
 #[derive(Default)]
-pub struct Denials(HashMap<Place, Denial>);
+pub(crate) struct Denials(HashMap<Place, Denial>);
 
 impl Denials {
     /// Counts a denial.
-    pub fn add(&mut self, denial: Denial) {
+    pub(crate) fn add(&mut self, denial: Denial) {
         let has_room = self.0.len() < MOST_ROWS;
         let mut place = denial.place();
         if let Some(row) = self.0.get_mut(&place) {
@@ -128,7 +128,7 @@ impl Denials {
     }
 
     /// Takes what was counted since it was last taken, oldest first.
-    pub fn take(&mut self) -> Vec<Denial> {
+    pub(crate) fn take(&mut self) -> Vec<Denial> {
         let latest = self.0.keys().map(|(minute, ..)| *minute).max();
         let mut taken: Vec<_> = self.0.values().filter(|row| row.count > 0).cloned().collect();
         self.0.retain(|(minute, ..), row| {
@@ -140,7 +140,7 @@ impl Denials {
     }
 
     /// Puts back what could not be written.
-    pub fn put_back(&mut self, taken: Vec<Denial>) {
+    pub(crate) fn put_back(&mut self, taken: Vec<Denial>) {
         for denial in taken {
             let place = denial.place();
             match self.0.get_mut(&place) {

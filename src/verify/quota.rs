@@ -12,7 +12,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-pub use crate::domain::quota::Standing;
+pub(crate) use crate::domain::quota::Standing;
 
 use crate::domain::limits::{Period, Quota};
 use crate::domain::quota::{Count, Lease};
@@ -37,10 +37,10 @@ pub enum Spending {
 }
 
 /// A look at the file under way.
-pub type Reading = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
+pub(crate) type Reading = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
 
 /// A write under way; it must be committed when it succeeds.
-pub type Writing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+pub(crate) type Writing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// A key's quotas over different periods are counted apart.
 type Id = (i64, Period);
@@ -81,7 +81,7 @@ struct Shared {
 impl Quotas {
     /// At most `capacity` counts in memory, over a file in which nobody else counts. `write` stores all of
     /// its leases or none.
-    pub fn new(
+    pub(crate) fn new(
         capacity: usize,
         read: impl Fn(i64, Period) -> Reading + Send + Sync + 'static,
         write: impl Fn(Vec<Lease>) -> Writing + Send + Sync + 'static,
@@ -127,7 +127,13 @@ impl Quotas {
     ///
     /// # Errors
     /// As [`take`](Self::take).
-    pub async fn peek(&self, key: i64, quota: Quota, cost: u32, now: Timestamp) -> Result<(bool, Standing)> {
+    pub(crate) async fn peek(
+        &self,
+        key: i64,
+        quota: Quota,
+        cost: u32,
+        now: Timestamp,
+    ) -> Result<(bool, Standing)> {
         let count = self.count((key, quota.period), now).await?;
         Ok((count.admits(quota, cost), count.standing(quota)))
     }
@@ -136,7 +142,7 @@ impl Quotas {
     ///
     /// # Errors
     /// Those of the write; what could not be given back is, when it is tried again.
-    pub async fn give_back(&self, idle: Duration, now: Timestamp) -> Result<()> {
+    pub(crate) async fn give_back(&self, idle: Duration, now: Timestamp) -> Result<()> {
         while self.give_back_some(idle, now).await? > 0 {}
         Ok(())
     }
@@ -145,7 +151,7 @@ impl Quotas {
     ///
     /// # Errors
     /// Those of the write.
-    pub async fn close(&self) -> Result<()> {
+    pub(crate) async fn close(&self) -> Result<()> {
         self.0.room.close();
         loop {
             let some = self.0.accounts.iter().take(AT_ONCE);
@@ -165,7 +171,7 @@ impl Quotas {
     }
 
     /// How many counts are in memory.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.accounts.len()
     }
 

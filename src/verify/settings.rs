@@ -11,10 +11,10 @@ use crate::domain::settings::{Current, STALE};
 use crate::error::Result;
 
 /// A load under way.
-pub type Loading = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
+pub(crate) type Loading = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
 
 /// The settings, loaded again when they may have changed.
-pub struct Remembered {
+pub(crate) struct Remembered {
     read: ArcSwap<Read>,
     place: Place,
     stamps: Arc<Stamps>,
@@ -31,7 +31,7 @@ struct Read {
 }
 
 /// The settings, held for as long as a call needs them. They stay as they are meanwhile.
-pub struct Held(Guard<Arc<Read>>);
+pub(crate) struct Held(Guard<Arc<Read>>);
 
 impl Deref for Held {
     type Target = Current;
@@ -43,14 +43,14 @@ impl Deref for Held {
 
 impl Held {
     /// To be kept beyond the call.
-    pub fn shared(&self) -> Arc<Current> {
+    pub(crate) fn shared(&self) -> Arc<Current> {
         self.0.current.clone()
     }
 }
 
 impl Remembered {
     /// Settings that were read by a load that began then, and are loaded by this when they change.
-    pub fn new(
+    pub(crate) fn new(
         stamps: Arc<Stamps>,
         began: u64,
         first: Arc<Current>,
@@ -70,7 +70,7 @@ impl Remembered {
     ///
     /// # Errors
     /// What the loader answers.
-    pub async fn get(&self) -> Result<Held> {
+    pub(crate) async fn get(&self) -> Result<Held> {
         if let Some(held) = self.fresh() {
             return Ok(held);
         }

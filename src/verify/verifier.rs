@@ -45,11 +45,11 @@ pub struct Verdict {
     /// The answer.
     pub outcome: Outcome,
     /// The key; `None` when it is malformed or not found.
-    pub credential: Option<Arc<Credential>>,
+    pub(crate) credential: Option<Arc<Credential>>,
     /// Its rate limit; `None` when it has none.
     pub rate: Option<Taken>,
     /// Its quota; `None` when it has none.
-    pub quota: Option<quota::Standing>,
+    pub(crate) quota: Option<quota::Standing>,
 }
 
 impl Verdict {
@@ -71,7 +71,7 @@ pub struct Verifier {
 
 impl Verifier {
     /// A verifier over these records. At most `capacity` keys have a bucket of their own.
-    pub fn new(
+    pub(crate) fn new(
         keys: Arc<KeyCache>,
         settings: Arc<Remembered>,
         capacity: usize,
@@ -93,7 +93,7 @@ impl Verifier {
     }
 
     /// Drops the buckets that are full.
-    pub fn sweep(&self, monotonic: Duration) {
+    pub(crate) fn sweep(&self, monotonic: Duration) {
         self.limits.sweep(monotonic);
     }
 
@@ -148,7 +148,7 @@ impl Verifier {
     }
 
     /// How often what was decided, dry runs included, by the number of the outcome.
-    pub fn outcomes(&self) -> [u64; OUTCOMES] {
+    pub(crate) fn outcomes(&self) -> [u64; OUTCOMES] {
         self.outcomes.sums()
     }
 
@@ -156,7 +156,7 @@ impl Verifier {
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
-    pub async fn introspect(
+    pub(crate) async fn introspect(
         &self,
         secret: &str,
         asker: Option<&str>,

@@ -17,7 +17,7 @@ const MOST_RETIRED: usize = 10_000;
 
 /// What a secret is to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secret {
+pub(crate) enum Secret {
     /// The one that was shown last.
     Current,
     /// The one before, in its grace.
@@ -28,11 +28,11 @@ pub enum Secret {
 
 impl Secret {
     /// The names in the database.
-    pub const NAMES: &'static [(&'static str, Secret)] =
+    pub(crate) const NAMES: &'static [(&'static str, Secret)] =
         &[("current", Secret::Current), ("previous", Secret::Previous), ("retired", Secret::Retired)];
 
     /// The name in the database.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, secret)| *secret == self).map_or("", |(name, _)| name)
     }
 }

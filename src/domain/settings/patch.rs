@@ -18,23 +18,23 @@ use crate::error::Result;
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = ConfigurationPatch)]
 #[serde(deny_unknown_fields)]
-pub struct SettingsPatch {
+pub(crate) struct SettingsPatch {
     /// New and changed API keys.
     #[schema(nullable = false)]
-    pub keys: Option<KeysPatch>,
+    pub(crate) keys: Option<KeysPatch>,
     /// Calls in a minute.
     #[schema(nullable = false)]
-    pub rate_limits: Option<RateLimitsPatch>,
+    pub(crate) rate_limits: Option<RateLimitsPatch>,
     /// Merged plan by plan: an object changes a plan or, if it is whole, adds one; `null` takes one away
     /// that no organization is on. `standard` stays.
     #[schema(schema_with = plans_patch_schema, required = false)]
-    pub plans: BTreeMap<String, Option<PlanPatch>>,
+    pub(crate) plans: BTreeMap<String, Option<PlanPatch>>,
     /// How long what is recorded and counted is kept.
     #[schema(nullable = false)]
-    pub retention: Option<RetentionPatch>,
+    pub(crate) retention: Option<RetentionPatch>,
     /// While the platform is being worked on.
     #[schema(nullable = false)]
-    pub maintenance: Option<MaintenancePatch>,
+    pub(crate) maintenance: Option<MaintenancePatch>,
 }
 
 /// A merge patch of what is set for keys.
@@ -43,87 +43,87 @@ pub struct SettingsPatch {
     "prefix": "toll", "default_expiry_days": 0, "max_expiry_days": 0, "require_allowed_ips_for_admin": false,
 }))]
 #[serde(deny_unknown_fields)]
-pub struct KeysPatch {
+pub(crate) struct KeysPatch {
     /// What the secrets of new keys begin with. Keys made with another prefix stay good.
     #[schema(nullable = false, pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
-    pub prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
     /// Days until a new key expires whose maker names no expiry; 0 = never, or as late as allowed.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 90)]
-    pub default_expiry_days: Option<u32>,
+    pub(crate) default_expiry_days: Option<u32>,
     /// Days until a new key, or one that gets another expiry, must expire; 0 = it need not.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 365)]
-    pub max_expiry_days: Option<u32>,
+    pub(crate) max_expiry_days: Option<u32>,
     /// Must keys with administrative scopes have an allowlist?
     #[schema(nullable = false)]
-    pub require_allowed_ips_for_admin: Option<bool>,
+    pub(crate) require_allowed_ips_for_admin: Option<bool>,
 }
 
 /// A merge patch of the limits of calls.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[schema(as = RateLimitSettingsPatch, example = json!({"batch_per_minute": 100}))]
 #[serde(deny_unknown_fields)]
-pub struct RateLimitsPatch {
+pub(crate) struct RateLimitsPatch {
     /// Calls of the control plane by one key; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 500)]
-    pub admin_per_minute: Option<u32>,
+    pub(crate) admin_per_minute: Option<u32>,
     /// Batches by one key; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 100)]
-    pub batch_per_minute: Option<u32>,
+    pub(crate) batch_per_minute: Option<u32>,
     /// Failed authentications from one address; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 30)]
-    pub failed_auth_per_minute: Option<u32>,
+    pub(crate) failed_auth_per_minute: Option<u32>,
 }
 
 /// A merge patch of a plan. One that is new must have all of it.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PlanPatch {
+pub(crate) struct PlanPatch {
     /// Verifications of each key that has no rate limit of its own; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 5_000)]
-    pub requests_per_minute: Option<u32>,
+    pub(crate) requests_per_minute: Option<u32>,
     /// Keys of an organization that aren't revoked; 0 = no limit. Lowering it takes none away.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 50)]
-    pub max_keys: Option<u32>,
+    pub(crate) max_keys: Option<u32>,
     /// Members of an organization; 0 = no limit. Lowering it takes none away.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 20)]
-    pub max_members: Option<u32>,
+    pub(crate) max_members: Option<u32>,
 }
 
 /// A merge patch of how long things are kept.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[schema(as = RetentionSettingsPatch, example = json!({"audit_days": 365}))]
 #[serde(deny_unknown_fields)]
-pub struct RetentionPatch {
+pub(crate) struct RetentionPatch {
     /// Days of the audit log; 0 = for ever, else at least 30.
     #[schema(schema_with = super::audit_days_schema, required = false)]
-    pub audit_days: Option<u32>,
+    pub(crate) audit_days: Option<u32>,
     /// Days of usage by the hour.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 90)]
-    pub usage_hourly_days: Option<u32>,
+    pub(crate) usage_hourly_days: Option<u32>,
     /// Days of usage by the day.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 730)]
-    pub usage_daily_days: Option<u32>,
+    pub(crate) usage_daily_days: Option<u32>,
     /// Days of the verification log.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 30)]
-    pub verification_log_days: Option<u32>,
+    pub(crate) verification_log_days: Option<u32>,
 }
 
 /// A merge patch of what goes for the time of maintenance.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[schema(as = MaintenanceSettingsPatch, example = json!({"read_only": false, "message": "Back at 14:00 UTC."}))]
 #[serde(deny_unknown_fields)]
-pub struct MaintenancePatch {
+pub(crate) struct MaintenancePatch {
     /// Refuse changes with 503. Verification, reads, and what takes access away go on.
     #[schema(nullable = false)]
-    pub read_only: Option<bool>,
+    pub(crate) read_only: Option<bool>,
     /// What is said to those who are refused; `null`: that it is being worked on.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "Back at 14:00 UTC.")]
-    pub message: Patch<String>,
+    pub(crate) message: Patch<String>,
 }
 
 impl SettingsPatch {
     /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self {
             keys: fields.optional("keys", KeysPatch::read),
@@ -139,7 +139,7 @@ impl SettingsPatch {
     ///
     /// # Errors
     /// `INVALID_REQUEST` when they don't fit together: all that doesn't.
-    pub fn apply(&self, before: &Settings) -> Result<Settings> {
+    pub(crate) fn apply(&self, before: &Settings) -> Result<Settings> {
         let mut faults = Faults::default();
         let mut after = before.clone();
         if let Some(patch) = &self.keys {
@@ -217,7 +217,7 @@ impl KeysPatch {
 
 impl Keys {
     /// Does what is set for keys go together? If not, why.
-    pub fn fit(&self) -> Result<(), &'static str> {
+    pub(crate) fn fit(&self) -> Result<(), &'static str> {
         let fits = self.max_expiry_days == 0 || self.default_expiry_days <= self.max_expiry_days;
         if fits { Ok(()) } else { Err("default_expiry_days must not be more than max_expiry_days.") }
     }

@@ -45,7 +45,7 @@ const HEADERS: &[(&str, Type, &str, &str)] = &[
 ];
 
 /// Completes the document that the handlers' attributes make, whose `body` is what stands in `data`.
-pub fn complete(api: &mut OpenApi) {
+pub(crate) fn complete(api: &mut OpenApi) {
     let components = api.components.get_or_insert_with(Components::new);
     let mut used = BTreeSet::new();
     for route in ROUTES {

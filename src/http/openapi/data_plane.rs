@@ -26,7 +26,7 @@ const IDENTITY: &[&str] = &[
 
 /// Headers that only the data plane has: the name, the type, an example and what it says.
 #[rustfmt::skip]
-pub const HEADERS: &[(&str, Type, &str, &str)] = &[
+pub(crate) const HEADERS: &[(&str, Type, &str, &str)] = &[
     (IDENTITY[0], Type::String, "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "The client's key; `-` when it is not known."),
     (IDENTITY[1], Type::String, "org_123", "Whose key it is; `-` for a platform key."),
     (IDENTITY[2], Type::String, "user_123", "The member that owns it; `-` when nobody does."),
@@ -36,7 +36,7 @@ pub const HEADERS: &[(&str, Type, &str, &str)] = &[
 ];
 
 /// Makes known how the callers of the data plane may authenticate beside the Bearer.
-pub fn add_security_schemes(components: &mut Components) {
+pub(crate) fn add_security_schemes(components: &mut Components) {
     let basic = HttpBuilder::new()
         .scheme(HttpAuthScheme::Basic)
         .description(Some("A key's id and its secret, each form-encoded first (RFC 6749 §2.3.1)."))
@@ -47,7 +47,7 @@ pub fn add_security_schemes(components: &mut Components) {
 }
 
 /// Completes an operation whose attributes name every status that it answers with.
-pub fn complete(operation: &mut Operation, gate: Gate, endpoint: Endpoint) {
+pub(crate) fn complete(operation: &mut Operation, gate: Gate, endpoint: Endpoint) {
     operation.security = Some(match endpoint {
         Endpoint::Verify => security(gate, BEARER),
         Endpoint::Introspect => [security(gate, BEARER), security(gate, BASIC)].concat(),

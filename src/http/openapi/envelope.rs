@@ -13,58 +13,62 @@ use crate::http::batch::OperationResult;
 /// A refusal or a failure.
 #[derive(ToSchema)]
 #[schema(as = Error)]
-pub struct Failure {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct Failure {
     /// Always `false`.
     #[schema(schema_with = never)]
-    pub success: bool,
+    pub(crate) success: bool,
     /// What went wrong.
-    pub error: ErrorBody,
+    pub(crate) error: ErrorBody,
     /// About the answer.
-    pub metadata: ResponseMetadata,
+    pub(crate) metadata: ResponseMetadata,
 }
 
 /// What went wrong.
 #[derive(ToSchema)]
-pub struct ErrorBody {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct ErrorBody {
     /// What to act on.
-    pub code: Code,
+    pub(crate) code: Code,
     /// For people: what is wrong and what to do.
     #[schema(example = "The request has 2 faults; see details.")]
-    pub message: String,
+    pub(crate) message: String,
     /// All the single faults; empty when there are none to name.
-    pub details: Vec<Detail>,
+    pub(crate) details: Vec<Detail>,
     /// With `BATCH_FAILED`: what became of each operation.
     #[schema(required = false)]
-    pub results: Vec<OperationResult>,
+    pub(crate) results: Vec<OperationResult>,
 }
 
 /// About the answer.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub struct ResponseMetadata {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct ResponseMetadata {
     /// When it was written.
     #[schema(format = DateTime, example = "2026-11-23T07:08:09.123Z")]
-    pub timestamp: String,
+    pub(crate) timestamp: String,
     /// Leads to the request in the audit log; also in `X-Request-Id`.
     #[schema(example = "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
-    pub request_id: String,
+    pub(crate) request_id: String,
 }
 
 /// About the page.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub struct ListMetadata {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct ListMetadata {
     /// When it was written.
     #[schema(format = DateTime, example = "2026-11-23T07:08:09.123Z")]
-    pub timestamp: String,
+    pub(crate) timestamp: String,
     /// Leads to the request in the audit log; also in `X-Request-Id`.
     #[schema(example = "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
-    pub request_id: String,
+    pub(crate) request_id: String,
     /// Is there a next page?
-    pub has_more: bool,
+    pub(crate) has_more: bool,
     /// What to send as `cursor` for the next page; `null` on the last.
     #[schema(required)]
-    pub next_cursor: Option<String>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 fn constant(value: bool) -> ObjectBuilder {
@@ -72,38 +76,40 @@ fn constant(value: bool) -> ObjectBuilder {
 }
 
 /// Always `false`.
-pub fn never() -> ObjectBuilder {
+pub(crate) fn never() -> ObjectBuilder {
     constant(false)
 }
 
 /// Always `true`.
-pub fn always() -> ObjectBuilder {
+pub(crate) fn always() -> ObjectBuilder {
     constant(true)
 }
 
 /// Who may not pass `forward-auth` hears a code of the API, or why the key isn't good.
 #[derive(ToSchema)]
-pub struct Denial {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct Denial {
     /// Always `false`.
     #[schema(schema_with = never)]
-    pub success: bool,
+    pub(crate) success: bool,
     /// What went wrong.
-    pub error: DenialBody,
+    pub(crate) error: DenialBody,
     /// About the answer.
-    pub metadata: ResponseMetadata,
+    pub(crate) metadata: ResponseMetadata,
 }
 
 /// Why a request may not pass.
 #[derive(ToSchema)]
-pub struct DenialBody {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct DenialBody {
     /// What to act on; also in `X-Auth-Status`.
     #[schema(schema_with = any_code)]
-    pub code: String,
+    pub(crate) code: String,
     /// For people: what is wrong and what to do.
     #[schema(example = "The key lacks a scope that is needed.")]
-    pub message: String,
+    pub(crate) message: String,
     /// Always empty.
-    pub details: Vec<Detail>,
+    pub(crate) details: Vec<Detail>,
 }
 
 fn any_code() -> Schema {
@@ -116,7 +122,7 @@ fn any_code() -> Schema {
 
 /// The envelope around what an operation answers: a name for it and its schema. `None` for what goes
 /// without, which is all that isn't a component of the document or an array of one.
-pub fn around(data: &RefOr<Schema>) -> Option<(String, Schema)> {
+pub(crate) fn around(data: &RefOr<Schema>) -> Option<(String, Schema)> {
     let (of, name, metadata) = match data {
         RefOr::Ref(one) => (one, "Answer", ResponseMetadata::name()),
         RefOr::T(Schema::Array(array)) => match &array.items {

@@ -1,6 +1,6 @@
 //! The parameters of paths, queries and headers, as documented. Nobody makes these: a query is read by the
 //! service that knows what it means, and a test keeps the two the same.
-#![allow(missing_docs)] // Each is named after what it is for.
+#![expect(dead_code, reason = "only the derived documentation reads the fields")]
 
 use utoipa::IntoParams;
 use utoipa::openapi::ObjectBuilder;
@@ -15,87 +15,87 @@ use crate::service::audit::Format;
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-pub struct IfMatch {
+pub(crate) struct IfMatch {
     /// Change it only if its `ETag` is still this one, or one of these; `*` for any.
     #[param(rename = "If-Match", nullable = false)]
-    pub if_match: Option<String>,
+    pub(crate) if_match: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-pub struct RequiredIfMatch {
+pub(crate) struct RequiredIfMatch {
     /// Change it only if its `ETag` is still this one; `*` for any.
     #[param(rename = "If-Match")]
-    pub if_match: String,
+    pub(crate) if_match: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct OrganizationPath {
+pub(crate) struct OrganizationPath {
     /// The organization.
     #[param(example = "org_123")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct MemberPath {
+pub(crate) struct MemberPath {
     /// The organization.
     #[param(example = "org_123")]
-    pub id: String,
+    pub(crate) id: String,
     /// The member.
     #[param(example = "user_123")]
-    pub user_id: String,
+    pub(crate) user_id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct UserPath {
+pub(crate) struct UserPath {
     /// The user.
     #[param(example = "user_123")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct ApiKeyPath {
+pub(crate) struct ApiKeyPath {
     /// The key's id, not its secret.
     #[param(example = "key_123")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct ScopePath {
+pub(crate) struct ScopePath {
     /// The scope.
     #[param(example = "invoices:read")]
-    pub scope: String,
+    pub(crate) scope: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct EventPath {
+pub(crate) struct EventPath {
     /// The event.
     #[param(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct ForwardAuthPath {
+pub(crate) struct ForwardAuthPath {
     /// `scope=` and what the key needs, with commas between; then the client's own path.
     #[param(example = "scope=workflows:read")]
-    pub path: String,
+    pub(crate) path: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ForwardAuthQuery {
+pub(crate) struct ForwardAuthQuery {
     /// A scope that the key must have; may be repeated.
     #[param(nullable = false, example = json!(["workflows:read"]))]
-    pub scope: Option<Vec<String>>,
+    pub(crate) scope: Option<Vec<String>>,
     #[param(schema_with = limit_status, required = false)]
-    pub limit_status: Option<u16>,
+    pub(crate) limit_status: Option<u16>,
 }
 
 fn limit_status() -> ObjectBuilder {
@@ -106,159 +106,159 @@ fn limit_status() -> ObjectBuilder {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct PageQuery {
+pub(crate) struct PageQuery {
     /// Rows at most.
     #[param(minimum = 1, maximum = 100, default = 20)]
-    pub limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     /// `desc`: newest first.
     #[param(default = "desc")]
-    pub order: Option<Order>,
+    pub(crate) order: Option<Order>,
     /// `metadata.nextCursor` of the page before.
     #[param(min_length = 1, max_length = 200)]
-    pub cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct OrganizationQuery {
+pub(crate) struct OrganizationQuery {
     /// Only these.
-    pub status: Option<organization::Status>,
+    pub(crate) status: Option<organization::Status>,
     /// Only those on this plan.
     #[param(min_length = 1, max_length = 200)]
-    pub plan: Option<String>,
+    pub(crate) plan: Option<String>,
     /// What the name or the e-mail address begins with.
     #[param(min_length = 1, max_length = 200)]
-    pub q: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct MemberQuery {
+pub(crate) struct MemberQuery {
     /// Only these.
-    pub role: Option<Role>,
+    pub(crate) role: Option<Role>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct UserQuery {
+pub(crate) struct UserQuery {
     /// Only these.
-    pub status: Option<organization::Status>,
+    pub(crate) status: Option<organization::Status>,
     /// The whole address, without regard to case.
     #[param(min_length = 1, max_length = 200)]
-    pub email: Option<String>,
+    pub(crate) email: Option<String>,
     /// Its name in another system.
     #[param(min_length = 1, max_length = 200)]
-    pub external_id: Option<String>,
+    pub(crate) external_id: Option<String>,
     /// What the name or the e-mail address begins with.
     #[param(min_length = 1, max_length = 200)]
-    pub q: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ApiKeyQuery {
+pub(crate) struct ApiKeyQuery {
     /// Only keys of this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
     /// Only keys of this user.
     #[param(min_length = 1, max_length = 200)]
-    pub user_id: Option<String>,
+    pub(crate) user_id: Option<String>,
     /// Only these.
-    pub status: Option<api_key::Status>,
+    pub(crate) status: Option<api_key::Status>,
     /// Only keys that were given this scope.
     #[param(min_length = 1, max_length = 200)]
-    pub scope: Option<String>,
+    pub(crate) scope: Option<String>,
     /// What the name begins with.
     #[param(min_length = 1, max_length = 200)]
-    pub q: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct UsageQuery {
+pub(crate) struct UsageQuery {
     /// Only keys of this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub org_id: Option<String>,
+    pub(crate) org_id: Option<String>,
     /// Only this key.
     #[param(min_length = 1, max_length = 200)]
-    pub key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     /// So many hours or days until now, from the start of the bucket in which they begin. Not together with
     /// `start` and `end`.
     #[param(default = "30d", pattern = "^[0-9]{1,4}[hd]$")]
-    pub period: Option<String>,
+    pub(crate) period: Option<String>,
     /// From the start of the bucket that this time lies in; not in the future.
     #[param(format = DateTime)]
-    pub start: Option<String>,
+    pub(crate) start: Option<String>,
     /// To the end of the bucket that this time lies in; left out: until now. Needs `start`.
     #[param(format = DateTime)]
-    pub end: Option<String>,
+    pub(crate) end: Option<String>,
     /// Left out: `hour` up to 48 hours, else `day`.
-    pub interval: Option<Interval>,
+    pub(crate) interval: Option<Interval>,
     /// Adds `groups`.
-    pub group_by: Option<GroupBy>,
+    pub(crate) group_by: Option<GroupBy>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct DenialQuery {
+pub(crate) struct DenialQuery {
     /// Only denials that concern this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub org_id: Option<String>,
+    pub(crate) org_id: Option<String>,
     /// Only denials of this key.
     #[param(min_length = 1, max_length = 200)]
-    pub key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     /// Only these.
-    pub code: Option<Outcome>,
+    pub(crate) code: Option<Outcome>,
     /// Only those that tell this IPv4 or IPv6 address.
     #[param(min_length = 1, max_length = 200)]
-    pub ip: Option<String>,
+    pub(crate) ip: Option<String>,
     /// Whose last denial was not before this time.
     #[param(format = DateTime)]
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
     /// Whose first denial was before this time.
     #[param(format = DateTime)]
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct AuditQuery {
+pub(crate) struct AuditQuery {
     /// Only events of this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub org_id: Option<String>,
+    pub(crate) org_id: Option<String>,
     /// Only what this key did.
     #[param(min_length = 1, max_length = 200)]
-    pub actor_id: Option<String>,
+    pub(crate) actor_id: Option<String>,
     /// Only this action, such as `api_key.create`.
     #[param(min_length = 1, max_length = 200)]
-    pub action: Option<String>,
+    pub(crate) action: Option<String>,
     /// Only what was done to this.
     #[param(min_length = 1, max_length = 200)]
-    pub target_id: Option<String>,
+    pub(crate) target_id: Option<String>,
     /// Only looks or only changes.
-    pub access: Option<shapes::Access>,
+    pub(crate) access: Option<shapes::Access>,
     /// Only what ended so.
-    pub outcome: Option<shapes::Outcome>,
+    pub(crate) outcome: Option<shapes::Outcome>,
     /// Not before this time.
     #[param(format = DateTime)]
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
     /// Before this time.
     #[param(format = DateTime)]
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ExportQuery {
+pub(crate) struct ExportQuery {
     /// One event a line as JSON, or CSV with a header line.
     #[param(default = "ndjson")]
-    pub format: Option<Format>,
+    pub(crate) format: Option<Format>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct AnchorQuery {
+pub(crate) struct AnchorQuery {
     /// `seq:hash`, a place in the chain that was kept elsewhere and its hash; left out: from the start.
     #[param(min_length = 1, max_length = 200, pattern = "^0*[1-9][0-9]*:[0-9a-fA-F]{64}$")]
-    pub anchor: Option<String>,
+    pub(crate) anchor: Option<String>,
 }

@@ -20,15 +20,15 @@ const LONGEST_LINE: u64 = 4 << 20;
 const PAGE: usize = 500;
 
 /// One record, or why it can't be read, with its place for people.
-pub struct Item {
+pub(crate) struct Item {
     /// `line 7`, or a table and a row's id.
-    pub at: String,
+    pub(crate) at: String,
     /// What stands there.
-    pub json: Result<Json, String>,
+    pub(crate) json: Result<Json, String>,
 }
 
 /// Records, one after the other.
-pub enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// A JSON object a line.
     Ndjson(Ndjson<'a>),
     /// A table with a header line.
@@ -39,7 +39,7 @@ pub enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// Lines of JSON.
-    pub fn ndjson(input: Box<dyn BufRead + 'a>) -> Self {
+    pub(crate) fn ndjson(input: Box<dyn BufRead + 'a>) -> Self {
         Self::Ndjson(Ndjson { input, line: 0, read: 0 })
     }
 
@@ -47,7 +47,7 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// `INVALID_REQUEST` naming the column.
-    pub fn csv(input: Box<dyn BufRead + 'a>) -> Result<Self> {
+    pub(crate) fn csv(input: Box<dyn BufRead + 'a>) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
         let header = reader.headers().map_err(|fault| invalid(format!("The header line: {fault}.")))?;
         let columns: Vec<_> = header.iter().map(str::to_owned).collect();
@@ -68,7 +68,7 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// `CONFLICT` when it isn't better-auth's.
-    pub fn better_auth(file: &Path, organization: Option<&str>) -> Result<Self> {
+    pub(crate) fn better_auth(file: &Path, organization: Option<&str>) -> Result<Self> {
         let mut reader = store::better_auth::open(file)?;
         let total = reader.read(store::better_auth::total)?;
         let organization = organization.map(str::to_owned);
@@ -89,7 +89,7 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// When the source can't be read on.
-    pub fn take_next(&mut self) -> Result<Option<Item>> {
+    pub(crate) fn take_next(&mut self) -> Result<Option<Item>> {
         match self {
             Self::Ndjson(source) => source.next(),
             Self::Csv(source) => Ok(source.next()),
@@ -98,7 +98,7 @@ impl<'a> Source<'a> {
     }
 
     /// How much of it was read: bytes, or rows.
-    pub fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> u64 {
         match self {
             Self::Ndjson(source) => source.read,
             Self::Csv(source) => source.rows.reader().position().byte(),
@@ -107,7 +107,7 @@ impl<'a> Source<'a> {
     }
 
     /// How much of it there is, where the source itself knows.
-    pub fn total(&self) -> Option<u64> {
+    pub(crate) fn total(&self) -> Option<u64> {
         match self {
             Self::BetterAuth(source) => Some(source.total),
             _ => None,
@@ -120,7 +120,7 @@ fn invalid(message: String) -> Error {
 }
 
 /// Lines of JSON.
-pub struct Ndjson<'a> {
+pub(crate) struct Ndjson<'a> {
     input: Box<dyn BufRead + 'a>,
     line: u64,
     read: u64,
@@ -202,7 +202,7 @@ const COLUMNS: &[&str] = &[
 const METADATA: &str = "metadata.";
 
 /// Lines of CSV.
-pub struct Csv<'a> {
+pub(crate) struct Csv<'a> {
     rows: csv::StringRecordsIntoIter<Box<dyn BufRead + 'a>>,
     columns: Vec<String>,
     /// By how many lines the library is behind.
@@ -266,7 +266,7 @@ impl Csv<'_> {
 }
 
 /// Rows of better-auth's tables, users and organizations first.
-pub struct BetterAuth {
+pub(crate) struct BetterAuth {
     reader: Reader,
     organization: Option<String>,
     /// Those that are still to be read.

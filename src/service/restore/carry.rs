@@ -27,7 +27,7 @@ const PAGE: usize = 500;
 const TOGETHER: usize = 200;
 
 /// Takes over all of it.
-pub async fn all(app: &App, held: &mut Held, progress: Progress<'_>) -> Result<Carried> {
+pub(crate) async fn all(app: &App, held: &mut Held, progress: Progress<'_>) -> Result<Carried> {
     let mut carried = Carried::default();
     let rows = held.read(store::check::rows)?;
     let total = rows.get("api_keys").and_then(|n| u64::try_from(*n).ok()).unwrap_or(0);

@@ -1,17 +1,17 @@
 //! What was done in the month, oldest first.
 
 /// A call of the control plane.
-pub struct Deed {
+pub(crate) struct Deed {
     /// How many minutes ago.
-    pub minutes_ago: i64,
+    pub(crate) minutes_ago: i64,
     /// What the audit log calls it.
-    pub action: &'static str,
+    pub(crate) action: &'static str,
     /// The HTTP method.
-    pub method: &'static str,
+    pub(crate) method: &'static str,
     /// The path; the thing's id stands in it.
-    pub path: &'static str,
+    pub(crate) path: &'static str,
     /// The body, as JSON.
-    pub body: &'static str,
+    pub(crate) body: &'static str,
 }
 
 const fn deed(
@@ -25,11 +25,11 @@ const fn deed(
 }
 
 /// The key whose secret is told, so that there is one to verify.
-pub const SHOWN_KEY: &str = "key_123";
+pub(crate) const SHOWN_KEY: &str = "key_123";
 
 /// All of it.
 #[rustfmt::skip]
-pub static DIARY: &[Deed] = &[
+pub(crate) static DIARY: &[Deed] = &[
     deed(43_171, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_123", "name": "Acme Corporation", "email": "admin@acme.com", "plan": "enterprise", "metadata": {"region": "eu-central", "crm": "4711"}}"#),
     deed(43_056, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_123", "name": "Ada Brandt", "email": "ada@acme.com"}"#),
     deed(43_041, "membership.create", "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_123", "role": "owner"}"#),

@@ -53,7 +53,7 @@ const HABITS: &[Habit] = &[
 ];
 
 /// What there was of these keys, by their ids.
-pub fn between(keys: &[(String, Arc<Credential>)], begin: Timestamp, now: Timestamp) -> Batch {
+pub(crate) fn between(keys: &[(String, Arc<Credential>)], begin: Timestamp, now: Timestamp) -> Batch {
     let mut batch = Batch::default();
     let mut random = fastrand::Rng::with_seed(123);
     let mut hour = Interval::Hour.ceil(begin);

@@ -9,7 +9,7 @@ use super::{at_fault, done, refused};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
 /// Asks whether a key is good.
-pub async fn ask(client: &Client, body: Value) -> Answer {
+pub(super) async fn ask(client: &Client, body: Value) -> Answer {
     client.send(client.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await
 }
 

@@ -35,7 +35,7 @@ const MOST_CHANGES: usize = 400;
 const LONGEST_DELAY_US: u64 = 20_000;
 
 /// A load that is about to be cut off.
-pub struct Load {
+pub(crate) struct Load {
     /// Changes acknowledged so far.
     acknowledged: watch::Sender<usize>,
     /// Only a killed server may leave a request without its answer.

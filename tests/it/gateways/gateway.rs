@@ -10,7 +10,7 @@ use crate::support::{free_address, guide};
 
 /// How one is started. In all texts `{gateway}` is where it is to listen, `{ip}` and `{port}` the parts of that,
 /// and `{dir}` its directory.
-pub struct Recipe {
+pub(super) struct Recipe {
     /// Below `target/`, where `scripts/test` puts it.
     program: &'static str,
     arguments: &'static [&'static str],
@@ -22,7 +22,7 @@ pub struct Recipe {
     around: Option<(&'static str, &'static str)>,
 }
 
-pub const NGINX: Recipe = Recipe {
+pub(super) const NGINX: Recipe = Recipe {
     program: "debian/usr/sbin/nginx",
     arguments: &["-p", "{dir}", "-e", "stderr", "-c", "{dir}/around.conf"],
     blocks: &["nginx.conf"],
@@ -40,7 +40,7 @@ pub const NGINX: Recipe = Recipe {
     )),
 };
 
-pub const CADDY: Recipe = Recipe {
+pub(super) const CADDY: Recipe = Recipe {
     program: "debian/usr/bin/caddy",
     arguments: &["run", "--adapter", "caddyfile", "--config", "{dir}/around"],
     blocks: &["Caddyfile"],
@@ -48,7 +48,7 @@ pub const CADDY: Recipe = Recipe {
     around: Some(("around", "{\n\tadmin off\n}\nimport {dir}/Caddyfile\n")),
 };
 
-pub const HAPROXY: Recipe = Recipe {
+pub(super) const HAPROXY: Recipe = Recipe {
     program: "debian/usr/sbin/haproxy",
     arguments: &["-db", "-f", "{dir}/haproxy.cfg"],
     blocks: &["haproxy.cfg", "tollhouse.lua"],
@@ -56,7 +56,7 @@ pub const HAPROXY: Recipe = Recipe {
     around: None,
 };
 
-pub const TRAEFIK: Recipe = Recipe {
+pub(super) const TRAEFIK: Recipe = Recipe {
     program: "python/bin/traefik",
     arguments: &["--configFile={dir}/traefik.yml"],
     blocks: &["traefik.yml", "dynamic.yml"],
@@ -70,7 +70,7 @@ pub const TRAEFIK: Recipe = Recipe {
     around: None,
 };
 
-pub const ENVOY: Recipe = Recipe {
+pub(super) const ENVOY: Recipe = Recipe {
     program: "python/bin/envoy",
     arguments: &["--disable-hot-restart", "--concurrency", "1", "-c", "{dir}/envoy.yaml"],
     blocks: &["envoy.yaml"],
@@ -86,7 +86,7 @@ const TOLLHOUSE: (&str, &str) = ("127.0.0.1:8080", "{tollhouse}");
 const APPLICATION: (&str, &str) = ("127.0.0.1:3000", "{application}");
 
 /// A gateway at work; it ends when this is dropped.
-pub struct Gateway {
+pub(super) struct Gateway {
     child: Child,
     pub url: String,
     dir: TempDir,
@@ -94,7 +94,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts it; it may not listen yet.
-    pub fn start(recipe: &Recipe, tollhouse: SocketAddr, application: SocketAddr) -> Self {
+    pub(super) fn start(recipe: &Recipe, tollhouse: SocketAddr, application: SocketAddr) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let gateway = free_address();
         let fill = |text: &str| {
@@ -134,14 +134,14 @@ impl Gateway {
     }
 
     /// Fails, with what it said, when it has ended.
-    pub fn assert_runs(&mut self) {
+    pub(super) fn assert_runs(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the gateway ended, {status}: {}", self.log());
         }
     }
 
     /// What it said.
-    pub fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The named blocks of a file of `docs/`: their names and what stands in them, in order.
-pub fn blocks(file: &str) -> Vec<(String, String)> {
+pub(crate) fn blocks(file: &str) -> Vec<(String, String)> {
     let path = format!("{}/docs/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let (mut found, mut open) = (Vec::new(), None);
@@ -26,7 +26,7 @@ pub fn blocks(file: &str) -> Vec<(String, String)> {
 }
 
 /// The block of this name.
-pub fn block(file: &str, name: &str) -> String {
+pub(crate) fn block(file: &str, name: &str) -> String {
     let found = blocks(file).into_iter().find(|(found, _)| found == name);
     found.unwrap_or_else(|| panic!("docs/{file} has no block {name:?}")).1
 }

@@ -9,7 +9,7 @@ use tollhouse::domain::time::Timestamp;
 
 /// A key as it ought to be.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Key {
+pub(super) struct Key {
     pub id: String,
     pub organization: Option<String>,
     pub scopes: Vec<String>,
@@ -22,7 +22,7 @@ pub struct Key {
 
 /// What a key is made of, or comes to be by a patch.
 #[derive(Clone, Debug)]
-pub struct Grant {
+pub(super) struct Grant {
     pub scopes: Vec<&'static str>,
     /// In so many hours.
     pub expires: Option<u32>,
@@ -31,7 +31,7 @@ pub struct Grant {
 
 /// What a patch says; `None` = nothing of this.
 #[derive(Clone, Debug)]
-pub struct Patch {
+pub(super) struct Patch {
     pub scopes: Option<Vec<&'static str>>,
     pub expires: Option<Option<u32>>,
     pub ranges: Option<Option<Vec<&'static str>>>,
@@ -55,7 +55,7 @@ fn owned(scopes: &[&'static str]) -> Vec<String> {
 }
 
 impl Grant {
-    pub fn body(&self, now: i64, organization: Option<&str>) -> Value {
+    pub(super) fn body(&self, now: i64, organization: Option<&str>) -> Value {
         let mut body = json!({"name": "made", "scopes": self.scopes, "allowed_ips": self.ranges,
             "expires_at": time(hours_from(now, self.expires))});
         if let Some(organization) = organization {
@@ -64,7 +64,7 @@ impl Grant {
         body
     }
 
-    pub fn key(&self, now: i64, id: &str, organization: Option<&str>) -> Key {
+    pub(super) fn key(&self, now: i64, id: &str, organization: Option<&str>) -> Key {
         Key {
             id: id.to_owned(),
             organization: organization.map(str::to_owned),
@@ -78,7 +78,7 @@ impl Grant {
 }
 
 impl Patch {
-    pub fn body(&self, now: i64) -> Value {
+    pub(super) fn body(&self, now: i64) -> Value {
         let mut body = json!({"name": "changed"});
         if let Some(scopes) = &self.scopes {
             body["scopes"] = json!(scopes);
@@ -95,7 +95,7 @@ impl Patch {
         body
     }
 
-    pub fn apply(&self, now: i64, before: &Key) -> Key {
+    pub(super) fn apply(&self, now: i64, before: &Key) -> Key {
         let mut after = before.clone();
         if let Some(scopes) = &self.scopes {
             after.scopes = owned(scopes);
@@ -116,7 +116,7 @@ fn holds(scopes: &[String], wanted: &str) -> bool {
     scopes.iter().any(|own| own == "*" || own == wanted || wanted != "*" && *own == format!("{resource}:*"))
 }
 
-pub fn administrative(scope: &str) -> bool {
+pub(super) fn administrative(scope: &str) -> bool {
     scope == "*" || scope.starts_with("admin:") || scope.starts_with("keys:")
 }
 
@@ -129,7 +129,7 @@ fn lies_within(range: &IpNet, outer: &[IpNet]) -> bool {
 }
 
 /// Does a key that may be used from `wider` reach as far as one that may be used from `ranges`?
-pub fn no_wider(ranges: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
+pub(super) fn no_wider(ranges: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
     match (ranges, wider) {
         (_, None) => true,
         (None, Some(_)) => false,
@@ -137,26 +137,26 @@ pub fn no_wider(ranges: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
     }
 }
 
-pub fn no_later(end: Option<i64>, later: Option<i64>) -> bool {
+pub(super) fn no_later(end: Option<i64>, later: Option<i64>) -> bool {
     later.is_none_or(|later| end.is_some_and(|end| end <= later))
 }
 
 impl Key {
-    pub fn ended(&self, now: i64) -> bool {
+    pub(super) fn ended(&self, now: i64) -> bool {
         self.revoked || self.expires_at.is_some_and(|end| end <= now)
     }
 
-    pub fn good(&self, now: i64) -> bool {
+    pub(super) fn good(&self, now: i64) -> bool {
         !self.disabled && !self.ended(now)
     }
 
     /// An address that it may be used from.
-    pub fn home(&self) -> IpAddr {
+    pub(super) fn home(&self) -> IpAddr {
         self.ranges.as_ref().map_or(IpAddr::from([203, 0, 113, 7]), |ranges| ranges[0].network())
     }
 
     /// Does the key answer like this?
-    pub fn is_shown_as(&self, now: i64, shown: &Value) -> bool {
+    pub(super) fn is_shown_as(&self, now: i64, shown: &Value) -> bool {
         let status = match self {
             Key { revoked: true, .. } => "revoked",
             Key { disabled: true, .. } => "disabled",
@@ -183,7 +183,7 @@ impl Key {
     }
 
     /// The statuses with which a call that manages keys may be refused before its thing is looked at.
-    pub fn refusal_at_the_gate(&self, now: i64, from: IpAddr) -> Option<u16> {
+    pub(super) fn refusal_at_the_gate(&self, now: i64, from: IpAddr) -> Option<u16> {
         if !self.good(now) {
             return Some(401);
         }
@@ -196,7 +196,7 @@ impl Key {
     }
 
     /// How creating this key may be answered.
-    pub fn creates(&self, made: &Key) -> &'static [u16] {
+    pub(super) fn creates(&self, made: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(made.organization.as_deref()) => &[404],
             () if !self.may_hand_out(made) => &[403],
@@ -205,7 +205,7 @@ impl Key {
     }
 
     /// How changing one into the other may be answered.
-    pub fn changes(&self, before: &Key, after: &Key) -> &'static [u16] {
+    pub(super) fn changes(&self, before: &Key, after: &Key) -> &'static [u16] {
         let gained = after.scopes.iter().any(|scope| !holds(&before.scopes, scope))
             || after.expires_at != before.expires_at
             || after.ranges != before.ranges
@@ -220,7 +220,7 @@ impl Key {
     }
 
     /// How giving this key a new secret may be answered.
-    pub fn rotates(&self, now: i64, key: &Key) -> &'static [u16] {
+    pub(super) fn rotates(&self, now: i64, key: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(key.organization.as_deref()) => &[404],
             () if key.ended(now) => &[403, 409],
@@ -230,7 +230,7 @@ impl Key {
     }
 
     /// How revoking this key may be answered.
-    pub fn revokes(&self, key: &Key) -> &'static [u16] {
+    pub(super) fn revokes(&self, key: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(key.organization.as_deref()) => &[404],
             () if !self.has_rights_over(key) => &[403],
