@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::call::Call;
 use super::gates;
 use super::reply::Reply;
-use super::routes::{self, BATCH, Handling, Way};
+use super::routes::{self, BATCH, Dispatch, HandlerFuture};
 use crate::domain::audit::{Context, cut};
 use crate::domain::batch::{self as asked, Batch};
 use crate::domain::id::Kind;
@@ -103,7 +103,7 @@ pub(crate) fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
         let path = whole(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
         let path = path.split('?').next().unwrap_or_default();
-        routes::find(&method, path).ok()?.ok().map(|(_, route, _)| route.gate.scopes())
+        routes::find(&method, path).ok()?.ok().map(|(_, route, _)| route.auth.scopes())
     };
     batch.operations.iter().filter_map(route).collect()
 }
@@ -140,19 +140,20 @@ fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Optio
     let (_, route, params) = match found {
         Ok(found) => found,
         Err(missing) => {
-            let refuse = move |_| -> Handling { Box::pin(std::future::ready(Err(missing.error.clone()))) };
+            let refuse =
+                move |_| -> HandlerFuture { Box::pin(std::future::ready(Err(missing.error.clone()))) };
             return Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
         }
     };
-    let Way::Gates(handler) = route.way else { return Ok(None) };
+    let Dispatch::Pipeline(handler) = route.dispatch else { return Ok(None) };
     if !route.in_batch {
         return Ok(None);
     }
     let target = gates::target(route, &params);
-    let ctx = Ctx { scopes: route.gate.scopes(), action: route.action, target, ..ctx };
+    let ctx = Ctx { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
     let (app, query, body) = (call.app.clone(), query.to_owned(), asked.body);
-    let handler = move |ctx: Arc<Ctx>| -> Handling {
-        if route.gate.is_for_platform()
+    let handler = move |ctx: Arc<Ctx>| -> HandlerFuture {
+        if route.auth.requires_platform_key()
             && let Err(error) = ctx.caller.require_platform()
         {
             return Box::pin(std::future::ready(Err(error)));

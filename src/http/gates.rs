@@ -18,7 +18,7 @@ use warp::reply::Response;
 use super::auth::{self, Class};
 use super::call::{self, Call};
 use super::reply::{self, Reply};
-use super::routes::{BATCH, Body, Gate, Handler, NotFound, Route, WHOAMI};
+use super::routes::{AuthRequirement, BATCH, Body, Handler, NotFound, Route, WHOAMI};
 use super::server::Head;
 use super::{address, idempotency};
 use crate::app::App;
@@ -213,7 +213,7 @@ impl Passage {
     /// The gates before the body.
     async fn authorise(&mut self, params: &[String]) -> Result<Arc<Ctx>> {
         let (app, route) = (self.app.clone(), self.route);
-        if route.gate == Gate::Open {
+        if route.auth == AuthRequirement::Open {
             return Ctx::internal(&app, Caller::System, route.action, "read");
         }
         let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
@@ -227,7 +227,7 @@ impl Passage {
         let ctx = Arc::new(Ctx {
             caller: caller.clone(),
             secret: Some(secret),
-            scopes: route.gate.scopes(),
+            scopes: route.auth.scopes(),
             action: route.action,
             access: route.access(),
             now: app.clock.now(),
@@ -248,8 +248,8 @@ impl Passage {
         let (taken, allowed) = auth::charge_call(&app, limits, self.class(), &caller);
         self.taken = taken;
         allowed?;
-        caller.require_scope(route.gate.scopes())?;
-        if route.gate.is_for_platform() {
+        caller.require_scope(route.auth.scopes())?;
+        if route.auth.requires_platform_key() {
             caller.require_platform()?;
         }
         app.note_call(&credential, ctx.now);
@@ -322,7 +322,7 @@ impl Passage {
         match (&result, &self.ctx) {
             (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::fold_look(&self.app, ctx),
             (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
-            (Err(error), None) if self.route.gate != Gate::Open => {
+            (Err(error), None) if self.route.auth != AuthRequirement::Open => {
                 fold_anonymous(&self.app, &self.request, error.code)?;
             }
             _ => {}

@@ -26,25 +26,25 @@ use crate::app::App;
 use crate::error::{Code, Error, Result};
 
 /// A handler at work.
-pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
 
 /// A handler of the control plane.
-pub(crate) type Handler = fn(Call) -> Handling;
+pub(crate) type Handler = fn(Call) -> HandlerFuture;
 
 /// Which way a call takes to its answer.
 #[derive(Clone, Copy)]
-pub enum Way {
+pub enum Dispatch {
     /// Through the gates of the control plane: limited, audited, in a task that outlives the connection.
-    Gates(Handler),
+    Pipeline(Handler),
     /// The data plane's own, short one.
-    Data(Endpoint),
+    DataPlane(Endpoint),
     /// A file of a page; not part of the API.
     Page,
 }
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub enum AuthRequirement {
     /// Everybody, without a key; not audited.
     Open,
     /// Any valid key.
@@ -56,18 +56,18 @@ pub enum Gate {
     Platform(&'static [&'static str]),
 }
 
-impl Gate {
+impl AuthRequirement {
     /// The scopes of which it asks one; none asks for nothing.
     pub(crate) fn scopes(self) -> &'static [&'static str] {
         match self {
-            Gate::Open | Gate::AnyKey => &[],
-            Gate::Scope(scopes) | Gate::Platform(scopes) => scopes,
+            AuthRequirement::Open | AuthRequirement::AnyKey => &[],
+            AuthRequirement::Scope(scopes) | AuthRequirement::Platform(scopes) => scopes,
         }
     }
 
     /// Does it let keys of the platform pass alone?
-    pub(crate) fn is_for_platform(self) -> bool {
-        matches!(self, Gate::Platform(_))
+    pub(crate) fn requires_platform_key(self) -> bool {
+        matches!(self, AuthRequirement::Platform(_))
     }
 }
 
@@ -91,13 +91,13 @@ pub struct Route {
     /// What the audit log calls it.
     pub action: &'static str,
     /// Who may call it.
-    pub gate: Gate,
+    pub auth: AuthRequirement,
     /// What it does with a body.
     pub body: Body,
     /// Can it be an operation of a batch?
     pub in_batch: bool,
     /// How, and by whom, it is answered.
-    pub way: Way,
+    pub dispatch: Dispatch,
 }
 
 impl Route {
@@ -108,52 +108,88 @@ impl Route {
 
     /// Does it look at `Idempotency-Key`?
     pub fn is_idempotent_by_key(&self) -> bool {
-        self.method == "POST" && matches!(self.way, Way::Gates(_))
+        self.method == "POST" && matches!(self.dispatch, Dispatch::Pipeline(_))
     }
 }
 
 /// What stands for every method.
 pub const ANY: &str = "ANY";
 
-const ORGS: Gate = Gate::Scope(&["admin:orgs"]);
-const USERS: Gate = Gate::Scope(&["admin:users"]);
-const KEYS: Gate = Gate::Scope(&["admin:keys"]);
-const ANALYTICS: Gate = Gate::Scope(&["admin:analytics", "admin:orgs"]);
+const ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
+const USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);
+const KEYS: AuthRequirement = AuthRequirement::Scope(&["admin:keys"]);
+const ANALYTICS: AuthRequirement = AuthRequirement::Scope(&["admin:analytics", "admin:orgs"]);
 /// Who may ask whether keys are good.
 pub(super) const VERIFIERS: &[&str] = &["keys:verify", "admin:keys"];
 /// The client's own path may follow it.
 const FORWARD_AUTH: &str = "/v1/forward-auth";
-const AUDIT: Gate = Gate::Scope(&["admin:audit", "admin:orgs"]);
+const AUDIT: AuthRequirement = AuthRequirement::Scope(&["admin:audit", "admin:orgs"]);
 
-const fn get(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { method: "GET", path, action, gate, body: Body::None, in_batch: false, way: Way::Gates(handler) }
+const fn get(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+    Route {
+        method: "GET",
+        path,
+        action,
+        auth,
+        body: Body::None,
+        in_batch: false,
+        dispatch: Dispatch::Pipeline(handler),
+    }
 }
 
 /// A single thing.
-const fn one(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { in_batch: true, ..get(path, action, gate, handler) }
+const fn one(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+    Route { in_batch: true, ..get(path, action, auth, handler) }
 }
 
-const fn post(path: &'static str, action: &'static str, gate: Gate, body: Body, handler: Handler) -> Route {
-    Route { method: "POST", path, action, gate, body, in_batch: true, way: Way::Gates(handler) }
+const fn post(
+    path: &'static str,
+    action: &'static str,
+    auth: AuthRequirement,
+    body: Body,
+    handler: Handler,
+) -> Route {
+    Route { method: "POST", path, action, auth, body, in_batch: true, dispatch: Dispatch::Pipeline(handler) }
 }
 
-const fn patch(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
+const fn patch(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
     let body = Body::Required;
-    Route { method: "PATCH", path, action, gate, body, in_batch: true, way: Way::Gates(handler) }
+    Route { method: "PATCH", path, action, auth, body, in_batch: true, dispatch: Dispatch::Pipeline(handler) }
 }
 
-const fn delete(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { method: "DELETE", path, action, gate, body: Body::None, in_batch: true, way: Way::Gates(handler) }
+const fn delete(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+    Route {
+        method: "DELETE",
+        path,
+        action,
+        auth,
+        body: Body::None,
+        in_batch: true,
+        dispatch: Dispatch::Pipeline(handler),
+    }
 }
 
-const fn data(method: &'static str, path: &'static str, gate: Gate, body: Body, endpoint: Endpoint) -> Route {
-    Route { method, path, action: "key.verify", gate, body, in_batch: false, way: Way::Data(endpoint) }
+const fn data(
+    method: &'static str,
+    path: &'static str,
+    auth: AuthRequirement,
+    body: Body,
+    endpoint: Endpoint,
+) -> Route {
+    Route {
+        method,
+        path,
+        action: "key.verify",
+        auth,
+        body,
+        in_batch: false,
+        dispatch: Dispatch::DataPlane(endpoint),
+    }
 }
 
 /// Not one of its own operations.
 const fn batch(path: &'static str, handler: Handler) -> Route {
-    Route { in_batch: false, ..post(path, BATCH, Gate::AnyKey, Body::Required, handler) }
+    Route { in_batch: false, ..post(path, BATCH, AuthRequirement::AnyKey, Body::Required, handler) }
 }
 
 const fn page(path: &'static str) -> Route {
@@ -161,10 +197,10 @@ const fn page(path: &'static str) -> Route {
         method: "GET",
         path,
         action: "page.read",
-        gate: Gate::Open,
+        auth: AuthRequirement::Open,
         body: Body::None,
         in_batch: false,
-        way: Way::Page,
+        dispatch: Dispatch::Page,
     }
 }
 
@@ -177,9 +213,9 @@ pub(super) const BATCH: &str = "batch.run";
 /// Everything that is served.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
-    get("/healthz", "health.live", Gate::Open, |call| Box::pin(health::live(call))),
-    get("/readyz", "health.ready", Gate::Open, |call| Box::pin(health::ready(call))),
-    get("/openapi.json", "openapi.read", Gate::Open, |call| Box::pin(openapi::document(call))),
+    get("/healthz", "health.live", AuthRequirement::Open, |call| Box::pin(health::live(call))),
+    get("/readyz", "health.ready", AuthRequirement::Open, |call| Box::pin(health::ready(call))),
+    get("/openapi.json", "openapi.read", AuthRequirement::Open, |call| Box::pin(openapi::document(call))),
 
     page("/docs"),
     page("/docs/"),
@@ -188,15 +224,15 @@ pub static ROUTES: &[Route] = &[
     page("/console/"),
     page("/console/{*path}"),
 
-    data("POST", "/v1/keys/verify", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Verify),
-    data("POST", "/v1/introspect", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Introspect),
-    data(ANY, FORWARD_AUTH, Gate::Open, Body::None, Endpoint::ForwardAuth),
-    data(ANY, "/v1/forward-auth/{path}", Gate::Open, Body::None, Endpoint::ForwardAuth),
+    data("POST", "/v1/keys/verify", AuthRequirement::Scope(VERIFIERS), Body::Required, Endpoint::Verify),
+    data("POST", "/v1/introspect", AuthRequirement::Scope(VERIFIERS), Body::Required, Endpoint::Introspect),
+    data(ANY, FORWARD_AUTH, AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
+    data(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
 
-    get("/admin/v1/whoami", WHOAMI, Gate::AnyKey, |call| Box::pin(whoami::whoami(call))),
+    get("/admin/v1/whoami", WHOAMI, AuthRequirement::AnyKey, |call| Box::pin(whoami::whoami(call))),
 
     get("/admin/v1/organizations", "organization.list", ORGS, |call| Box::pin(organizations::list(call))),
-    post("/admin/v1/organizations", "organization.create", Gate::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
+    post("/admin/v1/organizations", "organization.create", AuthRequirement::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
     one("/admin/v1/organizations/{id}", "organization.read", ORGS, |call| Box::pin(organizations::get(call))),
     patch("/admin/v1/organizations/{id}", "organization.update", ORGS, |call| Box::pin(organizations::update(call))),
     delete("/admin/v1/organizations/{id}", "organization.delete", ORGS, |call| Box::pin(organizations::delete(call))),
@@ -223,12 +259,12 @@ pub static ROUTES: &[Route] = &[
     post("/admin/v1/api-keys/{id}/rotate", "api_key.rotate", KEYS, Body::Optional, |call| Box::pin(api_keys::rotate(call))),
     post("/admin/v1/api-keys/{id}/expire-previous", "api_key.expire_previous", KEYS, Body::None, |call| Box::pin(api_keys::expire_previous(call))),
 
-    get("/admin/v1/scopes", "scope.list", Gate::AnyKey, |call| Box::pin(scopes::list(call))),
-    post("/admin/v1/scopes", "scope.create", Gate::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
-    delete("/admin/v1/scopes/{scope}", "scope.delete", Gate::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
+    get("/admin/v1/scopes", "scope.list", AuthRequirement::AnyKey, |call| Box::pin(scopes::list(call))),
+    post("/admin/v1/scopes", "scope.create", AuthRequirement::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
+    delete("/admin/v1/scopes/{scope}", "scope.delete", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
 
-    one("/admin/v1/config", "config.read", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
-    patch("/admin/v1/config", "config.update", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
+    one("/admin/v1/config", "config.read", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
+    patch("/admin/v1/config", "config.update", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
 
     get("/admin/v1/analytics/usage", "usage.read", ANALYTICS, |call| Box::pin(analytics::usage(call))),
     get("/admin/v1/analytics/overview", "overview.read", ANALYTICS, |call| Box::pin(analytics::overview(call))),
@@ -236,7 +272,7 @@ pub static ROUTES: &[Route] = &[
 
     get("/admin/v1/audit-logs", "audit_log.list", AUDIT, |call| Box::pin(audit::list(call))),
     get("/admin/v1/audit-logs/export", "audit_log.export", AUDIT, |call| Box::pin(audit::export(call))),
-    get("/admin/v1/audit-logs/verify", "audit_log.verify", Gate::Platform(&["admin:audit"]), |call| Box::pin(audit::verify(call))),
+    get("/admin/v1/audit-logs/verify", "audit_log.verify", AuthRequirement::Platform(&["admin:audit"]), |call| Box::pin(audit::verify(call))),
     one("/admin/v1/audit-logs/{id}", "audit_log.read", AUDIT, |call| Box::pin(audit::get(call))),
 
     batch("/admin/v1/batch", |call| Box::pin(batch::run(call))),
@@ -254,17 +290,17 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
         async move {
             let (app, router, tasks) = &*house;
             let (place, found) = match router.find(&head.method, head.uri.path()) {
-                Ok((place, Route { way: Way::Data(endpoint), .. }, _)) => {
+                Ok((place, Route { dispatch: Dispatch::DataPlane(endpoint), .. }, _)) => {
                     let response = data_plane::answer(app, *endpoint, &head, body).await;
                     app.traffic.answered(place, response.status().as_u16());
                     return response;
                 }
-                Ok((place, Route { way: Way::Page, .. }, _)) => {
+                Ok((place, Route { dispatch: Dispatch::Page, .. }, _)) => {
                     let response = pages::answer(app, &head);
                     app.traffic.answered(place, response.status().as_u16());
                     return response;
                 }
-                Ok((place, route @ Route { way: Way::Gates(handler), .. }, params)) => {
+                Ok((place, route @ Route { dispatch: Dispatch::Pipeline(handler), .. }, params)) => {
                     (place, Ok((route, *handler, params)))
                 }
                 Err(missing) => (ROUTES.len(), Err(missing)),

@@ -23,7 +23,7 @@ struct Stage {
     /// A permit for each call of `/gated` that has begun.
     begun: Semaphore,
     /// Lets one call of `/gated` answer.
-    gate: Notify,
+    blocker: Notify,
     running: AtomicUsize,
     most_running: AtomicUsize,
 }
@@ -46,8 +46,8 @@ fn routes(stage: &Arc<Stage>) -> BoxedFilter<(Response,)> {
         let stage = Arc::clone(&on_stage);
         async move {
             stage.begun.add_permits(1);
-            stage.gate.notified().await;
-            "through the gate".into_response()
+            stage.blocker.notified().await;
+            "through the auth".into_response()
         }
     });
     let on_stage = Arc::clone(stage);
@@ -71,7 +71,7 @@ async fn start(limits: Limits) -> Server {
     let address = listener.local_addr().unwrap();
     let stage = Arc::new(Stage {
         begun: Semaphore::new(0),
-        gate: Notify::new(),
+        blocker: Notify::new(),
         running: AtomicUsize::new(0),
         most_running: AtomicUsize::new(0),
     });
@@ -177,8 +177,8 @@ async fn a_handler_may_take_longer_than_the_header_timeout() {
     server.begun().await;
     // Connected later and closed for its silence: so the timeout has passed for the first one, too.
     assert_eq!(rest(server.connect().await).await, "");
-    server.stage.gate.notify_one();
-    assert!(rest(stream).await.ends_with("\r\n\r\nthrough the gate"));
+    server.stage.blocker.notify_one();
+    assert!(rest(stream).await.ends_with("\r\n\r\nthrough the auth"));
 }
 
 #[tokio::test]
@@ -249,10 +249,10 @@ async fn a_drain_finishes_what_runs_and_closes_what_idles() {
     assert_eq!(rest(fresh).await, "");
     let refused = soon(TcpStream::connect(server.address)).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    server.stage.gate.notify_one();
+    server.stage.blocker.notify_one();
     let answer = rest(running).await;
     assert!(answer.contains("connection: close\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nthrough the gate"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nthrough the auth"), "{answer}");
     assert_eq!(soon(server.task).await.unwrap(), 0);
 }
 

@@ -15,7 +15,7 @@ use utoipa::openapi::{
 use super::{data_plane, envelope};
 use crate::error::CODES;
 use crate::http::idempotency::LONGEST_KEY;
-use crate::http::routes::{ANY, Body, Endpoint, Gate, ROUTES, Route, Way};
+use crate::http::routes::{ANY, AuthRequirement, Body, Dispatch, Endpoint, ROUTES, Route};
 
 /// The security scheme of all operations.
 pub(super) const BEARER: &str = "bearer";
@@ -94,7 +94,7 @@ fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operati
 fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
     let said = operation.description.take().filter(|said| !said.is_empty());
     operation.description = Some(said.into_iter().chain([needs(route)]).collect::<Vec<_>>().join("\n\n"));
-    operation.security = Some(security(route.gate, BEARER));
+    operation.security = Some(security(route.auth, BEARER));
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(if route.body == Body::Required { Required::True } else { Required::False });
         if route.method == "PATCH"
@@ -103,8 +103,8 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
             body.content.insert("application/merge-patch+json".to_owned(), json);
         }
     }
-    if let Way::Data(endpoint) = route.way {
-        data_plane::complete(operation, route.gate, endpoint);
+    if let Dispatch::DataPlane(endpoint) = route.dispatch {
+        data_plane::complete(operation, route.auth, endpoint);
         return BTreeSet::new();
     }
     if route.is_idempotent_by_key() {
@@ -119,7 +119,7 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
             continue;
         }
         let tag = response.headers.contains_key(ETAG).then_some(ETAG);
-        let limits = if route.gate == Gate::Open { &[] } else { LIMITS };
+        let limits = if route.auth == AuthRequirement::Open { &[] } else { LIMITS };
         let replayed = route.is_idempotent_by_key().then_some(IDEMPOTENT_REPLAYED);
         let own = tag.iter().chain(&replayed).chain([&REQUEST_ID]);
         response.headers = headers(own.chain(limits).copied());
@@ -171,23 +171,23 @@ fn needs(route: &Route) -> String {
         let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
         format!("the scope {}", names.join(" or "))
     };
-    match route.gate {
-        Gate::Open if matches!(route.way, Way::Data(Endpoint::ForwardAuth)) => {
+    match route.auth {
+        AuthRequirement::Open if matches!(route.dispatch, Dispatch::DataPlane(Endpoint::ForwardAuth)) => {
             "Whoever asks needs no key; the one that it is asked about is the client's.".to_owned()
         }
-        Gate::Open => "Needs no key.".to_owned(),
-        Gate::AnyKey => "Needs a valid key, whatever its scopes.".to_owned(),
-        Gate::Scope(scopes) => format!("Needs a key with {}.", any_of(scopes)),
-        Gate::Platform(scopes) => format!("Needs a platform key with {}.", any_of(scopes)),
+        AuthRequirement::Open => "Needs no key.".to_owned(),
+        AuthRequirement::AnyKey => "Needs a valid key, whatever its scopes.".to_owned(),
+        AuthRequirement::Scope(scopes) => format!("Needs a key with {}.", any_of(scopes)),
+        AuthRequirement::Platform(scopes) => format!("Needs a platform key with {}.", any_of(scopes)),
     }
 }
 
 /// Who may call, for programs: one requirement for each scope of which any will do.
-pub(super) fn security(gate: Gate, scheme: &str) -> Vec<SecurityRequirement> {
-    match gate {
-        Gate::Open => Vec::new(),
-        Gate::AnyKey => vec![SecurityRequirement::new(scheme, [""; 0])],
-        Gate::Scope(scopes) | Gate::Platform(scopes) => {
+pub(super) fn security(auth: AuthRequirement, scheme: &str) -> Vec<SecurityRequirement> {
+    match auth {
+        AuthRequirement::Open => Vec::new(),
+        AuthRequirement::AnyKey => vec![SecurityRequirement::new(scheme, [""; 0])],
+        AuthRequirement::Scope(scopes) | AuthRequirement::Platform(scopes) => {
             scopes.iter().map(|one| SecurityRequirement::new(scheme, [*one])).collect()
         }
     }
@@ -196,7 +196,7 @@ pub(super) fn security(gate: Gate, scheme: &str) -> Vec<SecurityRequirement> {
 /// What an operation refuses by its nature.
 fn statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
     let mut statuses = BTreeSet::from([500]);
-    if route.gate != Gate::Open {
+    if route.auth != AuthRequirement::Open {
         // Every one reads a query, if only to refuse it, and writes the audit log.
         statuses.extend([400, 401, 403, 429, 503, 507]);
     }

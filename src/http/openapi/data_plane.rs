@@ -8,7 +8,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{Components, Content, Ref, RefOr, Response};
 
 use super::complete::{BEARER, LIMITS, REQUEST_ID, RETRY_AFTER, headers, own_headers, refusal, security};
-use crate::http::routes::{Endpoint, Gate};
+use crate::http::routes::{AuthRequirement, Endpoint};
 
 /// A key's id and secret.
 const BASIC: &str = "basic";
@@ -47,12 +47,14 @@ pub(crate) fn add_security_schemes(components: &mut Components) {
 }
 
 /// Completes an operation whose attributes name every status that it answers with.
-pub(crate) fn complete(operation: &mut Operation, gate: Gate, endpoint: Endpoint) {
+pub(crate) fn complete(operation: &mut Operation, auth: AuthRequirement, endpoint: Endpoint) {
     operation.security = Some(match endpoint {
-        Endpoint::Verify => security(gate, BEARER),
-        Endpoint::Introspect => [security(gate, BEARER), security(gate, BASIC)].concat(),
-        // The gate is the proxy's; these are the client's.
-        Endpoint::ForwardAuth => [security(Gate::AnyKey, BEARER), security(Gate::AnyKey, X_API_KEY)].concat(),
+        Endpoint::Verify => security(auth, BEARER),
+        Endpoint::Introspect => [security(auth, BEARER), security(auth, BASIC)].concat(),
+        // The auth is the proxy's; these are the client's.
+        Endpoint::ForwardAuth => {
+            [security(AuthRequirement::AnyKey, BEARER), security(AuthRequirement::AnyKey, X_API_KEY)].concat()
+        }
     });
     for (status, response) in &mut operation.responses.responses {
         let (Ok(status), RefOr::T(response)) = (status.parse::<u16>(), response) else { continue };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tollhouse::error::CODES;
 use tollhouse::http::openapi;
-use tollhouse::http::routes::{Body, Endpoint, Gate};
+use tollhouse::http::routes::{AuthRequirement, Body, Endpoint};
 
 use super::Document;
 use crate::support::{Binary, Server};
@@ -56,17 +56,17 @@ fn security_is_what_the_gate_says() {
     for operation in document.operations().filter(|operation| operation.endpoint().is_none()) {
         let (says, name) = (&operation.says, operation.name());
         let description = says["description"].as_str().unwrap();
-        let (scopes, platform): (&[&str], bool) = match operation.route.gate {
-            Gate::Open => {
+        let (scopes, platform): (&[&str], bool) = match operation.route.auth {
+            AuthRequirement::Open => {
                 assert_eq!(says["security"], json!([]), "{name}");
                 continue;
             }
-            Gate::AnyKey => {
+            AuthRequirement::AnyKey => {
                 assert_eq!(says["security"], json!([{"bearer": []}]), "{name}");
                 continue;
             }
-            Gate::Scope(scopes) => (scopes, false),
-            Gate::Platform(scopes) => (scopes, true),
+            AuthRequirement::Scope(scopes) => (scopes, false),
+            AuthRequirement::Platform(scopes) => (scopes, true),
         };
         let any_of: Vec<Value> = scopes.iter().map(|scope| json!({"bearer": [scope]})).collect();
         assert_eq!(says["security"], Value::Array(any_of), "{name}");
