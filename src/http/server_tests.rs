@@ -23,7 +23,7 @@ struct Stage {
     /// A permit for each call of `/gated` that has begun.
     begun: Semaphore,
     /// Lets one call of `/gated` answer.
-    blocker: Notify,
+    release: Notify,
     running: AtomicUsize,
     most_running: AtomicUsize,
 }
@@ -46,8 +46,8 @@ fn routes(stage: &Arc<Stage>) -> BoxedFilter<(Response,)> {
         let stage = Arc::clone(&on_stage);
         async move {
             stage.begun.add_permits(1);
-            stage.blocker.notified().await;
-            "through the auth".into_response()
+            stage.release.notified().await;
+            "released".into_response()
         }
     });
     let on_stage = Arc::clone(stage);
@@ -71,7 +71,7 @@ async fn start(limits: Limits) -> Server {
     let address = listener.local_addr().unwrap();
     let stage = Arc::new(Stage {
         begun: Semaphore::new(0),
-        blocker: Notify::new(),
+        release: Notify::new(),
         running: AtomicUsize::new(0),
         most_running: AtomicUsize::new(0),
     });
@@ -177,8 +177,8 @@ async fn a_handler_may_take_longer_than_the_header_timeout() {
     server.begun().await;
     // Connected later and closed for its silence: so the timeout has passed for the first one, too.
     assert_eq!(rest(server.connect().await).await, "");
-    server.stage.blocker.notify_one();
-    assert!(rest(stream).await.ends_with("\r\n\r\nthrough the auth"));
+    server.stage.release.notify_one();
+    assert!(rest(stream).await.ends_with("\r\n\r\nreleased"));
 }
 
 #[tokio::test]
@@ -249,10 +249,10 @@ async fn a_drain_finishes_what_runs_and_closes_what_idles() {
     assert_eq!(rest(fresh).await, "");
     let refused = soon(TcpStream::connect(server.address)).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    server.stage.blocker.notify_one();
+    server.stage.release.notify_one();
     let answer = rest(running).await;
     assert!(answer.contains("connection: close\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nthrough the auth"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nreleased"), "{answer}");
     assert_eq!(soon(server.task).await.unwrap(), 0);
 }
 
