@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::call::Call;
 use super::gates;
 use super::reply::Reply;
-use super::routes::{self, BATCH, Dispatch, HandlerFuture};
+use super::routes::{self, BATCH, Dispatch, HandlerFuture, RouteMatch};
 use crate::domain::audit::{Context, cut};
 use crate::domain::batch::{self as asked, Batch};
 use crate::domain::id::Kind;
@@ -103,7 +103,7 @@ pub(crate) fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
         let path = whole(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
         let path = path.split('?').next().unwrap_or_default();
-        routes::find(&method, path).ok()?.ok().map(|(_, route, _)| route.auth.scopes())
+        routes::find(&method, path).ok()?.ok().map(|found| found.route.auth.scopes())
     };
     batch.operations.iter().filter_map(route).collect()
 }
@@ -137,7 +137,7 @@ fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Optio
         seat: None,
         ..(*call.ctx).clone()
     };
-    let (_, route, params) = match found {
+    let RouteMatch { route, params, .. } = match found {
         Ok(found) => found,
         Err(missing) => {
             let refuse =

@@ -36,8 +36,8 @@ pub struct Call {
 
 impl Call {
     /// A parameter of the path by its place.
-    pub(crate) fn param(&self, place: usize) -> String {
-        self.params.get(place).cloned().unwrap_or_default()
+    pub(crate) fn param(&self, index: usize) -> String {
+        self.params.get(index).cloned().unwrap_or_default()
     }
 
     /// The body, which must be there.

@@ -35,8 +35,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What came, before it is known who sent it.
 pub(crate) struct Request {
-    /// The route's place in the table.
-    place: usize,
+    /// The index in [`ROUTES`](super::routes::ROUTES).
+    route_index: usize,
     head: Head,
     ip: Option<IpAddr>,
     id: String,
@@ -44,10 +44,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(app: &App, place: usize, head: Head) -> Self {
+    pub(crate) fn new(app: &App, route_index: usize, head: Head) -> Self {
         let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
         let id = request_id(&head.headers, app.clock.now());
-        Self { place, head, ip, id, arrived: app.clock.monotonic() }
+        Self { route_index, head, ip, id, arrived: app.clock.monotonic() }
     }
 
     fn header(&self, name: HeaderName) -> Option<String> {
@@ -92,7 +92,7 @@ pub(crate) struct Tasks {
 pub(crate) async fn answer<S, B>(
     app: Arc<App>,
     request: Request,
-    found: Result<(&'static Route, Handler, Vec<String>), NotFound>,
+    target: Result<(&'static Route, Handler, Vec<String>), NotFound>,
     body: S,
     tasks: &Tasks,
 ) -> Response
@@ -100,10 +100,12 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
     B: Buf + Send,
 {
-    let (id, place, house) = (request.id.clone(), request.place, app.clone());
+    let id = request.id.clone();
+    let route_index = request.route_index;
+    let panic_app = app.clone();
     let work = async move {
         let counted = app.clone();
-        let response = match found {
+        let response = match target {
             Err(missing) => refuse_route(&app, &request, body, missing).await,
             Ok((route, handler, params)) => {
                 let mut passage = Passage { app, request, route, handler, ctx: None, taken: None };
@@ -112,15 +114,15 @@ where
             }
         };
         // Here, where also those are counted that nobody waits for any more.
-        counted.traffic.answered(place, response.status().as_u16());
+        counted.traffic.answered(route_index, response.status().as_u16());
         response
     };
     // The panic itself is in the log by now, without what it said.
     tasks.tracker.spawn_on(work, &tasks.runtime).await.unwrap_or_else(|_| {
         tracing::error!(request_id = %id, "a handler panicked");
-        let mut response = reply::write_error(&Error::internal("panic"), house.clock.now(), &id);
+        let mut response = reply::write_error(&Error::internal("panic"), panic_app.clock.now(), &id);
         add_request_id(&mut response, &id);
-        house.traffic.answered(place, response.status().as_u16());
+        panic_app.traffic.answered(route_index, response.status().as_u16());
         response
     })
 }

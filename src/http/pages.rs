@@ -84,8 +84,8 @@ fn to_directory(path: &str) -> WarpResponse {
     let mut response = reply::empty();
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     // Relative, so that it leads to the same place behind a proxy that adds a path in front.
-    if let Ok(place) = HeaderValue::from_str(&format!("{}/", &path[1..])) {
-        response.headers_mut().insert(LOCATION, place);
+    if let Ok(location) = HeaderValue::from_str(&format!("{}/", &path[1..])) {
+        response.headers_mut().insert(LOCATION, location);
     }
     response
 }

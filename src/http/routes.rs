@@ -284,37 +284,37 @@ pub static ROUTES: &[Route] = &[
 pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
     let tasks = Tasks { tracker, runtime: Handle::current() };
     // All in one: each count of references is written by every core at every request.
-    let house = Arc::new((app, router()?, tasks));
+    let state = Arc::new((app, router()?, tasks));
     let filter = warp::ext::get::<Head>().and(warp::body::stream()).then(move |head: Head, body| {
-        let house = house.clone();
+        let state = state.clone();
         async move {
-            let (app, router, tasks) = &*house;
-            let (place, found) = match router.find(&head.method, head.uri.path()) {
-                Ok((place, Route { dispatch: Dispatch::DataPlane(endpoint), .. }, _)) => {
-                    let response = data_plane::answer(app, *endpoint, &head, body).await;
-                    app.traffic.answered(place, response.status().as_u16());
-                    return response;
-                }
-                Ok((place, Route { dispatch: Dispatch::Page, .. }, _)) => {
-                    let response = pages::answer(app, &head);
-                    app.traffic.answered(place, response.status().as_u16());
-                    return response;
-                }
-                Ok((place, route @ Route { dispatch: Dispatch::Pipeline(handler), .. }, params)) => {
-                    (place, Ok((route, *handler, params)))
-                }
+            let (app, router, tasks) = &*state;
+            let (route_index, target) = match router.find(&head.method, head.uri.path()) {
+                Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
+                    Dispatch::DataPlane(endpoint) => {
+                        let response = data_plane::answer(app, endpoint, &head, body).await;
+                        app.traffic.answered(route_index, response.status().as_u16());
+                        return response;
+                    }
+                    Dispatch::Page => {
+                        let response = pages::answer(app, &head);
+                        app.traffic.answered(route_index, response.status().as_u16());
+                        return response;
+                    }
+                    Dispatch::Pipeline(handler) => (route_index, Ok((route, handler, params))),
+                },
                 Err(missing) => (ROUTES.len(), Err(missing)),
             };
-            let request = Request::new(app, place, head);
+            let request = Request::new(app, route_index, head);
             // In a box: the data plane's calls need not carry the room of the others.
-            Box::pin(gates::answer(app.clone(), request, found, body, tasks)).await
+            Box::pin(gates::answer(app.clone(), request, target, body, tasks)).await
         }
     });
     Ok(filter.boxed())
 }
 
 /// The row of the table for a request.
-pub(super) fn find(method: &Method, path: &str) -> Result<Found> {
+pub(super) fn find(method: &Method, path: &str) -> Result<Result<RouteMatch, NotFound>> {
     Ok(router()?.find(method, path))
 }
 
@@ -326,15 +326,21 @@ fn router() -> Result<&'static Router> {
 
 /// Finds rows of the table.
 struct Router {
-    /// With the places in the table.
+    /// With their indexes in the table.
     paths: matchit::Router<Vec<(usize, &'static Route)>>,
     forward_auth: (usize, &'static Route),
 }
 
-/// A row of the table, its place there, and the path's parameters, decoded.
-pub(super) type Found = Result<(usize, &'static Route, Vec<String>), NotFound>;
+/// The route that serves a request.
+pub(super) struct RouteMatch {
+    /// The index in [`ROUTES`].
+    pub(super) route_index: usize,
+    pub(super) route: &'static Route,
+    /// The path's parameters, percent-decoded.
+    pub(super) params: Vec<String>,
+}
 
-/// Why there is none.
+/// Why no route serves a request.
 pub(super) struct NotFound {
     /// `NOT_FOUND` or `METHOD_NOT_ALLOWED`.
     pub(crate) error: Error,
@@ -345,24 +351,24 @@ pub(super) struct NotFound {
 impl Router {
     fn new() -> Result<Self> {
         let mut paths: matchit::Router<Vec<(usize, &'static Route)>> = matchit::Router::new();
-        for (place, route) in ROUTES.iter().enumerate() {
+        for (route_index, route) in ROUTES.iter().enumerate() {
             match paths.at_mut(route.path) {
                 // `at_mut` matches as a request would; only the path's own entry is meant.
                 Ok(found) if found.value.iter().any(|(_, other)| other.path == route.path) => {
-                    found.value.push((place, route));
+                    found.value.push((route_index, route));
                 }
-                _ => paths.insert(route.path, vec![(place, route)]).map_err(Error::internal)?,
+                _ => paths.insert(route.path, vec![(route_index, route)]).map_err(Error::internal)?,
             }
         }
         let forward_auth = ROUTES.iter().enumerate().find(|(_, route)| route.path == FORWARD_AUTH);
         Ok(Self { paths, forward_auth: forward_auth.ok_or_else(|| Error::internal("no forward-auth"))? })
     }
 
-    fn find(&self, method: &Method, path: &str) -> Found {
+    fn find(&self, method: &Method, path: &str) -> Result<RouteMatch, NotFound> {
         if path.strip_prefix(FORWARD_AUTH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
             // Whatever the client's own path looks like.
-            let (place, route) = self.forward_auth;
-            return Ok((place, route, Vec::new()));
+            let (route_index, route) = self.forward_auth;
+            return Ok(RouteMatch { route_index, route, params: Vec::new() });
         }
         let unknown = || {
             let message = "There is no such path; GET /openapi.json lists them.";
@@ -370,7 +376,8 @@ impl Router {
         };
         let matched = self.paths.at(path).map_err(|_| unknown())?;
         let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
-        let Some((place, route)) = matched.value.iter().find(|(_, route)| route.method == wanted) else {
+        let Some(&(route_index, route)) = matched.value.iter().find(|(_, route)| route.method == wanted)
+        else {
             let mut allow: Vec<&str> = matched.value.iter().map(|(_, route)| route.method).collect();
             if allow.contains(&"GET") {
                 allow.push("HEAD");
@@ -382,6 +389,6 @@ impl Router {
         let decode = |value: &str| percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned());
         // What doesn't decode can't be the name of anything.
         let params: Option<Vec<_>> = matched.params.iter().map(|(_, value)| decode(value)).collect();
-        Ok((*place, *route, params.ok_or_else(unknown)?))
+        Ok(RouteMatch { route_index, route, params: params.ok_or_else(unknown)? })
     }
 }

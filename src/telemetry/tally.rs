@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 /// Threads take their places in the order in which they first count something.
-static NEXT_PLACE: AtomicUsize = AtomicUsize::new(0);
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static PLACE: usize = NEXT_PLACE.fetch_add(1, Ordering::Relaxed);
+    static SHARD: usize = NEXT_SHARD.fetch_add(1, Ordering::Relaxed);
 }
 
 /// One of a kind for each of the threads that count; threads beyond that many share.
@@ -31,7 +31,7 @@ impl<T> Spread<T> {
 
     /// This thread's own.
     pub(crate) fn own(&self) -> &T {
-        &self.0[PLACE.with(|place| *place) & (self.0.len() - 1)].0
+        &self.0[SHARD.with(|index| *index) & (self.0.len() - 1)].0
     }
 
     fn all(&self) -> impl Iterator<Item = &T> {
@@ -50,15 +50,15 @@ impl<const N: usize> Default for Counts<N> {
 
 impl<const N: usize> Counts<N> {
     /// Counts one more at a place; there is none beyond `N`.
-    pub(crate) fn add(&self, place: usize) {
-        if let Some(counter) = self.0.own().get(place) {
+    pub(crate) fn add(&self, index: usize) {
+        if let Some(counter) = self.0.own().get(index) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// What was counted.
     pub(crate) fn sums(&self) -> [u64; N] {
-        array::from_fn(|place| self.0.all().map(|own| own[place].load(Ordering::Relaxed)).sum())
+        array::from_fn(|index| self.0.all().map(|own| own[index].load(Ordering::Relaxed)).sum())
     }
 }
 
@@ -170,7 +170,7 @@ impl Traffic {
     /// The answers by route and status, where there were any.
     pub(crate) fn answers(&self) -> impl Iterator<Item = (usize, u16, u64)> {
         let sums = self.answers.sums().into_iter().enumerate().filter(|(_, sum)| *sum > 0);
-        sums.map(|(place, sum)| (place / STATUSES.len(), STATUSES[place % STATUSES.len()], sum))
+        sums.map(|(index, sum)| (index / STATUSES.len(), STATUSES[index % STATUSES.len()], sum))
     }
 
     /// Counts how long an answer of the data plane took, by the form of the question.
