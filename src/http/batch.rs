@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::call::Call;
-use super::gates;
+use super::pipeline;
 use super::reply::Reply;
 use super::routes::{self, BATCH, Dispatch, HandlerFuture, RouteMatch};
 use crate::domain::audit::{Context, cut};
@@ -149,7 +149,7 @@ fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Optio
     if !route.in_batch {
         return Ok(None);
     }
-    let target = gates::target(route, &params);
+    let target = pipeline::target(route, &params);
     let ctx = Ctx { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
     let (app, query, body) = (call.app.clone(), query.to_owned(), asked.body);
     let handler = move |ctx: Arc<Ctx>| -> HandlerFuture {

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use warp::reply::Response;
 
-use super::gates::{add_request_id, request_id};
+use super::pipeline::{add_request_id, request_id};
 use super::routes::VERIFIERS;
 use super::server::Head;
 use super::{address, auth, call, forward_auth, introspect, reply, verify};

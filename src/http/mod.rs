@@ -1,6 +1,6 @@
 //! All that warp does: from the accept loop to the answer.
 //!
-//! `server` accepts, `routes` finds the route, `gates` leads the call to its handler, `call` is what a
+//! `server` accepts, `routes` finds the route, `pipeline` leads the call to its handler, `call` is what a
 //! handler gets, `reply` what it gives; every resource has a file of handlers. `data_plane` is the shorter
 //! way to `verify`, `introspect` and `forward_auth`; `pages` gives out the files of the console and the
 //! reference, which are no part of the API.
@@ -15,7 +15,6 @@ mod batch;
 mod call;
 mod data_plane;
 mod forward_auth;
-mod gates;
 mod health;
 mod idempotency;
 mod introspect;
@@ -24,6 +23,7 @@ pub(crate) mod metrics;
 pub mod openapi;
 mod organizations;
 pub mod pages;
+mod pipeline;
 mod reply;
 pub mod routes;
 mod scopes;

@@ -14,7 +14,7 @@ use http::header::{
 };
 use warp::reply::Response as WarpResponse;
 
-use super::gates::{add_request_id, request_id};
+use super::pipeline::{add_request_id, request_id};
 use super::reply;
 use super::server::Head;
 use crate::app::App;

@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::call::Call;
 use super::data_plane;
 pub use super::data_plane::Endpoint;
-use super::gates::{self, Request, Tasks};
+use super::pipeline::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
 use super::{
@@ -307,7 +307,7 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
             };
             let request = Request::new(app, route_index, head);
             // In a box: the data plane's calls need not carry the room of the others.
-            Box::pin(gates::answer(app.clone(), request, target, body, tasks)).await
+            Box::pin(pipeline::answer(app.clone(), request, target, body, tasks)).await
         }
     });
     Ok(filter.boxed())

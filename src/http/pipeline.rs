@@ -108,9 +108,9 @@ where
         let response = match target {
             Err(missing) => refuse_route(&app, &request, body, missing).await,
             Ok((route, handler, params)) => {
-                let mut passage = Passage { app, request, route, handler, ctx: None, taken: None };
-                let result = passage.pass(params, body).await;
-                passage.finish(result).await
+                let mut pipeline = RequestPipeline { app, request, route, handler, ctx: None, taken: None };
+                let result = pipeline.run(params, body).await;
+                pipeline.finish(result).await
             }
         };
         // Here, where also those are counted that nobody waits for any more.
@@ -172,7 +172,7 @@ pub(crate) fn target(route: &Route, params: &[String]) -> Option<Target> {
 }
 
 /// One call's way through the gates.
-struct Passage {
+struct RequestPipeline {
     app: Arc<App>,
     request: Request,
     route: &'static Route,
@@ -182,8 +182,8 @@ struct Passage {
     taken: Option<Taken>,
 }
 
-impl Passage {
-    async fn pass<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
+impl RequestPipeline {
+    async fn run<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
