@@ -11,7 +11,7 @@ use super::pipeline;
 use super::reply::Reply;
 use super::routes::{self, BATCH, Dispatch, HandlerFuture, RouteMatch};
 use crate::domain::audit::{Context, cut};
-use crate::domain::batch::{self as asked, Batch};
+use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::Ctx;
@@ -98,8 +98,8 @@ pub(crate) fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
     if call.ctx.action != BATCH {
         return Vec::new();
     }
-    let Some(Ok(batch)) = call.body.as_ref().map(asked::Batch::read) else { return Vec::new() };
-    let route = |operation: &asked::Operation| {
+    let Some(Ok(batch)) = call.body.as_ref().map(Batch::read) else { return Vec::new() };
+    let route = |operation: &RequestedOperation| {
         let path = whole(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
         let path = path.split('?').next().unwrap_or_default();
@@ -116,16 +116,16 @@ fn whole(path: &str) -> String {
 
 /// An operation and what answers it: the handler of its route, behind the route's own gate. `None` when the
 /// route can't be part of a batch.
-fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Option<Operation<Reply>>> {
-    let method = asked.method.name();
-    let path = whole(&asked.path);
+fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result<Option<Operation<Reply>>> {
+    let method = requested.method.name();
+    let path = whole(&requested.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
     let found = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
     let ctx = Ctx {
         scopes: &[],
         action: REFUSED,
         access: if method == "GET" { "read" } else { "write" },
-        if_match: asked.if_match,
+        if_match: requested.if_match,
         target: None,
         context: Context {
             method: Some(method.to_owned()),
@@ -151,7 +151,7 @@ fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Optio
     }
     let target = pipeline::target(route, &params);
     let ctx = Ctx { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
-    let (app, query, body) = (call.app.clone(), query.to_owned(), asked.body);
+    let (app, query, body) = (call.app.clone(), query.to_owned(), requested.body);
     let handler = move |ctx: Arc<Ctx>| -> HandlerFuture {
         if route.auth.requires_platform_key()
             && let Err(error) = ctx.caller.require_platform()

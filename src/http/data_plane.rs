@@ -30,7 +30,7 @@ pub enum Endpoint {
 }
 
 /// A question on its way.
-pub(crate) struct Asked<'a> {
+pub(crate) struct DataPlaneRequest<'a> {
     /// The house.
     pub(crate) app: &'a App,
     /// What came.
@@ -51,23 +51,23 @@ where
 {
     let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
     let now = app.clock.now();
-    let asked = Asked { app, head, ip, now, id: request_id(&head.headers, now) };
+    let request = DataPlaneRequest { app, head, ip, now, id: request_id(&head.headers, now) };
     let arrived = app.clock.monotonic();
     let mut response = match endpoint {
-        Endpoint::Verify => match verify::answer(&asked, body).await {
+        Endpoint::Verify => match verify::answer(&request, body).await {
             Ok(response) => response,
-            Err(error) => asked.refuse(&error),
+            Err(error) => request.refuse(&error),
         },
-        Endpoint::Introspect => introspect::answer(&asked, body).await,
+        Endpoint::Introspect => introspect::answer(&request, body).await,
         // The client's body stays where it is: it is the upstream's.
-        Endpoint::ForwardAuth => forward_auth::answer(&asked).await,
+        Endpoint::ForwardAuth => forward_auth::answer(&request).await,
     };
-    add_request_id(&mut response, &asked.id);
+    add_request_id(&mut response, &request.id);
     app.traffic.took(endpoint as usize, app.clock.monotonic().saturating_sub(arrived));
     response
 }
 
-impl Asked<'_> {
+impl DataPlaneRequest<'_> {
     /// Writes a refusal or a failure out, and logs what is ours to mend.
     pub(crate) fn refuse(&self, error: &Error) -> Response {
         self.log(error);

@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTE
 use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
-use super::data_plane::Asked;
+use super::data_plane::DataPlaneRequest;
 use super::openapi::params;
 use super::{auth, reply};
 use crate::domain::api_key::Credential;
@@ -98,13 +98,13 @@ fn key(headers: &HeaderMap) -> Result<&str> {
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub(crate) async fn answer(asked: &Asked<'_>) -> WarpResponse {
-    let uri = &asked.head.uri;
+pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
+    let uri = &request.head.uri;
     let mut limited = StatusCode::TOO_MANY_REQUESTS;
     let decided = match Needs::read(uri.path(), uri.query()) {
         Some(needs) => {
             limited = needs.limited;
-            decide(asked, &needs).await
+            decide(request, &needs).await
         }
         None => {
             let message =
@@ -113,9 +113,9 @@ pub(crate) async fn answer(asked: &Asked<'_>) -> WarpResponse {
         }
     };
     let mut response = match &decided {
-        Ok(verdict) => write(asked, verdict),
+        Ok(verdict) => write(request, verdict),
         Err(error) => {
-            let mut response = asked.refuse(error);
+            let mut response = request.refuse(error);
             identify(response.headers_mut(), None, error.code.name());
             response
         }
@@ -145,10 +145,10 @@ pub(crate) async fn answer(asked: &Asked<'_>) -> WarpResponse {
 #[expect(dead_code, reason = "only the derived documentation reads it")]
 pub(crate) fn with_path() {}
 
-async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
-    let app = asked.app;
-    let charge = |error| auth::charge_failure(app, asked.ip, error);
-    let secret = match key(&asked.head.headers) {
+async fn decide(request: &DataPlaneRequest<'_>, needs: &Needs<'_>) -> Result<Verdict> {
+    let app = request.app;
+    let charge = |error| auth::charge_failure(app, request.ip, error);
+    let secret = match key(&request.head.headers) {
         Ok(secret) => secret,
         Err(error) => return Err(charge(error).await),
     };
@@ -160,7 +160,7 @@ async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
         }
     }
     let question =
-        Question { secret, scopes: &needs.scopes, ip: asked.ip, cost: 1, dry_run: false, asker: None };
+        Question { secret, scopes: &needs.scopes, ip: request.ip, cost: 1, dry_run: false, asker: None };
     let verdict = app.verifier.verify(&question, app.clock.now(), app.clock.monotonic()).await?;
     match verdict.outcome {
         Outcome::Malformed | Outcome::NotFound => {
@@ -170,20 +170,22 @@ async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
     }
 }
 
-fn write(asked: &Asked<'_>, verdict: &Verdict) -> WarpResponse {
+fn write(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpResponse {
     let outcome = verdict.outcome;
     let mut response = match outcome {
         Outcome::Valid => reply::empty(),
-        denied => reply::write_denial(status(denied), denied.name(), denied.message(), asked.now, &asked.id),
+        denied => {
+            reply::write_denial(status(denied), denied.name(), denied.message(), request.now, &request.id)
+        }
     };
     let headers = response.headers_mut();
     identify(headers, verdict.credential.as_deref(), outcome.name());
     if let Some(taken) = &verdict.rate {
-        reply::add_limits(headers, "key", taken, asked.now);
+        reply::add_limits(headers, "key", taken, request.now);
     }
     let wait = match (outcome, &verdict.rate, &verdict.quota) {
         (Outcome::RateLimited, Some(taken), _) => Some(reply::seconds_ceil(taken.retry_after)),
-        (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::seconds_ceil(quota.resets_at - asked.now)),
+        (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::seconds_ceil(quota.resets_at - request.now)),
         _ => None,
     };
     if let Some(seconds) = wait {

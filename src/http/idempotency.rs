@@ -48,9 +48,9 @@ fn given(head: &Head) -> Result<Option<&str>> {
 /// Answers as before, or for the first time, and then keeps the answer.
 pub(crate) async fn answer(call: Call, handler: Handler, once: Once) -> Result<Reply> {
     let (app, ctx, once) = (call.app.clone(), call.ctx.clone(), Arc::new(once));
-    let asked = call.clone();
+    let original = call.clone();
     let may_see = move |caller: &Caller| {
-        batch::scopes(&asked).into_iter().try_for_each(|scopes| caller.require_scope(scopes))
+        batch::scopes(&original).into_iter().try_for_each(|scopes| caller.require_scope(scopes))
     };
     let within = Box::new(move |ctx: Arc<Ctx>| handler(Call { ctx, ..call.clone() }));
     match idempotency::answer(&app, &ctx, &once, within, Reply::kept, may_see).await {

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::data_plane::Asked;
+use super::data_plane::DataPlaneRequest;
 use super::openapi::envelope::{always, never};
 use super::{auth, call};
 use crate::domain::api_key::Credential;
@@ -102,25 +102,25 @@ pub(crate) struct OauthError {
         (status = 503, description = "`temporarily_unavailable`"),
     ),
 )]
-pub(crate) async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Response
+pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    match introspect(asked, body).await {
+    match introspect(request, body).await {
         Ok(answer) => write(StatusCode::OK, &answer),
-        Err(error) => refuse(asked, &error),
+        Err(error) => refuse(request, &error),
     }
 }
 
-async fn introspect<S, B>(asked: &Asked<'_>, body: S) -> Result<Introspection>
+async fn introspect<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Introspection>
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (asker, body) = asked.asker(body, true).await?;
-    let is_form = is_form(&asked.head.headers);
-    let bytes = asked.body(body).await;
+    let (asker, body) = request.asker(body, true).await?;
+    let is_form = is_form(&request.head.headers);
+    let bytes = request.body(body).await;
     if !is_form {
         let message = "Send the parameters as application/x-www-form-urlencoded.";
         return Err(Error::new(Code::UnsupportedMediaType, message));
@@ -131,12 +131,12 @@ where
         return Err(Error::new(Code::InvalidRequest, "Send the parameter token, once."));
     };
     let own = asker.key.organization_id.as_deref();
-    let credential = asked.app.verifier.introspect(&token, own, asked.app.clock.now()).await?;
+    let credential = request.app.verifier.introspect(&token, own, request.app.clock.now()).await?;
     let Some(credential) = credential else {
         return Ok(Introspection::Inactive(InactiveToken { active: false }));
     };
     let Credential { key, secret_ends_at, .. } = &*credential;
-    let catalogue = scopes::catalogue(asked.app).await?;
+    let catalogue = scopes::catalogue(request.app).await?;
     // A previous secret ends with its grace, which never outlasts the key.
     let end = secret_ends_at.or(key.expires_at);
     Ok(Introspection::Active(ActiveToken {
@@ -157,9 +157,9 @@ fn is_form(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !call::is_compressed(headers)
 }
 
-fn refuse(asked: &Asked<'_>, error: &Error) -> Response {
-    asked.log(error);
-    let basic = auth::is_basic(&asked.head.headers);
+fn refuse(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
+    request.log(error);
+    let basic = auth::is_basic(&request.head.headers);
     let name = match error.code {
         Code::InvalidApiKey if !basic => "invalid_token",
         Code::Unauthenticated | Code::InvalidApiKey => "invalid_client",

@@ -91,10 +91,10 @@ fn to_directory(path: &str) -> WarpResponse {
 }
 
 impl File {
-    fn answer(&self, asked: &HeaderMap) -> Result<WarpResponse> {
-        let zipped = takes_gzip(asked);
+    fn answer(&self, request_headers: &HeaderMap) -> Result<WarpResponse> {
+        let zipped = takes_gzip(request_headers);
         let tag = format!("\"{}{}\"", self.tag, if zipped { "-gzip" } else { "" });
-        let known = asked.get_all(IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+        let known = request_headers.get_all(IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
         let mut known = known.flat_map(|tags| tags.split(',')).map(str::trim);
         let is_known = known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag);
         let body = match zipped {
@@ -129,9 +129,9 @@ impl File {
 }
 
 /// Does the client take it (RFC 9110 §12.5.3)? Named with a quality above 0, or covered by a `*`.
-fn takes_gzip(asked: &HeaderMap) -> bool {
+fn takes_gzip(request_headers: &HeaderMap) -> bool {
     let mut any = false;
-    let lines = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+    let lines = request_headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
     for coding in lines.flat_map(|line| line.split(',')) {
         let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
         let quality = parameter.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);

@@ -12,7 +12,7 @@ use utoipa::openapi::schema::Type;
 use warp::reply::Response;
 
 use super::call;
-use super::data_plane::Asked;
+use super::data_plane::DataPlaneRequest;
 use super::openapi::envelope::never;
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};
@@ -321,18 +321,18 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub(crate) async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Result<Response>
+pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Response>
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (asker, body) = asked.asker(body, false).await?;
-    let media_type = call::media_type(&asked.head.headers, false);
-    let bytes = asked.body(body).await;
+    let (asker, body) = request.asker(body, false).await?;
+    let media_type = call::media_type(&request.head.headers, false);
+    let bytes = request.body(body).await;
     media_type?;
     let bytes = bytes?;
-    call::query(asked.head.uri.query().unwrap_or_default()).finish(())?;
-    let catalogue = scopes::catalogue(asked.app).await?;
+    call::query(request.head.uri.query().unwrap_or_default()).finish(())?;
+    let catalogue = scopes::catalogue(request.app).await?;
     let wanted =
         Wanted::read(&bytes, &catalogue).map_or_else(|| Wanted::read_slowly(&bytes, &catalogue), Ok)?;
     let question = Question {
@@ -344,7 +344,7 @@ where
         asker: asker.key.organization_id.as_deref(),
     };
     // The time of the decision: the body may have taken its own.
-    let (now, monotonic) = (asked.app.clock.now(), asked.app.clock.monotonic());
-    let verdict = asked.app.verifier.verify(&question, now, monotonic).await?;
-    Ok(reply::json(StatusCode::OK, write(&verdict, now, &asked.id)))
+    let (now, monotonic) = (request.app.clock.now(), request.app.clock.monotonic());
+    let verdict = request.app.verifier.verify(&question, now, monotonic).await?;
+    Ok(reply::json(StatusCode::OK, write(&verdict, now, &request.id)))
 }

@@ -102,8 +102,8 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<U
     query.finish(())?;
     let org_id = own_or(&ctx.caller, org_id)?;
     look(app, ctx, move |tx, caller| {
-        let asked = Asked::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
-        let stored: HashMap<_, _> = store::usage::series(tx, asked.subject, &span)?.into_iter().collect();
+        let query = UsageQuery::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
+        let stored: HashMap<_, _> = store::usage::series(tx, query.subject, &span)?.into_iter().collect();
         let mut total = Counts::default();
         let bucket = |start| {
             let counts = stored.get(&start).copied().unwrap_or_default();
@@ -114,8 +114,8 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<U
         let groups = match group_by {
             None => Vec::new(),
             Some(GroupBy::Code) => total.by_code(),
-            Some(GroupBy::Key) => asked.by_key(tx, &span)?,
-            Some(GroupBy::Organization) => asked.by_organization(tx, &span)?,
+            Some(GroupBy::Key) => query.by_key(tx, &span)?,
+            Some(GroupBy::Organization) => query.by_organization(tx, &span)?,
         };
         let usage = Usage {
             org_id,
@@ -126,20 +126,20 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<U
             series,
             groups,
         };
-        Ok((usage, asked.entry))
+        Ok((usage, query.entry))
     })
     .await
 }
 
 /// Whose usage is asked for.
-struct Asked {
+struct UsageQuery {
     subject: Subject,
     /// The organization that the subject lies in, or is.
     organization: Option<Subject>,
     entry: Entry,
 }
 
-impl Asked {
+impl UsageQuery {
     /// `NOT_FOUND` when there is no such organization or key, or not for this caller. Deleted ones are
     /// there: their usage stays.
     fn find(tx: &Tx<'_>, caller: &Caller, org_id: Option<&str>, key_id: Option<&str>) -> Result<Self> {
