@@ -33,14 +33,14 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<
 
 /// Who asks something of the data plane, as [`authenticate`]; over one connection that is mostly who asked
 /// before.
-pub(crate) async fn authenticate_asker(app: &App, head: &Head) -> Result<Arc<Credential>> {
-    if let Some(credential) = head.asker.recall(&head.headers, &app.keys) {
+pub(crate) async fn authenticate_cached(app: &App, head: &Head) -> Result<Arc<Credential>> {
+    if let Some(credential) = head.auth_cache.recall(&head.headers, &app.keys) {
         access::usable(&credential, app.clock.now())?;
         return Ok(credential);
     }
     let (_, loaded) = load(app, bearer(&head.headers)?).await?;
     let credential = usable(app, &loaded)?;
-    head.asker.remember(&head.headers, loaded);
+    head.auth_cache.remember(&head.headers, loaded);
     Ok(credential)
 }
 

@@ -86,13 +86,13 @@ impl DataPlaneRequest<'_> {
     ///
     /// # Errors
     /// In the order of the contract: 401 (429 after too many), 403 for the address, 403 for the scope.
-    pub(crate) async fn asker<S, B>(&self, body: S, basic: bool) -> Result<(Arc<Credential>, S)>
+    pub(crate) async fn caller<S, B>(&self, body: S, basic: bool) -> Result<(Arc<Credential>, S)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
         match self.authorise(basic).await {
-            Ok(asker) => Ok((asker, body)),
+            Ok(caller) => Ok((caller, body)),
             Err(error) => {
                 if self.head.has_body {
                     let http = &self.app.config.http;
@@ -108,7 +108,7 @@ impl DataPlaneRequest<'_> {
         let known = if basic && auth::is_basic(headers) {
             auth::authenticate_basic(app, headers).await
         } else {
-            auth::authenticate_asker(app, self.head).await
+            auth::authenticate_cached(app, self.head).await
         };
         let credential = match known {
             Ok(credential) => credential,

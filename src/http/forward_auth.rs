@@ -15,7 +15,7 @@ use crate::domain::api_key::Credential;
 use crate::domain::verification::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::service::scopes;
-use crate::verify::verifier::{Question, Verdict};
+use crate::verify::verifier::{Verdict, VerifyRequest};
 
 const PATH: &str = "/v1/forward-auth";
 
@@ -159,8 +159,14 @@ async fn decide(request: &DataPlaneRequest<'_>, needs: &Needs<'_>) -> Result<Ver
             return Err(Error::new(Code::InsufficientScope, message));
         }
     }
-    let question =
-        Question { secret, scopes: &needs.scopes, ip: request.ip, cost: 1, dry_run: false, asker: None };
+    let question = VerifyRequest {
+        secret,
+        scopes: &needs.scopes,
+        ip: request.ip,
+        cost: 1,
+        dry_run: false,
+        caller_organization_id: None,
+    };
     let verdict = app.verifier.verify(&question, app.clock.now(), app.clock.monotonic()).await?;
     match verdict.outcome {
         Outcome::Malformed | Outcome::NotFound => {

@@ -118,7 +118,7 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (asker, body) = request.asker(body, true).await?;
+    let (caller, body) = request.caller(body, true).await?;
     let is_form = is_form(&request.head.headers);
     let bytes = request.body(body).await;
     if !is_form {
@@ -130,7 +130,7 @@ where
     let (Some((_, token)), None) = (tokens.next(), tokens.next()) else {
         return Err(Error::new(Code::InvalidRequest, "Send the parameter token, once."));
     };
-    let own = asker.key.organization_id.as_deref();
+    let own = caller.key.organization_id.as_deref();
     let credential = request.app.verifier.introspect(&token, own, request.app.clock.now()).await?;
     let Some(credential) = credential else {
         return Ok(Introspection::Inactive(InactiveToken { active: false }));

@@ -8,11 +8,11 @@
 pub(crate) mod address;
 mod analytics;
 mod api_keys;
-mod asker;
 mod audit;
 mod auth;
 mod batch;
 mod call;
+mod connection_auth;
 mod data_plane;
 mod forward_auth;
 mod health;

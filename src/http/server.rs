@@ -30,7 +30,7 @@ use tokio_io_timeout::TimeoutWriter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asker::LastAsker;
+use super::connection_auth::ConnectionAuthCache;
 use super::streams;
 use super::timer::ConnectionTimer;
 use super::tls::{self, Tls};
@@ -74,7 +74,7 @@ pub(crate) struct HeadParts {
     /// see [`client_address`](super::address::client_address).
     pub(crate) peer: SocketAddr,
     /// Who asked last over this connection: mostly that is who asks again.
-    pub(crate) asker: Arc<LastAsker>,
+    pub(crate) auth_cache: Arc<ConnectionAuthCache>,
     /// The method.
     pub(crate) method: Method,
     /// Path and query.
@@ -221,12 +221,12 @@ async fn serve_connection(
     draining: Arc<Drain>,
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
-    let asker = Arc::new(LastAsker::default());
+    let auth_cache = Arc::new(ConnectionAuthCache::default());
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let headers = std::mem::take(request.headers_mut());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let has_body = !request.body().is_end_stream();
-        let head = HeadParts { peer, asker: asker.clone(), method, uri, headers, has_body };
+        let head = HeadParts { peer, auth_cache: auth_cache.clone(), method, uri, headers, has_body };
         request.extensions_mut().insert(Head(Arc::new(head)));
         routes.call(request)
     });

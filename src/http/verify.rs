@@ -25,7 +25,7 @@ use crate::domain::{rules, shapes};
 use crate::error::Result;
 use crate::service::scopes;
 use crate::verify::quota;
-use crate::verify::verifier::{Question, Verdict};
+use crate::verify::verifier::{Verdict, VerifyRequest};
 
 /// The most that a verification may cost.
 const MOST_COST: u32 = 1000;
@@ -326,7 +326,7 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (asker, body) = request.asker(body, false).await?;
+    let (caller, body) = request.caller(body, false).await?;
     let media_type = call::media_type(&request.head.headers, false);
     let bytes = request.body(body).await;
     media_type?;
@@ -335,16 +335,17 @@ where
     let catalogue = scopes::catalogue(request.app).await?;
     let wanted =
         Wanted::read(&bytes, &catalogue).map_or_else(|| Wanted::read_slowly(&bytes, &catalogue), Ok)?;
-    let question = Question {
+    let verification = VerifyRequest {
         secret: &wanted.key,
         scopes: &wanted.scopes,
         ip: wanted.ip,
         cost: wanted.cost,
         dry_run: wanted.dry_run,
-        asker: asker.key.organization_id.as_deref(),
+        caller_organization_id: caller.key.organization_id.as_deref(),
     };
     // The time of the decision: the body may have taken its own.
-    let (now, monotonic) = (request.app.clock.now(), request.app.clock.monotonic());
-    let verdict = request.app.verifier.verify(&question, now, monotonic).await?;
+    let now = request.app.clock.now();
+    let monotonic = request.app.clock.monotonic();
+    let verdict = request.app.verifier.verify(&verification, now, monotonic).await?;
     Ok(reply::json(StatusCode::OK, write(&verdict, now, &request.id)))
 }

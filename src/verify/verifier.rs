@@ -24,7 +24,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is asked of a key.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a, S> {
+pub struct VerifyRequest<'a, S> {
     /// The secret as it came.
     pub secret: &'a str,
     /// What it is needed for: all of these.
@@ -36,7 +36,7 @@ pub struct Question<'a, S> {
     /// Spend nothing and count nothing.
     pub dry_run: bool,
     /// The organization that asks: to it, another one's key isn't there. `None` sees all.
-    pub asker: Option<&'a str>,
+    pub caller_organization_id: Option<&'a str>,
 }
 
 /// What the answer is, and how the key's limits stand after it.
@@ -104,45 +104,45 @@ impl Verifier {
     /// no room: then nothing was spent.
     pub async fn verify<S: AsRef<str>>(
         &self,
-        question: &Question<'_, S>,
+        request: &VerifyRequest<'_, S>,
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
-        let verdict = self.decide(question, now, monotonic).await?;
+        let verdict = self.decide(request, now, monotonic).await?;
         self.outcomes.add(verdict.outcome as usize);
         Ok(verdict)
     }
 
     async fn decide<S: AsRef<str>>(
         &self,
-        question: &Question<'_, S>,
+        request: &VerifyRequest<'_, S>,
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
         let settings = self.settings.get().await?;
-        let credential = match self.find(&settings, question.secret, question.asker).await? {
+        let credential = match self.find(&settings, request.secret, request.caller_organization_id).await? {
             Ok(credential) => credential,
             Err(outcome) => {
-                if !question.dry_run {
-                    self.recorder.deny_unknown(outcome, question.asker, question.ip, now);
+                if !request.dry_run {
+                    self.recorder.deny_unknown(outcome, request.caller_organization_id, request.ip, now);
                 }
                 return Ok(Verdict::unknown(outcome));
             }
         };
-        let record = before_limits(&credential, now, question.ip, question.scopes);
+        let record = before_limits(&credential, now, request.ip, request.scopes);
         // What is denied already is told how its limits stand, but takes nothing from them.
         let denied = !record.is_valid();
-        let spend = !denied && !question.dry_run;
+        let spend = !denied && !request.dry_run;
         if spend {
             self.recorder.reserve(&credential, now)?;
         }
         let limit = limit(&settings, &credential);
-        let limits = self.ask_limits(&credential, limit, question.cost, spend, denied, now, monotonic);
+        let limits = self.ask_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
         let (limited, rate, quota) = limits.await?;
         let outcome = if denied { record } else { limited };
-        if !question.dry_run {
-            let spent = if outcome.is_valid() { question.cost } else { 0 };
-            self.recorder.count(&credential, outcome, spent, question.ip, now)?;
+        if !request.dry_run {
+            let spent = if outcome.is_valid() { request.cost } else { 0 };
+            self.recorder.count(&credential, outcome, spent, request.ip, now)?;
         }
         Ok(Verdict { outcome, credential: Some(credential), rate, quota })
     }
@@ -159,14 +159,14 @@ impl Verifier {
     pub(crate) async fn introspect(
         &self,
         secret: &str,
-        asker: Option<&str>,
+        caller_organization_id: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<Arc<Credential>>> {
         let settings = self.settings.get().await?;
-        let credential = match self.find(&settings, secret, asker).await? {
+        let credential = match self.find(&settings, secret, caller_organization_id).await? {
             Ok(credential) => credential,
             Err(outcome) => {
-                self.recorder.deny_unknown(outcome, asker, None, now);
+                self.recorder.deny_unknown(outcome, caller_organization_id, None, now);
                 self.outcomes.add(outcome as usize);
                 return Ok(None);
             }
@@ -181,13 +181,15 @@ impl Verifier {
         &self,
         settings: &Current,
         secret: &str,
-        asker: Option<&str>,
+        caller_organization_id: Option<&str>,
     ) -> Result<Result<Arc<Credential>, Outcome>> {
         if !secret::is_plausible(&settings.checked_prefixes, secret) {
             return Ok(Err(Outcome::Malformed));
         }
         let found = self.keys.get(&secret::hash(secret)).await?;
-        let own = |one: &Arc<Credential>| asker.is_none() || one.key.organization_id.as_deref() == asker;
+        let own = |one: &Arc<Credential>| {
+            caller_organization_id.is_none() || one.key.organization_id.as_deref() == caller_organization_id
+        };
         Ok(found.filter(own).ok_or(Outcome::NotFound))
     }
 

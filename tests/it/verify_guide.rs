@@ -84,16 +84,16 @@ impl Desk {
     }
 
     /// One of [`ASKERS`] for Node, for these keys.
-    fn node(&self, asker: &str, keys: &[&str]) -> Command {
+    fn node(&self, caller: &str, keys: &[&str]) -> Command {
         let mut command = self.command("node");
-        command.arg(asker).args(keys);
+        command.arg(caller).args(keys);
         command
     }
 
     /// One for Python.
-    fn python(&self, asker: &str, keys: &[&str]) -> Command {
+    fn python(&self, caller: &str, keys: &[&str]) -> Command {
         let mut command = self.command(target("python/bin/python").to_str().unwrap());
-        command.arg(asker).args(keys);
+        command.arg(caller).args(keys);
         command
     }
 }

@@ -395,7 +395,7 @@ async fn all_faults_of_a_question_are_told() {
 
 /// Who asks is neither limited nor in the audit log, however often.
 #[tokio::test]
-async fn asking_costs_the_asker_nothing() {
+async fn asking_costs_the_caller_nothing() {
     let server = Server::with(|config| config.rate_limits.admin_per_minute = 2).await;
     let admin = server.admin();
     for _ in 0..5 {

@@ -1,8 +1,8 @@
 //! The invariants of the design, under attack.
 
-mod asker;
 mod audit;
 mod cache;
+mod connection_auth;
 mod escalation;
 mod exports;
 mod failed_auth;

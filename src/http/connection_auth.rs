@@ -12,7 +12,7 @@ use crate::verify::cache::{KeyCache, Loaded};
 /// The last `Authorization` header that led to a key, as it came, and the key. It never leaves the
 /// connection, so that nobody can learn of another's header by trying.
 #[derive(Debug, Default)]
-pub(crate) struct LastAsker(Mutex<Option<Known>>);
+pub(crate) struct ConnectionAuthCache(Mutex<Option<Known>>);
 
 struct Known {
     header: Box<[u8]>,
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Known {
     }
 }
 
-impl LastAsker {
+impl ConnectionAuthCache {
     /// The key, if the header is the same as last time and nothing of the key has changed since. Whether
     /// it is good is for the caller to see.
     pub(crate) fn recall(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
