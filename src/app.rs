@@ -23,10 +23,10 @@ use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
 use crate::telemetry::tally::Traffic;
 use crate::verify::bucket::Buckets;
-use crate::verify::cache::{KeyCache, Stamps};
+use crate::verify::cache::{KeyCache, VersionClock};
 use crate::verify::quota::Quotas;
 use crate::verify::recorder::Recorder;
-use crate::verify::settings::Remembered;
+use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
 
 /// Distinct keys, and distinct addresses without a valid key, whose limits are kept in memory.
@@ -53,9 +53,9 @@ pub struct App {
     /// Says whether a key is good.
     pub verifier: Verifier,
     /// The platform's settings, which are data and change while the server runs.
-    pub(crate) settings: Arc<Remembered>,
+    pub(crate) settings: Arc<SettingsCache>,
     /// What changed when.
-    pub stamps: Arc<Stamps>,
+    pub version_clock: Arc<VersionClock>,
     /// The `admin` bucket of each key, by its id.
     pub(crate) admin_limits: Buckets<String>,
     /// The `batch` bucket of each key, by its id.
@@ -82,8 +82,8 @@ impl App {
     /// Opens the database and builds the caches around it. Fails when the file isn't ours, is newer
     /// than this program, or can't be opened.
     pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>> {
-        let stamps = Arc::new(Stamps::default());
-        let marks = stamps.clone();
+        let version_clock = Arc::new(VersionClock::default());
+        let publisher = version_clock.clone();
         let options = db::Options {
             file: config.database.dir.join("tollhouse.db"),
             readers: config.database.readers,
@@ -92,15 +92,15 @@ impl App {
             group_limit: config.database.group_limit,
             max_bytes: config.database.max_bytes,
         };
-        let db = db::Db::open(&options, move |stale| marks.mark(stale))?;
+        let db = db::Db::open(&options, move |invalidations| publisher.publish(invalidations))?;
         let cursor_key = db.read(store::schema::cursor_key).await?;
         let loader = db.clone();
         let load = move |hash| -> crate::verify::cache::Loading {
             let db = loader.clone();
             Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
         };
-        let keys = Arc::new(KeyCache::new(config.cache.max_bytes, stamps.clone(), load));
-        let settings = Arc::new(settings(&db, &stamps, config.first_settings(), clock.now()).await?);
+        let keys = Arc::new(KeyCache::new(config.cache.max_bytes, version_clock.clone(), load));
+        let settings = Arc::new(settings(&db, &version_clock, config.first_settings(), clock.now()).await?);
         let (quotas, recorder) = (quotas(&db), Recorder::default());
         let verifier = Verifier::new(keys.clone(), settings.clone(), MOST_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
@@ -108,7 +108,7 @@ impl App {
             keys,
             verifier,
             settings,
-            stamps,
+            version_clock,
             admin_limits: Buckets::new(MOST_BUCKETS),
             batch_limits: Buckets::new(MOST_BUCKETS),
             failure_limits: Buckets::new(MOST_BUCKETS),
@@ -185,8 +185,13 @@ impl App {
 }
 
 /// The settings of the database, which get their first values when it has none.
-async fn settings(db: &db::Db, stamps: &Arc<Stamps>, first: Settings, now: Timestamp) -> Result<Remembered> {
-    let began = stamps.now();
+async fn settings(
+    db: &db::Db,
+    version_clock: &Arc<VersionClock>,
+    first: Settings,
+    now: Timestamp,
+) -> Result<SettingsCache> {
+    let began = version_clock.now();
     // Looked at before: a database that has them is not written to.
     if db.read(store::settings::find).await?.is_none() {
         db.write(move |tx| store::settings::begin(tx, &first, now)).await?;
@@ -197,7 +202,7 @@ async fn settings(db: &db::Db, stamps: &Arc<Stamps>, first: Settings, now: Times
         let db = db.clone();
         Box::pin(async move { db.look_up(store::settings::get).await })
     };
-    Ok(Remembered::new(stamps.clone(), began, current, load))
+    Ok(SettingsCache::new(version_clock.clone(), began, current, load))
 }
 
 /// Counts of quotas over the database, which this process alone serves.

@@ -195,13 +195,13 @@ fn end(mut fields: Fields<'_>) -> Result<Line> {
 }
 
 /// What most records have: when they were made and changed, and how often.
-struct Stamps {
+struct Timestamps {
     created_at: Timestamp,
     updated_at: Timestamp,
     revision: i64,
 }
 
-impl Stamps {
+impl Timestamps {
     fn read(fields: &mut Fields<'_>, now: Timestamp) -> Self {
         let created_at = fields.optional("created_at", time_past(now)).unwrap_or(now);
         let updated_at = fields.optional("updated_at", rules::time).unwrap_or(created_at);
@@ -245,7 +245,7 @@ fn read_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
 }
 
 fn read_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
+    let stamps = Timestamps::read(&mut fields, now);
     let new = Organization {
         id: fields.required("id", id(Kind::Organization)),
         name: fields.required("name", rules::name),
@@ -267,7 +267,7 @@ fn plan(json: &Json, faults: &mut Faults) -> Option<String> {
 }
 
 fn read_user(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
+    let stamps = Timestamps::read(&mut fields, now);
     let own = fields.optional("id", id(Kind::User));
     let own_id = own.is_some();
     let new = User {
@@ -286,7 +286,7 @@ fn read_user(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
 }
 
 fn read_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
+    let stamps = Timestamps::read(&mut fields, now);
     let new = NewMembership {
         organization_id: fields.required("organization_id", id(Kind::Organization)),
         user_id: fields.required("user_id", id(Kind::User)),
@@ -299,7 +299,7 @@ fn read_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
 }
 
 fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
+    let stamps = Timestamps::read(&mut fields, now);
     let secrets = read_secrets(&mut fields);
     let organization_id = match fields.nullable("organization_id", id(Kind::Organization)) {
         Patch::Set(id) => Some(id),

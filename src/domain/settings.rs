@@ -15,8 +15,8 @@ pub(crate) use patch::{PlanPatch, SettingsPatch};
 use super::audit::Change;
 use super::time::Timestamp;
 
-/// What [`Stale`](super::stale::Stale) calls them.
-pub(crate) const STALE: &str = "settings";
+/// What [`Invalidation`](super::invalidation::Invalidation) calls them.
+pub(crate) const SETTINGS_ID: &str = "settings";
 
 /// The plan of an organization that booked none. It is always there.
 pub(crate) const STANDARD: &str = "standard";

@@ -14,10 +14,10 @@ use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotatio
 use crate::domain::audit::{Entry, changes};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
+use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy::default_expiry;
 use crate::domain::page::Query;
 use crate::domain::patch::Patch;
-use crate::domain::stale::Stale;
 use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
 use crate::verify::secret::Secret;
@@ -281,7 +281,7 @@ async fn change_key(
             after.revision += 1;
             after.updated_at = context.now;
             store::api_keys::update(tx, &before, &after)?;
-            tx.stale(Stale::Id(id.clone()));
+            tx.invalidate(Invalidation::Id(id.clone()));
         }
         let entry = entry(&after).with(changed);
         Ok((after, vec![entry]))

@@ -25,10 +25,10 @@ use crate::domain::api_key::Status;
 use crate::domain::audit::{Entry, changes};
 use crate::domain::id::Kind;
 use crate::domain::import::{Defaults, Line, NewKey, NewMembership, NewScope, Record, Thing, What};
+use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
 use crate::domain::organization::Organization;
 use crate::domain::scope::{self, Scope};
-use crate::domain::stale::Stale;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Code, Error, Result};
@@ -267,7 +267,7 @@ fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<Entry>
         return agree(What::Scope, &new.scope, &there, &as_scope, given);
     }
     store::scopes::insert(tx, &as_scope, new.created_at)?;
-    tx.stale(Stale::Id(scopes::CATALOGUE.to_owned()));
+    tx.invalidate(Invalidation::Id(scopes::CATALOGUE.to_owned()));
     Ok(vec![Entry::of(None, "scope", &new.scope, &new.scope).with(changes(&Value::Null, &as_scope))])
 }
 
@@ -295,7 +295,7 @@ fn put_organization(
         settings::still_there(tx, &new.plan)?;
     }
     store::organizations::insert(tx, new, deleted_at)?;
-    tx.stale(Stale::Id(new.id.clone()));
+    tx.invalidate(Invalidation::Id(new.id.clone()));
     let entry = Entry::of(Some(&new.id), "organization", &new.id, &new.name);
     Ok(vec![entry.with(changes(&Value::Null, new))])
 }
@@ -322,7 +322,7 @@ fn put_user(
         return Err(Error::new(Code::AlreadyExists, message));
     }
     store::users::insert(tx, new, deleted_at)?;
-    tx.stale(Stale::Id(new.id.clone()));
+    tx.invalidate(Invalidation::Id(new.id.clone()));
     Ok(vec![Entry::of(None, "user", &new.id, &new.name).with(changes(&Value::Null, new))])
 }
 
@@ -346,7 +346,7 @@ fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<
         return agree(What::Membership, &new.user_id, &there, &membership, given);
     }
     store::memberships::insert(tx, &membership)?;
-    tx.stale(Stale::Id(new.user_id.clone()));
+    tx.invalidate(Invalidation::Id(new.user_id.clone()));
     let entry = Entry::of(Some(&new.organization_id), "membership", &new.user_id, &membership.user.name);
     Ok(vec![entry.with(changes(&Value::Null, &membership))])
 }
@@ -393,7 +393,7 @@ fn put_key(
     if !stored::insert_key(tx, &new)? {
         return Err(Error::new(Code::AlreadyExists, "The id or a secret is taken."));
     }
-    tx.stale(Stale::Id(new.key.id.clone()));
+    tx.invalidate(Invalidation::Id(new.key.id.clone()));
     let entry = Entry::of(new.key.organization_id.as_deref(), "api_key", &new.key.id, &new.key.name);
     entries.push(entry.with(changes(&Value::Null, &new.key)));
     Ok(entries)

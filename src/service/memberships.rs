@@ -10,9 +10,9 @@ use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Entry, changes};
 use crate::domain::fields::Json;
+use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, MembershipPatch, NewMember, Role};
 use crate::domain::page::Query;
-use crate::domain::stale::Stale;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
@@ -41,7 +41,7 @@ pub(crate) async fn create(
             return Err(Error::new(Code::AlreadyExists, "The user is a member already."));
         }
         settings::room_for_member(tx, &organization)?;
-        tx.stale(Stale::Id(new.user_id.clone()));
+        tx.invalidate(Invalidation::Id(new.user_id.clone()));
         let entry = entry(&new).with(changes(&Value::Null, &new));
         Ok((new, vec![entry]))
     })
@@ -127,7 +127,7 @@ pub async fn delete(
         let (user, reason) = (Some(user_id.as_str()), "membership ended");
         let revoked = store::api_keys::revoke_all(tx, &organization_id, user, reason, context.now)?;
         store::memberships::delete(tx, &organization_id, &user_id)?;
-        tx.stale(Stale::Id(user_id.clone()));
+        tx.invalidate(Invalidation::Id(user_id.clone()));
         let entry = entry(&before).with(vec![revoked_keys(revoked)]);
         Ok((before, vec![entry]))
     })

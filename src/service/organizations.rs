@@ -10,9 +10,9 @@ use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
+use crate::domain::invalidation::Invalidation;
 use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch, Status};
 use crate::domain::page::Query;
-use crate::domain::stale::Stale;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
@@ -81,7 +81,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
             after.revision += 1;
             after.updated_at = context.now;
             store::organizations::update(tx, &after)?;
-            tx.stale(Stale::Id(id.clone()));
+            tx.invalidate(Invalidation::Id(id.clone()));
         }
         let entry = entry(&after).with(changed);
         Ok((after, vec![entry]))
@@ -99,7 +99,7 @@ pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
         let revoked = store::api_keys::revoke_all(tx, &id, None, "organization deleted", context.now)?;
         store::memberships::delete_of_organization(tx, &id)?;
         store::organizations::delete(tx, &id, context.now)?;
-        tx.stale(Stale::Id(id.clone()));
+        tx.invalidate(Invalidation::Id(id.clone()));
         Ok((id.clone(), vec![entry(&before).with(vec![revoked_keys(revoked)])]))
     })
     .await

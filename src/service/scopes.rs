@@ -8,13 +8,13 @@ use super::{Ctx, Listed, change, look};
 use crate::app::App;
 use crate::domain::audit::{Entry, changes};
 use crate::domain::fields::Json;
+use crate::domain::invalidation::Invalidation;
 use crate::domain::page::Query;
 use crate::domain::scope::{Catalogue, NewScope, Scope};
-use crate::domain::stale::Stale;
 use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
 
-/// What [`Stale`] calls the catalogue.
+/// What [`Invalidation`] calls the catalogue.
 pub(super) const CATALOGUE: &str = "scopes";
 
 /// The catalogue as of no earlier than this call, from memory when nothing changed.
@@ -22,7 +22,7 @@ pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
     if let Some(catalogue) = remembered(app) {
         return Ok(catalogue);
     }
-    let began = app.stamps.now();
+    let began = app.version_clock.now();
     let catalogue = Arc::new(app.db.read(store::scopes::catalogue).await?);
     remember(app, began, &catalogue);
     Ok(catalogue)
@@ -31,7 +31,7 @@ pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
 /// The catalogue for an operation: within a transaction as it is there, else as [`catalogue`].
 pub(super) async fn catalogue_for(app: &App, ctx: &Ctx) -> Result<Arc<Catalogue>> {
     let Some(seat) = &ctx.seat else { return catalogue(app).await };
-    let (began, known) = (app.stamps.now(), remembered(app));
+    let (began, known) = (app.version_clock.now(), remembered(app));
     let (catalogue, changed) = seat
         .run(move |tx| {
             let changed = tx.is_stale(CATALOGUE);
@@ -50,7 +50,7 @@ pub(super) async fn catalogue_for(app: &App, ctx: &Ctx) -> Result<Arc<Catalogue>
 
 fn remembered(app: &App) -> Option<Arc<Catalogue>> {
     let remembered = app.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let (_, catalogue) = remembered.filter(|(began, _)| app.stamps.is_fresh(*began, [CATALOGUE]))?;
+    let (_, catalogue) = remembered.filter(|(began, _)| app.version_clock.is_fresh(*began, [CATALOGUE]))?;
     Some(catalogue)
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Sco
         if !store::scopes::insert(tx, &new, now)? {
             return Err(Error::new(Code::AlreadyExists, "There is a scope of this name."));
         }
-        tx.stale(Stale::Id(CATALOGUE.to_owned()));
+        tx.invalidate(Invalidation::Id(CATALOGUE.to_owned()));
         Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
     })
     .await
@@ -135,7 +135,7 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<Ctx>, name: String) -> Result<Sc
             }
         }
         store::scopes::delete(tx, &name)?;
-        tx.stale(Stale::Id(CATALOGUE.to_owned()));
+        tx.invalidate(Invalidation::Id(CATALOGUE.to_owned()));
         let entry = entry(&scope);
         Ok((scope, vec![entry]))
     })

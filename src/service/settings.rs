@@ -9,10 +9,10 @@ use crate::app::App;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::Entry;
 use crate::domain::fields::Json;
+use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy;
 use crate::domain::organization::Organization;
-use crate::domain::settings::{self, Current, Plan, STALE, STANDARD, Settings, SettingsPatch};
-use crate::domain::stale::Stale;
+use crate::domain::settings::{self, Current, Plan, SETTINGS_ID, STANDARD, Settings, SettingsPatch};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
@@ -95,7 +95,7 @@ fn set(
     let current = Current { settings: after, checked_prefixes, revision, updated_at: now };
     let tagged = Tagged::from(&current);
     store::settings::update(tx, current)?;
-    tx.stale(Stale::Id(STALE.to_owned()));
+    tx.invalidate(Invalidation::Id(SETTINGS_ID.to_owned()));
     Ok(tagged)
 }
 

@@ -11,9 +11,9 @@ use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
+use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, Role};
 use crate::domain::page::Query;
-use crate::domain::stale::Stale;
 use crate::domain::user::{NewUser, Status, User, UserPatch};
 use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
@@ -95,7 +95,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
             after.revision += 1;
             after.updated_at = context.now;
             store::users::update(tx, &after)?;
-            tx.stale(Stale::Id(id.clone()));
+            tx.invalidate(Invalidation::Id(id.clone()));
         }
         let entries = for_each_organization(&store::memberships::of_user(tx, &id)?, &after, &changed);
         Ok((after, entries))
@@ -130,7 +130,7 @@ pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
         }
         store::memberships::delete_of_user(tx, &id)?;
         store::users::delete(tx, &id, context.now)?;
-        tx.stale(Stale::Id(id.clone()));
+        tx.invalidate(Invalidation::Id(id.clone()));
         Ok((id.clone(), entries))
     })
     .await

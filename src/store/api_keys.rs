@@ -6,10 +6,10 @@ use super::db::Tx;
 use super::list::List;
 use super::rows;
 use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
+use crate::domain::invalidation::Invalidation;
 use crate::domain::limits::{Period, Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
-use crate::domain::stale::Stale;
 use crate::domain::time::Timestamp;
 use crate::domain::{organization, user};
 use crate::error::Result;
@@ -88,7 +88,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
         params![hash, seq],
     )?;
     insert_scopes(tx, seq, &new.scopes)?;
-    tx.stale(Stale::Secret(*hash));
+    tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
 
@@ -208,7 +208,7 @@ pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_old: bool) -> 
          ON CONFLICT (hash) DO NOTHING",
         params![id, hash],
     )?;
-    tx.stale(Stale::Secret(*hash));
+    tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
 

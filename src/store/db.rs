@@ -26,7 +26,7 @@ pub(crate) use super::schema::lock;
 pub(crate) use super::tx::Tx;
 use super::tx::{Mutation, Value, is_busy};
 use crate::clock::Clock;
-use crate::domain::stale::Stale;
+use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
 
 /// How long a connection waits for another process's lock.
@@ -46,7 +46,7 @@ const STEPS_BETWEEN_LOOKS: i32 = 1000;
 /// kernel takes it away from a report by itself waits for milliseconds.
 const LOOKS_BETWEEN_YIELDS: u32 = 8;
 
-type OnCommit = Box<dyn Fn(&[Stale]) + Send + Sync>;
+type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 
 /// Where the database is and how much it may take.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl Db {
     /// `CONFLICT` when the file is not ours or too new, or SQLite too old: the message says what to do.
     pub(crate) fn open(
         options: &Options,
-        on_commit: impl Fn(&[Stale]) + Send + Sync + 'static,
+        on_commit: impl Fn(&[Invalidation]) + Send + Sync + 'static,
     ) -> Result<Self> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             let message = format!("SQLite {} is too old; 3.51.3 or later is needed.", rusqlite::version());
@@ -363,14 +363,15 @@ impl Writer {
             self.counters.groups.observe(results.len() as u64);
             Ok(results)
         });
-        let (wrote, stale, checkpoint) = (tx.wrote.get(), tx.stale.take(), tx.checkpoint.get());
+        let (wrote, invalidations, checkpoint) =
+            (tx.wrote.get(), tx.invalidations.take(), tx.checkpoint.get());
         let results = results.inspect_err(|_| roll_back(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();
         self.counters.mutations.fetch_add(succeeded as u64, Ordering::Relaxed);
         self.counters.commits.fetch_add(wrote.into(), Ordering::Relaxed);
-        if !stale.is_empty() {
-            (self.on_commit)(&stale);
+        if !invalidations.is_empty() {
+            (self.on_commit)(&invalidations);
         }
         if checkpoint {
             self.checkpoint();
@@ -405,7 +406,7 @@ impl Writer {
             Ok(version) => self.seen = version,
             Err(error) => tracing::warn!(%error, "cannot see whether another process wrote; assuming it did"),
         }
-        (self.on_commit)(&[Stale::All]);
+        (self.on_commit)(&[Invalidation::All]);
     }
 }
 

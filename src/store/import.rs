@@ -8,8 +8,8 @@ use super::{api_keys, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::Hash;
 use crate::domain::import::{NewKey, Secret};
+use crate::domain::invalidation::Invalidation;
 use crate::domain::organization::Organization;
-use crate::domain::stale::Stale;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
@@ -64,7 +64,7 @@ fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(Hash, Secret)) -> Resul
          ON CONFLICT (hash) DO NOTHING",
         params![id, hash, state.name()],
     )?;
-    tx.stale(Stale::Secret(*hash));
+    tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
 

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::cache::{Place, Stamps, place};
-use crate::domain::settings::{Current, STALE};
+use super::cache::{Shard, VersionClock, shard};
+use crate::domain::settings::{Current, SETTINGS_ID};
 use crate::error::Result;
 
 /// A load under way.
 pub(crate) type Loading = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
 
 /// The settings, loaded again when they may have changed.
-pub(crate) struct Remembered {
+pub(crate) struct SettingsCache {
     read: ArcSwap<Read>,
-    place: Place,
-    stamps: Arc<Stamps>,
+    shard: Shard,
+    version_clock: Arc<VersionClock>,
     load: Box<dyn Fn() -> Loading + Send + Sync>,
     /// Held by who loads: the others wait for what it brings.
     loading: tokio::sync::Mutex<()>,
@@ -48,10 +48,10 @@ impl Held {
     }
 }
 
-impl Remembered {
+impl SettingsCache {
     /// Settings that were read by a load that began then, and are loaded by this when they change.
     pub(crate) fn new(
-        stamps: Arc<Stamps>,
+        version_clock: Arc<VersionClock>,
         began: u64,
         first: Arc<Current>,
         load: impl Fn() -> Loading + Send + Sync + 'static,
@@ -59,8 +59,8 @@ impl Remembered {
         let read = ArcSwap::from_pointee(Read { began, current: first });
         Self {
             read,
-            place: place(STALE),
-            stamps,
+            shard: shard(SETTINGS_ID),
+            version_clock,
             load: Box::new(load),
             loading: tokio::sync::Mutex::default(),
         }
@@ -78,7 +78,7 @@ impl Remembered {
         if let Some(held) = self.fresh() {
             return Ok(held);
         }
-        let began = self.stamps.now();
+        let began = self.version_clock.now();
         let read = Arc::new(Read { began, current: (self.load)().await? });
         self.read.store(read.clone());
         Ok(Held(Guard::from_inner(read)))
@@ -86,6 +86,6 @@ impl Remembered {
 
     fn fresh(&self) -> Option<Held> {
         let read = self.read.load();
-        self.stamps.is_fresh_at(read.began, [self.place]).then_some(Held(read))
+        self.version_clock.is_fresh_at(read.began, [self.shard]).then_some(Held(read))
     }
 }

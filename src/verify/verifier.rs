@@ -9,7 +9,7 @@ use super::cache::KeyCache;
 use super::quota::{self, Quotas, Spending};
 use super::recorder::Recorder;
 use super::secret;
-use super::settings::Remembered;
+use super::settings::SettingsCache;
 use crate::domain::api_key::Credential;
 use crate::domain::settings::Current;
 use crate::domain::time::Timestamp;
@@ -61,7 +61,7 @@ impl Verdict {
 /// Decides, spends and counts.
 pub struct Verifier {
     keys: Arc<KeyCache>,
-    settings: Arc<Remembered>,
+    settings: Arc<SettingsCache>,
     limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
@@ -73,7 +73,7 @@ impl Verifier {
     /// A verifier over these records. At most `capacity` keys have a bucket of their own.
     pub(crate) fn new(
         keys: Arc<KeyCache>,
-        settings: Arc<Remembered>,
+        settings: Arc<SettingsCache>,
         capacity: usize,
         quotas: Quotas,
         recorder: Recorder,

@@ -8,10 +8,10 @@ use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
 use crate::domain::quota::Lease;
 use crate::domain::restore::{self, Carried};
-use crate::domain::stale::Stale;
 use crate::error::Result;
 use crate::service::check::Progress;
 use crate::service::organizations::revoked_keys;
@@ -92,7 +92,7 @@ async fn organizations(app: &App, held: &mut Held, carried: &mut Carried) -> Res
             work.push(async move {
                 change(app, &ctx, 200, move |tx, _| {
                     let entry = Entry::of(Some(&restored.id), "organization", &restored.id, &restored.name);
-                    tx.stale(Stale::Id(restored.id.clone()));
+                    tx.invalidate(Invalidation::Id(restored.id.clone()));
                     if let Some(ended) = ended {
                         let (id, reason) = (&restored.id, "organization deleted");
                         let revoked = store::api_keys::revoke_all(tx, id, None, reason, ended)?;
@@ -137,7 +137,7 @@ async fn users(app: &App, held: &mut Held, carried: &mut Carried) -> Result<()> 
             let now = ctx.now;
             work.push(async move {
                 change(app, &ctx, 200, move |tx, _| {
-                    tx.stale(Stale::Id(restored.id.clone()));
+                    tx.invalidate(Invalidation::Id(restored.id.clone()));
                     let entry = |organization: Option<&str>, changed: Vec<Change>| {
                         Entry::of(organization, "user", &restored.id, &restored.name).with(changed)
                     };
@@ -209,7 +209,7 @@ async fn memberships(app: &App, held: &mut Held, carried: &mut Carried) -> Resul
                     let Some(before) = store::memberships::get(tx, &organization, &user)? else {
                         return Ok(((), Vec::new()));
                     };
-                    tx.stale(Stale::Id(user.clone()));
+                    tx.invalidate(Invalidation::Id(user.clone()));
                     let entry = Entry::of(Some(&organization), "membership", &user, &before.user.name);
                     let Some(role) = role else {
                         let (owner, reason) = (Some(user.as_str()), "membership ended");
@@ -250,7 +250,7 @@ async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
                 if !same_secrets {
                     stored::replace_secrets(tx, &after, &secrets)?;
                 }
-                tx.stale(Stale::Id(after.id.clone()));
+                tx.invalidate(Invalidation::Id(after.id.clone()));
                 let entry = Entry::of(after.organization_id.as_deref(), "api_key", &after.id, &after.name);
                 Ok(((), vec![entry.with(changes(&restored, &after))]))
             })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, IF_MATCH};
 use serde_json::{Value, json};
-use tollhouse::domain::stale::Stale;
+use tollhouse::domain::invalidation::Invalidation;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::pages::FILES;
 use tollhouse::http::routes::{ANY, AuthRequirement, ROUTES, Route};
@@ -463,7 +463,7 @@ async fn every_route_of_a_batch_answers_as_alone() {
         // The answers of two worlds that are the same, but for what chance makes.
         let (one, other) = (World::new().await, World::new().await);
         // Nothing that is remembered may be used: what a handler needs it finds in the transaction.
-        other.server.app.stamps.mark(&[Stale::All]);
+        other.server.app.version_clock.publish(&[Invalidation::All]);
         let alone = one.call(&row, Some(ADMIN_KEY)).await;
         let answer = other.in_batch(&row, ADMIN_KEY, true).await;
         let result = &done(answer, 200)["results"][0];

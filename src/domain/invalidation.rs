@@ -2,7 +2,7 @@
 
 /// Said inside a transaction, carried out after its commit and before its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stale {
+pub enum Invalidation {
     /// What is remembered of the key, organization or user with this id.
     Id(String),
     /// That there is no secret with this hash: there is one now.
