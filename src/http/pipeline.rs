@@ -322,7 +322,7 @@ impl RequestPipeline {
     /// A refusal is recorded before it is answered; what can't be recorded is not answered as if it were.
     async fn recorded(&self, result: Result<Reply>) -> Result<Reply> {
         match (&result, &self.ctx) {
-            (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::fold_look(&self.app, ctx),
+            (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::aggregate_read(&self.app, ctx),
             (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
             (Err(error), None) if self.route.auth != AuthRequirement::Open => {
                 fold_anonymous(&self.app, &self.request, error.code)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Ctx, Listed, change, etag, look, scopes, settings};
+use super::{Ctx, Listed, etag, mutate, read_audited, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, Status};
@@ -68,7 +68,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Api
     // What can be made before the transaction is not made on the writer's thread.
     let (hash, given) = (secret.hash(), changes(&Value::Null, &new));
     let context = ctx.clone();
-    let api_key = change(app, ctx, 201, move |tx, caller| {
+    let api_key = mutate(app, ctx, 201, move |tx, caller| {
         let organization = match &new.organization_id {
             Some(organization) => Some(super::organizations::visible(tx, caller, organization)?),
             None => caller.require_platform().map(|()| None)?,
@@ -101,7 +101,7 @@ pub async fn bootstrap(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
 pub(super) async fn bootstrap_as(app: &App, ctx: &Arc<Ctx>, secret: Secret) -> Result<Option<ApiKey>> {
     let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
     let new = platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
-    change(app, ctx, 201, move |tx, _| {
+    mutate(app, ctx, 201, move |tx, _| {
         if store::api_keys::any(tx)? {
             return Ok((None, Vec::new()));
         }
@@ -123,7 +123,7 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
     let secret = Secret::generate(app.system_random(), &prefix)?;
     let new = platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
     let hash = secret.hash();
-    let api_key = change(app, &ctx, 201, move |tx, _| {
+    let api_key = mutate(app, &ctx, 201, move |tx, _| {
         scopes::still_known(tx, &new.scopes)?;
         insert(tx, &new, &hash)?;
         Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
@@ -148,7 +148,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
     let binding = format!("api_keys {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let now = ctx.now;
-    let rows = look(app, ctx, move |tx, _| {
+    let rows = read_audited(app, ctx, move |tx, _| {
         let entry = Entry::about(filter.organization_id.as_deref());
         Ok((store::api_keys::list(tx, &filter, &page, now)?, entry))
     });
@@ -168,7 +168,7 @@ pub(super) fn own_or(caller: &Caller, wanted: Option<String>) -> Result<Option<S
 
 /// One key.
 pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
-    look(app, ctx, move |tx, caller| {
+    read_audited(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(&found);
         Ok((found, entry))
@@ -263,7 +263,7 @@ async fn change_key(
     mut work: impl FnMut(&Tx<'_>, &Caller, &ApiKey) -> Result<ApiKey> + Send + 'static,
 ) -> Result<ApiKey> {
     let context = ctx.clone();
-    let changed = change(app, ctx, 200, move |tx, caller| {
+    let changed = mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
         access::over(caller, &before)?;
         context.require_match(&etag(before.created_at, before.revision))?;

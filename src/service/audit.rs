@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::api_keys::own_or;
 use super::folded::REFUSED;
-use super::{Ctx, Listed, look, outcome};
+use super::{Ctx, Listed, outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Actor, Context, Entry, Event, Filter, Verification};
@@ -39,7 +39,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
     filter.org_id = own_or(&ctx.caller, filter.org_id)?;
     let binding = format!("audit_events {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, _| {
+    let rows = read_audited(app, ctx, move |tx, _| {
         Ok((store::audit::list(tx, &filter, &page)?, Entry::about(filter.org_id.as_deref())))
     });
     let listed = Listed::new(app, &binding, rows.await?)?;
@@ -49,7 +49,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
 
 /// One event.
 pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Event> {
-    let stored = look(app, ctx, move |tx, caller| {
+    let stored = read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let found = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
         Ok((found, Entry::of(own, "audit_event", &id, "")))
@@ -87,7 +87,7 @@ pub(crate) async fn export(
     query.finish(())?;
     filter.org_id = own_or(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();
-    let ((last, _), checkpoint) = look(app, ctx, move |tx, _| {
+    let ((last, _), checkpoint) = read_audited(app, ctx, move |tx, _| {
         let found = (store::audit::head(tx)?, store::audit::checkpoint(tx)?);
         Ok((found, Entry::about(organization.as_deref())))
     })
@@ -239,7 +239,7 @@ pub(crate) async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Resul
     query.finish(())?;
     let anchor = anchor.as_deref().map(read_anchor).transpose()?;
     let found = walk(app, anchor).await?;
-    look(app, ctx, move |_, caller| {
+    read_audited(app, ctx, move |_, caller| {
         caller.require_platform()?;
         Ok((found, Entry::about(None)))
     })

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::check::Progress;
-use super::{Ctx, change};
+use super::{Ctx, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::Entry;
@@ -28,7 +28,7 @@ pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_
     let file = app.config.database.dir.join("tollhouse.db");
     let records = write(&file, output, ctx.now, progress)?;
     let entry = Entry::of(None, "database", "tollhouse.db", "");
-    change(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
+    mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
     Ok(records)
 }
 

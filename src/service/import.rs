@@ -18,7 +18,7 @@ use serde_json::Value;
 pub(crate) use source::{Item, Source};
 
 use super::check::Progress;
-use super::{Ctx, change, scopes, settings};
+use super::{Ctx, mutate, scopes, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::Status;
@@ -219,7 +219,7 @@ async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<
         }
         thing => thing,
     };
-    change(app, &ctx, 201, move |tx, _| {
+    mutate(app, &ctx, 201, move |tx, _| {
         let entries = match &thing {
             Thing::Settings(patch) => settings::import(tx, patch, now)?,
             Thing::Scope(new) => put_scope(tx, new, &given)?,

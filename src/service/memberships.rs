@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::{self, revoked_keys};
-use super::{Ctx, Listed, change, etag, look, settings, users};
+use super::{Ctx, Listed, etag, mutate, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Entry, changes};
@@ -25,7 +25,7 @@ pub(crate) async fn create(
 ) -> Result<Membership> {
     let read = NewMember::read(body)?;
     let now = ctx.now;
-    change(app, ctx, 201, move |tx, caller| {
+    mutate(app, ctx, 201, move |tx, caller| {
         let organization = organizations::visible(tx, caller, &organization_id)?;
         let user = users::visible(tx, caller, &read.user_id)?;
         let new = Membership {
@@ -62,7 +62,7 @@ pub(crate) async fn list(
         store::memberships::Filter { organization_id: Some(organization_id.clone()), user_id: None, role };
     let binding = format!("members {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, caller| {
+    let rows = read_audited(app, ctx, move |tx, caller| {
         let organization = organizations::visible(tx, caller, &organization_id)?;
         let entry = Entry::of(Some(&organization_id), "organization", &organization_id, &organization.name);
         Ok((store::memberships::list(tx, &filter, &page)?, entry))
@@ -77,7 +77,7 @@ pub(crate) async fn get(
     organization_id: String,
     user_id: String,
 ) -> Result<Membership> {
-    look(app, ctx, move |tx, caller| {
+    read_audited(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &organization_id, &user_id)?;
         let entry = entry(&found);
         Ok((found, entry))
@@ -95,7 +95,7 @@ pub(crate) async fn update(
 ) -> Result<Membership> {
     let patch = MembershipPatch::read(body)?;
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &organization_id, &user_id)?;
         context.require_match(&etag(before.created_at, before.revision))?;
         let mut after = Membership { role: patch.role.unwrap_or(before.role), ..before.clone() };
@@ -120,7 +120,7 @@ pub async fn delete(
     user_id: String,
 ) -> Result<Membership> {
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &organization_id, &user_id)?;
         context.require_match(&etag(before.created_at, before.revision))?;
         keep_an_owner(tx, &before)?;

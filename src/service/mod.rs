@@ -1,6 +1,6 @@
 //! Use cases: read the body, then in one transaction authorise, write and audit.
 //!
-//! [`change`] and [`look`] are the only two ways in. Both record what they did: a change in its own
+//! [`mutate`] and [`read_audited`] are the only two ways in. Both record what they did: a change in its own
 //! transaction, a look before its answer. [`refuse`] records what didn't come about. In a [`batch`], and where
 //! an answer is kept for its [repetition](idempotency), both work [`within`] a transaction that is open
 //! already.
@@ -196,7 +196,7 @@ impl<T> Listed<T> {
 
 /// Changes something: in one transaction the caller is read again and authorised, the work is done,
 /// and what it did is recorded. Answers after the commit; after an error nothing is done.
-pub(crate) async fn change<T, F>(app: &App, ctx: &Arc<Ctx>, status: u16, mut work: F) -> Result<T>
+pub(crate) async fn mutate<T, F>(app: &App, ctx: &Arc<Ctx>, status: u16, mut work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
@@ -238,7 +238,7 @@ where
 }
 
 /// Looks at something, and records that before the answer.
-pub(crate) async fn look<T, F>(app: &App, ctx: &Arc<Ctx>, work: F) -> Result<T>
+pub(crate) async fn read_audited<T, F>(app: &App, ctx: &Arc<Ctx>, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
@@ -281,7 +281,7 @@ fn fold_refusal(app: &App, ctx: &Ctx, error: &Error) {
 }
 
 /// Counts a look that a client may repeat all the time, instead of recording each.
-pub(crate) fn fold_look(app: &App, ctx: &Arc<Ctx>) {
+pub(crate) fn aggregate_read(app: &App, ctx: &Arc<Ctx>) {
     fold(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Ctx, Listed, change, etag, look, settings};
+use super::{Ctx, Listed, etag, mutate, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
@@ -20,7 +20,7 @@ use crate::store::{self, db::Tx};
 pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organization> {
     let read = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
     let new = read.into_organization(app.new_id(Kind::Organization)?, ctx.now);
-    change(app, ctx, 201, move |tx, caller| {
+    mutate(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
         settings::still_there(tx, &new.plan)?;
         if !store::organizations::insert(tx, &new, None)? {
@@ -46,7 +46,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
     query.finish(())?;
     let binding = format!("organizations {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, caller| {
+    let rows = read_audited(app, ctx, move |tx, caller| {
         Ok((store::organizations::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
     });
     Listed::new(app, &binding, rows.await?)
@@ -54,7 +54,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
 
 /// One organization.
 pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organization> {
-    look(app, ctx, move |tx, caller| {
+    read_audited(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(&found);
         Ok((found, entry))
@@ -66,7 +66,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organiz
 pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<Organization> {
     let patch = OrganizationPatch::read(body, &settings::current(app, ctx).await?.settings)?;
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
         if patch.needs_platform() {
             caller.require_platform()?;
@@ -92,7 +92,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
 /// Ends an organization, its keys and its memberships; platform keys only.
 pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
         caller.require_platform()?;
         context.require_match(&etag(before.created_at, before.revision))?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ctx, look, usage};
+use super::{Ctx, read_audited, usage};
 use crate::app::App;
 use crate::domain::audit::Entry;
 use crate::domain::overview::Overview;
@@ -19,7 +19,7 @@ const MOST_BUSY: usize = 10;
 pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, query: Query) -> Result<Overview> {
     query.finish(())?;
     let now = ctx.now;
-    look(app, ctx, move |tx, caller| {
+    read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let subject = match own {
             None => Subject::All,

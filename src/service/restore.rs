@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::check::{Progress, examine};
-use super::{Ctx, change};
+use super::{Ctx, mutate};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -208,7 +208,7 @@ impl Work<'_> {
             changed("audit_head", json!(replaced_head), json!(head)),
             changed("accept_unrevoked", Value::Null, json!(self.order.accept_unrevoked)),
         ]);
-        change(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
+        mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
         match &mut self.held {
             Some(held) => carry::all(app, held, progress).await,
             None => Ok(Carried::default()),

@@ -104,7 +104,7 @@ async fn mark_old_events(app: &App) -> Result<()> {
         return Ok(());
     };
     let ctx = Ctx::internal(app, Caller::System, PRUNED, "write")?;
-    super::change(app, &ctx, 200, move |tx, _| {
+    super::mutate(app, &ctx, 200, move |tx, _| {
         let earlier = store::audit::checkpoint(tx)?;
         if earlier.is_some_and(|earlier| earlier.seq >= old.seq) {
             return Ok(((), Vec::new()));

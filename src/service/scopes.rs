@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
-use super::{Ctx, Listed, change, look};
+use super::{Ctx, Listed, mutate, read_audited};
 use crate::app::App;
 use crate::domain::audit::{Entry, changes};
 use crate::domain::fields::Json;
@@ -98,7 +98,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
     query.finish(())?;
     let binding = format!("scopes {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, caller| {
+    let rows = read_audited(app, ctx, move |tx, caller| {
         Ok((store::scopes::list(tx, &page)?, Entry::about(caller.organization_id())))
     });
     Listed::new(app, &binding, rows.await?)
@@ -109,7 +109,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Sco
     let read = NewScope::read(body)?;
     let new = Scope { scope: read.scope, description: read.description, built_in: false };
     let now = ctx.now;
-    change(app, ctx, 201, move |tx, caller| {
+    mutate(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
         if !store::scopes::insert(tx, &new, now)? {
             return Err(Error::new(Code::AlreadyExists, "There is a scope of this name."));
@@ -122,7 +122,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Sco
 
 /// Takes a scope away that no live key holds; platform keys only.
 pub(crate) async fn delete(app: &App, ctx: &Arc<Ctx>, name: String) -> Result<Scope> {
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         caller.require_platform()?;
         let scope = store::scopes::get(tx, &name)?.ok_or_else(|| Error::not_found("scope"))?;
         if scope.built_in {

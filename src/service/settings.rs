@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Ctx, change, etag, look};
+use super::{Ctx, etag, mutate, read_audited};
 use crate::app::App;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::Entry;
@@ -45,7 +45,7 @@ pub(super) async fn current(app: &App, ctx: &Ctx) -> Result<Arc<Current>> {
 
 /// The settings.
 pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
-    look(app, ctx, |tx, caller| {
+    read_audited(app, ctx, |tx, caller| {
         caller.require_platform()?;
         Ok((Tagged::from(&*store::settings::get(tx)?), entry()))
     })
@@ -56,7 +56,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
 pub(crate) async fn update(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Tagged> {
     let patch = SettingsPatch::read(body)?;
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         caller.require_platform()?;
         let before = store::settings::get(tx)?;
         if context.if_match.is_none() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::api_keys::own_or;
-use super::{Ctx, look};
+use super::{Ctx, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::Entry;
@@ -101,7 +101,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<U
     let group_by = query.one_of("group_by", GroupBy::NAMES);
     query.finish(())?;
     let org_id = own_or(&ctx.caller, org_id)?;
-    look(app, ctx, move |tx, caller| {
+    read_audited(app, ctx, move |tx, caller| {
         let query = UsageQuery::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
         let stored: HashMap<_, _> = store::usage::series(tx, query.subject, &span)?.into_iter().collect();
         let mut total = Counts::default();

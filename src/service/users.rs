@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::revoked_keys;
-use super::{Ctx, Listed, change, etag, look, organizations, settings};
+use super::{Ctx, Listed, etag, mutate, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
@@ -23,7 +23,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Use
     let read = NewUser::read(body)?;
     let own_id = read.id.is_some();
     let new = read.into_user(app.new_id(Kind::User)?, ctx.now);
-    change(app, ctx, 201, move |tx, caller| {
+    mutate(app, ctx, 201, move |tx, caller| {
         if own_id {
             caller.require_platform()?;
             if store::users::id_taken(tx, &new.id)? {
@@ -64,7 +64,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
     query.finish(())?;
     let binding = format!("users {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, caller| {
+    let rows = read_audited(app, ctx, move |tx, caller| {
         Ok((store::users::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
     });
     Listed::new(app, &binding, rows.await?)
@@ -72,7 +72,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
 
 /// One user.
 pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<User> {
-    look(app, ctx, move |tx, caller| {
+    read_audited(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(caller.organization_id(), &found);
         Ok((found, entry))
@@ -84,7 +84,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<User> {
 pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<User> {
     let patch = UserPatch::read(body)?;
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
         caller.require_platform()?;
         context.require_match(&etag(before.created_at, before.revision))?;
@@ -106,7 +106,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
 /// Ends a user, its memberships and its keys, and frees its address; platform keys only.
 pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
         caller.require_platform()?;
         context.require_match(&etag(before.created_at, before.revision))?;
@@ -152,7 +152,7 @@ pub(crate) async fn memberships(
     };
     let binding = format!("memberships {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, caller| {
+    let rows = read_audited(app, ctx, move |tx, caller| {
         let user = visible(tx, caller, &id)?;
         Ok((store::memberships::list(tx, &filter, &page)?, entry(caller.organization_id(), &user)))
     });

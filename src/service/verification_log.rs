@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::api_keys::own_or;
-use super::{Ctx, Listed, look};
+use super::{Ctx, Listed, read_audited};
 use crate::app::App;
 use crate::domain::audit;
 use crate::domain::page::Query;
@@ -19,7 +19,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
     filter.org_id = own_or(&ctx.caller, filter.org_id)?;
     let binding = format!("verification_log {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, _| {
+    let rows = read_audited(app, ctx, move |tx, _| {
         let entry = audit::Entry::about(filter.org_id.as_deref());
         Ok((store::verification_log::list(tx, &filter, &page)?, entry))
     });

@@ -1,6 +1,6 @@
 //! Handlers within a transaction.
 //!
-//! Mostly a handler runs outside of it: [`change`](super::change) sends the writer what is to be done. Where
+//! Mostly a handler runs outside of it: [`mutate`](super::mutate) sends the writer what is to be done. Where
 //! more belongs into that same transaction (the other operations of a batch, an answer that is kept for its
 //! repetition), the writer's thread runs the handler itself, over the open transaction, from its first
 //! fault to its finished answer. So it meets everything as those before it left it, and nothing of it, nor

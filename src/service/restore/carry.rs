@@ -15,7 +15,7 @@ use crate::domain::restore::{self, Carried};
 use crate::error::Result;
 use crate::service::check::Progress;
 use crate::service::organizations::revoked_keys;
-use crate::service::{Ctx, change};
+use crate::service::{Ctx, mutate};
 use crate::store::export::{Page, WithSecrets};
 use crate::store::restore::Held;
 use crate::store::{self, db::Tx, export, import as stored};
@@ -90,7 +90,7 @@ async fn organizations(app: &App, held: &mut Held, carried: &mut Carried) -> Res
             let ctx = context(app, "organization.restore")?;
             let now = ctx.now;
             work.push(async move {
-                change(app, &ctx, 200, move |tx, _| {
+                mutate(app, &ctx, 200, move |tx, _| {
                     let entry = Entry::of(Some(&restored.id), "organization", &restored.id, &restored.name);
                     tx.invalidate(Invalidation::Id(restored.id.clone()));
                     if let Some(ended) = ended {
@@ -136,7 +136,7 @@ async fn users(app: &App, held: &mut Held, carried: &mut Carried) -> Result<()> 
             let ctx = context(app, "user.restore")?;
             let now = ctx.now;
             work.push(async move {
-                change(app, &ctx, 200, move |tx, _| {
+                mutate(app, &ctx, 200, move |tx, _| {
                     tx.invalidate(Invalidation::Id(restored.id.clone()));
                     let entry = |organization: Option<&str>, changed: Vec<Change>| {
                         Entry::of(organization, "user", &restored.id, &restored.name).with(changed)
@@ -205,7 +205,7 @@ async fn memberships(app: &App, held: &mut Held, carried: &mut Carried) -> Resul
             let ctx = context(app, "membership.restore")?;
             let now = ctx.now;
             work.push(async move {
-                change(app, &ctx, 200, move |tx, _| {
+                mutate(app, &ctx, 200, move |tx, _| {
                     let Some(before) = store::memberships::get(tx, &organization, &user)? else {
                         return Ok(((), Vec::new()));
                     };
@@ -245,7 +245,7 @@ async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
         let ctx = context(app, "api_key.restore")?;
         let after = ApiKey { revision: restored.revision + 1, updated_at: ctx.now, ..after };
         work.push(async move {
-            change(app, &ctx, 200, move |tx, _| {
+            mutate(app, &ctx, 200, move |tx, _| {
                 store::api_keys::update(tx, &restored, &after)?;
                 if !same_secrets {
                     stored::replace_secrets(tx, &after, &secrets)?;
