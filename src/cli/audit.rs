@@ -12,7 +12,7 @@ use crate::domain::audit::Verification;
 use crate::domain::chain::{Anchor, Link, Walk};
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
-use crate::service::{Ctx, audit};
+use crate::service::{RequestContext, audit};
 
 /// Verifies the chain; exit status 1 when it is broken.
 pub(crate) async fn verify(config: Config, args: AuditVerify) -> ExitCode {
@@ -100,7 +100,7 @@ fn begins_in_time(first: &Link, anchor: Anchor) -> Result<()> {
 /// Exports the log, oldest first.
 pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
     let app = super::open_beside(config).await?;
-    let ctx = Ctx::internal(&app, Caller::Operator, "audit_log.export", "read")?;
+    let ctx = RequestContext::internal(&app, Caller::Operator, "audit_log.export", "read")?;
     let format = match args.format {
         ExportFormat::Ndjson => "ndjson",
         ExportFormat::Csv => "csv",

@@ -97,7 +97,7 @@ pub struct Change {
 /// How the call came.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditContext)]
-pub struct Context {
+pub struct EventContext {
     /// `metadata.requestId` of the answer.
     #[schema(required)]
     pub(crate) request_id: Option<String>,
@@ -160,7 +160,7 @@ pub struct Event {
     /// What changed, field by field.
     pub changes: Vec<Change>,
     /// How the call came.
-    pub context: Context,
+    pub context: EventContext,
     /// The hash of the event before, hex; platform keys only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -10,12 +10,12 @@ use super::time::Timestamp;
 
 /// `SHA-256(tag ‖ prev_hash ‖ json)`.
 pub fn hash(prev_hash: &Hash, json: &str) -> Hash {
-    let mut context = Context::new(&SHA256);
-    context.update(DOMAIN_TAG);
-    context.update(prev_hash);
-    context.update(json.as_bytes());
+    let mut digest = Context::new(&SHA256);
+    digest.update(DOMAIN_TAG);
+    digest.update(prev_hash);
+    digest.update(json.as_bytes());
     let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(digest.finish().as_ref());
     hash
 }
 

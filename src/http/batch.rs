@@ -10,11 +10,11 @@ use super::call::Call;
 use super::pipeline;
 use super::reply::Reply;
 use super::routes::{self, BATCH, Dispatch, HandlerFuture, RouteMatch};
-use crate::domain::audit::{Context, cut};
+use crate::domain::audit::{EventContext, cut};
 use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
 use crate::error::{Code, Detail, Error, Result};
-use crate::service::Ctx;
+use crate::service::RequestContext;
 use crate::service::batch::{self, Operation, Ran};
 use crate::service::folded::REFUSED;
 
@@ -87,8 +87,8 @@ pub(crate) async fn run(call: Call) -> Result<Reply> {
     if !details.is_empty() {
         return Err(Error::invalid(details));
     }
-    let context = Context { batch_id: Some(id), ..call.ctx.context.clone() };
-    let ctx = Arc::new(Ctx { context, ..(*call.ctx).clone() });
+    let context = EventContext { batch_id: Some(id), ..call.ctx.context.clone() };
+    let ctx = Arc::new(RequestContext { context, ..(*call.ctx).clone() });
     let ran = batch::run(&call.app, &ctx, batch.atomic, operations).await?;
     answer(&call, &names, ran)
 }
@@ -121,13 +121,13 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
     let path = whole(&requested.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
     let found = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
-    let ctx = Ctx {
+    let ctx = RequestContext {
         scopes: &[],
         action: REFUSED,
         access: if method == "GET" { "read" } else { "write" },
         if_match: requested.if_match,
         target: None,
-        context: Context {
+        context: EventContext {
             method: Some(method.to_owned()),
             path: Some(cut(path)),
             batch_id: Some(batch_id.to_owned()),
@@ -150,9 +150,9 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
         return Ok(None);
     }
     let target = pipeline::target(route, &params);
-    let ctx = Ctx { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
+    let ctx = RequestContext { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
     let (app, query, body) = (call.app.clone(), query.to_owned(), requested.body);
-    let handler = move |ctx: Arc<Ctx>| -> HandlerFuture {
+    let handler = move |ctx: Arc<RequestContext>| -> HandlerFuture {
         if route.auth.requires_platform_key()
             && let Err(error) = ctx.caller.require_platform()
         {

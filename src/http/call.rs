@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::domain::fields::Json;
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
-use crate::service::Ctx;
+use crate::service::RequestContext;
 use crate::verify::bucket::Taken;
 
 /// A call that has passed the gates of its route.
@@ -23,7 +23,7 @@ pub struct Call {
     /// The house.
     pub(crate) app: Arc<App>,
     /// Who calls and how.
-    pub(crate) ctx: Arc<Ctx>,
+    pub(crate) ctx: Arc<RequestContext>,
     /// The path's parameters, decoded, in the order of the path.
     pub(crate) params: Vec<String>,
     /// The raw query string.

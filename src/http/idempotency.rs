@@ -12,7 +12,7 @@ use super::routes::Handler;
 use super::server::Head;
 use crate::domain::access::Caller;
 use crate::error::{Code, Detail, Error, Result};
-use crate::service::Ctx;
+use crate::service::RequestContext;
 use crate::service::idempotency::{self, Answered, Once};
 
 /// The name of the header.
@@ -52,7 +52,7 @@ pub(crate) async fn answer(call: Call, handler: Handler, once: Once) -> Result<R
     let may_see = move |caller: &Caller| {
         batch::scopes(&original).into_iter().try_for_each(|scopes| caller.require_scope(scopes))
     };
-    let within = Box::new(move |ctx: Arc<Ctx>| handler(Call { ctx, ..call.clone() }));
+    let within = Box::new(move |ctx: Arc<RequestContext>| handler(Call { ctx, ..call.clone() }));
     match idempotency::answer(&app, &ctx, &once, within, Reply::kept, may_see).await {
         Ok(Answered::Anew(reply)) => Ok(reply),
         Ok(Answered::Again(kept)) => Reply::again(kept),

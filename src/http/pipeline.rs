@@ -23,12 +23,12 @@ use super::server::Head;
 use super::{address, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
-use crate::domain::audit::{Context, Target, cut};
+use crate::domain::audit::{EventContext, Target, cut};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
-use crate::service::{self, Ctx};
+use crate::service::{self, RequestContext};
 use crate::verify::bucket::Taken;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,8 +54,8 @@ impl Request {
         self.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     }
 
-    fn context(&self) -> Context {
-        Context {
+    fn context(&self) -> EventContext {
+        EventContext {
             request_id: Some(self.id.clone()),
             method: Some(self.head.method.to_string()),
             path: Some(cut(self.head.uri.path())),
@@ -178,7 +178,7 @@ struct RequestPipeline {
     route: &'static Route,
     handler: Handler,
     /// Who calls, once that is known.
-    ctx: Option<Arc<Ctx>>,
+    ctx: Option<Arc<RequestContext>>,
     taken: Option<Taken>,
 }
 
@@ -213,10 +213,10 @@ impl RequestPipeline {
     }
 
     /// The gates before the body.
-    async fn authorise(&mut self, params: &[String]) -> Result<Arc<Ctx>> {
+    async fn authorise(&mut self, params: &[String]) -> Result<Arc<RequestContext>> {
         let (app, route) = (self.app.clone(), self.route);
         if route.auth == AuthRequirement::Open {
-            return Ctx::internal(&app, Caller::System, route.action, "read");
+            return RequestContext::internal(&app, Caller::System, route.action, "read");
         }
         let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
             Ok(found) => found,
@@ -226,7 +226,7 @@ impl RequestPipeline {
             Err(error) => return Err(error),
         };
         let caller = Caller::Key(credential.clone());
-        let ctx = Arc::new(Ctx {
+        let ctx = Arc::new(RequestContext {
             caller: caller.clone(),
             secret: Some(secret),
             scopes: route.auth.scopes(),
@@ -287,7 +287,7 @@ impl RequestPipeline {
 
     async fn handle(
         &self,
-        ctx: Arc<Ctx>,
+        ctx: Arc<RequestContext>,
         params: Vec<String>,
         (bytes, body): (Bytes, Option<Json>),
     ) -> Result<Reply> {

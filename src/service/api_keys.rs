@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Ctx, Listed, etag, mutate, read_audited, scopes, settings};
+use super::{Listed, RequestContext, etag, mutate, read_audited, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, Status};
@@ -34,7 +34,7 @@ pub struct ApiKeyWithSecret {
 }
 
 /// Makes a key.
-pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<ApiKeyWithSecret> {
+pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<ApiKeyWithSecret> {
     let catalogue = scopes::catalogue_for(app, ctx).await?;
     let read = NewApiKey::read(body, &catalogue, ctx.now)?;
     if read.id.is_some() || read.rate_limit.is_some() || read.quota.is_some() {
@@ -94,11 +94,16 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Api
 /// Makes the very first key from a given secret, unless there has ever been a key: then `None`. Like the keys
 /// of the operator it is not bound by what the settings demand: a rule must not lock out who could change it.
 pub async fn bootstrap(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
-    bootstrap_as(app, &Ctx::internal(app, Caller::System, "api_key.create", "write")?, secret).await
+    bootstrap_as(app, &RequestContext::internal(app, Caller::System, "api_key.create", "write")?, secret)
+        .await
 }
 
 /// The same by this caller at this time.
-pub(super) async fn bootstrap_as(app: &App, ctx: &Arc<Ctx>, secret: Secret) -> Result<Option<ApiKey>> {
+pub(super) async fn bootstrap_as(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    secret: Secret,
+) -> Result<Option<ApiKey>> {
     let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
     let new = platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
     mutate(app, ctx, 201, move |tx, _| {
@@ -118,7 +123,7 @@ pub(crate) async fn any(app: &App) -> Result<bool> {
 
 /// Makes a platform key for the operator at the command line.
 pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> Result<ApiKeyWithSecret> {
-    let ctx = Ctx::internal(app, Caller::Operator, "api_key.create", "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, "api_key.create", "write")?;
     let prefix = app.settings.get().await?.settings.keys.prefix.clone();
     let secret = Secret::generate(app.system_random(), &prefix)?;
     let new = platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
@@ -133,7 +138,7 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
 }
 
 /// Lists the keys that the caller reaches.
-pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<ApiKey>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<ApiKey>> {
     let (mut page, cursor) = query.page();
     let wanted = query.text("organization_id");
     let mut filter = store::api_keys::Filter {
@@ -167,7 +172,7 @@ pub(super) fn own_or(caller: &Caller, wanted: Option<String>) -> Result<Option<S
 }
 
 /// One key.
-pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<ApiKey> {
     read_audited(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(&found);
@@ -177,7 +182,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey>
 }
 
 /// Changes a key.
-pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<ApiKey> {
+pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<ApiKey> {
     let catalogue = scopes::catalogue_for(app, ctx).await?;
     let patch = ApiKeyPatch::read(body, &catalogue, ctx.now)?;
     let context = ctx.clone();
@@ -202,7 +207,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
 }
 
 /// Ends a key for good. One that is revoked already stays as it is.
-pub async fn revoke(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) -> Result<ApiKey> {
+pub async fn revoke(app: &App, ctx: &Arc<RequestContext>, id: String, body: Option<&Json>) -> Result<ApiKey> {
     let reason = body.map(Revocation::read).transpose()?.unwrap_or_default().reason;
     let now = ctx.now;
     change_key(app, ctx, id, move |_, _, before| {
@@ -218,7 +223,12 @@ pub async fn revoke(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) 
 }
 
 /// Gives a key a new secret. The old one works until its grace ends, the one before no longer.
-pub async fn rotate(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) -> Result<ApiKeyWithSecret> {
+pub async fn rotate(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    id: String,
+    body: Option<&Json>,
+) -> Result<ApiKeyWithSecret> {
     let grace = body.map(Rotation::read).transpose()?.unwrap_or_default().grace_period_seconds;
     let prefix = settings::current(app, ctx).await?.settings.keys.prefix.clone();
     let secret = Secret::generate(app.system_random(), &prefix)?;
@@ -246,7 +256,7 @@ pub async fn rotate(app: &App, ctx: &Arc<Ctx>, id: String, body: Option<&Json>) 
 }
 
 /// Ends the grace of the secret before now.
-pub(crate) async fn expire_previous(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<ApiKey> {
+pub(crate) async fn expire_previous(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<ApiKey> {
     change_key(app, ctx, id, move |tx, _, before| {
         store::api_keys::expire_previous(tx, &before.id)?;
         Ok(ApiKey { previous_secret_expires_at: None, ..before.clone() })
@@ -258,7 +268,7 @@ pub(crate) async fn expire_previous(app: &App, ctx: &Arc<Ctx>, id: String) -> Re
 /// the platform keeps a key, store what changed, and forget what was remembered.
 async fn change_key(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     id: String,
     mut work: impl FnMut(&Tx<'_>, &Caller, &ApiKey) -> Result<ApiKey> + Send + 'static,
 ) -> Result<ApiKey> {
@@ -297,7 +307,13 @@ fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
 }
 
 /// A new key of the platform, bound to nobody, no date and no place.
-fn platform_key(app: &App, ctx: &Ctx, name: &str, scopes: Vec<String>, start: String) -> Result<ApiKey> {
+fn platform_key(
+    app: &App,
+    ctx: &RequestContext,
+    name: &str,
+    scopes: Vec<String>,
+    start: String,
+) -> Result<ApiKey> {
     Ok(ApiKey {
         id: app.new_id(Kind::ApiKey)?,
         organization_id: None,

@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 
 use super::api_keys::own_or;
 use super::folded::REFUSED;
-use super::{Ctx, Listed, outcome, read_audited};
+use super::{Listed, RequestContext, outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Actor, Context, Entry, Event, Filter, Verification};
+use crate::domain::audit::{Actor, Entry, Event, EventContext, Filter, Verification};
 use crate::domain::chain::{Anchor, Copies, Link, Walk};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
@@ -32,7 +32,7 @@ fn shown(stored: Stored, caller: &Caller) -> Result<Event> {
 }
 
 /// Lists events.
-pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Event>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Event>> {
     let (mut page, cursor) = query.page();
     let mut filter = Filter::read(&mut query);
     query.finish(())?;
@@ -48,7 +48,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
 }
 
 /// One event.
-pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Event> {
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Event> {
     let stored = read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let found = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
@@ -79,7 +79,7 @@ impl Format {
 /// database fails on the way.
 pub(crate) async fn export(
     app: &Arc<App>,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     mut query: Query,
 ) -> Result<(Format, mpsc::Receiver<Result<Bytes>>)> {
     let format = query.one_of("format", Format::NAMES).unwrap_or_default();
@@ -234,7 +234,7 @@ fn csv_header() -> Result<Bytes> {
 }
 
 /// Walks the chain, whole or from an anchor; platform keys only.
-pub(crate) async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Verification> {
+pub(crate) async fn verify(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Verification> {
     let anchor = query.text("anchor");
     query.finish(())?;
     let anchor = anchor.as_deref().map(read_anchor).transpose()?;
@@ -336,7 +336,7 @@ pub(crate) fn fold_anonymous(
     subject: &str,
     now: Timestamp,
     code: Code,
-    context: Context,
+    context: EventContext,
 ) -> Result<()> {
     let reads = matches!(context.method.as_deref(), Some("GET" | "HEAD"));
     let event = Event {
@@ -352,7 +352,7 @@ pub(crate) fn fold_anonymous(
         code: Some(code.name().into()),
         count: 1,
         changes: Vec::new(),
-        context: Context { status: Some(code.status()), ..context },
+        context: EventContext { status: Some(code.status()), ..context },
         prev_hash: None,
         hash: None,
     };

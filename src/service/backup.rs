@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::check::{Progress, examine};
-use super::{Ctx, mutate};
+use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry};
@@ -64,7 +64,7 @@ pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: Progr
             return Err(error);
         }
     };
-    let ctx = Ctx::internal(app, Caller::Operator, "database.backup", "read")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(made.audit_head) };
     let (entry, now) = (Entry::of(None, "database", "tollhouse.db", &name).with(vec![head]), ctx.now);

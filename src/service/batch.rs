@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::within::{Handler, SameCaller};
-use super::{Ctx, fold_refusal, is_cheap, transact};
+use super::{RequestContext, fold_refusal, is_cheap, transact};
 use crate::app::App;
 use crate::domain::audit::Entry;
 use crate::error::{Code, Error, Result};
@@ -14,7 +14,7 @@ use crate::store::db::Tx;
 /// One of them.
 pub(crate) struct Operation<R> {
     /// Who asks for it, with what right, for what.
-    pub(crate) ctx: Arc<Ctx>,
+    pub(crate) ctx: Arc<RequestContext>,
     /// Answers it.
     pub(crate) handler: Handler<R>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Ran<R> {
 /// atomic batch also a fault of ours. Nothing is done then.
 pub(crate) async fn run<R: Send + 'static>(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     atomic: bool,
     operations: Vec<Operation<R>>,
 ) -> Result<Ran<R>> {

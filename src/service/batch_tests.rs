@@ -14,8 +14,8 @@ async fn app() -> (tempfile::TempDir, Arc<App>) {
     (dir, App::open(config, Clock::manual(Timestamp::from_millis(1_795_417_689_000))).await.unwrap())
 }
 
-fn ctx(app: &App) -> Arc<Ctx> {
-    Ctx::internal(app, Caller::System, "scope.create", "write").unwrap()
+fn ctx(app: &App) -> Arc<RequestContext> {
+    RequestContext::internal(app, Caller::System, "scope.create", "write").unwrap()
 }
 
 /// Makes a scope, and then does what it is told.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::check::Progress;
-use super::{Ctx, mutate};
+use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::Entry;
@@ -24,7 +24,7 @@ const PAGE: usize = 500;
 /// Writes everything there is; how many records it were. The reading keeps the WAL from beginning anew for
 /// as long as `output` takes: it should be a file.
 pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_>) -> Result<u64> {
-    let ctx = Ctx::internal(app, Caller::Operator, "database.export", "read")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
     let file = app.config.database.dir.join("tollhouse.db");
     let records = write(&file, output, ctx.now, progress)?;
     let entry = Entry::of(None, "database", "tollhouse.db", "");

@@ -12,7 +12,7 @@ use ring::digest::{self, SHA256};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::Ctx;
+use super::RequestContext;
 use super::within::{self, Handler};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -114,7 +114,7 @@ impl Once {
     /// Claims the key for this call. `CONFLICT` while another one is running with it.
     pub fn claim(
         app: &App,
-        ctx: &Ctx,
+        ctx: &RequestContext,
         token: &str,
         key: &str,
         [method, path]: [&str; 2],
@@ -218,7 +218,7 @@ fn hash(parts: &[&[u8]]) -> Hash {
 /// The handler's own, which has changed nothing and is not kept yet: see [`refuse`].
 pub(crate) async fn answer<R: Send + 'static>(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     once: &Arc<Once>,
     handler: Handler<R>,
     keep: fn(&R) -> Option<Kept>,
@@ -250,7 +250,7 @@ pub(crate) async fn answer<R: Send + 'static>(
 }
 
 /// The event of an answer that was given again: a look, since nothing was done.
-fn replayed(ctx: &Ctx, status: u16) -> Event {
+fn replayed(ctx: &RequestContext, status: u16) -> Event {
     let entry = Entry { target: ctx.target.clone(), ..Entry::about(ctx.caller.organization_id()) };
     Event { action: REPLAYED.into(), access: "read".into(), ..ctx.event(0, entry, status, None) }
 }
@@ -258,7 +258,7 @@ fn replayed(ctx: &Ctx, status: u16) -> Event {
 /// Records a refusal that the handler decided, and keeps it.
 pub(crate) async fn refuse(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     once: &Arc<Once>,
     error: &Error,
     kept: Kept,

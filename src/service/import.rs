@@ -18,7 +18,7 @@ use serde_json::Value;
 pub(crate) use source::{Item, Source};
 
 use super::check::Progress;
-use super::{Ctx, mutate, scopes, settings};
+use super::{RequestContext, mutate, scopes, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::Status;
@@ -208,7 +208,7 @@ async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<
         What::Membership => "membership.import",
         What::ApiKey => "api_key.import",
     };
-    let ctx = Ctx::internal(app, Caller::Operator, action, "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, action, "write")?;
     let Record { thing, given } = record;
     // Ids are made before the transaction, which may be run again.
     let (now, new_id) = (ctx.now, ctx.random);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::{self, revoked_keys};
-use super::{Ctx, Listed, etag, mutate, read_audited, settings, users};
+use super::{Listed, RequestContext, etag, mutate, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Entry, changes};
@@ -19,7 +19,7 @@ use crate::store::{self, db::Tx};
 /// Adds a member; an organization's key only a user that it sees.
 pub(crate) async fn create(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     body: &Json,
 ) -> Result<Membership> {
@@ -51,7 +51,7 @@ pub(crate) async fn create(
 /// Lists an organization's members.
 pub(crate) async fn list(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     mut query: Query,
 ) -> Result<Listed<Membership>> {
@@ -73,7 +73,7 @@ pub(crate) async fn list(
 /// One membership.
 pub(crate) async fn get(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     user_id: String,
 ) -> Result<Membership> {
@@ -88,7 +88,7 @@ pub(crate) async fn get(
 /// Changes a member's role.
 pub(crate) async fn update(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     user_id: String,
     body: &Json,
@@ -115,7 +115,7 @@ pub(crate) async fn update(
 /// Ends a membership and revokes the keys that the user owns there.
 pub async fn delete(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     user_id: String,
 ) -> Result<Membership> {

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::access::{self, Caller};
-use crate::domain::audit::{Actor, Context, Entry, Event, Target};
+use crate::domain::audit::{Actor, Entry, Event, EventContext, Target};
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::time::Timestamp;
@@ -47,7 +47,7 @@ use within::Seat;
 
 /// Who calls, with what right, for what, and how the call came.
 #[derive(Clone, Debug)]
-pub struct Ctx {
+pub struct RequestContext {
     /// The caller as known when the call came.
     pub(crate) caller: Caller,
     /// The hash of the secret that it showed; `None` for the operator and the server itself.
@@ -67,14 +67,14 @@ pub struct Ctx {
     /// What the path names, for the record of a refusal.
     pub(crate) target: Option<Target>,
     /// How the call came, for the record.
-    pub(crate) context: Context,
+    pub(crate) context: EventContext,
     /// Randomness for the ids of its events.
     pub(crate) random: u128,
     /// The open transaction that the operation is [within](within::run), if it is.
     pub(crate) seat: Option<Arc<Seat>>,
 }
 
-impl Ctx {
+impl RequestContext {
     /// What the command line or the server itself does.
     pub fn internal(
         app: &App,
@@ -92,7 +92,7 @@ impl Ctx {
             ip: None,
             if_match: None,
             target: None,
-            context: Context::default(),
+            context: EventContext::default(),
             random: app.random()?,
             seat: None,
         }))
@@ -135,7 +135,10 @@ impl Ctx {
             code: code.map(|code| code.name().into()),
             count: 1,
             changes: entry.changes,
-            context: Context { status: self.context.method.as_ref().map(|_| status), ..self.context.clone() },
+            context: EventContext {
+                status: self.context.method.as_ref().map(|_| status),
+                ..self.context.clone()
+            },
             prev_hash: None,
             hash: None,
         }
@@ -196,7 +199,7 @@ impl<T> Listed<T> {
 
 /// Changes something: in one transaction the caller is read again and authorised, the work is done,
 /// and what it did is recorded. Answers after the commit; after an error nothing is done.
-pub(crate) async fn mutate<T, F>(app: &App, ctx: &Arc<Ctx>, status: u16, mut work: F) -> Result<T>
+pub(crate) async fn mutate<T, F>(app: &App, ctx: &Arc<RequestContext>, status: u16, mut work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
@@ -214,7 +217,7 @@ where
 }
 
 /// Works in a transaction of its own, for the caller as it is there, or in the one that is open already.
-async fn transact<T, F>(app: &App, ctx: &Arc<Ctx>, mut work: F) -> Result<T>
+async fn transact<T, F>(app: &App, ctx: &Arc<RequestContext>, mut work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<T> + Send + 'static,
@@ -238,7 +241,7 @@ where
 }
 
 /// Looks at something, and records that before the answer.
-pub(crate) async fn read_audited<T, F>(app: &App, ctx: &Arc<Ctx>, work: F) -> Result<T>
+pub(crate) async fn read_audited<T, F>(app: &App, ctx: &Arc<RequestContext>, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
@@ -260,7 +263,7 @@ where
 
 /// Records a refusal or a failure. What a client can repeat cheaply is folded, the rest is an event of
 /// its own.
-pub(crate) async fn refuse(app: &App, ctx: &Arc<Ctx>, error: &Error) -> Result<()> {
+pub(crate) async fn refuse(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
     if is_cheap(error) {
         fold_refusal(app, ctx, error);
         return Ok(());
@@ -274,22 +277,28 @@ fn is_cheap(error: &Error) -> bool {
 }
 
 /// Counts a refusal, if it is one of those that are folded.
-fn fold_refusal(app: &App, ctx: &Ctx, error: &Error) {
+fn fold_refusal(app: &App, ctx: &RequestContext, error: &Error) {
     if is_cheap(error) {
         fold(app, ctx, Event { action: folded::REFUSED.into(), ..ctx.refusal(error) });
     }
 }
 
 /// Counts a look that a client may repeat all the time, instead of recording each.
-pub(crate) fn aggregate_read(app: &App, ctx: &Arc<Ctx>) {
+pub(crate) fn aggregate_read(app: &App, ctx: &Arc<RequestContext>) {
     fold(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
 }
 
-fn fold(app: &App, ctx: &Ctx, event: Event) {
+fn fold(app: &App, ctx: &RequestContext, event: Event) {
     app.folded.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
 }
 
-async fn record(app: &App, ctx: &Arc<Ctx>, entry: Entry, status: u16, code: Option<Code>) -> Result<()> {
+async fn record(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    entry: Entry,
+    status: u16,
+    code: Option<Code>,
+) -> Result<()> {
     append(app, ctx.event(0, entry, status, code)).await
 }
 

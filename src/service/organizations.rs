@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Ctx, Listed, etag, mutate, read_audited, settings};
+use super::{Listed, RequestContext, etag, mutate, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
@@ -17,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
 /// Creates an organization; platform keys only.
-pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Organization> {
+pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Organization> {
     let read = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
     let new = read.into_organization(app.new_id(Kind::Organization)?, ctx.now);
     mutate(app, ctx, 201, move |tx, caller| {
@@ -35,7 +35,11 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Org
 }
 
 /// Lists those that the caller reaches.
-pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Organization>> {
+pub(crate) async fn list(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    mut query: Query,
+) -> Result<Listed<Organization>> {
     let (mut page, cursor) = query.page();
     let filter = store::organizations::Filter {
         id: ctx.caller.organization_id().map(str::to_owned),
@@ -53,7 +57,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
 }
 
 /// One organization.
-pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organization> {
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Organization> {
     read_audited(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(&found);
@@ -63,7 +67,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Organiz
 }
 
 /// Changes an organization.
-pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<Organization> {
+pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Organization> {
     let patch = OrganizationPatch::read(body, &settings::current(app, ctx).await?.settings)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
@@ -90,7 +94,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
 }
 
 /// Ends an organization, its keys and its memberships; platform keys only.
-pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
+pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;

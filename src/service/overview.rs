@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ctx, read_audited, usage};
+use super::{RequestContext, read_audited, usage};
 use crate::app::App;
 use crate::domain::audit::Entry;
 use crate::domain::overview::Overview;
@@ -16,7 +16,7 @@ use crate::store::usage::Of;
 const MOST_BUSY: usize = 10;
 
 /// How much there is of what the caller sees, and what the last 24 hours were like.
-pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, query: Query) -> Result<Overview> {
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> Result<Overview> {
     query.finish(())?;
     let now = ctx.now;
     read_audited(app, ctx, move |tx, caller| {

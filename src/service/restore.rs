@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::check::{Progress, examine};
-use super::{Ctx, mutate};
+use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -202,7 +202,7 @@ impl Work<'_> {
         replaced_head: Option<&str>,
         progress: Progress<'_>,
     ) -> Result<Carried> {
-        let ctx = Ctx::internal(app, Caller::Operator, "database.restore", "write")?;
+        let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
         let changed = |field: &str, from, to| Change { field: field.to_owned(), from, to };
         let entry = Entry::of(None, "database", "tollhouse.db", "").with(vec![
             changed("audit_head", json!(replaced_head), json!(head)),

@@ -10,7 +10,7 @@ use crate::domain::chain::{Anchor, PRUNED};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
 use crate::error::Result;
-use crate::service::{Ctx, idempotency};
+use crate::service::{RequestContext, idempotency};
 use crate::store;
 
 /// How often it is looked whether there is something to remove; a change of the settings is followed at once.
@@ -103,7 +103,7 @@ async fn mark_old_events(app: &App) -> Result<()> {
     let Some(old) = app.db.read(move |tx| store::audit::last_before(tx, before)).await? else {
         return Ok(());
     };
-    let ctx = Ctx::internal(app, Caller::System, PRUNED, "write")?;
+    let ctx = RequestContext::internal(app, Caller::System, PRUNED, "write")?;
     super::mutate(app, &ctx, 200, move |tx, _| {
         let earlier = store::audit::checkpoint(tx)?;
         if earlier.is_some_and(|earlier| earlier.seq >= old.seq) {

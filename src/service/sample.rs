@@ -8,11 +8,11 @@ mod traffic;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Ctx, api_keys, housekeeping, memberships, organizations, scopes, usage, users};
+use super::{RequestContext, api_keys, housekeeping, memberships, organizations, scopes, usage, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::Credential;
-use crate::domain::audit::Context;
+use crate::domain::audit::EventContext;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::page::Query;
@@ -58,20 +58,26 @@ struct Sample<'a> {
 
 impl Sample<'_> {
     /// A call of the past, as if it had come over HTTP.
-    fn ctx(&self, at: Timestamp, action: &'static str, method: &str, path: &str) -> Result<Arc<Ctx>> {
+    fn ctx(
+        &self,
+        at: Timestamp,
+        action: &'static str,
+        method: &str,
+        path: &str,
+    ) -> Result<Arc<RequestContext>> {
         let access = if method == "GET" { "read" } else { "write" };
-        let ctx = Ctx::internal(self.app, self.caller.clone(), action, access)?;
+        let ctx = RequestContext::internal(self.app, self.caller.clone(), action, access)?;
         let over_http = matches!(self.caller, Caller::Key(_));
-        let context = Context {
+        let context = EventContext {
             request_id: Some(Kind::Request.make(at, ctx.random)),
             method: Some(method.to_owned()),
             path: Some(path.to_owned()),
             ip: Some("127.0.0.1".to_owned()),
             user_agent: Some("tollhouse-sample".to_owned()),
-            ..Context::default()
+            ..EventContext::default()
         };
-        let context = if over_http { context } else { Context::default() };
-        Ok(Arc::new(Ctx { now: at, context, ..Arc::unwrap_or_clone(ctx) }))
+        let context = if over_http { context } else { EventContext::default() };
+        Ok(Arc::new(RequestContext { now: at, context, ..Arc::unwrap_or_clone(ctx) }))
     }
 
     async fn credential(&self, hash: secret::Hash) -> Result<Arc<Credential>> {

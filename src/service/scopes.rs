@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
-use super::{Ctx, Listed, mutate, read_audited};
+use super::{Listed, RequestContext, mutate, read_audited};
 use crate::app::App;
 use crate::domain::audit::{Entry, changes};
 use crate::domain::fields::Json;
@@ -29,7 +29,7 @@ pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
 }
 
 /// The catalogue for an operation: within a transaction as it is there, else as [`catalogue`].
-pub(super) async fn catalogue_for(app: &App, ctx: &Ctx) -> Result<Arc<Catalogue>> {
+pub(super) async fn catalogue_for(app: &App, ctx: &RequestContext) -> Result<Arc<Catalogue>> {
     let Some(seat) = &ctx.seat else { return catalogue(app).await };
     let (began, known) = (app.version_clock.now(), remembered(app));
     let (catalogue, changed) = seat
@@ -93,7 +93,7 @@ pub(super) fn unknown(index: usize, grant: &str) -> Detail {
 }
 
 /// Lists the catalogue.
-pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Scope>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Scope>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
     let binding = format!("scopes {:?}", page.order);
@@ -105,7 +105,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
 }
 
 /// Adds a scope; platform keys only.
-pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Scope> {
+pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Scope> {
     let read = NewScope::read(body)?;
     let new = Scope { scope: read.scope, description: read.description, built_in: false };
     let now = ctx.now;
@@ -121,7 +121,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Sco
 }
 
 /// Takes a scope away that no live key holds; platform keys only.
-pub(crate) async fn delete(app: &App, ctx: &Arc<Ctx>, name: String) -> Result<Scope> {
+pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -> Result<Scope> {
     mutate(app, ctx, 200, move |tx, caller| {
         caller.require_platform()?;
         let scope = store::scopes::get(tx, &name)?.ok_or_else(|| Error::not_found("scope"))?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Ctx, etag, mutate, read_audited};
+use super::{RequestContext, etag, mutate, read_audited};
 use crate::app::App;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::Entry;
@@ -36,7 +36,7 @@ impl From<&Current> for Tagged {
 }
 
 /// The settings for an operation: within a transaction as they are there, else from memory.
-pub(super) async fn current(app: &App, ctx: &Ctx) -> Result<Arc<Current>> {
+pub(super) async fn current(app: &App, ctx: &RequestContext) -> Result<Arc<Current>> {
     match &ctx.seat {
         Some(seat) => seat.run(store::settings::get).await,
         None => Ok(app.settings.get().await?.shared()),
@@ -44,7 +44,7 @@ pub(super) async fn current(app: &App, ctx: &Ctx) -> Result<Arc<Current>> {
 }
 
 /// The settings.
-pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>) -> Result<Tagged> {
     read_audited(app, ctx, |tx, caller| {
         caller.require_platform()?;
         Ok((Tagged::from(&*store::settings::get(tx)?), entry()))
@@ -53,7 +53,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>) -> Result<Tagged> {
 }
 
 /// Changes settings; platform keys only, and only who knows what they are.
-pub(crate) async fn update(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Tagged> {
+pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Tagged> {
     let patch = SettingsPatch::read(body)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
@@ -185,13 +185,18 @@ fn full(organization: &Organization, setting: &str, most: u32, instead: &str) ->
 }
 
 /// Is the key, made or changed, as the settings want keys to be?
-pub(super) fn accept_key(tx: &Tx<'_>, ctx: &Ctx, before: Option<&ApiKey>, after: &ApiKey) -> Result<()> {
+pub(super) fn accept_key(
+    tx: &Tx<'_>,
+    ctx: &RequestContext,
+    before: Option<&ApiKey>,
+    after: &ApiKey,
+) -> Result<()> {
     key_policy::accept(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
 }
 
 /// May this happen while the platform is read-only? Decided by what was done, which is rolled back otherwise:
 /// what takes access away may, and what ends the maintenance.
-pub(super) fn accept_change(tx: &Tx<'_>, ctx: &Ctx, entries: &[Entry]) -> Result<()> {
+pub(super) fn accept_change(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Entry]) -> Result<()> {
     let current = store::settings::get(tx)?;
     let maintenance = &current.settings.maintenance;
     // The operator at the command line and the server itself are those who work on it.

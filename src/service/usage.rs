@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::api_keys::own_or;
-use super::{Ctx, read_audited};
+use super::{RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::Entry;
@@ -94,7 +94,7 @@ fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
 }
 
 /// Verifications of a key, of an organization's keys or of all that the caller reaches.
-pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Usage> {
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Usage> {
     let (org_id, key_id) = (query.text("org_id"), query.text("key_id"));
     let hourly_days = app.settings.get().await?.settings.retention.usage_hourly_days;
     let span = Span::read(&mut query, ctx.now, hourly_days);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::revoked_keys;
-use super::{Ctx, Listed, etag, mutate, organizations, read_audited, settings};
+use super::{Listed, RequestContext, etag, mutate, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
@@ -19,7 +19,7 @@ use crate::error::{Code, Detail, Error, Result};
 use crate::store::{self, db::Tx};
 
 /// Creates a user. One that an organization's key creates becomes a member there.
-pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<User> {
+pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<User> {
     let read = NewUser::read(body)?;
     let own_id = read.id.is_some();
     let new = read.into_user(app.new_id(Kind::User)?, ctx.now);
@@ -52,7 +52,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<Ctx>, body: &Json) -> Result<Use
 }
 
 /// Lists those that the caller sees: all, or the members of its organization.
-pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<User>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<User>> {
     let (mut page, cursor) = query.page();
     let filter = store::users::Filter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
@@ -71,7 +71,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<
 }
 
 /// One user.
-pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<User> {
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<User> {
     read_audited(app, ctx, move |tx, caller| {
         let found = visible(tx, caller, &id)?;
         let entry = entry(caller.organization_id(), &found);
@@ -81,7 +81,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<User> {
 }
 
 /// Changes a user; platform keys only.
-pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Result<User> {
+pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<User> {
     let patch = UserPatch::read(body)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
@@ -104,7 +104,7 @@ pub async fn update(app: &App, ctx: &Arc<Ctx>, id: String, body: &Json) -> Resul
 }
 
 /// Ends a user, its memberships and its keys, and frees its address; platform keys only.
-pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
+pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
@@ -139,7 +139,7 @@ pub async fn delete(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<String> {
 /// The memberships of a user that the caller sees.
 pub(crate) async fn memberships(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     id: String,
     mut query: Query,
 ) -> Result<Listed<Membership>> {

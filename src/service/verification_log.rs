@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::api_keys::own_or;
-use super::{Ctx, Listed, read_audited};
+use super::{Listed, RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::audit;
 use crate::domain::page::Query;
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::store;
 
 /// Lists denials.
-pub(crate) async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Entry>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Entry>> {
     let (mut page, cursor) = query.page();
     let mut filter = Filter::read(&mut query);
     query.finish(())?;

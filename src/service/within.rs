@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::oneshot;
 
-use super::Ctx;
+use super::RequestContext;
 use crate::clock::Clock;
 use crate::domain::access::Caller;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::store::db::Tx;
 
 /// A handler, which can be begun more than once: only its last run counts.
 pub(crate) type Handler<R> =
-    Box<dyn Fn(Arc<Ctx>) -> Pin<Box<dyn Future<Output = Result<R>> + Send>> + Send + Sync>;
+    Box<dyn Fn(Arc<RequestContext>) -> Pin<Box<dyn Future<Output = Result<R>> + Send>> + Send + Sync>;
 
 type Work = Box<dyn FnOnce(&Tx<'_>) + Send>;
 
@@ -55,7 +55,7 @@ impl Seat {
 
 /// Runs a handler to its end over an open transaction, for the caller as it is there. When it fails, what
 /// it did is not rolled back here.
-pub(crate) fn run<R>(tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
+pub(crate) fn run<R>(tx: &Tx<'_>, clock: &Clock, ctx: &RequestContext, handler: &Handler<R>) -> Result<R> {
     run_as(tx, ctx.reload(tx, clock)?, ctx, handler)
 }
 
@@ -65,7 +65,13 @@ pub(crate) struct SameCaller(RefCell<Option<(usize, Caller)>>);
 
 impl SameCaller {
     /// [`run`], for a caller that all of them have.
-    pub(crate) fn run<R>(&self, tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
+    pub(crate) fn run<R>(
+        &self,
+        tx: &Tx<'_>,
+        clock: &Clock,
+        ctx: &RequestContext,
+        handler: &Handler<R>,
+    ) -> Result<R> {
         // Nothing changes a caller without saying so, and what is rolled back is unsaid.
         let known = self.0.borrow().clone().filter(|(told, _)| *told == tx.told());
         let caller = match known {
@@ -78,9 +84,9 @@ impl SameCaller {
     }
 }
 
-fn run_as<R>(tx: &Tx<'_>, caller: Caller, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
+fn run_as<R>(tx: &Tx<'_>, caller: Caller, ctx: &RequestContext, handler: &Handler<R>) -> Result<R> {
     let seat = Arc::new(Seat::default());
-    let mut handling = handler(Arc::new(Ctx { caller, seat: Some(seat.clone()), ..ctx.clone() }));
+    let mut handling = handler(Arc::new(RequestContext { caller, seat: Some(seat.clone()), ..ctx.clone() }));
     let mut context = Context::from_waker(Waker::noop());
     loop {
         match handling.as_mut().poll(&mut context) {

@@ -15,7 +15,7 @@ use crate::domain::restore::{self, Carried};
 use crate::error::Result;
 use crate::service::check::Progress;
 use crate::service::organizations::revoked_keys;
-use crate::service::{Ctx, mutate};
+use crate::service::{RequestContext, mutate};
 use crate::store::export::{Page, WithSecrets};
 use crate::store::restore::Held;
 use crate::store::{self, db::Tx, export, import as stored};
@@ -47,8 +47,8 @@ pub(crate) async fn all(app: &App, held: &mut Held, progress: Progress<'_>) -> R
     Ok(carried)
 }
 
-fn context(app: &App, action: &'static str) -> Result<Arc<Ctx>> {
-    Ctx::internal(app, Caller::Operator, action, "write")
+fn context(app: &App, action: &'static str) -> Result<Arc<RequestContext>> {
+    RequestContext::internal(app, Caller::Operator, action, "write")
 }
 
 /// Runs changes that don't depend on each other; each waits for its commit.

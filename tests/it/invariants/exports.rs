@@ -4,7 +4,7 @@ use std::path::Path;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::domain::audit::{Actor, Context, Event};
+use tollhouse::domain::audit::{Actor, Event, EventContext};
 use tollhouse::domain::id::Kind;
 use tollhouse::store;
 
@@ -208,7 +208,7 @@ async fn a_long_export_tells_each_event_once_and_in_order() {
                     code: None,
                     count: 1,
                     changes: Vec::new(),
-                    context: Context::default(),
+                    context: EventContext::default(),
                     prev_hash: None,
                     hash: None,
                 };

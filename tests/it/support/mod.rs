@@ -30,7 +30,7 @@ use tollhouse::domain::time::Timestamp;
 use tollhouse::http::workers::Workers;
 use tollhouse::http::{routes, server};
 use tollhouse::service::idempotency::Once;
-use tollhouse::service::{Ctx, api_keys};
+use tollhouse::service::{RequestContext, api_keys};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
@@ -187,7 +187,7 @@ impl Server {
     /// As if a request of this key with this Idempotency-Key were running, until what this gives is dropped.
     pub(crate) async fn running(&self, secret: &str, key: &str) -> Once {
         let caller = Caller::Key(self.credential(secret).await);
-        let ctx = Ctx::internal(&self.app, caller, "user.create", "write").unwrap();
+        let ctx = RequestContext::internal(&self.app, caller, "user.create", "write").unwrap();
         Once::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
     }
 
