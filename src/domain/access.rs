@@ -98,7 +98,7 @@ pub(crate) fn from_address(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
 }
 
 /// May the caller administer this key at all? Not when it has administrative scopes beyond the caller's.
-pub(crate) fn over(caller: &Caller, key: &ApiKey) -> Result<()> {
+pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()> {
     for (index, wanted) in key.scopes.iter().enumerate() {
         if scope::is_administrative(wanted) && !caller.holds(wanted) {
             let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
@@ -111,8 +111,8 @@ pub(crate) fn over(caller: &Caller, key: &ApiKey) -> Result<()> {
 
 /// May the caller hand this key out: make it, widen it, or replace its secret? Its administrative
 /// scopes, its expiry and its allowlist must lie within the caller's.
-pub(crate) fn hand_out(caller: &Caller, key: &ApiKey) -> Result<()> {
-    over(caller, key)?;
+pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
+    ensure_can_administer(caller, key)?;
     let Some(own) = caller.key() else { return Ok(()) };
     let mut details = Vec::new();
     if let Some(end) = own.expires_at
@@ -137,7 +137,7 @@ pub(crate) fn hand_out(caller: &Caller, key: &ApiKey) -> Result<()> {
     Err(Error { details, ..Error::new(Code::InsufficientScope, message) })
 }
 
-/// Does the change give the key anything, so that it must be [handed out](hand_out) anew?
+/// Does the change give the key anything, so that it must be [handed out](ensure_can_grant) anew?
 pub(crate) fn widens(before: &ApiKey, after: &ApiKey) -> bool {
     after.expires_at != before.expires_at
         || after.allowed_ips != before.allowed_ips

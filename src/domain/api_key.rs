@@ -144,7 +144,7 @@ impl ApiKey {
 
     /// Is it one of the keys of which the last must stay: of the platform, active, able to manage
     /// keys, bound to nobody and to no date?
-    pub(crate) fn keeps_the_platform(&self) -> bool {
+    pub(crate) fn is_recovery_key(&self) -> bool {
         self.organization_id.is_none()
             && self.user_id.is_none()
             && self.status == Status::Active

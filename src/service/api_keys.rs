@@ -79,7 +79,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
             return Err(Error::not_found("member of the organization"));
         }
         scopes::still_known(tx, &new.scopes)?;
-        access::hand_out(caller, &new)?;
+        access::ensure_can_grant(caller, &new)?;
         settings::accept_key(tx, &context, None, &new)?;
         insert(tx, &new, &hash)?;
         if let Some(organization) = &organization {
@@ -198,7 +198,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
             scopes::still_known(tx, &after.scopes)?;
         }
         if access::widens(before, &after) {
-            access::hand_out(caller, &after)?;
+            access::ensure_can_grant(caller, &after)?;
         }
         settings::accept_key(tx, &context, Some(before), &after)?;
         Ok(after)
@@ -238,7 +238,7 @@ pub async fn rotate(
             return Err(Error::new(Code::Conflict, "A key that has ended can't be rotated; make a new one."));
         }
         // A new secret is a key handed out.
-        access::hand_out(caller, before)?;
+        access::ensure_can_grant(caller, before)?;
         let grace_end = now + Duration::from_secs(u64::from(grace));
         let grace_end = before.expires_at.map_or(grace_end, |end| end.min(grace_end));
         if !store::api_keys::rotate(tx, &before.id, &hash, grace > 0)? {
@@ -275,12 +275,12 @@ async fn change_key(
     let context = ctx.clone();
     let changed = mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
-        access::over(caller, &before)?;
+        access::ensure_can_administer(caller, &before)?;
         context.require_match(&etag(before.created_at, before.revision))?;
         let mut after = work(tx, caller, &before)?;
-        access::over(caller, &after)?;
-        if before.keeps_the_platform()
-            && !after.keeps_the_platform()
+        access::ensure_can_administer(caller, &after)?;
+        if before.is_recovery_key()
+            && !after.is_recovery_key()
             && !store::api_keys::platform_is_kept_without(tx, &id)?
         {
             let message = "This is the last platform key that can manage keys; make another one first.";

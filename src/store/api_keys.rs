@@ -237,14 +237,14 @@ pub(crate) fn revoke_all(
     tx.execute(&sql, params![organization_id, user_id, now.as_millis(), reason])
 }
 
-/// Is there a key that [keeps the platform](ApiKey::keeps_the_platform), other than this one?
+/// Is there a key that [keeps the platform](ApiKey::is_recovery_key), other than this one?
 pub(crate) fn platform_is_kept_without(tx: &Tx<'_>, id: &str) -> Result<bool> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL AND k.id <> ?1 \
          AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL"
     );
     // Few by nature: the keys of the platform's own people.
-    Ok(tx.all(&sql, params![id], api_key)?.iter().any(ApiKey::keeps_the_platform))
+    Ok(tx.all(&sql, params![id], api_key)?.iter().any(ApiKey::is_recovery_key))
 }
 
 /// Has there ever been a key?
