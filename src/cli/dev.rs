@@ -27,7 +27,7 @@ pub(crate) async fn run(mut effective: Effective) -> Result<()> {
 }
 
 /// Fills the database and tells the keys. Returns the admin key, for the line to try.
-pub(crate) async fn furnish(app: &Arc<App>, address: SocketAddr) -> Result<String> {
+pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
     let (secret, shown) = match serve::given_key(&current.checked_prefixes)? {
         Some(given) => given,

@@ -73,7 +73,7 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     }
     let first_key = match start {
         Start::Kept(file) => first_key(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?,
-        Start::Sample => Some(dev::furnish(&app, address).await?),
+        Start::Sample => Some(dev::seed(&app, address).await?),
     };
     housekeeping::log_head(&app, "start").await;
 

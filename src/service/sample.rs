@@ -2,7 +2,7 @@
 //! told through the same services and stores that a caller reaches, with times in the past. `org_123`,
 //! `user_123` and `key_123` are those of the documentation's examples.
 
-mod diary;
+mod script;
 mod traffic;
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use crate::domain::usage::Interval;
 use crate::error::{Error, Result};
 use crate::store;
 use crate::verify::secret::{self, Secret};
-use diary::{DIARY, Deed};
+use script::{DIARY, Step};
 
 /// How far back the sample goes.
 const DAYS: i64 = 30;
@@ -45,7 +45,7 @@ pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
         sample.act(deed, at.max(begin)).await?;
     }
     sample.count(begin, now).await?;
-    let shown = sample.secrets.remove(diary::SHOWN_KEY);
+    let shown = sample.secrets.remove(script::SHOWN_KEY);
     shown.ok_or_else(|| Error::internal("the sample has no key to show"))
 }
 
@@ -85,7 +85,7 @@ impl Sample<'_> {
         found.map(Arc::new).ok_or_else(|| Error::internal("a key of the sample is missing"))
     }
 
-    async fn act(&mut self, deed: &Deed, at: Timestamp) -> Result<()> {
+    async fn act(&mut self, deed: &Step, at: Timestamp) -> Result<()> {
         let (app, body) = (self.app, Json::parse(deed.body.as_bytes())?);
         let ctx = self.ctx(at, deed.action, deed.method, deed.path)?;
         let ctx = &ctx;

@@ -1,7 +1,7 @@
 //! What was done in the month, oldest first.
 
 /// A call of the control plane.
-pub(crate) struct Deed {
+pub(crate) struct Step {
     /// How many minutes ago.
     pub(crate) minutes_ago: i64,
     /// What the audit log calls it.
@@ -20,8 +20,8 @@ const fn deed(
     method: &'static str,
     path: &'static str,
     body: &'static str,
-) -> Deed {
-    Deed { minutes_ago, action, method, path, body }
+) -> Step {
+    Step { minutes_ago, action, method, path, body }
 }
 
 /// The key whose secret is told, so that there is one to verify.
@@ -29,7 +29,7 @@ pub(crate) const SHOWN_KEY: &str = "key_123";
 
 /// All of it.
 #[rustfmt::skip]
-pub(crate) static DIARY: &[Deed] = &[
+pub(crate) static DIARY: &[Step] = &[
     deed(43_171, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_123", "name": "Acme Corporation", "email": "admin@acme.com", "plan": "enterprise", "metadata": {"region": "eu-central", "crm": "4711"}}"#),
     deed(43_056, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_123", "name": "Ada Brandt", "email": "ada@acme.com"}"#),
     deed(43_041, "membership.create", "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_123", "role": "owner"}"#),
