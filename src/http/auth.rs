@@ -18,7 +18,7 @@ use crate::domain::access::{self, Caller};
 use crate::domain::api_key::Credential;
 use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
-use crate::verify::bucket::{Buckets, Limit, Taken};
+use crate::verify::bucket::{Buckets, Limit, RateLimitDecision};
 use crate::verify::cache::Loaded;
 use crate::verify::secret::{self, Hash};
 
@@ -134,8 +134,8 @@ pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error
     // Who hides its address shares one bucket with all who do.
     let subject = address::subject(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
     let limit = Limit { tokens: per_minute, window: MINUTE };
-    let taken = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
-    if taken.allowed { failure } else { limited(&taken, "Too many failed attempts from your address") }
+    let decision = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
+    if decision.allowed { failure } else { limited(&decision, "Too many failed attempts from your address") }
 }
 
 /// What a call is counted as.
@@ -170,15 +170,21 @@ pub(crate) fn charge_call(
     limits: &RateLimits,
     class: Class,
     caller: &Caller,
-) -> (Option<Taken>, Result<()>) {
+) -> (Option<RateLimitDecision>, Result<()>) {
     let Some((buckets, key, limit)) = call_limit(app, limits, class, caller) else { return (None, Ok(())) };
-    let taken = buckets.take(key, limit, 1, app.clock.monotonic());
-    let allowed = if taken.allowed { Ok(()) } else { Err(limited(&taken, "Too many calls with this key")) };
-    (Some(taken), allowed)
+    let decision = buckets.take(key, limit, 1, app.clock.monotonic());
+    let allowed =
+        if decision.allowed { Ok(()) } else { Err(limited(&decision, "Too many calls with this key")) };
+    (Some(decision), allowed)
 }
 
 /// How a key's bucket stands, for a call that is refused before it costs anything.
-pub(crate) fn calls_left(app: &App, limits: &RateLimits, class: Class, caller: &Caller) -> Option<Taken> {
+pub(crate) fn calls_left(
+    app: &App,
+    limits: &RateLimits,
+    class: Class,
+    caller: &Caller,
+) -> Option<RateLimitDecision> {
     let (buckets, key, limit) = call_limit(app, limits, class, caller)?;
     Some(buckets.peek(key, limit, 0, app.clock.monotonic()))
 }
@@ -194,8 +200,8 @@ fn call_limit<'a>(
     Some((buckets, &key.id, Limit { tokens, window: MINUTE }))
 }
 
-fn limited(taken: &Taken, message: &str) -> Error {
-    let seconds = seconds_ceil(taken.retry_after).max(1);
+fn limited(decision: &RateLimitDecision, message: &str) -> Error {
+    let seconds = seconds_ceil(decision.retry_after).max(1);
     let message = format!("{message}; try again in {seconds} s.");
     Error { retry_after: Some(seconds), ..Error::new(Code::RateLimited, message) }
 }

@@ -15,7 +15,7 @@ use crate::domain::fields::Json;
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::service::RequestContext;
-use crate::verify::bucket::Taken;
+use crate::verify::bucket::RateLimitDecision;
 
 /// A call that has passed the gates of its route.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ pub struct Call {
     /// The body; `None` when there was none.
     pub(crate) body: Option<Json>,
     /// What is left in the caller's bucket; `None` when it has no limit.
-    pub(crate) limits: Option<Taken>,
+    pub(crate) limits: Option<RateLimitDecision>,
 }
 
 impl Call {

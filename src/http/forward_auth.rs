@@ -186,11 +186,11 @@ fn write(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpResponse {
     };
     let headers = response.headers_mut();
     identify(headers, verdict.credential.as_deref(), outcome.name());
-    if let Some(taken) = &verdict.rate {
-        reply::add_limits(headers, "key", taken, request.now);
+    if let Some(rate_limit) = &verdict.rate {
+        reply::add_limits(headers, "key", rate_limit, request.now);
     }
     let wait = match (outcome, &verdict.rate, &verdict.quota) {
-        (Outcome::RateLimited, Some(taken), _) => Some(reply::seconds_ceil(taken.retry_after)),
+        (Outcome::RateLimited, Some(rate_limit), _) => Some(reply::seconds_ceil(rate_limit.retry_after)),
         (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::seconds_ceil(quota.resets_at - request.now)),
         _ => None,
     };

@@ -29,7 +29,7 @@ use crate::domain::id::Kind;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::service::{self, RequestContext};
-use crate::verify::bucket::Taken;
+use crate::verify::bucket::RateLimitDecision;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -108,7 +108,8 @@ where
         let response = match target {
             Err(missing) => refuse_route(&app, &request, body, missing).await,
             Ok((route, handler, params)) => {
-                let mut pipeline = RequestPipeline { app, request, route, handler, ctx: None, taken: None };
+                let mut pipeline =
+                    RequestPipeline { app, request, route, handler, ctx: None, rate_limit: None };
                 let result = pipeline.run(params, body).await;
                 pipeline.finish(result).await
             }
@@ -179,7 +180,7 @@ struct RequestPipeline {
     handler: Handler,
     /// Who calls, once that is known.
     ctx: Option<Arc<RequestContext>>,
-    taken: Option<Taken>,
+    rate_limit: Option<RateLimitDecision>,
 }
 
 impl RequestPipeline {
@@ -244,11 +245,11 @@ impl RequestPipeline {
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
         if let Err(error) = access::from_address(&credential.key, self.request.ip) {
-            self.taken = auth::calls_left(&app, limits, self.class(), &caller);
+            self.rate_limit = auth::calls_left(&app, limits, self.class(), &caller);
             return Err(error);
         }
-        let (taken, allowed) = auth::charge_call(&app, limits, self.class(), &caller);
-        self.taken = taken;
+        let (rate_limit, allowed) = auth::charge_call(&app, limits, self.class(), &caller);
+        self.rate_limit = rate_limit;
         allowed?;
         caller.require_scope(route.auth.scopes())?;
         if route.auth.requires_platform_key() {
@@ -292,7 +293,7 @@ impl RequestPipeline {
         (bytes, body): (Bytes, Option<Json>),
     ) -> Result<Reply> {
         let (app, query) = (self.app.clone(), self.request.head.uri.query().unwrap_or_default().to_owned());
-        let call = Call { app, ctx, params, query, body, limits: self.taken };
+        let call = Call { app, ctx, params, query, body, limits: self.rate_limit };
         if self.route.is_idempotent_by_key()
             && let Some(once) = idempotency::claim(&call, &self.request.head, &bytes)?
         {
@@ -312,8 +313,8 @@ impl RequestPipeline {
             Err(error) => reply::write_error(&error, now, id),
         };
         add_request_id(&mut response, id);
-        if let Some(taken) = &self.taken {
-            reply::add_limits(response.headers_mut(), self.class().policy(), taken, now);
+        if let Some(rate_limit) = &self.rate_limit {
+            reply::add_limits(response.headers_mut(), self.class().policy(), rate_limit, now);
         }
         self.log(response.status().as_u16(), code, cause.as_deref());
         response

@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::Listed;
 use crate::service::idempotency::Kept;
-use crate::verify::bucket::Taken;
+use crate::verify::bucket::RateLimitDecision;
 
 /// There was a credential, and it isn't good (RFC 6750 §3.1).
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -295,16 +295,21 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
 
 /// What is left in a bucket: the widespread headers, and those of the IETF's draft
 /// (draft-ietf-httpapi-ratelimit-headers), in which the policy has a name.
-pub(crate) fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Timestamp) {
-    let (limit, window) = (taken.limit, taken.window.as_secs());
-    let reset = (now + taken.full).as_seconds_ceil();
-    let next = seconds_ceil(taken.next_token);
+pub(crate) fn add_limits(
+    headers: &mut HeaderMap,
+    policy: &str,
+    decision: &RateLimitDecision,
+    now: Timestamp,
+) {
+    let (limit, window) = (decision.limit, decision.window.as_secs());
+    let reset = (now + decision.full).as_seconds_ceil();
+    let next = seconds_ceil(decision.next_token);
     let values = [
         ("x-ratelimit-limit", limit.to_string()),
-        ("x-ratelimit-remaining", taken.remaining.to_string()),
+        ("x-ratelimit-remaining", decision.remaining.to_string()),
         ("x-ratelimit-reset", reset.to_string()),
         ("ratelimit-policy", format!("\"{policy}\";q={limit};w={window}")),
-        ("ratelimit", format!("\"{policy}\";r={};t={next}", taken.remaining)),
+        ("ratelimit", format!("\"{policy}\";r={};t={next}", decision.remaining)),
     ];
     for (name, value) in values {
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -331,10 +336,10 @@ mod tests {
     async fn others_have_their_turn_between_the_pieces_of_a_long_answer() {
         let body: Bytes = (0..3 * PIECE + 1).map(|place| (place % 251) as u8).collect();
         let turns = Arc::new(AtomicUsize::new(0));
-        let taken = turns.clone();
+        let decision = turns.clone();
         tokio::spawn(async move {
             loop {
-                taken.fetch_add(1, Ordering::Relaxed);
+                decision.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
         });

@@ -274,11 +274,11 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
         json.push_str(about(credential));
         match &verdict.rate {
             None => json.push_str(r#","rate_limit":null"#),
-            Some(taken) => {
-                let reset = (now + taken.full).as_seconds_ceil();
+            Some(rate_limit) => {
+                let reset = (now + rate_limit.full).as_seconds_ceil();
                 for (name, number) in [
-                    (r#","rate_limit":{"limit":"#, i64::from(taken.limit)),
-                    (r#","remaining":"#, taken.remaining.into()),
+                    (r#","rate_limit":{"limit":"#, i64::from(rate_limit.limit)),
+                    (r#","remaining":"#, rate_limit.remaining.into()),
                     (r#","reset":"#, reset),
                 ] {
                     json.push_str(name);

@@ -54,7 +54,7 @@ impl Limit {
 
 /// What became of a call, and how the bucket stands after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct RateLimitDecision {
     /// Was (or, from [`Buckets::peek`], would be) the cost admitted?
     pub(crate) allowed: bool,
     /// The capacity.
@@ -114,26 +114,26 @@ impl Bucket {
         u128::from(cost) * self.limit.token() <= self.available()
     }
 
-    fn take(&mut self, limit: Limit, cost: u32, now: Duration) -> Taken {
+    fn take(&mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         self.settle(limit, now);
         let allowed = self.admits(cost);
         if allowed {
             self.spent += u128::from(cost) * limit.token();
         }
-        self.tell(allowed, cost)
+        self.snapshot(allowed, cost)
     }
 
-    fn peek(mut self, limit: Limit, cost: u32, now: Duration) -> Taken {
+    fn peek(mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         self.settle(limit, now);
-        self.tell(self.admits(cost), cost)
+        self.snapshot(self.admits(cost), cost)
     }
 
-    fn tell(&self, allowed: bool, cost: u32) -> Taken {
+    fn snapshot(&self, allowed: bool, cost: u32) -> RateLimitDecision {
         let limit = self.limit;
         let available = self.available();
         let remaining = available / limit.token();
         let until = |tokens: u128| limit.time((tokens * limit.token()).saturating_sub(available));
-        Taken {
+        RateLimitDecision {
             allowed,
             limit: limit.tokens,
             window: limit.window(),
@@ -185,7 +185,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     /// Takes `cost` tokens from the key's bucket if it holds as many, else nothing.
     ///
     /// When `limit` is another than in the last call, tokens that were spent stay spent.
-    pub(crate) fn take(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> Taken {
+    pub(crate) fn take(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         if let Some(mut bucket) = self.map.get_mut(key) {
             return bucket.take(limit, cost, now);
         }
@@ -205,7 +205,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     }
 
     /// How the key's bucket stands and whether `cost` would be admitted; spends and remembers nothing.
-    pub(crate) fn peek(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> Taken {
+    pub(crate) fn peek(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         let bucket = self.map.get(key).map(|bucket| *bucket);
         bucket.unwrap_or_else(|| self.newcomer(limit, now)).peek(limit, cost, now)
     }

@@ -34,7 +34,7 @@ fn i7_five_hundred_at_once_then_one_each_120_ms() {
         assert_eq!(taken.next_token, Duration::from_millis(120));
         assert_eq!(taken.full, Duration::from_millis(120) * spent);
     }
-    let refused = Taken {
+    let refused = RateLimitDecision {
         allowed: false,
         limit: 500,
         window: 60 * SECOND,

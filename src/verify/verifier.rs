@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bucket::{Buckets, Limit, Taken};
+use super::bucket::{Buckets, Limit, RateLimitDecision};
 use super::cache::KeyCache;
 use super::quota::{self, Quotas, Spending};
 use super::recorder::Recorder;
@@ -47,7 +47,7 @@ pub struct Verdict {
     /// The key; `None` when it is malformed or not found.
     pub(crate) credential: Option<Arc<Credential>>,
     /// Its rate limit; `None` when it has none.
-    pub rate: Option<Taken>,
+    pub rate: Option<RateLimitDecision>,
     /// Its quota; `None` when it has none.
     pub(crate) quota: Option<quota::Standing>,
 }
@@ -204,15 +204,17 @@ impl Verifier {
         denied: bool,
         now: Timestamp,
         monotonic: Duration,
-    ) -> Result<(Outcome, Option<Taken>, Option<quota::Standing>)> {
+    ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::Standing>)> {
         let key = credential.seq;
         let ask_bucket = |spend| match limit {
             Some(limit) if spend => Some(self.limits.take(&key, limit, cost, monotonic)),
             Some(limit) => Some(self.limits.peek(&key, limit, cost, monotonic)),
             None => None,
         };
-        let agrees = |rate: &Option<Taken>| rate.is_none_or(|taken| taken.allowed);
-        let by_rate = |rate: &Option<Taken>| if agrees(rate) { Outcome::Valid } else { Outcome::RateLimited };
+        let agrees = |rate: &Option<RateLimitDecision>| rate.is_none_or(|taken| taken.allowed);
+        let by_rate = |rate: &Option<RateLimitDecision>| {
+            if agrees(rate) { Outcome::Valid } else { Outcome::RateLimited }
+        };
         let Some(quota) = credential.key.quota else {
             let rate = ask_bucket(spend);
             return Ok((by_rate(&rate), rate, None));
