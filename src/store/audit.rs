@@ -5,7 +5,7 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::list::List;
 use super::rows;
-use super::timeline::Timeline;
+use super::seq_index::SeqIndex;
 use crate::domain::audit::{Event, Filter, GENESIS, Hash};
 use crate::domain::chain::{self, Anchor, Link};
 use crate::domain::id;
@@ -14,7 +14,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
 /// The times of the chain.
-const TIMELINE: Timeline = Timeline { table: "audit_events", column: "occurred_at" };
+const SEQ_INDEX: SeqIndex = SeqIndex { table: "audit_events", column: "occurred_at" };
 
 /// The last event's place and hash; `(0, GENESIS)` before the first.
 pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, Hash)> {
@@ -34,7 +34,7 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
     let id = id::event_bytes(&event.id).ok_or_else(|| Error::internal("an event id that is no ULID"))?;
     let occurred_at =
         Timestamp::parse(&event.occurred_at).ok_or_else(|| Error::internal("an event's time"))?;
-    TIMELINE.note(tx, occurred_at)?;
+    SEQ_INDEX.note(tx, occurred_at)?;
     let json = rows::to_json(&event)?;
     let hash = chain::hash(&prev_hash, &json);
     tx.execute(
@@ -107,7 +107,7 @@ pub(super) fn query(tx: &Tx<'_>, filter: &Filter) -> Result<List> {
     Ok(list
         .and("+e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
         .and("+e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
-        .within(TIMELINE.between(tx, filter.from, filter.to)?))
+        .within(SEQ_INDEX.between(tx, filter.from, filter.to)?))
 }
 
 /// A row of the chain, to be verified.

@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 
 use super::db::Tx;
-use super::timeline::Stretch;
+use super::seq_index::Stretch;
 use crate::domain::page::{Order, Page, Rows};
 use crate::domain::rules;
 use crate::error::Result;

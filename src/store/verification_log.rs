@@ -5,7 +5,7 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::list::List;
 use super::rows;
-use super::timeline::Timeline;
+use super::seq_index::SeqIndex;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
@@ -13,12 +13,12 @@ use crate::domain::verification_log::{Entry, Filter};
 use crate::error::Result;
 
 /// The times of the log.
-const TIMELINE: Timeline = Timeline { table: "verification_log", column: "minute" };
+const SEQ_INDEX: SeqIndex = SeqIndex { table: "verification_log", column: "minute" };
 
 /// Adds denials to their row, which is made when it isn't there. `folded` tells the rows of one minute and
 /// code apart; the entry's `key_id` is not looked at.
 pub(crate) fn add(tx: &Tx<'_>, folded: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
-    TIMELINE.note(tx, entry.first_at.minute())?;
+    SEQ_INDEX.note(tx, entry.first_at.minute())?;
     tx.execute(
         "INSERT INTO verification_log (minute, code, folded, key_seq, organization_id, ip, count, first_at, last_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, folded) DO UPDATE SET \
@@ -56,7 +56,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Entry>> {
     let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
                   FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
-    let stretch = TIMELINE.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
+    let stretch = SEQ_INDEX.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
     List::new(select)
         .and("l.organization_id = ?", filter.org_id.clone())
         .and("l.key_seq = (SELECT seq FROM api_keys WHERE id = ?)", filter.key_id.clone())
