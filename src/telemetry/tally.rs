@@ -15,18 +15,18 @@ thread_local! {
 }
 
 /// One of a kind for each of the threads that count; threads beyond that many share.
-pub(crate) struct Spread<T>(Box<[Line<T>]>);
+pub(crate) struct Sharded<T>(Box<[CachePadded<T>]>);
 
 /// As far from its neighbours as processors fetch at once.
 #[repr(align(128))]
-struct Line<T>(T);
+struct CachePadded<T>(T);
 
-impl<T> Spread<T> {
+impl<T> Sharded<T> {
     /// Makes them.
     pub(crate) fn new(mut make: impl FnMut() -> T) -> Self {
         // There are more threads than cores: those of the control plane may have come before the workers.
         let count = (thread::available_parallelism().map_or(1, NonZero::get) * 4).next_power_of_two();
-        Self((0..count).map(|_| Line(make())).collect())
+        Self((0..count).map(|_| CachePadded(make())).collect())
     }
 
     /// This thread's own.
@@ -35,16 +35,16 @@ impl<T> Spread<T> {
     }
 
     fn all(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().map(|line| &line.0)
+        self.0.iter().map(|shard| &shard.0)
     }
 }
 
 /// Counters by their place.
-pub(crate) struct Counts<const N: usize>(Spread<[AtomicU64; N]>);
+pub(crate) struct Counts<const N: usize>(Sharded<[AtomicU64; N]>);
 
 impl<const N: usize> Default for Counts<N> {
     fn default() -> Self {
-        Self(Spread::new(|| array::from_fn(|_| AtomicU64::new(0))))
+        Self(Sharded::new(|| array::from_fn(|_| AtomicU64::new(0))))
     }
 }
 
@@ -151,12 +151,12 @@ const ANSWER_TIMES: &[u64] = &[
 /// What was asked over HTTP, and answered.
 pub(crate) struct Traffic {
     answers: Counts<{ MOST_ROUTES * STATUSES.len() }>,
-    times: Spread<[Histogram; FORMS]>,
+    times: Sharded<[Histogram; FORMS]>,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        let times = Spread::new(|| array::from_fn(|_| Histogram::new(ANSWER_TIMES)));
+        let times = Sharded::new(|| array::from_fn(|_| Histogram::new(ANSWER_TIMES)));
         Self { answers: Counts::default(), times }
     }
 }
