@@ -260,20 +260,20 @@ CREATE TABLE usage_daily (
 CREATE INDEX usage_daily_parent ON usage_daily (parent, start, magnitude);
 CREATE INDEX usage_daily_keys ON usage_daily (start, magnitude) WHERE subject > 0;
 
--- Denials, folded by minute, code and `folded`: the `seq` of a key, or organization and address that asked
+-- Denials, aggregated by minute, code and `aggregation_key`: the `seq` of a key, or organization and address that asked
 -- for an unknown one, or nothing for what found no room (its code is empty). AUTOINCREMENT as above.
 CREATE TABLE verification_log (
     seq             INTEGER PRIMARY KEY AUTOINCREMENT,
     minute          INTEGER NOT NULL,
     code            TEXT NOT NULL,
-    folded          TEXT NOT NULL,
+    aggregation_key TEXT NOT NULL,
     key_seq         INTEGER,
     organization_id TEXT,
     ip              TEXT,
     count           INTEGER NOT NULL,
     first_at        INTEGER NOT NULL,
     last_at         INTEGER NOT NULL,
-    UNIQUE (minute, code, folded)
+    UNIQUE (minute, code, aggregation_key)
 ) STRICT;
 
 CREATE INDEX verification_log_organization ON verification_log (organization_id, seq) WHERE organization_id IS NOT NULL;

@@ -16,8 +16,8 @@ use crate::domain::scope::Catalogue;
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
+use crate::service::aggregated::Aggregated;
 use crate::service::cursors::Cursors;
-use crate::service::folded::Folded;
 use crate::service::idempotency::InFlight;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
@@ -63,7 +63,7 @@ pub struct App {
     /// Failed authentications by address.
     pub(crate) failure_limits: Buckets<IpNet>,
     /// Refusals that wait for their minute to close.
-    pub(crate) folded: Folded,
+    pub(crate) aggregated: Aggregated,
     /// Calls with an `Idempotency-Key` that are being answered.
     pub in_flight: Arc<InFlight>,
     /// Seals the cursors of lists.
@@ -112,7 +112,7 @@ impl App {
             admin_limits: Buckets::new(MOST_BUCKETS),
             batch_limits: Buckets::new(MOST_BUCKETS),
             failure_limits: Buckets::new(MOST_BUCKETS),
-            folded: Folded::default(),
+            aggregated: Aggregated::default(),
             in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: std::sync::Mutex::new(None),

@@ -46,7 +46,7 @@ pub(crate) fn email(json: &Json, faults: &mut Faults) -> Option<String> {
 }
 
 /// Folds a text for comparison without regard to case.
-pub(crate) fn fold(text: &str) -> String {
+pub(crate) fn casefold(text: &str) -> String {
     text.to_lowercase()
 }
 

@@ -15,8 +15,8 @@ use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::RequestContext;
+use crate::service::aggregated::REFUSED;
 use crate::service::batch::{self, Operation, Ran};
-use crate::service::folded::REFUSED;
 
 /// Where the table of routes begins, for operations.
 const BASE: &str = "/admin/v1";

@@ -139,7 +139,7 @@ where
     }
     let NotFound { mut error, allow } = missing;
     if request.head.uri.path().starts_with("/admin/")
-        && let Err(unrecorded) = fold_anonymous(app, request, error.code)
+        && let Err(unrecorded) = aggregate_anonymous(app, request, error.code)
     {
         error = unrecorded;
     }
@@ -152,9 +152,9 @@ where
     response
 }
 
-fn fold_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
+fn aggregate_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
     let subject = request.ip.map_or_else(|| "unknown".to_owned(), |ip| address::subject(ip).to_string());
-    service::audit::fold_anonymous(app, &subject, app.clock.now(), code, request.context())
+    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, request.context())
 }
 
 pub(crate) fn add_request_id(response: &mut Response, id: &str) {
@@ -326,7 +326,7 @@ impl RequestPipeline {
             (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::aggregate_read(&self.app, ctx),
             (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
             (Err(error), None) if self.route.auth != AuthRequirement::Open => {
-                fold_anonymous(&self.app, &self.request, error.code)?;
+                aggregate_anonymous(&self.app, &self.request, error.code)?;
             }
             _ => {}
         }

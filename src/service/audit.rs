@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::aggregated::REFUSED;
 use super::api_keys::own_or;
-use super::folded::REFUSED;
 use super::{Listed, RequestContext, outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -331,7 +331,7 @@ pub(crate) fn read_anchor(text: &str) -> Result<Anchor> {
 }
 
 /// Counts a refusal of somebody without a valid key, by address.
-pub(crate) fn fold_anonymous(
+pub(crate) fn aggregate_anonymous(
     app: &App,
     subject: &str,
     now: Timestamp,
@@ -356,6 +356,6 @@ pub(crate) fn fold_anonymous(
         prev_hash: None,
         hash: None,
     };
-    app.folded.add(subject, now, event);
+    app.aggregated.add(subject, now, event);
     Ok(())
 }

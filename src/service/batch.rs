@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::within::{Handler, SameCaller};
-use super::{RequestContext, fold_refusal, is_cheap, transact};
+use super::{RequestContext, aggregate_refusal, is_cheap, transact};
 use crate::app::App;
 use crate::domain::audit::Entry;
 use crate::error::{Code, Error, Result};
@@ -55,7 +55,7 @@ pub(crate) async fn run<R: Send + 'static>(
     .await?;
     for (operation, result) in operations.iter().zip(&ran.results) {
         if let Err(error) = result {
-            fold_refusal(app, &operation.ctx, error);
+            aggregate_refusal(app, &operation.ctx, error);
         }
     }
     Ok(ran)

@@ -51,7 +51,7 @@ pub async fn run(app: &App) {
 /// Writes the folded refusals of the minutes that have closed, or at a stop all of them. What can't be
 /// written is kept for the next time.
 pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
-    let rows = app.folded.take(app.clock.now(), all);
+    let rows = app.aggregated.take(app.clock.now(), all);
     if rows.is_empty() {
         return Ok(());
     }
@@ -61,7 +61,7 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
     };
     let result = app.db.write(append).await;
     if result.is_err() {
-        app.folded.put_back(rows);
+        app.aggregated.put_back(rows);
     }
     result
 }

@@ -5,6 +5,7 @@
 //! an answer is kept for its [repetition](idempotency), both work [`within`] a transaction that is open
 //! already.
 
+pub(crate) mod aggregated;
 pub mod api_keys;
 pub(crate) mod audit;
 pub(crate) mod backup;
@@ -12,7 +13,6 @@ pub(crate) mod batch;
 pub(crate) mod check;
 pub(crate) mod cursors;
 pub(crate) mod export;
-pub(crate) mod folded;
 pub mod housekeeping;
 pub mod idempotency;
 pub(crate) mod import;
@@ -265,7 +265,7 @@ where
 /// its own.
 pub(crate) async fn refuse(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
     if is_cheap(error) {
-        fold_refusal(app, ctx, error);
+        aggregate_refusal(app, ctx, error);
         return Ok(());
     }
     append(app, ctx.refusal(error)).await
@@ -277,19 +277,19 @@ fn is_cheap(error: &Error) -> bool {
 }
 
 /// Counts a refusal, if it is one of those that are folded.
-fn fold_refusal(app: &App, ctx: &RequestContext, error: &Error) {
+fn aggregate_refusal(app: &App, ctx: &RequestContext, error: &Error) {
     if is_cheap(error) {
-        fold(app, ctx, Event { action: folded::REFUSED.into(), ..ctx.refusal(error) });
+        aggregate(app, ctx, Event { action: aggregated::REFUSED.into(), ..ctx.refusal(error) });
     }
 }
 
 /// Counts a look that a client may repeat all the time, instead of recording each.
 pub(crate) fn aggregate_read(app: &App, ctx: &Arc<RequestContext>) {
-    fold(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
+    aggregate(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
 }
 
-fn fold(app: &App, ctx: &RequestContext, event: Event) {
-    app.folded.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
+fn aggregate(app: &App, ctx: &RequestContext, event: Event) {
+    app.aggregated.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
 }
 
 async fn record(

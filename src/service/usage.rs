@@ -15,7 +15,7 @@ use crate::domain::verification_log;
 use crate::error::{Error, Result};
 use crate::store::usage::{Named, Of};
 use crate::store::{self, db::Tx};
-use crate::verify::denials::{Denial, Folded};
+use crate::verify::denials::{AggregationKey, Denial};
 use crate::verify::recorder::Batch;
 
 /// Keys in one write: other changes wait for it.
@@ -80,7 +80,7 @@ pub(super) fn write(tx: &Tx<'_>, piece: &Batch) -> Result<()> {
 }
 
 fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
-    let key_seq = if let Folded::Key(seq) = denial.folded { Some(seq) } else { None };
+    let key_seq = if let AggregationKey::Key(seq) = denial.aggregation_key { Some(seq) } else { None };
     let entry = verification_log::Entry {
         code: denial.code,
         key_id: None,
@@ -90,7 +90,7 @@ fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
         first_at: denial.first_at,
         last_at: denial.last_at,
     };
-    store::verification_log::add(tx, &denial.folded.to_string(), key_seq, &entry)
+    store::verification_log::add(tx, &denial.aggregation_key.to_string(), key_seq, &entry)
 }
 
 /// Verifications of a key, of an organization's keys or of all that the caller reaches.

@@ -64,7 +64,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
             new.organization_id,
             new.user_id,
             new.name,
-            rules::fold(&new.name),
+            rules::casefold(&new.name),
             new.start,
             rows::to_json(&new.scopes)?,
             new.status.name(),
@@ -161,7 +161,7 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
         params![
             changed.id,
             changed.name,
-            rules::fold(&changed.name),
+            rules::casefold(&changed.name),
             changed.start,
             rows::to_json(&changed.scopes)?,
             changed.status.name(),

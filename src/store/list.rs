@@ -53,7 +53,7 @@ impl List {
     /// One of these folded columns begins with the text. A range, so that an index could serve it.
     pub(crate) fn prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
         let Some(text) = text else { return self };
-        let low = rules::fold(text);
+        let low = rules::casefold(text);
         let high = format!("{low}\u{10FFFF}");
         let conditions: Vec<_> =
             columns.iter().map(|column| format!("({column} >= ? AND {column} < ?)")).collect();

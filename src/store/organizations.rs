@@ -42,9 +42,9 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
         params![
             new.id,
             new.name,
-            rules::fold(&new.name),
+            rules::casefold(&new.name),
             new.email,
-            rules::fold(&new.email),
+            rules::casefold(&new.email),
             new.plan,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -70,9 +70,9 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
         params![
             changed.id,
             changed.name,
-            rules::fold(&changed.name),
+            rules::casefold(&changed.name),
             changed.email,
-            rules::fold(&changed.email),
+            rules::casefold(&changed.email),
             changed.plan,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,

@@ -38,7 +38,7 @@ pub(crate) fn id_taken(tx: &Tx<'_>, id: &str) -> Result<bool> {
 /// Who has this address, without regard to case?
 pub(crate) fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
     let sql = "SELECT id FROM users WHERE email_key = ?1 AND deleted_at IS NULL";
-    tx.one(sql, params![rules::fold(email)], |row| row.get(0))
+    tx.one(sql, params![rules::casefold(email)], |row| row.get(0))
 }
 
 /// Stores a user whose id is free, and its address too unless it was deleted elsewhere.
@@ -49,9 +49,9 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
         params![
             new.id,
             new.email,
-            rules::fold(&new.email),
+            rules::casefold(&new.email),
             new.name,
-            rules::fold(&new.name),
+            rules::casefold(&new.name),
             new.external_id,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -78,9 +78,9 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
         params![
             changed.id,
             changed.email,
-            rules::fold(&changed.email),
+            rules::casefold(&changed.email),
             changed.name,
-            rules::fold(&changed.name),
+            rules::casefold(&changed.name),
             changed.external_id,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
@@ -120,7 +120,7 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Use
             filter.organization_id.clone(),
         )
         .and("u.status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and("u.email_key = ?", filter.email.as_deref().map(rules::fold))
+        .and("u.email_key = ?", filter.email.as_deref().map(rules::casefold))
         .and("u.external_id = ?", filter.external_id.clone())
         .prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
         .page(tx, "u.seq", page, |row| user(row, 1))

@@ -15,19 +15,19 @@ use crate::error::Result;
 /// The times of the log.
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "verification_log", column: "minute" };
 
-/// Adds denials to their row, which is made when it isn't there. `folded` tells the rows of one minute and
+/// Adds denials to their row, which is made when it isn't there. `aggregation_key` tells the rows of one minute and
 /// code apart; the entry's `key_id` is not looked at.
-pub(crate) fn add(tx: &Tx<'_>, folded: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
+pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
     SEQ_INDEX.note(tx, entry.first_at.minute())?;
     tx.execute(
-        "INSERT INTO verification_log (minute, code, folded, key_seq, organization_id, ip, count, first_at, last_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, folded) DO UPDATE SET \
+        "INSERT INTO verification_log (minute, code, aggregation_key, key_seq, organization_id, ip, count, first_at, last_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, aggregation_key) DO UPDATE SET \
          count = count + excluded.count, \
          last_at = CASE WHEN last_at < excluded.last_at THEN excluded.last_at ELSE last_at END",
         params![
             entry.first_at.minute().as_millis(),
             entry.code.map_or("", Outcome::name),
-            folded,
+            aggregation_key,
             key_seq,
             entry.organization_id,
             entry.ip.map(|ip| ip.to_string()),

@@ -15,7 +15,7 @@ use crate::domain::verification::Outcome::{
     Disabled, InsufficientScope, IpNotAllowed, Malformed, NotFound, OrganizationSuspended, QuotaExceeded,
     RateLimited, Revoked, Valid,
 };
-use crate::verify::denials::{Denial, Folded};
+use crate::verify::denials::{AggregationKey, Denial};
 use crate::verify::recorder::{Batch, Counted};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -155,7 +155,7 @@ fn address(random: &mut fastrand::Rng) -> IpAddr {
 
 fn denial(key: &Credential, code: Outcome, count: u64, at: Timestamp, random: &mut fastrand::Rng) -> Denial {
     Denial {
-        folded: Folded::Key(key.seq),
+        aggregation_key: AggregationKey::Key(key.seq),
         code: Some(code),
         organization_id: key.key.organization_id.clone(),
         ip: Some(address(random)),
@@ -171,7 +171,7 @@ fn stranger(hour: Timestamp, now: Timestamp, random: &mut fastrand::Rng) -> Deni
     let ip = address(random);
     let (at, code) = (within(hour, since, random), if random.bool() { NotFound } else { Malformed });
     Denial {
-        folded: Folded::Address(None, Some(ip.into())),
+        aggregation_key: AggregationKey::Address(None, Some(ip.into())),
         code: Some(code),
         organization_id: None,
         ip: Some(ip),

@@ -244,8 +244,8 @@ impl World {
     }
 
     fn assert_clean(&self, what: &str, text: &str) {
-        let folded = text.to_lowercase();
-        assert!(!folded.contains("bravo") && !text.contains(BRAVO.ip), "{what}: {text}");
+        let aggregated = text.to_lowercase();
+        assert!(!aggregated.contains("bravo") && !text.contains(BRAVO.ip), "{what}: {text}");
         for forbidden in &self.forbidden {
             assert!(!text.contains(forbidden.as_str()), "{what} tells {forbidden}: {text}");
         }

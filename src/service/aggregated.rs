@@ -24,17 +24,17 @@ pub(crate) struct Row {
 
 /// The refusals of the minutes that aren't written yet.
 #[derive(Default)]
-pub(crate) struct Folded(Mutex<HashMap<Row, Event>>);
+pub(crate) struct Aggregated(Mutex<HashMap<Row, Event>>);
 
-impl Folded {
+impl Aggregated {
     /// Counts an event. The first of a row is kept as the example for all of them.
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
         let minute = now.minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let row = Row { minute, subject: subject.to_owned(), code };
-        if let Some(folded) = rows.get_mut(&row) {
-            folded.count += event.count;
+        if let Some(aggregated) = rows.get_mut(&row) {
+            aggregated.count += event.count;
             return;
         }
         if rows.len() < MOST_ROWS {
@@ -43,7 +43,7 @@ impl Folded {
         }
         let overflow = Row { minute, subject: String::new(), code: String::new() };
         match rows.get_mut(&overflow) {
-            Some(folded) => folded.count += event.count,
+            Some(aggregated) => aggregated.count += event.count,
             None => drop(rows.insert(overflow, without_details(event))),
         }
     }
@@ -63,7 +63,7 @@ impl Folded {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (row, event) in taken {
             match rows.get_mut(&row) {
-                Some(folded) => folded.count += event.count,
+                Some(aggregated) => aggregated.count += event.count,
                 None => drop(rows.insert(row, event)),
             }
         }
