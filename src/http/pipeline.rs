@@ -295,9 +295,9 @@ impl RequestPipeline {
         let (app, query) = (self.app.clone(), self.request.head.uri.query().unwrap_or_default().to_owned());
         let call = Call { app, ctx, params, query, body, limits: self.rate_limit };
         if self.route.is_idempotent_by_key()
-            && let Some(once) = idempotency::claim(&call, &self.request.head, &bytes)?
+            && let Some(idempotent) = idempotency::claim(&call, &self.request.head, &bytes)?
         {
-            return idempotency::answer(call, self.handler, once).await;
+            return idempotency::answer(call, self.handler, idempotent).await;
         }
         (self.handler)(call).await
     }

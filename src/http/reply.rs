@@ -15,7 +15,7 @@ use warp::reply::Response as WarpResponse;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::Listed;
-use crate::service::idempotency::Kept;
+use crate::service::idempotency::StoredResponse;
 use crate::verify::bucket::RateLimitDecision;
 
 /// There was a credential, and it isn't good (RFC 6750 §3.1).
@@ -116,16 +116,21 @@ impl Reply {
     }
 
     /// What was kept of an earlier answer.
-    pub(crate) fn again(kept: Kept) -> Result<Self> {
-        let status = StatusCode::from_u16(kept.status).map_err(Error::internal)?;
-        let Kept { etag, secret, body, .. } = kept;
+    pub(crate) fn from_stored(stored: StoredResponse) -> Result<Self> {
+        let status = StatusCode::from_u16(stored.status).map_err(Error::internal)?;
+        let StoredResponse { etag, secret, body, .. } = stored;
         Ok(Self::Data(Data { etag, secret, replayed: true, ..Data::new(status, body) }))
     }
 
     /// What is kept of it.
-    pub(crate) fn kept(&self) -> Option<Kept> {
+    pub(crate) fn to_stored(&self) -> Option<StoredResponse> {
         let Self::Data(Data { status, data, etag, secret, .. }) = self else { return None };
-        Some(Kept { status: status.as_u16(), etag: etag.clone(), secret: *secret, body: data.clone() })
+        Some(StoredResponse {
+            status: status.as_u16(),
+            etag: etag.clone(),
+            secret: *secret,
+            body: data.clone(),
+        })
     }
 }
 

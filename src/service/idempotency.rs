@@ -35,11 +35,11 @@ const MOST_IN_FLIGHT: usize = 10_000;
 /// The action of a repeated answer, whatever the route: nothing was done.
 const REPLAYED: &str = "request.replayed";
 
-type Hash = [u8; 32];
+type Digest = [u8; 32];
 
 /// The calls with an Idempotency-Key that are being answered, by the name of their answer.
 #[derive(Debug, Default)]
-pub struct InFlight(Mutex<HashSet<Hash>>);
+pub struct InFlight(Mutex<HashSet<Digest>>);
 
 impl InFlight {
     /// How many they are.
@@ -52,7 +52,7 @@ impl InFlight {
         self.len() == 0
     }
 
-    fn claim(self: &Arc<Self>, name: Hash) -> Result<Claim> {
+    fn claim(self: &Arc<Self>, name: Digest) -> Result<InFlightGuard> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.contains(&name) {
             let message = "A request with this Idempotency-Key is still running; try again in a moment.";
@@ -62,26 +62,26 @@ impl InFlight {
             return Err(Error::unavailable("Too many requests are running; try again in a second.", 1));
         }
         names.insert(name);
-        Ok(Claim { name, of: self.clone() })
+        Ok(InFlightGuard { name, requests: self.clone() })
     }
 }
 
 /// Held while a call is being answered.
 #[derive(Debug)]
-struct Claim {
-    name: Hash,
-    of: Arc<InFlight>,
+struct InFlightGuard {
+    name: Digest,
+    requests: Arc<InFlight>,
 }
 
-impl Drop for Claim {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.of.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+        self.requests.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
 }
 
 /// An answer as it is repeated: all but its metadata.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Kept {
+pub(crate) struct StoredResponse {
     /// The HTTP status.
     pub(crate) status: u16,
     /// Its ETag.
@@ -93,24 +93,24 @@ pub(crate) struct Kept {
 }
 
 /// How a call with an Idempotency-Key was answered.
-pub(crate) enum Answered<R> {
+pub(crate) enum IdempotentOutcome<R> {
     /// For the first time.
-    Anew(R),
+    Executed(R),
     /// As once before.
-    Again(Kept),
+    Replayed(StoredResponse),
     /// Not at all: the key was used for something else, or the answer can't be opened.
     Refused(Error),
 }
 
 /// A call with an Idempotency-Key. Until it is dropped no other can have the same.
-pub struct Once {
-    claim: Claim,
-    request: Hash,
+pub struct IdempotentRequest {
+    claim: InFlightGuard,
+    request: Digest,
     key: LessSafeKey,
     now: Timestamp,
 }
 
-impl Once {
+impl IdempotentRequest {
     /// Claims the key for this call. `CONFLICT` while another one is running with it.
     pub fn claim(
         app: &App,
@@ -131,15 +131,15 @@ impl Once {
         })
     }
 
-    fn seal(&self, kept: &Kept) -> Result<Vec<u8>> {
+    fn seal(&self, response: &StoredResponse) -> Result<Vec<u8>> {
         // A new one each time: the key is the same when the token is used for the same name again.
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| Error::internal("no randomness"))?;
-        let mut text = kept.body.clone().into_bytes();
+        let mut text = response.body.clone().into_bytes();
         self.key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                self.binding(kept.status),
+                self.binding(response.status),
                 &mut text,
             )
             .map_err(|_| Error::internal("an answer could not be sealed"))?;
@@ -161,21 +161,21 @@ impl Once {
         Aad::from([self.claim.name.as_slice(), &self.request, &status.to_be_bytes()].concat())
     }
 
-    fn store(&self, tx: &Tx<'_>, kept: &Kept) -> Result<()> {
-        let answer = if kept.secret { self.seal(kept)? } else { kept.body.clone().into_bytes() };
+    fn store(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
+        let answer = if response.secret { self.seal(response)? } else { response.body.clone().into_bytes() };
         let stored = Stored {
             request: self.request,
             created_at: self.now,
-            status: kept.status,
-            etag: kept.etag.clone(),
-            sealed: kept.secret,
+            status: response.status,
+            etag: response.etag.clone(),
+            sealed: response.secret,
             answer,
         };
         store::idempotency::put(tx, &self.claim.name, &stored)
     }
 
     /// The answer that is kept, if its time isn't over.
-    fn find(&self, tx: &Tx<'_>) -> Result<Option<Result<Kept>>> {
+    fn find(&self, tx: &Tx<'_>) -> Result<Option<Result<StoredResponse>>> {
         let stored = store::idempotency::get(tx, &self.claim.name)?;
         let Some(stored) =
             stored.filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + KEPT_FOR_MILLIS)
@@ -187,8 +187,8 @@ impl Once {
             return Ok(Some(Err(Error::new(Code::IdempotencyMismatch, message))));
         }
         let (status, etag, secret) = (stored.status, stored.etag.clone(), stored.sealed);
-        let kept = self.unseal(stored).map(|body| Kept { status, etag, secret, body });
-        Ok(Some(kept.ok_or_else(|| {
+        let response = self.unseal(stored).map(|body| StoredResponse { status, etag, secret, body });
+        Ok(Some(response.ok_or_else(|| {
             let message = "This was done, but its answer shows a secret and can be opened only with the secret \
                            that your key had then. Look at what was made, and rotate it if you need a secret.";
             Error::new(Code::Conflict, message)
@@ -196,18 +196,18 @@ impl Once {
     }
 }
 
-fn derive(token: &str, key: &str, name: &Hash) -> Result<LessSafeKey> {
+fn derive(token: &str, key: &str, name: &Digest) -> Result<LessSafeKey> {
     let secret = Salt::new(HKDF_SHA256, b"tollhouse.idempotency.answer.v1").extract(token.as_bytes());
     let info = [name.as_slice(), key.as_bytes()];
     let okm = secret.expand(&info, &AES_256_GCM).map_err(|_| Error::internal("no key could be derived"))?;
     Ok(LessSafeKey::new(UnboundKey::from(okm)))
 }
 
-fn hash(parts: &[&[u8]]) -> Hash {
-    let mut context = digest::Context::new(&SHA256);
-    parts.iter().for_each(|part| context.update(part));
+fn hash(parts: &[&[u8]]) -> Digest {
+    let mut digest = digest::Context::new(&SHA256);
+    parts.iter().for_each(|part| digest.update(part));
     let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(digest.finish().as_ref());
     hash
 }
 
@@ -219,32 +219,32 @@ fn hash(parts: &[&[u8]]) -> Hash {
 pub(crate) async fn answer<R: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
-    once: &Arc<Once>,
+    idempotent: &Arc<IdempotentRequest>,
     handler: Handler<R>,
-    keep: fn(&R) -> Option<Kept>,
+    keep: fn(&R) -> Option<StoredResponse>,
     may_see: impl Fn(&Caller) -> Result<()> + Send + 'static,
-) -> Result<Answered<R>> {
-    let (ctx, clock, once) = (ctx.clone(), app.clock.clone(), once.clone());
+) -> Result<IdempotentOutcome<R>> {
+    let (ctx, clock, idempotent) = (ctx.clone(), app.clock.clone(), idempotent.clone());
     app.db
         .write(move |tx| {
             let caller = ctx.reload(tx, &clock)?;
-            if let Some(found) = once.find(tx)? {
+            if let Some(found) = idempotent.find(tx)? {
                 return match found {
-                    Ok(kept) => {
-                        if kept.secret {
+                    Ok(response) => {
+                        if response.secret {
                             may_see(&caller)?;
                         }
-                        store::audit::append(tx, replayed(&ctx, kept.status))?;
-                        Ok(Answered::Again(kept))
+                        store::audit::append(tx, replayed(&ctx, response.status))?;
+                        Ok(IdempotentOutcome::Replayed(response))
                     }
-                    Err(error) => Ok(Answered::Refused(error)),
+                    Err(error) => Ok(IdempotentOutcome::Refused(error)),
                 };
             }
             let reply = within::run(tx, &clock, &ctx, &handler)?;
-            if let Some(kept) = keep(&reply) {
-                once.store(tx, &kept)?;
+            if let Some(response) = keep(&reply) {
+                idempotent.store(tx, &response)?;
             }
-            Ok(Answered::Anew(reply))
+            Ok(IdempotentOutcome::Executed(reply))
         })
         .await
 }
@@ -259,15 +259,15 @@ fn replayed(ctx: &RequestContext, status: u16) -> Event {
 pub(crate) async fn refuse(
     app: &App,
     ctx: &Arc<RequestContext>,
-    once: &Arc<Once>,
+    idempotent: &Arc<IdempotentRequest>,
     error: &Error,
-    kept: Kept,
+    response: StoredResponse,
 ) -> Result<()> {
-    let (event, once) = (ctx.refusal(error), once.clone());
+    let (event, idempotent) = (ctx.refusal(error), idempotent.clone());
     app.db
         .write(move |tx| {
             store::audit::append(tx, event.clone())?;
-            once.store(tx, &kept)
+            idempotent.store(tx, &response)
         })
         .await
 }

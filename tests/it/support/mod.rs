@@ -29,7 +29,7 @@ use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::workers::Workers;
 use tollhouse::http::{routes, server};
-use tollhouse::service::idempotency::Once;
+use tollhouse::service::idempotency::IdempotentRequest;
 use tollhouse::service::{RequestContext, api_keys};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
@@ -185,10 +185,10 @@ impl Server {
     }
 
     /// As if a request of this key with this Idempotency-Key were running, until what this gives is dropped.
-    pub(crate) async fn running(&self, secret: &str, key: &str) -> Once {
+    pub(crate) async fn running(&self, secret: &str, key: &str) -> IdempotentRequest {
         let caller = Caller::Key(self.credential(secret).await);
         let ctx = RequestContext::internal(&self.app, caller, "user.create", "write").unwrap();
-        Once::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
+        IdempotentRequest::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
     }
 
     /// What the database knows of a secret.
