@@ -22,11 +22,15 @@ pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
     println!("{} is {}", restored.file.display(), order.file.display());
     if let Some(replaced) = &restored.replaced {
         println!("the database that was there is {}", replaced.display());
-        let carried = restored.carried;
+        let reapplied = restored.reapplied;
         println!(
             "taken over from it, because it was withdrawn since: {} organizations, {} users, {} memberships, \
              {} keys, {} quotas",
-            carried.organizations, carried.users, carried.memberships, carried.api_keys, carried.quotas
+            reapplied.organizations,
+            reapplied.users,
+            reapplied.memberships,
+            reapplied.api_keys,
+            reapplied.quotas
         );
     }
     if !restored.complete {

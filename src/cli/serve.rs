@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::tls::Tls;
 use crate::http::workers::Workers;
 use crate::http::{metrics, routes, server};
-use crate::service::settings::Overruled;
+use crate::service::settings::ShadowedSetting;
 use crate::service::{api_keys, housekeeping, retention, settings, usage};
 use crate::store::db;
 use crate::verify::secret::{self, Secret};
@@ -61,7 +61,7 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     };
     let drain_timeout = config.http.drain_timeout;
     let app = App::open(config, Clock::system()).await?;
-    for Overruled { setting, origin, named, stored } in settings::overruled(&app, &origins).await? {
+    for ShadowedSetting { setting, origin, named, stored } in settings::shadowed(&app, &origins).await? {
         tracing::warn!(
             setting,
             origin,

@@ -17,7 +17,7 @@ use super::scope;
 
 /// What was carried over, by how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Carried {
+pub(crate) struct ReappliedRevocations {
     /// Organizations that were deleted or suspended since.
     pub(crate) organizations: u64,
     /// Users that were deleted or suspended since.

@@ -185,13 +185,13 @@ fn answer(call: &Call, names: &[Option<String>], ran: Ran<Reply>) -> Result<Repl
         })
     });
     let results = results.collect::<Result<Vec<_>>>()?;
-    let Some(culprit) = ran.culprit else {
+    let Some(failed_index) = ran.failed_index else {
         let reply = Reply::ok(&Results { results })?;
         return Ok(if secret { reply.with_secret() } else { reply });
     };
     let failed = Failed {
         code: Code::BatchFailed.name(),
-        message: format!("Nothing was done, because the operation at /operations/{culprit} failed."),
+        message: format!("Nothing was done, because the operation at /operations/{failed_index} failed."),
         details: [],
         results,
     };

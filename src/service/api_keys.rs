@@ -83,7 +83,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         settings::accept_key(tx, &context, None, &new)?;
         insert(tx, &new, &hash)?;
         if let Some(organization) = &organization {
-            settings::room_for_key(tx, organization)?;
+            settings::check_key_limit(tx, organization)?;
         }
         Ok((new.clone(), vec![entry(&new).with(given.clone())]))
     })

@@ -24,7 +24,7 @@ pub(crate) struct Ran<R> {
     /// Of each operation, in their order.
     pub(crate) results: Vec<Result<R>>,
     /// The one that failed, and all others with it.
-    pub(crate) culprit: Option<usize>,
+    pub(crate) failed_index: Option<usize>,
 }
 
 /// Runs them. Of an atomic batch either all are done or none; otherwise each stands for itself.
@@ -46,7 +46,7 @@ pub(crate) async fn run<R: Send + 'static>(
         let one =
             |operation: &Operation<R>, tx: &Tx<'_>| same.run(tx, &clock, &operation.ctx, &operation.handler);
         let ran = if atomic { together(tx, &asked, one)? } else { each(tx, &asked, one)? };
-        let code = ran.culprit.map(|_| Code::BatchFailed);
+        let code = ran.failed_index.map(|_| Code::BatchFailed);
         let event =
             batch.event(0, Entry::about(caller.organization_id()), code.map_or(200, Code::status), code);
         store::audit::append(tx, event)?;
@@ -77,16 +77,16 @@ fn together<R>(
         results.collect::<Result<Vec<_>>>()
     };
     match tx.attempt(all)? {
-        Ok(results) => Ok(Ran { results, culprit: None }),
+        Ok(results) => Ok(Ran { results, failed_index: None }),
         Err(error) if error.code.status() >= 500 => Err(error),
         Err(error) => {
-            let culprit = done.get();
+            let failed_index = done.get();
             let results = operations.iter().enumerate().map(|(nth, operation)| {
-                let error = if nth == culprit { error.clone() } else { failed_dependency(culprit) };
+                let error = if nth == failed_index { error.clone() } else { failed_dependency(failed_index) };
                 record(tx, operation, &error)?;
                 Ok(Err(error))
             });
-            Ok(Ran { results: results.collect::<Result<_>>()?, culprit: Some(culprit) })
+            Ok(Ran { results: results.collect::<Result<_>>()?, failed_index: Some(failed_index) })
         }
     }
 }
@@ -105,7 +105,7 @@ fn each<R>(
         }
         done => Ok(done),
     });
-    Ok(Ran { results: results.collect::<Result<_>>()?, culprit: None })
+    Ok(Ran { results: results.collect::<Result<_>>()?, failed_index: None })
 }
 
 /// The event of one that failed, behind the rollback of what it did; those that succeed record themselves.
@@ -116,8 +116,8 @@ fn record<R>(tx: &Tx<'_>, operation: &Operation<R>, error: &Error) -> Result<()>
     store::audit::append(tx, operation.ctx.refusal(error))
 }
 
-fn failed_dependency(culprit: usize) -> Error {
-    let message = format!("Not done, because the operation at /operations/{culprit} failed.");
+fn failed_dependency(failed_index: usize) -> Error {
+    let message = format!("Not done, because the operation at /operations/{failed_index} failed.");
     Error::new(Code::FailedDependency, message)
 }
 

@@ -241,7 +241,7 @@ const NOT_COMPARED: &[&str] =
     &["type", "id", "created_at", "updated_at", "last_used_at", "revision", "created_by"];
 
 /// Nothing is to be done for what is there, if it agrees in all that was given.
-fn agree(
+fn ensure_same(
     what: What,
     id: &str,
     there: &impl Serialize,
@@ -264,7 +264,7 @@ fn agree(
 fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<Entry>> {
     let as_scope = Scope { scope: new.scope.clone(), description: new.description.clone(), built_in: false };
     if let Some(there) = store::scopes::get(tx, &new.scope)? {
-        return agree(What::Scope, &new.scope, &there, &as_scope, given);
+        return ensure_same(What::Scope, &new.scope, &there, &as_scope, given);
     }
     store::scopes::insert(tx, &as_scope, new.created_at)?;
     tx.invalidate(Invalidation::Id(scopes::CATALOGUE.to_owned()));
@@ -289,7 +289,7 @@ fn put_organization(
 ) -> Result<Vec<Entry>> {
     if let Some((there, ended)) = stored::organization(tx, &new.id)? {
         agree_on_the_end(What::Organization, &new.id, ended, deleted_at)?;
-        return agree(What::Organization, &new.id, &there, new, given);
+        return ensure_same(What::Organization, &new.id, &there, new, given);
     }
     if deleted_at.is_none() {
         settings::still_there(tx, &new.plan)?;
@@ -315,7 +315,7 @@ fn put_user(
     };
     if let Some((there, ended)) = stored::user(tx, id)? {
         agree_on_the_end(What::User, id, ended, deleted_at)?;
-        return agree(What::User, id, &there, new, given);
+        return ensure_same(What::User, id, &there, new, given);
     }
     if let Some(holder) = holder {
         let message = format!("email: The address is taken by {holder}.");
@@ -343,7 +343,7 @@ fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<
         revision: new.revision,
     };
     if let Some(there) = store::memberships::get(tx, &new.organization_id, &new.user_id)? {
-        return agree(What::Membership, &new.user_id, &there, &membership, given);
+        return ensure_same(What::Membership, &new.user_id, &there, &membership, given);
     }
     store::memberships::insert(tx, &membership)?;
     tx.invalidate(Invalidation::Id(new.user_id.clone()));
@@ -377,7 +377,7 @@ fn put_key(
             let message = format!("The key {} is there already, with another secret.", there.id);
             return Err(Error::new(Code::AlreadyExists, message));
         }
-        return agree(What::ApiKey, &there.id, &there, &new.key, given);
+        return ensure_same(What::ApiKey, &there.id, &there, &new.key, given);
     }
     if let Some(holder) = holders.into_iter().flatten().next() {
         let message = format!("hash: The secret is taken by {holder}, or was.");

@@ -40,7 +40,7 @@ pub(crate) async fn create(
         if !store::memberships::insert(tx, &new)? {
             return Err(Error::new(Code::AlreadyExists, "The user is a member already."));
         }
-        settings::room_for_member(tx, &organization)?;
+        settings::check_member_limit(tx, &organization)?;
         tx.invalidate(Invalidation::Id(new.user_id.clone()));
         let entry = entry(&new).with(changes(&Value::Null, &new));
         Ok((new, vec![entry]))

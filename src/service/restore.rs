@@ -1,10 +1,10 @@
 //! Puts a backup in the place of the database, without giving back what was taken away since.
 //!
 //! The backup is copied into a directory of its own beside the database and proven there. From the file that
-//! it will replace it takes over every right that was withdrawn since (`carry`). Only then does it get the
+//! it will replace it takes over every right that was withdrawn since (`reapply_revocations`). Only then does it get the
 //! name of the database, in one step; the replaced file keeps one beside it.
 
-mod carry;
+mod reapply_revocations;
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, Hash};
 use crate::domain::chain::hex;
-use crate::domain::restore::Carried;
+use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::backup::{beside, copy, is_same};
@@ -51,7 +51,7 @@ pub(crate) struct Restored {
     /// Is the replaced one known to be a later state of the backup, read whole?
     pub(crate) complete: bool,
     /// What was taken over from it.
-    pub(crate) carried: Carried,
+    pub(crate) reapplied: ReappliedRevocations,
 }
 
 /// The head of a chain as `seq:hash`.
@@ -178,7 +178,7 @@ impl Work<'_> {
         let done = self.take_over(&app, &written(&copied.head), replaced_head.as_deref(), progress).await;
         let closed = app.close().await;
         drop(app);
-        let carried = done?;
+        let reapplied = done?;
         closed?;
         settle(&new)?;
 
@@ -190,7 +190,7 @@ impl Work<'_> {
             audit_head: written(&copied.head),
             replaced_audit_head: replaced_head,
             complete,
-            carried,
+            reapplied,
         })
     }
 
@@ -201,7 +201,7 @@ impl Work<'_> {
         head: &str,
         replaced_head: Option<&str>,
         progress: Progress<'_>,
-    ) -> Result<Carried> {
+    ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
         let changed = |field: &str, from, to| Change { field: field.to_owned(), from, to };
         let entry = Entry::of(None, "database", "tollhouse.db", "").with(vec![
@@ -210,8 +210,8 @@ impl Work<'_> {
         ]);
         mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
         match &mut self.held {
-            Some(held) => carry::all(app, held, progress).await,
-            None => Ok(Carried::default()),
+            Some(held) => reapply_revocations::all(app, held, progress).await,
+            None => Ok(ReappliedRevocations::default()),
         }
     }
 }

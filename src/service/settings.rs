@@ -152,7 +152,7 @@ pub(super) fn still_there(tx: &Tx<'_>, plan: &str) -> Result<()> {
 }
 
 /// Is there room for the key that was just stored?
-pub(super) fn room_for_key(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
+pub(super) fn check_key_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
     let most = plan_of(tx, organization)?.max_keys;
     if most == 0 || store::overview::live_keys(tx, &organization.id)? <= most.into() {
         return Ok(());
@@ -161,7 +161,7 @@ pub(super) fn room_for_key(tx: &Tx<'_>, organization: &Organization) -> Result<(
 }
 
 /// Is there room for the member that was just stored?
-pub(super) fn room_for_member(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
+pub(super) fn check_member_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
     let most = plan_of(tx, organization)?.max_members;
     if most == 0 || store::overview::users(tx, Some(&organization.id))? <= most.into() {
         return Ok(());
@@ -222,7 +222,7 @@ pub(super) fn accept_change(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Entry]
 }
 
 /// A setting that was named at the start, though the database has another value, which is the one in force.
-pub(crate) struct Overruled {
+pub(crate) struct ShadowedSetting {
     /// `keys.prefix`.
     pub(crate) setting: String,
     /// What named it: a file and its line, a variable.
@@ -234,7 +234,7 @@ pub(crate) struct Overruled {
 }
 
 /// Those of the first values that something named and that are no longer so.
-pub(crate) async fn overruled(app: &App, origins: &BTreeMap<String, String>) -> Result<Vec<Overruled>> {
+pub(crate) async fn shadowed(app: &App, origins: &BTreeMap<String, String>) -> Result<Vec<ShadowedSetting>> {
     let (named, stored) =
         (app.config.first_settings().by_name(), app.settings.get().await?.settings.by_name());
     let mut found = Vec::new();
@@ -243,7 +243,12 @@ pub(crate) async fn overruled(app: &App, origins: &BTreeMap<String, String>) -> 
         let now = stored.get(setting).cloned().unwrap_or_default();
         if *first != now {
             let (setting, origin) = (setting.clone(), origin.clone());
-            found.push(Overruled { setting, origin, named: first.to_string(), stored: now.to_string() });
+            found.push(ShadowedSetting {
+                setting,
+                origin,
+                named: first.to_string(),
+                stored: now.to_string(),
+            });
         }
     }
     Ok(found)

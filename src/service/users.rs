@@ -44,7 +44,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
                 revision: 1,
             };
             store::memberships::insert(tx, &membership)?;
-            settings::room_for_member(tx, &organizations::visible(tx, caller, organization)?)?;
+            settings::check_member_limit(tx, &organizations::visible(tx, caller, organization)?)?;
         }
         Ok((new.clone(), vec![entry(organization, &new).with(changes(&Value::Null, &new))]))
     })

@@ -11,7 +11,7 @@ use crate::domain::audit::{Change, Entry, changes};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
 use crate::domain::quota::Lease;
-use crate::domain::restore::{self, Carried};
+use crate::domain::restore::{self, ReappliedRevocations};
 use crate::error::Result;
 use crate::service::check::Progress;
 use crate::service::organizations::revoked_keys;
@@ -27,13 +27,13 @@ const PAGE: usize = 500;
 const TOGETHER: usize = 200;
 
 /// Takes over all of it.
-pub(crate) async fn all(app: &App, held: &mut Held, progress: Progress<'_>) -> Result<Carried> {
-    let mut carried = Carried::default();
+pub(crate) async fn all(app: &App, held: &mut Held, progress: Progress<'_>) -> Result<ReappliedRevocations> {
+    let mut reapplied = ReappliedRevocations::default();
     let rows = held.read(store::check::rows)?;
     let total = rows.get("api_keys").and_then(|n| u64::try_from(*n).ok()).unwrap_or(0);
-    organizations(app, held, &mut carried).await?;
-    users(app, held, &mut carried).await?;
-    memberships(app, held, &mut carried).await?;
+    organizations(app, held, &mut reapplied).await?;
+    users(app, held, &mut reapplied).await?;
+    memberships(app, held, &mut reapplied).await?;
     let (mut after, mut compared) = (i64::MIN, 0);
     loop {
         let page = held.read(|tx| export::api_keys(tx, after, PAGE))?;
@@ -41,10 +41,10 @@ pub(crate) async fn all(app: &App, held: &mut Held, progress: Progress<'_>) -> R
         progress("what was revoked since", compared, total.max(compared));
         let Some(last) = page.last().map(|(seq, _)| *seq) else { break };
         after = last;
-        carried.api_keys += api_keys(app, page).await?;
+        reapplied.api_keys += api_keys(app, page).await?;
     }
-    quotas(app, held, &mut carried).await?;
-    Ok(carried)
+    quotas(app, held, &mut reapplied).await?;
+    Ok(reapplied)
 }
 
 fn context(app: &App, action: &'static str) -> Result<Arc<RequestContext>> {
@@ -68,7 +68,7 @@ fn gone(revoked: usize) -> Vec<Change> {
     vec![Change { field: "deleted".into(), from: false.into(), to: true.into() }, revoked_keys(revoked)]
 }
 
-async fn organizations(app: &App, held: &mut Held, carried: &mut Carried) -> Result<()> {
+async fn organizations(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
     let mut after = i64::MIN;
     loop {
         let page = held.read(|tx| export::organizations(tx, after, PAGE))?;
@@ -110,11 +110,11 @@ async fn organizations(app: &App, held: &mut Held, carried: &mut Carried) -> Res
                 .await
             });
         }
-        carried.organizations += together(work).await?;
+        reapplied.organizations += together(work).await?;
     }
 }
 
-async fn users(app: &App, held: &mut Held, carried: &mut Carried) -> Result<()> {
+async fn users(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
     let mut after = i64::MIN;
     loop {
         let page = held.read(|tx| export::users(tx, after, PAGE))?;
@@ -173,12 +173,12 @@ async fn users(app: &App, held: &mut Held, carried: &mut Carried) -> Result<()> 
                 .await
             });
         }
-        carried.users += together(work).await?;
+        reapplied.users += together(work).await?;
     }
 }
 
 /// A membership that isn't there any more leaves nothing behind: it is seen from the restored one.
-async fn memberships(app: &App, held: &mut Held, carried: &mut Carried) -> Result<()> {
+async fn memberships(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
     let mut after = i64::MIN;
     loop {
         let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, PAGE)).await?;
@@ -225,7 +225,7 @@ async fn memberships(app: &App, held: &mut Held, carried: &mut Carried) -> Resul
                 .await
             });
         }
-        carried.memberships += together(work).await?;
+        reapplied.memberships += together(work).await?;
     }
 }
 
@@ -269,12 +269,12 @@ fn restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<WithSecrets>> {
 }
 
 /// Units that were used since stay used.
-async fn quotas(app: &App, held: &mut Held, carried: &mut Carried) -> Result<()> {
+async fn quotas(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
     let leases = held.read(store::restore::leases)?;
     let later = |a: &Lease, b: &Lease| (a.start, a.units) > (b.start, b.units);
     for piece in leases.chunks(PAGE) {
         let piece = piece.to_vec();
-        carried.quotas += app
+        reapplied.quotas += app
             .db
             .write(move |tx| {
                 let mut more = Vec::new();
