@@ -90,8 +90,8 @@ pub(crate) fn invalid_api_key() -> Error {
 /// `IP_NOT_ALLOWED` unless the key may be used from this address; an unknown address is outside of
 /// every allowlist.
 pub(crate) fn from_address(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
-    let Some(ranges) = &key.allowed_ips else { return Ok(()) };
-    if ip.is_some_and(|ip| ranges.iter().any(|range| range.contains(&ip))) {
+    let Some(cidrs) = &key.allowed_ips else { return Ok(()) };
+    if ip.is_some_and(|ip| cidrs.iter().any(|range| range.contains(&ip))) {
         return Ok(());
     }
     Err(Error::new(Code::IpNotAllowed, "The key may not be used from this address."))
@@ -123,8 +123,8 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
             format!("Must not be later than your own key's expiry, {end}."),
         ));
     }
-    if let Some(ranges) = &own.allowed_ips {
-        let inside = |range| ranges.iter().any(|own| own.contains(range));
+    if let Some(cidrs) = &own.allowed_ips {
+        let inside = |range| cidrs.iter().any(|own| own.contains(range));
         if !key.allowed_ips.as_ref().is_some_and(|wanted| wanted.iter().all(inside)) {
             let message = "Each range must lie within one of your own key's allowed_ips.".to_owned();
             details.push(exceeds("/allowed_ips".into(), message));

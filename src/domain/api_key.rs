@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicI64;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::cidr;
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 use super::limits::{Quota, RateLimit};
 use super::organization;
 use super::patch::{Metadata, MetadataPatch, Patch};
-use super::ranges;
 use super::rules;
+use super::schemas;
 use super::scope::{self, Catalogue};
-use super::shapes;
 use super::time::Timestamp;
 use super::user;
 use crate::error::Result;
@@ -95,7 +95,7 @@ pub struct ApiKey {
     #[schema(required)]
     pub quota: Option<Quota>,
     /// The caller's own pairs.
-    #[schema(value_type = shapes::Metadata)]
+    #[schema(value_type = schemas::Metadata)]
     pub metadata: Metadata,
     /// The key that made it; `null` when the server or the command line did.
     #[schema(required, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
@@ -230,7 +230,7 @@ pub(crate) struct NewApiKey {
     /// How much it may be used in a calendar period; left out or `null`: without bound. Platform keys only.
     pub(crate) quota: Option<Quota>,
     /// The caller's own pairs.
-    #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
+    #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
     /// The caller's own id, so that an import can keep it; left out, one is made. Platform keys only.
     #[schema(nullable = false, pattern = "^key_[0-9A-Za-z-]{1,64}$", example = "key_production")]
@@ -261,7 +261,7 @@ impl NewApiKey {
             name: fields.required("name", rules::name),
             scopes: fields.required("scopes", |json, faults| scope::list(catalogue, json, faults)),
             expires_at: fields.nullable("expires_at", |json, faults| time_ahead(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", ranges::allowlist).into_option(),
+            allowed_ips: fields.nullable("allowed_ips", cidr::allowlist).into_option(),
             rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
             quota: fields.nullable("quota", Quota::read).into_option(),
             metadata: fields.optional("metadata", rules::metadata),
@@ -282,7 +282,7 @@ pub(crate) struct ApiKeyPatch {
     #[schema(nullable = false, max_items = 100, example = json!(["workflows:read"]))]
     pub(crate) scopes: Option<Vec<String>>,
     /// Switches it off and on again.
-    #[schema(value_type = Option<shapes::SettableStatus>, nullable = false)]
+    #[schema(value_type = Option<schemas::SettableStatus>, nullable = false)]
     pub(crate) status: Option<Status>,
     /// When it ends, which must lie ahead; `null`: never.
     #[schema(value_type = Option<String>, format = DateTime, example = "2030-01-01T00:00:00.000Z")]
@@ -302,7 +302,7 @@ pub(crate) struct ApiKeyPatch {
     #[schema(value_type = Option<Quota>)]
     pub(crate) quota: Patch<Quota>,
     /// Merged pair by pair; `null` takes a pair, or all of them, away.
-    #[schema(value_type = Option<shapes::MetadataPatch>)]
+    #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
 
@@ -317,7 +317,7 @@ impl ApiKeyPatch {
             scopes: fields.optional("scopes", |json, faults| scope::list(catalogue, json, faults)),
             status: fields.optional("status", rules::one_of(Status::SETTABLE)),
             expires_at: fields.nullable("expires_at", |json, faults| time_ahead(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", ranges::allowlist),
+            allowed_ips: fields.nullable("allowed_ips", cidr::allowlist),
             rate_limit: fields.nullable("rate_limit", RateLimit::read),
             quota: fields.nullable("quota", Quota::read),
             metadata: fields.nullable("metadata", rules::metadata_patch),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::access::Caller;
 use super::page::Query;
-use super::shapes;
+use super::schemas;
 use super::time::Timestamp;
 
 /// A SHA-256.
@@ -144,13 +144,13 @@ pub struct Event {
     #[schema(example = "api_key.create")]
     pub action: Cow<'static, str>,
     /// Did it look or change?
-    #[schema(value_type = shapes::Access)]
+    #[schema(value_type = schemas::Access)]
     pub access: Cow<'static, str>,
     /// What it was done to.
     #[schema(required)]
     pub target: Option<Target>,
     /// How it ended.
-    #[schema(value_type = shapes::Outcome)]
+    #[schema(value_type = schemas::Outcome)]
     pub outcome: Cow<'static, str>,
     /// The error code of a refusal.
     #[schema(required)]

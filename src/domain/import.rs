@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::api_key::{ApiKey, Status};
 use super::audit::Hash;
+use super::cidr;
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 use super::limits::{Quota, RateLimit};
 use super::membership::Role;
 use super::organization::{self, Organization};
 use super::patch::Patch;
-use super::ranges;
 use super::rules;
 use super::scope;
 use super::settings::{STANDARD, SettingsPatch};
@@ -344,7 +344,7 @@ fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Resu
         scopes: fields.required("scopes", scope_names),
         status,
         expires_at,
-        allowed_ips: fields.nullable("allowed_ips", ranges::allowlist).into_option(),
+        allowed_ips: fields.nullable("allowed_ips", cidr::allowlist).into_option(),
         rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
         quota: fields.nullable("quota", Quota::read).into_option(),
         metadata: fields.optional("metadata", rules::metadata).unwrap_or_default(),

@@ -6,8 +6,8 @@ use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 use super::patch::{Metadata, MetadataPatch};
 use super::rules;
+use super::schemas;
 use super::settings::{STANDARD, Settings};
-use super::shapes;
 use super::time::Timestamp;
 use crate::error::Result;
 
@@ -54,7 +54,7 @@ pub struct Organization {
     /// A suspended organization's keys are refused; set by platform keys.
     pub(crate) status: Status,
     /// The caller's own pairs.
-    #[schema(value_type = shapes::Metadata)]
+    #[schema(value_type = schemas::Metadata)]
     pub(crate) metadata: Metadata,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
@@ -81,7 +81,7 @@ pub(crate) struct NewOrganization {
     #[schema(nullable = false, default = "standard", example = "enterprise")]
     pub(crate) plan: Option<String>,
     /// The caller's own pairs.
-    #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
+    #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
     /// The caller's own id, so that an import can keep it; left out, one is made.
     #[schema(nullable = false, pattern = "^org_[0-9A-Za-z-]{1,64}$", example = "org_acme")]
@@ -139,7 +139,7 @@ pub(crate) struct OrganizationPatch {
     #[schema(nullable = false)]
     pub(crate) status: Option<Status>,
     /// Merged pair by pair; `null` takes a pair, or all of them, away.
-    #[schema(value_type = Option<shapes::MetadataPatch>)]
+    #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
 

@@ -74,8 +74,8 @@ fn common_scopes(restored: &[String], replaced: &[String]) -> Vec<String> {
     kept.chain(narrowed).filter(|grant| seen.insert(grant.as_str())).cloned().collect()
 }
 
-fn lies_within(ranges: &[IpNet], list: &[IpNet]) -> bool {
-    ranges.iter().all(|range| list.iter().any(|wider| wider.contains(range)))
+fn lies_within(cidrs: &[IpNet], list: &[IpNet]) -> bool {
+    cidrs.iter().all(|range| list.iter().any(|wider| wider.contains(range)))
 }
 
 /// Is it slower over time, or in a burst?

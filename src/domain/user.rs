@@ -7,7 +7,7 @@ use super::id::Kind;
 pub(crate) use super::organization::Status;
 use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
-use super::shapes;
+use super::schemas;
 use super::time::Timestamp;
 use crate::error::Result;
 
@@ -29,7 +29,7 @@ pub struct User {
     /// A suspended user's keys are refused.
     pub(crate) status: Status,
     /// The caller's own pairs.
-    #[schema(value_type = shapes::Metadata)]
+    #[schema(value_type = schemas::Metadata)]
     pub(crate) metadata: Metadata,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
@@ -56,7 +56,7 @@ pub(crate) struct NewUser {
     #[schema(min_length = 1, max_length = 200, example = "auth0|5f7c8ec7c33c6c004bbafe82")]
     pub(crate) external_id: Option<String>,
     /// The caller's own pairs.
-    #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
+    #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
     /// The caller's own id, so that an import can keep it; left out, one is made. Platform keys only.
     #[schema(nullable = false, pattern = "^user_[0-9A-Za-z-]{1,64}$", example = "user_ada")]
@@ -114,7 +114,7 @@ pub(crate) struct UserPatch {
     #[schema(nullable = false)]
     pub(crate) status: Option<Status>,
     /// Merged pair by pair; `null` takes a pair, or all of them, away.
-    #[schema(value_type = Option<shapes::MetadataPatch>)]
+    #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use http::HeaderMap;
 use ipnet::IpNet;
 
-pub(crate) use crate::domain::ranges::subject;
+pub(crate) use crate::domain::cidr::subject;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -66,7 +66,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn ranges(texts: &[&str]) -> Vec<IpNet> {
+    fn cidrs(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
@@ -116,7 +116,7 @@ mod tests {
         ];
         for (peer, lines, expected) in cases {
             let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-            let found = client_address(ip(peer), &forwarded(&lines), &ranges(PROXIES));
+            let found = client_address(ip(peer), &forwarded(&lines), &cidrs(PROXIES));
             assert_eq!(found, expected.map(ip), "{peer} {lines:?}");
         }
     }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_byte_that_is_no_text_spoils_only_its_own_hop() {
-        let trusted = ranges(PROXIES);
+        let trusted = cidrs(PROXIES);
         assert_eq!(
             client_address(ip("10.0.0.1"), &forwarded(&[b"\xff, 192.0.2.1"]), &trusted),
             Some(ip("192.0.2.1"))
@@ -176,7 +176,7 @@ mod tests {
             ("10.1.2.4", "10.1.2.3/32", false),
         ];
         for (address, range, expected) in cases {
-            let [range] = ranges(&[range])[..] else { panic!() };
+            let [range] = cidrs(&[range])[..] else { panic!() };
             assert_eq!(contains(&range, ip(address).to_canonical()), expected, "{address} in {range}");
         }
     }
@@ -204,7 +204,7 @@ mod tests {
             client in any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets).to_canonical()),
             hops in proptest::collection::vec(any::<[u8; 3]>(), 0..4),
         ) {
-            let trusted = ranges(PROXIES);
+            let trusted = cidrs(PROXIES);
             prop_assume!(!trusted.iter().any(|range| contains(range, client)));
             let mut honest = client.to_string();
             for [a, b, c] in hops {

@@ -21,7 +21,7 @@ use crate::domain::patch::Metadata;
 use crate::domain::scope::{self, Catalogue};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
-use crate::domain::{rules, shapes};
+use crate::domain::{rules, schemas};
 use crate::error::Result;
 use crate::service::scopes;
 use crate::verify::quota;
@@ -184,7 +184,7 @@ pub(crate) struct VerifiedKey<'a> {
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
     /// The caller's own pairs.
-    #[schema(value_type = shapes::Metadata)]
+    #[schema(value_type = schemas::Metadata)]
     metadata: &'a Metadata,
     /// Its rate limit after this; `null` = none.
     #[schema(required)]

@@ -261,7 +261,7 @@ fn weight(credential: &Credential) -> u32 {
     let text = |text: &String| text.len() + 40;
     let scopes: usize = key.scopes.iter().map(text).sum();
     let metadata: usize = key.metadata.iter().map(|(name, value)| text(name) + text(value)).sum();
-    let ranges = key.allowed_ips.as_ref().map_or(0, |ranges| ranges.len() * 32);
-    let bytes = BYTES_OF_A_RECORD + key.name.len() + scopes + metadata + ranges;
+    let cidrs = key.allowed_ips.as_ref().map_or(0, |cidrs| cidrs.len() * 32);
+    let bytes = BYTES_OF_A_RECORD + key.name.len() + scopes + metadata + cidrs;
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

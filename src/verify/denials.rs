@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::domain::api_key::Credential;
-use crate::domain::ranges;
+use crate::domain::cidr;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
 
@@ -71,7 +71,7 @@ impl Denial {
         now: Timestamp,
     ) -> Self {
         let organization_id = organization_id.map(str::to_owned);
-        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(ranges::subject));
+        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::subject));
         Self::once(aggregation_key, code, organization_id, ip, now)
     }
 

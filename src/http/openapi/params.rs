@@ -10,7 +10,7 @@ use crate::domain::membership::Role;
 use crate::domain::page::Order;
 use crate::domain::usage::{GroupBy, Interval};
 use crate::domain::verification::Outcome;
-use crate::domain::{api_key, organization, shapes};
+use crate::domain::{api_key, organization, schemas};
 use crate::service::audit::Format;
 
 #[derive(IntoParams)]
@@ -236,9 +236,9 @@ pub(crate) struct AuditQuery {
     #[param(min_length = 1, max_length = 200)]
     pub(crate) target_id: Option<String>,
     /// Only looks or only changes.
-    pub(crate) access: Option<shapes::Access>,
+    pub(crate) access: Option<schemas::Access>,
     /// Only what ended so.
-    pub(crate) outcome: Option<shapes::Outcome>,
+    pub(crate) outcome: Option<schemas::Outcome>,
     /// Not before this time.
     #[param(format = DateTime)]
     pub(crate) from: Option<String>,

@@ -15,7 +15,7 @@ pub(super) struct Key {
     pub scopes: Vec<String>,
     /// Milliseconds; `None` = never.
     pub expires_at: Option<i64>,
-    pub ranges: Option<Vec<IpNet>>,
+    pub cidrs: Option<Vec<IpNet>>,
     pub disabled: bool,
     pub revoked: bool,
 }
@@ -26,7 +26,7 @@ pub(super) struct Grant {
     pub scopes: Vec<&'static str>,
     /// In so many hours.
     pub expires: Option<u32>,
-    pub ranges: Option<Vec<&'static str>>,
+    pub cidrs: Option<Vec<&'static str>>,
 }
 
 /// What a patch says; `None` = nothing of this.
@@ -34,7 +34,7 @@ pub(super) struct Grant {
 pub(super) struct Patch {
     pub scopes: Option<Vec<&'static str>>,
     pub expires: Option<Option<u32>>,
-    pub ranges: Option<Option<Vec<&'static str>>>,
+    pub cidrs: Option<Option<Vec<&'static str>>>,
     pub disabled: Option<bool>,
 }
 
@@ -46,8 +46,8 @@ fn time(millis: Option<i64>) -> Value {
     millis.map_or(Value::Null, |millis| Timestamp::from_millis(millis).to_string().into())
 }
 
-fn nets(ranges: &[&'static str]) -> Vec<IpNet> {
-    ranges.iter().map(|range| range.parse().unwrap()).collect()
+fn nets(cidrs: &[&'static str]) -> Vec<IpNet> {
+    cidrs.iter().map(|range| range.parse().unwrap()).collect()
 }
 
 fn owned(scopes: &[&'static str]) -> Vec<String> {
@@ -56,7 +56,7 @@ fn owned(scopes: &[&'static str]) -> Vec<String> {
 
 impl Grant {
     pub(super) fn body(&self, now: i64, organization: Option<&str>) -> Value {
-        let mut body = json!({"name": "made", "scopes": self.scopes, "allowed_ips": self.ranges,
+        let mut body = json!({"name": "made", "scopes": self.scopes, "allowed_ips": self.cidrs,
             "expires_at": time(hours_from(now, self.expires))});
         if let Some(organization) = organization {
             body["organization_id"] = organization.into();
@@ -70,7 +70,7 @@ impl Grant {
             organization: organization.map(str::to_owned),
             scopes: owned(&self.scopes),
             expires_at: hours_from(now, self.expires),
-            ranges: self.ranges.as_deref().map(nets),
+            cidrs: self.cidrs.as_deref().map(nets),
             disabled: false,
             revoked: false,
         }
@@ -86,8 +86,8 @@ impl Patch {
         if let Some(hours) = self.expires {
             body["expires_at"] = time(hours_from(now, hours));
         }
-        if let Some(ranges) = &self.ranges {
-            body["allowed_ips"] = json!(ranges);
+        if let Some(cidrs) = &self.cidrs {
+            body["allowed_ips"] = json!(cidrs);
         }
         if let Some(disabled) = self.disabled {
             body["status"] = if disabled { "disabled" } else { "active" }.into();
@@ -103,8 +103,8 @@ impl Patch {
         if let Some(hours) = self.expires {
             after.expires_at = hours_from(now, hours);
         }
-        if let Some(ranges) = &self.ranges {
-            after.ranges = ranges.as_deref().map(nets);
+        if let Some(cidrs) = &self.cidrs {
+            after.cidrs = cidrs.as_deref().map(nets);
         }
         after.disabled = self.disabled.unwrap_or(after.disabled);
         after
@@ -128,12 +128,12 @@ fn lies_within(range: &IpNet, outer: &[IpNet]) -> bool {
     })
 }
 
-/// Does a key that may be used from `wider` reach as far as one that may be used from `ranges`?
-pub(super) fn no_wider(ranges: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
-    match (ranges, wider) {
+/// Does a key that may be used from `wider` reach as far as one that may be used from `cidr`?
+pub(super) fn no_wider(cidrs: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
+    match (cidrs, wider) {
         (_, None) => true,
         (None, Some(_)) => false,
-        (Some(ranges), Some(wider)) => ranges.iter().all(|range| lies_within(range, wider)),
+        (Some(cidrs), Some(wider)) => cidrs.iter().all(|range| lies_within(range, wider)),
     }
 }
 
@@ -152,7 +152,7 @@ impl Key {
 
     /// An address that it may be used from.
     pub(super) fn home(&self) -> IpAddr {
-        self.ranges.as_ref().map_or(IpAddr::from([203, 0, 113, 7]), |ranges| ranges[0].network())
+        self.cidrs.as_ref().map_or(IpAddr::from([203, 0, 113, 7]), |cidrs| cidrs[0].network())
     }
 
     /// Does the key answer like this?
@@ -167,7 +167,7 @@ impl Key {
             && shown["organization_id"] == json!(self.organization)
             && shown["scopes"] == json!(self.scopes)
             && shown["expires_at"] == time(self.expires_at)
-            && shown["allowed_ips"] == json!(self.ranges)
+            && shown["allowed_ips"] == json!(self.cidrs)
             && shown["status"] == status
     }
 
@@ -179,7 +179,7 @@ impl Key {
     fn may_hand_out(&self, made: &Key) -> bool {
         self.has_rights_over(made)
             && no_later(made.expires_at, self.expires_at)
-            && no_wider(made.ranges.as_deref(), self.ranges.as_deref())
+            && no_wider(made.cidrs.as_deref(), self.cidrs.as_deref())
     }
 
     /// The statuses with which a call that manages keys may be refused before its thing is looked at.
@@ -187,7 +187,7 @@ impl Key {
         if !self.good(now) {
             return Some(401);
         }
-        let outside = self.ranges.as_ref().is_some_and(|ranges| !ranges.iter().any(|r| r.contains(&from)));
+        let outside = self.cidrs.as_ref().is_some_and(|cidrs| !cidrs.iter().any(|r| r.contains(&from)));
         (outside || !holds(&self.scopes, "admin:keys")).then_some(403)
     }
 
@@ -208,7 +208,7 @@ impl Key {
     pub(super) fn changes(&self, before: &Key, after: &Key) -> &'static [u16] {
         let gained = after.scopes.iter().any(|scope| !holds(&before.scopes, scope))
             || after.expires_at != before.expires_at
-            || after.ranges != before.ranges
+            || after.cidrs != before.cidrs
             || before.disabled && !after.disabled;
         match () {
             () if !self.reaches(before.organization.as_deref()) => &[404],

@@ -16,15 +16,15 @@ pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> 
         faults.add("INVALID_LENGTH", format!("1 to {MOST_ALLOWED_IPS} ranges; null means anywhere."));
         return None;
     }
-    let mut ranges = Vec::with_capacity(items.len());
+    let mut cidrs = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         faults.within(&index.to_string(), |faults| {
             let Some(text) = faults.text(item) else { return };
             match parse_range(text) {
                 Some(range) if range == range.trunc() => {
                     let range = canonical(range);
-                    if !ranges.contains(&range) {
-                        ranges.push(range);
+                    if !cidrs.contains(&range) {
+                        cidrs.push(range);
                     }
                 }
                 Some(range) => {
@@ -37,7 +37,7 @@ pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> 
             }
         });
     }
-    Some(ranges)
+    Some(cidrs)
 }
 
 fn parse_range(text: &str) -> Option<IpNet> {
