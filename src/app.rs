@@ -30,12 +30,12 @@ use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
 
 /// Distinct keys, and distinct addresses without a valid key, whose limits are kept in memory.
-const MOST_BUCKETS: usize = 100_000;
+const MAX_BUCKETS: usize = 100_000;
 /// Distinct keys whose time of use waits in memory.
-const MOST_USES: usize = 1_000_000;
+const MAX_USES: usize = 1_000_000;
 
 /// Verified keys whose limits are kept in memory, about 150 bytes each while they aren't at rest.
-const MOST_VERIFIED: usize = 1_000_000;
+const MAX_VERIFIED: usize = 1_000_000;
 
 /// Everything that a call may need. Shared by all of them.
 pub struct App {
@@ -102,16 +102,16 @@ impl App {
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, version_clock.clone(), load));
         let settings = Arc::new(settings(&db, &version_clock, config.first_settings(), clock.now()).await?);
         let (quotas, recorder) = (quotas(&db), Recorder::default());
-        let verifier = Verifier::new(keys.clone(), settings.clone(), MOST_VERIFIED, quotas, recorder);
+        let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
             traffic: Traffic::default(),
             keys,
             verifier,
             settings,
             version_clock,
-            admin_limits: Buckets::new(MOST_BUCKETS),
-            batch_limits: Buckets::new(MOST_BUCKETS),
-            failure_limits: Buckets::new(MOST_BUCKETS),
+            admin_limits: Buckets::new(MAX_BUCKETS),
+            batch_limits: Buckets::new(MAX_BUCKETS),
+            failure_limits: Buckets::new(MAX_BUCKETS),
             aggregated: Aggregated::default(),
             in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
@@ -178,7 +178,7 @@ impl App {
     pub(crate) fn note_use(&self, key_seq: i64, now: Timestamp) {
         if let Some(mut at) = self.used.get_mut(&key_seq) {
             *at = now.max(*at);
-        } else if self.used.len() < MOST_USES {
+        } else if self.used.len() < MAX_USES {
             self.used.insert(key_seq, now);
         }
     }
@@ -209,7 +209,7 @@ async fn settings(
 fn quotas(db: &db::Db) -> Quotas {
     let (reader, writer) = (db.clone(), db.clone());
     Quotas::new(
-        MOST_BUCKETS,
+        MAX_BUCKETS,
         move |key, period| {
             let db = reader.clone();
             Box::pin(async move { db.look_up(move |tx| store::quotas::get(tx, key, period)).await })

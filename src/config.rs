@@ -19,7 +19,7 @@ use crate::domain::settings::{self, Settings};
 pub(crate) use sources::{ConfigError, Effective, Flags};
 
 /// The largest number that TOML can hold.
-const MOST: u64 = i64::MAX as u64;
+const MAX: u64 = i64::MAX as u64;
 
 /// Every setting. Each is explained in `config.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -158,7 +158,7 @@ pub struct Database {
     #[serde(deserialize_with = "values::number::<1, 65_536, _, _>")]
     pub(crate) group_limit: usize,
     /// The largest size of the database file, in bytes; 0 = no bound.
-    #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MOST, _, _>")]
+    #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MAX, _, _>")]
     pub max_bytes: u64,
 }
 
@@ -166,7 +166,7 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Cache {
     /// What records of keys may take, in bytes, about.
-    #[serde(deserialize_with = "values::number::<1_048_576, MOST, _, _>")]
+    #[serde(deserialize_with = "values::number::<1_048_576, MAX, _, _>")]
     pub(crate) max_bytes: u64,
 }
 

@@ -188,9 +188,9 @@ pub(super) fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, S
     };
     let Some((key, source, shown)) = given else { return Ok(None) };
     if !(32..=secret::LONGEST).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let most = secret::LONGEST;
+        let max = secret::LONGEST;
         return Err(refuse(format!(
-            "{source}: the key must have 32 to {most} printable ASCII characters, without spaces."
+            "{source}: the key must have 32 to {max} printable ASCII characters, without spaces."
         )));
     }
     if !secret::is_plausible(checked_prefixes, &key) {

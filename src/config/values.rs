@@ -19,24 +19,24 @@ use crate::domain::settings::is_prefix;
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A whole number from `LEAST` to `MOST`.
-pub(crate) fn number<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
+/// A whole number from `MIN` to `MAX`.
+pub(crate) fn number<'de, const MIN: u64, const MAX: u64, N, D>(deserializer: D) -> Result<N, D::Error>
 where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    narrow(deserializer.deserialize_u64(Number { least: LEAST, most: MOST, or_zero: false })?)
+    narrow(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: false })?)
 }
 
-/// A whole number from `LEAST` to `MOST`, or 0, which then means something of its own.
-pub(crate) fn number_or_zero<'de, const LEAST: u64, const MOST: u64, N, D>(
+/// A whole number from `MIN` to `MAX`, or 0, which then means something of its own.
+pub(crate) fn number_or_zero<'de, const MIN: u64, const MAX: u64, N, D>(
     deserializer: D,
 ) -> Result<N, D::Error>
 where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    narrow(deserializer.deserialize_u64(Number { least: LEAST, most: MOST, or_zero: true })?)
+    narrow(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: true })?)
 }
 
 fn narrow<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
@@ -44,8 +44,8 @@ fn narrow<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
 }
 
 struct Number {
-    least: u64,
-    most: u64,
+    min: u64,
+    max: u64,
     or_zero: bool,
 }
 
@@ -53,12 +53,12 @@ impl Visitor<'_> for Number {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { least, most, or_zero } = self;
-        write!(f, "a whole number from {least} to {most}{}", if *or_zero { ", or 0" } else { "" })
+        let Self { min, max, or_zero } = self;
+        write!(f, "a whole number from {min} to {max}{}", if *or_zero { ", or 0" } else { "" })
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
-        if (self.least..=self.most).contains(&number) || (self.or_zero && number == 0) {
+        if (self.min..=self.max).contains(&number) || (self.or_zero && number == 0) {
             Ok(number)
         } else {
             Err(E::invalid_value(Unexpected::Unsigned(number), &self))

@@ -5,7 +5,7 @@ use super::rules;
 use crate::error::Result;
 
 /// Operations that one batch may have.
-pub(crate) const MOST_OPERATIONS: usize = 100;
+pub(crate) const MAX_OPERATIONS: usize = 100;
 
 /// What runs several operations.
 #[derive(Clone, Debug, utoipa::ToSchema)]
@@ -88,8 +88,8 @@ fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
 
 fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
     let items = faults.array(json)?;
-    if !(1..=MOST_OPERATIONS).contains(&items.len()) {
-        let message = format!("Must have 1 to {MOST_OPERATIONS} operations; this has {}.", items.len());
+    if !(1..=MAX_OPERATIONS).contains(&items.len()) {
+        let message = format!("Must have 1 to {MAX_OPERATIONS} operations; this has {}.", items.len());
         faults.add("INVALID_LENGTH", message);
         return None;
     }

@@ -7,13 +7,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::fields::{Faults, Json};
 
 /// Address ranges that a key may be bound to.
-pub(crate) const MOST_ALLOWED_IPS: usize = 100;
+pub(crate) const MAX_ALLOWED_IPS: usize = 100;
 
 /// Reads an allowlist: CIDRs without host bits, or single addresses.
 pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
     let items = faults.array(json)?;
-    if items.is_empty() || items.len() > MOST_ALLOWED_IPS {
-        faults.add("INVALID_LENGTH", format!("1 to {MOST_ALLOWED_IPS} ranges; null means anywhere."));
+    if items.is_empty() || items.len() > MAX_ALLOWED_IPS {
+        faults.add("INVALID_LENGTH", format!("1 to {MAX_ALLOWED_IPS} ranges; null means anywhere."));
         return None;
     }
     let mut cidrs = Vec::with_capacity(items.len());

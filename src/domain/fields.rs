@@ -106,12 +106,12 @@ pub(crate) struct Faults {
 }
 
 /// More than these are counted as one: an answer stays small whatever was sent.
-const MOST_FAULTS: usize = 100;
+const MAX_FAULTS: usize = 100;
 
 impl Faults {
     /// Notes a fault at the place that is being read.
     pub(crate) fn add(&mut self, code: &'static str, message: impl Into<String>) {
-        if self.list.len() < MOST_FAULTS {
+        if self.list.len() < MAX_FAULTS {
             let pointer = Some(self.at.clone());
             self.list.push(Detail { pointer, parameter: None, code: code.into(), message: message.into() });
         }
@@ -199,7 +199,7 @@ impl<'j> Fields<'j> {
     /// Hands the faults of an inner object to the reader of the whole.
     pub(crate) fn end_within(mut self, faults: &mut Faults) {
         self.refuse_unknown();
-        let room = MOST_FAULTS.saturating_sub(faults.list.len());
+        let room = MAX_FAULTS.saturating_sub(faults.list.len());
         faults.list.extend(self.faults.list.into_iter().take(room));
     }
 

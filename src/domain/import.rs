@@ -30,7 +30,7 @@ use secrets::{read_secrets, sha256};
 pub(crate) const VERSION: u64 = 1;
 
 /// `start` is to recognise a key by, and not the key.
-const MOST_START: usize = 32;
+const MAX_START: usize = 32;
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -329,7 +329,7 @@ fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Resu
     let revoked_at = fields.nullable("revoked_at", time_past(now)).into_option();
     let start = fields.optional("start", |json, faults| match faults.text(json)? {
         "" => Some(String::new()),
-        _ => rules::text(json, faults, MOST_START),
+        _ => rules::text(json, faults, MAX_START),
     });
     let start = start.unwrap_or_default();
     if !start.is_empty() && secrets.iter().any(|(hash, _)| *hash == sha256(&start)) {
@@ -371,8 +371,8 @@ fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Resu
 /// Scopes by their form; whether they are known is seen when they are given.
 fn scope_names(json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.array(json)?;
-    if items.len() > scope::MOST_SCOPES {
-        faults.add("TOO_MANY", format!("At most {} scopes; these are {}.", scope::MOST_SCOPES, items.len()));
+    if items.len() > scope::MAX_SCOPES {
+        faults.add("TOO_MANY", format!("At most {} scopes; these are {}.", scope::MAX_SCOPES, items.len()));
         return None;
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());

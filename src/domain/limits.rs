@@ -10,10 +10,10 @@ use super::time::Timestamp;
 pub(crate) const LONGEST_WINDOW: u32 = 86_400;
 
 /// The highest rate limit.
-pub(crate) const MOST_TOKENS: u32 = 1_000_000_000;
+pub(crate) const MAX_TOKENS: u32 = 1_000_000_000;
 
 /// The highest quota: the largest whole number that every JSON reader keeps exactly (RFC 8259 §6).
-pub(crate) const MOST_UNITS: u64 = (1 << 53) - 1;
+pub(crate) const MAX_UNITS: u64 = (1 << 53) - 1;
 
 /// A token bucket: at once `limit`, and as many again in each window, flowing back continuously.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -32,7 +32,7 @@ impl RateLimit {
     /// Reads one.
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::within(json, faults);
-        let limit = fields.required("limit", rules::whole(1, MOST_TOKENS.into()));
+        let limit = fields.required("limit", rules::whole(1, MAX_TOKENS.into()));
         let window = fields.required("window_seconds", rules::whole(1, LONGEST_WINDOW.into()));
         fields.end_within(faults);
         Some(Self { limit: u32::try_from(limit).ok()?, window_seconds: u32::try_from(window).ok()? })
@@ -55,7 +55,7 @@ impl Quota {
     /// Reads one.
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::within(json, faults);
-        let limit = fields.required("limit", rules::whole(1, MOST_UNITS));
+        let limit = fields.required("limit", rules::whole(1, MAX_UNITS));
         let period = fields.required("period", rules::one_of(Period::NAMES));
         fields.end_within(faults);
         Some(Self { limit, period })

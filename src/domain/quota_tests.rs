@@ -40,8 +40,8 @@ enum Write {
 }
 
 /// No cost is larger, no limit either: so no lease is.
-const MOST_COST: u32 = 40;
-const MOST_LIMIT: u64 = 3000;
+const MAX_COST: u32 = 40;
+const MAX_LIMIT: u64 = 3000;
 const LARGEST_LEASE: u64 = 40;
 
 impl World {
@@ -143,18 +143,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         ]
     };
     let step = prop_oneof![
-        20 => (0..=MOST_COST, any::<bool>(), write()).prop_map(|(cost, bucket, write)| Step::Take(cost, bucket, write)),
+        20 => (0..=MAX_COST, any::<bool>(), write()).prop_map(|(cost, bucket, write)| Step::Take(cost, bucket, write)),
         3 => write().prop_map(Step::GiveBack),
         1 => Just(Step::Crash),
         1 => (0..2 * HOUR).prop_map(Step::Clock),
-        1 => (1..=MOST_LIMIT).prop_map(Step::Limit),
+        1 => (1..=MAX_LIMIT).prop_map(Step::Limit),
     ];
     prop::collection::vec(step, 0..200)
 }
 
 proptest! {
     #[test]
-    fn units_are_never_spent_twice_and_a_crash_forfeits_one_lease(limit in 1..=MOST_LIMIT, steps in steps()) {
+    fn units_are_never_spent_twice_and_a_crash_forfeits_one_lease(limit in 1..=MAX_LIMIT, steps in steps()) {
         let mut world = World::new(limit);
         steps.into_iter().for_each(|step| world.step(step));
     }

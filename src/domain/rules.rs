@@ -9,19 +9,19 @@ use super::patch::Metadata;
 use super::time::Timestamp;
 
 /// Pairs of metadata that a resource may have.
-pub(crate) const MOST_METADATA: usize = 50;
+pub(crate) const MAX_METADATA: usize = 50;
 
 /// A name: 1 to 200 characters, no control characters.
 pub(crate) fn name(json: &Json, faults: &mut Faults) -> Option<String> {
     text(json, faults, 200)
 }
 
-/// A text of 1 to `most` characters without control characters.
-pub(crate) fn text(json: &Json, faults: &mut Faults, most: usize) -> Option<String> {
+/// A text of 1 to `max` characters without control characters.
+pub(crate) fn text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
     let text = faults.text(json)?;
     let length = text.chars().count();
-    if !(1..=most).contains(&length) {
-        faults.add("INVALID_LENGTH", format!("Must have 1 to {most} characters; this has {length}."));
+    if !(1..=max).contains(&length) {
+        faults.add("INVALID_LENGTH", format!("Must have 1 to {max} characters; this has {length}."));
         return None;
     }
     if text.chars().any(char::is_control) {
@@ -59,16 +59,16 @@ pub(crate) fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
     time
 }
 
-/// A whole number from `least` to `most`.
-pub(crate) fn whole(least: u64, most: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
+/// A whole number from `least` to `max`.
+pub(crate) fn whole(least: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
     move |json, faults| {
         let number = match json {
             Json::Number(number) => number.as_u64(),
             _ => None,
         };
-        let number = number.filter(|number| (least..=most).contains(number));
+        let number = number.filter(|number| (least..=max).contains(number));
         if number.is_none() {
-            faults.add("INVALID_VALUE", format!("Must be a whole number from {least} to {most}."));
+            faults.add("INVALID_VALUE", format!("Must be a whole number from {least} to {max}."));
         }
         number
     }
@@ -143,8 +143,8 @@ pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMa
 
 /// Notes a fault when there are too many pairs; also asked after a patch was merged.
 pub(crate) fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
-    if metadata.len() > MOST_METADATA {
-        faults.add("TOO_MANY", format!("At most {MOST_METADATA} pairs; this would be {}.", metadata.len()));
+    if metadata.len() > MAX_METADATA {
+        faults.add("TOO_MANY", format!("At most {MAX_METADATA} pairs; this would be {}.", metadata.len()));
     }
 }
 

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, 
 use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::rules::MOST_METADATA;
+use super::rules::MAX_METADATA;
 
 /// The caller's own pairs.
 pub(crate) struct Metadata;
@@ -23,7 +23,7 @@ impl PartialSchema for Metadata {
         let example = serde_json::json!({ "team": "payments" });
         pairs(text(SchemaType::new(Type::String)))
             .description(Some("The caller's own names and values."))
-            .max_properties(Some(MOST_METADATA))
+            .max_properties(Some(MAX_METADATA))
             .examples([example])
             .into()
     }

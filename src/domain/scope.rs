@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::fields::{Faults, Json};
 
 /// Scopes that a key may have.
-pub(crate) const MOST_SCOPES: usize = 100;
+pub(crate) const MAX_SCOPES: usize = 100;
 
 /// Does this scope administer the platform itself? Such scopes are handed out only by who has them.
 pub(crate) fn is_administrative(scope: &str) -> bool {
@@ -70,8 +70,8 @@ impl Catalogue {
 /// Reads a key's scopes: an array of known ones; a repeated one counts once.
 pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.array(json)?;
-    if items.len() > MOST_SCOPES {
-        faults.add("TOO_MANY", format!("At most {MOST_SCOPES} scopes; these are {}.", items.len()));
+    if items.len() > MAX_SCOPES {
+        faults.add("TOO_MANY", format!("At most {MAX_SCOPES} scopes; these are {}.", items.len()));
         return None;
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());

@@ -22,16 +22,16 @@ pub(crate) const SETTINGS_ID: &str = "settings";
 pub(crate) const STANDARD: &str = "standard";
 
 /// The most of anything that is counted: calls a minute, keys, members.
-pub(crate) const MOST: u32 = 1_000_000_000;
+pub(crate) const MAX: u32 = 1_000_000_000;
 
 /// The longest time: a hundred years.
-pub(crate) const MOST_DAYS: u32 = 36_500;
+pub(crate) const MAX_DAYS: u32 = 36_500;
 
 /// The audit log is kept at least this long, unless it is kept for ever.
 pub(crate) const LEAST_AUDIT_DAYS: u32 = 30;
 
 /// Plans that there may be.
-pub(crate) const MOST_PLANS: usize = 100;
+pub(crate) const MAX_PLANS: usize = 100;
 
 /// All settings of the platform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -196,7 +196,7 @@ pub(crate) fn is_prefix(text: &str) -> bool {
 
 /// Plans by name in the OpenAPI document.
 fn plans_schema() -> Object {
-    plans_of(Ref::from_schema_name("Plan").into()).max_properties(Some(MOST_PLANS)).build()
+    plans_of(Ref::from_schema_name("Plan").into()).max_properties(Some(MAX_PLANS)).build()
 }
 
 fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
@@ -208,13 +208,13 @@ fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
 }
 
 fn audit_days_schema() -> Schema {
-    let range = |least: u32, most: u32| {
-        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(Some(most));
+    let range = |least: u32, max: u32| {
+        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(Some(max));
         Schema::from(range)
     };
     let either = utoipa::openapi::schema::AnyOfBuilder::new()
         .item(range(0, 0))
-        .item(range(LEAST_AUDIT_DAYS, MOST_DAYS))
+        .item(range(LEAST_AUDIT_DAYS, MAX_DAYS))
         .description(Some("The audit log; 0 = for ever, else at least 30."));
     Schema::AnyOf(either.build())
 }

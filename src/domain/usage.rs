@@ -7,9 +7,9 @@ use super::time::Timestamp;
 use super::verification::Outcome;
 
 /// Buckets that a series may have.
-const MOST_BUCKETS: i64 = 10_000;
+const MAX_BUCKETS: i64 = 10_000;
 /// Up to this many milliseconds a series is by the hour, unless the caller says otherwise.
-const MOST_BY_HOUR: i64 = 48 * Interval::Hour.millis();
+const MAX_BY_HOUR: i64 = 48 * Interval::Hour.millis();
 /// What is told when no time is named.
 const USUAL_PERIOD: i64 = 30 * Interval::Day.millis();
 
@@ -235,13 +235,13 @@ impl Span {
         let length = length.flatten().unwrap_or(USUAL_PERIOD);
         let first = start.unwrap_or(Timestamp::from_millis((now.as_millis() - length).max(0)));
         let last = end.unwrap_or(now);
-        let short = last.as_millis() - first.as_millis() <= MOST_BY_HOUR;
+        let short = last.as_millis() - first.as_millis() <= MAX_BY_HOUR;
         let interval = interval.unwrap_or(if short { Interval::Hour } else { Interval::Day });
         let end = if end.is_some() { interval.ceil(last) } else { last };
         let span = Self { start: interval.floor(first), end, interval };
-        if span.buckets() > MOST_BUCKETS {
+        if span.buckets() > MAX_BUCKETS {
             let message =
-                format!("More than {MOST_BUCKETS} buckets; ask for less time or for longer buckets.");
+                format!("More than {MAX_BUCKETS} buckets; ask for less time or for longer buckets.");
             query.fault("interval", "TOO_MANY", message);
         } else if interval == Interval::Hour && span.start < interval.days_before(now, hourly_days) {
             let message = format!("Usage is kept by the hour for {hourly_days} days; ask with interval=day.");

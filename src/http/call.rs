@@ -88,9 +88,9 @@ pub(crate) fn media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
     unsupported("Send the body as application/json in UTF-8.")
 }
 
-/// Collects a body of at most `most` bytes within the time. What is longer is read on and thrown away
+/// Collects a body of at most `max` bytes within the time. What is longer is read on and thrown away
 /// up to four times that, so that the client hears the 413 instead of a reset connection.
-pub(crate) async fn collect<S, B>(body: S, most: usize, within: Duration) -> Result<Bytes>
+pub(crate) async fn collect<S, B>(body: S, max: usize, within: Duration) -> Result<Bytes>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -102,21 +102,21 @@ where
         while let Some(piece) = body.next().await {
             let mut piece = piece.map_err(|_| Error::new(Code::InvalidRequest, "The body broke off."))?;
             length += piece.remaining();
-            if length <= most && first.is_empty() {
+            if length <= max && first.is_empty() {
                 first = piece.copy_to_bytes(piece.remaining());
-            } else if length <= most {
+            } else if length <= max {
                 if all.is_empty() {
                     all.extend_from_slice(&first);
                 }
                 all.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
-            } else if length > most.saturating_mul(4) {
+            } else if length > max.saturating_mul(4) {
                 break;
             }
         }
-        if length <= most {
+        if length <= max {
             return Ok(if all.is_empty() { first } else { all.freeze() });
         }
-        Err(Error::new(Code::PayloadTooLarge, format!("The body is larger than {most} bytes.")))
+        Err(Error::new(Code::PayloadTooLarge, format!("The body is larger than {max} bytes.")))
     };
     let late = || Error::new(Code::InvalidRequest, format!("The body did not arrive within {within:?}."));
     let mut reading = std::pin::pin!(reading);
@@ -128,7 +128,7 @@ where
 }
 
 /// Reads a body away that nobody wants to know, so that the connection can go on.
-pub(crate) async fn discard<S, B>(body: S, most: usize, within: Duration)
+pub(crate) async fn discard<S, B>(body: S, max: usize, within: Duration)
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -139,7 +139,7 @@ where
         let mut length = 0usize;
         while let Some(Ok(piece)) = body.next().await {
             length = length.saturating_add(piece.remaining());
-            if length > most.saturating_mul(4) {
+            if length > max.saturating_mul(4) {
                 break;
             }
         }

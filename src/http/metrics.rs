@@ -22,7 +22,7 @@ use crate::service::metrics::NANOSECOND;
 use crate::telemetry::families::{Families, Labels, MEDIA_TYPE, float};
 
 /// Scrapers that are served at once, each with one question at a time. More wait.
-const MOST_CONNECTIONS: usize = 8;
+const MAX_CONNECTIONS: usize = 8;
 
 /// The forms of questions as they are told, in the order of their numbers.
 const FORMS: [(Endpoint, &str); 3] = [
@@ -35,7 +35,7 @@ const FORMS: [(Endpoint, &str); 3] = [
 pub(crate) async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
     let Some(listener) = listener else { return std::future::pending().await };
     let limits = Limits {
-        max_connections: MOST_CONNECTIONS,
+        max_connections: MAX_CONNECTIONS,
         header_timeout: app.config.http.header_timeout,
         write_timeout: app.config.http.write_timeout,
         drain_timeout: Duration::ZERO,
@@ -109,11 +109,11 @@ async fn gather(app: &App) -> Result<String> {
 mod tests {
     use super::*;
     use crate::error::CODES;
-    use crate::telemetry::tally::{MOST_ROUTES, STATUSES};
+    use crate::telemetry::tally::{MAX_ROUTES, STATUSES};
 
     #[test]
     fn all_that_is_served_is_told_apart() {
-        assert!(ROUTES.len() < MOST_ROUTES);
+        assert!(ROUTES.len() < MAX_ROUTES);
         for (_, name, status) in CODES {
             assert!(STATUSES.contains(status), "{name} {status} would be counted as another");
         }

@@ -189,24 +189,24 @@ impl RequestPipeline {
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        let (most, within) = (self.app.config.http.max_body_bytes, self.app.config.http.body_timeout);
+        let (max, within) = (self.app.config.http.max_body_bytes, self.app.config.http.body_timeout);
         let announced = self.request.head.has_body;
         if self.route.body == Body::None {
             // Before the caller is known: however slowly it comes, who was revoked meanwhile is refused.
             if announced {
-                call::discard(body, most, within).await;
+                call::discard(body, max, within).await;
             }
             let ctx = self.authorise(&params).await?;
             return self.handle(ctx, params, (Bytes::new(), None)).await;
         }
         match self.authorise(&params).await {
             Ok(ctx) => {
-                let body = self.read_body(body, most, within).await?;
+                let body = self.read_body(body, max, within).await?;
                 self.handle(ctx, params, body).await
             }
             Err(error) => {
                 if announced {
-                    call::discard(body, most, within).await;
+                    call::discard(body, max, within).await;
                 }
                 Err(error)
             }
@@ -265,7 +265,7 @@ impl RequestPipeline {
     }
 
     /// The body as it came, and what it says.
-    async fn read_body<S, B>(&self, body: S, most: usize, within: Duration) -> Result<(Bytes, Option<Json>)>
+    async fn read_body<S, B>(&self, body: S, max: usize, within: Duration) -> Result<(Bytes, Option<Json>)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
@@ -275,10 +275,10 @@ impl RequestPipeline {
             return Ok((Bytes::new(), None));
         }
         if let Err(error) = call::media_type(&self.request.head.headers, self.route.method == "PATCH") {
-            call::discard(body, most, within).await;
+            call::discard(body, max, within).await;
             return Err(error);
         }
-        let bytes = call::collect(body, most, within).await?;
+        let bytes = call::collect(body, max, within).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
             return Ok((bytes, None));
         }

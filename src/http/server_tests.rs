@@ -25,7 +25,7 @@ struct Stage {
     /// Lets one call of `/gated` answer.
     release: Notify,
     running: AtomicUsize,
-    most_running: AtomicUsize,
+    max_running: AtomicUsize,
 }
 
 struct Server {
@@ -55,7 +55,7 @@ fn routes(stage: &Arc<Stage>) -> BoxedFilter<(Response,)> {
         let stage = Arc::clone(&on_stage);
         async move {
             let running = stage.running.fetch_add(1, Ordering::SeqCst) + 1;
-            stage.most_running.fetch_max(running, Ordering::SeqCst);
+            stage.max_running.fetch_max(running, Ordering::SeqCst);
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }
@@ -73,7 +73,7 @@ async fn start(limits: Limits) -> Server {
         begun: Semaphore::new(0),
         release: Notify::new(),
         running: AtomicUsize::new(0),
-        most_running: AtomicUsize::new(0),
+        max_running: AtomicUsize::new(0),
     });
     let routes = routes(&stage);
     let (stop, stopped) = oneshot::channel();
@@ -221,8 +221,8 @@ async fn i10_more_connections_than_the_cap_wait_and_are_served() {
     for call in calls {
         assert!(call.await.unwrap().ends_with("counted"));
     }
-    let most = server.stage.most_running.load(Ordering::SeqCst);
-    assert!((1..=3).contains(&most), "{most} at once");
+    let max = server.stage.max_running.load(Ordering::SeqCst);
+    assert!((1..=3).contains(&max), "{max} at once");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use super::server::{Drain, Limits, MAX_HEAD_BYTES};
 
 /// Requests at once on a connection; a client waits with further ones. Fewer than 100 are not recommended
 /// (RFC 9113 §6.5.2).
-const MOST_STREAMS: u32 = 100;
+const MAX_STREAMS: u32 = 100;
 
 /// What is handed over of an answer at once, and so what stays in memory for a client that takes nothing.
 const PIECE: usize = 16 * 1024;
@@ -71,7 +71,7 @@ where
     let mut connection = pin!(
         http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MOST_STREAMS)
+            .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
             .max_send_buf_size(4 * PIECE)
             // Who doesn't answer is gone, whatever its streams wait for.

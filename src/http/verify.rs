@@ -28,7 +28,7 @@ use crate::verify::quota;
 use crate::verify::verifier::{Verdict, VerifyRequest};
 
 /// The most that a verification may cost.
-const MOST_COST: u32 = 1000;
+const MAX_COST: u32 = 1000;
 
 /// What is asked of a key.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -76,8 +76,8 @@ impl<'a> Wanted<'a> {
         let scopes = scopes.unwrap_or_default();
         let ip = ip.map(|ip| ip.parse::<IpAddr>()).transpose().ok()?.map(|ip| ip.to_canonical());
         let (cost, dry_run) = (cost.unwrap_or(1), dry_run.unwrap_or(false));
-        let fits = cost <= MOST_COST
-            && scopes.len() <= scope::MOST_SCOPES
+        let fits = cost <= MAX_COST
+            && scopes.len() <= scope::MAX_SCOPES
             && scopes.iter().all(|wanted| catalogue.knows(wanted));
         fits.then_some(Self { key, scopes, ip, cost, dry_run })
     }
@@ -89,7 +89,7 @@ impl<'a> Wanted<'a> {
         let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
         let scopes = fields.nullable("scopes", |json, faults| scope::list(catalogue, json, faults));
         let ip = fields.nullable("ip", address).into_option();
-        let cost = fields.nullable("cost", rules::whole(0, MOST_COST.into())).into_option();
+        let cost = fields.nullable("cost", rules::whole(0, MAX_COST.into())).into_option();
         let dry_run = fields.nullable("dry_run", boolean).into_option();
         fields.finish(Self {
             key: key.into(),

@@ -8,7 +8,7 @@ use crate::domain::audit::Event;
 use crate::domain::time::Timestamp;
 
 /// Rows at most; what comes beyond is counted in one row a minute.
-const MOST_ROWS: usize = 1000;
+const MAX_ROWS: usize = 1000;
 
 /// The action of a folded refusal: it may stand for calls of several routes.
 pub(crate) const REFUSED: &str = "request.refused";
@@ -37,7 +37,7 @@ impl Aggregated {
             aggregated.count += event.count;
             return;
         }
-        if rows.len() < MOST_ROWS {
+        if rows.len() < MAX_ROWS {
             rows.insert(row, event);
             return;
         }

@@ -30,7 +30,7 @@ const KEPT_FOR_MILLIS: i64 = 86_400_000;
 const PRUNED_AT_ONCE: usize = 1000;
 
 /// Calls with an Idempotency-Key that may be under way.
-const MOST_IN_FLIGHT: usize = 10_000;
+const MAX_IN_FLIGHT: usize = 10_000;
 
 /// The action of a repeated answer, whatever the route: nothing was done.
 const REPLAYED: &str = "request.replayed";
@@ -58,7 +58,7 @@ impl InFlight {
             let message = "A request with this Idempotency-Key is still running; try again in a moment.";
             return Err(Error::new(Code::Conflict, message));
         }
-        if names.len() >= MOST_IN_FLIGHT {
+        if names.len() >= MAX_IN_FLIGHT {
             return Err(Error::unavailable("Too many requests are running; try again in a second.", 1));
         }
         names.insert(name);

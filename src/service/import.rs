@@ -38,7 +38,7 @@ use crate::store::{self, db::Tx, import as stored};
 const TOGETHER: usize = 256;
 
 /// Refusals that are told one by one; the rest is counted.
-const MOST_REFUSALS: usize = 1000;
+const MAX_REFUSALS: usize = 1000;
 
 /// How an import is to be done.
 #[derive(Clone, Debug, Default)]
@@ -192,7 +192,7 @@ fn reasons(error: &Error) -> Vec<String> {
 impl Report {
     fn refuse(&mut self, at: String, reasons: Vec<String>) {
         self.refused += 1;
-        if self.refusals.len() < MOST_REFUSALS {
+        if self.refusals.len() < MAX_REFUSALS {
             self.refusals.push(Refusal { at, reasons });
         }
     }

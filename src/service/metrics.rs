@@ -80,8 +80,8 @@ fn add_writer(app: &App, families: &mut Families) {
         "Changes that wait for the writer.",
         one(float(work.waiting)),
     );
-    let most = app.config.database.writer_queue as u64;
-    families.gauge("tollhouse_writer_queue_limit", "Changes that may wait for the writer.", one(float(most)));
+    let max = app.config.database.writer_queue as u64;
+    families.gauge("tollhouse_writer_queue_limit", "Changes that may wait for the writer.", one(float(max)));
     families.histogram("tollhouse_writer_group_size", "Changes that shared a commit.", 1.0, one(work.groups));
     families.histogram(
         "tollhouse_writer_commit_duration_seconds",

@@ -13,7 +13,7 @@ use crate::store;
 use crate::store::usage::Of;
 
 /// Busy ones that are named.
-const MOST_BUSY: usize = 10;
+const MAX_BUSY: usize = 10;
 
 /// How much there is of what the caller sees, and what the last 24 hours were like.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> Result<Overview> {
@@ -30,10 +30,10 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
         };
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
-            None => (usage::busiest(tx, Of::Parts(Subject::All), &day, MOST_BUSY)?, Of::Keys),
+            None => (usage::busiest(tx, Of::Parts(Subject::All), &day, MAX_BUSY)?, Of::Keys),
             Some(_) => (vec![subject], Of::Parts(subject)),
         };
-        let keys = usage::busiest(tx, keys, &day, MOST_BUSY)?;
+        let keys = usage::busiest(tx, keys, &day, MAX_BUSY)?;
         let overview = Overview {
             organizations: if own.is_some() { 1 } else { store::overview::organizations(tx)? },
             users: store::overview::users(tx, own)?,

@@ -153,20 +153,20 @@ pub(super) fn still_there(tx: &Tx<'_>, plan: &str) -> Result<()> {
 
 /// Is there room for the key that was just stored?
 pub(super) fn check_key_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
-    let most = plan_of(tx, organization)?.max_keys;
-    if most == 0 || store::overview::live_keys(tx, &organization.id)? <= most.into() {
+    let max = plan_of(tx, organization)?.max_keys;
+    if max == 0 || store::overview::live_keys(tx, &organization.id)? <= max.into() {
         return Ok(());
     }
-    Err(full(organization, "max_keys", most, "Revoke a key"))
+    Err(full(organization, "max_keys", max, "Revoke a key"))
 }
 
 /// Is there room for the member that was just stored?
 pub(super) fn check_member_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
-    let most = plan_of(tx, organization)?.max_members;
-    if most == 0 || store::overview::users(tx, Some(&organization.id))? <= most.into() {
+    let max = plan_of(tx, organization)?.max_members;
+    if max == 0 || store::overview::users(tx, Some(&organization.id))? <= max.into() {
         return Ok(());
     }
-    Err(full(organization, "max_members", most, "Remove a member"))
+    Err(full(organization, "max_members", max, "Remove a member"))
 }
 
 fn plan_of(tx: &Tx<'_>, organization: &Organization) -> Result<Plan> {
@@ -175,10 +175,10 @@ fn plan_of(tx: &Tx<'_>, organization: &Organization) -> Result<Plan> {
     plan.ok_or_else(|| Error::internal("the plan standard is missing from the settings"))
 }
 
-fn full(organization: &Organization, setting: &str, most: u32, instead: &str) -> Error {
+fn full(organization: &Organization, setting: &str, max: u32, instead: &str) -> Error {
     let plan = &organization.plan;
     let message = format!(
-        "The limit of the plan {plan} is reached: its {setting} is {most}. {instead}, or give the organization a \
+        "The limit of the plan {plan} is reached: its {setting} is {max}. {instead}, or give the organization a \
          larger plan."
     );
     Error::new(Code::Conflict, message)

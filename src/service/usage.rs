@@ -21,7 +21,7 @@ use crate::verify::recorder::Batch;
 /// Keys in one write: other changes wait for it.
 const PIECE: usize = 500;
 /// Groups in an answer.
-const MOST_GROUPS: usize = 100;
+const MAX_GROUPS: usize = 100;
 
 /// Writes down what was counted, each interval of the configuration, until it is dropped.
 pub(crate) async fn run(app: &Arc<App>) {
@@ -169,9 +169,9 @@ impl UsageQuery {
     fn by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
         match self.subject {
             Subject::Key(_) => groups(tx, vec![self.subject], span),
-            Subject::All => groups(tx, busiest(tx, Of::Keys, span, MOST_GROUPS)?, span),
+            Subject::All => groups(tx, busiest(tx, Of::Keys, span, MAX_GROUPS)?, span),
             Subject::Organization(_) => {
-                groups(tx, busiest(tx, Of::Parts(self.subject), span, MOST_GROUPS)?, span)
+                groups(tx, busiest(tx, Of::Parts(self.subject), span, MAX_GROUPS)?, span)
             }
         }
     }
@@ -184,7 +184,7 @@ impl UsageQuery {
                 Ok(group(tx, organization, &total)?.into_iter().collect())
             }
             (subject @ Subject::Organization(_), _) => groups(tx, vec![subject], span),
-            _ => groups(tx, busiest(tx, Of::Parts(Subject::All), span, MOST_GROUPS)?, span),
+            _ => groups(tx, busiest(tx, Of::Parts(Subject::All), span, MAX_GROUPS)?, span),
         }
     }
 }
@@ -192,16 +192,16 @@ impl UsageQuery {
 /// The subjects that were busiest on the days of a span, at most so many. Each day has its own busiest; of
 /// these the ones with the largest sum are taken. When there are more than asked for, one that was never
 /// among a day's busiest is missed.
-pub(super) fn busiest(tx: &Tx<'_>, of: Of, span: &Span, most: usize) -> Result<Vec<Subject>> {
+pub(super) fn busiest(tx: &Tx<'_>, of: Of, span: &Span, max: usize) -> Result<Vec<Subject>> {
     let mut found: HashMap<Subject, u64> = HashMap::new();
     for day in span.days().starts() {
-        for (subject, magnitude) in store::usage::busiest(tx, of, day, most)? {
+        for (subject, magnitude) in store::usage::busiest(tx, of, day, max)? {
             *found.entry(subject).or_default() += at_least(magnitude);
         }
     }
     let mut found: Vec<_> = found.into_iter().map(|(subject, requests)| (requests, subject)).collect();
     found.sort_unstable_by(|a, b| b.cmp(a));
-    found.truncate(most);
+    found.truncate(max);
     Ok(found.into_iter().map(|(_, subject)| subject).collect())
 }
 

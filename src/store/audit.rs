@@ -121,11 +121,11 @@ pub struct Raw {
 }
 
 /// The next links from `first` on, oldest first.
-pub fn links(tx: &Tx<'_>, first: i64, most: usize) -> Result<Vec<Raw>> {
+pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<Raw>> {
     tx.all(
         "SELECT seq, prev_hash, hash, event, id, occurred_at, organization_id, actor_id, action, target_id, access, \
          outcome FROM audit_events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
-        params![first, i64::try_from(most).unwrap_or(i64::MAX)],
+        params![first, i64::try_from(max).unwrap_or(i64::MAX)],
         |row| Ok(Raw { seq: row.get(0)?, link: link(row).ok() }),
     )
 }
@@ -176,10 +176,10 @@ pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>
 
 /// Removes events up to and with a checkpoint, the oldest first, at most so many. Says how many it were: none if
 /// it isn't one of this chain.
-pub(crate) fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, most: usize) -> Result<usize> {
+pub(crate) fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \
          AND (SELECT hash FROM audit_events WHERE seq = ?1) = ?2 ORDER BY seq LIMIT ?3)",
-        params![checkpoint.seq, checkpoint.hash, i64::try_from(most).unwrap_or(i64::MAX)],
+        params![checkpoint.seq, checkpoint.hash, i64::try_from(max).unwrap_or(i64::MAX)],
     )
 }

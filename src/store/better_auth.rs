@@ -47,7 +47,7 @@ pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
 }
 
 /// The next rows of a table behind a place, oldest first; none when there is no such table.
-pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, most: usize) -> Result<Vec<(i64, Row)>> {
+pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<Vec<(i64, Row)>> {
     if !has(tx, table)? {
         return Ok(Vec::new());
     }
@@ -61,8 +61,8 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, most: usize) -> Result<
     let sql = format!(
         "SELECT t.rowid AS place, t.*{more} FROM \"{table}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
     );
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    tx.all(&sql, params![after, most], |row| Ok((row.get(0)?, named(row)?)))
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    tx.all(&sql, params![after, max], |row| Ok((row.get(0)?, named(row)?)))
 }
 
 /// A row by the names of its columns.

@@ -10,11 +10,11 @@ use crate::error::Result;
 pub(crate) type Rows = BTreeMap<String, i64>;
 
 /// Faults of one kind that are told.
-const MOST: usize = 20;
+const MAX: usize = 20;
 
 /// What SQLite says of pages and indexes; nothing when all is well.
 pub(crate) fn integrity(tx: &Tx<'_>) -> Result<Vec<String>> {
-    let said = tx.all(&format!("PRAGMA integrity_check({MOST})"), [], |row| row.get::<_, String>(0))?;
+    let said = tx.all(&format!("PRAGMA integrity_check({MAX})"), [], |row| row.get::<_, String>(0))?;
     Ok(said.into_iter().filter(|line| line != "ok").collect())
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
         let (table, rowid, parent): (String, Option<i64>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(format!("row {} of {table} refers to a row of {parent} that isn't there", rowid.unwrap_or(0)))
     })?;
-    Ok(found.into_iter().take(MOST).collect())
+    Ok(found.into_iter().take(MAX).collect())
 }
 
 /// How many rows each table has.

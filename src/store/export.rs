@@ -23,36 +23,36 @@ fn page<T>(
     select: &str,
     seq: &str,
     after: i64,
-    most: usize,
+    max: usize,
     mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Page<T>> {
     let sql = format!("{select} WHERE {seq} > ?1 ORDER BY {seq} LIMIT ?2");
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    tx.all(&sql, params![after, most], |row| Ok((row.get(0)?, map(row)?)))
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    tx.all(&sql, params![after, max], |row| Ok((row.get(0)?, map(row)?)))
 }
 
 /// Organizations, with the time of their end.
 pub(crate) fn organizations(
     tx: &Tx<'_>,
     after: i64,
-    most: usize,
+    max: usize,
 ) -> Result<Page<(Organization, Option<Timestamp>)>> {
     let select = format!("SELECT {}, deleted_at FROM organizations", organizations::COLUMNS);
-    page(tx, &select, "seq", after, most, |row| {
+    page(tx, &select, "seq", after, max, |row| {
         Ok((organizations::organization(row)?, rows::time_option(row, 10)?))
     })
 }
 
 /// Users, with the time of their end.
-pub(crate) fn users(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<(User, Option<Timestamp>)>> {
+pub(crate) fn users(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<(User, Option<Timestamp>)>> {
     let select = format!("SELECT u.seq, u.deleted_at, {} FROM users u", users::COLUMNS);
-    page(tx, &select, "u.seq", after, most, |row| Ok((users::user(row, 2)?, rows::time_option(row, 1)?)))
+    page(tx, &select, "u.seq", after, max, |row| Ok((users::user(row, 2)?, rows::time_option(row, 1)?)))
 }
 
 /// Memberships.
-pub(crate) fn memberships(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewMembership>> {
+pub(crate) fn memberships(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewMembership>> {
     let select = format!("SELECT {} FROM memberships m", memberships::COLUMNS);
-    page(tx, &select, "m.seq", after, most, |row| {
+    page(tx, &select, "m.seq", after, max, |row| {
         Ok(NewMembership {
             organization_id: row.get(1)?,
             user_id: row.get(2)?,
@@ -65,18 +65,18 @@ pub(crate) fn memberships(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<N
 }
 
 /// The operator's own scopes.
-pub(crate) fn scopes(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewScope>> {
+pub(crate) fn scopes(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewScope>> {
     let select = "SELECT seq, scope, description, created_at FROM \
                   (SELECT * FROM scopes WHERE built_in = 0)";
-    page(tx, select, "seq", after, most, |row| {
+    page(tx, select, "seq", after, max, |row| {
         Ok(NewScope { scope: row.get(1)?, description: row.get(2)?, created_at: rows::time(row, 3)? })
     })
 }
 
 /// Keys, whatever their state, with all their secrets' hashes.
-pub(crate) fn api_keys(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<WithSecrets>> {
+pub(crate) fn api_keys(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<WithSecrets>> {
     let select = format!("SELECT {} FROM api_keys k", api_keys::COLUMNS);
-    let keys = page(tx, &select, "k.seq", after, most, api_keys::api_key)?;
+    let keys = page(tx, &select, "k.seq", after, max, api_keys::api_key)?;
     keys.into_iter().map(|(seq, key)| Ok((seq, (key, secrets(tx, seq)?)))).collect()
 }
 

@@ -153,28 +153,28 @@ pub(crate) enum Of {
 }
 
 /// The busiest subjects of a day, at most so many, with the [`magnitude`] of their requests.
-pub(crate) fn busiest(tx: &Tx<'_>, of: Of, day: Timestamp, most: usize) -> Result<Vec<(Subject, u32)>> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
+pub(crate) fn busiest(tx: &Tx<'_>, of: Of, day: Timestamp, max: usize) -> Result<Vec<(Subject, u32)>> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
     let found = |row: &Row<'_>| Ok((Subject::of(row.get(0)?), row.get(1)?));
     match of {
         Of::Keys => tx.all(
             "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \
              ORDER BY magnitude DESC LIMIT ?2",
-            params![day.as_millis(), most],
+            params![day.as_millis(), max],
             found,
         ),
         Of::Parts(subject) => tx.all(
             "SELECT subject, magnitude FROM usage_daily WHERE parent = ?1 AND start = ?2 \
              ORDER BY magnitude DESC LIMIT ?3",
-            params![subject.number(), day.as_millis(), most],
+            params![subject.number(), day.as_millis(), max],
             found,
         ),
     }
 }
 
 /// Removes at most so many rows of each table that begin before these times; how many it were.
-pub(crate) fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, most: usize) -> Result<usize> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
+pub(crate) fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, max: usize) -> Result<usize> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mut gone = 0;
     for (interval, before) in [(Interval::Hour, hourly), (Interval::Day, daily)] {
         let table = table(interval);
@@ -182,7 +182,7 @@ pub(crate) fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, most: usiz
             "DELETE FROM {table} WHERE (start, subject) IN \
              (SELECT start, subject FROM {table} WHERE start < ?1 ORDER BY start, subject LIMIT ?2)"
         );
-        gone = gone.max(tx.execute(&sql, params![before.as_millis(), most])?);
+        gone = gone.max(tx.execute(&sql, params![before.as_millis(), max])?);
     }
     Ok(gone)
 }

@@ -69,10 +69,10 @@ pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Entry>> {
 }
 
 /// Removes at most so many rows of minutes before this time; how many it were.
-pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, most: usize) -> Result<usize> {
+pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM verification_log WHERE seq IN \
          (SELECT seq FROM verification_log WHERE minute < ?1 ORDER BY minute LIMIT ?2)",
-        params![before.as_millis(), i64::try_from(most).unwrap_or(i64::MAX)],
+        params![before.as_millis(), i64::try_from(max).unwrap_or(i64::MAX)],
     )
 }

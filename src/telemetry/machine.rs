@@ -52,9 +52,9 @@ pub(crate) fn add_process(families: &mut Families) {
         );
     }
     if let Ok(limits) = process.limits()
-        && let LimitValue::Value(most) = limits.max_open_files.soft_limit
+        && let LimitValue::Value(max) = limits.max_open_files.soft_limit
     {
-        families.gauge("process_max_fds", "File descriptors that may be open.", one(float(most)));
+        families.gauge("process_max_fds", "File descriptors that may be open.", one(float(max)));
     }
 }
 

@@ -119,7 +119,7 @@ pub(crate) struct Observed {
 }
 
 /// Routes that are told apart at most.
-pub(crate) const MOST_ROUTES: usize = 128;
+pub(crate) const MAX_ROUTES: usize = 128;
 
 /// The statuses that are told apart; any other is the first.
 pub(crate) const STATUSES: [u16; 25] = [
@@ -150,7 +150,7 @@ const ANSWER_TIMES: &[u64] = &[
 
 /// What was asked over HTTP, and answered.
 pub(crate) struct Traffic {
-    answers: Counts<{ MOST_ROUTES * STATUSES.len() }>,
+    answers: Counts<{ MAX_ROUTES * STATUSES.len() }>,
     times: Sharded<[Histogram; FORMS]>,
 }
 
@@ -199,7 +199,7 @@ mod tests {
                     for _ in 0..100 {
                         counts.add(1);
                         counts.add(2);
-                        traffic.answered(MOST_ROUTES - 1, 507);
+                        traffic.answered(MAX_ROUTES - 1, 507);
                         traffic.answered(0, 418);
                         traffic.took(2, Duration::from_micros(25));
                     }
@@ -208,7 +208,7 @@ mod tests {
         });
         assert_eq!(counts.sums(), [0, 5000]);
         let answers: Vec<_> = traffic.answers().collect();
-        assert_eq!(answers, [(0, 0, 5000), (MOST_ROUTES - 1, 507, 5000)]);
+        assert_eq!(answers, [(0, 0, 5000), (MAX_ROUTES - 1, 507, 5000)]);
         let times = traffic.times();
         assert_eq!((times[2].buckets[1], times[2].sum), (5000, 5000 * 25_000));
         assert_eq!(times[0].buckets, vec![0; ANSWER_TIMES.len() + 1]);

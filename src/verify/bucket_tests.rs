@@ -281,8 +281,8 @@ proptest! {
             let mut sum = 0;
             for (end, cost) in &admitted[first..] {
                 sum += cost * limit.token();
-                let most = limit.capacity() + (*end - *start).as_nanos() * u128::from(limit.tokens);
-                prop_assert!(sum <= most, "{sum} units of {most} from {start:?} to {end:?}");
+                let max = limit.capacity() + (*end - *start).as_nanos() * u128::from(limit.tokens);
+                prop_assert!(sum <= max, "{sum} units of {max} from {start:?} to {end:?}");
             }
         }
     }
@@ -293,17 +293,17 @@ proptest! {
         greedy in any::<bool>(),
     ) {
         let buckets = Buckets::new(1);
-        let (mut now, mut admitted, mut most, mut largest) = (YEAR, 0, 0, 0);
+        let (mut now, mut admitted, mut max, mut largest) = (YEAR, 0, 0, 0);
         let mut before = per(0, 1);
         for (advance, cost, limit) in calls {
             now += advance;
-            most += scaled(advance.as_nanos() * u128::from(before.tokens), before) ;
+            max += scaled(advance.as_nanos() * u128::from(before.tokens), before) ;
             largest = largest.max(u128::from(limit.tokens) * COMMON);
             let cost = if greedy { buckets.peek(&1, limit, 0, now).remaining } else { cost % limit.tokens.max(1) };
             if buckets.take(&1, limit, cost, now).allowed {
                 admitted += u128::from(cost) * COMMON;
             }
-            prop_assert!(admitted <= largest + most);
+            prop_assert!(admitted <= largest + max);
             before = limit;
         }
     }

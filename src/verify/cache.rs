@@ -28,7 +28,7 @@ const VERSION_SHARDS: usize = 4096;
 
 /// Hashes of which it is remembered that they are nobody's: apart from the keys, so that who guesses
 /// can't push them out. About 100 bytes each.
-const MOST_MISSES: u64 = 65_536;
+const MAX_MISSES: u64 = 65_536;
 
 /// What a credential takes in memory without its own texts: the record, its names, the cache's share.
 const BYTES_OF_A_RECORD: usize = 1024;
@@ -139,7 +139,7 @@ impl KeyCache {
             .max_capacity(max_bytes)
             .weigher(|_, loaded: &Loaded| loaded.credential.as_deref().map_or(1, weight))
             .build_with_hasher(RandomState::default());
-        let missing = Cache::builder().max_capacity(MOST_MISSES).build_with_hasher(RandomState::default());
+        let missing = Cache::builder().max_capacity(MAX_MISSES).build_with_hasher(RandomState::default());
         let loading = DashMap::with_hasher(RandomState::default());
         let looks = Counts::default();
         Self(Arc::new(Inner { found, missing, loading, version_clock, looks, load: Box::new(load) }))

@@ -12,7 +12,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
 
 /// Rows at most; what comes beyond is counted in one row a minute.
-pub(super) const MOST_ROWS: usize = 1000;
+pub(super) const MAX_ROWS: usize = 1000;
 
 /// What is counted together, beside the code and the minute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,7 +113,7 @@ pub(crate) struct Denials(HashMap<RowKey, Denial>);
 impl Denials {
     /// Counts a denial.
     pub(crate) fn add(&mut self, denial: Denial) {
-        let has_room = self.0.len() < MOST_ROWS;
+        let has_room = self.0.len() < MAX_ROWS;
         let mut row_key = denial.row_key();
         if let Some(row) = self.0.get_mut(&row_key) {
             row.merge(&denial);

@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::api_key::{ApiKey, Status, Tenant};
 use crate::domain::organization;
 use crate::error::Code;
-use crate::verify::denials::{AggregationKey, MOST_ROWS as MAX_AGGREGATED};
+use crate::verify::denials::{AggregationKey, MAX_ROWS as MAX_AGGREGATED};
 
 const MINUTE: i64 = 60_000;
 
@@ -142,11 +142,11 @@ fn i9_nothing_is_lost_or_doubled_while_batches_come_and_go() {
 #[test]
 fn i10_a_key_too_many_is_refused_and_known_ones_still_count() {
     let recorder = Recorder::default();
-    let most = MOST_ROWS / SHARDS;
+    let max = MAX_ROWS / SHARDS;
     // All in one shard: they are SHARDS apart.
     let key = |nth: usize| credential(i64::try_from(nth * SHARDS).unwrap());
     let known = key(0);
-    for nth in 0..most {
+    for nth in 0..max {
         // The hour makes the row as well as the key does.
         let hour = at(i64::try_from(nth).unwrap() * Interval::Hour.millis());
         recorder.count(&known, Outcome::Valid, 1, None, hour).unwrap();
@@ -160,11 +160,11 @@ fn i10_a_key_too_many_is_refused_and_known_ones_still_count() {
     recorder.count(&credential(1), Outcome::Valid, 1, None, at(0)).unwrap();
 
     let batch = recorder.take();
-    assert_eq!(sums(&batch).0, most as u64 + 2);
+    assert_eq!(sums(&batch).0, max as u64 + 2);
     assert!(batch.denials.is_empty(), "what isn't counted isn't logged either");
     recorder.count(&key(1), Outcome::Valid, 1, None, at(0)).unwrap();
     recorder.put_back(batch);
-    assert_eq!(sums(&recorder.take()).0, most as u64 + 3);
+    assert_eq!(sums(&recorder.take()).0, max as u64 + 3);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::rules;
 
 /// Secrets that a key may have had.
-const MOST_RETIRED: usize = 10_000;
+const MAX_RETIRED: usize = 10_000;
 
 /// What a secret is to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +108,8 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(Hash, Secret)> {
     let previous = fields.nullable("previous_hash", read_hash(encoding)).into_option();
     let retired = fields.optional("retired_hashes", |json, faults| {
         let items = faults.array(json)?;
-        if items.len() > MOST_RETIRED {
-            faults.add("TOO_MANY", format!("At most {MOST_RETIRED}."));
+        if items.len() > MAX_RETIRED {
+            faults.add("TOO_MANY", format!("At most {MAX_RETIRED}."));
             return None;
         }
         let read = |(index, item): (usize, &Json)| {

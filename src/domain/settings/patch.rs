@@ -6,7 +6,7 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Object, OneOfBuilder, Ref, Schema};
 
 use super::{
-    Keys, LEAST_AUDIT_DAYS, MOST, MOST_DAYS, MOST_PLANS, Maintenance, Plan, RateLimits, Retention, Settings,
+    Keys, LEAST_AUDIT_DAYS, MAX, MAX_DAYS, MAX_PLANS, Maintenance, Plan, RateLimits, Retention, Settings,
     is_plan_name, is_prefix, plans_of,
 };
 use crate::domain::fields::{Faults, Fields, Json};
@@ -167,8 +167,8 @@ impl SettingsPatch {
             let after = faults.within(name, |faults| patch.apply(plans.get(name), faults));
             plans.extend(after.map(|after| (name.clone(), after)));
         }
-        if plans.len() > MOST_PLANS {
-            faults.add("TOO_MANY", format!("At most {MOST_PLANS} plans; these would be {}.", plans.len()));
+        if plans.len() > MAX_PLANS {
+            faults.add("TOO_MANY", format!("At most {MAX_PLANS} plans; these would be {}.", plans.len()));
         }
     }
 }
@@ -194,8 +194,8 @@ impl KeysPatch {
         let mut fields = Fields::within(json, faults);
         let value = Self {
             prefix: fields.optional("prefix", prefix),
-            default_expiry_days: fields.optional("default_expiry_days", number(0, MOST_DAYS)),
-            max_expiry_days: fields.optional("max_expiry_days", number(0, MOST_DAYS)),
+            default_expiry_days: fields.optional("default_expiry_days", number(0, MAX_DAYS)),
+            max_expiry_days: fields.optional("max_expiry_days", number(0, MAX_DAYS)),
             require_allowed_ips_for_admin: fields.optional("require_allowed_ips_for_admin", rules::flag),
         };
         fields.end_within(faults);
@@ -227,9 +227,9 @@ impl RateLimitsPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::within(json, faults);
         let value = Self {
-            admin_per_minute: fields.optional("admin_per_minute", number(0, MOST)),
-            batch_per_minute: fields.optional("batch_per_minute", number(0, MOST)),
-            failed_auth_per_minute: fields.optional("failed_auth_per_minute", number(0, MOST)),
+            admin_per_minute: fields.optional("admin_per_minute", number(0, MAX)),
+            batch_per_minute: fields.optional("batch_per_minute", number(0, MAX)),
+            failed_auth_per_minute: fields.optional("failed_auth_per_minute", number(0, MAX)),
         };
         fields.end_within(faults);
         Some(value)
@@ -246,9 +246,9 @@ impl PlanPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::within(json, faults);
         let value = Self {
-            requests_per_minute: fields.optional("requests_per_minute", number(0, MOST)),
-            max_keys: fields.optional("max_keys", number(0, MOST)),
-            max_members: fields.optional("max_members", number(0, MOST)),
+            requests_per_minute: fields.optional("requests_per_minute", number(0, MAX)),
+            max_keys: fields.optional("max_keys", number(0, MAX)),
+            max_members: fields.optional("max_members", number(0, MAX)),
         };
         fields.end_within(faults);
         Some(value)
@@ -277,9 +277,9 @@ impl RetentionPatch {
         let mut fields = Fields::within(json, faults);
         let value = Self {
             audit_days: fields.optional("audit_days", audit_days),
-            usage_hourly_days: fields.optional("usage_hourly_days", number(1, MOST_DAYS)),
-            usage_daily_days: fields.optional("usage_daily_days", number(1, MOST_DAYS)),
-            verification_log_days: fields.optional("verification_log_days", number(1, MOST_DAYS)),
+            usage_hourly_days: fields.optional("usage_hourly_days", number(1, MAX_DAYS)),
+            usage_daily_days: fields.optional("usage_daily_days", number(1, MAX_DAYS)),
+            verification_log_days: fields.optional("verification_log_days", number(1, MAX_DAYS)),
         };
         fields.end_within(faults);
         Some(value)
@@ -316,8 +316,8 @@ fn set<T: Clone>(setting: &mut T, patch: &Option<T>) {
     }
 }
 
-fn number(least: u32, most: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
-    move |json, faults| u32::try_from(rules::whole(least.into(), most.into())(json, faults)?).ok()
+fn number(least: u32, max: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
+    move |json, faults| u32::try_from(rules::whole(least.into(), max.into())(json, faults)?).ok()
 }
 
 fn audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
@@ -325,10 +325,10 @@ fn audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
         return Some(0);
     }
     let mut own = Faults::default();
-    let days = number(LEAST_AUDIT_DAYS, MOST_DAYS)(json, &mut own);
+    let days = number(LEAST_AUDIT_DAYS, MAX_DAYS)(json, &mut own);
     if days.is_none() {
         let message = format!(
-            "Must be 0, to keep the audit log for ever, or a whole number from {LEAST_AUDIT_DAYS} to {MOST_DAYS}."
+            "Must be 0, to keep the audit log for ever, or a whole number from {LEAST_AUDIT_DAYS} to {MAX_DAYS}."
         );
         faults.add("INVALID_VALUE", message);
     }

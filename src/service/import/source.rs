@@ -131,8 +131,8 @@ impl Ndjson<'_> {
         loop {
             let mut text = Vec::new();
             self.line += 1;
-            let most = &mut (&mut self.input).take(LONGEST_LINE);
-            self.read += most.read_until(b'\n', &mut text).map_err(Error::internal)? as u64;
+            let max = &mut (&mut self.input).take(LONGEST_LINE);
+            self.read += max.read_until(b'\n', &mut text).map_err(Error::internal)? as u64;
             let at = format!("line {}", self.line);
             if text.len() as u64 == LONGEST_LINE && !text.ends_with(b"\n") {
                 self.skip_line()?;
