@@ -263,7 +263,7 @@ pub(crate) fn cut(text: &str) -> String {
 /// Which events a list or an export is asked for.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub(crate) struct Filter {
+pub(crate) struct AuditFilter {
     pub(crate) org_id: Option<String>,
     pub(crate) actor_id: Option<String>,
     pub(crate) action: Option<String>,
@@ -276,7 +276,7 @@ pub(crate) struct Filter {
     pub(crate) to: Option<Timestamp>,
 }
 
-impl Filter {
+impl AuditFilter {
     /// Reads the filters of a query.
     pub(crate) fn read(query: &mut Query) -> Self {
         Self {

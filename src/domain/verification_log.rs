@@ -39,7 +39,7 @@ pub struct Entry {
 /// What the list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub struct Filter {
+pub struct VerificationLogFilter {
     pub(crate) org_id: Option<String>,
     pub(crate) key_id: Option<String>,
     pub(crate) code: Option<Outcome>,
@@ -50,7 +50,7 @@ pub struct Filter {
     pub(crate) to: Option<Timestamp>,
 }
 
-impl Filter {
+impl VerificationLogFilter {
     /// Reads the filters of a query.
     pub(crate) fn read(query: &mut Query) -> Self {
         Self {

@@ -141,7 +141,7 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
 pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<ApiKey>> {
     let (mut page, cursor) = query.page();
     let wanted = query.text("organization_id");
-    let mut filter = store::api_keys::Filter {
+    let mut filter = store::api_keys::ApiKeyFilter {
         organization_id: None,
         user_id: query.text("user_id"),
         status: query.one_of("status", Status::NAMES),

@@ -12,7 +12,7 @@ use super::api_keys::own_or;
 use super::{Listed, RequestContext, outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Actor, Entry, Event, EventContext, Filter, Verification};
+use crate::domain::audit::{Actor, AuditFilter, Entry, Event, EventContext, Verification};
 use crate::domain::chain::{Anchor, Copies, Link, Walk};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
@@ -34,7 +34,7 @@ fn shown(stored: Stored, caller: &Caller) -> Result<Event> {
 /// Lists events.
 pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Event>> {
     let (mut page, cursor) = query.page();
-    let mut filter = Filter::read(&mut query);
+    let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
     filter.org_id = own_or(&ctx.caller, filter.org_id)?;
     let binding = format!("audit_events {filter:?} {:?}", page.order);
@@ -83,7 +83,7 @@ pub(crate) async fn export(
     mut query: Query,
 ) -> Result<(Format, mpsc::Receiver<Result<Bytes>>)> {
     let format = query.one_of("format", Format::NAMES).unwrap_or_default();
-    let mut filter = Filter::read(&mut query);
+    let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
     filter.org_id = own_or(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();

@@ -58,8 +58,11 @@ pub(crate) async fn list(
     let (mut page, cursor) = query.page();
     let role = query.one_of("role", Role::NAMES);
     query.finish(())?;
-    let filter =
-        store::memberships::Filter { organization_id: Some(organization_id.clone()), user_id: None, role };
+    let filter = store::memberships::MembershipFilter {
+        organization_id: Some(organization_id.clone()),
+        user_id: None,
+        role,
+    };
     let binding = format!("members {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {

@@ -41,7 +41,7 @@ pub(crate) async fn list(
     mut query: Query,
 ) -> Result<Listed<Organization>> {
     let (mut page, cursor) = query.page();
-    let filter = store::organizations::Filter {
+    let filter = store::organizations::OrganizationFilter {
         id: ctx.caller.organization_id().map(str::to_owned),
         status: query.one_of("status", Status::NAMES),
         plan: query.text("plan"),

@@ -54,7 +54,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
 /// Lists those that the caller sees: all, or the members of its organization.
 pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<User>> {
     let (mut page, cursor) = query.page();
-    let filter = store::users::Filter {
+    let filter = store::users::UserFilter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
         status: query.one_of("status", Status::NAMES),
         email: query.text("email"),
@@ -145,7 +145,7 @@ pub(crate) async fn memberships(
 ) -> Result<Listed<Membership>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
-    let filter = store::memberships::Filter {
+    let filter = store::memberships::MembershipFilter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
         user_id: Some(id.clone()),
         role: None,

@@ -7,14 +7,14 @@ use super::{Listed, RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::audit;
 use crate::domain::page::Query;
-use crate::domain::verification_log::{Entry, Filter};
+use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 use crate::store;
 
 /// Lists denials.
 pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Entry>> {
     let (mut page, cursor) = query.page();
-    let mut filter = Filter::read(&mut query);
+    let mut filter = VerificationLogFilter::read(&mut query);
     query.finish(())?;
     filter.org_id = own_or(&ctx.caller, filter.org_id)?;
     let binding = format!("verification_log {filter:?} {:?}", page.order);

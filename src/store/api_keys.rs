@@ -266,7 +266,7 @@ pub(crate) fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub(crate) struct Filter {
+pub(crate) struct ApiKeyFilter {
     pub(crate) organization_id: Option<String>,
     pub(crate) user_id: Option<String>,
     pub(crate) status: Option<Status>,
@@ -275,13 +275,13 @@ pub(crate) struct Filter {
 }
 
 /// A page of keys, whatever their state.
-pub(crate) fn list(tx: &Tx<'_>, filter: &Filter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
     let (list, seq) = query(filter, now);
     list.page(tx, seq, page, api_key)
 }
 
 /// The list, and the column that has its order.
-pub(super) fn query(filter: &Filter, now: Timestamp) -> (List, &'static str) {
+pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static str) {
     let now = now.as_millis();
     // Who holds a scope is found by the index of scopes, which has the same order; of the keys of one owner
     // or organization each is asked. CROSS JOIN keeps these ways.

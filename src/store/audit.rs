@@ -6,7 +6,7 @@ use super::db::Tx;
 use super::list::List;
 use super::rows;
 use super::seq_index::SeqIndex;
-use crate::domain::audit::{Event, Filter, GENESIS, Hash};
+use crate::domain::audit::{AuditFilter, Event, GENESIS, Hash};
 use crate::domain::chain::{self, Anchor, Link};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
@@ -84,11 +84,11 @@ pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) ->
 }
 
 /// A page of events.
-pub(crate) fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Stored>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &AuditFilter, page: &Page) -> Result<Rows<Stored>> {
     query(tx, filter)?.page(tx, "e.seq", page, stored)
 }
 
-pub(super) fn query(tx: &Tx<'_>, filter: &Filter) -> Result<List> {
+pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
     let list = List::new(SELECT);
     let list = match filter.outcome {
         // Their index holds failures alone, and must be told that no others are asked for.

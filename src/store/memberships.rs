@@ -107,14 +107,14 @@ pub(crate) fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>>
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
-pub(crate) struct Filter {
+pub(crate) struct MembershipFilter {
     pub(crate) organization_id: Option<String>,
     pub(crate) user_id: Option<String>,
     pub(crate) role: Option<Role>,
 }
 
 /// A page of memberships, with their users.
-pub(crate) fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Membership>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &MembershipFilter, page: &Page) -> Result<Rows<Membership>> {
     List::new(&select())
         .and("m.organization_id = ?", filter.organization_id.clone())
         .and("m.user_id = ?", filter.user_id.clone())

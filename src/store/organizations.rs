@@ -95,7 +95,7 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub(crate) struct Filter {
+pub(crate) struct OrganizationFilter {
     /// Only this one: what an organization's own key sees.
     pub(crate) id: Option<String>,
     pub(crate) status: Option<Status>,
@@ -104,7 +104,7 @@ pub(crate) struct Filter {
 }
 
 /// A page of those that aren't deleted.
-pub(crate) fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Organization>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Result<Rows<Organization>> {
     List::new(&select())
         .and("id = ?", filter.id.clone())
         .and("status = ?", filter.status.map(|status| status.name().to_owned()))

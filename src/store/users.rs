@@ -103,7 +103,7 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub(crate) struct Filter {
+pub(crate) struct UserFilter {
     /// Only members of this organization: what its own key sees.
     pub(crate) organization_id: Option<String>,
     pub(crate) status: Option<Status>,
@@ -113,7 +113,7 @@ pub(crate) struct Filter {
 }
 
 /// A page of those that aren't deleted.
-pub(crate) fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<User>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows<User>> {
     List::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
         .and(
             "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)",

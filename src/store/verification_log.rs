@@ -9,7 +9,7 @@ use super::seq_index::SeqIndex;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
-use crate::domain::verification_log::{Entry, Filter};
+use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 
 /// The times of the log.
@@ -53,7 +53,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 /// A page of the log.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Entry>> {
+pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<Rows<Entry>> {
     let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
                   FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
     let stretch = SEQ_INDEX.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
