@@ -1,7 +1,7 @@
 //! `tollhouse backup`: a proven copy, also beside a running server.
 
 use super::args::moving::Backup;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::service::backup;
@@ -11,7 +11,7 @@ pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
     // A server beside this comes first. Where the system doesn't let us, it is only slower.
     let _ = rustix::process::nice(19);
     let app = super::open_beside(config).await?;
-    let progress = Progress::new();
+    let progress = ProgressReporter::new();
     let made =
         backup::run(&app, &args.file, args.force, &|what, done, of| progress.show(what, done, of)).await;
     drop(progress);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::args::moving::Check;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::Result;
 use crate::service::check::{self, Findings};
@@ -32,6 +32,6 @@ pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
 fn look(config: &Config, args: &Check) -> Result<Findings> {
     let live = config.database.dir.join("tollhouse.db");
     let mut reader = Reader::open(args.file.as_deref().unwrap_or(&live))?;
-    let progress = Progress::new();
+    let progress = ProgressReporter::new();
     check::examine(&mut reader, &|what, done, of| progress.show(what, done, of))
 }

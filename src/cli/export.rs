@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::args::moving::Export;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::export;
@@ -32,7 +32,7 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     let written = async {
         let file = private(&part)?;
         let mut output = BufWriter::with_capacity(1 << 16, file);
-        let progress = Progress::new();
+        let progress = ProgressReporter::new();
         let records = export::run(&app, &mut output, &|what, done, of| progress.show(what, done, of)).await?;
         let file = output.into_inner().map_err(|error| Error::internal(error.error()))?;
         file.sync_all().map_err(Error::internal)?;

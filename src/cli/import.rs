@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::moving::{Import, ImportFormat, System};
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -47,7 +47,7 @@ async fn import(config: Config, args: Import) -> Result<Report> {
     }
     let app = App::open(config, Clock::system()).await?;
     let options = Options { create_scopes: args.create_scopes, organization_id: args.organization };
-    let progress = if args.from.is_some() { Progress::new() } else { Progress::of_bytes() };
+    let progress = if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::of_bytes() };
     let show = |what, done, _| progress.show(what, done, length);
     let report = import::run(&app, &mut source, &options, &show).await;
     drop(progress);

@@ -6,13 +6,13 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar on standard error; nothing where that is no terminal.
-pub(crate) struct Progress {
+pub(crate) struct ProgressReporter {
     bar: ProgressBar,
     /// What the numbers are.
     bytes: bool,
 }
 
-impl Progress {
+impl ProgressReporter {
     /// Of anything that is counted.
     pub(crate) fn new() -> Self {
         let target = if std::io::stderr().is_terminal() {
@@ -50,7 +50,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressReporter {
     /// Nothing of it stays on the terminal.
     fn drop(&mut self) {
         self.bar.finish_and_clear();

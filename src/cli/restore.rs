@@ -1,7 +1,7 @@
 //! `tollhouse restore`: a backup in the place of the database.
 
 use super::args::moving::Restore;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use crate::service::restore::{self, Order};
 /// Restores.
 pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
     let order = Order { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
-    let progress = Progress::new();
+    let progress = ProgressReporter::new();
     let show = |what, done, of| progress.show(what, done, of);
     let restored = restore::run(config, Clock::system(), &order, &show).await;
     drop(progress);

@@ -19,6 +19,9 @@ use super::time::Timestamp;
 use super::user;
 use crate::error::Result;
 
+/// The SHA-256 of a whole secret.
+pub type SecretHash = [u8; 32];
+
 /// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]

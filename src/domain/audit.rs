@@ -11,13 +11,13 @@ use super::schemas;
 use super::time::Timestamp;
 
 /// A SHA-256.
-pub(crate) type Hash = [u8; 32];
+pub(crate) type ChainHash = [u8; 32];
 
 /// What the hash of each event is taken over first, so that it is never taken for another's.
 pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 
 /// The `prev_hash` of the very first event.
-pub(crate) const GENESIS: Hash = [0; 32];
+pub(crate) const GENESIS: ChainHash = [0; 32];
 
 /// Strings that a client supplies are cut to this many characters.
 const LONGEST_TEXT: usize = 256;

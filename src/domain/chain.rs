@@ -4,12 +4,12 @@ use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
-use super::audit::{DOMAIN_TAG, Event, GENESIS, Hash, Verification};
+use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS, Verification};
 use super::id;
 use super::time::Timestamp;
 
 /// `SHA-256(tag ‖ prev_hash ‖ json)`.
-pub fn hash(prev_hash: &Hash, json: &str) -> Hash {
+pub fn hash(prev_hash: &ChainHash, json: &str) -> ChainHash {
     let mut digest = Context::new(&SHA256);
     digest.update(DOMAIN_TAG);
     digest.update(prev_hash);
@@ -25,7 +25,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// A hash from its 64 hex digits.
-pub(crate) fn unhex(text: &str) -> Option<Hash> {
+pub(crate) fn unhex(text: &str) -> Option<ChainHash> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
         return None;
@@ -44,9 +44,9 @@ pub struct Link {
     /// Its place.
     pub(crate) seq: i64,
     /// The hash of the link before.
-    pub(crate) prev_hash: Hash,
+    pub(crate) prev_hash: ChainHash,
     /// Its own.
-    pub(crate) hash: Hash,
+    pub(crate) hash: ChainHash,
     /// The event as stored.
     pub json: String,
 }
@@ -116,7 +116,7 @@ pub(crate) struct Anchor {
     /// The place.
     pub(crate) seq: i64,
     /// The hash.
-    pub(crate) hash: Hash,
+    pub(crate) hash: ChainHash,
 }
 
 /// The action of the event that tells of a pruning.
@@ -155,7 +155,7 @@ pub(crate) struct Walk {
     found: Verification,
     anchor: Option<Anchor>,
     whole: bool,
-    before: Option<(i64, Hash)>,
+    before: Option<(i64, ChainHash)>,
     /// Where the chain was cut, until the event comes that tells of it.
     cut: Option<Anchor>,
     /// The latest checkpoint that an event told of.

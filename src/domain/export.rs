@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::api_key::ApiKey;
-use super::audit::Hash;
+use super::api_key::SecretHash;
+use super::audit::ChainHash;
 use super::chain::hex;
-use super::import::{Secret, VERSION};
+use super::import::{ImportedSecret, VERSION};
 use super::membership::Role;
 use super::organization::Organization;
 use super::settings::Settings;
@@ -73,21 +74,21 @@ pub(crate) enum Line<'a> {
 
 impl<'a> Line<'a> {
     /// The first line of an export of what the chain's head says.
-    pub(crate) fn begin(exported_at: Timestamp, (seq, hash): (i64, Hash)) -> Self {
+    pub(crate) fn begin(exported_at: Timestamp, (seq, hash): (i64, ChainHash)) -> Self {
         Self::Begin { version: VERSION, exported_at, audit_head: format!("{seq}:{}", hex(&hash)) }
     }
 
     /// A key with its secrets' hashes.
-    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(Hash, Secret)]) -> Self {
+    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(SecretHash, ImportedSecret)]) -> Self {
         let of =
             |wanted| secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex(hash));
         Self::ApiKey {
             key,
             revision: key.revision,
             hash_encoding: "hex",
-            hash: of(Secret::Current).next().unwrap_or_default(),
-            previous_hash: of(Secret::Previous).next(),
-            retired_hashes: of(Secret::Retired).collect(),
+            hash: of(ImportedSecret::Current).next().unwrap_or_default(),
+            previous_hash: of(ImportedSecret::Previous).next(),
+            retired_hashes: of(ImportedSecret::Retired).collect(),
         }
     }
 

@@ -8,8 +8,8 @@ mod secrets;
 
 use serde::Serialize;
 
+use super::api_key::SecretHash;
 use super::api_key::{ApiKey, Status};
-use super::audit::Hash;
 use super::cidr;
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
@@ -23,7 +23,7 @@ use super::settings::{STANDARD, SettingsPatch};
 use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
-pub(crate) use secrets::Secret;
+pub(crate) use secrets::ImportedSecret;
 use secrets::{read_secrets, sha256};
 
 /// The version of the lines that an export writes.
@@ -121,7 +121,7 @@ pub(crate) struct NewKey {
     /// The key. Without an id of its own it has an empty one.
     pub(crate) key: ApiKey,
     /// SHA-256 of its secrets, the current one first.
-    pub(crate) secrets: Vec<(Hash, Secret)>,
+    pub(crate) secrets: Vec<(SecretHash, ImportedSecret)>,
 }
 
 /// What is read when the command line says more than the file.
@@ -361,7 +361,7 @@ fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Resu
     if revoked_at.is_some() && !revoked {
         fields.fault("revoked_at", "INVALID_VALUE", "Only with the status revoked.");
     }
-    let has_previous = secrets.iter().any(|(_, state)| *state == Secret::Previous);
+    let has_previous = secrets.iter().any(|(_, state)| *state == ImportedSecret::Previous);
     if has_previous && key.previous_secret_expires_at.is_none() {
         fields.fault("previous_secret_expires_at", "REQUIRED", "Must be given with previous_hash.");
     }

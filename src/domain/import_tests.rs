@@ -65,7 +65,7 @@ fn a_key_says_how_it_stands() {
         "ef".repeat(32)
     );
     let states: Vec<_> = key(&previous).unwrap().secrets.iter().map(|(_, state)| *state).collect();
-    assert_eq!(states, [Secret::Current, Secret::Previous, Secret::Retired]);
+    assert_eq!(states, [ImportedSecret::Current, ImportedSecret::Previous, ImportedSecret::Retired]);
 }
 
 #[test]

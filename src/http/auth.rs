@@ -16,17 +16,18 @@ use super::server::Head;
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::Credential;
+use crate::domain::api_key::SecretHash;
 use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
 use crate::verify::bucket::{Buckets, Limit, RateLimitDecision};
 use crate::verify::cache::Loaded;
-use crate::verify::secret::{self, Hash};
+use crate::verify::secret;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Who calls, and the hash of what it showed. `UNAUTHENTICATED` when it shows nothing,
 /// `INVALID_API_KEY` when that isn't good.
-pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
+pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, SecretHash)> {
     let (hash, loaded) = load(app, bearer(headers)?).await?;
     Ok((usable(app, &loaded)?, hash))
 }
@@ -44,7 +45,7 @@ pub(crate) async fn authenticate_cached(app: &App, head: &Head) -> Result<Arc<Cr
     Ok(credential)
 }
 
-async fn load(app: &App, token: &str) -> Result<(Hash, Loaded)> {
+async fn load(app: &App, token: &str) -> Result<(SecretHash, Loaded)> {
     if !secret::is_plausible(&app.settings.get().await?.checked_prefixes, token) {
         return Err(access::invalid_api_key());
     }

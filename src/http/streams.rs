@@ -35,7 +35,7 @@ const PIECE: usize = 16 * 1024;
 
 tokio::task_local! {
     /// The stream that a task serves.
-    static STREAM: Arc<Progress>;
+    static STREAM: Arc<StreamProgress>;
 }
 
 /// Serves a connection to its end: until the client leaves, the server drains, or nothing was asked for as long
@@ -180,7 +180,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
         let (running, long) = (Running::begin(&self.open), self.write_timeout);
         tokio::spawn(async move {
             let _until_it_ends = running;
-            let progress = Arc::new(Progress::default());
+            let progress = Arc::new(StreamProgress::default());
             let work = STREAM.scope(Arc::clone(&progress), stream);
             tokio::select! {
                 biased;
@@ -194,9 +194,9 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 
 /// How an answer gets on: 0 while it is ours to go on, else the number of the piece that waits for the client.
 #[derive(Default)]
-struct Progress(AtomicU64);
+struct StreamProgress(AtomicU64);
 
-impl Progress {
+impl StreamProgress {
     /// Returns when the same piece waited for so long. Only for the task that sends the pieces: it looks
     /// whenever that task does something.
     async fn stops(&self, long: Duration) {
@@ -220,7 +220,7 @@ impl Progress {
 struct Pieces<B> {
     body: Option<B>,
     rest: Option<Bytes>,
-    progress: Arc<Progress>,
+    progress: Arc<StreamProgress>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Pieces<B> {

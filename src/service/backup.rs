@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::check::{Progress, examine};
+use super::check::{ProgressFn, examine};
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -38,7 +38,7 @@ pub(crate) struct Made {
 /// # Errors
 /// `ALREADY_EXISTS` when there is such a file, unless it may be replaced; `CONFLICT` when there is something
 /// else, or when the copy is not sound: it is removed then.
-pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: Progress<'_>) -> Result<Made> {
+pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: ProgressFn<'_>) -> Result<Made> {
     let live = app.config.database.dir.join("tollhouse.db");
     if is_same(&live, target) {
         return Err(Error::new(Code::Conflict, "This is the database itself; name another file."));
@@ -77,7 +77,7 @@ pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: Progr
 }
 
 /// A proven copy, durable under the name that it has meanwhile.
-fn make(app: &App, live: &Path, part: &Path, progress: Progress<'_>) -> Result<Made> {
+fn make(app: &App, live: &Path, part: &Path, progress: ProgressFn<'_>) -> Result<Made> {
     let began = app.clock.monotonic();
     let copied = copy(&mut Reader::open(live)?, part, &|done, of| progress("copy", done, of))?;
     let ended = app.clock.monotonic();

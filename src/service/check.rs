@@ -11,7 +11,7 @@ use crate::store::check::Rows;
 use crate::store::reader::Reader;
 
 /// Told how far a long work is: what is done, how much of it, and of how much (0: nobody knows).
-pub(crate) type Progress<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
+pub(crate) type ProgressFn<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -32,7 +32,7 @@ pub(crate) struct Findings {
 ///
 /// # Errors
 /// When the file can't be asked at all.
-pub(crate) fn examine(reader: &mut Reader, progress: Progress<'_>) -> Result<Findings> {
+pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Findings> {
     let mut findings = Findings {
         sound: false,
         faults: Vec::new(),
@@ -79,7 +79,7 @@ impl Findings {
     }
 }
 
-fn walk(reader: &mut Reader, progress: Progress<'_>) -> Result<Verification> {
+fn walk(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Verification> {
     // Old events may be removed while they are walked over: then the chain begins elsewhere.
     loop {
         let checkpoint = reader.read(store::audit::checkpoint)?;
@@ -93,7 +93,7 @@ fn walk(reader: &mut Reader, progress: Progress<'_>) -> Result<Verification> {
 fn walk_from(
     reader: &mut Reader,
     checkpoint: Option<Anchor>,
-    progress: Progress<'_>,
+    progress: ProgressFn<'_>,
 ) -> Result<Option<Verification>> {
     let (last, _) = reader.read(store::audit::head)?;
     let mut walk = Walk::new(None, true);

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::check::Progress;
+use super::check::ProgressFn;
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -23,7 +23,7 @@ const PAGE: usize = 500;
 
 /// Writes everything there is; how many records it were. The reading keeps the WAL from beginning anew for
 /// as long as `output` takes: it should be a file.
-pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_>) -> Result<u64> {
+pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: ProgressFn<'_>) -> Result<u64> {
     let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
     let file = app.config.database.dir.join("tollhouse.db");
     let records = write(&file, output, ctx.now, progress)?;
@@ -32,7 +32,7 @@ pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_
     Ok(records)
 }
 
-fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: Progress<'_>) -> Result<u64> {
+fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: ProgressFn<'_>) -> Result<u64> {
     let mut reader = Reader::open(file)?;
     reader.read(|tx| {
         let rows = store::check::rows(tx)?;
@@ -77,7 +77,7 @@ struct Out<'a> {
     output: &'a mut dyn Write,
     records: u64,
     total: u64,
-    progress: Progress<'a>,
+    progress: ProgressFn<'a>,
 }
 
 impl Out<'_> {

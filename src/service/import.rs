@@ -17,7 +17,7 @@ use serde_json::Value;
 
 pub(crate) use source::{Item, Source};
 
-use super::check::Progress;
+use super::check::ProgressFn;
 use super::{RequestContext, mutate, scopes, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -91,7 +91,7 @@ pub(crate) async fn run(
     app: &App,
     source: &mut Source<'_>,
     options: &Options,
-    progress: Progress<'_>,
+    progress: ProgressFn<'_>,
 ) -> Result<Report> {
     let mut report = Report::default();
     let defaults = Defaults { organization_id: options.organization_id.as_deref().map(adopted) };

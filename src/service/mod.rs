@@ -36,13 +36,13 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::access::{self, Caller};
+use crate::domain::api_key::SecretHash;
 use crate::domain::audit::{Actor, Entry, Event, EventContext, Target};
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
-use crate::verify::secret::Hash;
 use within::Seat;
 
 /// Who calls, with what right, for what, and how the call came.
@@ -51,7 +51,7 @@ pub struct RequestContext {
     /// The caller as known when the call came.
     pub(crate) caller: Caller,
     /// The hash of the secret that it showed; `None` for the operator and the server itself.
-    pub(crate) secret: Option<Hash>,
+    pub(crate) secret: Option<SecretHash>,
     /// The scopes of which the operation asks one.
     pub(crate) scopes: &'static [&'static str],
     /// `resource.verb`.

@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::check::{Progress, examine};
+use super::check::{ProgressFn, examine};
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry, Hash};
+use crate::domain::audit::{ChainHash, Change, Entry};
 use crate::domain::chain::hex;
 use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::backup::{beside, copy, is_same};
 use crate::store::reader::Reader;
-use crate::store::restore::{Held, settle, stage, swap, unstage};
+use crate::store::restore::{ReplacedDatabase, settle, stage, swap, unstage};
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub(crate) struct Restored {
 }
 
 /// The head of a chain as `seq:hash`.
-fn written((seq, hash): &(i64, Hash)) -> String {
+fn written((seq, hash): &(i64, ChainHash)) -> String {
     format!("{seq}:{}", hex(hash))
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn run(
     config: Config,
     clock: Clock,
     order: &Order,
-    progress: Progress<'_>,
+    progress: ProgressFn<'_>,
 ) -> Result<Restored> {
     let dir = config.database.dir.clone();
     let file = dir.join("tollhouse.db");
@@ -109,8 +109,8 @@ pub(crate) async fn run(
 }
 
 /// The database that is to be replaced; `None` when it can't be read and need not be.
-fn hold(file: &Path, accept: bool) -> Result<Option<Held>> {
-    let whole = Held::take(file).and_then(|mut held| {
+fn hold(file: &Path, accept: bool) -> Result<Option<ReplacedDatabase>> {
+    let whole = ReplacedDatabase::take(file).and_then(|mut held| {
         let faults = held.read(store::check::integrity)?;
         match faults.first() {
             None => Ok(held),
@@ -140,11 +140,11 @@ struct Work<'a> {
     order: &'a Order,
     file: PathBuf,
     staged: PathBuf,
-    held: Option<Held>,
+    held: Option<ReplacedDatabase>,
 }
 
 impl Work<'_> {
-    async fn run(mut self, backup: &mut Reader, progress: Progress<'_>) -> Result<Restored> {
+    async fn run(mut self, backup: &mut Reader, progress: ProgressFn<'_>) -> Result<Restored> {
         let new = self.staged.join("tollhouse.db");
         let copied = copy(backup, &new, &|done, of| progress("copy", done, of))?;
         let mut reader = Reader::open(&new)?;
@@ -200,7 +200,7 @@ impl Work<'_> {
         app: &App,
         head: &str,
         replaced_head: Option<&str>,
-        progress: Progress<'_>,
+        progress: ProgressFn<'_>,
     ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
         let changed = |field: &str, from, to| Change { field: field.to_owned(), from, to };
@@ -218,7 +218,7 @@ impl Work<'_> {
 
 /// Does the chain of the replaced database go on from this head? Where retention has removed that event,
 /// the common origin has to do.
-fn follows(held: &mut Held, head: &(i64, Hash)) -> Result<bool> {
+fn follows(held: &mut ReplacedDatabase, head: &(i64, ChainHash)) -> Result<bool> {
     let (seq, hash) = *head;
     if seq == 0 {
         return Ok(true);

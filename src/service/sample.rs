@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{RequestContext, api_keys, housekeeping, memberships, organizations, scopes, usage, users};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::api_key::Credential;
+use crate::domain::api_key::{Credential, SecretHash};
 use crate::domain::audit::EventContext;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
@@ -80,7 +80,7 @@ impl Sample<'_> {
         Ok(Arc::new(RequestContext { now: at, context, ..Arc::unwrap_or_clone(ctx) }))
     }
 
-    async fn credential(&self, hash: secret::Hash) -> Result<Arc<Credential>> {
+    async fn credential(&self, hash: SecretHash) -> Result<Arc<Credential>> {
         let found = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await?;
         found.map(Arc::new).ok_or_else(|| Error::internal("a key of the sample is missing"))
     }

@@ -6,7 +6,7 @@ use super::db::Tx;
 use super::list::List;
 use super::rows;
 use super::seq_index::SeqIndex;
-use crate::domain::audit::{AuditFilter, Event, GENESIS, Hash};
+use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS};
 use crate::domain::chain::{self, Anchor, Link};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "audit_events", column: "occurred_at" };
 
 /// The last event's place and hash; `(0, GENESIS)` before the first.
-pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, Hash)> {
+pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
     let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
     Ok(tx.one(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
 }

@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::schema::{self, directory};
 use super::tx::is_busy;
 use super::{audit, check::Rows};
-use crate::domain::audit::Hash;
+use crate::domain::audit::ChainHash;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -38,7 +38,7 @@ pub(crate) struct Copied {
     /// Bytes of the copy.
     pub(crate) bytes: u64,
     /// The head of the audit chain.
-    pub(crate) head: (i64, Hash),
+    pub(crate) head: (i64, ChainHash),
     /// Rows of each table.
     pub(crate) rows: Rows,
 }

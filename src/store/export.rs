@@ -5,15 +5,15 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::{api_keys, memberships, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::Hash;
-use crate::domain::import::{NewMembership, NewScope, Secret};
+use crate::domain::api_key::SecretHash;
+use crate::domain::import::{ImportedSecret, NewMembership, NewScope};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
 
 /// A key with the hashes of all its secrets.
-pub(crate) type WithSecrets = (ApiKey, Vec<(Hash, Secret)>);
+pub(crate) type WithSecrets = (ApiKey, Vec<(SecretHash, ImportedSecret)>);
 
 /// A page: each row with its `seq`.
 pub(crate) type Page<T> = Vec<(i64, T)>;
@@ -81,10 +81,10 @@ pub(crate) fn api_keys(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<WithS
 }
 
 /// The hashes of a key's secrets: the current one first, then the previous.
-pub(crate) fn secrets(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(Hash, Secret)>> {
+pub(crate) fn secrets(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(SecretHash, ImportedSecret)>> {
     tx.all(
         "SELECT hash, state FROM api_key_hashes WHERE key_seq = ?1 ORDER BY state, hash",
         params![key_seq],
-        |row| Ok((row.get(0)?, rows::named(row, 1, Secret::NAMES)?)),
+        |row| Ok((row.get(0)?, rows::named(row, 1, ImportedSecret::NAMES)?)),
     )
 }

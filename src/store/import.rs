@@ -6,8 +6,8 @@ use rusqlite::params;
 use super::db::Tx;
 use super::{api_keys, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::Hash;
-use crate::domain::import::{NewKey, Secret};
+use crate::domain::api_key::SecretHash;
+use crate::domain::import::{ImportedSecret, NewKey};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
@@ -27,7 +27,7 @@ pub(crate) fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timesta
 }
 
 /// The key that this hash was ever a secret of.
-pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &Hash) -> Result<Option<String>> {
+pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<String>> {
     let sql = "SELECT k.id FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq WHERE h.hash = ?1";
     tx.one(sql, params![hash], |row| row.get(0))
 }
@@ -35,13 +35,13 @@ pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &Hash) -> Result<Option<String>> {
 /// Stores a key with all its secrets; `false` when its id or one of them is taken.
 pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     let NewKey { key, secrets } = new;
-    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == Secret::Current) else {
+    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == ImportedSecret::Current) else {
         return Ok(false);
     };
     if !api_keys::insert(tx, key, current)? {
         return Ok(false);
     }
-    for secret in secrets.iter().filter(|(_, state)| *state != Secret::Current) {
+    for secret in secrets.iter().filter(|(_, state)| *state != ImportedSecret::Current) {
         if !insert_secret(tx, &key.id, secret)? {
             return Ok(false);
         }
@@ -58,7 +58,7 @@ pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     Ok(true)
 }
 
-fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(Hash, Secret)) -> Result<bool> {
+fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSecret)) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO api_key_hashes (hash, key_seq, state) SELECT ?2, seq, ?3 FROM api_keys WHERE id = ?1 \
          ON CONFLICT (hash) DO NOTHING",
@@ -70,7 +70,11 @@ fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(Hash, Secret)) -> Resul
 
 /// Makes these the secrets of a key, in place of what they were; none that it ever had is forgotten. One that
 /// is another key's stays there.
-pub(crate) fn replace_secrets(tx: &Tx<'_>, key: &ApiKey, secrets: &[(Hash, Secret)]) -> Result<()> {
+pub(crate) fn replace_secrets(
+    tx: &Tx<'_>,
+    key: &ApiKey,
+    secrets: &[(SecretHash, ImportedSecret)],
+) -> Result<()> {
     tx.execute(
         "UPDATE api_key_hashes SET state = 'retired' WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
         params![key.id],

@@ -18,9 +18,9 @@ use crate::domain::quota::Lease;
 use crate::error::{Error, Result};
 
 /// The database that is to be replaced, with nobody else in it.
-pub(crate) struct Held(Connection);
+pub(crate) struct ReplacedDatabase(Connection);
 
-impl Held {
+impl ReplacedDatabase {
     /// Takes it from everybody else, and brings its WAL into it, so that it is one file.
     ///
     /// # Errors

@@ -17,8 +17,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use moka::sync::Cache;
 
-use super::secret::Hash;
-use crate::domain::api_key::Credential;
+use crate::domain::api_key::{Credential, SecretHash};
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Error, Result};
 use crate::telemetry::tally::Counts;
@@ -118,14 +117,14 @@ type Load = Shared<BoxFuture<'static, Result<Loaded>>>;
 pub struct KeyCache(Arc<Inner>);
 
 struct Inner {
-    found: Cache<Hash, Loaded, RandomState>,
-    missing: Cache<Hash, Loaded, RandomState>,
+    found: Cache<SecretHash, Loaded, RandomState>,
+    missing: Cache<SecretHash, Loaded, RandomState>,
     /// Loads under way, with the time at which they began.
-    loading: DashMap<Hash, (u64, Load), RandomState>,
+    loading: DashMap<SecretHash, (u64, Load), RandomState>,
     version_clock: Arc<VersionClock>,
     /// Hits, then misses.
     looks: Counts<2>,
-    load: Box<dyn Fn(Hash) -> Loading + Send + Sync>,
+    load: Box<dyn Fn(SecretHash) -> Loading + Send + Sync>,
 }
 
 impl KeyCache {
@@ -133,7 +132,7 @@ impl KeyCache {
     pub fn new(
         max_bytes: u64,
         version_clock: Arc<VersionClock>,
-        load: impl Fn(Hash) -> Loading + Send + Sync + 'static,
+        load: impl Fn(SecretHash) -> Loading + Send + Sync + 'static,
     ) -> Self {
         let found = Cache::builder()
             .max_capacity(max_bytes)
@@ -151,7 +150,7 @@ impl KeyCache {
     ///
     /// # Errors
     /// What the loader answers.
-    pub async fn get(&self, hash: &Hash) -> Result<Option<Arc<Credential>>> {
+    pub async fn get(&self, hash: &SecretHash) -> Result<Option<Arc<Credential>>> {
         Ok(self.get_loaded(hash).await?.credential)
     }
 
@@ -159,7 +158,7 @@ impl KeyCache {
     ///
     /// # Errors
     /// What the loader answers.
-    pub(crate) async fn get_loaded(&self, hash: &Hash) -> Result<Loaded> {
+    pub(crate) async fn get_loaded(&self, hash: &SecretHash) -> Result<Loaded> {
         match self.0.remembered(hash) {
             Some(remembered) => {
                 self.0.looks.add(0);
@@ -191,7 +190,7 @@ impl KeyCache {
 }
 
 impl Inner {
-    fn remembered(&self, hash: &Hash) -> Option<Loaded> {
+    fn remembered(&self, hash: &SecretHash) -> Option<Loaded> {
         let fresh = |loaded: &Loaded| self.is_fresh(loaded);
         self.found.get(hash).filter(fresh).or_else(|| self.missing.get(hash).filter(fresh))
     }
@@ -202,7 +201,7 @@ impl Inner {
 
     /// Joins the load of this hash, or begins one. One that began before the last change of anything is
     /// left to those who wait for it: it may have read what is no longer so.
-    fn load(self: &Arc<Self>, hash: Hash) -> Load {
+    fn load(self: &Arc<Self>, hash: SecretHash) -> Load {
         let began = self.version_clock.now();
         match self.loading.entry(hash) {
             Entry::Occupied(entry) if entry.get().0 == began => entry.get().1.clone(),
@@ -215,7 +214,7 @@ impl Inner {
     }
 
     /// A load runs in a task of its own: who asked first may go away, the others still get their answer.
-    fn begin(self: &Arc<Self>, hash: Hash, began: u64) -> Load {
+    fn begin(self: &Arc<Self>, hash: SecretHash, began: u64) -> Load {
         let loading = (self.load)(hash);
         let done = Done { inner: self.clone(), hash, began };
         let task = tokio::spawn(async move {
@@ -228,7 +227,7 @@ impl Inner {
         answer.boxed().shared()
     }
 
-    fn remember(&self, hash: Hash, loaded: Loaded) {
+    fn remember(&self, hash: SecretHash, loaded: Loaded) {
         let cache = if loaded.credential.is_some() { &self.found } else { &self.missing };
         cache.insert(hash, loaded);
     }
@@ -237,7 +236,7 @@ impl Inner {
 /// Takes a load from the list when it ends, however it ends.
 struct Done {
     inner: Arc<Inner>,
-    hash: Hash,
+    hash: SecretHash,
     began: u64,
 }
 
@@ -247,7 +246,7 @@ impl Drop for Done {
     }
 }
 
-fn shards(hash: &Hash, credential: Option<&Credential>) -> [Shard; 3] {
+fn shards(hash: &SecretHash, credential: Option<&Credential>) -> [Shard; 3] {
     let Some(Credential { key, .. }) = credential else { return [shard(hash); 3] };
     let id = shard(key.id.as_str());
     let or_own = |other: &Option<String>| other.as_deref().map_or(id, shard);

@@ -61,7 +61,7 @@ impl Account {
     }
 }
 
-type Held = OwnedMutexGuard<Account>;
+type AccountGuard = OwnedMutexGuard<Account>;
 type HeldCount = OwnedMappedMutexGuard<Account, Count>;
 
 /// The counts of all quotas in use. Clones share them.
@@ -251,7 +251,7 @@ impl Quotas {
 
     /// Gives back what these hold. Who comes for one of them meanwhile waits, and begins anew with what
     /// is in the file then.
-    async fn settle(&self, mut held: Vec<(Id, Held)>) -> Result<usize> {
+    async fn settle(&self, mut held: Vec<(Id, AccountGuard)>) -> Result<usize> {
         let shared = self.0.clone();
         let settling = async move {
             let counts = held.iter_mut().filter_map(|(_, account)| account.count.as_mut());

@@ -5,6 +5,7 @@ use std::fmt;
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::domain::api_key::SecretHash;
 use crate::error::{Error, Result};
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -13,9 +14,6 @@ const RANDOM_DIGITS: usize = 32;
 const CHECKSUM_DIGITS: usize = 6;
 /// Longer bearer tokens are refused unhashed.
 pub(crate) const LONGEST: usize = 512;
-
-/// A SHA-256 of a whole secret.
-pub(crate) type Hash = [u8; 32];
 
 /// A secret on its only way, to the caller that made it. It can't be printed by accident.
 #[derive(Clone)]
@@ -62,13 +60,13 @@ impl Secret {
     }
 
     /// What is stored of it.
-    pub fn hash(&self) -> Hash {
+    pub fn hash(&self) -> SecretHash {
         hash(&self.0)
     }
 }
 
 /// SHA-256 of the whole text.
-pub fn hash(text: &str) -> Hash {
+pub fn hash(text: &str) -> SecretHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
     hash

@@ -31,9 +31,9 @@ struct Read {
 }
 
 /// The settings, held for as long as a call needs them. They stay as they are meanwhile.
-pub(crate) struct Held(Guard<Arc<Read>>);
+pub(crate) struct SettingsGuard(Guard<Arc<Read>>);
 
-impl Deref for Held {
+impl Deref for SettingsGuard {
     type Target = Current;
 
     fn deref(&self) -> &Current {
@@ -41,7 +41,7 @@ impl Deref for Held {
     }
 }
 
-impl Held {
+impl SettingsGuard {
     /// To be kept beyond the call.
     pub(crate) fn shared(&self) -> Arc<Current> {
         self.0.current.clone()
@@ -70,7 +70,7 @@ impl SettingsCache {
     ///
     /// # Errors
     /// What the loader answers.
-    pub(crate) async fn get(&self) -> Result<Held> {
+    pub(crate) async fn get(&self) -> Result<SettingsGuard> {
         if let Some(held) = self.fresh() {
             return Ok(held);
         }
@@ -81,11 +81,11 @@ impl SettingsCache {
         let began = self.version_clock.now();
         let read = Arc::new(Read { began, current: (self.load)().await? });
         self.read.store(read.clone());
-        Ok(Held(Guard::from_inner(read)))
+        Ok(SettingsGuard(Guard::from_inner(read)))
     }
 
-    fn fresh(&self) -> Option<Held> {
+    fn fresh(&self) -> Option<SettingsGuard> {
         let read = self.read.load();
-        self.version_clock.is_fresh_at(read.began, [self.shard]).then_some(Held(read))
+        self.version_clock.is_fresh_at(read.began, [self.shard]).then_some(SettingsGuard(read))
     }
 }

@@ -7,7 +7,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::digest::{SHA256, digest};
 
-use crate::domain::audit::Hash;
+use crate::domain::api_key::SecretHash;
 use crate::domain::chain;
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::rules;
@@ -17,7 +17,7 @@ const MAX_RETIRED: usize = 10_000;
 
 /// What a secret is to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Secret {
+pub(crate) enum ImportedSecret {
     /// The one that was shown last.
     Current,
     /// The one before, in its grace.
@@ -26,10 +26,13 @@ pub(crate) enum Secret {
     Retired,
 }
 
-impl Secret {
+impl ImportedSecret {
     /// The names in the database.
-    pub(crate) const NAMES: &'static [(&'static str, Secret)] =
-        &[("current", Secret::Current), ("previous", Secret::Previous), ("retired", Secret::Retired)];
+    pub(crate) const NAMES: &'static [(&'static str, ImportedSecret)] = &[
+        ("current", ImportedSecret::Current),
+        ("previous", ImportedSecret::Previous),
+        ("retired", ImportedSecret::Retired),
+    ];
 
     /// The name in the database.
     pub(crate) fn name(self) -> &'static str {
@@ -55,7 +58,7 @@ impl Encoding {
     const VARIANTS: &'static [(&'static str, Encoding)] =
         &[("sha256_hex", Encoding::Hex), ("sha256_base64", Encoding::Base64)];
 
-    pub(super) fn decode(self, text: &str) -> Option<Hash> {
+    pub(super) fn decode(self, text: &str) -> Option<SecretHash> {
         let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let alphabet = match self {
             Encoding::Hex => return chain::unhex(text),
@@ -67,14 +70,14 @@ impl Encoding {
 }
 
 /// SHA-256 of a whole secret.
-pub(super) fn sha256(text: &str) -> Hash {
+pub(super) fn sha256(text: &str) -> SecretHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
     hash
 }
 
 /// A hash is never repeated in a message: what stands there may be the secret itself.
-fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<Hash> {
+fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
     move |json, faults| {
         let hash = encoding.decode(faults.text(json)?);
         match hash {
@@ -87,7 +90,7 @@ fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<Hash> 
 }
 
 /// The current secret, the one before, and those that were ever taken.
-pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(Hash, Secret)> {
+pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecret)> {
     let encoding = fields.optional("hash_encoding", rules::one_of(Encoding::NAMES));
     let current = fields.required("hash", |json, faults| match json {
         // As Unkey's migration has it.
@@ -117,9 +120,9 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(Hash, Secret)> {
         };
         Some(items.iter().enumerate().filter_map(read).collect::<Vec<_>>())
     });
-    let mut secrets = vec![(current, Secret::Current)];
-    secrets.extend(previous.map(|hash| (hash, Secret::Previous)));
-    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, Secret::Retired)));
+    let mut secrets = vec![(current, ImportedSecret::Current)];
+    secrets.extend(previous.map(|hash| (hash, ImportedSecret::Previous)));
+    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, ImportedSecret::Retired)));
     let distinct: BTreeSet<_> = secrets.iter().map(|(hash, _)| hash).collect();
     if distinct.len() < secrets.len() {
         fields.fault("hash", "DUPLICATE_HASH", "A hash is given twice.");

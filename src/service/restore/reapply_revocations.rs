@@ -13,11 +13,11 @@ use crate::domain::membership::Membership;
 use crate::domain::quota::Lease;
 use crate::domain::restore::{self, ReappliedRevocations};
 use crate::error::Result;
-use crate::service::check::Progress;
+use crate::service::check::ProgressFn;
 use crate::service::organizations::revoked_keys;
 use crate::service::{RequestContext, mutate};
 use crate::store::export::{Page, WithSecrets};
-use crate::store::restore::Held;
+use crate::store::restore::ReplacedDatabase;
 use crate::store::{self, db::Tx, export, import as stored};
 
 /// Things that are compared at once.
@@ -27,7 +27,11 @@ const PAGE: usize = 500;
 const TOGETHER: usize = 200;
 
 /// Takes over all of it.
-pub(crate) async fn all(app: &App, held: &mut Held, progress: Progress<'_>) -> Result<ReappliedRevocations> {
+pub(crate) async fn all(
+    app: &App,
+    held: &mut ReplacedDatabase,
+    progress: ProgressFn<'_>,
+) -> Result<ReappliedRevocations> {
     let mut reapplied = ReappliedRevocations::default();
     let rows = held.read(store::check::rows)?;
     let total = rows.get("api_keys").and_then(|n| u64::try_from(*n).ok()).unwrap_or(0);
@@ -68,7 +72,11 @@ fn gone(revoked: usize) -> Vec<Change> {
     vec![Change { field: "deleted".into(), from: false.into(), to: true.into() }, revoked_keys(revoked)]
 }
 
-async fn organizations(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
+async fn organizations(
+    app: &App,
+    held: &mut ReplacedDatabase,
+    reapplied: &mut ReappliedRevocations,
+) -> Result<()> {
     let mut after = i64::MIN;
     loop {
         let page = held.read(|tx| export::organizations(tx, after, PAGE))?;
@@ -114,7 +122,7 @@ async fn organizations(app: &App, held: &mut Held, reapplied: &mut ReappliedRevo
     }
 }
 
-async fn users(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
+async fn users(app: &App, held: &mut ReplacedDatabase, reapplied: &mut ReappliedRevocations) -> Result<()> {
     let mut after = i64::MIN;
     loop {
         let page = held.read(|tx| export::users(tx, after, PAGE))?;
@@ -178,7 +186,11 @@ async fn users(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations)
 }
 
 /// A membership that isn't there any more leaves nothing behind: it is seen from the restored one.
-async fn memberships(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
+async fn memberships(
+    app: &App,
+    held: &mut ReplacedDatabase,
+    reapplied: &mut ReappliedRevocations,
+) -> Result<()> {
     let mut after = i64::MIN;
     loop {
         let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, PAGE)).await?;
@@ -269,7 +281,7 @@ fn restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<WithSecrets>> {
 }
 
 /// Units that were used since stay used.
-async fn quotas(app: &App, held: &mut Held, reapplied: &mut ReappliedRevocations) -> Result<()> {
+async fn quotas(app: &App, held: &mut ReplacedDatabase, reapplied: &mut ReappliedRevocations) -> Result<()> {
     let leases = held.read(store::restore::leases)?;
     let later = |a: &Lease, b: &Lease| (a.start, a.units) > (b.start, b.units);
     for piece in leases.chunks(PAGE) {
