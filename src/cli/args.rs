@@ -89,7 +89,7 @@ pub(crate) enum Command {
     ///
     /// Each record is stored whole or refused, with the reason. What is there already and the same is left
     /// alone, so an import can be run again. Works beside a running server. Exit status 1 if something was
-    /// refused. docs/moving.md says what records look like.
+    /// refused. docs/guides/import-and-export.md says what records look like.
     Import(Import),
 
     /// Write out settings, organizations, users, memberships, scopes and keys, as NDJSON that import reads

@@ -1,4 +1,4 @@
-//! The real gateways, started with what `docs/gateways.md` says.
+//! The real gateways, started with what `docs/guides/gateways.md` says.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::GUIDE;
 use crate::support::{free_address, guide};
 
 /// How one is started. In all texts `{gateway}` is where it is to listen, `{ip}` and `{port}` the parts of that,
@@ -107,9 +108,12 @@ impl Gateway {
                 .replace("{application}", &application.to_string())
                 .replace("{application port}", &application.port().to_string())
         };
-        let mut texts: Vec<_> = recipe.blocks.iter().map(|name| guide::block("gateways.md", name)).collect();
+        let mut texts: Vec<_> = recipe.blocks.iter().map(|name| guide::block(GUIDE, name)).collect();
         for (from, to) in recipe.replaced {
-            assert!(texts.iter().any(|text| text.contains(from)), "docs/gateways.md no longer says {from:?}");
+            assert!(
+                texts.iter().any(|text| text.contains(from)),
+                "docs/guides/gateways.md no longer says {from:?}"
+            );
             texts.iter_mut().for_each(|text| *text = text.replace(from, &fill(to)));
         }
         for (name, text) in recipe.blocks.iter().zip(texts) {
