@@ -131,7 +131,7 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
     shared
 }
 
-/// What every POST takes.
+/// What every POST takes. Without an example: pages that try the API would send it with every request.
 fn idempotency_key() -> Parameter {
     let words = format!(
         "Makes it safe to repeat the request: for 24 hours the same key from the same API key, with the same \
@@ -147,7 +147,6 @@ fn idempotency_key() -> Parameter {
         .required(Required::False)
         .description(Some(words))
         .schema(Some(schema))
-        .example(Some(json!("b4b0dc7e-9d5c-4a5f-8a0e-2f8d1f0c5d7a")))
         .build()
 }
 

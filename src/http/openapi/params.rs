@@ -68,7 +68,7 @@ pub struct ApiKeyPath {
 #[into_params(parameter_in = Path)]
 pub struct ScopePath {
     /// The scope.
-    #[param(example = "invoices:read")]
+    #[param(example = "reports:read")]
     pub scope: String,
 }
 
@@ -182,9 +182,9 @@ pub struct UsageQuery {
     /// Only this key.
     #[param(min_length = 1, max_length = 200)]
     pub key_id: Option<String>,
-    /// So many hours or days until now, from the start of the bucket in which they begin. Not together with
-    /// `start` and `end`.
-    #[param(default = "30d", pattern = "^[0-9]{1,4}[hd]$")]
+    /// So many hours or days until now, from the start of the bucket in which they begin; `30d` if `start` is
+    /// left out too. Not together with `start` and `end`.
+    #[param(pattern = "^[0-9]{1,4}[hd]$")]
     pub period: Option<String>,
     /// From the start of the bucket that this time lies in; not in the future.
     #[param(format = DateTime)]

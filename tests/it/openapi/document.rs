@@ -38,6 +38,23 @@ fn it_says_what_it_is() {
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
 }
 
+/// What a page that tries the API fills in by itself is sent with every request: a header with an example makes
+/// requests that have nothing to do with each other look like repetitions.
+#[test]
+fn no_header_is_filled_in() {
+    let document = Document::load();
+    let mut headers = 0;
+    for operation in document.operations() {
+        for parameter in operation.parameters("header") {
+            let filled = ["/example", "/examples", "/schema/example", "/schema/examples", "/schema/default"];
+            let filled = filled.iter().find(|place| parameter.pointer(place).is_some());
+            assert_eq!(filled, None, "{} {}", operation.name(), parameter["name"]);
+            headers += 1;
+        }
+    }
+    assert!(headers > 10, "{headers}");
+}
+
 #[test]
 fn it_has_the_operations_of_the_table_and_no_others() {
     let document = Document::load();
