@@ -14,6 +14,37 @@ const plainer = ({ React }) => ({
   },
 });
 
+// The scheme of every operation that requires a key. The other schemes belong to single operations of the data plane.
+const BEARER = 'bearer';
+
+// The "Authorize" button offers only the Bearer key. The padlock of an operation offers every scheme of that operation,
+// the Bearer key first. The first field gets the focus; by itself Swagger UI focuses the last one, where a pasted
+// key doesn't authorize calls of the Admin API.
+const authorization = ({ React }) => ({
+  statePlugins: {
+    auth: {
+      wrapActions: {
+        showDefinitions: (original) => (shown) => original(shown && shown.sortBy((scheme) => !scheme.has(BEARER))),
+      },
+    },
+  },
+  wrapComponents: {
+    AuthorizeBtnContainer: (Original) => (props) => {
+      const { authorized, definitionsToAuthorize } = props.authSelectors;
+      const authSelectors = {
+        ...props.authSelectors,
+        authorized: () => authorized().filter((_, scheme) => scheme === BEARER),
+        definitionsToAuthorize: () => definitionsToAuthorize().filter((scheme) => scheme.has(BEARER)),
+      };
+      return React.createElement(Original, { ...props, authSelectors });
+    },
+    authorizationPopup: (Original) => (props) => {
+      React.useLayoutEffect(() => document.querySelector('.dialog-ux input')?.focus(), []);
+      return React.createElement(Original, props);
+    },
+  },
+});
+
 globalThis.SwaggerUIBundle({
   url: '../openapi.json',
   domNode: document.getElementById('reference'),
@@ -23,7 +54,7 @@ globalThis.SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   filter: true,
   persistAuthorization: false,
-  plugins: [plainer],
+  plugins: [plainer, authorization],
   presets: [globalThis.SwaggerUIBundle.presets.apis],
   tryItOutEnabled: true,
   validatorUrl: null,

@@ -55,6 +55,26 @@ fn no_header_is_filled_in() {
     assert!(headers > 10, "{headers}");
 }
 
+/// The schemes beside the Bearer key belong to the operations that take them.
+#[test]
+fn other_schemes_stand_only_where_they_are_taken() {
+    let document = Document::load();
+    let mut takers = BTreeSet::new();
+    for operation in document.operations() {
+        for requirement in operation.says["security"].as_array().unwrap() {
+            for scheme in requirement.as_object().unwrap().keys().filter(|scheme| *scheme != "bearer") {
+                takers.insert((scheme.clone(), operation.route.path));
+            }
+        }
+    }
+    let expected = [
+        ("basic", "/v1/introspect"),
+        ("xApiKey", "/v1/forward-auth"),
+        ("xApiKey", "/v1/forward-auth/{path}"),
+    ];
+    assert_eq!(takers, expected.map(|(scheme, path)| (scheme.to_owned(), path)).into());
+}
+
 #[test]
 fn it_has_the_operations_of_the_table_and_no_others() {
     let document = Document::load();
