@@ -25,6 +25,7 @@ pub mod openapi;
 mod organizations;
 pub mod pages;
 mod reply;
+mod root;
 pub mod routes;
 mod scopes;
 pub mod server;

@@ -16,8 +16,8 @@ use utoipa::OpenApi;
 use super::call::Call;
 use super::reply::{self, Reply};
 use super::{
-    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, scopes,
-    settings, users, verify, whoami,
+    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, root,
+    scopes, settings, users, verify, whoami,
 };
 use crate::error::{Error, Result};
 
@@ -53,7 +53,7 @@ use crate::error::{Error, Result};
         analytics::usage, analytics::overview, analytics::logs,
         audit::list, audit::export, audit::verify, audit::get,
         batch::run,
-        health::live, health::ready, document,
+        root::addresses, health::live, health::ready, document,
     ),
     components(schemas(
         crate::domain::settings::Plan, crate::domain::settings::PlanPatch,

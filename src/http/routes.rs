@@ -19,8 +19,8 @@ use super::gates::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
 use super::{
-    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, scopes, settings,
-    users, whoami,
+    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, root, scopes,
+    settings, users, whoami,
 };
 use crate::app::App;
 use crate::error::{Code, Error, Result};
@@ -177,6 +177,7 @@ pub(super) const BATCH: &str = "batch.run";
 /// Everything that is served.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
+    get("/", "root.read", Gate::Open, |call| Box::pin(root::addresses(call))),
     get("/healthz", "health.live", Gate::Open, |call| Box::pin(health::live(call))),
     get("/readyz", "health.ready", Gate::Open, |call| Box::pin(health::ready(call))),
     get("/openapi.json", "openapi.read", Gate::Open, |call| Box::pin(openapi::document(call))),

@@ -2,6 +2,7 @@
 
 mod browser;
 mod dev;
+mod root;
 
 use std::collections::BTreeSet;
 use std::io::Read;
