@@ -46,7 +46,8 @@ const authorization = ({ React }) => ({
 });
 
 globalThis.SwaggerUIBundle({
-  url: '../openapi.json',
+  // Absolute, because the URLs of the operations are resolved against it.
+  url: new URL('../openapi.json', location.href).href,
   domNode: document.getElementById('reference'),
   deepLinking: true,
   displayRequestDuration: true,

@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tollhouse", description = include_str!("openapi/about.md"), license(name = "MIT", identifier = "MIT")),
-    servers((url = "/", description = "The server that gives this document")),
+    // Relative to the document, so that behind a proxy which adds a path it leads through that path.
+    servers((url = ".", description = "The server that gives this document")),
     tags(
         (name = "Verification", description = "Is this key good, now? The data plane: answered from memory, by scopes, addresses, limits and quotas of the key. Its calls are not limited and not in the audit log; the usage analytics count them."),
         (name = "Caller", description = "The key that you call with."),

@@ -75,6 +75,18 @@ fn other_schemes_stand_only_where_they_are_taken() {
     assert_eq!(takers, expected.map(|(scheme, path)| (scheme.to_owned(), path)).into());
 }
 
+/// Behind a proxy that adds a path, what is relative to the document leads through that path.
+#[test]
+fn its_addresses_are_relative_to_it() {
+    let Document(document) = Document::load();
+    let served = reqwest::Url::parse("https://example.com/tollhouse/openapi.json").unwrap();
+    let [server] = document["servers"].as_array().unwrap().as_slice() else {
+        panic!("{}", document["servers"])
+    };
+    let leads_to = served.join(server["url"].as_str().unwrap()).unwrap();
+    assert_eq!(leads_to.as_str(), "https://example.com/tollhouse/");
+}
+
 #[test]
 fn it_has_the_operations_of_the_table_and_no_others() {
     let document = Document::load();

@@ -1,7 +1,7 @@
 //! The pages: how they are served, what the development mode begins with, and both in a real browser.
 
-mod browser;
-mod dev;
+pub mod browser;
+pub mod dev;
 mod root;
 
 use std::collections::BTreeSet;
