@@ -292,4 +292,6 @@ pub enum LogFormat {
 }
 
 #[cfg(test)]
+mod environment_tests;
+#[cfg(test)]
 mod tests;

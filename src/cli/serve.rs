@@ -35,7 +35,7 @@ pub enum Start {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(effective: Effective, start: Start) -> Result<()> {
-    let Effective { config, origins } = effective;
+    let Effective { config, origins, .. } = effective;
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
