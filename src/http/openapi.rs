@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tollhouse", description = include_str!("openapi/about.md"), license(name = "MIT", identifier = "MIT")),
+    external_docs(url = "docs/", description = "API reference"),
     // Relative to the document, so that behind a proxy which adds a path it leads through that path.
     servers((url = ".", description = "The server that gives this document")),
     tags(

@@ -16,7 +16,7 @@ use crate::service::audit::Format;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct IfMatch {
-    /// Change it only if its `ETag` is still this one, or one of these; `*` for any.
+    /// Change it only if its `ETag` is still this one, or one of these; `*` for any. Otherwise it is a `412`.
     #[param(rename = "If-Match", nullable = false)]
     pub if_match: Option<String>,
 }
@@ -24,7 +24,7 @@ pub struct IfMatch {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct RequiredIfMatch {
-    /// Change it only if its `ETag` is still this one; `*` for any.
+    /// Change it only if its `ETag` is still this one; `*` for any. Otherwise it is a `412`, left out a `428`.
     #[param(rename = "If-Match")]
     pub if_match: String,
 }
@@ -113,7 +113,8 @@ pub struct PageQuery {
     /// `desc`: newest first.
     #[param(default = "desc")]
     pub order: Option<Order>,
-    /// `metadata.nextCursor` of the page before.
+    /// `metadata.nextCursor` of the page before, with the same filters and order, while its `metadata.hasMore` is
+    /// true. Rows that are created or deleted meanwhile are neither repeated nor skipped.
     #[param(min_length = 1, max_length = 200)]
     pub cursor: Option<String>,
 }
