@@ -1,13 +1,13 @@
-// The reference: Swagger UI over this server's own document. The key is pasted at "Authorize" and stays in
-// the page's memory: a reload forgets it. Nothing is sent anywhere else.
+// The API reference: Swagger UI over this server's OpenAPI document. The key that is pasted at "Authorize" stays in
+// the page's memory and is gone after a reload. The page makes no external requests.
 
 const dark = matchMedia('(prefers-color-scheme: dark)');
-const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
-dark.addEventListener('change', follow);
-follow();
+const applyColorScheme = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
+dark.addEventListener('change', applyColorScheme);
+applyColorScheme();
 
-// A link inside a button is none to the keyboard, and there is only one server to choose from.
-const plainer = ({ React }) => ({
+// Removes links inside buttons, which the keyboard can't reach, and the choice of a server: there is only one.
+const simplification = ({ React }) => ({
   components: {
     DeepLink: ({ text }) => React.createElement('span', null, text),
     ServersContainer: () => null,
@@ -55,13 +55,13 @@ globalThis.SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   filter: true,
   persistAuthorization: false,
-  plugins: [plainer, authorization],
+  plugins: [simplification, authorization],
   presets: [globalThis.SwaggerUIBundle.presets.apis],
   tryItOutEnabled: true,
   validatorUrl: null,
 });
 
-// Some of its controls have no name, or another one than they show.
+// Accessible names for controls that have none, or one that differs from their text.
 const NAMES = [
   ['.body-param__text', 'Request body'],
   ['.close-modal', 'Close'],
