@@ -286,4 +286,6 @@ pub(crate) enum LogFormat {
 }
 
 #[cfg(test)]
+mod environment_tests;
+#[cfg(test)]
 mod tests;

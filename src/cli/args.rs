@@ -40,7 +40,7 @@ const LAST: usize = 100;
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Read settings from this TOML file
+    /// Read settings from this TOML file [env: TOLLHOUSE_CONFIG]
     #[arg(long, value_name = "FILE", global = true, display_order = LAST)]
     config: Option<PathBuf>,
 

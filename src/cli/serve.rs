@@ -1,6 +1,7 @@
 //! `tollhouse serve`: open, make the first key, serve, and at a signal stop without losing anything.
 
 use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ pub(crate) enum Start {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
-    let Effective { config, origins } = effective;
+    let Effective { config, origins, .. } = effective;
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
@@ -71,6 +72,8 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
              changes it"
         );
     }
+    // The development mode names them itself.
+    let names_pages = matches!(start, Start::Kept(_)) && std::io::stderr().is_terminal();
     let first_key = match start {
         Start::Kept(file) => first_key(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?,
         Start::Sample => Some(dev::seed(&app, address).await?),
@@ -96,6 +99,10 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     // Of a certificate for a name, curl would complain at an address.
     let (scheme, trust) = if tls.is_some() { ("https", "-k ") } else { ("http", "") };
     eprintln!("listening on {scheme}://{address}");
+    if names_pages {
+        let local = local(address);
+        eprintln!("  console  {scheme}://{local}/console/\n  docs     {scheme}://{local}/docs/");
+    }
     if let Some(shown) = first_key {
         eprintln!(
             "try:\n  curl {trust}-H \"Authorization: Bearer {shown}\" {scheme}://{address}/admin/v1/whoami"
@@ -122,6 +129,16 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     let stats = app.db.stats();
     tracing::info!(mutations = stats.mutations, commits = stats.commits, "stopped");
     closed
+}
+
+/// An address at which this machine reaches a listener. All addresses together (`0.0.0.0`) are none to browsers.
+fn local(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
 }
 
 /// Reads the certificate again at each SIGHUP, until it is dropped.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::HeaderMap;
-use http::header::{ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
+use http::header::{ACCEPT, ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
@@ -293,7 +293,8 @@ impl RequestPipeline {
         (bytes, body): (Bytes, Option<Json>),
     ) -> Result<Reply> {
         let (app, query) = (self.app.clone(), self.request.head.uri.query().unwrap_or_default().to_owned());
-        let call = Call { app, ctx, params, query, body, limits: self.rate_limit };
+        let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
+        let call = Call { app, ctx, params, query, accept, body, limits: self.rate_limit };
         if self.route.is_idempotent_by_key()
             && let Some(idempotent) = idempotency::claim(&call, &self.request.head, &bytes)?
         {

@@ -41,6 +41,28 @@ pub(super) const NGINX: Recipe = Recipe {
     )),
 };
 
+/// Tollhouse below a path of a host whose other paths are another application's.
+pub(super) const NGINX_PATH: Recipe = Recipe {
+    blocks: &[],
+    replaced: &[],
+    around: Some((
+        "around.conf",
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr;
+        events {}
+        http {
+            access_log off;
+            client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+            uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+            server {
+                listen {gateway};
+                location /tollhouse/ { proxy_pass http://{tollhouse}/; }
+                location / { proxy_pass http://{application}; }
+            }
+        }",
+    )),
+    ..NGINX
+};
+
 pub(super) const CADDY: Recipe = Recipe {
     program: "debian/usr/bin/caddy",
     arguments: &["run", "--adapter", "caddyfile", "--config", "{dir}/around"],

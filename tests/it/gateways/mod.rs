@@ -2,6 +2,7 @@
 
 mod around;
 mod gateway;
+mod path;
 mod promises;
 
 use std::time::Duration;
