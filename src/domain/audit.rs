@@ -20,9 +20,9 @@ pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 pub(crate) const GENESIS: ChainHash = [0; 32];
 
 /// Strings that a client supplies are cut to this many characters.
-const LONGEST_TEXT: usize = 256;
+const MAX_TEXT_CHARS: usize = 256;
 /// A changed value whose JSON is longer than this many bytes is kept as a cut text.
-const LONGEST_VALUE: usize = 1024;
+const MAX_VALUE_BYTES: usize = 1024;
 
 /// Who did it.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -249,12 +249,12 @@ fn to_value(thing: &impl Serialize) -> Value {
 
 fn bounded(value: Value) -> Value {
     let text = value.to_string();
-    if text.len() <= LONGEST_VALUE { value } else { Value::String(cut(&text)) }
+    if text.len() <= MAX_VALUE_BYTES { value } else { Value::String(cut(&text)) }
 }
 
 /// Cuts what a client supplied, and says so with an ellipsis.
 pub(crate) fn cut(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_TEXT) {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
     }

@@ -95,10 +95,10 @@ fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
     }
     let mut read: Vec<Operation> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.within(&index.to_string(), |faults| {
+        faults.nested(&index.to_string(), |faults| {
             let operation = operation(item, faults);
             if operation.id.is_some() && read.iter().any(|earlier| earlier.id == operation.id) {
-                faults.within("id", |faults| faults.add("DUPLICATE_ID", "Another operation has it."));
+                faults.nested("id", |faults| faults.add("DUPLICATE_ID", "Another operation has it."));
             }
             read.push(operation);
         });
@@ -107,15 +107,15 @@ fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
 }
 
 fn operation(json: &Json, faults: &mut Faults) -> Operation {
-    let mut fields = Fields::within(json, faults);
+    let mut fields = Fields::nested(json, faults);
     let operation = Operation {
         id: fields.nullable("id", rules::name).into_option(),
         method: fields.required("method", rules::one_of(Method::NAMES)),
         path: fields.required("path", path),
-        body: fields.unread("body"),
+        body: fields.raw("body"),
         if_match: fields.nullable("if_match", |json, faults| rules::text(json, faults, 2000)).into_option(),
     };
-    fields.end_within(faults);
+    fields.finish_nested(faults);
     operation
 }
 

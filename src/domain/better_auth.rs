@@ -12,7 +12,7 @@ use super::time::Timestamp;
 pub(crate) type Row = Map<String, Value>;
 
 /// The longest value that metadata holds, in characters.
-const LONGEST_METADATA: usize = 500;
+const MAX_METADATA_VALUE_CHARS: usize = 500;
 
 /// Milliseconds of a day, and of what is taken for a month.
 const DAY: i64 = 86_400_000;
@@ -40,7 +40,7 @@ fn time(row: &Row, column: &str) -> Value {
 }
 
 /// Puts down what is there.
-fn put(record: &mut Row, name: &str, value: Value) {
+fn insert_non_null(record: &mut Row, name: &str, value: Value) {
     if !value.is_null() {
         record.insert(name.to_owned(), value);
     }
@@ -61,32 +61,32 @@ fn pairs(row: &Row) -> Row {
 pub(crate) fn organization(row: &Row) -> Row {
     let mut metadata = pairs(row);
     for name in ["slug", "logo"] {
-        if let Some(text) = text(row, name).filter(|text| text.chars().count() <= LONGEST_METADATA) {
+        if let Some(text) = text(row, name).filter(|text| text.chars().count() <= MAX_METADATA_VALUE_CHARS) {
             metadata.entry(name).or_insert_with(|| json!(text));
         }
     }
     let mut record = Row::new();
-    put(&mut record, "type", json!("organization"));
+    insert_non_null(&mut record, "type", json!("organization"));
     for name in ["id", "name", "email"] {
-        put(&mut record, name, json!(text(row, name)));
+        insert_non_null(&mut record, name, json!(text(row, name)));
     }
-    put(&mut record, "metadata", json!(metadata));
-    put(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "metadata", json!(metadata));
+    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
     record
 }
 
 /// A user. Who is banned there is suspended here.
 pub(crate) fn user(row: &Row) -> Row {
     let mut record = Row::new();
-    put(&mut record, "type", json!("user"));
-    put(&mut record, "id", json!(text(row, "id")));
-    put(&mut record, "external_id", json!(text(row, "id")));
-    put(&mut record, "email", json!(text(row, "email")));
-    put(&mut record, "name", json!(text(row, "name").or(text(row, "email"))));
+    insert_non_null(&mut record, "type", json!("user"));
+    insert_non_null(&mut record, "id", json!(text(row, "id")));
+    insert_non_null(&mut record, "external_id", json!(text(row, "id")));
+    insert_non_null(&mut record, "email", json!(text(row, "email")));
+    insert_non_null(&mut record, "name", json!(text(row, "name").or(text(row, "email"))));
     if number(row, "banned").is_some_and(|banned| banned != 0) {
-        put(&mut record, "status", json!("suspended"));
+        insert_non_null(&mut record, "status", json!("suspended"));
     }
-    put(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
     record
 }
 
@@ -96,11 +96,11 @@ pub(crate) fn member(row: &Row) -> Row {
     let has = |wanted: &&str| roles.split(',').any(|role| role.trim() == *wanted);
     let role = ["owner", "admin", "member"].into_iter().find(has).unwrap_or("viewer");
     let mut record = Row::new();
-    put(&mut record, "type", json!("membership"));
-    put(&mut record, "organization_id", json!(text(row, "organizationId")));
-    put(&mut record, "user_id", json!(text(row, "userId")));
-    put(&mut record, "role", json!(role));
-    put(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "type", json!("membership"));
+    insert_non_null(&mut record, "organization_id", json!(text(row, "organizationId")));
+    insert_non_null(&mut record, "user_id", json!(text(row, "userId")));
+    insert_non_null(&mut record, "role", json!(role));
+    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
     record
 }
 
@@ -121,10 +121,10 @@ pub(crate) enum Owner {
 /// A message that says what to do.
 pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, String> {
     let mut record = Row::new();
-    put(&mut record, "id", json!(text(row, "id")));
+    insert_non_null(&mut record, "id", json!(text(row, "id")));
     match owner {
         Owner::Nobody => return Err("Its owner is neither a user nor an organization there.".to_owned()),
-        Owner::Organization(id) => put(&mut record, "organization_id", json!(id)),
+        Owner::Organization(id) => insert_non_null(&mut record, "organization_id", json!(id)),
         Owner::User(id, organizations) => {
             let organization = match (organizations.as_slice(), fallback) {
                 ([one], _) => one,
@@ -136,15 +136,15 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
                     ));
                 }
             };
-            put(&mut record, "organization_id", json!(organization));
-            put(&mut record, "user_id", json!(id));
+            insert_non_null(&mut record, "organization_id", json!(organization));
+            insert_non_null(&mut record, "user_id", json!(id));
         }
     }
-    put(&mut record, "name", json!(text(row, "name").or(text(row, "start")).unwrap_or("API key")));
-    put(&mut record, "start", json!(text(row, "start")));
-    put(&mut record, "hash", json!(text(row, "key").unwrap_or_default()));
-    put(&mut record, "hash_encoding", json!("base64url"));
-    put(&mut record, "scopes", json!(scopes(row)?));
+    insert_non_null(&mut record, "name", json!(text(row, "name").or(text(row, "start")).unwrap_or("API key")));
+    insert_non_null(&mut record, "start", json!(text(row, "start")));
+    insert_non_null(&mut record, "hash", json!(text(row, "key").unwrap_or_default()));
+    insert_non_null(&mut record, "hash_encoding", json!("base64url"));
+    insert_non_null(&mut record, "scopes", json!(scopes(row)?));
     let mut metadata = pairs(row);
     let (remaining, refill) = (number(row, "remaining"), quota(row));
     if let (Some(remaining), None) = (remaining, &refill) {
@@ -153,14 +153,14 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
     // One that is used up is refused there from then on, unless it is refilled.
     let used_up = remaining == Some(0) && number(row, "refillAmount").is_none();
     let enabled = number(row, "enabled").is_none_or(|enabled| enabled != 0) && !used_up;
-    put(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
-    put(&mut record, "metadata", json!(metadata));
-    put(&mut record, "quota", json!(refill));
-    put(&mut record, "rate_limit", json!(rate_limit(row)));
+    insert_non_null(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
+    insert_non_null(&mut record, "metadata", json!(metadata));
+    insert_non_null(&mut record, "quota", json!(refill));
+    insert_non_null(&mut record, "rate_limit", json!(rate_limit(row)));
     for (name, column) in
         [("expires_at", "expiresAt"), ("created_at", "createdAt"), ("last_used_at", "lastRequest")]
     {
-        put(&mut record, name, time(row, column));
+        insert_non_null(&mut record, name, time(row, column));
     }
     Ok(record)
 }
@@ -168,11 +168,11 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
 /// The membership that a user's key needs where it goes.
 pub(crate) fn membership(key: &Row) -> Row {
     let mut record = Row::new();
-    put(&mut record, "type", json!("membership"));
+    insert_non_null(&mut record, "type", json!("membership"));
     for name in ["organization_id", "user_id"] {
-        put(&mut record, name, key.get(name).cloned().unwrap_or_default());
+        insert_non_null(&mut record, name, key.get(name).cloned().unwrap_or_default());
     }
-    put(&mut record, "role", json!("member"));
+    insert_non_null(&mut record, "role", json!("member"));
     record
 }
 

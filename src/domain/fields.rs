@@ -118,7 +118,7 @@ impl Faults {
     }
 
     /// Reads something that lies one step deeper: an object's field, an array's index.
-    pub(crate) fn within<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn nested<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.at.len();
         self.at.push('/');
         // A client's own name may be a megabyte long; a pointer to it need not be.
@@ -153,7 +153,7 @@ impl Faults {
         };
         for (index, (name, _)) in entries.iter().enumerate() {
             if entries[..index].iter().any(|(earlier, _)| earlier == name) {
-                self.within(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
+                self.nested(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
             }
         }
         Some(entries)
@@ -189,15 +189,15 @@ impl<'j> Fields<'j> {
     }
 
     /// Begins with an object inside of a body. What is wrong with it goes to `faults`, the reader of the
-    /// whole, at [`end_within`](Self::end_within).
-    pub(crate) fn within(json: &'j Json, faults: &mut Faults) -> Self {
+    /// whole, at [`finish_nested`](Self::finish_nested).
+    pub(crate) fn nested(json: &'j Json, faults: &mut Faults) -> Self {
         let mut inner = Faults { list: Vec::new(), at: faults.at.clone() };
         let entries = inner.object(json).unwrap_or_default();
         Self { entries, known: Vec::new(), read_only: Vec::new(), faults: inner }
     }
 
     /// Hands the faults of an inner object to the reader of the whole.
-    pub(crate) fn end_within(mut self, faults: &mut Faults) {
+    pub(crate) fn finish_nested(mut self, faults: &mut Faults) {
         self.refuse_unknown();
         let room = MAX_FAULTS.saturating_sub(faults.list.len());
         faults.list.extend(self.faults.list.into_iter().take(room));
@@ -222,7 +222,7 @@ impl<'j> Fields<'j> {
     ) -> T {
         let value = self.find(name);
         self.faults
-            .within(name, |faults| match value {
+            .nested(name, |faults| match value {
                 Some(value) => read(value, faults),
                 None => {
                     faults.add("REQUIRED", "Must be given.");
@@ -239,7 +239,7 @@ impl<'j> Fields<'j> {
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> Option<T> {
         let value = self.find(name)?;
-        self.faults.within(name, |faults| match value {
+        self.faults.nested(name, |faults| match value {
             Json::Null => {
                 faults.add("NOT_NULLABLE", "Must not be null; leave it out instead.");
                 None
@@ -257,7 +257,7 @@ impl<'j> Fields<'j> {
         match self.find(name) {
             None => Patch::Keep,
             Some(Json::Null) => Patch::Clear,
-            Some(value) => match self.faults.within(name, |faults| read(value, faults)) {
+            Some(value) => match self.faults.nested(name, |faults| read(value, faults)) {
                 Some(value) => Patch::Set(value),
                 None => Patch::Keep,
             },
@@ -265,7 +265,7 @@ impl<'j> Fields<'j> {
     }
 
     /// A field that is read later, whatever it is.
-    pub(crate) fn unread(&mut self, name: &'static str) -> Option<Json> {
+    pub(crate) fn raw(&mut self, name: &'static str) -> Option<Json> {
         self.find(name).cloned()
     }
 
@@ -274,14 +274,14 @@ impl<'j> Fields<'j> {
         for &name in names {
             self.read_only.push(name);
             if self.given(name).is_some() {
-                self.faults.within(name, |faults| faults.add("READ_ONLY", "Can't be set; leave it out."));
+                self.faults.nested(name, |faults| faults.add("READ_ONLY", "Can't be set; leave it out."));
             }
         }
     }
 
     /// Notes a fault of a field that only shows together with others.
     pub(crate) fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
-        self.faults.within(name, |faults| faults.add(code, message));
+        self.faults.nested(name, |faults| faults.add(code, message));
     }
 
     /// The value when there was no fault, else all of them. Names that nobody asked for are faults.
@@ -294,7 +294,7 @@ impl<'j> Fields<'j> {
         for (name, _) in self.entries {
             if !self.known.contains(&name.as_str()) && !self.read_only.contains(&name.as_str()) {
                 let known = self.known.join(", ");
-                self.faults.within(name, |faults| {
+                self.faults.nested(name, |faults| {
                     faults.add("UNKNOWN_FIELD", format!("There is no such field here; known are: {known}."));
                 });
             }

@@ -203,7 +203,7 @@ struct Timestamps {
 
 impl Timestamps {
     fn read(fields: &mut Fields<'_>, now: Timestamp) -> Self {
-        let created_at = fields.optional("created_at", time_past(now)).unwrap_or(now);
+        let created_at = fields.optional("created_at", past_time(now)).unwrap_or(now);
         let updated_at = fields.optional("updated_at", rules::time).unwrap_or(created_at);
         let revision = fields.optional("revision", rules::whole(1, i64::MAX as u64)).unwrap_or(1);
         Self { created_at, updated_at, revision: i64::try_from(revision).unwrap_or(1) }
@@ -211,7 +211,7 @@ impl Timestamps {
 }
 
 /// A time that isn't ahead: a day's difference between two clocks is forgiven.
-fn time_past(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
+fn past_time(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
     move |json, faults| {
         let time = rules::time(json, faults)?;
         if time > now + std::time::Duration::from_secs(86_400) {
@@ -237,9 +237,9 @@ fn read_settings(json: &Json) -> Result<Thing> {
 
 fn read_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
     let new = NewScope {
-        scope: fields.required("scope", scope::own),
+        scope: fields.required("scope", scope::custom),
         description: fields.nullable("description", rules::name).into_option(),
-        created_at: fields.optional("created_at", time_past(now)).unwrap_or(now),
+        created_at: fields.optional("created_at", past_time(now)).unwrap_or(now),
     };
     fields.finish(Thing::Scope(new))
 }
@@ -257,7 +257,7 @@ fn read_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
         updated_at: stamps.updated_at,
         revision: stamps.revision,
     };
-    let deleted_at = fields.nullable("deleted_at", time_past(now)).into_option();
+    let deleted_at = fields.nullable("deleted_at", past_time(now)).into_option();
     fields.finish(Thing::Organization { new, deleted_at })
 }
 
@@ -281,7 +281,7 @@ fn read_user(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
         updated_at: stamps.updated_at,
         revision: stamps.revision,
     };
-    let deleted_at = fields.nullable("deleted_at", time_past(now)).into_option();
+    let deleted_at = fields.nullable("deleted_at", past_time(now)).into_option();
     fields.finish(Thing::User { new, own_id, deleted_at })
 }
 
@@ -326,7 +326,7 @@ fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Resu
         Some(status) => status,
     };
     let revoked = status == Status::Revoked;
-    let revoked_at = fields.nullable("revoked_at", time_past(now)).into_option();
+    let revoked_at = fields.nullable("revoked_at", past_time(now)).into_option();
     let start = fields.optional("start", |json, faults| match faults.text(json)? {
         "" => Some(String::new()),
         _ => rules::text(json, faults, MAX_START),
@@ -351,8 +351,8 @@ fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Resu
         created_by: fields.nullable("created_by", id(Kind::ApiKey)).into_option(),
         created_at: stamps.created_at,
         updated_at: stamps.updated_at,
-        last_used_at: fields.nullable("last_used_at", time_past(now)).into_option(),
-        rotated_at: fields.nullable("rotated_at", time_past(now)).into_option(),
+        last_used_at: fields.nullable("last_used_at", past_time(now)).into_option(),
+        rotated_at: fields.nullable("rotated_at", past_time(now)).into_option(),
         previous_secret_expires_at: fields.nullable("previous_secret_expires_at", rules::time).into_option(),
         revoked_at: if revoked { revoked_at.or(Some(now)) } else { None },
         revoked_reason: fields.nullable("revoked_reason", rules::name).into_option().filter(|_| revoked),
@@ -377,7 +377,7 @@ fn scope_names(json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.within(&index.to_string(), |faults| {
+        faults.nested(&index.to_string(), |faults| {
             let Some(scope) = rules::text(item, faults, 65) else { return };
             if !scopes.contains(&scope) {
                 scopes.push(scope);

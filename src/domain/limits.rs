@@ -7,7 +7,7 @@ use super::rules;
 use super::time::Timestamp;
 
 /// The longest window of a rate limit, in seconds: a day. What is longer is a quota.
-pub(crate) const LONGEST_WINDOW: u32 = 86_400;
+pub(crate) const MAX_WINDOW_SECONDS: u32 = 86_400;
 
 /// The highest rate limit.
 pub(crate) const MAX_TOKENS: u32 = 1_000_000_000;
@@ -31,10 +31,10 @@ pub struct RateLimit {
 impl RateLimit {
     /// Reads one.
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let limit = fields.required("limit", rules::whole(1, MAX_TOKENS.into()));
-        let window = fields.required("window_seconds", rules::whole(1, LONGEST_WINDOW.into()));
-        fields.end_within(faults);
+        let window = fields.required("window_seconds", rules::whole(1, MAX_WINDOW_SECONDS.into()));
+        fields.finish_nested(faults);
         Some(Self { limit: u32::try_from(limit).ok()?, window_seconds: u32::try_from(window).ok()? })
     }
 }
@@ -54,10 +54,10 @@ pub struct Quota {
 impl Quota {
     /// Reads one.
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let limit = fields.required("limit", rules::whole(1, MAX_UNITS));
         let period = fields.required("period", rules::one_of(Period::NAMES));
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(Self { limit, period })
     }
 
@@ -96,8 +96,8 @@ impl Period {
     /// The period that `now` lies in: its first millisecond, and the first of the next.
     pub(crate) fn around(self, now: Timestamp) -> (Timestamp, Timestamp) {
         match self {
-            Period::Hour => now.within(3_600_000),
-            Period::Day => now.within(86_400_000),
+            Period::Hour => now.bucket(3_600_000),
+            Period::Day => now.bucket(86_400_000),
             Period::Month => now.month(),
         }
     }

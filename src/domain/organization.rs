@@ -101,7 +101,7 @@ impl NewOrganization {
             email: fields.required("email", rules::email),
             plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
             metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::own_id(Kind::Organization)),
+            id: fields.optional("id", rules::custom_id(Kind::Organization)),
         };
         fields.finish(value)
     }
@@ -168,7 +168,7 @@ impl OrganizationPatch {
     pub(crate) fn apply(&self, before: &Organization) -> Result<Organization> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
         faults.finish(Organization {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),

@@ -53,7 +53,7 @@ pub(crate) fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
     }
     key.scopes = common_scopes(&restored.scopes, &replaced.scopes);
     if let Some(list) = &replaced.allowed_ips
-        && !restored.allowed_ips.as_ref().is_some_and(|older| lies_within(older, list))
+        && !restored.allowed_ips.as_ref().is_some_and(|older| is_covered_by(older, list))
     {
         key.allowed_ips = Some(list.clone());
     }
@@ -74,7 +74,7 @@ fn common_scopes(restored: &[String], replaced: &[String]) -> Vec<String> {
     kept.chain(narrowed).filter(|grant| seen.insert(grant.as_str())).cloned().collect()
 }
 
-fn lies_within(cidrs: &[IpNet], list: &[IpNet]) -> bool {
+fn is_covered_by(cidrs: &[IpNet], list: &[IpNet]) -> bool {
     cidrs.iter().all(|range| list.iter().any(|wider| wider.contains(range)))
 }
 
@@ -177,10 +177,10 @@ mod tests {
             ),
             (|key| key.start = "toll_bbbb".into(), |key| key.start == "toll_bbbb"),
         ];
-        for (nth, (take, is_taken)) in cases.into_iter().enumerate() {
+        for (index, (take, is_taken)) in cases.into_iter().enumerate() {
             let mut newer = key();
             take(&mut newer);
-            assert!(is_taken(&api_key(&older, &newer)), "case {nth}");
+            assert!(is_taken(&api_key(&older, &newer)), "case {index}");
         }
         let mut newer = key();
         newer.scopes = vec!["*".into()];

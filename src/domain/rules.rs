@@ -60,22 +60,22 @@ pub(crate) fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
 }
 
 /// A whole number from `least` to `max`.
-pub(crate) fn whole(least: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
+pub(crate) fn whole(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
     move |json, faults| {
         let number = match json {
             Json::Number(number) => number.as_u64(),
             _ => None,
         };
-        let number = number.filter(|number| (least..=max).contains(number));
+        let number = number.filter(|number| (min..=max).contains(number));
         if number.is_none() {
-            faults.add("INVALID_VALUE", format!("Must be a whole number from {least} to {max}."));
+            faults.add("INVALID_VALUE", format!("Must be a whole number from {min} to {max}."));
         }
         number
     }
 }
 
 /// A caller's own id of the kind.
-pub(crate) fn own_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
+pub(crate) fn custom_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| {
         let id = faults.text(json)?;
         if kind.accepts(id) {
@@ -109,7 +109,7 @@ pub(crate) fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
     for (name, value) in pairs {
         match value {
             Some(value) => drop(metadata.insert(name, value)),
-            None => faults.within(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
+            None => faults.nested(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
         }
     }
     metadata_size(&metadata, faults);
@@ -120,7 +120,7 @@ pub(crate) fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
 pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<String>>> {
     let mut pairs = BTreeMap::new();
     for (name, value) in faults.object(json)? {
-        faults.within(name, |faults| {
+        faults.nested(name, |faults| {
             if !(1..=40).contains(&name.chars().count()) || name.chars().any(char::is_control) {
                 faults.add("INVALID_LENGTH", "Names have 1 to 40 characters and no control characters.");
             }

@@ -28,7 +28,7 @@ pub(crate) const MAX: u32 = 1_000_000_000;
 pub(crate) const MAX_DAYS: u32 = 36_500;
 
 /// The audit log is kept at least this long, unless it is kept for ever.
-pub(crate) const LEAST_AUDIT_DAYS: u32 = 30;
+pub(crate) const MIN_AUDIT_DAYS: u32 = 30;
 
 /// Plans that there may be.
 pub(crate) const MAX_PLANS: usize = 100;
@@ -208,13 +208,13 @@ fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
 }
 
 fn audit_days_schema() -> Schema {
-    let range = |least: u32, max: u32| {
-        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(Some(max));
+    let range = |min: u32, max: u32| {
+        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max));
         Schema::from(range)
     };
     let either = utoipa::openapi::schema::AnyOfBuilder::new()
         .item(range(0, 0))
-        .item(range(LEAST_AUDIT_DAYS, MAX_DAYS))
+        .item(range(MIN_AUDIT_DAYS, MAX_DAYS))
         .description(Some("The audit log; 0 = for ever, else at least 30."));
     Schema::AnyOf(either.build())
 }

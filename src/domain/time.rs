@@ -43,7 +43,7 @@ impl Timestamp {
 
     /// The stretch of so many milliseconds, counted from the epoch, that this point lies in: its start,
     /// and the start of the next.
-    pub(crate) fn within(self, millis: i64) -> (Self, Self) {
+    pub(crate) fn bucket(self, millis: i64) -> (Self, Self) {
         let start = self.0 - self.0.rem_euclid(millis);
         (Self(start), Self(start + millis))
     }

@@ -9,9 +9,9 @@ use super::verification::Outcome;
 /// Buckets that a series may have.
 const MAX_BUCKETS: i64 = 10_000;
 /// Up to this many milliseconds a series is by the hour, unless the caller says otherwise.
-const MAX_BY_HOUR: i64 = 48 * Interval::Hour.millis();
+const MAX_HOURLY_MILLIS: i64 = 48 * Interval::Hour.millis();
 /// What is told when no time is named.
-const USUAL_PERIOD: i64 = 30 * Interval::Day.millis();
+const DEFAULT_PERIOD_MILLIS: i64 = 30 * Interval::Day.millis();
 
 /// The outcomes that a known key can have: `REVOKED` to `VALID`.
 pub(crate) const OUTCOMES: usize = Outcome::Valid as usize - FIRST + 1;
@@ -37,8 +37,8 @@ impl Counts {
 
     /// Counts one verification. Of a key that isn't known there is nothing to count.
     pub(crate) fn add(&mut self, outcome: Outcome, cost: u32) {
-        let place = (outcome as usize).checked_sub(FIRST);
-        if let Some(count) = place.and_then(|place| self.outcomes.get_mut(place)) {
+        let index = (outcome as usize).checked_sub(FIRST);
+        if let Some(count) = index.and_then(|index| self.outcomes.get_mut(index)) {
             *count += 1;
             self.cost += u64::from(cost);
         }
@@ -68,8 +68,8 @@ impl Counts {
     }
 
     fn of(&self, outcome: Outcome) -> u64 {
-        let place = (outcome as usize).checked_sub(FIRST);
-        place.and_then(|place| self.outcomes.get(place)).copied().unwrap_or(0)
+        let index = (outcome as usize).checked_sub(FIRST);
+        index.and_then(|index| self.outcomes.get(index)).copied().unwrap_or(0)
     }
 
     /// As answered.
@@ -174,12 +174,12 @@ impl Interval {
 
     /// The start of the bucket that this point lies in.
     pub(crate) fn floor(self, time: Timestamp) -> Timestamp {
-        time.within(self.millis()).0
+        time.bucket(self.millis()).0
     }
 
     /// The first start of a bucket that is not before this point.
     pub(crate) fn ceil(self, time: Timestamp) -> Timestamp {
-        let (start, next) = time.within(self.millis());
+        let (start, next) = time.bucket(self.millis());
         if start == time { start } else { next }
     }
 
@@ -232,10 +232,10 @@ impl Span {
         } else if start.zip(end).is_some_and(|(start, end)| end <= start) {
             query.fault("end", "INVALID_TIME", "Must be later than start.");
         }
-        let length = length.flatten().unwrap_or(USUAL_PERIOD);
+        let length = length.flatten().unwrap_or(DEFAULT_PERIOD_MILLIS);
         let first = start.unwrap_or(Timestamp::from_millis((now.as_millis() - length).max(0)));
         let last = end.unwrap_or(now);
-        let short = last.as_millis() - first.as_millis() <= MAX_BY_HOUR;
+        let short = last.as_millis() - first.as_millis() <= MAX_HOURLY_MILLIS;
         let interval = interval.unwrap_or(if short { Interval::Hour } else { Interval::Day });
         let end = if end.is_some() { interval.ceil(last) } else { last };
         let span = Self { start: interval.floor(first), end, interval };
@@ -262,7 +262,7 @@ impl Span {
     /// Where each bucket begins.
     pub(crate) fn starts(&self) -> impl Iterator<Item = Timestamp> {
         let (start, interval) = (self.start.as_millis(), self.interval.millis());
-        (0..self.buckets()).map(move |nth| Timestamp::from_millis(start + nth * interval))
+        (0..self.buckets()).map(move |index| Timestamp::from_millis(start + index * interval))
     }
 
     /// The days that it touches, and the end of the last.

@@ -76,7 +76,7 @@ impl NewUser {
             name: fields.required("name", rules::name),
             external_id: fields.nullable("external_id", rules::name).into_option(),
             metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::own_id(Kind::User)),
+            id: fields.optional("id", rules::custom_id(Kind::User)),
         };
         fields.finish(value)
     }
@@ -138,7 +138,7 @@ impl UserPatch {
     pub(crate) fn apply(&self, before: &User) -> Result<User> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
         faults.finish(User {
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),

@@ -95,10 +95,10 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, Imported
     let current = fields.required("hash", |json, faults| match json {
         // As Unkey's migration has it.
         Json::Object(_) => {
-            let mut inner = Fields::within(json, faults);
+            let mut inner = Fields::nested(json, faults);
             let variant = inner.required("variant", rules::one_of(Encoding::VARIANTS));
             let hash = inner.required("value", read_hash(variant));
-            inner.end_within(faults);
+            inner.finish_nested(faults);
             Some(hash)
         }
         _ if encoding.is_none() => {
@@ -116,7 +116,7 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, Imported
             return None;
         }
         let read = |(index, item): (usize, &Json)| {
-            faults.within(&index.to_string(), |faults| read_hash(encoding)(item, faults))
+            faults.nested(&index.to_string(), |faults| read_hash(encoding)(item, faults))
         };
         Some(items.iter().enumerate().filter_map(read).collect::<Vec<_>>())
     });

@@ -6,7 +6,7 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Object, OneOfBuilder, Ref, Schema};
 
 use super::{
-    Keys, LEAST_AUDIT_DAYS, MAX, MAX_DAYS, MAX_PLANS, Maintenance, Plan, RateLimits, Retention, Settings,
+    Keys, MIN_AUDIT_DAYS, MAX, MAX_DAYS, MAX_PLANS, Maintenance, Plan, RateLimits, Retention, Settings,
     is_plan_name, is_prefix, plans_of,
 };
 use crate::domain::fields::{Faults, Fields, Json};
@@ -148,7 +148,7 @@ impl SettingsPatch {
         if let Some(patch) = &self.rate_limits {
             patch.apply(&mut after.rate_limits);
         }
-        faults.within("plans", |faults| self.apply_plans(&mut after.plans, faults));
+        faults.nested("plans", |faults| self.apply_plans(&mut after.plans, faults));
         if let Some(patch) = &self.retention {
             patch.apply(&mut after.retention);
         }
@@ -164,7 +164,7 @@ impl SettingsPatch {
                 plans.remove(name);
                 continue;
             };
-            let after = faults.within(name, |faults| patch.apply(plans.get(name), faults));
+            let after = faults.nested(name, |faults| patch.apply(plans.get(name), faults));
             plans.extend(after.map(|after| (name.clone(), after)));
         }
         if plans.len() > MAX_PLANS {
@@ -176,7 +176,7 @@ impl SettingsPatch {
 fn plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<PlanPatch>>> {
     let mut plans = BTreeMap::new();
     for (name, plan) in faults.object(json)? {
-        faults.within(name, |faults| {
+        faults.nested(name, |faults| {
             if !is_plan_name(name) {
                 let message = "A plan's name begins with a lower-case letter and has up to 31 more lower-case \
                                letters, digits and hyphens.";
@@ -191,14 +191,14 @@ fn plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<Pla
 
 impl KeysPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             prefix: fields.optional("prefix", prefix),
             default_expiry_days: fields.optional("default_expiry_days", number(0, MAX_DAYS)),
             max_expiry_days: fields.optional("max_expiry_days", number(0, MAX_DAYS)),
             require_allowed_ips_for_admin: fields.optional("require_allowed_ips_for_admin", rules::flag),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -210,7 +210,7 @@ impl KeysPatch {
         if let Err(message) = keys.fit() {
             let at =
                 if self.default_expiry_days.is_some() { "default_expiry_days" } else { "max_expiry_days" };
-            faults.within("keys", |faults| faults.within(at, |faults| faults.add("INVALID_VALUE", message)));
+            faults.nested("keys", |faults| faults.nested(at, |faults| faults.add("INVALID_VALUE", message)));
         }
     }
 }
@@ -225,13 +225,13 @@ impl Keys {
 
 impl RateLimitsPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             admin_per_minute: fields.optional("admin_per_minute", number(0, MAX)),
             batch_per_minute: fields.optional("batch_per_minute", number(0, MAX)),
             failed_auth_per_minute: fields.optional("failed_auth_per_minute", number(0, MAX)),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -244,13 +244,13 @@ impl RateLimitsPatch {
 
 impl PlanPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             requests_per_minute: fields.optional("requests_per_minute", number(0, MAX)),
             max_keys: fields.optional("max_keys", number(0, MAX)),
             max_members: fields.optional("max_members", number(0, MAX)),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -260,7 +260,7 @@ impl PlanPatch {
             let after = patch.or(before);
             if after.is_none() {
                 let message = "Must be given for a new plan; 0 is no limit.";
-                faults.within(name, |faults| faults.add("REQUIRED", message));
+                faults.nested(name, |faults| faults.add("REQUIRED", message));
             }
             after
         };
@@ -274,14 +274,14 @@ impl PlanPatch {
 
 impl RetentionPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             audit_days: fields.optional("audit_days", audit_days),
             usage_hourly_days: fields.optional("usage_hourly_days", number(1, MAX_DAYS)),
             usage_daily_days: fields.optional("usage_daily_days", number(1, MAX_DAYS)),
             verification_log_days: fields.optional("verification_log_days", number(1, MAX_DAYS)),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -295,12 +295,12 @@ impl RetentionPatch {
 
 impl MaintenancePatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             read_only: fields.optional("read_only", rules::flag),
             message: fields.nullable("message", rules::name),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -316,8 +316,8 @@ fn set<T: Clone>(setting: &mut T, patch: &Option<T>) {
     }
 }
 
-fn number(least: u32, max: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
-    move |json, faults| u32::try_from(rules::whole(least.into(), max.into())(json, faults)?).ok()
+fn number(min: u32, max: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
+    move |json, faults| u32::try_from(rules::whole(min.into(), max.into())(json, faults)?).ok()
 }
 
 fn audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
@@ -325,10 +325,10 @@ fn audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
         return Some(0);
     }
     let mut own = Faults::default();
-    let days = number(LEAST_AUDIT_DAYS, MAX_DAYS)(json, &mut own);
+    let days = number(MIN_AUDIT_DAYS, MAX_DAYS)(json, &mut own);
     if days.is_none() {
         let message = format!(
-            "Must be 0, to keep the audit log for ever, or a whole number from {LEAST_AUDIT_DAYS} to {MAX_DAYS}."
+            "Must be 0, to keep the audit log for ever, or a whole number from {MIN_AUDIT_DAYS} to {MAX_DAYS}."
         );
         faults.add("INVALID_VALUE", message);
     }
