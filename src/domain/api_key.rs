@@ -144,7 +144,7 @@ impl ApiKey {
     }
 
     /// True for a platform key that is active, can manage keys, and has neither an owner nor an expiry. The
-    /// last such key can't be revoked.
+    /// last such key must stay one: it can't be revoked, disabled, narrowed below that or set to expire.
     pub(crate) fn is_recovery_key(&self) -> bool {
         self.organization_id.is_none()
             && self.user_id.is_none()
@@ -189,7 +189,7 @@ impl Clone for Memo {
     }
 }
 
-/// The properties of an organization that decide about its keys.
+/// The properties of an organization that verifications of its keys need.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub(crate) seq: i64,
