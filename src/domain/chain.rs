@@ -131,8 +131,7 @@ impl Anchor {
 
     /// The checkpoint of a pruning event: the last event that was removed. `None` for other events.
     pub(crate) fn of_pruning(event: &Event) -> Option<Self> {
-        let is_pruning =
-            event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
+        let is_pruning = event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
         let change = event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT)?;
         // A pruning removes only events before its own event.
         Self::parse(change.to.as_str()?)

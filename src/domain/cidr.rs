@@ -13,7 +13,10 @@ pub(crate) const MAX_ALLOWED_IPS: usize = 100;
 pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
     let items = faults.array(json)?;
     if items.is_empty() || items.len() > MAX_ALLOWED_IPS {
-        faults.add("INVALID_LENGTH", format!("Must have 1 to {MAX_ALLOWED_IPS} CIDRs; use null to allow any address."));
+        faults.add(
+            "INVALID_LENGTH",
+            format!("Must have 1 to {MAX_ALLOWED_IPS} CIDRs; use null to allow any address."),
+        );
         return None;
     }
     let mut cidrs = Vec::with_capacity(items.len());
@@ -28,12 +31,11 @@ pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> 
                     }
                 }
                 Some(cidr) => {
-                    faults.add(
-                        "INVALID_CIDR",
-                        format!("Has host bits set; did you mean {}?", cidr.trunc()),
-                    );
+                    faults.add("INVALID_CIDR", format!("Has host bits set; did you mean {}?", cidr.trunc()));
                 }
-                None => faults.add("INVALID_CIDR", "Must be an IP address or a CIDR, such as 203.0.113.0/24."),
+                None => {
+                    faults.add("INVALID_CIDR", "Must be an IP address or a CIDR, such as 203.0.113.0/24.")
+                }
             }
         });
     }

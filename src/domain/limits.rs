@@ -31,8 +31,8 @@ pub struct RateLimit {
 impl RateLimit {
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::nested(json, faults);
-        let limit = fields.required("limit", rules::whole(1, MAX_TOKENS.into()));
-        let window = fields.required("window_seconds", rules::whole(1, MAX_WINDOW_SECONDS.into()));
+        let limit = fields.required("limit", rules::integer(1, MAX_TOKENS.into()));
+        let window = fields.required("window_seconds", rules::integer(1, MAX_WINDOW_SECONDS.into()));
         fields.finish_nested(faults);
         Some(Self { limit: u32::try_from(limit).ok()?, window_seconds: u32::try_from(window).ok()? })
     }
@@ -53,7 +53,7 @@ pub struct Quota {
 impl Quota {
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::nested(json, faults);
-        let limit = fields.required("limit", rules::whole(1, MAX_UNITS));
+        let limit = fields.required("limit", rules::integer(1, MAX_UNITS));
         let period = fields.required("period", rules::one_of(Period::NAMES));
         fields.finish_nested(faults);
         Some(Self { limit, period })

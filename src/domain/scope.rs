@@ -70,7 +70,8 @@ impl Catalogue {
 pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.array(json)?;
     if items.len() > MAX_SCOPES {
-        faults.add("TOO_MANY", format!("At most {MAX_SCOPES} scopes are allowed; {} were given.", items.len()));
+        faults
+            .add("TOO_MANY", format!("At most {MAX_SCOPES} scopes are allowed; {} were given.", items.len()));
         return None;
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());

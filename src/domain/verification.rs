@@ -94,7 +94,9 @@ impl PartialSchema for Outcome {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some("The outcomes in the order in which they are checked; the first that applies is returned."))
+            .description(Some(
+                "The outcomes in the order in which they are checked; the first that applies is returned.",
+            ))
             .enum_values(Some(Self::NAMES.iter().map(|(name, _)| *name)))
             .into()
     }

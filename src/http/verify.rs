@@ -89,7 +89,7 @@ impl<'a> Wanted<'a> {
         let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
         let scopes = fields.nullable("scopes", |json, faults| scope::list(catalogue, json, faults));
         let ip = fields.nullable("ip", address).into_option();
-        let cost = fields.nullable("cost", rules::whole(0, MAX_COST.into())).into_option();
+        let cost = fields.nullable("cost", rules::integer(0, MAX_COST.into())).into_option();
         let dry_run = fields.nullable("dry_run", boolean).into_option();
         fields.finish(Self {
             key: key.into(),
