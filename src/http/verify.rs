@@ -142,7 +142,7 @@ pub(crate) struct UnknownKey {
     #[schema(schema_with = unknown)]
     code: Outcome,
     /// The same for people.
-    #[schema(value_type = String, example = "There is no such key.")]
+    #[schema(value_type = String, example = "Key not found.")]
     message: &'static str,
 }
 
