@@ -64,7 +64,7 @@ fn verify_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Ve
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
     let mut walk = Walk::new(anchor, complete);
-    let first = walk.first();
+    let first = walk.first_seq();
     let mut last = 0;
     let mut is_first = true;
     for line in lines {

@@ -76,7 +76,7 @@ pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
 }
 
 /// `INVALID_API_KEY` unless the credential is valid at `now`. The error doesn't reveal the reason.
-pub(crate) fn usable(credential: &Credential, now: Timestamp) -> Result<()> {
+pub(crate) fn ensure_usable(credential: &Credential, now: Timestamp) -> Result<()> {
     let outcome = verification::check_credential(credential, now);
     if outcome.is_valid() { Ok(()) } else { Err(invalid_api_key()) }
 }
@@ -88,7 +88,7 @@ pub(crate) fn invalid_api_key() -> Error {
 
 /// `IP_NOT_ALLOWED` unless the key may be used from this address. An unknown address is outside every
 /// allowlist.
-pub(crate) fn from_address(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
+pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
     let Some(cidrs) = &key.allowed_ips else { return Ok(()) };
     if ip.is_some_and(|ip| cidrs.iter().any(|cidr| cidr.contains(&ip))) {
         return Ok(());

@@ -60,7 +60,7 @@ impl Status {
     }
 }
 
-/// A key as stored and, after [`ApiKey::shown`], as returned. It holds neither the secret nor a hash.
+/// A key as stored and, after [`ApiKey::effective_at`], as returned. It holds neither the secret nor a hash.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 #[schema(description = "A key, without its secret.")]
 pub struct ApiKey {
@@ -131,15 +131,15 @@ pub struct ApiKey {
 impl ApiKey {
     /// The key as clients see it at `now`: `expired` once it has expired, and without a previous secret
     /// whose grace period has ended.
-    pub(crate) fn shown(mut self, now: Timestamp) -> Self {
-        if self.status == Status::Active && self.is_past(now) {
+    pub(crate) fn effective_at(mut self, now: Timestamp) -> Self {
+        if self.status == Status::Active && self.is_expired(now) {
             self.status = Status::Expired;
         }
         self.previous_secret_expires_at = self.previous_secret_expires_at.filter(|end| *end > now);
         self
     }
 
-    pub(crate) fn is_past(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
@@ -178,9 +178,9 @@ pub struct Credential {
 #[derive(Debug, Default)]
 pub struct Memo {
     /// The part of the verification response's JSON that is the same for every outcome.
-    pub(crate) written: OnceLock<Box<str>>,
+    pub(crate) answer_json: OnceLock<Box<str>>,
     /// When the key's use was last recorded, in milliseconds since the epoch.
-    pub(crate) noted: AtomicI64,
+    pub(crate) last_use_recorded: AtomicI64,
 }
 
 impl Clone for Memo {

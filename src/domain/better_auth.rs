@@ -204,7 +204,7 @@ fn scopes(row: &Row) -> Result<Vec<String>, String> {
                     "The permission {scope} would administer Tollhouse; rename it in better-auth."
                 ));
             }
-            if !scope::is_own(&scope) && !scope::is_own(&scope.replace(":*", ":all")) {
+            if !scope::is_custom(&scope) && !scope::is_custom(&scope.replace(":*", ":all")) {
                 return Err(format!(
                     "The permission {scope:?} isn't a valid scope; scopes are lowercase resource:action."
                 ));

@@ -83,7 +83,7 @@ impl Link {
 /// The copies of an event's fields that the database stores in columns for filters.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // The fields have the names of the event's fields.
-pub struct Copies {
+pub struct EventColumns {
     pub(crate) id: [u8; 16],
     pub(crate) occurred_at: Timestamp,
     pub(crate) organization_id: Option<String>,
@@ -94,9 +94,9 @@ pub struct Copies {
     pub(crate) outcome: String,
 }
 
-impl Copies {
+impl EventColumns {
     /// True if the copies equal the fields of the event.
-    pub(crate) fn agree_with(&self, json: &str) -> bool {
+    pub(crate) fn match_event(&self, json: &str) -> bool {
         let Ok(event) = serde_json::from_str::<Event>(json) else { return false };
         id::event_bytes(&event.id) == Some(self.id)
             && Timestamp::parse(&event.occurred_at) == Some(self.occurred_at)
@@ -173,7 +173,7 @@ impl Walk {
     }
 
     /// The sequence number to read from: the anchor's, else below 1, where no event may exist.
-    pub(crate) fn first(&self) -> i64 {
+    pub(crate) fn first_seq(&self) -> i64 {
         self.anchor.map_or(i64::MIN, |anchor| anchor.seq)
     }
 

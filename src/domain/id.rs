@@ -36,7 +36,7 @@ impl Kind {
     }
 
     /// A new id from a time and the low 80 bits of `random`.
-    pub fn make(self, now: Timestamp, random: u128) -> String {
+    pub fn new_id(self, now: Timestamp, random: u128) -> String {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
         let mut digits = [0; ulid::ULID_LEN];
         let digits: &str = Ulid::from_parts(millis, random).array_to_str(&mut digits);
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn only_prefixed_ids_of_allowed_characters_are_accepted() {
         assert!(Kind::Organization.accepts("org_123"));
-        assert!(Kind::Organization.accepts(&Kind::Organization.make(Timestamp::from_millis(1), 7)));
+        assert!(Kind::Organization.accepts(&Kind::Organization.new_id(Timestamp::from_millis(1), 7)));
         let long = format!("org_{}", "a".repeat(65));
         for id in ["org_", "user_1", "org_a/b", "org_a b", "org_ä", "ORG_1", "org_a_b", long.as_str()] {
             assert!(!Kind::Organization.accepts(id), "{id}");
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn event_ids_become_bytes_only_in_canonical_spelling() {
-        let id = Kind::Event.make(Timestamp::from_millis(1_700_000_000_000), 42);
+        let id = Kind::Event.new_id(Timestamp::from_millis(1_700_000_000_000), 42);
         assert!(event_bytes(&id).is_some());
         assert_eq!(event_bytes(&id.to_lowercase()), None);
         assert_eq!(event_bytes("evt_1"), None);

@@ -36,7 +36,7 @@ const MAX_START: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub(crate) enum What {
+pub(crate) enum RecordKind {
     Settings,
     Scope,
     Organization,
@@ -45,20 +45,20 @@ pub(crate) enum What {
     ApiKey,
 }
 
-impl What {
+impl RecordKind {
     /// The names of `type`.
-    pub(crate) const NAMES: &'static [(&'static str, What)] = &[
-        ("settings", What::Settings),
-        ("scope", What::Scope),
-        ("organization", What::Organization),
-        ("user", What::User),
-        ("membership", What::Membership),
-        ("api_key", What::ApiKey),
+    pub(crate) const NAMES: &'static [(&'static str, RecordKind)] = &[
+        ("settings", RecordKind::Settings),
+        ("scope", RecordKind::Scope),
+        ("organization", RecordKind::Organization),
+        ("user", RecordKind::User),
+        ("membership", RecordKind::Membership),
+        ("api_key", RecordKind::ApiKey),
     ];
 
     /// The name in `type`.
     pub(crate) fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, what)| *what == self).map_or("", |(name, _)| name)
+        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 }
 
@@ -139,20 +139,21 @@ impl Line {
             _ => None,
         };
         let text = |json: &Json, faults: &mut Faults| faults.text(json).map(str::to_owned);
-        let what = match fields.optional("type", text).as_deref() {
+        let kind = match fields.optional("type", text).as_deref() {
             Some("export") => return begin(fields),
             Some("end") => return end(fields),
-            None if value_of("hash").is_some() => Some(What::ApiKey),
-            _ => fields.required("type", |json, faults| rules::one_of(What::NAMES)(json, faults).map(Some)),
+            None if value_of("hash").is_some() => Some(RecordKind::ApiKey),
+            _ => fields
+                .required("type", |json, faults| rules::one_of(RecordKind::NAMES)(json, faults).map(Some)),
         };
-        let thing = match what {
+        let thing = match kind {
             None => return fields.finish(Line::Begin),
-            Some(What::Settings) => read_settings(json),
-            Some(What::Scope) => read_scope(fields, now),
-            Some(What::Organization) => read_organization(fields, now),
-            Some(What::User) => read_user(fields, now),
-            Some(What::Membership) => read_membership(fields, now),
-            Some(What::ApiKey) => read_key(fields, defaults, now),
+            Some(RecordKind::Settings) => read_settings(json),
+            Some(RecordKind::Scope) => read_scope(fields, now),
+            Some(RecordKind::Organization) => read_organization(fields, now),
+            Some(RecordKind::User) => read_user(fields, now),
+            Some(RecordKind::Membership) => read_membership(fields, now),
+            Some(RecordKind::ApiKey) => read_key(fields, defaults, now),
         }?;
         let given = match json {
             Json::Object(pairs) => pairs.iter().map(|(name, _)| name.clone()).collect(),
@@ -163,14 +164,14 @@ impl Line {
 }
 
 impl Record {
-    pub(crate) fn what(&self) -> What {
+    pub(crate) fn kind(&self) -> RecordKind {
         match self.thing {
-            Thing::Settings(_) => What::Settings,
-            Thing::Scope(_) => What::Scope,
-            Thing::Organization { .. } => What::Organization,
-            Thing::User { .. } => What::User,
-            Thing::Membership(_) => What::Membership,
-            Thing::ApiKey(_) => What::ApiKey,
+            Thing::Settings(_) => RecordKind::Settings,
+            Thing::Scope(_) => RecordKind::Scope,
+            Thing::Organization { .. } => RecordKind::Organization,
+            Thing::User { .. } => RecordKind::User,
+            Thing::Membership(_) => RecordKind::Membership,
+            Thing::ApiKey(_) => RecordKind::ApiKey,
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn default_expiry(keys: &Keys, now: Timestamp) -> Option<Timestamp> {
 ///
 /// # Errors
 /// `INVALID_REQUEST` with all violations.
-pub(crate) fn accept(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: Timestamp) -> Result<()> {
+pub(crate) fn check(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: Timestamp) -> Result<()> {
     let mut details = Vec::new();
     let sets_expiry = before.is_none_or(|before| before.expires_at != after.expires_at);
     let latest = (keys.max_expiry_days > 0).then(|| now + DAY * keys.max_expiry_days);

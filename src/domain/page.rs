@@ -38,7 +38,7 @@ pub struct Rows<T> {
 
 impl Page {
     /// Turns the result of a query for `limit + 1` rows, each with its `seq`, into a page.
-    pub(crate) fn cut<T>(&self, mut rows: Vec<(i64, T)>) -> Rows<T> {
+    pub(crate) fn paginate<T>(&self, mut rows: Vec<(i64, T)>) -> Rows<T> {
         let has_more = rows.len() > self.limit;
         rows.truncate(self.limit);
         let next = rows.last().filter(|_| has_more).map(|(seq, _)| *seq);

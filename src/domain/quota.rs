@@ -21,7 +21,7 @@ pub struct Lease {
 
 /// The state of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct QuotaStatus {
     /// Units per period.
     pub(crate) limit: u64,
     /// Units left in the current period.
@@ -82,7 +82,7 @@ impl Count {
     }
 
     /// Confirms that a lease is stored.
-    pub(crate) fn leased(&mut self, lease: Lease) {
+    pub(crate) fn confirm_lease(&mut self, lease: Lease) {
         self.lease = lease;
         self.uncertain = false;
     }
@@ -103,9 +103,9 @@ impl Count {
         (!all_used || was_uncertain).then_some(self.lease)
     }
 
-    pub(crate) fn standing(&self, quota: Quota) -> Standing {
+    pub(crate) fn status(&self, quota: Quota) -> QuotaStatus {
         let remaining = quota.limit.saturating_sub(self.used);
-        Standing { limit: quota.limit, remaining, resets_at: self.end }
+        QuotaStatus { limit: quota.limit, remaining, resets_at: self.end }
     }
 }
 

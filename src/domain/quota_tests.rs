@@ -82,7 +82,7 @@ impl Model {
             if !self.write(lease, write) {
                 return;
             }
-            self.count.leased(lease);
+            self.count.confirm_lease(lease);
         }
         if rate_admits {
             self.count.spend(cost);
@@ -116,7 +116,7 @@ impl Model {
         }
         assert!(self.stored() >= self.spent || self.spent == 0, "less is stored than was used");
         assert!(self.forfeited <= self.crashes * MAX_LEASE, "{} forfeited", self.forfeited);
-        let standing = self.count.standing(self.quota);
+        let standing = self.count.status(self.quota);
         let left = self.quota.limit.saturating_sub(self.spent + self.forfeited);
         assert_eq!((standing.limit, standing.remaining), (self.quota.limit, left));
     }
@@ -176,7 +176,7 @@ proptest! {
             if model.count.admits(model.quota, cost) {
                 if let Some(lease) = model.count.lease(model.quota, cost) {
                     model.write(lease, Write::Done);
-                    model.count.leased(lease);
+                    model.count.confirm_lease(lease);
                 }
                 model.count.spend(cost);
                 let start = model.count.lease.start.as_millis();
@@ -195,7 +195,7 @@ fn at(time: &str) -> Timestamp {
 fn spend(count: &mut Count, quota: Quota, cost: u32) {
     assert!(count.admits(quota, cost));
     if let Some(lease) = count.lease(quota, cost) {
-        count.leased(lease);
+        count.confirm_lease(lease);
     }
     count.spend(cost);
 }
@@ -224,13 +224,13 @@ fn a_changed_limit_counts_what_was_used() {
     let quota = |limit| Quota { limit, period: Period::Month };
     let mut count = Count::resume(1, Period::Month, None, at("2026-12-31T23:59:59Z"));
     spend(&mut count, quota(1000), 95);
-    let standing = |limit, remaining| Standing { limit, remaining, resets_at: at("2027-01-01T00:00:00Z") };
-    assert_eq!(count.standing(quota(50)), standing(50, 0));
+    let standing = |limit, remaining| QuotaStatus { limit, remaining, resets_at: at("2027-01-01T00:00:00Z") };
+    assert_eq!(count.status(quota(50)), standing(50, 0));
     assert!(!count.admits(quota(50), 1) && count.admits(quota(50), 0));
-    assert_eq!(count.standing(quota(96)), standing(96, 1));
+    assert_eq!(count.status(quota(96)), standing(96, 1));
     assert!(count.admits(quota(96), 1) && !count.admits(quota(96), 2));
     spend(&mut count, quota(96), 1);
-    assert_eq!(count.standing(quota(2000)), standing(2000, 1904));
+    assert_eq!(count.status(quota(2000)), standing(2000, 1904));
 }
 
 #[test]
@@ -241,18 +241,18 @@ fn a_new_period_starts_with_the_full_quota() {
     count.enter(at("2026-11-23T23:59:59.999Z"));
     assert!(!count.admits(quota, 1));
     count.enter(at("2026-11-24T00:00:00Z"));
-    assert_eq!(count.standing(quota).remaining, 10);
+    assert_eq!(count.status(quota).remaining, 10);
     spend(&mut count, quota, 4);
     for earlier in ["2026-11-23T23:59:59.999Z", "2026-11-24T12:00:00Z", "2020-01-01T00:00:00Z"] {
         count.enter(at(earlier));
         let resets_at = at("2026-11-25T00:00:00Z");
-        assert_eq!(count.standing(quota), Standing { limit: 10, remaining: 6, resets_at });
+        assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
     }
     // The same when resumed from the file: after a crash leased units are lost, and the later period stays.
     let stored = count.lease;
     for now in ["2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"] {
-        assert_eq!(Count::resume(1, Period::Day, Some(stored), at(now)).standing(quota).remaining, 6);
+        assert_eq!(Count::resume(1, Period::Day, Some(stored), at(now)).status(quota).remaining, 6);
     }
     let next = Count::resume(1, Period::Day, Some(stored), at("2026-11-25T00:00:00Z"));
-    assert_eq!(next.standing(quota).remaining, 10);
+    assert_eq!(next.status(quota).remaining, 10);
 }

@@ -56,7 +56,7 @@ impl Catalogue {
 
     /// The grants that would cover nothing without `scope`: the scope itself and, if it is the last scope of
     /// its resource, the resource's wildcard.
-    pub(crate) fn hanging_on(&self, scope: &str) -> Vec<String> {
+    pub(crate) fn grants_depending_on(&self, scope: &str) -> Vec<String> {
         let wildcard = format!("{}:*", resource(scope));
         let mut grants = vec![scope.to_owned()];
         if self.0.iter().filter(|other| covers(&wildcard, other)).count() == 1 {
@@ -108,7 +108,7 @@ pub(crate) fn custom(json: &Json, faults: &mut Faults) -> Option<String> {
 }
 
 /// True if the text is a valid name for a custom scope.
-pub(crate) fn is_own(text: &str) -> bool {
+pub(crate) fn is_custom(text: &str) -> bool {
     has_form(text) && !is_administrative(text)
 }
 
@@ -191,7 +191,7 @@ mod tests {
         assert!(catalogue.knows("a:*") && catalogue.knows("*") && catalogue.knows("b:read"));
         assert!(!catalogue.knows("c:*") && !catalogue.knows("a:delete") && !catalogue.knows(":*"));
         assert_eq!(catalogue.expand(&["a:*".to_owned()]), ["a:read", "a:write"]);
-        assert_eq!(catalogue.hanging_on("a:read"), ["a:read"]);
-        assert_eq!(catalogue.hanging_on("b:read"), ["b:read", "b:*"]);
+        assert_eq!(catalogue.grants_depending_on("a:read"), ["a:read"]);
+        assert_eq!(catalogue.grants_depending_on("b:read"), ["b:read", "b:*"]);
     }
 }

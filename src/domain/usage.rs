@@ -127,7 +127,7 @@ impl Subject {
     }
 
     /// The subject with this number.
-    pub(crate) fn of(number: i64) -> Self {
+    pub(crate) fn from_number(number: i64) -> Self {
         match number {
             0 => Subject::All,
             1.. => Subject::Key(number),
@@ -146,7 +146,7 @@ pub(crate) fn magnitude(figure: u64) -> u32 {
 }
 
 /// The smallest figure with this magnitude.
-pub(crate) fn at_least(magnitude: u32) -> u64 {
+pub(crate) fn magnitude_floor(magnitude: u32) -> u64 {
     let shift = (magnitude / 8).saturating_sub(1);
     u64::from(magnitude - shift * 8) << shift
 }
@@ -255,12 +255,12 @@ impl Span {
     }
 
     /// The end of the last bucket.
-    pub(crate) fn close(&self) -> Timestamp {
+    pub(crate) fn buckets_end(&self) -> Timestamp {
         self.interval.ceil(self.end)
     }
 
     fn buckets(&self) -> i64 {
-        (self.close().as_millis() - self.start.as_millis()) / self.interval.millis()
+        (self.buckets_end().as_millis() - self.start.as_millis()) / self.interval.millis()
     }
 
     /// The start of each bucket.
@@ -273,13 +273,13 @@ impl Span {
     /// The smallest span of whole days that contains this one.
     pub(crate) fn days(&self) -> Self {
         let day = Interval::Day;
-        Self { start: day.floor(self.start), end: day.ceil(self.close()), interval: day }
+        Self { start: day.floor(self.start), end: day.ceil(self.buckets_end()), interval: day }
     }
 
     /// The same time in as few buckets as possible: whole days, and hours before and after them.
     pub(crate) fn parts(&self) -> Vec<Self> {
         let day = Interval::Day;
-        let close = self.close();
+        let close = self.buckets_end();
         let first = day.ceil(self.start).min(close);
         let last = day.floor(close).max(first);
         let parts = [(self.interval, self.start, first), (day, first, last), (self.interval, last, close)];

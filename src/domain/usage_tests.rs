@@ -91,7 +91,7 @@ fn parts_cover_a_span_exactly() {
                 assert_eq!(part.start, reached, "{span:?}");
                 assert!(part.interval == Interval::Hour || part.start == Interval::Day.floor(part.start));
                 hours += if part.interval == Interval::Hour { part.starts().count() } else { 0 };
-                reached = part.close();
+                reached = part.buckets_end();
             }
             assert_eq!(reached, end, "{span:?}");
             assert!(hours <= 46, "{span:?}");
@@ -139,7 +139,7 @@ fn every_subject_has_a_distinct_number() {
     let subjects =
         [Subject::All, Subject::Organization(0), Subject::Organization(1), Subject::Key(1), Subject::Key(2)];
     assert_eq!(subjects.map(Subject::number), [0, -1, -2, 1, 2]);
-    assert_eq!(subjects.map(|subject| Subject::of(subject.number())), subjects);
+    assert_eq!(subjects.map(|subject| Subject::from_number(subject.number())), subjects);
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn a_magnitude_grows_with_its_figure_and_changes_rarely() {
         let next = magnitude(figure + 1);
         assert!(next == this || next == this + 1, "{figure}");
         assert!(figure >= 16 || next == this + 1, "{figure}: exact below 16");
-        assert!(at_least(this) <= figure && figure < at_least(this + 1), "{figure}");
-        assert!(figure - at_least(this) <= figure / 8, "{figure}");
+        assert!(magnitude_floor(this) <= figure && figure < magnitude_floor(this + 1), "{figure}");
+        assert!(figure - magnitude_floor(this) <= figure / 8, "{figure}");
         changes += u32::from(next != this);
     }
     assert!(changes < 130, "{changes}");

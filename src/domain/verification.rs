@@ -112,7 +112,7 @@ pub(crate) fn check_credential(credential: &Credential, now: Timestamp) -> Outco
         Status::Expired => return Outcome::Expired,
         Status::Active => {}
     }
-    if key.is_past(now) || credential.secret_ends_at.is_some_and(|end| end <= now) {
+    if key.is_expired(now) || credential.secret_ends_at.is_some_and(|end| end <= now) {
         return Outcome::Expired;
     }
     if credential.organization.as_ref().is_some_and(|tenant| tenant.status != organization::Status::Active) {
@@ -135,7 +135,7 @@ pub(crate) fn before_limits<S: AsRef<str>>(
     if !outcome.is_valid() {
         return outcome;
     }
-    if access::from_address(&credential.key, ip).is_err() {
+    if access::ensure_address_allowed(&credential.key, ip).is_err() {
         return Outcome::IpNotAllowed;
     }
     if !scopes.iter().all(|wanted| scope::any_covers(&credential.key.scopes, wanted.as_ref())) {

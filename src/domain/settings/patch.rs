@@ -209,7 +209,7 @@ impl KeysPatch {
         set(&mut keys.default_expiry_days, &self.default_expiry_days);
         set(&mut keys.max_expiry_days, &self.max_expiry_days);
         set(&mut keys.require_allowed_ips_for_admin, &self.require_allowed_ips_for_admin);
-        if let Err(message) = keys.fit() {
+        if let Err(message) = keys.ensure_consistent() {
             let field =
                 if self.default_expiry_days.is_some() { "default_expiry_days" } else { "max_expiry_days" };
             faults
@@ -220,7 +220,7 @@ impl KeysPatch {
 
 impl Keys {
     /// Checks that the settings for keys are consistent. Returns the reason if they aren't.
-    pub(crate) fn fit(&self) -> Result<(), &'static str> {
+    pub(crate) fn ensure_consistent(&self) -> Result<(), &'static str> {
         let is_consistent = self.max_expiry_days == 0 || self.default_expiry_days <= self.max_expiry_days;
         if is_consistent { Ok(()) } else { Err("default_expiry_days must not exceed max_expiry_days.") }
     }
