@@ -1,4 +1,5 @@
-//! `tollhouse admin-key create`: break-glass access for a locked-out operator. Works while a server is running.
+//! `tollhouse admin-key create`: break-glass access for a locked-out operator. Works while a server is
+//! running.
 
 use super::args::CreateAdminKey;
 use crate::config::Config;

@@ -28,9 +28,9 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings come from the file given with --config or from environment variables: TOLLHOUSE_ and the setting's \
-path, with two underscores between levels, such as TOLLHOUSE_HTTP__LISTEN. `tollhouse config check` prints all \
-settings.
+Settings come from the file given with --config or from environment variables: TOLLHOUSE_ and the \
+setting's path, with two underscores between levels, such as TOLLHOUSE_HTTP__LISTEN. `tollhouse \
+config check` prints all settings.
 
 Exit status: 0 success, 1 failure, 2 usage error.";
 
@@ -58,15 +58,15 @@ pub(crate) struct Serve {
 
     /// Write the first admin key, created if the database is empty, to this file [default: DIR/admin.key]
     ///
-    /// On a terminal, the key is printed instead. No key is created if TOLLHOUSE_ADMIN_KEY contains one, or the
-    /// file named by TOLLHOUSE_ADMIN_KEY_FILE.
+    /// On a terminal, the key is printed instead. No key is created if TOLLHOUSE_ADMIN_KEY contains
+    /// one, or the file named by TOLLHOUSE_ADMIN_KEY_FILE.
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_key_file: Option<PathBuf>,
 
     /// Serve a month of sample data, discarded when the server stops
     ///
-    /// Listens only on loopback. The database is in a temporary directory, which is removed when the server
-    /// stops. The admin key is printed; set TOLLHOUSE_ADMIN_KEY to choose it.
+    /// Listens only on loopback. The database is in a temporary directory, which is removed when the
+    /// server stops. The admin key is printed; set TOLLHOUSE_ADMIN_KEY to choose it.
     #[arg(long)]
     pub(crate) dev: bool,
 }
@@ -87,15 +87,15 @@ pub(crate) enum Command {
 
     /// Import organizations, users, members and keys (by their hashes)
     ///
-    /// Each record is either stored completely or refused with a reason. Existing records that are equal are
-    /// skipped, so an import can be repeated. Works while a server is running. Exits with status 1 if a record
-    /// was refused. docs/moving.md describes the record formats.
+    /// Each record is either stored completely or refused with a reason. Existing records that are
+    /// equal are skipped, so an import can be repeated. Works while a server is running. Exits with
+    /// status 1 if a record was refused. docs/moving.md describes the record formats.
     Import(Import),
 
     /// Export settings, organizations, users, memberships, scopes and keys as NDJSON for import
     ///
-    /// The export contains hashes of keys, so protect it like the database. Use `audit export` for the audit
-    /// log. Usage and used quota units are only in backups.
+    /// The export contains hashes of keys, so protect it like the database. Use `audit export` for the
+    /// audit log. Usage and used quota units are only in backups.
     Export(Export),
 
     /// Copy the database to FILE and verify the copy; works while a server is running
@@ -103,8 +103,8 @@ pub(crate) enum Command {
 
     /// Replace the database with a backup; the server must be stopped
     ///
-    /// Everything that was revoked, disabled, suspended, deleted, narrowed or rotated since the backup stays so:
-    /// these changes are reapplied from the replaced database.
+    /// Everything that was revoked, disabled, suspended, deleted, narrowed or rotated since the backup
+    /// stays so: these changes are reapplied from the replaced database.
     Restore(Restore),
 
     /// Check the database's integrity: pages, references, audit log, counts
@@ -156,8 +156,8 @@ pub(crate) struct CreateAdminKey {
 pub(crate) enum Audit {
     /// Detect events that were edited, removed or reordered
     ///
-    /// Anyone who can write to the database can rewrite all events after the last head stored elsewhere. Pass
-    /// such a head as --anchor. Exits with status 1 if the log was changed.
+    /// Anyone who can write to the database can rewrite all events after the last head stored
+    /// elsewhere. Pass such a head as --anchor. Exits with status 1 if the log was changed.
     Verify(AuditVerify),
 
     /// Export all events, oldest first
@@ -223,8 +223,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads the command line of this process. Exits the process for help and version (status 0) and for usage
-    /// errors (status 2).
+    /// Reads the command line of this process. Exits the process for help and version (status 0) and
+    /// for usage errors (status 2).
     pub fn read() -> Self {
         Cli::parse().resolve().unwrap_or_else(|error| error.exit())
     }
@@ -238,8 +238,8 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 }
 
 impl Cli {
-    /// `serve` is the default command. So its flags are accepted before it and without it, but not with another
-    /// command.
+    /// `serve` is the default command. So its flags are accepted before it and without it, but not with
+    /// another command.
     fn resolve(self) -> Result<Args, clap::Error> {
         let Cli { common, serve: implied, command } = self;
         let command = match command {

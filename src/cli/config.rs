@@ -27,8 +27,8 @@ pub(crate) fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
     }
 }
 
-/// The effective settings as TOML, usable as a configuration file. Each setting that isn't a default is followed
-/// by its source.
+/// The effective settings as TOML, usable as a configuration file. Each setting that isn't a default is
+/// followed by its source.
 fn report(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn every_setting_is_reported() {
-        let shown = report(None, [], Flags::default()).unwrap();
-        assert_eq!(toml_edit::de::from_str::<Config>(&shown).unwrap(), Config::shipped().unwrap());
-        assert_eq!(shown.matches('#').count(), 1, "defaults have no comment: {shown}");
+        let report = report(None, [], Flags::default()).unwrap();
+        assert_eq!(toml_edit::de::from_str::<Config>(&report).unwrap(), Config::shipped().unwrap());
+        assert_eq!(report.matches('#').count(), 1, "defaults have no comment: {report}");
     }
 
     #[test]

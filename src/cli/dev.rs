@@ -26,7 +26,8 @@ pub(crate) async fn run(mut effective: Effective) -> Result<()> {
     served.and(removed)
 }
 
-/// Fills the database with sample data and prints the keys. Returns the admin key, for the sample command.
+/// Fills the database with sample data and prints the keys. Returns the admin key, for the sample
+/// command.
 pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
     let (secret, admin_key) = match serve::given_key(&current.checked_prefixes)? {

@@ -28,7 +28,7 @@ pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
             }
             if !report.has_platform_key {
                 eprintln!(
-                    "note: no key can administer this database; run `tollhouse admin-key create` to create one."
+                    "note: no key can administer this database; `tollhouse admin-key create` creates one."
                 );
             }
             if report.refused == 0 && !report.cut_off { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,5 +1,5 @@
-//! The command line. Results go to standard output, everything else to standard error. The exit status is 0
-//! (success), 1 (failure) or 2 (usage error).
+//! The command line. Results go to standard output, everything else to standard error. The exit status
+//! is 0 (success), 1 (failure) or 2 (usage error).
 
 mod admin_key;
 pub mod args;
@@ -77,9 +77,9 @@ pub fn run(args: Args) -> ExitCode {
     })
 }
 
-/// Gives the threads of the control plane, reports and jobs a lower priority than the threads that verify keys,
-/// which would otherwise wait milliseconds for their core. Without contention, or on systems without thread
-/// priorities, it has no effect.
+/// Gives the threads of the control plane, reports and jobs a lower priority than the threads that
+/// verify keys, which would otherwise wait milliseconds for their core. Without contention, or on
+/// systems without thread priorities, it has no effect.
 fn lower_priority() {
     if cfg!(target_os = "linux") {
         let _ = rustix::process::nice(10);

@@ -1,4 +1,5 @@
-//! `tollhouse serve`: opens the database, creates the first key, serves, and on a signal stops without data loss.
+//! `tollhouse serve`: opens the database, creates the first key, serves, and on a signal stops without
+//! data loss.
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -141,7 +142,8 @@ async fn reload_at(mut hangup: Signal, tls: Option<&Tls>) {
     std::future::pending().await
 }
 
-/// Creates the first key of an empty database. Returns the shell expression for the key in the sample command.
+/// Creates the first key of an empty database. Returns the shell expression for the key in the sample
+/// command.
 async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
     if api_keys::any(app).await? {
         return Ok(None);
@@ -208,8 +210,8 @@ fn refuse(message: String) -> Error {
 
 fn write_private(file: &Path, text: &str) -> Result<()> {
     let write = || {
-        // An existing file, left by a failed start, contains a key that was never stored. Anything but a regular
-        // file is kept, because it could be /dev/stdout.
+        // An existing file, left by a failed start, contains a key that was never stored. Anything but
+        // a regular file is kept, because it could be /dev/stdout.
         match file.symlink_metadata() {
             Ok(existing) if !existing.is_file() => return Err(std::io::Error::other("not a regular file")),
             Ok(_) => std::fs::remove_file(file)?,

@@ -1,7 +1,7 @@
 //! Authorization: the only place that decides who may do what.
 //!
-//! Each decision is a function of the caller and the resource, so that it can be made before a transaction
-//! (the route's scope) and again inside it, where it is binding.
+//! Each decision is a function of the caller and the resource, so that it can be made before a
+//! transaction (the route's scope) and again inside it, where it is binding.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,12 +41,12 @@ impl Caller {
         self.key().is_none_or(|key| scope::any_covers(&key.scopes, wanted))
     }
 
-    /// True if the caller may see resources of this organization (`None` = the platform). Other resources are
-    /// reported as not found.
+    /// True if the caller may see resources of this organization (`None` = the platform). Other
+    /// resources are reported as not found.
     pub(crate) fn reaches(&self, organization_id: Option<&str>) -> bool {
         match self.organization_id() {
             None => true,
-            own => own == organization_id,
+            organization => organization == organization_id,
         }
     }
 
@@ -58,15 +58,15 @@ impl Caller {
         Err(Error::new(Code::PlatformKeyRequired, "This operation requires a platform key."))
     }
 
-    /// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the caller holds one of them. An empty list
-    /// requires nothing.
+    /// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the caller holds one of them. An empty
+    /// list requires nothing.
     pub(crate) fn require_scope(&self, any_of: &[&str]) -> Result<()> {
         self.key().map_or(Ok(()), |key| require_scope(key, any_of))
     }
 }
 
-/// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the key has one of them. An empty list requires
-/// nothing.
+/// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the key has one of them. An empty list
+/// requires nothing.
 pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
     if any_of.is_empty() || any_of.iter().any(|wanted| scope::any_covers(&key.scopes, wanted)) {
         return Ok(());
@@ -108,8 +108,8 @@ pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()>
     Ok(())
 }
 
-/// `INSUFFICIENT_SCOPE` unless the caller may grant this key: create it, widen it, or rotate its secret. The
-/// key's administrative scopes, expiry and allowlist must not exceed the caller's.
+/// `INSUFFICIENT_SCOPE` unless the caller may grant this key: create it, widen it, or rotate its
+/// secret. The key's administrative scopes, expiry and allowlist must not exceed the caller's.
 pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
     ensure_can_administer(caller, key)?;
     let Some(calling) = caller.key() else { return Ok(()) };

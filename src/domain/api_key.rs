@@ -60,14 +60,16 @@ impl Status {
     }
 }
 
-/// A key as stored and, after [`ApiKey::effective_at`], as returned. It holds neither the secret nor a hash.
+/// A key as stored and, after [`ApiKey::effective_at`], as returned. It holds neither the secret nor a
+/// hash.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 #[schema(description = "A key, without its secret.")]
 pub struct ApiKey {
     /// Unique identifier, `key_…`.
     #[schema(example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     pub id: String,
-    /// The organization that owns the key; `null` for a platform key, which can access every organization.
+    /// The organization that owns the key; `null` for a platform key, which can access every
+    /// organization.
     #[schema(required, example = "org_123")]
     pub organization_id: Option<String>,
     /// The member who owns the key. The key is revoked when the membership ends.
@@ -143,8 +145,9 @@ impl ApiKey {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// True for a platform key that is active, can manage keys, and has neither an owner nor an expiry. The
-    /// last such key must stay one: it can't be revoked, disabled, narrowed below that or set to expire.
+    /// True for a platform key that is active, can manage keys, and has neither an owner nor an expiry.
+    /// The last such key must stay one: it can't be revoked, disabled, narrowed below that or set to
+    /// expire.
     pub(crate) fn is_recovery_key(&self) -> bool {
         self.organization_id.is_none()
             && self.user_id.is_none()
@@ -166,15 +169,15 @@ pub struct Credential {
     pub secret_ends_at: Option<Timestamp>,
     /// The key's organization; `None` for a platform key.
     pub organization: Option<Tenant>,
-    /// The status of the key's owner, if it has one. An owner who is deleted or no longer a member counts as
-    /// suspended.
+    /// The status of the key's owner, if it has one. An owner who is deleted or no longer a member
+    /// counts as suspended.
     pub owner: Option<user::Status>,
     /// Values derived from this record, cached with it.
     pub memo: Memo,
 }
 
-/// Values that users of a cached record store on it for later requests. A reloaded or cloned record starts
-/// with none.
+/// Values that users of a cached record store on it for later requests. A reloaded or cloned record
+/// starts with none.
 #[derive(Debug, Default)]
 pub struct Memo {
     /// The part of the verification response's JSON that is the same for every outcome.
@@ -216,18 +219,19 @@ pub(crate) struct NewApiKey {
     /// Scopes to grant: scopes of the catalogue, `resource:*` or `*`.
     #[schema(max_items = 100, example = json!(["workflows:read", "transactions:write"]))]
     pub(crate) scopes: Vec<String>,
-    /// When the key expires; must be in the future. If omitted, the configured default applies; `null` = never.
-    /// Must not be later than the expiry of the calling key.
+    /// When the key expires; must be in the future. If omitted, the configured default applies; `null`
+    /// = never. Must not be later than the expiry of the calling key.
     #[schema(value_type = Option<String>, format = DateTime, example = "2030-01-01T00:00:00.000Z")]
     pub(crate) expires_at: Patch<Timestamp>,
-    /// Addresses from which the key may be used: CIDRs without host bits, or single addresses. If `null` or
-    /// omitted, it may be used from anywhere. Must not be wider than the calling key's list.
+    /// Addresses from which the key may be used: CIDRs without host bits, or single addresses. If
+    /// `null` or omitted, it may be used from anywhere. Must not be wider than the calling key's list.
     #[schema(
         value_type = Option<Vec<String>>, min_items = 1, max_items = 100,
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub(crate) allowed_ips: Option<Vec<IpNet>>,
-    /// Rate limit; if `null` or omitted, the limit of the organization's plan applies. Platform keys only.
+    /// Rate limit; if `null` or omitted, the limit of the organization's plan applies. Platform keys
+    /// only.
     pub(crate) rate_limit: Option<RateLimit>,
     /// Quota per calendar period; if `null` or omitted, there is no quota. Platform keys only.
     pub(crate) quota: Option<Quota>,
@@ -295,12 +299,12 @@ pub(crate) struct ApiKeyPatch {
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub(crate) allowed_ips: Patch<Vec<IpNet>>,
-    /// Rate limit; replaces the whole limit. `null` = the limit of the organization's plan. Tokens already
-    /// spent stay spent. Platform keys only.
+    /// Rate limit; replaces the whole limit. `null` = the limit of the organization's plan. Tokens
+    /// already spent stay spent. Platform keys only.
     #[schema(value_type = Option<RateLimit>)]
     pub(crate) rate_limit: Patch<RateLimit>,
-    /// Quota per calendar period; replaces the whole quota. `null` = no quota. Units already used stay used,
-    /// unless the period changes. Platform keys only.
+    /// Quota per calendar period; replaces the whole quota. `null` = no quota. Units already used stay
+    /// used, unless the period changes. Platform keys only.
     #[schema(value_type = Option<Quota>)]
     pub(crate) quota: Patch<Quota>,
     /// Merged pair by pair; `null` removes a pair, or all of them.
@@ -402,8 +406,8 @@ impl Rotation {
     }
 }
 
-/// The id of another resource. Only its length and characters are checked here; an unknown id is reported as
-/// not found.
+/// The id of another resource. Only its length and characters are checked here; an unknown id is
+/// reported as not found.
 fn referenced_id(json: &Json, faults: &mut Faults) -> Option<String> {
     rules::text(json, faults, 69)
 }

@@ -14,8 +14,8 @@ fn cidrs_are_normalized_and_scopes_deduplicated() {
         r#"{"name":"n","scopes":["a:read","a:read"],"allowed_ips":["10.0.0.0/8","::ffff:10.1.2.3","::1"]}"#,
     );
     let key = key.unwrap();
-    let shown: Vec<_> = key.allowed_ips.unwrap().iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["10.0.0.0/8", "10.1.2.3/32", "::1/128"]);
+    let cidrs: Vec<_> = key.allowed_ips.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(cidrs, ["10.0.0.0/8", "10.1.2.3/32", "::1/128"]);
     assert_eq!(key.scopes, ["a:read"]);
 }
 

@@ -13,7 +13,8 @@ use super::time::Timestamp;
 /// The SHA-256 of an event in the chain.
 pub(crate) type ChainHash = [u8; 32];
 
-/// Domain separation: the prefix of the hashed bytes of every event, so that no other hash can pass for one.
+/// Domain separation: the prefix of the hashed bytes of every event, so that no other hash can pass for
+/// one.
 pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 
 /// The `prev_hash` of the first event.
@@ -220,8 +221,8 @@ impl Entry {
     }
 }
 
-/// The fields that differ between two states of a resource, except its timestamps of creation and change. For
-/// a creation, `before` is [`Value::Null`].
+/// The fields that differ between two states of a resource, except its timestamps of creation and
+/// change. For a creation, `before` is [`Value::Null`].
 pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
     let before = to_value(before);
     let after = to_value(after);

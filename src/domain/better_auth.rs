@@ -1,7 +1,7 @@
 //! Converts rows of better-auth into records of an import.
 //!
-//! The tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. Each row becomes
-//! the record that an import file would contain, and is processed in the same way from then on.
+//! The tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. Each row
+//! becomes the record that an import file would contain, and is processed in the same way from then on.
 
 use serde_json::{Map, Value, json};
 
@@ -58,7 +58,8 @@ fn pairs(row: &Row) -> Row {
     pairs.into_iter().map(|(name, value)| (name, json!(as_text(value)))).collect()
 }
 
-/// An organization. better-auth stores no email address for it, so the row contains an owner's as `email`.
+/// An organization. better-auth stores no email address for it, so the row contains an owner's as
+/// `email`.
 pub(crate) fn organization(row: &Row) -> Row {
     let mut metadata = pairs(row);
     for name in ["slug", "logo"] {
@@ -132,7 +133,7 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
         Owner::Organization(id) => insert_non_null(&mut record, "organization_id", json!(id)),
         Owner::User(id, organizations) => {
             let organization = match (organizations.as_slice(), fallback) {
-                ([one], _) => one,
+                ([only], _) => only,
                 (_, Some(fallback)) => fallback,
                 (many, None) => {
                     return Err(format!(

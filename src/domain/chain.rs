@@ -51,8 +51,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// A line of an export: the stored JSON with both hashes appended after its last field, so that removing
-    /// them restores the stored bytes.
+    /// A line of an export: the stored JSON with both hashes appended after its last field, so that
+    /// removing them restores the stored bytes.
     pub(crate) fn to_line(&self) -> String {
         let body = self.json.strip_suffix('}').unwrap_or(&self.json);
         format!("{body},\"prev_hash\":\"{}\",\"hash\":\"{}\"}}", hex(&self.prev_hash), hex(&self.hash))
@@ -165,8 +165,8 @@ impl Walk {
     /// Starts at the first existing event, or at an anchor. A walk that isn't `complete` (over a filtered
     /// export) allows gaps and checks each event by itself.
     ///
-    /// If earlier events were pruned, the first existing event isn't event 1. Then a pruning event must follow
-    /// whose checkpoint is the event before the first existing one.
+    /// If earlier events were pruned, the first existing event isn't event 1. Then a pruning event must
+    /// follow whose checkpoint is the event before the first existing one.
     pub(crate) fn new(anchor: Option<Anchor>, complete: bool) -> Self {
         let result = Verification { valid: true, ..Verification::default() };
         Self { result, anchor, complete, previous: None, unexplained_cut: None, checkpoint: None }
@@ -222,8 +222,9 @@ impl Walk {
         self.result.broken_at.get_or_insert(seq);
     }
 
-    /// The result of the walk. An anchor that was never reached (the chain ends before it) is a break. So is a
-    /// missing beginning that no pruning event records, because those events were removed by someone else.
+    /// The result of the walk. An anchor that was never reached (the chain ends before it) is a break.
+    /// So is a missing beginning that no pruning event records, because those events were removed by
+    /// someone else.
     pub(crate) fn finish(mut self) -> Verification {
         if let (Some(anchor), None) = (self.anchor, self.previous)
             && self.result.valid

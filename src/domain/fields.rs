@@ -1,7 +1,7 @@
 //! Reads a JSON body. Reports all faults at once, and refuses unknown and duplicate fields.
 //!
-//! serde's derive stops at the first fault, and `serde_json::Value` drops duplicate names. So a body is first
-//! parsed into [`Json`], which keeps duplicates, and then read field by field.
+//! serde's derive stops at the first fault, and `serde_json::Value` drops duplicate names. So a body is
+//! first parsed into [`Json`], which keeps duplicates, and then read field by field.
 
 use std::fmt;
 
@@ -191,8 +191,8 @@ impl<'j> Fields<'j> {
         Self { entries, known: Vec::new(), read_only: Vec::new(), faults }
     }
 
-    /// From an object inside a body. [`finish_nested`](Self::finish_nested) adds its faults to those of the
-    /// body.
+    /// From an object inside a body. [`finish_nested`](Self::finish_nested) adds its faults to those of
+    /// the body.
     pub(crate) fn nested(json: &'j Json, faults: &mut Faults) -> Self {
         let mut inner = Faults { list: Vec::new(), pointer: faults.pointer.clone() };
         let entries = inner.object(json).unwrap_or_default();
@@ -210,10 +210,10 @@ impl<'j> Fields<'j> {
         if !self.known.contains(&name) {
             self.known.push(name);
         }
-        self.given(name)
+        self.value_of(name)
     }
 
-    fn given(&self, name: &str) -> Option<&'j Json> {
+    fn value_of(&self, name: &str) -> Option<&'j Json> {
         self.entries.iter().find(|(given, _)| given == name).map(|(_, value)| value)
     }
 
@@ -276,7 +276,7 @@ impl<'j> Fields<'j> {
     pub(crate) fn read_only(&mut self, names: &[&'static str]) {
         for &name in names {
             self.read_only.push(name);
-            if self.given(name).is_some() {
+            if self.value_of(name).is_some() {
                 self.faults.nested(name, |faults| faults.add("READ_ONLY", "Read-only; omit this field."));
             }
         }

@@ -68,8 +68,8 @@ impl Kind {
 /// The 16 bytes of an event id's ULID, as stored in the audit table. `None` if `id` isn't an event id.
 pub(crate) fn event_bytes(id: &str) -> Option<[u8; 16]> {
     let ulid = Ulid::from_string(id.strip_prefix(Kind::Event.prefix())?).ok()?;
-    // ULIDs are case-insensitive, but only the canonical spelling is accepted, so that the requested id equals
-    // the returned one.
+    // ULIDs are case-insensitive, but only the canonical spelling is accepted, so that the requested id
+    // equals the returned one.
     (ulid.to_string() == id[Kind::Event.prefix().len()..]).then(|| ulid.to_bytes())
 }
 

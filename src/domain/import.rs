@@ -1,7 +1,7 @@
 //! Records of an import: each line describes one resource.
 //!
-//! Records follow the rules of the API. In addition they may contain state that clients can't set: status,
-//! timestamps, revocation and deletion. Ids and references of other systems are
+//! Records follow the rules of the API. In addition they may contain state that clients can't set:
+//! status, timestamps, revocation and deletion. Ids and references of other systems are
 //! [converted](Kind::adopt).
 
 mod secrets;

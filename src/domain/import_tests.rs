@@ -12,9 +12,9 @@ fn read(line: &str) -> Result<Line> {
     Line::read(&Json::parse(line.as_bytes())?, &Defaults::default(), now())
 }
 
-fn key(more: &str) -> Result<NewKey> {
+fn key(extra_fields: &str) -> Result<NewKey> {
     let line = format!(
-        r#"{{"organization_id":null,"name":"n","scopes":[],"hash_encoding":"hex","hash":"{}"{more}}}"#,
+        r#"{{"organization_id":null,"name":"n","scopes":[],"hash_encoding":"hex","hash":"{}"{extra_fields}}}"#,
         "ab".repeat(32)
     );
     match read(&line)? {
@@ -74,7 +74,7 @@ fn contradictory_records_are_refused() {
         r#","previous_hash":"{}","previous_secret_expires_at":"2026-12-01T00:00:00Z""#,
         "ab".repeat(32)
     );
-    for (more, pointer) in [
+    for (extra_fields, pointer) in [
         (r#","status":"expired""#, "/status"),
         (r#","revoked_at":"2026-01-01T00:00:00Z""#, "/revoked_at"),
         (r#","user_id":"u""#, "/user_id"),
@@ -83,8 +83,8 @@ fn contradictory_records_are_refused() {
         (r#","revision":0"#, "/revision"),
         (duplicate_hash.as_str(), "/hash"),
     ] {
-        let details = key(more).unwrap_err().details;
-        assert_eq!(details[0].pointer.as_deref(), Some(pointer), "{more}");
+        let details = key(extra_fields).unwrap_err().details;
+        assert_eq!(details[0].pointer.as_deref(), Some(pointer), "{extra_fields}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! The key policy of the settings. It applies to new keys and to changed fields of existing keys. A key that is
-//! older than a rule is kept as it is, and can still be narrowed.
+//! The key policy of the settings. It applies to new keys and to changed fields of existing keys. A key
+//! that is older than a rule is kept as it is, and can still be narrowed.
 
 use std::time::Duration;
 

@@ -49,15 +49,15 @@ impl Page {
 /// Reads the parameters of a query string. Reports all faults at once, and refuses unknown and repeated
 /// parameters.
 pub(crate) struct Query {
-    given: Vec<(String, String)>,
+    pairs: Vec<(String, String)>,
     known: Vec<&'static str>,
     faults: Vec<Detail>,
 }
 
 impl Query {
     /// From decoded name-value pairs.
-    pub(crate) fn of(given: Vec<(String, String)>) -> Self {
-        Self { given, known: Vec::new(), faults: Vec::new() }
+    pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
+        Self { pairs, known: Vec::new(), faults: Vec::new() }
     }
 
     /// Records a fault of a parameter.
@@ -76,7 +76,7 @@ impl Query {
     /// The raw value of a parameter, which may be given only once.
     fn single(&mut self, name: &'static str) -> Option<String> {
         self.known.push(name);
-        let mut values = self.given.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
+        let mut values = self.pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
         let value = values.next()?;
         if values.next().is_some() {
             self.fault(name, "DUPLICATE_PARAMETER", "Given more than once.");
@@ -143,8 +143,8 @@ impl Query {
 
     /// The value, or all faults. Parameters that were never read are unknown, which is a fault.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
-        let given = std::mem::take(&mut self.given);
-        for (name, _) in &given {
+        let pairs = std::mem::take(&mut self.pairs);
+        for (name, _) in &pairs {
             if !self.known.contains(&name.as_str()) {
                 let known = self.known.join(", ");
                 let hint = if known.is_empty() {

@@ -1,7 +1,7 @@
 //! Counting of quotas: leased units, used units, and the start of a new period.
 //!
-//! Units are leased by a committed write before they are used. So the file never records less than was used,
-//! and after a crash all leased units count as used.
+//! Units are leased by a committed write before they are used. So the file never records less than was
+//! used, and after a crash all leased units count as used.
 
 use super::limits::{Period, Quota};
 use super::time::Timestamp;
@@ -39,7 +39,8 @@ pub(crate) struct Count {
     end: Timestamp,
     /// Units used; never more than are leased.
     used: u64,
-    /// True while a write has begun and isn't known to have succeeded: more may be stored than `lease` says.
+    /// True while a write has begun and isn't known to have succeeded: more may be stored than `lease`
+    /// says.
     uncertain: bool,
 }
 
@@ -54,7 +55,8 @@ impl Count {
         count
     }
 
-    /// Starts a new period if `now` is past the current one. If the clock steps back, the later period stays.
+    /// Starts a new period if `now` is past the current one. If the clock steps back, the later period
+    /// stays.
     pub(crate) fn enter(&mut self, now: Timestamp) {
         if now >= self.end {
             let (start, end) = self.lease.period.around(now);
@@ -63,14 +65,14 @@ impl Count {
         }
     }
 
-    /// True if `cost` units are left. Uses the limit of the current call, which may differ from the previous
-    /// call's.
+    /// True if `cost` units are left. Uses the limit of the current call, which may differ from the
+    /// previous call's.
     pub(crate) fn admits(&self, quota: Quota, cost: u32) -> bool {
         u64::from(cost) <= quota.limit.saturating_sub(self.used)
     }
 
-    /// The lease that must be stored before an admitted cost can be spent: a whole lease, or as much as the
-    /// cost needs. `None` if enough units are leased already.
+    /// The lease that must be stored before an admitted cost can be spent: a whole lease, or as much as
+    /// the cost needs. `None` if enough units are leased already.
     pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
         let cost = u64::from(cost);
         if cost <= self.lease.units - self.used {
@@ -92,9 +94,9 @@ impl Count {
         self.used += u64::from(cost);
     }
 
-    /// Returns all unused units: the lease that must be stored so that nothing is forfeited, or `None` if it is
-    /// stored already. From now on no units are left to spend, because a failed write leaves the stored lease
-    /// unknown.
+    /// Returns all unused units: the lease that must be stored so that nothing is forfeited, or `None`
+    /// if it is stored already. From now on no units are left to spend, because a failed write leaves
+    /// the stored lease unknown.
     pub(crate) fn give_back(&mut self) -> Option<Lease> {
         let all_used = self.lease.units == self.used;
         let was_uncertain = self.uncertain;

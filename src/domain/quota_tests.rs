@@ -248,7 +248,8 @@ fn a_new_period_starts_with_the_full_quota() {
         let resets_at = at("2026-11-25T00:00:00Z");
         assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
     }
-    // The same when resumed from the file: after a crash leased units are lost, and the later period stays.
+    // The same when resumed from the file: after a crash leased units are lost, and the later period
+    // stays.
     let stored = count.lease;
     for now in ["2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"] {
         assert_eq!(Count::resume(1, Period::Day, Some(stored), at(now)).status(quota).remaining, 6);

@@ -1,8 +1,10 @@
-//! Reapplies revocations after a restore: every right that was withdrawn since the backup stays withdrawn.
+//! Reapplies revocations after a restore: every right that was withdrawn since the backup stays
+//! withdrawn.
 //!
-//! A backup contains the rights as of the time it was made. Each function here takes a resource as restored and
-//! as it was in the replaced database, and returns the restored one without the rights that were withdrawn in
-//! between. The result never grants more than the backup did, except where an allowlist or a role was replaced.
+//! A backup contains the rights as of the time it was made. Each function here takes a resource as
+//! restored and as it was in the replaced database, and returns the restored one without the rights
+//! that were withdrawn in between. The result never grants more than the backup did, except where an
+//! allowlist or a role was replaced.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +32,8 @@ pub(crate) struct ReappliedRevocations {
     pub(crate) quotas: u64,
 }
 
-/// The restored key without the rights that it lost since. Its secrets are those of the replaced database.
+/// The restored key without the rights that it lost since. Its secrets are those of the replaced
+/// database.
 pub(crate) fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
     let mut key = ApiKey {
         start: replaced.start.clone(),

@@ -30,8 +30,8 @@ pub(crate) fn text(json: &Json, faults: &mut Faults, max: usize) -> Option<Strin
     Some(text.to_owned())
 }
 
-/// An email address. Only sending mail can show that an address exists, so the check is minimal: text before and
-/// after exactly one `@`, no whitespace, at most 254 characters (RFC 5321).
+/// An email address. Only sending mail can show that an address exists, so the check is minimal: text
+/// before and after exactly one `@`, no whitespace, at most 254 characters (RFC 5321).
 pub(crate) fn email(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     let is_valid = text.chars().count() <= 254
@@ -101,8 +101,8 @@ pub(crate) fn one_of<T: Copy>(
     }
 }
 
-/// Metadata of a new resource: at most 50 pairs, names of 1 to 40 characters, string values of at most 500
-/// characters.
+/// Metadata of a new resource: at most 50 pairs, names of 1 to 40 characters, string values of at most
+/// 500 characters.
 pub(crate) fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
     let pairs = metadata_patch(json, faults)?;
     let mut metadata = Metadata::new();

@@ -1,5 +1,5 @@
-//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The rules are
-//! implemented in [`rules`](super::rules).
+//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The
+//! rules are implemented in [`rules`](super::rules).
 
 use std::borrow::Cow;
 
@@ -43,8 +43,8 @@ impl PartialSchema for MetadataPatch {
         let example = serde_json::json!({ "team": "billing", "cost_center": null });
         pairs(text(SchemaType::from_iter([Type::String, Type::Null])))
             .description(Some(
-                "Key-value pairs to set; `null` removes a pair. Other pairs are kept. After the patch there must \
-                 be at most 50 pairs.",
+                "Key-value pairs to set; `null` removes a pair. Other pairs are kept. After the patch there \
+                 must be at most 50 pairs.",
             ))
             .examples([example])
             .into()

@@ -12,8 +12,8 @@ pub(crate) fn is_administrative(scope: &str) -> bool {
     scope == "*" || matches!(resource(scope), "admin" | "keys")
 }
 
-/// True if holding `grant` includes `scope`. A wildcard is covered only by itself or a wider wildcard, never by
-/// the list of scopes that it currently expands to.
+/// True if holding `grant` includes `scope`. A wildcard is covered only by itself or a wider wildcard,
+/// never by the list of scopes that it currently expands to.
 pub(crate) fn covers(grant: &str, scope: &str) -> bool {
     if grant == "*" || grant == scope {
         return true;
@@ -54,8 +54,8 @@ impl Catalogue {
         self.0.iter().filter(|scope| any_covers(grants, scope)).cloned().collect()
     }
 
-    /// The grants that would cover nothing without `scope`: the scope itself and, if it is the last scope of
-    /// its resource, the resource's wildcard.
+    /// The grants that would cover nothing without `scope`: the scope itself and, if it is the last
+    /// scope of its resource, the resource's wildcard.
     pub(crate) fn grants_depending_on(&self, scope: &str) -> Vec<String> {
         let wildcard = format!("{}:*", resource(scope));
         let mut grants = vec![scope.to_owned()];
@@ -79,10 +79,10 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
         faults.nested(&index.to_string(), |faults| {
             let Some(scope) = faults.text(item) else { return };
             if !catalogue.knows(scope) {
-                let shown: String = scope.chars().take(65).collect();
+                let excerpt: String = scope.chars().take(65).collect();
                 faults.add(
                     "UNKNOWN_SCOPE",
-                    format!("Unknown scope {shown:?}; GET /admin/v1/scopes lists all scopes."),
+                    format!("Unknown scope {excerpt:?}; GET /admin/v1/scopes lists all scopes."),
                 );
             } else if !scopes.iter().any(|earlier| earlier == scope) {
                 scopes.push(scope.to_owned());
@@ -92,8 +92,8 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
     Some(scopes)
 }
 
-/// Reads the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, without the resources `admin`
-/// and `keys`.
+/// Reads the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, without the
+/// resources `admin` and `keys`.
 pub(crate) fn custom(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     if !has_form(text) {

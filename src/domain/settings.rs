@@ -1,5 +1,5 @@
-//! The platform's settings, which can be changed while the server runs. Their initial values come from the
-//! process's configuration; afterwards the database holds them.
+//! The platform's settings, which can be changed while the server runs. Their initial values come from
+//! the process's configuration; afterwards the database holds them.
 
 mod patch;
 
@@ -57,11 +57,12 @@ pub(crate) struct Keys {
     /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: String,
-    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that `max_expiry_days` allows.
+    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
+    /// `max_expiry_days` allows.
     #[schema(maximum = 36_500, example = 0)]
     pub(crate) default_expiry_days: u32,
-    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum. Existing keys are
-    /// not affected.
+    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum. Existing
+    /// keys are not affected.
     #[schema(maximum = 36_500, example = 0)]
     pub(crate) max_expiry_days: u32,
     /// Whether keys with administrative scopes (`admin:*`, `keys:verify`, `*`) must have an allowlist.
@@ -119,7 +120,8 @@ pub(crate) struct Retention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = MaintenanceSettings)]
 pub(crate) struct Maintenance {
-    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to work.
+    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
+    /// work.
     pub(crate) read_only: bool,
     /// Message for refused requests; `null` = a default message.
     #[schema(required, example = "Back at 14:00 UTC.")]
@@ -130,8 +132,8 @@ pub(crate) struct Maintenance {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Current {
     pub(crate) settings: Settings,
-    /// Prefixes under which no secret with a wrong checksum was ever stored, so that such a secret is refused
-    /// without a lookup.
+    /// Prefixes under which no secret with a wrong checksum was ever stored, so that such a secret is
+    /// refused without a lookup.
     pub(crate) checked_prefixes: Vec<String>,
     /// Number of stored changes; determines the ETag.
     pub(crate) revision: i64,
@@ -139,7 +141,8 @@ pub(crate) struct Current {
 }
 
 impl Settings {
-    /// The limits of a plan. A removed plan has no organizations; a stale reference to it gets the standard plan.
+    /// The limits of a plan. A removed plan has no organizations; a stale reference to it gets the
+    /// standard plan.
     pub(crate) fn plan(&self, name: &str) -> Option<&Plan> {
         self.plans.get(name).or_else(|| self.plans.get(STANDARD))
     }
@@ -167,7 +170,8 @@ fn collect(name: String, value: Value, settings: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// The changed settings. The settings of an added or removed plan are `null` on the side without the plan.
+/// The changed settings. The settings of an added or removed plan are `null` on the side without the
+/// plan.
 pub(crate) fn changes(before: &Settings, after: &Settings) -> Vec<Change> {
     let before = before.by_name();
     let after = after.by_name();

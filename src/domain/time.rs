@@ -41,8 +41,8 @@ impl Timestamp {
         Self(self.0 - self.0.rem_euclid(60_000))
     }
 
-    /// The bucket of `millis` milliseconds, aligned to the epoch, that contains this time: its start, and the
-    /// start of the next bucket.
+    /// The bucket of `millis` milliseconds, aligned to the epoch, that contains this time: its start,
+    /// and the start of the next bucket.
     pub(crate) fn bucket(self, millis: i64) -> (Self, Self) {
         let start = self.0 - self.0.rem_euclid(millis);
         (Self(start), Self(start + millis))
@@ -75,10 +75,11 @@ impl Timestamp {
         }
     }
 
-    /// Parses RFC 3339 with any offset; fractions of a millisecond are truncated. `None` if the text isn't
-    /// RFC 3339 or the time is outside the years 1970 to 9999.
+    /// Parses RFC 3339 with any offset; fractions of a millisecond are truncated. `None` if the text
+    /// isn't RFC 3339 or the time is outside the years 1970 to 9999.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        // jiff accepts more formats than RFC 3339, and its `Timestamp` can't represent the last day of 9999.
+        // jiff accepts more formats than RFC 3339, and its `Timestamp` can't represent the last day of
+        // 9999.
         let (seconds, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
         let digits = |c: char| c.is_ascii_digit();
         let offset = rest.strip_prefix('.').map_or(rest, |fraction| fraction.trim_start_matches(digits));
@@ -96,8 +97,8 @@ impl Timestamp {
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// True if the text matches the pattern: `0` stands for any digit, `T` also for `t` or a space (RFC 3339 allows
-/// both), `+` also for `-`, every other character for itself.
+/// True if the text matches the pattern: `0` stands for any digit, `T` also for `t` or a space (RFC
+/// 3339 allows both), `+` also for `-`, every other character for itself.
 fn has_form(text: &str, pattern: &str) -> bool {
     text.len() == pattern.len()
         && text.bytes().zip(pattern.bytes()).all(|(given, expected)| match expected {

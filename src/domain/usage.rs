@@ -86,7 +86,8 @@ impl Counts {
         }
     }
 
-    /// One group for each outcome that occurred, the most frequent first. Only valid verifications have a cost.
+    /// One group for each outcome that occurred, the most frequent first. Only valid verifications have
+    /// a cost.
     pub(crate) fn by_code(&self) -> Vec<Group> {
         let outcomes = Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.count(*outcome)));
         let mut groups: Vec<_> = outcomes
@@ -136,12 +137,12 @@ impl Subject {
     }
 }
 
-/// Encodes the size of `figure` to within an eighth: its highest four bits and the number of bits that follow.
-/// Exact below 16. An index over the magnitude changes rarely, however often the figure does.
+/// Encodes the size of `figure` to within an eighth: its highest four bits and the number of bits that
+/// follow. Exact below 16. An index over the magnitude changes rarely, however often the figure does.
 pub(crate) fn magnitude(figure: u64) -> u32 {
     let shift = (u64::BITS - figure.leading_zeros()).saturating_sub(4);
-    // At most 60 shifts and a mantissa of 15. The mantissa's highest bit makes the scale continuous where the
-    // shift changes.
+    // At most 60 shifts and a mantissa of 15. The mantissa's highest bit makes the scale continuous
+    // where the shift changes.
     shift * 8 + u32::try_from(figure >> shift).unwrap_or(0)
 }
 
@@ -185,8 +186,8 @@ impl Interval {
         if start == time { start } else { next }
     }
 
-    /// The start of the bucket that contains the time `days` before `now`. Buckets that start earlier are not
-    /// retained.
+    /// The start of the bucket that contains the time `days` before `now`. Buckets that start earlier
+    /// are not retained.
     pub(crate) fn days_before(self, now: Timestamp, days: u32) -> Timestamp {
         let length = i64::from(days) * Interval::Day.millis();
         self.floor(Timestamp::from_millis(now.as_millis() - length))
@@ -211,8 +212,8 @@ impl Span {
         Self { start: interval.floor(start), end: now, interval }
     }
 
-    /// Reads `period`, or `start` and `end`, and `interval`. `hourly_days` is the number of days for which hourly
-    /// usage is retained.
+    /// Reads `period`, or `start` and `end`, and `interval`. `hourly_days` is the number of days for
+    /// which hourly usage is retained.
     pub(crate) fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
         let period = query.text("period");
         let length = period.as_deref().map(read_period);

@@ -76,7 +76,8 @@ fn invalid_spans_report_the_faulty_parameter() {
     }
 }
 
-/// The parts of any span cover its hours exactly once, with at most 46 single hours and whole days otherwise.
+/// The parts of any span cover its hours exactly once, with at most 46 single hours and whole days
+/// otherwise.
 #[test]
 fn parts_cover_a_span_exactly() {
     let midnight = at("2026-11-20T00:00:00Z").as_millis();

@@ -102,8 +102,8 @@ impl PartialSchema for Outcome {
     }
 }
 
-/// The outcome that follows from the key alone, regardless of the request: `REVOKED` to `OWNER_INACTIVE`, else
-/// `VALID`.
+/// The outcome that follows from the key alone, regardless of the request: `REVOKED` to
+/// `OWNER_INACTIVE`, else `VALID`.
 pub(crate) fn check_credential(credential: &Credential, now: Timestamp) -> Outcome {
     let key = &credential.key;
     match key.status {

@@ -18,12 +18,12 @@ pub struct Entry {
     /// The denied key; `null` if it is unknown.
     #[schema(required, example = "key_123")]
     pub(crate) key_id: Option<String>,
-    /// The organization that owns the key or, if the key is unknown, the organization whose key requested the
-    /// verification; `null` for the platform.
+    /// The organization that owns the key or, if the key is unknown, the organization whose key
+    /// requested the verification; `null` for the platform.
     #[schema(required, example = "org_123")]
     pub(crate) organization_id: Option<String>,
-    /// The client's address in the first denial. For unknown keys all denials share this address or, for IPv6,
-    /// its /64.
+    /// The client's address in the first denial. For unknown keys all denials share this address or,
+    /// for IPv6, its /64.
     #[schema(required, value_type = Option<String>, example = "203.0.113.9")]
     pub(crate) ip: Option<IpAddr>,
     /// Number of denials in this entry.

@@ -20,8 +20,9 @@ pub(crate) struct Import {
 
     /// Organization for keys that name none
     ///
-    /// With --from better-auth, this applies to keys of users who are members of no organization or of several;
-    /// these users become its members. The organization must exist, in the database or in FILE.
+    /// With --from better-auth, this applies to keys of users who are members of no organization or of
+    /// several; these users become its members. The organization must exist, in the database or in
+    /// FILE.
     #[arg(long, value_name = "ID")]
     pub(crate) organization: Option<String>,
 
@@ -85,8 +86,9 @@ pub(crate) struct Restore {
 
     /// Restore even if revocations since the backup are unknown
     ///
-    /// Required if there is no current database to take revocations from, if it can't be read, or if it has a
-    /// different origin than the backup. Keys that were revoked since the backup become valid again.
+    /// Required if there is no current database to take revocations from, if it can't be read, or if it
+    /// has a different origin than the backup. Keys that were revoked since the backup become valid
+    /// again.
     #[arg(long)]
     pub(crate) accept_unrevoked: bool,
 

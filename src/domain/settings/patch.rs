@@ -25,8 +25,8 @@ pub(crate) struct SettingsPatch {
     /// Rate limits of the Admin API.
     #[schema(nullable = false)]
     pub(crate) rate_limits: Option<RateLimitsPatch>,
-    /// Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` removes a plan
-    /// that no organization is on. `standard` can't be removed.
+    /// Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` removes
+    /// a plan that no organization is on. `standard` can't be removed.
     #[schema(schema_with = plans_patch_schema, required = false)]
     pub(crate) plans: BTreeMap<String, Option<PlanPatch>>,
     /// How long recorded data is kept.
@@ -47,7 +47,8 @@ pub(crate) struct KeysPatch {
     /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(nullable = false, pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: Option<String>,
-    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that `max_expiry_days` allows.
+    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
+    /// `max_expiry_days` allows.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 90)]
     pub(crate) default_expiry_days: Option<u32>,
     /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum.
@@ -81,7 +82,8 @@ pub(crate) struct PlanPatch {
     /// Verifications per minute of each key without its own rate limit; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 5_000)]
     pub(crate) requests_per_minute: Option<u32>,
-    /// Keys per organization that aren't revoked; 0 = no limit. Lowering the limit doesn't remove existing keys.
+    /// Keys per organization that aren't revoked; 0 = no limit. Lowering the limit doesn't remove
+    /// existing keys.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 50)]
     pub(crate) max_keys: Option<u32>,
     /// Members per organization; 0 = no limit. Lowering the limit doesn't remove existing members.
@@ -113,7 +115,8 @@ pub(crate) struct RetentionPatch {
 #[schema(as = MaintenanceSettingsPatch, example = json!({"read_only": false, "message": "Back at 14:00 UTC."}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MaintenancePatch {
-    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to work.
+    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
+    /// work.
     #[schema(nullable = false)]
     pub(crate) read_only: Option<bool>,
     /// Message for refused requests; `null` = a default message.
@@ -180,8 +183,8 @@ fn plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<Pla
     for (name, plan) in faults.object(json)? {
         faults.nested(name, |faults| {
             if !is_plan_name(name) {
-                let message = "A plan's name must start with a lowercase letter, followed by up to 31 lowercase \
-                               letters, digits and hyphens.";
+                let message = "A plan's name must start with a lowercase letter, followed by up to 31 \
+                               lowercase letters, digits and hyphens.";
                 faults.add("INVALID_NAME", message);
             }
             let plan = if *plan == Json::Null { None } else { PlanPatch::read(plan, faults) };
@@ -257,8 +260,8 @@ impl PlanPatch {
         Some(value)
     }
 
-    /// The plan after the patch. A new plan must have all fields, because a missing limit could mean either no
-    /// limit or a limit of zero.
+    /// The plan after the patch. A new plan must have all fields, because a missing limit could mean
+    /// either no limit or a limit of zero.
     fn apply(&self, before: Option<&Plan>, faults: &mut Faults) -> Option<Plan> {
         let mut merged = |name: &str, patch: Option<u32>, before: Option<u32>| {
             let after = patch.or(before);
@@ -335,9 +338,8 @@ fn audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
     let mut range_faults = Faults::default();
     let days = number(MIN_AUDIT_DAYS, MAX_DAYS)(json, &mut range_faults);
     if days.is_none() {
-        let message = format!(
-            "Must be 0 (keep the audit log indefinitely) or a whole number from {MIN_AUDIT_DAYS} to {MAX_DAYS}."
-        );
+        let message =
+            format!("Must be 0 (keep indefinitely) or a whole number from {MIN_AUDIT_DAYS} to {MAX_DAYS}.");
         faults.add("INVALID_VALUE", message);
     }
     days
@@ -360,8 +362,8 @@ fn plans_patch_schema() -> Object {
     plans_of(Schema::OneOf(plan.build()).into())
         .examples([serde_json::json!({ "gold": gold, "silver": null })])
         .description(Some(
-            "Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` removes a \
-             plan that no organization is on. `standard` can't be removed.",
+            "Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` \
+             removes a plan that no organization is on. `standard` can't be removed.",
         ))
         .build()
 }
