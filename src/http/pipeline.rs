@@ -71,7 +71,7 @@ impl Request {
 pub(crate) fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
     // It names and guards nothing, so that the operating system need not be asked for its randomness.
-    given.map_or_else(|| Kind::Request.make(now, fastrand::u128(..)), str::to_owned)
+    given.map_or_else(|| Kind::Request.new_id(now, fastrand::u128(..)), str::to_owned)
 }
 
 fn is_request_id(id: &str) -> bool {
@@ -244,7 +244,7 @@ impl RequestPipeline {
         self.ctx = Some(ctx.clone());
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
-        if let Err(error) = access::from_address(&credential.key, self.request.ip) {
+        if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.ip) {
             self.rate_limit = auth::calls_left(&app, limits, self.class(), &caller);
             return Err(error);
         }

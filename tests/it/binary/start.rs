@@ -132,7 +132,7 @@ async fn a_person_at_a_terminal_is_shown_the_first_key() {
     let dir = tempfile::tempdir().unwrap();
     let command = Binary::command(&["--listen", "127.0.0.1:0", "--data", dir.path().to_str().unwrap()]);
     let mut terminal = spawn_command(command, Some(30_000)).unwrap();
-    terminal.exp_string("shown this once:").unwrap();
+    terminal.exp_string("shown only once:").unwrap();
     let (_, key) = terminal.exp_regex("toll_[0-9A-Za-z]{38}").unwrap();
     let (_, url) = terminal.exp_regex(r"http://127\.0\.0\.1:\d+").unwrap();
     assert_eq!(status_with(&url, &key).await, 200);
