@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::service::api_keys::{self, ApiKeyWithSecret};
 use crate::service::etag;
 
-fn tag(key: &ApiKey) -> String {
+fn etag_of(key: &ApiKey) -> String {
     etag(key.created_at, key.revision)
 }
 
@@ -30,7 +30,7 @@ fn tag(key: &ApiKey) -> String {
 pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = api_keys::create(&call.app, &call.ctx, call.body()?).await?;
-    Ok(Reply::created(&created, Some(tag(&created.api_key)))?.with_secret())
+    Ok(Reply::created(&created, Some(etag_of(&created.api_key)))?.with_secret())
 }
 
 /// List API keys
@@ -58,7 +58,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let key = api_keys::get(&call.app, &call.ctx, call.param(0)).await?.shown(call.ctx.now);
-    Reply::tagged(&key, tag(&key))
+    Reply::with_etag(&key, etag_of(&key))
 }
 
 /// Update an API key
@@ -77,7 +77,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = api_keys::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
-    Reply::tagged(&updated, tag(&updated))
+    Reply::with_etag(&updated, etag_of(&updated))
 }
 
 /// Revoke an API key
@@ -110,7 +110,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
 pub(crate) async fn revoke(call: Call) -> Result<Reply> {
     call.no_query()?;
     let revoked = api_keys::revoke(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
-    Reply::tagged(&revoked, tag(&revoked))
+    Reply::with_etag(&revoked, etag_of(&revoked))
 }
 
 /// Rotate an API key
@@ -129,7 +129,7 @@ pub(crate) async fn revoke(call: Call) -> Result<Reply> {
 pub(crate) async fn rotate(call: Call) -> Result<Reply> {
     call.no_query()?;
     let rotated = api_keys::rotate(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
-    Ok(Reply::tagged(&rotated, tag(&rotated.api_key))?.with_secret())
+    Ok(Reply::with_etag(&rotated, etag_of(&rotated.api_key))?.with_secret())
 }
 
 /// Expire the previous secret
@@ -144,5 +144,5 @@ pub(crate) async fn rotate(call: Call) -> Result<Reply> {
 pub(crate) async fn expire_previous(call: Call) -> Result<Reply> {
     call.no_query()?;
     let changed = api_keys::expire_previous(&call.app, &call.ctx, call.param(0)).await?;
-    Reply::tagged(&changed, tag(&changed))
+    Reply::with_etag(&changed, etag_of(&changed))
 }

@@ -77,11 +77,11 @@ pub(crate) fn check_media_type(headers: &HeaderMap, merge_patch: bool) -> Result
     if is_compressed(headers) {
         return unsupported("The request body must not be compressed.");
     }
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if given == "application/json" {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if content_type == "application/json" {
         return Ok(()); // By far the most common.
     }
-    let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
+    let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     let essence = essence.trim().to_ascii_lowercase();
     let parameters = parameters.trim().to_ascii_lowercase().replace('"', "");
     let is_supported =

@@ -18,7 +18,7 @@ pub(crate) struct DeletedMembership {
     deleted: bool,
 }
 
-fn tag(membership: &Membership) -> String {
+fn etag_of(membership: &Membership) -> String {
     etag(membership.created_at, membership.revision)
 }
 
@@ -37,7 +37,7 @@ fn tag(membership: &Membership) -> String {
 pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = memberships::create(&call.app, &call.ctx, call.param(0), call.body()?).await?;
-    Reply::created(&created, Some(tag(&created)))
+    Reply::created(&created, Some(etag_of(&created)))
 }
 
 /// List members
@@ -61,7 +61,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let membership = memberships::get(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
-    Reply::tagged(&membership, tag(&membership))
+    Reply::with_etag(&membership, etag_of(&membership))
 }
 
 /// Update a member's role
@@ -78,7 +78,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated =
         memberships::update(&call.app, &call.ctx, call.param(0), call.param(1), call.body()?).await?;
-    Reply::tagged(&updated, tag(&updated))
+    Reply::with_etag(&updated, etag_of(&updated))
 }
 
 /// Remove a member

@@ -47,14 +47,15 @@ fn filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
     // Metrics are gathered on this runtime, apart from the workers, so that they don't delay verifications.
     let runtime = Handle::current();
     let answer = move |head: Head| {
-        let (app, runtime) = (app.clone(), runtime.clone());
+        let app = app.clone();
+        let runtime = runtime.clone();
         async move {
             if head.uri.path() != "/metrics" {
                 return plain(StatusCode::NOT_FOUND, "Only /metrics is served here.\n".to_owned());
             }
             if !matches!(head.method, Method::GET | Method::HEAD) {
                 let mut response =
-                    plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET, HEAD are allowed here.\n".to_owned());
+                    plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed here.\n".to_owned());
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 return response;
             }

@@ -7,7 +7,7 @@ use crate::domain::organization::{NewOrganization, Organization, OrganizationPat
 use crate::error::Result;
 use crate::service::{etag, organizations};
 
-fn tag(organization: &Organization) -> String {
+fn etag_of(organization: &Organization) -> String {
     etag(organization.created_at, organization.revision)
 }
 
@@ -23,7 +23,7 @@ fn tag(organization: &Organization) -> String {
 pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = organizations::create(&call.app, &call.ctx, call.body()?).await?;
-    Reply::created(&created, Some(tag(&created)))
+    Reply::created(&created, Some(etag_of(&created)))
 }
 
 /// List organizations
@@ -47,7 +47,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let organization = organizations::get(&call.app, &call.ctx, call.param(0)).await?;
-    Reply::tagged(&organization, tag(&organization))
+    Reply::with_etag(&organization, etag_of(&organization))
 }
 
 /// Update an organization
@@ -63,7 +63,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = organizations::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
-    Reply::tagged(&updated, tag(&updated))
+    Reply::with_etag(&updated, etag_of(&updated))
 }
 
 /// Delete an organization

@@ -72,9 +72,9 @@ impl Request {
 
 /// The `X-Request-Id` that the client sent, if it is valid, otherwise a new one.
 pub(crate) fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+    let client_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
     // The id protects nothing, so it doesn't need randomness from the operating system.
-    given.map_or_else(|| Kind::Request.make(now, fastrand::u128(..)), str::to_owned)
+    client_id.map_or_else(|| Kind::Request.make(now, fastrand::u128(..)), str::to_owned)
 }
 
 fn is_request_id(id: &str) -> bool {
@@ -220,7 +220,8 @@ impl RequestPipeline {
 
     /// Runs all checks that don't need the body.
     async fn authorize(&mut self, params: &[String]) -> Result<Arc<RequestContext>> {
-        let (app, route) = (self.app.clone(), self.route);
+        let app = self.app.clone();
+        let route = self.route;
         if route.auth == AuthRequirement::Open {
             return RequestContext::internal(&app, Caller::System, route.action, "read");
         }
@@ -360,12 +361,12 @@ impl RequestPipeline {
 /// The `traceparent` header of W3C Trace Context (§3.2). A malformed one is ignored, because it could contain
 /// anything.
 fn trace_parent(headers: &HeaderMap) -> Option<&str> {
-    let given = headers.get("traceparent")?.to_str().ok()?;
+    let value = headers.get("traceparent")?.to_str().ok()?;
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
-    let parts: Vec<_> = given.split('-').collect();
+    let parts: Vec<_> = value.split('-').collect();
     let is_valid = matches!(parts.as_slice(), [version, trace, parent, flags]
         if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2));
-    is_valid.then_some(given)
+    is_valid.then_some(value)
 }

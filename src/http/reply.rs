@@ -67,7 +67,7 @@ impl Reply {
     }
 
     /// 200 with `data` and its strong ETag.
-    pub(crate) fn tagged(data: &impl Serialize, etag: String) -> Result<Self> {
+    pub(crate) fn with_etag(data: &impl Serialize, etag: String) -> Result<Self> {
         Self::with(StatusCode::OK, data, Some(etag))
     }
 
@@ -310,7 +310,8 @@ pub(crate) fn add_limits(
     decision: &RateLimitDecision,
     now: Timestamp,
 ) {
-    let (limit, window) = (decision.limit, decision.window.as_secs());
+    let limit = decision.limit;
+    let window = decision.window.as_secs();
     let reset = (now + decision.full).as_seconds_ceil();
     let next = seconds_ceil(decision.next_token);
     let values = [

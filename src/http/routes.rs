@@ -86,7 +86,7 @@ pub enum Body {
 
 /// An entry of [`ROUTES`].
 pub struct Route {
-    /// `GET`, `POST`, `PATCH`, `DELETE`, or [`ANY`]; `HEAD` answers wherever `GET` does.
+    /// `GET`, `POST`, `PATCH`, `DELETE`, or [`ANY`]; `HEAD` is supported wherever `GET` is.
     pub method: &'static str,
     /// The path with `{parameters}`.
     pub path: &'static str,
@@ -386,9 +386,12 @@ impl Router {
             if methods.contains(&"GET") {
                 methods.push("HEAD");
             }
-            let verb = if methods.len() == 1 { "is" } else { "are" };
             let allow = methods.join(", ");
-            let error = Error::new(Code::MethodNotAllowed, format!("Only {allow} {verb} allowed here."));
+            let message = match allow.rsplit_once(", ") {
+                None => format!("Only {allow} is allowed here."),
+                Some((others, last)) => format!("Only {others} and {last} are allowed here."),
+            };
+            let error = Error::new(Code::MethodNotAllowed, message);
             return Err(NotFound { error, allow: Some(allow) });
         };
         let decode = |value: &str| percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned());

@@ -18,7 +18,7 @@ use crate::service::settings;
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let current = settings::get(&call.app, &call.ctx).await?;
-    Reply::tagged(&current.settings, current.etag)
+    Reply::with_etag(&current.settings, current.etag)
 }
 
 /// Update the configuration
@@ -38,5 +38,5 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = settings::update(&call.app, &call.ctx, call.body()?).await?;
-    Reply::tagged(&updated.settings, updated.etag)
+    Reply::with_etag(&updated.settings, updated.etag)
 }

@@ -8,7 +8,7 @@ use crate::domain::user::{NewUser, User, UserPatch};
 use crate::error::Result;
 use crate::service::{etag, users};
 
-fn tag(user: &User) -> String {
+fn etag_of(user: &User) -> String {
     etag(user.created_at, user.revision)
 }
 
@@ -26,7 +26,7 @@ fn tag(user: &User) -> String {
 pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = users::create(&call.app, &call.ctx, call.body()?).await?;
-    Reply::created(&created, Some(tag(&created)))
+    Reply::created(&created, Some(etag_of(&created)))
 }
 
 /// List users
@@ -50,7 +50,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
     let user = users::get(&call.app, &call.ctx, call.param(0)).await?;
-    Reply::tagged(&user, tag(&user))
+    Reply::with_etag(&user, etag_of(&user))
 }
 
 /// Update a user
@@ -68,7 +68,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = users::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
-    Reply::tagged(&updated, tag(&updated))
+    Reply::with_etag(&updated, etag_of(&updated))
 }
 
 /// Delete a user
