@@ -61,9 +61,9 @@ pub(crate) async fn addresses(call: Call) -> Result<Reply> {
         return Reply::ok(&ADDRESSES);
     }
     let (page, policy) = DOCUMENT.as_ref().map_err(Clone::clone)?;
-    let mut response = reply::whole(page.as_str().into());
+    let mut response = reply::from_bytes(page.as_str().into());
     let headers = response.headers_mut();
-    headers.extend(pages::ALWAYS);
+    headers.extend(pages::COMMON_HEADERS);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

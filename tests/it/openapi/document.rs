@@ -153,7 +153,7 @@ fn security_is_what_the_gate_says() {
         };
         let any_of: Vec<Value> = scopes.iter().map(|scope| json!({"bearer": [scope]})).collect();
         assert_eq!(says["security"], Value::Array(any_of), "{name}");
-        assert_eq!(description.contains("Needs a platform key"), platform, "{name}");
+        assert_eq!(description.contains("Requires a platform key"), platform, "{name}");
         assert!(scopes.iter().all(|scope| description.contains(scope)), "{name}: {description}");
     }
 }
