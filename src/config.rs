@@ -57,7 +57,7 @@ impl Config {
     }
 
     /// What the settings of the platform are at first.
-    pub(crate) fn first_settings(&self) -> Settings {
+    pub(crate) fn initial_settings(&self) -> Settings {
         let Self { keys, rate_limits, plans, retention, maintenance, .. } = self;
         let plan = |name: &str, plan: &Plan| {
             let Plan { requests_per_minute, max_keys, max_members } = *plan;

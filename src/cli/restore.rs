@@ -5,11 +5,12 @@ use super::progress::ProgressReporter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::service::restore::{self, Order};
+use crate::service::restore::{self, RestoreOptions};
 
 /// Restores.
 pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
-    let order = Order { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
+    let order =
+        RestoreOptions { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
     let progress = ProgressReporter::new();
     let show = |what, done, of| progress.show(what, done, of);
     let restored = restore::run(config, Clock::system(), &order, &show).await;

@@ -225,7 +225,7 @@ impl Layers {
                 }
             }
         };
-        if let Err(message) = config.first_settings().keys.fit() {
+        if let Err(message) = config.initial_settings().keys.fit() {
             let names = ["keys", "default_expiry_days"].map(str::to_owned);
             let origin = self.origin(&names).unwrap_or_else(|| SHIPPED_NAME.to_owned());
             self.fault(origin, Some(names.join(".")), message.to_owned());

@@ -366,11 +366,11 @@ fn first_values_are_read_and_must_go_together() {
         ("TOLLHOUSE_MAINTENANCE__MESSAGE", "Back at noon."),
         ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "30"),
     ]);
-    let first = config.unwrap().first_settings();
+    let first = config.unwrap().initial_settings();
     assert!(first.keys.require_allowed_ips_for_admin);
     assert_eq!(first.maintenance.message.as_deref(), Some("Back at noon."));
     assert_eq!(first.retention.audit_days, 30);
-    assert_eq!(Config::shipped().unwrap().first_settings().maintenance.message, None);
+    assert_eq!(Config::shipped().unwrap().initial_settings().maintenance.message, None);
 
     let wrong =
         [("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "yes"), ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "29")];

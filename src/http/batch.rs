@@ -16,7 +16,7 @@ use crate::domain::id::Kind;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::RequestContext;
 use crate::service::aggregated::REFUSED;
-use crate::service::batch::{self, Operation, Ran};
+use crate::service::batch::{self, BatchOutcome, Operation};
 
 /// Where the table of routes begins, for operations.
 const BASE: &str = "/admin/v1";
@@ -164,7 +164,7 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
     Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
 }
 
-fn answer(call: &Call, names: &[Option<String>], ran: Ran<Reply>) -> Result<Reply> {
+fn answer(call: &Call, names: &[Option<String>], ran: BatchOutcome<Reply>) -> Result<Reply> {
     let mut secret = false;
     let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
     let results = names.iter().zip(ran.results).map(|(id, result)| {
