@@ -105,7 +105,7 @@ async fn what_cannot_be_proven_is_not_called_a_backup() {
         refused(
             &dir,
             &["backup", file.to_str().unwrap(), "--force"],
-            &["not sound, so there is no backup", told],
+            &["The copy failed verification", told],
         );
         assert!(fs::read(&file).unwrap() == before);
         assert_eq!(names(&backups), ["one.db"]);
