@@ -36,32 +36,32 @@ pub struct ApiKeyWithSecret {
 /// Creates a key.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<ApiKeyWithSecret> {
     let catalogue = scopes::catalogue_for(app, ctx).await?;
-    let read = NewApiKey::read(body, &catalogue, ctx.now)?;
-    if read.id.is_some() || read.rate_limit.is_some() || read.quota.is_some() {
+    let input = NewApiKey::read(body, &catalogue, ctx.now)?;
+    if input.id.is_some() || input.rate_limit.is_some() || input.quota.is_some() {
         ctx.caller.require_platform()?;
     }
     let current = settings::current(app, ctx).await?;
     let keys = &current.settings.keys;
     let secret = Secret::generate(app.system_random(), &keys.prefix)?;
-    let organization_id = read.organization_id.or_else(|| ctx.caller.organization_id().map(str::to_owned));
-    if organization_id.is_none() && read.user_id.is_some() {
+    let organization_id = input.organization_id.or_else(|| ctx.caller.organization_id().map(str::to_owned));
+    if organization_id.is_none() && input.user_id.is_some() {
         let message = "A platform key can't have an owner. Set organization_id too.";
         return Err(field_error("/user_id", "NEEDS_ORGANIZATION", message));
     }
-    let base = platform_key(app, ctx, &read.name, read.scopes, secret.start(&keys.prefix))?;
+    let base = platform_key(app, ctx, &input.name, input.scopes, secret.start(&keys.prefix))?;
     let new = ApiKey {
-        id: read.id.unwrap_or_else(|| base.id.clone()),
+        id: input.id.unwrap_or_else(|| base.id.clone()),
         organization_id,
-        user_id: read.user_id,
-        expires_at: match read.expires_at {
+        user_id: input.user_id,
+        expires_at: match input.expires_at {
             Patch::Set(end) => Some(end),
             Patch::Clear => None,
             Patch::Keep => default_expiry(keys, ctx.now),
         },
-        allowed_ips: read.allowed_ips,
-        rate_limit: read.rate_limit,
-        quota: read.quota,
-        metadata: read.metadata.unwrap_or_default(),
+        allowed_ips: input.allowed_ips,
+        rate_limit: input.rate_limit,
+        quota: input.quota,
+        metadata: input.metadata.unwrap_or_default(),
         created_by: ctx.caller.key().map(|key| key.id.clone()),
         ..base
     };

@@ -221,7 +221,7 @@ fn hash(parts: &[&[u8]]) -> Digest {
 }
 
 /// Replays the stored response, or runs the handler and stores its response: all in one transaction, with
-/// the caller as read inside it. `may_see` authorizes the replay of a secret. `keep` returns the response
+/// the caller as read inside it. `may_see` authorizes the replay of a secret. `to_store` returns the response
 /// to store, if any.
 ///
 /// # Errors
@@ -231,7 +231,7 @@ pub(crate) async fn answer<R: Send + 'static>(
     ctx: &Arc<RequestContext>,
     idempotent: &Arc<IdempotentRequest>,
     handler: Handler<R>,
-    keep: fn(&R) -> Option<StoredResponse>,
+    to_store: fn(&R) -> Option<StoredResponse>,
     may_see: impl Fn(&Caller) -> Result<()> + Send + 'static,
 ) -> Result<IdempotentOutcome<R>> {
     let ctx = ctx.clone();
@@ -253,7 +253,7 @@ pub(crate) async fn answer<R: Send + 'static>(
                 };
             }
             let reply = within::run(tx, &clock, &ctx, &handler)?;
-            if let Some(response) = keep(&reply) {
+            if let Some(response) = to_store(&reply) {
                 idempotent.store(tx, &response)?;
             }
             Ok(IdempotentOutcome::Executed(reply))

@@ -23,15 +23,15 @@ pub(crate) async fn create(
     organization_id: String,
     body: &Json,
 ) -> Result<Membership> {
-    let read = NewMember::read(body)?;
+    let input = NewMember::read(body)?;
     let now = ctx.now;
     mutate(app, ctx, 201, move |tx, caller| {
         let organization = organizations::visible(tx, caller, &organization_id)?;
-        let user = users::visible(tx, caller, &read.user_id)?;
+        let user = users::visible(tx, caller, &input.user_id)?;
         let new = Membership {
             organization_id: organization_id.clone(),
             user_id: user.id.clone(),
-            role: read.role,
+            role: input.role,
             user,
             created_at: now,
             updated_at: now,

@@ -18,8 +18,8 @@ use crate::store::{self, db::Tx};
 
 /// Creates an organization; platform keys only.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Organization> {
-    let read = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
-    let new = read.into_organization(app.new_id(Kind::Organization)?, ctx.now);
+    let input = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
+    let new = input.into_organization(app.new_id(Kind::Organization)?, ctx.now);
     mutate(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
         settings::ensure_plan_exists(tx, &new.plan)?;

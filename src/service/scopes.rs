@@ -110,8 +110,8 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
 
 /// Adds a scope; platform keys only.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Scope> {
-    let read = NewScope::read(body)?;
-    let new = Scope { scope: read.scope, description: read.description, built_in: false };
+    let input = NewScope::read(body)?;
+    let new = Scope { scope: input.scope, description: input.description, built_in: false };
     let now = ctx.now;
     mutate(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;

@@ -20,9 +20,9 @@ use crate::store::{self, db::Tx};
 
 /// Creates a user. A user created by an organization's key becomes a member of that organization.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<User> {
-    let read = NewUser::read(body)?;
-    let own_id = read.id.is_some();
-    let new = read.into_user(app.new_id(Kind::User)?, ctx.now);
+    let input = NewUser::read(body)?;
+    let own_id = input.id.is_some();
+    let new = input.into_user(app.new_id(Kind::User)?, ctx.now);
     mutate(app, ctx, 201, move |tx, caller| {
         if own_id {
             caller.require_platform()?;
