@@ -51,6 +51,7 @@ pub(crate) struct Restored {
     /// True if the replaced database is a later state of the backup and was read completely.
     pub(crate) complete: bool,
     /// The revocations applied to the restored database.
+    #[serde(rename = "carried")]
     pub(crate) reapplied: ReappliedRevocations,
 }
 
