@@ -276,17 +276,11 @@ fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<Entry>
 }
 
 /// Refuses with `ALREADY_EXISTS` if only one of the existing and the imported resource is deleted.
-fn ensure_same_deletion(
-    kind: What,
-    id: &str,
-    existing: Option<Timestamp>,
-    new: Option<Timestamp>,
-) -> Result<()> {
-    if existing.is_some() == new.is_some() {
+fn ensure_same_deletion(kind: What, id: &str, here: Option<Timestamp>, new: Option<Timestamp>) -> Result<()> {
+    if here.is_some() == new.is_some() {
         return Ok(());
     }
-    let state =
-        if existing.is_some() { "was deleted here" } else { "already exists here and is not deleted" };
+    let state = if here.is_some() { "was deleted here" } else { "already exists here and is not deleted" };
     let kind = kind.name();
     Err(Error::new(Code::AlreadyExists, format!("The {kind} {id} {state}. It was not changed.")))
 }
@@ -419,7 +413,7 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     let is_revoked = new.key.status == Status::Revoked;
     if is_deleted && !is_revoked {
         let message =
-            format!("The organization {organization} was deleted. Only revoked keys can be imported for it.");
+            format!("The organization {organization} was deleted. Only its revoked keys can be imported.");
         return Err(Error::new(Code::Conflict, message));
     }
     let Some(user) = &new.key.user_id else { return Ok(()) };
@@ -434,8 +428,7 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     Ok(())
 }
 
-/// Refuses unknown scopes, or with `create` adds them to the catalogue; returns the audit entries of those
-/// added.
+/// Refuses unknown scopes, or adds them to the catalogue; returns the audit entries of those added.
 fn ensure_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     if let Some(created_at) = create {
