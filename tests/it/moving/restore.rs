@@ -141,7 +141,7 @@ async fn what_was_taken_away_since_stays_taken() {
     let head = made(admin.get("/audit-logs/verify").await);
     assert_eq!(server.terminate(), Some(0));
 
-    past.refused(&[], &["There is a database", "--force"]);
+    past.refused(&[], &["A database already exists", "--force"]);
     let told = past.restore(&["--force"]);
     assert_eq!(told["complete"], true, "{told}");
     let carried = json!({"organizations": 2, "users": 2, "memberships": 2, "api_keys": 7, "quotas": 1});
