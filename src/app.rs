@@ -100,7 +100,7 @@ impl App {
             Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
         };
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, version_clock.clone(), load));
-        let settings = Arc::new(settings(&db, &version_clock, config.first_settings(), clock.now()).await?);
+        let settings = Arc::new(settings(&db, &version_clock, config.initial_settings(), clock.now()).await?);
         let (quotas, recorder) = (quotas(&db), Recorder::default());
         let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
@@ -130,7 +130,7 @@ impl App {
     pub async fn close(&self) -> Result<()> {
         let counted = usage::flush(self).await;
         let refusals = housekeeping::write_refusals(self, true).await;
-        let uses = housekeeping::write_uses(self).await;
+        let uses = housekeeping::write_last_used(self).await;
         let units = self.verifier.quotas().close().await;
         housekeeping::log_head(self, "stop").await;
         self.db.close().await;

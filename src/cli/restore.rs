@@ -5,10 +5,11 @@ use super::progress::ProgressReporter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::service::restore::{self, Order};
+use crate::service::restore::{self, RestoreOptions};
 
 pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
-    let order = Order { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
+    let order =
+        RestoreOptions { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
     let progress = ProgressReporter::new();
     let show = |step, done, total| progress.show(step, done, total);
     let restored = restore::run(config, Clock::system(), &order, &show).await;

@@ -1,4 +1,4 @@
-//! Where settings come from, and what is told when one is wrong.
+//! The sources of settings, and the errors for wrong ones.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,9 +15,9 @@ use toml_edit::{ImDocument, TableLike};
 
 use super::Config;
 
-/// The defaults, and with them the list of all settings.
+/// The defaults, which are also the list of all settings.
 pub(crate) const SHIPPED: &str = include_str!("../../config.toml");
-/// What the layer of the defaults is called.
+/// The name of the layer of the defaults.
 const SHIPPED_NAME: &str = "default";
 const PREFIX: &str = "TOLLHOUSE_";
 /// Names the user's file, as `--config` does.
@@ -27,25 +27,24 @@ const NOT_SETTINGS: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FIL
 /// What the guides call the key of a program that verifies keys. It is not a misspelled `tls.key`.
 const CLIENT_KEY: &str = "TOLLHOUSE_KEY";
 
-/// The names on the way to a setting: `["http", "listen"]`.
+/// The path of a setting: `["http", "listen"]`.
 type Names = Vec<String>;
 
 /// Settings given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flags {
-    /// `--listen`: `http.listen`.
+    /// `--listen` sets `http.listen`.
     pub(crate) listen: Option<SocketAddr>,
-    /// `--data`: `database.dir`.
+    /// `--data` sets `database.dir`.
     pub(crate) data: Option<String>,
 }
 
-/// The settings in effect, and where they came from.
+/// The settings in effect and their origins.
 #[derive(Clone, Debug)]
 pub(crate) struct Effective {
-    /// The settings.
     pub(crate) config: Config,
-    /// Of each setting that something else than the defaults gave (`http.listen`), what that was: the
-    /// file and line, the environment variable or the flag.
+    /// The origin of each setting (`http.listen`) that is not a default: the file and line, the environment
+    /// variable or the flag.
     pub(crate) origins: BTreeMap<String, String>,
     /// Environment variables that have no effect but were probably meant as settings.
     pub(crate) warnings: Vec<String>,
@@ -80,29 +79,29 @@ impl Effective {
     }
 }
 
-/// All that is wrong with the configuration.
+/// All faults of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order in which they were found; at least one.
+    /// The faults in the order in which they were found; at least one.
     pub(crate) faults: Vec<Fault>,
 }
 
-/// One thing that is wrong with the configuration.
+/// One fault of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Where: the file (and line), the environment variable or the flag.
+    /// The file (and line), the environment variable or the flag.
     pub(crate) origin: String,
-    /// Which setting, unless it is the origin itself that is wrong.
+    /// The setting; `None` if the origin itself is wrong.
     pub(crate) setting: Option<String>,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what is expected.
     pub(crate) message: String,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.faults.len() {
-            1 => f.write_str("The configuration has a fault:")?,
-            count => write!(f, "The configuration has {count} faults:")?,
+            1 => f.write_str("The configuration has 1 error:")?,
+            count => write!(f, "The configuration has {count} errors:")?,
         }
         self.faults.iter().try_for_each(|fault| write!(f, "\n{fault}"))
     }
@@ -120,7 +119,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One source, under the name by which people know it.
+/// One source under the name shown to users.
 struct Layer {
     name: String,
     data: Dict,
@@ -136,10 +135,10 @@ impl Provider for Layer {
     }
 }
 
-/// The sources so far.
+/// The sources merged so far.
 struct Layers {
     figment: Figment,
-    /// The defaults of all settings there are.
+    /// The default of every setting.
     known: BTreeMap<Names, Value>,
     /// The user's file: its name and text.
     file: Option<(String, String)>,
@@ -172,7 +171,7 @@ impl Layers {
             Err(error) => return self.fault(name, None, error.to_string().trim_end().to_owned()),
         };
         self.file = Some((name.clone(), text));
-        // Only what is known goes on, so that whatever is wrong later is wrong with one setting.
+        // Only known settings are added, so that every later error concerns one setting.
         for (names, value) in leaves(&data) {
             if self.known.contains_key(&names) {
                 self.add(&name, &names, value);
@@ -184,7 +183,7 @@ impl Layers {
                 _ if is_section => "is a section, not a setting".to_owned(),
                 _ => unknown(nearest(&names, self.known.keys()).map(|names| names.join("."))),
             };
-            self.fault(self.place_in_file(&names), Some(names.join(".")), message);
+            self.fault(self.file_position(&names), Some(names.join(".")), message);
         }
     }
 
@@ -199,12 +198,12 @@ impl Layers {
         let Some(default) = self.known.get(&names) else {
             let others = NOT_SETTINGS.map(|name| vec![name[PREFIX.len()..].to_lowercase()]);
             let nearest = nearest(&names, self.known.keys().chain(&others));
-            // Its value is not told: it may be a secret whose variable was misspelt.
+            // The value is not shown: it may be a secret whose variable was misspelled.
             return self.fault(name.to_owned(), None, unknown(nearest.map(|names| variable(names))));
         };
         match value.into_string() {
             Ok(text) => {
-                let value = typed(text, default);
+                let value = parse_as(text, default);
                 self.add(name, &names, value);
             }
             Err(_) => self.fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
@@ -238,36 +237,37 @@ impl Layers {
         self.faults.push(Fault { origin, setting, message });
     }
 
-    /// Reads the whole. serde stops at the first value that is wrong, so that one is noted, its default
-    /// is put in its place, and the whole is read again, until nothing is wrong any more.
+    /// Reads all settings. serde stops at the first wrong value; its fault is recorded, its default takes its
+    /// place, and everything is read again, until no value is wrong.
     fn read(mut self) -> Result<Effective, ConfigError> {
         let config = loop {
             let error = match self.figment.extract::<Config>() {
                 Ok(config) => break config,
                 Err(error) => error,
             };
-            // The error's path may lead further than to the setting: into a list.
+            // The error's path may be longer than the setting's: it may lead into a list.
             let wrong = self.known.iter().find(|(names, _)| error.path.starts_with(names));
             let wrong = wrong.map(|(names, default)| (names.clone(), default.clone()));
-            let (setting, message) = (error.path.join("."), told(&error.kind));
+            let setting = error.path.join(".");
+            let message = describe(&error.kind);
             match wrong.and_then(|(names, default)| Some((self.origin(&names)?, names, default))) {
                 Some((origin, names, default)) => {
                     self.fault(origin, Some(setting), message);
                     self.add(SHIPPED_NAME, &names, default);
                 }
                 None => {
-                    // It is the default that is wrong, which nothing here can put right.
+                    // The default itself is wrong, which can't be corrected here.
                     self.fault(SHIPPED_NAME.to_owned(), Some(setting), message);
                     return Err(ConfigError { faults: self.faults });
                 }
             }
         };
-        if let Err(message) = config.first_settings().keys.ensure_consistent() {
+        if let Err(message) = config.initial_settings().keys.ensure_consistent() {
             let names = ["keys", "default_expiry_days"].map(str::to_owned);
             let origin = self.origin(&names).unwrap_or_else(|| SHIPPED_NAME.to_owned());
             self.fault(origin, Some(names.join(".")), message.to_owned());
         }
-        self.look_for_half_of_tls(&config);
+        self.check_tls_pair(&config);
         if !self.faults.is_empty() {
             return Err(ConfigError { faults: self.faults });
         }
@@ -276,8 +276,8 @@ impl Layers {
         Ok(Effective { config, origins, warnings: self.warnings })
     }
 
-    /// A certificate serves nobody without its key.
-    fn look_for_half_of_tls(&mut self, config: &Config) {
+    /// Reports a certificate without its key, or a key without its certificate.
+    fn check_tls_pair(&mut self, config: &Config) {
         let (given, missing) = match (&config.tls.cert, &config.tls.key) {
             (Some(_), None) => ("cert", "key"),
             (None, Some(_)) => ("key", "cert"),
@@ -288,18 +288,18 @@ impl Layers {
         self.fault(origin, Some(format!("tls.{missing}")), message);
     }
 
-    /// What gave the value in effect; `None` for a default.
+    /// The origin of the value in effect; `None` for a default.
     fn origin(&self, names: &[String]) -> Option<String> {
         let layer = &*self.figment.find_metadata(&names.join("."))?.name;
         match &self.file {
             _ if layer == SHIPPED_NAME => None,
-            Some((file, _)) if layer == file => Some(self.place_in_file(names)),
+            Some((file, _)) if layer == file => Some(self.file_position(names)),
             _ => Some(layer.to_owned()),
         }
     }
 
-    /// The user's file, with the line where it names this.
-    fn place_in_file(&self, names: &[String]) -> String {
+    /// The user's file, with the line of this setting.
+    fn file_position(&self, names: &[String]) -> String {
         let (file, text) = self.file.as_ref().map_or(("", ""), |(file, text)| (file, text));
         match line_of(text, names) {
             Some(line) => format!("{file}:{line}"),
@@ -308,7 +308,7 @@ impl Layers {
     }
 }
 
-/// Every value of a tree that has nothing below it, by the names on the way to it.
+/// The leaves of a tree, by their paths.
 pub(crate) fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
     let mut all = BTreeMap::new();
     for (name, value) in tree {
@@ -325,7 +325,7 @@ pub(crate) fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
     all
 }
 
-/// The tree that has one value alone.
+/// A tree with a single value.
 fn nest(names: &[impl AsRef<str>], value: Value) -> Dict {
     match names {
         [] => Dict::new(),
@@ -334,9 +334,9 @@ fn nest(names: &[impl AsRef<str>], value: Value) -> Dict {
     }
 }
 
-/// A text of the environment as the type of the setting's default. A text that doesn't fit stays a text,
-/// for the reader of the setting to refuse.
-fn typed(text: String, default: &Value) -> Value {
+/// Parses a text of the environment as the type of the setting's default. A text that doesn't parse stays a
+/// text, which the setting's deserializer refuses.
+fn parse_as(text: String, default: &Value) -> Value {
     match default {
         Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
         Value::Bool(..) => text.trim().parse::<bool>().map_or(text.into(), Value::from),
@@ -356,8 +356,8 @@ fn variable(names: &[String]) -> String {
     format!("{PREFIX}{}", names.join("__").to_uppercase())
 }
 
-/// What is wrong with a value, in one form for wrong types and wrong values.
-fn told(wrong: &Kind) -> String {
+/// Describes a fault, in one form for wrong types and wrong values.
+fn describe(wrong: &Kind) -> String {
     match wrong {
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("found {found}, expected {expected}")
@@ -373,7 +373,7 @@ fn unknown(nearest: Option<String>) -> String {
     }
 }
 
-/// The known one that was most likely meant: misspelt, or put into the wrong section.
+/// The known setting most likely meant: it was misspelled, or put in the wrong section.
 fn nearest<'a>(names: &Names, known: impl Iterator<Item = &'a Names>) -> Option<&'a Names> {
     known.min_by_key(|known| match names.last() == known.last() {
         true => 1,
@@ -381,7 +381,7 @@ fn nearest<'a>(names: &Names, known: impl Iterator<Item = &'a Names>) -> Option<
     })
 }
 
-/// The line, from 1, on which a TOML text names this.
+/// The line, from 1, on which a TOML text sets this.
 fn line_of(text: &str, names: &[String]) -> Option<usize> {
     let document = ImDocument::parse(text).ok()?;
     let mut table: Option<&dyn TableLike> = Some(document.as_table());

@@ -1,6 +1,6 @@
-//! How single settings are read and shown.
+//! Deserializers and serializers of single settings.
 //!
-//! What is wrong is told as "found …, expected …", and the second half always says what would be right.
+//! Errors have the form "found …, expected …"; the second half always describes the valid values.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::LogFormat;
 use crate::domain::settings::is_prefix;
 
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A whole number from `MIN` to `MAX`.
 pub(crate) fn number<'de, const MIN: u64, const MAX: u64, N, D>(deserializer: D) -> Result<N, D::Error>
@@ -25,10 +25,10 @@ where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    narrow(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: false })?)
+    convert(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: false })?)
 }
 
-/// A whole number from `MIN` to `MAX`, or 0, which then means something of its own.
+/// A whole number from `MIN` to `MAX`, or 0, which has a special meaning.
 pub(crate) fn number_or_zero<'de, const MIN: u64, const MAX: u64, N, D>(
     deserializer: D,
 ) -> Result<N, D::Error>
@@ -36,10 +36,10 @@ where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    narrow(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: true })?)
+    convert(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: true })?)
 }
 
-fn narrow<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
+fn convert<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
     N::try_from(number).map_err(|_| E::custom(format_args!("{number} is too large for this machine")))
 }
 
@@ -73,7 +73,7 @@ impl Visitor<'_> for Number {
     }
 }
 
-/// Reads a text with `parse`, which gives `None` for what is not as `expected`.
+/// Reads a text with `parse`, which returns `None` for a text that is not as `expected`.
 fn text<'de, D, T>(
     deserializer: D,
     expected: &'static str,
@@ -108,26 +108,27 @@ pub(crate) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Socke
     text(deserializer, expected, |text| text.parse().ok())
 }
 
-/// A directory.
+/// The path of a directory.
 pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     text(deserializer, "the path of a directory", |text| (!text.is_empty()).then(|| text.into()))
 }
 
-/// A file; nothing for none.
+/// The path of a file; empty for none.
 pub(crate) fn file_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    text(deserializer, "the path of a file, or nothing", |text| Some((!text.is_empty()).then(|| text.into())))
+    let expected = "the path of a file, or an empty string";
+    text(deserializer, expected, |text| Some((!text.is_empty()).then(|| text.into())))
 }
 
-/// The form that [`file_or_none`] reads.
+/// Serializes in the form that [`file_or_none`] reads.
 pub(crate) fn show_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     file.clone().unwrap_or_default().serialize(serializer)
 }
 
-/// An address and a port, a port of this machine alone, or nothing for none.
+/// An address and a port, or a port on the loopback address; empty for none.
 pub(crate) fn listen_or_none<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<SocketAddr>, D::Error> {
-    let expected = r#"an address and a port ("127.0.0.1:9464"), a port that only this machine reaches ("9464"), or nothing"#;
+    let expected = r#"an address and a port ("127.0.0.1:9464"), a port on the loopback address ("9464"), or an empty string"#;
     text(deserializer, expected, |text| match text.parse::<u16>() {
         _ if text.is_empty() => Some(None),
         Ok(port) => Some(Some((Ipv4Addr::LOCALHOST, port).into())),
@@ -135,7 +136,7 @@ pub(crate) fn listen_or_none<'de, D: Deserializer<'de>>(
     })
 }
 
-/// The form that [`listen_or_none`] reads.
+/// Serializes in the form that [`listen_or_none`] reads.
 pub(crate) fn show_listen<S: Serializer>(
     listen: &Option<SocketAddr>,
     serializer: S,
@@ -143,13 +144,13 @@ pub(crate) fn show_listen<S: Serializer>(
     serializer.collect_str(&listen.map(|listen| listen.to_string()).unwrap_or_default())
 }
 
-/// What keys begin with.
+/// The prefix of keys.
 pub(crate) fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let expected = "a lower-case letter, then up to 15 lower-case letters or digits";
+    let expected = "a lowercase letter, followed by up to 15 lowercase letters or digits";
     text(deserializer, expected, |text| is_prefix(text).then(|| text.to_owned()))
 }
 
-/// What is said to people; empty for nothing.
+/// A message for users; empty for none.
 pub(crate) fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text(deserializer, "a text of at most 200 characters, without control characters", |text| {
         let fits = text.chars().count() <= 200 && !text.chars().any(char::is_control);
@@ -157,7 +158,7 @@ pub(crate) fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stri
     })
 }
 
-/// Yes or no.
+/// A boolean.
 pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     deserializer.deserialize_any(Flag)
 }
@@ -189,39 +190,40 @@ pub(crate) fn timeout_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Res
 
 fn duration(text: &str) -> Option<Duration> {
     let duration = Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()?;
-    (duration <= LONGEST_TIMEOUT).then_some(duration)
+    (duration <= MAX_TIMEOUT).then_some(duration)
 }
 
-/// The form that [`timeout`] reads.
+/// Serializes in the form that [`timeout`] reads.
 pub(crate) fn show_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let duration = SignedDuration::try_from(*duration).map_err(ser::Error::custom)?;
     serializer.collect_str(&format_args!("{duration:#}"))
 }
 
-/// Networks; a bare address is the network of that one host. All wrong ones are told at once.
+/// CIDR networks; a bare address is the network of that one host. All invalid ones are reported at once.
 pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    let wrong: Vec<&str> = texts.iter().map(String::as_str).filter(|text| network(text).is_none()).collect();
-    if wrong.is_empty() {
+    let invalid: Vec<&str> =
+        texts.iter().map(String::as_str).filter(|text| network(text).is_none()).collect();
+    if invalid.is_empty() {
         return Ok(texts.iter().filter_map(|text| network(text)).collect());
     }
-    let expected = r#"addresses or networks without bits behind their prefix, such as "10.0.0.0/8""#;
-    Err(D::Error::invalid_value(Unexpected::Str(&wrong.join(", ")), &expected))
+    let expected = r#"IP addresses or CIDR networks without host bits, such as "10.0.0.0/8""#;
+    Err(D::Error::invalid_value(Unexpected::Str(&invalid.join(", ")), &expected))
 }
 
-/// Client addresses are compared as IPv4 where they are IPv4, so an IPv4-mapped IPv6 network would
-/// never contain one: it is refused rather than ignored.
+/// Parses a network. Client addresses are compared as IPv4 where they are IPv4, so an IPv4-mapped IPv6
+/// network would never contain one: it is refused rather than ignored.
 fn network(text: &str) -> Option<IpNet> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().into(),
         Err(_) => text.parse::<IpNet>().ok()?,
     };
-    let mapped = matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
-    (network == network.trunc() && !mapped).then_some(network)
+    let is_mapped = matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
+    (network == network.trunc() && !is_mapped).then_some(network)
 }
 
-/// Directives of `EnvFilter`. It takes a lone word that is no level (`inf`) for the name of a module,
-/// and then logs nothing but that module: such a slip is refused here.
+/// Directives of `EnvFilter`. `EnvFilter` takes a lone word that is not a level (`inf`) for the name of a
+/// module, and then logs only that module; such a typo is refused here.
 pub(crate) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let expected =
         r#"a level (error, warn, info, debug, trace, off) or directives such as "info,tollhouse=debug""#;
@@ -234,7 +236,7 @@ pub(crate) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<St
     })
 }
 
-/// The form of the log's lines, by name alone (serde's own enums would take their index, too).
+/// The format of log lines, by name only (an enum derived with serde would also accept its index).
 pub(crate) fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
     text(deserializer, r#""auto", "human" or "json""#, |text| match text {
         "auto" => Some(LogFormat::Auto),

@@ -16,7 +16,7 @@ use crate::domain::id::Kind;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::RequestContext;
 use crate::service::aggregated::REFUSED;
-use crate::service::batch::{self, Operation, Ran};
+use crate::service::batch::{self, BatchOutcome, Operation};
 
 /// The path prefix of all operations; they may omit it.
 const BASE: &str = "/admin/v1";
@@ -174,10 +174,10 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
     Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
 }
 
-fn respond(call: &Call, operation_ids: &[Option<String>], ran: Ran<Reply>) -> Result<Reply> {
+fn respond(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<Reply>) -> Result<Reply> {
     let mut has_secret = false;
     let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
-    let results = operation_ids.iter().zip(ran.results).map(|(id, result)| {
+    let results = operation_ids.iter().zip(outcome.results).map(|(id, result)| {
         let reply = result.unwrap_or_else(|error| {
             if let Some(cause) = &error.cause {
                 tracing::error!(request_id, cause, "batch operation failed");
@@ -197,7 +197,7 @@ fn respond(call: &Call, operation_ids: &[Option<String>], ran: Ran<Reply>) -> Re
         })
     });
     let results = results.collect::<Result<Vec<_>>>()?;
-    let Some(failed_index) = ran.failed_index else {
+    let Some(failed_index) = outcome.failed_index else {
         let reply = Reply::ok(&Results { results })?;
         return Ok(if has_secret { reply.with_secret() } else { reply });
     };

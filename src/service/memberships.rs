@@ -1,4 +1,4 @@
-//! Memberships: add, find, change, end. An organization that has an owner keeps one.
+//! Memberships: add, list, read, update, remove. The last owner of an organization can't be removed.
 
 use std::sync::Arc;
 
@@ -16,29 +16,32 @@ use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
-/// Adds a member; an organization's key only a user that it sees.
+/// Adds a member. An organization's key can add only users visible to it.
 pub(crate) async fn create(
     app: &App,
     ctx: &Arc<RequestContext>,
     organization_id: String,
     body: &Json,
 ) -> Result<Membership> {
-    let read = NewMember::read(body)?;
+    let input = NewMember::read(body)?;
     let now = ctx.now;
     mutate(app, ctx, 201, move |tx, caller| {
         let organization = organizations::visible(tx, caller, &organization_id)?;
-        let user = users::visible(tx, caller, &read.user_id)?;
+        let user = users::visible(tx, caller, &input.user_id)?;
         let new = Membership {
             organization_id: organization_id.clone(),
             user_id: user.id.clone(),
-            role: read.role,
+            role: input.role,
             user,
             created_at: now,
             updated_at: now,
             revision: 1,
         };
         if !store::memberships::insert(tx, &new)? {
-            return Err(Error::new(Code::AlreadyExists, "The user is a member already."));
+            return Err(Error::new(
+                Code::AlreadyExists,
+                "The user is already a member of this organization.",
+            ));
         }
         settings::check_member_limit(tx, &organization)?;
         tx.invalidate(Invalidation::Id(new.user_id.clone()));
@@ -73,7 +76,7 @@ pub(crate) async fn list(
     Listed::new(app, &binding, rows.await?)
 }
 
-/// One membership.
+/// Reads a membership.
 pub(crate) async fn get(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -81,14 +84,14 @@ pub(crate) async fn get(
     user_id: String,
 ) -> Result<Membership> {
     read_audited(app, ctx, move |tx, caller| {
-        let found = visible(tx, caller, &organization_id, &user_id)?;
-        let entry = entry(&found);
-        Ok((found, entry))
+        let membership = visible(tx, caller, &organization_id, &user_id)?;
+        let entry = entry(&membership);
+        Ok((membership, entry))
     })
     .await
 }
 
-/// Changes a member's role.
+/// Updates a member's role.
 pub(crate) async fn update(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -104,7 +107,7 @@ pub(crate) async fn update(
         let mut after = Membership { role: patch.role.unwrap_or(before.role), ..before.clone() };
         let changed = changes(&before, &after);
         if !changed.is_empty() {
-            keep_an_owner(tx, &before)?;
+            ensure_another_owner(tx, &before)?;
             after.revision += 1;
             after.updated_at = context.now;
             store::memberships::update(tx, &after)?;
@@ -115,7 +118,10 @@ pub(crate) async fn update(
     .await
 }
 
-/// Ends a membership and revokes the keys that the user owns there.
+/// Removes a member and revokes the keys that the user owns in the organization.
+///
+/// # Errors
+/// `NOT_FOUND`, `PRECONDITION_FAILED`, and `CONFLICT` for the last owner.
 pub async fn delete(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -126,9 +132,10 @@ pub async fn delete(
     mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &organization_id, &user_id)?;
         context.require_match(&etag(before.created_at, before.revision))?;
-        keep_an_owner(tx, &before)?;
-        let (user, reason) = (Some(user_id.as_str()), "membership ended");
-        let revoked = store::api_keys::revoke_all(tx, &organization_id, user, reason, context.now)?;
+        ensure_another_owner(tx, &before)?;
+        let user = Some(user_id.as_str());
+        let revoked =
+            store::api_keys::revoke_all(tx, &organization_id, user, "membership ended", context.now)?;
         store::memberships::delete(tx, &organization_id, &user_id)?;
         tx.invalidate(Invalidation::Id(user_id.clone()));
         let entry = entry(&before).with(vec![revoked_keys(revoked)]);
@@ -142,13 +149,13 @@ fn visible(tx: &Tx<'_>, caller: &Caller, organization_id: &str, user_id: &str) -
     store::memberships::get(tx, organization_id, user_id)?.ok_or_else(|| Error::not_found("member"))
 }
 
-fn keep_an_owner(tx: &Tx<'_>, leaving: &Membership) -> Result<()> {
+fn ensure_another_owner(tx: &Tx<'_>, leaving: &Membership) -> Result<()> {
     if leaving.role != Role::Owner
         || store::memberships::has_other_owner(tx, &leaving.organization_id, &leaving.user_id)?
     {
         return Ok(());
     }
-    Err(Error::new(Code::Conflict, "This is the last owner; make another member owner first."))
+    Err(Error::new(Code::Conflict, "This is the last owner. Make another member an owner first."))
 }
 
 fn entry(membership: &Membership) -> Entry {

@@ -1,4 +1,4 @@
-//! Organizations: create, find, change, end.
+//! Organizations: create, list, read, update, delete.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use crate::store::{self, db::Tx};
 
 /// Creates an organization; platform keys only.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Organization> {
-    let read = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
-    let new = read.into_organization(app.new_id(Kind::Organization)?, ctx.now);
+    let input = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
+    let new = input.into_organization(app.new_id(Kind::Organization)?, ctx.now);
     mutate(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
-        settings::still_there(tx, &new.plan)?;
+        settings::ensure_plan_exists(tx, &new.plan)?;
         if !store::organizations::insert(tx, &new, None)? {
             return Err(Error::new(
                 Code::AlreadyExists,
-                "The id is taken, now or by a deleted organization.",
+                "The id is already in use, possibly by a deleted organization.",
             ));
         }
         Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
@@ -34,7 +34,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
     .await
 }
 
-/// Lists those that the caller reaches.
+/// Lists the organizations that the caller can access.
 pub(crate) async fn list(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -56,17 +56,20 @@ pub(crate) async fn list(
     Listed::new(app, &binding, rows.await?)
 }
 
-/// One organization.
+/// Reads an organization.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Organization> {
     read_audited(app, ctx, move |tx, caller| {
-        let found = visible(tx, caller, &id)?;
-        let entry = entry(&found);
-        Ok((found, entry))
+        let organization = visible(tx, caller, &id)?;
+        let entry = entry(&organization);
+        Ok((organization, entry))
     })
     .await
 }
 
-/// Changes an organization.
+/// Updates an organization; only platform keys can change its plan and status.
+///
+/// # Errors
+/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`.
 pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Organization> {
     let patch = OrganizationPatch::read(body, &settings::current(app, ctx).await?.settings)?;
     let context = ctx.clone();
@@ -78,7 +81,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         context.require_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;
         if patch.plan.is_some() {
-            settings::still_there(tx, &after.plan)?;
+            settings::ensure_plan_exists(tx, &after.plan)?;
         }
         let changed = changes(&before, &after);
         if !changed.is_empty() {
@@ -93,7 +96,10 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
     .await
 }
 
-/// Ends an organization, its keys and its memberships; platform keys only.
+/// Deletes an organization, revokes its keys, and ends its memberships; platform keys only.
+///
+/// # Errors
+/// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`.
 pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
@@ -109,15 +115,15 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
     .await
 }
 
-/// How many keys ended with what owned them.
+/// The audited change that counts the keys revoked together with their owner.
 pub(super) fn revoked_keys(count: usize) -> Change {
     Change { field: "revoked_keys".into(), from: Value::from(0), to: Value::from(count) }
 }
 
-/// The organization if the caller reaches it; else it isn't there.
+/// Reads an organization that the caller can access; otherwise `NOT_FOUND`.
 pub(super) fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<Organization> {
-    let found = if caller.reaches(Some(id)) { store::organizations::get(tx, id)? } else { None };
-    found.ok_or_else(|| Error::not_found("organization"))
+    let organization = if caller.reaches(Some(id)) { store::organizations::get(tx, id)? } else { None };
+    organization.ok_or_else(|| Error::not_found("organization"))
 }
 
 fn entry(organization: &Organization) -> Entry {

@@ -1,8 +1,8 @@
-//! The verification log: find denials. What writes it is the [flush of usage](super::usage::flush).
+//! The verification log: lists denials. The [flush of usage](super::usage::flush) writes it.
 
 use std::sync::Arc;
 
-use super::api_keys::own_or;
+use super::api_keys::effective_organization;
 use super::{Listed, RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::audit;
@@ -16,7 +16,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     let (mut page, cursor) = query.page();
     let mut filter = VerificationLogFilter::read(&mut query);
     query.finish(())?;
-    filter.org_id = own_or(&ctx.caller, filter.org_id)?;
+    filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let binding = format!("verification_log {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, _| {

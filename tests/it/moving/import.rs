@@ -118,8 +118,8 @@ fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
         ("[1]".to_owned(), Some("Must be an object")),
         (json!({"name": "n"}).to_string(), Some("type")),
         (json!({"type": "plan"}).to_string(), Some("Must be one of")),
-        (key("good", json!({"name": "other"})).to_string(), Some("there already, with another: name")),
-        (key("good", json!({"id": "key_2"})).to_string(), Some("secret is taken by key_")),
+        (key("good", json!({"name": "other"})).to_string(), Some("already exists and differs in: name")),
+        (key("good", json!({"id": "key_2"})).to_string(), Some("secret is, or was, used by key_")),
         (key("", json!({})).to_string(), Some("hash: Must not be the hash of an empty string")),
         (key("x", json!({"hash": secret_in_the_wrong_place})).to_string(), Some("hash: Must be the SHA-256")),
         (
@@ -129,7 +129,7 @@ fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
         (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Must be the first few characters")),
         (
             key("x", json!({"scopes": ["invoices:read"]})).to_string(),
-            Some(r#"scopes/0: There is no scope \"invoices:read\". --create-scopes adds it."]"#),
+            Some(r#"scopes/0: There is no scope \"invoices:read\". Use --create-scopes to add it."]"#),
         ),
         // Those it can't add.
         (
@@ -197,7 +197,7 @@ async fn csv_says_the_same() {
     assert_eq!((&report["imported"], &report["refused"]), (&json!({"api_key": 2}), &json!(2)), "{report}");
     assert_eq!(report["refusals"][0]["at"], "line 4");
     assert!(report["refusals"][0]["reasons"].to_string().contains("rate_limit/limit"), "{report}");
-    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header 8"), "{report}");
+    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header has 8"), "{report}");
 
     let made = run(&dir, &["admin-key", "create"]);
     let server = Binary::serve_with(&dir, |_| ());
@@ -217,7 +217,7 @@ async fn csv_says_the_same() {
     assert_eq!((&again["unchanged"], &again["refusals"]), (&json!({"api_key": 2}), &report["refusals"]));
 
     fs::write(&file, "hash,nmae\n").unwrap();
-    refused(&dir, &["import", file.to_str().unwrap()], &["no column \"nmae\"", "hash_encoding"]);
+    refused(&dir, &["import", file.to_str().unwrap()], &["Unknown column \"nmae\"", "hash_encoding"]);
     refused(&dir, &["import", place.path().join("none.csv").to_str().unwrap()], &["none.csv"]);
     refused(&dir, &["import", place.path().join("keys.txt").to_str().unwrap()], &["--format"]);
 }
