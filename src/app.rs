@@ -188,13 +188,13 @@ impl App {
 async fn settings(
     db: &db::Db,
     version_clock: &Arc<VersionClock>,
-    first: Settings,
+    initial: Settings,
     now: Timestamp,
 ) -> Result<SettingsCache> {
     let began = version_clock.now();
     // Looked at before: a database that has them is not written to.
     if db.read(store::settings::find).await?.is_none() {
-        db.write(move |tx| store::settings::begin(tx, &first, now)).await?;
+        db.write(move |tx| store::settings::insert_initial(tx, &initial, now)).await?;
     }
     let current = db.read(store::settings::get).await?;
     let db = db.clone();

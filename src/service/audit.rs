@@ -18,14 +18,14 @@ use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
-use crate::store::audit::{Raw, Stored};
+use crate::store::audit::{ChainRow, StoredEvent};
 use crate::store::{self, db::Tx};
 
 /// Events read at a time while exporting or verifying: no reader is held across a slow client.
 const PIECE: usize = 500;
 
 /// An event as the caller may see it.
-fn shown(stored: Stored, caller: &Caller) -> Result<Event> {
+fn shown(stored: StoredEvent, caller: &Caller) -> Result<Event> {
     let line = stored.link.to_line();
     let event: Event = serde_json::from_str(&line).map_err(Error::internal)?;
     Ok(if caller.organization_id().is_none() { event } else { event.redacted(stored.by_own_key) })
@@ -125,7 +125,7 @@ pub(crate) async fn export(
     Ok((format, receiver))
 }
 
-fn write_piece(rows: Vec<Stored>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
+fn write_piece(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
     let rows = rows.into_iter().filter(|stored| stored.link.seq <= last);
     match format {
         Format::Ndjson => {
@@ -307,7 +307,7 @@ fn pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
 /// Walks the next piece of the chain. Says where to go on, if there is more.
 pub(super) fn walk_on(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
     let links = store::audit::links(tx, next, PIECE)?;
-    for Raw { seq, link } in &links {
+    for ChainRow { seq, link } in &links {
         let whole = |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
         if !link.as_ref().is_some_and(whole) {
             walk.break_at(*seq);

@@ -13,7 +13,7 @@ use crate::domain::audit::{Change, Entry};
 use crate::domain::chain::hex;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{beside, copy, is_same, publish, remove};
+use crate::store::backup::{copy, is_same_file, remove, rename_durably, with_suffix};
 use crate::store::reader::Reader;
 
 /// What was made.
@@ -26,7 +26,7 @@ pub(crate) struct Made {
     /// The head of its audit chain, as `seq:hash`: kept elsewhere, it tells a backup that was exchanged.
     pub(crate) audit_head: String,
     /// Rows of each table.
-    pub(crate) rows: store::check::Rows,
+    pub(crate) rows: store::check::RowCounts,
     /// How long the copy took.
     pub(crate) copy_seconds: f64,
     /// How long the proof took.
@@ -40,7 +40,7 @@ pub(crate) struct Made {
 /// else, or when the copy is not sound: it is removed then.
 pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: ProgressFn<'_>) -> Result<Made> {
     let live = app.config.database.dir.join("tollhouse.db");
-    if is_same(&live, target) {
+    if is_same_file(&live, target) {
         return Err(Error::new(Code::Conflict, "This is the database itself; name another file."));
     }
     if let Ok(there) = target.symlink_metadata() {
@@ -54,9 +54,9 @@ pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: Progr
             return Err(Error::new(Code::AlreadyExists, message));
         }
     }
-    let part = beside(target, ".part");
+    let part = with_suffix(target, ".part");
     let made = make(app, &live, &part, progress);
-    let made = match made.and_then(|made| publish(&part, target).map(|()| made)) {
+    let made = match made.and_then(|made| rename_durably(&part, target).map(|()| made)) {
         Ok(made) => Made { file: target.to_owned(), ..made },
         Err(error) => {
             // Half a backup helps nobody; what it failed of is what is told.
@@ -69,7 +69,7 @@ pub(crate) async fn run(app: &App, target: &Path, replace: bool, progress: Progr
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(made.audit_head) };
     let (entry, now) = (Entry::of(None, "database", "tollhouse.db", &name).with(vec![head]), ctx.now);
     mutate(app, &ctx, 200, move |tx, _| {
-        store::backup::note(tx, now)?;
+        store::backup::set_last_backup_at(tx, now)?;
         Ok(((), vec![entry.clone()]))
     })
     .await?;

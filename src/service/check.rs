@@ -7,7 +7,7 @@ use crate::domain::audit::Verification;
 use crate::domain::chain::{Anchor, Walk};
 use crate::error::Result;
 use crate::store;
-use crate::store::check::Rows;
+use crate::store::check::RowCounts;
 use crate::store::reader::Reader;
 
 /// Told how far a long work is: what is done, how much of it, and of how much (0: nobody knows).
@@ -23,7 +23,7 @@ pub(crate) struct Findings {
     /// What walking the audit chain found.
     pub(crate) audit: Verification,
     /// Rows of each table.
-    pub(crate) rows: Rows,
+    pub(crate) rows: RowCounts,
     /// The version of the schema.
     pub(crate) schema_version: i64,
 }
@@ -37,7 +37,7 @@ pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<F
         sound: false,
         faults: Vec::new(),
         audit: Verification::default(),
-        rows: Rows::new(),
+        rows: RowCounts::new(),
         schema_version: reader.read(store::check::version)?,
     };
     progress("pages and indexes", 0, 0);

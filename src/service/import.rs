@@ -123,7 +123,7 @@ pub(crate) async fn run(
     }
     finish(app, &mut waiting, &mut report).await?;
     report.cut_off = begun && !ended;
-    report.has_platform_key = app.db.read(|tx| store::api_keys::platform_is_kept_without(tx, "")).await?;
+    report.has_platform_key = app.db.read(|tx| store::api_keys::has_other_recovery_key(tx, "")).await?;
     Ok(report)
 }
 

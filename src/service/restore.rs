@@ -22,9 +22,11 @@ use crate::domain::chain::hex;
 use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{beside, copy, is_same};
+use crate::store::backup::{copy, is_same_file, with_suffix};
 use crate::store::reader::Reader;
-use crate::store::restore::{ReplacedDatabase, settle, stage, swap, unstage};
+use crate::store::restore::{
+    ReplacedDatabase, create_staging_dir, leave_wal, remove_staging_dir, replace_database,
+};
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -78,7 +80,7 @@ pub(crate) async fn run(
     let dir = config.database.dir.clone();
     let file = dir.join("tollhouse.db");
     let mut backup = Reader::open(&order.file)?;
-    if is_same(&file, &order.file) {
+    if is_same_file(&file, &order.file) {
         return Err(refuse("This is the database itself; name a backup.".to_owned()));
     }
     let exists = file.exists();
@@ -101,11 +103,13 @@ pub(crate) async fn run(
     })?;
     let held = if exists { hold(&file, order.accept_unrevoked)? } else { None };
     let staged = dir.join(".restoring");
-    stage(&staged)?;
+    create_staging_dir(&staged)?;
     let work = Work { config, clock, order, file, staged: staged.clone(), held };
     let result = work.run(&mut backup, progress).await;
     // Whatever happened, what is left there is of no use.
-    result.and_then(|restored| unstage(&staged).map(|()| restored)).inspect_err(|_| drop(unstage(&staged)))
+    result
+        .and_then(|restored| remove_staging_dir(&staged).map(|()| restored))
+        .inspect_err(|_| drop(remove_staging_dir(&staged)))
 }
 
 /// The database that is to be replaced; `None` when it can't be read and need not be.
@@ -180,10 +184,10 @@ impl Work<'_> {
         drop(app);
         let reapplied = done?;
         closed?;
-        settle(&new)?;
+        leave_wal(&new)?;
 
         let kept = self.file.exists().then(|| free_name(&self.file));
-        swap(&new, &self.file, kept.as_deref())?;
+        replace_database(&new, &self.file, kept.as_deref())?;
         Ok(Restored {
             file: self.file,
             replaced: kept,
@@ -232,7 +236,7 @@ fn follows(held: &mut ReplacedDatabase, head: &(i64, ChainHash)) -> Result<bool>
 
 /// A name beside the database that nobody has.
 fn free_name(file: &Path) -> PathBuf {
-    let first = beside(file, ".before-restore");
-    let numbered = (2..).map(|n: u32| beside(file, &format!(".before-restore-{n}")));
+    let first = with_suffix(file, ".before-restore");
+    let numbered = (2..).map(|n: u32| with_suffix(file, &format!(".before-restore-{n}")));
     std::iter::once(first.clone()).chain(numbered).find(|name| !name.exists()).unwrap_or(first)
 }

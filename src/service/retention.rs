@@ -150,7 +150,7 @@ async fn give_back(app: &App) -> Result<bool> {
     app.db
         .write(|tx| {
             let before = store::space::free_pages(tx)?;
-            store::space::give_back(tx, PAGES.min(before.saturating_sub(SPARE_PAGES)))?;
+            store::space::reclaim(tx, PAGES.min(before.saturating_sub(SPARE_PAGES)))?;
             Ok(store::space::free_pages(tx)? < before)
         })
         .await

@@ -34,7 +34,7 @@ pub(super) async fn catalogue_for(app: &App, ctx: &RequestContext) -> Result<Arc
     let (began, known) = (app.version_clock.now(), remembered(app));
     let (catalogue, changed) = seat
         .run(move |tx| {
-            let changed = tx.is_stale(CATALOGUE);
+            let changed = tx.is_invalidated(CATALOGUE);
             let catalogue = match known.filter(|_| !changed) {
                 Some(known) => known,
                 None => Arc::new(store::scopes::catalogue(tx)?),

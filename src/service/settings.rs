@@ -72,7 +72,7 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         }
         let mut checked_prefixes = before.checked_prefixes.clone();
         let prefix = &after.keys.prefix;
-        if !checked_prefixes.contains(prefix) && !store::api_keys::any_begins_like(tx, prefix)? {
+        if !checked_prefixes.contains(prefix) && !store::api_keys::any_start_matches(tx, prefix)? {
             checked_prefixes.push(prefix.clone());
         }
         Ok((set(tx, &before, after, checked_prefixes, context.now)?, vec![entry().with(changed)]))
@@ -126,7 +126,7 @@ fn may_go(tx: &Tx<'_>, plan: &str) -> Result<()> {
         let message = "The plan standard stays: it is the one of organizations that name none.";
         return Err(Error::new(Code::Conflict, message));
     }
-    if store::organizations::any_on(tx, plan)? {
+    if store::organizations::any_on_plan(tx, plan)? {
         let message = format!("An organization is on the plan {plan}; give it another plan first.");
         return Err(Error::new(Code::Conflict, message));
     }

@@ -13,7 +13,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::usage::{Bucket, Counts, Group, GroupBy, Period, Span, Subject, Usage, at_least};
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
-use crate::store::usage::{Named, Of};
+use crate::store::usage::{Candidates, NamedSubject};
 use crate::store::{self, db::Tx};
 use crate::verify::denials::{AggregationKey, Denial};
 use crate::verify::recorder::Batch;
@@ -169,9 +169,9 @@ impl UsageQuery {
     fn by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
         match self.subject {
             Subject::Key(_) => groups(tx, vec![self.subject], span),
-            Subject::All => groups(tx, busiest(tx, Of::Keys, span, MAX_GROUPS)?, span),
+            Subject::All => groups(tx, busiest(tx, Candidates::Keys, span, MAX_GROUPS)?, span),
             Subject::Organization(_) => {
-                groups(tx, busiest(tx, Of::Parts(self.subject), span, MAX_GROUPS)?, span)
+                groups(tx, busiest(tx, Candidates::PartsOf(self.subject), span, MAX_GROUPS)?, span)
             }
         }
     }
@@ -184,7 +184,7 @@ impl UsageQuery {
                 Ok(group(tx, organization, &total)?.into_iter().collect())
             }
             (subject @ Subject::Organization(_), _) => groups(tx, vec![subject], span),
-            _ => groups(tx, busiest(tx, Of::Parts(Subject::All), span, MAX_GROUPS)?, span),
+            _ => groups(tx, busiest(tx, Candidates::PartsOf(Subject::All), span, MAX_GROUPS)?, span),
         }
     }
 }
@@ -192,10 +192,10 @@ impl UsageQuery {
 /// The subjects that were busiest on the days of a span, at most so many. Each day has its own busiest; of
 /// these the ones with the largest sum are taken. When there are more than asked for, one that was never
 /// among a day's busiest is missed.
-pub(super) fn busiest(tx: &Tx<'_>, of: Of, span: &Span, max: usize) -> Result<Vec<Subject>> {
+pub(super) fn busiest(tx: &Tx<'_>, candidates: Candidates, span: &Span, max: usize) -> Result<Vec<Subject>> {
     let mut found: HashMap<Subject, u64> = HashMap::new();
     for day in span.days().starts() {
-        for (subject, magnitude) in store::usage::busiest(tx, of, day, max)? {
+        for (subject, magnitude) in store::usage::busiest(tx, candidates, day, max)? {
             *found.entry(subject).or_default() += at_least(magnitude);
         }
     }
@@ -220,7 +220,7 @@ fn group(tx: &Tx<'_>, subject: Subject, total: &Counts) -> Result<Option<Group>>
         return Ok(None);
     }
     let (id, name) = match store::usage::name(tx, subject)? {
-        Some(Named { id, name, .. }) => (Some(id), Some(name)),
+        Some(NamedSubject { id, name, .. }) => (Some(id), Some(name)),
         None => (None, None),
     };
     Ok(Some(Group { id, name, totals: total.totals() }))
