@@ -218,7 +218,7 @@ pub(super) fn accept_change(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Entry]
     let message = maintenance.message.clone();
     let standard = "The platform is being worked on: it can be read, but not changed. Try again later.";
     let refusal = Error::unavailable(message.unwrap_or_else(|| standard.to_owned()), RETRY_AFTER);
-    Err(Error { is_decided: true, ..refusal })
+    Err(Error { caused_by_request: true, ..refusal })
 }
 
 /// A setting that was named at the start, though the database has another value, which is the one in force.

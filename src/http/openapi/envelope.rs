@@ -31,7 +31,7 @@ pub(crate) struct ErrorBody {
     /// What to act on.
     pub(crate) code: Code,
     /// For people: what is wrong and what to do.
-    #[schema(example = "The request has 2 faults; see details.")]
+    #[schema(example = "The request has 2 errors. See details.")]
     pub(crate) message: String,
     /// All the single faults; empty when there are none to name.
     pub(crate) details: Vec<Detail>,
