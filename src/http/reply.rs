@@ -307,7 +307,7 @@ pub(crate) fn add_limits(
     now: Timestamp,
 ) {
     let (limit, window) = (decision.limit, decision.window.as_secs());
-    let reset = (now + decision.full).as_seconds_ceil();
+    let reset = (now + decision.full_after).as_seconds_ceil();
     let next = seconds_ceil(decision.next_token);
     let values = [
         ("x-ratelimit-limit", limit.to_string()),

@@ -65,7 +65,7 @@ pub(crate) async fn whoami(call: Call) -> Result<Reply> {
         rate_limit: call.limits.map(|taken| Left {
             limit: taken.limit,
             remaining: taken.remaining,
-            reset: (call.ctx.now + taken.full).as_seconds_ceil(),
+            reset: (call.ctx.now + taken.full_after).as_seconds_ceil(),
         }),
         api_key: key.clone().shown(call.ctx.now),
     })

@@ -32,7 +32,7 @@ pub async fn run(app: &App) {
         if now.saturating_sub(used) >= USED_EVERY {
             used = now;
             written = written.and(write_uses(app).await);
-            written = written.and(app.verifier.quotas().give_back(IDLE, app.clock.now()).await);
+            written = written.and(app.verifier.quotas().release_idle(IDLE, app.clock.now()).await);
             app.admin_limits.sweep(now);
             app.batch_limits.sweep(now);
             app.failure_limits.sweep(now);
@@ -68,13 +68,13 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
 
 /// Writes when keys were last used. What can't be written is kept for the next time.
 pub async fn write_uses(app: &App) -> Result<()> {
-    let mut used: Vec<_> = app.used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+    let mut used: Vec<_> = app.last_used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
     used.sort_unstable();
     for piece in used.chunks(USED_AT_ONCE) {
         let written = piece.to_vec();
         app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
         for (seq, at) in piece {
-            app.used.remove_if(seq, |_, latest| latest <= at);
+            app.last_used.remove_if(seq, |_, latest| latest <= at);
         }
     }
     Ok(())

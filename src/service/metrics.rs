@@ -43,7 +43,7 @@ fn add_verifications(app: &App, families: &mut Families) {
         "Decisions whether a key is good, by what was decided.",
         by_code,
     );
-    let (hits, misses) = app.keys.looks();
+    let (hits, misses) = app.keys.lookup_counts();
     families.counter(
         "tollhouse_key_cache_hits_total",
         "Keys that were found in memory, unknown ones included.",

@@ -123,12 +123,12 @@ impl Sample<'_> {
             keys.push((id.clone(), self.credential(secret::hash(secret)).await?));
         }
         let batch = traffic::between(&keys, begin, now);
-        for counted in &batch.counted {
+        for counted in &batch.key_hours {
             if let Some(at) = counted.last_used {
                 self.app.note_use(counted.credential.seq, at);
             }
         }
-        for piece in batch.pieces(PIECE) {
+        for piece in batch.chunks(PIECE) {
             self.app.db.write(move |tx| usage::write(tx, &piece)).await?;
         }
         housekeeping::write_uses(self.app).await

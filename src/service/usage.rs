@@ -42,7 +42,7 @@ pub(crate) async fn run(app: &Arc<App>) {
 pub async fn flush(app: &App) -> Result<()> {
     let _one_at_a_time = app.flushing.lock().await;
     let recorder = app.verifier.recorder();
-    let mut pieces = recorder.take().pieces(PIECE).into_iter();
+    let mut pieces = recorder.take().chunks(PIECE).into_iter();
     while let Some(piece) = pieces.next() {
         let piece = Arc::new(piece);
         let writing = piece.clone();
@@ -51,7 +51,7 @@ pub async fn flush(app: &App) -> Result<()> {
             pieces.for_each(|piece| recorder.put_back(piece));
             return Err(error);
         }
-        for counted in &piece.counted {
+        for counted in &piece.key_hours {
             if let Some(at) = counted.last_used {
                 app.note_use(counted.credential.seq, at);
             }
@@ -63,7 +63,7 @@ pub async fn flush(app: &App) -> Result<()> {
 /// One piece, whole or not at all: the keys, and what they add to their organizations and to everything.
 pub(super) fn write(tx: &Tx<'_>, piece: &Batch) -> Result<()> {
     let mut sums: HashMap<(Timestamp, Subject), Counts> = HashMap::new();
-    for counted in &piece.counted {
+    for counted in &piece.key_hours {
         let (hour, credential) = (counted.hour, &counted.credential);
         let organization = credential.organization.as_ref().map_or(0, |organization| organization.seq);
         let organization = Subject::Organization(organization);
