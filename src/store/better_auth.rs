@@ -60,7 +60,7 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<V
         ""
     };
     let sql = format!(
-        "SELECT t.rowid AS place, t.*{email_column} FROM \"{table}\" t \
+        "SELECT t.rowid AS source_rowid, t.*{email_column} FROM \"{table}\" t \
          WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
     );
     let max = i64::try_from(max).unwrap_or(i64::MAX);

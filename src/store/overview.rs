@@ -8,9 +8,9 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 
 /// A count that the triggers maintain; `None` for all organizations together.
-fn count(tx: &Tx<'_>, what: &str, organization_id: Option<&str>) -> Result<u64> {
+fn count(tx: &Tx<'_>, kind: &str, organization_id: Option<&str>) -> Result<u64> {
     let sql = "SELECT n FROM counts WHERE what = ?1 AND organization_id = ?2";
-    Ok(tx.query_first(sql, params![what, organization_id.unwrap_or("*")], |row| row.get(0))?.unwrap_or(0))
+    Ok(tx.query_first(sql, params![kind, organization_id.unwrap_or("*")], |row| row.get(0))?.unwrap_or(0))
 }
 
 /// Number of organizations that aren't deleted.

@@ -56,7 +56,8 @@ fn i7_a_burst_of_500_then_one_every_120_ms() {
 
 #[test]
 fn i8_a_denial_costs_nothing() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     assert!(buckets.take(&1, limit, 7, SECOND).allowed);
     let refused = buckets.take(&1, limit, 4, SECOND);
     assert_eq!((refused.allowed, refused.remaining), (false, 3));
@@ -69,7 +70,8 @@ fn i8_a_denial_costs_nothing() {
 
 #[test]
 fn a_cost_above_the_capacity_is_never_admitted() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     let refused = buckets.take(&1, limit, 11, SECOND);
     assert_eq!((refused.allowed, refused.remaining, refused.full_after), (false, 10, Duration::ZERO));
     assert_eq!(refused.retry_after, 60 * SECOND);
@@ -80,7 +82,8 @@ fn a_cost_above_the_capacity_is_never_admitted() {
 
 #[test]
 fn a_peek_decides_as_a_take_and_spends_nothing() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     assert!(buckets.peek(&1, limit, 10, SECOND).allowed);
     assert!(buckets.len() == 0);
     buckets.take(&1, limit, 4, SECOND);
@@ -94,7 +97,8 @@ fn a_peek_decides_as_a_take_and_spends_nothing() {
 
 #[test]
 fn i7_a_race_admits_exactly_the_limit() {
-    let (buckets, limit) = (Buckets::new(10), per(500, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(500, 60);
     let barrier = Barrier::new(64);
     let admitted: u32 = std::thread::scope(|scope| {
         let racer = || {
@@ -110,7 +114,8 @@ fn i7_a_race_admits_exactly_the_limit() {
 
 #[test]
 fn a_clock_that_goes_back_refills_nothing() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     assert_eq!(drain(&buckets, 1, limit, 60 * SECOND), 10);
     assert!(!buckets.take(&1, limit, 1, SECOND).allowed);
     assert!(!buckets.take(&1, limit, 1, 66 * SECOND - NANO).allowed);
@@ -166,7 +171,8 @@ fn i7_switching_limits_back_and_forth_refills_nothing() {
 
 #[test]
 fn i7_a_sweep_drops_only_full_buckets() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     buckets.take(&1, limit, 1, SECOND);
     buckets.take(&2, limit, 5, SECOND);
     buckets.take(&3, per(100, 60), 100, SECOND);
@@ -186,7 +192,8 @@ fn i7_a_sweep_drops_only_full_buckets() {
 
 #[test]
 fn i10_a_million_keys_do_not_grow_the_map() {
-    let (buckets, limit) = (Buckets::new(1000), per(10, 60));
+    let buckets = Buckets::new(1000);
+    let limit = per(10, 60);
     let known = u32::MAX;
     assert!(buckets.take(&known, limit, 4, YEAR).allowed);
     let admitted = (0..1_000_000)
@@ -211,7 +218,8 @@ fn i10_a_million_keys_do_not_grow_the_map() {
 
 #[test]
 fn a_bucket_created_after_an_overflow_owes_nothing_for_it() {
-    let (buckets, limit) = (Buckets::new(1), per(1, 60));
+    let buckets = Buckets::new(1);
+    let limit = per(1, 60);
     buckets.take(&1, per(1, 1), 1, YEAR);
     assert!(buckets.take(&2, per(1000, 60), 1000, YEAR).allowed, "from the overflow bucket");
     assert!(!buckets.take(&3, limit, 1, YEAR).allowed, "empty, and owing 999");
@@ -224,7 +232,8 @@ fn a_bucket_created_after_an_overflow_owes_nothing_for_it() {
 
 #[test]
 fn i10_the_bound_holds_while_threads_race() {
-    let (buckets, limit) = (Buckets::new(100), per(10, 1));
+    let buckets = Buckets::new(100);
+    let limit = per(10, 1);
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let buckets = &buckets;

@@ -14,7 +14,7 @@ struct TestStore {
     rows: StdMutex<HashMap<Id, Lease>>,
     fails: AtomicBool,
     /// Each write needs a permit while it runs: without permits, writes are blocked.
-    gate: Semaphore,
+    write_permits: Semaphore,
     writes_begun: AtomicUsize,
     writes_done: AtomicUsize,
     reads: AtomicUsize,
@@ -27,7 +27,7 @@ impl TestStore {
         Arc::new(Self {
             rows: StdMutex::default(),
             fails: AtomicBool::new(false),
-            gate: Semaphore::new(1000),
+            write_permits: Semaphore::new(1000),
             writes_begun: AtomicUsize::new(0),
             writes_done: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
@@ -44,9 +44,9 @@ impl TestStore {
             }
         }
         self.writes_begun.fetch_add(1, Ordering::SeqCst);
-        let gate = self.gate.acquire().await.unwrap();
+        let permit = self.write_permits.acquire().await.unwrap();
         yield_now().await;
-        drop(gate);
+        drop(permit);
         self.busy.lock().unwrap().retain(|key| !leases.iter().any(|lease| lease.key == *key));
         if self.fails.load(Ordering::SeqCst) {
             return Err(Error::unavailable("full", 1));
@@ -56,9 +56,9 @@ impl TestStore {
         Ok(())
     }
 
-    /// Blocks writes until the returned number of permits is added to `gate`.
+    /// Blocks writes until the returned number of permits is added to `write_permits`.
     fn block_writes(&self) -> usize {
-        self.gate.forget_permits(1000)
+        self.write_permits.forget_permits(1000)
     }
 
     fn stored(&self, quota: Quota) -> u64 {
@@ -143,8 +143,8 @@ async fn i8_concurrent_callers_spend_exactly_the_limit() {
                             bucket_admitted.fetch_add(admits.into(), Ordering::SeqCst);
                             admits
                         };
-                        let taken = quotas.take(KEY, day(limit), cost, at(0), bucket).await.unwrap();
-                        spent += u32::from(taken.0 == QuotaDecision::Spent);
+                        let result = quotas.take(KEY, day(limit), cost, at(0), bucket).await.unwrap();
+                        spent += u32::from(result.0 == QuotaDecision::Spent);
                     }
                     spent
                 })
@@ -175,7 +175,7 @@ async fn concurrent_callers_of_a_key_share_one_lease() {
     until(|| store.writes_begun.load(Ordering::SeqCst) == 1).await;
     let others = quotas.take(KEY + 1, day(10), 0, at(0), || true);
     assert_eq!(others.await.unwrap().0, QuotaDecision::Spent, "another key's caller doesn't wait");
-    store.gate.add_permits(permits);
+    store.write_permits.add_permits(permits);
     for caller in callers {
         assert_eq!(caller.await.unwrap().0, QuotaDecision::Spent);
     }
@@ -190,11 +190,11 @@ async fn i8_a_failed_write_spends_nothing_and_is_retried() {
     store.fails.store(true, Ordering::SeqCst);
     let mut bucket_called = false;
     for _ in 0..3 {
-        let taken = quotas.take(KEY, day(100), 5, at(0), || {
+        let result = quotas.take(KEY, day(100), 5, at(0), || {
             bucket_called = true;
             true
         });
-        assert_eq!(taken.await.unwrap_err().message, "full");
+        assert_eq!(result.await.unwrap_err().message, "full");
     }
     assert!(!bucket_called, "the bucket has spent");
     assert_eq!(store.writes_begun.load(Ordering::SeqCst), 3);
@@ -224,7 +224,7 @@ async fn an_aborted_caller_loses_no_units() {
     aborted.abort();
     assert!(aborted.await.unwrap_err().is_cancelled());
     assert!(!waiting.is_finished(), "the write is still under way");
-    store.gate.add_permits(permits);
+    store.write_permits.add_permits(permits);
     assert_eq!(waiting.await.unwrap(), (QuotaDecision::Spent, 999), "the aborted caller spent nothing");
     assert_eq!((store.writes(), store.stored(day(1000))), (1, 10));
     quotas.close().await.unwrap();
@@ -251,7 +251,7 @@ async fn a_call_during_a_release_waits_and_sees_the_remaining_units() {
         }
         assert!(callers.iter().all(|caller| !caller.is_finished()), "units are spent while being released");
         assert_eq!(store.stored(day(1000)), 10);
-        store.gate.add_permits(permits);
+        store.write_permits.add_permits(permits);
         let mut remaining = Vec::new();
         for caller in callers {
             remaining.push(caller.await.unwrap().1);
@@ -378,7 +378,7 @@ async fn i10_an_eviction_does_not_block_other_keys() {
     until(|| store.writes_begun.load(Ordering::SeqCst) > begun).await;
     assert_eq!(call(12, 2).await.unwrap().1.remaining, 998, "it doesn't wait");
     assert!(!new_key.is_finished());
-    store.gate.add_permits(permits);
+    store.write_permits.add_permits(permits);
     assert!(new_key.await.unwrap());
 }
 
@@ -398,7 +398,7 @@ async fn close_waits_for_leases_under_way_and_accepts_no_more() {
         yield_now().await;
     }
     assert!(!closing.is_finished());
-    store.gate.add_permits(permits);
+    store.write_permits.add_permits(permits);
     assert_eq!(last.await.unwrap(), (QuotaDecision::Spent, 998));
     closing.await.unwrap().unwrap();
     assert_eq!((store.stored(day(1000)), quotas.len()), (2, 0));
@@ -421,7 +421,7 @@ async fn close_during_a_release_releases_once() {
     for _ in 0..100 {
         yield_now().await;
     }
-    store.gate.add_permits(permits);
+    store.write_permits.add_permits(permits);
     releasing.await.unwrap().unwrap();
     closing.await.unwrap().unwrap();
     assert_eq!((store.stored(day(1000)), store.writes()), (3, 2));

@@ -41,8 +41,12 @@ fn credential(seq: i64) -> Arc<Credential> {
         revoked_reason: None,
         revision: 1,
     };
-    let (plan, status) = ("standard".to_owned(), organization::Status::Active);
-    let organization = Some(Tenant { seq: 1, name: "One".to_owned(), plan, status });
+    let organization = Some(Tenant {
+        seq: 1,
+        name: "One".to_owned(),
+        plan: "standard".to_owned(),
+        status: organization::Status::Active,
+    });
     Arc::new(Credential {
         seq,
         key,
@@ -62,15 +66,15 @@ fn sums(batch: &Batch) -> (u64, u64) {
 #[test]
 fn i9_each_verification_is_taken_once_by_hour_and_key() {
     let recorder = Recorder::default();
-    let one = credential(1);
-    let two = credential(2);
+    let key_1 = credential(1);
+    let key_2 = credential(2);
     let hour = Interval::Hour.millis();
     for (key, outcome, cost, now) in [
-        (&two, Outcome::Valid, 2, 10),
-        (&one, Outcome::Valid, 1, hour - 1),
-        (&one, Outcome::Valid, 1, 5),
-        (&one, Outcome::RateLimited, 0, hour - 1),
-        (&one, Outcome::Valid, 7, hour),
+        (&key_2, Outcome::Valid, 2, 10),
+        (&key_1, Outcome::Valid, 1, hour - 1),
+        (&key_1, Outcome::Valid, 1, 5),
+        (&key_1, Outcome::RateLimited, 0, hour - 1),
+        (&key_1, Outcome::Valid, 7, hour),
     ] {
         recorder.count(key, outcome, cost, None, at(now)).unwrap();
     }
@@ -114,7 +118,8 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
                 })
             })
             .collect();
-        let (recorder, done) = (&recorder, &done);
+        let recorder = &recorder;
+        let done = &done;
         let taking = scope.spawn(move || {
             let mut requests = 0;
             let mut cost = 0;
@@ -126,9 +131,9 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
                 if batches.is_multiple_of(2) && !last {
                     recorder.put_back(batch);
                 } else {
-                    let taken = sums(&batch);
-                    requests += taken.0;
-                    cost += taken.1;
+                    let (batch_requests, batch_cost) = sums(&batch);
+                    requests += batch_requests;
+                    cost += batch_cost;
                 }
                 if last {
                     return (requests, cost);
@@ -146,7 +151,7 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
 fn i10_a_full_shard_refuses_new_rows_and_still_counts_in_existing_ones() {
     let recorder = Recorder::default();
     let max = MAX_ROWS / SHARDS;
-    // All keys are in one shard, because their `seq` are multiples of SHARDS.
+    // All keys are in one shard, because their `seq`s are multiples of SHARDS.
     let key = |index: usize| credential(i64::try_from(index * SHARDS).unwrap());
     let known = key(0);
     for index in 0..max {
@@ -173,14 +178,14 @@ fn i10_a_full_shard_refuses_new_rows_and_still_counts_in_existing_ones() {
 #[test]
 fn denials_are_aggregated_by_minute_code_and_key_or_address() {
     let recorder = Recorder::default();
-    let one = credential(1);
-    let two = credential(2);
+    let key_1 = credential(1);
+    let key_2 = credential(2);
     for (key, code, from, now) in [
-        (&one, Outcome::Revoked, "192.0.2.1", 5),
-        (&one, Outcome::Revoked, "192.0.2.2", 7),
-        (&one, Outcome::Expired, "192.0.2.1", 8),
-        (&two, Outcome::Revoked, "192.0.2.1", 9),
-        (&one, Outcome::Revoked, "192.0.2.3", MINUTE),
+        (&key_1, Outcome::Revoked, "192.0.2.1", 5),
+        (&key_1, Outcome::Revoked, "192.0.2.2", 7),
+        (&key_1, Outcome::Expired, "192.0.2.1", 8),
+        (&key_2, Outcome::Revoked, "192.0.2.1", 9),
+        (&key_1, Outcome::Revoked, "192.0.2.3", MINUTE),
     ] {
         recorder.count(key, code, 0, ip(from), at(now)).unwrap();
     }
@@ -239,12 +244,12 @@ fn i10_the_rows_of_a_minute_are_bounded_and_count_every_denial() {
             let ip = address(round * half + index);
             recorder.deny_unknown(Outcome::NotFound, Some("org_1"), ip, at(1000));
         }
-        let taken = recorder.take().denials;
+        let denials = recorder.take().denials;
         if round == 3 {
-            recorder.put_back(Batch { denials: taken, ..Batch::default() });
+            recorder.put_back(Batch { denials, ..Batch::default() });
             rows.extend(recorder.take().denials);
         } else {
-            rows.extend(taken);
+            rows.extend(denials);
         }
     }
     let (overflow, single): (Vec<_>, Vec<_>) =
@@ -255,14 +260,14 @@ fn i10_the_rows_of_a_minute_are_bounded_and_count_every_denial() {
         overflow.iter().map(|row| (row.count, row.code, row.organization_id.as_deref(), row.ip)).collect();
     assert_eq!(overflow, [(half as u64, None, None, None); 2]);
 
-    // The next minute has free rows again, also for an address that already had a row in the last one.
+    // The next minute has free rows again, also for an address that already had a row in the previous minute.
     recorder.deny_unknown(Outcome::NotFound, None, address(1), at(MINUTE));
     assert_eq!(recorder.take().denials.len(), 1);
     recorder.deny_unknown(Outcome::NotFound, None, address(1), at(MINUTE + 1));
     recorder.deny_unknown(Outcome::NotFound, None, address(2), at(MINUTE + 1));
-    let taken = recorder.take().denials;
+    let denials = recorder.take().denials;
     assert_eq!(
-        taken
+        denials
             .iter()
             .map(|row| (row.count, row.aggregation_key != AggregationKey::Overflow))
             .collect::<Vec<_>>(),

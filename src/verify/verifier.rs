@@ -252,8 +252,8 @@ impl Verifier {
 
 /// The key's own rate limit, else that of its plan. A platform key without its own has none.
 fn limit(settings: &Current, credential: &Credential) -> Option<Limit> {
-    if let Some(own) = credential.key.rate_limit {
-        return Some(Limit { tokens: own.limit, window: Duration::from_secs(own.window_seconds.into()) });
+    if let Some(rate) = credential.key.rate_limit {
+        return Some(Limit { tokens: rate.limit, window: Duration::from_secs(rate.window_seconds.into()) });
     }
     let plan = settings.settings.plan(&credential.organization.as_ref()?.plan)?;
     (plan.requests_per_minute > 0).then_some(Limit { tokens: plan.requests_per_minute, window: MINUTE })
