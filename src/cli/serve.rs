@@ -206,8 +206,8 @@ pub(super) fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, S
         (Err(_), Err(_)) => None,
     };
     let Some((key, source, shown)) = given else { return Ok(None) };
-    if !(32..=secret::LONGEST).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let max = secret::LONGEST;
+    if !(32..=secret::MAX_LENGTH).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let max = secret::MAX_LENGTH;
         return Err(refuse(format!(
             "{source}: the key must have 32 to {max} printable ASCII characters and no spaces."
         )));

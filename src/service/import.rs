@@ -125,7 +125,7 @@ pub(crate) async fn run(
     }
     run_queued(app, &mut queue, &mut report).await?;
     report.cut_off = has_begin && !has_end;
-    report.has_platform_key = app.db.read(|tx| store::api_keys::platform_is_kept_without(tx, "")).await?;
+    report.has_platform_key = app.db.read(|tx| store::api_keys::has_other_recovery_key(tx, "")).await?;
     Ok(report)
 }
 

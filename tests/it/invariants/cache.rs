@@ -7,7 +7,7 @@ use tokio::sync::{Notify, Semaphore};
 use tollhouse::domain::api_key::{ApiKey, Credential, Status};
 use tollhouse::domain::invalidation::Invalidation;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::verify::cache::{KeyCache, Loading, VersionClock};
+use tollhouse::verify::cache::{KeyCache, LoadFuture, VersionClock};
 
 use super::until;
 use crate::support::NOW;
@@ -62,7 +62,7 @@ async fn i3_a_load_that_was_overtaken_by_a_commit_is_not_believed() {
         let loads = Arc::new(AtomicUsize::new(0));
         let load = {
             let (row, has_read, go_on, loads) = (row.clone(), has_read.clone(), go_on.clone(), loads.clone());
-            move |_| -> Loading {
+            move |_| -> LoadFuture {
                 let (row, has_read, go_on) = (row.clone(), has_read.clone(), go_on.clone());
                 let nth = loads.fetch_add(1, Ordering::SeqCst);
                 Box::pin(async move {
@@ -102,7 +102,7 @@ async fn i3_an_old_load_does_not_replace_a_newer_one() {
     let nth = Arc::new(AtomicUsize::new(0));
     let load = {
         let (gates, nth) = (gates.clone(), nth.clone());
-        move |_| -> Loading {
+        move |_| -> LoadFuture {
             let (gates, nth) = (gates.clone(), nth.fetch_add(1, Ordering::SeqCst));
             Box::pin(async move {
                 if nth == 0 {
@@ -128,10 +128,10 @@ async fn i3_an_old_load_does_not_replace_a_newer_one() {
 }
 
 /// A loader that tells how often it was asked, and answers when it is let.
-fn gated(found: bool) -> (Arc<AtomicUsize>, Arc<Semaphore>, impl Fn([u8; 32]) -> Loading) {
+fn gated(found: bool) -> (Arc<AtomicUsize>, Arc<Semaphore>, impl Fn([u8; 32]) -> LoadFuture) {
     let (loads, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let (counted, waited) = (loads.clone(), gate.clone());
-    let load = move |_| -> Loading {
+    let load = move |_| -> LoadFuture {
         counted.fetch_add(1, Ordering::SeqCst);
         let gate = waited.clone();
         Box::pin(async move {
@@ -177,7 +177,7 @@ async fn i3_a_hash_that_was_nobodys_is_found_once_it_is_somebodys() {
     let (has_read, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let load = {
         let (made, has_read, go_on) = (made.clone(), has_read.clone(), go_on.clone());
-        move |_| -> Loading {
+        move |_| -> LoadFuture {
             let (made, has_read, go_on) = (made.clone(), has_read.clone(), go_on.clone());
             Box::pin(async move {
                 let found = made.load(Ordering::SeqCst).then(|| credential(Status::Active));
@@ -209,7 +209,7 @@ async fn i3_a_hash_that_was_nobodys_is_found_once_it_is_somebodys() {
 async fn i10_guesses_push_no_key_out() {
     let loads = Arc::new(AtomicUsize::new(0));
     let counted = loads.clone();
-    let load = move |hash: [u8; 32]| -> Loading {
+    let load = move |hash: [u8; 32]| -> LoadFuture {
         counted.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move { Ok((hash == [0; 32]).then(|| credential(Status::Active))) })
     };

@@ -12,7 +12,7 @@ use tollhouse::domain::quota::QuotaStatus;
 use tollhouse::error::{Code, Result};
 use tollhouse::service::housekeeping;
 use tollhouse::store;
-use tollhouse::verify::quota::Spending::{self, Done, Exceeded};
+use tollhouse::verify::quota::QuotaDecision::{self, Exceeded, Spent};
 use tollhouse::verify::secret::Secret;
 
 use super::until;
@@ -31,14 +31,14 @@ async fn credential(app: &App, secret: &str) -> Arc<Credential> {
 }
 
 /// What a verification does with the quota, with the key as it is now.
-async fn take(app: &App, secret: &str, cost: u32) -> Result<(Spending, QuotaStatus)> {
+async fn take(app: &App, secret: &str, cost: u32) -> Result<(QuotaDecision, QuotaStatus)> {
     let found = credential(app, secret).await;
     app.verifier.quotas().take(found.seq, found.key.quota.unwrap(), cost, app.clock.now(), || true).await
 }
 
-async fn took(app: &App, secret: &str, cost: u32) -> (Spending, u64) {
-    let (spending, standing) = take(app, secret, cost).await.unwrap();
-    (spending, standing.remaining)
+async fn took(app: &App, secret: &str, cost: u32) -> (QuotaDecision, u64) {
+    let (decision, standing) = take(app, secret, cost).await.unwrap();
+    (decision, standing.remaining)
 }
 
 /// What the file says is leased of the key's quota.
@@ -60,7 +60,7 @@ async fn concurrent_callers_are_admitted_exactly_as_often_as_there_are_units() {
                 tokio::spawn(async move {
                     let mut done = 0;
                     for _ in 0..20 {
-                        done += u32::from(took(&app, &secret, 1).await.0 == Done);
+                        done += u32::from(took(&app, &secret, 1).await.0 == Spent);
                     }
                     done
                 })
@@ -149,7 +149,7 @@ async fn a_stop_forfeits_nothing() {
     let mut left = 10_000;
     for cost in [1, 99, 100, 250] {
         left -= u64::from(cost);
-        assert_eq!(took(&server.app, &secret, cost).await, (Done, left));
+        assert_eq!(took(&server.app, &secret, cost).await, (Spent, left));
         assert!(leased(&server.app, &secret).await >= 10_000 - left, "durable before it is answered");
         server = Server::over(server.stop().await, |_| ()).await;
         assert_eq!(leased(&server.app, &secret).await, 10_000 - left);
@@ -208,7 +208,7 @@ async fn a_full_disk_spends_nothing_and_forfeits_nothing() {
     })
     .await;
     let secret = key(&server, json!({"limit": 1000, "period": "day"})).await;
-    assert_eq!(took(&server.app, &secret, 10).await, (Done, 990));
+    assert_eq!(took(&server.app, &secret, 10).await, (Spent, 990));
     // Their first leases need new pages, and there will be none.
     let mut others = Vec::new();
     for _ in 0..300 {
@@ -219,7 +219,7 @@ async fn a_full_disk_spends_nothing_and_forfeits_nothing() {
     let mut refused = Vec::new();
     for secret in &others {
         match take(&server.app, secret, 1).await {
-            Ok((spending, standing)) => assert_eq!((spending, standing.remaining), (Done, 9)),
+            Ok((decision, standing)) => assert_eq!((decision, standing.remaining), (Spent, 9)),
             Err(error) => {
                 assert_eq!(error.code, Code::StorageFull, "{error}");
                 refused.push(secret.clone());
@@ -231,7 +231,7 @@ async fn a_full_disk_spends_nothing_and_forfeits_nothing() {
     let server = Server::over(dir, |_| ()).await;
     assert_eq!(took(&server.app, &secret, 1).await.1, 989);
     for secret in &refused {
-        assert_eq!(took(&server.app, secret, 10).await, (Done, 0), "all of it is there");
+        assert_eq!(took(&server.app, secret, 10).await, (Spent, 0), "all of it is there");
     }
 }
 
@@ -240,16 +240,16 @@ async fn a_changed_quota_counts_what_was_used() {
     let server = Server::start().await;
     let admin = server.admin();
     let secret = key(&server, json!({"limit": 100, "period": "day"})).await;
-    assert_eq!(took(&server.app, &secret, 60).await, (Done, 40));
+    assert_eq!(took(&server.app, &secret, 60).await, (Spent, 40));
     for (quota, cost, expected) in [
         (json!({"limit": 50, "period": "day"}), 1, (Exceeded, 0)),
-        (json!({"limit": 200, "period": "day"}), 1, (Done, 139)),
+        (json!({"limit": 200, "period": "day"}), 1, (Spent, 139)),
         (json!({"limit": 61, "period": "day"}), 1, (Exceeded, 0)),
-        (json!({"limit": 10, "period": "month"}), 4, (Done, 6)),
-        (json!({"limit": 100, "period": "day"}), 9, (Done, 30)),
-        (json!({"limit": 10, "period": "month"}), 4, (Done, 2)),
-        (Value::Null, 0, (Done, 0)),
-        (json!({"limit": 100, "period": "day"}), 30, (Done, 0)),
+        (json!({"limit": 10, "period": "month"}), 4, (Spent, 6)),
+        (json!({"limit": 100, "period": "day"}), 9, (Spent, 30)),
+        (json!({"limit": 10, "period": "month"}), 4, (Spent, 2)),
+        (Value::Null, 0, (Spent, 0)),
+        (json!({"limit": 100, "period": "day"}), 30, (Spent, 0)),
     ] {
         let patched = admin.patch("/api-keys/key_1", json!({"quota": quota})).await;
         assert_eq!(patched.status, 200, "{patched:?}");
@@ -276,22 +276,22 @@ async fn each_period_has_its_own_units_also_after_a_restart() {
         } else if hours > 0 {
             server.advance(HOUR);
         }
-        let (spending, standing) = take(&server.app, &secret, 200).await.unwrap();
-        assert_eq!((spending, standing.remaining), (Done, 100), "hour {hours}");
+        let (decision, standing) = take(&server.app, &secret, 200).await.unwrap();
+        assert_eq!((decision, standing.remaining), (Spent, 100), "hour {hours}");
         assert_eq!(standing.resets_at.to_string(), format!("2026-11-23T{:02}:00:00.000Z", 8 + hours));
         assert_eq!(took(&server.app, &secret, 101).await, (Exceeded, 100));
     }
     // The clock is back at the first hour: what was counted last still is.
     server = Server::over(server.stop().await, |_| ()).await;
     assert_eq!(took(&server.app, &secret, 101).await, (Exceeded, 100));
-    assert_eq!(took(&server.app, &secret, 100).await, (Done, 0));
+    assert_eq!(took(&server.app, &secret, 100).await, (Spent, 0));
 }
 
 #[tokio::test]
 async fn housekeeping_gives_back_what_idle_keys_hold() {
     let server = Server::start().await;
     let secret = key(&server, json!({"limit": 1000, "period": "day"})).await;
-    assert_eq!(took(&server.app, &secret, 1).await, (Done, 999));
+    assert_eq!(took(&server.app, &secret, 1).await, (Spent, 999));
     assert_eq!(leased(&server.app, &secret).await, 10);
     let app = server.app.clone();
     let keeping = tokio::spawn(async move { housekeeping::run(&app).await });

@@ -155,7 +155,7 @@ async fn i3_a_mutation_in_the_queue_behind_its_callers_end_does_not_happen() {
             client.post("/users", json!({"name": "too late", "email": "too-late@example.com"})).await
         });
         // Noted as used: it has passed the gates, while its end waits.
-        until("the mutation passed the gates", || server.app.used.contains_key(&seq)).await;
+        until("the mutation passed the gates", || server.app.last_used.contains_key(&seq)).await;
         drop(release);
         ending.await.unwrap();
 
@@ -181,7 +181,7 @@ async fn i3_a_mutation_whose_body_comes_after_its_callers_end_does_not_happen() 
         let request = client.request(Method::POST, "/users").header("content-type", "application/json");
         let mutation = tokio::spawn(async move { client.send(request.body(body)).await });
         pieces.send(Ok(r#"{"name": "too late", "#)).await.unwrap();
-        until("the mutation passed the gates", || server.app.used.contains_key(&seq)).await;
+        until("the mutation passed the gates", || server.app.last_used.contains_key(&seq)).await;
 
         let (method, path, body) = end.call(&id);
         assert_eq!(server.admin().call(method, &path, body).await.status, 200, "{end:?}");

@@ -98,7 +98,10 @@ async fn what_cannot_be_proven_is_not_called_a_backup() {
             "UPDATE audit_events SET event = replace(event, 'success', 'failed') WHERE seq = 2",
             "broken at event 2",
         ),
-        ("UPDATE counts SET n = n + 1 WHERE what = 'organizations'", "organizations in all: 2 are counted"),
+        (
+            "UPDATE counts SET n = n + 1 WHERE what = 'organizations'",
+            "organizations in total: the stored count is 2",
+        ),
     ] {
         let whole = fs::read(&live).unwrap();
         Connection::open(&live).unwrap().execute(damage, []).unwrap();

@@ -110,6 +110,6 @@ fn what_is_not_its_database_is_refused() {
     let args = ["import", file.to_str().unwrap(), "--from", "better-auth"];
     super::refused(&dir, &args, &["no file", "x.db"]);
     std::fs::write(&file, "no database at all, but longer than the header of one, which is a hundred bytes ....................................").unwrap();
-    super::refused(&dir, &args, &["not a SQLite database of better-auth"]);
+    super::refused(&dir, &args, &["not a better-auth SQLite database"]);
     assert!(!dir.exists());
 }

@@ -27,21 +27,21 @@ async fn each_kind_of_damage_is_found() {
     for (damage, told) in [
         (
             "UPDATE counts SET n = 7 WHERE what = 'active' AND organization_id = 'org_1'",
-            "active org_1: 7 are counted",
+            "active keys of org_1: the stored count is 7",
         ),
-        ("DELETE FROM counts WHERE what = 'organizations'", "0 are counted, there are 1"),
+        ("DELETE FROM counts WHERE what = 'organizations'", "the stored count is 0, the actual count 1"),
         (
             "INSERT INTO counts VALUES ('active', 'org_none', 3)",
-            "active org_none: 3 are counted, there are 0",
+            "active keys of org_none: the stored count is 3, the actual count 0",
         ),
-        ("PRAGMA foreign_keys = OFF; DELETE FROM organizations", "refers to a row of organizations"),
+        ("PRAGMA foreign_keys = OFF; DELETE FROM organizations", "refers to a missing row of organizations"),
         (
             "UPDATE audit_events SET actor_id = 'key_other' WHERE seq = 2",
             "the audit log is broken at event 2",
         ),
         ("DELETE FROM audit_events WHERE seq = 2", "the audit log is broken at event 2"),
         ("UPDATE api_key_hashes SET state = 'retired'", "key_1 has 0 current secrets"),
-        ("DELETE FROM api_key_scopes", "the index of scopes is wrong about key_1"),
+        ("DELETE FROM api_key_scopes", "the scope index doesn't match the scopes of key_1"),
         (
             "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema \
              WHERE name = 'users_email') WHERE name = 'api_keys_user'",
@@ -62,5 +62,5 @@ async fn each_kind_of_damage_is_found() {
     }
     fs::write(&live, "not a database").unwrap();
     refused(&dir, &["check"], &["not a Tollhouse database"]);
-    refused(&place.path().join("none"), &["check"], &["There is no file"]);
+    refused(&place.path().join("none"), &["check"], &["doesn't exist"]);
 }
