@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{at_fault, column, refused};
+use super::{column, expect_error, expect_invalid};
 use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -116,7 +116,7 @@ async fn a_batch_of_100_is_atomic_under_a_failure_at_each_position() {
             .map(|nth| if nth == position { failed_index } else { (424, "FAILED_DEPENDENCY") })
             .collect();
         ended(&answer, 409, &expected);
-        refused(&answer, 409, "BATCH_FAILED");
+        expect_error(&answer, 409, "BATCH_FAILED");
         assert_eq!(admin.get("/users").await.data(), &json!([]), "{position}");
     }
     // Each is recorded with its own outcome, and the batch itself.
@@ -265,7 +265,7 @@ async fn i3_caches_follow_what_happened_and_nothing_else() {
     let scope = json!({"method": "POST", "path": "/scopes", "body": {"scope": "invoices:read"}});
     assert_eq!(run(&admin, &[scope, get("/users/user_9")]).await.status, 409);
     let key = json!({"name": "n", "scopes": ["invoices:read"]});
-    at_fault(&admin.post("/api-keys", key).await, &[("/scopes/0", "UNKNOWN_SCOPE")]);
+    expect_invalid(&admin.post("/api-keys", key).await, &[("/scopes/0", "UNKNOWN_SCOPE")]);
 }
 
 #[tokio::test]
@@ -284,16 +284,16 @@ async fn what_is_no_batch_is_told_all_at_once() {
         ("/operations/1/path", "REQUIRED"),
         ("/more", "UNKNOWN_FIELD"),
     ];
-    at_fault(&answer, &faults);
+    expect_invalid(&answer, &faults);
     let lists = [get("/users"), create_user(1), get("/audit-logs/export?format=csv"), get("/whoami"), {
         json!({"method": "POST", "path": "/batch", "body": {"operations": [get("/users/user_1")]}})
     }];
     let faults = ["/operations/0/path", "/operations/2/path", "/operations/3/path", "/operations/4/path"];
-    at_fault(&run(&admin, &lists).await, &faults.map(|at| (at, "NOT_IN_BATCH")));
+    expect_invalid(&run(&admin, &lists).await, &faults.map(|at| (at, "NOT_IN_BATCH")));
     assert_eq!(admin.get("/users/user_1").await.status, 404);
     for count in [0, 101] {
         let operations: Vec<_> = (0..count).map(create_user).collect();
-        at_fault(&run(&admin, &operations).await, &[("/operations", "INVALID_LENGTH")]);
+        expect_invalid(&run(&admin, &operations).await, &[("/operations", "INVALID_LENGTH")]);
     }
     // Only the control plane is there.
     for path in ["/healthz", "/v1/keys/verify", "/admin/v1", "/../healthz"] {
@@ -321,7 +321,7 @@ async fn a_batch_counts_once_in_a_limit_of_its_own() {
         assert_eq!(answer.header("ratelimit"), Some(format!("\"batch\";r={left};t=30").as_str()));
     }
     let answer = run_each(&admin, &operations).await;
-    refused(&answer, 429, "RATE_LIMITED");
+    expect_error(&answer, 429, "RATE_LIMITED");
     assert_eq!(answer.header("retry-after"), Some("30"));
     // It took nothing of the other.
     let whoami = admin.get("/whoami").await;
@@ -349,7 +349,7 @@ async fn a_full_disk_fails_all_of_a_batch() {
             }
             stored += 10;
         };
-        refused(&full, 507, "STORAGE_FULL");
+        expect_error(&full, 507, "STORAGE_FULL");
         assert!(full.header("retry-after").is_some());
         let last = format!("user_{stored}");
         let users = server.app.db.read(move |tx| tollhouse::store::users::get(tx, &last)).await.unwrap();
@@ -376,5 +376,5 @@ async fn a_client_that_goes_away_leaves_a_whole_batch() {
     tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is done all the same");
     assert_eq!(admin.get("/users/user_0").await.status, 200);
     let answer = admin.send(admin.request(Method::POST, "/batch").bearer_auth(ADMIN_KEY)).await;
-    refused(&answer, 401, "UNAUTHENTICATED");
+    expect_error(&answer, 401, "UNAUTHENTICATED");
 }

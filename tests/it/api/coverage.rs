@@ -11,7 +11,7 @@ use tollhouse::domain::time::Timestamp;
 use tollhouse::http::pages::FILES;
 use tollhouse::http::routes::{ANY, AuthRequirement, ROUTES, Route};
 
-use super::{column, done, refused};
+use super::{column, expect_error, expect_ok};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
 /// What the key of another organization, with all scopes, meets.
@@ -162,13 +162,13 @@ impl World {
         server.user("user_alpha").await;
         server.user("user_free").await;
         let member = json!({"user_id": "user_alpha", "role": "member"});
-        done(admin.post("/organizations/org_alpha/members", member).await, 201);
-        done(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
+        expect_ok(admin.post("/organizations/org_alpha/members", member).await, 201);
+        expect_ok(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
         let of_alpha =
             json!({"id": "key_alpha", "organization_id": "org_alpha", "name": "alpha", "scopes": ["*"]});
         let secret = server.key_with(of_alpha).await.0.key.unwrap();
-        let scopes = column(&done(admin.get("/scopes?limit=100").await, 200), "scope");
-        let events = done(admin.get("/audit-logs?org_id=org_alpha&limit=1").await, 200);
+        let scopes = column(&expect_ok(admin.get("/scopes?limit=100").await, 200), "scope");
+        let events = expect_ok(admin.get("/audit-logs?org_id=org_alpha&limit=1").await, 200);
         Self { event: column(&events, "id").remove(0), server, scopes, secret }
     }
 
@@ -213,7 +213,7 @@ impl World {
         for path in THINGS {
             let answer = self.server.admin().get(path).await;
             let etag = answer.header("etag").map(str::to_owned);
-            things.push((etag, done(answer, 200)));
+            things.push((etag, expect_ok(answer, 200)));
         }
         things
     }
@@ -235,22 +235,22 @@ async fn spoil(server: &Server) -> Vec<(&'static str, String)> {
     }
     server.user("user_suspended").await;
     let member = json!({"user_id": "user_suspended", "role": "member"});
-    done(admin.post("/organizations/org_beta/members", member).await, 201);
+    expect_ok(admin.post("/organizations/org_beta/members", member).await, 201);
     let (disabled_id, disabled) = secret(server, json!({})).await;
-    done(admin.patch(&format!("/api-keys/{disabled_id}"), json!({"status": "disabled"})).await, 200);
+    expect_ok(admin.patch(&format!("/api-keys/{disabled_id}"), json!({"status": "disabled"})).await, 200);
     let (revoked_id, revoked) = secret(server, json!({})).await;
-    done(admin.delete(&format!("/api-keys/{revoked_id}")).await, 200);
+    expect_ok(admin.delete(&format!("/api-keys/{revoked_id}")).await, 200);
     let (rotated_id, rotated) = secret(server, json!({})).await;
     let rotate = format!("/api-keys/{rotated_id}/rotate");
-    let graced = done(admin.post(&rotate, json!({"grace_period_seconds": 0})).await, 200);
-    done(admin.post(&rotate, json!({"grace_period_seconds": 60})).await, 200);
+    let graced = expect_ok(admin.post(&rotate, json!({"grace_period_seconds": 0})).await, 200);
+    expect_ok(admin.post(&rotate, json!({"grace_period_seconds": 60})).await, 200);
     let (_, suspended) = secret(server, json!({"organization_id": "org_suspended"})).await;
-    done(admin.patch("/organizations/org_suspended", json!({"status": "suspended"})).await, 200);
+    expect_ok(admin.patch("/organizations/org_suspended", json!({"status": "suspended"})).await, 200);
     let (_, deleted) = secret(server, json!({"organization_id": "org_deleted"})).await;
-    done(admin.delete("/organizations/org_deleted").await, 200);
+    expect_ok(admin.delete("/organizations/org_deleted").await, 200);
     let owned = json!({"organization_id": "org_beta", "user_id": "user_suspended"});
     let (_, owned) = secret(server, owned).await;
-    done(admin.patch("/users/user_suspended", json!({"status": "suspended"})).await, 200);
+    expect_ok(admin.patch("/users/user_suspended", json!({"status": "suspended"})).await, 200);
     let soon = Timestamp::from_millis(NOW + 1000).to_string();
     let (_, expired) = secret(server, json!({"expires_at": soon})).await;
     server.advance(Duration::from_secs(60));
@@ -348,7 +348,7 @@ async fn callers(world: &World, route: &Route, nth: usize) -> (Vec<String>, Stri
 #[track_caller]
 fn turned_away(row: &Row, answer: &Answer, status: u16, code: &str) {
     if row.path != INTROSPECT {
-        return refused(answer, status, code);
+        return expect_error(answer, status, code);
     }
     let error = match code {
         "UNAUTHENTICATED" => "invalid_client",
@@ -409,8 +409,8 @@ async fn without_the_scope(world: &World, row: &Row, route: &Route, key: &str) {
 async fn i5_from_another_organization(world: &World, row: &Row, key: &str) {
     let answer = world.call(row, Some(key)).await;
     match row.foreign {
-        NotThere => refused(&answer, 404, "NOT_FOUND"),
-        Platform => refused(&answer, 403, "PLATFORM_KEY_REQUIRED"),
+        NotThere => expect_error(&answer, 404, "NOT_FOUND"),
+        Platform => expect_error(&answer, 403, "PLATFORM_KEY_REQUIRED"),
         Unknown => {
             let told = if row.path == INTROSPECT { json!({"active": false}) } else { json!("NOT_FOUND") };
             let found = if row.path == INTROSPECT { &answer.json } else { &answer.data()["code"] };
@@ -466,7 +466,7 @@ async fn every_route_of_a_batch_answers_as_alone() {
         other.server.app.version_clock.publish(&[Invalidation::All]);
         let alone = one.call(&row, Some(ADMIN_KEY)).await;
         let answer = other.in_batch(&row, ADMIN_KEY, true).await;
-        let result = &done(answer, 200)["results"][0];
+        let result = &expect_ok(answer, 200)["results"][0];
         assert_eq!(result["status"], alone.status, "{} {}: {result}", row.method, row.path);
         assert_eq!(result["etag"].as_str().is_some(), alone.header("etag").is_some(), "{result}");
         let fields = |data: &Value| {

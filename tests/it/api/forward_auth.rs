@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tollhouse::config::Config;
 
-use super::done;
+use super::expect_ok;
 use crate::support::{ADMIN_KEY, Answer, Client, Server, head};
 
 const PATH: &str = "/v1/forward-auth";
@@ -56,7 +56,7 @@ async fn world_with(change: impl FnOnce(&mut Config)) -> Server {
     server.organization("org_1").await;
     server.user("user_1").await;
     let member = json!({"user_id": "user_1", "role": "member"});
-    done(server.admin().post("/organizations/org_1/members", member).await, 201);
+    expect_ok(server.admin().post("/organizations/org_1/members", member).await, 201);
     server
 }
 
@@ -90,7 +90,7 @@ async fn every_reason_has_its_status_and_all_of_the_headers() {
     server.organization("org_2").await;
     server.user("user_2").await;
     let member = json!({"user_id": "user_2", "role": "member"});
-    done(admin.post("/organizations/org_1/members", member).await, 201);
+    expect_ok(admin.post("/organizations/org_1/members", member).await, 201);
     let anonymous = server.anonymous();
     let mut cases = vec![
         (401, "UNAUTHENTICATED", anonymous.clone()),
@@ -112,10 +112,10 @@ async fn every_reason_has_its_status_and_all_of_the_headers() {
         cases.push((status, code, key(&server, named).await));
     }
     assert_eq!(ask(&cases.last().unwrap().2, PATH).await.status, 200);
-    done(admin.delete("/api-keys/key_REVOKED").await, 200);
-    done(admin.patch("/api-keys/key_DISABLED", json!({"status": "disabled"})).await, 200);
-    done(admin.patch("/organizations/org_2", json!({"status": "suspended"})).await, 200);
-    done(admin.patch("/users/user_2", json!({"status": "suspended"})).await, 200);
+    expect_ok(admin.delete("/api-keys/key_REVOKED").await, 200);
+    expect_ok(admin.patch("/api-keys/key_DISABLED", json!({"status": "disabled"})).await, 200);
+    expect_ok(admin.patch("/organizations/org_2", json!({"status": "suspended"})).await, 200);
+    expect_ok(admin.patch("/users/user_2", json!({"status": "suspended"})).await, 200);
     server.advance(Duration::from_secs(1));
     for (status, code, client) in &cases {
         let answer = ask(client, &format!("{PATH}?scope=workflows:read")).await;

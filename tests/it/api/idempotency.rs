@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tollhouse::http::routes::ROUTES;
 use tollhouse::service::idempotency;
 
-use super::{column, done, refused};
+use super::{column, expect_error, expect_ok};
 use crate::support::{ADMIN_KEY, Answer, Binary, Client, Server};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -59,21 +59,21 @@ async fn the_same_request_is_done_once() {
     assert_eq!(emails(&admin).await, ["one@example.com"]);
     // As often as it likes: the answer is that of then.
     let id = first.data()["id"].as_str().unwrap();
-    done(admin.patch(&format!("/users/{id}"), json!({"name": "renamed"})).await, 200);
+    expect_ok(admin.patch(&format!("/users/{id}"), json!({"name": "renamed"})).await, 200);
     replays(&first, &post(&admin, "a", "/users", &user("one")).await);
     // Without a key, and with another, it is done.
-    refused(&admin.post("/users", user("one")).await, 409, "ALREADY_EXISTS");
-    refused(&post(&admin, "b", "/users", &user("one")).await, 409, "ALREADY_EXISTS");
+    expect_error(&admin.post("/users", user("one")).await, 409, "ALREADY_EXISTS");
+    expect_error(&post(&admin, "b", "/users", &user("one")).await, 409, "ALREADY_EXISTS");
 }
 
 #[tokio::test]
 async fn another_request_with_the_same_key_is_refused() {
     let server = Server::start().await;
     let admin = server.admin();
-    done(post(&admin, "a", "/users", &user("one")).await, 201);
+    expect_ok(post(&admin, "a", "/users", &user("one")).await, 201);
     for (path, body) in [("/users", user("two")), ("/api-keys", user("one")), ("/users?x=1", user("one"))] {
         let answer = post(&admin, "a", path, &body).await;
-        refused(&answer, 422, "IDEMPOTENCY_MISMATCH");
+        expect_error(&answer, 422, "IDEMPOTENCY_MISMATCH");
         assert!(!is_replay(&answer));
     }
     assert_eq!(emails(&admin).await, ["one@example.com"]);
@@ -88,7 +88,7 @@ async fn one_that_is_running_is_not_begun_again() {
     let server = Server::start().await;
     let admin = server.admin();
     let running = server.running(ADMIN_KEY, "a").await;
-    refused(&post(&admin, "a", "/users", &user("one")).await, 409, "CONFLICT");
+    expect_error(&post(&admin, "a", "/users", &user("one")).await, 409, "CONFLICT");
     assert_eq!(post(&admin, "b", "/users", &user("two")).await.status, 201);
     let (other, _) = server.key(None, &["admin:users"]).await;
     assert_eq!(post(&other, "a", "/users", &user("three")).await.status, 201);
@@ -117,7 +117,7 @@ async fn of_many_at_once_one_does_it() {
                     anew += usize::from(!is_replay(&answer));
                     ids.insert(answer.data()["id"].as_str().unwrap().to_owned());
                 }
-                _ => refused(&answer, 409, "CONFLICT"),
+                _ => expect_error(&answer, 409, "CONFLICT"),
             }
         }
         assert_eq!((anew, ids.len()), (1, 1));
@@ -133,24 +133,24 @@ async fn what_the_operation_decided_is_kept_and_nothing_else() {
     let admin = server.admin();
     let member = json!({"user_id": "user_1", "role": "member"});
     let missing = post(&admin, "404", "/organizations/org_1/members", &member).await;
-    refused(&missing, 404, "NOT_FOUND");
+    expect_error(&missing, 404, "NOT_FOUND");
     server.organization("org_1").await;
     server.user("user_1").await;
     replays(&missing, &post(&admin, "404", "/organizations/org_1/members", &member).await);
 
     let taken = json!({"id": "org_1", "name": "n", "email": "a@b.example"});
     let conflict = post(&admin, "409", "/organizations", &taken).await;
-    refused(&conflict, 409, "ALREADY_EXISTS");
-    done(admin.delete("/organizations/org_1").await, 200);
+    expect_error(&conflict, 409, "ALREADY_EXISTS");
+    expect_ok(admin.delete("/organizations/org_1").await, 200);
     replays(&conflict, &post(&admin, "409", "/organizations", &taken).await);
 
     // 400, 403 and 415.
-    refused(&post(&admin, "400", "/users", &json!({})).await, 400, "INVALID_REQUEST");
+    expect_error(&post(&admin, "400", "/users", &json!({})).await, 400, "INVALID_REQUEST");
     assert_eq!(post(&admin, "400", "/users", &user("one")).await.status, 201);
     let (weak, key) = server.key(None, &["admin:orgs"]).await;
-    refused(&post(&weak, "403", "/users", &user("two")).await, 403, "INSUFFICIENT_SCOPE");
+    expect_error(&post(&weak, "403", "/users", &user("two")).await, 403, "INSUFFICIENT_SCOPE");
     let path = format!("/api-keys/{}", key["id"].as_str().unwrap());
-    done(admin.patch(&path, json!({"scopes": ["admin:users"]})).await, 200);
+    expect_ok(admin.patch(&path, json!({"scopes": ["admin:users"]})).await, 200);
     assert_eq!(post(&weak, "403", "/users", &user("two")).await.status, 201);
     let request = admin.request(Method::POST, "/users").header("idempotency-key", "415").body("{}");
     assert_eq!(admin.send(request).await.status, 415);
@@ -170,11 +170,11 @@ async fn a_key_that_is_none_is_refused() {
     let admin = server.admin();
     for key in ["", &"x".repeat(256), "k\u{e4}se"] {
         let answer = post(&admin, key, "/users", &user("one")).await;
-        refused(&answer, 400, "INVALID_REQUEST");
+        expect_error(&answer, 400, "INVALID_REQUEST");
         assert_eq!(answer.details(), [("Idempotency-Key".to_owned(), "INVALID_HEADER".to_owned())]);
     }
     let twice = admin.request(Method::POST, "/users").header("idempotency-key", "a");
-    refused(
+    expect_error(
         &admin.send(twice.header("idempotency-key", "b").json(&user("one"))).await,
         400,
         "INVALID_REQUEST",
@@ -233,7 +233,7 @@ async fn a_batch_that_failed_is_kept_whole() {
     let missing = json!({"operations": [
         {"method": "POST", "path": "/users", "body": user("one")}, {"method": "GET", "path": "/users/user_9"}]});
     let first = post(&admin, "a", "/batch", &missing).await;
-    refused(&first, 409, "BATCH_FAILED");
+    expect_error(&first, 409, "BATCH_FAILED");
     let events = admin.get("/audit-logs?limit=100").await.data().clone();
     let failed: Vec<_> = column(&events, "code").into_iter().filter(|code| !code.is_empty()).collect();
     assert_eq!(failed, ["BATCH_FAILED", "NOT_FOUND", "FAILED_DEPENDENCY"]);
@@ -280,8 +280,8 @@ async fn the_caller_is_authorised_anew() {
         replays(&first, &post(&client, "a", "/api-keys", &key()).await);
         let id = made["id"].as_str().unwrap();
         let path = if path == "key" { format!("/api-keys/{id}") } else { "/organizations/org_1".to_owned() };
-        done(admin.patch(&path, body).await, 200);
-        refused(&post(&client, "a", "/api-keys", &key()).await, status, code);
+        expect_ok(admin.patch(&path, body).await, 200);
+        expect_error(&post(&client, "a", "/api-keys", &key()).await, status, code);
     }
 }
 
@@ -295,8 +295,8 @@ async fn a_secret_of_a_batch_is_not_told_again_to_who_may_no_longer_make_one() {
     let first = post(&client, "a", "/batch", &batch).await;
     replays(&first, &post(&client, "a", "/batch", &batch).await);
     let path = format!("/api-keys/{}", made["id"].as_str().unwrap());
-    done(server.admin().patch(&path, json!({"scopes": ["admin:users"]})).await, 200);
-    refused(&post(&client, "a", "/batch", &batch).await, 403, "INSUFFICIENT_SCOPE");
+    expect_ok(server.admin().patch(&path, json!({"scopes": ["admin:users"]})).await, 200);
+    expect_error(&post(&client, "a", "/batch", &batch).await, 403, "INSUFFICIENT_SCOPE");
 }
 
 #[tokio::test]
@@ -307,16 +307,16 @@ async fn an_answer_with_a_secret_is_opened_by_the_token_that_got_it_alone() {
     let secret = post(&client, "secret", "/api-keys", &key()).await;
     let plain = post(&client, "plain", "/users", &user("one")).await;
     let rotate = format!("/api-keys/{}/rotate", made["id"].as_str().unwrap());
-    let rotated = done(admin.post(&rotate, json!({})).await, 200);
+    let rotated = expect_ok(admin.post(&rotate, json!({})).await, 200);
     let now = server.client(rotated["key"].as_str());
     // The old token works for a while yet, and opens what it got.
     replays(&secret, &post(&client, "secret", "/api-keys", &key()).await);
     // The new one is the same caller: it is not done again, and can't be told.
     let answer = post(&now, "secret", "/api-keys", &key()).await;
-    refused(&answer, 409, "CONFLICT");
+    expect_error(&answer, 409, "CONFLICT");
     assert!(answer.json["error"]["message"].as_str().unwrap().contains("This was done"), "{answer:?}");
     replays(&plain, &post(&now, "plain", "/users", &user("one")).await);
-    refused(&post(&now, "secret", "/api-keys", &user("x")).await, 422, "IDEMPOTENCY_MISMATCH");
+    expect_error(&post(&now, "secret", "/api-keys", &user("x")).await, 422, "IDEMPOTENCY_MISMATCH");
     assert_eq!(column(admin.get("/api-keys").await.data(), "id").len(), 3);
 }
 
@@ -332,15 +332,15 @@ async fn i6_no_file_tells_a_secret_or_what_opens_it() {
     let admin = server.admin();
     let named = "an-idempotency-key-to-be-looked-for";
     let mut secrets = vec![ADMIN_KEY.to_owned(), named.to_owned()];
-    let made = done(post(&admin, named, "/api-keys", &key()).await, 201);
+    let made = expect_ok(post(&admin, named, "/api-keys", &key()).await, 201);
     secrets.push(made["key"].as_str().unwrap().to_owned());
     let rotate = format!("/api-keys/{}/rotate", made["id"].as_str().unwrap());
-    let rotated = done(post(&admin, &format!("{named}-2"), &rotate, &json!({})).await, 200);
+    let rotated = expect_ok(post(&admin, &format!("{named}-2"), &rotate, &json!({})).await, 200);
     secrets.push(rotated["key"].as_str().unwrap().to_owned());
     let batch = json!({"operations": [{"method": "POST", "path": "/api-keys", "body": key()}, {"method": "GET", "path": "/api-keys/key_9"}], "atomic": false});
-    let results = done(post(&admin, &format!("{named}-3"), "/batch", &batch).await, 200);
+    let results = expect_ok(post(&admin, &format!("{named}-3"), "/batch", &batch).await, 200);
     secrets.push(results["results"][0]["body"]["data"]["key"].as_str().unwrap().to_owned());
-    done(post(&admin, &format!("{named}-4"), "/users", &user("kept-in-the-clear")).await, 201);
+    expect_ok(post(&admin, &format!("{named}-4"), "/users", &user("kept-in-the-clear")).await, 201);
 
     let contains =
         |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
@@ -366,7 +366,7 @@ async fn an_answer_is_kept_over_a_restart_and_for_a_day() {
     let server = Server::start().await;
     let first = post(&server.admin(), "a", "/api-keys", &key()).await;
     let quiet = |config: &mut tollhouse::config::Config| config.rate_limits.admin_per_minute = 0;
-    let server = Server::over(server.stop().await, quiet).await;
+    let server = Server::start_in(server.stop().await, quiet).await;
     let admin = server.admin();
     server.advance(DAY - Duration::from_millis(1));
     replays(&first, &post(&admin, "a", "/api-keys", &key()).await);

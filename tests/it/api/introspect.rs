@@ -8,7 +8,7 @@ use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::done;
+use super::expect_ok;
 use super::verify::ask;
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
@@ -26,7 +26,7 @@ async fn told(client: &Client, token: &str) -> Value {
 
 /// The answer must be this error of OAuth, and nothing else.
 #[track_caller]
-fn refused(answer: &Answer, status: u16, error: &str) {
+fn expect_oauth_error(answer: &Answer, status: u16, error: &str) {
     let names: Vec<_> = answer.json.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((answer.status, answer.json["error"].as_str()), (status, Some(error)), "{answer:?}");
     assert_eq!(
@@ -46,7 +46,7 @@ async fn an_active_key_is_told_in_the_terms_of_oauth() {
     server.user("user_1").await;
     let admin = server.admin();
     let member = json!({"user_id": "user_1", "role": "member"});
-    done(admin.post("/organizations/org_1/members", member).await, 201);
+    expect_ok(admin.post("/organizations/org_1/members", member).await, 201);
     let (owned, _) = server
         .key_with(json!({"id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "n",
             "scopes": ["workflows:*", "transactions:read"], "expires_at": "2026-12-01T00:00:00.999Z"}))
@@ -91,9 +91,9 @@ async fn of_a_key_that_is_not_active_nothing_else_is_told() {
     for before in &secrets[..4] {
         assert_eq!(told(&admin, before).await["active"], true);
     }
-    done(admin.delete("/api-keys/key_revoked").await, 200);
-    done(admin.patch("/api-keys/key_disabled", json!({"status": "disabled"})).await, 200);
-    done(admin.patch("/organizations/org_suspended", json!({"status": "suspended"})).await, 200);
+    expect_ok(admin.delete("/api-keys/key_revoked").await, 200);
+    expect_ok(admin.patch("/api-keys/key_disabled", json!({"status": "disabled"})).await, 200);
+    expect_ok(admin.patch("/organizations/org_suspended", json!({"status": "suspended"})).await, 200);
     server.advance(Duration::from_secs(1));
     secrets
         .extend(["", "nobody-made-this", "toll_00000000000000000000000000000000000000"].map(str::to_owned));
@@ -116,7 +116,7 @@ async fn a_replaced_secret_ends_with_its_grace() {
     let admin = server.admin();
     let (old, _) = server.key_with(json!({"id": "key_1", "name": "n", "scopes": []})).await;
     let rotate = admin.post("/api-keys/key_1/rotate", json!({"grace_period_seconds": 60})).await;
-    let new = done(rotate, 200)["key"].as_str().unwrap().to_owned();
+    let new = expect_ok(rotate, 200)["key"].as_str().unwrap().to_owned();
     let old = old.key.unwrap();
     assert_eq!(told(&admin, &old).await["exp"], NOW / 1000 + 60);
     assert_eq!(told(&admin, &new).await.get("exp"), None);
@@ -178,15 +178,15 @@ async fn http_basic_takes_a_keys_id_with_its_own_secret() {
         format!("Basic {}", STANDARD.encode(b"\xff\xfe:\xff")),
     ] {
         let answer = send(&bad).await;
-        refused(&answer, 401, "invalid_client");
+        expect_oauth_error(&answer, 401, "invalid_client");
         assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"tollhouse\""), "{bad}");
     }
     let twice = verifier.send(question(&verifier, "a").header(AUTHORIZATION, basic(&pair))).await;
-    refused(&twice, 401, "invalid_client");
+    expect_oauth_error(&twice, 401, "invalid_client");
     // The one key is as good here as there, but its rights are the same by either way.
     let (narrow, key) = server.key(None, &["workflows:read"]).await;
     let pair = format!("{}:{}", key["id"].as_str().unwrap(), narrow.key.as_deref().unwrap());
-    refused(&send(&basic(&pair)).await, 403, "insufficient_scope");
+    expect_oauth_error(&send(&basic(&pair)).await, 403, "insufficient_scope");
     // Elsewhere it is no credential.
     let elsewhere = anonymous.request(Method::GET, "/whoami").header(AUTHORIZATION, basic(&pair));
     assert_eq!(anonymous.send(elsewhere).await.code(), "UNAUTHENTICATED");
@@ -197,22 +197,22 @@ async fn refusals_have_the_form_of_oauth() {
     let server = Server::start().await;
     let (admin, anonymous) = (server.admin(), server.anonymous());
     let answer = anonymous.send(question(&anonymous, "a")).await;
-    refused(&answer, 401, "invalid_client");
+    expect_oauth_error(&answer, 401, "invalid_client");
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     let stranger = server.client(Some("nobody-made-this"));
     let answer = stranger.send(question(&stranger, "a")).await;
-    refused(&answer, 401, "invalid_token");
+    expect_oauth_error(&answer, 401, "invalid_token");
     assert_eq!(answer.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
     let (listed, _) = server
         .key_with(json!({"name": "n", "scopes": ["keys:verify"], "allowed_ips": ["192.0.2.0/24"]}))
         .await;
-    refused(&listed.send(question(&listed, "a")).await, 403, "insufficient_scope");
+    expect_oauth_error(&listed.send(question(&listed, "a")).await, 403, "insufficient_scope");
     let form = |body: &'static str| {
         let request = admin.request_at_root(Method::POST, "/v1/introspect");
         request.header("content-type", "application/x-www-form-urlencoded").body(body)
     };
     for wrong in ["", "token_type_hint=a", "tokens=a", "token=a&token=a", "{\"token\":\"a\"}"] {
-        refused(&admin.send(form(wrong)).await, 400, "invalid_request");
+        expect_oauth_error(&admin.send(form(wrong)).await, 400, "invalid_request");
     }
     for fine in ["token", "token=&x=1&x=2", "%74oken=a+b%26", "token_type_hint=refresh_token&token=a"] {
         assert_eq!(admin.send(form(fine)).await.json, inactive(), "{fine}");
@@ -224,10 +224,10 @@ async fn failed_attempts_are_limited_and_a_good_key_never() {
     let server = Server::with(|config| config.rate_limits.failed_auth_per_minute = 2).await;
     let (stranger, admin) = (server.client(Some("nobody-made-this")), server.admin());
     for _ in 0..2 {
-        refused(&stranger.send(question(&stranger, "a")).await, 401, "invalid_token");
+        expect_oauth_error(&stranger.send(question(&stranger, "a")).await, 401, "invalid_token");
     }
     let answer = stranger.send(question(&stranger, "a")).await;
-    refused(&answer, 429, "temporarily_unavailable");
+    expect_oauth_error(&answer, 429, "temporarily_unavailable");
     assert_eq!(answer.header("retry-after"), Some("30"));
     assert_eq!(told(&admin, ADMIN_KEY).await["active"], true);
 }

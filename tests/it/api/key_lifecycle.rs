@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api_keys::in_seconds;
-use super::{at_fault, column, done, refused};
+use super::{column, expect_error, expect_invalid, expect_ok};
 use crate::support::{Client, Server};
 
 const DAY: u64 = 86_400;
@@ -20,16 +20,16 @@ async fn key(server: &Server, more: Value) -> Client {
 
 /// Gives `key_1` a new secret: a client that has it, and the answer's data.
 async fn rotate(server: &Server, body: Value) -> (Client, Value) {
-    let rotated = done(server.admin().post("/api-keys/key_1/rotate", body).await, 200);
+    let rotated = expect_ok(server.admin().post("/api-keys/key_1/rotate", body).await, 200);
     (server.client(rotated["key"].as_str()), rotated)
 }
 
 async fn good(client: &Client) {
-    done(client.get("/whoami").await, 200);
+    expect_ok(client.get("/whoami").await, 200);
 }
 
 async fn bad(client: &Client) {
-    refused(&client.get("/whoami").await, 401, "INVALID_API_KEY");
+    expect_error(&client.get("/whoami").await, 401, "INVALID_API_KEY");
 }
 
 #[tokio::test]
@@ -45,11 +45,12 @@ async fn expires_to_the_millisecond() {
     let expired = admin.get("/api-keys/key_1").await;
     assert_eq!(expired.data()["status"], "expired");
     assert_eq!(expired.header("etag"), Some(etag.as_str()), "time alone changes no stored state");
-    refused(&admin.post("/api-keys/key_1/rotate", json!({})).await, 409, "CONFLICT");
-    let revived = done(admin.patch("/api-keys/key_1", json!({"expires_at": in_seconds(120)})).await, 200);
+    expect_error(&admin.post("/api-keys/key_1/rotate", json!({})).await, 409, "CONFLICT");
+    let revived =
+        expect_ok(admin.patch("/api-keys/key_1", json!({"expires_at": in_seconds(120)})).await, 200);
     assert_eq!(revived["status"], "active");
     good(&client).await;
-    let for_ever = done(admin.patch("/api-keys/key_1", json!({"expires_at": null})).await, 200);
+    let for_ever = expect_ok(admin.patch("/api-keys/key_1", json!({"expires_at": null})).await, 200);
     assert_eq!(for_ever["expires_at"], Value::Null);
     server.advance(Duration::from_secs(1000 * DAY));
     good(&client).await;
@@ -60,9 +61,9 @@ async fn the_default_expiry_is_the_configured_one() {
     let server = Server::with(|config| config.keys.default_expiry_days = 30).await;
     let client = key(&server, json!({})).await;
     let admin = server.admin();
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200)["expires_at"], in_seconds(30 * 86_400));
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200)["expires_at"], in_seconds(30 * 86_400));
     let never =
-        done(admin.post("/api-keys", json!({"name": "n", "scopes": [], "expires_at": null})).await, 201);
+        expect_ok(admin.post("/api-keys", json!({"name": "n", "scopes": [], "expires_at": null})).await, 201);
     assert_eq!(never["expires_at"], Value::Null);
     good(&client).await;
     server.advance(Duration::from_secs(30 * DAY));
@@ -77,16 +78,16 @@ async fn i3_disabling_refuses_at_the_next_call_and_enabling_accepts() {
     for _ in 0..2 {
         good(&client).await;
         assert_eq!(
-            done(admin.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200)["status"],
+            expect_ok(admin.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200)["status"],
             "disabled"
         );
         bad(&client).await;
-        done(admin.patch("/api-keys/key_1", json!({"status": "active"})).await, 200);
+        expect_ok(admin.patch("/api-keys/key_1", json!({"status": "active"})).await, 200);
     }
     good(&client).await;
     // A key may switch itself off, and then has no way back.
-    done(client.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200);
-    refused(&client.patch("/api-keys/key_1", json!({"status": "active"})).await, 401, "INVALID_API_KEY");
+    expect_ok(client.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200);
+    expect_error(&client.patch("/api-keys/key_1", json!({"status": "active"})).await, 401, "INVALID_API_KEY");
 }
 
 #[tokio::test]
@@ -94,16 +95,19 @@ async fn i3_narrower_scopes_and_addresses_hold_at_the_next_call() {
     let server = Server::start().await;
     let admin = server.admin();
     let client = key(&server, json!({"scopes": ["admin:keys", "admin:users"]})).await;
-    done(client.get("/users").await, 200);
-    done(admin.patch("/api-keys/key_1", json!({"scopes": ["admin:keys"]})).await, 200);
-    refused(&client.get("/users").await, 403, "INSUFFICIENT_SCOPE");
-    done(client.get("/api-keys").await, 200);
-    done(admin.patch("/api-keys/key_1", json!({"allowed_ips": ["192.0.2.0/24"]})).await, 200);
-    refused(&client.get("/api-keys").await, 403, "IP_NOT_ALLOWED");
-    done(admin.patch("/api-keys/key_1", json!({"allowed_ips": ["192.0.2.0/24", "127.0.0.1"]})).await, 200);
-    done(client.get("/api-keys").await, 200);
-    done(admin.patch("/api-keys/key_1", json!({"allowed_ips": null})).await, 200);
-    assert_eq!(done(client.get("/api-keys/key_1").await, 200)["allowed_ips"], Value::Null);
+    expect_ok(client.get("/users").await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"scopes": ["admin:keys"]})).await, 200);
+    expect_error(&client.get("/users").await, 403, "INSUFFICIENT_SCOPE");
+    expect_ok(client.get("/api-keys").await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"allowed_ips": ["192.0.2.0/24"]})).await, 200);
+    expect_error(&client.get("/api-keys").await, 403, "IP_NOT_ALLOWED");
+    expect_ok(
+        admin.patch("/api-keys/key_1", json!({"allowed_ips": ["192.0.2.0/24", "127.0.0.1"]})).await,
+        200,
+    );
+    expect_ok(client.get("/api-keys").await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"allowed_ips": null})).await, 200);
+    assert_eq!(expect_ok(client.get("/api-keys/key_1").await, 200)["allowed_ips"], Value::Null);
 }
 
 #[tokio::test]
@@ -117,7 +121,7 @@ async fn i3_revocation_is_at_once_and_for_good() {
     server.advance(Duration::from_secs(1));
     let revoked = admin.post("/api-keys/key_1/revoke", json!({"reason": "leaked"})).await;
     let etag = revoked.header("etag").unwrap().to_owned();
-    let revoked = done(revoked, 200);
+    let revoked = expect_ok(revoked, 200);
     for (field, value) in
         [("status", "revoked"), ("revoked_reason", "leaked"), ("revoked_at", &in_seconds(1))]
     {
@@ -132,13 +136,13 @@ async fn i3_revocation_is_at_once_and_for_good() {
         admin.delete("/api-keys/key_1").await,
     ] {
         assert_eq!(again.header("etag"), Some(etag.as_str()));
-        assert_eq!(done(again, 200), revoked, "the first one counts");
+        assert_eq!(expect_ok(again, 200), revoked, "the first one counts");
     }
     for patch in [json!({"status": "active"}), json!({"name": "m"}), json!({})] {
-        refused(&admin.patch("/api-keys/key_1", patch).await, 409, "CONFLICT");
+        expect_error(&admin.patch("/api-keys/key_1", patch).await, 409, "CONFLICT");
     }
-    refused(&admin.post("/api-keys/key_1/rotate", json!({})).await, 409, "CONFLICT");
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200), revoked);
+    expect_error(&admin.post("/api-keys/key_1/rotate", json!({})).await, 409, "CONFLICT");
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200), revoked);
     bad(&client_2).await;
 }
 
@@ -148,10 +152,13 @@ async fn a_reason_is_optional_and_bounded() {
     let admin = server.admin();
     key(&server, json!({})).await;
     let revoke = "/api-keys/key_1/revoke";
-    at_fault(&admin.post(revoke, json!({"reason": "r".repeat(201)})).await, &[("/reason", "INVALID_LENGTH")]);
-    at_fault(&admin.post(revoke, json!({"why": "r"})).await, &[("/why", "UNKNOWN_FIELD")]);
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200)["status"], "active");
-    let revoked = done(admin.call(reqwest::Method::POST, revoke, None).await, 200);
+    expect_invalid(
+        &admin.post(revoke, json!({"reason": "r".repeat(201)})).await,
+        &[("/reason", "INVALID_LENGTH")],
+    );
+    expect_invalid(&admin.post(revoke, json!({"why": "r"})).await, &[("/why", "UNKNOWN_FIELD")]);
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200)["status"], "active");
+    let revoked = expect_ok(admin.call(reqwest::Method::POST, revoke, None).await, 200);
     assert_eq!((&revoked["status"], &revoked["revoked_reason"]), (&json!("revoked"), &Value::Null));
 }
 
@@ -160,11 +167,11 @@ async fn the_old_secret_works_until_its_grace_ends() {
     let server = Server::start().await;
     let admin = server.admin();
     let first = key(&server, json!({})).await;
-    let before = done(admin.get("/api-keys/key_1").await, 200);
+    let before = expect_ok(admin.get("/api-keys/key_1").await, 200);
     server.advance(Duration::from_secs(1));
     let bare = admin.call(reqwest::Method::POST, "/api-keys/key_1/rotate", None).await;
     assert_eq!(bare.header("cache-control"), Some("no-store"));
-    let mut rotated = done(bare, 200);
+    let mut rotated = expect_ok(bare, 200);
     let second = server.client(rotated["key"].as_str());
     assert_eq!(rotated["start"], second.key.as_ref().unwrap()[..9]);
     rotated.as_object_mut().unwrap().remove("key");
@@ -181,7 +188,7 @@ async fn the_old_secret_works_until_its_grace_ends() {
     server.advance(Duration::from_millis(1));
     bad(&first).await;
     good(&second).await;
-    let after = done(admin.get("/api-keys/key_1").await, 200);
+    let after = expect_ok(admin.get("/api-keys/key_1").await, 200);
     assert_eq!(after["previous_secret_expires_at"], Value::Null);
 }
 
@@ -195,7 +202,8 @@ async fn at_most_two_secrets_live() {
     bad(&first).await;
     good(&second).await;
     good(&third).await;
-    let expired = done(admin.call(reqwest::Method::POST, "/api-keys/key_1/expire-previous", None).await, 200);
+    let expired =
+        expect_ok(admin.call(reqwest::Method::POST, "/api-keys/key_1/expire-previous", None).await, 200);
     assert_eq!(expired["previous_secret_expires_at"], Value::Null);
     bad(&second).await;
     good(&third).await;
@@ -229,9 +237,9 @@ async fn the_grace_never_outlasts_the_key() {
     let first = key(&server, json!({"expires_at": in_seconds(3600)})).await;
     let (second, rotated) = rotate(&server, json!({"grace_period_seconds": 7200})).await;
     assert_eq!(rotated["previous_secret_expires_at"], in_seconds(3600));
-    let sooner = done(admin.patch("/api-keys/key_1", json!({"expires_at": in_seconds(600)})).await, 200);
+    let sooner = expect_ok(admin.patch("/api-keys/key_1", json!({"expires_at": in_seconds(600)})).await, 200);
     assert_eq!(sooner["previous_secret_expires_at"], in_seconds(600), "nor when the key's end comes nearer");
-    let later = done(admin.patch("/api-keys/key_1", json!({"expires_at": in_seconds(1200)})).await, 200);
+    let later = expect_ok(admin.patch("/api-keys/key_1", json!({"expires_at": in_seconds(1200)})).await, 200);
     assert_eq!(later["previous_secret_expires_at"], in_seconds(600), "nor does it grow with the key");
     server.advance(Duration::from_secs(600));
     bad(&first).await;
@@ -247,11 +255,11 @@ async fn the_grace_is_bounded() {
     let client = key(&server, json!({})).await;
     for grace in [json!(-1), json!(604_801), json!(1.5), json!("60"), json!(u64::MAX)] {
         let answer = admin.post("/api-keys/key_1/rotate", json!({"grace_period_seconds": grace})).await;
-        at_fault(&answer, &[("/grace_period_seconds", "INVALID_VALUE")]);
+        expect_invalid(&answer, &[("/grace_period_seconds", "INVALID_VALUE")]);
     }
     let unknown = admin.post("/api-keys/key_1/rotate", json!({"grace": 60})).await;
-    at_fault(&unknown, &[("/grace", "UNKNOWN_FIELD")]);
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200)["rotated_at"], Value::Null);
+    expect_invalid(&unknown, &[("/grace", "UNKNOWN_FIELD")]);
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200)["rotated_at"], Value::Null);
     good(&client).await;
 }
 
@@ -267,8 +275,8 @@ async fn the_last_platform_key_that_manages_keys_stays() {
     server.key_with(json!({"name": "n", "scopes": ["*"], "expires_at": in_seconds(60)})).await;
     let (_, off) = server.key(None, &["*"]).await;
     let off = format!("/api-keys/{}", off["id"].as_str().unwrap());
-    done(admin.patch(&off, json!({"status": "disabled"})).await, 200);
-    let first = done(admin.get("/whoami").await, 200)["api_key"].clone();
+    expect_ok(admin.patch(&off, json!({"status": "disabled"})).await, 200);
+    let first = expect_ok(admin.get("/whoami").await, 200)["api_key"].clone();
     let path = format!("/api-keys/{}", first["id"].as_str().unwrap());
     for patch in [
         json!({"status": "disabled"}),
@@ -276,15 +284,15 @@ async fn the_last_platform_key_that_manages_keys_stays() {
         json!({"scopes": []}),
         json!({"expires_at": in_seconds(1_000_000)}),
     ] {
-        refused(&admin.patch(&path, patch).await, 409, "CONFLICT");
+        expect_error(&admin.patch(&path, patch).await, 409, "CONFLICT");
     }
-    refused(&admin.delete(&path).await, 409, "CONFLICT");
-    refused(&admin.post(&format!("{path}/revoke"), json!({})).await, 409, "CONFLICT");
-    assert_eq!(done(admin.get(&path).await, 200), first, "nothing was done");
+    expect_error(&admin.delete(&path).await, 409, "CONFLICT");
+    expect_error(&admin.post(&format!("{path}/revoke"), json!({})).await, 409, "CONFLICT");
+    assert_eq!(expect_ok(admin.get(&path).await, 200), first, "nothing was done");
     // What keeps it able is allowed.
-    done(admin.patch(&path, json!({"scopes": ["admin:*"], "name": "still there"})).await, 200);
+    expect_ok(admin.patch(&path, json!({"scopes": ["admin:*"], "name": "still there"})).await, 200);
     // It no longer has `*`, so that it can't touch a key that has.
-    refused(&admin.patch(&off, json!({"name": "n"})).await, 403, "INSUFFICIENT_SCOPE");
+    expect_error(&admin.patch(&off, json!({"name": "n"})).await, 403, "INSUFFICIENT_SCOPE");
 }
 
 /// With another one it may go, and then that one is the last.
@@ -293,10 +301,10 @@ async fn the_last_but_one_platform_key_may_go() {
     let server = Server::start().await;
     let admin = server.admin();
     let other = key(&server, json!({"scopes": ["*"]})).await;
-    let first = done(admin.get("/whoami").await, 200)["api_key"]["id"].as_str().unwrap().to_owned();
-    done(other.delete(&format!("/api-keys/{first}")).await, 200);
+    let first = expect_ok(admin.get("/whoami").await, 200)["api_key"]["id"].as_str().unwrap().to_owned();
+    expect_ok(other.delete(&format!("/api-keys/{first}")).await, 200);
     bad(&admin).await;
-    refused(&other.delete("/api-keys/key_1").await, 409, "CONFLICT");
-    let left = done(other.get("/api-keys?status=active").await, 200);
+    expect_error(&other.delete("/api-keys/key_1").await, 409, "CONFLICT");
+    let left = expect_ok(other.get("/api-keys?status=active").await, 200);
     assert_eq!(column(&left, "id"), ["key_1"]);
 }

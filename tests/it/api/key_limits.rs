@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::conventions::send_raw;
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::Server;
 
 /// What the contract takes at its bounds.
@@ -36,9 +36,9 @@ async fn a_platform_key_sets_replaces_and_clears_them() {
     ] {
         let given = |field: &str, before: &Value| patch.get(field).unwrap_or(before).clone();
         (rate, quota) = (given("rate_limit", &rate), given("quota", &quota));
-        let changed = done(admin.patch("/api-keys/key_1", patch.clone()).await, 200);
+        let changed = expect_ok(admin.patch("/api-keys/key_1", patch.clone()).await, 200);
         assert_eq!((&changed["rate_limit"], &changed["quota"]), (&rate, &quota), "{patch}");
-        assert_eq!(done(admin.get("/api-keys/key_1").await, 200), changed, "{patch}");
+        assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200), changed, "{patch}");
     }
 }
 
@@ -98,13 +98,13 @@ async fn faults_inside_of_them_are_named_by_pointers() {
         let faults: Vec<_> = faults.iter().map(|(at, code)| (format!("/{field}{at}"), *code)).collect();
         let faults: Vec<_> = faults.iter().map(|(at, code)| (at.as_str(), *code)).collect();
         let body = json!({"name": "n", "scopes": [], field: value});
-        at_fault(&admin.post("/api-keys", body).await, &faults);
-        at_fault(&admin.patch("/api-keys/key_1", json!({ field: value })).await, &faults);
+        expect_invalid(&admin.post("/api-keys", body).await, &faults);
+        expect_invalid(&admin.patch("/api-keys/key_1", json!({ field: value })).await, &faults);
     }
     let twice = r#"{"quota": {"limit": 1, "limit": 2, "period": "day"}}"#.to_owned();
     let twice = send_raw(&admin, Method::PATCH, "/api-keys/key_1", "application/json", twice);
-    at_fault(&twice.await, &[("/quota/limit", "DUPLICATE_FIELD")]);
-    let key = done(admin.get("/api-keys/key_1").await, 200);
+    expect_invalid(&twice.await, &[("/quota/limit", "DUPLICATE_FIELD")]);
+    let key = expect_ok(admin.get("/api-keys/key_1").await, 200);
     assert_eq!((&key["rate_limit"], &key["quota"]), (&Value::Null, &Value::Null));
 }
 
@@ -119,21 +119,21 @@ async fn an_organizations_key_can_neither_set_nor_clear_them() {
             json!({"id": id, "organization_id": organization, "name": "n", "scopes": [], "quota": much()});
         server.key_with(body).await;
     }
-    let before = done(admin.get("/api-keys/key_1").await, 200);
+    let before = expect_ok(admin.get("/api-keys/key_1").await, 200);
     let (own, _) = server.key(Some("org_1"), &["*"]).await;
     for (field, value) in [("rate_limit", fast()), ("quota", much())] {
         let body = json!({"name": "n", "scopes": [], field: value});
-        refused(&own.post("/api-keys", body).await, 403, "PLATFORM_KEY_REQUIRED");
+        expect_error(&own.post("/api-keys", body).await, 403, "PLATFORM_KEY_REQUIRED");
         for value in [value, Value::Null] {
             let patch = json!({ field: value });
-            refused(&own.patch("/api-keys/key_1", patch.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
-            refused(&own.patch("/api-keys/key_2", patch).await, 404, "NOT_FOUND");
+            expect_error(&own.patch("/api-keys/key_1", patch.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
+            expect_error(&own.patch("/api-keys/key_2", patch).await, 404, "NOT_FOUND");
         }
         let empty = json!({"name": "n", "scopes": [], field: null});
-        assert_eq!(done(own.post("/api-keys", empty).await, 201)[field], Value::Null);
+        assert_eq!(expect_ok(own.post("/api-keys", empty).await, 201)[field], Value::Null);
     }
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200), before);
-    let renamed = done(own.patch("/api-keys/key_1", json!({"name": "m"})).await, 200);
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200), before);
+    let renamed = expect_ok(own.patch("/api-keys/key_1", json!({"name": "m"})).await, 200);
     assert_eq!(renamed["quota"], much(), "a change of something else keeps it");
 }
 
@@ -142,9 +142,9 @@ async fn i2_their_changes_are_told() {
     let server = Server::start().await;
     let admin = server.admin();
     server.key_with(json!({"id": "key_1", "name": "n", "scopes": [], "quota": much()})).await;
-    done(admin.patch("/api-keys/key_1", json!({"rate_limit": fast(), "quota": null})).await, 200);
-    done(admin.patch("/api-keys/key_1", json!({"rate_limit": null})).await, 200);
-    let events = done(admin.get("/audit-logs?target_id=key_1&access=write&order=asc").await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"rate_limit": fast(), "quota": null})).await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"rate_limit": null})).await, 200);
+    let events = expect_ok(admin.get("/audit-logs?target_id=key_1&access=write&order=asc").await, 200);
     let told: Vec<_> = events
         .as_array()
         .unwrap()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{column, done, refused};
+use super::{column, expect_error, expect_ok};
 use crate::support::{Client, Server};
 
 /// One page: its ids, and the cursor to go on with.
@@ -13,7 +13,7 @@ async fn page(client: &Client, path: &str, cursor: Option<&str>) -> (Vec<String>
     let answer = client.get(&path).await;
     let next = answer.json["metadata"]["nextCursor"].as_str().map(str::to_owned);
     assert_eq!(answer.json["metadata"]["hasMore"], json!(next.is_some()), "{}", answer.text);
-    (column(&done(answer, 200), "id"), next)
+    (column(&expect_ok(answer, 200), "id"), next)
 }
 
 /// All pages; `between` runs after each of them.
@@ -61,8 +61,8 @@ async fn a_page_has_twenty_rows_unless_asked() {
     for n in 0..21 {
         server.user(&format!("user_{n}")).await;
     }
-    assert_eq!(done(admin.get("/users").await, 200).as_array().unwrap().len(), 20);
-    assert_eq!(done(admin.get("/users?limit=100").await, 200).as_array().unwrap().len(), 21);
+    assert_eq!(expect_ok(admin.get("/users").await, 200).as_array().unwrap().len(), 20);
+    assert_eq!(expect_ok(admin.get("/users?limit=100").await, 200).as_array().unwrap().len(), 21);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn what_comes_and_goes_while_paging_hides_and_repeats_nothing() {
             if pages == 1 {
                 let (on, behind) = if order == "desc" { ("e", "c") } else { ("b", "c") };
                 for name in [on, behind, "a"] {
-                    done(admin.delete(&format!("/users/user_{name}-{order}")).await, 200);
+                    expect_ok(admin.delete(&format!("/users/user_{name}-{order}")).await, 200);
                 }
             }
             server.user(&format!("user_new{pages}-{order}")).await;
@@ -99,7 +99,7 @@ async fn what_comes_and_goes_while_paging_hides_and_repeats_nothing() {
         }
         assert_eq!(old, expected.iter().collect::<Vec<_>>(), "{order}");
         for id in walk(&admin, "/users?limit=100", async |_| ()).await {
-            done(admin.delete(&format!("/users/{id}")).await, 200);
+            expect_ok(admin.delete(&format!("/users/{id}")).await, 200);
         }
     }
 }
@@ -113,15 +113,15 @@ async fn a_place_in_a_list_is_never_given_twice() {
     users(&server, &["a", "b", "c"]).await;
     let members = "/organizations/org_1/members";
     for user in ["user_a", "user_b"] {
-        done(admin.post(members, json!({"user_id": user, "role": "member"})).await, 201);
+        expect_ok(admin.post(members, json!({"user_id": user, "role": "member"})).await, 201);
     }
     let listed = admin.get(&format!("{members}?limit=1&order=asc")).await;
     let cursor = listed.json["metadata"]["nextCursor"].as_str().unwrap().to_owned();
     assert_eq!(column(listed.data(), "user_id"), ["user_a"]);
-    done(admin.delete(&format!("{members}/user_b")).await, 200);
-    done(admin.delete(&format!("{members}/user_a")).await, 200);
-    done(admin.post(members, json!({"user_id": "user_c", "role": "member"})).await, 201);
-    let rest = done(admin.get(&format!("{members}?limit=1&order=asc&cursor={cursor}")).await, 200);
+    expect_ok(admin.delete(&format!("{members}/user_b")).await, 200);
+    expect_ok(admin.delete(&format!("{members}/user_a")).await, 200);
+    expect_ok(admin.post(members, json!({"user_id": "user_c", "role": "member"})).await, 201);
+    let rest = expect_ok(admin.get(&format!("{members}?limit=1&order=asc&cursor={cursor}")).await, 200);
     assert_eq!(column(&rest, "user_id"), ["user_c"]);
 }
 
@@ -162,7 +162,7 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
         ("/users?q=user", &"A".repeat(201)),
     ] {
         let answer = admin.get(&format!("{path}&cursor={cursor}")).await;
-        refused(&answer, 400, "INVALID_CURSOR");
+        expect_error(&answer, 400, "INVALID_CURSOR");
         assert_eq!(answer.details(), [("cursor".to_owned(), "INVALID_CURSOR".to_owned())]);
     }
 }
@@ -178,8 +178,8 @@ async fn i5_a_cursor_of_another_organization_is_refused() {
         let (client, _) = server.key(Some(organization), &["*"]).await;
         for n in 0..3 {
             let user = json!({"email": format!("{n}@{organization}"), "name": "n"});
-            done(client.post("/users", user).await, 201);
-            done(client.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
+            expect_ok(client.post("/users", user).await, 201);
+            expect_ok(client.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
         }
         clients.push(client);
     }
@@ -190,9 +190,9 @@ async fn i5_a_cursor_of_another_organization_is_refused() {
             for (other, client) in clients.iter().enumerate() {
                 let answer = client.get(&path).await;
                 if other == nth {
-                    done(answer, 200);
+                    expect_ok(answer, 200);
                 } else {
-                    refused(&answer, 400, "INVALID_CURSOR");
+                    expect_error(&answer, 400, "INVALID_CURSOR");
                 }
             }
         }
@@ -209,8 +209,8 @@ async fn i5_no_filter_reaches_another_organization() {
     }
     let user =
         json!({"id": "user_alpha", "email": "alpha@example.com", "name": "alpha", "external_id": "alpha-1"});
-    done(admin.post("/users", user).await, 201);
-    done(
+    expect_ok(admin.post("/users", user).await, 201);
+    expect_ok(
         admin
             .post("/organizations/org_alpha/members", json!({"user_id": "user_alpha", "role": "owner"}))
             .await,
@@ -229,16 +229,16 @@ async fn i5_no_filter_reaches_another_organization() {
         "/api-keys?q=alpha",
         "/audit-logs?target_id=key_alpha",
     ] {
-        let shown = done(admin.get(path).await, 200);
+        let shown = expect_ok(admin.get(path).await, 200);
         assert!(!shown.as_array().unwrap().is_empty(), "{path} finds it for the platform");
-        assert_eq!(done(beta.get(path).await, 200), Value::Array(Vec::new()), "{path}");
+        assert_eq!(expect_ok(beta.get(path).await, 200), Value::Array(Vec::new()), "{path}");
     }
     for path in [
         "/api-keys?organization_id=org_alpha",
         "/audit-logs?org_id=org_alpha",
         "/audit-logs/export?org_id=org_alpha",
     ] {
-        refused(&beta.get(path).await, 404, "NOT_FOUND");
+        expect_error(&beta.get(path).await, 404, "NOT_FOUND");
     }
     let exported = beta.get("/audit-logs/export?target_id=key_alpha").await;
     assert_eq!((exported.status, exported.text.as_str()), (200, ""));
@@ -255,11 +255,12 @@ async fn filters_by_time_find_all_even_when_the_clock_was_set_back() {
             server.organization(&format!("org_{round}-{hour}")).await;
             server.advance(HOUR);
         }
-        server = Server::over(server.stop().await, |config| config.rate_limits.admin_per_minute = 0).await;
+        server =
+            Server::start_in(server.stop().await, |config| config.rate_limits.admin_per_minute = 0).await;
     }
     let admin = server.admin();
     let path = "/audit-logs?action=organization.create&limit=3";
-    let all = done(admin.get("/audit-logs?action=organization.create&limit=100").await, 200);
+    let all = expect_ok(admin.get("/audit-logs?action=organization.create&limit=100").await, 200);
     let occurred = |event: &Value| event["occurred_at"].as_str().unwrap().to_owned();
     let mut times: Vec<_> = all.as_array().unwrap().iter().map(occurred).collect();
     times.sort();

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::conventions::send_raw;
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{Answer, Client, Server};
 
 /// PATCH or DELETE with `If-Match`.
@@ -22,33 +22,33 @@ async fn patches_are_merge_patches() {
     let server = Server::start().await;
     let admin = server.admin();
     let new = json!({"id": "user_1", "email": "a@b", "name": "Ada", "external_id": "x1", "metadata": {"a": "1", "b": "2"}});
-    done(admin.post("/users", new).await, 201);
+    expect_ok(admin.post("/users", new).await, 201);
     let kind = "application/merge-patch+json; charset=utf-8";
     let body = json!({"external_id": null, "metadata": {"a": null, "c": "3", "gone": null}}).to_string();
-    let user = done(send_raw(&admin, Method::PATCH, "/users/user_1", kind, body).await, 200);
+    let user = expect_ok(send_raw(&admin, Method::PATCH, "/users/user_1", kind, body).await, 200);
     assert_eq!((&user["external_id"], &user["name"]), (&Value::Null, &json!("Ada")));
     assert_eq!(user["metadata"], json!({"b": "2", "c": "3"}));
-    let user = done(admin.patch("/users/user_1", json!({"metadata": null})).await, 200);
+    let user = expect_ok(admin.patch("/users/user_1", json!({"metadata": null})).await, 200);
     assert_eq!(user["metadata"], json!({}));
     for field in ["name", "email", "status"] {
-        at_fault(
+        expect_invalid(
             &admin.patch("/users/user_1", json!({field: null})).await,
             &[(&format!("/{field}"), "NOT_NULLABLE")],
         );
     }
     let read_only = admin.patch("/users/user_1", json!({"id": "user_2", "updated_at": "now"})).await;
-    at_fault(&read_only, &[("/id", "READ_ONLY"), ("/updated_at", "READ_ONLY")]);
+    expect_invalid(&read_only, &[("/id", "READ_ONLY"), ("/updated_at", "READ_ONLY")]);
     let forty = |from: usize| {
         (from..from + 40).map(|n| (n.to_string(), json!("v"))).collect::<serde_json::Map<_, _>>()
     };
-    done(admin.patch("/users/user_1", json!({"metadata": forty(0)})).await, 200);
-    at_fault(
+    expect_ok(admin.patch("/users/user_1", json!({"metadata": forty(0)})).await, 200);
+    expect_invalid(
         &admin.patch("/users/user_1", json!({"metadata": forty(20)})).await,
         &[("/metadata", "TOO_MANY")],
     );
-    assert_eq!(done(admin.get("/users/user_1").await, 200)["metadata"], Value::Object(forty(0)));
+    assert_eq!(expect_ok(admin.get("/users/user_1").await, 200)["metadata"], Value::Object(forty(0)));
     let values = json!({"metadata": {"x": "v".repeat(501), "y": "v".repeat(500), "": "v"}});
-    at_fault(
+    expect_invalid(
         &admin.patch("/users/user_1", values).await,
         &[("/metadata/x", "INVALID_LENGTH"), ("/metadata/", "INVALID_LENGTH")],
     );
@@ -59,7 +59,7 @@ async fn tagged(server: &Server) -> Vec<(&'static str, Value)> {
     let admin = server.admin();
     server.organization("org_1").await;
     server.user("user_1").await;
-    done(
+    expect_ok(
         admin.post("/organizations/org_1/members", json!({"user_id": "user_1", "role": "member"})).await,
         201,
     );
@@ -103,15 +103,15 @@ async fn if_match_turns_away_who_read_an_older_state() {
         let stale = admin.get(path).await.header("etag").unwrap().to_owned();
         let fresh = if_match(&admin, path, &stale, Some(patch.clone())).await;
         let fresh = fresh.header("etag").unwrap().to_owned();
-        let before = done(admin.get(path).await, 200);
+        let before = expect_ok(admin.get(path).await, 200);
         for old in [stale.as_str(), &format!("W/{fresh}"), "garbage", "\"*\""] {
-            refused(&if_match(&admin, path, old, Some(patch.clone())).await, 412, "PRECONDITION_FAILED");
-            refused(&if_match(&admin, path, old, None).await, 412, "PRECONDITION_FAILED");
+            expect_error(&if_match(&admin, path, old, Some(patch.clone())).await, 412, "PRECONDITION_FAILED");
+            expect_error(&if_match(&admin, path, old, None).await, 412, "PRECONDITION_FAILED");
         }
-        assert_eq!(done(admin.get(path).await, 200), before, "{path}");
+        assert_eq!(expect_ok(admin.get(path).await, 200), before, "{path}");
         for good in ["*", fresh.as_str(), &format!("{stale}, {fresh}")] {
-            done(if_match(&admin, path, good, Some(patch.clone())).await, 200);
+            expect_ok(if_match(&admin, path, good, Some(patch.clone())).await, 200);
         }
-        done(if_match(&admin, path, &fresh, None).await, 200);
+        expect_ok(if_match(&admin, path, &fresh, None).await, 200);
     }
 }

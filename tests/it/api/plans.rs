@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::verify::verifier::VerifyRequest;
 
-use super::{at_fault, column, done, refused};
+use super::{column, expect_error, expect_invalid, expect_ok};
 use crate::support::Server;
 
 fn plan(requests: u32, keys: u32, members: u32) -> Value {
@@ -23,22 +23,22 @@ async fn a_plan_is_added_booked_and_can_go_when_nobody_is_on_it() {
     let server = Server::start().await;
     let admin = server.admin();
     let gold = json!({"id": "org_1", "name": "n", "email": "a@b", "plan": "gold"});
-    at_fault(&admin.post("/organizations", gold.clone()).await, &[("/plan", "UNKNOWN_PLAN")]);
-    done(server.configure(json!({"plans": {"gold": plan(7, 0, 0)}})).await, 200);
-    assert_eq!(done(admin.post("/organizations", gold).await, 201)["plan"], "gold");
-    assert_eq!(column(&done(admin.get("/organizations?plan=gold").await, 200), "id"), ["org_1"]);
+    expect_invalid(&admin.post("/organizations", gold.clone()).await, &[("/plan", "UNKNOWN_PLAN")]);
+    expect_ok(server.configure(json!({"plans": {"gold": plan(7, 0, 0)}})).await, 200);
+    assert_eq!(expect_ok(admin.post("/organizations", gold).await, 201)["plan"], "gold");
+    assert_eq!(column(&expect_ok(admin.get("/organizations?plan=gold").await, 200), "id"), ["org_1"]);
 
     let gone = json!({"plans": {"gold": null}});
-    refused(&server.configure(gone.clone()).await, 409, "CONFLICT");
-    refused(&server.configure(json!({"plans": {"standard": null}})).await, 409, "CONFLICT");
-    done(admin.patch("/organizations/org_1", json!({"plan": "enterprise"})).await, 200);
-    let left = done(server.configure(gone).await, 200);
+    expect_error(&server.configure(gone.clone()).await, 409, "CONFLICT");
+    expect_error(&server.configure(json!({"plans": {"standard": null}})).await, 409, "CONFLICT");
+    expect_ok(admin.patch("/organizations/org_1", json!({"plan": "enterprise"})).await, 200);
+    let left = expect_ok(server.configure(gone).await, 200);
     assert_eq!(left["plans"].as_object().unwrap().keys().collect::<Vec<_>>(), ["enterprise", "standard"]);
     let back = admin.patch("/organizations/org_1", json!({"plan": "gold"})).await;
-    at_fault(&back, &[("/plan", "UNKNOWN_PLAN")]);
+    expect_invalid(&back, &[("/plan", "UNKNOWN_PLAN")]);
     // One whose organization was deleted is nobody's.
-    done(admin.delete("/organizations/org_1").await, 200);
-    done(server.configure(json!({"plans": {"enterprise": null}})).await, 200);
+    expect_ok(admin.delete("/organizations/org_1").await, 200);
+    expect_ok(server.configure(json!({"plans": {"enterprise": null}})).await, 200);
 }
 
 /// No verification that begins after the answer to a change of the plan's limit is measured by the old one.
@@ -78,7 +78,10 @@ async fn a_plans_limit_is_in_force_on_the_next_verification() {
         })
         .collect();
     for limit in 101..=300 {
-        done(server.configure(json!({"plans": {"standard": {"requests_per_minute": limit}}})).await, 200);
+        expect_ok(
+            server.configure(json!({"plans": {"standard": {"requests_per_minute": limit}}})).await,
+            200,
+        );
         answered.store(limit, Ordering::SeqCst);
     }
     done_with.store(true, Ordering::SeqCst);
@@ -89,14 +92,14 @@ async fn a_plans_limit_is_in_force_on_the_next_verification() {
     // As a client sees it; and another plan, and none.
     let verify = async |body: &Value| {
         let admin = server.admin();
-        done(admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(body)).await, 200)
+        expect_ok(admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(body)).await, 200)
     };
     let body = json!({"key": secret});
     assert_eq!(verify(&body).await["rate_limit"]["limit"], 300);
-    done(server.configure(json!({"plans": {"standard": {"requests_per_minute": 1}}})).await, 200);
+    expect_ok(server.configure(json!({"plans": {"standard": {"requests_per_minute": 1}}})).await, 200);
     verify(&body).await;
     assert_eq!(verify(&body).await["code"], "RATE_LIMITED");
-    done(server.configure(json!({"plans": {"standard": {"requests_per_minute": 0}}})).await, 200);
+    expect_ok(server.configure(json!({"plans": {"standard": {"requests_per_minute": 0}}})).await, 200);
     assert_eq!(verify(&body).await["rate_limit"], Value::Null);
 }
 
@@ -106,7 +109,7 @@ async fn an_organization_has_at_most_the_keys_of_its_plan() {
     let admin = server.admin();
     server.organization("org_1").await;
     server.organization("org_2").await;
-    done(
+    expect_ok(
         server.configure(json!({"plans": {"standard": plan(100, 3, 0), "gold": plan(100, 5, 0)}})).await,
         200,
     );
@@ -122,26 +125,26 @@ async fn an_organization_has_at_most_the_keys_of_its_plan() {
         match answer.status {
             201 => made.push(answer.data()["id"].as_str().unwrap().to_owned()),
             _ => {
-                refused(&answer, 409, "CONFLICT");
+                expect_error(&answer, 409, "CONFLICT");
                 assert!(answer.text.contains("standard") && answer.text.contains('3'), "{}", answer.text);
             }
         }
     }
     assert_eq!(made.len(), 3);
     // Another organization has its own; disabled ones count; a revoked one leaves its place.
-    done(admin.post("/api-keys", key_of("org_2")).await, 201);
-    done(admin.patch(&format!("/api-keys/{}", made[0]), json!({"status": "disabled"})).await, 200);
-    refused(&admin.post("/api-keys", key_of("org_1")).await, 409, "CONFLICT");
-    done(admin.delete(&format!("/api-keys/{}", made[0])).await, 200);
-    done(admin.post("/api-keys", key_of("org_1")).await, 201);
+    expect_ok(admin.post("/api-keys", key_of("org_2")).await, 201);
+    expect_ok(admin.patch(&format!("/api-keys/{}", made[0]), json!({"status": "disabled"})).await, 200);
+    expect_error(&admin.post("/api-keys", key_of("org_1")).await, 409, "CONFLICT");
+    expect_ok(admin.delete(&format!("/api-keys/{}", made[0])).await, 200);
+    expect_ok(admin.post("/api-keys", key_of("org_1")).await, 201);
     // A larger plan has more room; a lower limit takes nothing away.
-    done(admin.patch("/organizations/org_1", json!({"plan": "gold"})).await, 200);
-    done(admin.post("/api-keys", key_of("org_1")).await, 201);
-    done(server.configure(json!({"plans": {"gold": {"max_keys": 1}}})).await, 200);
-    refused(&admin.post("/api-keys", key_of("org_1")).await, 409, "CONFLICT");
-    let active = done(admin.get("/api-keys?organization_id=org_1&status=active").await, 200);
+    expect_ok(admin.patch("/organizations/org_1", json!({"plan": "gold"})).await, 200);
+    expect_ok(admin.post("/api-keys", key_of("org_1")).await, 201);
+    expect_ok(server.configure(json!({"plans": {"gold": {"max_keys": 1}}})).await, 200);
+    expect_error(&admin.post("/api-keys", key_of("org_1")).await, 409, "CONFLICT");
+    let active = expect_ok(admin.get("/api-keys?organization_id=org_1&status=active").await, 200);
     assert_eq!(active.as_array().unwrap().len(), 4);
-    done(admin.post(&format!("/api-keys/{}/rotate", made[1]), json!({})).await, 200);
+    expect_ok(admin.post(&format!("/api-keys/{}/rotate", made[1]), json!({})).await, 200);
 }
 
 #[tokio::test]
@@ -153,19 +156,19 @@ async fn an_organization_has_at_most_the_members_of_its_plan() {
         server.user(user).await;
     }
     let (own, _) = server.key(Some("org_1"), &["admin:users"]).await;
-    done(server.configure(json!({"plans": {"standard": {"max_members": 2}}})).await, 200);
+    expect_ok(server.configure(json!({"plans": {"standard": {"max_members": 2}}})).await, 200);
     let add = async |user: &str| {
         let member = json!({"user_id": user, "role": "member"});
         admin.post("/organizations/org_1/members", member).await
     };
-    done(add("user_1").await, 201);
-    done(add("user_2").await, 201);
-    refused(&add("user_3").await, 409, "CONFLICT");
-    refused(&add("user_1").await, 409, "ALREADY_EXISTS");
+    expect_ok(add("user_1").await, 201);
+    expect_ok(add("user_2").await, 201);
+    expect_error(&add("user_3").await, 409, "CONFLICT");
+    expect_error(&add("user_1").await, 409, "ALREADY_EXISTS");
     // A user that its own key makes would be a member, too: then there is no such user either.
     let new = json!({"name": "n", "email": "new@example.com"});
-    refused(&own.post("/users", new.clone()).await, 409, "CONFLICT");
-    done(admin.post("/users", new).await, 201);
-    done(admin.delete("/organizations/org_1/members/user_2").await, 200);
-    done(add("user_3").await, 201);
+    expect_error(&own.post("/users", new.clone()).await, 409, "CONFLICT");
+    expect_ok(admin.post("/users", new).await, 201);
+    expect_ok(admin.delete("/organizations/org_1/members/user_2").await, 200);
+    expect_ok(add("user_3").await, 201);
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::patches::if_match;
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{Binary, Server};
 
 fn shipped() -> Value {
@@ -29,7 +29,7 @@ async fn a_patch_is_merged_tagged_and_recorded_field_by_field() {
     let admin = server.admin();
     let before = admin.get("/config").await;
     let etag = before.header("etag").unwrap().to_owned();
-    assert_eq!(done(before, 200), shipped());
+    assert_eq!(expect_ok(before, 200), shipped());
 
     // What changes nothing keeps the tag, and what is changed can be seen in the answer.
     let same = json!({"keys": {"prefix": "toll"}, "plans": {"nowhere": null}, "retention": {}});
@@ -48,13 +48,13 @@ async fn a_patch_is_merged_tagged_and_recorded_field_by_field() {
     expected["plans"]["standard"]["max_keys"] = json!(5);
     expected["plans"].as_object_mut().unwrap().remove("enterprise");
     expected["maintenance"]["message"] = json!("soon");
-    assert_eq!(done(changed, 200), expected);
+    assert_eq!(expect_ok(changed, 200), expected);
     let now = admin.get("/config").await;
     assert_eq!((now.header("etag"), now.data()), (Some(new_tag.as_str()), &expected));
     // In force: the limit of this very key.
     assert_eq!(now.header("x-ratelimit-limit"), Some("7"));
 
-    let events = done(admin.get("/audit-logs?action=config.update").await, 200);
+    let events = expect_ok(admin.get("/audit-logs?action=config.update").await, 200);
     let change = |field: &str, from: Value, to: Value| json!({"field": field, "from": from, "to": to});
     let expected = [
         change("maintenance.message", Value::Null, json!("soon")),
@@ -73,12 +73,16 @@ async fn who_changes_it_must_know_what_it_is() {
     let server = Server::start().await;
     let admin = server.admin();
     let patch = json!({"maintenance": {"message": "x"}});
-    refused(&admin.patch("/config", patch.clone()).await, 428, "PRECONDITION_REQUIRED");
-    refused(&if_match(&admin, "/config", "\"0-0\"", Some(patch.clone())).await, 412, "PRECONDITION_FAILED");
+    expect_error(&admin.patch("/config", patch.clone()).await, 428, "PRECONDITION_REQUIRED");
+    expect_error(
+        &if_match(&admin, "/config", "\"0-0\"", Some(patch.clone())).await,
+        412,
+        "PRECONDITION_FAILED",
+    );
     // What is wrong with the body is told first, as everywhere.
-    at_fault(&admin.patch("/config", json!({"keys": 7})).await, &[("/keys", "INVALID_TYPE")]);
-    assert_eq!(done(admin.get("/config").await, 200), shipped());
-    done(if_match(&admin, "/config", "*", Some(patch)).await, 200);
+    expect_invalid(&admin.patch("/config", json!({"keys": 7})).await, &[("/keys", "INVALID_TYPE")]);
+    assert_eq!(expect_ok(admin.get("/config").await, 200), shipped());
+    expect_ok(if_match(&admin, "/config", "*", Some(patch)).await, 200);
 }
 
 /// Of many who read it and then change it at once, one succeeds, and the others hear of it.
@@ -99,11 +103,11 @@ async fn of_writers_at_once_exactly_one_succeeds() {
             let answer = writer.await.unwrap();
             match answer.status {
                 200 => winners.push(answer.data().clone()),
-                _ => refused(&answer, 412, "PRECONDITION_FAILED"),
+                _ => expect_error(&answer, 412, "PRECONDITION_FAILED"),
             }
         }
         assert_eq!(winners.len(), 1, "{winners:?}");
-        assert_eq!(done(server.admin().get("/config").await, 200), winners[0]);
+        assert_eq!(expect_ok(server.admin().get("/config").await, 200), winners[0]);
     }
 }
 
@@ -121,7 +125,7 @@ async fn all_faults_are_told_at_once_and_nothing_is_changed() {
             "logging": {},
         }))
         .await;
-    at_fault(
+    expect_invalid(
         &answer,
         &[
             ("/keys/prefix", "INVALID_VALUE"),
@@ -148,7 +152,7 @@ async fn all_faults_are_told_at_once_and_nothing_is_changed() {
         "keys": {"default_expiry_days": 91, "max_expiry_days": 90},
         "plans": {"gold": {"max_keys": 1}},
     });
-    at_fault(
+    expect_invalid(
         &server.configure(together).await,
         &[
             ("/keys/default_expiry_days", "INVALID_VALUE"),
@@ -159,16 +163,16 @@ async fn all_faults_are_told_at_once_and_nothing_is_changed() {
     let many: serde_json::Map<_, _> = (0..100)
         .map(|nth| (format!("p{nth}"), json!({"requests_per_minute": 1, "max_keys": 1, "max_members": 1})))
         .collect();
-    at_fault(&server.configure(json!({"plans": many})).await, &[("/plans", "TOO_MANY")]);
-    assert_eq!(done(admin.get("/config").await, 200), shipped());
+    expect_invalid(&server.configure(json!({"plans": many})).await, &[("/plans", "TOO_MANY")]);
+    assert_eq!(expect_ok(admin.get("/config").await, 200), shipped());
 }
 
 #[tokio::test]
 async fn a_restart_keeps_what_was_set_and_no_first_value_comes_back() {
     let server = Server::start().await;
-    done(server.configure(json!({"plans": {"standard": {"requests_per_minute": 3}}})).await, 200);
+    expect_ok(server.configure(json!({"plans": {"standard": {"requests_per_minute": 3}}})).await, 200);
     let before = server.admin().get("/config").await;
-    let server = Server::over(server.stop().await, |config| {
+    let server = Server::start_in(server.stop().await, |config| {
         config.plans.standard.requests_per_minute = 9;
         config.rate_limits.admin_per_minute = 1;
     })
@@ -191,7 +195,7 @@ async fn a_start_says_which_named_values_are_not_those_in_force() {
     let admin = server.admin();
     assert_eq!(admin.get("/config").await.data()["rate_limits"]["admin_per_minute"], 0);
     let patch = json!({"rate_limits": {"admin_per_minute": 5000}});
-    done(if_match(&admin, "/config", "*", Some(patch)).await, 200);
+    expect_ok(if_match(&admin, "/config", "*", Some(patch)).await, 200);
     assert_eq!(server.terminate(), Some(0));
     let server = Binary::serve_with(dir.path(), named);
     let said: Vec<_> = server.start.iter().filter(|line| line.contains("first value")).collect();
@@ -213,7 +217,7 @@ async fn what_another_process_sets_is_seen() {
         let body = json!({"key": secret, "dry_run": true});
         let admin = server.admin();
         let answer = admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await;
-        done(answer, 200)["rate_limit"]["limit"].as_i64().unwrap()
+        expect_ok(answer, 200)["rate_limit"]["limit"].as_i64().unwrap()
     };
     assert_eq!(limit().await, 100);
     let file = server.dir.path().join("data/tollhouse.db");
@@ -233,14 +237,14 @@ async fn the_limits_of_calls_follow_the_configuration() {
     let server = Server::start().await;
     let admin = server.admin();
     assert_eq!(admin.get("/whoami").await.header("x-ratelimit-limit"), None);
-    done(
+    expect_ok(
         server.configure(json!({"rate_limits": {"admin_per_minute": 2, "failed_auth_per_minute": 1}})).await,
         200,
     );
     assert_eq!(admin.get("/whoami").await.header("x-ratelimit-remaining"), Some("1"));
     assert_eq!(admin.get("/whoami").await.status, 200);
-    refused(&admin.get("/whoami").await, 429, "RATE_LIMITED");
+    expect_error(&admin.get("/whoami").await, 429, "RATE_LIMITED");
     let bad = server.client(Some("no-key-of-anybody"));
-    refused(&bad.get("/whoami").await, 401, "INVALID_API_KEY");
-    refused(&bad.get("/whoami").await, 429, "RATE_LIMITED");
+    expect_error(&bad.get("/whoami").await, 401, "INVALID_API_KEY");
+    expect_error(&bad.get("/whoami").await, 429, "RATE_LIMITED");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
 /// Asks whether a key is good.
@@ -15,7 +15,7 @@ pub(super) async fn ask(client: &Client, body: Value) -> Answer {
 
 /// The answer to a question that could be answered.
 async fn answer(client: &Client, body: Value) -> Value {
-    done(ask(client, body).await, 200)
+    expect_ok(ask(client, body).await, 200)
 }
 
 async fn code(client: &Client, body: Value) -> String {
@@ -26,7 +26,7 @@ async fn code(client: &Client, body: Value) -> String {
 }
 
 async fn patch(server: &Server, path: &str, body: Value) {
-    done(server.admin().patch(path, body).await, 200);
+    expect_ok(server.admin().patch(path, body).await, 200);
 }
 
 /// A new key of `org_1` as the body says: its secret.
@@ -43,7 +43,7 @@ async fn world() -> Server {
     server.organization("org_2").await;
     server.user("user_1").await;
     let member = json!({"user_id": "user_1", "role": "member"});
-    done(server.admin().post("/organizations/org_1/members", member).await, 201);
+    expect_ok(server.admin().post("/organizations/org_1/members", member).await, 201);
     server
 }
 
@@ -120,7 +120,7 @@ async fn of_several_reasons_the_first_in_the_contracts_order_is_told() {
     is("EXPIRED", &question).await;
     patch(&server, "/api-keys/key_1", json!({"status": "disabled"})).await;
     is("DISABLED", &question).await;
-    done(admin.delete("/api-keys/key_1").await, 200);
+    expect_ok(admin.delete("/api-keys/key_1").await, 200);
     is("REVOKED", &question).await;
     let (foreign, _) = server.key(Some("org_2"), &["keys:verify"]).await;
     assert_eq!(code(&foreign, question.clone()).await, "NOT_FOUND");
@@ -227,7 +227,7 @@ async fn an_allowlist_asks_for_the_clients_address() {
     }
     assert_eq!(code(&admin, json!({"key": listed})).await, "IP_NOT_ALLOWED");
     for ip in ["", "10.0.0.1:80", "10.0.0.0/8", "10.0.0", "[2001:db8::1]", " 10.0.0.1", "fe80::1%eth0"] {
-        at_fault(&ask(&admin, json!({"key": listed, "ip": ip})).await, &[("/ip", "INVALID_ADDRESS")]);
+        expect_invalid(&ask(&admin, json!({"key": listed, "ip": ip})).await, &[("/ip", "INVALID_ADDRESS")]);
     }
 }
 
@@ -239,7 +239,7 @@ async fn a_replaced_secret_is_good_until_its_grace_ends() {
     let first = secret(&server, json!({"id": "key_1", "rate_limit": limit})).await;
     let rotate = async |seconds: u32| {
         let body = json!({"grace_period_seconds": seconds});
-        let key = done(admin.post("/api-keys/key_1/rotate", body).await, 200);
+        let key = expect_ok(admin.post("/api-keys/key_1/rotate", body).await, 200);
         key["key"].as_str().unwrap().to_owned()
     };
     let left = async |key: &str| {
@@ -259,12 +259,12 @@ async fn a_replaced_secret_is_good_until_its_grace_ends() {
     let fourth = rotate(3600).await;
     assert_eq!(left(&second).await, is("EXPIRED", 6), "two are live at most");
     assert_eq!(left(&third).await, is("VALID", 5));
-    done(admin.post("/api-keys/key_1/expire-previous", json!({})).await, 200);
+    expect_ok(admin.post("/api-keys/key_1/expire-previous", json!({})).await, 200);
     assert_eq!(left(&third).await, is("EXPIRED", 5));
     let fifth = rotate(0).await;
     assert_eq!(left(&fourth).await, is("EXPIRED", 5));
     assert_eq!(left(&fifth).await, is("VALID", 4));
-    done(admin.delete("/api-keys/key_1").await, 200);
+    expect_ok(admin.delete("/api-keys/key_1").await, 200);
     for replaced in [&first, &fourth, &fifth] {
         assert_eq!(left(replaced).await.0, "REVOKED");
     }
@@ -289,19 +289,19 @@ async fn i3_owners_and_organizations_that_go_and_come_back_take_their_keys_along
             is(expected).await;
         }
     }
-    done(admin.delete("/organizations/org_1/members/user_1").await, 200);
+    expect_ok(admin.delete("/organizations/org_1/members/user_1").await, 200);
     is("REVOKED").await;
     let member = json!({"user_id": "user_1", "role": "member"});
-    done(admin.post("/organizations/org_1/members", member).await, 201);
+    expect_ok(admin.post("/organizations/org_1/members", member).await, 201);
     is("REVOKED").await;
 
     let owned = secret(&server, json!({"user_id": "user_1"})).await;
     let of_nobody = secret(&server, json!({})).await;
     assert_eq!(code(&admin, json!({"key": owned})).await, "VALID");
-    done(admin.delete("/users/user_1").await, 200);
+    expect_ok(admin.delete("/users/user_1").await, 200);
     assert_eq!(code(&admin, json!({"key": owned})).await, "REVOKED");
     assert_eq!(code(&admin, json!({"key": of_nobody})).await, "VALID");
-    done(admin.delete("/organizations/org_1").await, 200);
+    expect_ok(admin.delete("/organizations/org_1").await, 200);
     assert_eq!(code(&admin, json!({"key": of_nobody})).await, "REVOKED");
 }
 
@@ -312,7 +312,7 @@ async fn i5_an_organizations_verifier_sees_its_own_keys_alone() {
     let own = secret(&server, json!({})).await;
     let foreign = secret(&server, json!({"organization_id": "org_2"})).await;
     let revoked = secret(&server, json!({"id": "key_9", "organization_id": "org_2"})).await;
-    done(server.admin().delete("/api-keys/key_9").await, 200);
+    expect_ok(server.admin().delete("/api-keys/key_9").await, 200);
     for scope in ["keys:verify", "admin:keys", "*"] {
         let (verifier, _) = server.key(Some("org_1"), &[scope]).await;
         assert_eq!(code(&verifier, json!({"key": own})).await, "VALID");
@@ -357,8 +357,11 @@ async fn every_scope_that_is_asked_for_must_be_covered() {
         );
     }
     let asked = json!({"key": ADMIN_KEY, "scopes": ["workflows:read", "workflows:reed", "invoices:*"]});
-    at_fault(&ask(&admin, asked).await, &[("/scopes/1", "UNKNOWN_SCOPE"), ("/scopes/2", "UNKNOWN_SCOPE")]);
-    done(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
+    expect_invalid(
+        &ask(&admin, asked).await,
+        &[("/scopes/1", "UNKNOWN_SCOPE"), ("/scopes/2", "UNKNOWN_SCOPE")],
+    );
+    expect_ok(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
     assert_eq!(code(&admin, json!({"key": ADMIN_KEY, "scopes": ["invoices:*"]})).await, "VALID");
 }
 
@@ -376,21 +379,24 @@ async fn all_faults_of_a_question_are_told() {
         ("/dry_run", "INVALID_TYPE"),
         ("/more", "UNKNOWN_FIELD"),
     ];
-    at_fault(&ask(&admin, wrong).await, &faults);
-    at_fault(&ask(&admin, json!({"key": null})).await, &[("/key", "INVALID_TYPE")]);
+    expect_invalid(&ask(&admin, wrong).await, &faults);
+    expect_invalid(&ask(&admin, json!({"key": null})).await, &[("/key", "INVALID_TYPE")]);
     for cost in [json!(-1), json!(1.5), json!("1"), json!(1001), json!(u64::MAX)] {
-        at_fault(&ask(&admin, json!({"key": "k", "cost": cost})).await, &[("/cost", "INVALID_VALUE")]);
+        expect_invalid(&ask(&admin, json!({"key": "k", "cost": cost})).await, &[("/cost", "INVALID_VALUE")]);
     }
     // The values in the order of the fields are no object.
     let listed = ask(&admin, json!([ADMIN_KEY, null, null, 1, false])).await;
-    at_fault(&listed, &[("", "INVALID_TYPE"), ("/key", "REQUIRED")]);
+    expect_invalid(&listed, &[("", "INVALID_TYPE"), ("/key", "REQUIRED")]);
     let queried = admin.request_at_root(Method::POST, "/v1/keys/verify?dry_run=true");
-    at_fault(&admin.send(queried.json(&json!({"key": "k"}))).await, &[("dry_run", "UNKNOWN_PARAMETER")]);
+    expect_invalid(
+        &admin.send(queried.json(&json!({"key": "k"}))).await,
+        &[("dry_run", "UNKNOWN_PARAMETER")],
+    );
     // What JSON may write in other ways means the same.
     let escaped =
         admin.request_at_root(Method::POST, "/v1/keys/verify").header("content-type", "application/json");
     let body = format!(" {{\"\\u006bey\": \"\\u0074{}\"}}\n", &ADMIN_KEY[1..]);
-    assert_eq!(done(admin.send(escaped.body(body)).await, 200)["code"], "VALID");
+    assert_eq!(expect_ok(admin.send(escaped.body(body)).await, 200)["code"], "VALID");
 }
 
 /// Who asks is neither limited nor in the audit log, however often.
@@ -416,7 +422,7 @@ async fn other_methods_and_paths_are_told_apart() {
             let answer = admin.send(admin.request_at_root(method.clone(), path)).await;
             assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method} {path}");
             if method != Method::HEAD {
-                refused(&answer, 405, "METHOD_NOT_ALLOWED");
+                expect_error(&answer, 405, "METHOD_NOT_ALLOWED");
             }
         }
     }
@@ -430,7 +436,7 @@ async fn other_methods_and_paths_are_told_apart() {
         "/v1/forward-authority",
     ] {
         for method in [Method::GET, Method::POST] {
-            refused(&admin.send(admin.request_at_root(method, path)).await, 404, "NOT_FOUND");
+            expect_error(&admin.send(admin.request_at_root(method, path)).await, 404, "NOT_FOUND");
         }
     }
 }

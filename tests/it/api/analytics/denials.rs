@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tollhouse::domain::verification::Outcome::{self, *};
 
-use super::super::{at_fault, done};
+use super::super::{expect_invalid, expect_ok};
 use super::{flush, key};
 use crate::support::{Client, Server};
 
 async fn logs(client: &Client, query: &str) -> Vec<Value> {
-    done(client.get(&format!("/analytics/logs?{query}")).await, 200).as_array().unwrap().clone()
+    expect_ok(client.get(&format!("/analytics/logs?{query}")).await, 200).as_array().unwrap().clone()
 }
 
 /// `code key organization ip count` of each row.
@@ -102,7 +102,7 @@ async fn i5_filters_find_what_the_caller_may_see() {
         assert_eq!(told(&client, query).await, expected, "{query}");
     }
     let bad = admin.get("/analytics/logs?ip=192.0.2.0/24&code=expired&from=now").await;
-    at_fault(&bad, &[("ip", "INVALID_ADDRESS"), ("code", "INVALID_VALUE"), ("from", "INVALID_TIME")]);
+    expect_invalid(&bad, &[("ip", "INVALID_ADDRESS"), ("code", "INVALID_VALUE"), ("from", "INVALID_TIME")]);
 }
 
 #[tokio::test]

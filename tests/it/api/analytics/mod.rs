@@ -59,7 +59,7 @@ async fn flush(server: &Server) {
 
 /// `data` of a usage query that must succeed, after looking whether it agrees with itself.
 async fn usage(client: &Client, query: &str) -> Value {
-    let data = super::done(client.get(&format!("/analytics/usage?{query}")).await, 200);
+    let data = super::expect_ok(client.get(&format!("/analytics/usage?{query}")).await, 200);
     let fields = ["requests", "allowed", "denied", "rate_limited", "quota_exceeded", "cost"];
     for field in fields {
         let series = data["series"].as_array().unwrap().iter();

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use tollhouse::domain::verification::Outcome::*;
 
-use super::super::done;
+use super::super::expect_ok;
 use super::{DAY, HOUR, flush, groups, key, named};
 use crate::support::{Client, Server};
 
 async fn overview(client: &Client) -> Value {
-    done(client.get("/analytics/overview").await, 200)
+    expect_ok(client.get("/analytics/overview").await, 200)
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn it_counts_what_there_is() {
     }
     for (organization, user) in [("org_1", "user_1"), ("org_1", "user_2"), ("org_2", "user_2")] {
         let member = json!({"user_id": user, "role": "member"});
-        done(admin.post(&format!("/organizations/{organization}/members"), member).await, 201);
+        expect_ok(admin.post(&format!("/organizations/{organization}/members"), member).await, 201);
     }
     let (own, _) = server.key(Some("org_1"), &["admin:analytics"]).await;
     for id in ["key_1", "key_2", "key_3"] {
@@ -74,20 +74,20 @@ async fn it_counts_what_there_is() {
     assert_eq!(counted(&admin).await, (2, 3, [7, 0, 0, 0]));
     assert_eq!(counted(&own).await, (1, 2, [5, 0, 0, 0]));
 
-    done(admin.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200);
-    done(admin.patch("/api-keys/key_1", json!({"name": "still disabled"})).await, 200);
-    done(admin.patch("/api-keys/key_2", json!({"expires_at": "2026-11-23T08:00:00Z"})).await, 200);
-    done(admin.delete("/api-keys/key_3").await, 200);
-    done(admin.delete("/api-keys/key_3").await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"name": "still disabled"})).await, 200);
+    expect_ok(admin.patch("/api-keys/key_2", json!({"expires_at": "2026-11-23T08:00:00Z"})).await, 200);
+    expect_ok(admin.delete("/api-keys/key_3").await, 200);
+    expect_ok(admin.delete("/api-keys/key_3").await, 200);
     assert_eq!(counted(&own).await, (1, 2, [3, 1, 0, 1]));
     server.advance(HOUR);
     assert_eq!(counted(&own).await, (1, 2, [2, 1, 1, 1]));
     assert_eq!(counted(&admin).await, (2, 3, [4, 1, 1, 1]));
-    done(admin.patch("/api-keys/key_2", json!({"expires_at": null})).await, 200);
-    done(admin.delete("/users/user_1").await, 200);
+    expect_ok(admin.patch("/api-keys/key_2", json!({"expires_at": null})).await, 200);
+    expect_ok(admin.delete("/users/user_1").await, 200);
     assert_eq!(counted(&own).await, (1, 1, [2, 1, 0, 2]));
-    done(admin.delete("/organizations/org_2").await, 200);
+    expect_ok(admin.delete("/organizations/org_2").await, 200);
     assert_eq!(counted(&admin).await, (1, 2, [3, 1, 0, 3]));
-    done(admin.delete("/organizations/org_1/members/user_2").await, 200);
+    expect_ok(admin.delete("/organizations/org_1/members/user_2").await, 200);
     assert_eq!(counted(&own).await, (1, 0, [2, 1, 0, 2]));
 }

@@ -13,7 +13,7 @@ use tollhouse::domain::verification::Outcome::*;
 use tollhouse::service::retention::prune;
 use tollhouse::service::usage::flush as try_flush;
 
-use super::super::done;
+use super::super::expect_ok;
 use super::{DAY, HOUR, Key, flush, key, usage};
 use crate::support::{Binary, NOW, Server};
 
@@ -50,7 +50,7 @@ async fn i9_what_64_callers_count_is_told_across_a_stop() {
     keys.iter().for_each(|key| key.count(&server, Revoked, 1));
     let dir = Arc::into_inner(server).unwrap().stop().await;
 
-    let server = Server::over(dir, |config| config.rate_limits.admin_per_minute = 0).await;
+    let server = Server::start_in(dir, |config| config.rate_limits.admin_per_minute = 0).await;
     let all = 64 * u64::from(EACH);
     let data = usage(&server.admin(), "org_id=org_1").await;
     let expected = json!({"requests": 2 * all + 12, "allowed": all + 7, "denied": all + 5,
@@ -62,7 +62,7 @@ async fn i9_what_64_callers_count_is_told_across_a_stop() {
         sum += data["totals"]["requests"].as_u64().unwrap();
     }
     assert_eq!(sum, 2 * all + 12);
-    let denials = done(server.admin().get("/analytics/logs?limit=100").await, 200);
+    let denials = expect_ok(server.admin().get("/analytics/logs?limit=100").await, 200);
     let counted = denials.as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap()).sum::<u64>();
     assert_eq!(counted, all + 5);
 }
@@ -143,7 +143,7 @@ async fn what_is_kept_long_enough_goes() {
     assert_eq!(hours["totals"]["requests"], 48);
     let days = usage(&admin, "key_id=key_1&period=9d").await;
     assert_eq!(days["totals"]["requests"], 4 * 24 + 7);
-    let log = done(admin.get("/analytics/logs?limit=100").await, 200);
+    let log = expect_ok(admin.get("/analytics/logs?limit=100").await, 200);
     assert_eq!(log.as_array().unwrap().len(), 24);
     let older = server.app.db.read(move |tx| {
         let end = Timestamp::from_millis(NOW) + (DAY * 3 - HOUR);
@@ -162,7 +162,8 @@ async fn verify_from_64(server: &Binary, key: &str) -> BTreeMap<String, u64> {
                 let mut codes = Vec::new();
                 for _ in 0..20 {
                     let request = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&body);
-                    codes.push(done(admin.send(request).await, 200)["code"].as_str().unwrap().to_owned());
+                    codes
+                        .push(expect_ok(admin.send(request).await, 200)["code"].as_str().unwrap().to_owned());
                 }
                 codes
             })
@@ -186,7 +187,7 @@ async fn i9_what_64_callers_are_answered_is_told_across_graceful_restarts() {
     let mut keys = Vec::new();
     for body in [limited, free] {
         keys.push(
-            done(server.admin().post("/api-keys", body).await, 201)["key"].as_str().unwrap().to_owned(),
+            expect_ok(server.admin().post("/api-keys", body).await, 201)["key"].as_str().unwrap().to_owned(),
         );
     }
     let mut answered = vec![BTreeMap::<String, u64>::new(); 3];
@@ -211,7 +212,7 @@ async fn i9_what_64_callers_are_answered_is_told_across_graceful_restarts() {
         assert_eq!(data["totals"]["rate_limited"], of("RATE_LIMITED"));
     }
     assert!(answered[0].len() == 2 && answered[1].len() == 1, "{answered:?}");
-    let logs = done(admin.get("/analytics/logs?limit=100").await, 200);
+    let logs = expect_ok(admin.get("/analytics/logs?limit=100").await, 200);
     let logged = |code: &str| {
         let rows = logs.as_array().unwrap().iter().filter(|row| row["code"] == code);
         rows.map(|row| row["count"].as_u64().unwrap()).sum::<u64>()

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollhouse::domain::verification::Outcome::{self, *};
 
-use super::super::{at_fault, done, refused};
+use super::super::{expect_error, expect_invalid, expect_ok};
 use super::{DAY, HOUR, flush, groups, key, named, usage};
 use crate::support::Server;
 
@@ -189,10 +189,10 @@ async fn i5_an_organization_sees_its_own_usage_alone() {
         "org_id=org_9",
         "key_id=key_9",
     ] {
-        refused(&client.get(&format!("/analytics/usage?{query}")).await, 404, "NOT_FOUND");
+        expect_error(&client.get(&format!("/analytics/usage?{query}")).await, 404, "NOT_FOUND");
     }
     for query in ["org_id=org_1&key_id=key_2", "org_id=org_9", "key_id=key_9", "org_id=org_1&key_id=key_p"] {
-        refused(&server.admin().get(&format!("/analytics/usage?{query}")).await, 404, "NOT_FOUND");
+        expect_error(&server.admin().get(&format!("/analytics/usage?{query}")).await, 404, "NOT_FOUND");
     }
 }
 
@@ -204,7 +204,7 @@ async fn usage_outlives_what_it_is_of() {
     server.organization("org_1").await;
     let one = key(&server, Some("org_1"), "key_1").await;
     one.count(&server, Valid, 3);
-    done(admin.delete("/organizations/org_1").await, 200);
+    expect_ok(admin.delete("/organizations/org_1").await, 200);
     // Also what is written only now.
     flush(&server).await;
     for query in ["org_id=org_1", "key_id=key_1", "org_id=org_1&key_id=key_1", ""] {
@@ -227,7 +227,7 @@ async fn a_query_that_makes_no_sense_is_told_why() {
         ("start=1970-01-01T00:00:00Z", &[("interval", "TOO_MANY")]),
         ("period=91d&interval=hour", &[("interval", "NOT_KEPT")]),
     ] {
-        at_fault(&admin.get(&format!("/analytics/usage?{query}")).await, faults);
+        expect_invalid(&admin.get(&format!("/analytics/usage?{query}")).await, faults);
     }
     let kept = admin.get("/analytics/usage?period=91d&interval=hour").await;
     assert_eq!(
