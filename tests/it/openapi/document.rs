@@ -1,4 +1,4 @@
-//! The document in itself, and against the table of routes.
+//! The document itself, and compared with the route table.
 
 use std::collections::BTreeSet;
 
@@ -26,20 +26,20 @@ async fn the_server_and_the_command_line_give_the_same_text() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn info_and_security_scheme_are_documented() {
     let Document(document) = Document::load();
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["info"]["title"], "Tollhouse");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
-    let about = document["info"]["description"].as_str().unwrap();
+    let description = document["info"]["description"].as_str().unwrap();
     for convention in ["Authorization: Bearer", "nextCursor", "If-Match", "X-RateLimit", "X-Request-Id"] {
-        assert!(about.contains(convention), "{convention}");
+        assert!(description.contains(convention), "{convention}");
     }
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
 }
 
 #[test]
-fn it_has_the_operations_of_the_table_and_no_others() {
+fn operations_are_exactly_those_of_the_route_table() {
     let document = Document::load();
     let documented: BTreeSet<_> =
         document.entries().map(|((method, path), _)| (method, path.to_owned())).collect();
@@ -51,43 +51,46 @@ fn it_has_the_operations_of_the_table_and_no_others() {
 }
 
 #[test]
-fn security_is_what_the_gate_says() {
+fn security_matches_the_auth_requirement_of_the_route() {
     let document = Document::load();
     for operation in document.operations().filter(|operation| operation.endpoint().is_none()) {
-        let (says, name) = (&operation.says, operation.name());
-        let description = says["description"].as_str().unwrap();
+        let spec = &operation.spec;
+        let name = operation.name();
+        let description = spec["description"].as_str().unwrap();
         let (scopes, platform): (&[&str], bool) = match operation.route.auth {
             AuthRequirement::Open => {
-                assert_eq!(says["security"], json!([]), "{name}");
+                assert_eq!(spec["security"], json!([]), "{name}");
                 continue;
             }
             AuthRequirement::AnyKey => {
-                assert_eq!(says["security"], json!([{"bearer": []}]), "{name}");
+                assert_eq!(spec["security"], json!([{"bearer": []}]), "{name}");
                 continue;
             }
             AuthRequirement::Scope(scopes) => (scopes, false),
             AuthRequirement::Platform(scopes) => (scopes, true),
         };
         let any_of: Vec<Value> = scopes.iter().map(|scope| json!({"bearer": [scope]})).collect();
-        assert_eq!(says["security"], Value::Array(any_of), "{name}");
+        assert_eq!(spec["security"], Value::Array(any_of), "{name}");
         assert_eq!(description.contains("Needs a platform key"), platform, "{name}");
         assert!(scopes.iter().all(|scope| description.contains(scope)), "{name}: {description}");
     }
 }
 
 #[test]
-fn every_operation_is_told_whole() {
+fn every_operation_is_documented_completely() {
     let document = Document::load();
     let tags: Vec<_> = document.0["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
     let mut ids = BTreeSet::new();
     for operation in document.operations() {
-        let (says, route, name) = (operation.says, operation.route, operation.name());
-        let id = says["operationId"].as_str().unwrap();
+        let spec = operation.spec;
+        let route = operation.route;
+        let name = operation.name();
+        let id = spec["operationId"].as_str().unwrap();
         assert!(id.starts_with(|c: char| c.is_ascii_lowercase()), "{id}");
         assert!(id.chars().all(|c| c.is_ascii_alphanumeric()), "{id}");
         assert!(ids.insert(id), "{id} twice");
-        assert!(!says["summary"].as_str().unwrap().is_empty(), "{name}");
-        assert!(tags.contains(&&says["tags"][0]), "{name}");
+        assert!(!spec["summary"].as_str().unwrap().is_empty(), "{name}");
+        assert!(tags.contains(&&spec["tags"][0]), "{name}");
 
         let placeholders: BTreeSet<_> =
             route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
@@ -95,33 +98,33 @@ fn every_operation_is_told_whole() {
             operation.parameters("path").iter().map(|p| p["name"].as_str().unwrap()).collect();
         assert_eq!(declared, placeholders, "{name}");
 
-        assert_eq!(says["requestBody"].is_object(), route.body != Body::None, "{name}");
+        assert_eq!(spec["requestBody"].is_object(), route.body != Body::None, "{name}");
         if route.body != Body::None {
-            assert_eq!(says["requestBody"]["required"], route.body == Body::Required, "{name}");
+            assert_eq!(spec["requestBody"]["required"], route.body == Body::Required, "{name}");
             let is_closed = operation.body().is_some_and(|body| body["additionalProperties"] == false);
-            // RFC 7662 §2.1 leaves room in its form for what others may add.
+            // RFC 7662 §2.1 allows additional parameters in the form.
             assert_eq!(is_closed, operation.endpoint() != Some(Endpoint::Introspect), "{name}");
-            let patch = says["requestBody"]["content"]["application/merge-patch+json"].is_object();
+            let patch = spec["requestBody"]["content"]["application/merge-patch+json"].is_object();
             assert_eq!(patch, route.method == "PATCH", "{name}");
         }
 
-        let answers = says["responses"].as_object().unwrap();
+        let answers = spec["responses"].as_object().unwrap();
         assert_eq!(answers.keys().filter(|status| status.starts_with('2')).count(), 1, "{name}");
         for status in ["400", "401", "403", "429", "503", "507"] {
-            assert!(!operation.is_gated() || answers.contains_key(status), "{name} {status}");
+            assert!(!operation.requires_admin_key() || answers.contains_key(status), "{name} {status}");
         }
         for (status, answer) in answers {
             let answer = document.resolve(answer);
             assert!(answer["headers"]["X-Request-Id"].is_object(), "{name} {status}");
             if !status.starts_with('2') {
                 let schema = &answer["content"]["application/json"]["schema"]["$ref"];
-                let form = match operation.endpoint() {
+                let expected = match operation.endpoint() {
                     None | Some(Endpoint::Verify) => "#/components/schemas/Error",
                     Some(Endpoint::Introspect) => "#/components/schemas/OauthError",
                     Some(Endpoint::ForwardAuth) => "#/components/schemas/Denial",
                 };
-                assert_eq!(schema, form, "{name} {status}");
-            } else if operation.is_gated() {
+                assert_eq!(schema, expected, "{name} {status}");
+            } else if operation.requires_admin_key() {
                 assert!(answer["headers"]["RateLimit"].is_object(), "{name} {status}");
             }
         }
@@ -129,14 +132,14 @@ fn every_operation_is_told_whole() {
 }
 
 #[test]
-fn error_codes_are_those_of_the_one_table() {
+fn error_codes_are_those_of_the_table() {
     let Document(document) = Document::load();
     let names: Vec<_> = CODES.iter().map(|(_, name, _)| *name).collect();
     assert_eq!(document["components"]["schemas"]["ErrorCode"]["enum"], json!(names));
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
+fn every_reference_resolves_and_every_schema_is_used() {
     let document = Document::load();
     let mut found = BTreeSet::new();
     references(&document.0, &mut found);
@@ -156,7 +159,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
         }
         Value::Array(items) => items.iter().for_each(|value| references(value, found)),
         Value::String(text) => {
-            assert!(!text.contains("[`"), "a reader of the document can't follow this: {text}");
+            assert!(!text.contains("[`"), "a rustdoc link, which has no meaning in the document: {text}");
         }
         _ => {}
     }
