@@ -1,4 +1,4 @@
-//! `/admin/v1/api-keys`: what a key is made of, found by, and who may make which.
+//! `/admin/v1/api-keys`: the fields of a key, filters of the list, and who can create which keys.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use tollhouse::domain::time::Timestamp;
 use super::{column, expect_error, expect_invalid, expect_ok};
 use crate::support::{NOW, Server};
 
-/// A time this many seconds after the start of the test.
+/// Formats the time this many seconds after the start of the test.
 pub(super) fn in_seconds(seconds: i64) -> String {
     Timestamp::from_millis(NOW + seconds * 1000).to_string()
 }
 
-/// The six digits that the contract wants behind a secret.
+/// The six base-62 digits of the CRC-32 that end a secret.
 fn checksum(text: &str) -> String {
     let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let crc = u64::from(crc32fast::hash(text.as_bytes()));
-    (0..6).rev().map(|place| char::from(digits[(crc / 62u64.pow(place) % 62) as usize])).collect()
+    (0..6).rev().map(|exponent| char::from(digits[(crc / 62u64.pow(exponent) % 62) as usize])).collect()
 }
 
 #[tokio::test]
-async fn i6_the_secret_is_shown_once_in_the_contracts_form() {
+async fn i6_the_secret_is_shown_once_in_the_documented_form() {
     let server = Server::start().await;
     let admin = server.admin();
     let created =
         admin.post("/api-keys", json!({"id": "key_1", "name": "n", "scopes": ["admin:keys"]})).await;
     assert_eq!(created.header("cache-control"), Some("no-store"));
     let secret = expect_ok(created, 201)["key"].as_str().unwrap().to_owned();
-    let (body, given) = secret.split_at(secret.len() - 6);
+    let (body, digits) = secret.split_at(secret.len() - 6);
     let random = body.strip_prefix("toll_").unwrap();
     assert!(random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret}");
-    assert_eq!(given, checksum(body));
-    let own = server.client(Some(&secret));
-    expect_ok(own.get("/whoami").await, 200);
+    assert_eq!(digits, checksum(body));
+    let org_client = server.client(Some(&secret));
+    expect_ok(org_client.get("/whoami").await, 200);
     let patched = admin.patch("/api-keys/key_1", json!({"name": "m"})).await;
     assert_eq!(patched.data()["start"], secret[..9]);
     for answer in [
         patched,
         admin.get("/api-keys/key_1").await,
         admin.get("/api-keys").await,
-        own.get("/whoami").await,
+        org_client.get("/whoami").await,
         admin.post("/api-keys/key_1/expire-previous", json!({})).await,
         admin.get("/audit-logs?limit=100").await,
         admin.get("/audit-logs/export").await,
@@ -52,12 +52,15 @@ async fn i6_the_secret_is_shown_once_in_the_contracts_form() {
     }
     for entry in std::fs::read_dir(server.app.config.database.dir.clone()).unwrap() {
         let file = std::fs::read(entry.unwrap().path()).unwrap();
-        assert!(!file.windows(random.len()).any(|bytes| bytes == random.as_bytes()), "it is in a file");
+        assert!(
+            !file.windows(random.len()).any(|bytes| bytes == random.as_bytes()),
+            "a file contains the secret"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_key_is_answered_as_it_was_asked_for() {
+async fn a_created_key_has_the_requested_fields() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
@@ -94,7 +97,7 @@ async fn a_key_is_answered_as_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn all_faults_of_a_key_are_reported() {
+async fn all_errors_of_a_key_are_reported() {
     let server = Server::start().await;
     let admin = server.admin();
     let scopes: Vec<_> = (0..101).map(|_| "workflows:read").collect();
@@ -156,17 +159,21 @@ async fn all_faults_of_a_key_are_reported() {
         let answer = admin.patch("/api-keys/key_none", json!({ field: value })).await;
         expect_invalid(&answer, &[(&format!("/{field}"), code)]);
     }
-    assert_eq!(expect_ok(admin.get("/api-keys").await, 200).as_array().unwrap().len(), 1, "none was made");
+    assert_eq!(
+        expect_ok(admin.get("/api-keys").await, 200).as_array().unwrap().len(),
+        1,
+        "no key was created"
+    );
 }
 
 #[tokio::test]
-async fn ids_are_the_platforms_own_and_never_taken_twice() {
+async fn only_platform_keys_choose_ids_and_ids_are_never_reused() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
     let named = json!({"id": "key_1", "name": "n", "scopes": []});
-    let (own, _) = server.key(Some("org_1"), &["*"]).await;
-    expect_error(&own.post("/api-keys", named.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
+    let (org_client, _) = server.key(Some("org_1"), &["*"]).await;
+    expect_error(&org_client.post("/api-keys", named.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
     expect_ok(admin.post("/api-keys", named.clone()).await, 201);
     expect_error(&admin.post("/api-keys", named.clone()).await, 409, "ALREADY_EXISTS");
     expect_ok(admin.delete("/api-keys/key_1").await, 200);
@@ -174,7 +181,7 @@ async fn ids_are_the_platforms_own_and_never_taken_twice() {
 }
 
 #[tokio::test]
-async fn whose_key_it_becomes() {
+async fn organization_and_owner_of_a_new_key_are_checked() {
     let server = Server::start().await;
     let admin = server.admin();
     for organization in ["org_1", "org_2"] {
@@ -191,33 +198,33 @@ async fn whose_key_it_becomes() {
         admin.post("/organizations/org_2/members", json!({"user_id": "user_2", "role": "member"})).await,
         201,
     );
-    let (own, resource) = server.key(Some("org_1"), &["*"]).await;
+    let (org_client, resource) = server.key(Some("org_1"), &["*"]).await;
     let key = |more: Value| {
         let mut body = json!({"name": "n", "scopes": []});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
     for more in [json!({}), json!({"organization_id": null}), json!({"organization_id": "org_1"})] {
-        let made = expect_ok(own.post("/api-keys", key(more)).await, 201);
-        assert_eq!((&made["organization_id"], &made["created_by"]), (&json!("org_1"), &resource["id"]));
+        let created = expect_ok(org_client.post("/api-keys", key(more)).await, 201);
+        assert_eq!((&created["organization_id"], &created["created_by"]), (&json!("org_1"), &resource["id"]));
     }
     assert_eq!(expect_ok(admin.post("/api-keys", key(json!({}))).await, 201)["organization_id"], Value::Null);
-    let owned = expect_ok(own.post("/api-keys", key(json!({"user_id": "user_1"}))).await, 201);
+    let owned = expect_ok(org_client.post("/api-keys", key(json!({"user_id": "user_1"}))).await, 201);
     assert_eq!((&owned["organization_id"], &owned["user_id"]), (&json!("org_1"), &json!("user_1")));
     for organization in ["org_2", "org_none"] {
         expect_error(
-            &own.post("/api-keys", key(json!({"organization_id": organization}))).await,
+            &org_client.post("/api-keys", key(json!({"organization_id": organization}))).await,
             404,
             "NOT_FOUND",
         );
     }
     for user in ["user_2", "user_none"] {
         let of_org_1 = json!({"organization_id": "org_1", "user_id": user});
-        expect_error(&own.post("/api-keys", key(of_org_1.clone())).await, 404, "NOT_FOUND");
+        expect_error(&org_client.post("/api-keys", key(of_org_1.clone())).await, 404, "NOT_FOUND");
         expect_error(&admin.post("/api-keys", key(of_org_1)).await, 404, "NOT_FOUND");
     }
-    let ownerless = admin.post("/api-keys", key(json!({"user_id": "user_1"}))).await;
-    expect_invalid(&ownerless, &[("/user_id", "NEEDS_ORGANIZATION")]);
+    let without_organization = admin.post("/api-keys", key(json!({"user_id": "user_1"}))).await;
+    expect_invalid(&without_organization, &[("/user_id", "NEEDS_ORGANIZATION")]);
 }
 
 #[tokio::test]
@@ -281,25 +288,25 @@ async fn lists_by_organization_user_status_scope_and_prefix() {
     }
     let shown = expect_ok(admin.get("/api-keys?q=beta").await, 200);
     assert_eq!(column(&shown, "status"), ["disabled", "expired"]);
-    let (own, resource) = server.key(Some("org_1"), &["admin:keys"]).await;
-    let seen = column(&expect_ok(own.get("/api-keys").await, 200), "id");
-    assert_eq!(seen, [resource["id"].as_str().unwrap(), "key_owned", "key_active"]);
+    let (org_client, resource) = server.key(Some("org_1"), &["admin:keys"]).await;
+    let visible = column(&expect_ok(org_client.get("/api-keys").await, 200), "id");
+    assert_eq!(visible, [resource["id"].as_str().unwrap(), "key_owned", "key_active"]);
 }
 
 #[tokio::test]
-async fn whoami_tells_who_and_what() {
+async fn whoami_returns_key_organization_and_scopes() {
     let server = Server::start().await;
     server.organization("org_1").await;
-    let (own, mut resource) = server.key(Some("org_1"), &["transactions:*", "admin:keys"]).await;
+    let (org_client, mut resource) = server.key(Some("org_1"), &["transactions:*", "admin:keys"]).await;
     resource.as_object_mut().unwrap().remove("key");
     assert_eq!(
-        expect_ok(own.get("/whoami").await, 200),
+        expect_ok(org_client.get("/whoami").await, 200),
         json!({"api_key": resource, "organization": {"id": "org_1", "name": "org_1"}, "rate_limit": null,
             "scopes": ["admin:keys", "transactions:read", "transactions:write"]})
     );
     let admin = expect_ok(server.admin().get("/whoami").await, 200);
     assert_eq!((&admin["organization"], &admin["api_key"]["scopes"]), (&Value::Null, &json!(["*"])));
-    assert_eq!(admin["scopes"].as_array().unwrap().len(), 11, "the wildcard is spelled out");
+    assert_eq!(admin["scopes"].as_array().unwrap().len(), 11, "the wildcard is expanded");
     expect_ok(server.admin().patch("/organizations/org_1", json!({"name": "Renamed"})).await, 200);
-    assert_eq!(expect_ok(own.get("/whoami").await, 200)["organization"]["name"], "Renamed");
+    assert_eq!(expect_ok(org_client.get("/whoami").await, 200)["organization"]["name"], "Renamed");
 }

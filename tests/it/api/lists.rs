@@ -1,4 +1,4 @@
-//! Lists: pages, cursors and orders, while others write.
+//! Lists: pages, cursors, orders and filters, also while rows change.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{column, expect_error, expect_ok};
 use crate::support::{Client, Server};
 
-/// One page: its ids, and the cursor to go on with.
+/// Returns the IDs of one page and the cursor of the next.
 async fn page(client: &Client, path: &str, cursor: Option<&str>) -> (Vec<String>, Option<String>) {
     let path = cursor.map_or(path.to_owned(), |cursor| format!("{path}&cursor={cursor}"));
     let answer = client.get(&path).await;
@@ -16,16 +16,17 @@ async fn page(client: &Client, path: &str, cursor: Option<&str>) -> (Vec<String>
     (column(&expect_ok(answer, 200), "id"), next)
 }
 
-/// All pages; `between` runs after each of them.
-async fn walk(client: &Client, path: &str, mut between: impl AsyncFnMut(usize)) -> Vec<String> {
+/// Returns the IDs of all pages. `after_page` runs after each page that has a next one, with the number of
+/// pages read.
+async fn walk(client: &Client, path: &str, mut after_page: impl AsyncFnMut(usize)) -> Vec<String> {
     let (mut ids, mut next) = page(client, path, None).await;
     let mut pages = 1;
     while let Some(cursor) = next {
-        between(pages).await;
-        let (more, after) = page(client, path, Some(&cursor)).await;
-        assert!(!more.is_empty() && pages < 100, "a cursor led to nothing");
-        ids.extend(more);
-        next = after;
+        after_page(pages).await;
+        let (page_ids, page_next) = page(client, path, Some(&cursor)).await;
+        assert!(!page_ids.is_empty() && pages < 100, "a cursor led to an empty page");
+        ids.extend(page_ids);
+        next = page_next;
         pages += 1;
     }
     ids
@@ -41,9 +42,9 @@ fn ids(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| format!("user_{name}")).collect()
 }
 
-/// The order is the one in which the rows were stored, whatever their ids say.
+/// Lists are ordered by insertion, not by ID.
 #[tokio::test]
-async fn pages_follow_the_order_of_storing() {
+async fn pages_follow_the_order_of_insertion() {
     let server = Server::start().await;
     let admin = server.admin();
     users(&server, &["m", "a", "z", "b", "y"]).await;
@@ -55,7 +56,7 @@ async fn pages_follow_the_order_of_storing() {
 }
 
 #[tokio::test]
-async fn a_page_has_twenty_rows_unless_asked() {
+async fn a_page_has_twenty_rows_by_default() {
     let server = Server::start().await;
     let admin = server.admin();
     for n in 0..21 {
@@ -66,7 +67,7 @@ async fn a_page_has_twenty_rows_unless_asked() {
 }
 
 #[tokio::test]
-async fn what_comes_and_goes_while_paging_hides_and_repeats_nothing() {
+async fn changes_during_paging_neither_hide_nor_repeat_rows() {
     let server = Server::start().await;
     let admin = server.admin();
     for (order, expected) in [("desc", ["f", "e", "d", "b"]), ("asc", ["b", "d", "e", "f"])] {
@@ -77,24 +78,24 @@ async fn what_comes_and_goes_while_paging_hides_and_repeats_nothing() {
         .await;
         let path = format!("/users?limit=2&order={order}&q=user_");
         let found = walk(&admin, &path, async |pages| {
-            // The row that the cursor stands on, one before it and one behind it go; others come.
+            // Deletes the row at the cursor, one before it and one after it. Each page, a new row is added.
             if pages == 1 {
-                let (on, behind) = if order == "desc" { ("e", "c") } else { ("b", "c") };
-                for name in [on, behind, "a"] {
+                let at_cursor = if order == "desc" { "e" } else { "b" };
+                for name in [at_cursor, "c", "a"] {
                     expect_ok(admin.delete(&format!("/users/user_{name}-{order}")).await, 200);
                 }
             }
             server.user(&format!("user_new{pages}-{order}")).await;
         })
         .await;
-        let mut once = found.clone();
-        once.sort();
-        once.dedup();
-        assert_eq!(once.len(), found.len(), "{order}: a row came twice: {found:?}");
+        let mut unique = found.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), found.len(), "{order}: a row was listed twice: {found:?}");
         let old: Vec<_> = found.iter().filter(|id| id.len() == format!("user_a-{order}").len()).collect();
         let mut expected: Vec<_> = expected.iter().map(|name| format!("user_{name}-{order}")).collect();
         if order == "asc" {
-            // What was read before it went was there then.
+            // This row was listed before it was deleted.
             expected.insert(0, format!("user_a-{order}"));
         }
         assert_eq!(old, expected.iter().collect::<Vec<_>>(), "{order}");
@@ -104,9 +105,9 @@ async fn what_comes_and_goes_while_paging_hides_and_repeats_nothing() {
     }
 }
 
-/// When the newest row goes, the next one must not get its place, or a cursor behind it would miss that.
+/// The `seq` of the newest row is not reused after its deletion, or a cursor at it would skip the new row.
 #[tokio::test]
-async fn a_place_in_a_list_is_never_given_twice() {
+async fn positions_in_a_list_are_never_reused() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
@@ -126,7 +127,7 @@ async fn a_place_in_a_list_is_never_given_twice() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_its_own_list_alone() {
+async fn a_cursor_is_valid_only_for_its_own_list() {
     let server = Server::start().await;
     let admin = server.admin();
     users(&server, &["a", "b", "c"]).await;
@@ -140,8 +141,8 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
     }
     let twice = format!("/users?q=user&cursor={cursor}&cursor={cursor}");
     assert_eq!(admin.get(&twice).await.details(), [("cursor".to_owned(), "DUPLICATE_PARAMETER".to_owned())]);
-    let mut bent = cursor.clone();
-    bent.replace_range(20..21, if &cursor[20..21] == "A" { "B" } else { "A" });
+    let mut corrupted = cursor.clone();
+    corrupted.replace_range(20..21, if &cursor[20..21] == "A" { "B" } else { "A" });
     for (path, cursor) in [
         ("/users?limit=1", cursor.as_str()),
         ("/users?q=user_", &cursor),
@@ -154,7 +155,7 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
         ("/users/user_a/memberships?limit=1", &cursor),
         ("/audit-logs?limit=1", &cursor),
         ("/scopes?limit=1", &cursor),
-        ("/users?q=user", &bent),
+        ("/users?q=user", &corrupted),
         ("/users?q=user", &cursor[1..]),
         ("/users?q=user", "1"),
         ("/users?q=user", "garbage!"),
@@ -167,7 +168,7 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
     }
 }
 
-/// A cursor of the platform's or of another organization's list opens nothing.
+/// A cursor is valid only for the organization, or the platform, whose key received it.
 #[tokio::test]
 async fn i5_a_cursor_of_another_organization_is_refused() {
     let server = Server::start().await;
@@ -184,12 +185,12 @@ async fn i5_a_cursor_of_another_organization_is_refused() {
         clients.push(client);
     }
     for path in ["/users?limit=1", "/api-keys?limit=1", "/audit-logs?limit=1"] {
-        for (nth, owner) in clients.iter().enumerate() {
+        for (owner_index, owner) in clients.iter().enumerate() {
             let (_, next) = page(owner, path, None).await;
             let path = format!("{path}&cursor={}", next.unwrap());
-            for (other, client) in clients.iter().enumerate() {
+            for (index, client) in clients.iter().enumerate() {
                 let answer = client.get(&path).await;
-                if other == nth {
+                if index == owner_index {
                     expect_ok(answer, 200);
                 } else {
                     expect_error(&answer, 400, "INVALID_CURSOR");
@@ -199,7 +200,7 @@ async fn i5_a_cursor_of_another_organization_is_refused() {
     }
 }
 
-/// No filter of a list reaches what the list itself doesn't show.
+/// No filter finds rows that the list itself doesn't show.
 #[tokio::test]
 async fn i5_no_filter_reaches_another_organization() {
     let server = Server::start().await;
@@ -244,10 +245,10 @@ async fn i5_no_filter_reaches_another_organization() {
     assert_eq!((exported.status, exported.text.as_str()), (200, ""));
 }
 
-/// A time is found as a place in the list, but what it finds is told by each row's own time: here the clock
-/// was three hours ahead for a while.
+/// A filter by time is resolved to a position in the list, and each row's own time decides. Here the clock
+/// was set back by four hours, so that the times of the rows are not in the order of the list.
 #[tokio::test]
-async fn filters_by_time_find_all_even_when_the_clock_was_set_back() {
+async fn filters_by_time_find_all_events_after_the_clock_was_set_back() {
     const HOUR: Duration = Duration::from_secs(3600);
     let mut server = Server::start().await;
     for round in 0..2 {
@@ -265,7 +266,7 @@ async fn filters_by_time_find_all_even_when_the_clock_was_set_back() {
     let mut times: Vec<_> = all.as_array().unwrap().iter().map(occurred).collect();
     times.sort();
     times.dedup();
-    assert_eq!((all.as_array().unwrap().len(), times.len()), (8, 4), "each hour came twice");
+    assert_eq!((all.as_array().unwrap().len(), times.len()), (8, 4), "each hour occurs twice");
     for from in &times {
         for to in &times {
             let within = |event: &&Value| (from..to).contains(&&occurred(event));

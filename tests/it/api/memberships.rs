@@ -9,7 +9,7 @@ use crate::support::Server;
 
 const MEMBERS: &str = "/organizations/org_1/members";
 
-/// A server with `org_1`, `org_2` and these users.
+/// Starts a server with `org_1`, `org_2` and these users.
 async fn start(users: &[&str]) -> Server {
     let server = Server::start().await;
     server.organization("org_1").await;
@@ -21,7 +21,7 @@ async fn start(users: &[&str]) -> Server {
 }
 
 #[tokio::test]
-async fn adds_reads_changes_and_removes() {
+async fn members_are_added_read_changed_and_removed() {
     let server = start(&["user_1"]).await;
     let admin = server.admin();
     let user = expect_ok(admin.get("/users/user_1").await, 200);
@@ -41,7 +41,7 @@ async fn adds_reads_changes_and_removes() {
         "ALREADY_EXISTS",
     );
     for role in ["owner", "member", "viewer"] {
-        // Another owner, so that this one may stop being it.
+        // Adds another owner, so that this one can lose the role.
         let changed = expect_ok(admin.patch(&format!("{MEMBERS}/user_1"), json!({"role": role})).await, 200);
         assert_eq!(changed["role"], role);
         if role == "owner" {
@@ -65,17 +65,17 @@ async fn adds_reads_changes_and_removes() {
     ] {
         expect_error(&answer, 404, "NOT_FOUND");
     }
-    assert_eq!(expect_ok(admin.get("/users/user_1").await, 200), user, "the user itself stays");
+    assert_eq!(expect_ok(admin.get("/users/user_1").await, 200), user, "the user is not deleted");
 }
 
 #[tokio::test]
-async fn faults_and_unknown_things() {
+async fn invalid_and_unknown_values_are_refused() {
     let server = start(&["user_1"]).await;
     let admin = server.admin();
     expect_invalid(&admin.post(MEMBERS, json!({})).await, &[("/user_id", "REQUIRED"), ("/role", "REQUIRED")]);
-    let more = json!({"user_id": 1, "role": "king", "organization_id": "org_2", "since": "now"});
+    let invalid = json!({"user_id": 1, "role": "king", "organization_id": "org_2", "since": "now"});
     expect_invalid(
-        &admin.post(MEMBERS, more).await,
+        &admin.post(MEMBERS, invalid).await,
         &[
             ("/user_id", "INVALID_TYPE"),
             ("/role", "INVALID_VALUE"),
@@ -94,21 +94,22 @@ async fn faults_and_unknown_things() {
     expect_invalid(&admin.get(&format!("{MEMBERS}?role=king")).await, &[("role", "INVALID_VALUE")]);
 }
 
-/// An organization may be without an owner at first; one that has an owner keeps one.
+/// A new organization may have no owner, but one that has an owner keeps at least one.
 #[tokio::test]
-async fn the_last_owner_stays() {
+async fn the_last_owner_cannot_be_removed() {
     let server = start(&["user_1", "user_2"]).await;
     let admin = server.admin();
-    let (one, two) = (format!("{MEMBERS}/user_1"), format!("{MEMBERS}/user_2"));
+    let one = format!("{MEMBERS}/user_1");
+    let two = format!("{MEMBERS}/user_2");
     expect_ok(admin.post(MEMBERS, json!({"user_id": "user_1", "role": "owner"})).await, 201);
     expect_ok(admin.post(MEMBERS, json!({"user_id": "user_2", "role": "member"})).await, 201);
-    // An owner elsewhere is none here.
+    // An owner of another organization does not count.
     expect_ok(
         admin.post("/organizations/org_2/members", json!({"user_id": "user_2", "role": "owner"})).await,
         201,
     );
-    let (own, _) = server.key(Some("org_1"), &["admin:users"]).await;
-    for client in [&admin, &own] {
+    let (org_client, _) = server.key(Some("org_1"), &["admin:users"]).await;
+    for client in [&admin, &org_client] {
         for role in ["admin", "member", "viewer"] {
             expect_error(&client.patch(&one, json!({"role": role})).await, 409, "CONFLICT");
         }
@@ -122,9 +123,9 @@ async fn the_last_owner_stays() {
     expect_error(&admin.delete(&two).await, 409, "CONFLICT");
 }
 
-/// An organization's key adds only whom it sees already: the existence of others is none of its business.
+/// An organization's key can't add users that it doesn't see, or it would learn that they exist.
 #[tokio::test]
-async fn i5_an_organizations_key_adds_nobody_that_it_does_not_see() {
+async fn i5_an_organizations_key_cannot_add_users_that_it_does_not_see() {
     let server = start(&["user_1", "user_free", "user_2"]).await;
     let admin = server.admin();
     expect_ok(admin.post(MEMBERS, json!({"user_id": "user_1", "role": "member"})).await, 201);
@@ -132,30 +133,34 @@ async fn i5_an_organizations_key_adds_nobody_that_it_does_not_see() {
         admin.post("/organizations/org_2/members", json!({"user_id": "user_2", "role": "member"})).await,
         201,
     );
-    let (own, _) = server.key(Some("org_1"), &["*"]).await;
+    let (org_client, _) = server.key(Some("org_1"), &["*"]).await;
     for user in ["user_free", "user_2", "user_none"] {
-        let answer = own.post(MEMBERS, json!({"user_id": user, "role": "member"})).await;
+        let answer = org_client.post(MEMBERS, json!({"user_id": user, "role": "member"})).await;
         expect_error(&answer, 404, "NOT_FOUND");
         assert_eq!(answer.json["error"]["message"], "There is no such user.");
     }
     expect_error(
-        &own.post(MEMBERS, json!({"user_id": "user_1", "role": "owner"})).await,
+        &org_client.post(MEMBERS, json!({"user_id": "user_1", "role": "owner"})).await,
         409,
         "ALREADY_EXISTS",
     );
     let other = "/organizations/org_2/members";
     for user in ["user_1", "user_2"] {
-        expect_error(&own.post(other, json!({"user_id": user, "role": "member"})).await, 404, "NOT_FOUND");
-        expect_error(&own.get(&format!("{other}/{user}")).await, 404, "NOT_FOUND");
-        expect_error(&own.delete(&format!("{other}/{user}")).await, 404, "NOT_FOUND");
+        expect_error(
+            &org_client.post(other, json!({"user_id": user, "role": "member"})).await,
+            404,
+            "NOT_FOUND",
+        );
+        expect_error(&org_client.get(&format!("{other}/{user}")).await, 404, "NOT_FOUND");
+        expect_error(&org_client.delete(&format!("{other}/{user}")).await, 404, "NOT_FOUND");
     }
     assert_eq!(column(&expect_ok(admin.get(other).await, 200), "user_id"), ["user_2"]);
-    expect_ok(own.patch(&format!("{MEMBERS}/user_1"), json!({"role": "owner"})).await, 200);
+    expect_ok(org_client.patch(&format!("{MEMBERS}/user_1"), json!({"role": "owner"})).await, 200);
 }
 
-/// A key lives and dies with its owner's membership, and a new membership does not wake it.
+/// A user's keys are revoked when the membership ends, and a new membership does not restore them.
 #[tokio::test]
-async fn i3_removal_revokes_the_keys_that_the_user_owns_there() {
+async fn i3_removal_revokes_the_keys_that_the_user_owns_in_the_organization() {
     let server = start(&["user_1"]).await;
     let admin = server.admin();
     let mut keys = Vec::new();
@@ -165,7 +170,7 @@ async fn i3_removal_revokes_the_keys_that_the_user_owns_there() {
         let key = json!({"organization_id": organization, "user_id": "user_1", "name": "n", "scopes": ["*"]});
         keys.push(server.key_with(key).await);
     }
-    // Only now, so that both are remembered as good when the membership ends.
+    // Loads both keys into the cache before the membership ends.
     for (client, _) in &keys {
         expect_ok(client.get("/whoami").await, 200);
     }
@@ -178,9 +183,9 @@ async fn i3_removal_revokes_the_keys_that_the_user_owns_there() {
     expect_error(&keys[0].0.get("/whoami").await, 401, "INVALID_API_KEY");
 }
 
-/// A membership that begins anew is another one: who knew the old one changes nothing.
+/// A user that is added again has a new membership, which the ETag of the earlier one doesn't match.
 #[tokio::test]
-async fn the_etag_of_an_earlier_membership_is_stale() {
+async fn the_etag_of_an_earlier_membership_does_not_match() {
     let server = start(&["user_1"]).await;
     let admin = server.admin();
     let first = admin.post(MEMBERS, json!({"user_id": "user_1", "role": "member"})).await;

@@ -6,7 +6,7 @@ use super::{column, expect_error, expect_invalid, expect_ok};
 use crate::support::Server;
 
 #[tokio::test]
-async fn creates_reads_changes_and_deletes() {
+async fn organizations_are_created_read_changed_and_deleted() {
     let server = Server::start().await;
     let admin = server.admin();
     let new =
@@ -39,14 +39,14 @@ async fn creates_reads_changes_and_deletes() {
 }
 
 #[tokio::test]
-async fn ids_are_made_or_the_platforms_own_and_never_taken_twice() {
+async fn ids_are_generated_or_chosen_by_the_platform_and_never_reused() {
     let server = Server::start().await;
     let admin = server.admin();
     let with_id = |id: &str| json!({"name": "n", "email": "n@example.com", "id": id});
-    let made =
+    let created =
         expect_ok(admin.post("/organizations", json!({"name": "n", "email": "n@example.com"})).await, 201);
-    let made = made["id"].as_str().unwrap();
-    assert!(made.starts_with("org_") && made.len() == 30, "{made}");
+    let generated = created["id"].as_str().unwrap();
+    assert!(generated.starts_with("org_") && generated.len() == 30, "{generated}");
     for id in ["org_1", "org_A-z", &format!("org_{}", "x".repeat(64))] {
         expect_ok(admin.post("/organizations", with_id(id)).await, 201);
         expect_error(&admin.post("/organizations", with_id(id)).await, 409, "ALREADY_EXISTS");
@@ -82,7 +82,7 @@ async fn lists_by_status_plan_and_prefix_without_case() {
         ("q=%C3%B6RTLICH", &["org_2"]),
         ("q=hello@", &["org_1"]),
         ("q=corporation", &[]),
-        // Nothing is a pattern.
+        // `%` and `_` are not wildcards.
         ("q=100%25", &["org_3"]),
         ("q=%25", &[]),
         ("q=_", &[]),
@@ -95,18 +95,18 @@ async fn lists_by_status_plan_and_prefix_without_case() {
     assert_eq!(expect_ok(admin.get("/organizations?plan=gold").await, 200), json!([]));
 }
 
-/// An organization's key may change what describes its organization, not what it has booked.
+/// An organization's key can change the name, email and metadata of its organization, not plan or status.
 #[tokio::test]
-async fn an_organizations_key_sees_and_describes_its_own_alone() {
+async fn an_organizations_key_sees_and_changes_only_its_own_organization() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
     server.organization("org_2").await;
-    let (own, _) = server.key(Some("org_1"), &["*"]).await;
-    assert_eq!(column(&expect_ok(own.get("/organizations").await, 200), "id"), ["org_1"]);
-    assert_eq!(expect_ok(own.get("/organizations?q=org_2").await, 200), json!([]));
+    let (org_client, _) = server.key(Some("org_1"), &["*"]).await;
+    assert_eq!(column(&expect_ok(org_client.get("/organizations").await, 200), "id"), ["org_1"]);
+    assert_eq!(expect_ok(org_client.get("/organizations?q=org_2").await, 200), json!([]));
     let patch = json!({"name": "New", "email": "new@example.com", "metadata": {"k": "v"}});
-    assert_eq!(expect_ok(own.patch("/organizations/org_1", patch).await, 200)["name"], "New");
+    assert_eq!(expect_ok(org_client.patch("/organizations/org_1", patch).await, 200)["name"], "New");
     let before = expect_ok(admin.get("/organizations/org_1").await, 200);
     for patch in [
         json!({"plan": "enterprise"}),
@@ -114,17 +114,21 @@ async fn an_organizations_key_sees_and_describes_its_own_alone() {
         json!({"status": "suspended"}),
         json!({"name": "Other", "status": "active"}),
     ] {
-        expect_error(&own.patch("/organizations/org_1", patch.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
-        expect_error(&own.patch("/organizations/org_2", patch).await, 404, "NOT_FOUND");
+        expect_error(
+            &org_client.patch("/organizations/org_1", patch.clone()).await,
+            403,
+            "PLATFORM_KEY_REQUIRED",
+        );
+        expect_error(&org_client.patch("/organizations/org_2", patch).await, 404, "NOT_FOUND");
     }
-    expect_error(&own.delete("/organizations/org_1").await, 403, "PLATFORM_KEY_REQUIRED");
-    expect_error(&own.delete("/organizations/org_2").await, 404, "NOT_FOUND");
+    expect_error(&org_client.delete("/organizations/org_1").await, 403, "PLATFORM_KEY_REQUIRED");
+    expect_error(&org_client.delete("/organizations/org_2").await, 404, "NOT_FOUND");
     let new = json!({"name": "n", "email": "n@example.com", "id": "org_1"});
-    expect_error(&own.post("/organizations", new).await, 403, "PLATFORM_KEY_REQUIRED");
+    expect_error(&org_client.post("/organizations", new).await, 403, "PLATFORM_KEY_REQUIRED");
     assert_eq!(expect_ok(admin.get("/organizations/org_1").await, 200), before);
 }
 
-/// Its keys and memberships end with it, from the next call on.
+/// The keys and memberships of a deleted organization end with it, from the next call on.
 #[tokio::test]
 async fn i3_deletion_ends_keys_and_memberships() {
     let server = Server::start().await;
@@ -155,19 +159,19 @@ async fn i3_deletion_ends_keys_and_memberships() {
     );
     expect_error(&admin.get("/organizations/org_1/members").await, 404, "NOT_FOUND");
     expect_error(&admin.get("/organizations/org_1/members/user_1").await, 404, "NOT_FOUND");
-    let left = expect_ok(admin.get("/users/user_1/memberships").await, 200);
-    assert_eq!(column(&left, "organization_id"), ["org_2"]);
-    let late = json!({"organization_id": "org_1", "name": "n", "scopes": []});
-    expect_error(&admin.post("/api-keys", late).await, 404, "NOT_FOUND");
+    let memberships = expect_ok(admin.get("/users/user_1/memberships").await, 200);
+    assert_eq!(column(&memberships, "organization_id"), ["org_2"]);
+    let new_key = json!({"organization_id": "org_1", "name": "n", "scopes": []});
+    expect_error(&admin.post("/api-keys", new_key).await, 404, "NOT_FOUND");
     let member = json!({"user_id": "user_1", "role": "member"});
     expect_error(&admin.post("/organizations/org_1/members", member).await, 404, "NOT_FOUND");
-    // What happened stays on record.
+    // The audit events of the organization are kept.
     let events = expect_ok(admin.get("/audit-logs?org_id=org_1&action=organization.delete").await, 200);
     assert_eq!(events[0]["changes"], json!([{"field": "revoked_keys", "from": 0, "to": 2}]));
 }
 
 #[tokio::test]
-async fn i3_suspension_refuses_its_keys_until_it_ends() {
+async fn i3_a_suspended_organizations_keys_are_refused_until_it_is_active_again() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
@@ -182,14 +186,14 @@ async fn i3_suspension_refuses_its_keys_until_it_ends() {
         expect_ok(admin.patch("/organizations/org_1", json!({"status": "active"})).await, 200);
     }
     expect_ok(key.get("/whoami").await, 200);
-    // The key itself was never touched.
+    // The key itself is unchanged.
     let path = format!("/api-keys/{}", resource["id"].as_str().unwrap());
     let after = expect_ok(admin.get(&path).await, 200);
     assert_eq!((&after["status"], &after["updated_at"]), (&json!("active"), &resource["updated_at"]));
 }
 
 #[tokio::test]
-async fn emails_and_names_are_looked_at() {
+async fn emails_and_names_are_validated() {
     let server = Server::start().await;
     let admin = server.admin();
     for email in ["", "a", "@b", "a@", "a@b@c", "a b@c", "a@b\n", &format!("a@{}", "b".repeat(253))] {
@@ -206,7 +210,7 @@ async fn emails_and_names_are_looked_at() {
     }
     let longest = "ö".repeat(200);
     expect_ok(admin.post("/organizations", json!({"name": longest, "email": "a@b"})).await, 201);
-    // Two organizations may share an address.
+    // Two organizations can have the same email address.
     let second = expect_ok(admin.post("/organizations", json!({"name": "n", "email": "a@b"})).await, 201);
     assert_ne!(second["id"], Value::Null);
 }

@@ -1,4 +1,4 @@
-//! Plans as data: their limits, and who is on them.
+//! Plans: their limits and the organizations that use them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ fn key_of(organization: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_plan_is_added_booked_and_can_go_when_nobody_is_on_it() {
+async fn a_plan_is_added_used_and_removed_when_no_organization_uses_it() {
     let server = Server::start().await;
     let admin = server.admin();
     let gold = json!({"id": "org_1", "name": "n", "email": "a@b", "plan": "gold"});
@@ -28,37 +28,40 @@ async fn a_plan_is_added_booked_and_can_go_when_nobody_is_on_it() {
     assert_eq!(expect_ok(admin.post("/organizations", gold).await, 201)["plan"], "gold");
     assert_eq!(column(&expect_ok(admin.get("/organizations?plan=gold").await, 200), "id"), ["org_1"]);
 
-    let gone = json!({"plans": {"gold": null}});
-    expect_error(&server.configure(gone.clone()).await, 409, "CONFLICT");
+    let removal = json!({"plans": {"gold": null}});
+    expect_error(&server.configure(removal.clone()).await, 409, "CONFLICT");
     expect_error(&server.configure(json!({"plans": {"standard": null}})).await, 409, "CONFLICT");
     expect_ok(admin.patch("/organizations/org_1", json!({"plan": "enterprise"})).await, 200);
-    let left = expect_ok(server.configure(gone).await, 200);
-    assert_eq!(left["plans"].as_object().unwrap().keys().collect::<Vec<_>>(), ["enterprise", "standard"]);
+    let config = expect_ok(server.configure(removal).await, 200);
+    assert_eq!(config["plans"].as_object().unwrap().keys().collect::<Vec<_>>(), ["enterprise", "standard"]);
     let back = admin.patch("/organizations/org_1", json!({"plan": "gold"})).await;
     expect_invalid(&back, &[("/plan", "UNKNOWN_PLAN")]);
-    // One whose organization was deleted is nobody's.
+    // A deleted organization does not use its plan.
     expect_ok(admin.delete("/organizations/org_1").await, 200);
     expect_ok(server.configure(json!({"plans": {"enterprise": null}})).await, 200);
 }
 
-/// No verification that begins after the answer to a change of the plan's limit is measured by the old one.
+/// A verification that starts after the response to a change of the plan's limit uses the new limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plans_limit_is_in_force_on_the_next_verification() {
+async fn a_plans_limit_applies_to_the_next_verification() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let secret = server.key_with(key_of("org_1")).await.0.key.unwrap();
-    let (answered, done_with) = (Arc::new(AtomicU32::new(100)), Arc::new(AtomicBool::new(false)));
+    let acknowledged = Arc::new(AtomicU32::new(100));
+    let finished = Arc::new(AtomicBool::new(false));
     let verifiers: Vec<_> = (0..3)
         .map(|_| {
-            let (app, secret, answered, done_with) =
-                (server.app.clone(), secret.clone(), answered.clone(), done_with.clone());
+            let app = server.app.clone();
+            let secret = secret.clone();
+            let acknowledged = acknowledged.clone();
+            let finished = finished.clone();
             let runtime = tokio::runtime::Handle::current();
             std::thread::spawn(move || {
                 runtime.block_on(async move {
                     let mut count = 0;
-                    while !done_with.load(Ordering::SeqCst) {
-                        let least = answered.load(Ordering::SeqCst);
-                        let question = VerifyRequest::<&str> {
+                    while !finished.load(Ordering::SeqCst) {
+                        let min_limit = acknowledged.load(Ordering::SeqCst);
+                        let request = VerifyRequest::<&str> {
                             secret: &secret,
                             scopes: &[],
                             ip: None,
@@ -66,10 +69,11 @@ async fn a_plans_limit_is_in_force_on_the_next_verification() {
                             dry_run: true,
                             caller_organization_id: None,
                         };
-                        let (now, monotonic) = (app.clock.now(), app.clock.monotonic());
-                        let verdict = app.verifier.verify(&question, now, monotonic).await.unwrap();
+                        let now = app.clock.now();
+                        let monotonic = app.clock.monotonic();
+                        let verdict = app.verifier.verify(&request, now, monotonic).await.unwrap();
                         let limit = verdict.rate.unwrap().limit;
-                        assert!(limit >= least, "{limit} after {least} was answered");
+                        assert!(limit >= min_limit, "{limit} after {min_limit} was acknowledged");
                         count += 1;
                     }
                     count
@@ -82,14 +86,14 @@ async fn a_plans_limit_is_in_force_on_the_next_verification() {
             server.configure(json!({"plans": {"standard": {"requests_per_minute": limit}}})).await,
             200,
         );
-        answered.store(limit, Ordering::SeqCst);
+        acknowledged.store(limit, Ordering::SeqCst);
     }
-    done_with.store(true, Ordering::SeqCst);
+    finished.store(true, Ordering::SeqCst);
     for verifier in verifiers {
         let count: u32 = tokio::task::spawn_blocking(|| verifier.join().unwrap()).await.unwrap();
         assert!(count > 1000, "{count}");
     }
-    // As a client sees it; and another plan, and none.
+    // The same through the API, also for a limit that is exceeded and for no limit.
     let verify = async |body: &Value| {
         let admin = server.admin();
         expect_ok(admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(body)).await, 200)
@@ -104,7 +108,7 @@ async fn a_plans_limit_is_in_force_on_the_next_verification() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_organization_has_at_most_the_keys_of_its_plan() {
+async fn an_organization_cannot_exceed_the_max_keys_of_its_plan() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
@@ -119,43 +123,43 @@ async fn an_organization_has_at_most_the_keys_of_its_plan() {
             tokio::spawn(async move { admin.post("/api-keys", key_of("org_1")).await })
         })
         .collect();
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for caller in callers {
         let answer = caller.await.unwrap();
         match answer.status {
-            201 => made.push(answer.data()["id"].as_str().unwrap().to_owned()),
+            201 => created.push(answer.data()["id"].as_str().unwrap().to_owned()),
             _ => {
                 expect_error(&answer, 409, "CONFLICT");
                 assert!(answer.text.contains("standard") && answer.text.contains('3'), "{}", answer.text);
             }
         }
     }
-    assert_eq!(made.len(), 3);
-    // Another organization has its own; disabled ones count; a revoked one leaves its place.
+    assert_eq!(created.len(), 3);
+    // Keys are counted per organization. Disabled keys count, revoked keys don't.
     expect_ok(admin.post("/api-keys", key_of("org_2")).await, 201);
-    expect_ok(admin.patch(&format!("/api-keys/{}", made[0]), json!({"status": "disabled"})).await, 200);
+    expect_ok(admin.patch(&format!("/api-keys/{}", created[0]), json!({"status": "disabled"})).await, 200);
     expect_error(&admin.post("/api-keys", key_of("org_1")).await, 409, "CONFLICT");
-    expect_ok(admin.delete(&format!("/api-keys/{}", made[0])).await, 200);
+    expect_ok(admin.delete(&format!("/api-keys/{}", created[0])).await, 200);
     expect_ok(admin.post("/api-keys", key_of("org_1")).await, 201);
-    // A larger plan has more room; a lower limit takes nothing away.
+    // A higher limit allows more keys; a lower limit keeps the existing ones.
     expect_ok(admin.patch("/organizations/org_1", json!({"plan": "gold"})).await, 200);
     expect_ok(admin.post("/api-keys", key_of("org_1")).await, 201);
     expect_ok(server.configure(json!({"plans": {"gold": {"max_keys": 1}}})).await, 200);
     expect_error(&admin.post("/api-keys", key_of("org_1")).await, 409, "CONFLICT");
     let active = expect_ok(admin.get("/api-keys?organization_id=org_1&status=active").await, 200);
     assert_eq!(active.as_array().unwrap().len(), 4);
-    expect_ok(admin.post(&format!("/api-keys/{}/rotate", made[1]), json!({})).await, 200);
+    expect_ok(admin.post(&format!("/api-keys/{}/rotate", created[1]), json!({})).await, 200);
 }
 
 #[tokio::test]
-async fn an_organization_has_at_most_the_members_of_its_plan() {
+async fn an_organization_cannot_exceed_the_max_members_of_its_plan() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
     for user in ["user_1", "user_2", "user_3"] {
         server.user(user).await;
     }
-    let (own, _) = server.key(Some("org_1"), &["admin:users"]).await;
+    let (org_client, _) = server.key(Some("org_1"), &["admin:users"]).await;
     expect_ok(server.configure(json!({"plans": {"standard": {"max_members": 2}}})).await, 200);
     let add = async |user: &str| {
         let member = json!({"user_id": user, "role": "member"});
@@ -165,9 +169,9 @@ async fn an_organization_has_at_most_the_members_of_its_plan() {
     expect_ok(add("user_2").await, 201);
     expect_error(&add("user_3").await, 409, "CONFLICT");
     expect_error(&add("user_1").await, 409, "ALREADY_EXISTS");
-    // A user that its own key makes would be a member, too: then there is no such user either.
+    // A user created by the organization's key would become a member, so the user is not created either.
     let new = json!({"name": "n", "email": "new@example.com"});
-    expect_error(&own.post("/users", new.clone()).await, 409, "CONFLICT");
+    expect_error(&org_client.post("/users", new.clone()).await, 409, "CONFLICT");
     expect_ok(admin.post("/users", new).await, 201);
     expect_ok(admin.delete("/organizations/org_1/members/user_2").await, 200);
     expect_ok(add("user_3").await, 201);

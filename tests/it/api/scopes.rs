@@ -32,7 +32,7 @@ async fn every_key_reads_the_catalogue() {
 }
 
 #[tokio::test]
-async fn a_scope_is_added_used_and_taken_away() {
+async fn a_scope_is_added_used_and_deleted() {
     let server = Server::start().await;
     let admin = server.admin();
     let grant = json!({"id": "key_1", "name": "n", "scopes": ["invoices:read"]});
@@ -44,21 +44,21 @@ async fn a_scope_is_added_used_and_taken_away() {
     let (holder, _) = server.key_with(grant).await;
     assert_eq!(expect_ok(holder.get("/whoami").await, 200)["scopes"], json!(["invoices:read"]));
     expect_error(&admin.delete("/scopes/invoices:read").await, 409, "CONFLICT");
-    // Disabled is not gone.
+    // A disabled key still holds the scope.
     expect_ok(admin.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200);
     expect_error(&admin.delete("/scopes/invoices:read").await, 409, "CONFLICT");
     expect_ok(admin.delete("/api-keys/key_1").await, 200);
-    let gone = expect_ok(admin.delete("/scopes/invoices:read").await, 200);
-    assert_eq!(gone, json!({"scope": "invoices:read", "deleted": true}));
+    let deleted = expect_ok(admin.delete("/scopes/invoices:read").await, 200);
+    assert_eq!(deleted, json!({"scope": "invoices:read", "deleted": true}));
     expect_error(&admin.delete("/scopes/invoices:read").await, 404, "NOT_FOUND");
-    let late = json!({"name": "n", "scopes": ["invoices:read"]});
-    expect_invalid(&admin.post("/api-keys", late).await, &[("/scopes/0", "UNKNOWN_SCOPE")]);
+    let after_deletion = json!({"name": "n", "scopes": ["invoices:read"]});
+    expect_invalid(&admin.post("/api-keys", after_deletion).await, &[("/scopes/0", "UNKNOWN_SCOPE")]);
     expect_ok(admin.post("/scopes", new).await, 201);
 }
 
-/// A wildcard would mean nothing without the last scope of its resource.
+/// A wildcard has no meaning without a scope of its resource.
 #[tokio::test]
-async fn the_last_of_a_resource_stays_while_its_wildcard_is_held() {
+async fn the_last_scope_of_a_resource_is_kept_while_its_wildcard_is_held() {
     let server = Server::start().await;
     let admin = server.admin();
     for scope in ["invoices:read", "invoices:write"] {
@@ -76,9 +76,9 @@ async fn the_last_of_a_resource_stays_while_its_wildcard_is_held() {
     );
 }
 
-/// `*` holds whatever there is, so it keeps nothing.
+/// The wildcard `*` does not keep a scope from being deleted.
 #[tokio::test]
-async fn the_shipped_ones_that_nobody_holds_may_go_and_the_built_in_ones_stay() {
+async fn unused_shipped_scopes_can_be_deleted_and_built_in_scopes_cannot() {
     let server = Server::start().await;
     let admin = server.admin();
     for scope in SHIPPED {
@@ -94,7 +94,7 @@ async fn the_shipped_ones_that_nobody_holds_may_go_and_the_built_in_ones_stay() 
 }
 
 #[tokio::test]
-async fn names_have_one_form_and_two_resources_are_reserved() {
+async fn scope_names_are_validated_and_two_resources_are_reserved() {
     let server = Server::start().await;
     let admin = server.admin();
     let longest = format!("{0}:{0}", "a".repeat(32));
@@ -124,14 +124,14 @@ async fn names_have_one_form_and_two_resources_are_reserved() {
 }
 
 #[tokio::test]
-async fn the_catalogue_is_the_platforms() {
+async fn only_platform_keys_change_the_catalogue() {
     let server = Server::start().await;
     server.organization("org_1").await;
-    let (own, _) = server.key(Some("org_1"), &["*"]).await;
-    expect_ok(own.get("/scopes").await, 200);
-    expect_error(&own.post("/scopes", json!({"scope": "a:b"})).await, 403, "PLATFORM_KEY_REQUIRED");
-    expect_error(&own.delete("/scopes/workflows:read").await, 403, "PLATFORM_KEY_REQUIRED");
+    let (org_client, _) = server.key(Some("org_1"), &["*"]).await;
+    expect_ok(org_client.get("/scopes").await, 200);
+    expect_error(&org_client.post("/scopes", json!({"scope": "a:b"})).await, 403, "PLATFORM_KEY_REQUIRED");
+    expect_error(&org_client.delete("/scopes/workflows:read").await, 403, "PLATFORM_KEY_REQUIRED");
     let (weak, _) = server.key(None, &["admin:keys", "admin:orgs"]).await;
     expect_error(&weak.post("/scopes", json!({"scope": "a:b"})).await, 403, "INSUFFICIENT_SCOPE");
-    assert_eq!(expect_ok(own.get("/scopes?limit=100").await, 200).as_array().unwrap().len(), 11);
+    assert_eq!(expect_ok(org_client.get("/scopes?limit=100").await, 200).as_array().unwrap().len(), 11);
 }

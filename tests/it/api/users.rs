@@ -16,7 +16,7 @@ async fn owned_key(server: &Server, organization: &str, user: &str) -> Client {
 }
 
 #[tokio::test]
-async fn creates_reads_changes_and_deletes() {
+async fn users_are_created_read_changed_and_deleted() {
     let server = Server::start().await;
     let admin = server.admin();
     let new = json!({"id": "user_1", "email": "Ada@Example.com", "name": "Ada", "external_id": "x|1", "metadata": {"k": "v"}});
@@ -48,12 +48,12 @@ async fn creates_reads_changes_and_deletes() {
 }
 
 #[tokio::test]
-async fn ids_are_made_or_the_platforms_own_and_never_taken_twice() {
+async fn ids_are_generated_or_chosen_by_the_platform_and_never_reused() {
     let server = Server::start().await;
     let admin = server.admin();
-    let made = expect_ok(admin.post("/users", json!({"email": "a@b", "name": "n"})).await, 201);
-    let made = made["id"].as_str().unwrap();
-    assert!(made.starts_with("user_") && made.len() == 31, "{made}");
+    let created = expect_ok(admin.post("/users", json!({"email": "a@b", "name": "n"})).await, 201);
+    let generated = created["id"].as_str().unwrap();
+    assert!(generated.starts_with("user_") && generated.len() == 31, "{generated}");
     server.user("user_1").await;
     let again = json!({"id": "user_1", "email": "again@b", "name": "n"});
     expect_error(&admin.post("/users", again.clone()).await, 409, "ALREADY_EXISTS");
@@ -63,18 +63,18 @@ async fn ids_are_made_or_the_platforms_own_and_never_taken_twice() {
     expect_invalid(&admin.post("/users", foreign).await, &[("/id", "INVALID_ID")]);
 }
 
-/// Taken says no more than taken: whose it is may be another organization's business.
+/// The error for a taken email does not reveal the user, who may belong to another organization.
 #[tokio::test]
 async fn emails_are_unique_without_case_and_freed_by_deletion() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
-    let (own, _) = server.key(Some("org_1"), &["*"]).await;
+    let (org_client, _) = server.key(Some("org_1"), &["*"]).await;
     expect_ok(
         admin.post("/users", json!({"id": "user_1", "email": "Zoë@Example.com", "name": "Zoë"})).await,
         201,
     );
-    for client in [&admin, &own] {
+    for client in [&admin, &org_client] {
         for email in ["Zoë@Example.com", "zoë@example.com", "ZOË@EXAMPLE.COM"] {
             let answer = client.post("/users", json!({"email": email, "name": "n"})).await;
             expect_error(&answer, 409, "ALREADY_EXISTS");
@@ -128,7 +128,7 @@ async fn lists_by_status_email_external_id_and_prefix_without_case() {
 }
 
 #[tokio::test]
-async fn i5_an_organizations_key_makes_members_and_sees_members_alone() {
+async fn i5_an_organizations_key_creates_members_and_sees_only_members() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
@@ -136,38 +136,38 @@ async fn i5_an_organizations_key_makes_members_and_sees_members_alone() {
     server.user("user_free").await;
     server.user("user_2").await;
     join(&server, "org_2", "user_2", "member").await;
-    let (own, _) = server.key(Some("org_1"), &["admin:users"]).await;
-    let created = expect_ok(own.post("/users", json!({"email": "a@b", "name": "n"})).await, 201);
+    let (org_client, _) = server.key(Some("org_1"), &["admin:users"]).await;
+    let created = expect_ok(org_client.post("/users", json!({"email": "a@b", "name": "n"})).await, 201);
     let id = created["id"].as_str().unwrap();
     let membership = expect_ok(admin.get(&format!("/organizations/org_1/members/{id}")).await, 200);
     assert_eq!(membership["role"], "member");
-    assert_eq!(column(&expect_ok(own.get("/users").await, 200), "id"), [id]);
-    assert_eq!(expect_ok(own.get(&format!("/users/{id}")).await, 200), created);
-    // A user that it shares with another organization, but not what it is there.
+    assert_eq!(column(&expect_ok(org_client.get("/users").await, 200), "id"), [id]);
+    assert_eq!(expect_ok(org_client.get(&format!("/users/{id}")).await, 200), created);
+    // It sees a user that is also a member of another organization, but not the membership there.
     join(&server, "org_2", id, "owner").await;
-    let seen = expect_ok(own.get(&format!("/users/{id}/memberships")).await, 200);
-    assert_eq!(column(&seen, "organization_id"), ["org_1"]);
+    let visible = expect_ok(org_client.get(&format!("/users/{id}/memberships")).await, 200);
+    assert_eq!(column(&visible, "organization_id"), ["org_1"]);
     let all = expect_ok(admin.get(&format!("/users/{id}/memberships")).await, 200);
     assert_eq!(column(&all, "organization_id"), ["org_2", "org_1"]);
     for user in ["user_free", "user_2", "user_none"] {
         let path = format!("/users/{user}");
         for answer in [
-            own.get(&path).await,
-            own.get(&format!("{path}/memberships")).await,
-            own.patch(&path, json!({"name": "n"})).await,
-            own.delete(&path).await,
+            org_client.get(&path).await,
+            org_client.get(&format!("{path}/memberships")).await,
+            org_client.patch(&path, json!({"name": "n"})).await,
+            org_client.delete(&path).await,
         ] {
             expect_error(&answer, 404, "NOT_FOUND");
         }
     }
     let path = format!("/users/{id}");
-    expect_error(&own.patch(&path, json!({"name": "n"})).await, 403, "PLATFORM_KEY_REQUIRED");
-    expect_error(&own.delete(&path).await, 403, "PLATFORM_KEY_REQUIRED");
+    expect_error(&org_client.patch(&path, json!({"name": "n"})).await, 403, "PLATFORM_KEY_REQUIRED");
+    expect_error(&org_client.delete(&path).await, 403, "PLATFORM_KEY_REQUIRED");
     let named = json!({"id": "user_mine", "email": "mine@b", "name": "n"});
-    expect_error(&own.post("/users", named).await, 403, "PLATFORM_KEY_REQUIRED");
+    expect_error(&org_client.post("/users", named).await, 403, "PLATFORM_KEY_REQUIRED");
     expect_error(&admin.get("/users/user_mine").await, 404, "NOT_FOUND");
     expect_ok(admin.delete(&format!("/organizations/org_1/members/{id}")).await, 200);
-    expect_error(&own.get(&path).await, 404, "NOT_FOUND");
+    expect_error(&org_client.get(&path).await, 404, "NOT_FOUND");
 }
 
 #[tokio::test]
@@ -183,16 +183,16 @@ async fn i3_deletion_ends_memberships_and_owned_keys() {
             join(&server, organization, user, "member").await;
         }
     }
-    let mut gone = Vec::new();
+    let mut revoked = Vec::new();
     for organization in ["org_1", "org_2"] {
-        gone.push(owned_key(&server, organization, "user_1").await);
+        revoked.push(owned_key(&server, organization, "user_1").await);
     }
     let kept = [owned_key(&server, "org_1", "user_2").await, server.key(Some("org_1"), &["*"]).await.0];
-    for client in gone.iter().chain(&kept) {
+    for client in revoked.iter().chain(&kept) {
         expect_ok(client.get("/whoami").await, 200);
     }
     expect_ok(admin.delete("/users/user_1").await, 200);
-    for client in &gone {
+    for client in &revoked {
         expect_error(&client.get("/whoami").await, 401, "INVALID_API_KEY");
     }
     for client in &kept {
@@ -210,7 +210,7 @@ async fn i3_deletion_ends_memberships_and_owned_keys() {
 }
 
 #[tokio::test]
-async fn the_last_owner_of_an_organization_stays() {
+async fn the_last_owner_of_an_organization_cannot_be_deleted() {
     let server = Server::start().await;
     let admin = server.admin();
     for organization in ["org_1", "org_2"] {
@@ -235,7 +235,7 @@ async fn the_last_owner_of_an_organization_stays() {
 }
 
 #[tokio::test]
-async fn i3_suspension_refuses_owned_keys_until_it_ends() {
+async fn i3_a_suspended_users_keys_are_refused_until_the_user_is_active_again() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
-/// Asks whether a key is good.
+/// Calls `POST /v1/keys/verify`.
 pub(super) async fn ask(client: &Client, body: Value) -> Answer {
     client.send(client.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await
 }
 
-/// The answer to a question that could be answered.
+/// Verifies a key and returns `data`.
 async fn answer(client: &Client, body: Value) -> Value {
     expect_ok(ask(client, body).await, 200)
 }
@@ -29,15 +29,15 @@ async fn patch(server: &Server, path: &str, body: Value) {
     expect_ok(server.admin().patch(path, body).await, 200);
 }
 
-/// A new key of `org_1` as the body says: its secret.
+/// Creates a key of `org_1` with these additional fields and returns its secret.
 async fn secret(server: &Server, more: Value) -> String {
     let mut body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     server.key_with(body).await.0.key.unwrap()
 }
 
-/// `org_1` with its member `user_1`, and `org_2`.
-async fn world() -> Server {
+/// Starts a server with `org_1`, its member `user_1`, and `org_2`.
+async fn start_server() -> Server {
     let server = Server::start().await;
     server.organization("org_1").await;
     server.organization("org_2").await;
@@ -48,8 +48,8 @@ async fn world() -> Server {
 }
 
 #[tokio::test]
-async fn a_good_key_is_told_whole() {
-    let server = world().await;
+async fn a_valid_key_is_described_completely() {
+    let server = start_server().await;
     let (verifier, _) = server.key(None, &["keys:verify"]).await;
     let key = secret(
         &server,
@@ -65,11 +65,14 @@ async fn a_good_key_is_told_whole() {
         "rate_limit": {"limit": 100, "remaining": 99, "reset": NOW / 1000 + 1}, "quota": null,
     });
     let request = verifier.request_at_root(Method::POST, "/v1/keys/verify").header("x-request-id", "mine");
-    let told = verifier.send(request.json(&json!({"key": key}))).await;
-    assert_eq!(told.data(), &expected);
-    assert_eq!(told.json["metadata"], json!({"timestamp": "2026-11-23T07:08:09.000Z", "requestId": "mine"}));
+    let verified = verifier.send(request.json(&json!({"key": key}))).await;
+    assert_eq!(verified.data(), &expected);
+    assert_eq!(
+        verified.json["metadata"],
+        json!({"timestamp": "2026-11-23T07:08:09.000Z", "requestId": "mine"})
+    );
     let headers = ["x-request-id", "cache-control", "content-type", "x-ratelimit-limit", "ratelimit"];
-    let headers = headers.map(|name| told.header(name));
+    let headers = headers.map(|name| verified.header(name));
     assert_eq!(headers, [Some("mine"), Some("no-store"), Some("application/json"), None, None]);
 
     let data = answer(&verifier, json!({"key": ADMIN_KEY})).await;
@@ -77,15 +80,15 @@ async fn a_good_key_is_told_whole() {
         assert_eq!(data[field], Value::Null, "a platform key has no {field}: {data}");
     }
     for _ in 0..3 {
-        let dear = json!({"key": ADMIN_KEY, "cost": 1000});
-        assert_eq!(code(&verifier, dear).await, "VALID", "nor has it a limit to meet");
+        let expensive = json!({"key": ADMIN_KEY, "cost": 1000});
+        assert_eq!(code(&verifier, expensive).await, "VALID", "a platform key has no limit");
     }
 }
 
-/// Each step adds a reason to those before, and is checked before them.
+/// Each step adds a denial reason that takes precedence over the earlier ones.
 #[tokio::test]
-async fn of_several_reasons_the_first_in_the_contracts_order_is_told() {
-    let server = world().await;
+async fn the_first_denial_reason_in_the_documented_order_is_returned() {
+    let server = start_server().await;
     let admin = server.admin();
     let limit = json!({"limit": 1, "window_seconds": 86_400});
     let key = secret(
@@ -129,8 +132,8 @@ async fn of_several_reasons_the_first_in_the_contracts_order_is_told() {
 }
 
 #[tokio::test]
-async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_spent_whole() {
-    let server = world().await;
+async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_never_spent_partially() {
+    let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"rate_limit": {"limit": 1000, "window_seconds": 60}})).await;
     for (more, code, remaining) in [
@@ -163,21 +166,21 @@ async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_spent_whole() {
     assert_eq!(
         code(&admin, json!({"key": small, "cost": 11})).await,
         "RATE_LIMITED",
-        "more than it ever has"
+        "the cost exceeds the limit"
     );
     assert_eq!(code(&admin, json!({"key": small, "cost": 10})).await, "VALID");
 }
 
 #[tokio::test]
-async fn i7_a_keys_own_limit_goes_before_its_plans_and_changes_keep_what_was_spent() {
-    let server = world().await;
+async fn i7_a_keys_own_limit_overrides_its_plans_and_changes_keep_what_was_spent() {
+    let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"id": "key_1"})).await;
     let left = async |cost: u32| {
         let data = answer(&admin, json!({"key": key, "cost": cost})).await;
         (data["rate_limit"]["limit"].as_u64().unwrap(), data["rate_limit"]["remaining"].as_u64().unwrap())
     };
-    assert_eq!(left(4).await, (100, 96), "the plan's");
+    assert_eq!(left(4).await, (100, 96), "the limit of the plan");
     patch(&server, "/organizations/org_1", json!({"plan": "enterprise"})).await;
     assert_eq!(left(0).await, (1000, 996));
     let own = |limit: u32, window: u32| json!({"rate_limit": {"limit": limit, "window_seconds": window}});
@@ -197,16 +200,16 @@ async fn i7_a_keys_own_limit_goes_before_its_plans_and_changes_keep_what_was_spe
     assert_eq!(left(96).await, (100, 0));
     assert_eq!(code(&admin, json!({"key": key})).await, "RATE_LIMITED");
     let other = secret(&server, json!({})).await;
-    assert_eq!(code(&admin, json!({"key": other})).await, "VALID", "every key has its own");
+    assert_eq!(code(&admin, json!({"key": other})).await, "VALID", "each key has its own bucket");
 }
 
 #[tokio::test]
-async fn an_allowlist_asks_for_the_clients_address() {
-    let server = world().await;
+async fn an_allowlist_requires_the_clients_address() {
+    let server = start_server().await;
     let admin = server.admin();
     let listed = secret(&server, json!({"allowed_ips": ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]})).await;
-    let free = secret(&server, json!({})).await;
-    for (ip, good) in [
+    let unlisted = secret(&server, json!({})).await;
+    for (ip, allowed) in [
         (json!("10.255.0.1"), true),
         (json!("192.0.2.7"), true),
         (json!("::ffff:10.0.0.1"), true),
@@ -217,13 +220,13 @@ async fn an_allowlist_asks_for_the_clients_address() {
         (json!("::ffff:11.0.0.1"), false),
         (json!("::10.0.0.1"), false),
         (json!("2001:db9::1"), false),
-        // Where the question comes from is not where the key is used.
+        // The address of the verifier is not the address of the client.
         (json!("127.0.0.1"), false),
         (json!(null), false),
     ] {
-        let expected = if good { "VALID" } else { "IP_NOT_ALLOWED" };
+        let expected = if allowed { "VALID" } else { "IP_NOT_ALLOWED" };
         assert_eq!(code(&admin, json!({"key": listed, "ip": ip})).await, expected, "{ip}");
-        assert_eq!(code(&admin, json!({"key": free, "ip": ip})).await, "VALID", "{ip}");
+        assert_eq!(code(&admin, json!({"key": unlisted, "ip": ip})).await, "VALID", "{ip}");
     }
     assert_eq!(code(&admin, json!({"key": listed})).await, "IP_NOT_ALLOWED");
     for ip in ["", "10.0.0.1:80", "10.0.0.0/8", "10.0.0", "[2001:db8::1]", " 10.0.0.1", "fe80::1%eth0"] {
@@ -232,8 +235,8 @@ async fn an_allowlist_asks_for_the_clients_address() {
 }
 
 #[tokio::test]
-async fn a_replaced_secret_is_good_until_its_grace_ends() {
-    let server = world().await;
+async fn a_rotated_secret_is_valid_until_its_grace_period_ends() {
+    let server = start_server().await;
     let admin = server.admin();
     let limit = json!({"limit": 10, "window_seconds": 86_400});
     let first = secret(&server, json!({"id": "key_1", "rate_limit": limit})).await;
@@ -249,7 +252,7 @@ async fn a_replaced_secret_is_good_until_its_grace_ends() {
     let is = |code: &str, left: u64| (code.to_owned(), left);
     let second = rotate(60).await;
     assert_eq!(left(&first).await, is("VALID", 9));
-    assert_eq!(left(&second).await, is("VALID", 8), "both spend of one bucket");
+    assert_eq!(left(&second).await, is("VALID", 8), "both secrets share one bucket");
     server.advance(Duration::from_millis(59_999));
     assert_eq!(left(&first).await, is("VALID", 7));
     server.advance(Duration::from_millis(1));
@@ -257,7 +260,7 @@ async fn a_replaced_secret_is_good_until_its_grace_ends() {
     assert_eq!(left(&second).await, is("VALID", 6));
     let third = rotate(3600).await;
     let fourth = rotate(3600).await;
-    assert_eq!(left(&second).await, is("EXPIRED", 6), "two are live at most");
+    assert_eq!(left(&second).await, is("EXPIRED", 6), "at most two secrets are valid");
     assert_eq!(left(&third).await, is("VALID", 5));
     expect_ok(admin.post("/api-keys/key_1/expire-previous", json!({})).await, 200);
     assert_eq!(left(&third).await, is("EXPIRED", 5));
@@ -271,8 +274,8 @@ async fn a_replaced_secret_is_good_until_its_grace_ends() {
 }
 
 #[tokio::test]
-async fn i3_owners_and_organizations_that_go_and_come_back_take_their_keys_along() {
-    let server = world().await;
+async fn i3_keys_follow_the_status_of_their_owner_and_organization() {
+    let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"id": "key_1", "user_id": "user_1"})).await;
     let is = async |expected: &str| {
@@ -296,19 +299,19 @@ async fn i3_owners_and_organizations_that_go_and_come_back_take_their_keys_along
     is("REVOKED").await;
 
     let owned = secret(&server, json!({"user_id": "user_1"})).await;
-    let of_nobody = secret(&server, json!({})).await;
+    let unowned = secret(&server, json!({})).await;
     assert_eq!(code(&admin, json!({"key": owned})).await, "VALID");
     expect_ok(admin.delete("/users/user_1").await, 200);
     assert_eq!(code(&admin, json!({"key": owned})).await, "REVOKED");
-    assert_eq!(code(&admin, json!({"key": of_nobody})).await, "VALID");
+    assert_eq!(code(&admin, json!({"key": unowned})).await, "VALID");
     expect_ok(admin.delete("/organizations/org_1").await, 200);
-    assert_eq!(code(&admin, json!({"key": of_nobody})).await, "REVOKED");
+    assert_eq!(code(&admin, json!({"key": unowned})).await, "REVOKED");
 }
 
-/// Not a byte tells another organization's key from one that nobody made.
+/// The responses for a key of another organization and for an unknown key are identical.
 #[tokio::test]
-async fn i5_an_organizations_verifier_sees_its_own_keys_alone() {
-    let server = world().await;
+async fn i5_an_organizations_verifier_sees_only_its_own_keys() {
+    let server = start_server().await;
     let own = secret(&server, json!({})).await;
     let foreign = secret(&server, json!({"organization_id": "org_2"})).await;
     let revoked = secret(&server, json!({"id": "key_9", "organization_id": "org_2"})).await;
@@ -326,16 +329,16 @@ async fn i5_an_organizations_verifier_sees_its_own_keys_alone() {
         }
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:#?}");
         let data: Value = serde_json::from_str(&texts[0].1).unwrap();
-        let told = json!({"valid": false, "code": "NOT_FOUND", "message": "There is no such key."});
-        assert_eq!(data["data"], told);
+        let expected = json!({"valid": false, "code": "NOT_FOUND", "message": "There is no such key."});
+        assert_eq!(data["data"], expected);
     }
 }
 
 #[tokio::test]
-async fn every_scope_that_is_asked_for_must_be_covered() {
-    let server = world().await;
+async fn every_requested_scope_must_be_covered() {
+    let server = start_server().await;
     let admin = server.admin();
-    for (held, asked, good) in [
+    for (held, requested, covered) in [
         (&["workflows:read"][..], &["workflows:read", "workflows:read"][..], true),
         (&["workflows:read"], &[], true),
         (&[], &[], true),
@@ -349,16 +352,16 @@ async fn every_scope_that_is_asked_for_must_be_covered() {
         (&["workflows:*", "transactions:*", "admin:*", "keys:verify"], &["*"], false),
     ] {
         let (client, _) = server.key(Some("org_1"), held).await;
-        let expected = if good { "VALID" } else { "INSUFFICIENT_SCOPE" };
+        let expected = if covered { "VALID" } else { "INSUFFICIENT_SCOPE" };
         assert_eq!(
-            code(&admin, json!({"key": client.key, "scopes": asked})).await,
+            code(&admin, json!({"key": client.key, "scopes": requested})).await,
             expected,
-            "{held:?} {asked:?}"
+            "{held:?} {requested:?}"
         );
     }
-    let asked = json!({"key": ADMIN_KEY, "scopes": ["workflows:read", "workflows:reed", "invoices:*"]});
+    let unknown = json!({"key": ADMIN_KEY, "scopes": ["workflows:read", "workflows:reed", "invoices:*"]});
     expect_invalid(
-        &ask(&admin, asked).await,
+        &ask(&admin, unknown).await,
         &[("/scopes/1", "UNKNOWN_SCOPE"), ("/scopes/2", "UNKNOWN_SCOPE")],
     );
     expect_ok(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
@@ -366,11 +369,11 @@ async fn every_scope_that_is_asked_for_must_be_covered() {
 }
 
 #[tokio::test]
-async fn all_faults_of_a_question_are_told() {
-    let server = world().await;
+async fn all_errors_of_a_request_are_reported() {
+    let server = start_server().await;
     let admin = server.admin();
     let wrong = json!({"scopes": ["no:such", 7], "ip": "here", "cost": 1001, "dry_run": 1, "more": 1});
-    let faults = [
+    let details = [
         ("/key", "REQUIRED"),
         ("/scopes/0", "UNKNOWN_SCOPE"),
         ("/scopes/1", "INVALID_TYPE"),
@@ -379,29 +382,29 @@ async fn all_faults_of_a_question_are_told() {
         ("/dry_run", "INVALID_TYPE"),
         ("/more", "UNKNOWN_FIELD"),
     ];
-    expect_invalid(&ask(&admin, wrong).await, &faults);
+    expect_invalid(&ask(&admin, wrong).await, &details);
     expect_invalid(&ask(&admin, json!({"key": null})).await, &[("/key", "INVALID_TYPE")]);
     for cost in [json!(-1), json!(1.5), json!("1"), json!(1001), json!(u64::MAX)] {
         expect_invalid(&ask(&admin, json!({"key": "k", "cost": cost})).await, &[("/cost", "INVALID_VALUE")]);
     }
-    // The values in the order of the fields are no object.
-    let listed = ask(&admin, json!([ADMIN_KEY, null, null, 1, false])).await;
-    expect_invalid(&listed, &[("", "INVALID_TYPE"), ("/key", "REQUIRED")]);
+    // An array of the values in the order of the fields is not accepted as an object.
+    let array = ask(&admin, json!([ADMIN_KEY, null, null, 1, false])).await;
+    expect_invalid(&array, &[("", "INVALID_TYPE"), ("/key", "REQUIRED")]);
     let queried = admin.request_at_root(Method::POST, "/v1/keys/verify?dry_run=true");
     expect_invalid(
         &admin.send(queried.json(&json!({"key": "k"}))).await,
         &[("dry_run", "UNKNOWN_PARAMETER")],
     );
-    // What JSON may write in other ways means the same.
+    // Escape sequences in names and values are decoded.
     let escaped =
         admin.request_at_root(Method::POST, "/v1/keys/verify").header("content-type", "application/json");
     let body = format!(" {{\"\\u006bey\": \"\\u0074{}\"}}\n", &ADMIN_KEY[1..]);
     assert_eq!(expect_ok(admin.send(escaped.body(body)).await, 200)["code"], "VALID");
 }
 
-/// Who asks is neither limited nor in the audit log, however often.
+/// Verifications are not rate-limited for the caller and not in the audit log.
 #[tokio::test]
-async fn asking_costs_the_caller_nothing() {
+async fn verifying_costs_the_caller_nothing() {
     let server = Server::with(|config| config.rate_limits.admin_per_minute = 2).await;
     let admin = server.admin();
     for _ in 0..5 {
@@ -413,7 +416,7 @@ async fn asking_costs_the_caller_nothing() {
 }
 
 #[tokio::test]
-async fn other_methods_and_paths_are_told_apart() {
+async fn other_methods_are_405_and_other_paths_404() {
     let server = Server::start().await;
     let admin = server.admin();
     for path in ["/v1/keys/verify", "/v1/introspect"] {

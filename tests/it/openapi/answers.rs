@@ -278,7 +278,7 @@ async fn concurrent_calls(document: &Document) -> Vec<(String, Answer)> {
 /// Refusals that depend on the state of the database.
 async fn not_found_and_conflicts(server: &Server) -> Vec<(String, Answer)> {
     let admin = server.admin();
-    let (own, _) = server.key(Some("org_123"), &["admin:*"]).await;
+    let (org_client, _) = server.key(Some("org_123"), &["admin:*"]).await;
     server.organization("org_2").await;
     server.user("user_2").await;
     let owner = json!({"user_id": "user_2", "role": "owner"});
@@ -289,11 +289,11 @@ async fn not_found_and_conflicts(server: &Server) -> Vec<(String, Answer)> {
     let key = json!({"id": "key_123", "name": "n", "scopes": []});
     let foreign_key = json!({"organization_id": "org_9", "name": "n", "scopes": []});
     let mut answers = vec![
-        ("listApiKeys", 404, own.get("/api-keys?organization_id=org_2").await),
-        ("getUsage", 404, own.get("/analytics/usage?org_id=org_2").await),
-        ("listDenials", 404, own.get("/analytics/logs?org_id=org_2").await),
-        ("listAuditEvents", 404, own.get("/audit-logs?org_id=org_2").await),
-        ("exportAuditLog", 404, own.get("/audit-logs/export?org_id=org_2").await),
+        ("listApiKeys", 404, org_client.get("/api-keys?organization_id=org_2").await),
+        ("getUsage", 404, org_client.get("/analytics/usage?org_id=org_2").await),
+        ("listDenials", 404, org_client.get("/analytics/logs?org_id=org_2").await),
+        ("listAuditEvents", 404, org_client.get("/audit-logs?org_id=org_2").await),
+        ("exportAuditLog", 404, org_client.get("/audit-logs/export?org_id=org_2").await),
         ("createApiKey", 404, admin.post("/api-keys", foreign_key).await),
         ("createOrganization", 409, admin.post("/organizations", organization).await),
         ("createUser", 409, admin.post("/users", user.clone()).await),
