@@ -108,7 +108,7 @@ def add_denials(db, now):
     copy(db, "verification_log", "key_seq IS NOT NULL",
          f"SELECT seq AS key, ({now - 29 * DAY} + seq * {28 * DAY} / {keys}) / 60000 * 60000 AS minute FROM api_keys",
          seq="NULL", minute="new.minute", first_at="new.minute", last_at="new.minute", key_seq="new.key",
-         folded="new.key")
+         aggregation_key="new.key")
 
 
 def add_events(db, now, count):
