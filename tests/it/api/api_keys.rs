@@ -77,14 +77,14 @@ async fn a_created_key_has_the_requested_fields() {
     let mut created = expect_ok(admin.post("/api-keys", body.clone()).await, 201);
     assert!(created.as_object_mut().unwrap().remove("key").is_some());
     let start = created["start"].clone();
-    let more = json!({
+    let fields = json!({
         "expires_at": "2027-01-01T00:00:00.000Z",
         "allowed_ips": ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "198.51.100.0/24"],
         "start": start, "status": "active", "created_at": in_seconds(0), "updated_at": in_seconds(0),
         "last_used_at": null, "rotated_at": null, "previous_secret_expires_at": null, "revoked_at": null,
         "revoked_reason": null, "created_by": expect_ok(admin.get("/whoami").await, 200)["api_key"]["id"],
     });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     assert_eq!(created, body);
     assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200), created);
     let smallest = expect_ok(admin.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
@@ -199,13 +199,13 @@ async fn organization_and_owner_of_a_new_key_are_checked() {
         201,
     );
     let (org_client, resource) = server.key(Some("org_1"), &["*"]).await;
-    let key = |more: Value| {
+    let key = |fields: Value| {
         let mut body = json!({"name": "n", "scopes": []});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         body
     };
-    for more in [json!({}), json!({"organization_id": null}), json!({"organization_id": "org_1"})] {
-        let created = expect_ok(org_client.post("/api-keys", key(more)).await, 201);
+    for fields in [json!({}), json!({"organization_id": null}), json!({"organization_id": "org_1"})] {
+        let created = expect_ok(org_client.post("/api-keys", key(fields)).await, 201);
         assert_eq!((&created["organization_id"], &created["created_by"]), (&json!("org_1"), &resource["id"]));
     }
     assert_eq!(expect_ok(admin.post("/api-keys", key(json!({}))).await, 201)["organization_id"], Value::Null);
@@ -239,7 +239,7 @@ async fn lists_by_organization_user_status_scope_and_prefix() {
         admin.post("/organizations/org_1/members", json!({"user_id": "user_1", "role": "member"})).await,
         201,
     );
-    for (id, more) in [
+    for (id, fields) in [
         ("key_active", json!({"organization_id": "org_1", "name": "Alpha", "scopes": ["workflows:read"]})),
         (
             "key_owned",
@@ -256,7 +256,7 @@ async fn lists_by_organization_user_status_scope_and_prefix() {
         ("key_off-past", json!({"name": "Beta", "scopes": [], "expires_at": in_seconds(10)})),
         ("key_ended", json!({"name": "Gamma", "scopes": ["*"]})),
     ] {
-        let mut body = more;
+        let mut body = fields;
         body["id"] = json!(id);
         server.key_with(body).await;
     }

@@ -221,9 +221,9 @@ impl Fixture {
 }
 
 /// Creates a key with the scope `*`. Returns its ID and its secret.
-async fn secret(server: &Server, more: Value) -> (String, String) {
+async fn secret(server: &Server, fields: Value) -> (String, String) {
     let mut body = json!({"name": "n", "scopes": ["*"]});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let (client, key) = server.key_with(body).await;
     (key["id"].as_str().unwrap().to_owned(), client.key.unwrap())
 }

@@ -25,7 +25,7 @@ fn get(client: &Client, path: &str) -> RequestBuilder {
     client.request_at_root(Method::GET, path)
 }
 
-async fn ask(client: &Client, path: &str) -> Answer {
+async fn call(client: &Client, path: &str) -> Answer {
     client.send(get(client, path)).await
 }
 
@@ -37,9 +37,9 @@ fn expect_denied(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
 }
 
-async fn key(server: &Server, more: Value) -> Client {
+async fn key(server: &Server, fields: Value) -> Client {
     let mut body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     server.key_with(body).await.0
 }
 
@@ -65,7 +65,7 @@ async fn identity_headers_describe_the_key() {
     let server = start_server().await;
     let scopes = ["workflows:*", "transactions:read"];
     let owned = key(&server, json!({"id": "key_1", "user_id": "user_1", "scopes": scopes})).await;
-    let answer = ask(&owned, PATH).await;
+    let answer = call(&owned, PATH).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, ""));
     let expected = ["key_1", "org_1", "user_1", "standard", "workflows:* transactions:read", "VALID"];
     assert_eq!(identity(&answer), expected);
@@ -75,7 +75,7 @@ async fn identity_headers_describe_the_key() {
     assert_eq!(limits, ["100", "99", "\"key\";q=100;w=60", "\"key\";r=99;t=1"]);
 
     let platform = key(&server, json!({"id": "key_2", "organization_id": null, "scopes": []})).await;
-    let answer = ask(&platform, PATH).await;
+    let answer = call(&platform, PATH).await;
     assert_eq!((answer.status, identity(&answer)), (200, ["key_2", "-", "-", "-", "-", "VALID"]));
     assert_eq!(answer.header("x-ratelimit-limit"), None, "a platform key has no limit");
     // `X-Auth-…` headers of the request do not appear in the response.
@@ -97,7 +97,7 @@ async fn every_denial_has_its_status_and_all_headers() {
         (401, "INVALID_API_KEY", anonymous.with_key("nobody-made-this")),
         (401, "INVALID_API_KEY", anonymous.with_key("toll_00000000000000000000000000000000000000")),
     ];
-    for (status, code, more) in [
+    for (status, code, fields) in [
         (401, "REVOKED", json!({})),
         (401, "DISABLED", json!({})),
         (401, "EXPIRED", json!({"expires_at": "2026-11-23T07:08:10Z"})),
@@ -107,18 +107,18 @@ async fn every_denial_has_its_status_and_all_headers() {
         (403, "INSUFFICIENT_SCOPE", json!({"scopes": ["workflows:write"]})),
         (429, "RATE_LIMITED", json!({"rate_limit": {"limit": 1, "window_seconds": 86_400}})),
     ] {
-        let mut body = more;
+        let mut body = fields;
         body["id"] = format!("key_{}", code.replace('_', "-")).into();
         cases.push((status, code, key(&server, body).await));
     }
-    assert_eq!(ask(&cases.last().unwrap().2, PATH).await.status, 200);
+    assert_eq!(call(&cases.last().unwrap().2, PATH).await.status, 200);
     expect_ok(admin.delete("/api-keys/key_REVOKED").await, 200);
     expect_ok(admin.patch("/api-keys/key_DISABLED", json!({"status": "disabled"})).await, 200);
     expect_ok(admin.patch("/organizations/org_2", json!({"status": "suspended"})).await, 200);
     expect_ok(admin.patch("/users/user_2", json!({"status": "suspended"})).await, 200);
     server.advance(Duration::from_secs(1));
     for (status, code, client) in &cases {
-        let answer = ask(client, &format!("{PATH}?scope=workflows:read")).await;
+        let answer = call(client, &format!("{PATH}?scope=workflows:read")).await;
         expect_denied(&answer, *status, code);
         let known = identity(&answer)[0].starts_with("key_");
         assert_eq!(known, !["UNAUTHENTICATED", "INVALID_API_KEY"].contains(code), "{answer:?}");
@@ -127,7 +127,7 @@ async fn every_denial_has_its_status_and_all_headers() {
         let head = client.send(request).await;
         assert_eq!((head.status, identity(&head), head.text.as_str()), (*status, identity(&answer), ""));
         let query = "?scope=workflows:read&limit_status=403";
-        let answer = ask(client, &format!("{PATH}{query}")).await;
+        let answer = call(client, &format!("{PATH}{query}")).await;
         expect_denied(&answer, if *status == 429 { 403 } else { *status }, code);
     }
 }
@@ -138,7 +138,7 @@ async fn requests_are_denied_while_the_database_is_closed() {
     let server = start_server().await;
     let client = key(&server, json!({})).await;
     server.app.close().await.unwrap();
-    let answer = ask(&client, PATH).await;
+    let answer = call(&client, PATH).await;
     expect_denied(&answer, 503, "UNAVAILABLE");
     assert!(answer.header("retry-after").is_some());
 }
@@ -206,7 +206,7 @@ async fn the_query_names_required_scopes_and_unknown_parameters_are_denied() {
         ("?anything", false),
     ] {
         for client in [&client, &server.admin()] {
-            let answer = ask(client, &format!("{PATH}{query}")).await;
+            let answer = call(client, &format!("{PATH}{query}")).await;
             // The admin key has all scopes, but unknown scopes and parameters are denied for it, too.
             let known = query.starts_with("?scope=workflows:read&") || query == "?scope=workflows:*";
             if passes || known && client.key.as_deref() == Some(ADMIN_KEY) {
@@ -349,18 +349,18 @@ async fn failed_attempts_are_limited_by_address_and_valid_keys_are_not() {
 async fn i8_a_rate_limit_is_enforced_and_denials_spend_nothing() {
     let server = start_server().await;
     let client = key(&server, json!({"rate_limit": {"limit": 2, "window_seconds": 60}})).await;
-    let denied = ask(&client, &format!("{PATH}?scope=workflows:write")).await;
+    let denied = call(&client, &format!("{PATH}?scope=workflows:write")).await;
     expect_denied(&denied, 403, "INSUFFICIENT_SCOPE");
     assert_eq!(denied.header("x-ratelimit-remaining"), Some("2"));
     for left in ["1", "0"] {
-        let answer = ask(&client, PATH).await;
+        let answer = call(&client, PATH).await;
         assert_eq!((answer.status, answer.header("x-ratelimit-remaining")), (200, Some(left)));
     }
-    let limited = ask(&client, PATH).await;
+    let limited = call(&client, PATH).await;
     expect_denied(&limited, 429, "RATE_LIMITED");
     assert_eq!((limited.header("retry-after"), limited.header("x-ratelimit-limit")), (Some("30"), Some("2")));
     server.advance(Duration::from_millis(29_999));
-    expect_denied(&ask(&client, PATH).await, 429, "RATE_LIMITED");
+    expect_denied(&call(&client, PATH).await, 429, "RATE_LIMITED");
     server.advance(Duration::from_millis(1));
-    assert_eq!(ask(&client, PATH).await.status, 200);
+    assert_eq!(call(&client, PATH).await.status, 200);
 }

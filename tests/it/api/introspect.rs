@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::expect_ok;
-use super::verify::ask;
+use super::verify::verify_key;
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
 fn request(client: &Client, token: &str) -> RequestBuilder {
@@ -76,7 +76,7 @@ async fn an_inactive_key_is_not_described() {
         server.organization(organization).await;
     }
     let mut secrets = Vec::new();
-    for (id, more) in [
+    for (id, fields) in [
         ("key_revoked", json!({})),
         ("key_disabled", json!({})),
         ("key_expired", json!({"expires_at": "2026-11-23T07:08:10Z"})),
@@ -85,7 +85,7 @@ async fn an_inactive_key_is_not_described() {
         ("key_listed", json!({"allowed_ips": ["0.0.0.0/0", "::/0"]})),
     ] {
         let mut body = json!({"id": id, "name": "n", "scopes": ["workflows:read"]});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         secrets.push(server.key_with(body).await.0.key.unwrap());
     }
     for secret in &secrets[..4] {
@@ -136,7 +136,7 @@ async fn i8_introspection_neither_spends_nor_checks_limits() {
         for _ in 0..3 {
             assert_eq!(introspect(&admin, &secret).await["active"], active);
         }
-        assert_eq!(ask(&admin, json!({"key": secret})).await.data()["code"], code);
+        assert_eq!(verify_key(&admin, json!({"key": secret})).await.data()["code"], code);
     }
 }
 

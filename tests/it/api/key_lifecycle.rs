@@ -11,9 +11,9 @@ use crate::support::{Client, Server};
 const DAY: u64 = 86_400;
 
 /// Creates the platform key `key_1` with `admin:keys` and returns a client that uses it.
-async fn key(server: &Server, more: Value) -> Client {
+async fn key(server: &Server, fields: Value) -> Client {
     let mut body = json!({"id": "key_1", "name": "n", "scopes": ["admin:keys"]});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     server.key_with(body).await.0
 }
 

@@ -13,9 +13,9 @@ fn in_days(days: i64) -> String {
     Timestamp::from_millis(NOW + days * DAY).to_string()
 }
 
-fn key(more: Value) -> Value {
+fn key(fields: Value) -> Value {
     let mut key = json!({"name": "n", "scopes": ["workflows:read"]});
-    key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    key.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     key
 }
 

@@ -77,7 +77,7 @@ async fn changes_during_paging_neither_hide_nor_repeat_rows() {
         )
         .await;
         let path = format!("/users?limit=2&order={order}&q=user_");
-        let found = walk(&admin, &path, async |pages| {
+        let listed = walk(&admin, &path, async |pages| {
             // Deletes the row at the cursor, one before it and one after it. Each page, a new row is added.
             if pages == 1 {
                 let at_cursor = if order == "desc" { "e" } else { "b" };
@@ -88,11 +88,11 @@ async fn changes_during_paging_neither_hide_nor_repeat_rows() {
             server.user(&format!("user_new{pages}-{order}")).await;
         })
         .await;
-        let mut unique = found.clone();
+        let mut unique = listed.clone();
         unique.sort();
         unique.dedup();
-        assert_eq!(unique.len(), found.len(), "{order}: a row was listed twice: {found:?}");
-        let old: Vec<_> = found.iter().filter(|id| id.len() == format!("user_a-{order}").len()).collect();
+        assert_eq!(unique.len(), listed.len(), "{order}: a row was listed twice: {listed:?}");
+        let old: Vec<_> = listed.iter().filter(|id| id.len() == format!("user_a-{order}").len()).collect();
         let mut expected: Vec<_> = expected.iter().map(|name| format!("user_{name}-{order}")).collect();
         if order == "asc" {
             // This row was listed before it was deleted.

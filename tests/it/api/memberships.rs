@@ -99,8 +99,8 @@ async fn invalid_and_unknown_values_are_refused() {
 async fn the_last_owner_cannot_be_removed() {
     let server = start(&["user_1", "user_2"]).await;
     let admin = server.admin();
-    let one = format!("{MEMBERS}/user_1");
-    let two = format!("{MEMBERS}/user_2");
+    let path_1 = format!("{MEMBERS}/user_1");
+    let path_2 = format!("{MEMBERS}/user_2");
     expect_ok(admin.post(MEMBERS, json!({"user_id": "user_1", "role": "owner"})).await, 201);
     expect_ok(admin.post(MEMBERS, json!({"user_id": "user_2", "role": "member"})).await, 201);
     // An owner of another organization does not count.
@@ -111,16 +111,16 @@ async fn the_last_owner_cannot_be_removed() {
     let (org_client, _) = server.key(Some("org_1"), &["admin:users"]).await;
     for client in [&admin, &org_client] {
         for role in ["admin", "member", "viewer"] {
-            expect_error(&client.patch(&one, json!({"role": role})).await, 409, "CONFLICT");
+            expect_error(&client.patch(&path_1, json!({"role": role})).await, 409, "CONFLICT");
         }
-        expect_error(&client.delete(&one).await, 409, "CONFLICT");
-        expect_ok(client.patch(&one, json!({"role": "owner"})).await, 200);
+        expect_error(&client.delete(&path_1).await, 409, "CONFLICT");
+        expect_ok(client.patch(&path_1, json!({"role": "owner"})).await, 200);
     }
-    expect_ok(admin.patch(&two, json!({"role": "owner"})).await, 200);
-    expect_ok(admin.patch(&one, json!({"role": "member"})).await, 200);
-    expect_error(&admin.delete(&two).await, 409, "CONFLICT");
-    expect_ok(admin.delete(&one).await, 200);
-    expect_error(&admin.delete(&two).await, 409, "CONFLICT");
+    expect_ok(admin.patch(&path_2, json!({"role": "owner"})).await, 200);
+    expect_ok(admin.patch(&path_1, json!({"role": "member"})).await, 200);
+    expect_error(&admin.delete(&path_2).await, 409, "CONFLICT");
+    expect_ok(admin.delete(&path_1).await, 200);
+    expect_error(&admin.delete(&path_2).await, 409, "CONFLICT");
 }
 
 /// An organization's key can't add users that it doesn't see, or it would learn that they exist.

@@ -88,8 +88,8 @@ async fn lists_by_status_plan_and_prefix_without_case() {
         ("q=_", &[]),
         ("q=acme&plan=enterprise", &["org_1"]),
     ] {
-        let found = expect_ok(admin.get(&format!("/organizations?{query}")).await, 200);
-        assert_eq!(column(&found, "id"), expected, "{query}");
+        let listed = expect_ok(admin.get(&format!("/organizations?{query}")).await, 200);
+        assert_eq!(column(&listed, "id"), expected, "{query}");
     }
     expect_invalid(&admin.get("/organizations?status=deleted").await, &[("status", "INVALID_VALUE")]);
     assert_eq!(expect_ok(admin.get("/organizations?plan=gold").await, 200), json!([]));

@@ -121,8 +121,8 @@ async fn lists_by_status_email_external_id_and_prefix_without_case() {
         ("q=hopper", &[]),
         ("q=ada&status=active&external_id=A1", &["user_1"]),
     ] {
-        let found = expect_ok(admin.get(&format!("/users?{query}")).await, 200);
-        assert_eq!(column(&found, "id"), expected, "{query}");
+        let listed = expect_ok(admin.get(&format!("/users?{query}")).await, 200);
+        assert_eq!(column(&listed, "id"), expected, "{query}");
     }
     expect_invalid(&admin.get("/users?status=deleted").await, &[("status", "INVALID_VALUE")]);
 }

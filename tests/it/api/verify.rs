@@ -9,17 +9,17 @@ use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
 /// Calls `POST /v1/keys/verify`.
-pub(super) async fn ask(client: &Client, body: Value) -> Answer {
+pub(super) async fn verify_key(client: &Client, body: Value) -> Answer {
     client.send(client.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await
 }
 
 /// Verifies a key and returns `data`.
-async fn answer(client: &Client, body: Value) -> Value {
-    expect_ok(ask(client, body).await, 200)
+async fn verify_data(client: &Client, body: Value) -> Value {
+    expect_ok(verify_key(client, body).await, 200)
 }
 
 async fn code(client: &Client, body: Value) -> String {
-    let data = answer(client, body).await;
+    let data = verify_data(client, body).await;
     let code = data["code"].as_str().unwrap().to_owned();
     assert_eq!(data["valid"], code == "VALID", "{data}");
     code
@@ -30,9 +30,9 @@ async fn patch(server: &Server, path: &str, body: Value) {
 }
 
 /// Creates a key of `org_1` with these additional fields and returns its secret.
-async fn secret(server: &Server, more: Value) -> String {
+async fn secret(server: &Server, fields: Value) -> String {
     let mut body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     server.key_with(body).await.0.key.unwrap()
 }
 
@@ -75,7 +75,7 @@ async fn a_valid_key_is_described_completely() {
     let headers = headers.map(|name| verified.header(name));
     assert_eq!(headers, [Some("mine"), Some("no-store"), Some("application/json"), None, None]);
 
-    let data = answer(&verifier, json!({"key": ADMIN_KEY})).await;
+    let data = verify_data(&verifier, json!({"key": ADMIN_KEY})).await;
     for field in ["organization_id", "user_id", "plan", "expires_at", "rate_limit", "quota"] {
         assert_eq!(data[field], Value::Null, "a platform key has no {field}: {data}");
     }
@@ -96,39 +96,39 @@ async fn the_first_denial_reason_in_the_documented_order_is_returned() {
         json!({"id": "key_1", "user_id": "user_1", "allowed_ips": ["10.0.0.0/8"], "rate_limit": limit}),
     )
     .await;
-    let is = async |code: &str, question: &Value| {
+    let expect_code = async |code: &str, request_body: &Value| {
         for dry_run in [true, false] {
-            let mut question = question.clone();
-            question["dry_run"] = json!(dry_run);
-            let data = answer(&admin, question).await;
+            let mut request_body = request_body.clone();
+            request_body["dry_run"] = json!(dry_run);
+            let data = verify_data(&admin, request_body).await;
             assert_eq!(data["code"], code, "{data}");
             assert_eq!((&data["key_id"], data["valid"].as_bool()), (&json!("key_1"), Some(code == "VALID")));
         }
     };
-    let mut question = json!({"key": key, "ip": "10.1.2.3", "scopes": ["workflows:read"]});
-    is("VALID", &question).await;
-    is("RATE_LIMITED", &question).await;
-    question["scopes"] = json!(["workflows:read", "workflows:write"]);
-    is("INSUFFICIENT_SCOPE", &question).await;
-    question["ip"] = json!("11.0.0.1");
-    is("IP_NOT_ALLOWED", &question).await;
+    let mut request_body = json!({"key": key, "ip": "10.1.2.3", "scopes": ["workflows:read"]});
+    expect_code("VALID", &request_body).await;
+    expect_code("RATE_LIMITED", &request_body).await;
+    request_body["scopes"] = json!(["workflows:read", "workflows:write"]);
+    expect_code("INSUFFICIENT_SCOPE", &request_body).await;
+    request_body["ip"] = json!("11.0.0.1");
+    expect_code("IP_NOT_ALLOWED", &request_body).await;
     patch(&server, "/users/user_1", json!({"status": "suspended"})).await;
-    is("OWNER_INACTIVE", &question).await;
+    expect_code("OWNER_INACTIVE", &request_body).await;
     patch(&server, "/organizations/org_1", json!({"status": "suspended"})).await;
-    is("ORGANIZATION_SUSPENDED", &question).await;
+    expect_code("ORGANIZATION_SUSPENDED", &request_body).await;
     patch(&server, "/api-keys/key_1", json!({"expires_at": "2026-11-23T07:09:09Z"})).await;
     server.advance(Duration::from_millis(59_999));
-    is("ORGANIZATION_SUSPENDED", &question).await;
+    expect_code("ORGANIZATION_SUSPENDED", &request_body).await;
     server.advance(Duration::from_millis(1));
-    is("EXPIRED", &question).await;
+    expect_code("EXPIRED", &request_body).await;
     patch(&server, "/api-keys/key_1", json!({"status": "disabled"})).await;
-    is("DISABLED", &question).await;
+    expect_code("DISABLED", &request_body).await;
     expect_ok(admin.delete("/api-keys/key_1").await, 200);
-    is("REVOKED", &question).await;
+    expect_code("REVOKED", &request_body).await;
     let (foreign, _) = server.key(Some("org_2"), &["keys:verify"]).await;
-    assert_eq!(code(&foreign, question.clone()).await, "NOT_FOUND");
-    question["key"] = json!("");
-    assert_eq!(code(&foreign, question).await, "MALFORMED");
+    assert_eq!(code(&foreign, request_body.clone()).await, "NOT_FOUND");
+    request_body["key"] = json!("");
+    assert_eq!(code(&foreign, request_body).await, "MALFORMED");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_never_spent_partial
     let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"rate_limit": {"limit": 1000, "window_seconds": 60}})).await;
-    for (more, code, remaining) in [
+    for (fields, code, remaining) in [
         (json!({"cost": 0}), "VALID", 1000),
         (json!({}), "VALID", 999),
         (json!({"cost": null, "dry_run": null, "ip": null, "scopes": null}), "VALID", 998),
@@ -149,17 +149,17 @@ async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_never_spent_partial
         (json!({"dry_run": true}), "RATE_LIMITED", 0),
         (json!({"cost": 0}), "VALID", 0),
     ] {
-        let mut question = json!({"key": key});
-        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let data = answer(&admin, question).await;
+        let mut request_body = json!({"key": key});
+        request_body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let data = verify_data(&admin, request_body).await;
         assert_eq!(
             (&data["code"], &data["rate_limit"]["remaining"]),
             (&json!(code), &json!(remaining)),
-            "{more}"
+            "{fields}"
         );
     }
     server.advance(Duration::from_secs(60));
-    let data = answer(&admin, json!({"key": key, "cost": 1000})).await;
+    let data = verify_data(&admin, json!({"key": key, "cost": 1000})).await;
     let full = NOW / 1000 + 120;
     assert_eq!(data["rate_limit"], json!({"limit": 1000, "remaining": 0, "reset": full}));
     let small = secret(&server, json!({"rate_limit": {"limit": 10, "window_seconds": 1}})).await;
@@ -176,13 +176,13 @@ async fn i7_a_keys_own_limit_overrides_its_plans_and_changes_keep_what_was_spent
     let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"id": "key_1"})).await;
-    let left = async |cost: u32| {
-        let data = answer(&admin, json!({"key": key, "cost": cost})).await;
+    let remaining = async |cost: u32| {
+        let data = verify_data(&admin, json!({"key": key, "cost": cost})).await;
         (data["rate_limit"]["limit"].as_u64().unwrap(), data["rate_limit"]["remaining"].as_u64().unwrap())
     };
-    assert_eq!(left(4).await, (100, 96), "the limit of the plan");
+    assert_eq!(remaining(4).await, (100, 96), "the limit of the plan");
     patch(&server, "/organizations/org_1", json!({"plan": "enterprise"})).await;
-    assert_eq!(left(0).await, (1000, 996));
+    assert_eq!(remaining(0).await, (1000, 996));
     let own = |limit: u32, window: u32| json!({"rate_limit": {"limit": limit, "window_seconds": window}});
     for (body, expected) in [
         (own(10, 60), (10, 6)),
@@ -194,10 +194,10 @@ async fn i7_a_keys_own_limit_overrides_its_plans_and_changes_keep_what_was_spent
         (json!({"rate_limit": null}), (1000, 996)),
     ] {
         patch(&server, "/api-keys/key_1", body.clone()).await;
-        assert_eq!(left(0).await, expected, "{body}");
+        assert_eq!(remaining(0).await, expected, "{body}");
     }
     patch(&server, "/organizations/org_1", json!({"plan": "standard"})).await;
-    assert_eq!(left(96).await, (100, 0));
+    assert_eq!(remaining(96).await, (100, 0));
     assert_eq!(code(&admin, json!({"key": key})).await, "RATE_LIMITED");
     let other = secret(&server, json!({})).await;
     assert_eq!(code(&admin, json!({"key": other})).await, "VALID", "each key has its own bucket");
@@ -230,7 +230,10 @@ async fn an_allowlist_requires_the_clients_address() {
     }
     assert_eq!(code(&admin, json!({"key": listed})).await, "IP_NOT_ALLOWED");
     for ip in ["", "10.0.0.1:80", "10.0.0.0/8", "10.0.0", "[2001:db8::1]", " 10.0.0.1", "fe80::1%eth0"] {
-        expect_invalid(&ask(&admin, json!({"key": listed, "ip": ip})).await, &[("/ip", "INVALID_ADDRESS")]);
+        expect_invalid(
+            &verify_key(&admin, json!({"key": listed, "ip": ip})).await,
+            &[("/ip", "INVALID_ADDRESS")],
+        );
     }
 }
 
@@ -245,31 +248,31 @@ async fn a_rotated_secret_is_valid_until_its_grace_period_ends() {
         let key = expect_ok(admin.post("/api-keys/key_1/rotate", body).await, 200);
         key["key"].as_str().unwrap().to_owned()
     };
-    let left = async |key: &str| {
-        let data = answer(&admin, json!({"key": key})).await;
+    let remaining = async |key: &str| {
+        let data = verify_data(&admin, json!({"key": key})).await;
         (data["code"].as_str().unwrap().to_owned(), data["rate_limit"]["remaining"].as_u64().unwrap())
     };
-    let is = |code: &str, left: u64| (code.to_owned(), left);
+    let outcome = |code: &str, remaining: u64| (code.to_owned(), remaining);
     let second = rotate(60).await;
-    assert_eq!(left(&first).await, is("VALID", 9));
-    assert_eq!(left(&second).await, is("VALID", 8), "both secrets share one bucket");
+    assert_eq!(remaining(&first).await, outcome("VALID", 9));
+    assert_eq!(remaining(&second).await, outcome("VALID", 8), "both secrets share one bucket");
     server.advance(Duration::from_millis(59_999));
-    assert_eq!(left(&first).await, is("VALID", 7));
+    assert_eq!(remaining(&first).await, outcome("VALID", 7));
     server.advance(Duration::from_millis(1));
-    assert_eq!(left(&first).await, is("EXPIRED", 7));
-    assert_eq!(left(&second).await, is("VALID", 6));
+    assert_eq!(remaining(&first).await, outcome("EXPIRED", 7));
+    assert_eq!(remaining(&second).await, outcome("VALID", 6));
     let third = rotate(3600).await;
     let fourth = rotate(3600).await;
-    assert_eq!(left(&second).await, is("EXPIRED", 6), "at most two secrets are valid");
-    assert_eq!(left(&third).await, is("VALID", 5));
+    assert_eq!(remaining(&second).await, outcome("EXPIRED", 6), "at most two secrets are valid");
+    assert_eq!(remaining(&third).await, outcome("VALID", 5));
     expect_ok(admin.post("/api-keys/key_1/expire-previous", json!({})).await, 200);
-    assert_eq!(left(&third).await, is("EXPIRED", 5));
+    assert_eq!(remaining(&third).await, outcome("EXPIRED", 5));
     let fifth = rotate(0).await;
-    assert_eq!(left(&fourth).await, is("EXPIRED", 5));
-    assert_eq!(left(&fifth).await, is("VALID", 4));
+    assert_eq!(remaining(&fourth).await, outcome("EXPIRED", 5));
+    assert_eq!(remaining(&fifth).await, outcome("VALID", 4));
     expect_ok(admin.delete("/api-keys/key_1").await, 200);
     for replaced in [&first, &fourth, &fifth] {
-        assert_eq!(left(replaced).await.0, "REVOKED");
+        assert_eq!(remaining(replaced).await.0, "REVOKED");
     }
 }
 
@@ -278,10 +281,10 @@ async fn i3_keys_follow_the_status_of_their_owner_and_organization() {
     let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"id": "key_1", "user_id": "user_1"})).await;
-    let is = async |expected: &str| {
+    let expect_code = async |expected: &str| {
         assert_eq!(code(&admin, json!({"key": key, "dry_run": true})).await, expected);
     };
-    is("VALID").await;
+    expect_code("VALID").await;
     for (path, status, expected) in [
         ("/organizations/org_1", "suspended", "ORGANIZATION_SUSPENDED"),
         ("/users/user_1", "suspended", "OWNER_INACTIVE"),
@@ -289,14 +292,14 @@ async fn i3_keys_follow_the_status_of_their_owner_and_organization() {
     ] {
         for (status, expected) in [(status, expected), ("active", "VALID")] {
             patch(&server, path, json!({ "status": status })).await;
-            is(expected).await;
+            expect_code(expected).await;
         }
     }
     expect_ok(admin.delete("/organizations/org_1/members/user_1").await, 200);
-    is("REVOKED").await;
+    expect_code("REVOKED").await;
     let member = json!({"user_id": "user_1", "role": "member"});
     expect_ok(admin.post("/organizations/org_1/members", member).await, 201);
-    is("REVOKED").await;
+    expect_code("REVOKED").await;
 
     let owned = secret(&server, json!({"user_id": "user_1"})).await;
     let unowned = secret(&server, json!({})).await;
@@ -322,8 +325,8 @@ async fn i5_an_organizations_verifier_sees_only_its_own_keys() {
         let mut texts = Vec::new();
         for key in ["nobody-made-this", &foreign, &revoked, ADMIN_KEY] {
             let request = verifier.request_at_root(Method::POST, "/v1/keys/verify");
-            let question = json!({"key": key, "scopes": ["workflows:write"]});
-            let answer = verifier.send(request.header("x-request-id", "same").json(&question)).await;
+            let request_body = json!({"key": key, "scopes": ["workflows:write"]});
+            let answer = verifier.send(request.header("x-request-id", "same").json(&request_body)).await;
             let names: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
             texts.push((answer.status, answer.text, names));
         }
@@ -361,7 +364,7 @@ async fn every_requested_scope_must_be_covered() {
     }
     let unknown = json!({"key": ADMIN_KEY, "scopes": ["workflows:read", "workflows:reed", "invoices:*"]});
     expect_invalid(
-        &ask(&admin, unknown).await,
+        &verify_key(&admin, unknown).await,
         &[("/scopes/1", "UNKNOWN_SCOPE"), ("/scopes/2", "UNKNOWN_SCOPE")],
     );
     expect_ok(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
@@ -382,13 +385,16 @@ async fn all_errors_of_a_request_are_reported() {
         ("/dry_run", "INVALID_TYPE"),
         ("/more", "UNKNOWN_FIELD"),
     ];
-    expect_invalid(&ask(&admin, wrong).await, &details);
-    expect_invalid(&ask(&admin, json!({"key": null})).await, &[("/key", "INVALID_TYPE")]);
+    expect_invalid(&verify_key(&admin, wrong).await, &details);
+    expect_invalid(&verify_key(&admin, json!({"key": null})).await, &[("/key", "INVALID_TYPE")]);
     for cost in [json!(-1), json!(1.5), json!("1"), json!(1001), json!(u64::MAX)] {
-        expect_invalid(&ask(&admin, json!({"key": "k", "cost": cost})).await, &[("/cost", "INVALID_VALUE")]);
+        expect_invalid(
+            &verify_key(&admin, json!({"key": "k", "cost": cost})).await,
+            &[("/cost", "INVALID_VALUE")],
+        );
     }
     // An array of the values in the order of the fields is not accepted as an object.
-    let array = ask(&admin, json!([ADMIN_KEY, null, null, 1, false])).await;
+    let array = verify_key(&admin, json!([ADMIN_KEY, null, null, 1, false])).await;
     expect_invalid(&array, &[("", "INVALID_TYPE"), ("/key", "REQUIRED")]);
     let queried = admin.request_at_root(Method::POST, "/v1/keys/verify?dry_run=true");
     expect_invalid(

@@ -97,7 +97,7 @@ async fn every_success_is_as_documented() {
     // Uses the shipped limits, so that responses have rate-limit headers.
     let server = seed(Server::with(|_| ()).await).await;
     let admin = server.admin();
-    let mut seen = BTreeSet::new();
+    let mut tested = BTreeSet::new();
     // In this order each operation finds the resources that it needs.
     for id in [
         "getHealth getReadiness getOpenapi getCaller",
@@ -126,10 +126,10 @@ async fn every_success_is_as_documented() {
         let status = operation.assert_documented(&answer);
         assert!((200..300).contains(&status), "{id}: {answer:?}");
         assert_eq!(answer.header("ratelimit").is_some(), operation.requires_admin_key(), "{id}");
-        seen.insert((operation.route.method, operation.route.path));
+        tested.insert((operation.route.method, operation.route.path));
     }
     let served: BTreeSet<_> = super::routes().map(|route| (route.method, route.path)).collect();
-    assert_eq!(seen, served);
+    assert_eq!(tested, served);
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn every_documented_refusal_is_as_documented() {
     let spent = admin.request(Method::POST, "/users").header("idempotency-key", USED_IDEMPOTENCY_KEY);
     let user = json!({"name": "n", "email": "a@b.example"});
     assert_eq!(admin.send(spent.json(&user)).await.status, 201);
-    let mut seen = BTreeSet::new();
+    let mut tested = BTreeSet::new();
     for operation in document.operations().filter(Operation::requires_admin_key) {
         let path = operation.path();
         let route = operation.route;
@@ -221,19 +221,19 @@ async fn every_documented_refusal_is_as_documented() {
             let answer = admin.send(call).await;
             let status = operation.assert_documented(&answer);
             assert!(status >= 400, "{}: {answer:?}", operation.name());
-            seen.insert((operation.name(), status));
+            tested.insert((operation.name(), status));
         }
     }
     let conflicts = not_found_and_conflicts(&server).await;
     let others = rate_limited_calls(&document).await.into_iter().chain(concurrent_calls(&document).await);
     for (id, answer) in others.chain(conflicts) {
         let operation = document.operation(&id);
-        seen.insert((operation.name(), operation.assert_documented(&answer)));
+        tested.insert((operation.name(), operation.assert_documented(&answer)));
     }
     let of_control_plane = document.operations().filter(|operation| operation.endpoint().is_none());
     let documented: BTreeSet<_> =
         of_control_plane.flat_map(|operation| operation.documented_refusals().collect::<Vec<_>>()).collect();
-    let missing: Vec<_> = documented.difference(&seen).collect();
+    let missing: Vec<_> = documented.difference(&tested).collect();
     assert!(missing.is_empty(), "documented, but never returned: {missing:?}");
 }
 

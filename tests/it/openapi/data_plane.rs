@@ -71,7 +71,7 @@ async fn keys(server: &Server) -> Vec<(&'static str, String)> {
     let mut keys = vec![("MALFORMED", "toll_00000000000000000000000000000000000000".to_owned())];
     keys.push(("NOT_FOUND", "nobody-has-made-this".to_owned()));
     keys.push(("VALID", ADMIN_KEY.to_owned()));
-    for (code, more) in [
+    for (code, fields) in [
         ("VALID", json!({"organization_id": "org_123", "user_id": "user_123", "metadata": {"a": "b"}})),
         ("VALID", json!({"organization_id": "org_123", "quota": {"limit": 10, "period": "day"}})),
         ("REVOKED", json!({})),
@@ -83,7 +83,7 @@ async fn keys(server: &Server) -> Vec<(&'static str, String)> {
         ("RATE_LIMITED", json!({"rate_limit": {"limit": 1, "window_seconds": 60}})),
     ] {
         let mut body = json!({"name": "n", "scopes": ["workflows:read"]});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let (client, key) = server.key_with(body).await;
         let path = format!("/api-keys/{}", key["id"].as_str().unwrap());
         let prepared = match code {
@@ -156,15 +156,15 @@ fn schemas_of_unknown_keys_have_no_key_fields() {
     let unknown = json!({"valid": false, "code": "NOT_FOUND", "message": "m"});
     assert_valid(&validator, &unknown, "an unknown key");
     for (field, value) in [("name", json!("n")), ("valid", json!(true)), ("code", json!("REVOKED"))] {
-        let mut more = unknown.clone();
-        more[field] = value;
-        assert!(!validator.is_valid(&more), "{more}");
+        let mut described = unknown.clone();
+        described[field] = value;
+        assert!(!validator.is_valid(&described), "{described}");
     }
     let introspection = &document.operation("introspectToken").spec["responses"]["200"];
     let validator = document.validator(&introspection["content"]["application/json"]["schema"]);
     assert_valid(&validator, &json!({"active": false}), "an inactive token");
-    for more in [json!({"active": false, "client_id": "key_1"}), json!({"active": true})] {
-        assert!(!validator.is_valid(&more), "{more}");
+    for other in [json!({"active": false, "client_id": "key_1"}), json!({"active": true})] {
+        assert!(!validator.is_valid(&other), "{other}");
     }
 }
 
@@ -177,11 +177,11 @@ async fn every_documented_refusal_of_the_data_plane_is_as_documented() {
     let elsewhere = json!({"name": "n", "scopes": ["*"], "allowed_ips": ["203.0.113.0/24"],
         "expires_at": "2030-01-01T00:00:00Z"});
     let (elsewhere, _) = server.key_with(elsewhere).await;
-    let mut seen = BTreeSet::new();
+    let mut tested = BTreeSet::new();
     let mut record = |operation: &Operation<'_>, answer: &Answer| {
         let status = operation.assert_documented(answer);
         assert!(status >= 400, "{}: {answer:?}", operation.name());
-        seen.insert((operation.name(), status));
+        tested.insert((operation.name(), status));
     };
     let limited = Server::with(|config| config.rate_limits.failed_auth_per_minute = 1).await;
     assert_eq!(limited.anonymous().get("/whoami").await.status, 401);
@@ -199,7 +199,7 @@ async fn every_documented_refusal_of_the_data_plane_is_as_documented() {
     let documented: BTreeSet<_> = operations(&document)
         .flat_map(|(operation, _)| operation.documented_refusals().collect::<Vec<_>>())
         .collect();
-    assert_eq!(seen, documented);
+    assert_eq!(tested, documented);
 }
 
 fn wrong_bodies(operation: &Operation<'_>, endpoint: Endpoint, client: &Client) -> Vec<RequestBuilder> {

@@ -141,23 +141,23 @@ fn error_codes_are_those_of_the_table() {
 #[test]
 fn every_reference_resolves_and_every_schema_is_used() {
     let document = Document::load();
-    let mut found = BTreeSet::new();
-    references(&document.0, &mut found);
-    for reference in &found {
+    let mut targets = BTreeSet::new();
+    references(&document.0, &mut targets);
+    for reference in &targets {
         assert!(document.0.pointer(&reference[1..]).is_some(), "{reference}");
     }
     for name in document.0["components"]["schemas"].as_object().unwrap().keys() {
-        assert!(found.contains(&format!("#/components/schemas/{name}")), "{name} is not used");
+        assert!(targets.contains(&format!("#/components/schemas/{name}")), "{name} is not used");
     }
 }
 
-fn references(value: &Value, found: &mut BTreeSet<String>) {
+fn references(value: &Value, targets: &mut BTreeSet<String>) {
     match value {
         Value::Object(entries) => {
-            found.extend(entries.get("$ref").and_then(Value::as_str).map(str::to_owned));
-            entries.values().for_each(|value| references(value, found));
+            targets.extend(entries.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            entries.values().for_each(|value| references(value, targets));
         }
-        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        Value::Array(items) => items.iter().for_each(|value| references(value, targets)),
         Value::String(text) => {
             assert!(!text.contains("[`"), "a rustdoc link, which has no meaning in the document: {text}");
         }

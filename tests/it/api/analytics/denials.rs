@@ -32,15 +32,15 @@ fn unknown(server: &Server, outcome: Outcome, organization: Option<&str>, ip: &s
 async fn denials_are_aggregated_by_minute_across_flushes() {
     let server = Server::start().await;
     server.organization("org_1").await;
-    let one = key(&server, Some("org_1"), "key_1").await;
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
     for (times, ip) in [(2, "192.0.2.1"), (3, "192.0.2.2")] {
-        one.count_from(&server, RateLimited, times, Some(ip));
-        one.count_from(&server, Valid, times, Some(ip));
+        key_1.count_from(&server, RateLimited, times, Some(ip));
+        key_1.count_from(&server, Valid, times, Some(ip));
         flush(&server).await;
         server.advance(Duration::from_secs(1));
     }
     server.advance(Duration::from_secs(60));
-    one.count_from(&server, RateLimited, 1, None);
+    key_1.count_from(&server, RateLimited, 1, None);
     flush(&server).await;
     let rows = logs(&server.admin(), "").await;
     let row = |ip, count, first, last| {
@@ -57,15 +57,15 @@ async fn i5_filters_find_what_the_caller_may_see() {
     for organization in ["org_1", "org_2"] {
         server.organization(organization).await;
     }
-    let one = key(&server, Some("org_1"), "key_1").await;
-    let two = key(&server, Some("org_2"), "key_2").await;
-    one.count_from(&server, Expired, 1, Some("192.0.2.1"));
-    two.count_from(&server, IpNotAllowed, 2, Some("2001:db8::1"));
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
+    let key_2 = key(&server, Some("org_2"), "key_2").await;
+    key_1.count_from(&server, Expired, 1, Some("192.0.2.1"));
+    key_2.count_from(&server, IpNotAllowed, 2, Some("2001:db8::1"));
     unknown(&server, Malformed, None, "192.0.2.1");
     unknown(&server, NotFound, Some("org_1"), "192.0.2.9");
     flush(&server).await;
     server.advance(Duration::from_secs(600));
-    one.count_from(&server, Revoked, 1, Some("192.0.2.3"));
+    key_1.count_from(&server, Revoked, 1, Some("192.0.2.3"));
     flush(&server).await;
 
     let [expired, ip_denied, malformed, not_found, revoked] = [

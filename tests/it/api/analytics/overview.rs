@@ -17,14 +17,14 @@ async fn the_overview_covers_the_last_24_hours() {
     for organization in ["org_1", "org_2"] {
         server.organization(organization).await;
     }
-    let one = key(&server, Some("org_1"), "key_1").await;
-    let two = key(&server, Some("org_2"), "key_2").await;
-    one.count(&server, Valid, 100);
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
+    let key_2 = key(&server, Some("org_2"), "key_2").await;
+    key_1.count(&server, Valid, 100);
     server.advance(HOUR);
-    two.count(&server, Valid, 20);
+    key_2.count(&server, Valid, 20);
     server.advance(DAY);
-    one.count(&server, Valid, 3);
-    one.count(&server, QuotaExceeded, 2);
+    key_1.count(&server, Valid, 3);
+    key_1.count(&server, QuotaExceeded, 2);
     flush(&server).await;
     let data = overview(&server.admin()).await;
     let expected = json!({"requests": 25, "allowed": 23, "denied": 2, "rate_limited": 0, "quota_exceeded": 2, "cost": 23});

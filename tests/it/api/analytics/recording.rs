@@ -74,10 +74,10 @@ async fn i9_counts_of_64_callers_are_exact_across_a_restart() {
 async fn i9_a_partially_failed_flush_loses_and_repeats_nothing() {
     const KEYS: i64 = 2500;
     let server = Server::start().await;
-    let one = key(&server, None, "key_1").await;
+    let key_1 = key(&server, None, "key_1").await;
     let count = || {
         for seq in 1..=KEYS {
-            let credential = Arc::new(Credential { seq, ..(*one.credential).clone() });
+            let credential = Arc::new(Credential { seq, ..(*key_1.credential).clone() });
             Key { credential }.count(&server, Disabled, 1);
         }
     };
@@ -110,14 +110,14 @@ async fn i9_a_partially_failed_flush_loses_and_repeats_nothing() {
 #[tokio::test]
 async fn the_time_of_the_last_valid_use_is_written() {
     let server = Server::start().await;
-    let one = key(&server, None, "key_1").await;
-    let two = key(&server, None, "key_2").await;
-    one.count(&server, Valid, 1);
-    two.count(&server, Disabled, 1);
+    let key_1 = key(&server, None, "key_1").await;
+    let key_2 = key(&server, None, "key_2").await;
+    key_1.count(&server, Valid, 1);
+    key_2.count(&server, Disabled, 1);
     server.advance(Duration::from_secs(5));
-    one.count(&server, Valid, 1);
+    key_1.count(&server, Valid, 1);
     server.advance(Duration::from_secs(5));
-    one.count(&server, RateLimited, 1);
+    key_1.count(&server, RateLimited, 1);
     flush(&server).await;
     tollhouse::service::housekeeping::write_uses(&server.app).await.unwrap();
     let admin = server.admin();
@@ -135,9 +135,9 @@ async fn expired_usage_and_denials_are_deleted() {
     })
     .await;
     let admin = server.admin();
-    let one = key(&server, None, "key_1").await;
+    let key_1 = key(&server, None, "key_1").await;
     for _ in 0..5 * 24 {
-        one.count(&server, Disabled, 1);
+        key_1.count(&server, Disabled, 1);
         server.advance(HOUR);
     }
     flush(&server).await;
@@ -153,7 +153,7 @@ async fn expired_usage_and_denials_are_deleted() {
     let older = server.app.db.read(move |tx| {
         let end = Timestamp::from_millis(NOW) + (DAY * 3 - HOUR);
         let span = Span::until(end, 4 * Interval::Day.millis(), Interval::Hour);
-        tollhouse::store::usage::series(tx, Subject::Key(one.credential.seq), &span)
+        tollhouse::store::usage::series(tx, Subject::Key(key_1.credential.seq), &span)
     });
     assert_eq!(older.await.unwrap(), []);
 }

@@ -18,11 +18,11 @@ fn non_empty_buckets(data: &Value) -> Vec<(String, u64)> {
 async fn every_outcome_is_counted_in_its_totals() {
     let server = Server::start().await;
     server.organization("org_1").await;
-    let one = key(&server, Some("org_1"), "key_1").await;
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
     let outcomes = &Outcome::NAMES[2..];
     assert_eq!(outcomes[0].1, Revoked);
     for (times, (_, outcome)) in (1..).zip(outcomes) {
-        one.count(&server, *outcome, times);
+        key_1.count(&server, *outcome, times);
     }
     flush(&server).await;
     let data = usage(&server.admin(), "key_id=key_1&group_by=code").await;
@@ -46,11 +46,11 @@ async fn buckets_are_hours_or_days_and_include_empty_ones() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let admin = server.admin();
-    let one = key(&server, Some("org_1"), "key_1").await;
-    one.count(&server, Valid, 1);
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
+    key_1.count(&server, Valid, 1);
     for step in [HOUR, HOUR * 2, DAY * 2] {
         server.advance(step);
-        one.count(&server, Valid, 2);
+        key_1.count(&server, Valid, 2);
     }
     flush(&server).await;
     // The time is 2026-11-25T10:08:09Z.
@@ -167,11 +167,11 @@ async fn i5_an_organization_sees_only_its_own_usage() {
     for organization in ["org_1", "org_2"] {
         server.organization(organization).await;
     }
-    let one = key(&server, Some("org_1"), "key_1").await;
-    let two = key(&server, Some("org_2"), "key_2").await;
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
+    let key_2 = key(&server, Some("org_2"), "key_2").await;
     let platform_key = key(&server, None, "key_p").await;
-    one.count(&server, Valid, 3);
-    two.count(&server, Valid, 5);
+    key_1.count(&server, Valid, 3);
+    key_2.count(&server, Valid, 5);
     platform_key.count(&server, Valid, 7);
     flush(&server).await;
     let (client, _) = server.key(Some("org_1"), &["admin:analytics"]).await;
@@ -208,8 +208,8 @@ async fn usage_is_kept_after_its_organization_is_deleted() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
-    let one = key(&server, Some("org_1"), "key_1").await;
-    one.count(&server, Valid, 3);
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
+    key_1.count(&server, Valid, 3);
     expect_ok(admin.delete("/organizations/org_1").await, 200);
     // The usage is written after the deletion.
     flush(&server).await;
