@@ -137,7 +137,7 @@ async fn i2_the_rest_verifies_from_the_checkpoint_that_an_event_names() {
     let later = checkpoints(&server).await;
     assert!(later.len() == 1 && seq(&later[0]) > seq(&kept), "{later:?}");
     valid(&server).await;
-    let server = Server::over(server.stop().await, |_| ()).await;
+    let server = Server::start_in(server.stop().await, |_| ()).await;
     assert_eq!(checkpoints(&server).await, later);
     valid(&server).await;
 }

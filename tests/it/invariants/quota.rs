@@ -151,7 +151,7 @@ async fn a_stop_forfeits_nothing() {
         left -= u64::from(cost);
         assert_eq!(took(&server.app, &secret, cost).await, (Spent, left));
         assert!(leased(&server.app, &secret).await >= 10_000 - left, "durable before it is answered");
-        server = Server::over(server.stop().await, |_| ()).await;
+        server = Server::start_in(server.stop().await, |_| ()).await;
         assert_eq!(leased(&server.app, &secret).await, 10_000 - left);
     }
 }
@@ -228,7 +228,7 @@ async fn a_full_disk_spends_nothing_and_forfeits_nothing() {
     }
     assert!(!refused.is_empty(), "there was room for all of them");
     let (dir, _) = server.try_stop().await;
-    let server = Server::over(dir, |_| ()).await;
+    let server = Server::start_in(dir, |_| ()).await;
     assert_eq!(took(&server.app, &secret, 1).await.1, 989);
     for secret in &refused {
         assert_eq!(took(&server.app, secret, 10).await, (Spent, 0), "all of it is there");
@@ -271,7 +271,7 @@ async fn each_period_has_its_own_units_also_after_a_restart() {
     for hours in 0..4 {
         if hours % 2 == 1 {
             // Begins at the same time as the first.
-            server = Server::over(server.stop().await, |_| ()).await;
+            server = Server::start_in(server.stop().await, |_| ()).await;
             server.advance(HOUR * hours);
         } else if hours > 0 {
             server.advance(HOUR);
@@ -282,7 +282,7 @@ async fn each_period_has_its_own_units_also_after_a_restart() {
         assert_eq!(took(&server.app, &secret, 101).await, (Exceeded, 100));
     }
     // The clock is back at the first hour: what was counted last still is.
-    server = Server::over(server.stop().await, |_| ()).await;
+    server = Server::start_in(server.stop().await, |_| ()).await;
     assert_eq!(took(&server.app, &secret, 101).await, (Exceeded, 100));
     assert_eq!(took(&server.app, &secret, 100).await, (Spent, 0));
 }
