@@ -149,7 +149,7 @@ impl App {
 
     /// A new id. Fails when the operating system has no randomness.
     pub(crate) fn new_id(&self, kind: Kind) -> Result<String> {
-        Ok(kind.make(self.clock.now(), self.random()?))
+        Ok(kind.new_id(self.clock.now(), self.random()?))
     }
 
     /// Randomness for ids.
@@ -167,7 +167,7 @@ impl App {
     /// Notes that a key calls, now; of several calls in a second one is enough.
     pub(crate) fn note_call(&self, credential: &Credential, now: Timestamp) {
         // The map is shared by all cores, this is hardly ever written.
-        let noted = &credential.memo.noted;
+        let noted = &credential.memo.last_use_recorded;
         if now.as_millis() - noted.load(Ordering::Relaxed) >= 1000 {
             noted.store(now.as_millis(), Ordering::Relaxed);
             self.note_use(credential.seq, now);

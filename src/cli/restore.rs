@@ -1,4 +1,4 @@
-//! `tollhouse restore`: a backup in the place of the database.
+//! `tollhouse restore`: replaces the database with a backup.
 
 use super::args::moving::Restore;
 use super::progress::ProgressReporter;
@@ -7,11 +7,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::service::restore::{self, Order};
 
-/// Restores.
 pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
     let order = Order { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
     let progress = ProgressReporter::new();
-    let show = |what, done, of| progress.show(what, done, of);
+    let show = |step, done, total| progress.show(step, done, total);
     let restored = restore::run(config, Clock::system(), &order, &show).await;
     drop(progress);
     let restored = restored?;
@@ -19,13 +18,13 @@ pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
         println!("{}", serde_json::to_string(&restored).map_err(Error::internal)?);
         return Ok(());
     }
-    println!("{} is {}", restored.file.display(), order.file.display());
+    println!("restored {} to {}", order.file.display(), restored.file.display());
     if let Some(replaced) = &restored.replaced {
-        println!("the database that was there is {}", replaced.display());
+        println!("kept the replaced database as {}", replaced.display());
         let reapplied = restored.reapplied;
         println!(
-            "taken over from it, because it was withdrawn since: {} organizations, {} users, {} memberships, \
-             {} keys, {} quotas",
+            "reapplied revocations since the backup: {} organizations, {} users, {} memberships, {} keys, \
+             {} quotas",
             reapplied.organizations,
             reapplied.users,
             reapplied.memberships,
@@ -34,7 +33,7 @@ pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
         );
     }
     if !restored.complete {
-        println!("what was revoked since the backup may be good again");
+        println!("warning: keys that were revoked since the backup may be valid again");
     }
     Ok(())
 }

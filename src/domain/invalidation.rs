@@ -1,12 +1,12 @@
-//! What a committed change made out of date in the caches.
+//! Cache invalidations caused by committed changes.
 
-/// Said inside a transaction, carried out after its commit and before its answer.
+/// Recorded inside a transaction; applied after its commit and before its response is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invalidation {
-    /// What is remembered of the key, organization or user with this id.
+    /// Cached records of the key, organization or user with this id.
     Id(String),
-    /// That there is no secret with this hash: there is one now.
+    /// The cached miss for the secret with this hash, which now exists.
     Secret([u8; 32]),
-    /// Everything: another process wrote.
+    /// Everything, because another process wrote to the database.
     All,
 }

@@ -1,5 +1,5 @@
-//! Memberships: which user is what in which organization. Tollhouse gates nothing on roles but the
-//! last owner.
+//! Memberships: the roles of users in organizations. Tollhouse itself uses roles only to protect the last
+//! owner.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use super::time::Timestamp;
 use super::user::User;
 use crate::error::Result;
 
-/// What a member is, for the platform to act on.
+/// The role of a member. The platform decides what a role may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(example = "member")]
@@ -27,7 +27,6 @@ impl Role {
     pub(crate) const NAMES: &'static [(&'static str, Role)] =
         &[("owner", Role::Owner), ("admin", Role::Admin), ("member", Role::Member), ("viewer", Role::Viewer)];
 
-    /// The name on the wire.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Role::Owner => "owner",
@@ -38,43 +37,42 @@ impl Role {
     }
 }
 
-/// A membership as answered, with its user inlined.
+/// A membership, with its user inlined.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Membership {
-    /// Where.
+    /// The organization.
     #[schema(example = "org_123")]
     pub(crate) organization_id: String,
-    /// Who.
+    /// The user's id.
     #[schema(example = "user_123")]
     pub(crate) user_id: String,
-    /// As what.
+    /// The user's role in the organization.
     pub(crate) role: Role,
-    /// The user itself.
+    /// The user.
     pub(crate) user: User,
-    /// When the membership began.
+    /// When the membership was created.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Timestamp,
-    /// When the role last changed.
+    /// When the role was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) updated_at: Timestamp,
-    /// Counts stored changes; makes the ETag.
+    /// Number of stored changes; determines the ETag.
     #[serde(skip)]
     pub(crate) revision: i64,
 }
 
-/// What adds a member.
+/// Parameters for adding a member.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewMember {
-    /// Who.
+    /// The user to add.
     #[schema(min_length = 1, max_length = 69, example = "user_123")]
     pub(crate) user_id: String,
-    /// As what.
+    /// The user's role in the organization.
     pub(crate) role: Role,
 }
 
 impl NewMember {
-    /// Reads a body.
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(&["organization_id", "user", "created_at", "updated_at"]);
@@ -86,17 +84,16 @@ impl NewMember {
     }
 }
 
-/// A merge patch of a membership.
+/// A JSON merge patch of a membership.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MembershipPatch {
-    /// As what.
+    /// The user's role in the organization.
     #[schema(nullable = false)]
     pub(crate) role: Option<Role>,
 }
 
 impl MembershipPatch {
-    /// Reads a body.
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);

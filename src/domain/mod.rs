@@ -1,7 +1,7 @@
 //! Pure types and rules. No HTTP, no SQL, no clock, no randomness.
 //!
-//! `fields` and `rules` read what clients send, `page` what lists are asked for; `access` decides who
-//! may do what; every resource has a file of its own.
+//! `fields` and `rules` read request bodies, `page` reads list queries, and `access` decides who may do
+//! what. Every resource has its own file.
 
 pub mod access;
 pub mod api_key;

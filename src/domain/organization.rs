@@ -1,4 +1,4 @@
-//! Organizations: whose keys, members and usage are whose.
+//! Organizations: the owners of keys, members and usage.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::settings::{STANDARD, Settings};
 use super::time::Timestamp;
 use crate::error::Result;
 
-/// Whether an organization or a user may act.
+/// The status of an organization or a user. Keys of a suspended one are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AccountStatus)]
@@ -27,7 +27,6 @@ impl Status {
     pub(crate) const NAMES: &'static [(&'static str, Status)] =
         &[("active", Status::Active), ("suspended", Status::Suspended)];
 
-    /// The name on the wire.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Status::Active => "active",
@@ -36,54 +35,54 @@ impl Status {
     }
 }
 
-/// An organization as stored and answered.
+/// An organization.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Organization {
-    /// `org_…`
+    /// Unique identifier, `org_…`.
     #[schema(example = "org_123")]
     pub(crate) id: String,
-    /// For people, 1 to 200 characters.
+    /// Display name, 1 to 200 characters.
     #[schema(example = "Acme Corporation")]
     pub(crate) name: String,
-    /// Where to reach it.
+    /// Contact email address.
     #[schema(example = "admin@acme.com")]
     pub(crate) email: String,
-    /// What it has booked: a plan of the configuration; set by platform keys.
+    /// The organization's plan, one of the configuration. Set by platform keys.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}$", example = "enterprise")]
     pub(crate) plan: String,
-    /// A suspended organization's keys are refused; set by platform keys.
+    /// Keys of a suspended organization are refused. Set by platform keys.
     pub(crate) status: Status,
-    /// The caller's own pairs.
+    /// Custom key-value pairs.
     #[schema(value_type = schemas::Metadata)]
     pub(crate) metadata: Metadata,
-    /// When it was created.
+    /// When the organization was created.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Timestamp,
-    /// When something stored of it last changed.
+    /// When the organization was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) updated_at: Timestamp,
-    /// Counts stored changes; makes the ETag.
+    /// Number of stored changes; determines the ETag.
     #[serde(skip)]
     pub(crate) revision: i64,
 }
 
-/// What creates an organization.
+/// Parameters for creating an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewOrganization {
-    /// For people, without control characters.
+    /// Display name, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Acme Corporation")]
     pub(crate) name: String,
-    /// Where to reach it.
+    /// Contact email address.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "admin@acme.com")]
     pub(crate) email: String,
-    /// What it has booked: a plan of the configuration.
+    /// The organization's plan, one of the configuration.
     #[schema(nullable = false, default = "standard", example = "enterprise")]
     pub(crate) plan: Option<String>,
-    /// The caller's own pairs.
+    /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
-    /// The caller's own id, so that an import can keep it; left out, one is made.
+    /// Custom id, to keep ids when importing; generated if omitted.
     #[schema(nullable = false, pattern = "^org_[0-9A-Za-z-]{1,64}$", example = "org_acme")]
     pub(crate) id: Option<String>,
 }
@@ -91,7 +90,6 @@ pub(crate) struct NewOrganization {
 const READ_ONLY: &[&str] = &["created_at", "updated_at"];
 
 impl NewOrganization {
-    /// Reads a body.
     pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
@@ -101,12 +99,12 @@ impl NewOrganization {
             email: fields.required("email", rules::email),
             plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
             metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::own_id(Kind::Organization)),
+            id: fields.optional("id", rules::custom_id(Kind::Organization)),
         };
         fields.finish(value)
     }
 
-    /// The organization that it makes, under its own id or the given one.
+    /// The new organization, with its custom id or else `id`.
     pub(crate) fn into_organization(self, id: String, now: Timestamp) -> Organization {
         Organization {
             id: self.id.unwrap_or(id),
@@ -122,29 +120,28 @@ impl NewOrganization {
     }
 }
 
-/// A merge patch of an organization.
+/// A JSON merge patch of an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrganizationPatch {
-    /// For people, without control characters.
+    /// Display name, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Acme Corporation")]
     pub(crate) name: Option<String>,
-    /// Where to reach it.
+    /// Contact email address.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "billing@acme.com")]
     pub(crate) email: Option<String>,
-    /// A plan of the configuration. Platform keys only.
+    /// The organization's plan, one of the configuration. Platform keys only.
     #[schema(nullable = false, example = "enterprise")]
     pub(crate) plan: Option<String>,
-    /// A suspended organization's keys are refused at once. Platform keys only.
+    /// Keys of a suspended organization are refused immediately. Platform keys only.
     #[schema(nullable = false)]
     pub(crate) status: Option<Status>,
-    /// Merged pair by pair; `null` takes a pair, or all of them, away.
+    /// Merged pair by pair; `null` removes a pair, or all of them.
     #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
 
 impl OrganizationPatch {
-    /// Reads a body.
     pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
@@ -159,7 +156,7 @@ impl OrganizationPatch {
         fields.finish(value)
     }
 
-    /// Does it touch what only platform keys may?
+    /// True if the patch sets a field that only platform keys may set.
     pub(crate) fn needs_platform(&self) -> bool {
         self.plan.is_some() || self.status.is_some()
     }
@@ -168,7 +165,7 @@ impl OrganizationPatch {
     pub(crate) fn apply(&self, before: &Organization) -> Result<Organization> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
         faults.finish(Organization {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
@@ -180,7 +177,7 @@ impl OrganizationPatch {
     }
 }
 
-/// The name of a plan that there is.
+/// Reads the name of an existing plan.
 fn plan(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
     let name = faults.text(json)?;
     if settings.plans.contains_key(name) {

@@ -1,10 +1,10 @@
-//! The front page: how much there is, and who was busy.
+//! The overview: totals, and the busiest organizations and keys.
 
 use serde::Serialize;
 
 use super::usage::{Group, Totals};
 
-/// Keys by what they are now.
+/// Number of keys by current status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = OverviewKeys)]
 #[allow(missing_docs)]
@@ -15,19 +15,19 @@ pub(crate) struct Keys {
     pub(crate) revoked: u64,
 }
 
-/// How much there is of what the caller sees, and what the last 24 hours were like.
+/// Totals of the resources that the caller can see, and the verifications of the last 24 hours.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Overview {
-    /// Organizations; 1 for an organization's key.
+    /// Number of organizations; 1 for an organization's key.
     pub(crate) organizations: u64,
-    /// Users; for an organization's key its members.
+    /// Number of users; for an organization's key, of its members.
     pub(crate) users: u64,
-    /// Keys by status.
+    /// Number of keys by status.
     pub(crate) api_keys: Keys,
-    /// Verifications of the last 24 hours, counted from a full hour on.
+    /// Verifications in the last 24 hours, starting at a full hour.
     pub(crate) last_24h: Totals,
-    /// The organizations with the most verifications in that time, at most ten.
+    /// The organizations with the most verifications in that time, up to ten.
     pub(crate) busiest_organizations: Vec<Group>,
-    /// The keys with the most verifications in that time, at most ten.
+    /// The keys with the most verifications in that time, up to ten.
     pub(crate) busiest_keys: Vec<Group>,
 }

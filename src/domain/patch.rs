@@ -1,11 +1,11 @@
-//! JSON merge patch (RFC 7396): a field that is left out stays, `null` clears it, a value replaces it.
+//! JSON merge patch (RFC 7396): an omitted field is kept, `null` clears it, a value replaces it.
 
 use std::collections::BTreeMap;
 
-/// What a patch says of a field that may be empty.
+/// A patch of a nullable field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Patch<T> {
-    /// Left out.
+    /// Omitted.
     #[default]
     Keep,
     /// `null`.
@@ -24,12 +24,12 @@ impl<T: Clone> Patch<T> {
         }
     }
 
-    /// Was anything said at all?
+    /// True unless the field was omitted.
     pub(crate) fn is_given(&self) -> bool {
         !matches!(self, Patch::Keep)
     }
 
-    /// For a creation, where keeping and clearing are the same: nothing there.
+    /// The value for a creation, where omitting and clearing both mean no value.
     pub(crate) fn into_option(self) -> Option<T> {
         match self {
             Patch::Set(value) => Some(value),
@@ -38,10 +38,10 @@ impl<T: Clone> Patch<T> {
     }
 }
 
-/// Names and values that callers attach to a resource.
+/// Key-value pairs that callers attach to a resource.
 pub(crate) type Metadata = BTreeMap<String, String>;
 
-/// A patch of [`Metadata`]: it is merged pair by pair, `null` takes a pair away.
+/// A patch of [`Metadata`], merged pair by pair; `None` removes a pair.
 pub(crate) type MetadataPatch = Patch<BTreeMap<String, Option<String>>>;
 
 impl MetadataPatch {

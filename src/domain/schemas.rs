@@ -1,5 +1,5 @@
-//! How values that more than one resource has look in the OpenAPI document, where a Rust type alone
-//! can't say it. The rules themselves are read in [`rules`](super::rules).
+//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The
+//! rules are implemented in [`rules`](super::rules).
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::rules::MAX_METADATA;
 
-/// The caller's own pairs.
+/// Custom key-value pairs of a resource.
 pub(crate) struct Metadata;
 
 impl ToSchema for Metadata {
@@ -22,14 +22,14 @@ impl PartialSchema for Metadata {
     fn schema() -> RefOr<Schema> {
         let example = serde_json::json!({ "team": "payments" });
         pairs(text(SchemaType::new(Type::String)))
-            .description(Some("The caller's own names and values."))
+            .description(Some("Custom key-value pairs."))
             .max_properties(Some(MAX_METADATA))
             .examples([example])
             .into()
     }
 }
 
-/// Pairs in a merge patch.
+/// Custom key-value pairs in a merge patch.
 pub(crate) struct MetadataPatch;
 
 impl ToSchema for MetadataPatch {
@@ -43,8 +43,8 @@ impl PartialSchema for MetadataPatch {
         let example = serde_json::json!({ "team": "billing", "cost_center": null });
         pairs(text(SchemaType::from_iter([Type::String, Type::Null])))
             .description(Some(
-                "Names and values to set; `null` takes a pair away. What is not named stays, and after \
-                 the patch there are at most 50.",
+                "Key-value pairs to set; `null` removes a pair. Other pairs are kept. After the patch there \
+                 must be at most 50 pairs.",
             ))
             .examples([example])
             .into()
@@ -63,7 +63,7 @@ fn pairs(value: Object) -> ObjectBuilder {
         .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(value.into()))))
 }
 
-/// The states of a key that a caller may set: good, or switched off for now.
+/// The statuses of a key that a caller may set.
 #[derive(utoipa::ToSchema)]
 #[schema(as = SettableApiKeyStatus, rename_all = "lowercase")]
 #[expect(dead_code, reason = "only the derived documentation reads the variants")]
@@ -72,7 +72,7 @@ pub(crate) enum SettableStatus {
     Disabled,
 }
 
-/// Whether an audit event looked or changed.
+/// Whether an audited action read or changed something.
 #[derive(utoipa::ToSchema)]
 #[schema(as = AuditAccess, rename_all = "lowercase")]
 #[expect(dead_code, reason = "only the derived documentation reads the variants")]
@@ -81,7 +81,7 @@ pub(crate) enum Access {
     Write,
 }
 
-/// How what an audit event tells of ended: done, not allowed, or not possible.
+/// How an audited action ended: it succeeded, was not allowed, or failed.
 #[derive(utoipa::ToSchema)]
 #[schema(as = AuditOutcome, rename_all = "lowercase")]
 #[expect(dead_code, reason = "only the derived documentation reads the variants")]

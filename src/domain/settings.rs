@@ -1,5 +1,5 @@
-//! The platform's settings: what can be changed while the server runs. Their first values come from the
-//! configuration of the process; from then on they live in the database.
+//! The platform's settings, which can be changed while the server runs. Their initial values come from
+//! the process's configuration; afterwards the database holds them.
 
 mod patch;
 
@@ -15,186 +15,189 @@ pub(crate) use patch::{PlanPatch, SettingsPatch};
 use super::audit::Change;
 use super::time::Timestamp;
 
-/// What [`Invalidation`](super::invalidation::Invalidation) calls them.
+/// The id of the settings in an [`Invalidation`](super::invalidation::Invalidation).
 pub(crate) const SETTINGS_ID: &str = "settings";
 
-/// The plan of an organization that booked none. It is always there.
+/// The default plan of an organization. It always exists.
 pub(crate) const STANDARD: &str = "standard";
 
-/// The most of anything that is counted: calls a minute, keys, members.
-pub(crate) const MAX: u32 = 1_000_000_000;
+/// The maximum of every limit: calls per minute, keys, members.
+pub(crate) const MAX_COUNT: u32 = 1_000_000_000;
 
-/// The longest time: a hundred years.
+/// The longest duration: a hundred years.
 pub(crate) const MAX_DAYS: u32 = 36_500;
 
-/// The audit log is kept at least this long, unless it is kept for ever.
-pub(crate) const LEAST_AUDIT_DAYS: u32 = 30;
+/// The shortest retention of the audit log, unless it is kept indefinitely.
+pub(crate) const MIN_AUDIT_DAYS: u32 = 30;
 
-/// Plans that there may be.
+/// The maximum number of plans.
 pub(crate) const MAX_PLANS: usize = 100;
 
-/// All settings of the platform.
+/// The platform's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Configuration)]
 pub(crate) struct Settings {
-    /// New and changed API keys.
+    /// Policy for new and changed API keys.
     pub(crate) keys: Keys,
-    /// Calls in a minute.
+    /// Rate limits of the Admin API.
     pub(crate) rate_limits: RateLimits,
-    /// What organizations can book, by name. `standard`, for those that booked none, is always there.
+    /// Plans by name. `standard`, the default plan, always exists.
     #[schema(schema_with = plans_schema)]
     pub(crate) plans: BTreeMap<String, Plan>,
-    /// How long what is recorded and counted is kept.
+    /// How long recorded data is kept.
     pub(crate) retention: Retention,
-    /// While the platform is being worked on.
+    /// Maintenance mode.
     pub(crate) maintenance: Maintenance,
 }
 
-/// What new and changed API keys must be like.
+/// Policy for new and changed API keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = KeySettings)]
 pub(crate) struct Keys {
-    /// What the secrets of new keys begin with. Keys made with another prefix stay good.
+    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: String,
-    /// Days until a new key expires whose maker names no expiry; 0 = never, or as late as allowed.
+    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
+    /// `max_expiry_days` allows.
     #[schema(maximum = 36_500, example = 0)]
     pub(crate) default_expiry_days: u32,
-    /// Days until a new key, or one that gets another expiry, must expire; 0 = it need not. Keys that
-    /// are there already stay as they are.
+    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum. Existing
+    /// keys are not affected.
     #[schema(maximum = 36_500, example = 0)]
     pub(crate) max_expiry_days: u32,
-    /// Must keys with administrative scopes (`admin:*`, `keys:verify`, `*`) have an allowlist?
+    /// Whether keys with administrative scopes (`admin:*`, `keys:verify`, `*`) must have an allowlist.
     pub(crate) require_allowed_ips_for_admin: bool,
 }
 
-/// Calls in a minute; 0 = no limit.
+/// Rate limits per minute; 0 = no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RateLimitSettings)]
 pub(crate) struct RateLimits {
-    /// Calls of the control plane by one key.
+    /// Admin API calls per key.
     #[schema(maximum = 1_000_000_000, example = 500)]
     pub(crate) admin_per_minute: u32,
-    /// Batches by one key.
+    /// Batches per key.
     #[schema(maximum = 1_000_000_000, example = 100)]
     pub(crate) batch_per_minute: u32,
-    /// Failed authentications from one address.
+    /// Failed authentications per client address.
     #[schema(maximum = 1_000_000_000, example = 30)]
     pub(crate) failed_auth_per_minute: u32,
 }
 
-/// What a plan allows; 0 = no limit.
+/// Limits of a plan; 0 = no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Plan {
-    /// Verifications of each key that has no rate limit of its own.
+    /// Verifications per minute of each key without its own rate limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
     pub(crate) requests_per_minute: u32,
-    /// Keys of an organization that aren't revoked. Lowering it takes none away.
+    /// Keys per organization that aren't revoked. Lowering the limit doesn't remove existing keys.
     #[schema(maximum = 1_000_000_000, example = 0)]
     pub(crate) max_keys: u32,
-    /// Members of an organization. Lowering it takes none away.
+    /// Members per organization. Lowering the limit doesn't remove existing members.
     #[schema(maximum = 1_000_000_000, example = 0)]
     pub(crate) max_members: u32,
 }
 
-/// Days for which things are kept.
+/// Retention in days.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RetentionSettings)]
 pub(crate) struct Retention {
-    /// The audit log; 0 = for ever, else at least 30.
+    /// Audit log; 0 = indefinitely, otherwise at least 30.
     #[schema(schema_with = audit_days_schema)]
     pub(crate) audit_days: u32,
-    /// Usage by the hour.
+    /// Hourly usage.
     #[schema(minimum = 1, maximum = 36_500, example = 90)]
     pub(crate) usage_hourly_days: u32,
-    /// Usage by the day.
+    /// Daily usage.
     #[schema(minimum = 1, maximum = 36_500, example = 730)]
     pub(crate) usage_daily_days: u32,
-    /// The verification log.
+    /// Verification log.
     #[schema(minimum = 1, maximum = 36_500, example = 30)]
     pub(crate) verification_log_days: u32,
 }
 
-/// What is refused while the platform is being worked on.
+/// Maintenance mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = MaintenanceSettings)]
 pub(crate) struct Maintenance {
-    /// Refuse changes with 503. Verification, reads, and what takes access away go on.
+    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
+    /// work.
     pub(crate) read_only: bool,
-    /// What is said to those who are refused; `null` = that it is being worked on.
+    /// Message for refused requests; `null` = a default message.
     #[schema(required, example = "Back at 14:00 UTC.")]
     pub(crate) message: Option<String>,
 }
 
-/// The settings as they are stored.
+/// The settings as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Current {
-    /// The settings.
     pub(crate) settings: Settings,
-    /// Prefixes under which no secret was ever taken whose checksum is wrong, so that one which is can be
-    /// refused unlooked.
+    /// Prefixes under which no secret with a wrong checksum was ever stored, so that such a secret is
+    /// refused without a lookup.
     pub(crate) checked_prefixes: Vec<String>,
-    /// Counts changes.
+    /// Number of stored changes; determines the ETag.
     pub(crate) revision: i64,
-    /// When they last changed.
     pub(crate) updated_at: Timestamp,
 }
 
 impl Settings {
-    /// What a plan allows. One that is gone no organization is on; who still thinks so gets the standard's.
+    /// The limits of a plan. A removed plan has no organizations; a stale reference to it gets the
+    /// standard plan.
     pub(crate) fn plan(&self, name: &str) -> Option<&Plan> {
         self.plans.get(name).or_else(|| self.plans.get(STANDARD))
     }
 
-    /// The names of all plans, for people.
+    /// The names of all plans, for messages.
     pub(crate) fn plan_names(&self) -> String {
         self.plans.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 
-    /// Every single setting by its whole name, such as `plans.standard.max_keys`.
+    /// Every setting by its full name, such as `plans.standard.max_keys`.
     pub(crate) fn by_name(&self) -> BTreeMap<String, Value> {
-        let mut all = BTreeMap::new();
-        collect(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut all);
-        all
+        let mut settings = BTreeMap::new();
+        collect(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
+        settings
     }
 }
 
-fn collect(name: String, value: Value, all: &mut BTreeMap<String, Value>) {
-    let Value::Object(below) = value else {
-        all.insert(name, value);
+fn collect(name: String, value: Value, settings: &mut BTreeMap<String, Value>) {
+    let Value::Object(children) = value else {
+        settings.insert(name, value);
         return;
     };
-    for (step, value) in below {
-        collect(if name.is_empty() { step } else { format!("{name}.{step}") }, value, all);
+    for (child, value) in children {
+        collect(if name.is_empty() { child } else { format!("{name}.{child}") }, value, settings);
     }
 }
 
-/// What differs, setting by setting. What a plan has that comes or goes is `null` on the other side.
+/// The changed settings. The settings of an added or removed plan are `null` on the side without the
+/// plan.
 pub(crate) fn changes(before: &Settings, after: &Settings) -> Vec<Change> {
-    let (before, after) = (before.by_name(), after.by_name());
+    let before = before.by_name();
+    let after = after.by_name();
     let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let change = |name: &String| {
-        let side = |side: &BTreeMap<String, Value>| side.get(name).cloned().unwrap_or_default();
-        Change { field: name.clone(), from: side(&before), to: side(&after) }
+        let value_in = |settings: &BTreeMap<String, Value>| settings.get(name).cloned().unwrap_or_default();
+        Change { field: name.clone(), from: value_in(&before), to: value_in(&after) }
     };
     names.into_iter().map(change).filter(|change| change.from != change.to).collect()
 }
 
-/// Is this a name for a plan: `^[a-z][a-z0-9-]{0,31}$`?
+/// True if the text is a valid plan name: `^[a-z][a-z0-9-]{0,31}$`.
 pub(crate) fn is_plan_name(text: &str) -> bool {
     text.len() <= 32
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Is this something for secrets to begin with: `^[a-z][a-z0-9]{0,15}$`?
+/// True if the text is a valid prefix for secrets: `^[a-z][a-z0-9]{0,15}$`.
 pub(crate) fn is_prefix(text: &str) -> bool {
     text.len() <= 16
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-/// Plans by name in the OpenAPI document.
+/// The schema of plans by name, for the OpenAPI document.
 fn plans_schema() -> Object {
     plans_of(Ref::from_schema_name("Plan").into()).max_properties(Some(MAX_PLANS)).build()
 }
@@ -208,13 +211,13 @@ fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
 }
 
 fn audit_days_schema() -> Schema {
-    let range = |least: u32, max: u32| {
-        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(Some(max));
+    let range = |min: u32, max: u32| {
+        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max));
         Schema::from(range)
     };
     let either = utoipa::openapi::schema::AnyOfBuilder::new()
         .item(range(0, 0))
-        .item(range(LEAST_AUDIT_DAYS, MAX_DAYS))
-        .description(Some("The audit log; 0 = for ever, else at least 30."));
+        .item(range(MIN_AUDIT_DAYS, MAX_DAYS))
+        .description(Some("Audit log; 0 = indefinitely, otherwise at least 30."));
     Schema::AnyOf(either.build())
 }

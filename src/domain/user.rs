@@ -11,54 +11,54 @@ use super::schemas;
 use super::time::Timestamp;
 use crate::error::Result;
 
-/// A user as stored and answered.
+/// A user.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct User {
-    /// `user_…`
+    /// Unique identifier, `user_…`.
     #[schema(example = "user_123")]
     pub(crate) id: String,
-    /// Unique without regard to case.
+    /// Email address; unique, ignoring case.
     #[schema(example = "ada@example.com")]
     pub(crate) email: String,
-    /// For people, 1 to 200 characters.
+    /// Display name, 1 to 200 characters.
     #[schema(example = "Ada Lovelace")]
     pub(crate) name: String,
-    /// Its name in another system, such as an identity provider.
+    /// Id in another system, such as an identity provider.
     #[schema(required)]
     pub(crate) external_id: Option<String>,
-    /// A suspended user's keys are refused.
+    /// Keys of a suspended user are refused.
     pub(crate) status: Status,
-    /// The caller's own pairs.
+    /// Custom key-value pairs.
     #[schema(value_type = schemas::Metadata)]
     pub(crate) metadata: Metadata,
-    /// When it was created.
+    /// When the user was created.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Timestamp,
-    /// When something stored of it last changed.
+    /// When the user was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) updated_at: Timestamp,
-    /// Counts stored changes; makes the ETag.
+    /// Number of stored changes; determines the ETag.
     #[serde(skip)]
     pub(crate) revision: i64,
 }
 
-/// What creates a user.
+/// Parameters for creating a user.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewUser {
-    /// Unique without regard to case.
+    /// Email address; unique, ignoring case.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.com")]
     pub(crate) email: String,
-    /// For people, without control characters.
+    /// Display name, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Ada Lovelace")]
     pub(crate) name: String,
-    /// Its name in another system, such as an identity provider.
+    /// Id in another system, such as an identity provider.
     #[schema(min_length = 1, max_length = 200, example = "auth0|5f7c8ec7c33c6c004bbafe82")]
     pub(crate) external_id: Option<String>,
-    /// The caller's own pairs.
+    /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
-    /// The caller's own id, so that an import can keep it; left out, one is made. Platform keys only.
+    /// Custom id, to keep ids when importing; generated if omitted. Platform keys only.
     #[schema(nullable = false, pattern = "^user_[0-9A-Za-z-]{1,64}$", example = "user_ada")]
     pub(crate) id: Option<String>,
 }
@@ -66,7 +66,6 @@ pub(crate) struct NewUser {
 const READ_ONLY: &[&str] = &["created_at", "updated_at"];
 
 impl NewUser {
-    /// Reads a body.
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
@@ -76,12 +75,12 @@ impl NewUser {
             name: fields.required("name", rules::name),
             external_id: fields.nullable("external_id", rules::name).into_option(),
             metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::own_id(Kind::User)),
+            id: fields.optional("id", rules::custom_id(Kind::User)),
         };
         fields.finish(value)
     }
 
-    /// The user that it makes, under its own id or the given one.
+    /// The new user, with its custom id or else `id`.
     pub(crate) fn into_user(self, id: String, now: Timestamp) -> User {
         User {
             id: self.id.unwrap_or(id),
@@ -97,29 +96,28 @@ impl NewUser {
     }
 }
 
-/// A merge patch of a user; platform keys only.
+/// A JSON merge patch of a user. Platform keys only.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UserPatch {
-    /// Unique without regard to case.
+    /// Email address; unique, ignoring case.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.org")]
     pub(crate) email: Option<String>,
-    /// For people, without control characters.
+    /// Display name, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Ada King")]
     pub(crate) name: Option<String>,
-    /// Its name in another system; `null` clears it.
+    /// Id in another system; `null` clears it.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "auth0|5f7c8ec7")]
     pub(crate) external_id: Patch<String>,
-    /// A suspended user's keys are refused at once.
+    /// Keys of a suspended user are refused immediately.
     #[schema(nullable = false)]
     pub(crate) status: Option<Status>,
-    /// Merged pair by pair; `null` takes a pair, or all of them, away.
+    /// Merged pair by pair; `null` removes a pair, or all of them.
     #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
 
 impl UserPatch {
-    /// Reads a body.
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
@@ -138,7 +136,7 @@ impl UserPatch {
     pub(crate) fn apply(&self, before: &User) -> Result<User> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
         faults.finish(User {
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),

@@ -55,7 +55,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
-    let found = api_keys::get(&call.app, &call.ctx, call.param(0)).await?.shown(call.ctx.now);
+    let found = api_keys::get(&call.app, &call.ctx, call.param(0)).await?.effective_at(call.ctx.now);
     Reply::tagged(&found, tag(&found))
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<
 /// before.
 pub(crate) async fn authenticate_cached(app: &App, head: &Head) -> Result<Arc<Credential>> {
     if let Some(credential) = head.auth_cache.recall(&head.headers, &app.keys) {
-        access::usable(&credential, app.clock.now())?;
+        access::ensure_usable(&credential, app.clock.now())?;
         return Ok(credential);
     }
     let (_, loaded) = load(app, bearer(&head.headers)?).await?;
@@ -55,7 +55,7 @@ async fn load(app: &App, token: &str) -> Result<(SecretHash, Loaded)> {
 
 fn usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
     let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
-    access::usable(credential, app.clock.now())?;
+    access::ensure_usable(credential, app.clock.now())?;
     Ok(credential.clone())
 }
 

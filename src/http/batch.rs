@@ -159,7 +159,7 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
             return Box::pin(std::future::ready(Err(error)));
         }
         let (app, params, query, body) = (app.clone(), params.clone(), query.clone(), body.clone());
-        handler(Call { app, ctx, params, query, body, limits: None })
+        handler(Call { app, ctx, params, query, accept: Vec::new(), body, limits: None })
     };
     Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 
 use crate::app::App;
 use crate::domain::fields::Json;
@@ -28,6 +28,8 @@ pub struct Call {
     pub(crate) params: Vec<String>,
     /// The raw query string.
     pub(crate) query: String,
+    /// The `Accept` headers; none for an operation of a batch.
+    pub(crate) accept: Vec<HeaderValue>,
     /// The body; `None` when there was none.
     pub(crate) body: Option<Json>,
     /// What is left in the caller's bucket; `None` when it has no limit.

@@ -117,7 +117,7 @@ impl DataPlaneRequest<'_> {
             }
             Err(error) => return Err(error),
         };
-        access::from_address(&credential.key, self.ip)?;
+        access::ensure_address_allowed(&credential.key, self.ip)?;
         access::require_scope(&credential.key, VERIFIERS)?;
         app.note_call(&credential, self.now);
         Ok(credential)

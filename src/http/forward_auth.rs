@@ -1,5 +1,5 @@
 //! `/v1/forward-auth`: may this request pass? For nginx `auth_request`, Caddy `forward_auth`, Traefik
-//! ForwardAuth, Envoy `ext_authz` and HAProxy; `docs/gateways.md` has a configuration for each.
+//! ForwardAuth, Envoy `ext_authz` and HAProxy; `docs/guides/gateways.md` has a configuration for each.
 
 use std::borrow::Cow;
 

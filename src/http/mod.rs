@@ -25,6 +25,7 @@ mod organizations;
 pub mod pages;
 mod pipeline;
 mod reply;
+mod root;
 pub mod routes;
 mod scopes;
 pub mod server;

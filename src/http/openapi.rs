@@ -16,15 +16,17 @@ use utoipa::OpenApi;
 use super::call::Call;
 use super::reply::{self, Reply};
 use super::{
-    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, scopes,
-    settings, users, verify, whoami,
+    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, root,
+    scopes, settings, users, verify, whoami,
 };
 use crate::error::{Error, Result};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tollhouse", description = include_str!("openapi/about.md"), license(name = "MIT", identifier = "MIT")),
-    servers((url = "/", description = "The server that gives this document")),
+    external_docs(url = "docs/", description = "API reference"),
+    // Relative to the document, so that behind a proxy which adds a path it leads through that path.
+    servers((url = ".", description = "The server that gives this document")),
     tags(
         (name = "Verification", description = "Is this key good, now? The data plane: answered from memory, by scopes, addresses, limits and quotas of the key. Its calls are not limited and not in the audit log; the usage analytics count them."),
         (name = "Caller", description = "The key that you call with."),
@@ -53,7 +55,7 @@ use crate::error::{Error, Result};
         analytics::usage, analytics::overview, analytics::logs,
         audit::list, audit::export, audit::verify, audit::get,
         batch::run,
-        health::live, health::ready, document,
+        root::addresses, health::live, health::ready, document,
     ),
     components(schemas(
         crate::domain::settings::Plan, crate::domain::settings::PlanPatch,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::HeaderMap;
-use http::header::{ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
+use http::header::{ACCEPT, ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
@@ -71,7 +71,7 @@ impl Request {
 pub(crate) fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
     // It names and guards nothing, so that the operating system need not be asked for its randomness.
-    given.map_or_else(|| Kind::Request.make(now, fastrand::u128(..)), str::to_owned)
+    given.map_or_else(|| Kind::Request.new_id(now, fastrand::u128(..)), str::to_owned)
 }
 
 fn is_request_id(id: &str) -> bool {
@@ -244,7 +244,7 @@ impl RequestPipeline {
         self.ctx = Some(ctx.clone());
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
-        if let Err(error) = access::from_address(&credential.key, self.request.ip) {
+        if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.ip) {
             self.rate_limit = auth::calls_left(&app, limits, self.class(), &caller);
             return Err(error);
         }
@@ -293,7 +293,8 @@ impl RequestPipeline {
         (bytes, body): (Bytes, Option<Json>),
     ) -> Result<Reply> {
         let (app, query) = (self.app.clone(), self.request.head.uri.query().unwrap_or_default().to_owned());
-        let call = Call { app, ctx, params, query, body, limits: self.rate_limit };
+        let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
+        let call = Call { app, ctx, params, query, accept, body, limits: self.rate_limit };
         if self.route.is_idempotent_by_key()
             && let Some(idempotent) = idempotency::claim(&call, &self.request.head, &bytes)?
         {

@@ -19,8 +19,8 @@ use super::pipeline::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
 use super::{
-    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, scopes, settings,
-    users, whoami,
+    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, root, scopes,
+    settings, users, whoami,
 };
 use crate::app::App;
 use crate::error::{Code, Error, Result};
@@ -213,6 +213,7 @@ pub(super) const BATCH: &str = "batch.run";
 /// Everything that is served.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
+    get("/", "root.read", AuthRequirement::Open, |call| Box::pin(root::addresses(call))),
     get("/healthz", "health.live", AuthRequirement::Open, |call| Box::pin(health::live(call))),
     get("/readyz", "health.ready", AuthRequirement::Open, |call| Box::pin(health::ready(call))),
     get("/openapi.json", "openapi.read", AuthRequirement::Open, |call| Box::pin(openapi::document(call))),

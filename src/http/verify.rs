@@ -89,7 +89,7 @@ impl<'a> Wanted<'a> {
         let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
         let scopes = fields.nullable("scopes", |json, faults| scope::list(catalogue, json, faults));
         let ip = fields.nullable("ip", address).into_option();
-        let cost = fields.nullable("cost", rules::whole(0, MAX_COST.into())).into_option();
+        let cost = fields.nullable("cost", rules::integer(0, MAX_COST.into())).into_option();
         let dry_run = fields.nullable("dry_run", boolean).into_option();
         fields.finish(Self {
             key: key.into(),
@@ -142,7 +142,7 @@ pub(crate) struct UnknownKey {
     #[schema(schema_with = unknown)]
     code: Outcome,
     /// The same for people.
-    #[schema(value_type = String, example = "There is no such key.")]
+    #[schema(value_type = String, example = "Key not found.")]
     message: &'static str,
 }
 
@@ -240,7 +240,7 @@ struct About<'a> {
 /// The fields of the key itself, without braces: the same in every answer, so written once for each time
 /// that the key is read.
 fn about(credential: &Credential) -> &str {
-    credential.memo.written.get_or_init(|| {
+    credential.memo.answer_json.get_or_init(|| {
         let ApiKey { id, organization_id, user_id, name, scopes, expires_at, metadata, .. } = &credential.key;
         let about = About {
             key_id: id,
@@ -289,7 +289,7 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
         }
         match &verdict.quota {
             None => json.push_str(r#","quota":null"#),
-            Some(quota::Standing { limit, remaining, resets_at }) => json.push_str(&format!(
+            Some(quota::QuotaStatus { limit, remaining, resets_at }) => json.push_str(&format!(
                 r#","quota":{{"limit":{limit},"remaining":{remaining},"resets_at":"{resets_at}"}}"#
             )),
         }

@@ -67,6 +67,6 @@ pub(crate) async fn whoami(call: Call) -> Result<Reply> {
             remaining: taken.remaining,
             reset: (call.ctx.now + taken.full).as_seconds_ceil(),
         }),
-        api_key: key.clone().shown(call.ctx.now),
+        api_key: key.clone().effective_at(call.ctx.now),
     })
 }

@@ -158,7 +158,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
         Ok((store::api_keys::list(tx, &filter, &page, now)?, entry))
     });
     let mut listed = Listed::new(app, &binding, rows.await?)?;
-    listed.rows = listed.rows.into_iter().map(|key| key.shown(now)).collect();
+    listed.rows = listed.rows.into_iter().map(|key| key.effective_at(now)).collect();
     Ok(listed)
 }
 
@@ -234,7 +234,7 @@ pub async fn rotate(
     let secret = Secret::generate(app.system_random(), &prefix)?;
     let (hash, start, now) = (secret.hash(), secret.start(&prefix), ctx.now);
     let api_key = change_key(app, ctx, id, move |tx, caller, before| {
-        if before.status == Status::Revoked || before.is_past(now) {
+        if before.status == Status::Revoked || before.is_expired(now) {
             return Err(Error::new(Code::Conflict, "A key that has ended can't be rotated; make a new one."));
         }
         // A new secret is a key handed out.
@@ -296,7 +296,7 @@ async fn change_key(
         let entry = entry(&after).with(changed);
         Ok((after, vec![entry]))
     });
-    Ok(changed.await?.shown(ctx.now))
+    Ok(changed.await?.effective_at(ctx.now))
 }
 
 fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {

@@ -13,7 +13,7 @@ use super::{Listed, RequestContext, outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Actor, AuditFilter, Entry, Event, EventContext, Verification};
-use crate::domain::chain::{Anchor, Copies, Link, Walk};
+use crate::domain::chain::{Anchor, EventColumns, Link, Walk};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
@@ -273,7 +273,7 @@ async fn walk_from(
 ) -> Result<Option<Verification>> {
     let mut walk = Walk::new(anchor, true);
     // What lies before the checkpoint is being removed.
-    let mut next = checkpoint.map_or(walk.first(), |checkpoint| walk.first().max(checkpoint.seq + 1));
+    let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = app.db.read(move |tx| {
             if store::audit::checkpoint(tx)? != checkpoint {
@@ -308,7 +308,7 @@ fn pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
 pub(super) fn walk_on(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
     let links = store::audit::links(tx, next, PIECE)?;
     for Raw { seq, link } in &links {
-        let whole = |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
+        let whole = |(link, copies): &(Link, EventColumns)| walk.step(link) && copies.match_event(&link.json);
         if !link.as_ref().is_some_and(whole) {
             walk.break_at(*seq);
             return Ok((walk, None));

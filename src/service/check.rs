@@ -97,7 +97,7 @@ fn walk_from(
 ) -> Result<Option<Verification>> {
     let (last, _) = reader.read(store::audit::head)?;
     let mut walk = Walk::new(None, true);
-    let mut next = checkpoint.map_or(walk.first(), |checkpoint| walk.first().max(checkpoint.seq + 1));
+    let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = reader.read(|tx| {
             if store::audit::checkpoint(tx)? != checkpoint {

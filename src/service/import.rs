@@ -24,7 +24,7 @@ use crate::domain::access::Caller;
 use crate::domain::api_key::Status;
 use crate::domain::audit::{Entry, changes};
 use crate::domain::id::Kind;
-use crate::domain::import::{Defaults, Line, NewKey, NewMembership, NewScope, Record, Thing, What};
+use crate::domain::import::{Defaults, Line, NewKey, NewMembership, NewScope, Record, RecordKind, Thing};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
 use crate::domain::organization::Organization;
@@ -77,7 +77,7 @@ pub(crate) struct Refusal {
 
 /// What becomes of a record: a change under way, or nothing.
 enum Turn<'a> {
-    Change(What, Work<'a>),
+    Change(RecordKind, Work<'a>),
     Refused(Vec<String>),
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn run(
             Ok(Line::End(count)) => ended = count == records,
             Ok(Line::Record(record)) => {
                 records += 1;
-                let what = record.what();
+                let what = record.kind();
                 let work = Box::pin(store_record(app, *record, options.create_scopes));
                 waiting.push((at, Turn::Change(what, work)));
             }
@@ -200,13 +200,13 @@ impl Report {
 
 /// Stores one record; `false` when it is there already.
 async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<bool> {
-    let action = match record.what() {
-        What::Settings => "config.import",
-        What::Scope => "scope.import",
-        What::Organization => "organization.import",
-        What::User => "user.import",
-        What::Membership => "membership.import",
-        What::ApiKey => "api_key.import",
+    let action = match record.kind() {
+        RecordKind::Settings => "config.import",
+        RecordKind::Scope => "scope.import",
+        RecordKind::Organization => "organization.import",
+        RecordKind::User => "user.import",
+        RecordKind::Membership => "membership.import",
+        RecordKind::ApiKey => "api_key.import",
     };
     let ctx = RequestContext::internal(app, Caller::Operator, action, "write")?;
     let Record { thing, given } = record;
@@ -214,7 +214,7 @@ async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<
     let (now, new_id) = (ctx.now, ctx.random);
     let thing = match thing {
         Thing::User { mut new, own_id: false, deleted_at } => {
-            new.id = Kind::User.make(now, new_id);
+            new.id = Kind::User.new_id(now, new_id);
             Thing::User { new, own_id: false, deleted_at }
         }
         thing => thing,
@@ -227,7 +227,7 @@ async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<
             Thing::User { new, own_id, deleted_at } => put_user(tx, new, *own_id, *deleted_at, &given)?,
             Thing::Membership(new) => put_membership(tx, new, &given)?,
             Thing::ApiKey(new) => {
-                let generated = Kind::ApiKey.make(now, new_id);
+                let generated = Kind::ApiKey.new_id(now, new_id);
                 put_key(tx, new, generated, create_scopes.then_some(now), &given)?
             }
         };
@@ -242,7 +242,7 @@ const NOT_COMPARED: &[&str] =
 
 /// Nothing is to be done for what is there, if it agrees in all that was given.
 fn ensure_same(
-    what: What,
+    what: RecordKind,
     id: &str,
     there: &impl Serialize,
     new: &impl Serialize,
@@ -264,7 +264,7 @@ fn ensure_same(
 fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<Entry>> {
     let as_scope = Scope { scope: new.scope.clone(), description: new.description.clone(), built_in: false };
     if let Some(there) = store::scopes::get(tx, &new.scope)? {
-        return ensure_same(What::Scope, &new.scope, &there, &as_scope, given);
+        return ensure_same(RecordKind::Scope, &new.scope, &there, &as_scope, given);
     }
     store::scopes::insert(tx, &as_scope, new.created_at)?;
     tx.invalidate(Invalidation::Id(scopes::CATALOGUE.to_owned()));
@@ -272,7 +272,12 @@ fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<Entry>
 }
 
 /// Deleted there and not here, or the other way round.
-fn agree_on_the_end(what: What, id: &str, there: Option<Timestamp>, new: Option<Timestamp>) -> Result<()> {
+fn agree_on_the_end(
+    what: RecordKind,
+    id: &str,
+    there: Option<Timestamp>,
+    new: Option<Timestamp>,
+) -> Result<()> {
     if there.is_some() == new.is_some() {
         return Ok(());
     }
@@ -288,8 +293,8 @@ fn put_organization(
     given: &[String],
 ) -> Result<Vec<Entry>> {
     if let Some((there, ended)) = stored::organization(tx, &new.id)? {
-        agree_on_the_end(What::Organization, &new.id, ended, deleted_at)?;
-        return ensure_same(What::Organization, &new.id, &there, new, given);
+        agree_on_the_end(RecordKind::Organization, &new.id, ended, deleted_at)?;
+        return ensure_same(RecordKind::Organization, &new.id, &there, new, given);
     }
     if deleted_at.is_none() {
         settings::still_there(tx, &new.plan)?;
@@ -314,8 +319,8 @@ fn put_user(
         _ => &new.id,
     };
     if let Some((there, ended)) = stored::user(tx, id)? {
-        agree_on_the_end(What::User, id, ended, deleted_at)?;
-        return ensure_same(What::User, id, &there, new, given);
+        agree_on_the_end(RecordKind::User, id, ended, deleted_at)?;
+        return ensure_same(RecordKind::User, id, &there, new, given);
     }
     if let Some(holder) = holder {
         let message = format!("email: The address is taken by {holder}.");
@@ -343,7 +348,7 @@ fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<
         revision: new.revision,
     };
     if let Some(there) = store::memberships::get(tx, &new.organization_id, &new.user_id)? {
-        return ensure_same(What::Membership, &new.user_id, &there, &membership, given);
+        return ensure_same(RecordKind::Membership, &new.user_id, &there, &membership, given);
     }
     store::memberships::insert(tx, &membership)?;
     tx.invalidate(Invalidation::Id(new.user_id.clone()));
@@ -377,7 +382,7 @@ fn put_key(
             let message = format!("The key {} is there already, with another secret.", there.id);
             return Err(Error::new(Code::AlreadyExists, message));
         }
-        return ensure_same(What::ApiKey, &there.id, &there, &new.key, given);
+        return ensure_same(RecordKind::ApiKey, &there.id, &there, &new.key, given);
     }
     if let Some(holder) = holders.into_iter().flatten().next() {
         let message = format!("hash: The secret is taken by {holder}, or was.");
@@ -426,7 +431,7 @@ fn belongs(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
 fn known_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     if let Some(created_at) = create {
-        for grant in grants.iter().filter(|grant| scope::is_own(grant)) {
+        for grant in grants.iter().filter(|grant| scope::is_custom(grant)) {
             let new = NewScope { scope: grant.clone(), description: None, created_at };
             if store::scopes::get(tx, grant)?.is_none() {
                 entries.extend(put_scope(tx, &new, &[])?);
@@ -435,7 +440,7 @@ fn known_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Re
     }
     let Some(index) = scopes::first_unknown(tx, grants)? else { return Ok(entries) };
     let mut detail = scopes::unknown(index, &grants[index]);
-    if scope::is_own(&grants[index]) {
+    if scope::is_custom(&grants[index]) {
         detail.message.push_str(" --create-scopes adds it.");
     }
     Err(Error::invalid(vec![detail]))

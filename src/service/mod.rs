@@ -115,15 +115,15 @@ impl RequestContext {
     /// Is the caller good, in a place where it may be, with the scope?
     fn admit(&self, caller: &Caller, clock: &Clock) -> Result<()> {
         let (Caller::Key(credential), Some(_)) = (caller, &self.secret) else { return Ok(()) };
-        access::usable(credential, clock.now())?;
-        access::from_address(&credential.key, self.ip)?;
+        access::ensure_usable(credential, clock.now())?;
+        access::ensure_address_allowed(&credential.key, self.ip)?;
         caller.require_scope(self.scopes)
     }
 
     /// The `nth` event of this call.
     fn event(&self, nth: usize, entry: Entry, status: u16, code: Option<Code>) -> Event {
         Event {
-            id: Kind::Event.make(self.now, self.random.wrapping_add(nth as u128)),
+            id: Kind::Event.new_id(self.now, self.random.wrapping_add(nth as u128)),
             seq: None,
             occurred_at: self.now.to_string(),
             organization_id: entry.organization_id,

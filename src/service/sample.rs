@@ -69,7 +69,7 @@ impl Sample<'_> {
         let ctx = RequestContext::internal(self.app, self.caller.clone(), action, access)?;
         let over_http = matches!(self.caller, Caller::Key(_));
         let context = EventContext {
-            request_id: Some(Kind::Request.make(at, ctx.random)),
+            request_id: Some(Kind::Request.new_id(at, ctx.random)),
             method: Some(method.to_owned()),
             path: Some(path.to_owned()),
             ip: Some("127.0.0.1".to_owned()),

@@ -128,7 +128,7 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -
         if scope.built_in {
             return Err(Error::new(Code::Conflict, "A built-in scope can't be removed."));
         }
-        for grant in store::scopes::catalogue(tx)?.hanging_on(&name) {
+        for grant in store::scopes::catalogue(tx)?.grants_depending_on(&name) {
             if store::scopes::in_use(tx, &grant)? {
                 let message = format!("A key that isn't revoked holds {grant}; take it from the keys first.");
                 return Err(Error::new(Code::Conflict, message));

@@ -191,7 +191,7 @@ pub(super) fn accept_key(
     before: Option<&ApiKey>,
     after: &ApiKey,
 ) -> Result<()> {
-    key_policy::accept(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
+    key_policy::check(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
 }
 
 /// May this happen while the platform is read-only? Decided by what was done, which is rolled back otherwise:

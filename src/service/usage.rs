@@ -10,7 +10,7 @@ use crate::domain::access::Caller;
 use crate::domain::audit::Entry;
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Bucket, Counts, Group, GroupBy, Period, Span, Subject, Usage, at_least};
+use crate::domain::usage::{Bucket, Counts, Group, GroupBy, Period, Span, Subject, Usage, magnitude_floor};
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
 use crate::store::usage::{Named, Of};
@@ -196,7 +196,7 @@ pub(super) fn busiest(tx: &Tx<'_>, of: Of, span: &Span, max: usize) -> Result<Ve
     let mut found: HashMap<Subject, u64> = HashMap::new();
     for day in span.days().starts() {
         for (subject, magnitude) in store::usage::busiest(tx, of, day, max)? {
-            *found.entry(subject).or_default() += at_least(magnitude);
+            *found.entry(subject).or_default() += magnitude_floor(magnitude);
         }
     }
     let mut found: Vec<_> = found.into_iter().map(|(subject, requests)| (requests, subject)).collect();

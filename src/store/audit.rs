@@ -117,7 +117,7 @@ pub struct Raw {
     /// The link, and the copies that the filters use: one whose copies say something else than its
     /// JSON is as broken as one whose hash does. `None` when the row can't even be read: we never
     /// wrote it like that.
-    pub link: Option<(Link, chain::Copies)>,
+    pub link: Option<(Link, chain::EventColumns)>,
 }
 
 /// The next links from `first` on, oldest first.
@@ -130,9 +130,9 @@ pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<Raw>> {
     )
 }
 
-fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::Copies)> {
+fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
     let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
-    let copies = chain::Copies {
+    let copies = chain::EventColumns {
         id: row.get(4)?,
         occurred_at: rows::time(row, 5)?,
         organization_id: row.get(6)?,

@@ -80,7 +80,7 @@ impl List {
     ) -> Result<Rows<T>> {
         let (sql, values) = self.statement(seq, page);
         let found = tx.all(&sql, params_from_iter(values), |row| Ok((row.get(0)?, map(row)?)))?;
-        Ok(page.cut(found))
+        Ok(page.paginate(found))
     }
 
     fn statement(self, seq: &str, page: &Page) -> (String, Vec<Value>) {

@@ -125,7 +125,7 @@ pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timesta
         (Interval::Hour, Subject::Key(_)) => hourly,
         (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.series_of_sums,
     };
-    let range = params![subject.number(), span.start.as_millis(), span.close().as_millis()];
+    let range = params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()];
     tx.all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts(row, 1)?)))
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts
     for part in span.parts() {
         let [hourly, daily] = &SQL.sum;
         let sql = if part.interval == Interval::Hour { hourly } else { daily };
-        let range = params![subject.number(), part.start.as_millis(), part.close().as_millis()];
+        let range = params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()];
         if let Some(counted) = tx.one(sql, range, |row| counts(row, 0))? {
             total.merge(&counted);
         }
@@ -155,7 +155,7 @@ pub(crate) enum Of {
 /// The busiest subjects of a day, at most so many, with the [`magnitude`] of their requests.
 pub(crate) fn busiest(tx: &Tx<'_>, of: Of, day: Timestamp, max: usize) -> Result<Vec<(Subject, u32)>> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let found = |row: &Row<'_>| Ok((Subject::of(row.get(0)?), row.get(1)?));
+    let found = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
     match of {
         Of::Keys => tx.all(
             "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \

@@ -12,7 +12,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-pub(crate) use crate::domain::quota::Standing;
+pub(crate) use crate::domain::quota::QuotaStatus;
 
 use crate::domain::limits::{Period, Quota};
 use crate::domain::quota::{Count, Lease};
@@ -108,10 +108,10 @@ impl Quotas {
         cost: u32,
         now: Timestamp,
         bucket: impl FnOnce() -> bool,
-    ) -> Result<(Spending, Standing)> {
+    ) -> Result<(Spending, QuotaStatus)> {
         let mut count = self.count((key, quota.period), now).await?;
         if !count.admits(quota, cost) {
-            return Ok((Spending::Exceeded, count.standing(quota)));
+            return Ok((Spending::Exceeded, count.status(quota)));
         }
         if let Some(lease) = count.lease(quota, cost) {
             count = self.write_lease(count, lease).await?;
@@ -120,7 +120,7 @@ impl Quotas {
         if spending == Spending::Done {
             count.spend(cost);
         }
-        Ok((spending, count.standing(quota)))
+        Ok((spending, count.status(quota)))
     }
 
     /// How the key's quota stands and whether `cost` would be there; spends and leases nothing.
@@ -133,9 +133,9 @@ impl Quotas {
         quota: Quota,
         cost: u32,
         now: Timestamp,
-    ) -> Result<(bool, Standing)> {
+    ) -> Result<(bool, QuotaStatus)> {
         let count = self.count((key, quota.period), now).await?;
-        Ok((count.admits(quota, cost), count.standing(quota)))
+        Ok((count.admits(quota, cost), count.status(quota)))
     }
 
     /// Gives back what keys hold that were not used for `idle`, and forgets them.
@@ -233,7 +233,7 @@ impl Quotas {
         let shared = self.0.clone();
         let writing = async move {
             (shared.write)(vec![lease]).await?;
-            count.leased(lease);
+            count.confirm_lease(lease);
             Ok(count)
         };
         tokio::spawn(writing).await.map_err(Error::internal)?

@@ -49,7 +49,7 @@ pub struct Verdict {
     /// Its rate limit; `None` when it has none.
     pub rate: Option<RateLimitDecision>,
     /// Its quota; `None` when it has none.
-    pub(crate) quota: Option<quota::Standing>,
+    pub(crate) quota: Option<quota::QuotaStatus>,
 }
 
 impl Verdict {
@@ -204,7 +204,7 @@ impl Verifier {
         denied: bool,
         now: Timestamp,
         monotonic: Duration,
-    ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::Standing>)> {
+    ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::QuotaStatus>)> {
         let key = credential.seq;
         let ask_bucket = |spend| match limit {
             Some(limit) if spend => Some(self.limits.take(&key, limit, cost, monotonic)),

@@ -20,6 +20,14 @@ use crate::http::routes::{ANY, AuthRequirement, Body, Dispatch, Endpoint, ROUTES
 /// The security scheme of all operations.
 pub(super) const BEARER: &str = "bearer";
 
+const BEARER_DESCRIPTION: &str = "An API key. A key of an organization reaches only that organization; everything \
+else is a `404`. A platform key belongs to no organization and reaches all of them. A key needs any one of the scopes \
+that an operation names; `admin:*` covers every `admin:…` scope, and `*` covers all scopes.";
+
+/// What a PATCH takes.
+const MERGE_PATCH: &str = "A JSON merge patch (RFC 7396): fields that are left out keep their values, and `null` clears a \
+field that may be empty.";
+
 const ETAG: &str = "ETag";
 const IF_MATCH: &str = "If-Match";
 const IDEMPOTENT_REPLAYED: &str = "Idempotent-Replayed";
@@ -34,10 +42,10 @@ pub(super) const LIMITS: &[&str] =
 const HEADERS: &[(&str, Type, &str, &str)] = &[
     (ETAG, Type::String, "\"1a2073bcba8-1\"", "Names the resource's state, for `If-Match`."),
     (IDEMPOTENT_REPLAYED, Type::String, "true", "There, and `true`, when this is the answer to an earlier request with the same `Idempotency-Key`."),
-    (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Names the request: the caller's own id, or a made one."),
+    (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the request's own `X-Request-Id` if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, otherwise a generated id."),
     (RETRY_AFTER, Type::Integer, "2", "Whole seconds after which a retry can succeed."),
     (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "How to authenticate (RFC 6750)."),
-    (LIMITS[0], Type::Integer, "500", "Calls that a full bucket of the key has."),
+    (LIMITS[0], Type::Integer, "500", "Calls that a full bucket of the key has. Missing, like the other rate limit headers, when the server sets no limit."),
     (LIMITS[1], Type::Integer, "499", "Calls that are left now."),
     (LIMITS[2], Type::Integer, "1795417690", "Unix seconds at which all of them are back."),
     (LIMITS[3], Type::String, "\"admin\";q=500;w=60", "The limit, as the IETF's draft has it: calls (`q`) in so many seconds (`w`)."),
@@ -55,10 +63,8 @@ pub(crate) fn complete(api: &mut OpenApi) {
             used.extend(complete_operation(operation, route));
         }
     }
-    let bearer = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("An API key. The scopes named with an operation are those of the key."))
-        .build();
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(BEARER_DESCRIPTION)).build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     data_plane::add_security_schemes(components);
     components.headers = HEADERS
@@ -101,6 +107,7 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
             && let Some(json) = body.content.get("application/json").cloned()
         {
             body.content.insert("application/merge-patch+json".to_owned(), json);
+            body.description = Some(MERGE_PATCH.to_owned());
         }
     }
     if let Dispatch::DataPlane(endpoint) = route.dispatch {
@@ -131,13 +138,14 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
     shared
 }
 
-/// What every POST takes.
+/// What every POST takes. Without an example: pages that try the API would send it with every request.
 fn idempotency_key() -> Parameter {
     let words = format!(
         "Makes it safe to repeat the request: for 24 hours the same key from the same API key, with the same \
          path and body, is answered as the first time, with `{IDEMPOTENT_REPLAYED}: true`, and nothing is done \
          again. Kept are successes and what was refused with 404 or 409. Used for anything else it is a `422`, \
-         while the first request is running a `409`."
+         while the first request is running a `409`. An answer that shows a secret is given again only to the \
+         bearer token that got it first; after that token was rotated it is a `409`."
     );
     let schema =
         ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(LONGEST_KEY));
@@ -147,7 +155,6 @@ fn idempotency_key() -> Parameter {
         .required(Required::False)
         .description(Some(words))
         .schema(Some(schema))
-        .example(Some(json!("b4b0dc7e-9d5c-4a5f-8a0e-2f8d1f0c5d7a")))
         .build()
 }
 

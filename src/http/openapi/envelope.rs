@@ -106,7 +106,7 @@ pub(crate) struct DenialBody {
     #[schema(schema_with = any_code)]
     pub(crate) code: String,
     /// For people: what is wrong and what to do.
-    #[schema(example = "The key lacks a scope that is needed.")]
+    #[schema(example = "The key lacks a required scope.")]
     pub(crate) message: String,
     /// Always empty.
     pub(crate) details: Vec<Detail>,

@@ -16,7 +16,7 @@ use crate::service::audit::Format;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct IfMatch {
-    /// Change it only if its `ETag` is still this one, or one of these; `*` for any.
+    /// Change it only if its `ETag` is still this one, or one of these; `*` for any. Otherwise it is a `412`.
     #[param(rename = "If-Match", nullable = false)]
     pub(crate) if_match: Option<String>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct IfMatch {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct RequiredIfMatch {
-    /// Change it only if its `ETag` is still this one; `*` for any.
+    /// Change it only if its `ETag` is still this one; `*` for any. Otherwise it is a `412`, left out a `428`.
     #[param(rename = "If-Match")]
     pub(crate) if_match: String,
 }
@@ -68,7 +68,7 @@ pub(crate) struct ApiKeyPath {
 #[into_params(parameter_in = Path)]
 pub(crate) struct ScopePath {
     /// The scope.
-    #[param(example = "invoices:read")]
+    #[param(example = "reports:read")]
     pub(crate) scope: String,
 }
 
@@ -113,7 +113,8 @@ pub(crate) struct PageQuery {
     /// `desc`: newest first.
     #[param(default = "desc")]
     pub(crate) order: Option<Order>,
-    /// `metadata.nextCursor` of the page before.
+    /// `metadata.nextCursor` of the page before, with the same filters and order, while its `metadata.hasMore` is
+    /// true. Rows that are created or deleted meanwhile are neither repeated nor skipped.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) cursor: Option<String>,
 }
@@ -182,9 +183,9 @@ pub(crate) struct UsageQuery {
     /// Only this key.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) key_id: Option<String>,
-    /// So many hours or days until now, from the start of the bucket in which they begin. Not together with
-    /// `start` and `end`.
-    #[param(default = "30d", pattern = "^[0-9]{1,4}[hd]$")]
+    /// So many hours or days until now, from the start of the bucket in which they begin; `30d` if `start` is
+    /// left out too. Not together with `start` and `end`.
+    #[param(pattern = "^[0-9]{1,4}[hd]$")]
     pub(crate) period: Option<String>,
     /// From the start of the bucket that this time lies in; not in the future.
     #[param(format = DateTime)]

@@ -326,7 +326,7 @@ async fn i5_an_organizations_verifier_sees_its_own_keys_alone() {
         }
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:#?}");
         let data: Value = serde_json::from_str(&texts[0].1).unwrap();
-        let told = json!({"valid": false, "code": "NOT_FOUND", "message": "There is no such key."});
+        let told = json!({"valid": false, "code": "NOT_FOUND", "message": "Key not found."});
         assert_eq!(data["data"], told);
     }
 }

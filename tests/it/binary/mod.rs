@@ -1,6 +1,7 @@
 //! The real program: start, shutdown, log, and commands beside a running server.
 
 mod commands;
+mod environment;
 mod log;
 mod start;
 mod stop;

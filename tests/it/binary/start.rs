@@ -137,7 +137,7 @@ async fn the_initial_key_is_printed_on_a_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let command = Binary::command(&["--listen", "127.0.0.1:0", "--data", dir.path().to_str().unwrap()]);
     let mut terminal = spawn_command(command, Some(30_000)).unwrap();
-    terminal.exp_string("shown this once:").unwrap();
+    terminal.exp_string("shown only once:").unwrap();
     let (_, key) = terminal.exp_regex("toll_[0-9A-Za-z]{38}").unwrap();
     let (_, url) = terminal.exp_regex(r"http://127\.0\.0\.1:\d+").unwrap();
     assert_eq!(status_with(&url, &key).await, 200);
@@ -146,6 +146,37 @@ async fn the_initial_key_is_printed_on_a_terminal() {
     let rest = terminal.exp_eof().unwrap();
     assert!(rest.contains("stopped"), "{rest}");
     assert!(matches!(terminal.process().wait().unwrap(), WaitStatus::Exited(_, 0)));
+}
+
+/// On a terminal, the server prints the addresses of its pages once it is ready; otherwise it logs only the address
+/// it listens on.
+#[tokio::test]
+async fn the_pages_addresses_are_printed_on_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    for (listen, reachable_host) in
+        [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "[::1]")]
+    {
+        let command = Binary::command(&["--listen", listen, "--data", dir.path().to_str().unwrap()]);
+        let mut terminal = spawn_command(command, Some(30_000)).unwrap();
+        terminal.exp_string("\nlistening on http://").unwrap();
+        let address = terminal.exp_string("\r\n").unwrap();
+        let (host, port) = address.rsplit_once(':').unwrap();
+        assert_eq!(format!("{host}:0"), listen);
+        for page in ["console", "docs"] {
+            let url = format!("http://{reachable_host}:{port}/{page}/");
+            terminal.exp_string(&url).unwrap();
+            assert_eq!(reqwest::get(&url).await.unwrap().status(), 200, "{url}");
+        }
+        terminal.send_control('c').unwrap();
+        terminal.exp_eof().unwrap();
+        assert!(matches!(terminal.process().wait().unwrap(), WaitStatus::Exited(_, 0)));
+    }
+
+    let mut server = Binary::serve(dir.path());
+    assert_eq!(server.terminate(), Some(0));
+    let log = [server.start.clone(), server.log.iter().collect()].concat();
+    assert!(log.contains(&format!("listening on {}", server.url)), "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("/console/") || line.contains("/docs/")), "{log:#?}");
 }
 
 #[test]

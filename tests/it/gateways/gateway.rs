@@ -1,4 +1,4 @@
-//! The real gateways, started with the configurations in `docs/gateways.md`.
+//! The real gateways, started with the configurations in `docs/guides/gateways.md`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::GUIDE;
 use crate::support::{free_address, guide};
 
 /// How a gateway is started. In all texts `{gateway}` stands for its listen address, `{ip}` and `{port}` for the
@@ -39,6 +40,28 @@ pub(super) const NGINX: GatewayConfig = GatewayConfig {
             include {dir}/nginx.conf;
         }",
     )),
+};
+
+/// nginx that serves Tollhouse below a path; the host's other paths belong to the application.
+pub(super) const NGINX_PATH: GatewayConfig = GatewayConfig {
+    blocks: &[],
+    replacements: &[],
+    wrapper: Some((
+        "wrapper.conf",
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr;
+        events {}
+        http {
+            access_log off;
+            client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+            uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+            server {
+                listen {gateway};
+                location /tollhouse/ { proxy_pass http://{tollhouse}/; }
+                location / { proxy_pass http://{application}; }
+            }
+        }",
+    )),
+    ..NGINX
 };
 
 pub(super) const CADDY: GatewayConfig = GatewayConfig {
@@ -108,11 +131,11 @@ impl Gateway {
                 .replace("{application}", &application.to_string())
                 .replace("{application port}", &application.port().to_string())
         };
-        let mut texts: Vec<_> = config.blocks.iter().map(|name| guide::block("gateways.md", name)).collect();
+        let mut texts: Vec<_> = config.blocks.iter().map(|name| guide::block(GUIDE, name)).collect();
         for (from, to) in config.replacements {
             assert!(
                 texts.iter().any(|text| text.contains(from)),
-                "docs/gateways.md no longer contains {from:?}"
+                "docs/guides/gateways.md no longer contains {from:?}"
             );
             texts.iter_mut().for_each(|text| *text = text.replace(from, &fill(to)));
         }

@@ -1,4 +1,4 @@
-//! The guarantees of `docs/gateways.md`, which every gateway must meet.
+//! The guarantees of `docs/guides/gateways.md`, which every gateway must meet.
 
 use std::time::Duration;
 

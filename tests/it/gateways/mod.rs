@@ -1,8 +1,9 @@
-//! Each configuration of `docs/gateways.md`, run in the real gateway in front of an application that records its
+//! Each configuration of `docs/guides/gateways.md`, run in the real gateway in front of an application that records its
 //! requests.
 
 mod gateway;
 mod guarantees;
+mod path;
 mod peers;
 
 use std::time::Duration;
@@ -13,6 +14,9 @@ use serde_json::json;
 use crate::support::{Answer, Binary, Client, Server, guide, http_from};
 use gateway::{CADDY, ENVOY, Gateway, GatewayConfig, HAPROXY, NGINX, TRAEFIK};
 use peers::{Application, ReceivedRequest, RecordingProxy};
+
+/// The guide's path below `docs/`.
+const GUIDE: &str = "guides/gateways.md";
 
 /// Failed attempts allowed per address and minute. Only the check of this limit reaches it.
 const MAX_FAILURES: u32 = 20;
@@ -117,7 +121,7 @@ fn every_block_of_the_guide_is_run() {
     let configs = [&NGINX, &CADDY, &HAPROXY, &TRAEFIK, &ENVOY];
     let mut run: Vec<&str> = configs.iter().flat_map(|config| config.blocks).copied().collect();
     run.push("tollhouse.toml");
-    let blocks = guide::blocks("gateways.md");
+    let blocks = guide::blocks(GUIDE);
     let mut block_names: Vec<&str> = blocks.iter().map(|(name, _)| name.as_str()).collect();
     run.sort_unstable();
     block_names.sort_unstable();
@@ -125,7 +129,7 @@ fn every_block_of_the_guide_is_run() {
     // `Setup` applies the same settings in code; here the program reads the block itself.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollhouse.toml");
-    std::fs::write(&file, guide::block("gateways.md", "tollhouse.toml")).unwrap();
+    std::fs::write(&file, guide::block(GUIDE, "tollhouse.toml")).unwrap();
     let checked = Binary::run(&["config", "check", "--config", file.to_str().unwrap()]);
     let stdout = String::from_utf8(checked.stdout).unwrap();
     assert!(checked.status.success() && stdout.contains("127.0.0.1/32"), "{stdout}{:?}", checked.stderr);

@@ -199,7 +199,7 @@ async fn a_long_export_contains_each_event_once_and_in_order() {
         .write(move |tx| {
             (0..EVENTS).try_for_each(|index| {
                 let event = Event {
-                    id: Kind::Event.make(now, index),
+                    id: Kind::Event.new_id(now, index),
                     seq: None,
                     occurred_at: now.to_string(),
                     organization_id: (index % 3 == 0).then(|| "org_1".to_owned()),

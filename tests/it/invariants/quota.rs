@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::app::App;
 use tollhouse::domain::api_key::Credential;
-use tollhouse::domain::quota::Standing;
+use tollhouse::domain::quota::QuotaStatus;
 use tollhouse::error::{Code, Result};
 use tollhouse::service::housekeeping;
 use tollhouse::store;
@@ -31,7 +31,7 @@ async fn credential(app: &App, secret: &str) -> Arc<Credential> {
 }
 
 /// Charges the quota as a verification does, with the key's current record.
-async fn try_charge(app: &App, secret: &str, cost: u32) -> Result<(Spending, Standing)> {
+async fn try_charge(app: &App, secret: &str, cost: u32) -> Result<(Spending, QuotaStatus)> {
     let credential = credential(app, secret).await;
     app.verifier
         .quotas()
@@ -41,8 +41,8 @@ async fn try_charge(app: &App, secret: &str, cost: u32) -> Result<(Spending, Sta
 
 /// Charges the quota; returns the outcome and the remaining units.
 async fn charge(app: &App, secret: &str, cost: u32) -> (Spending, u64) {
-    let (spending, standing) = try_charge(app, secret, cost).await.unwrap();
-    (spending, standing.remaining)
+    let (spending, status) = try_charge(app, secret, cost).await.unwrap();
+    (spending, status.remaining)
 }
 
 /// The units of the key's quota that are leased, as stored in the database.
@@ -227,7 +227,7 @@ async fn a_full_disk_spends_and_forfeits_no_units() {
     let mut refused = Vec::new();
     for secret in &others {
         match try_charge(&server.app, secret, 1).await {
-            Ok((spending, standing)) => assert_eq!((spending, standing.remaining), (Done, 9)),
+            Ok((spending, status)) => assert_eq!((spending, status.remaining), (Done, 9)),
             Err(error) => {
                 assert_eq!(error.code, Code::StorageFull, "{error}");
                 refused.push(secret.clone());
@@ -284,9 +284,9 @@ async fn each_period_has_its_own_units_across_restarts() {
         } else if hours > 0 {
             server.advance(HOUR);
         }
-        let (spending, standing) = try_charge(&server.app, &secret, 200).await.unwrap();
-        assert_eq!((spending, standing.remaining), (Done, 100), "hour {hours}");
-        assert_eq!(standing.resets_at.to_string(), format!("2026-11-23T{:02}:00:00.000Z", 8 + hours));
+        let (spending, status) = try_charge(&server.app, &secret, 200).await.unwrap();
+        assert_eq!((spending, status.remaining), (Done, 100), "hour {hours}");
+        assert_eq!(status.resets_at.to_string(), format!("2026-11-23T{:02}:00:00.000Z", 8 + hours));
         assert_eq!(charge(&server.app, &secret, 101).await, (Exceeded, 100));
     }
     // The clock is set back to the first hour; the last period's count stays in force.

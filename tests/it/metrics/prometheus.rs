@@ -25,8 +25,8 @@ impl Prometheus {
     fn start(server: &MonitoredServer) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let target = server.url.strip_prefix("http://").unwrap();
-        let config = guide::block("metrics.md", "prometheus.yml").replace("127.0.0.1:9464", target);
-        assert!(config.contains(target), "docs/metrics.md names another target");
+        let config = guide::block("reference/metrics.md", "prometheus.yml").replace("127.0.0.1:9464", target);
+        assert!(config.contains(target), "docs/reference/metrics.md names another target");
         let config = format!("global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\n{config}");
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
         let address = free_address();
@@ -129,7 +129,7 @@ async fn promtool_reports_no_problems() {
 #[test]
 fn the_guides_prometheus_files_are_valid() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, text) in guide::blocks("metrics.md") {
+    for (name, text) in guide::blocks("reference/metrics.md") {
         if name.is_empty() {
             continue; // Tollhouse's own setting, covered by other tests.
         }

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::{Exposition, MonitoredServer, record_backup};
 use crate::support::ADMIN_KEY;
 
-/// Name → type and labels, from the table in `docs/metrics.md`.
+/// Name → type and labels, from the table in `docs/reference/metrics.md`.
 fn documented_metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
-    let text = include_str!("../../../docs/metrics.md");
+    let text = include_str!("../../../docs/reference/metrics.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let row = |row: &str| {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();

@@ -20,7 +20,7 @@ async fn every_kind_of_damage_is_detected() {
     let report = result(&dir, &["check"]);
     assert_eq!((&report["sound"], &report["rows"]["api_keys"]), (&json!(true), &json!(2)), "{report}");
     assert_eq!(server.terminate(), Some(0));
-    assert!(stdout(&run(&dir, &["check"])).starts_with("sound: "));
+    assert!(stdout(&run(&dir, &["check"])).starts_with("ok: "));
 
     let live = dir.join("tollhouse.db");
     let undamaged = fs::read(&live).unwrap();
@@ -53,7 +53,7 @@ async fn every_kind_of_damage_is_detected() {
         let output = run(&dir, &["check"]);
         assert_eq!(output.status.code(), Some(1), "{damage}");
         assert!(
-            stdout(&output).starts_with("NOT SOUND") && stdout(&output).contains(message),
+            stdout(&output).starts_with("ERRORS FOUND") && stdout(&output).contains(message),
             "{}",
             stdout(&output)
         );

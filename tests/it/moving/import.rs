@@ -122,13 +122,13 @@ fn each_invalid_record_is_refused_with_its_line_and_the_rest_is_imported() {
         (json!({"type": "plan"}).to_string(), Some("Must be one of")),
         (key("valid", json!({"name": "other"})).to_string(), Some("there already, with another: name")),
         (key("valid", json!({"id": "key_2"})).to_string(), Some("secret is taken by key_")),
-        (key("", json!({})).to_string(), Some("hash: Is the hash of nothing")),
-        (key("x", json!({"hash": misplaced_secret})).to_string(), Some("hash: Must be a SHA-256")),
+        (key("", json!({})).to_string(), Some("hash: Must not be the hash of an empty string")),
+        (key("x", json!({"hash": misplaced_secret})).to_string(), Some("hash: Must be the SHA-256")),
         (
             key("x", json!({"hash_encoding": "bcrypt"})).to_string(),
             Some("hash_encoding: Must be one of: hex"),
         ),
-        (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Is the whole secret")),
+        (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Must be the first few characters")),
         (
             key("x", json!({"scopes": ["invoices:read"]})).to_string(),
             Some(r#"scopes/0: There is no scope \"invoices:read\". --create-scopes adds it."]"#),
@@ -147,15 +147,15 @@ fn each_invalid_record_is_refused_with_its_line_and_the_rest_is_imported() {
         (key("x", json!({"user_id": "user_1"})).to_string(), Some("not a member")),
         (
             key("x", json!({"nmae": "n"})).to_string(),
-            Some("nmae: There is no such field here; known are: type, created_at"),
+            Some("nmae: Unknown field; supported fields are: type, created_at"),
         ),
-        (key("x", json!({"allowed_ips": ["10.0.0.1/8"]})).to_string(), Some("allowed_ips/0: Has bits")),
+        (key("x", json!({"allowed_ips": ["10.0.0.1/8"]})).to_string(), Some("allowed_ips/0: Has host bits")),
         (key("x", json!({"created_at": "2999-01-01T00:00:00Z"})).to_string(), Some("created_at")),
-        (key("x", json!({"status": "expired"})).to_string(), Some("status: Not yet")),
+        (key("x", json!({"status": "expired"})).to_string(), Some("status: Requires an expires_at")),
         (
             json!({"hash": hex(&hash("x")), "hash_encoding": "hex", "name": "n", "scopes": ["*"]})
                 .to_string(),
-            Some("organization_id: Must be given; null makes a platform key"),
+            Some("organization_id: Required; null creates a platform key"),
         ),
         (key("last", json!({})).to_string(), None),
     ];

@@ -164,9 +164,9 @@ async fn furnish(server: Server) -> Server {
     server
 }
 
-/// The names in a hint such as `There is no such field here; known are: name, email.`
+/// The names in a hint such as `Unknown field; supported fields are: name, email.`
 fn hinted(message: &str) -> BTreeSet<&str> {
-    let names = message.split_once("known are: ").map_or("", |(_, names)| names.trim_end_matches('.'));
+    let names = message.split_once(" are: ").map_or("", |(_, names)| names.trim_end_matches('.'));
     names.split(", ").filter(|name| !name.is_empty()).collect()
 }
 

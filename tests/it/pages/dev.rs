@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{ADMIN_KEY, Binary, Client};
 
 /// A server with sample data and the tests' admin key. Nobody limits how often the tests call.
-pub(super) fn serve() -> Binary {
+pub(crate) fn serve() -> Binary {
     let mut command = Binary::command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
     Binary::start(command)
@@ -126,12 +126,12 @@ fn it_is_no_way_to_serve_others_or_to_open_a_file() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(code) && said.contains(says), "{args:?}: {said}");
     };
-    wrong(&["serve", "--dev", "--data", data], 2, "leave --data out");
-    wrong(&["--data", data, "serve", "--dev"], 2, "leave --data out");
-    wrong(&["serve", "--dev", "--listen", "0.0.0.0:0"], 2, "loopback alone");
-    wrong(&["serve", "--dev", "--admin-key-file", "k"], 2, "leave --admin-key-file out");
+    wrong(&["serve", "--dev", "--data", data], 2, "remove --data");
+    wrong(&["--data", data, "serve", "--dev"], 2, "remove --data");
+    wrong(&["serve", "--dev", "--listen", "0.0.0.0:0"], 2, "only on loopback");
+    wrong(&["serve", "--dev", "--admin-key-file", "k"], 2, "remove --admin-key-file");
     let config = dir.path().join("open.toml");
     fs::write(&config, "[http]\nlisten = \"0.0.0.0:0\"\n").unwrap();
-    wrong(&["serve", "--dev", "--config", config.to_str().unwrap()], 1, "loopback alone");
+    wrong(&["serve", "--dev", "--config", config.to_str().unwrap()], 1, "only on loopback");
     assert!(!Path::new(data).join("tollhouse.db").exists());
 }

@@ -39,7 +39,7 @@ async fn a_reload_under_load_fails_no_request() {
     for certificate in &new_certificates {
         write_files(certificate, &server.cert_file, &server.key_file);
         server.binary.signal("HUP");
-        server.binary.line_with("new connections get the certificate as it is now");
+        server.binary.line_with("certificate reloaded");
         // New connections get the new certificate, and all kinds of connections are answered before the next reload.
         assert_eq!(peer_certificate(&server.tls_with(trusts_all.clone()).await), certificate.der);
         assert_eq!(node_output.next().unwrap().unwrap(), "seen");
@@ -69,17 +69,18 @@ async fn an_invalid_file_keeps_the_previous_certificate() {
         std::fs::write(&server.cert_file, cert).unwrap();
         std::fs::write(&server.key_file, key).unwrap();
         server.binary.signal("HUP");
-        let line: Value = serde_json::from_str(&server.binary.line_with("stays in force")).unwrap();
+        let line: Value =
+            serde_json::from_str(&server.binary.line_with("keeping the previous certificate")).unwrap();
         assert_eq!(line["level"], "ERROR", "{line}");
         assert!(line["problem"].as_str().unwrap().contains(reason), "{line}");
         assert_eq!(peer_certificate(&server.tls(H2).await), server.certificate.der);
     }
     std::fs::remove_file(&server.key_file).unwrap();
     server.binary.signal("HUP");
-    assert!(server.binary.line_with("stays in force").contains("No such file"));
+    assert!(server.binary.line_with("keeping the previous certificate").contains("No such file"));
     write_files(&other, &server.cert_file, &server.key_file);
     server.binary.signal("HUP");
-    server.binary.line_with("new connections get");
+    server.binary.line_with("certificate reloaded");
     assert_eq!(peer_certificate(&server.tls_with(client_config([&other], H2)).await), other.der);
 }
 
@@ -102,7 +103,7 @@ async fn session_tickets_end_with_the_certificate() {
     assert_eq!(connect().await.0, HandshakeKind::Resumed);
     write_files(&other, &server.cert_file, &server.key_file);
     server.binary.signal("HUP");
-    server.binary.line_with("new connections get");
+    server.binary.line_with("certificate reloaded");
     assert_eq!(connect().await, (HandshakeKind::Full, other.der.clone()));
     assert_eq!(connect().await.0, HandshakeKind::Resumed);
 }
