@@ -102,7 +102,7 @@ async fn i2_the_rest_verifies_from_the_checkpoint_that_an_event_names() {
     std::fs::write(&file, &export).unwrap();
     let (file, data) = (file.to_str().unwrap().to_owned(), server.dir.path().join("data"));
     let data = data.to_str().unwrap();
-    for (source, begins) in [(vec!["--data", data], "begins at"), (vec![file.as_str()], "The file begins at")]
+    for (source, begins) in [(vec!["--data", data], "begins at"), (vec![file.as_str()], "The file starts at")]
     {
         let with = |more: &[&str]| at_the_command_line(&[source.as_slice(), more].concat());
         let (status, found, _) = with(&[]);

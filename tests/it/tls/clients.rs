@@ -110,7 +110,7 @@ fn without_files_nothing_changes() {
     let server = Binary::serve(dir.path());
     assert!(server.url.starts_with("http://"), "{}", server.url);
     server.signal("HUP");
-    server.line_with("there is no TLS");
+    server.line_with("TLS is off");
     let asked = Command::new("curl").args(["-sSf", &format!("{}/healthz", server.url)]).output().unwrap();
     assert!(asked.status.success(), "{asked:?}");
 }

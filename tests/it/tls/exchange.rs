@@ -75,7 +75,7 @@ async fn a_bad_file_leaves_the_certificate_of_before_in_force() {
     assert!(server.binary.line_with("keeping the previous certificate").contains("No such file"));
     write(&other, &server.cert, &server.key);
     server.binary.signal("HUP");
-    server.binary.line_with("new connections get");
+    server.binary.line_with("certificate reloaded");
     assert_eq!(shown(&server.tls_with(trusting([&other], H2)).await), other.der);
 }
 
@@ -98,7 +98,7 @@ async fn tickets_end_with_the_certificate() {
     assert_eq!(visit().await.0, HandshakeKind::Resumed);
     write(&other, &server.cert, &server.key);
     server.binary.signal("HUP");
-    server.binary.line_with("new connections get");
+    server.binary.line_with("certificate reloaded");
     assert_eq!(visit().await, (HandshakeKind::Full, other.der.clone()));
     assert_eq!(visit().await.0, HandshakeKind::Resumed);
 }
