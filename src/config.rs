@@ -95,7 +95,7 @@ impl Config {
 pub struct Http {
     /// Where to listen; port 0 takes a free one.
     #[serde(deserialize_with = "values::listen")]
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// Whose `X-Forwarded-For` is believed. None of them has bits behind its prefix, none is an
     /// IPv4-mapped IPv6 address.
     #[serde(deserialize_with = "values::networks")]
@@ -285,5 +285,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+#[cfg(test)]
+mod environment_tests;
 #[cfg(test)]
 mod tests;

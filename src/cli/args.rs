@@ -40,7 +40,7 @@ const LAST: usize = 100;
 /// Flags that every command accepts.
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Read settings from this TOML file
+    /// Read settings from this TOML file [env: TOLLHOUSE_CONFIG]
     #[arg(long, value_name = "FILE", global = true, display_order = LAST)]
     config: Option<PathBuf>,
 
@@ -89,7 +89,7 @@ pub(crate) enum Command {
     ///
     /// Each record is either stored completely or refused with a reason. Existing records that are
     /// equal are skipped, so an import can be repeated. Works while a server is running. Exits with
-    /// status 1 if a record was refused. docs/moving.md describes the record formats.
+    /// status 1 if a record was refused. docs/guides/import-and-export.md describes the record formats.
     Import(Import),
 
     /// Export settings, organizations, users, memberships, scopes and keys as NDJSON for import

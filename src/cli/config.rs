@@ -34,7 +34,8 @@ fn report(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: Flags,
 ) -> Result<String, Box<dyn Error>> {
-    let Effective { config, origins } = Effective::load(file, environment, flags)?;
+    let Effective { config, origins, warnings } = Effective::load(file, environment, flags)?;
+    super::warn(&warnings);
     Tls::load(&config.tls).map_err(|error| error.message)?;
     let settings = toml_edit::ser::to_document(&config)?;
     let mut document = DocumentMut::new();

@@ -49,6 +49,9 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if !matches!(command, Command::Serve(_)) {
+        warn(&effective.warnings);
+    }
     let runtime = match Builder::new_multi_thread().enable_all().on_thread_start(lower_priority).build() {
         Ok(runtime) => runtime,
         Err(error) => return report(Err(Error::internal(error))),
@@ -57,6 +60,7 @@ pub fn run(args: Args) -> ExitCode {
         match command {
             Command::Serve(serve) => {
                 telemetry::init(&effective.config.log);
+                effective.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 report(match serve.dev {
                     true => dev::run(effective).await,
                     false => serve::run(effective, serve::Start::Persistent(serve.admin_key_file)).await,
@@ -83,6 +87,14 @@ pub fn run(args: Args) -> ExitCode {
 fn lower_priority() {
     if cfg!(target_os = "linux") {
         let _ = rustix::process::nice(10);
+    }
+}
+
+/// Prints warnings about the configuration to standard error.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        // A closed standard error must not fail the command.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
 }
 

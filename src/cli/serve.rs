@@ -2,6 +2,7 @@
 //! data loss.
 
 use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,7 @@ pub(crate) enum Start {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
-    let Effective { config, origins } = effective;
+    let Effective { config, origins, .. } = effective;
     // Registered first, so that a signal during startup isn't lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
@@ -72,6 +73,8 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
              change it"
         );
     }
+    // `--dev` prints them itself.
+    let names_pages = matches!(start, Start::Persistent(_)) && std::io::stderr().is_terminal();
     let first_key = match start {
         Start::Persistent(file) => first_key(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?,
         Start::Sample => Some(dev::seed(&app, address).await?),
@@ -97,6 +100,10 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     // curl rejects a certificate that was issued for a name if the URL has an address.
     let (scheme, trust) = if tls.is_some() { ("https", "-k ") } else { ("http", "") };
     eprintln!("listening on {scheme}://{address}");
+    if names_pages {
+        let local = local(address);
+        eprintln!("  console  {scheme}://{local}/console/\n  docs     {scheme}://{local}/docs/");
+    }
     if let Some(shown) = first_key {
         eprintln!(
             "try:\n  curl {trust}-H \"Authorization: Bearer {shown}\" {scheme}://{address}/admin/v1/whoami"
@@ -123,6 +130,16 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     let stats = app.db.stats();
     tracing::info!(mutations = stats.mutations, commits = stats.commits, "stopped");
     closed
+}
+
+/// An address at which this machine reaches the listener; browsers reject the unspecified address (`0.0.0.0`).
+fn local(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
 }
 
 /// Reloads the certificate on each SIGHUP, until the future is dropped.

@@ -20,8 +20,12 @@ pub(crate) const SHIPPED: &str = include_str!("../../config.toml");
 /// What the layer of the defaults is called.
 const SHIPPED_NAME: &str = "default";
 const PREFIX: &str = "TOLLHOUSE_";
-/// What begins as settings do but isn't one: the first key is a secret, used once.
-const NOT_SETTINGS: [&str; 2] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE"];
+/// Names the user's file, as `--config` does.
+const CONFIG: &str = "TOLLHOUSE_CONFIG";
+/// Variables of this program that are no settings. The first key is a secret, used once.
+const NOT_SETTINGS: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG];
+/// What the guides call the key of a program that verifies keys. It is not a misspelled `tls.key`.
+const CLIENT_KEY: &str = "TOLLHOUSE_KEY";
 
 /// The names on the way to a setting: `["http", "listen"]`.
 type Names = Vec<String>;
@@ -43,19 +47,25 @@ pub(crate) struct Effective {
     /// Of each setting that something else than the defaults gave (`http.listen`), what that was: the
     /// file and line, the environment variable or the flag.
     pub(crate) origins: BTreeMap<String, String>,
+    /// Environment variables that have no effect but were probably meant as settings.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Effective {
-    /// Lays the sources over each other, later ones winning: the defaults, `file`, the `environment` as
-    /// pairs of name and value, the `flags`. The error tells all faults.
+    /// Lays the sources over each other, later ones winning: the defaults, `file` (or the one that the
+    /// environment names), the `environment` as pairs of name and value, the `flags`. The error tells all faults.
     pub(crate) fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: Flags,
     ) -> Result<Self, ConfigError> {
         let mut layers = Layers::new()?;
-        if let Some(path) = file {
-            layers.add_file(path);
+        let environment: Vec<_> = environment.into_iter().collect();
+        let named = environment.iter().find(|(name, path)| name == CONFIG && !path.is_empty());
+        match (file, named) {
+            (Some(path), _) => layers.add_file(path, ""),
+            (None, Some((_, path))) => layers.add_file(Path::new(path), &format!("{CONFIG}: ")),
+            (None, None) => {}
         }
         for (name, value) in environment {
             layers.add_variable(&name.to_string_lossy(), value);
@@ -134,6 +144,7 @@ struct Layers {
     /// The user's file: its name and text.
     file: Option<(String, String)>,
     faults: Vec<Fault>,
+    warnings: Vec<String>,
 }
 
 impl Layers {
@@ -144,14 +155,17 @@ impl Layers {
         })?;
         let known = leaves(&data);
         let figment = Figment::from(Layer { name: SHIPPED_NAME.to_owned(), data });
-        Ok(Self { figment, known, file: None, faults: Vec::new() })
+        Ok(Self { figment, known, file: None, faults: Vec::new(), warnings: Vec::new() })
     }
 
-    fn add_file(&mut self, path: &Path) {
+    /// `named_by` stands before the path when the file can't be read.
+    fn add_file(&mut self, path: &Path, named_by: &str) {
         let name = path.display().to_string();
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.fault(name, None, format!("can't be read: {error}")),
+            Err(error) => {
+                return self.fault(format!("{named_by}{name}"), None, format!("can't be read: {error}"));
+            }
         };
         let data: Dict = match Toml::from_str(&text) {
             Ok(data) => data,
@@ -176,6 +190,11 @@ impl Layers {
 
     fn add_variable(&mut self, name: &str, value: OsString) {
         let Some(rest) = name.strip_prefix(PREFIX).filter(|_| !NOT_SETTINGS.contains(&name)) else { return };
+        if !rest.contains("__") {
+            // Another program's, or what Kubernetes makes of a Service named tollhouse (TOLLHOUSE_PORT).
+            self.warnings.extend(self.warning(name, rest));
+            return;
+        }
         let names: Names = rest.to_lowercase().split("__").map(str::to_owned).collect();
         let Some(default) = self.known.get(&names) else {
             let others = NOT_SETTINGS.map(|name| vec![name[PREFIX.len()..].to_lowercase()]);
@@ -190,6 +209,24 @@ impl Layers {
             }
             Err(_) => self.fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
         }
+    }
+
+    /// A warning about a name without `__` that was probably meant as a setting (it is the last part of the
+    /// setting's path, its flag, or its path with single underscores) or as another variable of this program.
+    fn warning(&self, name: &str, rest: &str) -> Option<String> {
+        if name == CLIENT_KEY {
+            return None;
+        }
+        let rest = rest.to_lowercase();
+        let is_meant = |names: &&Names| {
+            names.last() == Some(&rest)
+                || names.join("_") == rest
+                || rest == "data" && names.join(".") == "database.dir"
+        };
+        let settings = self.known.keys().filter(is_meant).map(|names| variable(names));
+        let others = NOT_SETTINGS.into_iter().filter(|other| strsim::damerau_levenshtein(other, name) <= 2);
+        let meant: Vec<_> = settings.chain(others.map(str::to_owned)).collect();
+        (!meant.is_empty()).then(|| format!("{name} has no effect; did you mean {}?", meant.join(" or ")))
     }
 
     fn add(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
@@ -235,7 +272,8 @@ impl Layers {
             return Err(ConfigError { faults: self.faults });
         }
         let given = self.known.keys().filter_map(|names| Some((names.join("."), self.origin(names)?)));
-        Ok(Effective { config, origins: given.collect() })
+        let origins = given.collect();
+        Ok(Effective { config, origins, warnings: self.warnings })
     }
 
     /// A certificate serves nobody without its key.

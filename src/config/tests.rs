@@ -9,7 +9,7 @@ use toml_edit::{DocumentMut, Table};
 
 use super::*;
 
-fn pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+pub(super) fn pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     environment.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
@@ -31,7 +31,14 @@ fn with_file(text: &str) -> Result<Config, ConfigError> {
     })
 }
 
-fn faults(loaded: Result<Config, ConfigError>) -> Vec<String> {
+/// The warnings about an environment, beside which the shipped settings are in effect.
+pub(super) fn warnings(environment: &[(&str, &str)]) -> Vec<String> {
+    let effective = Effective::load(None, pairs(environment), Flags::default()).unwrap();
+    assert_eq!((effective.config, effective.origins.len()), (Config::shipped().unwrap(), 0));
+    effective.warnings
+}
+
+pub(super) fn faults(loaded: Result<Config, ConfigError>) -> Vec<String> {
     loaded.unwrap_err().faults.iter().map(ToString::to_string).collect()
 }
 
@@ -98,7 +105,7 @@ fn later_sources_win_and_are_named() {
     .unwrap();
     let environment = pairs(&[("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2"), ("TOLLHOUSE_DATABASE__DIR", "b")]);
     let flags = Flags { listen: None, data: Some("c".to_owned()) };
-    let Effective { config, origins } = Effective::load(Some(&file), environment, flags).unwrap();
+    let Effective { config, origins, .. } = Effective::load(Some(&file), environment, flags).unwrap();
 
     assert_eq!(config.http.listen.port(), 2);
     assert_eq!((config.database.readers, &*config.database.dir), (7, Path::new("c")));
@@ -178,13 +185,16 @@ fn the_first_key_is_no_setting_and_is_never_told() {
     assert_eq!(effective.config, Config::shipped().unwrap());
     assert!(effective.origins.is_empty());
 
-    let misspelt = [("TOLLHOUSE_ADMINKEY", secret), ("TOLLHOUSE_ADMIN__KEY_FILE", secret)];
+    assert!(effective.warnings.is_empty(), "{:?}", effective.warnings);
+
+    let misspelt = [("TOLLHOUSE_ADMIN__KEY_FILE", secret)];
     assert_eq!(
         faults(with_env(&misspelt)),
-        [
-            "TOLLHOUSE_ADMINKEY: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY",
-            "TOLLHOUSE_ADMIN__KEY_FILE: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY_FILE",
-        ]
+        ["TOLLHOUSE_ADMIN__KEY_FILE: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY_FILE"]
+    );
+    assert_eq!(
+        warnings(&[("TOLLHOUSE_ADMINKEY", secret)]),
+        ["TOLLHOUSE_ADMINKEY has no effect; did you mean TOLLHOUSE_ADMIN_KEY?"]
     );
 }
 
@@ -210,10 +220,9 @@ fn unknown_settings_are_named_with_their_place_and_the_nearest() {
     assert_eq!(told, expected);
 
     assert_eq!(
-        faults(with_env(&[("TOLLHOUSE_HTTP__LISTN", "x"), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")]))[0],
-        "TOLLHOUSE_HTTP__LISTN: unknown setting; the nearest known one is TOLLHOUSE_HTTP__LISTEN"
+        faults(with_env(&[("TOLLHOUSE_HTTP__LISTN", "x"), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")])),
+        ["TOLLHOUSE_HTTP__LISTN: unknown setting; the nearest known one is TOLLHOUSE_HTTP__LISTEN"]
     );
-    assert_eq!(faults(with_env(&[("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")])).len(), 2);
     assert_eq!(faults(with_file("http = 5")), ["FILE:1: http: is a section, not a setting"]);
     assert_eq!(with_file("[http]\n").unwrap(), Config::shipped().unwrap());
 }

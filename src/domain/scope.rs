@@ -125,10 +125,10 @@ fn has_form(text: &str) -> bool {
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Scope {
     /// `resource:action`.
-    #[schema(example = "invoices:read")]
+    #[schema(example = "reports:read")]
     pub(crate) scope: String,
     /// Human-readable description.
-    #[schema(required, example = "See invoices")]
+    #[schema(required, example = "Read reports")]
     pub(crate) description: Option<String>,
     /// Built-in scopes can't be removed.
     pub(crate) built_in: bool,
@@ -139,10 +139,10 @@ pub(crate) struct Scope {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewScope {
     /// `resource:action`; the resources `admin` and `keys` are reserved.
-    #[schema(pattern = "^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$", example = "invoices:read")]
+    #[schema(pattern = "^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$", example = "reports:read")]
     pub(crate) scope: String,
     /// Human-readable description.
-    #[schema(min_length = 1, max_length = 200, example = "See invoices")]
+    #[schema(min_length = 1, max_length = 200, example = "Read reports")]
     pub(crate) description: Option<String>,
 }
 

@@ -1,4 +1,5 @@
-//! From the `Authorization` header to a caller (RFC 6750 §2.1), and how often that may fail.
+//! Authentication by the `Authorization` header (RFC 6750 §2.1), and the rate limits of callers and of failed
+//! attempts.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,23 +26,25 @@ use crate::verify::secret;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Who calls, and the hash of what it showed. `UNAUTHENTICATED` when it shows nothing,
-/// `INVALID_API_KEY` when that isn't good.
+/// Authenticates the caller by bearer token; returns its key and the hash of the token.
+///
+/// # Errors
+/// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if it isn't valid.
 pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, SecretHash)> {
     let (hash, loaded) = load(app, bearer(headers)?).await?;
-    Ok((usable(app, &loaded)?, hash))
+    Ok((ensure_usable(app, &loaded)?, hash))
 }
 
-/// Who asks something of the data plane, as [`authenticate`]; over one connection that is mostly who asked
-/// before.
+/// Like [`authenticate`], with the connection's cache, for the data plane: requests over one connection
+/// mostly come from the same caller.
 pub(crate) async fn authenticate_cached(app: &App, head: &Head) -> Result<Arc<Credential>> {
-    if let Some(credential) = head.auth_cache.recall(&head.headers, &app.keys) {
+    if let Some(credential) = head.auth_cache.get(&head.headers, &app.keys) {
         access::ensure_usable(&credential, app.clock.now())?;
         return Ok(credential);
     }
     let (_, loaded) = load(app, bearer(&head.headers)?).await?;
-    let credential = usable(app, &loaded)?;
-    head.auth_cache.remember(&head.headers, loaded);
+    let credential = ensure_usable(app, &loaded)?;
+    head.auth_cache.set(&head.headers, loaded);
     Ok(credential)
 }
 
@@ -53,18 +56,18 @@ async fn load(app: &App, token: &str) -> Result<(SecretHash, Loaded)> {
     Ok((hash, app.keys.get_loaded(&hash).await?))
 }
 
-fn usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
+fn ensure_usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
     let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
     access::ensure_usable(credential, app.clock.now())?;
     Ok(credential.clone())
 }
 
-/// Does the request authenticate by HTTP Basic (RFC 7617)?
+/// True if the request uses HTTP Basic authentication (RFC 7617).
 pub(crate) fn is_basic(headers: &HeaderMap) -> bool {
     has_scheme(headers, "basic")
 }
 
-/// Is there an `Authorization: Bearer`?
+/// True if the request has an `Authorization: Bearer` header.
 pub(crate) fn has_bearer(headers: &HeaderMap) -> bool {
     has_scheme(headers, "bearer")
 }
@@ -76,21 +79,22 @@ fn has_scheme(headers: &HeaderMap, wanted: &str) -> bool {
     })
 }
 
-/// As [`authenticate`], by HTTP Basic with a key's id and its secret, each form-encoded first
-/// (RFC 6749 §2.3.1).
+/// Like [`authenticate`], by HTTP Basic with a key's id and secret, both form-encoded first (RFC 6749
+/// §2.3.1).
 pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
-    let mut given = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (given.next(), given.next()) else {
-        return Err(Error::new(Code::Unauthenticated, "Send the Authorization header once."));
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Error::new(Code::Unauthenticated, "Send the Authorization header only once."));
     };
-    let pair = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let pair = pair.and_then(|(_, encoded)| STANDARD.decode(encoded.trim()).ok());
-    let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
+    let encoded = value.to_str().ok().and_then(|text| text.split_once(' ')).map(|(_, encoded)| encoded);
+    let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
+    let pair = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let Some((id, secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-        let message = "The Authorization header must read Basic base64(key id:secret).";
+        let message = "The Authorization header must be: Basic base64(<key id>:<secret>).";
         return Err(Error::new(Code::Unauthenticated, message));
     };
-    let credential = usable(app, &load(app, &form_decode(secret)).await?.1)?;
+    let (_, loaded) = load(app, &form_decode(secret)).await?;
+    let credential = ensure_usable(app, &loaded)?;
     if credential.key.id != form_decode(id) {
         return Err(access::invalid_api_key());
     }
@@ -101,13 +105,16 @@ fn form_decode(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// The token of the one `Authorization: Bearer` header; the scheme's case doesn't matter.
+/// The token of the `Authorization: Bearer` header; the scheme is case-insensitive.
+///
+/// # Errors
+/// `UNAUTHENTICATED` if there isn't exactly one such header, or if it is malformed.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let mut values = headers.get_all(AUTHORIZATION).iter();
     let missing = |message| Err(Error::new(Code::Unauthenticated, message));
-    match (given.next(), given.next()) {
+    match (values.next(), values.next()) {
         (None, _) => missing("Send your API key as Authorization: Bearer <key>."),
-        (Some(_), Some(_)) => missing("Send the Authorization header once."),
+        (Some(_), Some(_)) => missing("Send the Authorization header only once."),
         (Some(value), None) => {
             let text = value.to_str().unwrap_or_default();
             match text.split_once(' ') {
@@ -116,14 +123,14 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str> {
                 {
                     Ok(token.trim())
                 }
-                _ => missing("The Authorization header must read Bearer <key>."),
+                _ => missing("The Authorization header must be: Bearer <key>."),
             }
         }
     }
 }
 
-/// What a failed authentication costs the client's address: 401 while it has attempts left, then 429.
-/// Asked after the failure alone, so that a valid key is never refused by it.
+/// Charges a failed authentication to the client's address. Returns `failure`, or `RATE_LIMITED` if the
+/// address has no attempts left. Only called after a failure, so that it never affects a valid key.
 pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
     let per_minute = match app.settings.get().await {
         Ok(current) => current.settings.rate_limits.failed_auth_per_minute,
@@ -132,24 +139,28 @@ pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error
     if per_minute == 0 {
         return failure;
     }
-    // Who hides its address shares one bucket with all who do.
+    // All clients with an unknown address share one bucket.
     let subject = address::subject(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
     let limit = Limit { tokens: per_minute, window: MINUTE };
     let decision = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
-    if decision.allowed { failure } else { limited(&decision, "Too many failed attempts from your address") }
+    if decision.allowed {
+        failure
+    } else {
+        limited(&decision, "Too many failed authentication attempts from your address")
+    }
 }
 
-/// What a call is counted as.
+/// The class of a call, which determines its rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// A call of the control plane.
     Admin,
-    /// A batch of them, whatever it holds.
+    /// A batch, regardless of its operations.
     Batch,
 }
 
 impl Class {
-    /// What the headers call its limit.
+    /// The name of the limit in the rate limit headers.
     pub(crate) fn policy(self) -> &'static str {
         match self {
             Class::Admin => "admin",
@@ -165,7 +176,7 @@ impl Class {
     }
 }
 
-/// Takes one call from a key's bucket; `None` when there is no limit.
+/// Charges one call to the key's bucket. The decision is `None` if there is no limit.
 pub(crate) fn charge_call(
     app: &App,
     limits: &RateLimits,
@@ -175,12 +186,12 @@ pub(crate) fn charge_call(
     let Some((buckets, key, limit)) = call_limit(app, limits, class, caller) else { return (None, Ok(())) };
     let decision = buckets.take(key, limit, 1, app.clock.monotonic());
     let allowed =
-        if decision.allowed { Ok(()) } else { Err(limited(&decision, "Too many calls with this key")) };
+        if decision.allowed { Ok(()) } else { Err(limited(&decision, "Too many requests with this key")) };
     (Some(decision), allowed)
 }
 
-/// How a key's bucket stands, for a call that is refused before it costs anything.
-pub(crate) fn calls_left(
+/// The state of the key's bucket, for a call that is refused before it is charged.
+pub(crate) fn peek_call_limit(
     app: &App,
     limits: &RateLimits,
     class: Class,

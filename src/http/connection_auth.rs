@@ -1,5 +1,5 @@
-//! Who asked last over a connection. A gateway sends the same header with every question; remembering what
-//! came of it spares the hash, its checksum and the look into the cache that all cores share.
+//! Cache of a connection's last authentication. A gateway sends the same header with every request;
+//! caching its result saves the checksum, the hash and the lookup in the cache that all cores share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,44 +9,44 @@ use http::header::AUTHORIZATION;
 use crate::domain::api_key::Credential;
 use crate::verify::cache::{KeyCache, Loaded};
 
-/// The last `Authorization` header that led to a key, as it came, and the key. It never leaves the
-/// connection, so that nobody can learn of another's header by trying.
+/// The last `Authorization` header that belonged to a key, verbatim, and the key. It isn't shared between
+/// connections, so that no client can probe for the header of another.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionAuthCache(Mutex<Option<Known>>);
+pub(crate) struct ConnectionAuthCache(Mutex<Option<Entry>>);
 
-struct Known {
+struct Entry {
     header: Box<[u8]>,
     loaded: Loaded,
 }
 
-impl std::fmt::Debug for Known {
+impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Known(…)") // The header is a secret.
+        f.write_str("Entry(…)") // The header is a secret.
     }
 }
 
 impl ConnectionAuthCache {
-    /// The key, if the header is the same as last time and nothing of the key has changed since. Whether
-    /// it is good is for the caller to see.
-    pub(crate) fn recall(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
-        let header = only(headers)?;
+    /// The key, if the header is the same as in the last request and the key hasn't changed since. The
+    /// caller must check that the key is usable.
+    pub(crate) fn get(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
+        let header = single_header(headers)?;
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = last.as_ref().filter(|known| *known.header == *header && keys.is_fresh(&known.loaded))?;
-        known.loaded.credential().cloned()
+        let entry = last.as_ref().filter(|entry| *entry.header == *header && keys.is_fresh(&entry.loaded))?;
+        entry.loaded.credential().cloned()
     }
 
-    /// Remembers a header that led to a key.
-    pub(crate) fn remember(&self, headers: &HeaderMap, loaded: Loaded) {
-        let Some(header) = only(headers) else { return };
-        let known = Known { header: header.into(), loaded };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    /// Caches the key of the request's header.
+    pub(crate) fn set(&self, headers: &HeaderMap, loaded: Loaded) {
+        let Some(header) = single_header(headers) else { return };
+        let entry = Entry { header: header.into(), loaded };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
     }
 }
 
-/// The one `Authorization` header. Its bytes are copied where they are kept: they lie in a buffer of the
-/// connection that is much larger.
-fn only(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
-    let header = all.next()?;
-    all.next().is_none().then_some(header.as_bytes())
+/// The value of the `Authorization` header; `None` if there isn't exactly one. It is borrowed, and
+/// copied by the cache, because it is a slice of a much larger buffer of the connection.
+fn single_header(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let header = values.next()?;
+    values.next().is_none().then_some(header.as_bytes())
 }

@@ -1,7 +1,9 @@
-//! The gates that every call passes on its way to a handler, and what is recorded and said of it.
+//! The request pipeline of the control plane: the checks before a handler, and the audit event, response and
+//! log line after it.
 //!
-//! The order of refusals is the contract's: the route (404, 405), the credential (401), the address
-//! (403), the rate (429), the scope (403), the body (415, 413, 400); what follows is the handler's.
+//! The order of errors is part of the contract: the route (404, 405), the credential (401), the address
+//! (403), the rate limit (429), the scope (403), the body (415, 413, 400). The handler checks
+//! everything else.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::HeaderMap;
-use http::header::{ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
+use http::header::{ACCEPT, ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
@@ -33,13 +35,14 @@ use crate::verify::bucket::RateLimitDecision;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What came, before it is known who sent it.
+/// A request before authentication.
 pub(crate) struct Request {
-    /// The index in [`ROUTES`](super::routes::ROUTES).
+    /// Index into [`ROUTES`](super::routes::ROUTES).
     route_index: usize,
     head: Head,
     ip: Option<IpAddr>,
     id: String,
+    /// The monotonic time of its arrival.
     arrived: Duration,
 }
 
@@ -67,11 +70,11 @@ impl Request {
     }
 }
 
-/// The caller's own name for the request, if it is one; else a new one.
+/// The `X-Request-Id` that the client sent, if it is valid, otherwise a new one.
 pub(crate) fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
-    // It names and guards nothing, so that the operating system need not be asked for its randomness.
-    given.map_or_else(|| Kind::Request.new_id(now, fastrand::u128(..)), str::to_owned)
+    let client_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+    // The id protects nothing, so it doesn't need randomness from the operating system.
+    client_id.map_or_else(|| Kind::Request.new_id(now, fastrand::u128(..)), str::to_owned)
 }
 
 fn is_request_id(id: &str) -> bool {
@@ -79,20 +82,20 @@ fn is_request_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
-/// Where calls run: apart from the workers, which others' verifications wait for.
+/// Where control-plane calls run: apart from the workers, so that they don't delay verifications.
 #[derive(Clone)]
 pub(crate) struct Tasks {
-    /// Knows when all have ended.
+    /// Tracks the running calls, for a graceful shutdown.
     pub(crate) tracker: TaskTracker,
-    /// The runtime for what may take long.
+    /// The runtime for calls that may take long.
     pub(crate) runtime: Handle,
 }
 
-/// Leads a request to its answer, in a task that goes on when the client goes away.
+/// Handles a request in a task that outlives a client disconnect.
 pub(crate) async fn answer<S, B>(
     app: Arc<App>,
     request: Request,
-    target: Result<(&'static Route, Handler, Vec<String>), NotFound>,
+    matched: Result<(&'static Route, Handler, Vec<String>), NotFound>,
     body: S,
     tasks: &Tasks,
 ) -> Response
@@ -103,10 +106,10 @@ where
     let id = request.id.clone();
     let route_index = request.route_index;
     let panic_app = app.clone();
-    let work = async move {
-        let counted = app.clone();
-        let response = match target {
-            Err(missing) => refuse_route(&app, &request, body, missing).await,
+    let task = async move {
+        let counting_app = app.clone();
+        let response = match matched {
+            Err(not_found) => refuse_route(&app, &request, body, not_found).await,
             Ok((route, handler, params)) => {
                 let mut pipeline =
                     RequestPipeline { app, request, route, handler, ctx: None, rate_limit: None };
@@ -114,13 +117,13 @@ where
                 pipeline.finish(result).await
             }
         };
-        // Here, where also those are counted that nobody waits for any more.
-        counted.traffic.answered(route_index, response.status().as_u16());
+        // Counted inside the task, so that requests of disconnected clients are counted too.
+        counting_app.traffic.answered(route_index, response.status().as_u16());
         response
     };
-    // The panic itself is in the log by now, without what it said.
-    tasks.tracker.spawn_on(work, &tasks.runtime).await.unwrap_or_else(|_| {
-        tracing::error!(request_id = %id, "a handler panicked");
+    // The panic hook has logged the panic, without its message.
+    tasks.tracker.spawn_on(task, &tasks.runtime).await.unwrap_or_else(|_| {
+        tracing::error!(request_id = %id, "handler panicked");
         let mut response = reply::write_error(&Error::internal("panic"), panic_app.clock.now(), &id);
         add_request_id(&mut response, &id);
         panic_app.traffic.answered(route_index, response.status().as_u16());
@@ -128,8 +131,8 @@ where
     })
 }
 
-/// An unknown path, or a known one with another method.
-async fn refuse_route<S, B>(app: &App, request: &Request, body: S, missing: NotFound) -> Response
+/// Responds to an unknown path, or to a known path with an unsupported method.
+async fn refuse_route<S, B>(app: &App, request: &Request, body: S, not_found: NotFound) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -137,21 +140,22 @@ where
     if request.head.has_body {
         call::discard(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
     }
-    let NotFound { mut error, allow } = missing;
+    let NotFound { mut error, allow } = not_found;
     if request.head.uri.path().starts_with("/admin/")
-        && let Err(unrecorded) = aggregate_anonymous(app, request, error.code)
+        && let Err(audit_error) = aggregate_anonymous(app, request, error.code)
     {
-        error = unrecorded;
+        error = audit_error;
     }
     let mut response = reply::write_error(&error, app.clock.now(), &request.id);
     if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
         response.headers_mut().insert(ALLOW, allow);
     }
     add_request_id(&mut response, &request.id);
-    tracing::debug!(request_id = %request.id, status = response.status().as_u16(), "no such route");
+    tracing::debug!(request_id = %request.id, status = response.status().as_u16(), "no route matched");
     response
 }
 
+/// Records the error of a request without a known caller, aggregated by its address.
 fn aggregate_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
     let subject = request.ip.map_or_else(|| "unknown".to_owned(), |ip| address::subject(ip).to_string());
     service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, request.context())
@@ -163,7 +167,7 @@ pub(crate) fn add_request_id(response: &mut Response, id: &str) {
     }
 }
 
-/// What a path names.
+/// The resource that a path names, for the audit log.
 pub(crate) fn target(route: &Route, params: &[String]) -> Option<Target> {
     params.last().map(|id| Target {
         kind: route.action.split('.').next().unwrap_or_default().into(),
@@ -172,13 +176,13 @@ pub(crate) fn target(route: &Route, params: &[String]) -> Option<Target> {
     })
 }
 
-/// One call's way through the gates.
+/// The state of a request in the pipeline.
 struct RequestPipeline {
     app: Arc<App>,
     request: Request,
     route: &'static Route,
     handler: Handler,
-    /// Who calls, once that is known.
+    /// `None` until the caller is authenticated, and for open routes.
     ctx: Option<Arc<RequestContext>>,
     rate_limit: Option<RateLimitDecision>,
 }
@@ -189,38 +193,40 @@ impl RequestPipeline {
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        let (max, within) = (self.app.config.http.max_body_bytes, self.app.config.http.body_timeout);
-        let announced = self.request.head.has_body;
+        let max = self.app.config.http.max_body_bytes;
+        let timeout = self.app.config.http.body_timeout;
+        let has_body = self.request.head.has_body;
         if self.route.body == Body::None {
-            // Before the caller is known: however slowly it comes, who was revoked meanwhile is refused.
-            if announced {
-                call::discard(body, max, within).await;
+            // Drained before authentication: a key that is revoked while a slow body arrives is refused.
+            if has_body {
+                call::discard(body, max, timeout).await;
             }
-            let ctx = self.authorise(&params).await?;
+            let ctx = self.authorize(&params).await?;
             return self.handle(ctx, params, (Bytes::new(), None)).await;
         }
-        match self.authorise(&params).await {
+        match self.authorize(&params).await {
             Ok(ctx) => {
-                let body = self.read_body(body, max, within).await?;
+                let body = self.read_body(body, max, timeout).await?;
                 self.handle(ctx, params, body).await
             }
             Err(error) => {
-                if announced {
-                    call::discard(body, max, within).await;
+                if has_body {
+                    call::discard(body, max, timeout).await;
                 }
                 Err(error)
             }
         }
     }
 
-    /// The gates before the body.
-    async fn authorise(&mut self, params: &[String]) -> Result<Arc<RequestContext>> {
-        let (app, route) = (self.app.clone(), self.route);
+    /// Runs all checks that don't need the body.
+    async fn authorize(&mut self, params: &[String]) -> Result<Arc<RequestContext>> {
+        let app = self.app.clone();
+        let route = self.route;
         if route.auth == AuthRequirement::Open {
             return RequestContext::internal(&app, Caller::System, route.action, "read");
         }
         let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
-            Ok(found) => found,
+            Ok(authenticated) => authenticated,
             Err(error) if error.code.status() == 401 => {
                 return Err(auth::charge_failure(&app, self.request.ip, error).await);
             }
@@ -245,7 +251,7 @@ impl RequestPipeline {
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
         if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.ip) {
-            self.rate_limit = auth::calls_left(&app, limits, self.class(), &caller);
+            self.rate_limit = auth::peek_call_limit(&app, limits, self.class(), &caller);
             return Err(error);
         }
         let (rate_limit, allowed) = auth::charge_call(&app, limits, self.class(), &caller);
@@ -259,26 +265,25 @@ impl RequestPipeline {
         Ok(ctx)
     }
 
-    /// What the call is counted as.
     fn class(&self) -> Class {
         if self.route.action == BATCH { Class::Batch } else { Class::Admin }
     }
 
-    /// The body as it came, and what it says.
-    async fn read_body<S, B>(&self, body: S, max: usize, within: Duration) -> Result<(Bytes, Option<Json>)>
+    /// Reads the body; returns its bytes and the parsed JSON.
+    async fn read_body<S, B>(&self, body: S, max: usize, timeout: Duration) -> Result<(Bytes, Option<Json>)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        let announced = self.request.head.has_body;
-        if !announced && self.route.body == Body::Optional {
+        let has_body = self.request.head.has_body;
+        if !has_body && self.route.body == Body::Optional {
             return Ok((Bytes::new(), None));
         }
-        if let Err(error) = call::media_type(&self.request.head.headers, self.route.method == "PATCH") {
-            call::discard(body, max, within).await;
+        if let Err(error) = call::check_media_type(&self.request.head.headers, self.route.method == "PATCH") {
+            call::discard(body, max, timeout).await;
             return Err(error);
         }
-        let bytes = call::collect(body, max, within).await?;
+        let bytes = call::collect(body, max, timeout).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
             return Ok((bytes, None));
         }
@@ -292,8 +297,10 @@ impl RequestPipeline {
         params: Vec<String>,
         (bytes, body): (Bytes, Option<Json>),
     ) -> Result<Reply> {
-        let (app, query) = (self.app.clone(), self.request.head.uri.query().unwrap_or_default().to_owned());
-        let call = Call { app, ctx, params, query, body, limits: self.rate_limit };
+        let app = self.app.clone();
+        let query = self.request.head.uri.query().unwrap_or_default().to_owned();
+        let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
+        let call = Call { app, ctx, params, query, accept, body, limits: self.rate_limit };
         if self.route.is_idempotent_by_key()
             && let Some(idempotent) = idempotency::claim(&call, &self.request.head, &bytes)?
         {
@@ -302,10 +309,11 @@ impl RequestPipeline {
         (self.handler)(call).await
     }
 
-    /// Records a refusal, writes the answer out and says a line about it.
+    /// Records the outcome, writes the response and logs the request.
     async fn finish(self, result: Result<Reply>) -> Response {
-        let result = self.recorded(result).await;
-        let (now, id) = (self.app.clock.now(), &self.request.id);
+        let result = self.record(result).await;
+        let now = self.app.clock.now();
+        let id = &self.request.id;
         let code = result.as_ref().map_or_else(|error| Some(error.code), Reply::code);
         let cause = result.as_ref().err().and_then(|error| error.cause.clone());
         let mut response = match result {
@@ -320,8 +328,9 @@ impl RequestPipeline {
         response
     }
 
-    /// A refusal is recorded before it is answered; what can't be recorded is not answered as if it were.
-    async fn recorded(&self, result: Result<Reply>) -> Result<Reply> {
+    /// Records errors, and aggregated reads, in the audit log before the response is sent. If an error
+    /// can't be recorded, that failure becomes the response.
+    async fn record(&self, result: Result<Reply>) -> Result<Reply> {
         match (&result, &self.ctx) {
             (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::aggregate_read(&self.app, ctx),
             (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
@@ -338,24 +347,27 @@ impl RequestPipeline {
             u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived).as_micros())
                 .unwrap_or(u64::MAX);
         let key = self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map_or("-", |key| key.id.as_str());
-        let (id, method, route) = (&self.request.id, &self.request.head.method, self.route.path);
+        let id = &self.request.id;
+        let method = &self.request.head.method;
+        let route = self.route.path;
         let code = code.map_or("-", Code::name);
         let trace = trace_parent(&self.request.head.headers).unwrap_or("-");
         if let Some(cause) = cause {
-            tracing::error!(request_id = %id, cause, "failed");
+            tracing::error!(request_id = %id, cause, "request failed");
         }
         tracing::info!(request_id = %id, %method, route, status, code, latency_us, key, traceparent = trace, "request");
     }
 }
 
-/// `traceparent` of W3C Trace Context (§3.2). One of another form is nobody's trace and could hold anything.
+/// The `traceparent` header of W3C Trace Context (§3.2). A malformed one is ignored, because it could contain
+/// anything.
 fn trace_parent(headers: &HeaderMap) -> Option<&str> {
-    let given = headers.get("traceparent")?.to_str().ok()?;
+    let value = headers.get("traceparent")?.to_str().ok()?;
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
-    let parts: Vec<_> = given.split('-').collect();
-    let known = matches!(parts.as_slice(), [version, trace, parent, flags]
+    let parts: Vec<_> = value.split('-').collect();
+    let is_valid = matches!(parts.as_slice(), [version, trace, parent, flags]
         if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2));
-    known.then_some(given)
+    is_valid.then_some(value)
 }

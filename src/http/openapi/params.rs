@@ -1,5 +1,5 @@
-//! The parameters of paths, queries and headers, as documented. Nobody makes these: a query is read by the
-//! service that knows what it means, and a test keeps the two the same.
+//! Documentation of the parameters in paths, queries and headers. These types are never constructed: services
+//! parse the queries themselves, and a test compares the two.
 #![expect(dead_code, reason = "only the derived documentation reads the fields")]
 
 use utoipa::IntoParams;
@@ -16,7 +16,8 @@ use crate::service::audit::Format;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct IfMatch {
-    /// Change it only if its `ETag` is still this one, or one of these; `*` for any.
+    /// Makes the change only if the resource's `ETag` is this one, or one of these; `*` matches any.
+    /// Otherwise the response is a `412`.
     #[param(rename = "If-Match", nullable = false)]
     pub(crate) if_match: Option<String>,
 }
@@ -24,7 +25,8 @@ pub(crate) struct IfMatch {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct RequiredIfMatch {
-    /// Change it only if its `ETag` is still this one; `*` for any.
+    /// Makes the change only if the resource's `ETag` is this one; `*` matches any. Otherwise the
+    /// response is a `412`; without the header it is a `428`.
     #[param(rename = "If-Match")]
     pub(crate) if_match: String,
 }
@@ -32,7 +34,7 @@ pub(crate) struct RequiredIfMatch {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct OrganizationPath {
-    /// The organization.
+    /// The organization's id.
     #[param(example = "org_123")]
     pub(crate) id: String,
 }
@@ -40,10 +42,10 @@ pub(crate) struct OrganizationPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct MemberPath {
-    /// The organization.
+    /// The organization's id.
     #[param(example = "org_123")]
     pub(crate) id: String,
-    /// The member.
+    /// The id of the member, which is a user.
     #[param(example = "user_123")]
     pub(crate) user_id: String,
 }
@@ -51,7 +53,7 @@ pub(crate) struct MemberPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct UserPath {
-    /// The user.
+    /// The user's id.
     #[param(example = "user_123")]
     pub(crate) id: String,
 }
@@ -67,15 +69,15 @@ pub(crate) struct ApiKeyPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct ScopePath {
-    /// The scope.
-    #[param(example = "invoices:read")]
+    /// The scope's name.
+    #[param(example = "reports:read")]
     pub(crate) scope: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct EventPath {
-    /// The event.
+    /// The event's id.
     #[param(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     pub(crate) id: String,
 }
@@ -83,7 +85,7 @@ pub(crate) struct EventPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct ForwardAuthPath {
-    /// `scope=` and what the key needs, with commas between; then the client's own path.
+    /// `scope=` and the required scopes, separated by commas; then `/` and the client's own path.
     #[param(example = "scope=workflows:read")]
     pub(crate) path: String,
 }
@@ -91,7 +93,7 @@ pub(crate) struct ForwardAuthPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ForwardAuthQuery {
-    /// A scope that the key must have; may be repeated.
+    /// A required scope. Repeat the parameter to require several.
     #[param(nullable = false, example = json!(["workflows:read"]))]
     pub(crate) scope: Option<Vec<String>>,
     #[param(schema_with = limit_status, required = false)]
@@ -99,21 +101,22 @@ pub(crate) struct ForwardAuthQuery {
 }
 
 fn limit_status() -> ObjectBuilder {
-    let words = "What is answered when a limit is met. nginx wants 403: it makes a 500 of what is neither 401 nor 403.";
+    let description = "The status if a limit is exceeded. Use 403 for nginx, which turns any status other than 401 and 403 into a 500.";
     let values = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([403, 429]));
-    values.default(Some(429.into())).description(Some(words))
+    values.default(Some(429.into())).description(Some(description))
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
-    /// Rows at most.
+    /// Maximum number of results per page.
     #[param(minimum = 1, maximum = 100, default = 20)]
     pub(crate) limit: Option<u32>,
-    /// `desc`: newest first.
+    /// `desc` returns the newest first, `asc` the oldest.
     #[param(default = "desc")]
     pub(crate) order: Option<Order>,
-    /// `metadata.nextCursor` of the page before.
+    /// `metadata.nextCursor` of the previous page, sent with the same filters and order. Rows created
+    /// or deleted while paging are neither repeated nor skipped.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) cursor: Option<String>,
 }
@@ -121,12 +124,12 @@ pub(crate) struct PageQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OrganizationQuery {
-    /// Only these.
+    /// Only organizations with this status.
     pub(crate) status: Option<organization::Status>,
-    /// Only those on this plan.
+    /// Only organizations on this plan.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) plan: Option<String>,
-    /// What the name or the e-mail address begins with.
+    /// Only those with a name or email address that begins with this.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) q: Option<String>,
 }
@@ -134,22 +137,22 @@ pub(crate) struct OrganizationQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct MemberQuery {
-    /// Only these.
+    /// Only members with this role.
     pub(crate) role: Option<Role>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UserQuery {
-    /// Only these.
+    /// Only users with this status.
     pub(crate) status: Option<organization::Status>,
-    /// The whole address, without regard to case.
+    /// Only the user with this email address, ignoring case.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) email: Option<String>,
-    /// Its name in another system.
+    /// Only the user with this id in an external system.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) external_id: Option<String>,
-    /// What the name or the e-mail address begins with.
+    /// Only those with a name or email address that begins with this.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) q: Option<String>,
 }
@@ -160,15 +163,15 @@ pub(crate) struct ApiKeyQuery {
     /// Only keys of this organization.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) organization_id: Option<String>,
-    /// Only keys of this user.
+    /// Only keys owned by this user.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) user_id: Option<String>,
-    /// Only these.
+    /// Only keys with this status.
     pub(crate) status: Option<api_key::Status>,
-    /// Only keys that were given this scope.
+    /// Only keys that were granted exactly this scope.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) scope: Option<String>,
-    /// What the name begins with.
+    /// Only keys with a name that begins with this.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) q: Option<String>,
 }
@@ -182,19 +185,19 @@ pub(crate) struct UsageQuery {
     /// Only this key.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) key_id: Option<String>,
-    /// So many hours or days until now, from the start of the bucket in which they begin. Not together with
-    /// `start` and `end`.
-    #[param(default = "30d", pattern = "^[0-9]{1,4}[hd]$")]
+    /// A number of hours (`24h`) or days (`30d`) up to now, rounded down to the start of an interval;
+    /// `30d` if `start` is omitted too. Can't be combined with `start` and `end`.
+    #[param(pattern = "^[0-9]{1,4}[hd]$")]
     pub(crate) period: Option<String>,
-    /// From the start of the bucket that this time lies in; not in the future.
+    /// Start of the period, rounded down to the start of an interval. Must not be in the future.
     #[param(format = DateTime)]
     pub(crate) start: Option<String>,
-    /// To the end of the bucket that this time lies in; left out: until now. Needs `start`.
+    /// End of the period, rounded up to the end of an interval. Defaults to now. Requires `start`.
     #[param(format = DateTime)]
     pub(crate) end: Option<String>,
-    /// Left out: `hour` up to 48 hours, else `day`.
+    /// Defaults to `hour` for periods of up to 48 hours, otherwise to `day`.
     pub(crate) interval: Option<Interval>,
-    /// Adds `groups`.
+    /// Adds `groups` to the response.
     pub(crate) group_by: Option<GroupBy>,
 }
 
@@ -207,15 +210,15 @@ pub(crate) struct DenialQuery {
     /// Only denials of this key.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) key_id: Option<String>,
-    /// Only these.
+    /// Only denials with this code.
     pub(crate) code: Option<Outcome>,
-    /// Only those that tell this IPv4 or IPv6 address.
+    /// Only denials from this IPv4 or IPv6 address.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) ip: Option<String>,
-    /// Whose last denial was not before this time.
+    /// Only entries with a last denial at or after this time.
     #[param(format = DateTime)]
     pub(crate) from: Option<String>,
-    /// Whose first denial was before this time.
+    /// Only entries with a first denial before this time.
     #[param(format = DateTime)]
     pub(crate) to: Option<String>,
 }
@@ -226,23 +229,23 @@ pub(crate) struct AuditQuery {
     /// Only events of this organization.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) org_id: Option<String>,
-    /// Only what this key did.
+    /// Only events caused by this key.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) actor_id: Option<String>,
-    /// Only this action, such as `api_key.create`.
+    /// Only events with this action, such as `api_key.create`.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) action: Option<String>,
-    /// Only what was done to this.
+    /// Only events about this resource.
     #[param(min_length = 1, max_length = 200)]
     pub(crate) target_id: Option<String>,
-    /// Only looks or only changes.
+    /// Only reads or only writes.
     pub(crate) access: Option<schemas::Access>,
-    /// Only what ended so.
+    /// Only events with this outcome.
     pub(crate) outcome: Option<schemas::Outcome>,
-    /// Not before this time.
+    /// Only events at or after this time.
     #[param(format = DateTime)]
     pub(crate) from: Option<String>,
-    /// Before this time.
+    /// Only events before this time.
     #[param(format = DateTime)]
     pub(crate) to: Option<String>,
 }
@@ -250,7 +253,7 @@ pub(crate) struct AuditQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportQuery {
-    /// One event a line as JSON, or CSV with a header line.
+    /// The format: one JSON object per line, or CSV with a header line.
     #[param(default = "ndjson")]
     pub(crate) format: Option<Format>,
 }
@@ -258,7 +261,8 @@ pub(crate) struct ExportQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AnchorQuery {
-    /// `seq:hash`, a place in the chain that was kept elsewhere and its hash; left out: from the start.
+    /// A position in the chain and its hash, as `seq:hash`, that were stored elsewhere. Defaults to the
+    /// start of the chain.
     #[param(min_length = 1, max_length = 200, pattern = "^0*[1-9][0-9]*:[0-9a-fA-F]{64}$")]
     pub(crate) anchor: Option<String>,
 }

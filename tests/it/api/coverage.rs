@@ -47,6 +47,7 @@ fn rows() -> Vec<Row> {
     let row = |method, path, call, foreign, body| Row { method, path, call, body, foreign };
     let key = json!({"organization_id": "org_alpha", "name": "n", "scopes": ["workflows:read"]});
     vec![
+        row("GET", "/", "/", OwnThings, None),
         row("GET", "/healthz", "/healthz", OwnThings, None),
         row("GET", "/readyz", "/readyz", OwnThings, None),
         row("GET", "/openapi.json", "/openapi.json", OwnThings, None),
@@ -116,6 +117,7 @@ fn rows() -> Vec<Row> {
 
 /// Routes that answer without a key. Whoever adds one explains it here.
 const OPEN: &[&str] = &[
+    "/",             // The addresses of the others here, no more.
     "/healthz",      // A probe has no key; it tells that the process answers, no more.
     "/readyz",       // The same, and whether the database can be written.
     "/openapi.json", // The contract is public.

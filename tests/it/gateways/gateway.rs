@@ -1,4 +1,4 @@
-//! The real gateways, started with what `docs/gateways.md` says.
+//! The real gateways, started with what `docs/guides/gateways.md` says.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::GUIDE;
 use crate::support::{free_address, guide};
 
 /// How one is started. In all texts `{gateway}` is where it is to listen, `{ip}` and `{port}` the parts of that,
@@ -38,6 +39,28 @@ pub(super) const NGINX: Recipe = Recipe {
             include {dir}/nginx.conf;
         }",
     )),
+};
+
+/// Tollhouse below a path of a host whose other paths are another application's.
+pub(super) const NGINX_PATH: Recipe = Recipe {
+    blocks: &[],
+    replaced: &[],
+    around: Some((
+        "around.conf",
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr;
+        events {}
+        http {
+            access_log off;
+            client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+            uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+            server {
+                listen {gateway};
+                location /tollhouse/ { proxy_pass http://{tollhouse}/; }
+                location / { proxy_pass http://{application}; }
+            }
+        }",
+    )),
+    ..NGINX
 };
 
 pub(super) const CADDY: Recipe = Recipe {
@@ -107,9 +130,12 @@ impl Gateway {
                 .replace("{application}", &application.to_string())
                 .replace("{application port}", &application.port().to_string())
         };
-        let mut texts: Vec<_> = recipe.blocks.iter().map(|name| guide::block("gateways.md", name)).collect();
+        let mut texts: Vec<_> = recipe.blocks.iter().map(|name| guide::block(GUIDE, name)).collect();
         for (from, to) in recipe.replaced {
-            assert!(texts.iter().any(|text| text.contains(from)), "docs/gateways.md no longer says {from:?}");
+            assert!(
+                texts.iter().any(|text| text.contains(from)),
+                "docs/guides/gateways.md no longer says {from:?}"
+            );
             texts.iter_mut().for_each(|text| *text = text.replace(from, &fill(to)));
         }
         for (name, text) in recipe.blocks.iter().zip(texts) {

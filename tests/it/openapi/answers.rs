@@ -100,7 +100,7 @@ async fn every_success_is_as_documented() {
     let mut seen = BTreeSet::new();
     // In an order in which each finds what it needs.
     for id in [
-        "getHealth getReadiness getOpenapi getCaller",
+        "getAddresses getHealth getReadiness getOpenapi getCaller",
         "verifyKey introspectToken forwardAuth forwardAuthPath",
         "createOrganization listOrganizations getOrganization updateOrganization",
         "createUser listUsers getUser updateUser listUserMemberships",

@@ -8,17 +8,24 @@ use std::process::Command;
 use super::dev;
 use crate::support::ADMIN_KEY;
 
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("browser.mjs", include_str!("../../node/browser.mjs")),
     ("choices.mjs", include_str!("../../node/choices.mjs")),
     ("console.mjs", include_str!("../../node/console.mjs")),
     ("everybody.mjs", include_str!("../../node/everybody.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
+    ("reference.mjs", include_str!("../../node/reference.mjs")),
+    ("root.mjs", include_str!("../../node/root.mjs")),
     ("testing.mjs", include_str!("../../node/testing.mjs")),
 ];
 
 #[test]
 fn people_can_work_with_the_console_and_try_the_reference() {
+    run(&[("console.mjs", 6), ("choices.mjs", 6), ("everybody.mjs", 5)], &dev::serve().url);
+}
+
+/// Runs scripts against the server at an address, and fails unless each says of as many tests that all was well.
+pub(crate) fn run(scripts: &[(&str, usize)], url: &str) {
     let modules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
     assert!(modules.join("playwright-core").exists(), "no {}; scripts/test fetches it", modules.display());
     let chromium = std::env::var_os("CHROMIUM").unwrap_or_else(|| "/usr/bin/chromium".into());
@@ -29,14 +36,13 @@ fn people_can_work_with_the_console_and_try_the_reference() {
         std::fs::write(dir.path().join(name), script).unwrap();
     }
     symlink(modules, dir.path().join("node_modules")).unwrap();
-    let server = dev::serve();
-    for (script, tests) in [("console.mjs", 6), ("choices.mjs", 6), ("everybody.mjs", 5)] {
+    for (script, tests) in scripts {
         let mut node = Command::new("node");
-        node.arg(dir.path().join(script)).env("TOLLHOUSE_URL", &server.url).env("TOLLHOUSE_KEY", ADMIN_KEY);
+        node.arg(dir.path().join(script)).env("TOLLHOUSE_URL", url).env("TOLLHOUSE_KEY", ADMIN_KEY);
         let output = node.output().unwrap();
         let (said, complaint) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{said}{complaint}");
-        assert_eq!(said.lines().filter(|line| line.starts_with("ok: ")).count(), tests, "{said}{complaint}");
+        assert_eq!(said.lines().filter(|line| line.starts_with("ok: ")).count(), *tests, "{said}{complaint}");
     }
 }

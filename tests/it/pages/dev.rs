@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{ADMIN_KEY, Binary, Client};
 
 /// A server with sample data and the tests' admin key. Nobody limits how often the tests call.
-pub(super) fn serve() -> Binary {
+pub(crate) fn serve() -> Binary {
     let mut command = Binary::command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
     Binary::start(command)

@@ -1,7 +1,8 @@
 //! The pages: how they are served, what the development mode begins with, and both in a real browser.
 
-mod browser;
-mod dev;
+pub(crate) mod browser;
+pub(crate) mod dev;
+mod root;
 
 use std::collections::BTreeSet;
 use std::io::Read;

@@ -22,6 +22,7 @@ impl Binary {
     pub(crate) fn command(args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollhouse"));
         command.args(args).env_remove("TOLLHOUSE_ADMIN_KEY").env_remove("TOLLHOUSE_ADMIN_KEY_FILE");
+        command.env_remove("TOLLHOUSE_CONFIG");
         command
     }
 
