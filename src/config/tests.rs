@@ -390,8 +390,8 @@ fn first_values_are_read_and_must_go_together() {
     assert_eq!(
         faults(with_env(&apart)),
         [
-            "TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS: keys.default_expiry_days: default_expiry_days must not be more \
-             than max_expiry_days."
+            "TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS: keys.default_expiry_days: default_expiry_days must not exceed \
+             max_expiry_days."
         ]
     );
 }
