@@ -132,7 +132,8 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     closed
 }
 
-/// An address at which this machine reaches the listener; browsers reject the unspecified address (`0.0.0.0`).
+/// An address at which this machine reaches the listener, because browsers reject the unspecified address
+/// (`0.0.0.0`).
 fn local(listening: SocketAddr) -> SocketAddr {
     let ip = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

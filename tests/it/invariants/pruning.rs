@@ -111,7 +111,7 @@ async fn i2_the_remaining_log_verifies_from_the_checkpoint_in_the_prune_event() 
     let file = file.to_str().unwrap().to_owned();
     let data = server.dir.path().join("data");
     let data = data.to_str().unwrap();
-    for (source, begins) in [(vec!["--data", data], "begins at"), (vec![file.as_str()], "The file begins at")]
+    for (source, begins) in [(vec!["--data", data], "begins at"), (vec![file.as_str()], "The file starts at")]
     {
         let with = |more: &[&str]| verify_by_cli(&[source.as_slice(), more].concat());
         let (status, report, _) = with(&[]);
