@@ -108,7 +108,7 @@ fn what_is_not_its_database_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let (dir, file) = (place.path().join("data"), place.path().join("x.db"));
     let args = ["import", file.to_str().unwrap(), "--from", "better-auth"];
-    super::refused(&dir, &args, &["no file", "x.db"]);
+    super::refused(&dir, &args, &["x.db doesn't exist"]);
     std::fs::write(&file, "no database at all, but longer than the header of one, which is a hundred bytes ....................................").unwrap();
     super::refused(&dir, &args, &["not a better-auth SQLite database"]);
     assert!(!dir.exists());

@@ -225,7 +225,7 @@ async fn a_restore_is_refused_where_it_would_do_harm() {
         refused(&past.dir, &["restore", other(bytes).to_str().unwrap(), "--force"], &[told]);
     }
     refused(&past.dir, &["restore", live.to_str().unwrap(), "--force"], &["the database itself"]);
-    refused(&past.dir, &["restore", "/nowhere.db", "--force"], &["no file /nowhere.db"]);
+    refused(&past.dir, &["restore", "/nowhere.db", "--force"], &["/nowhere.db doesn't exist"]);
     let edited = past.dir.join("edited.db");
     fs::copy(&past.backup, &edited).unwrap();
     let edit = "UPDATE audit_events SET event = replace(event, 'success', 'failed') WHERE seq = 3";
