@@ -111,7 +111,7 @@ fn a_file_that_is_no_better_auth_database_is_refused() {
     let dir = temp.path().join("data");
     let file = temp.path().join("x.db");
     let args = ["import", file.to_str().unwrap(), "--from", "better-auth"];
-    super::assert_refused(&dir, &args, &["no file", "x.db"]);
+    super::assert_refused(&dir, &args, &["x.db doesn't exist"]);
     std::fs::write(&file, "no database at all, but longer than the header of one, which is a hundred bytes ....................................").unwrap();
     super::assert_refused(&dir, &args, &["not a better-auth SQLite database"]);
     assert!(!dir.exists());

@@ -235,7 +235,7 @@ async fn an_unsafe_restore_is_refused() {
         );
     }
     assert_refused(&fixture.dir, &["restore", live.to_str().unwrap(), "--force"], &["the database itself"]);
-    assert_refused(&fixture.dir, &["restore", "/nowhere.db", "--force"], &["no file /nowhere.db"]);
+    assert_refused(&fixture.dir, &["restore", "/nowhere.db", "--force"], &["/nowhere.db doesn't exist"]);
     let edited = fixture.dir.join("edited.db");
     fs::copy(&fixture.backup, &edited).unwrap();
     let edit = "UPDATE audit_events SET event = replace(event, 'success', 'failed') WHERE seq = 3";
