@@ -46,9 +46,21 @@ function useRoute() {
   useEffect(() => {
     const follow = () => setRoute(read());
     addEventListener('hashchange', follow);
+    // Effects run after the first paint. The address may have changed in the meantime.
+    if (location.hash !== route.at) follow();
     return () => removeEventListener('hashchange', follow);
   }, []);
   return route;
+}
+
+/**
+ * Scrolls the navigation of a narrow screen to the current page. `scrollIntoView` would also move the point from which
+ * the Tab key continues, past the skip link.
+ */
+function scrollToCurrent(navigation) {
+  const link = navigation.querySelector('[aria-current]');
+  if (!link) return;
+  navigation.scrollLeft = link.offsetLeft - (navigation.clientWidth - link.offsetWidth) / 2;
 }
 
 /** Pages whose part of the API this server hasn't got are not offered either. */
@@ -71,7 +83,7 @@ function Frame({ session, pages, leave }) {
     if (before.current !== where) main.current.querySelector('h1')?.focus();
     before.current = where;
     scrollTo(0, 0);
-    side.current.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+    scrollToCurrent(side.current);
   }, [where]);
   const found = pages.find(({ path }) => path === route.first);
   const here = found ?? (route.first === '' ? pages[0] : undefined);
