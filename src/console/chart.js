@@ -15,13 +15,32 @@ function colour(element, name) {
   return found;
 }
 
-const LENGTHS = { hour: 3600, day: 86_400 };
+const HOUR = 3600;
+const DAY = 24 * HOUR;
+const BUCKET_SECONDS = { hour: HOUR, day: DAY };
+const TICK_SECONDS = [
+  ...[1, 2, 3, 6, 12].map((hours) => hours * HOUR),
+  ...[1, 2, 7, 14, 28, 56, 112, 224].map((days) => days * DAY),
+];
+
+/**
+ * Where the time axis has labels: at starts of buckets in UTC, far enough apart. uPlot's own ticks stand at midnight in
+ * the viewer's time zone, which is in the middle of a bucket.
+ */
+function ticks(series, interval, minPixels, pixelsPerSecond) {
+  const bucketSeconds = BUCKET_SECONDS[interval];
+  const isUsable = (seconds) => seconds >= bucketSeconds && seconds * pixelsPerSecond >= minPixels;
+  const step = TICK_SECONDS.find(isUsable) ?? TICK_SECONDS.at(-1);
+  const starts = series.map(({ start }) => new Date(start) / 1000);
+  return starts.filter((seconds) => seconds % step === 0);
+}
 
 /** One figure of a series as bars. */
 function draw(element, { series, interval }, { field, tint, height, labelled }) {
   const axis = { stroke: colour(element, 'quiet'), font: '12px system-ui, sans-serif', ticks: { show: false } };
   const grid = { stroke: colour(element, 'line'), width: 1 };
-  const half = LENGTHS[interval] / 2;
+  const minPixels = interval === 'hour' ? 116 : 72;
+  const half = BUCKET_SECONDS[interval] / 2;
   const options = {
     width: element.clientWidth,
     height,
@@ -34,7 +53,15 @@ function draw(element, { series, interval }, { field, tint, height, labelled }) 
       y: { range: (_, __, top) => [0, Math.max(4, top * 1.08)] },
     },
     axes: [
-      { ...axis, show: labelled, size: 26, space: interval === 'hour' ? 116 : 72, grid: { show: false }, values: (_, times) => times.map((time) => format.bucket(time * 1000, interval)) },
+      {
+        ...axis,
+        show: labelled,
+        size: 26,
+        space: minPixels,
+        grid: { show: false },
+        splits: (_, __, ___, ____, seconds, pixels) => ticks(series, interval, minPixels, pixels / seconds),
+        values: (_, times) => times.map((time) => format.bucket(time * 1000, interval)),
+      },
       { ...axis, size: 52, space: 36, grid, values: (_, values) => values.map(format.compact) },
     ],
     series: [
@@ -48,7 +75,7 @@ function draw(element, { series, interval }, { field, tint, height, labelled }) 
 
 function tell(element, one, interval) {
   const tip = element.closest('.chart').querySelector('.chart-tip');
-  tip.textContent = one ? `${format.bucket(one.start, interval)}: ${format.count(one.requests)} requests, ${format.count(one.denied)} denied` : '';
+  tip.textContent = one ? `${format.bucket(one.start, interval)} (UTC): ${format.count(one.requests)} requests, ${format.count(one.denied)} denied` : '';
 }
 
 function Bars({ usage, ...look }) {
@@ -81,11 +108,12 @@ export function UsageChart({ usage, label }) {
           <p class="legend"><i class="tint denials"></i> Denied</p>
           <${Bars} usage=${usage} field="denied" tint="denials" height=${110} labelled />`}
       </div>
+      <figcaption class="quiet small-text">${interval === 'day' ? 'Days' : 'Hours'} are in UTC.</figcaption>
       <details>
         <summary>As a table</summary>
         <div class="table-wrap" tabindex="0" role="region" aria-label=${label}>
           <table>
-            <thead><tr><th scope="col">From</th><th scope="col" class="num">Requests</th><th scope="col" class="num">Denied</th></tr></thead>
+            <thead><tr><th scope="col">${interval === 'day' ? 'Day' : 'Hour'} (UTC)</th><th scope="col" class="num">Requests</th><th scope="col" class="num">Denied</th></tr></thead>
             <tbody>${series.filter(({ requests }) => requests > 0).map((one) => html`
               <tr><td>${format.bucket(one.start, interval)}</td><td class="num">${format.count(one.requests)}</td>
                 <td class="num">${format.count(one.denied)}</td></tr>`)}</tbody>

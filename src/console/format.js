@@ -4,9 +4,17 @@ const number = new Intl.NumberFormat('en');
 const short = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
 const share = new Intl.NumberFormat('en', { style: 'percent', maximumFractionDigits: 1 });
 const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
-const exact = new Intl.DateTimeFormat('en', { dateStyle: 'medium', timeStyle: 'medium' });
-const day = new Intl.DateTimeFormat('en', { month: 'short', day: 'numeric' });
-const hour = new Intl.DateTimeFormat('en', { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', hour12: false });
+// `long` names the time zone: times of events are local.
+const exact = new Intl.DateTimeFormat('en', { dateStyle: 'medium', timeStyle: 'long' });
+const { timeZone } = exact.resolvedOptions();
+
+// Buckets of usage begin and end in UTC, so they are labeled in UTC everywhere.
+const utcDay = { month: 'short', day: 'numeric', timeZone: 'UTC' };
+const utcHour = { ...utcDay, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' };
+const bucketFormats = {
+  day: new Intl.DateTimeFormat('en', utcDay),
+  hour: new Intl.DateTimeFormat('en', utcHour),
+};
 
 const UNITS = [['year', 31_536_000], ['month', 2_592_000], ['day', 86_400], ['hour', 3600], ['minute', 60]];
 
@@ -14,7 +22,12 @@ export const count = (value) => number.format(value);
 export const compact = (value) => (value < 10_000 ? number.format(value) : short.format(value));
 export const percent = (part, whole) => (whole === 0 ? '–' : share.format(part / whole));
 export const exactly = (time) => exact.format(new Date(time));
-export const bucket = (time, interval) => (interval === 'day' ? day : hour).format(new Date(time));
+
+/** The start of a bucket of usage in UTC, without saying so: the caption or heading next to it does. */
+export const bucket = (time, interval) => bucketFormats[interval].format(new Date(time));
+
+/** The zone in which the viewer types and reads times: `America/Los_Angeles`. */
+export const localZone = timeZone;
 
 export function ago(time) {
   const seconds = (new Date(time) - Date.now()) / 1000;

@@ -204,6 +204,86 @@ await test('an organization’s key breaks its usage down by what it sees', {}, 
   assert.equal(await page.getByRole('region', { name: 'Breakdown' }).getByRole('link').count(), 0, 'it may not look at keys');
 });
 
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+/** The label of a bucket, read from the text of its start, which is UTC: `Nov 27` or `Nov 27, 14:00`. */
+function utcLabel(start, interval) {
+  const [, month, day, time] = /^\d{4}-(\d\d)-(\d\d)T(\d\d:\d\d)/.exec(start);
+  const label = `${MONTHS[Number(month) - 1]} ${Number(day)}`;
+  return interval === 'day' ? label : `${label}, ${time}`;
+}
+
+/** Records the text that is drawn on each canvas, with its position. */
+function recordDrawnText() {
+  const draw = CanvasRenderingContext2D.prototype.fillText;
+  globalThis.drawn = [];
+  CanvasRenderingContext2D.prototype.fillText = function record(text, x, y) {
+    globalThis.drawn.push({ text, x: x / devicePixelRatio, isShown: () => this.canvas.isConnected });
+    return draw.call(this, text, x, y);
+  };
+}
+
+/** The labels drawn below the bars, each with the bucket that it is centered on. */
+function axisLabels(page, count) {
+  return page.evaluate((buckets) => {
+    const plot = [...document.querySelectorAll('.plot .u-over')].at(-1);
+    const { offsetLeft: left, offsetWidth: width } = plot;
+    const labels = globalThis.drawn.filter(({ text, isShown }) => isShown() && /^[A-Z][a-z]{2} \d/.test(text));
+    return labels.map(({ text, x }) => ({ text, bucket: ((x - left) / width) * buckets - 0.5 }));
+  }, count);
+}
+
+// Far west and far east: at any time, one of them has another date than UTC.
+for (const timezoneId of ['America/Los_Angeles', 'Pacific/Auckland']) {
+  await test(`days and hours are in UTC in ${timezoneId}`, { timezoneId }, async ({ page, context }) => {
+    await context.addInitScript(recordDrawnText);
+    await signIn(page);
+    for (const interval of ['day', 'hour']) {
+      const period = interval === 'day' ? '30d' : '24h';
+      const answered = page.waitForResponse((response) => response.url().includes('/analytics/usage?'));
+      if (interval === 'day') await go(page, 'usage?org_id=org_kestrel');
+      else await page.getByLabel('Period').selectOption(period);
+      const { series } = (await (await answered).json()).data;
+      const labels = series.map(({ start }) => utcLabel(start, interval));
+      await page.getByRole('heading', { name: `Requests by the ${interval}`, exact: true }).waitFor();
+      const unit = interval === 'day' ? 'Day' : 'Hour';
+      await page.getByText(`${unit}s are in UTC.`).waitFor();
+
+      // The axis: each label is centered on its own bar.
+      const drawn = await axisLabels(page, series.length);
+      assert.ok(drawn.length >= 3, JSON.stringify(drawn));
+      for (const { text, bucket } of drawn) {
+        assert.equal(text, labels[Math.round(bucket)]);
+        assert.ok(Math.abs(bucket - Math.round(bucket)) < 0.1, `${text} at ${bucket}`);
+      }
+
+      // The tip: what it says about the last bar.
+      const plot = page.locator('.plot .u-over').last();
+      const { width, height } = await plot.boundingBox();
+      await plot.hover({ position: { x: width - width / series.length / 2, y: height / 2 } });
+      await page.locator('.chart-tip').getByText(`${labels.at(-1)} (UTC): `).waitFor();
+
+      // The table.
+      const table = page.getByRole('region', { name: 'Requests' });
+      if (interval === 'day') await page.getByText('As a table').click();
+      await table.getByRole('columnheader', { name: `${unit} (UTC)`, exact: true }).waitFor();
+      const busy = series.map(({ requests }, nth) => requests > 0 && labels[nth]).filter(Boolean);
+      assert.deepEqual(await table.locator('tbody td:first-child').allInnerTexts(), busy);
+    }
+
+    // Times of events are local, and say so; so do the fields for times.
+    await go(page, 'audit');
+    const time = page.getByRole('region', { name: 'Events' }).locator('time').first();
+    const [at, title] = [await time.getAttribute('datetime'), await time.getAttribute('title')];
+    assert.match(title, /(GMT|P[SD]T)[+\d]*$/);
+    const local = new Intl.DateTimeFormat('en', { timeZone: timezoneId, day: 'numeric' }).format(new Date(at));
+    assert.ok(title.includes(` ${local}, `), `${title} for ${at}`);
+    for (const field of ['From', 'To']) {
+      assert.match(await page.locator('.field', { has: page.getByLabel(field, { exact: true }) }).innerText(), new RegExp(timezoneId));
+    }
+  });
+}
+
 /** The cells of CSV. */
 function cells(text) {
   const rows = [[]];

@@ -111,8 +111,8 @@ export function Audit({ session, query }) {
         ${session.platform && html`<${OrganizationField} session=${session} name="org_id" value=${filter.org_id} hint="" />`}
         <${Field} label="Done to" name="target_id" value=${filter.target_id} placeholder="key_…" />
         <${Field} label="Done by" name="actor_id" value=${filter.actor_id} placeholder="key_…" />
-        <${Field} label="From" name="from" type="datetime-local" />
-        <${Field} label="To" name="to" type="datetime-local" />
+        <${Field} label="From" name="from" type="datetime-local" hint=${format.localZone} />
+        <${Field} label="To" name="to" type="datetime-local" hint=${format.localZone} />
       <//>
       <${Card}><${Rows} list=${list} columns=${columns} label="Events" row=${row} empty=${html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`} /><//>
     <//>`;

@@ -27,8 +27,8 @@ export function Denials({ session, query }) {
         ${session.platform && html`<${OrganizationField} session=${session} name="org_id" value=${filter.org_id} hint="" />`}
         <${Field} label="Key" name="key_id" value=${filter.key_id} placeholder="key_…" />
         <${Field} label="Address" name="ip" value=${filter.ip} placeholder="203.0.113.7" />
-        <${Field} label="From" name="from" type="datetime-local" />
-        <${Field} label="To" name="to" type="datetime-local" />
+        <${Field} label="From" name="from" type="datetime-local" hint=${format.localZone} />
+        <${Field} label="To" name="to" type="datetime-local" hint=${format.localZone} />
       <//>
       <${Card}><${Rows} list=${list} columns=${columns} label="Denials" empty=${filtered
         ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`

@@ -1,5 +1,5 @@
 // What can be said of a key when it is made and when it is changed.
-import { toTime } from '../format.js';
+import { localZone, toTime } from '../format.js';
 import { html, useState } from '../html.js';
 import { Choice, Field, Select } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
@@ -57,7 +57,7 @@ export function KeyFields({ session, catalogue, error, before }) {
     <${Field} label="Name" name="name" error=${error} value=${before?.name} />
     <${ScopeBoxes} session=${session} catalogue=${catalogue} chosen=${before?.scopes ?? []} error=${error} />
     <${Select} label="Expires" name="expiry" value=${expiry} options=${expiries} onChange=${(event) => setExpiry(event.target.value)} />
-    ${(expiry === 'at' || error?.at('expires_at')) && html`<${Field} label="Expires at" name="expires_at" type="datetime-local" error=${error} />`}
+    ${(expiry === 'at' || error?.at('expires_at')) && html`<${Field} label="Expires at" name="expires_at" type="datetime-local" error=${error} hint=${`In your time zone, ${localZone}.`} />`}
     <${Field} label="May be used from (optional)" name="allowed_ips" error=${error} hint="Addresses or networks (CIDR), one a line. Empty: from anywhere.">${(shared) => html`
       <textarea ...${shared} rows="2" spellcheck="false" placeholder="203.0.113.0/24">${(before?.allowed_ips ?? []).join('\n')}</textarea>`}<//>
     ${session.platform && html`
