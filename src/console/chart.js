@@ -37,7 +37,11 @@ function ticks(series, interval, minPixels, pixelsPerSecond) {
 
 /** One figure of a series as bars. */
 function draw(element, { series, interval }, { field, tint, height, labelled }) {
-  const axis = { stroke: colour(element, 'quiet'), font: '12px system-ui, sans-serif', ticks: { show: false } };
+  const axis = {
+    stroke: colour(element, 'quiet'),
+    font: '12px system-ui, sans-serif',
+    ticks: { show: false },
+  };
   const grid = { stroke: colour(element, 'line'), width: 1 };
   const minPixels = interval === 'hour' ? 116 : 72;
   const half = BUCKET_SECONDS[interval] / 2;
@@ -66,16 +70,29 @@ function draw(element, { series, interval }, { field, tint, height, labelled }) 
     ],
     series: [
       {},
-      { paths: uPlot.paths.bars({ size: [0.72, 28], radius: 0.12 }), fill: colour(element, tint), width: 0, points: { show: false } },
+      {
+        paths: uPlot.paths.bars({ size: [0.72, 28], radius: 0.12 }),
+        fill: colour(element, tint),
+        width: 0,
+        points: { show: false },
+      },
     ],
-    hooks: { setCursor: [({ cursor }) => tell(element, series[cursor.left >= 0 ? cursor.idx : -1], interval)] },
+    hooks: {
+      setCursor: [({ cursor }) => tell(element, series[cursor.left >= 0 ? cursor.idx : -1], interval)],
+    },
   };
-  return new uPlot(options, [series.map(({ start }) => new Date(start) / 1000), series.map((one) => one[field])], element);
+  return new uPlot(
+    options,
+    [series.map(({ start }) => new Date(start) / 1000), series.map((one) => one[field])],
+    element,
+  );
 }
 
 function tell(element, one, interval) {
   const tip = element.closest('.chart').querySelector('.chart-tip');
-  tip.textContent = one ? `${format.bucket(one.start, interval)} (UTC): ${format.count(one.requests)} requests, ${format.count(one.denied)} denied` : '';
+  tip.textContent = one
+    ? `${format.bucket(one.start, interval)} (UTC): ${format.count(one.requests)} requests, ${format.count(one.denied)} denied`
+    : '';
 }
 
 function Bars({ usage, ...look }) {
@@ -83,13 +100,21 @@ function Bars({ usage, ...look }) {
   useEffect(() => {
     const element = place.current;
     let plot = draw(element, usage, look);
-    const again = () => { plot.destroy(); plot = draw(element, usage, look); };
+    const again = () => {
+      plot.destroy();
+      plot = draw(element, usage, look);
+    };
     const sized = new ResizeObserver(() => {
-      if (element.clientWidth !== plot.width) plot.setSize({ width: element.clientWidth, height: look.height });
+      if (element.clientWidth !== plot.width)
+        plot.setSize({ width: element.clientWidth, height: look.height });
     });
     sized.observe(element);
     dark.addEventListener('change', again);
-    return () => { dark.removeEventListener('change', again); sized.disconnect(); plot.destroy(); };
+    return () => {
+      dark.removeEventListener('change', again);
+      sized.disconnect();
+      plot.destroy();
+    };
   }, [usage]);
   return html`<div ref=${place} class="plot" style=${{ minHeight: `${look.height}px` }}></div>`;
 }
@@ -104,9 +129,12 @@ export function UsageChart({ usage, label }) {
       <div role="img" aria-label=${said}>
         <p class="legend"><i class="tint requests"></i> Requests</p>
         <${Bars} usage=${usage} field="requests" tint="requests" height=${170} labelled=${totals.denied === 0} />
-        ${totals.denied > 0 && html`
+        ${
+          totals.denied > 0 &&
+          html`
           <p class="legend"><i class="tint denials"></i> Denied</p>
-          <${Bars} usage=${usage} field="denied" tint="denials" height=${110} labelled />`}
+          <${Bars} usage=${usage} field="denied" tint="denials" height=${110} labelled />`
+        }
       </div>
       <figcaption class="quiet small-text">${interval === 'day' ? 'Days' : 'Hours'} are in UTC.</figcaption>
       <details>
@@ -114,9 +142,13 @@ export function UsageChart({ usage, label }) {
         <div class="table-wrap" tabindex="0" role="region" aria-label=${label}>
           <table>
             <thead><tr><th scope="col">${interval === 'day' ? 'Day' : 'Hour'} (UTC)</th><th scope="col" class="num">Requests</th><th scope="col" class="num">Denied</th></tr></thead>
-            <tbody>${series.filter(({ requests }) => requests > 0).map((one) => html`
+            <tbody>${series
+              .filter(({ requests }) => requests > 0)
+              .map(
+                (one) => html`
               <tr><td>${format.bucket(one.start, interval)}</td><td class="num">${format.count(one.requests)}</td>
-                <td class="num">${format.count(one.denied)}</td></tr>`)}</tbody>
+                <td class="num">${format.count(one.denied)}</td></tr>`,
+              )}</tbody>
           </table>
         </div>
       </details>
@@ -127,11 +159,13 @@ export function UsageChart({ usage, label }) {
 export function Busiest({ groups, href, none }) {
   if (groups.length === 0) return html`<p class="quiet">${none}</p>`;
   const most = Math.max(...groups.map(({ totals }) => totals.requests));
-  return html`<ol class="busiest">${groups.map(({ id, name, totals }) => html`
+  return html`<ol class="busiest">${groups.map(
+    ({ id, name, totals }) => html`
     <li>
-      <span class="busiest-name">${id && href ? html`<a href=${href(id)}>${name}</a>` : name ?? 'The platform itself'}</span>
+      <span class="busiest-name">${id && href ? html`<a href=${href(id)}>${name}</a>` : (name ?? 'The platform itself')}</span>
       <span class="num">${format.count(totals.requests)}</span>
       <span class="bar" aria-hidden="true"><i style=${{ width: `${(totals.requests / most) * 100}%` }}></i></span>
       <span class="quiet small-text">${format.percent(totals.denied, totals.requests)} denied</span>
-    </li>`)}</ol>`;
+    </li>`,
+  )}</ol>`;
 }

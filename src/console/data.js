@@ -25,7 +25,9 @@ export function useData(load, wants) {
   }, []);
   useEffect(() => {
     reload();
-    return () => { turn.current += 1; };
+    return () => {
+      turn.current += 1;
+    };
   }, [reload]);
   return { ...state, reload, take };
 }
@@ -36,7 +38,7 @@ export function useList(path, query = {}) {
   const [more, setMore] = useState({ wants, rows: [], next: undefined });
   const first = useData(() => get(path, query), [wants]);
   const own = more.wants === wants && more.of === first.value;
-  const next = own ? more.next : first.value?.next ?? null;
+  const next = own ? more.next : (first.value?.next ?? null);
   const loadMore = async () => {
     setMore((before) => ({ ...before, loading: true }));
     try {

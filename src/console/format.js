@@ -16,7 +16,13 @@ const bucketFormats = {
   hour: new Intl.DateTimeFormat('en', utcHour),
 };
 
-const UNITS = [['year', 31_536_000], ['month', 2_592_000], ['day', 86_400], ['hour', 3600], ['minute', 60]];
+const UNITS = [
+  ['year', 31_536_000],
+  ['month', 2_592_000],
+  ['day', 86_400],
+  ['hour', 3600],
+  ['minute', 60],
+];
 
 export const count = (value) => number.format(value);
 export const compact = (value) => (value < 10_000 ? number.format(value) : short.format(value));
@@ -32,19 +38,31 @@ export const localZone = timeZone;
 export function ago(time) {
   const seconds = (new Date(time) - Date.now()) / 1000;
   const [unit, length] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? [];
-  return unit ? relative.format(Math.round(seconds / length), unit) : seconds > 0 ? 'in a moment' : 'just now';
+  return unit
+    ? relative.format(Math.round(seconds / length), unit)
+    : seconds > 0
+      ? 'in a moment'
+      : 'just now';
 }
 
 /** `3600` as `1 hour`. */
 export function duration(seconds) {
-  const [unit, length] = UNITS.find(([, length]) => seconds >= length && seconds % length === 0) ?? ['second', 1];
+  const [unit, length] = UNITS.find(([, length]) => seconds >= length && seconds % length === 0) ?? [
+    'second',
+    1,
+  ];
   const many = seconds / length;
   return `${number.format(many)} ${unit}${many === 1 ? '' : 's'}`;
 }
 
 /** `RATE_LIMITED` and `api_key.rotate` as words. */
 export function words(code) {
-  const text = code.toLowerCase().replaceAll('_', ' ').replace('.', ': ').replace(/\bip\b/, 'IP').replace(/\bapi\b/, 'API');
+  const text = code
+    .toLowerCase()
+    .replaceAll('_', ' ')
+    .replace('.', ': ')
+    .replace(/\bip\b/, 'IP')
+    .replace(/\bapi\b/, 'API');
   return text[0].toUpperCase() + text.slice(1);
 }
 

@@ -21,19 +21,35 @@ import { Empty, Loading, Page, Problem } from './ui.js';
 // What the key may not do isn't there.
 const PAGES = [
   { path: '', title: 'Overview', page: Overview, may: (session) => session.seesUsage },
-  { path: 'organizations', title: 'Organizations', page: Organizations, one: Organization, may: (session) => session.can('admin:orgs') },
+  {
+    path: 'organizations',
+    title: 'Organizations',
+    page: Organizations,
+    one: Organization,
+    may: (session) => session.can('admin:orgs'),
+  },
   { path: 'users', title: 'Users', page: Users, one: User, may: (session) => session.can('admin:users') },
   { path: 'api-keys', title: 'API keys', page: Keys, one: Key, may: (session) => session.can('admin:keys') },
   { path: 'usage', title: 'Usage', page: Usage, may: (session) => session.seesUsage },
   { path: 'denials', title: 'Denials', page: Denials, may: (session) => session.seesUsage },
   { path: 'audit', title: 'Audit log', page: Audit, may: (session) => session.seesAudit },
   { path: 'scopes', title: 'Scopes', page: Scopes, may: () => true },
-  { path: 'settings', title: 'Settings', page: Settings, may: (session) => session.configures, needs: '/config' },
+  {
+    path: 'settings',
+    title: 'Settings',
+    page: Settings,
+    may: (session) => session.configures,
+    needs: '/config',
+  },
 ];
 
 /** A part of the address; one that was mistyped is taken as it is. */
 function decoded(part) {
-  try { return decodeURIComponent(part); } catch { return part; }
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 function useRoute() {
@@ -66,10 +82,15 @@ function scrollToCurrent(navigation) {
 /** Pages whose part of the API this server hasn't got are not offered either. */
 async function offered(session) {
   const allowed = PAGES.filter(({ may }) => may(session));
-  const there = await Promise.all(allowed.map(async ({ needs }) => {
-    if (!needs) return true;
-    return api.get(needs).then(() => true, (error) => error.status !== 404);
-  }));
+  const there = await Promise.all(
+    allowed.map(async ({ needs }) => {
+      if (!needs) return true;
+      return api.get(needs).then(
+        () => true,
+        (error) => error.status !== 404,
+      );
+    }),
+  );
   return allowed.filter((_, nth) => there[nth]);
 }
 
@@ -89,7 +110,10 @@ function Frame({ session, pages, leave }) {
   const here = found ?? (route.first === '' ? pages[0] : undefined);
   const Shown = route.second && here?.one ? here.one : here?.page;
   return html`
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the page</a>
+    <a class="skip" href="#main" onClick=${(event) => {
+      event.preventDefault();
+      main.current.focus();
+    }}>Skip to the page</a>
     <header class="top">
       <a class="brand" href="#/"><span class="mark" aria-hidden="true"></span>Tollhouse</a>
       <p class="who"><span class="who-name">${session.key.name}</span>
@@ -98,14 +122,19 @@ function Frame({ session, pages, leave }) {
     </header>
     <div class="frame">
       <nav class="side" aria-label="Pages" ref=${side}>
-        <ul>${pages.map(({ path, title }) => html`
-          <li><a href=${`#/${path}`} aria-current=${path === here?.path ? 'page' : undefined}>${title}</a></li>`)}</ul>
+        <ul>${pages.map(
+          ({ path, title }) => html`
+          <li><a href=${`#/${path}`} aria-current=${path === here?.path ? 'page' : undefined}>${title}</a></li>`,
+        )}</ul>
         <p class="side-foot"><a href="../docs/">API reference</a></p>
       </nav>
       <main id="main" tabindex="-1" ref=${main} data-at=${where}>
-        ${Shown ? html`<${Shown} key=${where} session=${session} id=${route.second} query=${route.query} />`
-          : html`<${Page} title="Not here"><${Empty} title="There is no such page, or your key may not see it.">
-              <a href="#/">Go to the start</a><//><//>`}
+        ${
+          Shown
+            ? html`<${Shown} key=${where} session=${session} id=${route.second} query=${route.query} />`
+            : html`<${Page} title="Not here"><${Empty} title="There is no such page, or your key may not see it.">
+              <a href="#/">Go to the start</a><//><//>`
+        }
       </main>
     </div>`;
 }
@@ -113,8 +142,14 @@ function Frame({ session, pages, leave }) {
 function Console() {
   const [signedIn, setSignedIn] = useState(api.hasKey());
   const [refused, setRefused] = useState(false);
-  const leave = () => { api.signOut(); setSignedIn(false); };
-  api.whenRefused(() => { leave(); setRefused(true); });
+  const leave = () => {
+    api.signOut();
+    setSignedIn(false);
+  };
+  api.whenRefused(() => {
+    leave();
+    setRefused(true);
+  });
   const found = useData(async () => {
     if (!signedIn) return undefined;
     const session = new Session((await api.get('/whoami')).data);
@@ -130,9 +165,17 @@ function Console() {
     };
     return html`<${SignIn} enter=${enter} refused=${refused} />`;
   }
-  if (found.value?.session) return html`<${Frame} ...${found.value} leave=${() => { setRefused(false); leave(); }} />`;
-  return html`<main class="alone">${found.error ? html`<h1>Tollhouse</h1><${Problem} error=${found.error} retry=${found.reload} />
-    <button onClick=${leave}>Sign out</button>` : html`<${Loading} />`}</main>`;
+  if (found.value?.session)
+    return html`<${Frame} ...${found.value} leave=${() => {
+      setRefused(false);
+      leave();
+    }} />`;
+  return html`<main class="alone">${
+    found.error
+      ? html`<h1>Tollhouse</h1><${Problem} error=${found.error} retry=${found.reload} />
+    <button onClick=${leave}>Sign out</button>`
+      : html`<${Loading} />`
+  }</main>`;
 }
 
 render(html`<${Console} />`, document.getElementById('console'));

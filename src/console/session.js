@@ -14,12 +14,24 @@ export class Session {
 
   /** Does its own list of grants cover this one, so that it may be handed out? */
   gives(grant) {
-    return this.key.scopes.some((own) => own === '*' || own === grant
-      || (own.endsWith(':*') && own !== '*' && grant.startsWith(own.slice(0, -1))));
+    return this.key.scopes.some(
+      (own) =>
+        own === '*' ||
+        own === grant ||
+        (own.endsWith(':*') && own !== '*' && grant.startsWith(own.slice(0, -1))),
+    );
   }
 
-  get seesUsage() { return this.can('admin:analytics', 'admin:orgs'); }
-  get seesAudit() { return this.can('admin:audit', 'admin:orgs'); }
-  get verifies() { return this.can('keys:verify', 'admin:keys'); }
-  get configures() { return this.platform && this.can('admin:config'); }
+  get seesUsage() {
+    return this.can('admin:analytics', 'admin:orgs');
+  }
+  get seesAudit() {
+    return this.can('admin:audit', 'admin:orgs');
+  }
+  get verifies() {
+    return this.can('keys:verify', 'admin:keys');
+  }
+  get configures() {
+    return this.platform && this.can('admin:config');
+  }
 }

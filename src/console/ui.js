@@ -3,7 +3,9 @@ import * as format from './format.js';
 import { html, useEffect, useId, useLayoutEffect, useRef, useState } from './html.js';
 
 export function Page({ title, lead, actions, children }) {
-  useEffect(() => { document.title = `${title} · Tollhouse`; }, [title]);
+  useEffect(() => {
+    document.title = `${title} · Tollhouse`;
+  }, [title]);
   return html`
     <header class="page-head">
       <div>
@@ -29,8 +31,18 @@ export function Time({ at, none = 'never' }) {
 }
 
 const TONES = {
-  active: 'good', success: 'good', VALID: 'good', owner: 'accent', admin: 'accent', enterprise: 'accent',
-  disabled: 'warn', expired: 'warn', suspended: 'warn', denied: 'warn', failed: 'bad', revoked: 'bad',
+  active: 'good',
+  success: 'good',
+  VALID: 'good',
+  owner: 'accent',
+  admin: 'accent',
+  enterprise: 'accent',
+  disabled: 'warn',
+  expired: 'warn',
+  suspended: 'warn',
+  denied: 'warn',
+  failed: 'bad',
+  revoked: 'bad',
 };
 
 export function Badge({ is, tone = TONES[is] ?? 'plain' }) {
@@ -48,13 +60,21 @@ export function Problem({ error, known = [], retry }) {
   const rest = error.beside ? error.beside(known) : [];
   const stale = error.code === 'PRECONDITION_FAILED';
   const marked = error.details?.length > 0 && rest.length === 0;
-  const text = stale ? 'Somebody changed this since you opened it. Load it again: what you typed stays, and can be saved over it.'
-    : marked ? 'Some of it can’t be taken as it is: look at what is marked above.' : error.message;
+  const text = stale
+    ? 'Somebody changed this since you opened it. Load it again: what you typed stays, and can be saved over it.'
+    : marked
+      ? 'Some of it can’t be taken as it is: look at what is marked above.'
+      : error.message;
   return html`
     <div class="problem" role="alert">
       <p>${text}</p>
-      ${rest.length > 1 && html`<ul>${rest.map(({ pointer, parameter, message }) => html`
-        <li>${(pointer ?? parameter) && html`<code>${pointer ?? parameter}</code> `}${message}</li>`)}</ul>`}
+      ${
+        rest.length > 1 &&
+        html`<ul>${rest.map(
+          ({ pointer, parameter, message }) => html`
+        <li>${(pointer ?? parameter) && html`<code>${pointer ?? parameter}</code> `}${message}</li>`,
+        )}</ul>`
+      }
       ${retry && html`<button type="button" class="small" onClick=${retry}>${stale ? 'Load it again' : 'Try again'}</button>`}
       ${error.requestId && html`<p class="quiet small-text">Request ${error.requestId}</p>`}
     </div>`;
@@ -73,20 +93,28 @@ export function Rows({ list, columns, label, empty, row }) {
   if (list.rows.length === 0) return empty;
   const draw = row ?? ((one) => html`<tr role="row">${cells(one)}</tr>`);
   // Roles that a table has by itself, but for a narrow screen, where its rows are laid out as cards.
-  const cells = (one) => columns.map(([heading, cell, kind]) => html`
-    <td role="cell" class=${kind} data-label=${heading}><span>${cell(one)}</span></td>`);
+  const cells = (one) =>
+    columns.map(
+      ([heading, cell, kind]) => html`
+    <td role="cell" class=${kind} data-label=${heading}><span>${cell(one)}</span></td>`,
+    );
   return html`
     <div class="table-wrap" tabindex="0" role="region" aria-label=${label} aria-busy=${list.loading}>
       <table class="cards" role="table">
-        <thead role="rowgroup"><tr role="row">${columns.map(([heading, , kind]) => html`
-          <th role="columnheader" scope="col" class=${kind}>${heading || html`<span class="unseen">Actions</span>`}</th>`)}</tr></thead>
+        <thead role="rowgroup"><tr role="row">${columns.map(
+          ([heading, , kind]) => html`
+          <th role="columnheader" scope="col" class=${kind}>${heading || html`<span class="unseen">Actions</span>`}</th>`,
+        )}</tr></thead>
         <tbody role="rowgroup">${list.rows.map((one) => draw(one, cells))}</tbody>
       </table>
     </div>
     <${Problem} error=${list.error} />
-    ${list.loadMore && html`
+    ${
+      list.loadMore &&
+      html`
       <div class="more"><button onClick=${list.loadMore} disabled=${list.loadingMore}>
-        ${list.loadingMore ? 'Loading …' : 'Show more'}</button></div>`}`;
+        ${list.loadingMore ? 'Loading …' : 'Show more'}</button></div>`
+    }`;
 }
 
 /** A labelled control; what is wrong with it stands below it. `value` is what it begins with: a form drawn anew keeps what was typed. */
@@ -94,7 +122,12 @@ export function Field({ label, name, hint, error, value, children, ...rest }) {
   const id = useId();
   const fault = error?.at?.(name);
   const about = `${id}-about`;
-  const shared = { id, name, 'aria-describedby': hint || fault ? about : undefined, 'aria-invalid': fault ? 'true' : undefined };
+  const shared = {
+    id,
+    name,
+    'aria-describedby': hint || fault ? about : undefined,
+    'aria-invalid': fault ? 'true' : undefined,
+  };
   return html`
     <div class="field">
       <label for=${id}>${label}</label>
@@ -106,7 +139,7 @@ export function Field({ label, name, hint, error, value, children, ...rest }) {
 /** What is chosen of a few; `value` is what it begins with, and follows until something was chosen. */
 export function Choice({ options, value, onChange, ...rest }) {
   const [chosen, setChosen] = useState();
-  const shown = onChange ? value : chosen ?? value;
+  const shown = onChange ? value : (chosen ?? value);
   return html`
     <select ...${rest} onChange=${onChange ?? ((event) => setChosen(event.target.value))}>
       ${options.map(([one, text]) => html`<option key=${one} value=${one} selected=${one === shown}>${text}</option>`)}
@@ -122,7 +155,18 @@ export function Select({ options, value, onChange, ...rest }) {
  * faster, `reload` loads the thing again: fields follow it, but for those in which something was typed. What `keep`
  * says is not lost by one careless Escape.
  */
-export function Dialog({ title, children, send, action = 'Save', leave = send ? 'Cancel' : 'Close', danger, close, fields = [], reload, keep }) {
+export function Dialog({
+  title,
+  children,
+  send,
+  action = 'Save',
+  leave = send ? 'Cancel' : 'Close',
+  danger,
+  close,
+  fields = [],
+  reload,
+  keep,
+}) {
   const dialog = useRef();
   const id = useId();
   const [error, setError] = useState();
@@ -135,7 +179,11 @@ export function Dialog({ title, children, send, action = 'Save', leave = send ? 
     // Also when the browser closes it without asking, as it does at a second Escape.
     shown.addEventListener('close', close);
     // However it ends, the focus goes back to where it was opened.
-    return () => { shown.removeEventListener('close', close); shown.close(); opener?.focus(); };
+    return () => {
+      shown.removeEventListener('close', close);
+      shown.close();
+      opener?.focus();
+    };
   }, []);
   const submit = async (event) => {
     event.preventDefault();
@@ -148,11 +196,14 @@ export function Dialog({ title, children, send, action = 'Save', leave = send ? 
       setBusy(false);
     }
   };
-  const again = error?.code === 'PRECONDITION_FAILED' && reload ? async () => {
-    await reload();
-    setError();
-    setSaid('This is how it is now. What you typed is still here; look, then confirm once more.');
-  } : undefined;
+  const again =
+    error?.code === 'PRECONDITION_FAILED' && reload
+      ? async () => {
+          await reload();
+          setError();
+          setSaid('This is how it is now. What you typed is still here; look, then confirm once more.');
+        }
+      : undefined;
   return html`
     <dialog ref=${dialog} aria-labelledby=${id} onCancel=${keep ? (event) => event.preventDefault() : close}>
       <form onSubmit=${submit} novalidate>
@@ -197,8 +248,10 @@ export function Secret({ made, close, title = 'Your new key' }) {
 
 /** Facts of a thing, as a list of names and values. */
 export function Facts({ of }) {
-  return html`<dl class="facts">${of.filter(Boolean).map(([name, value]) => html`
-    <div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return html`<dl class="facts">${of.filter(Boolean).map(
+    ([name, value]) => html`
+    <div><dt>${name}</dt><dd>${value}</dd></div>`,
+  )}</dl>`;
 }
 
 export function MetadataList({ of }) {

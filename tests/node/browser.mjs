@@ -1,14 +1,26 @@
 // A browser for the pages' tests and pictures: Debian's Chromium, one for all, each visitor in a profile of its own.
 import { chromium } from 'playwright-core';
 
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync'];
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
 
 export const URL = process.env.TOLLHOUSE_URL;
 export const KEY = process.env.TOLLHOUSE_KEY;
 
 export async function open() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS, timeout: 120_000 });
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    headless: true,
+    args: FLAGS,
+    timeout: 120_000,
+  });
 }
 
 /**
@@ -17,7 +29,12 @@ export async function open() {
  * asks for are told there by the browser as well, so that they are named in `expected`.
  */
 export async function visit(browser, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: 'en', timezoneId: 'UTC', ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 900 },
+    locale: 'en',
+    timezoneId: 'UTC',
+    ...options,
+  });
   // Long enough for a machine that has much else to do: nothing waits for it when all is well.
   context.setDefaultTimeout(90_000);
   const page = await context.newPage();
@@ -34,7 +51,10 @@ export async function visit(browser, options = {}) {
     }
   });
   page.on('pageerror', (error) => faults.push(`failed: ${error.stack}`));
-  page.on('dialog', (dialog) => { faults.push(`a dialog: ${dialog.message()}`); dialog.dismiss(); });
+  page.on('dialog', (dialog) => {
+    faults.push(`a dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
   return { context, page, faults, expected };
 }
 
@@ -54,8 +74,12 @@ export async function go(page, path) {
 
 export async function settled(page) {
   // The page says for which address it is drawn: an address alone may be followed only after it is there.
-  await page.waitForFunction(() => document.querySelector('main')?.dataset.at === location.hash
-    && document.querySelector('h1') && !document.querySelector('.loading, [aria-busy="true"]'));
+  await page.waitForFunction(
+    () =>
+      document.querySelector('main')?.dataset.at === location.hash &&
+      document.querySelector('h1') &&
+      !document.querySelector('.loading, [aria-busy="true"]'),
+  );
 }
 
 /** A call of the API, beside the browser. */

@@ -49,62 +49,89 @@ await test('the chain is held against a head that was kept elsewhere', {}, async
   assert.equal(await page.locator('.chain .fault').count(), 0);
 });
 
-await test('a key is made with a whole resource, metadata and an id of its own', {}, async ({ page, expected }) => {
-  await signIn(page);
-  await go(page, 'api-keys');
-  await page.getByRole('button', { name: 'New API key' }).click();
-  const dialog = page.getByRole('dialog');
-  const box = (scope) => dialog.getByRole('checkbox', { name: `${scope} `, exact: false });
-  await dialog.getByLabel('Organization', { exact: true }).fill('org_123');
-  await dialog.getByLabel('Name').fill('All of it');
-  await box('workflows:*').check();
-  await dialog.getByLabel('Metadata').fill('team = payments\n\nrule=a = b');
-  const own = dialog.getByLabel('Id (optional)');
-  await own.fill('chosen');
-  expected.add('400');
-  await dialog.getByRole('button', { name: 'Create' }).click();
-  await dialog.locator('.field', { has: page.getByLabel('Id (optional)') }).locator('.fault').getByText('key_').waitFor();
-  await dialog.getByRole('alert').getByText('marked above').waitFor();
-  expected.delete('400');
-  // A taken one is refused in the words of the API, and what was typed stays.
-  await own.fill('key_123');
-  expected.add('409');
-  await dialog.getByRole('button', { name: 'Create' }).click();
-  await dialog.getByRole('alert').getByText('is taken').waitFor();
-  expected.delete('409');
-  await own.fill('key_chosen');
-  await dialog.getByRole('button', { name: 'Create' }).click();
-  await dialog.getByRole('heading', { name: 'Your new key' }).waitFor();
-  const secret = await dialog.locator('.secret code').innerText();
-  await dialog.getByRole('button', { name: 'Close' }).click();
-  const made = async () => {
-    const { data } = await call('GET', '/admin/v1/api-keys/key_chosen');
-    return { organization: data.organization_id, scopes: data.scopes, metadata: data.metadata };
-  };
-  assert.deepEqual(await made(), { organization: 'org_123', scopes: ['workflows:*'], metadata: { team: 'payments', rule: 'a = b' } });
-  const ask = async (scope) => (await call('POST', '/v1/keys/verify', { key: secret, scopes: [scope] })).data.code;
-  assert.deepEqual([await ask('workflows:write'), await ask('transactions:read')], ['VALID', 'INSUFFICIENT_SCOPE']);
+await test(
+  'a key is made with a whole resource, metadata and an id of its own',
+  {},
+  async ({ page, expected }) => {
+    await signIn(page);
+    await go(page, 'api-keys');
+    await page.getByRole('button', { name: 'New API key' }).click();
+    const dialog = page.getByRole('dialog');
+    const box = (scope) => dialog.getByRole('checkbox', { name: `${scope} `, exact: false });
+    await dialog.getByLabel('Organization', { exact: true }).fill('org_123');
+    await dialog.getByLabel('Name').fill('All of it');
+    await box('workflows:*').check();
+    await dialog.getByLabel('Metadata').fill('team = payments\n\nrule=a = b');
+    const own = dialog.getByLabel('Id (optional)');
+    await own.fill('chosen');
+    expected.add('400');
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await dialog
+      .locator('.field', { has: page.getByLabel('Id (optional)') })
+      .locator('.fault')
+      .getByText('key_')
+      .waitFor();
+    await dialog.getByRole('alert').getByText('marked above').waitFor();
+    expected.delete('400');
+    // A taken one is refused in the words of the API, and what was typed stays.
+    await own.fill('key_123');
+    expected.add('409');
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await dialog.getByRole('alert').getByText('is taken').waitFor();
+    expected.delete('409');
+    await own.fill('key_chosen');
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await dialog.getByRole('heading', { name: 'Your new key' }).waitFor();
+    const secret = await dialog.locator('.secret code').innerText();
+    await dialog.getByRole('button', { name: 'Close' }).click();
+    const made = async () => {
+      const { data } = await call('GET', '/admin/v1/api-keys/key_chosen');
+      return { organization: data.organization_id, scopes: data.scopes, metadata: data.metadata };
+    };
+    assert.deepEqual(await made(), {
+      organization: 'org_123',
+      scopes: ['workflows:*'],
+      metadata: { team: 'payments', rule: 'a = b' },
+    });
+    const ask = async (scope) =>
+      (await call('POST', '/v1/keys/verify', { key: secret, scopes: [scope] })).data.code;
+    assert.deepEqual(
+      [await ask('workflows:write'), await ask('transactions:read')],
+      ['VALID', 'INSUFFICIENT_SCOPE'],
+    );
 
-  // Its page shows all of it, and the form begins with it.
-  await go(page, 'api-keys/key_chosen');
-  const facts = await page.locator('.facts').innerText();
-  for (const text of ['key_chosen', 'workflows:*', 'team payments', 'rule a = b']) assert.ok(facts.includes(text), `${text}: ${facts}`);
-  await page.getByRole('button', { name: 'Edit' }).click();
-  await box('workflows:read').waitFor();
-  const checked = await dialog.locator('input:checked').evaluateAll((boxes) => boxes.map(({ value }) => value));
-  assert.deepEqual(checked, ['workflows:*']);
-  assert.equal(await dialog.getByLabel('Metadata').inputValue(), 'rule = a = b\nteam = payments');
-  await box('workflows:*').uncheck();
-  await box('workflows:read').check();
-  await dialog.getByLabel('Metadata').fill('team = checkout');
-  await dialog.getByRole('button', { name: 'Save' }).click();
-  await dialog.waitFor({ state: 'detached' });
-  assert.deepEqual(await made(), { organization: 'org_123', scopes: ['workflows:read'], metadata: { team: 'checkout' } });
-  assert.equal(await ask('workflows:write'), 'INSUFFICIENT_SCOPE');
-});
+    // Its page shows all of it, and the form begins with it.
+    await go(page, 'api-keys/key_chosen');
+    const facts = await page.locator('.facts').innerText();
+    for (const text of ['key_chosen', 'workflows:*', 'team payments', 'rule a = b'])
+      assert.ok(facts.includes(text), `${text}: ${facts}`);
+    await page.getByRole('button', { name: 'Edit' }).click();
+    await box('workflows:read').waitFor();
+    const checked = await dialog
+      .locator('input:checked')
+      .evaluateAll((boxes) => boxes.map(({ value }) => value));
+    assert.deepEqual(checked, ['workflows:*']);
+    assert.equal(await dialog.getByLabel('Metadata').inputValue(), 'rule = a = b\nteam = payments');
+    await box('workflows:*').uncheck();
+    await box('workflows:read').check();
+    await dialog.getByLabel('Metadata').fill('team = checkout');
+    await dialog.getByRole('button', { name: 'Save' }).click();
+    await dialog.waitFor({ state: 'detached' });
+    assert.deepEqual(await made(), {
+      organization: 'org_123',
+      scopes: ['workflows:read'],
+      metadata: { team: 'checkout' },
+    });
+    assert.equal(await ask('workflows:write'), 'INSUFFICIENT_SCOPE');
+  },
+);
 
 await test('what a key may not hand out or name is not offered', {}, async ({ page }) => {
-  const manager = await call('POST', '/admin/v1/api-keys', { organization_id: 'org_123', name: 'Hands out', scopes: ['admin:keys', 'keys:*'] });
+  const manager = await call('POST', '/admin/v1/api-keys', {
+    organization_id: 'org_123',
+    name: 'Hands out',
+    scopes: ['admin:keys', 'keys:*'],
+  });
   await signIn(page, manager.data.key);
   await go(page, 'api-keys');
   await page.getByRole('button', { name: 'New API key' }).click();
@@ -113,8 +140,15 @@ await test('what a key may not hand out or name is not offered', {}, async ({ pa
   const offered = await dialog.getByRole('checkbox').evaluateAll((boxes) => boxes.map(({ value }) => value));
   const high = offered.filter((scope) => /^(admin|keys|\*)/.test(scope));
   assert.deepEqual(high.sort(), ['admin:keys', 'keys:*', 'keys:verify']);
-  for (const scope of ['workflows:*', 'transactions:*', 'invoices:*']) assert.ok(offered.includes(scope), `${scope}: ${offered}`);
-  assert.deepEqual([await dialog.getByLabel('Id (optional)').count(), await dialog.getByLabel('Organization', { exact: true }).count()], [0, 0]);
+  for (const scope of ['workflows:*', 'transactions:*', 'invoices:*'])
+    assert.ok(offered.includes(scope), `${scope}: ${offered}`);
+  assert.deepEqual(
+    [
+      await dialog.getByLabel('Id (optional)').count(),
+      await dialog.getByLabel('Organization', { exact: true }).count(),
+    ],
+    [0, 0],
+  );
   await dialog.getByLabel('Name').fill('Handed out');
   for (const scope of ['transactions:*', 'keys:*']) await dialog.locator(`input[value="${scope}"]`).check();
   await dialog.getByRole('button', { name: 'Create' }).click();
@@ -136,72 +170,94 @@ async function figures(table, heading) {
 
 const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
 
-await test('usage is told by the hour or the day, and broken down as chosen', {}, async ({ page, expected }) => {
-  await signIn(page);
-  await go(page, 'usage?org_id=org_kestrel');
-  const by = (interval) => page.getByRole('heading', { name: `Requests by the ${interval}`, exact: true }).waitFor();
-  const series = page.getByRole('region', { name: 'Requests' });
-  await by('day');
-  await page.getByText('As a table').click();
-  const days = await series.locator('tbody tr').count();
-  assert.ok(days >= 29 && days <= 31, `${days} days`);
-  assert.equal(sum(await figures(series, 'Requests')), await charted(page));
+await test(
+  'usage is told by the hour or the day, and broken down as chosen',
+  {},
+  async ({ page, expected }) => {
+    await signIn(page);
+    await go(page, 'usage?org_id=org_kestrel');
+    const by = (interval) =>
+      page.getByRole('heading', { name: `Requests by the ${interval}`, exact: true }).waitFor();
+    const series = page.getByRole('region', { name: 'Requests' });
+    await by('day');
+    await page.getByText('As a table').click();
+    const days = await series.locator('tbody tr').count();
+    assert.ok(days >= 29 && days <= 31, `${days} days`);
+    assert.equal(sum(await figures(series, 'Requests')), await charted(page));
 
-  await page.getByLabel('Interval').selectOption('hour');
-  await by('hour');
-  const hours = await series.locator('tbody tr').count();
-  assert.ok(hours > 20 * days, `${hours} hours`);
-  assert.match(await series.locator('tbody td').first().innerText(), /^\w{3} \d+, \d\d:00$/);
-  assert.equal(sum(await figures(series, 'Requests')), await charted(page));
+    await page.getByLabel('Interval').selectOption('hour');
+    await by('hour');
+    const hours = await series.locator('tbody tr').count();
+    assert.ok(hours > 20 * days, `${hours} hours`);
+    assert.match(await series.locator('tbody td').first().innerText(), /^\w{3} \d+, \d\d:00$/);
+    assert.equal(sum(await figures(series, 'Requests')), await charted(page));
 
-  // A day is told by the hour unless something else is chosen.
-  await page.getByLabel('Period').selectOption('24h');
-  await page.getByLabel('Interval').selectOption('day');
-  await by('day');
-  assert.ok(await series.locator('tbody tr').count() <= 2);
-  await page.getByLabel('Interval').selectOption('');
-  await by('hour');
-  assert.ok(await series.locator('tbody tr').count() <= 25);
+    // A day is told by the hour unless something else is chosen.
+    await page.getByLabel('Period').selectOption('24h');
+    await page.getByLabel('Interval').selectOption('day');
+    await by('day');
+    assert.ok((await series.locator('tbody tr').count()) <= 2);
+    await page.getByLabel('Interval').selectOption('');
+    await by('hour');
+    assert.ok((await series.locator('tbody tr').count()) <= 25);
 
-  // Hours are not kept for a year, which is said; another choice goes on from there.
-  await page.getByLabel('Interval').selectOption('hour');
-  await settled(page);
-  expected.add('400');
-  await page.getByLabel('Period').selectOption('365d');
-  await page.getByRole('alert').getByText('90 days').waitFor();
-  expected.delete('400');
-  await page.getByLabel('Interval').selectOption('day');
-  await by('day');
-  assert.equal(await page.getByRole('alert').count(), 0);
+    // Hours are not kept for a year, which is said; another choice goes on from there.
+    await page.getByLabel('Interval').selectOption('hour');
+    await settled(page);
+    expected.add('400');
+    await page.getByLabel('Period').selectOption('365d');
+    await page.getByRole('alert').getByText('90 days').waitFor();
+    expected.delete('400');
+    await page.getByLabel('Interval').selectOption('day');
+    await by('day');
+    assert.equal(await page.getByRole('alert').count(), 0);
 
-  const breakdown = page.getByRole('region', { name: 'Breakdown' });
-  const broken = async (value, heading) => {
-    await page.getByLabel('Break down by').selectOption(value);
-    await breakdown.getByRole('columnheader', { name: heading, exact: true }).waitFor();
-    assert.equal(sum(await figures(breakdown, 'Requests')), await charted(page), heading);
-    return breakdown.getByRole('link').evaluateAll((links) => links.map((link) => link.getAttribute('href')));
-  };
-  assert.deepEqual(await broken('organization', 'Organization'), ['#/organizations/org_kestrel']);
-  const keys = await broken('key', 'Key');
-  assert.ok(keys.length > 1 && keys.every((href) => href.startsWith('#/api-keys/key_kestrel')), `${keys}`);
-  assert.deepEqual(await broken('code', 'Outcome'), []);
-  const outcome = async (name) => {
-    const cells = await breakdown.getByRole('row').filter({ hasText: name }).getByRole('cell').allInnerTexts();
-    return cells.slice(1).map(number);
-  };
-  const [asked, allowed, denied] = await outcome('Valid');
-  assert.ok(asked > 0 && allowed === asked && denied === 0);
-  const limited = await outcome('Rate limited');
-  assert.deepEqual(limited, [limited[0], 0, limited[0], limited[0], 0, 0]);
-});
+    const breakdown = page.getByRole('region', { name: 'Breakdown' });
+    const broken = async (value, heading) => {
+      await page.getByLabel('Break down by').selectOption(value);
+      await breakdown.getByRole('columnheader', { name: heading, exact: true }).waitFor();
+      assert.equal(sum(await figures(breakdown, 'Requests')), await charted(page), heading);
+      return breakdown
+        .getByRole('link')
+        .evaluateAll((links) => links.map((link) => link.getAttribute('href')));
+    };
+    assert.deepEqual(await broken('organization', 'Organization'), ['#/organizations/org_kestrel']);
+    const keys = await broken('key', 'Key');
+    assert.ok(keys.length > 1 && keys.every((href) => href.startsWith('#/api-keys/key_kestrel')), `${keys}`);
+    assert.deepEqual(await broken('code', 'Outcome'), []);
+    const outcome = async (name) => {
+      const cells = await breakdown
+        .getByRole('row')
+        .filter({ hasText: name })
+        .getByRole('cell')
+        .allInnerTexts();
+      return cells.slice(1).map(number);
+    };
+    const [asked, allowed, denied] = await outcome('Valid');
+    assert.ok(asked > 0 && allowed === asked && denied === 0);
+    const limited = await outcome('Rate limited');
+    assert.deepEqual(limited, [limited[0], 0, limited[0], limited[0], 0, 0]);
+  },
+);
 
 await test('an organization’s key breaks its usage down by what it sees', {}, async ({ page }) => {
-  const made = await call('POST', '/admin/v1/api-keys', { organization_id: 'org_123', name: 'Looks', scopes: ['admin:analytics'] });
+  const made = await call('POST', '/admin/v1/api-keys', {
+    organization_id: 'org_123',
+    name: 'Looks',
+    scopes: ['admin:analytics'],
+  });
   await signIn(page, made.data.key);
   await go(page, 'usage');
-  assert.deepEqual(await page.getByLabel('Break down by').locator('option').allInnerTexts(), ['Key', 'Outcome']);
+  assert.deepEqual(await page.getByLabel('Break down by').locator('option').allInnerTexts(), [
+    'Key',
+    'Outcome',
+  ]);
   assert.equal(await page.getByLabel('Organization').count(), 0);
-  assert.equal(await page.getByRole('region', { name: 'Breakdown' }).getByRole('link').count(), 0, 'it may not look at keys');
+  assert.equal(
+    await page.getByRole('region', { name: 'Breakdown' }).getByRole('link').count(),
+    0,
+    'it may not look at keys',
+  );
 });
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
@@ -228,7 +284,9 @@ function axisLabels(page, count) {
   return page.evaluate((buckets) => {
     const plot = [...document.querySelectorAll('.plot .u-over')].at(-1);
     const { offsetLeft: left, offsetWidth: width } = plot;
-    const labels = globalThis.drawn.filter(({ text, isShown }) => isShown() && /^[A-Z][a-z]{2} \d/.test(text));
+    const labels = globalThis.drawn.filter(
+      ({ text, isShown }) => isShown() && /^[A-Z][a-z]{2} \d/.test(text),
+    );
     return labels.map(({ text, x }) => ({ text, bucket: ((x - left) / width) * buckets - 0.5 }));
   }, count);
 }
@@ -261,7 +319,10 @@ for (const timezoneId of ['America/Los_Angeles', 'Pacific/Auckland']) {
       const plot = page.locator('.plot .u-over').last();
       const { width, height } = await plot.boundingBox();
       await plot.hover({ position: { x: width - width / series.length / 2, y: height / 2 } });
-      await page.locator('.chart-tip').getByText(`${labels.at(-1)} (UTC): `).waitFor();
+      await page
+        .locator('.chart-tip')
+        .getByText(`${labels.at(-1)} (UTC): `)
+        .waitFor();
 
       // The table.
       const table = page.getByRole('region', { name: 'Requests' });
@@ -276,10 +337,15 @@ for (const timezoneId of ['America/Los_Angeles', 'Pacific/Auckland']) {
     const time = page.getByRole('region', { name: 'Events' }).locator('time').first();
     const [at, title] = [await time.getAttribute('datetime'), await time.getAttribute('title')];
     assert.match(title, /(GMT|P[SD]T)[+\d]*$/);
-    const local = new Intl.DateTimeFormat('en', { timeZone: timezoneId, day: 'numeric' }).format(new Date(at));
+    const local = new Intl.DateTimeFormat('en', { timeZone: timezoneId, day: 'numeric' }).format(
+      new Date(at),
+    );
     assert.ok(title.includes(` ${local}, `), `${title} for ${at}`);
     for (const field of ['From', 'To']) {
-      assert.match(await page.locator('.field', { has: page.getByLabel(field, { exact: true }) }).innerText(), new RegExp(timezoneId));
+      assert.match(
+        await page.locator('.field', { has: page.getByLabel(field, { exact: true }) }).innerText(),
+        new RegExp(timezoneId),
+      );
     }
   });
 }
@@ -295,27 +361,51 @@ function cells(text) {
 }
 
 await test('an export as CSV has the events that are shown', {}, async ({ page }) => {
-  const named = await call('POST', '/admin/v1/organizations', { id: 'org_comma', name: 'Comma, "Quote" & Sons', email: 'comma@example.com' });
+  const named = await call('POST', '/admin/v1/organizations', {
+    id: 'org_comma',
+    name: 'Comma, "Quote" & Sons',
+    email: 'comma@example.com',
+  });
   assert.equal(named.status, 201);
   await signIn(page);
   await go(page, 'audit');
-  const listed = page.waitForResponse((response) => /audit-logs\?.*action=organization.create/.test(response.url()));
+  const listed = page.waitForResponse((response) =>
+    /audit-logs\?.*action=organization.create/.test(response.url()),
+  );
   await page.getByLabel('Action').fill('organization.create');
   await page.getByLabel('Action').press('Enter');
   await listed;
   await settled(page);
-  const shown = await page.getByRole('region', { name: 'Events' }).locator('tbody td:nth-child(3)').allInnerTexts();
+  const shown = await page
+    .getByRole('region', { name: 'Events' })
+    .locator('tbody td:nth-child(3)')
+    .allInnerTexts();
   assert.equal(shown[0], named.data.name);
-  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Export CSV' }).click()]);
+  const [download] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('button', { name: 'Export CSV' }).click(),
+  ]);
   assert.equal(download.suggestedFilename(), 'audit-logs.csv');
   const [names, ...rows] = cells(await readFile(await download.path(), 'utf8'));
   const events = rows.map((row) => Object.fromEntries(row.map((cell, nth) => [names[nth], cell])));
-  assert.ok(events.every(({ action, access }) => action === 'organization.create' && access === 'write'), JSON.stringify(events));
+  assert.ok(
+    events.every(({ action, access }) => action === 'organization.create' && access === 'write'),
+    JSON.stringify(events),
+  );
   // The list begins with the latest, the file with the first.
-  const exported = events.filter(({ target_name: name }) => name).map(({ target_name: name }) => name).reverse();
-  assert.deepEqual(exported, shown.filter((name) => name !== '–'));
+  const exported = events
+    .filter(({ target_name: name }) => name)
+    .map(({ target_name: name }) => name)
+    .reverse();
+  assert.deepEqual(
+    exported,
+    shown.filter((name) => name !== '–'),
+  );
   const last = events.find(({ target_id: id }) => id === 'org_comma');
-  assert.deepEqual([last.outcome, last.method, last.path, last.status], ['success', 'POST', '/admin/v1/organizations', '201']);
+  assert.deepEqual(
+    [last.outcome, last.method, last.path, last.status],
+    ['success', 'POST', '/admin/v1/organizations', '201'],
+  );
   assert.match(last.hash, /^[0-9a-f]{64}$/);
 });
 

@@ -6,9 +6,16 @@ import { PAGES } from './pages.mjs';
 const [directory = 'target/screenshots', only] = process.argv.slice(2);
 await mkdir(directory, { recursive: true });
 const browser = await open();
-for (const [width, height] of [[1280, 860], [390, 844]]) {
+for (const [width, height] of [
+  [1280, 860],
+  [390, 844],
+]) {
   for (const colorScheme of ['light', 'dark']) {
-    const { context, page, faults } = await visit(browser, { colorScheme, viewport: { width, height }, reducedMotion: 'reduce' });
+    const { context, page, faults } = await visit(browser, {
+      colorScheme,
+      viewport: { width, height },
+      reducedMotion: 'reduce',
+    });
     const shot = async (name) => {
       if (only && !name.includes(only)) return;
       await page.screenshot({ path: `${directory}/${name}-${width}-${colorScheme}.png` });
@@ -22,7 +29,10 @@ for (const [width, height] of [[1280, 860], [390, 844]]) {
       await shot(name);
     }
     await go(page, 'audit?action=organization.update');
-    await page.getByRole('button', { name: /^Details/ }).first().click();
+    await page
+      .getByRole('button', { name: /^Details/ })
+      .first()
+      .click();
     await shot('audit-opened');
     await go(page, 'organizations/org_123');
     await page.getByRole('button', { name: 'New API key' }).click();

@@ -12,8 +12,13 @@ export async function test(name, options, work) {
     assert.deepEqual(visitor.faults, []);
     console.log(`ok: ${name}`);
   } catch (error) {
-    const text = await visitor.page.locator('body').innerText().catch(() => '');
-    console.error(`FAILED: ${name}\n${error.stack}\n${visitor.page.url()}\n${visitor.faults.join('\n')}\n${text.slice(0, 3000)}`);
+    const text = await visitor.page
+      .locator('body')
+      .innerText()
+      .catch(() => '');
+    console.error(
+      `FAILED: ${name}\n${error.stack}\n${visitor.page.url()}\n${visitor.faults.join('\n')}\n${text.slice(0, 3000)}`,
+    );
     process.exitCode = 1;
   }
   await visitor.context.close();

@@ -5,9 +5,27 @@ import { html, useState } from '../html.js';
 import { Badge, Card, Empty, Facts, Field, Filters, Id, Page, Problem, Rows, Select, Time } from '../ui.js';
 import { OrganizationField } from './keys.js';
 
-const ACTIONS = ['organization.create', 'organization.update', 'organization.delete', 'membership.create', 'membership.update',
-  'membership.delete', 'user.create', 'user.update', 'user.delete', 'api_key.create', 'api_key.update', 'api_key.rotate',
-  'api_key.expire_previous', 'api_key.revoke', 'scope.create', 'scope.delete', 'config.update', 'audit_log.export', 'request.refused'];
+const ACTIONS = [
+  'organization.create',
+  'organization.update',
+  'organization.delete',
+  'membership.create',
+  'membership.update',
+  'membership.delete',
+  'user.create',
+  'user.update',
+  'user.delete',
+  'api_key.create',
+  'api_key.update',
+  'api_key.rotate',
+  'api_key.expire_previous',
+  'api_key.revoke',
+  'scope.create',
+  'scope.delete',
+  'config.update',
+  'audit_log.export',
+  'request.refused',
+];
 
 const read = (filter) => ({ ...filter, from: format.toTime(filter.from), to: format.toTime(filter.to) });
 
@@ -21,9 +39,11 @@ function Changes({ of }) {
   return html`
     <table class="changes">
       <thead><tr><th scope="col">Field</th><th scope="col">Before</th><th scope="col">After</th></tr></thead>
-      <tbody>${of.map(({ field, from, to }) => html`<tr><th scope="row">${field}</th>
+      <tbody>${of.map(
+        ({ field, from, to }) => html`<tr><th scope="row">${field}</th>
         <td>${from === null ? html`<span class="quiet">–</span>` : html`<del>${format.value(from)}</del>`}</td>
-        <td>${to === null ? html`<span class="quiet">–</span>` : html`<ins>${format.value(to)}</ins>`}</td></tr>`)}</tbody>
+        <td>${to === null ? html`<span class="quiet">–</span>` : html`<ins>${format.value(to)}</ins>`}</td></tr>`,
+      )}</tbody>
     </table>`;
 }
 
@@ -55,7 +75,11 @@ function Chain() {
     event.preventDefault();
     const anchor = new FormData(event.target).get('anchor').trim();
     setState({ busy: true });
-    try { setState({ anchor, found: (await get('/audit-logs/verify', { anchor })).data }); } catch (error) { setState({ error }); }
+    try {
+      setState({ anchor, found: (await get('/audit-logs/verify', { anchor })).data });
+    } catch (error) {
+      setState({ error });
+    }
   };
   const { found, anchor, error, busy } = state;
   const isAnother = anchor && found?.checked === 0;
@@ -64,11 +88,20 @@ function Chain() {
       <${Field} label="Head that was kept elsewhere (optional)" name="anchor" error=${error} placeholder="seq:hash" spellcheck="false" />
       <button disabled=${busy}>${busy ? 'Checking …' : 'Check the chain'}</button>
       <div role="status">
-        ${found?.valid && html`<p class="note good">Whole: ${format.count(found.checked)} events ${anchor && 'from that head on '}as they were written. Keep this head elsewhere to prove it later:${' '}
-          <code class="id">${found.last_seq}:${found.head_hash}</code></p>`}
-        ${found && !found.valid && html`<p class="note bad">${isAnother
-          ? `Broken: event ${found.broken_at} is not the one of that head, or is missing. The log was changed after the head was kept.`
-          : `Broken at event ${found.broken_at}: it or its place was changed. ${format.count(found.checked)} events before it are whole.`}</p>`}
+        ${
+          found?.valid &&
+          html`<p class="note good">Whole: ${format.count(found.checked)} events ${anchor && 'from that head on '}as they were written. Keep this head elsewhere to prove it later:${' '}
+          <code class="id">${found.last_seq}:${found.head_hash}</code></p>`
+        }
+        ${
+          found &&
+          !found.valid &&
+          html`<p class="note bad">${
+            isAnother
+              ? `Broken: event ${found.broken_at} is not the one of that head, or is missing. The log was changed after the head was kept.`
+              : `Broken at event ${found.broken_at}: it or its place was changed. ${format.count(found.checked)} events before it are whole.`
+          }</p>`
+        }
       </div>
       ${!error?.at?.('anchor') && html`<${Problem} error=${error} />`}
     </form>`;
@@ -78,7 +111,11 @@ function Export({ filter }) {
   const [error, setError] = useState();
   const to = (kind) => async () => {
     setError();
-    try { await save('/audit-logs/export', { ...read(filter), format: kind }, `audit-logs.${kind}`); } catch (fault) { setError(fault); }
+    try {
+      await save('/audit-logs/export', { ...read(filter), format: kind }, `audit-logs.${kind}`);
+    } catch (fault) {
+      setError(fault);
+    }
   };
   return html`<button onClick=${to('ndjson')}>Export NDJSON</button><button onClick=${to('csv')}>Export CSV</button><${Problem} error=${error} />`;
 }
@@ -90,11 +127,28 @@ export function Audit({ session, query }) {
   const toggle = ({ id }) => setOpen(open === id ? undefined : id);
   const columns = [
     ['When', ({ occurred_at: at }) => html`<${Time} at=${at} />`],
-    ['What', ({ action, count }) => html`${format.words(action)}${count > 1 && html` <span class="quiet">× ${format.count(count)}</span>`}`, 'wide'],
-    ['To', ({ target }) => (target ? html`<span title=${target.id}>${target.name || target.id}</span>` : html`<span class="quiet">–</span>`), 'text'],
+    [
+      'What',
+      ({ action, count }) =>
+        html`${format.words(action)}${count > 1 && html` <span class="quiet">× ${format.count(count)}</span>`}`,
+      'wide',
+    ],
+    [
+      'To',
+      ({ target }) =>
+        target
+          ? html`<span title=${target.id}>${target.name || target.id}</span>`
+          : html`<span class="quiet">–</span>`,
+      'text',
+    ],
     ['By', ({ actor }) => html`<${Actor} of=${actor} />`, 'text'],
     ['Outcome', ({ outcome }) => html`<${Badge} is=${outcome} />`],
-    ['', (event) => html`<button class="small" aria-expanded=${open === event.id} onClick=${() => toggle(event)} aria-label=${`Details of ${format.words(event.action)}`}>Details</button>`, 'end'],
+    [
+      '',
+      (event) =>
+        html`<button class="small" aria-expanded=${open === event.id} onClick=${() => toggle(event)} aria-label=${`Details of ${format.words(event.action)}`}>Details</button>`,
+      'end',
+    ],
   ];
   const row = (event, cells) => html`
     <tr role="row" key=${event.id}>${cells(event)}</tr>
@@ -103,11 +157,20 @@ export function Audit({ session, query }) {
     <${Page} title="Audit log" lead="Who did what, and what it changed." actions=${html`<${Export} filter=${filter} />`}>
       ${session.platform && session.can('admin:audit') && html`<${Chain} />`}
       <${Filters} onApply=${(form) => setFilter(form)}>
-        <${Select} label="Kind" name="access" value=${filter.access} options=${[['write', 'Changes'], ['read', 'Reads'], ['', 'Both']]} />
+        <${Select} label="Kind" name="access" value=${filter.access} options=${[
+          ['write', 'Changes'],
+          ['read', 'Reads'],
+          ['', 'Both'],
+        ]} />
         <${Field} label="Action" name="action" value=${filter.action}>${(shared) => html`
           <input ...${shared} list="actions" defaultValue=${filter.action} autocomplete="off" placeholder="api_key.create" />
           <datalist id="actions">${ACTIONS.map((action) => html`<option value=${action}></option>`)}</datalist>`}<//>
-        <${Select} label="Outcome" name="outcome" value=${filter.outcome} options=${[['', 'Any'], ['success', 'success'], ['denied', 'denied'], ['failed', 'failed']]} />
+        <${Select} label="Outcome" name="outcome" value=${filter.outcome} options=${[
+          ['', 'Any'],
+          ['success', 'success'],
+          ['denied', 'denied'],
+          ['failed', 'failed'],
+        ]} />
         ${session.platform && html`<${OrganizationField} session=${session} name="org_id" value=${filter.org_id} hint="" />`}
         <${Field} label="Done to" name="target_id" value=${filter.target_id} placeholder="key_…" />
         <${Field} label="Done by" name="actor_id" value=${filter.actor_id} placeholder="key_…" />

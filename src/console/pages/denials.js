@@ -4,19 +4,42 @@ import { html, useState } from '../html.js';
 import { Badge, Card, Empty, Field, Filters, Id, Page, Rows, Select, Time } from '../ui.js';
 import { OrganizationField } from './keys.js';
 
-const CODES = ['MALFORMED', 'NOT_FOUND', 'REVOKED', 'DISABLED', 'EXPIRED', 'ORGANIZATION_SUSPENDED', 'OWNER_INACTIVE',
-  'IP_NOT_ALLOWED', 'INSUFFICIENT_SCOPE', 'QUOTA_EXCEEDED', 'RATE_LIMITED'];
+const CODES = [
+  'MALFORMED',
+  'NOT_FOUND',
+  'REVOKED',
+  'DISABLED',
+  'EXPIRED',
+  'ORGANIZATION_SUSPENDED',
+  'OWNER_INACTIVE',
+  'IP_NOT_ALLOWED',
+  'INSUFFICIENT_SCOPE',
+  'QUOTA_EXCEEDED',
+  'RATE_LIMITED',
+];
 
 export function Denials({ session, query }) {
   const [filter, setFilter] = useState(query);
-  const list = useList('/analytics/logs', { ...filter, from: format.toTime(filter.from), to: format.toTime(filter.to) });
+  const list = useList('/analytics/logs', {
+    ...filter,
+    from: format.toTime(filter.from),
+    to: format.toTime(filter.to),
+  });
   const key = session.can('admin:keys') ? (id) => `#/api-keys/${id}` : () => undefined;
   const columns = [
     ['When', ({ last_at: at }) => html`<${Time} at=${at} />`],
     ['Why', ({ code }) => html`<${Badge} is=${code ? format.words(code) : 'Various'} tone="warn" />`, 'wide'],
     ['Times', ({ count }) => format.count(count), 'num'],
-    ['Key', ({ key_id: id }) => (id ? html`<${Id} of=${id} href=${key(id)} />` : html`<span class="quiet">unknown</span>`)],
-    session.platform && ['Organization', ({ organization_id: id }) => html`<${Id} of=${id} href=${id && session.can('admin:orgs') ? `#/organizations/${id}` : undefined} />`],
+    [
+      'Key',
+      ({ key_id: id }) =>
+        id ? html`<${Id} of=${id} href=${key(id)} />` : html`<span class="quiet">unknown</span>`,
+    ],
+    session.platform && [
+      'Organization',
+      ({ organization_id: id }) =>
+        html`<${Id} of=${id} href=${id && session.can('admin:orgs') ? `#/organizations/${id}` : undefined} />`,
+    ],
     ['Address', ({ ip }) => ip ?? html`<span class="quiet">not given</span>`],
   ].filter(Boolean);
   const filtered = Object.values(filter).some(Boolean);
@@ -30,8 +53,10 @@ export function Denials({ session, query }) {
         <${Field} label="From" name="from" type="datetime-local" hint=${format.localZone} />
         <${Field} label="To" name="to" type="datetime-local" hint=${format.localZone} />
       <//>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Denials" empty=${filtered
-        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
-        : html`<${Empty} title="Nothing was denied.">When a key is refused, you see here why.<//>`} /><//>
+      <${Card}><${Rows} list=${list} columns=${columns} label="Denials" empty=${
+        filtered
+          ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
+          : html`<${Empty} title="Nothing was denied.">When a key is refused, you see here why.<//>`
+      } /><//>
     <//>`;
 }

@@ -5,9 +5,25 @@ import { Choice, Field, Select } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
 const DAY = 86_400_000;
-const EXPIRIES = [['default', 'As configured'], ['never', 'Never'], ['30', 'In 30 days'], ['90', 'In 90 days'], ['365', 'In a year'], ['at', 'At a time of my choice']];
-const WINDOWS = [['1', 'a second'], ['60', 'a minute'], ['3600', 'an hour'], ['86400', 'a day']];
-const PERIODS = [['hour', 'an hour'], ['day', 'a day'], ['month', 'a month']];
+const EXPIRIES = [
+  ['default', 'As configured'],
+  ['never', 'Never'],
+  ['30', 'In 30 days'],
+  ['90', 'In 90 days'],
+  ['365', 'In a year'],
+  ['at', 'At a time of my choice'],
+];
+const WINDOWS = [
+  ['1', 'a second'],
+  ['60', 'a minute'],
+  ['3600', 'an hour'],
+  ['86400', 'a day'],
+];
+const PERIODS = [
+  ['hour', 'an hour'],
+  ['day', 'a day'],
+  ['month', 'a month'],
+];
 
 /** The fields below which faults are told. */
 export const KEY_FIELDS = ['name', 'scopes', 'expires_at', 'allowed_ips', 'rate_limit', 'quota', 'metadata'];
@@ -20,7 +36,9 @@ function ScopeBoxes({ session, catalogue, chosen, error }) {
   const whole = listed.map((scope) => `${scope.split(':')[0]}:*`);
   const names = [...new Set([...listed, ...whole, ...chosen])];
   const own = names.filter((scope) => !isAdministrative(scope));
-  const high = names.filter((scope) => isAdministrative(scope) && (session.gives(scope) || chosen.includes(scope)));
+  const high = names.filter(
+    (scope) => isAdministrative(scope) && (session.gives(scope) || chosen.includes(scope)),
+  );
   if (session.gives('*') && !high.includes('*')) high.push('*');
   const about = Object.fromEntries(catalogue.map(({ scope, description }) => [scope, description]));
   const meaning = (scope) => {
@@ -30,7 +48,9 @@ function ScopeBoxes({ session, catalogue, chosen, error }) {
   const box = (scope) => html`
     <label class="box" key=${scope}><input type="checkbox" name="scope" value=${scope} defaultChecked=${chosen.includes(scope)} />
       <code>${scope}</code> <span class="quiet small-text">${meaning(scope)}</span></label>`;
-  const faults = (error?.details ?? []).filter(({ pointer }) => pointer?.startsWith('/scopes')).map(({ message }) => message);
+  const faults = (error?.details ?? [])
+    .filter(({ pointer }) => pointer?.startsWith('/scopes'))
+    .map(({ message }) => message);
   return html`
     <fieldset>
       <legend>Scopes</legend>
@@ -42,10 +62,14 @@ function ScopeBoxes({ session, catalogue, chosen, error }) {
 
 /** `limit` in each of some stretches of time; empty: none. */
 function Limit({ label, name, hint, error, limit, unit, units }) {
-  const faults = (error?.details ?? []).filter(({ pointer }) => pointer?.startsWith(`/${name}`)).map(({ message }) => message);
+  const faults = (error?.details ?? [])
+    .filter(({ pointer }) => pointer?.startsWith(`/${name}`))
+    .map(({ message }) => message);
   const own = units.some(([value]) => value === unit) ? units : [...units, [unit, `${unit} seconds`]];
   return html`
-    <${Field} label=${label} name=${name} error=${faults.length > 0 ? { at: () => faults.join(' ') } : undefined} hint=${hint}>${(shared) => html`
+    <${Field} label=${label} name=${name} error=${faults.length > 0 ? { at: () => faults.join(' ') } : undefined} hint=${hint}>${(
+      shared,
+    ) => html`
       <span class="pair"><input ...${shared} type="number" min="1" defaultValue=${limit ?? ''} />
         <${Choice} name=${`${name}_unit`} aria-label=${`${label}: in`} value=${unit} options=${own.map(([value, text]) => [value, `in ${text}`])} /></span>`}<//>`;
 }
@@ -58,13 +82,18 @@ export function KeyFields({ session, catalogue, error, before }) {
     <${ScopeBoxes} session=${session} catalogue=${catalogue} chosen=${before?.scopes ?? []} error=${error} />
     <${Select} label="Expires" name="expiry" value=${expiry} options=${expiries} onChange=${(event) => setExpiry(event.target.value)} />
     ${(expiry === 'at' || error?.at('expires_at')) && html`<${Field} label="Expires at" name="expires_at" type="datetime-local" error=${error} hint=${`In your time zone, ${localZone}.`} />`}
-    <${Field} label="May be used from (optional)" name="allowed_ips" error=${error} hint="Addresses or networks (CIDR), one a line. Empty: from anywhere.">${(shared) => html`
+    <${Field} label="May be used from (optional)" name="allowed_ips" error=${error} hint="Addresses or networks (CIDR), one a line. Empty: from anywhere.">${(
+      shared,
+    ) => html`
       <textarea ...${shared} rows="2" spellcheck="false" placeholder="203.0.113.0/24">${(before?.allowed_ips ?? []).join('\n')}</textarea>`}<//>
-    ${session.platform && html`
+    ${
+      session.platform &&
+      html`
       <${Limit} label="Rate limit (optional)" name="rate_limit" error=${error} hint="Empty: as its organization’s plan says."
         limit=${before?.rate_limit?.limit} unit=${String(before?.rate_limit?.window_seconds ?? 60)} units=${WINDOWS} />
       <${Limit} label="Quota (optional)" name="quota" error=${error} hint="Counted over calendar periods in UTC. Empty: none."
-        limit=${before?.quota?.limit} unit=${before?.quota?.period ?? 'month'} units=${PERIODS} />`}
+        limit=${before?.quota?.limit} unit=${before?.quota?.period ?? 'month'} units=${PERIODS} />`
+    }
     <${MetadataField} error=${error} value=${before?.metadata} />`;
 }
 
@@ -79,10 +108,16 @@ function readExpiry(form) {
 /** The body that the form stands for. What is left empty is left out, or cleared when there was something. */
 export function readKey(form, before) {
   const body = { name: form.get('name').trim(), scopes: form.getAll('scope'), ...readExpiry(form) };
-  const ranges = form.get('allowed_ips').split(/[\s,]+/).filter(Boolean);
+  const ranges = form
+    .get('allowed_ips')
+    .split(/[\s,]+/)
+    .filter(Boolean);
   if (ranges.length > 0) body.allowed_ips = ranges;
   else if (before?.allowed_ips) body.allowed_ips = null;
-  for (const [name, unit] of [['rate_limit', 'window_seconds'], ['quota', 'period']]) {
+  for (const [name, unit] of [
+    ['rate_limit', 'window_seconds'],
+    ['quota', 'period'],
+  ]) {
     // Who may not set it is not asked, and leaves it as it is.
     if (!form.has(name)) continue;
     const limit = form.get(name);

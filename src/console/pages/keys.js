@@ -2,7 +2,22 @@ import { all, get, post, verify } from '../api.js';
 import { useData, useList } from '../data.js';
 import * as format from '../format.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Filters, Id, Page, Problem, Rows, Secret, Select, Time } from '../ui.js';
+import {
+  Badge,
+  Card,
+  Dialog,
+  Empty,
+  Facts,
+  Field,
+  Filters,
+  Id,
+  Page,
+  Problem,
+  Rows,
+  Secret,
+  Select,
+  Time,
+} from '../ui.js';
 import { KEY_FIELDS, KeyFields, readKey } from './key-form.js';
 
 const STATES = [['', 'Any'], ...['active', 'disabled', 'expired', 'revoked'].map((state) => [state, state])];
@@ -30,7 +45,9 @@ function Create({ session, organization, close, done }) {
   const asks = session.platform && !organization;
   const fields = [...(asks ? ['organization_id'] : []), 'user_id', 'id', ...KEY_FIELDS];
   return html`
-    <${Dialog} title="New API key" action="Create" send=${send} close=${close} fields=${fields}>${(error) => html`
+    <${Dialog} title="New API key" action="Create" send=${send} close=${close} fields=${fields}>${(
+      error,
+    ) => html`
       ${asks && html`<${OrganizationField} session=${session} error=${error} />`}
       <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} />
       <${Field} label="Belongs to a member (optional)" name="user_id" error=${error} placeholder="user_…" hint="Of its organization. The key then ends with the membership." />
@@ -39,7 +56,13 @@ function Create({ session, organization, close, done }) {
 }
 
 /** An organization by its id, with suggestions where the key may look. */
-export function OrganizationField({ session, error, value, hint = 'Left empty, it is a key of the platform, which reaches every organization.', name = 'organization_id' }) {
+export function OrganizationField({
+  session,
+  error,
+  value,
+  hint = 'Left empty, it is a key of the platform, which reaches every organization.',
+  name = 'organization_id',
+}) {
   const [typed, setTyped] = useState('');
   const found = useData(async () => {
     if (!session.can('admin:orgs')) return [];
@@ -58,45 +81,86 @@ function Check({ close }) {
     setSaid();
     const body = { key: form.get('key').trim(), dry_run: true };
     if (form.get('ip')) body.ip = form.get('ip').trim();
-    const scopes = form.get('scopes').split(/[\s,]+/).filter(Boolean);
+    const scopes = form
+      .get('scopes')
+      .split(/[\s,]+/)
+      .filter(Boolean);
     if (scopes.length > 0) body.scopes = scopes;
     setSaid(await verify(body));
     throw undefined; // Stays open.
   };
   return html`
-    <${Dialog} title="Check a key" action="Check" leave="Close" send=${send} close=${close} fields=${['key', 'scopes', 'ip']}>${(error) => html`
+    <${Dialog} title="Check a key" action="Check" leave="Close" send=${send} close=${close} fields=${['key', 'scopes', 'ip']}>${(
+      error,
+    ) => html`
       <p class="quiet">Asks what your gateway asks. Nothing is spent, and it isn’t counted.</p>
       <${Field} label="Secret" name="key" error=${error} type="password" />
       <${Field} label="Scopes that are needed (optional)" name="scopes" error=${error} placeholder="workflows:read" />
       <${Field} label="Client address (optional)" name="ip" error=${error} placeholder="203.0.113.7" />
-      ${said && html`<div class="said" role="status"><p><${Badge} is=${said.code} tone=${said.valid ? 'good' : 'bad'} /> ${said.message}</p>
-        ${said.key_id && html`<${Facts} of=${[['Key', html`<${Id} of=${said.key_id} href=${`#/api-keys/${said.key_id}`} />`], ['Organization', said.organization_id ?? 'the platform'],
-          said.rate_limit && ['Rate limit', `${format.count(said.rate_limit.remaining)} of ${format.count(said.rate_limit.limit)} left`],
-          said.quota && ['Quota', `${format.count(said.quota.remaining)} of ${format.count(said.quota.limit)} left`]]} />`}</div>`}`}
+      ${
+        said &&
+        html`<div class="said" role="status"><p><${Badge} is=${said.code} tone=${said.valid ? 'good' : 'bad'} /> ${said.message}</p>
+        ${
+          said.key_id &&
+          html`<${Facts} of=${[
+            ['Key', html`<${Id} of=${said.key_id} href=${`#/api-keys/${said.key_id}`} />`],
+            ['Organization', said.organization_id ?? 'the platform'],
+            said.rate_limit && [
+              'Rate limit',
+              `${format.count(said.rate_limit.remaining)} of ${format.count(said.rate_limit.limit)} left`,
+            ],
+            said.quota && [
+              'Quota',
+              `${format.count(said.quota.remaining)} of ${format.count(said.quota.limit)} left`,
+            ],
+          ]} />`
+        }</div>`
+      }`}
     <//>`;
 }
 
 /** The keys of an organization, or all that are reached. */
-export function KeyTable({ session, organization, filter = {}, creating, setCreating, title, actions, empty }) {
+export function KeyTable({
+  session,
+  organization,
+  filter = {},
+  creating,
+  setCreating,
+  title,
+  actions,
+  empty,
+}) {
   const list = useList('/api-keys', { ...filter, organization_id: organization ?? filter.organization_id });
   const [made, setMade] = useState();
   const columns = [
     ['Name', ({ id, name }) => html`<a href=${`#/api-keys/${id}`}>${name}</a>`, 'wide'],
     ['Begins with', ({ start }) => html`<code class="id">${start}…</code>`],
-    !organization && session.platform && ['Organization', ({ organization_id: of }) => (of
-      ? html`<${Id} of=${of} href=${session.can('admin:orgs') ? `#/organizations/${of}` : undefined} />`
-      : html`<span class="quiet">platform</span>`)],
+    !organization &&
+      session.platform && [
+        'Organization',
+        ({ organization_id: of }) =>
+          of
+            ? html`<${Id} of=${of} href=${session.can('admin:orgs') ? `#/organizations/${of}` : undefined} />`
+            : html`<span class="quiet">platform</span>`,
+      ],
     ['Scopes', ({ scopes }) => html`<${Scopes} of=${scopes} />`],
     ['Status', ({ status }) => html`<${Badge} is=${status} />`],
     ['Last used', ({ last_used_at: at }) => html`<${Time} at=${at} />`],
   ].filter(Boolean);
   const filtered = Object.values(filter).some(Boolean);
-  const done = (key) => { setCreating(false); setMade(key); list.reload(); };
+  const done = (key) => {
+    setCreating(false);
+    setMade(key);
+    list.reload();
+  };
   return html`
     <${Card} title=${title} actions=${actions}>
-      <${Rows} list=${list} columns=${columns} label="API keys" empty=${empty ?? (filtered
-        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
-        : html`<${Empty} title="No API keys yet.">Make one and hand its secret to whoever calls your API.<//>`)} />
+      <${Rows} list=${list} columns=${columns} label="API keys" empty=${
+        empty ??
+        (filtered
+          ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
+          : html`<${Empty} title="No API keys yet.">Make one and hand its secret to whoever calls your API.<//>`)
+      } />
       ${creating && html`<${Create} session=${session} organization=${organization} close=${() => setCreating(false)} done=${done} />`}
       ${made && html`<${Secret} made=${made} close=${() => setMade()} />`}
     <//>`;

@@ -2,7 +2,21 @@ import { get, patch, remove } from '../api.js';
 import { UsageChart } from '../chart.js';
 import { useData } from '../data.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Select, Time } from '../ui.js';
+import {
+  Badge,
+  Card,
+  Dialog,
+  Empty,
+  Facts,
+  Field,
+  Id,
+  Loading,
+  MetadataList,
+  Page,
+  Problem,
+  Select,
+  Time,
+} from '../ui.js';
 import { KeyTable } from './keys.js';
 import { Members } from './members.js';
 import { readMetadata, MetadataField } from './metadata.js';
@@ -11,19 +25,31 @@ import { PlanField } from './organizations.js';
 function Edit({ session, found, close, done, reload }) {
   const { data, etag } = found;
   const send = async (form) => {
-    const body = { name: form.get('name').trim(), email: form.get('email').trim(), metadata: readMetadata(form, data.metadata) };
+    const body = {
+      name: form.get('name').trim(),
+      email: form.get('email').trim(),
+      metadata: readMetadata(form, data.metadata),
+    };
     if (session.platform) Object.assign(body, { plan: form.get('plan'), status: form.get('status') });
     await patch(`/organizations/${encodeURIComponent(data.id)}`, body, etag);
     done();
   };
   return html`
-    <${Dialog} title="Edit organization" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'plan', 'status', 'metadata']}>${(error) => html`
+    <${Dialog} title="Edit organization" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'plan', 'status', 'metadata']}>${(
+      error,
+    ) => html`
       <${Field} label="Name" name="name" error=${error} value=${data.name} />
       <${Field} label="Email" name="email" type="email" error=${error} value=${data.email} />
-      ${session.platform && html`
+      ${
+        session.platform &&
+        html`
         <${PlanField} session=${session} error=${error} value=${data.plan} />
-        <${Select} label="Status" name="status" error=${error} value=${data.status} options=${[['active', 'active'], ['suspended', 'suspended']]}
-          hint="The keys of a suspended organization are refused at once." />`}
+        <${Select} label="Status" name="status" error=${error} value=${data.status} options=${[
+          ['active', 'active'],
+          ['suspended', 'suspended'],
+        ]}
+          hint="The keys of a suspended organization are refused at once." />`
+      }
       <${MetadataField} error=${error} value=${data.metadata} />`}
     <//>`;
 }
@@ -41,13 +67,20 @@ function Delete({ found, close, reload }) {
 }
 
 function UsageCard({ id }) {
-  const usage = useData(async () => (await get('/analytics/usage', { org_id: id, period: '30d' })).data, [id]);
+  const usage = useData(
+    async () => (await get('/analytics/usage', { org_id: id, period: '30d' })).data,
+    [id],
+  );
   return html`
     <${Card} title="Requests in 30 days" actions=${html`<a href=${`#/usage?org_id=${encodeURIComponent(id)}`}>More</a>`}>
       <${Problem} error=${usage.error} retry=${usage.reload} />
       ${!usage.value && !usage.error && html`<${Loading} />`}
-      ${usage.value && (usage.value.totals.requests > 0 ? html`<${UsageChart} usage=${usage.value} label="Requests" />`
-        : html`<${Empty} title="None of its keys was verified yet.">Give it a key, and let your gateway ask for it.<//>`)}
+      ${
+        usage.value &&
+        (usage.value.totals.requests > 0
+          ? html`<${UsageChart} usage=${usage.value} label="Requests" />`
+          : html`<${Empty} title="None of its keys was verified yet.">Give it a key, and let your gateway ask for it.<//>`)
+      }
     <//>`;
 }
 
@@ -55,7 +88,8 @@ export function Organization({ session, id }) {
   const found = useData(() => get(`/organizations/${encodeURIComponent(id)}`), [id]);
   const [dialog, setDialog] = useState();
   const close = () => setDialog();
-  if (found.error) return html`<${Page} title="Organization"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
+  if (found.error)
+    return html`<${Page} title="Organization"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
   if (!found.value) return html`<${Page} title="Organization"><${Loading} /><//>`;
   const { data } = found.value;
   const actions = html`
@@ -71,12 +105,21 @@ export function Organization({ session, id }) {
         ['Metadata', html`<${MetadataList} of=${data.metadata} />`],
       ]} /><//>
       ${session.seesUsage && html`<${UsageCard} id=${id} />`}
-      ${session.can('admin:keys') && html`<${KeyTable} session=${session} organization=${id} creating=${dialog === 'key'}
+      ${
+        session.can('admin:keys') &&
+        html`<${KeyTable} session=${session} organization=${id} creating=${dialog === 'key'}
         setCreating=${(open) => setDialog(open ? 'key' : undefined)} title="API keys"
-        actions=${html`<button class="small" onClick=${() => setDialog('key')}>New API key</button>`} />`}
+        actions=${html`<button class="small" onClick=${() => setDialog('key')}>New API key</button>`} />`
+      }
       ${session.can('admin:users') && html`<${Members} id=${id} />`}
       ${session.seesAudit && html`<p><a href=${`#/audit?org_id=${encodeURIComponent(id)}`}>Its audit log</a></p>`}
-      ${dialog === 'edit' && html`<${Edit} session=${session} found=${found.value} close=${close} reload=${found.reload} done=${() => { close(); found.reload(); }} />`}
+      ${
+        dialog === 'edit' &&
+        html`<${Edit} session=${session} found=${found.value} close=${close} reload=${found.reload} done=${() => {
+          close();
+          found.reload();
+        }} />`
+      }
       ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} reload=${found.reload} />`}
     <//>`;
 }

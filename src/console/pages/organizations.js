@@ -10,7 +10,10 @@ const SHIPPED = ['standard', 'enterprise'];
 export function usePlans(session) {
   const { value } = useData(async () => {
     if (!session.configures) return SHIPPED;
-    return get('/config').then(({ data }) => Object.keys(data.plans), () => SHIPPED);
+    return get('/config').then(
+      ({ data }) => Object.keys(data.plans),
+      () => SHIPPED,
+    );
   }, []);
   return value ?? SHIPPED;
 }
@@ -29,7 +32,9 @@ function Create({ session, close, done }) {
     done((await post('/organizations', body)).data);
   };
   return html`
-    <${Dialog} title="New organization" action="Create" send=${send} close=${close} fields=${['name', 'email', 'plan', 'id', 'metadata']}>${(error) => html`
+    <${Dialog} title="New organization" action="Create" send=${send} close=${close} fields=${['name', 'email', 'plan', 'id', 'metadata']}>${(
+      error,
+    ) => html`
       <${Field} label="Name" name="name" error=${error} autofocus />
       <${Field} label="Email" name="email" type="email" error=${error} />
       <${PlanField} session=${session} error=${error} />
@@ -43,7 +48,9 @@ export function Organizations({ session }) {
   const [creating, setCreating] = useState(false);
   const list = useList('/organizations', filter);
   const plans = usePlans(session);
-  const create = session.platform && html`<button class="primary" onClick=${() => setCreating(true)}>New organization</button>`;
+  const create =
+    session.platform &&
+    html`<button class="primary" onClick=${() => setCreating(true)}>New organization</button>`;
   const columns = [
     ['Name', ({ id, name }) => html`<a href=${`#/organizations/${id}`}>${name}</a>`, 'wide'],
     ['Id', ({ id }) => html`<${Id} of=${id} />`],
@@ -56,12 +63,23 @@ export function Organizations({ session }) {
     <${Page} title="Organizations" lead="Whose keys, members and usage are whose." actions=${create}>
       <${Filters} onApply=${setFilter}>
         <${Field} label="Name or email begins with" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${[['', 'Any'], ['active', 'active'], ['suspended', 'suspended']]} />
+        <${Select} label="Status" name="status" options=${[
+          ['', 'Any'],
+          ['active', 'active'],
+          ['suspended', 'suspended'],
+        ]} />
         <${Select} label="Plan" name="plan" options=${[['', 'Any'], ...plans.map((plan) => [plan, plan])]} />
       <//>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Organizations" empty=${filtered
-        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
-        : html`<${Empty} title="No organizations yet.">Create the first one; then give it keys. ${create}<//>`} /><//>
-      ${creating && html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/organizations/${id}`; }} />`}
+      <${Card}><${Rows} list=${list} columns=${columns} label="Organizations" empty=${
+        filtered
+          ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
+          : html`<${Empty} title="No organizations yet.">Create the first one; then give it keys. ${create}<//>`
+      } /><//>
+      ${
+        creating &&
+        html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => {
+          location.hash = `#/organizations/${id}`;
+        }} />`
+      }
     <//>`;
 }

@@ -3,7 +3,10 @@ import { html, useEffect, useRef } from '../html.js';
 /** The key is asked for; it goes into this tab's storage and nowhere else. */
 export function SignIn({ enter, refused }) {
   const input = useRef();
-  useEffect(() => { document.title = 'Sign in · Tollhouse'; input.current.focus(); }, []);
+  useEffect(() => {
+    document.title = 'Sign in · Tollhouse';
+    input.current.focus();
+  }, []);
   const submit = (event) => {
     event.preventDefault();
     const key = input.current.value.trim();

@@ -1,7 +1,22 @@
 import { get, patch, remove } from '../api.js';
 import { useData, useList } from '../data.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Rows, Select, Time } from '../ui.js';
+import {
+  Badge,
+  Card,
+  Dialog,
+  Empty,
+  Facts,
+  Field,
+  Id,
+  Loading,
+  MetadataList,
+  Page,
+  Problem,
+  Rows,
+  Select,
+  Time,
+} from '../ui.js';
 import { KeyTable } from './keys.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
@@ -19,11 +34,16 @@ function Edit({ found, close, done, reload }) {
     done();
   };
   return html`
-    <${Dialog} title="Edit user" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'external_id', 'status', 'metadata']}>${(error) => html`
+    <${Dialog} title="Edit user" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'external_id', 'status', 'metadata']}>${(
+      error,
+    ) => html`
       <${Field} label="Name" name="name" error=${error} value=${data.name} />
       <${Field} label="Email" name="email" type="email" error=${error} value=${data.email} />
       <${Field} label="External id (optional)" name="external_id" error=${error} value=${data.external_id ?? ''} />
-      <${Select} label="Status" name="status" error=${error} value=${data.status} options=${[['active', 'active'], ['suspended', 'suspended']]}
+      <${Select} label="Status" name="status" error=${error} value=${data.status} options=${[
+        ['active', 'active'],
+        ['suspended', 'suspended'],
+      ]}
         hint="The keys of a suspended user are refused at once." />
       <${MetadataField} error=${error} value=${data.metadata} />`}
     <//>`;
@@ -47,10 +67,13 @@ export function User({ session, id }) {
   const memberships = useList(`${path}/memberships`);
   const [dialog, setDialog] = useState();
   const close = () => setDialog();
-  if (found.error) return html`<${Page} title="User"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
+  if (found.error)
+    return html`<${Page} title="User"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
   if (!found.value) return html`<${Page} title="User"><${Loading} /><//>`;
   const { data } = found.value;
-  const actions = session.platform && html`
+  const actions =
+    session.platform &&
+    html`
     <button onClick=${() => setDialog('edit')}>Edit</button>
     <button class="danger" onClick=${() => setDialog('delete')}>Delete</button>`;
   const to = (organization) => (session.can('admin:orgs') ? `#/organizations/${organization}` : undefined);
@@ -71,10 +94,19 @@ export function User({ session, id }) {
       ]} /><//>
       <${Card} title="Memberships"><${Rows} list=${memberships} columns=${columns} label="Memberships"
         empty=${html`<${Empty} title="Not a member anywhere.">Add this user under an organization’s members.<//>`} /><//>
-      ${session.can('admin:keys') && html`<${KeyTable} session=${session} filter=${{ user_id: id }} title="API keys"
-        empty=${html`<${Empty} title="No keys belong to this user.">Name this user when you make a key for an organization of theirs; it then ends with the membership.<//>`} />`}
+      ${
+        session.can('admin:keys') &&
+        html`<${KeyTable} session=${session} filter=${{ user_id: id }} title="API keys"
+        empty=${html`<${Empty} title="No keys belong to this user.">Name this user when you make a key for an organization of theirs; it then ends with the membership.<//>`} />`
+      }
       ${session.seesAudit && html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>What was done to this user</a></p>`}
-      ${dialog === 'edit' && html`<${Edit} found=${found.value} close=${close} reload=${found.reload} done=${() => { close(); found.reload(); }} />`}
+      ${
+        dialog === 'edit' &&
+        html`<${Edit} found=${found.value} close=${close} reload=${found.reload} done=${() => {
+          close();
+          found.reload();
+        }} />`
+      }
       ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} reload=${found.reload} />`}
     <//>`;
 }

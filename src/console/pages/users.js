@@ -13,7 +13,9 @@ function Create({ session, close, done }) {
     done((await post('/users', body)).data);
   };
   return html`
-    <${Dialog} title="New user" action="Create" send=${send} close=${close} fields=${['name', 'email', 'external_id', 'id', 'metadata']}>${(error) => html`
+    <${Dialog} title="New user" action="Create" send=${send} close=${close} fields=${['name', 'email', 'external_id', 'id', 'metadata']}>${(
+      error,
+    ) => html`
       <${Field} label="Name" name="name" error=${error} />
       <${Field} label="Email" name="email" type="email" error=${error} />
       <${Field} label="External id (optional)" name="external_id" error=${error} hint="Its name in another system, such as your identity provider." />
@@ -39,11 +41,22 @@ export function Users({ session }) {
     <${Page} title="Users" lead=${session.platform ? 'The people behind memberships and keys.' : 'The members of your organization.'} actions=${create}>
       <${Filters} onApply=${setFilter}>
         <${Field} label="Name or email begins with" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${[['', 'Any'], ['active', 'active'], ['suspended', 'suspended']]} />
+        <${Select} label="Status" name="status" options=${[
+          ['', 'Any'],
+          ['active', 'active'],
+          ['suspended', 'suspended'],
+        ]} />
       <//>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Users" empty=${filtered
-        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
-        : html`<${Empty} title="No users yet.">Create one, then make them a member of an organization. ${create}<//>`} /><//>
-      ${creating && html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/users/${id}`; }} />`}
+      <${Card}><${Rows} list=${list} columns=${columns} label="Users" empty=${
+        filtered
+          ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
+          : html`<${Empty} title="No users yet.">Create one, then make them a member of an organization. ${create}<//>`
+      } /><//>
+      ${
+        creating &&
+        html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => {
+          location.hash = `#/users/${id}`;
+        }} />`
+      }
     <//>`;
 }
