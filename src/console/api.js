@@ -82,6 +82,12 @@ export async function call(method, path, options) {
 export const get = (path, query) => call('GET', path, { query });
 export const post = (path, body = {}) => call('POST', path, { body });
 export const patch = (path, body, etag) => call('PATCH', path, { body, etag });
+
+/** A patch without fields is not sent. */
+export async function patchIfChanged(path, changes, etag) {
+  if (Object.keys(changes).length > 0) await patch(path, changes, etag);
+}
+
 export const remove = (path, etag) => call('DELETE', path, { etag });
 
 /** All rows of a short list. */

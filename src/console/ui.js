@@ -257,7 +257,7 @@ export function Facts({ of }) {
 export function MetadataList({ of }) {
   const pairs = Object.entries(of ?? {});
   if (pairs.length === 0) return html`<span class="quiet">none</span>`;
-  return html`<ul class="pairs">${pairs.map(([name, value]) => html`<li><code>${name}</code> ${value}</li>`)}</ul>`;
+  return html`<ul class="pairs">${pairs.map(([name, value]) => html`<li><code>${name}</code> <span>${value}</span></li>`)}</ul>`;
 }
 
 /** A form of filters: what is in it goes to `onApply` when it changes. */

@@ -2,6 +2,7 @@
 import { localZone, toTime } from '../format.js';
 import { html, useState } from '../html.js';
 import { Choice, Field, Select } from '../ui.js';
+import { changedFields, editedText, metadataPatch } from '../patch.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
 const DAY = 86_400_000;
@@ -105,27 +106,49 @@ function readExpiry(form) {
   return days ? { expires_at: new Date(Date.now() + days * DAY).toISOString() } : {};
 }
 
-/** The body that the form stands for. What is left empty is left out, or cleared when there was something. */
-export function readKey(form, before) {
-  const body = { name: form.get('name').trim(), scopes: form.getAll('scope'), ...readExpiry(form) };
-  const ranges = form
+/** A limit as the form has it, or `null` for none. */
+function readLimit(form, name, unit, readUnit) {
+  const limit = form.get(name);
+  return limit ? { limit: Number(limit), [unit]: readUnit(form.get(`${name}_unit`)) } : null;
+}
+
+/** The fields of a key as the form has them. Limits are included only if the caller may set them. */
+function readFields(form, before) {
+  const addresses = form
     .get('allowed_ips')
     .split(/[\s,]+/)
     .filter(Boolean);
-  if (ranges.length > 0) body.allowed_ips = ranges;
-  else if (before?.allowed_ips) body.allowed_ips = null;
-  for (const [name, unit] of [
-    ['rate_limit', 'window_seconds'],
-    ['quota', 'period'],
-  ]) {
-    // Who may not set it is not asked, and leaves it as it is.
-    if (!form.has(name)) continue;
-    const limit = form.get(name);
-    const chosen = form.get(`${name}_unit`);
-    if (limit) body[name] = { limit: Number(limit), [unit]: unit === 'period' ? chosen : Number(chosen) };
-    else if (before?.[name]) body[name] = null;
+  const fields = {
+    name: editedText(form, 'name', before?.name),
+    scopes: form.getAll('scope'),
+    ...readExpiry(form),
+    allowed_ips: addresses.length > 0 ? addresses : null,
+  };
+  if (form.has('rate_limit')) fields.rate_limit = readLimit(form, 'rate_limit', 'window_seconds', Number);
+  if (form.has('quota')) fields.quota = readLimit(form, 'quota', 'period', String);
+  return fields;
+}
+
+/** The body that creates a key: fields without a value are left out. */
+export function readNewKey(form) {
+  const { allowed_ips, rate_limit, quota, ...body } = readFields(form);
+  for (const [name, value] of Object.entries({ allowed_ips, rate_limit, quota })) {
+    if (value) body[name] = value;
   }
-  const metadata = readMetadata(form, before?.metadata);
+  const metadata = readMetadata(form);
   if (Object.keys(metadata).length > 0) body.metadata = metadata;
   return body;
+}
+
+const hasSameItems = (one, other) => one.length === other.length && one.every((item) => other.includes(item));
+
+/** The merge patch for a key: the fields that differ from `before`. */
+export function readKeyChanges(form, before) {
+  const fields = readFields(form, before);
+  // The order of scopes has no meaning, and the form has one of its own.
+  if (hasSameItems(fields.scopes, before.scopes)) delete fields.scopes;
+  const changes = changedFields(before, fields);
+  const metadata = metadataPatch(before.metadata, readMetadata(form));
+  if (metadata) changes.metadata = metadata;
+  return changes;
 }

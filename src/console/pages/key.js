@@ -1,4 +1,4 @@
-import { all, get, patch, post } from '../api.js';
+import { all, get, patch, patchIfChanged, post } from '../api.js';
 import { UsageChart } from '../chart.js';
 import { useData } from '../data.js';
 import * as format from '../format.js';
@@ -19,7 +19,7 @@ import {
   Select,
   Time,
 } from '../ui.js';
-import { KEY_FIELDS, KeyFields, readKey } from './key-form.js';
+import { KEY_FIELDS, KeyFields, readKeyChanges } from './key-form.js';
 
 const GRACES = [
   ['0', 'None: the old secret ends now'],
@@ -32,7 +32,7 @@ function Edit({ session, found, path, close, done, reload }) {
   const { data, etag } = found;
   const catalogue = useData(() => all('/scopes', { order: 'asc' }), []);
   const send = async (form) => {
-    await patch(path, readKey(form, data), etag);
+    await patchIfChanged(path, readKeyChanges(form, data), etag);
     done();
   };
   return html`

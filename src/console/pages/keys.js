@@ -18,7 +18,7 @@ import {
   Select,
   Time,
 } from '../ui.js';
-import { KEY_FIELDS, KeyFields, readKey } from './key-form.js';
+import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
 
 const STATES = [['', 'Any'], ...['active', 'disabled', 'expired', 'revoked'].map((state) => [state, state])];
 
@@ -31,7 +31,7 @@ export function Scopes({ of }) {
 function Create({ session, organization, close, done }) {
   const catalogue = useData(() => all('/scopes', { order: 'asc' }), []);
   const send = async (form) => {
-    const body = readKey(form);
+    const body = readNewKey(form);
     if (session.platform) {
       const of = organization ?? form.get('organization_id').trim();
       if (of) body.organization_id = of;

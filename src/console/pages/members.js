@@ -1,7 +1,8 @@
 // The members of an organization: who is what there.
-import { get, patch, post, remove } from '../api.js';
+import { get, patchIfChanged, post, remove } from '../api.js';
 import { useData, useList } from '../data.js';
 import { html, useState } from '../html.js';
+import { changedFields } from '../patch.js';
 import { Badge, Card, Dialog, Empty, Field, Loading, Problem, Rows, Select, Time } from '../ui.js';
 
 const ROLES = ['owner', 'admin', 'member', 'viewer'].map((role) => [role, role]);
@@ -47,7 +48,7 @@ const waiting = ({ error, value, reload }) =>
 function Change({ of, path, close, done }) {
   const member = useMember(path);
   const send = async (form) => {
-    await patch(path, { role: form.get('role') }, member.etag);
+    await patchIfChanged(path, changedFields(member.value.data, { role: form.get('role') }), member.etag);
     done();
   };
   return html`

@@ -1,4 +1,4 @@
-import { get, patch, remove } from '../api.js';
+import { get, patchIfChanged, remove } from '../api.js';
 import { UsageChart } from '../chart.js';
 import { useData } from '../data.js';
 import { html, useState } from '../html.js';
@@ -17,6 +17,7 @@ import {
   Select,
   Time,
 } from '../ui.js';
+import { changedFields, editedText, metadataPatch } from '../patch.js';
 import { KeyTable } from './keys.js';
 import { Members } from './members.js';
 import { readMetadata, MetadataField } from './metadata.js';
@@ -25,13 +26,15 @@ import { PlanField } from './organizations.js';
 function Edit({ session, found, close, done, reload }) {
   const { data, etag } = found;
   const send = async (form) => {
-    const body = {
-      name: form.get('name').trim(),
-      email: form.get('email').trim(),
-      metadata: readMetadata(form, data.metadata),
+    const edited = {
+      name: editedText(form, 'name', data.name),
+      email: editedText(form, 'email', data.email),
     };
-    if (session.platform) Object.assign(body, { plan: form.get('plan'), status: form.get('status') });
-    await patch(`/organizations/${encodeURIComponent(data.id)}`, body, etag);
+    if (session.platform) Object.assign(edited, { plan: form.get('plan'), status: form.get('status') });
+    const changes = changedFields(data, edited);
+    const metadata = metadataPatch(data.metadata, readMetadata(form));
+    if (metadata) changes.metadata = metadata;
+    await patchIfChanged(`/organizations/${encodeURIComponent(data.id)}`, changes, etag);
     done();
   };
   return html`

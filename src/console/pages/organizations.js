@@ -28,7 +28,8 @@ function Create({ session, close, done }) {
   const send = async (form) => {
     const body = { name: form.get('name').trim(), email: form.get('email').trim(), plan: form.get('plan') };
     if (form.get('id')) body.id = form.get('id').trim();
-    if (form.get('metadata').trim()) body.metadata = readMetadata(form);
+    const metadata = readMetadata(form);
+    if (Object.keys(metadata).length > 0) body.metadata = metadata;
     done((await post('/organizations', body)).data);
   };
   return html`

@@ -1,6 +1,7 @@
 import { get, patch } from '../api.js';
 import { useData } from '../data.js';
 import { html, useRef, useState } from '../html.js';
+import { editedText } from '../patch.js';
 import { Card, Field, Loading, Page, Problem } from '../ui.js';
 
 // What is known of the settings' names; one that isn't here is shown by its name.
@@ -49,6 +50,16 @@ const NEW_PLAN = { requests_per_minute: 100, max_keys: 0, max_members: 0 };
 
 const isGroup = (value) => value !== null && typeof value === 'object';
 
+/** The value of a setting in the form. A setting without a value may be a number or text: digits are a number. */
+function readSetting(form, pointer, before) {
+  if (typeof before === 'boolean') return form.get(pointer) === 'on';
+  if (typeof before === 'string') return editedText(form, pointer, before);
+  const text = form.get(pointer);
+  if (text === '') return null;
+  const isNumber = typeof before === 'number' || /^\d+$/.test(text);
+  return isNumber ? Number(text) : text;
+}
+
 /** What of the form differs from before, as a merge patch. */
 function difference(before, form, path) {
   const patch = {};
@@ -63,16 +74,8 @@ function difference(before, form, path) {
       if (Object.keys(inner).length > 0) patch[name] = inner;
       continue;
     }
-    const text = form.get(place);
-    const now =
-      typeof value === 'boolean'
-        ? text === 'on'
-        : text === '' && typeof value !== 'string'
-          ? null
-          : typeof value === 'number' || (value === null && /^\d+$/.test(text))
-            ? Number(text)
-            : text;
-    if (now !== value && !(now === '' && value === null)) patch[name] = now;
+    const typed = readSetting(form, place, value);
+    if (typed !== value) patch[name] = typed;
   }
   return patch;
 }

@@ -1,4 +1,4 @@
-import { get, patch, remove } from '../api.js';
+import { get, patchIfChanged, remove } from '../api.js';
 import { useData, useList } from '../data.js';
 import { html, useState } from '../html.js';
 import {
@@ -17,20 +17,22 @@ import {
   Select,
   Time,
 } from '../ui.js';
+import { changedFields, editedText, metadataPatch } from '../patch.js';
 import { KeyTable } from './keys.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
 function Edit({ found, close, done, reload }) {
   const { data, etag } = found;
   const send = async (form) => {
-    const body = {
-      name: form.get('name').trim(),
-      email: form.get('email').trim(),
-      external_id: form.get('external_id').trim() || null,
+    const changes = changedFields(data, {
+      name: editedText(form, 'name', data.name),
+      email: editedText(form, 'email', data.email),
+      external_id: editedText(form, 'external_id', data.external_id ?? '') || null,
       status: form.get('status'),
-      metadata: readMetadata(form, data.metadata),
-    };
-    await patch(`/users/${encodeURIComponent(data.id)}`, body, etag);
+    });
+    const metadata = metadataPatch(data.metadata, readMetadata(form));
+    if (metadata) changes.metadata = metadata;
+    await patchIfChanged(`/users/${encodeURIComponent(data.id)}`, changes, etag);
     done();
   };
   return html`

@@ -9,7 +9,8 @@ function Create({ session, close, done }) {
     const body = { name: form.get('name').trim(), email: form.get('email').trim() };
     if (form.get('external_id')) body.external_id = form.get('external_id').trim();
     if (form.get('id')) body.id = form.get('id').trim();
-    if (form.get('metadata').trim()) body.metadata = readMetadata(form);
+    const metadata = readMetadata(form);
+    if (Object.keys(metadata).length > 0) body.metadata = metadata;
     done((await post('/users', body)).data);
   };
   return html`

@@ -30,7 +30,7 @@ fn people_can_work_with_the_console_and_try_the_reference() {
     }
     symlink(modules, dir.path().join("node_modules")).unwrap();
     let server = dev::serve();
-    for (script, tests) in [("console.mjs", 6), ("choices.mjs", 8), ("everybody.mjs", 5)] {
+    for (script, tests) in [("console.mjs", 6), ("choices.mjs", 9), ("everybody.mjs", 5)] {
         let mut node = Command::new("node");
         node.arg(dir.path().join(script)).env("TOLLHOUSE_URL", &server.url).env("TOLLHOUSE_KEY", ADMIN_KEY);
         let output = node.output().unwrap();
