@@ -118,6 +118,7 @@ export function Dialog({
   reload,
 }) {
   const dialog = useRef();
+  const form = useRef();
   const titleId = useId();
   const [error, setError] = useState();
   const [isBusy, setBusy] = useState(false);
@@ -135,6 +136,9 @@ export function Dialog({
       opener?.focus();
     };
   }, []);
+  useLayoutEffect(() => {
+    if (error) focusFirstInvalid(form.current);
+  }, [error]);
 
   const submit = async (event) => {
     event.preventDefault();
@@ -160,18 +164,16 @@ export function Dialog({
   const submitButton = html`<button class=${submitClass} aria-disabled=${isBusy}>${submitLabel}</button>`;
   return html`
     <dialog ref=${dialog} aria-labelledby=${titleId} onCancel=${onCancel}>
-      <form onSubmit=${submit} novalidate>
+      <form ref=${form} onSubmit=${submit} novalidate>
         <h2 id=${titleId}>${title}</h2>
-        <div class="dialog-body">
-          ${typeof children === 'function' ? children(error) : children}
+        <div class="dialog-body">${typeof children === 'function' ? children(error) : children}</div>
+        <footer class="dialog-foot">
           <${Problem}
             error=${error}
             fields=${fields}
             retry=${isConflict(error) && reload ? reloadAfterConflict : undefined}
           />
           ${isReloaded && html`<p class="note" role="status">${RELOADED_MESSAGE}</p>`}
-        </div>
-        <footer class="dialog-foot">
           <div class="dialog-buttons">
             <button type="button" onClick=${onClose}>${closeLabel}</button>
             ${onSubmit && submitButton}

@@ -1,4 +1,4 @@
-// Dialogs and forms: what they offer, what they send.
+// Dialogs and forms: what they offer, what they send, and how they show errors.
 import assert from 'node:assert/strict';
 import { callApi, create, goTo, read, signIn, waitUntilLoaded } from './browser.mjs';
 import { done, test } from './testing.mjs';
@@ -247,6 +247,80 @@ await test('saving sends only what was edited', {}, async ({ page, expectedStatu
   await longRow.getByText('40 characters').waitFor();
   expectedStatuses.delete('400');
   assert.equal(await dialog.locator('.metadata-row .fault').count(), 1);
+  assert.equal(await focusedLabel(page), 'Metadata name 6');
+});
+
+/** True if nothing hides the middle of the element and it is within the window. */
+const isInSight = (locator) => {
+  return locator.evaluate((element) => {
+    const { left, top, width, height } = element.getBoundingClientRect();
+    const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+    const isInWindow = top >= 0 && top + height <= innerHeight;
+    return isInWindow && (element.contains(hit) || hit?.contains(element));
+  });
+};
+
+const LOW = { width: 1280, height: 480 };
+
+await test('errors of a dialog are in sight', { viewport: LOW }, async ({ page, expectedStatuses }) => {
+  await signIn(page);
+  await goTo(page, 'organizations/org_123');
+  await page.getByRole('button', { name: 'New API key' }).click();
+  const dialog = page.getByRole('dialog');
+  const alert = dialog.getByRole('alert');
+  const createButton = dialog.getByRole('button', { name: 'Create' });
+  const idInput = dialog.getByLabel('ID (optional)');
+  const nameInput = dialog.getByLabel('Name', { exact: true });
+  await dialog.getByLabel('workflows:read').waitFor();
+  const body = dialog.locator('.dialog-body');
+  assert.ok(
+    await body.evaluate((element) => element.scrollHeight > 2 * element.clientHeight),
+    'the form scrolls',
+  );
+
+  // The first of two fields at fault has the focus, wherever the form was scrolled to.
+  expectedStatuses.add('400');
+  await idInput.fill('chosen');
+  assert.equal(await isInSight(nameInput), false);
+  await createButton.click();
+  await alert.getByText('Some fields are not valid').waitFor();
+  assert.equal(await isInSight(alert), true);
+  assert.equal(await focusedLabel(page), 'Name');
+  assert.equal(await isInSight(nameInput), true);
+
+  // Then only the last field is at fault.
+  await nameInput.fill('Named');
+  await nameInput.press('Enter');
+  await dialog.locator('[aria-invalid="true"]').nth(1).waitFor({ state: 'detached' });
+  await page.waitForFunction(() => document.activeElement.name === 'id');
+  assert.equal(await isInSight(idInput), true);
+  assert.equal(await isInSight(alert), true);
+  expectedStatuses.delete('400');
+
+  // An error that is about no field leaves the focus and the form where they are.
+  expectedStatuses.add('409');
+  await idInput.fill('key_123');
+  await nameInput.focus();
+  await nameInput.press('Enter');
+  await alert.getByText('is taken').waitFor();
+  assert.equal(await isInSight(alert), true);
+  assert.equal(await focusedLabel(page), 'Name');
+  expectedStatuses.delete('409');
+
+  // A scope that was deleted after the form was opened: its box has the focus.
+  await create('/scopes', { scope: 'invoices:delete' });
+  await page.keyboard.press('Escape');
+  await goTo(page, 'organizations/org_123');
+  await page.getByRole('button', { name: 'New API key' }).click();
+  await nameInput.fill('Deletes invoices');
+  await dialog.getByLabel('workflows:read').check();
+  await dialog.getByLabel('invoices:delete').check();
+  await callApi('DELETE', '/admin/v1/scopes/invoices:delete');
+  expectedStatuses.add('400');
+  await createButton.click();
+  await dialog.locator('.fault').getByText('invoices:delete').waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.value), 'invoices:delete');
+  assert.equal(await dialog.locator('[aria-invalid="true"]').count(), 1);
 });
 
 await done();
