@@ -1,4 +1,4 @@
-// Dialogs and forms: what they offer, what they send, and how they show errors.
+// Dialogs and forms: what they offer, what they send, and how they show errors. And the status of keys.
 import assert from 'node:assert/strict';
 import { callApi, create, goTo, read, signIn, waitUntilLoaded } from './browser.mjs';
 import { done, test } from './testing.mjs';
@@ -321,6 +321,74 @@ await test('errors of a dialog are in sight', { viewport: LOW }, async ({ page, 
   await dialog.locator('.fault').getByText('invoices:delete').waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.value), 'invoices:delete');
   assert.equal(await dialog.locator('[aria-invalid="true"]').count(), 1);
+});
+
+await test('an active key that does not work shows why', {}, async ({ page }) => {
+  await create('/organizations', { id: 'org_status', name: 'Status', email: 'status@example.com' });
+  await create('/users', { id: 'user_status', name: 'Owner', email: 'owner@example.com' });
+  await create('/organizations/org_status/members', { user_id: 'user_status', role: 'owner' });
+  const organization = { organization_id: 'org_status', scopes: [] };
+  await create('/api-keys', { id: 'key_owned', name: 'Owned', user_id: 'user_status', ...organization });
+  await create('/api-keys', { id: 'key_plain', name: 'Plain', ...organization });
+  const setStatus = async (path, status) => {
+    const { status: httpStatus } = await callApi('PATCH', `/admin/v1${path}`, { status });
+    assert.equal(httpStatus, 200);
+  };
+  /** The status of a key in the list and on its own page, and whether each is shown as good. */
+  const expectStatus = async (name, label, isGood) => {
+    await goTo(page, 'api-keys');
+    const row = page.getByRole('row').filter({ has: page.getByRole('link', { name, exact: true }) });
+    await row
+      .locator(isGood ? '.badge.good' : '.badge.warn')
+      .getByText(label, { exact: true })
+      .waitFor();
+    assert.equal(await row.locator('.badge').count(), 1);
+    await row.getByRole('link', { name, exact: true }).click();
+    await waitUntilLoaded(page);
+    const lead = page.locator('.lead');
+    await lead
+      .locator(isGood ? '.badge.good' : '.badge.warn')
+      .getByText(label, { exact: true })
+      .waitFor();
+    assert.equal(await lead.locator('.badge').count(), 1);
+  };
+  const note = page.locator('main').getByText('This key does not work because');
+
+  await signIn(page);
+  await expectStatus('Owned', 'active', true);
+  assert.equal(await note.count(), 0);
+
+  await setStatus('/users/user_status', 'suspended');
+  await expectStatus('Plain', 'active', true);
+  await expectStatus('Owned', 'owner suspended', false);
+  await note.getByRole('link', { name: 'View owner' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Owner', exact: true }).waitFor();
+  const keyRow = page.getByRole('row').filter({ hasText: 'Owned' });
+  await keyRow.getByText('owner suspended').waitFor();
+  // The table follows when the user is activated on the same page.
+  await page.getByRole('button', { name: 'Edit' }).click();
+  await page.getByRole('dialog').getByLabel('Status').selectOption('active');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await keyRow.locator('.badge.good').getByText('active').waitFor();
+
+  await setStatus('/organizations/org_status', 'suspended');
+  await expectStatus('Plain', 'organization suspended', false);
+  await note.getByRole('link', { name: 'View organization' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Status', exact: true }).waitFor();
+  await page.getByRole('row').filter({ hasText: 'Plain' }).getByText('organization suspended').waitFor();
+
+  // A key of another status has its own reason.
+  await setStatus('/api-keys/key_plain', 'disabled');
+  await expectStatus('Plain', 'disabled', false);
+  assert.equal(await note.count(), 0);
+
+  // A session that may not read the organization does not claim that the key works.
+  const scopes = ['admin:keys'];
+  const limited = await create('/api-keys', { name: 'Keys only', scopes });
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await signIn(page, limited.key);
+  await goTo(page, 'api-keys/key_owned');
+  await page.locator('.lead .badge.plain').getByText('active', { exact: true }).waitFor();
 });
 
 await done();

@@ -2,7 +2,8 @@ import { getAll, post } from '../api.js';
 import { useData, useList } from '../data.js';
 import { Dialog, Field, SecretDialog } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, CodeList, Empty, Id, NoMatches, Quiet, Table, Time } from '../ui.js';
+import { KeyStatus, useDependencies } from '../key-status.js';
+import { Card, CodeList, Empty, Id, NoMatches, Quiet, Table, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
 import { OrganizationField } from './organization-field.js';
 
@@ -76,6 +77,7 @@ export function KeyTable({
     ...filter,
     organization_id: organization ?? filter.organization_id,
   });
+  const dependencies = useDependencies(session, list.rows);
   const [createdKey, setCreatedKey] = useState();
   const onCreated = (apiKey) => {
     setCreating(false);
@@ -104,7 +106,10 @@ export function KeyTable({
         return html`<${CodeList} values=${scopes} max=${MAX_SHOWN_SCOPES} />`;
       },
     },
-    { heading: 'Status', cell: ({ status }) => html`<${Badge} label=${status} />` },
+    {
+      heading: 'Status',
+      cell: (apiKey) => html`<${KeyStatus} apiKey=${apiKey} dependencies=${dependencies} />`,
+    },
     { heading: 'Last used', cell: ({ last_used_at: at }) => html`<${Time} at=${at} />` },
   ].filter(Boolean);
   const isFiltered = Object.values(filter).some(Boolean);

@@ -3,7 +3,8 @@ import { useData } from '../data.js';
 import * as format from '../format.js';
 import { Dialog, Field, Problem, SecretDialog, Select, isConflict } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, CodeList, Facts, Id, MetadataList, Page, PendingPage, Quiet, Time } from '../ui.js';
+import { KeyStatus, blockerOf, useDependencies } from '../key-status.js';
+import { Card, CodeList, Facts, Id, MetadataList, Page, PendingPage, Quiet, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, isAdministrative, readKeyChanges } from './key-form.js';
 import { UsageCard } from './usage-card.js';
 
@@ -90,6 +91,15 @@ function RevokeDialog({ apiKey, path, onClose, onRevoked }) {
     <//>`;
 }
 
+/** Tells that an active key does not work, and why. */
+function BlockedNote({ blocker }) {
+  const { subject, status, href } = blocker;
+  return html`
+    <div class="note warn">
+      <p>This key does not work because its ${subject} is ${status}. <a href=${href}>View ${subject}</a></p>
+    </div>`;
+}
+
 function KeyFacts({ session, apiKey }) {
   const none = (text) => html`<${Quiet}>${text}<//>`;
   const codes = (values) => html`<${CodeList} values=${values} />`;
@@ -125,6 +135,7 @@ export function Key({ session, id }) {
   const path = `/api-keys/${encodeURIComponent(id)}`;
   const resource = useData(() => get(path), [id]);
   const apiKey = resource.value?.data;
+  const dependencies = useDependencies(session, apiKey && [apiKey]);
   const [dialog, setDialog] = useState();
   const [rotatedKey, setRotatedKey] = useState();
   const [error, setError] = useState();
@@ -168,8 +179,9 @@ export function Key({ session, id }) {
     ${apiKey.status !== 'expired' && usableActions}
     <button class="danger" onClick=${() => setDialog('revoke')}>Revoke</button>`;
   const lead = html`
-    <${Badge} label=${apiKey.status} /> <code class="id">${apiKey.start}…</code>`;
+    <${KeyStatus} apiKey=${apiKey} dependencies=${dependencies} /> <code class="id">${apiKey.start}…</code>`;
 
+  const blocker = blockerOf(apiKey, dependencies);
   const graceEnd = apiKey.previous_secret_expires_at;
   const graceNote = html`
     <div class="note" role="status">
@@ -199,6 +211,7 @@ export function Key({ session, id }) {
   return html`
     <${Page} title=${apiKey.name} lead=${lead} actions=${!isRevoked && canChange && actions}>
       <${Problem} error=${error} retry=${isConflict(error) ? reloadAfterConflict : undefined} />
+      ${blocker && html`<${BlockedNote} blocker=${blocker} />`}
       ${graceEnd && graceNote}
       ${isRevoked && revokedNote}
       <${KeyFacts} session=${session} apiKey=${apiKey} />
