@@ -16,6 +16,7 @@ export function Problem({ error, fields = [], retry }) {
   if (!error) return null;
   const otherDetails = error.detailsOutside?.(fields) ?? [];
   const areAllNextToFields = error.details?.length > 0 && otherDetails.length === 0;
+  const isIdShown = error.requestId && !areAllNextToFields && !isConflict(error);
   let message = error.message;
   if (isConflict(error)) message = CONFLICT_MESSAGE;
   else if (areAllNextToFields) message = 'Some fields are not valid. See the messages next to them.';
@@ -30,7 +31,7 @@ export function Problem({ error, fields = [], retry }) {
       <p>${message}</p>
       ${items.length > 1 && html`<ul>${items}</ul>`}
       ${retry && retryButton}
-      ${error.requestId && html`<p class="quiet small-text">Request ID: ${error.requestId}</p>`}
+      ${isIdShown && html`<p class="quiet small-text">Request ID: ${error.requestId}</p>`}
     </div>`;
 }
 

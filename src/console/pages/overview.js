@@ -4,7 +4,7 @@ import { useData } from '../data.js';
 import * as format from '../format.js';
 import { Problem } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Card, Empty, Page, PendingPage } from '../ui.js';
+import { Card, Empty, Loading, Page, PendingPage } from '../ui.js';
 
 const PERIODS = [
   ['24h', '24 hours'],
@@ -72,6 +72,7 @@ function Requests() {
   return html`
     <${Card} title="Requests" actions=${periods}>
       <${Problem} error=${usage.error} retry=${usage.reload} />
+      ${!usage.value && !usage.error && html`<${Loading} />`}
       ${usage.value && content}
     <//>`;
 }

@@ -46,7 +46,7 @@ function DeleteDialog({ scope, onClose, onChanged }) {
       onSubmit=${confirm}
       onClose=${onClose}
     >
-      <p>No key can get this scope anymore. First remove it from all keys that are not revoked.</p>
+      <p>Before you delete this scope, remove it from all keys that are not revoked. No key can get it then.</p>
     <//>`;
 }
 
