@@ -35,7 +35,7 @@ export const isAdministrative = (scope) =>
   scope === '*' || scope.startsWith('admin:') || scope.startsWith('keys:');
 
 /**
- * The scopes to choose from: the catalogue, wildcards for each of its resources, and what the key has already.
+ * The scopes to choose from: the catalogue, wildcards for each of its resources, and those that the key has.
  */
 function offeredScopes(session, catalogue, chosen) {
   const single = catalogue.map(({ scope }) => scope);

@@ -46,7 +46,10 @@ function DeleteDialog({ scope, onClose, onChanged }) {
       onSubmit=${confirm}
       onClose=${onClose}
     >
-      <p>Before you delete this scope, remove it from all keys that are not revoked. No key can get it then.</p>
+      <p>
+        Before you delete this scope, remove it from all keys that are not revoked. No key can get it
+        afterward.
+      </p>
     <//>`;
 }
 
