@@ -18,10 +18,26 @@ const FILES: [(&str, &str); 7] = [
     ("testing.mjs", include_str!("../../node/testing.mjs")),
 ];
 
+// Each script has a server and a browser of its own, so that they can run at the same time.
+
 #[test]
 fn the_console_and_the_reference_work_in_chromium() {
-    let server = dev::serve();
-    run(&[("console.mjs", 5), ("forms.mjs", 6), ("analytics.mjs", 6), ("accessibility.mjs", 5)], &server.url);
+    run(&[("console.mjs", 5)], &dev::serve().url);
+}
+
+#[test]
+fn forms_send_what_was_edited_and_show_errors_in_chromium() {
+    run(&[("forms.mjs", 6)], &dev::serve().url);
+}
+
+#[test]
+fn usage_and_the_audit_log_are_shown_in_chromium() {
+    run(&[("analytics.mjs", 6)], &dev::serve().url);
+}
+
+#[test]
+fn everyone_can_use_the_pages_in_chromium() {
+    run(&[("accessibility.mjs", 5)], &dev::serve().url);
 }
 
 /// Runs scripts against a server. Panics unless each passes its number of tests: a script that ends early must fail.
