@@ -1,82 +1,95 @@
-// The API as the console calls it: with the key of this tab, errors as they were said.
+// Calls to the API with the key of this tab.
 
-const ROOT = new URL('../', document.baseURI);
-const STORED = 'tollhouse.key';
+const BASE_URL = new URL('../', document.baseURI);
+const STORAGE_KEY = 'tollhouse.key';
 
-let key = sessionStorage.getItem(STORED);
-let onRefused = () => {};
+let key = sessionStorage.getItem(STORAGE_KEY);
+let onUnauthorized = () => {};
 
-/** A refusal or a failure: the envelope's code and words, and the single faults. */
+/** The field of the body or the query parameter that a detail of an error is about. */
+const fieldOf = ({ pointer, parameter }) => (pointer ? pointer.split('/')[1] : parameter);
+
+/** An error response of the API, or a request that failed. `body` is the body that was sent. */
 export class ApiError extends Error {
-  constructor(status, error, requestId) {
-    super(error.message);
-    Object.assign(this, { status, code: error.code, details: error.details ?? [], requestId });
+  constructor(status, { code, message, details = [] }, { requestId, body } = {}) {
+    super(message);
+    Object.assign(this, { status, code, details, requestId, body });
   }
 
-  /** What is wrong with one field of the body, or one parameter. */
-  at(name) {
-    const faults = this.details.filter(({ pointer, parameter }) => field(pointer, parameter) === name);
-    return faults.map(({ message }) => message).join(' ');
+  /** The messages about one field of the body or one query parameter. */
+  messageFor(name) {
+    const details = this.details.filter((detail) => fieldOf(detail) === name);
+    return details.map(({ message }) => message).join(' ');
   }
 
-  /** What is wrong with anything but these fields. */
-  beside(names) {
-    return this.details.filter(({ pointer, parameter }) => !names.includes(field(pointer, parameter)));
+  /** The messages about exactly this place in the body. */
+  messageAt(pointer) {
+    const details = this.details.filter((detail) => detail.pointer === pointer);
+    return details.map(({ message }) => message).join(' ');
+  }
+
+  /** The details about anything but these fields. */
+  detailsOutside(names) {
+    return this.details.filter((detail) => !names.includes(fieldOf(detail)));
   }
 }
 
-const field = (pointer, parameter) => (pointer ? pointer.split('/')[1] : parameter);
-
 export const hasKey = () => key !== null;
 
-/** The key lives in this tab, and ends with it. */
-export function signIn(given) {
-  key = given;
-  sessionStorage.setItem(STORED, given);
+/** Keeps the key in the storage of this tab, which is cleared when the tab is closed. */
+export function signIn(newKey) {
+  key = newKey;
+  sessionStorage.setItem(STORAGE_KEY, newKey);
 }
 
 export function signOut() {
   key = null;
-  sessionStorage.removeItem(STORED);
+  sessionStorage.removeItem(STORAGE_KEY);
 }
 
-/** Called when the key turns out not to be good (any more). */
-export function whenRefused(then) {
-  onRefused = then;
+/** Sets what happens when the API no longer accepts the key. */
+export function setUnauthorizedHandler(handler) {
+  onUnauthorized = handler;
 }
 
-function address(path, query = {}) {
-  const url = new URL(path, ROOT);
+function urlOf(path, query = {}) {
+  const url = new URL(path, BASE_URL);
   for (const [name, value] of Object.entries(query)) {
     if (value !== undefined && value !== null && value !== '') url.searchParams.set(name, value);
   }
   return url;
 }
 
-async function send(method, path, { query, body, etag } = {}) {
+async function request(method, path, { query, body, etag } = {}) {
   const headers = { Authorization: `Bearer ${key}` };
-  if (body !== undefined) headers['Content-Type'] = 'application/json';
-  if (etag) headers['If-Match'] = etag;
   const options = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' };
-  if (body !== undefined) options.body = JSON.stringify(body);
+  if (etag) headers['If-Match'] = etag;
+  if (body !== undefined) {
+    headers['Content-Type'] = 'application/json';
+    options.body = JSON.stringify(body);
+  }
+
   let response;
   try {
-    response = await fetch(address(path, query), options);
+    response = await fetch(urlOf(path, query), options);
   } catch {
-    throw new ApiError(0, { code: 'UNREACHABLE', message: 'The server can’t be reached. Is it running?' });
+    const message = 'Can’t reach the server. Check that it is running.';
+    throw new ApiError(0, { code: 'UNREACHABLE', message });
   }
   if (response.ok) return response;
-  const said = await response.json().catch(() => ({}));
-  const error = said.error ?? { code: 'UNREADABLE', message: `The server answered ${response.status}.` };
-  if (response.status === 401) onRefused();
-  throw new ApiError(response.status, error, said.metadata?.requestId);
+
+  if (response.status === 401) onUnauthorized();
+  const envelope = await response.json().catch(() => ({}));
+  const unreadable = { code: 'UNREADABLE', message: `The server responded with status ${response.status}.` };
+  const { error = unreadable, metadata } = envelope;
+  throw new ApiError(response.status, error, { requestId: metadata?.requestId, body });
 }
 
-/** A call of the control plane: what is in `data`, and beside it the page's and the resource's names. */
+/** A call of the Admin API: the `data` of the response, its ETag, and the cursor of the next page. */
 export async function call(method, path, options) {
-  const response = await send(method, `admin/v1${path}`, options);
+  const response = await request(method, `admin/v1${path}`, options);
   const { data, metadata } = await response.json();
-  return { data, etag: response.headers.get('ETag'), next: metadata.nextCursor ?? null };
+  return { data, etag: response.headers.get('ETag'), nextCursor: metadata.nextCursor ?? null };
 }
 
 export const get = (path, query) => call('GET', path, { query });
@@ -84,29 +97,35 @@ export const post = (path, body = {}) => call('POST', path, { body });
 export const patch = (path, body, etag) => call('PATCH', path, { body, etag });
 export const remove = (path, etag) => call('DELETE', path, { etag });
 
-/** All rows of a short list. */
-export async function all(path, query) {
-  const rows = [];
+/** Sends a merge patch, unless it is empty. */
+export async function patchIfChanged(path, changes, etag) {
+  if (Object.keys(changes).length > 0) await patch(path, changes, etag);
+}
+
+/** All items of a list, page by page. Meant for short lists. */
+export async function getAll(path, query) {
+  const items = [];
   let cursor;
   do {
     const page = await get(path, { ...query, limit: 100, cursor });
-    rows.push(...page.data);
-    cursor = page.next;
+    items.push(...page.data);
+    cursor = page.nextCursor;
   } while (cursor);
-  return rows;
+  return items;
 }
 
-/** Asks the data plane about a secret. */
+/** Verifies a secret through the data plane. */
 export async function verify(body) {
-  return (await (await send('POST', 'v1/keys/verify', { body })).json()).data;
+  const response = await request('POST', 'v1/keys/verify', { body });
+  return (await response.json()).data;
 }
 
-/** Saves an answer as a file: a link could not send the key. */
-export async function save(path, query, name) {
-  const blob = await (await send('GET', `admin/v1${path}`, { query })).blob();
+/** Saves a response as a file. A plain link could not send the key. */
+export async function download(path, query, fileName) {
+  const response = await request('GET', `admin/v1${path}`, { query });
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = fileName;
   link.click();
   URL.revokeObjectURL(link.href);
 }

@@ -1,58 +1,66 @@
-// Loading: one thing, or a list page by page.
+// Loading a resource, or a list page by page.
 import { get } from './api.js';
 import { useCallback, useEffect, useRef, useState } from './html.js';
 
 /**
- * Loads whenever something it depends on changes; what arrives late for something older is dropped. `take` is for a
- * newer value that came another way.
+ * Loads a value, and again whenever a dependency changes. A response that arrives after a newer request was
+ * made is ignored. `replace` sets a newer value that was obtained in another way.
  */
-export function useData(load, wants) {
+export function useData(load, dependencies) {
   const [state, setState] = useState({ loading: true });
-  const turn = useRef(0);
+  const latestRequest = useRef(0);
   const reload = useCallback(async () => {
-    const mine = ++turn.current;
+    latestRequest.current += 1;
+    const thisRequest = latestRequest.current;
+    const isCurrent = () => thisRequest === latestRequest.current;
     setState((before) => ({ ...before, loading: true }));
     try {
       const value = await load();
-      if (mine === turn.current) setState({ value, loading: false });
+      if (isCurrent()) setState({ value, loading: false });
     } catch (error) {
-      if (mine === turn.current) setState({ error, loading: false });
+      if (isCurrent()) setState({ error, loading: false });
     }
-  }, wants);
-  const take = useCallback((value) => {
-    turn.current += 1;
+  }, dependencies);
+  const replace = useCallback((value) => {
+    latestRequest.current += 1;
     setState({ value, loading: false });
   }, []);
   useEffect(() => {
     reload();
-    return () => { turn.current += 1; };
+    return () => {
+      latestRequest.current += 1;
+    };
   }, [reload]);
-  return { ...state, reload, take };
+  return { ...state, reload, replace };
 }
 
-/** A list of the API, the next page at a press. */
+/** A list of the API: the first page, and `loadMore` for the next one. */
 export function useList(path, query = {}) {
-  const wants = JSON.stringify([path, query]);
-  const [more, setMore] = useState({ wants, rows: [], next: undefined });
-  const first = useData(() => get(path, query), [wants]);
-  const own = more.wants === wants && more.of === first.value;
-  const next = own ? more.next : first.value?.next ?? null;
+  const dependency = JSON.stringify([path, query]);
+  const firstPage = useData(() => get(path, query), [dependency]);
+  const [more, setMore] = useState({ rows: [] });
+
+  // Further pages belong to the first page that they were loaded after.
+  const isCurrent = more.dependency === dependency && more.firstPage === firstPage.value;
+  const moreRows = isCurrent ? more.rows : [];
+  const cursor = isCurrent ? more.cursor : (firstPage.value?.nextCursor ?? null);
+
   const loadMore = async () => {
+    const current = { dependency, firstPage: firstPage.value };
     setMore((before) => ({ ...before, loading: true }));
     try {
-      const page = await get(path, { ...query, cursor: next });
-      const rows = [...(own ? more.rows : []), ...page.data];
-      setMore({ wants, of: first.value, rows, next: page.next });
+      const page = await get(path, { ...query, cursor });
+      setMore({ ...current, rows: [...moreRows, ...page.data], cursor: page.nextCursor });
     } catch (error) {
-      setMore({ wants, of: first.value, rows: own ? more.rows : [], next, error });
+      setMore({ ...current, rows: moreRows, cursor, error });
     }
   };
   return {
-    rows: first.value && [...first.value.data, ...(own ? more.rows : [])],
-    error: first.error ?? (own ? more.error : undefined),
-    loading: first.loading,
-    reload: first.reload,
+    rows: firstPage.value && [...firstPage.value.data, ...moreRows],
+    error: firstPage.error ?? (isCurrent ? more.error : undefined),
+    loading: firstPage.loading,
+    reload: firstPage.reload,
     loadingMore: Boolean(more.loading),
-    loadMore: next ? loadMore : undefined,
+    loadMore: cursor ? loadMore : undefined,
   };
 }

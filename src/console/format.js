@@ -1,42 +1,72 @@
-// Numbers, times and words as people read them.
+// Numbers, times, and codes as text.
 
 const number = new Intl.NumberFormat('en');
-const short = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
-const share = new Intl.NumberFormat('en', { style: 'percent', maximumFractionDigits: 1 });
-const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
-const exact = new Intl.DateTimeFormat('en', { dateStyle: 'medium', timeStyle: 'medium' });
-const day = new Intl.DateTimeFormat('en', { month: 'short', day: 'numeric' });
-const hour = new Intl.DateTimeFormat('en', { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', hour12: false });
+const compactNumber = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
+const percentage = new Intl.NumberFormat('en', { style: 'percent', maximumFractionDigits: 1 });
+const relativeTime = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
 
-const UNITS = [['year', 31_536_000], ['month', 2_592_000], ['day', 86_400], ['hour', 3600], ['minute', 60]];
+// Times of events are local. The long style names the time zone.
+const localTime = new Intl.DateTimeFormat('en', { dateStyle: 'medium', timeStyle: 'long' });
+
+// Buckets of usage begin and end in UTC, so they are labeled in UTC everywhere.
+const utcDay = { month: 'short', day: 'numeric', timeZone: 'UTC' };
+const utcHour = { ...utcDay, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' };
+const bucketFormats = {
+  day: new Intl.DateTimeFormat('en', utcDay),
+  hour: new Intl.DateTimeFormat('en', utcHour),
+};
+
+const UNITS = [
+  ['year', 31_536_000],
+  ['month', 2_592_000],
+  ['day', 86_400],
+  ['hour', 3600],
+  ['minute', 60],
+];
+
+/** The time zone in which the viewer reads and enters times, such as `America/Los_Angeles`. */
+export const { timeZone } = localTime.resolvedOptions();
 
 export const count = (value) => number.format(value);
-export const compact = (value) => (value < 10_000 ? number.format(value) : short.format(value));
-export const percent = (part, whole) => (whole === 0 ? '–' : share.format(part / whole));
-export const exactly = (time) => exact.format(new Date(time));
-export const bucket = (time, interval) => (interval === 'day' ? day : hour).format(new Date(time));
+export const compact = (value) => (value < 10_000 ? count(value) : compactNumber.format(value));
+export const percent = (part, whole) => (whole === 0 ? '–' : percentage.format(part / whole));
+export const exactTime = (time) => localTime.format(new Date(time));
 
-export function ago(time) {
+/**
+ * The start of a bucket in UTC: `Nov 27` or `Nov 27, 14:00`. The text next to it has to name the time zone.
+ */
+export const bucket = (time, interval) => bucketFormats[interval].format(new Date(time));
+
+/** A time relative to now: `3 days ago`, `in 2 hours`. */
+export function relative(time) {
   const seconds = (new Date(time) - Date.now()) / 1000;
-  const [unit, length] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? [];
-  return unit ? relative.format(Math.round(seconds / length), unit) : seconds > 0 ? 'in a moment' : 'just now';
+  const unit = UNITS.find(([, length]) => Math.abs(seconds) >= length);
+  if (!unit) return seconds > 0 ? 'in a moment' : 'just now';
+  const [name, length] = unit;
+  return relativeTime.format(Math.round(seconds / length), name);
 }
 
 /** `3600` as `1 hour`. */
 export function duration(seconds) {
-  const [unit, length] = UNITS.find(([, length]) => seconds >= length && seconds % length === 0) ?? ['second', 1];
-  const many = seconds / length;
-  return `${number.format(many)} ${unit}${many === 1 ? '' : 's'}`;
+  const isWhole = ([, length]) => seconds >= length && seconds % length === 0;
+  const [name, length] = UNITS.find(isWhole) ?? ['second', 1];
+  const units = seconds / length;
+  return `${count(units)} ${name}${units === 1 ? '' : 's'}`;
 }
 
-/** `RATE_LIMITED` and `api_key.rotate` as words. */
+/** `RATE_LIMITED` as `Rate limited`, and `api_key.rotate` as `API key: rotate`. */
 export function words(code) {
-  const text = code.toLowerCase().replaceAll('_', ' ').replace('.', ': ').replace(/\bip\b/, 'IP').replace(/\bapi\b/, 'API');
+  const text = code
+    .toLowerCase()
+    .replaceAll('_', ' ')
+    .replace('.', ': ')
+    .replace(/\bip\b/, 'IP')
+    .replace(/\bapi\b/, 'API');
   return text[0].toUpperCase() + text.slice(1);
 }
 
-/** A value of an audit event's change. */
-export const value = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
+/** A value in the changes of an audit event. */
+export const auditValue = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
 
-/** What a `datetime-local` field holds, as the API wants it. */
-export const toTime = (local) => (local ? new Date(local).toISOString() : undefined);
+/** The value of a `datetime-local` input, which is local time, as the API expects it. */
+export const toApiTime = (localText) => (localText ? new Date(localText).toISOString() : undefined);

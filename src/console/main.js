@@ -1,6 +1,7 @@
-// The console: signing in, the frame around the pages, and which page an address means.
+// The console: sign-in, the frame around the pages, and routing.
 import * as api from './api.js';
 import { useData } from './data.js';
+import { Problem } from './forms.js';
 import { html, render, useEffect, useRef, useState } from './html.js';
 import { Audit } from './pages/audit.js';
 import { Denials } from './pages/denials.js';
@@ -16,111 +17,206 @@ import { Usage } from './pages/usage.js';
 import { User } from './pages/user.js';
 import { Users } from './pages/users.js';
 import { Session } from './session.js';
-import { Empty, Loading, Page, Problem } from './ui.js';
+import { Empty, Loading, Page } from './ui.js';
 
-// What the key may not do isn't there.
+// `list` shows a page, and `detail` one of its resources. Pages that the session may not use are not offered,
+// nor those whose `endpoint` the server does not have.
 const PAGES = [
-  { path: '', title: 'Overview', page: Overview, may: (session) => session.seesUsage },
-  { path: 'organizations', title: 'Organizations', page: Organizations, one: Organization, may: (session) => session.can('admin:orgs') },
-  { path: 'users', title: 'Users', page: Users, one: User, may: (session) => session.can('admin:users') },
-  { path: 'api-keys', title: 'API keys', page: Keys, one: Key, may: (session) => session.can('admin:keys') },
-  { path: 'usage', title: 'Usage', page: Usage, may: (session) => session.seesUsage },
-  { path: 'denials', title: 'Denials', page: Denials, may: (session) => session.seesUsage },
-  { path: 'audit', title: 'Audit log', page: Audit, may: (session) => session.seesAudit },
-  { path: 'scopes', title: 'Scopes', page: Scopes, may: () => true },
-  { path: 'settings', title: 'Settings', page: Settings, may: (session) => session.configures, needs: '/config' },
+  { path: '', title: 'Overview', list: Overview, isAllowed: (session) => session.canReadUsage },
+  {
+    path: 'organizations',
+    title: 'Organizations',
+    list: Organizations,
+    detail: Organization,
+    isAllowed: (session) => session.can('admin:orgs'),
+  },
+  {
+    path: 'users',
+    title: 'Users',
+    list: Users,
+    detail: User,
+    isAllowed: (session) => session.can('admin:users'),
+  },
+  {
+    path: 'api-keys',
+    title: 'API keys',
+    list: Keys,
+    detail: Key,
+    isAllowed: (session) => session.can('admin:keys'),
+  },
+  { path: 'usage', title: 'Usage', list: Usage, isAllowed: (session) => session.canReadUsage },
+  { path: 'denials', title: 'Denials', list: Denials, isAllowed: (session) => session.canReadUsage },
+  { path: 'audit', title: 'Audit log', list: Audit, isAllowed: (session) => session.canReadAudit },
+  { path: 'scopes', title: 'Scopes', list: Scopes, isAllowed: () => true },
+  {
+    path: 'settings',
+    title: 'Settings',
+    list: Settings,
+    isAllowed: (session) => session.canConfigure,
+    endpoint: '/config',
+  },
 ];
 
-/** A part of the address; one that was mistyped is taken as it is. */
-function decoded(part) {
-  try { return decodeURIComponent(part); } catch { return part; }
+/** Decodes a part of the address. A malformed one is returned as it is. */
+function decodePart(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+function readRoute() {
+  const { hash } = location;
+  const [path, query] = hash.replace(/^#\/?/, '').split('?');
+  const [page, id] = path.split('/').map(decodePart);
+  return { page, id, query: Object.fromEntries(new URLSearchParams(query)), hash };
 }
 
 function useRoute() {
-  const read = () => {
-    const [path, query] = location.hash.replace(/^#\/?/, '').split('?');
-    const [first, second] = path.split('/').map(decoded);
-    return { first, second, query: Object.fromEntries(new URLSearchParams(query)), at: location.hash };
-  };
-  const [route, setRoute] = useState(read);
+  const [route, setRoute] = useState(readRoute);
   useEffect(() => {
-    const follow = () => setRoute(read());
-    addEventListener('hashchange', follow);
-    return () => removeEventListener('hashchange', follow);
+    const update = () => setRoute(readRoute());
+    addEventListener('hashchange', update);
+    // Effects run after the first paint. The address may have changed in the meantime.
+    if (location.hash !== route.hash) update();
+    return () => removeEventListener('hashchange', update);
   }, []);
   return route;
 }
 
-/** Pages whose part of the API this server hasn't got are not offered either. */
-async function offered(session) {
-  const allowed = PAGES.filter(({ may }) => may(session));
-  const there = await Promise.all(allowed.map(async ({ needs }) => {
-    if (!needs) return true;
-    return api.get(needs).then(() => true, (error) => error.status !== 404);
-  }));
-  return allowed.filter((_, nth) => there[nth]);
+async function loadPages(session) {
+  const allowed = PAGES.filter(({ isAllowed }) => isAllowed(session));
+  const isAvailable = async ({ endpoint }) => {
+    if (!endpoint) return true;
+    try {
+      await api.get(endpoint);
+      return true;
+    } catch (error) {
+      return error.status !== 404;
+    }
+  };
+  const availability = await Promise.all(allowed.map(isAvailable));
+  return allowed.filter((page, index) => availability[index]);
 }
 
-function Frame({ session, pages, leave }) {
-  const route = useRoute();
-  const [main, side] = [useRef(), useRef()];
-  const where = route.at;
-  const before = useRef(where);
-  useEffect(() => {
-    // A new page is read from its heading on.
-    if (before.current !== where) main.current.querySelector('h1')?.focus();
-    before.current = where;
-    scrollTo(0, 0);
-    side.current.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
-  }, [where]);
-  const found = pages.find(({ path }) => path === route.first);
-  const here = found ?? (route.first === '' ? pages[0] : undefined);
-  const Shown = route.second && here?.one ? here.one : here?.page;
+/**
+ * Scrolls the navigation of a narrow screen to the current page. `scrollIntoView` would also move the point
+ * from which the Tab key continues, past the skip link.
+ */
+function scrollToCurrent(navigation) {
+  const link = navigation.querySelector('[aria-current]');
+  if (!link) return;
+  navigation.scrollLeft = link.offsetLeft - (navigation.clientWidth - link.offsetWidth) / 2;
+}
+
+function NotFound() {
   return html`
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the page</a>
+    <${Page} title="Page not found">
+      <${Empty} title="This page does not exist, or your key has no access to it.">
+        <a href="#/">Go to the start page</a>
+      <//>
+    <//>`;
+}
+
+function Navigation({ pages, currentPage, element }) {
+  const items = pages.map((page) => {
+    const isCurrent = page === currentPage;
+    const href = `#/${page.path}`;
+    return html`<li><a href=${href} aria-current=${isCurrent ? 'page' : undefined}>${page.title}</a></li>`;
+  });
+  return html`
+    <nav class="side" aria-label="Pages" ref=${element}>
+      <ul>${items}</ul>
+      <p class="side-foot"><a href="../docs/">API reference</a></p>
+    </nav>`;
+}
+
+function Frame({ session, pages, onSignOut }) {
+  const route = useRoute();
+  const main = useRef();
+  const navigation = useRef();
+  const shownHash = useRef(route.hash);
+  useEffect(() => {
+    // Screen readers start at the heading of a new page.
+    if (shownHash.current !== route.hash) main.current.querySelector('h1')?.focus();
+    shownHash.current = route.hash;
+    scrollTo(0, 0);
+    scrollToCurrent(navigation.current);
+  }, [route.hash]);
+
+  const namedPage = pages.find(({ path }) => path === route.page);
+  const startPage = route.page === '' ? pages[0] : undefined;
+  const page = namedPage ?? startPage;
+  const Content = route.id && page?.detail ? page.detail : page?.list;
+  const content = Content
+    ? html`<${Content} key=${route.hash} session=${session} id=${route.id} query=${route.query} />`
+    : html`<${NotFound} />`;
+  const skipToMain = (event) => {
+    event.preventDefault();
+    main.current.focus();
+  };
+  return html`
+    <a class="skip" href="#main" onClick=${skipToMain}>Skip to content</a>
     <header class="top">
       <a class="brand" href="#/"><span class="mark" aria-hidden="true"></span>Tollhouse</a>
-      <p class="who"><span class="who-name">${session.key.name}</span>
-        <span class="quiet">${session.organization ? session.organization.name : 'Platform'}</span></p>
-      <button class="small" onClick=${leave}>Sign out</button>
+      <p class="caller">
+        <span class="caller-name">${session.key.name}</span>
+        <span class="quiet">${session.organization ? session.organization.name : 'Platform'}</span>
+      </p>
+      <button class="small" onClick=${onSignOut}>Sign out</button>
     </header>
     <div class="frame">
-      <nav class="side" aria-label="Pages" ref=${side}>
-        <ul>${pages.map(({ path, title }) => html`
-          <li><a href=${`#/${path}`} aria-current=${path === here?.path ? 'page' : undefined}>${title}</a></li>`)}</ul>
-        <p class="side-foot"><a href="../docs/">API reference</a></p>
-      </nav>
-      <main id="main" tabindex="-1" ref=${main} data-at=${where}>
-        ${Shown ? html`<${Shown} key=${where} session=${session} id=${route.second} query=${route.query} />`
-          : html`<${Page} title="Not here"><${Empty} title="There is no such page, or your key may not see it.">
-              <a href="#/">Go to the start</a><//><//>`}
-      </main>
+      <${Navigation} pages=${pages} currentPage=${page} element=${navigation} />
+      <main id="main" tabindex="-1" ref=${main} data-hash=${route.hash}>${content}</main>
     </div>`;
 }
 
+/** Shown until the session is loaded, or if that fails. */
+function PendingSession({ error, reload, onSignOut }) {
+  const failure = html`
+    <h1>Tollhouse</h1>
+    <${Problem} error=${error} retry=${reload} />
+    <button onClick=${onSignOut}>Sign out</button>`;
+  return html`<main class="alone">${error ? failure : html`<${Loading} />`}</main>`;
+}
+
 function Console() {
-  const [signedIn, setSignedIn] = useState(api.hasKey());
-  const [refused, setRefused] = useState(false);
-  const leave = () => { api.signOut(); setSignedIn(false); };
-  api.whenRefused(() => { leave(); setRefused(true); });
-  const found = useData(async () => {
-    if (!signedIn) return undefined;
-    const session = new Session((await api.get('/whoami')).data);
-    return { session, pages: await offered(session) };
-  }, [signedIn]);
-  if (!signedIn) {
-    const enter = (key) => {
-      // Anything else could not even be sent.
-      const isKey = /^[\x21-\x7e]+$/.test(key);
-      if (isKey) api.signIn(key);
-      setRefused(!isKey);
-      setSignedIn(isKey);
-    };
-    return html`<${SignIn} enter=${enter} refused=${refused} />`;
+  const [isSignedIn, setSignedIn] = useState(api.hasKey());
+  const [isRefused, setRefused] = useState(false);
+  const signOut = () => {
+    api.signOut();
+    setSignedIn(false);
+  };
+  api.setUnauthorizedHandler(() => {
+    signOut();
+    setRefused(true);
+  });
+  const signIn = (key) => {
+    // A header can't hold other characters, so no key has them.
+    const isPossible = /^[\x21-\x7e]+$/.test(key);
+    if (isPossible) api.signIn(key);
+    setRefused(!isPossible);
+    setSignedIn(isPossible);
+  };
+  const loaded = useData(async () => {
+    if (!isSignedIn) return undefined;
+    const { data } = await api.get('/whoami');
+    const session = new Session(data);
+    return { session, pages: await loadPages(session) };
+  }, [isSignedIn]);
+
+  if (!isSignedIn) return html`<${SignIn} onKey=${signIn} isRefused=${isRefused} />`;
+  const signOutByHand = () => {
+    setRefused(false);
+    signOut();
+  };
+  if (!loaded.value) {
+    const { error, reload } = loaded;
+    return html`<${PendingSession} error=${error} reload=${reload} onSignOut=${signOutByHand} />`;
   }
-  if (found.value?.session) return html`<${Frame} ...${found.value} leave=${() => { setRefused(false); leave(); }} />`;
-  return html`<main class="alone">${found.error ? html`<h1>Tollhouse</h1><${Problem} error=${found.error} retry=${found.reload} />
-    <button onClick=${leave}>Sign out</button>` : html`<${Loading} />`}</main>`;
+  const { session, pages } = loaded.value;
+  return html`<${Frame} session=${session} pages=${pages} onSignOut=${signOutByHand} />`;
 }
 
 render(html`<${Console} />`, document.getElementById('console'));

@@ -1,25 +1,39 @@
-// Who is signed in, and what the key may do. What it may not do is not offered.
+// The signed-in key and what it may do. Pages and actions that it may not use are not offered.
 
 export class Session {
   constructor(whoami) {
     this.key = whoami.api_key;
     this.organization = whoami.organization;
     this.scopes = whoami.scopes;
-    this.platform = whoami.organization === null;
+    this.isPlatform = whoami.organization === null;
   }
 
-  can(...anyOf) {
-    return anyOf.some((scope) => this.scopes.includes(scope));
+  /** True if the key has one of these scopes. */
+  can(...scopes) {
+    return scopes.some((scope) => this.scopes.includes(scope));
   }
 
-  /** Does its own list of grants cover this one, so that it may be handed out? */
-  gives(grant) {
-    return this.key.scopes.some((own) => own === '*' || own === grant
-      || (own.endsWith(':*') && own !== '*' && grant.startsWith(own.slice(0, -1))));
+  /** True if the key's own grants cover this one, so that it may give it to another key. */
+  canGrant(grant) {
+    return this.key.scopes.some((own) => {
+      const isWildcard = own.endsWith(':*');
+      return own === '*' || own === grant || (isWildcard && grant.startsWith(own.slice(0, -1)));
+    });
   }
 
-  get seesUsage() { return this.can('admin:analytics', 'admin:orgs'); }
-  get seesAudit() { return this.can('admin:audit', 'admin:orgs'); }
-  get verifies() { return this.can('keys:verify', 'admin:keys'); }
-  get configures() { return this.platform && this.can('admin:config'); }
+  get canReadUsage() {
+    return this.can('admin:analytics', 'admin:orgs');
+  }
+
+  get canReadAudit() {
+    return this.can('admin:audit', 'admin:orgs');
+  }
+
+  get canVerify() {
+    return this.can('keys:verify', 'admin:keys');
+  }
+
+  get canConfigure() {
+    return this.isPlatform && this.can('admin:config');
+  }
 }

@@ -1,4 +1,4 @@
-// Asks for each key of the command line by the guide's own function. Prints each answer as a line of JSON.
+// Verifies each key of the command line with the function of the guide. Prints each result as a line of JSON.
 import { verify } from './verify.mjs';
 
 for (const key of process.argv.slice(2)) {

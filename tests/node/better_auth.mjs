@@ -1,5 +1,5 @@
-// Makes a database with better-auth and its plugins, as an application would: `node better_auth.mjs FILE`.
-// Prints a line of JSON: each key with what better-auth itself says of it.
+// Creates a database with better-auth and its plugins, as an application does: `node better_auth.mjs FILE`.
+// Prints a line of JSON: each key with the result of its verification by better-auth.
 import { apiKey } from '@better-auth/api-key';
 import { betterAuth } from 'better-auth';
 import { getMigrations } from 'better-auth/db/migration';
@@ -7,17 +7,19 @@ import { admin, organization } from 'better-auth/plugins';
 import { SqliteDialect } from 'kysely';
 import wasm from 'node-sqlite3-wasm';
 
-// SQLite compiled to WebAssembly, in the form that Kysely knows from better-sqlite3: nothing to compile.
+// SQLite as WebAssembly, with the interface of better-sqlite3, which Kysely expects. Nothing has to be
+// compiled.
 const file = new wasm.Database(process.argv[2]);
 const database = {
   close: () => file.close(),
   prepare: (sql) => {
     const statement = file.prepare(sql);
-    const plain = (values) => values.map((value) => (typeof value === 'boolean' ? Number(value) : value));
+    const withoutBooleans = (values) =>
+      values.map((value) => (typeof value === 'boolean' ? Number(value) : value));
     return {
       reader: /^\s*(select|with|pragma)|returning/i.test(sql),
-      all: (values) => statement.all(plain(values)),
-      run: (values) => statement.run(plain(values)),
+      all: (values) => statement.all(withoutBooleans(values)),
+      run: (values) => statement.run(withoutBooleans(values)),
     };
   },
 };
@@ -44,18 +46,20 @@ const signUp = async (name) => {
   const body = { email: `${name.toLowerCase()}@example.com`, password: `the-password-of-${name}`, name };
   return (await auth.api.signUpEmail({ body })).user.id;
 };
-const [ada, grace, alone] = [await signUp('Ada'), await signUp('Grace'), await signUp('Alone')];
+const ada = await signUp('Ada');
+const grace = await signUp('Grace');
+const alone = await signUp('Alone');
 const acme = await auth.api.createOrganization({ body: { name: 'Acme', slug: 'acme', userId: ada } });
 await auth.api.addMember({ body: { organizationId: acme.id, userId: grace, role: 'admin' } });
 
 const made = [];
-const make = async (what, body) => {
+const createKey = async (what, body) => {
   const key = await auth.api.createApiKey({ body: { name: what, ...body } });
   made.push({ what, id: key.id, key: key.key });
   return key;
 };
-await make('ofOrganization', { configId: 'organization', organizationId: acme.id, userId: ada });
-await make('enabled', {
+await createKey('ofOrganization', { configId: 'organization', organizationId: acme.id, userId: ada });
+await createKey('enabled', {
   userId: ada,
   permissions: { files: ['read', 'write'] },
   metadata: { team: 'core', number: 7 },
@@ -63,21 +67,21 @@ await make('enabled', {
   rateLimitMax: 3,
   rateLimitTimeWindow: 60_000,
 });
-await make('unlimited', { userId: grace, rateLimitEnabled: false, prefix: 'acme_' });
-const disabled = await make('disabled', { userId: ada });
+await createKey('unlimited', { userId: grace, rateLimitEnabled: false, prefix: 'acme_' });
+const disabled = await createKey('disabled', { userId: ada });
 await auth.api.updateApiKey({ body: { keyId: disabled.id, userId: ada, enabled: false } });
-await make('expired', { userId: ada, expiresIn: 86_400 });
-await make('homeless', { userId: alone });
-await make('refused', { userId: ada, permissions: { admin: ['keys'] } });
-// Nobody waits for a day.
+await createKey('expired', { userId: ada, expiresIn: 86_400 });
+await createKey('homeless', { userId: alone });
+await createKey('refused', { userId: ada, permissions: { admin: ['keys'] } });
+// Set directly, because the test can’t wait until the key expires.
 file.run(`UPDATE apikey SET "expiresAt" = '2020-01-01T00:00:00.000Z' WHERE name = 'expired'`);
 
-// Verified there before it is read here; an expired one is deleted by that, so a copy of its row is put back.
+// better-auth deletes an expired key when it verifies it, so the row is restored afterwards.
 const row = file.get(`SELECT * FROM apikey WHERE name = 'expired'`);
-for (const one of made) {
-  const configId = one.what === 'ofOrganization' ? 'organization' : 'default';
-  const answer = await auth.api.verifyApiKey({ body: { key: one.key, configId } });
-  Object.assign(one, { valid: answer.valid, code: answer.error?.code ?? null });
+for (const key of made) {
+  const configId = key.what === 'ofOrganization' ? 'organization' : 'default';
+  const result = await auth.api.verifyApiKey({ body: { key: key.key, configId } });
+  Object.assign(key, { valid: result.valid, code: result.error?.code ?? null });
 }
 if (!file.get(`SELECT 1 FROM apikey WHERE name = 'expired'`)) {
   const columns = Object.keys(row);

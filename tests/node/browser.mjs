@@ -1,44 +1,63 @@
-// A browser for the pages' tests and pictures: Debian's Chromium, one for all, each visitor in a profile of its own.
+// Chromium for the browser tests and the screenshots. Each visitor has a profile of its own.
 import { chromium } from 'playwright-core';
 
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync'];
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+// Nothing waits this long unless it fails: the machine may have much else to do.
+const TIMEOUT_MILLISECONDS = 90_000;
 
 export const URL = process.env.TOLLHOUSE_URL;
 export const KEY = process.env.TOLLHOUSE_KEY;
 
-export async function open() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS, timeout: 120_000 });
+export async function launchBrowser() {
+  const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  return chromium.launch({ executablePath, headless: true, args: FLAGS, timeout: 120_000 });
 }
 
 /**
- * A page whose visitor watches: `faults` are requests that leave for another origin, errors in the browser's
- * console (what the policy blocks is among them), and scripts that failed. Refusals of the API that a test
- * asks for are told there by the browser as well, so that they are named in `expected`.
+ * Opens a page in a new profile. `faults` collects what must not happen: requests to other origins, errors in
+ * the browser's console, which include violations of the security policy, and scripts that fail. The browser
+ * also logs each error response; a test lists the statuses that it provokes in `expectedStatuses`.
  */
-export async function visit(browser, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: 'en', timezoneId: 'UTC', ...options });
-  // Long enough for a machine that has much else to do: nothing waits for it when all is well.
-  context.setDefaultTimeout(90_000);
+export async function openPage(browser, options = {}) {
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 900 },
+    locale: 'en',
+    timezoneId: 'UTC',
+    ...options,
+  });
+  context.setDefaultTimeout(TIMEOUT_MILLISECONDS);
   const page = await context.newPage();
   const faults = [];
-  const expected = new Set();
+  const expectedStatuses = new Set();
   page.on('request', (request) => {
     const url = request.url();
-    if (!url.startsWith(`${URL}/`) && !/^(data|blob):/.test(url)) faults.push(`a request to ${url}`);
+    const isLocal = url.startsWith(`${URL}/`) || /^(data|blob):/.test(url);
+    if (!isLocal) faults.push(`request to ${url}`);
   });
   page.on('console', (message) => {
-    const refusal = /status of (\d+)/.exec(message.text())?.[1];
-    if (['error', 'warning'].includes(message.type()) && !expected.has(refusal)) {
+    const isProblem = ['error', 'warning'].includes(message.type());
+    const status = /status of (\d+)/.exec(message.text())?.[1];
+    if (isProblem && !expectedStatuses.has(status)) {
       faults.push(`${message.type()}: ${message.text()} (${message.location().url})`);
     }
   });
-  page.on('pageerror', (error) => faults.push(`failed: ${error.stack}`));
-  page.on('dialog', (dialog) => { faults.push(`a dialog: ${dialog.message()}`); dialog.dismiss(); });
-  return { context, page, faults, expected };
+  page.on('pageerror', (error) => faults.push(`script failed: ${error.stack}`));
+  page.on('dialog', (dialog) => {
+    faults.push(`browser dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
+  return { context, page, faults, expectedStatuses };
 }
 
-/** Signs in, as a person would. */
 export async function signIn(page, key = KEY) {
   await page.goto(`${URL}/console/`);
   await page.getByLabel('API key').fill(key);
@@ -46,24 +65,39 @@ export async function signIn(page, key = KEY) {
   await page.getByRole('navigation', { name: 'Pages' }).waitFor();
 }
 
-/** A page of the console, when what it loads is there. */
-export async function go(page, path) {
+/** Goes to a page of the console and waits until its data is loaded. */
+export async function goTo(page, path) {
   await page.goto(`${URL}/console/#/${path}`);
-  await settled(page);
+  await waitUntilLoaded(page);
 }
 
-export async function settled(page) {
-  // The page says for which address it is drawn: an address alone may be followed only after it is there.
-  await page.waitForFunction(() => document.querySelector('main')?.dataset.at === location.hash
-    && document.querySelector('h1') && !document.querySelector('.loading, [aria-busy="true"]'));
+export async function waitUntilLoaded(page) {
+  await page.waitForFunction(() => {
+    // The console renders a new address after the browser has gone there, and notes which one it shows.
+    const isCurrent = document.querySelector('main')?.dataset.hash === location.hash;
+    const isLoading = document.querySelector('.loading, [aria-busy="true"]') !== null;
+    return isCurrent && document.querySelector('h1') && !isLoading;
+  });
 }
 
-/** A call of the API, beside the browser. */
-export async function call(method, path, body, key = KEY) {
+/** Calls the API outside of the browser. Returns the status and the envelope. */
+export async function callApi(method, path, body, key = KEY) {
   const response = await fetch(URL + path, {
     method,
     headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
     body: body && JSON.stringify(body),
   });
   return { status: response.status, ...(await response.json()) };
+}
+
+/** Creates a resource through the Admin API and returns it. */
+export async function create(path, body) {
+  const { status, data, error } = await callApi('POST', `/admin/v1${path}`, body);
+  if (status !== 201) throw new Error(`POST ${path}: ${status} ${JSON.stringify(error)}`);
+  return data;
+}
+
+/** Reads a resource through the Admin API. */
+export async function read(path) {
+  return (await callApi('GET', `/admin/v1${path}`)).data;
 }

@@ -1,4 +1,4 @@
-// The pages that are tested and pictured: their names and addresses within the console.
+// The pages of the console: a name for tests and screenshots, and the address.
 export const PAGES = [
   ['overview', ''],
   ['organizations', 'organizations'],

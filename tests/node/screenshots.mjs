@@ -1,40 +1,76 @@
-// Pictures of each page, wide and narrow, light and dark, into the directory that is named: `NAME-WIDTH-SCHEME.png`.
+// Screenshots of each page, wide and narrow, light and dark: `node screenshots.mjs [DIRECTORY [NAME]]` writes
+// `NAME-WIDTH-SCHEME.png` into the directory, for all pages or those whose name contains NAME.
 import { mkdir } from 'node:fs/promises';
-import { URL, go, open, signIn, visit } from './browser.mjs';
+import { URL, callApi, goTo, launchBrowser, openPage, signIn } from './browser.mjs';
 import { PAGES } from './pages.mjs';
 
-const [directory = 'target/screenshots', only] = process.argv.slice(2);
+const SIZES = [
+  { width: 1280, height: 860 },
+  { width: 390, height: 844 },
+];
+
+const [directory = 'target/screenshots', nameFilter = ''] = process.argv.slice(2);
 await mkdir(directory, { recursive: true });
-const browser = await open();
-for (const [width, height] of [[1280, 860], [390, 844]]) {
+const metadata = { team: 'payments', address: '12 Harbour Street\nBristol' };
+await callApi('PATCH', '/admin/v1/organizations/org_123', { metadata });
+await callApi('PATCH', '/admin/v1/organizations/org_harbour', { status: 'suspended' });
+const harbourKeys = await callApi('GET', '/admin/v1/api-keys?organization_id=org_harbour');
+const suspendedKey = harbourKeys.data[0].id;
+
+const browser = await launchBrowser();
+for (const viewport of SIZES) {
   for (const colorScheme of ['light', 'dark']) {
-    const { context, page, faults } = await visit(browser, { colorScheme, viewport: { width, height }, reducedMotion: 'reduce' });
-    const shot = async (name) => {
-      if (only && !name.includes(only)) return;
-      await page.screenshot({ path: `${directory}/${name}-${width}-${colorScheme}.png` });
+    const options = { colorScheme, viewport, reducedMotion: 'reduce' };
+    const { context, page, faults, expectedStatuses } = await openPage(browser, options);
+    const takeScreenshot = async (name) => {
+      if (!name.includes(nameFilter)) return;
+      await page.screenshot({ path: `${directory}/${name}-${viewport.width}-${colorScheme}.png` });
     };
+    const dialog = page.getByRole('dialog');
+    const openDialog = async (path, button) => {
+      await goTo(page, path);
+      await page.getByRole('button', { name: button, exact: true }).first().click();
+      await dialog.waitFor();
+    };
+
     await page.goto(`${URL}/console/`);
     await page.getByRole('heading', { name: 'Sign in' }).waitFor();
-    await shot('sign-in');
+    await takeScreenshot('sign-in');
     await signIn(page);
     for (const [name, path] of PAGES) {
-      await go(page, path);
-      await shot(name);
+      await goTo(page, path);
+      await takeScreenshot(name);
     }
-    await go(page, 'audit?action=organization.update');
-    await page.getByRole('button', { name: /^Details/ }).first().click();
-    await shot('audit-opened');
-    await go(page, 'organizations/org_123');
-    await page.getByRole('button', { name: 'New API key' }).click();
-    await shot('new-key');
-    await page.getByRole('dialog').getByLabel('Name').fill('Staging API Key');
-    await page.getByRole('dialog').getByLabel('workflows:read').check();
-    await page.getByRole('dialog').getByRole('button', { name: 'Create' }).click();
-    await page.getByRole('heading', { name: 'Your new key' }).waitFor();
-    await shot('secret');
+
+    await goTo(page, `api-keys/${suspendedKey}`);
+    await page.getByText('does not work').waitFor();
+    await takeScreenshot('key-suspended');
+    await goTo(page, 'audit?action=organization.update');
+    await page
+      .getByRole('button', { name: /^Details/ })
+      .first()
+      .click();
+    await takeScreenshot('audit-details');
+
+    await openDialog('organizations/org_123', 'Edit');
+    await dialog.getByRole('button', { name: 'Add metadata' }).click();
+    await takeScreenshot('edit-organization');
+    await dialog.getByRole('button', { name: 'Cancel' }).click();
+    await openDialog('organizations/org_123', 'New API key');
+    await takeScreenshot('new-key');
+    expectedStatuses.add('400');
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await dialog.getByRole('alert').waitFor();
+    await takeScreenshot('new-key-invalid');
+    await dialog.getByLabel('Name', { exact: true }).fill('Staging API Key');
+    await dialog.getByLabel('workflows:read').check();
+    await dialog.getByRole('button', { name: 'Create' }).click();
+    await page.getByRole('heading', { name: 'API key created' }).waitFor();
+    await takeScreenshot('secret');
+
     await page.goto(`${URL}/docs/`);
     await page.locator('.opblock').first().waitFor();
-    await shot('reference');
+    await takeScreenshot('reference');
     for (const fault of faults) console.error(fault);
     await context.close();
   }

@@ -1,29 +1,41 @@
-// How the pages are tested: each test has a visitor of its own in one browser, and says `ok` when all was well.
+// A small test runner. All tests of a script share a browser; each opens a page in a profile of its own.
 import assert from 'node:assert/strict';
-import { open, visit } from './browser.mjs';
+import { launchBrowser, openPage } from './browser.mjs';
 
-const browser = await open();
+const browser = await launchBrowser();
 
-/** A test: its visitor must have seen nothing wrong. */
-export async function test(name, options, work) {
-  const visitor = await visit(browser, options);
+/** Runs a test and prints `ok` if it passes. It also fails if the page reported faults. */
+export async function test(name, options, run) {
+  const visitor = await openPage(browser, options);
   try {
-    await work(visitor);
+    await run(visitor);
     assert.deepEqual(visitor.faults, []);
     console.log(`ok: ${name}`);
   } catch (error) {
-    const text = await visitor.page.locator('body').innerText().catch(() => '');
-    console.error(`FAILED: ${name}\n${error.stack}\n${visitor.page.url()}\n${visitor.faults.join('\n')}\n${text.slice(0, 3000)}`);
+    const body = visitor.page.locator('body');
+    const text = await body.innerText().catch(() => '');
+    const report = [
+      `FAILED: ${name}`,
+      error.stack,
+      visitor.page.url(),
+      ...visitor.faults,
+      text.slice(0, 3000),
+    ];
+    console.error(report.join('\n'));
     process.exitCode = 1;
   }
   await visitor.context.close();
 }
 
-/** After the last test. */
+/** Closes the browser after the last test. */
 export const done = () => browser.close();
 
-/** The figure that a chart tells. */
-export async function charted(page) {
-  const said = await page.getByRole('img', { name: /^Requests: / }).getAttribute('aria-label');
-  return Number(/: ([\d,]+) requests/.exec(said)[1].replaceAll(',', ''));
+/** `1,234` as a number. */
+export const parseCount = (text) => Number(text.replaceAll(',', ''));
+
+/** The number of requests that the label of the chart names. */
+export async function chartedRequests(page) {
+  const chart = page.getByRole('img', { name: /^Requests: / });
+  const label = await chart.getAttribute('aria-label');
+  return parseCount(/: ([\d,]+) requests/.exec(label)[1]);
 }

@@ -1,94 +1,108 @@
-// Asks without a pause until its standard input ends: over new connections and over kept ones, in both versions.
-// It says "seen" when a new connection was shown another certificate and all kinds of connections were answered
-// after that; in the end how often it asked, what failed, and which certificates it was shown.
-import { readFileSync } from "node:fs";
-import https from "node:https";
-import http2 from "node:http2";
+// Verifies a key without pause until standard input ends, over new and over kept connections, with HTTP/1.1
+// and HTTP/2. Prints "seen" each time a new connection gets another certificate and every loop has completed
+// a request after that. At the end, prints as JSON the number of requests, the failures, and the certificates
+// of new and of kept connections.
+import { readFileSync } from 'node:fs';
+import https from 'node:https';
+import http2 from 'node:http2';
 
-const url = new URL("/v1/keys/verify", process.env.TOLLHOUSE_URL);
+const url = new URL('/v1/keys/verify', process.env.TOLLHOUSE_URL);
 const ca = readFileSync(process.env.TOLLHOUSE_CA);
 const body = JSON.stringify({ key: process.env.TOLLHOUSE_KEY });
-const headers = { authorization: `Bearer ${process.env.TOLLHOUSE_KEY}`, "content-type": "application/json" };
+const headers = { authorization: `Bearer ${process.env.TOLLHOUSE_KEY}`, 'content-type': 'application/json' };
 
-let going = true;
-process.stdin.on("end", () => (going = false)).resume();
+let isRunning = true;
+process.stdin.on('end', () => (isRunning = false)).resume();
 
-const told = { requests: 0, failures: [], fresh: [], kept: [] };
-// How often each loop was answered, now and when a new certificate was seen.
-const answered = [];
-let since = null;
-const note = (list, socket) => {
+const results = { requests: 0, failures: [], fresh: [], kept: [] };
+// The number of completed requests of each loop, now and when a new certificate was seen.
+const completed = [];
+let completedAtChange = null;
+
+/** Records the certificate of a `fresh` or a `kept` connection. */
+function recordCertificate(kind, socket) {
   const { fingerprint256 } = socket.getPeerCertificate();
-  if (told[list].includes(fingerprint256)) return;
-  told[list].push(fingerprint256);
-  if (list === "fresh") since = [...answered];
-};
+  if (results[kind].includes(fingerprint256)) return;
+  results[kind].push(fingerprint256);
+  if (kind === 'fresh') completedAtChange = [...completed];
+}
 
-function http1(list, agent) {
+function verifyOverHttp1(kind, agent) {
   return new Promise((resolve, reject) => {
-    const request = https.request(url, { ca, method: "POST", headers, agent }, (response) => {
-      note(list, response.socket);
-      response.on("end", () => resolve(response.statusCode)).on("error", reject).resume();
+    const request = https.request(url, { ca, method: 'POST', headers, agent }, (response) => {
+      recordCertificate(kind, response.socket);
+      response.on('end', () => resolve(response.statusCode));
+      response.on('error', reject);
+      response.resume();
     });
-    request.on("error", reject).end(body);
+    request.on('error', reject).end(body);
   });
 }
 
-const connect = () => http2.connect(url.origin, { ca }).on("error", (error) => told.failures.push(String(error)));
+function connectHttp2() {
+  const session = http2.connect(url.origin, { ca });
+  return session.on('error', (error) => results.failures.push(String(error)));
+}
 
-function overHttp2(list, session) {
+function verifyOverHttp2(kind, session) {
   return new Promise((resolve, reject) => {
-    const stream = session.request({ ":method": "POST", ":path": url.pathname, ...headers });
+    const stream = session.request({ ':method': 'POST', ':path': url.pathname, ...headers });
     let status;
-    stream.on("response", (answered) => {
-      status = answered[":status"];
-      note(list, session.socket);
+    stream.on('response', (responseHeaders) => {
+      status = responseHeaders[':status'];
+      recordCertificate(kind, session.socket);
     });
-    stream.on("end", () => resolve(status)).on("error", reject).resume();
+    stream.on('end', () => resolve(status));
+    stream.on('error', reject);
+    stream.resume();
     stream.end(body);
   });
 }
 
-async function loop(ask) {
-  const own = answered.push(0) - 1;
-  while (going) {
-    try {
-      const status = await ask();
-      told.requests += 1;
-      answered[own] += 1;
-      if (status !== 200) told.failures.push(status);
-      if (since && answered.every((count, loop) => count > (since[loop] ?? 0))) {
-        since = null;
-        console.log("seen");
-      }
-    } catch (error) {
-      told.failures.push(String(error));
-    }
-    if (told.failures.length > 0) going = false; // Nobody waits for more.
+async function verifyOverNewHttp2() {
+  const session = connectHttp2();
+  try {
+    return await verifyOverHttp2('fresh', session);
+  } finally {
+    session.close();
   }
 }
 
-const agent = new https.Agent({ keepAlive: true, maxSockets: 1 });
-const session = connect();
-const anew = async () => {
-  const own = connect();
-  try {
-    return await overHttp2("fresh", own);
-  } finally {
-    own.close();
+/** Sends requests until the end, or until anything fails. */
+async function repeat(verify) {
+  const index = completed.push(0) - 1;
+  while (isRunning) {
+    try {
+      const status = await verify();
+      results.requests += 1;
+      completed[index] += 1;
+      if (status !== 200) results.failures.push(status);
+      const isChangeCompleted =
+        completedAtChange && completed.every((count, loop) => count > (completedAtChange[loop] ?? 0));
+      if (isChangeCompleted) {
+        completedAtChange = null;
+        console.log('seen');
+      }
+    } catch (error) {
+      results.failures.push(String(error));
+    }
+    if (results.failures.length > 0) isRunning = false;
   }
-};
-await Promise.all([http1("kept", agent), overHttp2("kept", session)]);
-console.log("going");
+}
+
+const keptAgent = new https.Agent({ keepAlive: true, maxSockets: 1 });
+const keptSession = connectHttp2();
+await Promise.all([verifyOverHttp1('kept', keptAgent), verifyOverHttp2('kept', keptSession)]);
+console.log('going');
 await Promise.all([
-  loop(() => http1("fresh", false)),
-  loop(() => http1("fresh", false)),
-  loop(() => http1("kept", agent)),
-  loop(() => overHttp2("kept", session)),
-  loop(() => overHttp2("kept", session)),
-  loop(anew),
-  loop(anew),
+  repeat(() => verifyOverHttp1('fresh', false)),
+  repeat(() => verifyOverHttp1('fresh', false)),
+  repeat(() => verifyOverHttp1('kept', keptAgent)),
+  repeat(() => verifyOverHttp2('kept', keptSession)),
+  repeat(() => verifyOverHttp2('kept', keptSession)),
+  repeat(verifyOverNewHttp2),
+  repeat(verifyOverNewHttp2),
 ]);
-agent.destroy();
-session.close();
-console.log(JSON.stringify(told));
+keptAgent.destroy();
+keptSession.close();
+console.log(JSON.stringify(results));

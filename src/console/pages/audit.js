@@ -1,119 +1,254 @@
-import { get, save } from '../api.js';
+import { download, get } from '../api.js';
 import { useList } from '../data.js';
 import * as format from '../format.js';
+import { Field, Filters, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Empty, Facts, Field, Filters, Id, Page, Problem, Rows, Select, Time } from '../ui.js';
-import { OrganizationField } from './keys.js';
+import { Badge, Card, Facts, Id, NoMatches, Page, Quiet, Table, Time } from '../ui.js';
+import { OrganizationField } from './organization-field.js';
 
-const ACTIONS = ['organization.create', 'organization.update', 'organization.delete', 'membership.create', 'membership.update',
-  'membership.delete', 'user.create', 'user.update', 'user.delete', 'api_key.create', 'api_key.update', 'api_key.rotate',
-  'api_key.expire_previous', 'api_key.revoke', 'scope.create', 'scope.delete', 'config.update', 'audit_log.export', 'request.refused'];
+const ACTIONS = [
+  'organization.create',
+  'organization.update',
+  'organization.delete',
+  'membership.create',
+  'membership.update',
+  'membership.delete',
+  'user.create',
+  'user.update',
+  'user.delete',
+  'api_key.create',
+  'api_key.update',
+  'api_key.rotate',
+  'api_key.expire_previous',
+  'api_key.revoke',
+  'scope.create',
+  'scope.delete',
+  'config.update',
+  'audit_log.export',
+  'request.refused',
+];
+const ACCESS = [
+  ['write', 'Changes'],
+  ['read', 'Reads'],
+  ['', 'All'],
+];
+const OUTCOMES = [
+  ['', 'Any'],
+  ['success', 'success'],
+  ['denied', 'denied'],
+  ['failed', 'failed'],
+];
+const ACTOR_NAMES = { cli: 'Command line', system: 'Tollhouse', anonymous: 'Anonymous' };
 
-const read = (filter) => ({ ...filter, from: format.toTime(filter.from), to: format.toTime(filter.to) });
+/** The filters as the API expects them. */
+const apiFilter = (filter) => ({
+  ...filter,
+  from: format.toApiTime(filter.from),
+  to: format.toApiTime(filter.to),
+});
 
-function Actor({ of }) {
-  const names = { cli: 'Command line', system: 'Tollhouse itself', anonymous: 'Somebody without a key' };
-  return names[of.type] ?? of.name ?? html`<${Id} of=${of.id} />`;
+function Actor({ actor }) {
+  return ACTOR_NAMES[actor.type] ?? actor.name ?? html`<${Id} value=${actor.id} />`;
 }
 
-function Changes({ of }) {
-  if (of.length === 0) return null;
+function Changes({ changes }) {
+  if (changes.length === 0) return null;
+  const none = html`<${Quiet}>–<//>`;
+  const rows = changes.map(({ field, from, to }) => {
+    const before = from === null ? none : html`<del>${format.auditValue(from)}</del>`;
+    const after = to === null ? none : html`<ins>${format.auditValue(to)}</ins>`;
+    return html`<tr><th scope="row">${field}</th><td>${before}</td><td>${after}</td></tr>`;
+  });
   return html`
     <table class="changes">
       <thead><tr><th scope="col">Field</th><th scope="col">Before</th><th scope="col">After</th></tr></thead>
-      <tbody>${of.map(({ field, from, to }) => html`<tr><th scope="row">${field}</th>
-        <td>${from === null ? html`<span class="quiet">–</span>` : html`<del>${format.value(from)}</del>`}</td>
-        <td>${to === null ? html`<span class="quiet">–</span>` : html`<ins>${format.value(to)}</ins>`}</td></tr>`)}</tbody>
+      <tbody>${rows}</tbody>
     </table>`;
 }
 
-function Details({ of }) {
-  const { context, actor } = of;
+function Details({ event }) {
+  const { context, actor } = event;
+  const request = html`<code>${context.method} ${context.path}</code> ${context.status}`;
+  const code = (value) => html`<code class="id">${value}</code>`;
+  const facts = [
+    ['Event ID', html`<${Id} value=${event.id} />`],
+    ['Time', format.exactTime(event.occurred_at)],
+    actor.id && ['Actor', html`<${Id} value=${actor.id} />`],
+    event.code && ['Code', event.code],
+    context.method && ['Request', request],
+    context.ip && ['IP address', context.ip],
+    context.user_agent && ['User agent', context.user_agent],
+    context.batch_id && ['Batch ID', code(context.batch_id)],
+    context.request_id && ['Request ID', code(context.request_id)],
+    event.seq && ['Sequence number', format.count(event.seq)],
+    event.hash && ['Hash', code(event.hash)],
+  ];
   return html`
     <div class="details">
-      <${Changes} of=${of.changes} />
-      <${Facts} of=${[
-        ['Event', html`<${Id} of=${of.id} />`],
-        ['When', format.exactly(of.occurred_at)],
-        actor.id && ['By', html`<${Id} of=${actor.id} />`],
-        of.code && ['Code', of.code],
-        context.method && ['Call', html`<code>${context.method} ${context.path}</code> ${context.status}`],
-        context.ip && ['Address', context.ip],
-        context.user_agent && ['Program', context.user_agent],
-        context.batch_id && ['Batch', html`<code class="id">${context.batch_id}</code>`],
-        context.request_id && ['Request', html`<code class="id">${context.request_id}</code>`],
-        of.seq && ['Place in the chain', format.count(of.seq)],
-        of.hash && ['Hash', html`<code class="id">${of.hash}</code>`],
-      ]} />
+      <${Changes} changes=${event.changes} />
+      <${Facts} items=${facts} />
     </div>`;
 }
 
-/** Is the chain whole, as far as it is kept, or since a head that was kept elsewhere? */
-function Chain() {
+/**
+ * The result of a verification of the hash chain. `anchor` is the saved head that it started from, if any.
+ */
+function ChainResult({ result, anchor }) {
+  const checked = format.count(result.checked);
+  if (result.valid) {
+    const scope = anchor ? ' since the saved head' : '';
+    return html`
+      <p class="note good">
+        Verified: ${checked} events${scope} are unchanged. Save this head outside of Tollhouse to verify
+        against it later:${' '}<code class="id">${result.last_seq}:${result.head_hash}</code>
+      </p>`;
+  }
+  const isOtherHead = anchor && result.checked === 0;
+  const event = `Event ${result.broken_at}`;
+  const message = isOtherHead
+    ? `${event} does not match the saved head, or is missing: the log was changed after the head was saved.`
+    : `${event} was changed or moved. The ${checked} events before it are unchanged.`;
+  return html`<p class="note bad">Verification failed. ${message}</p>`;
+}
+
+/** Verifies the hash chain of the whole log, or of the part since a head that was saved elsewhere. */
+function ChainVerification() {
   const [state, setState] = useState({});
-  const check = async (event) => {
+  const verify = async (event) => {
     event.preventDefault();
     const anchor = new FormData(event.target).get('anchor').trim();
-    setState({ busy: true });
-    try { setState({ anchor, found: (await get('/audit-logs/verify', { anchor })).data }); } catch (error) { setState({ error }); }
+    setState({ isBusy: true });
+    try {
+      const { data } = await get('/audit-logs/verify', { anchor });
+      setState({ anchor, result: data });
+    } catch (error) {
+      setState({ error });
+    }
   };
-  const { found, anchor, error, busy } = state;
-  const isAnother = anchor && found?.checked === 0;
+  const { result, anchor, error, isBusy } = state;
+  const isErrorNextToField = Boolean(error?.messageFor?.('anchor'));
   return html`
-    <form class="chain" onSubmit=${check} novalidate>
-      <${Field} label="Head that was kept elsewhere (optional)" name="anchor" error=${error} placeholder="seq:hash" spellcheck="false" />
-      <button disabled=${busy}>${busy ? 'Checking …' : 'Check the chain'}</button>
-      <div role="status">
-        ${found?.valid && html`<p class="note good">Whole: ${format.count(found.checked)} events ${anchor && 'from that head on '}as they were written. Keep this head elsewhere to prove it later:${' '}
-          <code class="id">${found.last_seq}:${found.head_hash}</code></p>`}
-        ${found && !found.valid && html`<p class="note bad">${isAnother
-          ? `Broken: event ${found.broken_at} is not the one of that head, or is missing. The log was changed after the head was kept.`
-          : `Broken at event ${found.broken_at}: it or its place was changed. ${format.count(found.checked)} events before it are whole.`}</p>`}
-      </div>
-      ${!error?.at?.('anchor') && html`<${Problem} error=${error} />`}
+    <form class="chain" onSubmit=${verify} novalidate>
+      <${Field}
+        label="Saved head (optional)"
+        name="anchor"
+        error=${error}
+        placeholder="seq:hash"
+        spellcheck="false"
+      />
+      <button disabled=${isBusy}>${isBusy ? 'Verifying…' : 'Verify log'}</button>
+      <div role="status">${result && html`<${ChainResult} result=${result} anchor=${anchor} />`}</div>
+      ${!isErrorNextToField && html`<${Problem} error=${error} />`}
     </form>`;
 }
 
-function Export({ filter }) {
+function ExportButtons({ filter }) {
   const [error, setError] = useState();
-  const to = (kind) => async () => {
+  const exportAs = (format) => async () => {
     setError();
-    try { await save('/audit-logs/export', { ...read(filter), format: kind }, `audit-logs.${kind}`); } catch (fault) { setError(fault); }
+    try {
+      await download('/audit-logs/export', { ...apiFilter(filter), format }, `audit-logs.${format}`);
+    } catch (failure) {
+      setError(failure);
+    }
   };
-  return html`<button onClick=${to('ndjson')}>Export NDJSON</button><button onClick=${to('csv')}>Export CSV</button><${Problem} error=${error} />`;
+  return html`
+    <button onClick=${exportAs('ndjson')}>Export NDJSON</button>
+    <button onClick=${exportAs('csv')}>Export CSV</button>
+    <${Problem} error=${error} />`;
+}
+
+function AuditFilters({ session, filter, onApply }) {
+  const options = ACTIONS.map((action) => html`<option value=${action}></option>`);
+  const actionInput = (control) => html`
+    <input
+      ...${control}
+      list="actions"
+      defaultValue=${filter.action}
+      autocomplete="off"
+      placeholder="api_key.create"
+    />
+    <datalist id="actions">${options}</datalist>`;
+  const organizationField = html`
+    <${OrganizationField} session=${session} name="org_id" value=${filter.org_id} />`;
+  return html`
+    <${Filters} onApply=${onApply}>
+      <${Select} label="Type" name="access" value=${filter.access} options=${ACCESS} />
+      <${Field} label="Action" name="action">${actionInput}<//>
+      <${Select} label="Outcome" name="outcome" value=${filter.outcome} options=${OUTCOMES} />
+      ${session.isPlatform && organizationField}
+      <${Field} label="Target" name="target_id" value=${filter.target_id} placeholder="key_…" />
+      <${Field} label="Actor" name="actor_id" value=${filter.actor_id} placeholder="key_…" />
+      <${Field} label="From" name="from" type="datetime-local" hint=${format.timeZone} />
+      <${Field} label="To" name="to" type="datetime-local" hint=${format.timeZone} />
+    <//>`;
 }
 
 export function Audit({ session, query }) {
   const [filter, setFilter] = useState({ access: 'write', ...query });
-  const [open, setOpen] = useState();
-  const list = useList('/audit-logs', read(filter));
-  const toggle = ({ id }) => setOpen(open === id ? undefined : id);
+  const [openId, setOpenId] = useState();
+  const list = useList('/audit-logs', apiFilter(filter));
+  const isOpen = ({ id }) => id === openId;
+  const toggle = (event) => setOpenId(isOpen(event) ? undefined : event.id);
   const columns = [
-    ['When', ({ occurred_at: at }) => html`<${Time} at=${at} />`],
-    ['What', ({ action, count }) => html`${format.words(action)}${count > 1 && html` <span class="quiet">× ${format.count(count)}</span>`}`, 'wide'],
-    ['To', ({ target }) => (target ? html`<span title=${target.id}>${target.name || target.id}</span>` : html`<span class="quiet">–</span>`), 'text'],
-    ['By', ({ actor }) => html`<${Actor} of=${actor} />`, 'text'],
-    ['Outcome', ({ outcome }) => html`<${Badge} is=${outcome} />`],
-    ['', (event) => html`<button class="small" aria-expanded=${open === event.id} onClick=${() => toggle(event)} aria-label=${`Details of ${format.words(event.action)}`}>Details</button>`, 'end'],
+    { heading: 'Time', cell: ({ occurred_at: at }) => html`<${Time} at=${at} />` },
+    {
+      heading: 'Action',
+      kind: 'wide',
+      cell: ({ action, count }) => {
+        const repeats = html` <${Quiet}>× ${format.count(count)}<//>`;
+        return html`${format.words(action)}${count > 1 && repeats}`;
+      },
+    },
+    {
+      heading: 'Target',
+      kind: 'text',
+      cell: ({ target }) => {
+        return target
+          ? html`<span title=${target.id}>${target.name || target.id}</span>`
+          : html`<${Quiet}>–<//>`;
+      },
+    },
+    { heading: 'Actor', kind: 'text', cell: ({ actor }) => html`<${Actor} actor=${actor} />` },
+    { heading: 'Outcome', cell: ({ outcome }) => html`<${Badge} label=${outcome} />` },
+    {
+      heading: '',
+      kind: 'end',
+      cell: (event) => html`
+        <button
+          class="small"
+          aria-expanded=${isOpen(event)}
+          aria-label=${`Details of ${format.words(event.action)}`}
+          onClick=${() => toggle(event)}
+        >
+          Details
+        </button>`,
+    },
   ];
-  const row = (event, cells) => html`
-    <tr role="row" key=${event.id}>${cells(event)}</tr>
-    ${open === event.id && html`<tr role="row" class="opened"><td role="cell" colspan=${columns.length}><${Details} of=${event} /></td></tr>`}`;
+  const renderRow = (event, cells) => {
+    const details = html`
+      <tr role="row" class="opened">
+        <td role="cell" colspan=${columns.length}><${Details} event=${event} /></td>
+      </tr>`;
+    return html`<tr role="row" key=${event.id}>${cells}</tr>${isOpen(event) && details}`;
+  };
+  const canVerifyChain = session.isPlatform && session.can('admin:audit');
   return html`
-    <${Page} title="Audit log" lead="Who did what, and what it changed." actions=${html`<${Export} filter=${filter} />`}>
-      ${session.platform && session.can('admin:audit') && html`<${Chain} />`}
-      <${Filters} onApply=${(form) => setFilter(form)}>
-        <${Select} label="Kind" name="access" value=${filter.access} options=${[['write', 'Changes'], ['read', 'Reads'], ['', 'Both']]} />
-        <${Field} label="Action" name="action" value=${filter.action}>${(shared) => html`
-          <input ...${shared} list="actions" defaultValue=${filter.action} autocomplete="off" placeholder="api_key.create" />
-          <datalist id="actions">${ACTIONS.map((action) => html`<option value=${action}></option>`)}</datalist>`}<//>
-        <${Select} label="Outcome" name="outcome" value=${filter.outcome} options=${[['', 'Any'], ['success', 'success'], ['denied', 'denied'], ['failed', 'failed']]} />
-        ${session.platform && html`<${OrganizationField} session=${session} name="org_id" value=${filter.org_id} hint="" />`}
-        <${Field} label="Done to" name="target_id" value=${filter.target_id} placeholder="key_…" />
-        <${Field} label="Done by" name="actor_id" value=${filter.actor_id} placeholder="key_…" />
-        <${Field} label="From" name="from" type="datetime-local" />
-        <${Field} label="To" name="to" type="datetime-local" />
+    <${Page}
+      title="Audit log"
+      lead="Who did what, when, and what it changed."
+      actions=${html`<${ExportButtons} filter=${filter} />`}
+    >
+      ${canVerifyChain && html`<${ChainVerification} />`}
+      <${AuditFilters} session=${session} filter=${filter} onApply=${setFilter} />
+      <${Card}>
+        <${Table}
+          list=${list}
+          columns=${columns}
+          label="Events"
+          renderRow=${renderRow}
+          empty=${html`<${NoMatches} />`}
+        />
       <//>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Events" row=${row} empty=${html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`} /><//>
     <//>`;
 }

@@ -1,111 +1,225 @@
-import { all, get, patch, post } from '../api.js';
-import { UsageChart } from '../chart.js';
+import { getAll, get, patch, patchIfChanged, post } from '../api.js';
 import { useData } from '../data.js';
 import * as format from '../format.js';
+import { Dialog, Field, Problem, SecretDialog, Select, isConflict } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Secret, Select, Time } from '../ui.js';
-import { KEY_FIELDS, KeyFields, readKey } from './key-form.js';
+import { KeyStatus, blockerOf, useDependencies } from '../key-status.js';
+import { Card, CodeList, Facts, Id, MetadataList, Page, PendingPage, Quiet, Time } from '../ui.js';
+import { KEY_FIELDS, KeyFields, isAdministrative, readKeyChanges } from './key-form.js';
+import { UsageCard } from './usage-card.js';
 
-const GRACES = [['0', 'None: the old secret ends now'], ['3600', '1 hour'], ['86400', '1 day'], ['604800', '7 days']];
+const GRACE_PERIODS = [
+  ['0', 'Immediately'],
+  ['3600', 'After 1 hour'],
+  ['86400', 'After 1 day'],
+  ['604800', 'After 7 days'],
+];
 
-function Edit({ session, found, path, close, done, reload }) {
-  const { data, etag } = found;
-  const catalogue = useData(() => all('/scopes', { order: 'asc' }), []);
-  const send = async (form) => {
-    await patch(path, readKey(form, data), etag);
-    done();
+function EditDialog({ session, resource, path, onClose, onSaved }) {
+  const { data, etag } = resource.value;
+  const catalogue = useData(() => getAll('/scopes', { order: 'asc' }), []);
+  const save = async (form) => {
+    await patchIfChanged(path, readKeyChanges(form, data), etag);
+    onSaved();
   };
+  const fields = (error) => html`
+    <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} before=${data} />`;
   return html`
-    <${Dialog} title="Edit API key" send=${send} close=${close} reload=${reload} fields=${KEY_FIELDS}>${(error) => html`
-      <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} before=${data} />`}
+    <${Dialog}
+      title="Edit API key"
+      onSubmit=${save}
+      onClose=${onClose}
+      reload=${resource.reload}
+      fields=${KEY_FIELDS}
+    >
+      ${fields}
     <//>`;
 }
 
-function Rotate({ data, path, close, done }) {
-  const send = async (form) => done((await post(`${path}/rotate`, { grace_period_seconds: Number(form.get('grace_period_seconds')) })).data);
+function RotateDialog({ apiKey, path, onClose, onRotated }) {
+  const rotate = async (form) => {
+    const gracePeriod = Number(form.get('grace_period_seconds'));
+    const { data } = await post(`${path}/rotate`, { grace_period_seconds: gracePeriod });
+    onRotated(data);
+  };
+  const fields = (error) => html`
+    <p>The key gets a new secret. Its ID, limits, and usage stay the same.</p>
+    <${Select}
+      label="Current secret expires"
+      name="grace_period_seconds"
+      error=${error}
+      value="86400"
+      options=${GRACE_PERIODS}
+    />`;
   return html`
-    <${Dialog} title=${`Rotate ${data.name}`} action="Rotate" send=${send} close=${close} fields=${['grace_period_seconds']}>${(error) => html`
-      <p>The key gets a new secret and keeps its id, its limits and its usage.</p>
-      <${Select} label="The old secret still works for" name="grace_period_seconds" error=${error} value="86400" options=${GRACES} />`}
+    <${Dialog}
+      title=${`Rotate ${apiKey.name}`}
+      submitLabel="Rotate"
+      onSubmit=${rotate}
+      onClose=${onClose}
+      fields=${['grace_period_seconds']}
+    >
+      ${fields}
     <//>`;
 }
 
-function Revoke({ data, path, close, done }) {
-  const send = async (form) => {
+function RevokeDialog({ apiKey, path, onClose, onRevoked }) {
+  const revoke = async (form) => {
     const reason = form.get('reason').trim();
     await post(`${path}/revoke`, reason ? { reason } : {});
-    done();
+    onRevoked();
   };
+  const fields = (error) => html`
+    <p>Requests with this key are refused immediately. This can’t be undone.</p>
+    <${Field}
+      label="Reason (optional)"
+      name="reason"
+      error=${error}
+      placeholder="Leaked in a log"
+      hint="Saved with the key."
+    />`;
   return html`
-    <${Dialog} title=${`Revoke ${data.name}?`} action="Revoke for good" danger send=${send} close=${close} fields=${['reason']}>${(error) => html`
-      <p>The next call with this key is refused. This can’t be undone.</p>
-      <${Field} label="Reason (optional)" name="reason" error=${error} placeholder="Leaked in a log" hint="Kept with the key." />`}
+    <${Dialog}
+      title=${`Revoke ${apiKey.name}?`}
+      submitLabel="Revoke key"
+      isDangerous
+      onSubmit=${revoke}
+      onClose=${onClose}
+      fields=${['reason']}
+    >
+      ${fields}
     <//>`;
 }
 
-function UsageCard({ id }) {
-  const usage = useData(async () => (await get('/analytics/usage', { key_id: id, period: '30d' })).data, [id]);
+/** Tells that an active key does not work, and why. */
+function BlockedNote({ blocker }) {
+  const { subject, status, href } = blocker;
   return html`
-    <${Card} title="Requests in 30 days" actions=${html`<a href=${`#/usage?key_id=${encodeURIComponent(id)}`}>More</a>`}>
-      <${Problem} error=${usage.error} retry=${usage.reload} />
-      ${!usage.value && !usage.error && html`<${Loading} />`}
-      ${usage.value && (usage.value.totals.requests > 0 ? html`<${UsageChart} usage=${usage.value} label="Requests" />`
-        : html`<${Empty} title="It was not verified yet.">When your gateway asks for it, that is counted here within a second.<//>`)}
-    <//>`;
+    <div class="note warn">
+      <p>This key does not work because its ${subject} is ${status}. <a href=${href}>View ${subject}</a></p>
+    </div>`;
 }
 
-const limit = (one) => one && `${format.count(one.limit)} in ${format.duration(one.window_seconds)}`;
+function KeyFacts({ session, apiKey }) {
+  const none = (text) => html`<${Quiet}>${text}<//>`;
+  const codes = (values) => html`<${CodeList} values=${values} />`;
+  const organizationHref = session.can('admin:orgs')
+    ? `#/organizations/${apiKey.organization_id}`
+    : undefined;
+  const ownerHref = session.can('admin:users') ? `#/users/${apiKey.user_id}` : undefined;
+  const organization = html`<${Id} value=${apiKey.organization_id} href=${organizationHref} />`;
+  const { rate_limit: rateLimit, quota } = apiKey;
+  let rateLimitText = none(apiKey.organization_id ? 'from the plan' : 'none');
+  if (rateLimit) {
+    const duration = format.duration(rateLimit.window_seconds).replace(/^1 /, '');
+    rateLimitText = `${format.count(rateLimit.limit)} per ${duration}`;
+  }
+  const facts = [
+    ['ID', html`<${Id} value=${apiKey.id} />`],
+    ['Organization', apiKey.organization_id ? organization : none('platform')],
+    apiKey.user_id && ['Owner', html`<${Id} value=${apiKey.user_id} href=${ownerHref} />`],
+    ['Scopes', apiKey.scopes.length > 0 ? codes(apiKey.scopes) : none('none')],
+    ['Expires', html`<${Time} at=${apiKey.expires_at} />`],
+    ['Allowed IP addresses', apiKey.allowed_ips ? codes(apiKey.allowed_ips) : none('any')],
+    ['Rate limit', rateLimitText],
+    ['Quota', quota ? `${format.count(quota.limit)} per ${quota.period}` : none('none')],
+    ['Last used', html`<${Time} at=${apiKey.last_used_at} />`],
+    ['Created', html`<${Time} at=${apiKey.created_at} />`],
+    apiKey.rotated_at && ['Rotated', html`<${Time} at=${apiKey.rotated_at} />`],
+    ['Metadata', html`<${MetadataList} metadata=${apiKey.metadata} />`],
+  ];
+  return html`<${Card}><${Facts} items=${facts} /><//>`;
+}
 
 export function Key({ session, id }) {
   const path = `/api-keys/${encodeURIComponent(id)}`;
-  const found = useData(() => get(path), [id]);
+  const resource = useData(() => get(path), [id]);
+  const apiKey = resource.value?.data;
+  const dependencies = useDependencies(session, apiKey && [apiKey]);
   const [dialog, setDialog] = useState();
-  const [made, setMade] = useState();
+  const [rotatedKey, setRotatedKey] = useState();
   const [error, setError] = useState();
-  if (found.error) return html`<${Page} title="API key"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
-  if (!found.value) return html`<${Page} title="API key"><${Loading} /><//>`;
-  const { data, etag } = found.value;
+  if (resource.error || !apiKey) return html`<${PendingPage} title="API key" resource=${resource} />`;
+
   const close = () => setDialog();
-  const done = () => { close(); found.reload(); };
-  const attempt = (work) => async () => {
-    setError();
-    try { await work(); found.reload(); } catch (fault) { setError(fault); }
+  const onChanged = () => {
+    close();
+    resource.reload();
   };
-  const isOver = data.status === 'revoked';
-  const mayHandOut = data.scopes.every((scope) => !/^(\*|admin:|keys:)/.test(scope) || session.gives(scope));
-  const set = (status) => attempt(() => patch(path, { status }, etag));
-  const actions = !isOver && mayHandOut && html`
+  const onRotated = (newKey) => {
+    onChanged();
+    setRotatedKey(newKey);
+  };
+  /** An action without a dialog: its error is shown on the page. */
+  const action = (send) => async () => {
+    setError();
+    try {
+      await send();
+      resource.reload();
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  const reloadAfterConflict = () => {
+    setError();
+    resource.reload();
+  };
+
+  const isRevoked = apiKey.status === 'revoked';
+  const isDisabled = apiKey.status === 'disabled';
+  const canChange = apiKey.scopes.every((scope) => !isAdministrative(scope) || session.canGrant(scope));
+  const newStatus = isDisabled ? 'active' : 'disabled';
+  const setStatus = action(() => patch(path, { status: newStatus }, resource.value.etag));
+  const expirePrevious = action(() => post(`${path}/expire-previous`));
+  const usableActions = html`
+    <button onClick=${() => setDialog('rotate')}>Rotate</button>
+    <button onClick=${setStatus}>${isDisabled ? 'Enable' : 'Disable'}</button>`;
+  const actions = html`
     <button onClick=${() => setDialog('edit')}>Edit</button>
-    ${data.status !== 'expired' && html`<button onClick=${() => setDialog('rotate')}>Rotate</button>
-      <button onClick=${set(data.status === 'disabled' ? 'active' : 'disabled')}>${data.status === 'disabled' ? 'Enable' : 'Disable'}</button>`}
+    ${apiKey.status !== 'expired' && usableActions}
     <button class="danger" onClick=${() => setDialog('revoke')}>Revoke</button>`;
-  const grace = data.previous_secret_expires_at;
-  const none = (text) => html`<span class="quiet">${text}</span>`;
+  const lead = html`
+    <${KeyStatus} apiKey=${apiKey} dependencies=${dependencies} /> <code class="id">${apiKey.start}…</code>`;
+
+  const blocker = blockerOf(apiKey, dependencies);
+  const graceEnd = apiKey.previous_secret_expires_at;
+  const graceNote = html`
+    <div class="note" role="status">
+      <p>The previous secret still works. It expires <${Time} at=${graceEnd} />.</p>
+      <button class="small" onClick=${expirePrevious}>Expire now</button>
+    </div>`;
+  const reason = apiKey.revoked_reason ? `: ${apiKey.revoked_reason}` : '';
+  const revokedNote = html`
+    <div class="note"><p>Revoked <${Time} at=${apiKey.revoked_at} />${reason}</p></div>`;
+  const usage = html`
+    <${UsageCard}
+      filter=${{ key_id: id }}
+      emptyText="Verifications of this key appear here within a second."
+    />`;
+  const activityLink = html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>Activity</a></p>`;
+  const dialogProps = { apiKey, path, onClose: close };
+  const editDialog = html`
+    <${EditDialog}
+      session=${session}
+      resource=${resource}
+      path=${path}
+      onClose=${close}
+      onSaved=${onChanged}
+    />`;
+  const secretDialog = html`
+    <${SecretDialog} title="API key rotated" apiKey=${rotatedKey} onClose=${() => setRotatedKey()} />`;
   return html`
-    <${Page} title=${data.name} lead=${html`<${Badge} is=${data.status} /> <code class="id">${data.start}…</code>`} actions=${actions}>
-      <${Problem} error=${error} retry=${error?.code === 'PRECONDITION_FAILED' ? () => { setError(); found.reload(); } : undefined} />
-      ${grace && html`<div class="note" role="status"><p>The secret before the rotation works too, and ends <${Time} at=${grace} />.</p>
-        <button class="small" onClick=${attempt(() => post(`${path}/expire-previous`))}>End it now</button></div>`}
-      ${isOver && html`<div class="note"><p>Revoked <${Time} at=${data.revoked_at} />${data.revoked_reason ? `: ${data.revoked_reason}` : ''}</p></div>`}
-      <${Card}><${Facts} of=${[
-        ['Id', html`<${Id} of=${data.id} />`],
-        ['Organization', data.organization_id ? html`<${Id} of=${data.organization_id} href=${session.can('admin:orgs') ? `#/organizations/${data.organization_id}` : undefined} />` : none('the platform')],
-        data.user_id && ['Belongs to', html`<${Id} of=${data.user_id} href=${session.can('admin:users') ? `#/users/${data.user_id}` : undefined} />`],
-        ['Scopes', data.scopes.length > 0 ? html`<span class="scopes">${data.scopes.map((scope) => html`<code>${scope}</code> `)}</span>` : none('none')],
-        ['Expires', html`<${Time} at=${data.expires_at} />`],
-        ['May be used from', data.allowed_ips ? html`<span class="scopes">${data.allowed_ips.map((range) => html`<code>${range}</code> `)}</span>` : none('anywhere')],
-        ['Rate limit', limit(data.rate_limit) ?? none(data.organization_id ? 'as the plan says' : 'none')],
-        ['Quota', data.quota ? `${format.count(data.quota.limit)} a ${data.quota.period}` : none('none')],
-        ['Last used', html`<${Time} at=${data.last_used_at} />`],
-        ['Created', html`<${Time} at=${data.created_at} />`],
-        data.rotated_at && ['Rotated', html`<${Time} at=${data.rotated_at} />`],
-        ['Metadata', html`<${MetadataList} of=${data.metadata} />`],
-      ]} /><//>
-      ${session.seesUsage && html`<${UsageCard} id=${id} />`}
-      ${session.seesAudit && html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>What was done to it</a></p>`}
-      ${dialog === 'edit' && html`<${Edit} session=${session} found=${found.value} path=${path} close=${close} done=${done} reload=${found.reload} />`}
-      ${dialog === 'rotate' && html`<${Rotate} data=${data} path=${path} close=${close} done=${(key) => { done(); setMade(key); }} />`}
-      ${dialog === 'revoke' && html`<${Revoke} data=${data} path=${path} close=${close} done=${done} />`}
-      ${made && html`<${Secret} made=${made} title="The new secret" close=${() => setMade()} />`}
+    <${Page} title=${apiKey.name} lead=${lead} actions=${!isRevoked && canChange && actions}>
+      <${Problem} error=${error} retry=${isConflict(error) ? reloadAfterConflict : undefined} />
+      ${blocker && html`<${BlockedNote} blocker=${blocker} />`}
+      ${graceEnd && graceNote}
+      ${isRevoked && revokedNote}
+      <${KeyFacts} session=${session} apiKey=${apiKey} />
+      ${session.canReadUsage && usage}
+      ${session.canReadAudit && activityLink}
+      ${dialog === 'edit' && editDialog}
+      ${dialog === 'rotate' && html`<${RotateDialog} ...${dialogProps} onRotated=${onRotated} />`}
+      ${dialog === 'revoke' && html`<${RevokeDialog} ...${dialogProps} onRevoked=${onChanged} />`}
+      ${rotatedKey && secretDialog}
     <//>`;
 }

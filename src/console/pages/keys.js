@@ -1,126 +1,93 @@
-import { all, get, post, verify } from '../api.js';
-import { useData, useList } from '../data.js';
+import { getAll, verify } from '../api.js';
+import { useData } from '../data.js';
 import * as format from '../format.js';
+import { Dialog, Field, Filters, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Filters, Id, Page, Problem, Rows, Secret, Select, Time } from '../ui.js';
-import { KEY_FIELDS, KeyFields, readKey } from './key-form.js';
+import { Badge, Facts, Id, Page } from '../ui.js';
+import { KeyTable } from './key-table.js';
+import { OrganizationField } from './organization-field.js';
 
-const STATES = [['', 'Any'], ...['active', 'disabled', 'expired', 'revoked'].map((state) => [state, state])];
+const STATUSES = [
+  ['', 'Any'],
+  ...['active', 'disabled', 'expired', 'revoked'].map((status) => [status, status]),
+];
 
-export function Scopes({ of }) {
-  if (of.length === 0) return html`<span class="quiet">none</span>`;
-  const shown = of.slice(0, 3);
-  return html`<span class="scopes">${shown.map((scope) => html`<code>${scope}</code> `)}${of.length > 3 && html`<span class="quiet" title=${of.join(' ')}>+${of.length - 3}</span>`}</span>`;
-}
+const remainingOf = ({ remaining, limit }) => `${format.count(remaining)} of ${format.count(limit)} left`;
 
-function Create({ session, organization, close, done }) {
-  const catalogue = useData(() => all('/scopes', { order: 'asc' }), []);
-  const send = async (form) => {
-    const body = readKey(form);
-    if (session.platform) {
-      const of = organization ?? form.get('organization_id').trim();
-      if (of) body.organization_id = of;
-    }
-    for (const name of ['user_id', 'id']) {
-      const given = form.get(name)?.trim();
-      if (given) body[name] = given;
-    }
-    done((await post('/api-keys', body)).data);
-  };
-  const asks = session.platform && !organization;
-  const fields = [...(asks ? ['organization_id'] : []), 'user_id', 'id', ...KEY_FIELDS];
+function VerificationResult({ result }) {
+  const facts = [
+    ['Key', html`<${Id} value=${result.key_id} href=${`#/api-keys/${result.key_id}`} />`],
+    ['Organization', result.organization_id ?? 'platform'],
+    result.rate_limit && ['Rate limit', remainingOf(result.rate_limit)],
+    result.quota && ['Quota', remainingOf(result.quota)],
+  ];
   return html`
-    <${Dialog} title="New API key" action="Create" send=${send} close=${close} fields=${fields}>${(error) => html`
-      ${asks && html`<${OrganizationField} session=${session} error=${error} />`}
-      <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} />
-      <${Field} label="Belongs to a member (optional)" name="user_id" error=${error} placeholder="user_…" hint="Of its organization. The key then ends with the membership." />
-      ${session.platform && html`<${Field} label="Id (optional)" name="id" error=${error} placeholder="key_…" hint="Left empty, one is made. An id never changes." />`}`}
-    <//>`;
+    <div class="result" role="status">
+      <p><${Badge} label=${result.code} tone=${result.valid ? 'good' : 'bad'} /> ${result.message}</p>
+      ${result.key_id && html`<${Facts} items=${facts} />`}
+    </div>`;
 }
 
-/** An organization by its id, with suggestions where the key may look. */
-export function OrganizationField({ session, error, value, hint = 'Left empty, it is a key of the platform, which reaches every organization.', name = 'organization_id' }) {
-  const [typed, setTyped] = useState('');
-  const found = useData(async () => {
-    if (!session.can('admin:orgs')) return [];
-    return (await get('/organizations', { q: typed.startsWith('org_') ? '' : typed, limit: 20 })).data;
-  }, [typed]);
-  return html`
-    <${Field} label="Organization" name=${name} error=${error} hint=${hint}>${(shared) => html`
-      <input ...${shared} list=${`${shared.id}-list`} defaultValue=${value} autocomplete="off" placeholder="org_…" onInput=${(event) => setTyped(event.target.value)} />
-      <datalist id=${`${shared.id}-list`}>${(found.value ?? []).map(({ id, name: text }) => html`<option value=${id}>${text}</option>`)}</datalist>`}<//>`;
-}
-
-/** Asks the data plane, without spending anything. */
-function Check({ close }) {
-  const [said, setSaid] = useState();
-  const send = async (form) => {
-    setSaid();
+/** Verifies a secret as a dry run. */
+function VerifyDialog({ onClose }) {
+  const [result, setResult] = useState();
+  const submit = async (form) => {
+    setResult();
+    const ip = form.get('ip').trim();
+    const scopes = form
+      .get('scopes')
+      .split(/[\s,]+/)
+      .filter(Boolean);
     const body = { key: form.get('key').trim(), dry_run: true };
-    if (form.get('ip')) body.ip = form.get('ip').trim();
-    const scopes = form.get('scopes').split(/[\s,]+/).filter(Boolean);
+    if (ip) body.ip = ip;
     if (scopes.length > 0) body.scopes = scopes;
-    setSaid(await verify(body));
-    throw undefined; // Stays open.
+    setResult(await verify(body));
   };
+  const fields = (error) => html`
+    <p class="quiet">Shows what your gateway would get. It spends no limits and is not counted.</p>
+    <${Field} label="Secret" name="key" error=${error} type="password" />
+    <${Field} label="Required scopes (optional)" name="scopes" error=${error} placeholder="workflows:read" />
+    <${Field} label="Client IP address (optional)" name="ip" error=${error} placeholder="203.0.113.7" />
+    ${result && html`<${VerificationResult} result=${result} />`}`;
   return html`
-    <${Dialog} title="Check a key" action="Check" leave="Close" send=${send} close=${close} fields=${['key', 'scopes', 'ip']}>${(error) => html`
-      <p class="quiet">Asks what your gateway asks. Nothing is spent, and it isn’t counted.</p>
-      <${Field} label="Secret" name="key" error=${error} type="password" />
-      <${Field} label="Scopes that are needed (optional)" name="scopes" error=${error} placeholder="workflows:read" />
-      <${Field} label="Client address (optional)" name="ip" error=${error} placeholder="203.0.113.7" />
-      ${said && html`<div class="said" role="status"><p><${Badge} is=${said.code} tone=${said.valid ? 'good' : 'bad'} /> ${said.message}</p>
-        ${said.key_id && html`<${Facts} of=${[['Key', html`<${Id} of=${said.key_id} href=${`#/api-keys/${said.key_id}`} />`], ['Organization', said.organization_id ?? 'the platform'],
-          said.rate_limit && ['Rate limit', `${format.count(said.rate_limit.remaining)} of ${format.count(said.rate_limit.limit)} left`],
-          said.quota && ['Quota', `${format.count(said.quota.remaining)} of ${format.count(said.quota.limit)} left`]]} />`}</div>`}`}
-    <//>`;
-}
-
-/** The keys of an organization, or all that are reached. */
-export function KeyTable({ session, organization, filter = {}, creating, setCreating, title, actions, empty }) {
-  const list = useList('/api-keys', { ...filter, organization_id: organization ?? filter.organization_id });
-  const [made, setMade] = useState();
-  const columns = [
-    ['Name', ({ id, name }) => html`<a href=${`#/api-keys/${id}`}>${name}</a>`, 'wide'],
-    ['Begins with', ({ start }) => html`<code class="id">${start}…</code>`],
-    !organization && session.platform && ['Organization', ({ organization_id: of }) => (of
-      ? html`<${Id} of=${of} href=${session.can('admin:orgs') ? `#/organizations/${of}` : undefined} />`
-      : html`<span class="quiet">platform</span>`)],
-    ['Scopes', ({ scopes }) => html`<${Scopes} of=${scopes} />`],
-    ['Status', ({ status }) => html`<${Badge} is=${status} />`],
-    ['Last used', ({ last_used_at: at }) => html`<${Time} at=${at} />`],
-  ].filter(Boolean);
-  const filtered = Object.values(filter).some(Boolean);
-  const done = (key) => { setCreating(false); setMade(key); list.reload(); };
-  return html`
-    <${Card} title=${title} actions=${actions}>
-      <${Rows} list=${list} columns=${columns} label="API keys" empty=${empty ?? (filtered
-        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
-        : html`<${Empty} title="No API keys yet.">Make one and hand its secret to whoever calls your API.<//>`)} />
-      ${creating && html`<${Create} session=${session} organization=${organization} close=${() => setCreating(false)} done=${done} />`}
-      ${made && html`<${Secret} made=${made} close=${() => setMade()} />`}
+    <${Dialog}
+      title="Verify a key"
+      submitLabel="Verify"
+      closeLabel="Close"
+      onSubmit=${submit}
+      onClose=${onClose}
+      fields=${['key', 'scopes', 'ip']}
+    >
+      ${fields}
     <//>`;
 }
 
 export function Keys({ session }) {
   const [filter, setFilter] = useState({});
-  const [checking, setChecking] = useState(false);
-  const [creating, setCreating] = useState(false);
-  const catalogue = useData(() => all('/scopes', { order: 'asc' }), []);
-  const scopes = (catalogue.value ?? []).map(({ scope }) => [scope, scope]);
-  const actions = html`${session.verifies && html`<button onClick=${() => setChecking(true)}>Check a key</button>`}
+  const [isVerifying, setVerifying] = useState(false);
+  const [isCreating, setCreating] = useState(false);
+  const catalogue = useData(() => getAll('/scopes', { order: 'asc' }), []);
+  const scopes = ['*', ...(catalogue.value ?? []).map(({ scope }) => scope)];
+  const scopeOptions = [['', 'Any'], ...scopes.map((scope) => [scope, scope])];
+  const verifyButton = html`<button onClick=${() => setVerifying(true)}>Verify a key</button>`;
+  const actions = html`
+    ${session.canVerify && verifyButton}
     <button class="primary" onClick=${() => setCreating(true)}>New API key</button>`;
   return html`
-    <${Page} title="API keys" lead="Who may call what, for how long, from where and how often." actions=${actions}>
+    <${Page}
+      title="API keys"
+      lead="Each key has its own scopes, expiry, allowed IP addresses, and limits."
+      actions=${actions}
+    >
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Name begins with" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${STATES} />
-        <${Field} label="Belongs to" name="user_id" placeholder="user_…" />
-        <${Select} label="Scope" name="scope" options=${[['', 'Any'], ['*', '*'], ...scopes]} />
-        ${session.platform && html`<${OrganizationField} session=${session} hint="" />`}
+        <${Field} label="Search by name" name="q" type="search" />
+        <${Select} label="Status" name="status" options=${STATUSES} />
+        <${Field} label="Owner" name="user_id" placeholder="user_…" />
+        <${Select} label="Scope" name="scope" options=${scopeOptions} />
+        ${session.isPlatform && html`<${OrganizationField} session=${session} />`}
       <//>
       <${Problem} error=${catalogue.error} />
-      <${KeyTable} session=${session} filter=${filter} creating=${creating} setCreating=${setCreating} />
-      ${checking && html`<${Check} close=${() => setChecking(false)} />`}
+      <${KeyTable} session=${session} filter=${filter} isCreating=${isCreating} setCreating=${setCreating} />
+      ${isVerifying && html`<${VerifyDialog} onClose=${() => setVerifying(false)} />`}
     <//>`;
 }

@@ -1,83 +1,174 @@
-// The members of an organization: who is what there.
-import { get, patch, post, remove } from '../api.js';
+// The members of an organization.
+import { get, patchIfChanged, post, remove } from '../api.js';
 import { useData, useList } from '../data.js';
+import { Dialog, Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Field, Loading, Problem, Rows, Select, Time } from '../ui.js';
+import { changedFields } from '../patch.js';
+import { Badge, Card, Empty, Loading, Table, Time } from '../ui.js';
 
 const ROLES = ['owner', 'admin', 'member', 'viewer'].map((role) => [role, role]);
 
-function AddMember({ id, close, done }) {
+function RoleField({ error, value }) {
+  return html`
+    <${Select}
+      label="Role"
+      name="role"
+      error=${error}
+      options=${ROLES}
+      value=${value}
+      hint="For your own application. A role grants no access to Tollhouse."
+    />`;
+}
+
+function AddDialog({ path, onClose, onChanged }) {
   const [typed, setTyped] = useState('');
-  const found = useData(async () => (typed ? (await get('/users', { q: typed, limit: 8 })).data : []), [typed]);
-  const send = async (form) => {
-    const given = form.get('user_id').trim();
-    const user = found.value?.find(({ email }) => email === given);
-    await post(`/organizations/${encodeURIComponent(id)}/members`, { user_id: user?.id ?? given, role: form.get('role') });
-    done();
+  const suggestions = useData(async () => {
+    return typed ? (await get('/users', { q: typed, limit: 8 })).data : [];
+  }, [typed]);
+  const add = async (form) => {
+    const idOrEmail = form.get('user_id').trim();
+    const user = suggestions.value?.find(({ email }) => email === idOrEmail);
+    await post(path, { user_id: user?.id ?? idOrEmail, role: form.get('role') });
+    onChanged();
   };
+  const options = (suggestions.value ?? []).map(
+    ({ email, name }) => html`<option value=${email}>${name}</option>`,
+  );
+  const userInput = (control) => html`
+    <input
+      ...${control}
+      list="member-users"
+      autocomplete="off"
+      onInput=${(event) => setTyped(event.target.value)}
+    />
+    <datalist id="member-users">${options}</datalist>`;
+  const fields = (error) => html`
+    <${Field}
+      label="User"
+      name="user_id"
+      error=${error}
+      hint="Search by name or email, or enter an ID. Create new users on the Users page."
+    >
+      ${userInput}
+    <//>
+    <${RoleField} error=${error} value="member" />`;
   return html`
-    <${Dialog} title="Add a member" action="Add" send=${send} close=${close} fields=${['user_id', 'role']}>${(error) => html`
-      <${Field} label="User" name="user_id" error=${error} hint="A name, an email or an id; a new one is made under Users.">${(shared) => html`
-        <input ...${shared} list="member-users" autocomplete="off" onInput=${(event) => setTyped(event.target.value)} />
-        <datalist id="member-users">${(found.value ?? []).map((user) => html`<option value=${user.email}>${user.name}</option>`)}</datalist>`}<//>
-      <${Select} label="Role" name="role" error=${error} options=${ROLES} value="member" hint="For your own platform to act on; it gives no rights in Tollhouse." />`}
+    <${Dialog}
+      title="Add member"
+      submitLabel="Add"
+      onSubmit=${add}
+      onClose=${onClose}
+      fields=${['user_id', 'role']}
+    >
+      ${fields}
     <//>`;
 }
 
-/** One membership as it is now, which is what a change then names. */
-function useMember(path) {
-  const found = useData(() => get(path), [path]);
-  return { ...found, role: found.value?.data.role, etag: found.value?.etag };
+/** The content of a dialog until its membership is loaded. */
+function PendingMember({ member }) {
+  const { error, reload } = member;
+  return error ? html`<${Problem} error=${error} retry=${reload} />` : html`<${Loading} />`;
 }
 
-/** What a dialog shows until it has loaded what it is about. */
-const waiting = ({ error, value, reload }) => (error ? html`<${Problem} error=${error} retry=${reload} />` : !value && html`<${Loading} />`);
-
-function Change({ of, path, close, done }) {
-  const member = useMember(path);
-  const send = async (form) => {
-    await patch(path, { role: form.get('role') }, member.etag);
-    done();
+function RoleDialog({ user, path, onClose, onChanged }) {
+  const member = useData(() => get(path), [path]);
+  const save = async (form) => {
+    const { data, etag } = member.value;
+    await patchIfChanged(path, changedFields(data, { role: form.get('role') }), etag);
+    onChanged();
+  };
+  const fields = (error) => {
+    if (!member.value) return html`<${PendingMember} member=${member} />`;
+    return html`<${RoleField} error=${error} value=${member.value.data.role} />`;
   };
   return html`
-    <${Dialog} title=${`Change ${of.user.name}`} send=${member.value && send} close=${close} reload=${member.reload} fields=${['role']}>${(error) => html`
-      ${waiting(member) || html`<${Select} label="Role" name="role" error=${error} value=${member.role} options=${ROLES} hint="For your own platform to act on; it gives no rights in Tollhouse." />`}`}
+    <${Dialog}
+      title=${`Change role of ${user.name}`}
+      onSubmit=${member.value && save}
+      onClose=${onClose}
+      reload=${member.reload}
+      fields=${['role']}
+    >
+      ${fields}
     <//>`;
 }
 
-function Remove({ of, path, close, done }) {
-  const member = useMember(path);
-  const send = async () => {
-    await remove(path, member.etag);
-    done();
+function RemoveDialog({ user, path, onClose, onChanged }) {
+  const member = useData(() => get(path), [path]);
+  const confirm = async () => {
+    await remove(path, member.value.etag);
+    onChanged();
   };
+  const consequences = () => html`
+    <p>
+      Current role: <strong>${member.value.data.role}</strong>. The membership ends immediately, and the keys
+      that this user owns in this organization are revoked. The user is kept.
+    </p>`;
   return html`
-    <${Dialog} title=${`Remove ${of.user.name}?`} action="Remove" danger send=${member.value && send} close=${close} reload=${member.reload}>
-      ${waiting(member) || html`<p>Role now: <strong>${member.role}</strong>. The membership ends at once, and with it the keys that belong to this user here. The user stays.</p>`}
+    <${Dialog}
+      title=${`Remove ${user.name}?`}
+      submitLabel="Remove"
+      isDangerous
+      onSubmit=${member.value && confirm}
+      onClose=${onClose}
+      reload=${member.reload}
+    >
+      ${member.value ? consequences() : html`<${PendingMember} member=${member} />`}
     <//>`;
 }
 
-export function Members({ id }) {
-  const list = useList(`/organizations/${encodeURIComponent(id)}/members`);
+export function Members({ organization }) {
+  const path = `/organizations/${encodeURIComponent(organization)}/members`;
+  const list = useList(path);
   const [dialog, setDialog] = useState({});
-  const path = (member) => `/organizations/${encodeURIComponent(id)}/members/${encodeURIComponent(member.user_id)}`;
   const close = () => setDialog({});
-  const done = () => { close(); list.reload(); };
-  const { adding, changing, removing } = dialog;
+  const onChanged = () => {
+    close();
+    list.reload();
+  };
+  const memberButtons = ({ user }) => html`
+    <span class="actions">
+      <button
+        class="small"
+        aria-label=${`Change role of ${user.name}`}
+        onClick=${() => setDialog({ name: 'role', user })}
+      >
+        Change role
+      </button>
+      <button
+        class="small danger"
+        aria-label=${`Remove ${user.name}`}
+        onClick=${() => setDialog({ name: 'remove', user })}
+      >
+        Remove
+      </button>
+    </span>`;
   const columns = [
-    ['Name', ({ user }) => html`<a href=${`#/users/${encodeURIComponent(user.id)}`}>${user.name}</a>`, 'wide'],
-    ['Email', ({ user }) => user.email, 'text'],
-    ['Role', ({ role }) => html`<${Badge} is=${role} />`],
-    ['Since', ({ created_at: at }) => html`<${Time} at=${at} />`],
-    ['', (member) => html`<span class="actions">
-      <button class="small" onClick=${() => setDialog({ changing: member })} aria-label=${`Change ${member.user.name}`}>Change</button>
-      <button class="small danger" onClick=${() => setDialog({ removing: member })} aria-label=${`Remove ${member.user.name}`}>Remove</button></span>`, 'end'],
+    {
+      heading: 'Name',
+      kind: 'wide',
+      cell: ({ user }) => html`<a href=${`#/users/${encodeURIComponent(user.id)}`}>${user.name}</a>`,
+    },
+    { heading: 'Email', kind: 'text', cell: ({ user }) => user.email },
+    { heading: 'Role', cell: ({ role }) => html`<${Badge} label=${role} />` },
+    { heading: 'Added', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
+    { heading: '', kind: 'end', cell: memberButtons },
   ];
+  const { name, user } = dialog;
+  const memberDialogProps = {
+    user,
+    path: `${path}/${encodeURIComponent(user?.id)}`,
+    onClose: close,
+    onChanged,
+  };
+  const add = () => setDialog({ name: 'add' });
+  const addButton = html`<button class="small" onClick=${add}>Add member</button>`;
+  const empty = html`<${Empty} title="No members yet.">Add the people who manage this organization.<//>`;
   return html`
-    <${Card} title="Members" actions=${html`<button class="small" onClick=${() => setDialog({ adding: true })}>Add a member</button>`}>
-      <${Rows} list=${list} columns=${columns} label="Members" empty=${html`<${Empty} title="No members yet.">Add the people who look after this organization.<//>`} />
-      ${adding && html`<${AddMember} id=${id} close=${close} done=${done} />`}
-      ${changing && html`<${Change} of=${changing} path=${path(changing)} close=${close} done=${done} />`}
-      ${removing && html`<${Remove} of=${removing} path=${path(removing)} close=${close} done=${done} />`}
+    <${Card} title="Members" actions=${addButton}>
+      <${Table} list=${list} columns=${columns} label="Members" empty=${empty} />
+      ${name === 'add' && html`<${AddDialog} path=${path} onClose=${close} onChanged=${onChanged} />`}
+      ${name === 'role' && html`<${RoleDialog} ...${memberDialogProps} />`}
+      ${name === 'remove' && html`<${RemoveDialog} ...${memberDialogProps} />`}
     <//>`;
 }

@@ -1,82 +1,143 @@
-import { get, patch, remove } from '../api.js';
-import { UsageChart } from '../chart.js';
+import { get, patchIfChanged, remove } from '../api.js';
 import { useData } from '../data.js';
+import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Select, Time } from '../ui.js';
-import { KeyTable } from './keys.js';
+import { changedFields, editedText, metadataPatch } from '../patch.js';
+import { Badge, Card, Facts, Id, MetadataList, Page, PendingPage, Time } from '../ui.js';
+import { KeyTable } from './key-table.js';
 import { Members } from './members.js';
-import { readMetadata, MetadataField } from './metadata.js';
-import { PlanField } from './organizations.js';
+import { MetadataField, readMetadata } from './metadata.js';
+import { PlanField } from './plans.js';
+import { UsageCard } from './usage-card.js';
 
-function Edit({ session, found, close, done, reload }) {
-  const { data, etag } = found;
-  const send = async (form) => {
-    const body = { name: form.get('name').trim(), email: form.get('email').trim(), metadata: readMetadata(form, data.metadata) };
-    if (session.platform) Object.assign(body, { plan: form.get('plan'), status: form.get('status') });
-    await patch(`/organizations/${encodeURIComponent(data.id)}`, body, etag);
-    done();
+const STATUSES = [
+  ['active', 'active'],
+  ['suspended', 'suspended'],
+];
+
+function EditDialog({ session, resource, path, onClose, onSaved }) {
+  const { data, etag } = resource.value;
+  const save = async (form) => {
+    const edited = {
+      name: editedText(form, 'name', data.name),
+      email: editedText(form, 'email', data.email),
+    };
+    if (session.isPlatform) {
+      edited.plan = form.get('plan');
+      edited.status = form.get('status');
+    }
+    const changes = changedFields(data, edited);
+    const metadata = metadataPatch(data.metadata, readMetadata(form));
+    if (metadata) changes.metadata = metadata;
+    await patchIfChanged(path, changes, etag);
+    onSaved();
   };
-  return html`
-    <${Dialog} title="Edit organization" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'plan', 'status', 'metadata']}>${(error) => html`
+  const fields = (error) => {
+    const platformFields = html`
+      <${PlanField} session=${session} error=${error} value=${data.plan} />
+      <${Select}
+        label="Status"
+        name="status"
+        error=${error}
+        value=${data.status}
+        options=${STATUSES}
+        hint="The keys of a suspended organization are refused."
+      />`;
+    return html`
       <${Field} label="Name" name="name" error=${error} value=${data.name} />
       <${Field} label="Email" name="email" type="email" error=${error} value=${data.email} />
-      ${session.platform && html`
-        <${PlanField} session=${session} error=${error} value=${data.plan} />
-        <${Select} label="Status" name="status" error=${error} value=${data.status} options=${[['active', 'active'], ['suspended', 'suspended']]}
-          hint="The keys of a suspended organization are refused at once." />`}
-      <${MetadataField} error=${error} value=${data.metadata} />`}
+      ${session.isPlatform && platformFields}
+      <${MetadataField} error=${error} value=${data.metadata} />`;
+  };
+  return html`
+    <${Dialog}
+      title="Edit organization"
+      onSubmit=${save}
+      onClose=${onClose}
+      reload=${resource.reload}
+      fields=${['name', 'email', 'plan', 'status', 'metadata']}
+    >
+      ${fields}
     <//>`;
 }
 
-function Delete({ found, close, reload }) {
-  const { data, etag } = found;
-  const send = async () => {
-    await remove(`/organizations/${encodeURIComponent(data.id)}`, etag);
+function DeleteDialog({ resource, path, onClose }) {
+  const { data, etag } = resource.value;
+  const confirm = async () => {
+    await remove(path, etag);
     location.hash = '#/organizations';
   };
   return html`
-    <${Dialog} title=${`Delete ${data.name}?`} action="Delete for good" danger send=${send} close=${close} reload=${reload}>
-      <p>Its keys and memberships end at once, and for good. Its usage and its audit log stay.</p>
-    <//>`;
-}
-
-function UsageCard({ id }) {
-  const usage = useData(async () => (await get('/analytics/usage', { org_id: id, period: '30d' })).data, [id]);
-  return html`
-    <${Card} title="Requests in 30 days" actions=${html`<a href=${`#/usage?org_id=${encodeURIComponent(id)}`}>More</a>`}>
-      <${Problem} error=${usage.error} retry=${usage.reload} />
-      ${!usage.value && !usage.error && html`<${Loading} />`}
-      ${usage.value && (usage.value.totals.requests > 0 ? html`<${UsageChart} usage=${usage.value} label="Requests" />`
-        : html`<${Empty} title="None of its keys was verified yet.">Give it a key, and let your gateway ask for it.<//>`)}
+    <${Dialog}
+      title=${`Delete ${data.name}?`}
+      submitLabel="Delete organization"
+      isDangerous
+      onSubmit=${confirm}
+      onClose=${onClose}
+      reload=${resource.reload}
+    >
+      <p>
+        This revokes its keys, removes its members, and can’t be undone. Its usage and audit log are kept.
+      </p>
     <//>`;
 }
 
 export function Organization({ session, id }) {
-  const found = useData(() => get(`/organizations/${encodeURIComponent(id)}`), [id]);
+  const path = `/organizations/${encodeURIComponent(id)}`;
+  const resource = useData(() => get(path), [id]);
   const [dialog, setDialog] = useState();
+  if (resource.error || !resource.value) {
+    return html`<${PendingPage} title="Organization" resource=${resource} />`;
+  }
+  const { data } = resource.value;
   const close = () => setDialog();
-  if (found.error) return html`<${Page} title="Organization"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
-  if (!found.value) return html`<${Page} title="Organization"><${Loading} /><//>`;
-  const { data } = found.value;
+  const onSaved = () => {
+    close();
+    resource.reload();
+  };
+  const deleteButton = html`<button class="danger" onClick=${() => setDialog('delete')}>Delete</button>`;
   const actions = html`
     <button onClick=${() => setDialog('edit')}>Edit</button>
-    ${session.platform && html`<button class="danger" onClick=${() => setDialog('delete')}>Delete</button>`}`;
+    ${session.isPlatform && deleteButton}`;
+  const facts = [
+    ['ID', html`<${Id} value=${data.id} />`],
+    ['Email', data.email],
+    ['Created', html`<${Time} at=${data.created_at} />`],
+    ['Updated', html`<${Time} at=${data.updated_at} />`],
+    ['Metadata', html`<${MetadataList} metadata=${data.metadata} />`],
+  ];
+  const usage = html`
+    <${UsageCard}
+      filter=${{ org_id: id }}
+      emptyText="Verifications of its keys appear here within a second."
+    />`;
+  // Another status of the organization changes whether its keys work, so the table is built anew.
+  const keys = html`
+    <${KeyTable}
+      key=${data.status}
+      session=${session}
+      organization=${id}
+      isCreating=${dialog === 'key'}
+      setCreating=${(isOpen) => setDialog(isOpen ? 'key' : undefined)}
+      title="API keys"
+      actions=${html`<button class="small" onClick=${() => setDialog('key')}>New API key</button>`}
+    />`;
+  const auditLink = html`<p><a href=${`#/audit?org_id=${encodeURIComponent(id)}`}>Audit log</a></p>`;
+  const dialogProps = { resource, path, onClose: close };
+  const editDialog = html`<${EditDialog} session=${session} ...${dialogProps} onSaved=${onSaved} />`;
+  const deleteDialog = html`<${DeleteDialog} ...${dialogProps} />`;
   return html`
-    <${Page} title=${data.name} lead=${html`<${Badge} is=${data.status} /> <${Badge} is=${data.plan} />`} actions=${actions}>
-      <${Card}><${Facts} of=${[
-        ['Id', html`<${Id} of=${data.id} />`],
-        ['Email', data.email],
-        ['Created', html`<${Time} at=${data.created_at} />`],
-        ['Changed', html`<${Time} at=${data.updated_at} />`],
-        ['Metadata', html`<${MetadataList} of=${data.metadata} />`],
-      ]} /><//>
-      ${session.seesUsage && html`<${UsageCard} id=${id} />`}
-      ${session.can('admin:keys') && html`<${KeyTable} session=${session} organization=${id} creating=${dialog === 'key'}
-        setCreating=${(open) => setDialog(open ? 'key' : undefined)} title="API keys"
-        actions=${html`<button class="small" onClick=${() => setDialog('key')}>New API key</button>`} />`}
-      ${session.can('admin:users') && html`<${Members} id=${id} />`}
-      ${session.seesAudit && html`<p><a href=${`#/audit?org_id=${encodeURIComponent(id)}`}>Its audit log</a></p>`}
-      ${dialog === 'edit' && html`<${Edit} session=${session} found=${found.value} close=${close} reload=${found.reload} done=${() => { close(); found.reload(); }} />`}
-      ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} reload=${found.reload} />`}
+    <${Page}
+      title=${data.name}
+      lead=${html`<${Badge} label=${data.status} /> <${Badge} label=${data.plan} />`}
+      actions=${actions}
+    >
+      <${Card}><${Facts} items=${facts} /><//>
+      ${session.canReadUsage && usage}
+      ${session.can('admin:keys') && keys}
+      ${session.can('admin:users') && html`<${Members} organization=${id} />`}
+      ${session.canReadAudit && auditLink}
+      ${dialog === 'edit' && editDialog}
+      ${dialog === 'delete' && deleteDialog}
     <//>`;
 }

@@ -1,67 +1,98 @@
-import { get, post } from '../api.js';
-import { useData, useList } from '../data.js';
+import { post } from '../api.js';
+import { useList } from '../data.js';
+import { Dialog, Field, Filters, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Field, Filters, Id, Page, Rows, Select, Time } from '../ui.js';
+import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
+import { PlanField, usePlans } from './plans.js';
 
-const SHIPPED = ['standard', 'enterprise'];
+const STATUS_FILTER = [
+  ['', 'Any'],
+  ['active', 'active'],
+  ['suspended', 'suspended'],
+];
 
-/** The names of plans: the configuration knows them, for those who may read it. */
-export function usePlans(session) {
-  const { value } = useData(async () => {
-    if (!session.configures) return SHIPPED;
-    return get('/config').then(({ data }) => Object.keys(data.plans), () => SHIPPED);
-  }, []);
-  return value ?? SHIPPED;
-}
-
-export function PlanField({ session, error, value = SHIPPED[0] }) {
-  const options = [...new Set([value, ...usePlans(session)])].map((name) => [name, name]);
-  return html`<${Select} label="Plan" name="plan" error=${error} value=${value} options=${options}
-    hint="Says how often each of its keys may be used in a minute." />`;
-}
-
-function Create({ session, close, done }) {
-  const send = async (form) => {
+function CreateDialog({ session, onClose, onCreated }) {
+  const create = async (form) => {
+    const id = form.get('id').trim();
+    const metadata = readMetadata(form);
     const body = { name: form.get('name').trim(), email: form.get('email').trim(), plan: form.get('plan') };
-    if (form.get('id')) body.id = form.get('id').trim();
-    if (form.get('metadata').trim()) body.metadata = readMetadata(form);
-    done((await post('/organizations', body)).data);
+    if (id) body.id = id;
+    if (Object.keys(metadata).length > 0) body.metadata = metadata;
+    const { data } = await post('/organizations', body);
+    onCreated(data);
   };
+  const fields = (error) => html`
+    <${Field} label="Name" name="name" error=${error} autofocus />
+    <${Field} label="Email" name="email" type="email" error=${error} />
+    <${PlanField} session=${session} error=${error} />
+    <${Field}
+      label="ID (optional)"
+      name="id"
+      error=${error}
+      placeholder="org_…"
+      hint="Leave empty to generate one. IDs can’t be changed."
+    />
+    <${MetadataField} error=${error} />`;
   return html`
-    <${Dialog} title="New organization" action="Create" send=${send} close=${close} fields=${['name', 'email', 'plan', 'id', 'metadata']}>${(error) => html`
-      <${Field} label="Name" name="name" error=${error} autofocus />
-      <${Field} label="Email" name="email" type="email" error=${error} />
-      <${PlanField} session=${session} error=${error} />
-      <${Field} label="Id (optional)" name="id" error=${error} placeholder="org_…" hint="Left empty, one is made. An id never changes." />
-      <${MetadataField} error=${error} />`}
+    <${Dialog}
+      title="New organization"
+      submitLabel="Create"
+      onSubmit=${create}
+      onClose=${onClose}
+      fields=${['name', 'email', 'plan', 'id', 'metadata']}
+    >
+      ${fields}
     <//>`;
 }
 
 export function Organizations({ session }) {
   const [filter, setFilter] = useState({});
-  const [creating, setCreating] = useState(false);
+  const [isCreating, setCreating] = useState(false);
   const list = useList('/organizations', filter);
   const plans = usePlans(session);
-  const create = session.platform && html`<button class="primary" onClick=${() => setCreating(true)}>New organization</button>`;
+  const planFilter = [['', 'Any'], ...plans.map((plan) => [plan, plan])];
+  const newButton =
+    session.isPlatform &&
+    html`
+    <button class="primary" onClick=${() => setCreating(true)}>New organization</button>`;
   const columns = [
-    ['Name', ({ id, name }) => html`<a href=${`#/organizations/${id}`}>${name}</a>`, 'wide'],
-    ['Id', ({ id }) => html`<${Id} of=${id} />`],
-    ['Plan', ({ plan }) => html`<${Badge} is=${plan} />`],
-    ['Status', ({ status }) => html`<${Badge} is=${status} />`],
-    ['Created', ({ created_at: at }) => html`<${Time} at=${at} />`],
+    {
+      heading: 'Name',
+      kind: 'wide',
+      cell: ({ id, name }) => html`<a href=${`#/organizations/${id}`}>${name}</a>`,
+    },
+    { heading: 'ID', cell: ({ id }) => html`<${Id} value=${id} />` },
+    { heading: 'Plan', cell: ({ plan }) => html`<${Badge} label=${plan} />` },
+    { heading: 'Status', cell: ({ status }) => html`<${Badge} label=${status} />` },
+    { heading: 'Created', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
   ];
-  const filtered = Object.values(filter).some(Boolean);
+  const isFiltered = Object.values(filter).some(Boolean);
+  const noOrganizations = html`
+    <${Empty} title="No organizations yet.">Create an organization, then create its keys. ${newButton}<//>`;
+  const dialog = html`
+    <${CreateDialog}
+      session=${session}
+      onClose=${() => setCreating(false)}
+      onCreated=${({ id }) => {
+        location.hash = `#/organizations/${id}`;
+      }}
+    />`;
   return html`
-    <${Page} title="Organizations" lead="Whose keys, members and usage are whose." actions=${create}>
+    <${Page} title="Organizations" lead="Organizations own keys, members, and usage." actions=${newButton}>
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Name or email begins with" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${[['', 'Any'], ['active', 'active'], ['suspended', 'suspended']]} />
-        <${Select} label="Plan" name="plan" options=${[['', 'Any'], ...plans.map((plan) => [plan, plan])]} />
+        <${Field} label="Search by name or email" name="q" type="search" />
+        <${Select} label="Status" name="status" options=${STATUS_FILTER} />
+        <${Select} label="Plan" name="plan" options=${planFilter} />
       <//>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Organizations" empty=${filtered
-        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
-        : html`<${Empty} title="No organizations yet.">Create the first one; then give it keys. ${create}<//>`} /><//>
-      ${creating && html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/organizations/${id}`; }} />`}
+      <${Card}>
+        <${Table}
+          list=${list}
+          columns=${columns}
+          label="Organizations"
+          empty=${isFiltered ? html`<${NoMatches} />` : noOrganizations}
+        />
+      <//>
+      ${isCreating && dialog}
     <//>`;
 }

@@ -1,41 +1,102 @@
 import { post, remove } from '../api.js';
 import { useList } from '../data.js';
+import { Dialog, Field } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Field, Page, Rows } from '../ui.js';
+import { Badge, Card, Empty, Page, Quiet, Table } from '../ui.js';
 
-function Create({ close, done }) {
-  const send = async (form) => {
+function CreateDialog({ onClose, onChanged }) {
+  const create = async (form) => {
     const body = { scope: form.get('scope').trim() };
-    if (form.get('description')) body.description = form.get('description').trim();
+    const description = form.get('description').trim();
+    if (description) body.description = description;
     await post('/scopes', body);
-    done();
+    onChanged();
+  };
+  const fields = (error) => html`
+    <${Field}
+      label="Scope"
+      name="scope"
+      error=${error}
+      placeholder="invoices:read"
+      hint="A resource and an action in lowercase."
+    />
+    <${Field} label="Description (optional)" name="description" error=${error} />`;
+  return html`
+    <${Dialog}
+      title="New scope"
+      submitLabel="Create"
+      onSubmit=${create}
+      onClose=${onClose}
+      fields=${['scope', 'description']}
+    >
+      ${fields}
+    <//>`;
+}
+
+function DeleteDialog({ scope, onClose, onChanged }) {
+  const confirm = async () => {
+    await remove(`/scopes/${encodeURIComponent(scope)}`);
+    onChanged();
   };
   return html`
-    <${Dialog} title="New scope" action="Create" send=${send} close=${close} fields=${['scope', 'description']}>${(error) => html`
-      <${Field} label="Scope" name="scope" error=${error} placeholder="invoices:read" hint="resource:action, in lower case" />
-      <${Field} label="Description (optional)" name="description" error=${error} />`}
+    <${Dialog}
+      title=${`Delete ${scope}?`}
+      submitLabel="Delete scope"
+      isDangerous
+      onSubmit=${confirm}
+      onClose=${onClose}
+    >
+      <p>
+        Before you delete this scope, remove it from all keys that are not revoked. No key can get it
+        afterward.
+      </p>
     <//>`;
 }
 
 export function Scopes({ session }) {
   const list = useList('/scopes', { limit: 100, order: 'asc' });
-  const [dialog, setDialog] = useState();
-  const close = () => setDialog();
-  const done = () => { close(); list.reload(); };
-  const create = session.configures && html`<button class="primary" onClick=${() => setDialog('new')}>New scope</button>`;
+  const [isCreating, setCreating] = useState(false);
+  const [deletedScope, setDeletedScope] = useState();
+  const closeDialogs = () => {
+    setCreating(false);
+    setDeletedScope();
+  };
+  const onChanged = () => {
+    closeDialogs();
+    list.reload();
+  };
+  const newButton = html`<button class="primary" onClick=${() => setCreating(true)}>New scope</button>`;
+  const deleteButton = (scope) => {
+    const open = () => setDeletedScope(scope);
+    return html`<button class="small" aria-label=${`Delete ${scope}`} onClick=${open}>Delete</button>`;
+  };
   const columns = [
-    ['Scope', ({ scope }) => html`<code>${scope}</code>`, 'wide'],
-    ['What it allows', ({ description }) => description ?? html`<span class="quiet">–</span>`, 'text'],
-    ['Belongs to', ({ built_in: own }) => html`<${Badge} is=${own ? 'Tollhouse' : 'your API'} tone=${own ? 'accent' : 'plain'} />`],
-    session.configures && ['', (one) => !one.built_in && html`
-      <button class="small" aria-label=${`Remove ${one.scope}`} onClick=${() => setDialog(one)}>Remove</button>`, 'end'],
+    { heading: 'Scope', kind: 'wide', cell: ({ scope }) => html`<code>${scope}</code>` },
+    { heading: 'Description', kind: 'text', cell: ({ description }) => description ?? html`<${Quiet}>–<//>` },
+    {
+      heading: 'Type',
+      cell: ({ built_in: isBuiltIn }) => {
+        return isBuiltIn
+          ? html`<${Badge} label="built-in" tone="accent" />`
+          : html`<${Badge} label="custom" />`;
+      },
+    },
+    session.canConfigure && {
+      heading: '',
+      kind: 'end',
+      cell: ({ scope, built_in: isBuiltIn }) => !isBuiltIn && deleteButton(scope),
+    },
   ].filter(Boolean);
+  const empty = html`<${Empty} title="No scopes yet." />`;
+  const dialogProps = { onClose: closeDialogs, onChanged };
   return html`
-    <${Page} title="Scopes" lead="What keys can be allowed. Those of Tollhouse administer it; the others are yours, and your API decides what they mean." actions=${create}>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Scopes" empty=${html`<${Empty} title="No scopes." />`} /><//>
-      ${dialog === 'new' && html`<${Create} close=${close} done=${done} />`}
-      ${dialog?.scope && html`<${Dialog} title=${`Remove ${dialog.scope}?`} action="Remove" danger close=${close}
-        send=${async () => { await remove(`/scopes/${encodeURIComponent(dialog.scope)}`); done(); }}>
-        <p>It can be removed once only revoked keys hold it. No new key gets it then.</p><//>`}
+    <${Page}
+      title="Scopes"
+      lead="Built-in scopes control access to Tollhouse. Custom scopes are enforced by your API."
+      actions=${session.canConfigure && newButton}
+    >
+      <${Card}><${Table} list=${list} columns=${columns} label="Scopes" empty=${empty} /><//>
+      ${isCreating && html`<${CreateDialog} ...${dialogProps} />`}
+      ${deletedScope && html`<${DeleteDialog} scope=${deletedScope} ...${dialogProps} />`}
     <//>`;
 }

@@ -1,149 +1,264 @@
 import { get, patch } from '../api.js';
 import { useData } from '../data.js';
-import { html, useRef, useState } from '../html.js';
-import { Card, Field, Loading, Page, Problem } from '../ui.js';
+import { Field, Problem, focusFirstInvalid, isConflict } from '../forms.js';
+import { html, useLayoutEffect, useRef, useState } from '../html.js';
+import { editedText } from '../patch.js';
+import { Card, Page, PendingPage } from '../ui.js';
 
-// What is known of the settings' names; one that isn't here is shown by its name.
-const WORDS = {
-  keys: 'New keys', prefix: 'Begin with', default_expiry_days: 'Expire after days by default',
-  max_expiry_days: 'Expire after days at most', require_allowed_ips_for_admin: 'Administrative keys must name where they are used from',
-  rate_limits: 'Limits on calls', admin_per_minute: 'Calls of a key in a minute', batch_per_minute: 'Batches of a key in a minute',
-  failed_auth_per_minute: 'Failed authentications in a minute',
-  retention: 'What is kept', audit_days: 'Audit log, in days', usage_hourly_days: 'Usage by the hour, in days', usage_daily_days: 'Usage by the day, in days',
-  verification_log_days: 'Denials, in days', maintenance: 'Maintenance', read_only: 'Refuse changes', message: 'Message to those who are refused',
-  plans: 'Plans', plan_name: 'Its name', requests_per_minute: 'Requests of a key in a minute', max_keys: 'Keys of an organization at most', max_members: 'Members of an organization at most',
+/** Labels of groups and settings. A setting without one is labeled by its name. */
+const LABELS = {
+  keys: 'New keys',
+  prefix: 'Prefix',
+  default_expiry_days: 'Default expiry in days',
+  max_expiry_days: 'Maximum expiry in days',
+  require_allowed_ips_for_admin: 'Administrative keys must have allowed IP addresses',
+  rate_limits: 'Rate limits',
+  admin_per_minute: 'Admin API requests per key and minute',
+  batch_per_minute: 'Batch requests per key and minute',
+  failed_auth_per_minute: 'Failed authentications per minute',
+  retention: 'Retention',
+  audit_days: 'Audit log in days',
+  usage_hourly_days: 'Hourly usage in days',
+  usage_daily_days: 'Daily usage in days',
+  verification_log_days: 'Denials in days',
+  maintenance: 'Maintenance',
+  read_only: 'Read-only mode',
+  message: 'Message for refused requests',
+  plans: 'Plans',
+  plan_name: 'Name',
+  requests_per_minute: 'Requests per key and minute',
+  max_keys: 'Maximum keys per organization',
+  max_members: 'Maximum members per organization',
 };
 const HINTS = {
-  prefix: 'Keys that are there keep theirs.', default_expiry_days: '0: never.', max_expiry_days: '0: no bound.', admin_per_minute: '0: no limit.',
-  batch_per_minute: '0: no limit.', failed_auth_per_minute: 'Of one address. 0: no limit.', audit_days: '0: for ever; else at least 30.',
-  plan_name: 'Left empty, none is added.', requests_per_minute: '0: no limit.', max_keys: '0: no bound.', max_members: '0: no bound.',
+  prefix: 'Existing keys keep theirs.',
+  default_expiry_days: '0 means never.',
+  max_expiry_days: '0 means no maximum.',
+  admin_per_minute: '0 means no limit.',
+  batch_per_minute: '0 means no limit.',
+  failed_auth_per_minute: 'Per client IP address. 0 means no limit.',
+  audit_days: '0 keeps it indefinitely; otherwise at least 30.',
+  plan_name: 'Leave empty to add no plan.',
+  requests_per_minute: '0 means no limit.',
+  max_keys: '0 means no maximum.',
+  max_members: '0 means no maximum.',
 };
-const word = (name) => WORDS[name] ?? name.replaceAll('_', ' ');
+const labelOf = (name) => LABELS[name] ?? name.replaceAll('_', ' ');
 
-const REMOVE = 'remove';
-const NEW_NAME = 'new-plan';
-const NEW_PLAN = { requests_per_minute: 100, max_keys: 0, max_members: 0 };
+// Names of form fields that are not settings.
+const REMOVE_PLAN = 'remove';
+const NEW_PLAN = 'new-plan';
+const NEW_PLAN_DEFAULTS = { requests_per_minute: 100, max_keys: 0, max_members: 0 };
 
 const isGroup = (value) => value !== null && typeof value === 'object';
 
-/** What of the form differs from before, as a merge patch. */
-function difference(before, form, path) {
-  const patch = {};
-  for (const [name, value] of Object.entries(before)) {
-    const place = `${path}/${name}`;
-    if (path === '/plans' && form.get(`${place}/${REMOVE}`)) {
-      patch[name] = null;
-      continue;
-    }
-    if (isGroup(value)) {
-      const inner = difference(value, form, place);
-      if (Object.keys(inner).length > 0) patch[name] = inner;
-      continue;
-    }
-    const text = form.get(place);
-    const now = typeof value === 'boolean' ? text === 'on' : text === '' && typeof value !== 'string' ? null
-      : typeof value === 'number' || (value === null && /^\d+$/.test(text)) ? Number(text) : text;
-    if (now !== value && !(now === '' && value === null)) patch[name] = now;
-  }
-  return patch;
+/** The value of a setting in the form. If it has no value yet, digits are read as a number. */
+function readSetting(form, pointer, before) {
+  if (typeof before === 'boolean') return form.get(pointer) === 'on';
+  if (typeof before === 'string') return editedText(form, pointer, before);
+  const text = form.get(pointer);
+  if (text === '') return null;
+  const isNumber = typeof before === 'number' || /^\d+$/.test(text);
+  return isNumber ? Number(text) : text;
 }
 
-/** The settings that somebody else has changed, in words. */
-function changed(before, after) {
-  const names = new Set([...Object.keys(before), ...Object.keys(after)]);
-  return [...names].flatMap((name) => {
-    const [was, is] = [before[name], after[name]];
-    if (isGroup(was) && isGroup(is)) return changed(was, is).map((inner) => (name in WORDS ? inner : `${name}: ${inner}`));
-    if (was === is) return [];
-    if (is === undefined) return [`${name} was removed`];
-    return isGroup(is) ? [`${name} was added`] : [`${word(name)}: now ${is ?? 'none'}`];
+/** The merge patch from the settings before to those in the form. Fields are named by their pointers. */
+function readChanges(before, form, parentPointer = '') {
+  const changes = {};
+  for (const [name, value] of Object.entries(before)) {
+    const pointer = `${parentPointer}/${name}`;
+    if (parentPointer === '/plans' && form.get(`${pointer}/${REMOVE_PLAN}`)) {
+      changes[name] = null;
+    } else if (isGroup(value)) {
+      const inner = readChanges(value, form, pointer);
+      if (Object.keys(inner).length > 0) changes[name] = inner;
+    } else {
+      const edited = readSetting(form, pointer, value);
+      if (edited !== value) changes[name] = edited;
+    }
+  }
+  return changes;
+}
+
+/** The plan to add: its name and values, or nothing. */
+function readNewPlan(form) {
+  const name = form.get(NEW_PLAN).trim();
+  if (!name) return undefined;
+  const fields = Object.keys(NEW_PLAN_DEFAULTS);
+  const values = fields.map((field) => [field, Number(form.get(`${NEW_PLAN}/${field}`))]);
+  return { name, values: Object.fromEntries(values) };
+}
+
+/** Describes each setting that differs. */
+function describeChanges(before, after) {
+  const names = [...new Set([...Object.keys(before), ...Object.keys(after)])];
+  return names.flatMap((name) => {
+    const oldValue = before[name];
+    const newValue = after[name];
+    if (isGroup(oldValue) && isGroup(newValue)) {
+      const inner = describeChanges(oldValue, newValue);
+      return name in LABELS ? inner : inner.map((change) => `${name}: ${change}`);
+    }
+    if (oldValue === newValue) return [];
+    if (newValue === undefined) return [`${name} was removed`];
+    return isGroup(newValue) ? [`${name} was added`] : [`${labelOf(name)} is now ${newValue ?? 'empty'}`];
   });
 }
 
-/** What was filled in for a plan that isn't there yet. */
-function newPlan(form) {
-  const name = form.get(NEW_NAME).trim();
-  if (!name) return {};
-  const values = Object.keys(NEW_PLAN).map((field) => [field, Number(form.get(`${NEW_NAME}/${field}`))]);
-  return { [name]: Object.fromEntries(values) };
-}
-
-/** One setting. What is wrong with it, which the API tells `at` a place of the body, stands below. */
-function Setting({ name, path, value, error, at = path }) {
-  const faults = (error?.details ?? []).filter(({ pointer }) => pointer === at).map(({ message }) => message).join(' ');
-  const told = faults ? { at: () => faults } : undefined;
+/** One setting. `fieldName` is its name in the form; `pointer` is where the API reports errors about it. */
+function Setting({ name, fieldName, pointer = fieldName, value, error }) {
   if (typeof value === 'boolean') {
-    return html`<label class="box"><input type="checkbox" name=${path} defaultChecked=${value} /> ${word(name)} ${faults && html`<span class="fault small-text">${faults}</span>`}</label>`;
+    const message = error?.messageAt?.(pointer);
+    return html`
+      <label class="box">
+        <input
+          type="checkbox"
+          name=${fieldName}
+          defaultChecked=${value}
+          aria-invalid=${message ? 'true' : undefined}
+        />
+        <span>${labelOf(name)}</span>
+        ${message && html`<span class="fault small-text">${message}</span>`}
+      </label>`;
   }
-  const type = typeof value === 'number' ? 'number' : 'text';
-  return html`<${Field} label=${word(name)} name=${path} type=${type} min="0" value=${value ?? ''} hint=${HINTS[name]} error=${told} />`;
+  return html`
+    <${Field}
+      label=${labelOf(name)}
+      name=${fieldName}
+      type=${typeof value === 'number' ? 'number' : 'text'}
+      min="0"
+      value=${value ?? ''}
+      hint=${HINTS[name]}
+      error=${error}
+      pointer=${pointer}
+    />`;
 }
 
-function Group({ name, path, value, error, added }) {
+/** The settings of a group within a group: of one plan. */
+function Subgroup({ name, pointer, value, isPlan, error }) {
+  const settings = Object.entries(value).map(([setting, settingValue]) => {
+    const fieldName = `${pointer}/${setting}`;
+    return html`<${Setting} name=${setting} fieldName=${fieldName} value=${settingValue} error=${error} />`;
+  });
+  const removeName = `${pointer}/${REMOVE_PLAN}`;
+  const removeBox = html`
+    <label class="box"><input type="checkbox" name=${removeName} /> <span>Remove this plan</span></label>`;
   return html`
-    <${Card} title=${word(name)}><div class="settings">${Object.entries(value).map(([inner, one]) => (isGroup(one)
-      ? html`<fieldset key=${inner}><legend>${word(inner)}</legend>${Object.entries(one).map(([last, leaf]) => html`
-          <${Setting} name=${last} path=${`${path}/${inner}/${last}`} value=${leaf} error=${error} />`)}
-          ${name === 'plans' && html`<label class="box"><input type="checkbox" name=${`${path}/${inner}/${REMOVE}`} /> Remove this plan</label>`}</fieldset>`
-      : html`<${Setting} name=${inner} path=${`${path}/${inner}`} value=${one} error=${error} />`))}
-      ${name === 'plans' && html`<fieldset class="another"><legend>Another plan (optional)</legend>
-        <${Setting} name="plan_name" path=${NEW_NAME} value="" error=${added && error} at=${`/plans/${added}`} />
-        ${Object.entries(NEW_PLAN).map(([field, one]) => html`<${Setting} name=${field} path=${`${NEW_NAME}/${field}`} value=${one} error=${added && error} at=${`/plans/${added}/${field}`} />`)}</fieldset>`}
-    </div><//>`;
+    <fieldset>
+      <legend>${labelOf(name)}</legend>
+      ${settings}
+      ${isPlan && removeBox}
+    </fieldset>`;
+}
+
+/** The fields of a plan to add. `name` is the one that was submitted, which errors are about. */
+function NewPlan({ name, error }) {
+  const ownError = name ? error : undefined;
+  const pointer = `/plans/${name}`;
+  const settings = Object.entries(NEW_PLAN_DEFAULTS).map(([field, value]) => {
+    return html`
+      <${Setting}
+        name=${field}
+        fieldName=${`${NEW_PLAN}/${field}`}
+        pointer=${`${pointer}/${field}`}
+        value=${value}
+        error=${ownError}
+      />`;
+  });
+  return html`
+    <fieldset class="new-plan">
+      <legend>New plan (optional)</legend>
+      <${Setting} name="plan_name" fieldName=${NEW_PLAN} pointer=${pointer} value="" error=${ownError} />
+      ${settings}
+    </fieldset>`;
+}
+
+function Group({ name, value, error, newPlanName }) {
+  const isPlans = name === 'plans';
+  const entries = Object.entries(value).map(([entry, entryValue]) => {
+    const pointer = `/${name}/${entry}`;
+    const props = { name: entry, value: entryValue, error };
+    if (isGroup(entryValue)) {
+      return html`<${Subgroup} key=${entry} ...${props} pointer=${pointer} isPlan=${isPlans} />`;
+    }
+    return html`<${Setting} key=${entry} ...${props} fieldName=${pointer} />`;
+  });
+  return html`
+    <${Card} title=${labelOf(name)}>
+      <div class="settings">
+        ${entries}
+        ${isPlans && html`<${NewPlan} name=${newPlanName} error=${error} />`}
+      </div>
+    <//>`;
 }
 
 export function Settings() {
-  const found = useData(() => get('/config'), []);
+  const resource = useData(() => get('/config'), []);
   const [error, setError] = useState();
-  const [said, setSaid] = useState();
-  const [added, setAdded] = useState();
-  // How often it was saved: then the form is drawn anew, and with it what was typed is gone.
-  const [saved, setSaved] = useState(0);
+  const [message, setMessage] = useState();
+  const [newPlanName, setNewPlanName] = useState();
+  // Each save renders the form anew, so that nothing typed before is left in it.
+  const [saves, setSaves] = useState(0);
   const form = useRef();
-  if (found.error) return html`<${Page} title="Settings"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
-  if (!found.value) return html`<${Page} title="Settings"><${Loading} /><//>`;
-  const { data, etag } = found.value;
+  useLayoutEffect(() => {
+    if (error) focusFirstInvalid(form.current);
+  }, [error]);
+  if (resource.error || !resource.value)
+    return html`<${PendingPage} title="Settings" resource=${resource} />`;
+
+  const { data, etag } = resource.value;
   const save = async (event) => {
     event.preventDefault();
     setError();
     const typed = new FormData(event.target);
-    const changes = difference(data, typed, '');
-    const more = newPlan(typed);
-    const [name] = Object.keys(more);
-    setAdded(name);
-    if (name && name in data.plans) {
-      setSaid(`There is a plan ${name} already: change it where it stands.`);
+    const changes = readChanges(data, typed);
+    const newPlan = readNewPlan(typed);
+    setNewPlanName(newPlan?.name);
+    if (newPlan && Object.hasOwn(data.plans, newPlan.name)) {
+      setMessage(`The plan ${newPlan.name} already exists. Edit it above.`);
       return;
     }
-    if (name) changes.plans = { ...changes.plans, ...more };
-    if (Object.keys(changes).length === 0) { setSaid('Nothing was changed.'); return; }
+    if (newPlan) changes.plans = { ...changes.plans, [newPlan.name]: newPlan.values };
+    if (Object.keys(changes).length === 0) {
+      setMessage('No changes to save.');
+      return;
+    }
     try {
-      found.take(await patch('/config', changes, etag));
-      setSaved(saved + 1);
-      setSaid('Saved. It holds from now on.');
-    } catch (fault) {
-      setSaid();
-      setError(fault);
-      // The first field that is wrong is where to go on.
-      requestAnimationFrame(() => form.current?.querySelector('[aria-invalid]')?.focus());
+      resource.replace(await patch('/config', changes, etag));
+      setSaves(saves + 1);
+      setMessage('Saved. The changes apply immediately.');
+    } catch (failure) {
+      setMessage();
+      setError(failure);
     }
   };
-  /** Takes over what others changed; fields in which something was typed keep it, as browsers do. */
-  const takeOver = async () => {
-    let theirs;
-    try { theirs = await get('/config'); } catch (fault) { setError(fault); return; }
-    found.take(theirs);
-    setError();
-    const list = changed(data, theirs.data);
-    setSaid(`Taken over: ${list.join('; ') || 'nothing that differs'}. What you typed is still here; look, then save.`);
+  /** Loads the changes of others. Browsers keep what was typed in fields whose initial value changes. */
+  const reloadAfterConflict = async () => {
+    try {
+      const latest = await get('/config');
+      resource.replace(latest);
+      setError();
+      const changes = describeChanges(data, latest.data).join('; ') || 'no differences';
+      setMessage(`Reloaded: ${changes}. Your edits are still in the form. Review them, then save again.`);
+    } catch (failure) {
+      setError(failure);
+    }
   };
-  const again = error?.code === 'PRECONDITION_FAILED' ? takeOver : undefined;
+  const groups = Object.entries(data).filter(([, value]) => isGroup(value));
+  const groupCards = groups.map(([name, value]) => {
+    const props = { name, value, error, newPlanName };
+    return html`<${Group} key=${name} ...${props} />`;
+  });
   return html`
-    <${Page} title="Settings" lead="They hold at once, for everybody, and without a restart.">
-      <form key=${saved} ref=${form} onSubmit=${save} novalidate>
-        ${Object.entries(data).filter(([, value]) => isGroup(value)).map(([name, value]) => html`<${Group} key=${name} name=${name} path=${`/${name}`} value=${value} error=${error} added=${added} />`)}
-        <${Problem} error=${error} known=${Object.keys(data)} retry=${again} />
-        <p class="save"><button class="primary">Save</button> <span role="status">${said}</span></p>
+    <${Page} title="Settings" lead="Changes apply immediately, without a restart.">
+      <form key=${saves} ref=${form} onSubmit=${save} novalidate>
+        ${groupCards}
+        <${Problem}
+          error=${error}
+          fields=${Object.keys(data)}
+          retry=${isConflict(error) ? reloadAfterConflict : undefined}
+        />
+        <p class="save"><button class="primary">Save</button> <span role="status">${message}</span></p>
       </form>
     <//>`;
 }

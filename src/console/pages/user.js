@@ -1,80 +1,153 @@
-import { get, patch, remove } from '../api.js';
+import { get, patchIfChanged, remove } from '../api.js';
 import { useData, useList } from '../data.js';
+import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Facts, Field, Id, Loading, MetadataList, Page, Problem, Rows, Select, Time } from '../ui.js';
-import { KeyTable } from './keys.js';
+import { changedFields, editedText, metadataPatch } from '../patch.js';
+import { Badge, Card, Empty, Facts, Id, MetadataList, Page, PendingPage, Quiet, Table, Time } from '../ui.js';
+import { KeyTable } from './key-table.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
-function Edit({ found, close, done, reload }) {
-  const { data, etag } = found;
-  const send = async (form) => {
-    const body = {
-      name: form.get('name').trim(),
-      email: form.get('email').trim(),
-      external_id: form.get('external_id').trim() || null,
+const STATUSES = [
+  ['active', 'active'],
+  ['suspended', 'suspended'],
+];
+
+function EditDialog({ resource, path, onClose, onSaved }) {
+  const { data, etag } = resource.value;
+  const save = async (form) => {
+    const changes = changedFields(data, {
+      name: editedText(form, 'name', data.name),
+      email: editedText(form, 'email', data.email),
+      external_id: editedText(form, 'external_id', data.external_id ?? '') || null,
       status: form.get('status'),
-      metadata: readMetadata(form, data.metadata),
-    };
-    await patch(`/users/${encodeURIComponent(data.id)}`, body, etag);
-    done();
+    });
+    const metadata = metadataPatch(data.metadata, readMetadata(form));
+    if (metadata) changes.metadata = metadata;
+    await patchIfChanged(path, changes, etag);
+    onSaved();
   };
+  const fields = (error) => html`
+    <${Field} label="Name" name="name" error=${error} value=${data.name} />
+    <${Field} label="Email" name="email" type="email" error=${error} value=${data.email} />
+    <${Field}
+      label="External ID (optional)"
+      name="external_id"
+      error=${error}
+      value=${data.external_id ?? ''}
+    />
+    <${Select}
+      label="Status"
+      name="status"
+      error=${error}
+      value=${data.status}
+      options=${STATUSES}
+      hint="The keys of a suspended user are refused."
+    />
+    <${MetadataField} error=${error} value=${data.metadata} />`;
   return html`
-    <${Dialog} title="Edit user" send=${send} close=${close} reload=${reload} fields=${['name', 'email', 'external_id', 'status', 'metadata']}>${(error) => html`
-      <${Field} label="Name" name="name" error=${error} value=${data.name} />
-      <${Field} label="Email" name="email" type="email" error=${error} value=${data.email} />
-      <${Field} label="External id (optional)" name="external_id" error=${error} value=${data.external_id ?? ''} />
-      <${Select} label="Status" name="status" error=${error} value=${data.status} options=${[['active', 'active'], ['suspended', 'suspended']]}
-        hint="The keys of a suspended user are refused at once." />
-      <${MetadataField} error=${error} value=${data.metadata} />`}
+    <${Dialog}
+      title="Edit user"
+      onSubmit=${save}
+      onClose=${onClose}
+      reload=${resource.reload}
+      fields=${['name', 'email', 'external_id', 'status', 'metadata']}
+    >
+      ${fields}
     <//>`;
 }
 
-function Delete({ found, close, reload }) {
-  const { data, etag } = found;
-  const send = async () => {
-    await remove(`/users/${encodeURIComponent(data.id)}`, etag);
+function DeleteDialog({ resource, path, onClose }) {
+  const { data, etag } = resource.value;
+  const confirm = async () => {
+    await remove(path, etag);
     location.hash = '#/users';
   };
   return html`
-    <${Dialog} title=${`Delete ${data.name}?`} action="Delete for good" danger send=${send} close=${close} reload=${reload}>
-      <p>The memberships end, and so do the keys that belong to this user. The audit log stays.</p>
+    <${Dialog}
+      title=${`Delete ${data.name}?`}
+      submitLabel="Delete user"
+      isDangerous
+      onSubmit=${confirm}
+      onClose=${onClose}
+      reload=${resource.reload}
+    >
+      <p>
+        This ends the user’s memberships and revokes the keys that the user owns. It can’t be undone. The
+        audit log is kept.
+      </p>
+    <//>`;
+}
+
+function Memberships({ session, path }) {
+  const list = useList(`${path}/memberships`);
+  const organizationHref = (id) => (session.can('admin:orgs') ? `#/organizations/${id}` : undefined);
+  const columns = [
+    {
+      heading: 'Organization',
+      kind: 'wide',
+      cell: ({ organization_id: id }) => html`<${Id} value=${id} href=${organizationHref(id)} />`,
+    },
+    { heading: 'Role', cell: ({ role }) => html`<${Badge} label=${role} />` },
+    { heading: 'Added', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
+  ];
+  const empty = html`
+    <${Empty} title="No memberships yet.">Add this user on the page of an organization.<//>`;
+  return html`
+    <${Card} title="Memberships">
+      <${Table} list=${list} columns=${columns} label="Memberships" empty=${empty} />
     <//>`;
 }
 
 export function User({ session, id }) {
   const path = `/users/${encodeURIComponent(id)}`;
-  const found = useData(() => get(path), [id]);
-  const memberships = useList(`${path}/memberships`);
+  const resource = useData(() => get(path), [id]);
   const [dialog, setDialog] = useState();
+  if (resource.error || !resource.value) return html`<${PendingPage} title="User" resource=${resource} />`;
+  const { data } = resource.value;
   const close = () => setDialog();
-  if (found.error) return html`<${Page} title="User"><${Problem} error=${found.error} retry=${found.reload} /><//>`;
-  if (!found.value) return html`<${Page} title="User"><${Loading} /><//>`;
-  const { data } = found.value;
-  const actions = session.platform && html`
+  const onSaved = () => {
+    close();
+    resource.reload();
+  };
+  const actions = html`
     <button onClick=${() => setDialog('edit')}>Edit</button>
     <button class="danger" onClick=${() => setDialog('delete')}>Delete</button>`;
-  const to = (organization) => (session.can('admin:orgs') ? `#/organizations/${organization}` : undefined);
-  const columns = [
-    ['Organization', ({ organization_id: of }) => html`<${Id} of=${of} href=${to(of)} />`, 'wide'],
-    ['Role', ({ role }) => html`<${Badge} is=${role} />`],
-    ['Since', ({ created_at: at }) => html`<${Time} at=${at} />`],
+  const facts = [
+    ['ID', html`<${Id} value=${data.id} />`],
+    ['Email', data.email],
+    ['External ID', data.external_id ?? html`<${Quiet}>none<//>`],
+    ['Created', html`<${Time} at=${data.created_at} />`],
+    ['Updated', html`<${Time} at=${data.updated_at} />`],
+    ['Metadata', html`<${MetadataList} metadata=${data.metadata} />`],
   ];
+  const noKeys = html`
+    <${Empty} title="No keys yet.">
+      Choose this user as the owner when you create a key for one of their organizations.
+    <//>`;
+  // Another status of the user changes whether the keys work, so the table is built anew.
+  const keys = html`
+    <${KeyTable}
+      key=${data.status}
+      session=${session}
+      filter=${{ user_id: id }}
+      title="API keys"
+      empty=${noKeys}
+    />`;
+  const auditLink = html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>Activity</a></p>`;
+  const editDialog = html`
+    <${EditDialog} resource=${resource} path=${path} onClose=${close} onSaved=${onSaved} />`;
+  const deleteDialog = html`<${DeleteDialog} resource=${resource} path=${path} onClose=${close} />`;
   return html`
-    <${Page} title=${data.name} lead=${html`<${Badge} is=${data.status} />`} actions=${actions}>
-      <${Card}><${Facts} of=${[
-        ['Id', html`<${Id} of=${data.id} />`],
-        ['Email', data.email],
-        ['External id', data.external_id ?? html`<span class="quiet">none</span>`],
-        ['Created', html`<${Time} at=${data.created_at} />`],
-        ['Changed', html`<${Time} at=${data.updated_at} />`],
-        ['Metadata', html`<${MetadataList} of=${data.metadata} />`],
-      ]} /><//>
-      <${Card} title="Memberships"><${Rows} list=${memberships} columns=${columns} label="Memberships"
-        empty=${html`<${Empty} title="Not a member anywhere.">Add this user under an organization’s members.<//>`} /><//>
-      ${session.can('admin:keys') && html`<${KeyTable} session=${session} filter=${{ user_id: id }} title="API keys"
-        empty=${html`<${Empty} title="No keys belong to this user.">Name this user when you make a key for an organization of theirs; it then ends with the membership.<//>`} />`}
-      ${session.seesAudit && html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>What was done to this user</a></p>`}
-      ${dialog === 'edit' && html`<${Edit} found=${found.value} close=${close} reload=${found.reload} done=${() => { close(); found.reload(); }} />`}
-      ${dialog === 'delete' && html`<${Delete} found=${found.value} close=${close} reload=${found.reload} />`}
+    <${Page}
+      title=${data.name}
+      lead=${html`<${Badge} label=${data.status} />`}
+      actions=${session.isPlatform && actions}
+    >
+      <${Card}><${Facts} items=${facts} /><//>
+      <${Memberships} session=${session} path=${path} />
+      ${session.can('admin:keys') && keys}
+      ${session.canReadAudit && auditLink}
+      ${dialog === 'edit' && editDialog}
+      ${dialog === 'delete' && deleteDialog}
     <//>`;
 }

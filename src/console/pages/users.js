@@ -1,49 +1,101 @@
 import { post } from '../api.js';
 import { useList } from '../data.js';
+import { Dialog, Field, Filters, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Dialog, Empty, Field, Filters, Id, Page, Rows, Select, Time } from '../ui.js';
+import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
-function Create({ session, close, done }) {
-  const send = async (form) => {
+const STATUS_FILTER = [
+  ['', 'Any'],
+  ['active', 'active'],
+  ['suspended', 'suspended'],
+];
+
+function CreateDialog({ session, onClose, onCreated }) {
+  const create = async (form) => {
     const body = { name: form.get('name').trim(), email: form.get('email').trim() };
-    if (form.get('external_id')) body.external_id = form.get('external_id').trim();
-    if (form.get('id')) body.id = form.get('id').trim();
-    if (form.get('metadata').trim()) body.metadata = readMetadata(form);
-    done((await post('/users', body)).data);
+    for (const name of ['external_id', 'id']) {
+      const value = form.get(name)?.trim();
+      if (value) body[name] = value;
+    }
+    const metadata = readMetadata(form);
+    if (Object.keys(metadata).length > 0) body.metadata = metadata;
+    const { data } = await post('/users', body);
+    onCreated(data);
   };
-  return html`
-    <${Dialog} title="New user" action="Create" send=${send} close=${close} fields=${['name', 'email', 'external_id', 'id', 'metadata']}>${(error) => html`
+  const fields = (error) => {
+    const idField = html`
+      <${Field}
+        label="ID (optional)"
+        name="id"
+        error=${error}
+        placeholder="user_…"
+        hint="Leave empty to generate one. IDs can’t be changed."
+      />`;
+    return html`
       <${Field} label="Name" name="name" error=${error} />
       <${Field} label="Email" name="email" type="email" error=${error} />
-      <${Field} label="External id (optional)" name="external_id" error=${error} hint="Its name in another system, such as your identity provider." />
-      ${session.platform && html`<${Field} label="Id (optional)" name="id" error=${error} placeholder="user_…" hint="Left empty, one is made. An id never changes." />`}
-      <${MetadataField} error=${error} />`}
+      <${Field}
+        label="External ID (optional)"
+        name="external_id"
+        error=${error}
+        hint="The user’s ID in another system, such as your identity provider."
+      />
+      ${session.isPlatform && idField}
+      <${MetadataField} error=${error} />`;
+  };
+  return html`
+    <${Dialog}
+      title="New user"
+      submitLabel="Create"
+      onSubmit=${create}
+      onClose=${onClose}
+      fields=${['name', 'email', 'external_id', 'id', 'metadata']}
+    >
+      ${fields}
     <//>`;
 }
 
 export function Users({ session }) {
   const [filter, setFilter] = useState({});
-  const [creating, setCreating] = useState(false);
+  const [isCreating, setCreating] = useState(false);
   const list = useList('/users', filter);
-  const create = html`<button class="primary" onClick=${() => setCreating(true)}>New user</button>`;
+  const newButton = html`<button class="primary" onClick=${() => setCreating(true)}>New user</button>`;
   const columns = [
-    ['Name', ({ id, name }) => html`<a href=${`#/users/${id}`}>${name}</a>`, 'wide'],
-    ['Email', ({ email }) => email, 'text'],
-    ['Id', ({ id }) => html`<${Id} of=${id} />`],
-    ['Status', ({ status }) => html`<${Badge} is=${status} />`],
-    ['Created', ({ created_at: at }) => html`<${Time} at=${at} />`],
+    { heading: 'Name', kind: 'wide', cell: ({ id, name }) => html`<a href=${`#/users/${id}`}>${name}</a>` },
+    { heading: 'Email', kind: 'text', cell: ({ email }) => email },
+    { heading: 'ID', cell: ({ id }) => html`<${Id} value=${id} />` },
+    { heading: 'Status', cell: ({ status }) => html`<${Badge} label=${status} />` },
+    { heading: 'Created', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
   ];
-  const filtered = Object.values(filter).some(Boolean);
+  const isFiltered = Object.values(filter).some(Boolean);
+  const noUsers = html`
+    <${Empty} title="No users yet.">Create a user, then add them to an organization. ${newButton}<//>`;
+  const lead = session.isPlatform
+    ? 'Users are members of organizations and can own keys.'
+    : 'The members of your organization.';
+  const dialog = html`
+    <${CreateDialog}
+      session=${session}
+      onClose=${() => setCreating(false)}
+      onCreated=${({ id }) => {
+        location.hash = `#/users/${id}`;
+      }}
+    />`;
   return html`
-    <${Page} title="Users" lead=${session.platform ? 'The people behind memberships and keys.' : 'The members of your organization.'} actions=${create}>
+    <${Page} title="Users" lead=${lead} actions=${newButton}>
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Name or email begins with" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${[['', 'Any'], ['active', 'active'], ['suspended', 'suspended']]} />
+        <${Field} label="Search by name or email" name="q" type="search" />
+        <${Select} label="Status" name="status" options=${STATUS_FILTER} />
       <//>
-      <${Card}><${Rows} list=${list} columns=${columns} label="Users" empty=${filtered
-        ? html`<${Empty} title="Nothing matches.">Change or clear the filters above.<//>`
-        : html`<${Empty} title="No users yet.">Create one, then make them a member of an organization. ${create}<//>`} /><//>
-      ${creating && html`<${Create} session=${session} close=${() => setCreating(false)} done=${({ id }) => { location.hash = `#/users/${id}`; }} />`}
+      <${Card}>
+        <${Table}
+          list=${list}
+          columns=${columns}
+          label="Users"
+          empty=${isFiltered ? html`<${NoMatches} />` : noUsers}
+        />
+      <//>
+      ${isCreating && dialog}
     <//>`;
 }

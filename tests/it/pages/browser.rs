@@ -1,5 +1,4 @@
-//! The pages in Chromium: `console.mjs`, `choices.mjs` and `everybody.mjs` of `tests/node` say what is done and what
-//! must hold.
+//! The pages in Chromium, driven by the scripts in `tests/node`.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -8,41 +7,61 @@ use std::process::Command;
 use super::dev;
 use crate::support::ADMIN_KEY;
 
-const SCRIPTS: [(&str, &str); 8] = [
+/// The scripts, and the modules that they import.
+const FILES: [(&str, &str); 9] = [
+    ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
+    ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("browser.mjs", include_str!("../../node/browser.mjs")),
-    ("choices.mjs", include_str!("../../node/choices.mjs")),
     ("console.mjs", include_str!("../../node/console.mjs")),
-    ("everybody.mjs", include_str!("../../node/everybody.mjs")),
+    ("forms.mjs", include_str!("../../node/forms.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
     ("reference.mjs", include_str!("../../node/reference.mjs")),
     ("root.mjs", include_str!("../../node/root.mjs")),
     ("testing.mjs", include_str!("../../node/testing.mjs")),
 ];
 
+// Each script has a server and a browser of its own, so that they can run at the same time.
+
 #[test]
-fn people_can_work_with_the_console_and_try_the_reference() {
-    run(&[("console.mjs", 6), ("choices.mjs", 6), ("everybody.mjs", 5)], &dev::serve().url);
+fn the_console_and_the_reference_work_in_chromium() {
+    run(&[("console.mjs", 5)], &dev::serve().url);
 }
 
-/// Runs scripts against the server at an address, and fails unless each says of as many tests that all was well.
+#[test]
+fn forms_send_what_was_edited_and_show_errors_in_chromium() {
+    run(&[("forms.mjs", 6)], &dev::serve().url);
+}
+
+#[test]
+fn usage_and_the_audit_log_are_shown_in_chromium() {
+    run(&[("analytics.mjs", 6)], &dev::serve().url);
+}
+
+#[test]
+fn everyone_can_use_the_pages_in_chromium() {
+    run(&[("accessibility.mjs", 5)], &dev::serve().url);
+}
+
+/// Runs scripts against a server. Panics unless each passes its number of tests: a script that ends early must fail.
 pub(crate) fn run(scripts: &[(&str, usize)], url: &str) {
     let modules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
-    assert!(modules.join("playwright-core").exists(), "no {}; scripts/test fetches it", modules.display());
+    assert!(modules.join("playwright-core").exists(), "{} is missing; run scripts/test", modules.display());
     let chromium = std::env::var_os("CHROMIUM").unwrap_or_else(|| "/usr/bin/chromium".into());
-    assert!(Path::new(&chromium).exists(), "no Chromium; scripts/test installs it");
+    assert!(Path::new(&chromium).exists(), "Chromium is missing; run scripts/test");
 
     let dir = tempfile::tempdir().unwrap();
-    for (name, script) in SCRIPTS {
-        std::fs::write(dir.path().join(name), script).unwrap();
+    for (name, content) in FILES {
+        std::fs::write(dir.path().join(name), content).unwrap();
     }
     symlink(modules, dir.path().join("node_modules")).unwrap();
-    for (script, tests) in scripts {
+    for (script, expected_tests) in scripts {
         let mut node = Command::new("node");
         node.arg(dir.path().join(script)).env("TOLLHOUSE_URL", url).env("TOLLHOUSE_KEY", ADMIN_KEY);
         let output = node.output().unwrap();
-        let (said, complaint) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{said}{complaint}");
-        assert_eq!(said.lines().filter(|line| line.starts_with("ok: ")).count(), *tests, "{said}{complaint}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stdout}{stderr}");
+        let passed_tests = stdout.lines().filter(|line| line.starts_with("ok: ")).count();
+        assert_eq!(passed_tests, *expected_tests, "{script}: {stdout}{stderr}");
     }
 }

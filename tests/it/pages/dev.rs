@@ -7,24 +7,27 @@ use serde_json::{Value, json};
 
 use crate::support::{ADMIN_KEY, Binary, Client};
 
-/// A server with sample data and the tests' admin key. Nobody limits how often the tests call.
+/// A server with sample data and the tests' admin key. Rate limits of the Admin API are off.
 pub(crate) fn serve() -> Binary {
     let mut command = Binary::command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
-    command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
+    command
+        .env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY)
+        .env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0")
+        .env("TOLLHOUSE_RATE_LIMITS__BATCH_PER_MINUTE", "0");
     Binary::start(command)
 }
 
-/// What stands behind this in what it says at the start.
-fn told(server: &Binary, before: &str) -> String {
-    let line = server.start.iter().find_map(|line| line.split_once(before));
-    line.unwrap_or_else(|| panic!("{before}: {:#?}", server.start)).1.trim().to_owned()
+/// The rest of the line of the startup output that contains a label.
+fn value_after(server: &Binary, label: &str) -> String {
+    let line = server.start.iter().find_map(|line| line.split_once(label));
+    line.unwrap_or_else(|| panic!("{label}: {:#?}", server.start)).1.trim().to_owned()
 }
 
 #[tokio::test]
-async fn there_is_something_to_see_at_once() {
+async fn sample_data_covers_a_month() {
     let server = serve();
     let admin = server.admin();
-    // What the documentation's examples name.
+    // The resources that the examples of the documentation use.
     for path in [
         "/organizations/org_123",
         "/users/user_123",
@@ -42,14 +45,15 @@ async fn there_is_something_to_see_at_once() {
         codes.contains(&&json!("RATE_LIMITED")) && codes.contains(&&json!("QUOTA_EXCEEDED")),
         "{codes:?}"
     );
-    // By night there is less than by day.
+    // There are fewer requests at night than during the day.
     let hours = admin.get("/analytics/usage?key_id=key_123&period=7d&interval=hour").await;
-    let sum = |of: [&str; 3]| -> u64 {
-        let hours = hours.data()["series"].as_array().unwrap().iter();
-        let wanted = hours.filter(|hour| of.iter().any(|at| hour["start"].as_str().unwrap().contains(at)));
-        wanted.map(|hour| hour["requests"].as_u64().unwrap()).sum()
+    let requests_at = |times: [&str; 3]| -> u64 {
+        let series = hours.data()["series"].as_array().unwrap().iter();
+        let matching =
+            series.filter(|hour| times.iter().any(|time| hour["start"].as_str().unwrap().contains(time)));
+        matching.map(|hour| hour["requests"].as_u64().unwrap()).sum()
     };
-    assert!(sum(["T12:", "T13:", "T14:"]) > 2 * sum(["T00:", "T01:", "T02:"]));
+    assert!(requests_at(["T12:", "T13:", "T14:"]) > 2 * requests_at(["T00:", "T01:", "T02:"]));
     let overview = admin.get("/analytics/overview").await;
     assert_eq!(overview.data()["organizations"], 6);
     let keys = &overview.data()["api_keys"];
@@ -61,7 +65,7 @@ async fn there_is_something_to_see_at_once() {
     let denials = admin.get("/analytics/logs?limit=100&code=NOT_FOUND").await;
     assert!(!denials.data().as_array().unwrap().is_empty());
 
-    // The trail leads through the month, in order, and its chain is whole.
+    // The audit log covers the month in order, and its hash chain is valid.
     let events = admin.get("/audit-logs?limit=100&order=asc&access=write").await;
     let times: Vec<_> = events
         .data()
@@ -74,64 +78,67 @@ async fn there_is_something_to_see_at_once() {
     let chain = admin.get("/audit-logs/verify").await;
     assert_eq!(chain.data()["valid"], true, "{chain:?}");
 
-    // There is a key to verify.
-    let clients = told(&server, "a key of org_123 to verify: ");
+    // The printed key can be verified.
+    let client_key = value_after(&server, "a key of org_123 to verify: ");
     let answer = admin
-        .send(admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify").json(&json!({"key": clients})))
+        .send(
+            admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify").json(&json!({"key": client_key})),
+        )
         .await;
     assert_eq!((&answer.data()["code"], &answer.data()["key_id"]), (&json!("VALID"), &json!("key_123")));
 }
 
-/// Every key of the sample says when it was last used, and never before it was made.
+/// Keys are used after they are created, and before they are revoked.
 #[tokio::test]
-async fn the_sample_is_plausible() {
+async fn times_of_sample_keys_are_in_order() {
     let server = serve();
     let keys = server.admin().get("/api-keys?limit=100").await;
     let keys = keys.data().as_array().unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     for key in keys {
-        let (made, used) = (text(&key["created_at"]), text(&key["last_used_at"]));
-        assert!(used.is_empty() || used > made, "{key}");
-        let ended = text(&key["revoked_at"]);
-        assert!(ended.is_empty() || used < ended, "{key}");
+        let created = text(&key["created_at"]);
+        let used = text(&key["last_used_at"]);
+        let revoked = text(&key["revoked_at"]);
+        assert!(used.is_empty() || used > created, "{key}");
+        assert!(revoked.is_empty() || used < revoked, "{key}");
     }
     assert!(keys.iter().filter(|key| key["last_used_at"].is_string()).count() > 8);
 }
 
-fn directory_of(server: &Binary) -> PathBuf {
-    told(server, "sample data in ").trim_end_matches(" …").into()
+fn data_directory(server: &Binary) -> PathBuf {
+    value_after(server, "sample data in ").trim_end_matches(" …").into()
 }
 
 #[tokio::test]
-async fn it_is_thrown_away_and_the_key_is_printed() {
-    let place = tempfile::tempdir().unwrap();
+async fn the_admin_key_is_printed_and_the_data_is_deleted() {
+    let temp = tempfile::tempdir().unwrap();
     let mut command = Binary::command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
-    command.env("TMPDIR", place.path()).env("TOLLHOUSE_DATABASE__DIR", place.path().join("mine"));
+    command.env("TMPDIR", temp.path()).env("TOLLHOUSE_DATABASE__DIR", temp.path().join("own"));
     let mut server = Binary::start(command);
-    let dir = directory_of(&server);
-    assert!(dir.starts_with(place.path()) && dir.join("tollhouse.db").exists(), "{}", dir.display());
-    assert!(told(&server, "console    ").starts_with(&server.url));
-    let key = told(&server, "admin key  ");
+    let dir = data_directory(&server);
+    assert!(dir.starts_with(temp.path()) && dir.join("tollhouse.db").exists(), "{}", dir.display());
+    assert!(value_after(&server, "console    ").starts_with(&server.url));
+    let key = value_after(&server, "admin key  ");
     assert_eq!(Client::new(&server.url, Some(&key)).get("/whoami").await.status, 200);
     assert_eq!(server.terminate(), Some(0));
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "something is left");
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "files are left");
 }
 
 #[test]
-fn it_is_no_way_to_serve_others_or_to_open_a_file() {
+fn other_addresses_and_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
-    let wrong = |args: &[&str], code: i32, says: &str| {
+    let expect_refusal = |args: &[&str], code: i32, message: &str| {
         let output = Binary::run(args);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(code) && said.contains(says), "{args:?}: {said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(code) && stderr.contains(message), "{args:?}: {stderr}");
     };
-    wrong(&["serve", "--dev", "--data", data], 2, "remove --data");
-    wrong(&["--data", data, "serve", "--dev"], 2, "remove --data");
-    wrong(&["serve", "--dev", "--listen", "0.0.0.0:0"], 2, "only on loopback");
-    wrong(&["serve", "--dev", "--admin-key-file", "k"], 2, "remove --admin-key-file");
+    expect_refusal(&["serve", "--dev", "--data", data], 2, "remove --data");
+    expect_refusal(&["--data", data, "serve", "--dev"], 2, "remove --data");
+    expect_refusal(&["serve", "--dev", "--listen", "0.0.0.0:0"], 2, "only on loopback");
+    expect_refusal(&["serve", "--dev", "--admin-key-file", "k"], 2, "remove --admin-key-file");
     let config = dir.path().join("open.toml");
     fs::write(&config, "[http]\nlisten = \"0.0.0.0:0\"\n").unwrap();
-    wrong(&["serve", "--dev", "--config", config.to_str().unwrap()], 1, "only on loopback");
+    expect_refusal(&["serve", "--dev", "--config", config.to_str().unwrap()], 1, "only on loopback");
     assert!(!Path::new(data).join("tollhouse.db").exists());
 }

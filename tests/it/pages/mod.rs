@@ -1,4 +1,4 @@
-//! The pages: how they are served, what the development mode begins with, and both in a real browser.
+//! The console and the reference: how they are served, `serve --dev`, and both in a browser.
 
 pub(crate) mod browser;
 pub(crate) mod dev;
@@ -24,35 +24,37 @@ async fn get(
     let request = client.request_at_root(Method::GET, path);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
     let response = request.send().await.unwrap();
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
     let bytes = response.bytes().await.unwrap().to_vec();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     (Answer { status, headers, text, json: serde_json::Value::Null }, bytes)
 }
 
 #[tokio::test]
-async fn files_are_served_compressed_or_plain_and_once() {
+async fn files_are_served_compressed_or_plain_and_revalidated() {
     let server = Server::start().await;
     let client = server.anonymous();
     for file in FILES {
-        let (plain, whole) = get(&client, file.path, &[]).await;
-        assert_eq!((plain.status, whole.len()), (200, file.length), "{}", file.path);
+        let (plain, content) = get(&client, file.path, &[]).await;
+        assert_eq!((plain.status, content.len()), (200, file.length), "{}", file.path);
         assert_eq!(plain.header("content-encoding"), None);
         assert_eq!(plain.header("vary"), Some("accept-encoding"));
 
         let gzip = [(ACCEPT_ENCODING, "br, GZIP;q=0.5")];
-        let (zipped, bytes) = get(&client, file.path, &gzip).await;
+        let (zipped, compressed) = get(&client, file.path, &gzip).await;
         assert_eq!(zipped.header("content-encoding"), Some("gzip"), "{}", file.path);
         let mut unzipped = Vec::new();
-        GzDecoder::new(bytes.as_slice()).read_to_end(&mut unzipped).unwrap();
-        assert!(unzipped == whole, "{}", file.path);
+        GzDecoder::new(compressed.as_slice()).read_to_end(&mut unzipped).unwrap();
+        assert!(unzipped == content, "{}", file.path);
         for refused in ["gzip;q=0", "identity", "br", "*;q=0, gzip;q=0.0"] {
             let (answer, _) = get(&client, file.path, &[(ACCEPT_ENCODING, refused)]).await;
             assert_eq!(answer.header("content-encoding"), None, "{refused}");
         }
 
-        // Each form has a name of its own; who knows it is spared the body.
-        let (tag, tag_zipped) = (plain.header("etag").unwrap(), zipped.header("etag").unwrap());
+        // Each encoding has its own ETag; a request that names it gets no body.
+        let tag = plain.header("etag").unwrap();
+        let tag_zipped = zipped.header("etag").unwrap();
         assert_ne!(tag, tag_zipped);
         for known in [tag.to_owned(), format!("\"other\", W/{tag}"), "*".to_owned()] {
             let (answer, bytes) = get(&client, file.path, &[(IF_NONE_MATCH, &known)]).await;
@@ -68,30 +70,30 @@ async fn files_are_served_compressed_or_plain_and_once() {
 }
 
 #[tokio::test]
-async fn a_page_is_asked_for_again_and_what_it_loads_is_kept_for_ever() {
+async fn pages_are_revalidated_and_their_files_are_immutable() {
     let server = Server::start().await;
     let client = server.anonymous();
     for file in FILES {
         let (answer, _) = get(&client, file.path, &[]).await;
         let is_page = PAGES.contains(&file.path);
-        let kept = if is_page { "no-cache" } else { "public, max-age=31536000, immutable" };
-        assert_eq!(answer.header("cache-control"), Some(kept), "{}", file.path);
+        let expected = if is_page { "no-cache" } else { "public, max-age=31536000, immutable" };
+        assert_eq!(answer.header("cache-control"), Some(expected), "{}", file.path);
     }
     for page in PAGES {
         let (answer, _) = get(&client, page, &[]).await;
         assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
-        // What it names is there, under its version, which no other content has.
-        let named =
+        // The files that it loads exist, under a version that depends on their content.
+        let paths =
             answer.text.split('"').filter(|name| name.contains('/') && !name.contains([' ', '<', ':']));
-        let own: Vec<_> = named
+        let own: Vec<_> = paths
             .filter(|name| !name.starts_with("..") && *name != "./" && !name.contains("svg+xml"))
             .collect();
         assert!(own.len() >= 4, "{own:?}");
         for name in own {
             assert!(FILES.iter().any(|file| file.path == format!("{page}{name}")), "{name}");
         }
-        let (gone, _) = get(&client, &format!("{page}0000000000000000/main.js"), &[]).await;
-        assert_eq!((gone.status, gone.header("cache-control")), (404, Some("no-store")));
+        let (unknown, _) = get(&client, &format!("{page}0000000000000000/main.js"), &[]).await;
+        assert_eq!((unknown.status, unknown.header("cache-control")), (404, Some("no-store")));
     }
 }
 
@@ -103,7 +105,7 @@ async fn pages_are_locked_down() {
         let (answer, _) = get(&client, file.path, &[]).await;
         let policy = answer.header("content-security-policy").unwrap();
         let rules: BTreeSet<_> = policy.split(';').map(str::trim).filter(|rule| !rule.is_empty()).collect();
-        let always = [
+        let common = [
             "default-src 'none'",
             "script-src 'self'",
             "style-src 'self'",
@@ -112,11 +114,11 @@ async fn pages_are_locked_down() {
             "form-action 'none'",
             "frame-ancestors 'none'",
         ];
-        let more = match file.path.starts_with("/docs/") {
+        let specific = match file.path.starts_with("/docs/") {
             true => BTreeSet::from(["img-src 'self' data:"]),
             false => BTreeSet::from(["img-src 'self'", "require-trusted-types-for 'script'"]),
         };
-        assert_eq!(rules, more.into_iter().chain(always).collect(), "{}", file.path);
+        assert_eq!(rules, specific.into_iter().chain(common).collect(), "{}", file.path);
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
@@ -130,35 +132,36 @@ async fn pages_are_locked_down() {
 }
 
 #[tokio::test]
-async fn the_directory_is_found_without_its_slash_and_pages_are_only_read() {
+async fn a_missing_slash_is_redirected_and_only_reads_are_allowed() {
     let server = Server::start().await;
-    let once = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let without_redirects =
+        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     for page in PAGES {
-        let place = page.trim_end_matches('/');
-        let answer = once.get(format!("{}{place}", server.url)).send().await.unwrap();
+        let path = page.trim_end_matches('/');
+        let answer = without_redirects.get(format!("{}{path}", server.url)).send().await.unwrap();
         assert_eq!(answer.status(), 308);
         assert_eq!(answer.headers()["location"], page[1..]);
-        let refused = once.post(format!("{}{page}", server.url)).body("x").send().await.unwrap();
+        let refused = without_redirects.post(format!("{}{page}", server.url)).body("x").send().await.unwrap();
         assert_eq!(
             (refused.status().as_u16(), &refused.headers()["allow"]),
             (405, &"GET, HEAD".parse().unwrap())
         );
     }
-    // Nobody's looks at a page are in the log.
+    // Requests for pages are not audited.
     let actions = server.admin().get("/audit-logs?limit=100").await;
     assert!(!actions.text.contains("page.read"), "{}", actions.text);
 }
 
-/// The page loads from this server alone, and what is not ours has its licence beside it.
+/// Files have no source map URL and use no unsafe DOM functions or local storage. Libraries come with their licenses.
 #[test]
-fn what_is_embedded_is_what_is_allowed() {
+fn embedded_files_are_safe_and_licensed() {
     let names: Vec<_> =
         FILES.iter().map(|file| file.path.splitn(4, '/').nth(3).unwrap_or("index.html")).collect();
     for library in ["preact", "htm", "uplot", "swagger-ui"] {
         assert!(names.contains(&format!("vendor/{library}.js").as_str()), "{names:?}");
         assert!(
             names.contains(&format!("vendor/{library}.LICENSE.txt").as_str()),
-            "{library} has no licence"
+            "{library} has no license"
         );
     }
     for file in FILES {

@@ -1,0 +1,138 @@
+import { getAll, post } from '../api.js';
+import { useData, useList } from '../data.js';
+import { Dialog, Field, SecretDialog } from '../forms.js';
+import { html, useState } from '../html.js';
+import { KeyStatus, useDependencies } from '../key-status.js';
+import { Card, CodeList, Empty, Id, NoMatches, Quiet, Table, Time } from '../ui.js';
+import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
+import { OrganizationField } from './organization-field.js';
+
+const MAX_SHOWN_SCOPES = 3;
+
+function CreateDialog({ session, organization, onClose, onCreated }) {
+  const catalogue = useData(() => getAll('/scopes', { order: 'asc' }), []);
+  const choosesOrganization = session.isPlatform && !organization;
+  const create = async (form) => {
+    const body = readNewKey(form);
+    if (session.isPlatform && organization) body.organization_id = organization;
+    for (const name of ['organization_id', 'user_id', 'id']) {
+      const value = form.get(name)?.trim();
+      if (value) body[name] = value;
+    }
+    const { data } = await post('/api-keys', body);
+    onCreated(data);
+  };
+  const fields = (error) => {
+    const organizationField = html`
+      <${OrganizationField}
+        session=${session}
+        error=${error}
+        hint="Leave empty to create a platform key, which has access to all organizations."
+      />`;
+    const idField = html`
+      <${Field}
+        label="ID (optional)"
+        name="id"
+        error=${error}
+        placeholder="key_…"
+        hint="Leave empty to generate one. IDs can’t be changed."
+      />`;
+    return html`
+      ${choosesOrganization && organizationField}
+      <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} />
+      <${Field}
+        label="Owner (optional)"
+        name="user_id"
+        error=${error}
+        placeholder="user_…"
+        hint="A member of the organization. The key is revoked when the membership ends."
+      />
+      ${session.isPlatform && idField}`;
+  };
+  const ownFields = choosesOrganization ? ['organization_id', 'user_id', 'id'] : ['user_id', 'id'];
+  return html`
+    <${Dialog}
+      title="New API key"
+      submitLabel="Create"
+      onSubmit=${create}
+      onClose=${onClose}
+      fields=${[...ownFields, ...KEY_FIELDS]}
+    >
+      ${fields}
+    <//>`;
+}
+
+/** The keys of an organization, or all keys that match the filter. */
+export function KeyTable({
+  session,
+  organization,
+  filter = {},
+  isCreating,
+  setCreating,
+  title,
+  actions,
+  empty,
+}) {
+  const list = useList('/api-keys', {
+    ...filter,
+    organization_id: organization ?? filter.organization_id,
+  });
+  const dependencies = useDependencies(session, list.rows);
+  const [createdKey, setCreatedKey] = useState();
+  const onCreated = (apiKey) => {
+    setCreating(false);
+    setCreatedKey(apiKey);
+    list.reload();
+  };
+  const organizationHref = (id) => (session.can('admin:orgs') ? `#/organizations/${id}` : undefined);
+  const columns = [
+    {
+      heading: 'Name',
+      kind: 'wide',
+      cell: ({ id, name }) => html`<a href=${`#/api-keys/${id}`}>${name}</a>`,
+    },
+    { heading: 'Starts with', cell: ({ start }) => html`<code class="id">${start}…</code>` },
+    !organization &&
+      session.isPlatform && {
+        heading: 'Organization',
+        cell: ({ organization_id: id }) => {
+          return id ? html`<${Id} value=${id} href=${organizationHref(id)} />` : html`<${Quiet}>platform<//>`;
+        },
+      },
+    {
+      heading: 'Scopes',
+      cell: ({ scopes }) => {
+        if (scopes.length === 0) return html`<${Quiet}>none<//>`;
+        return html`<${CodeList} values=${scopes} max=${MAX_SHOWN_SCOPES} />`;
+      },
+    },
+    {
+      heading: 'Status',
+      cell: (apiKey) => html`<${KeyStatus} apiKey=${apiKey} dependencies=${dependencies} />`,
+    },
+    { heading: 'Last used', cell: ({ last_used_at: at }) => html`<${Time} at=${at} />` },
+  ].filter(Boolean);
+  const isFiltered = Object.values(filter).some(Boolean);
+  const noKeys = html`
+    <${Empty} title="No API keys yet.">Create a key and give its secret to a client of your API.<//>`;
+  const createDialog = html`
+    <${CreateDialog}
+      session=${session}
+      organization=${organization}
+      onClose=${() => setCreating(false)}
+      onCreated=${onCreated}
+    />`;
+  const secretDialog = html`
+    <${SecretDialog} title="API key created" apiKey=${createdKey} onClose=${() => setCreatedKey()} />`;
+  return html`
+    <${Card} title=${title} actions=${actions}>
+      <${Table}
+        list=${list}
+        columns=${columns}
+        label="API keys"
+        empty=${empty ?? (isFiltered ? html`<${NoMatches} />` : noKeys)}
+      />
+      ${isCreating && createDialog}
+      ${createdKey && secretDialog}
+    <//>`;
+}
