@@ -9,6 +9,7 @@ mod documentation;
 mod durability;
 mod gateways;
 mod invariants;
+mod language;
 mod layering;
 mod metrics;
 mod moving;

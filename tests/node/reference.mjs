@@ -1,5 +1,5 @@
-// The reference at /docs/ in a real browser, against the server at TOLLHOUSE_URL with sample data. What Swagger UI fills
-// in by itself is sent unchanged.
+// The reference at /docs/ in a real browser, against the server at TOLLHOUSE_URL with sample data.
+// What Swagger UI fills in by itself is sent unchanged.
 import assert from 'node:assert/strict';
 import { URL, KEY } from './browser.mjs';
 import { done, test } from './testing.mjs';
@@ -51,22 +51,26 @@ await test('a key that is pasted at Authorize is the Bearer key of the Admin API
   assert.equal((await answer.request().allHeaders())['x-api-key'], undefined);
 });
 
-await test('other schemes are offered by the operations that take them, behind the Bearer key', {}, async ({ page }) => {
-  await page.goto(`${URL}/docs/`);
-  for (const [id, schemes] of [
-    ['Verification-forwardAuth', ['bearer', 'xApiKey']],
-    ['Verification-introspectToken', ['bearer', 'basic']],
-    ['Verification-verifyKey', ['bearer']],
-    ['Organizations-listOrganizations', ['bearer']],
-    ['Configuration-getConfiguration', ['bearer']],
-  ]) {
-    const padlock = operation(page, id).locator('.authorization__btn');
-    const { schemes: found, focus } = await offered(page, padlock);
-    // The schemes of HTTP stand there with their type, and once for each scope.
-    assert.deepEqual([...new Set(found)], schemes, id);
-    assert.equal(focus, 'auth-bearer-value', id);
-  }
-});
+await test(
+  'other schemes are offered by the operations that take them, behind the Bearer key',
+  {},
+  async ({ page }) => {
+    await page.goto(`${URL}/docs/`);
+    for (const [id, schemes] of [
+      ['Verification-forwardAuth', ['bearer', 'xApiKey']],
+      ['Verification-introspectToken', ['bearer', 'basic']],
+      ['Verification-verifyKey', ['bearer']],
+      ['Organizations-listOrganizations', ['bearer']],
+      ['Configuration-getConfiguration', ['bearer']],
+    ]) {
+      const padlock = operation(page, id).locator('.authorization__btn');
+      const { schemes: found, focus } = await offered(page, padlock);
+      // The schemes of HTTP stand there with their type, and once for each scope.
+      assert.deepEqual([...new Set(found)], schemes, id);
+      assert.equal(focus, 'auth-bearer-value', id);
+    }
+  },
+);
 
 await test('one operation after the other succeeds as it is filled in', {}, async ({ page }) => {
   await page.goto(`${URL}/docs/`);
