@@ -312,7 +312,7 @@ pub(super) fn walk_chunk(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk
     let links = store::audit::links(tx, next, CHUNK)?;
     for ChainRow { seq, link } in &links {
         let is_valid =
-            |(link, copies): &(Link, EventColumns)| walk.step(link) && copies.match_event(&link.json);
+            |(link, columns): &(Link, EventColumns)| walk.step(link) && columns.match_event(&link.json);
         if !link.as_ref().is_some_and(is_valid) {
             walk.break_at(*seq);
             return Ok((walk, None));
