@@ -181,12 +181,17 @@ impl Visit<'_> for Names {
 }
 
 fn retired_names(source: &Source) -> Vec<String> {
-    let in_part = RETIRED_IN.iter().filter(|(part, _)| source.path.starts_with(part)).map(|(_, name)| *name);
-    let retired: BTreeSet<&str> = RETIRED.iter().copied().chain(in_part).collect();
-    let names = Names::of(source).0;
-    let is_retired =
-        |name: &&String| retired.contains(name.as_str()) || name.to_lowercase().starts_with("most_");
-    names.iter().filter(is_retired).map(|name| format!("{}: {name}", source.path)).collect()
+    let names = Names::of(source);
+    let is_listed = |list: &[(&str, &str)], name: &str| {
+        list.iter().any(|(part, retired)| source.path.starts_with(part) && *retired == name)
+    };
+    let is_retired = |name: &&String| {
+        RETIRED.contains(&name.as_str())
+            || is_listed(RETIRED_IN, name)
+            || is_listed(RETIRED_FUNCTIONS_IN, name) && names.functions.contains(*name)
+            || name.to_lowercase().starts_with("most_")
+    };
+    names.all.iter().filter(is_retired).map(|name| format!("{}: {name}", source.path)).collect()
 }
 
 /// The comments of a file, each with its line number. Comments stand on lines of their own or behind code; a marker
