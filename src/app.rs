@@ -21,6 +21,7 @@ use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
+use crate::telemetry::repeated::RepeatedCalls;
 use crate::telemetry::tally::Traffic;
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, VersionClock};
@@ -64,6 +65,8 @@ pub struct App {
     pub(crate) failure_limits: Buckets<IpNet>,
     /// Refusals, aggregated until their minute has closed.
     pub(crate) aggregated: Aggregated,
+    /// Calls that aren't logged one by one.
+    pub(crate) repeated_calls: RepeatedCalls,
     /// Requests with an `Idempotency-Key` that are being processed.
     pub in_flight: Arc<InFlight>,
     /// Seals and opens the cursors of lists.
@@ -114,6 +117,7 @@ impl App {
             batch_limits: Buckets::new(MAX_BUCKETS),
             failure_limits: Buckets::new(MAX_BUCKETS),
             aggregated: Aggregated::default(),
+            repeated_calls: RepeatedCalls::default(),
             in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: std::sync::Mutex::new(None),
@@ -133,6 +137,7 @@ impl App {
         let refusals = housekeeping::write_refusals(self, true).await;
         let last_used = housekeeping::write_last_used(self).await;
         let quotas = self.verifier.quotas().close().await;
+        self.repeated_calls.log(self.clock.now(), true);
         housekeeping::log_head(self, "stop").await;
         self.db.close().await;
         usage.and(refusals).and(last_used).and(quotas)

@@ -1,7 +1,9 @@
 //! The log, written as lines on standard error, for people or for a log collector; and the metrics.
 
 pub(crate) mod families;
+pub(crate) mod log_output;
 pub(crate) mod machine;
+pub(crate) mod repeated;
 pub(crate) mod tally;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -13,25 +15,29 @@ use std::thread;
 
 use tracing_subscriber::EnvFilter;
 
+use self::log_output::LogGuard;
 use crate::config::{Log, LogFormat};
 
-/// Sends log events to standard error, and panics to the log. A second call has no effect.
-pub(crate) fn init(log: &Log) {
+/// Sends log events to standard error, and panics to the log, until the guard is dropped. A second call has
+/// no effect.
+pub(crate) fn init(log: &Log) -> LogGuard {
     let is_terminal = io::stderr().is_terminal();
-    let output = OutputFormat::choose(log.format, is_terminal, env::var_os("NO_COLOR").as_deref());
+    let format = OutputFormat::choose(log.format, is_terminal, env::var_os("NO_COLOR").as_deref());
+    let (output, guard) = log_output::open();
     // The subscriber would print its own failures (standard error was closed) to standard error: that panics,
     // and inside the panic hook it would abort the process.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse_lossy(&log.level))
-        .with_writer(io::stderr)
+        .with_writer(output)
         .log_internal_errors(false);
-    let result = match output {
+    let result = match format {
         OutputFormat::Json => subscriber.json().flatten_event(true).with_span_list(false).try_init(),
         OutputFormat::Human { colors } => subscriber.with_ansi(colors).try_init(),
     };
     if result.is_ok() {
         log_panics();
     }
+    guard
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -96,8 +102,8 @@ mod tests {
     #[ignore = "run by the other tests, which capture its standard error"]
     fn a_process_that_logs_and_panics() {
         let log = |level: &str| Log { level: level.to_owned(), format: LogFormat::Auto };
-        init(&log("warn,verbose=debug"));
-        init(&log("trace"));
+        let _guard = init(&log("warn,verbose=debug"));
+        drop(init(&log("trace")));
         tracing::info!("filtered out");
         tracing::debug!(target: "verbose", answer = 42, "logged");
         let panicking = thread::Builder::new().name("doomed".to_owned()).spawn(|| {

@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::config::{Effective, Tls};
 use crate::error::{Code, Error, Result};
 use crate::service::sample;
+use crate::telemetry::log_output;
 use crate::verify::secret::Secret;
 
 /// Serves a month of sample data from a temporary directory, regardless of the configured one.
@@ -38,11 +39,11 @@ pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> 
             (secret, admin_key)
         }
     };
-    eprintln!("creating a month of sample data in {} …", app.config.database.dir.display());
+    log_output::print(&format!("creating a month of sample data in {} …", app.config.database.dir.display()));
     let client_key = sample::create(app, secret).await?;
-    eprintln!(
+    log_output::print(&format!(
         "sample data, discarded when the server stops:\n  console    http://{address}/console/\n  reference  \
          http://{address}/docs/\n  admin key  {admin_key}\n  a key of org_123 to verify: {client_key}"
-    );
+    ));
     Ok(admin_key)
 }

@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Effective};
 use crate::error::{Error, Result};
-use crate::telemetry;
+use crate::telemetry::{self, log_output};
 use args::{AdminKey, Args, Audit, Command};
 
 /// Runs the command that the arguments name.
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> ExitCode {
     runtime.block_on(async {
         match command {
             Command::Serve(serve) => {
-                telemetry::init(&effective.config.log);
+                let _guard = telemetry::init(&effective.config.log);
                 effective.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 report(match serve.dev {
                     true => dev::run(effective).await,
@@ -110,7 +110,7 @@ fn report(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", operator_message(&error));
+            log_output::print(&format!("error: {}", operator_message(&error)));
             ExitCode::FAILURE
         }
     }

@@ -21,6 +21,7 @@ use crate::http::{metrics, routes, server};
 use crate::service::settings::ShadowedSetting;
 use crate::service::{api_keys, housekeeping, retention, settings, usage};
 use crate::store::db;
+use crate::telemetry::log_output;
 use crate::verify::secret::{self, Secret};
 
 /// The environment variables that contain the first key, or name a file that contains it.
@@ -95,19 +96,21 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
         stopping.drain();
     };
     if let Some(address) = metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()) {
-        eprintln!("metrics on http://{address}/metrics");
+        log_output::print(&format!("metrics on http://{address}/metrics"));
     }
     // curl rejects a certificate that was issued for a name if the URL has an address.
     let (scheme, trust) = if tls.is_some() { ("https", "-k ") } else { ("http", "") };
-    eprintln!("listening on {scheme}://{address}");
+    log_output::print(&format!("listening on {scheme}://{address}"));
     if names_pages {
         let local = local(address);
-        eprintln!("  console  {scheme}://{local}/console/\n  docs     {scheme}://{local}/docs/");
+        log_output::print(&format!(
+            "  console  {scheme}://{local}/console/\n  docs     {scheme}://{local}/docs/"
+        ));
     }
     if let Some(shown) = first_key {
-        eprintln!(
+        log_output::print(&format!(
             "try:\n  curl {trust}-H \"Authorization: Bearer {shown}\" {scheme}://{address}/admin/v1/whoami"
-        );
+        ));
     }
     // Has an effect only under systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -189,7 +192,7 @@ async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
             Ok(Some(format!("$(cat '{path}')")))
         }
         None => {
-            eprintln!("first admin key, shown only once:\n  {}", secret.reveal());
+            log_output::print(&format!("first admin key, shown only once:\n  {}", secret.reveal()));
             Ok(Some(secret.reveal().to_owned()))
         }
     }

@@ -16,6 +16,7 @@ use super::{address, auth, call, forward_auth, introspect, reply, verify};
 use crate::app::App;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
+use crate::domain::audit::cut;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -76,7 +77,8 @@ impl DataPlaneRequest<'_> {
     /// Logs an error if it is a server error.
     pub(crate) fn log(&self, error: &Error) {
         if error.code.status() >= 500 {
-            tracing::error!(request_id = %self.id, path = self.head.uri.path(), %error, "request failed");
+            let path = cut(self.head.uri.path());
+            tracing::error!(request_id = %self.id, path, %error, "request failed");
         }
     }
 

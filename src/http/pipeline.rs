@@ -355,6 +355,11 @@ impl RequestPipeline {
         if let Some(cause) = cause {
             tracing::error!(request_id = %id, cause, "request failed");
         }
+        // Anyone can repeat a call without a key, and any key one over its rate limit.
+        let can_repeat = self.ctx.is_none() || code == Code::RateLimited.name();
+        if can_repeat && status < 500 && !self.app.repeated_calls.is_first(self.app.clock.now(), code) {
+            return;
+        }
         tracing::info!(request_id = %id, %method, route, status, code, latency_us, key, traceparent = trace, "request");
     }
 }

@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::domain::chain;
 use crate::error::Result;
 use crate::store;
+use crate::telemetry::log_output;
 
 /// The interval at which due work is checked for.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ pub async fn run(app: &App) {
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
+        log_output::log_dropped_lines();
+        app.repeated_calls.log(app.clock.now(), false);
         let mut result = write_refusals(app, false).await;
         if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
             last_used_written_at = now;

@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::domain::verification::Outcome;
 use crate::store;
 use crate::telemetry::families::{Families, Labels, float, single};
-use crate::telemetry::machine;
+use crate::telemetry::{log_output, machine};
 
 /// The unit of duration histograms, in seconds: they count nanoseconds.
 pub(crate) const NANOSECOND: f64 = 1e-9;
@@ -34,6 +34,11 @@ pub(crate) async fn add(app: &App, families: &mut Families) {
             single(at),
         );
     }
+    families.counter(
+        "tollhouse_log_lines_dropped_total",
+        "Log lines dropped because standard error was not read in time.",
+        single(float(log_output::dropped_lines())),
+    );
     machine::add_process(families);
 }
 

@@ -1,8 +1,14 @@
 //! The server's log on standard error.
 
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{ChildStderr, Command};
+use std::sync::mpsc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_KEY, Binary, Raw, head};
+use crate::support::{ADMIN_KEY, Binary, Client, Raw, head};
 
 /// Stops the server; returns its whole standard error, and the lines of it that are JSON.
 fn stop_and_read_log(mut server: Binary) -> (String, Vec<Value>) {
@@ -93,4 +99,105 @@ async fn i6_no_secret_is_in_the_log() {
         let leaks: Vec<_> = log_text.lines().filter(|line| line.contains(secret.as_str())).collect();
         assert!(leaks.is_empty(), "{leaks:#?}");
     }
+}
+
+/// Calls that anyone can repeat: the first of each error code and minute has a line, the others are counted.
+#[tokio::test]
+async fn i10_calls_without_a_key_are_counted_in_the_log() {
+    const CALLS: u64 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Binary::serve(dir.path());
+    let unknown_key = server.client("nobody-ever-had-this-key");
+    let no_key = Client::new(&server.url, None);
+    for _ in 0..CALLS {
+        assert!(matches!(unknown_key.get("/users").await.status, 401 | 429));
+        assert!(matches!(no_key.get("/organizations/org_none").await.status, 401 | 429));
+        assert_eq!(no_key.get_at_root("/healthz").await.status, 200);
+    }
+    assert_eq!(server.admin().get("/users").await.status, 200);
+    assert_eq!(server.admin().get("/users").await.status, 200);
+    let (log_text, lines) = stop_and_read_log(server);
+    let requests: Vec<_> = lines.iter().filter(|line| line["message"] == "request").collect();
+    let anonymous = requests.iter().filter(|line| line["key"] == "-").count() as u64;
+    let counted = lines.iter().filter(|line| line["message"] == "requests not logged one by one");
+    let counts: Vec<_> = counted.map(|line| line["count"].as_u64().unwrap()).collect();
+    assert_eq!(anonymous + counts.iter().sum::<u64>(), 3 * CALLS, "{log_text}");
+    // Three codes and no error, in the one or two minutes of the test.
+    assert!(anonymous <= 8 && counts.len() <= 8, "{log_text}");
+    assert_eq!(requests.len() as u64, anonymous + 2, "calls with a key have lines: {log_text}");
+}
+
+/// A server whose log overflows because nobody reads it.
+struct UnreadServer {
+    server: Binary,
+    metrics: Client,
+    reader: BufReader<ChildStderr>,
+}
+
+impl UnreadServer {
+    async fn start(dir: &Path) -> Self {
+        let mut command: Command =
+            Binary::command(&["--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
+        command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_METRICS__LISTEN", "127.0.0.1:0");
+        // Many lines a request.
+        command.env("TOLLHOUSE_LOG__LEVEL", "trace").env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
+        let (server, reader) = Binary::start_unread(command);
+        let url = server.start.iter().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
+        let metrics = Client::new(url.strip_suffix("/metrics").unwrap(), None);
+        let unread = Self { server, metrics, reader };
+        let admin = unread.server.admin();
+        while unread.dropped_lines().await == 0.0 {
+            assert_eq!(admin.get("/whoami").await.status, 200);
+        }
+        unread
+    }
+
+    async fn dropped_lines(&self) -> f64 {
+        let answer = self.metrics.get_at_root("/metrics").await;
+        let lines = &mut answer.text.lines();
+        let value = lines.find_map(|line| line.strip_prefix("tollhouse_log_lines_dropped_total "));
+        value.unwrap_or_else(|| panic!("{answer:?}")).parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn i10_a_log_that_nobody_reads_delays_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let unread = UnreadServer::start(dir.path()).await;
+    let admin = unread.server.admin();
+    assert_eq!(admin.get_at_root("/healthz").await.status, 200);
+    let created = admin.post("/api-keys", json!({"name": "n", "scopes": ["workflows:read"]})).await;
+    let id = created.data()["id"].as_str().unwrap();
+    let key = created.data()["key"].as_str().unwrap();
+    let verify = async || {
+        let request = admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify");
+        admin.send(request.json(&json!({"key": key}))).await.data()["code"].clone()
+    };
+    assert_eq!(verify().await, "VALID");
+    assert_eq!(admin.post(&format!("/api-keys/{id}/revoke"), json!({})).await.status, 200);
+    assert_eq!(verify().await, "REVOKED");
+
+    let UnreadServer { mut server, reader, .. } = unread;
+    let id = server.id().to_string();
+    let (stopped, status) = mpsc::channel();
+    std::thread::spawn(move || stopped.send(server.terminate()));
+    let status = status.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| {
+        Command::new("kill").args(["-KILL", &id]).status().unwrap();
+        panic!("the log keeps the server from stopping");
+    });
+    assert_eq!(status, Some(0));
+    drop(reader);
+}
+
+#[tokio::test]
+async fn dropped_log_lines_are_reported_once_the_log_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unread = UnreadServer::start(dir.path()).await;
+    let mut line = String::new();
+    while !line.contains("log lines dropped") {
+        line.clear();
+        assert!(unread.reader.read_line(&mut line).unwrap() > 0, "the number of dropped lines is not logged");
+    }
+    let report: Value = serde_json::from_str(&line).unwrap();
+    assert!(report["level"] == "WARN" && report["total"].as_u64() > Some(0), "{line}");
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -60,6 +60,24 @@ impl Binary {
             start.push(line.clone());
             if let Some(url) = line.strip_prefix("listening on ") {
                 return Self { child, url: url.to_owned(), log, start };
+            }
+        }
+    }
+
+    /// Starts a command that serves, waits until it listens, and reads no more of its standard error. The reader
+    /// keeps it open.
+    #[allow(clippy::zombie_processes)] // `drop` waits for the process.
+    pub(crate) fn start_unread(mut command: Command) -> (Self, BufReader<ChildStderr>) {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut reader = BufReader::new(child.stderr.take().unwrap());
+        let mut start = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert!(reader.read_line(&mut line).unwrap() > 0, "the server did not start: {start:#?}");
+            start.push(line.trim_end().to_owned());
+            if let Some(url) = line.trim_end().strip_prefix("listening on ") {
+                let server = Self { child, url: url.to_owned(), log: mpsc::channel().1, start };
+                return (server, reader);
             }
         }
     }
