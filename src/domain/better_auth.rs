@@ -11,6 +11,34 @@ use super::time::Timestamp;
 /// A row: values by column name.
 pub(crate) type Row = Map<String, Value>;
 
+/// The columns that the functions below read, of any table.
+pub(crate) const COLUMNS: &[&str] = &[
+    "id",
+    "name",
+    "email",
+    "metadata",
+    "createdAt",
+    "slug",
+    "logo",
+    "banned",
+    "organizationId",
+    "userId",
+    "referenceId",
+    "role",
+    "start",
+    "key",
+    "permissions",
+    "enabled",
+    "remaining",
+    "refillAmount",
+    "refillInterval",
+    "rateLimitEnabled",
+    "rateLimitMax",
+    "rateLimitTimeWindow",
+    "expiresAt",
+    "lastRequest",
+];
+
 /// The maximum length of a metadata value, in characters.
 const MAX_METADATA_VALUE_CHARS: usize = 500;
 

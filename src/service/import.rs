@@ -22,7 +22,7 @@ use super::{RequestContext, mutate, scopes, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::Status;
-use crate::domain::audit::{Entry, changes};
+use crate::domain::audit::{Entry, changes, cut};
 use crate::domain::id::Kind;
 use crate::domain::import::{Defaults, Line, NewKey, NewMembership, NewScope, Record, RecordKind, Thing};
 use crate::domain::invalidation::Invalidation;
@@ -104,7 +104,7 @@ pub(crate) async fn run(
     let mut queue: Vec<(String, Queued<'_>)> = Vec::with_capacity(max_queued);
     while let Some(Item { at, json }) = source.take_next()? {
         let now = app.clock.now();
-        let line = json.map_err(|reason| vec![reason]);
+        let line = json.map_err(|reason| vec![cut(&reason)]);
         let line = line.and_then(|json| Line::read(&json, &defaults, now).map_err(|fault| reasons(&fault)));
         match line {
             Ok(Line::Begin) => has_begin = true,
@@ -177,14 +177,14 @@ fn is_refusal(error: &Error) -> bool {
     matches!(error.code, Code::InvalidRequest | Code::AlreadyExists | Code::NotFound | Code::Conflict)
 }
 
-/// The error's messages, each with its position in the record.
+/// The error's messages, each with its position in the record. They may contain texts of any length.
 fn reasons(error: &Error) -> Vec<String> {
     if error.details.is_empty() {
-        return vec![error.message.to_string()];
+        return vec![cut(&error.message)];
     }
     let reason = |detail: &crate::error::Detail| match detail.pointer.as_deref() {
-        None | Some("") => detail.message.clone(),
-        Some(pointer) => format!("{}: {}", pointer.trim_start_matches('/'), detail.message),
+        None | Some("") => cut(&detail.message),
+        Some(pointer) => cut(&format!("{}: {}", pointer.trim_start_matches('/'), detail.message)),
     };
     error.details.iter().map(reason).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Row as SqlRow, params};
 use serde_json::Value;
@@ -9,8 +10,17 @@ use serde_json::Value;
 use super::db::Tx;
 use super::reader::Reader;
 use super::schema::conflict;
-use crate::domain::better_auth::{Owner, Row};
-use crate::error::Result;
+use crate::domain::better_auth::{self, Owner, Row};
+use crate::error::{Code, Result};
+
+/// The longest value that is read, or computed for a generated column, in bytes.
+const MAX_VALUE_BYTES: i32 = 1 << 20;
+
+/// The maximum number of rows read at a time.
+const MAX_PAGE_ROWS: usize = 500;
+
+/// The longest row, and the size at which no more rows are read at a time, in bytes.
+const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// Opens the file.
 ///
@@ -25,6 +35,7 @@ pub(crate) fn open(file: &Path) -> Result<Reader> {
     if !reader.read(|tx| has_table(tx, "user")).map_err(not_better_auth)? {
         return Err(not_better_auth(crate::error::Error::internal("")));
     }
+    reader.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
     Ok(reader)
 }
 
@@ -46,9 +57,9 @@ pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     Ok(total)
 }
 
-/// The next rows of a table after a rowid, oldest first, each with its rowid; empty when the table
-/// doesn't exist.
-pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<Vec<(i64, Row)>> {
+/// The next rows of a table after a rowid, oldest first, each with its rowid; empty at the end, or when the
+/// table doesn't exist. A row that is too long is `None`.
+pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i64, Option<Row>)>> {
     if !has_table(tx, table)? {
         return Ok(Vec::new());
     }
@@ -59,12 +70,41 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<V
     } else {
         ""
     };
-    let sql = format!(
-        "SELECT t.rowid AS source_rowid, t.*{email_column} FROM \"{table}\" t \
-         WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
-    );
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, by_column_name(row)?)))
+    let mut columns = String::new();
+    for column in columns_read(tx, table)? {
+        columns.push_str(&format!(", t.\"{column}\""));
+    }
+    let rest = format!("FROM \"{table}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT 1");
+    let next_row = format!("SELECT t.rowid{columns}{email_column} {rest}");
+    let next_rowid = format!("SELECT t.rowid {rest}");
+    let mut page: Vec<(i64, Option<Row>)> = Vec::new();
+    let mut bytes = 0;
+    while page.len() < MAX_PAGE_ROWS && bytes < MAX_PAGE_BYTES {
+        let after = page.last().map_or(after, |(rowid, _)| *rowid);
+        let row = match tx
+            .query_first(&next_row, params![after], |row| Ok((row.get(0)?, Some(by_column_name(row)?))))
+        {
+            Err(error) if error.code == Code::PayloadTooLarge => {
+                tx.query_first(&next_rowid, params![after], |row| Ok((row.get(0)?, None)))
+            }
+            row => row,
+        };
+        let Some((rowid, row)) = row? else { break };
+        let texts = row.iter().flat_map(Row::values).filter_map(Value::as_str);
+        let length = texts.map(str::len).sum::<usize>();
+        bytes += length;
+        page.push((rowid, row.filter(|_| length <= MAX_PAGE_BYTES)));
+    }
+    Ok(page)
+}
+
+/// The columns of a table that an import uses, generated ones included. Others may be of any number and size.
+fn columns_read(tx: &Tx<'_>, table: &str) -> Result<Vec<String>> {
+    // `hidden` is 1 for columns of virtual tables, 2 and 3 for generated columns.
+    let sql = "SELECT name FROM pragma_table_xinfo(?1) WHERE hidden <> 1";
+    let mut columns: Vec<String> = tx.query_all(sql, params![table], |row| row.get(0))?;
+    columns.retain(|column| better_auth::COLUMNS.contains(&column.as_str()));
+    Ok(columns)
 }
 
 fn by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
@@ -96,7 +136,9 @@ pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
         return Ok(Owner::Nobody);
     }
     let organizations = if has_table(tx, "member")? {
-        let sql = "SELECT DISTINCT organizationId FROM member WHERE userId = ?1 ORDER BY rowid LIMIT 100";
+        let sql =
+            "SELECT DISTINCT organizationId FROM member WHERE userId = ?1 AND length(organizationId) <= 200
+             ORDER BY rowid LIMIT 100";
         tx.query_all(sql, params![id], |row| row.get(0))?
     } else {
         Vec::new()

@@ -187,6 +187,8 @@ impl From<rusqlite::Error> for Error {
                 | ErrorCode::OperationInterrupted,
                 _,
             )) => Self::unavailable("The database is busy. Try again in a second.", 1),
+            // The server sets no limit on a value; a reader of foreign databases does.
+            Some((ErrorCode::TooBig, _)) => Self::new(Code::PayloadTooLarge, "A value is too long."),
             _ => Self::internal(&cause),
         };
         Self { cause: Some(cause), ..shown }

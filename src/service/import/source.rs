@@ -1,11 +1,15 @@
 //! Sources of records: NDJSON, CSV, or a SQLite database of better-auth.
 
+mod csv;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
+use self::csv::Csv;
+use crate::domain::audit::cut;
 use crate::domain::better_auth;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
@@ -15,9 +19,6 @@ use crate::store::reader::Reader;
 
 /// The longest line, in bytes: longer than any record. It bounds memory.
 const MAX_LINE_BYTES: u64 = 4 << 20;
-
-/// Rows read at a time.
-const PAGE_SIZE: usize = 500;
 
 /// One record, or the reason why it can't be read.
 pub(crate) struct Item {
@@ -47,20 +48,7 @@ impl<'a> Source<'a> {
     /// # Errors
     /// `INVALID_REQUEST` with the name of the column.
     pub(crate) fn csv(input: Box<dyn BufRead + 'a>) -> Result<Self> {
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
-        let header =
-            reader.headers().map_err(|error| invalid(format!("The header line is invalid: {error}.")))?;
-        let columns: Vec<_> = header.iter().map(str::to_owned).collect();
-        // After a "\r\n", the library leaves the "\n", by which it counts lines, to the next row.
-        let behind = u64::from(reader.position().line() == 1);
-        for column in &columns {
-            if !COLUMNS.contains(&column.as_str()) && !column.starts_with(METADATA) {
-                let known = COLUMNS.join(", ");
-                let message = format!("Unknown column {column:?}. Known columns: {known}, metadata.NAME.");
-                return Err(invalid(message));
-            }
-        }
-        Ok(Self::Csv(Box::new(Csv { rows: reader.into_records(), columns, behind })))
+        Ok(Self::Csv(Box::new(Csv::new(input)?)))
     }
 
     /// Opens better-auth's SQLite file. Keys of users who aren't in exactly one organization are assigned to
@@ -92,7 +80,7 @@ impl<'a> Source<'a> {
     pub(crate) fn take_next(&mut self) -> Result<Option<Item>> {
         match self {
             Self::Ndjson(source) => source.next(),
-            Self::Csv(source) => Ok(source.next()),
+            Self::Csv(source) => source.next(),
             Self::BetterAuth(source) => source.next(),
         }
     }
@@ -101,7 +89,7 @@ impl<'a> Source<'a> {
     pub(crate) fn read(&self) -> u64 {
         match self {
             Self::Ndjson(source) => source.read,
-            Self::Csv(source) => source.rows.reader().position().byte(),
+            Self::Csv(source) => source.read(),
             Self::BetterAuth(source) => source.read,
         }
     }
@@ -168,103 +156,6 @@ impl Ndjson<'_> {
     }
 }
 
-/// The known columns; a dot leads to a field of a nested object.
-const COLUMNS: &[&str] = &[
-    "type",
-    "id",
-    "name",
-    "email",
-    "plan",
-    "status",
-    "external_id",
-    "organization_id",
-    "user_id",
-    "role",
-    "scope",
-    "description",
-    "hash",
-    "hash_encoding",
-    "start",
-    "scopes",
-    "expires_at",
-    "allowed_ips",
-    "rate_limit.limit",
-    "rate_limit.window_seconds",
-    "quota.limit",
-    "quota.period",
-    "created_at",
-    "updated_at",
-    "last_used_at",
-    "revoked_at",
-    "revoked_reason",
-];
-
-const METADATA: &str = "metadata.";
-
-/// Reads CSV.
-pub(crate) struct Csv<'a> {
-    rows: csv::StringRecordsIntoIter<Box<dyn BufRead + 'a>>,
-    columns: Vec<String>,
-    /// The number of lines by which the library's count is too low.
-    behind: u64,
-}
-
-impl Csv<'_> {
-    fn next(&mut self) -> Option<Item> {
-        let row = self.rows.next()?;
-        let line = match &row {
-            Ok(row) => row.position().map(csv::Position::line),
-            Err(error) => error.position().map(csv::Position::line),
-        };
-        let at = format!("line {}", line.unwrap_or(0) + self.behind);
-        // The library's own message would show the row's content.
-        let json = row.map(|row| self.record(&row)).map_err(|error| match error.kind() {
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                format!("The line has {len} cells, the header has {expected_len}.")
-            }
-            _ => "The line is not valid CSV in UTF-8.".to_owned(),
-        });
-        Some(Item { at, json })
-    }
-
-    /// Converts a row to the equivalent JSON object. Empty cells are left out.
-    fn record(&self, row: &csv::StringRecord) -> Json {
-        let mut pairs: Vec<(String, Json)> = Vec::new();
-        for (column, cell) in self.columns.iter().zip(row).filter(|(_, cell)| !cell.is_empty()) {
-            let value = match column.as_str() {
-                "scopes" | "allowed_ips" => {
-                    let items = cell.split(|c: char| c.is_whitespace() || c == ',' || c == ';');
-                    let items = items.filter(|item| !item.is_empty());
-                    Json::Array(items.map(|item| Json::String(item.to_owned())).collect())
-                }
-                "rate_limit.limit" | "rate_limit.window_seconds" | "quota.limit" => match cell.parse::<u64>()
-                {
-                    Ok(number) => Json::Number(number.into()),
-                    Err(_) => Json::String(cell.to_owned()),
-                },
-                _ => Json::String(cell.to_owned()),
-            };
-            match column.split_once('.') {
-                None => pairs.push((column.clone(), value)),
-                Some((outer, inner)) => {
-                    let index = pairs.iter().position(|(name, _)| name == outer).unwrap_or_else(|| {
-                        pairs.push((outer.to_owned(), Json::Object(Vec::new())));
-                        pairs.len() - 1
-                    });
-                    if let Json::Object(fields) = &mut pairs[index].1 {
-                        fields.push((inner.to_owned(), value));
-                    }
-                }
-            }
-        }
-        let is_key = pairs.iter().any(|(name, _)| name == "hash");
-        if is_key && !pairs.iter().any(|(name, _)| name == "scopes") {
-            pairs.push(("scopes".to_owned(), Json::Array(Vec::new())));
-        }
-        Json::Object(pairs)
-    }
-}
-
 /// Reads better-auth's tables, organizations and users first.
 pub(crate) struct BetterAuth {
     reader: Reader,
@@ -284,26 +175,31 @@ impl BetterAuth {
             let after = self.after;
             let default_organization = self.organization.as_deref();
             let page = self.reader.read(|tx| {
-                let rows = store::better_auth::rows(tx, table, after, PAGE_SIZE)?;
+                let rows = store::better_auth::rows(tx, table, after)?;
                 let rows = rows.into_iter().map(|(rowid, row)| {
-                    let owner = match table {
-                        "apikey" => Some(store::better_auth::owner(tx, &row)?),
+                    let owner = match &row {
+                        Some(row) if table == "apikey" => Some(store::better_auth::owner(tx, row)?),
                         _ => None,
                     };
                     Ok((rowid, row, owner))
                 });
                 rows.collect::<Result<Vec<_>>>()
             })?;
-            if page.len() < PAGE_SIZE {
-                self.tables.pop_front();
-                self.after = i64::MIN;
-            } else {
-                self.after = page.last().map_or(after, |(rowid, ..)| *rowid);
+            match page.last() {
+                Some((rowid, ..)) => self.after = *rowid,
+                None => {
+                    self.tables.pop_front();
+                    self.after = i64::MIN;
+                }
             }
-            for (_, mut row, owner) in page {
-                row.remove("source_rowid");
+            for (rowid, row, owner) in page {
+                let Some(row) = row else {
+                    let reason = "The row, or a value of it, is too long.".to_owned();
+                    self.queue.push_back(Item { at: format!("{table} at rowid {rowid}"), json: Err(reason) });
+                    continue;
+                };
                 let id = row.get("id").and_then(Value::as_str).unwrap_or("-");
-                let at = format!("{table} {id}");
+                let at = format!("{table} {}", cut(id));
                 let Some(owner) = owner else {
                     let record = match table {
                         "organization" => better_auth::organization(&row),

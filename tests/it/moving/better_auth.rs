@@ -116,3 +116,34 @@ fn a_file_that_is_no_better_auth_database_is_refused() {
     super::assert_refused(&dir, &args, &["not a better-auth SQLite database"]);
     assert!(!dir.exists());
 }
+
+/// Values of generated columns are imported; values of any size, also in columns that aren't imported, are
+/// not computed or cost only their row.
+#[test]
+fn i10_rows_and_generated_columns_are_bounded() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let file = temp.path().join("auth.db");
+    let conn = rusqlite::Connection::open(&file).unwrap();
+    conn.execute_batch(
+        "CREATE TABLE user (
+             id TEXT PRIMARY KEY, first TEXT, email TEXT,
+             unused TEXT AS (hex(zeroblob(450000000))),
+             name TEXT AS (CASE first WHEN 'Large' THEN hex(zeroblob(450000000)) ELSE first || ' L.' END)
+         );
+         INSERT INTO user VALUES ('ada', 'Ada', 'ada@example.com');
+         INSERT INTO user VALUES ('computed', 'Large', 'large@example.com');
+         INSERT INTO user VALUES ('stored', 'Stored', printf('%.*c', 20000000, 'x'));
+         INSERT INTO user VALUES ('eve', 'Eve', 'eve@example.com');",
+    )
+    .unwrap();
+    drop(conn);
+    let output = run(&dir, &["import", file.to_str().unwrap(), "--from", "better-auth", "--json"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["imported"], json!({"user": 2}), "{report}");
+    let at: Vec<_> = report["refusals"].as_array().unwrap().iter().map(|refusal| &refusal["at"]).collect();
+    assert_eq!(at, ["user at rowid 2", "user at rowid 3"]);
+    assert!(report["refusals"][0]["reasons"].to_string().contains("too long"), "{report}");
+    let exported = stdout(&run(&dir, &["export"]));
+    assert!(exported.contains("Ada L.") && exported.contains("Eve L."), "{exported}");
+}

@@ -1,7 +1,9 @@
 //! Imports of valid and invalid records in NDJSON and CSV.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -249,4 +251,39 @@ async fn users_are_matched_by_email_and_members_may_own_keys() {
     assert_eq!(refused_lines, ["line 4", "line 6"]);
     let again = import_with_refusals(&dir, &file);
     assert_eq!((&again["imported"], &again["unchanged"]), (&json!({}), &first["imported"]));
+}
+
+/// An open quote makes the rest of the file one record. The file is still being written when the memory is
+/// measured.
+#[cfg(target_os = "linux")]
+#[test]
+fn i10_an_open_quote_takes_bounded_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let args = ["import", "/dev/stdin", "--format", "csv", "--json", "--data", dir.to_str().unwrap()];
+    let mut command = Binary::command(&args);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input
+        .write_all(b"type,id,name,email\norganization,org_a,A,a@example.com\norganization,org_b,\"")
+        .unwrap();
+    for _ in 0..1 << 10 {
+        input.write_all(&[b'x'; 1 << 16]).unwrap();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 48 << 10, "{peak} KiB for a record of 64 MiB");
+    input.write_all(b"\",b@example.com\norganization,org_c,\"C, \"\"3\"\"\",c@example.com\n").unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(
+        (&report["imported"], &report["refused"]),
+        (&json!({"organization": 2}), &json!(1)),
+        "{report}"
+    );
+    assert_eq!(report["refusals"][0]["at"], "line 3");
+    assert!(report["refusals"][0]["reasons"].to_string().contains("closing quote"), "{report}");
 }
