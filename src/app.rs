@@ -21,6 +21,7 @@ use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
+use crate::telemetry::machine;
 use crate::telemetry::repeated::RepeatedCalls;
 use crate::telemetry::tally::Traffic;
 use crate::verify::bucket::Buckets;
@@ -102,7 +103,8 @@ impl App {
             let db = loader.clone();
             Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
         };
-        let keys = Arc::new(KeyCache::new(config.cache.max_bytes, version_clock.clone(), load));
+        let cache_bytes = config.cache.bytes(machine::memory_limit());
+        let keys = Arc::new(KeyCache::new(cache_bytes, version_clock.clone(), load));
         let settings = Arc::new(settings(&db, &version_clock, config.initial_settings(), clock.now()).await?);
         let quotas = quotas(&db);
         let recorder = Recorder::default();

@@ -165,9 +165,23 @@ pub struct Database {
 /// `[cache]`: the in-memory cache of keys.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Cache {
-    /// The approximate memory for cached keys, in bytes.
-    #[serde(deserialize_with = "values::number::<1_048_576, MAX, _, _>")]
+    /// The memory for cached keys, in bytes; 0 = derived from the memory limit of the process.
+    #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MAX, _, _>")]
     pub(crate) max_bytes: u64,
+}
+
+impl Cache {
+    /// The size of an automatic cache if the memory of the process isn't limited.
+    const DEFAULT_BYTES: u64 = 256 << 20;
+
+    /// The size of the cache in bytes: as configured, or a quarter of the memory limit.
+    pub(crate) fn bytes(&self, memory_limit: Option<u64>) -> u64 {
+        match (self.max_bytes, memory_limit) {
+            (0, Some(limit)) => (limit / 4).max(1 << 20),
+            (0, None) => Self::DEFAULT_BYTES,
+            (bytes, _) => bytes,
+        }
+    }
 }
 
 // The following sections are initial values; the settings in force are in the database (`domain::settings`).

@@ -39,6 +39,11 @@
 //! Dependencies point one way: `cli → http, service → store, verify → domain → error`; `app` wires them
 //! together. A test checks this by reading the `use` lines.
 
+/// The allocator of the program, so that tests measure the same memory.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod app;
 pub mod cli;
 pub mod clock;

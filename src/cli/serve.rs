@@ -21,7 +21,7 @@ use crate::http::{metrics, routes, server};
 use crate::service::settings::ShadowedSetting;
 use crate::service::{api_keys, housekeeping, retention, settings, usage};
 use crate::store::db;
-use crate::telemetry::log_output;
+use crate::telemetry::{log_output, machine};
 use crate::verify::secret::{self, Secret};
 
 /// The environment variables that contain the first key, or name a file that contains it.
@@ -63,6 +63,12 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
         drain_timeout: config.http.drain_timeout,
     };
     let drain_timeout = config.http.drain_timeout;
+    if config.cache.max_bytes == 0
+        && let Some(limit) = machine::memory_limit()
+    {
+        let cache_bytes = config.cache.bytes(Some(limit));
+        tracing::info!(limit, cache_bytes, "memory limit found; it determines the size of the key cache");
+    }
     let app = App::open(config, Clock::system()).await?;
     for ShadowedSetting { setting, origin, named, stored } in settings::shadowed(&app, &origins).await? {
         tracing::warn!(

@@ -166,6 +166,16 @@ fn optional_settings_are_none_when_empty() {
 }
 
 #[test]
+fn a_cache_without_a_size_follows_the_memory_limit() {
+    let bytes = |file: &str, limit| with_file(file).unwrap().cache.bytes(limit);
+    assert_eq!(bytes("", Some(512 << 20)), 128 << 20);
+    assert_eq!(bytes("", Some(1 << 20)), 1 << 20);
+    assert_eq!(bytes("", None), 256 << 20);
+    let configured = "[cache]\nmax_bytes = 2_000_000";
+    assert_eq!((bytes(configured, Some(1 << 30)), bytes(configured, None)), (2_000_000, 2_000_000));
+}
+
+#[test]
 fn a_certificate_requires_its_key() {
     let both = with_file("[tls]\ncert = 'c.pem'\nkey = 'k.pem'\n").unwrap();
     assert_eq!(both.tls.cert.as_deref(), Some(Path::new("c.pem")));
@@ -253,7 +263,7 @@ fn all_faults_are_reported_at_once() {
              CIDR networks without host bits, such as \"10.0.0.0/8\"",
             "FILE:6: database.readers: found string \"many\", expected a whole number from 1 to 64",
             "FILE:7: database.reader: unknown setting; the nearest known one is database.readers",
-            "FILE:9: cache.max_bytes: found signed int `-1`, expected a whole number from 1048576 to 9223372036854775807",
+            "FILE:9: cache.max_bytes: found signed int `-1`, expected a whole number from 1048576 to 9223372036854775807, or 0",
             "TOLLHOUSE_DATABASE__GROUP_LIMIT: database.group_limit: found unsigned int `0`, expected \
              a whole number from 1 to 65536",
             "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lowercase letter, \

@@ -15,6 +15,7 @@ use dashmap::mapref::entry::Entry;
 use foldhash::fast::RandomState;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
+use ipnet::IpNet;
 use moka::sync::Cache;
 
 use crate::domain::api_key::{Credential, SecretHash};
@@ -26,12 +27,12 @@ use crate::telemetry::tally::Counts;
 const VERSION_SHARDS: usize = 4096;
 
 /// Maximum number of entries of the negative-lookup cache, which is separate so that guessing cannot evict
-/// real keys. About 100 bytes each.
+/// real keys.
 const MAX_MISSES: u64 = 65_536;
 
-/// Memory of a credential without its variable-length texts, in bytes: the record with its ids, and the
-/// overhead of the cache.
-const BASE_WEIGHT: usize = 1024;
+/// The memory that an entry takes besides its credential, in bytes: the nodes of the cache's lists, its table
+/// and its timestamps. `i10_cached_keys_take_at_most_their_weight` measures it.
+const ENTRY_BYTES: usize = 400;
 
 /// Logical clock, advanced by invalidations: the version of the last change, per shard.
 #[derive(Debug)]
@@ -132,17 +133,19 @@ struct Inner {
 }
 
 impl KeyCache {
-    /// A cache that holds credentials of about `max_bytes` in total and loads missing ones with `load`.
+    /// A cache that takes at most `max_bytes` of memory and loads missing credentials with `load`. Negative
+    /// lookups get at most an eighth of it.
     pub fn new(
         max_bytes: u64,
         version_clock: Arc<VersionClock>,
         load: impl Fn(SecretHash) -> LoadFuture + Send + Sync + 'static,
     ) -> Self {
+        let max_misses = MAX_MISSES.min(max_bytes / 8 / ENTRY_BYTES as u64);
         let hits = Cache::builder()
-            .max_capacity(max_bytes)
+            .max_capacity(max_bytes - max_misses * ENTRY_BYTES as u64)
             .weigher(|_, loaded: &Loaded| loaded.credential.as_deref().map_or(1, weight))
             .build_with_hasher(RandomState::default());
-        let misses = Cache::builder().max_capacity(MAX_MISSES).build_with_hasher(RandomState::default());
+        let misses = Cache::builder().max_capacity(max_misses).build_with_hasher(RandomState::default());
         let loading = DashMap::with_hasher(RandomState::default());
         let lookups = Counts::default();
         Self(Arc::new(Inner { hits, misses, loading, version_clock, lookups, load: Box::new(load) }))
@@ -259,14 +262,55 @@ fn shards(hash: &SecretHash, credential: Option<&Credential>) -> [Shard; 3] {
     [own_shard, shard_of(&key.organization_id), shard_of(&key.user_id)]
 }
 
-/// Approximate memory of a credential, in bytes.
+/// The memory that a cached credential takes, in bytes.
 fn weight(credential: &Credential) -> u32 {
-    let key = &credential.key;
-    // Each text also costs a pointer, a length and an allocation.
-    let text = |text: &String| text.len() + 40;
+    let Credential { key, organization, .. } = credential;
+    let optional = |text: &Option<String>| text.as_ref().map_or(0, |text| allocation(text.capacity()));
+    let text = |text: &String| allocation(text.capacity());
     let scopes: usize = key.scopes.iter().map(text).sum();
     let metadata: usize = key.metadata.iter().map(|(name, value)| text(name) + text(value)).sum();
-    let cidrs = key.allowed_ips.as_ref().map_or(0, |cidrs| cidrs.len() * 32);
-    let bytes = BASE_WEIGHT + key.name.len() + scopes + metadata + cidrs;
+    let mut bytes = ENTRY_BYTES + allocation(size_of::<Credential>() + 16);
+    bytes += text(&key.id) + optional(&key.organization_id) + optional(&key.user_id) + text(&key.name);
+    bytes += text(&key.start) + optional(&key.created_by) + optional(&key.revoked_reason);
+    bytes +=
+        organization.as_ref().map_or(0, |organization| text(&organization.name) + text(&organization.plan));
+    bytes += scopes + allocation(key.scopes.capacity() * size_of::<String>());
+    bytes += metadata + key.metadata.len().div_ceil(METADATA_NODE_PAIRS) * METADATA_NODE_BYTES;
+    let networks = key.allowed_ips.as_ref();
+    bytes += networks.map_or(0, |networks| allocation(networks.capacity() * size_of::<IpNet>()));
+    bytes += allocation(answer_json_bytes(credential));
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
+
+/// Pairs in a node of a map, at least, and the memory of a node. Nodes of 11 pairs are at least half full.
+const METADATA_NODE_PAIRS: usize = 5;
+const METADATA_NODE_BYTES: usize = 640;
+
+/// The memory of an allocation: the allocator rounds sizes up by at most an eighth, or to 16 bytes.
+fn allocation(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes + (bytes / 8).max(15) }
+}
+
+/// The length of `Memo::answer_json`, which the first verification stores on the credential, or more.
+fn answer_json_bytes(credential: &Credential) -> usize {
+    let Credential { key, organization, .. } = credential;
+    let text = |text: &String| {
+        let escapes = text.bytes().map(|byte| match byte {
+            b'"' | b'\\' => 1,
+            0..0x20 => 5,
+            _ => 0,
+        });
+        text.len() + escapes.sum::<usize>() + 4
+    };
+    let optional = |value: &Option<String>| value.as_ref().map_or(0, text);
+    let scopes: usize = key.scopes.iter().map(text).sum();
+    let metadata: usize = key.metadata.iter().map(|(name, value)| text(name) + text(value)).sum();
+    let plan = organization.as_ref().map_or(0, |organization| text(&organization.plan));
+    let ids = text(&key.id) + optional(&key.organization_id) + optional(&key.user_id);
+    // The names of the fields, and the time.
+    160 + ids + text(&key.name) + plan + scopes + metadata
+}
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;
