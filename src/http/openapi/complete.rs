@@ -43,7 +43,7 @@ const HEADERS: &[(&str, Type, &str, &str)] = &[
     (ETAG, Type::String, "\"1a2073bcba8-1\"", "Version of the resource, for use in `If-Match`."),
     (IDEMPOTENT_REPLAYED, Type::String, "true", "`true` if this is the replayed response of an earlier request with the same `Idempotency-Key`; otherwise absent."),
     (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the `X-Request-Id` of the request if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, otherwise a generated id."),
-    (RETRY_AFTER, Type::Integer, "2", "Seconds to wait before retrying."),
+    (RETRY_AFTER, Type::Integer, "2", "Whole seconds to wait before retrying."),
     (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "The authentication scheme to use (RFC 6750)."),
     (RATE_LIMIT_HEADERS[0], Type::Integer, "500", "Requests that a full bucket allows. This header and the other rate limit headers are absent if no limit is set."),
     (RATE_LIMIT_HEADERS[1], Type::Integer, "499", "Requests left now."),
