@@ -1,19 +1,21 @@
--- The schema as it is today; src/store/schema.rs says how an older file gets here.
+-- The current schema. src/store/schema.rs upgrades older files to it.
 --
--- Times are milliseconds since the Unix epoch. `seq` is the place in lists: the order in which the
--- writer stored the rows, which is why ids (made earlier, or by the caller) order nothing. `revision`
--- counts stored changes and makes the ETag. `*_key` columns are the lower-cased twins of what people
--- typed, for uniqueness and prefix search without regard to case. JSON is text, written by us alone.
+-- Times are milliseconds since the Unix epoch. `seq` is the list position: the order in which the
+-- writer stored the rows. Ids don't order anything, because they are generated before the commit or
+-- chosen by the caller. `revision` counts stored changes and determines the ETag. `*_key` columns hold
+-- the lower-cased form of what people typed, for case-insensitive uniqueness and prefix search. JSON is
+-- stored as text and written only by the server.
 
--- What this file knows about itself: one row a name (`cursor_key`: seals list cursors, and tells
--- files of one origin from others; `last_backup_at`: when the last proven backup was made).
+-- Facts about this file, one row for each name. `cursor_key` seals list cursors and identifies files that
+-- share an origin; `last_backup_at` is the time of the last verified backup.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The platform's settings, in one row. Their first values come from the configuration. `checked_prefixes` are
--- those under which no secret with a wrong checksum was ever taken, so that such a one need not be looked up.
+-- The platform's settings, in one row. Their initial values come from the configuration. No secret with
+-- a wrong checksum was ever stored under one of the `checked_prefixes`, so such a secret is refused
+-- without a lookup.
 CREATE TABLE settings (
     one              INTEGER PRIMARY KEY CHECK (one = 1),
     settings         TEXT NOT NULL,
@@ -22,7 +24,8 @@ CREATE TABLE settings (
     updated_at       INTEGER NOT NULL
 ) STRICT;
 
--- Tombstones stay (`deleted_at`), so that an id is never taken twice and old events keep their meaning.
+-- Deleted organizations stay as tombstones (`deleted_at`), so that an id is never reused and old audit
+-- events keep their meaning.
 CREATE TABLE organizations (
     seq        INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,
@@ -39,7 +42,7 @@ CREATE TABLE organizations (
     revision   INTEGER NOT NULL
 ) STRICT;
 
--- Is anybody on this plan?
+-- Finds organizations on a plan; a plan in use can't be removed.
 CREATE INDEX organizations_plan ON organizations (plan, seq) WHERE deleted_at IS NULL;
 
 CREATE TABLE users (
@@ -58,12 +61,12 @@ CREATE TABLE users (
     revision    INTEGER NOT NULL
 ) STRICT;
 
--- One living user an address; a tombstone frees it.
+-- An email address belongs to at most one user that isn't deleted; deleting the user frees it.
 CREATE UNIQUE INDEX users_email ON users (email_key) WHERE deleted_at IS NULL;
 CREATE INDEX users_external_id ON users (external_id) WHERE external_id IS NOT NULL;
 
--- Who is what where. AUTOINCREMENT: a membership's row goes when it ends, and its place must not be
--- given to another while somebody pages through the list.
+-- Users' roles in organizations. AUTOINCREMENT: the row of an ended membership is deleted, and its
+-- `seq` must not be reused while a client pages through the list.
 CREATE TABLE memberships (
     seq             INTEGER PRIMARY KEY AUTOINCREMENT,
     organization_id TEXT NOT NULL REFERENCES organizations (id),
@@ -77,7 +80,7 @@ CREATE TABLE memberships (
 
 CREATE INDEX memberships_user ON memberships (user_id);
 
--- The catalogue. AUTOINCREMENT for the same reason as above.
+-- The scope catalogue. AUTOINCREMENT for the same reason as in memberships.
 CREATE TABLE scopes (
     seq         INTEGER PRIMARY KEY AUTOINCREMENT,
     scope       TEXT NOT NULL UNIQUE,
@@ -99,9 +102,9 @@ INSERT INTO scopes (scope, description, built_in, created_at) VALUES
     ('transactions:read', 'Read transactions', 0, 0),
     ('transactions:write', 'Change transactions', 0, 0);
 
--- `status` is what was decided; `expired` is seen from `expires_at`. No organization: a platform key.
--- Revoked keys stay, so that nothing of theirs is ever taken again. No `rate_limit`: that of the plan; its
--- window is in seconds.
+-- `status` is what an administrator set; `expired` is derived from `expires_at`. A key without an
+-- organization is a platform key. Revoked keys stay, so that their ids and secrets are never reused.
+-- Without a `rate_limit` the plan's applies; `rate_window` is in seconds.
 CREATE TABLE api_keys (
     seq             INTEGER PRIMARY KEY,
     id              TEXT NOT NULL UNIQUE,
@@ -136,8 +139,8 @@ CREATE INDEX api_keys_organization ON api_keys (organization_id, seq);
 CREATE INDEX api_keys_status ON api_keys (status, seq);
 CREATE INDEX api_keys_user ON api_keys (user_id, seq) WHERE user_id IS NOT NULL;
 
--- SHA-256 of every secret that ever was: current, previous (within its grace) and retired, so that no
--- secret is taken twice. The primary key is the way in for every verification.
+-- SHA-256 of every secret ever stored: current, previous (within its grace period) and retired, so that
+-- no secret is accepted twice. Verifications look keys up by the primary key.
 CREATE TABLE api_key_hashes (
     hash    BLOB PRIMARY KEY,
     key_seq INTEGER NOT NULL REFERENCES api_keys (seq),
@@ -146,17 +149,18 @@ CREATE TABLE api_key_hashes (
 
 CREATE INDEX api_key_hashes_key ON api_key_hashes (key_seq);
 
--- An index over `api_keys.scopes`: who holds a scope, and may it go?
+-- An index over `api_keys.scopes`. It finds the keys that hold a scope: for the list filter, and
+-- because a scope in use can't be removed.
 CREATE TABLE api_key_scopes (
     scope   TEXT NOT NULL,
     key_seq INTEGER NOT NULL REFERENCES api_keys (seq),
     PRIMARY KEY (scope, key_seq)
 ) STRICT, WITHOUT ROWID;
 
--- Units of quotas that were handed out to memory, which spends them: all of the period that began at
--- `started_at`, used or not. They are leased here before they are used, and what is left of them is taken
--- off again when the key rests or the server stops; so a crash forfeits one lease, and nothing is used
--- twice. A row for each kind of period: a quota that goes from one to another and back is still counted.
+-- Quota units leased to memory in the period that began at `started_at`, used or not. Units are leased
+-- here before they are spent, and unused ones are returned when the key is idle or the server stops. So
+-- a crash forfeits at most one lease, and no unit is spent twice. Each kind of period has its own row,
+-- so that a quota that changes its period and changes back keeps its count.
 CREATE TABLE quotas (
     key_seq    INTEGER NOT NULL REFERENCES api_keys (seq),
     period     TEXT NOT NULL CHECK (period IN ('hour', 'day', 'month')),
@@ -165,10 +169,10 @@ CREATE TABLE quotas (
     PRIMARY KEY (key_seq, period)
 ) STRICT, WITHOUT ROWID;
 
--- Answers that are kept for a day, so that a POST that is repeated with its Idempotency-Key is answered
--- again instead of done again. `name` is a hash of the API key's id and the Idempotency-Key, `request` one of
--- method, path and body. `answer` is the JSON of `data` or `error`; where it shows a secret it is sealed with
--- a key that only who sends the same bearer token and the same Idempotency-Key can derive.
+-- Responses stored for a day, so that a POST repeated with its Idempotency-Key is replayed instead of
+-- executed again. `name` is a hash of the API key's id and the Idempotency-Key; `request` is a hash of
+-- method, path and body. `answer` is the JSON of `data` or `error`. If it contains a secret, it is
+-- sealed with a key that can be derived only from the same bearer token and the same Idempotency-Key.
 CREATE TABLE idempotency (
     name       BLOB PRIMARY KEY,
     request    BLOB NOT NULL,
@@ -181,8 +185,8 @@ CREATE TABLE idempotency (
 
 CREATE INDEX idempotency_age ON idempotency (created_at);
 
--- The chain. `event` is the JSON that `hash` was taken over, byte for byte; the columns beside it are
--- copies for the filters and prove nothing. `id` is the 16 bytes of the event's ULID.
+-- The audit chain. `event` is the exact JSON that `hash` covers, byte for byte. The other columns are
+-- copies for the filters and are not covered by the hash. `id` is the 16 bytes of the event's ULID.
 CREATE TABLE audit_events (
     seq             INTEGER PRIMARY KEY,
     id              BLOB NOT NULL UNIQUE,
@@ -205,10 +209,10 @@ CREATE INDEX audit_events_action ON audit_events (action, seq);
 CREATE INDEX audit_events_outcome ON audit_events (outcome, seq) WHERE outcome <> 'success';
 CREATE INDEX audit_events_target ON audit_events (target_id, seq) WHERE target_id IS NOT NULL;
 
--- Usage: one row for each hour, and for each day, and subject. A `subject` above 0 is the `seq` of a key; 0
--- is everything; -1 are the platform's own keys, and -1 - `seq` those of an organization. `start` is where
--- the hour or the day begins. The time goes first in the keys: what is written at one time lies together,
--- and a series of a key is a lookup for each of its buckets, however many keys there are.
+-- Usage: one row per hour (here) or day (`usage_daily`) and subject. A `subject` above 0 is the `seq`
+-- of a key; 0 is the total; -1 is the platform's own keys; -1 - `seq` is an organization's keys.
+-- `start` is the beginning of the hour or day. The primary keys begin with the time, so that rows
+-- written together are adjacent; a key's series takes one lookup per bucket, however many keys exist.
 CREATE TABLE usage_hourly (
     start   INTEGER NOT NULL,
     subject INTEGER NOT NULL,
@@ -227,16 +231,16 @@ CREATE TABLE usage_hourly (
     PRIMARY KEY (start, subject)
 ) STRICT, WITHOUT ROWID;
 
--- The hours of everything and of organizations once more, side by side: reports ask for thousands of them, each
--- of which lies among those of a million keys above.
+-- A covering index over the hourly rows of the total and of organizations. Reports read thousands of
+-- them, and in the table each lies among the rows of up to a million keys.
 CREATE INDEX usage_hourly_sums ON usage_hourly (
     subject, start, cost, revoked, disabled, expired, organization_suspended, owner_inactive, ip_not_allowed,
     insufficient_scope, quota_exceeded, rate_limited, valid
 ) WHERE subject <= 0;
 
--- The sums of the hours, written with them, because they are kept longer. `parent` is the subject that a
--- subject is part of. `magnitude` is how many verifications there are to within an eighth: an index over
--- the exact number would be written at each flush, which took four times as long.
+-- Daily sums, written together with the hourly rows and kept longer. `parent` is the subject that
+-- contains this one. `magnitude` encodes the number of verifications to within an eighth: an index over
+-- the exact number would change at every flush, which took four times as long.
 CREATE TABLE usage_daily (
     start   INTEGER NOT NULL,
     subject INTEGER NOT NULL,
@@ -256,32 +260,34 @@ CREATE TABLE usage_daily (
     PRIMARY KEY (start, subject)
 ) STRICT, WITHOUT ROWID;
 
--- The busiest of a day: parts of a subject, and keys of all organizations.
+-- Find the busiest subjects of a day: within a parent, and among all keys.
 CREATE INDEX usage_daily_parent ON usage_daily (parent, start, magnitude);
 CREATE INDEX usage_daily_keys ON usage_daily (start, magnitude) WHERE subject > 0;
 
--- Denials, folded by minute, code and `folded`: the `seq` of a key, or organization and address that asked
--- for an unknown one, or nothing for what found no room (its code is empty). AUTOINCREMENT as above.
+-- Denials, aggregated by minute, code and `aggregation_key`. That is the `seq` of a known key; for
+-- unknown keys it is the verifying organization and the client address; it is empty for the overflow
+-- row, whose code is empty too. AUTOINCREMENT as in memberships.
 CREATE TABLE verification_log (
     seq             INTEGER PRIMARY KEY AUTOINCREMENT,
     minute          INTEGER NOT NULL,
     code            TEXT NOT NULL,
-    folded          TEXT NOT NULL,
+    aggregation_key TEXT NOT NULL,
     key_seq         INTEGER,
     organization_id TEXT,
     ip              TEXT,
     count           INTEGER NOT NULL,
     first_at        INTEGER NOT NULL,
     last_at         INTEGER NOT NULL,
-    UNIQUE (minute, code, folded)
+    UNIQUE (minute, code, aggregation_key)
 ) STRICT;
 
 CREATE INDEX verification_log_organization ON verification_log (organization_id, seq) WHERE organization_id IS NOT NULL;
 CREATE INDEX verification_log_key ON verification_log (key_seq, seq) WHERE key_seq IS NOT NULL;
 CREATE INDEX verification_log_ip ON verification_log (ip, seq) WHERE ip IS NOT NULL;
 
--- How many there are, so that nobody counts rows: of each `what` in an organization, `*` for all of them
--- together, and nothing for the platform's own keys. The triggers keep it, whoever writes.
+-- Row counts, so that no request has to count rows. `what` is the kind of row; `organization_id` is `*`
+-- for the whole platform and empty for the platform's own keys. Triggers maintain the counts for every
+-- writer.
 CREATE TABLE counts (
     what            TEXT NOT NULL,
     organization_id TEXT NOT NULL,
@@ -325,7 +331,7 @@ CREATE TRIGGER api_keys_turn AFTER UPDATE OF status ON api_keys WHEN OLD.status 
         ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
 END;
 
--- Keys whose time is over are found by it; they are counted as active above.
+-- Finds expired keys, which `counts` includes among the active ones.
 CREATE INDEX api_keys_expiry ON api_keys (expires_at) WHERE status = 'active' AND expires_at IS NOT NULL;
 CREATE INDEX api_keys_organization_expiry ON api_keys (organization_id, expires_at)
     WHERE status = 'active' AND expires_at IS NOT NULL;

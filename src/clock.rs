@@ -22,7 +22,7 @@ enum Source {
 impl Clock {
     /// The machine's clock.
     #[allow(clippy::disallowed_methods)] // This file is the one place.
-    pub fn system() -> Self {
+    pub(crate) fn system() -> Self {
         Self(Source::System { started: Instant::now() })
     }
 

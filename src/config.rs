@@ -1,14 +1,15 @@
 //! The settings of the process.
 //!
-//! `config.toml` at the top of the project is the only list of them and holds their defaults; this file
-//! gives them types, `values` says what is right for each, and `sources` lays the user's file, the
-//! environment and the flags over the defaults. All of it is checked at the start, all faults at once.
+//! `config.toml` in the root of the repository is the only list of settings and holds their defaults. This
+//! file defines their types, `values` parses and validates each, and `sources` overrides the defaults with
+//! the user's file, the environment and the flags. Everything is validated at startup, and all faults are
+//! reported at once.
 
 mod sources;
 mod values;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,54 +17,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::settings::{self, Settings};
 
-pub use sources::{ConfigError, Effective, Fault, Flags};
+pub(crate) use sources::{ConfigError, Effective, Flags};
 
-/// The largest number that TOML can hold.
-const MOST: u64 = i64::MAX as u64;
+/// The largest integer in TOML.
+const MAX: u64 = i64::MAX as u64;
 
-/// Every setting. Each is explained in `config.toml`.
+/// All settings. `config.toml` documents each.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Config {
-    /// The listener, and the limits of what comes through it.
+    /// The HTTP listener and its limits.
     pub http: Http,
-    /// TLS on the listener.
-    pub tls: Tls,
+    pub(crate) tls: Tls,
     /// The listener for Prometheus.
-    pub metrics: Metrics,
-    /// The database file.
+    pub(crate) metrics: Metrics,
+    /// The database file and its connections.
     pub database: Database,
-    /// What is kept in memory.
-    pub cache: Cache,
-    /// First values: new API keys.
+    pub(crate) cache: Cache,
+    /// Initial values: new API keys.
     pub keys: Keys,
-    /// First values: calls in a minute.
+    /// Initial values: requests per minute.
     pub rate_limits: RateLimits,
-    /// First values: what organizations can book.
+    /// Initial values: the plans of organizations.
     pub plans: Plans,
-    /// Counting verifications.
-    pub usage: Usage,
-    /// First values: how long what was recorded and counted is kept.
+    pub(crate) usage: Usage,
+    /// Initial values: how long recorded data is kept.
     pub retention: Retention,
-    /// First values: while the platform is being worked on.
-    pub maintenance: Maintenance,
-    /// What is logged, and how.
-    pub log: Log,
+    /// Initial values: read-only mode.
+    pub(crate) maintenance: Maintenance,
+    pub(crate) log: Log,
 }
 
 impl Config {
-    /// The settings in effect: the shipped defaults, then `file`, then the environment of this process,
-    /// then `flags`. The error tells all faults.
-    pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
-        Effective::load(file, std::env::vars_os(), flags).map(|effective| effective.config)
-    }
-
-    /// The shipped defaults alone.
+    /// The shipped defaults.
+    ///
+    /// # Errors
+    /// When `config.toml`, as compiled in, is invalid.
     pub fn shipped() -> Result<Self, ConfigError> {
         Effective::load(None, [], Flags::default()).map(|effective| effective.config)
     }
 
-    /// What the settings of the platform are at first.
-    pub fn first_settings(&self) -> Settings {
+    /// The platform settings of a new database.
+    pub(crate) fn initial_settings(&self) -> Settings {
         let Self { keys, rate_limits, plans, retention, maintenance, .. } = self;
         let plan = |name: &str, plan: &Plan| {
             let Plan { requests_per_minute, max_keys, max_members } = *plan;
@@ -96,109 +90,109 @@ impl Config {
     }
 }
 
-/// `[http]`: the listener.
+/// `[http]`: the HTTP listener.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Http {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 picks a free port.
     #[serde(deserialize_with = "values::listen")]
     pub listen: SocketAddr,
-    /// Whose `X-Forwarded-For` is believed. None of them has bits behind its prefix, none is an
-    /// IPv4-mapped IPv6 address.
+    /// The proxies whose `X-Forwarded-For` is trusted. None has host bits set, and none is an IPv4-mapped
+    /// IPv6 network.
     #[serde(deserialize_with = "values::networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// The largest body of a request, in bytes.
+    /// The largest request body, in bytes.
     #[serde(deserialize_with = "values::number::<1_024, 67_108_864, _, _>")]
     pub max_body_bytes: usize,
-    /// Connections open at a time.
+    /// The largest number of open connections.
     #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
     pub max_connections: usize,
-    /// Longest time for a request's head, and longest idle time between two requests.
+    /// The timeout for receiving a request's head, and for an idle connection between two requests.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
     pub header_timeout: Duration,
-    /// Longest time for a request's body.
+    /// The timeout for receiving a request's body.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
     pub body_timeout: Duration,
-    /// Longest time without progress in sending an answer.
+    /// The timeout for sending a response without progress.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
     pub write_timeout: Duration,
-    /// Longest time that running requests have at a stop; zero cuts them off.
+    /// The time running requests get to finish at shutdown; zero aborts them at once.
     #[serde(deserialize_with = "values::timeout_or_zero", serialize_with = "values::show_duration")]
     pub drain_timeout: Duration,
 }
 
-/// `[tls]`: both files, or neither for a listener in the clear.
+/// `[tls]`: both files, or neither for plain HTTP.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Tls {
-    /// The certificate and the chain behind it, as PEM.
+pub(crate) struct Tls {
+    /// The certificate and its chain, as PEM.
     #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
-    pub cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// The certificate's private key, as PEM.
     #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
-/// `[metrics]`: figures for Prometheus.
+/// `[metrics]`: the listener for Prometheus.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Metrics {
-    /// Where `/metrics` is served; port 0 takes a free one, `None` serves none.
+pub(crate) struct Metrics {
+    /// The address that serves `/metrics`; port 0 picks a free port, `None` disables it.
     #[serde(deserialize_with = "values::listen_or_none", serialize_with = "values::show_listen")]
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 }
 
-/// `[database]`: the file and the ways to it.
+/// `[database]`: the database file and its connections.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Database {
     /// The directory that holds `tollhouse.db`.
     #[serde(deserialize_with = "values::path")]
     pub dir: PathBuf,
-    /// Connections that read.
+    /// The number of read connections.
     #[serde(deserialize_with = "values::number::<1, 64, _, _>")]
-    pub readers: u32,
-    /// Longest time for a single read.
+    pub(crate) readers: u32,
+    /// The timeout of a single read.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
-    pub read_timeout: Duration,
-    /// Changes that may wait for the writer.
+    pub(crate) read_timeout: Duration,
+    /// The largest number of changes that can wait for the writer.
     #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
     pub writer_queue: usize,
-    /// Changes that may share one commit.
+    /// The largest number of changes in one commit.
     #[serde(deserialize_with = "values::number::<1, 65_536, _, _>")]
-    pub group_limit: usize,
-    /// The largest size of the database file, in bytes; 0 = no bound.
-    #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MOST, _, _>")]
+    pub(crate) group_limit: usize,
+    /// The largest size of the database file, in bytes; 0 = unlimited.
+    #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MAX, _, _>")]
     pub max_bytes: u64,
 }
 
-/// `[cache]`: what is kept in memory.
+/// `[cache]`: the in-memory cache of keys.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Cache {
-    /// What records of keys may take, in bytes, about.
-    #[serde(deserialize_with = "values::number::<1_048_576, MOST, _, _>")]
-    pub max_bytes: u64,
+pub(crate) struct Cache {
+    /// The approximate memory for cached keys, in bytes.
+    #[serde(deserialize_with = "values::number::<1_048_576, MAX, _, _>")]
+    pub(crate) max_bytes: u64,
 }
 
-// The next sections are first values: `domain::settings` has what becomes of them in the database.
+// The following sections are initial values; the settings in force are in the database (`domain::settings`).
 
 /// `[keys]`: new API keys.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Keys {
-    /// What they begin with: `^[a-z][a-z0-9]{0,15}$`.
+    /// The prefix of new secrets: `^[a-z][a-z0-9]{0,15}$`.
     #[serde(deserialize_with = "values::prefix")]
-    pub prefix: String,
-    /// Days until they expire when nobody says otherwise; 0 = never.
+    pub(crate) prefix: String,
+    /// Days until a key expires if its creator sets no expiry; 0 = never.
     #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
     pub default_expiry_days: u32,
-    /// Days until they must expire; 0 = they need not.
+    /// The largest number of days until a key must expire; 0 = keys need not expire.
     #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
-    pub max_expiry_days: u32,
-    /// Must those with administrative scopes have an allowlist?
+    pub(crate) max_expiry_days: u32,
+    /// Require an IP allowlist on keys with administrative scopes.
     #[serde(deserialize_with = "values::flag")]
-    pub require_allowed_ips_for_admin: bool,
+    pub(crate) require_allowed_ips_for_admin: bool,
 }
 
-/// `[rate_limits]`: calls in a minute; 0 = no limit.
+/// `[rate_limits]`: requests per minute; 0 = unlimited.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct RateLimits {
-    /// Calls of the control plane by one key.
+    /// Control-plane requests by one key.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
     pub admin_per_minute: u32,
     /// Batches by one key.
@@ -209,47 +203,46 @@ pub struct RateLimits {
     pub failed_auth_per_minute: u32,
 }
 
-/// `[plans]`: what organizations can book.
+/// `[plans]`: the plans of organizations.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Plans {
-    /// The plan of an organization that booked none.
+    /// The default plan.
     pub standard: Plan,
-    /// The larger one.
-    pub enterprise: Plan,
+    pub(crate) enterprise: Plan,
 }
 
-/// One plan.
+/// The limits of one plan.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Plan {
-    /// Verifications of each key that has no rate limit of its own; 0 = no limit.
+    /// Verifications per minute of each key without a rate limit of its own; 0 = unlimited.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
     pub requests_per_minute: u32,
-    /// Keys of an organization that aren't revoked; 0 = no limit.
+    /// The largest number of unrevoked keys of an organization; 0 = unlimited.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
-    pub max_keys: u32,
-    /// Members of an organization; 0 = no limit.
+    pub(crate) max_keys: u32,
+    /// The largest number of members of an organization; 0 = unlimited.
     #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
-    pub max_members: u32,
+    pub(crate) max_members: u32,
 }
 
 /// `[usage]`: counting verifications.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Usage {
-    /// Longest time until what was counted is in the database.
+pub(crate) struct Usage {
+    /// The interval at which counts are written to the database.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
-    pub flush_interval: Duration,
+    pub(crate) flush_interval: Duration,
 }
 
-/// `[retention]`: how long what was recorded and counted is kept.
+/// `[retention]`: how long recorded data is kept.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Retention {
-    /// Days of the audit log; 0 = for ever.
+    /// Days of the audit log; 0 = kept indefinitely.
     #[serde(deserialize_with = "values::number_or_zero::<30, 36_500, _, _>")]
-    pub audit_days: u32,
-    /// Days of usage by the hour.
+    pub(crate) audit_days: u32,
+    /// Days of hourly usage.
     #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
     pub usage_hourly_days: u32,
-    /// Days of usage by the day.
+    /// Days of daily usage.
     #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
     pub usage_daily_days: u32,
     /// Days of the verification log.
@@ -257,39 +250,41 @@ pub struct Retention {
     pub verification_log_days: u32,
 }
 
-/// `[maintenance]`: while the platform is being worked on.
+/// `[maintenance]`: read-only mode.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Maintenance {
-    /// Refuse changes of the control plane.
+pub(crate) struct Maintenance {
+    /// Refuse changes through the control plane.
     #[serde(deserialize_with = "values::flag")]
-    pub read_only: bool,
-    /// What is said to those who are refused; empty = that it is being worked on.
+    pub(crate) read_only: bool,
+    /// The error message of refused changes; empty = a default message.
     #[serde(deserialize_with = "values::message")]
-    pub message: String,
+    pub(crate) message: String,
 }
 
-/// `[log]`: what is written to standard error.
+/// `[log]`: the log on standard error.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Log {
+pub(crate) struct Log {
     /// Directives of `tracing_subscriber::EnvFilter`.
     #[serde(deserialize_with = "values::log_level")]
-    pub level: String,
-    /// The form of the lines.
+    pub(crate) level: String,
+    /// The format of the lines.
     #[serde(deserialize_with = "values::log_format")]
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
-/// The form of the log's lines.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// `Human` on a terminal, `Json` otherwise.
     Auto,
-    /// For people.
+    /// Text for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
+#[cfg(test)]
+mod environment_tests;
 #[cfg(test)]
 mod tests;

@@ -76,12 +76,12 @@ impl Code {
     }
 
     /// The name that clients see, `UPPER_SNAKE_CASE`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.row().0
     }
 
     /// The HTTP status of an answer with this code.
-    pub fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         self.row().1
     }
 }
@@ -89,20 +89,20 @@ impl Code {
 /// One fault of a request: where it is and what is wrong there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = ErrorDetail)]
-pub struct Detail {
+pub(crate) struct Detail {
     /// RFC 6901 pointer into the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "/scopes/0")]
-    pub pointer: Option<String>,
+    pub(crate) pointer: Option<String>,
     /// Name of the query parameter or header.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "limit")]
-    pub parameter: Option<String>,
+    pub(crate) parameter: Option<String>,
     /// What kind of fault it is, `UPPER_SNAKE_CASE`.
     #[schema(value_type = String, example = "UNKNOWN_SCOPE")]
-    pub code: Cow<'static, str>,
+    pub(crate) code: Cow<'static, str>,
     /// What is wrong and what would be right.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A refusal or a failure.
@@ -111,21 +111,21 @@ pub struct Error {
     /// What clients can act on.
     pub code: Code,
     /// For people: what is wrong and what to do.
-    pub message: Cow<'static, str>,
+    pub(crate) message: Cow<'static, str>,
     /// All the single faults.
-    pub details: Vec<Detail>,
+    pub(crate) details: Vec<Detail>,
     /// For the log alone; never shown to a client.
-    pub cause: Option<String>,
+    pub(crate) cause: Option<String>,
     /// Whole seconds after which a retry can succeed (`Retry-After`).
-    pub retry_after: Option<u64>,
+    pub(crate) retry_after: Option<u64>,
     /// Was it decided by what was asked, though its code says how the server is? Then the other operations of a
     /// batch may go on.
-    pub is_decided: bool,
+    pub(crate) is_decided: bool,
 }
 
 impl Error {
     /// An error with a code and a message for people.
-    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -137,7 +137,7 @@ impl Error {
     }
 
     /// `INVALID_REQUEST` with its faults.
-    pub fn invalid(details: Vec<Detail>) -> Self {
+    pub(crate) fn invalid(details: Vec<Detail>) -> Self {
         let message = match details.as_slice() {
             [one] => one.message.clone(),
             many => format!("The request has {} faults; see details.", many.len()),
@@ -146,18 +146,18 @@ impl Error {
     }
 
     /// `NOT_FOUND`, also for what belongs to another organization.
-    pub fn not_found(what: &'static str) -> Self {
+    pub(crate) fn not_found(what: &'static str) -> Self {
         Self::new(Code::NotFound, format!("There is no such {what}."))
     }
 
     /// `INTERNAL`: the cause is logged, the client learns nothing of it.
-    pub fn internal(cause: impl fmt::Display) -> Self {
+    pub(crate) fn internal(cause: impl fmt::Display) -> Self {
         let message = "Something went wrong on our side; the request id leads to it in the log.";
         Self { cause: Some(cause.to_string()), ..Self::new(Code::Internal, message) }
     }
 
     /// `UNAVAILABLE`, worth a retry after `retry_after` seconds.
-    pub fn unavailable(message: impl Into<Cow<'static, str>>, retry_after: u64) -> Self {
+    pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>, retry_after: u64) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(Code::Unavailable, message) }
     }
 }

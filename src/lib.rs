@@ -7,7 +7,7 @@
 //! ```text
 //! http::server    accepts the connection, bounds it in time and number, and gives it to a worker
 //! http::routes    the whole API in one table
-//! http::gates     what every call passes: credential, address, rate, scope, body
+//! http::pipeline  what every call passes: credential, address, rate, scope, body
 //! http::<thing>   the handler: from the call to the service, from its answer to the envelope
 //! service::<thing>   the use case: reads the body, then in one transaction authorises, writes, audits
 //! domain::<thing>    pure types and rules; `domain::access` decides who may do what

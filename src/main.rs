@@ -1,4 +1,4 @@
-//! `tollhouse`: parse the command line and dispatch.
+//! `tollhouse`: parses the command line and dispatches.
 
 use std::process::ExitCode;
 

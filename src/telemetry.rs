@@ -1,8 +1,8 @@
-//! The log: lines on standard error, for people or for a log collector. And what is counted for `/metrics`.
+//! The log, written as lines on standard error, for people or for a log collector; and the metrics.
 
-pub mod families;
-pub mod machine;
-pub mod tally;
+pub(crate) mod families;
+pub(crate) mod machine;
+pub(crate) mod tally;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
@@ -15,52 +15,52 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
-/// Sends what is logged to standard error, and panics to the log. A second call changes nothing.
-pub fn init(log: &Log) {
-    let terminal = io::stderr().is_terminal();
-    let form = Form::choose(log.format, terminal, env::var_os("NO_COLOR").as_deref());
-    // Its own failures (standard error was closed) would be printed to standard error: that panics, and
-    // within the panic hook it would abort the process.
-    let lines = tracing_subscriber::fmt()
+/// Sends log events to standard error, and panics to the log. A second call has no effect.
+pub(crate) fn init(log: &Log) {
+    let is_terminal = io::stderr().is_terminal();
+    let output = OutputFormat::choose(log.format, is_terminal, env::var_os("NO_COLOR").as_deref());
+    // The subscriber would print its own failures (standard error was closed) to standard error: that panics,
+    // and inside the panic hook it would abort the process.
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse_lossy(&log.level))
         .with_writer(io::stderr)
         .log_internal_errors(false);
-    let installed = match form {
-        Form::Json => lines.json().flatten_event(true).with_span_list(false).try_init(),
-        Form::Human { colours } => lines.with_ansi(colours).try_init(),
+    let result = match output {
+        OutputFormat::Json => subscriber.json().flatten_event(true).with_span_list(false).try_init(),
+        OutputFormat::Human { colors } => subscriber.with_ansi(colors).try_init(),
     };
-    if installed.is_ok() {
+    if result.is_ok() {
         log_panics();
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Form {
-    Human { colours: bool },
+enum OutputFormat {
+    Human { colors: bool },
     Json,
 }
 
-impl Form {
-    /// `no_color` is the environment variable of that name: set and not empty, it forbids colours
+impl OutputFormat {
+    /// `no_color` is the environment variable `NO_COLOR`: set and not empty, it disables colors
     /// (<https://no-color.org>).
-    fn choose(format: LogFormat, terminal: bool, no_color: Option<&OsStr>) -> Self {
+    fn choose(format: LogFormat, is_terminal: bool, no_color: Option<&OsStr>) -> Self {
         match format {
-            LogFormat::Json => Form::Json,
-            LogFormat::Auto if !terminal => Form::Json,
+            LogFormat::Json => OutputFormat::Json,
+            LogFormat::Auto if !is_terminal => OutputFormat::Json,
             LogFormat::Auto | LogFormat::Human => {
-                Form::Human { colours: terminal && no_color.is_none_or(OsStr::is_empty) }
+                OutputFormat::Human { colors: is_terminal && no_color.is_none_or(OsStr::is_empty) }
             }
         }
     }
 }
 
-/// Logs where a panic happened, never what it says: its payload may hold what a client sent.
+/// Logs the location of a panic, never its message, which may contain what a client sent.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        // Only function names and lines, and only if RUST_BACKTRACE asks for them.
+        // A backtrace holds only function names and lines; it is captured only if RUST_BACKTRACE is set.
         let backtrace = Backtrace::capture();
         let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
         tracing::error!(thread, location, backtrace, "panicked");
@@ -76,29 +76,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_get_colours_on_a_terminal_and_collectors_get_json() {
-        let colourful = Form::Human { colours: true };
-        let plain = Form::Human { colours: false };
-        let (empty, one) = (Some(OsStr::new("")), Some(OsStr::new("1")));
-        assert_eq!(Form::choose(LogFormat::Auto, true, None), colourful);
-        assert_eq!(Form::choose(LogFormat::Auto, true, empty), colourful);
-        assert_eq!(Form::choose(LogFormat::Auto, true, one), plain);
-        assert_eq!(Form::choose(LogFormat::Auto, false, None), Form::Json);
-        assert_eq!(Form::choose(LogFormat::Human, true, one), plain);
-        assert_eq!(Form::choose(LogFormat::Human, false, None), plain);
-        assert_eq!(Form::choose(LogFormat::Json, true, None), Form::Json);
+    fn a_terminal_gets_colors_and_a_collector_gets_json() {
+        let colored = OutputFormat::Human { colors: true };
+        let plain = OutputFormat::Human { colors: false };
+        let empty = Some(OsStr::new(""));
+        let set = Some(OsStr::new("1"));
+        assert_eq!(OutputFormat::choose(LogFormat::Auto, true, None), colored);
+        assert_eq!(OutputFormat::choose(LogFormat::Auto, true, empty), colored);
+        assert_eq!(OutputFormat::choose(LogFormat::Auto, true, set), plain);
+        assert_eq!(OutputFormat::choose(LogFormat::Auto, false, None), OutputFormat::Json);
+        assert_eq!(OutputFormat::choose(LogFormat::Human, true, set), plain);
+        assert_eq!(OutputFormat::choose(LogFormat::Human, false, None), plain);
+        assert_eq!(OutputFormat::choose(LogFormat::Json, true, None), OutputFormat::Json);
     }
 
-    /// Not a test: what the tests below run in a process of its own, because the log and the panic hook
-    /// belong to the whole process.
+    /// Not a test of its own: the tests below run it in a child process, because the log and the panic hook
+    /// are process-wide.
     #[test]
-    #[ignore = "run by the others, with its standard error caught"]
+    #[ignore = "run by the other tests, which capture its standard error"]
     fn a_process_that_logs_and_panics() {
         let log = |level: &str| Log { level: level.to_owned(), format: LogFormat::Auto };
-        init(&log("warn,told=debug"));
+        init(&log("warn,verbose=debug"));
         init(&log("trace"));
-        tracing::info!("too quiet");
-        tracing::debug!(target: "told", answer = 42, "loud enough");
+        tracing::info!("filtered out");
+        tracing::debug!(target: "verbose", answer = 42, "logged");
         let panicking = thread::Builder::new().name("doomed".to_owned()).spawn(|| {
             panic!("toll_{}", "secret");
         });
@@ -117,30 +118,30 @@ mod tests {
     fn i6_a_panic_is_logged_without_its_payload() {
         let output = child().output().unwrap();
         assert!(output.status.success());
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(!told.contains("secret"), "{told}");
-        let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 3, "{told}");
-        assert_eq!((&lines[0]["message"], &lines[0]["answer"]), (&"loud enough".into(), &42.into()));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("secret"), "{stderr}");
+        let lines: Vec<Value> = stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 3, "{stderr}");
+        assert_eq!((&lines[0]["message"], &lines[0]["answer"]), (&"logged".into(), &42.into()));
         assert_eq!((&lines[1]["message"], &lines[1]["thread"]), (&"panicked".into(), &"doomed".into()));
         for panic in &lines[1..] {
             assert_eq!(panic["level"], "ERROR");
-            assert!(panic["location"].as_str().unwrap().contains("telemetry.rs:"), "{told}");
+            assert!(panic["location"].as_str().unwrap().contains("telemetry.rs:"), "{stderr}");
             assert_eq!(panic["backtrace"], Value::Null);
         }
     }
 
     #[test]
-    fn a_backtrace_is_logged_when_it_is_asked_for() {
+    fn a_backtrace_is_logged_when_rust_backtrace_is_set() {
         let output = child().env("RUST_BACKTRACE", "1").output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        let last: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
-        assert!(last["backtrace"].as_str().unwrap().contains("a_process_that_logs_and_panics"), "{told}");
-        assert!(!told.contains("secret"), "{told}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let last: Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
+        assert!(last["backtrace"].as_str().unwrap().contains("a_process_that_logs_and_panics"), "{stderr}");
+        assert!(!stderr.contains("secret"), "{stderr}");
     }
 
     #[test]
-    fn a_closed_standard_error_stops_nobody() {
+    fn a_closed_standard_error_is_no_failure() {
         let mut child = child().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stderr.take());
         assert!(child.wait().unwrap().success());

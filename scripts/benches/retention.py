@@ -35,10 +35,10 @@ def main():
             quiet = [measure(server, secret) for _ in range(QUIET // 2)]
             full, began = size(server), time.monotonic()
             configure(server, {"retention": {"audit_days": KEPT}})
-            busy, most_wal = [], 0
+            busy, max_wal = [], 0
             while left(server.file):
                 busy.append(measure(server, secret))
-                most_wal = max(most_wal, size(server)[1])
+                max_wal = max(max_wal, size(server)[1])
             took = time.monotonic() - began
             small = size(server)
             quiet += [measure(server, secret) for _ in range(QUIET // 2)]
@@ -55,7 +55,7 @@ def main():
     worst = max(one[0]["p99_us"] for one in busy) / 1000
     print(f"| verify, p99 ms of the worst {WINDOW} s | | {worst:,.2f} | |")
     print("\n| MB | file | WAL |\n| --- | ---: | ---: |")
-    for name, (file, wal) in (("before", full), ("the most meanwhile", (full[0], most_wal)), ("after", small),
+    for name, (file, wal) in (("before", full), ("the most meanwhile", (full[0], max_wal)), ("after", small),
                               ("after a stop", stopped)):
         print(f"| {name} | {file / 1e6:,.0f} | {wal / 1e6:,.0f} |")
     print(f"\nThe chain is valid: {found['checked']:,} events, from {found['first_seq']:,} to {found['last_seq']:,}.")

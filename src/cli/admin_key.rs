@@ -1,16 +1,17 @@
-//! `tollhouse admin-key create`: gets a locked-out operator back in, also beside a running server.
+//! `tollhouse admin-key create`: break-glass access for a locked-out operator. Works while a server is
+//! running.
 
 use super::args::CreateAdminKey;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::api_keys;
 
-/// Makes a platform key and shows its secret this once.
-pub async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
+/// Creates a platform key and prints its secret, which can't be shown again.
+pub(crate) async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
     if args.name.is_empty() || args.name.chars().count() > 200 || args.name.chars().any(char::is_control) {
         return Err(Error::new(
             Code::InvalidRequest,
-            "--name must have 1 to 200 characters, no control characters.",
+            "--name must have 1 to 200 characters and no control characters.",
         ));
     }
     let app = super::open_beside(config).await?;
@@ -21,7 +22,7 @@ pub async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
         println!("{}", serde_json::to_string(&created).map_err(Error::internal)?);
     } else {
         eprintln!(
-            "{} {:?} with {}; the secret is shown this once:",
+            "created {} {:?} with scopes {}; the secret is shown only once:",
             created.api_key.id,
             args.name,
             created.api_key.scopes.join(" ")

@@ -1,6 +1,6 @@
-//! The command line: what may be said, and the help that explains it.
+//! The command line's arguments and help texts.
 
-pub mod moving;
+pub(crate) mod moving;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use crate::config::Flags;
 use crate::domain::chain::Anchor;
 use moving::{Backup, Check, Export, Import, Restore};
 
-/// API keys, organizations, limits and an audit log: one binary, one SQLite file.
+/// API keys, organizations, limits and an audit log in one binary with one SQLite file
 ///
-/// Without a command, `tollhouse` serves.
+/// Without a command, `tollhouse` runs `tollhouse serve`.
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 struct Cli {
@@ -28,19 +28,19 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Every setting can be given in the file that --config names, or as an environment variable: TOLLHOUSE_ and \
-its path with two underscores between levels, such as TOLLHOUSE_HTTP__LISTEN. `tollhouse config check` shows \
-all of them.
+Settings come from the file given with --config or from environment variables: TOLLHOUSE_ and the \
+setting's path, with two underscores between levels, such as TOLLHOUSE_HTTP__LISTEN. `tollhouse \
+config check` prints all settings.
 
-Exit status: 0 done, 1 failed, 2 wrong usage.";
+Exit status: 0 success, 1 failure, 2 usage error.";
 
-/// Where flags that every command takes stand in its help: behind its own.
+/// The help position of flags that every command accepts: after the command's own flags.
 const LAST: usize = 100;
 
-/// What every command takes.
+/// Flags that every command accepts.
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Read settings from this TOML file
+    /// Read settings from this TOML file [env: TOLLHOUSE_CONFIG]
     #[arg(long, value_name = "FILE", global = true, display_order = LAST)]
     config: Option<PathBuf>,
 
@@ -49,77 +49,77 @@ struct Common {
     data: Option<String>,
 }
 
-/// How to serve.
+/// `tollhouse serve`
 #[derive(Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Serve {
-    /// Listen on this address and port; port 0 takes a free one (setting: http.listen)
+pub(crate) struct Serve {
+    /// Listen on this address and port; port 0 picks a free port (setting: http.listen)
     #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 
-    /// Write the first key, made when the database is empty, into this file [default: DIR/admin.key]
+    /// Write the first admin key, created if the database is empty, to this file [default: DIR/admin.key]
     ///
-    /// On a terminal the key is shown there instead. None is made when TOLLHOUSE_ADMIN_KEY holds one, or
-    /// the file that TOLLHOUSE_ADMIN_KEY_FILE names.
+    /// On a terminal, the key is printed instead. No key is created if TOLLHOUSE_ADMIN_KEY contains
+    /// one, or the file named by TOLLHOUSE_ADMIN_KEY_FILE.
     #[arg(long, value_name = "FILE")]
-    pub admin_key_file: Option<PathBuf>,
+    pub(crate) admin_key_file: Option<PathBuf>,
 
-    /// Serve a month of sample data from a throw-away database, to look around
+    /// Serve a month of sample data, discarded when the server stops
     ///
-    /// On loopback alone. The database lies in a temporary directory, which is removed at the stop; the
-    /// admin key is shown (TOLLHOUSE_ADMIN_KEY may give it).
+    /// Listens only on loopback. The database is in a temporary directory, which is removed when the
+    /// server stops. The admin key is printed; set TOLLHOUSE_ADMIN_KEY to choose it.
     #[arg(long)]
-    pub dev: bool,
+    pub(crate) dev: bool,
 }
 
-/// What to do.
+/// The commands of `tollhouse`.
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum Command {
-    /// Serve the API (what happens without a command)
+pub(crate) enum Command {
+    /// Serve the API (the default command)
     Serve(Serve),
 
-    /// Platform keys, for whoever lost theirs
+    /// Create platform keys (break-glass access)
     #[command(subcommand)]
     AdminKey(AdminKey),
 
-    /// The audit log
+    /// Verify and export the audit log
     #[command(subcommand)]
     Audit(Audit),
 
-    /// Take in organizations, users, members and keys (by their hashes) from elsewhere
+    /// Import organizations, users, members and keys (by their hashes)
     ///
-    /// Each record is stored whole or refused, with the reason. What is there already and the same is left
-    /// alone, so an import can be run again. Works beside a running server. Exit status 1 if something was
-    /// refused. docs/moving.md says what records look like.
+    /// Each record is either stored completely or refused with a reason. Existing records that are
+    /// equal are skipped, so an import can be repeated. Works while a server is running. Exits with
+    /// status 1 if a record was refused. docs/guides/import-and-export.md describes the record formats.
     Import(Import),
 
-    /// Write out settings, organizations, users, memberships, scopes and keys, as NDJSON that import reads
+    /// Export settings, organizations, users, memberships, scopes and keys as NDJSON for import
     ///
-    /// Of keys it has the hashes, so keep it as you keep the database. The audit log is exported by
-    /// `audit export`; usage, and what is used of quotas, are in a backup alone.
+    /// The export contains hashes of keys, so protect it like the database. Use `audit export` for the
+    /// audit log. Usage and used quota units are only in backups.
     Export(Export),
 
-    /// Copy the database into FILE and prove the copy, also beside a running server
+    /// Copy the database to FILE and verify the copy; works while a server is running
     Backup(Backup),
 
-    /// Put a backup in the place of the database, once the server is stopped
+    /// Replace the database with a backup; the server must be stopped
     ///
-    /// What was revoked, disabled, suspended, deleted, narrowed or rotated since the backup stays so: it is
-    /// taken over from the database that is replaced.
+    /// Everything that was revoked, disabled, suspended, deleted, narrowed or rotated since the backup
+    /// stays so: these changes are reapplied from the replaced database.
     Restore(Restore),
 
-    /// Look whether the database is whole: pages, references, audit log, counts
+    /// Check the database's integrity: pages, references, audit log, counts
     ///
-    /// Exit status 1 if it isn't.
+    /// Exits with status 1 if there are errors.
     Check(Check),
 
-    /// The configuration
+    /// Check the configuration
     #[command(subcommand)]
     Config(Config),
 
-    /// Print the OpenAPI document of the API, as JSON
+    /// Print the OpenAPI document as JSON
     Openapi,
 
-    /// Print the completions of a shell
+    /// Print shell completions
     Completions {
         /// The shell
         shell: Shell,
@@ -128,117 +128,118 @@ pub enum Command {
 
 /// `tollhouse admin-key …`
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum AdminKey {
-    /// Make a platform key and print it, once
+pub(crate) enum AdminKey {
+    /// Create a platform key and print it once
     ///
-    /// Works beside a running server, which takes the key within a second.
+    /// Works while a server is running; the server accepts the key within a second.
     Create(CreateAdminKey),
 }
 
 /// `tollhouse admin-key create`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct CreateAdminKey {
-    /// What to call it, 1 to 200 characters
+pub(crate) struct CreateAdminKey {
+    /// Name of the key, 1 to 200 characters
     #[arg(long, value_name = "NAME", default_value = "admin")]
-    pub name: String,
+    pub(crate) name: String,
 
-    /// What it may do, with commas between, such as admin:keys,admin:audit
+    /// Scopes of the key, separated by commas, such as admin:keys,admin:audit
     #[arg(long, value_name = "SCOPES", value_delimiter = ',', default_value = "*")]
-    pub scopes: Vec<String>,
+    pub(crate) scopes: Vec<String>,
 
-    /// Print the whole key as JSON instead of its secret alone
+    /// Print the key as JSON instead of only its secret
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `tollhouse audit …`
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum Audit {
-    /// Look for events that were edited, removed or reordered
+pub(crate) enum Audit {
+    /// Detect events that were edited, removed or reordered
     ///
-    /// Who can write the database can also rewrite all of it that follows the last head kept elsewhere:
-    /// give such a head as --anchor. Exit status 1 if the log isn't as it was written.
+    /// Anyone who can write to the database can rewrite all events after the last head stored
+    /// elsewhere. Pass such a head as --anchor. Exits with status 1 if the log was changed.
     Verify(AuditVerify),
 
-    /// Write out all events, oldest first
+    /// Export all events, oldest first
     Export(AuditExport),
 }
 
 /// `tollhouse audit verify`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct AuditVerify {
-    /// An exported NDJSON file to check instead of the database
-    pub file: Option<PathBuf>,
+pub(crate) struct AuditVerify {
+    /// Exported NDJSON file to verify instead of the database
+    pub(crate) file: Option<PathBuf>,
 
-    /// FILE is a selection: check each event by itself, not that none is missing
+    /// FILE is a filtered export: check each event, but not whether events are missing
     #[arg(long, requires = "file", conflicts_with = "anchor")]
-    pub filtered: bool,
+    pub(crate) filtered: bool,
 
-    /// A head that was kept elsewhere: the number of an event and its hash
+    /// A head stored elsewhere: the sequence number of an event and its hash
     #[arg(long, value_name = "SEQ:HASH", value_parser = anchor)]
-    pub anchor: Option<Anchor>,
+    pub(crate) anchor: Option<Anchor>,
 
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `tollhouse audit export`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct AuditExport {
-    /// The form of the events; only ndjson can be verified later
+pub(crate) struct AuditExport {
+    /// Output format; only ndjson can be verified later
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
-    pub format: ExportFormat,
+    pub(crate) format: ExportFormat,
 
-    /// Write to this file, which must not exist yet, instead of standard output
+    /// Write to this new file instead of standard output
     #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
 }
 
-/// The form of exported events.
+/// The format of exported events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
-    /// One JSON object a line, byte for byte as it was hashed
+pub(crate) enum ExportFormat {
+    /// One JSON object per line, byte for byte as hashed
     Ndjson,
-    /// A table for spreadsheets
+    /// Table for spreadsheets
     Csv,
 }
 
 /// `tollhouse config …`
 #[derive(Debug, PartialEq, Subcommand)]
-pub enum Config {
-    /// Check the configuration and print the settings in effect, with where they came from
+pub(crate) enum Config {
+    /// Check the configuration and print the effective settings with their sources
     Check,
 }
 
-/// A command line that makes sense.
+/// A parsed and consistent command line.
 #[derive(Debug, PartialEq)]
 pub struct Args {
     /// `--config`
-    pub config: Option<PathBuf>,
-    /// The settings among the flags.
-    pub flags: Flags,
-    /// What to do.
-    pub command: Command,
+    pub(crate) config: Option<PathBuf>,
+    /// The flags that override settings.
+    pub(crate) flags: Flags,
+    /// The command to run.
+    pub(crate) command: Command,
 }
 
 impl Args {
-    /// Reads the command line of this process. Ends the process when it asks for help or the version
-    /// (status 0) or is wrong (status 2).
+    /// Reads the command line of this process. Exits the process for help and version (status 0) and
+    /// for usage errors (status 2).
     pub fn read() -> Self {
         Cli::parse().resolve().unwrap_or_else(|error| error.exit())
     }
 }
 
-/// The completions for a shell, as its script.
-pub fn completions(shell: Shell) -> Vec<u8> {
+/// The completion script for a shell.
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tollhouse", &mut script);
     script
 }
 
 impl Cli {
-    /// `serve` is implied, so its flags may also stand before or without it, but not with another command.
+    /// `serve` is the default command. So its flags are accepted before it and without it, but not with
+    /// another command.
     fn resolve(self) -> Result<Args, clap::Error> {
         let Cli { common, serve: implied, command } = self;
         let command = match command {
@@ -250,7 +251,7 @@ impl Cli {
             }),
             Some(other) if implied == Serve::default() => other,
             Some(_) => {
-                let message = "--listen, --admin-key-file and --dev are for serving, not for another command";
+                let message = "--listen, --admin-key-file and --dev can only be used with serve";
                 return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
             }
         };
@@ -266,14 +267,14 @@ impl Cli {
 }
 
 impl Serve {
-    /// What is thrown away is nobody's data, and open to this machine alone.
+    /// Checks that `--dev` uses only temporary data and listens only on loopback.
     fn check(&self, data: Option<&str>) -> Result<(), clap::Error> {
         let message = match self.listen {
             _ if !self.dev => return Ok(()),
-            _ if data.is_some() => "--dev makes a database of its own and throws it away; leave --data out",
-            _ if self.admin_key_file.is_some() => "--dev shows its admin key; leave --admin-key-file out",
+            _ if data.is_some() => "--dev uses a temporary database; remove --data",
+            _ if self.admin_key_file.is_some() => "--dev prints its admin key; remove --admin-key-file",
             Some(listen) if !listen.ip().is_loopback() => {
-                "--dev listens on loopback alone, such as 127.0.0.1"
+                "--dev listens only on loopback; use an address such as 127.0.0.1"
             }
             _ => return Ok(()),
         };
@@ -283,7 +284,7 @@ impl Serve {
 
 fn anchor(text: &str) -> Result<Anchor, &'static str> {
     Anchor::parse(text)
-        .ok_or("expected the number of an event, a colon, and its hash of 64 hexadecimal digits")
+        .ok_or("expected the sequence number of an event, a colon, and its hash (64 hexadecimal digits)")
 }
 
 #[cfg(test)]
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn serving_is_implied() {
+    fn serve_is_the_default_command() {
         let serve = read("--listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap();
         assert_eq!(serve, read("serve --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap());
         assert_eq!(serve, read("--listen 127.0.0.1:0 --config c serve --data d --admin-key-file k").unwrap());
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn config_and_data_work_everywhere() {
+    fn config_and_data_work_with_every_command() {
         for words in [
             "serve",
             "admin-key create",
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_read() {
+    fn commands_and_their_flags_are_parsed() {
         let create = |name: &str, scopes: &[&str], json| {
             let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
             Command::AdminKey(AdminKey::Create(CreateAdminKey { name: name.to_owned(), scopes, json }))
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_is_status_2() {
+    fn usage_errors_exit_with_status_2() {
         for line in [
             "fly",
             "--listen nowhere",
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn completions_know_the_commands() {
+    fn completions_contain_commands_and_flags() {
         for shell in Shell::value_variants() {
             let script = String::from_utf8(completions(*shell)).unwrap();
             assert!(script.contains("admin-key-file") && script.contains("completions"), "{shell}");

@@ -1,4 +1,4 @@
-//! `tollhouse audit verify` and `audit export`, over the database or an exported file.
+//! `tollhouse audit verify` and `audit export`, for the database or an exported file.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -12,59 +12,61 @@ use crate::domain::audit::Verification;
 use crate::domain::chain::{Anchor, Link, Walk};
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
-use crate::service::{Ctx, audit};
+use crate::service::{RequestContext, audit};
 
-/// Verifies the chain; exit status 1 when it is broken.
-pub async fn verify(config: Config, args: AuditVerify) -> ExitCode {
-    match find(config, &args).await {
-        Ok(found) => {
+/// Verifies the chain; exits with status 1 if it is broken.
+pub(crate) async fn verify(config: Config, args: AuditVerify) -> ExitCode {
+    match verify_chain(config, &args).await {
+        Ok(result) => {
             if args.json {
-                println!("{}", serde_json::to_string(&found).unwrap_or_default());
+                println!("{}", serde_json::to_string(&result).unwrap_or_default());
             } else {
-                println!("{}", in_words(&found));
+                println!("{}", summary(&result));
             }
-            if found.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if result.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => super::report(Err(error)),
     }
 }
 
-async fn find(config: Config, args: &AuditVerify) -> Result<Verification> {
+async fn verify_chain(config: Config, args: &AuditVerify) -> Result<Verification> {
     let anchor = args.anchor;
     if let Some(file) = &args.file {
         return verify_file(file, anchor, !args.filtered);
     }
     let app = super::open_beside(config).await?;
-    let found = audit::walk(&app, anchor).await;
+    let result = audit::walk(&app, anchor).await;
     app.db.close().await;
-    found
+    result
 }
 
-fn in_words(found: &Verification) -> String {
+fn summary(result: &Verification) -> String {
     let seq = |seq: Option<i64>| seq.map_or("-".to_owned(), |seq| seq.to_string());
-    let head = found.head_hash.as_deref().unwrap_or("-");
-    match found.broken_at {
+    let head = result.head_hash.as_deref().unwrap_or("-");
+    match result.broken_at {
         None => format!(
             "valid: {} events, {} to {}; head {}:{head}",
-            found.checked,
-            seq(found.first_seq),
-            seq(found.last_seq),
-            seq(found.last_seq)
+            result.checked,
+            seq(result.first_seq),
+            seq(result.last_seq),
+            seq(result.last_seq)
         ),
-        Some(at) if found.first_seq.is_some_and(|first| at < first) => format!(
-            "BROKEN at {at}: what comes before {} was removed, and no event tells of that",
-            seq(found.first_seq)
+        Some(at) if result.first_seq.is_some_and(|first| at < first) => format!(
+            "BROKEN at {at}: the events before {} were removed, and no event records that",
+            seq(result.first_seq)
         ),
-        Some(at) => format!("BROKEN at {at}: {} events before it are whole", found.checked),
+        Some(at) => format!("BROKEN at {at}: {} events before it are intact", result.checked),
     }
 }
 
-/// Walks an exported NDJSON file. A line that isn't an event is a break at its place.
-fn verify_file(file: &Path, anchor: Option<Anchor>, whole: bool) -> Result<Verification> {
+/// Verifies an exported NDJSON file. A line that isn't an event counts as a break.
+fn verify_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
-    let mut walk = Walk::new(anchor, whole);
-    let (first, mut last, mut is_first) = (walk.first(), 0, true);
+    let mut walk = Walk::new(anchor, complete);
+    let first = walk.first_seq();
+    let mut last = 0;
+    let mut is_first = true;
     for line in lines {
         let line = line.map_err(unreadable)?;
         let Some(link) = Link::from_line(&line) else {
@@ -73,10 +75,10 @@ fn verify_file(file: &Path, anchor: Option<Anchor>, whole: bool) -> Result<Verif
         };
         last = link.seq;
         if let Some(anchor) = anchor.filter(|_| is_first) {
-            begins_in_time(&link, anchor)?;
+            ensure_covers_anchor(&link, anchor)?;
         }
         is_first = false;
-        // What stands before an anchor is not asked for.
+        // Events before the anchor are not verified.
         if link.seq >= first && !walk.step(&link) {
             break;
         }
@@ -84,29 +86,29 @@ fn verify_file(file: &Path, anchor: Option<Anchor>, whole: bool) -> Result<Verif
     Ok(walk.finish())
 }
 
-/// Nothing can be said of an anchor that lies before the first event of a file.
-fn begins_in_time(first: &Link, anchor: Anchor) -> Result<()> {
+/// Refuses an anchor before the first event of the file, because it can't be verified.
+fn ensure_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
     let is_checkpoint = first.seq == anchor.seq + 1 && first.prev_hash == anchor.hash;
     if first.seq <= anchor.seq || is_checkpoint {
         return Ok(());
     }
     let message = format!(
-        "The file begins at the event {}, behind the anchor at {}; use a later anchor, or none.",
+        "The file starts at event {}, after the anchor at {}; use a later anchor, or none.",
         first.seq, anchor.seq
     );
     Err(Error::new(Code::InvalidRequest, message))
 }
 
 /// Exports the log, oldest first.
-pub async fn export(config: Config, args: AuditExport) -> Result<()> {
+pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
     let app = super::open_beside(config).await?;
-    let ctx = Ctx::internal(&app, Caller::Operator, "audit_log.export", "read")?;
+    let ctx = RequestContext::internal(&app, Caller::Operator, "audit_log.export", "read")?;
     let format = match args.format {
         ExportFormat::Ndjson => "ndjson",
         ExportFormat::Csv => "csv",
     };
     let query = Query::of(vec![("format".to_owned(), format.to_owned())]);
-    let (_, mut pieces) = audit::export(&app, &ctx, query).await?;
+    let (_, mut chunks) = audit::export(&app, &ctx, query).await?;
     let mut output: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(
             File::create_new(path)
@@ -114,8 +116,8 @@ pub async fn export(config: Config, args: AuditExport) -> Result<()> {
         ),
         None => Box::new(std::io::stdout().lock()),
     };
-    while let Some(piece) = pieces.recv().await {
-        output.write_all(&piece?).map_err(Error::internal)?;
+    while let Some(chunk) = chunks.recv().await {
+        output.write_all(&chunk?).map_err(Error::internal)?;
     }
     output.flush().map_err(Error::internal)?;
     app.close().await

@@ -1,32 +1,32 @@
-//! `tollhouse backup`: a proven copy, also beside a running server.
+//! `tollhouse backup`: a verified copy of the database. Works while a server is running.
 
 use super::args::moving::Backup;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::service::backup;
 
-/// Makes a backup.
-pub async fn run(config: Config, args: Backup) -> Result<()> {
-    // A server beside this comes first. Where the system doesn't let us, it is only slower.
+pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
+    // A running server has priority. If lowering our priority fails, the server is only slower.
     let _ = rustix::process::nice(19);
     let app = super::open_beside(config).await?;
-    let progress = Progress::new();
-    let made =
-        backup::run(&app, &args.file, args.force, &|what, done, of| progress.show(what, done, of)).await;
+    let progress = ProgressReporter::new();
+    let backup =
+        backup::run(&app, &args.file, args.force, &|step, done, total| progress.show(step, done, total))
+            .await;
     drop(progress);
     let closed = app.close().await;
-    let made = made?;
+    let backup = backup?;
     if args.json {
-        println!("{}", serde_json::to_string(&made).map_err(Error::internal)?);
+        println!("{}", serde_json::to_string(&backup).map_err(Error::internal)?);
     } else {
         println!(
-            "{}: {} bytes, proven; copied in {:.1} s, proven in {:.1} s; audit head {}",
-            made.file.display(),
-            made.bytes,
-            made.copy_seconds,
-            made.proof_seconds,
-            made.audit_head
+            "{}: {} bytes, verified; copied in {:.1} s, verified in {:.1} s; audit head {}",
+            backup.file.display(),
+            backup.bytes,
+            backup.copy_seconds,
+            backup.proof_seconds,
+            backup.audit_head
         );
     }
     closed

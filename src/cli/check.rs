@@ -1,26 +1,26 @@
-//! `tollhouse check`: is the file whole?
+//! `tollhouse check`: checks the integrity of the database or a backup.
 
 use std::process::ExitCode;
 
 use super::args::moving::Check;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::Result;
 use crate::service::check::{self, Findings};
 use crate::store::reader::Reader;
 
-/// Looks; exit status 1 when something is wrong.
-pub fn run(config: &Config, args: &Check) -> ExitCode {
-    match look(config, args) {
+/// Prints the findings; exits with status 1 if there are errors.
+pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
+    match examine(config, args) {
         Ok(findings) => {
             if args.json {
                 println!("{}", serde_json::to_string(&findings).unwrap_or_default());
             } else if findings.sound {
                 let head = findings.audit.head_hash.as_deref().unwrap_or("-");
                 let last = findings.audit.last_seq.unwrap_or(0);
-                println!("sound: {} audit events, head {last}:{head}", findings.audit.checked);
+                println!("ok: {} audit events, head {last}:{head}", findings.audit.checked);
             } else {
-                println!("NOT SOUND:");
+                println!("ERRORS FOUND:");
                 findings.faults.iter().for_each(|fault| println!("  {fault}"));
             }
             if findings.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -29,9 +29,9 @@ pub fn run(config: &Config, args: &Check) -> ExitCode {
     }
 }
 
-fn look(config: &Config, args: &Check) -> Result<Findings> {
+fn examine(config: &Config, args: &Check) -> Result<Findings> {
     let live = config.database.dir.join("tollhouse.db");
     let mut reader = Reader::open(args.file.as_deref().unwrap_or(&live))?;
-    let progress = Progress::new();
-    check::examine(&mut reader, &|what, done, of| progress.show(what, done, of))
+    let progress = ProgressReporter::new();
+    check::examine(&mut reader, &|step, done, total| progress.show(step, done, total))
 }

@@ -1,4 +1,4 @@
-//! `tollhouse config check`: is the configuration good, and what does it come to?
+//! `tollhouse config check`: validates the configuration and prints the effective settings.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -11,8 +11,8 @@ use toml_edit::{DocumentMut, Item};
 use crate::config::{Effective, Flags};
 use crate::http::tls::Tls;
 
-/// Prints the settings in effect to standard output, or all faults to standard error (status 1).
-pub fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
+/// Prints the effective settings to standard output, or all faults to standard error (status 1).
+pub(crate) fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
     let printed = match report(file, std::env::vars_os(), flags) {
         Ok(report) => io::stdout().write_all(report.as_bytes()).map_err(Into::into),
         Err(faults) => Err(faults),
@@ -20,31 +20,32 @@ pub fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to be told when standard error is gone, too.
+            // A failure to write to standard error can't be reported anywhere.
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// The settings in effect as TOML, good to be used as a configuration file. Behind each that isn't a
-/// default stands where it came from.
+/// The effective settings as TOML, usable as a configuration file. Each setting that isn't a default is
+/// followed by its source.
 fn report(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: Flags,
 ) -> Result<String, Box<dyn Error>> {
-    let Effective { config, origins } = Effective::load(file, environment, flags)?;
+    let Effective { config, origins, warnings } = Effective::load(file, environment, flags)?;
+    super::warn(&warnings);
     Tls::load(&config.tls).map_err(|error| error.message)?;
     let settings = toml_edit::ser::to_document(&config)?;
     let mut document = DocumentMut::new();
-    document.decor_mut().set_prefix("# The configuration is good. These settings are in effect:\n\n");
+    document.decor_mut().set_prefix("# The configuration is valid. Effective settings:\n\n");
     for (section, settings) in settings.iter() {
         let Ok(mut table) = settings.clone().into_table() else { continue };
         for (name, setting) in table.iter_mut() {
             let Some(origin) = origins.get(&format!("{section}.{}", name.get())) else { continue };
             if let Item::Value(value) = setting {
-                // A file's name may hold what would end the comment.
+                // A file name may contain a line break, which would end the comment.
                 value.decor_mut().set_suffix(format!("  # {}", origin.escape_debug()));
             }
         }
@@ -61,7 +62,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn the_report_is_a_configuration_file_that_says_where_settings_came_from() {
+    fn the_report_is_a_configuration_file_with_the_sources_of_settings() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("odd\nname.toml");
         fs::write(&file, "[http]\nlisten = \"[::1]:0\"\n").unwrap();
@@ -76,8 +77,8 @@ mod tests {
         let effective = Effective::load(Some(&file), environment.clone(), flags.clone()).unwrap();
         let report = report(Some(&file), environment, flags).unwrap();
 
-        assert!(report.starts_with("# The configuration is good. "), "{report}");
-        let has = |line: &str| assert!(report.lines().any(|one| one == line), "{line}\n\n{report}");
+        assert!(report.starts_with("# The configuration is valid. "), "{report}");
+        let has = |line: &str| assert!(report.lines().any(|reported| reported == line), "{line}\n\n{report}");
         has("[http]");
         has("trusted_proxies = [\"127.0.0.1/32\"]  # TOLLHOUSE_HTTP__TRUSTED_PROXIES");
         has("body_timeout = \"1m 30s\"  # TOLLHOUSE_HTTP__BODY_TIMEOUT");
@@ -95,13 +96,13 @@ mod tests {
 
     #[test]
     fn every_setting_is_reported() {
-        let shown = report(None, [], Flags::default()).unwrap();
-        assert_eq!(toml_edit::de::from_str::<Config>(&shown).unwrap(), Config::shipped().unwrap());
-        assert_eq!(shown.matches('#').count(), 1, "defaults have no comment: {shown}");
+        let report = report(None, [], Flags::default()).unwrap();
+        assert_eq!(toml_edit::de::from_str::<Config>(&report).unwrap(), Config::shipped().unwrap());
+        assert_eq!(report.matches('#').count(), 1, "defaults have no comment: {report}");
     }
 
     #[test]
-    fn faults_come_instead_of_a_report() {
+    fn faults_replace_the_report() {
         let environment = [("TOLLHOUSE_CACHE__MAX_BYTES".into(), "few".into())];
         let error = report(None, environment, Flags::default()).unwrap_err();
         assert!(error.to_string().contains("TOLLHOUSE_CACHE__MAX_BYTES: cache.max_bytes: "), "{error}");

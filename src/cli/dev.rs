@@ -1,4 +1,4 @@
-//! `tollhouse serve --dev`: something to look at, thrown away at the stop.
+//! `tollhouse serve --dev`: sample data in a temporary database.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crate::error::{Code, Error, Result};
 use crate::service::sample;
 use crate::verify::secret::Secret;
 
-/// Serves a month of sample data from a temporary directory, whatever directory is configured.
-pub async fn run(mut effective: Effective) -> Result<()> {
+/// Serves a month of sample data from a temporary directory, regardless of the configured one.
+pub(crate) async fn run(mut effective: Effective) -> Result<()> {
     let config = &mut effective.config;
     if !config.http.listen.ip().is_loopback() {
-        let message = format!("--dev listens on loopback alone; http.listen is {}.", config.http.listen);
+        let message = format!("--dev listens only on loopback, but http.listen is {}.", config.http.listen);
         return Err(Error::new(Code::InvalidRequest, message));
     }
     let dir = tempfile::Builder::new().prefix("tollhouse-dev-").tempdir().map_err(Error::internal)?;
-    // On loopback nobody listens in, and no certificate is for it.
+    // Loopback traffic can't be intercepted, and no certificate is issued for it.
     config.tls = Tls { cert: None, key: None };
     config.database.dir = dir.path().to_owned();
     let served = serve::run(effective, Start::Sample).await;
@@ -26,22 +26,23 @@ pub async fn run(mut effective: Effective) -> Result<()> {
     served.and(removed)
 }
 
-/// Fills the database and tells the keys. Returns the admin key, for the line to try.
-pub async fn furnish(app: &Arc<App>, address: SocketAddr) -> Result<String> {
+/// Fills the database with sample data and prints the keys. Returns the admin key, for the sample
+/// command.
+pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
-    let (secret, shown) = match serve::given_key(&current.checked_prefixes)? {
+    let (secret, admin_key) = match serve::given_key(&current.checked_prefixes)? {
         Some(given) => given,
         None => {
             let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;
-            let shown = secret.reveal().to_owned();
-            (secret, shown)
+            let admin_key = secret.reveal().to_owned();
+            (secret, admin_key)
         }
     };
-    eprintln!("making a month of sample data in {} …", app.config.database.dir.display());
-    let clients = sample::create(app, secret).await?;
+    eprintln!("creating a month of sample data in {} …", app.config.database.dir.display());
+    let client_key = sample::create(app, secret).await?;
     eprintln!(
-        "a throw-away server, gone at the stop:\n  console    http://{address}/console/\n  reference  \
-         http://{address}/docs/\n  admin key  {shown}\n  a key of org_123 to verify: {clients}"
+        "sample data, discarded when the server stops:\n  console    http://{address}/console/\n  reference  \
+         http://{address}/docs/\n  admin key  {admin_key}\n  a key of org_123 to verify: {client_key}"
     );
-    Ok(shown)
+    Ok(admin_key)
 }

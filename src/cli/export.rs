@@ -1,4 +1,4 @@
-//! `tollhouse export`: everything there is, for another Tollhouse or another system.
+//! `tollhouse export`: all resources as NDJSON, for another Tollhouse or another system.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -6,25 +6,25 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::args::moving::Export;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::export;
 use crate::store::backup::{beside, publish, remove};
 
-/// Exports to a file, or to standard output.
-pub async fn run(config: Config, args: Export) -> Result<()> {
+/// Exports to a file or to standard output.
+pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     if let Some(output) = &args.output
         && output.exists()
     {
         return Err(Error::new(
             Code::AlreadyExists,
-            format!("{} exists; name another file.", output.display()),
+            format!("{} exists; choose another file.", output.display()),
         ));
     }
     let dir = config.database.dir.clone();
     let app = super::open_beside(config).await?;
-    // Written to the disk first, so that a slow reader doesn't hold up the database.
+    // Written to a file first, so that a slow reader of the output doesn't hold up the database.
     let part = match &args.output {
         Some(output) => beside(output, ".part"),
         None => dir.join("tollhouse.export.part"),
@@ -32,8 +32,9 @@ pub async fn run(config: Config, args: Export) -> Result<()> {
     let written = async {
         let file = private(&part)?;
         let mut output = BufWriter::with_capacity(1 << 16, file);
-        let progress = Progress::new();
-        let records = export::run(&app, &mut output, &|what, done, of| progress.show(what, done, of)).await?;
+        let progress = ProgressReporter::new();
+        let records =
+            export::run(&app, &mut output, &|step, done, total| progress.show(step, done, total)).await?;
         let file = output.into_inner().map_err(|error| Error::internal(error.error()))?;
         file.sync_all().map_err(Error::internal)?;
         Ok((file, records))
@@ -52,7 +53,7 @@ pub async fn run(config: Config, args: Export) -> Result<()> {
     closed
 }
 
-/// A new file that only its owner can read: it holds hashes.
+/// Creates a file that only its owner can read, because it contains hashes.
 fn private(path: &Path) -> Result<File> {
     remove(path)?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);

@@ -1,4 +1,4 @@
-//! `tollhouse import`: from NDJSON, CSV, or another system's database.
+//! `tollhouse import`: imports NDJSON, CSV, or another system's database.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -6,28 +6,30 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::moving::{Import, ImportFormat, System};
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::import::{self, Options, Report, Source};
 
-/// Imports; exit status 1 when something was refused.
-pub async fn run(config: Config, args: Import) -> ExitCode {
-    let asked_for_json = args.json;
+/// Imports and prints a report; exits with status 1 if a record was refused.
+pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
+    let print_json = args.json;
     match import(config, args).await {
         Ok(report) => {
-            if asked_for_json {
+            if print_json {
                 println!("{}", serde_json::to_string(&report).unwrap_or_default());
             } else {
-                tell(&report);
+                print_report(&report);
             }
             if report.cut_off {
-                eprintln!("error: the export is not whole: its last line is missing, or lines before it.");
+                eprintln!("error: the export is truncated: its last line, or lines before it, are missing.");
             }
             if !report.has_platform_key {
-                eprintln!("note: no key can administer this; `tollhouse admin-key create` makes one.");
+                eprintln!(
+                    "note: no key can administer this database; `tollhouse admin-key create` creates one."
+                );
             }
             if report.refused == 0 && !report.cut_off { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
@@ -43,12 +45,12 @@ async fn import(config: Config, args: Import) -> Result<Report> {
     };
     let database = config.database.dir.join("tollhouse.db");
     if !database.exists() {
-        eprintln!("note: there was no database at {}; it is made.", database.display());
+        eprintln!("note: no database at {}; creating it.", database.display());
     }
     let app = App::open(config, Clock::system()).await?;
     let options = Options { create_scopes: args.create_scopes, organization_id: args.organization };
-    let progress = if args.from.is_some() { Progress::new() } else { Progress::of_bytes() };
-    let show = |what, done, _| progress.show(what, done, length);
+    let progress = if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::of_bytes() };
+    let show = |step, done, _| progress.show(step, done, length);
     let report = import::run(&app, &mut source, &options, &show).await;
     drop(progress);
     let closed = app.close().await;
@@ -61,8 +63,8 @@ fn open(args: &Import) -> Result<Source<'static>> {
     if args.from == Some(System::BetterAuth) {
         return Source::better_auth(path, args.organization.as_deref());
     }
-    let format = args.format.or_else(|| by_ending(path)).ok_or_else(|| {
-        let message = format!("{}: say with --format how it is written: ndjson or csv.", path.display());
+    let format = args.format.or_else(|| format_by_extension(path)).ok_or_else(|| {
+        let message = format!("{}: unknown extension; set --format to ndjson or csv.", path.display());
         Error::new(Code::InvalidRequest, message)
     })?;
     let file = File::open(path).map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
@@ -73,7 +75,7 @@ fn open(args: &Import) -> Result<Source<'static>> {
     }
 }
 
-fn by_ending(path: &Path) -> Option<ImportFormat> {
+fn format_by_extension(path: &Path) -> Option<ImportFormat> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "ndjson" | "jsonl" => Some(ImportFormat::Ndjson),
         "csv" => Some(ImportFormat::Csv),
@@ -81,19 +83,19 @@ fn by_ending(path: &Path) -> Option<ImportFormat> {
     }
 }
 
-fn tell(report: &Report) {
-    let counted = |counts: &std::collections::BTreeMap<&str, u64>| {
+fn print_report(report: &Report) {
+    let listed = |counts: &std::collections::BTreeMap<&str, u64>| {
         let each: Vec<_> = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }
     };
-    println!("imported: {}", counted(&report.imported));
-    println!("there already: {}", counted(&report.unchanged));
+    println!("imported: {}", listed(&report.imported));
+    println!("unchanged: {}", listed(&report.unchanged));
     println!("refused: {}", report.refused);
     for refusal in &report.refusals {
         println!("  {}: {}", refusal.at, refusal.reasons.join("; "));
     }
-    let rest = report.refused - report.refusals.len() as u64;
-    if rest > 0 {
-        println!("  and {rest} more");
+    let not_listed = report.refused - report.refusals.len() as u64;
+    if not_listed > 0 {
+        println!("  and {not_listed} more");
     }
 }

@@ -1,5 +1,5 @@
-//! The command line. Results go to standard output, everything else to standard error; exit status 0,
-//! 1 (failed) or 2 (usage).
+//! The command line. Results go to standard output, everything else to standard error. The exit status
+//! is 0 (success), 1 (failure) or 2 (usage error).
 
 mod admin_key;
 pub mod args;
@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::telemetry;
 use args::{AdminKey, Args, Audit, Command};
 
-/// Does what the arguments say.
+/// Runs the command that the arguments name.
 pub fn run(args: Args) -> ExitCode {
     let Args { config: file, flags, command } = args;
     match &command {
@@ -49,7 +49,10 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let runtime = match Builder::new_multi_thread().enable_all().on_thread_start(give_way).build() {
+    if !matches!(command, Command::Serve(_)) {
+        warn(&effective.warnings);
+    }
+    let runtime = match Builder::new_multi_thread().enable_all().on_thread_start(lower_priority).build() {
         Ok(runtime) => runtime,
         Err(error) => return report(Err(Error::internal(error))),
     };
@@ -57,9 +60,10 @@ pub fn run(args: Args) -> ExitCode {
         match command {
             Command::Serve(serve) => {
                 telemetry::init(&effective.config.log);
+                effective.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 report(match serve.dev {
                     true => dev::run(effective).await,
-                    false => serve::run(effective, serve::Start::Kept(serve.admin_key_file)).await,
+                    false => serve::run(effective, serve::Start::Persistent(serve.admin_key_file)).await,
                 })
             }
             Command::AdminKey(AdminKey::Create(create)) => {
@@ -77,16 +81,24 @@ pub fn run(args: Args) -> ExitCode {
     })
 }
 
-/// Threads of the control plane, of reports and of jobs come after those that verify, which otherwise wait for their
-/// core for milliseconds. Where nobody else wants it, or the system doesn't know priorities of threads, it changes
-/// nothing.
-fn give_way() {
+/// Gives the threads of the control plane, reports and jobs a lower priority than the threads that
+/// verify keys, which would otherwise wait milliseconds for their core. Without contention, or on
+/// systems without thread priorities, it has no effect.
+fn lower_priority() {
     if cfg!(target_os = "linux") {
         let _ = rustix::process::nice(10);
     }
 }
 
-/// A result, to standard output. A reader that went away (`| head`) is no failure of ours.
+/// Prints warnings about the configuration to standard error.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        // A closed standard error must not fail the command.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+}
+
+/// Prints a result to standard output. A closed pipe (`| head`) is not an error.
 fn print(text: &[u8]) -> Result<()> {
     match std::io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::internal(error)),
@@ -98,23 +110,22 @@ fn report(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", for_the_operator(&error));
+            eprintln!("error: {}", operator_message(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The operator may see the cause.
-fn for_the_operator(error: &Error) -> String {
+/// The cause of the error if there is one, which only the operator may see; otherwise the message.
+fn operator_message(error: &Error) -> String {
     error.cause.clone().unwrap_or_else(|| error.message.to_string())
 }
 
-/// Opens the database beside a server that may be running; there must be one already.
+/// Opens an existing database, which a running server may be using.
 async fn open_beside(config: Config) -> Result<Arc<App>> {
     let file = config.database.dir.join("tollhouse.db");
     if !file.exists() {
-        let message =
-            format!("There is no database at {}; start the server first, or give --data.", file.display());
+        let message = format!("No database at {}; start the server first, or set --data.", file.display());
         return Err(Error::new(crate::error::Code::NotFound, message));
     }
     App::open(config, Clock::system()).await

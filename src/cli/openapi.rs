@@ -1,10 +1,9 @@
-//! `tollhouse openapi`: the document that the server gives at `/openapi.json`.
+//! `tollhouse openapi`: the document that the server serves at `/openapi.json`.
 
 use super::print as write;
 use crate::error::Result;
 use crate::http::openapi;
 
-/// Prints the document.
-pub fn print() -> Result<()> {
+pub(crate) fn print() -> Result<()> {
     write(format!("{}\n", openapi::text()?).as_bytes())
 }

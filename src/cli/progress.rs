@@ -1,20 +1,20 @@
-//! Progress of long work, on a terminal alone.
+//! Progress of long operations, shown only on a terminal.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar on standard error; nothing where that is no terminal.
-pub struct Progress {
+/// A progress bar on standard error; hidden if that isn't a terminal.
+pub(crate) struct ProgressReporter {
     bar: ProgressBar,
-    /// What the numbers are.
+    /// True if the numbers are bytes.
     bytes: bool,
 }
 
-impl Progress {
-    /// Of anything that is counted.
-    pub fn new() -> Self {
+impl ProgressReporter {
+    /// A bar that counts items.
+    pub(crate) fn new() -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
@@ -25,33 +25,33 @@ impl Progress {
         Self { bar, bytes: false }
     }
 
-    /// Of bytes.
-    pub fn of_bytes() -> Self {
+    /// A bar that counts bytes.
+    pub(crate) fn of_bytes() -> Self {
         let mut progress = Self::new();
         progress.bytes = true;
         progress
     }
 
-    /// What is being done, how much of it is done, and of how much (0: nobody knows).
-    pub fn show(&self, what: &'static str, done: u64, of: u64) {
-        let form = match (of, self.bytes) {
+    /// Shows the current step and how much of `total` is done. `total` is 0 if it is unknown.
+    pub(crate) fn show(&self, step: &'static str, done: u64, total: u64) {
+        let template = match (total, self.bytes) {
             (0, _) => "{spinner} {msg} {elapsed}",
             (_, true) => "{msg} {bar:30} {bytes}/{total_bytes} {eta}",
             (_, false) => "{msg} {bar:30} {human_pos}/{human_len} {eta}",
         };
-        if let Ok(style) = ProgressStyle::with_template(form) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }
-        if of > 0 {
-            self.bar.set_length(of);
+        if total > 0 {
+            self.bar.set_length(total);
         }
-        self.bar.set_message(what);
+        self.bar.set_message(step);
         self.bar.set_position(done);
     }
 }
 
-impl Drop for Progress {
-    /// Nothing of it stays on the terminal.
+impl Drop for ProgressReporter {
+    /// Removes the bar from the terminal.
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,17 +1,17 @@
-//! `tollhouse restore`: a backup in the place of the database.
+//! `tollhouse restore`: replaces the database with a backup.
 
 use super::args::moving::Restore;
-use super::progress::Progress;
+use super::progress::ProgressReporter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::service::restore::{self, Order};
+use crate::service::restore::{self, RestoreOptions};
 
-/// Restores.
-pub async fn run(config: Config, args: Restore) -> Result<()> {
-    let order = Order { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
-    let progress = Progress::new();
-    let show = |what, done, of| progress.show(what, done, of);
+pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
+    let order =
+        RestoreOptions { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
+    let progress = ProgressReporter::new();
+    let show = |step, done, total| progress.show(step, done, total);
     let restored = restore::run(config, Clock::system(), &order, &show).await;
     drop(progress);
     let restored = restored?;
@@ -19,18 +19,22 @@ pub async fn run(config: Config, args: Restore) -> Result<()> {
         println!("{}", serde_json::to_string(&restored).map_err(Error::internal)?);
         return Ok(());
     }
-    println!("{} is {}", restored.file.display(), order.file.display());
+    println!("restored {} to {}", order.file.display(), restored.file.display());
     if let Some(replaced) = &restored.replaced {
-        println!("the database that was there is {}", replaced.display());
-        let carried = restored.carried;
+        println!("kept the replaced database as {}", replaced.display());
+        let reapplied = restored.reapplied;
         println!(
-            "taken over from it, because it was withdrawn since: {} organizations, {} users, {} memberships, \
-             {} keys, {} quotas",
-            carried.organizations, carried.users, carried.memberships, carried.api_keys, carried.quotas
+            "reapplied revocations since the backup: {} organizations, {} users, {} memberships, {} keys, \
+             {} quotas",
+            reapplied.organizations,
+            reapplied.users,
+            reapplied.memberships,
+            reapplied.api_keys,
+            reapplied.quotas
         );
     }
     if !restored.complete {
-        println!("what was revoked since the backup may be good again");
+        println!("warning: keys that were revoked since the backup may be valid again");
     }
     Ok(())
 }

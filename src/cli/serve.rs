@@ -1,6 +1,8 @@
-//! `tollhouse serve`: open, make the first key, serve, and at a signal stop without losing anything.
+//! `tollhouse serve`: opens the database, creates the first key, serves, and on a signal stops without
+//! data loss.
 
 use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,27 +18,27 @@ use crate::error::{Code, Error, Result};
 use crate::http::tls::Tls;
 use crate::http::workers::Workers;
 use crate::http::{metrics, routes, server};
-use crate::service::settings::Overruled;
+use crate::service::settings::ShadowedSetting;
 use crate::service::{api_keys, housekeeping, retention, settings, usage};
 use crate::store::db;
 use crate::verify::secret::{self, Secret};
 
-/// The environment's first key, and the file that holds it.
+/// The environment variables that contain the first key, or name a file that contains it.
 const KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
 const KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
 
-/// What an empty database begins with.
-pub enum Start {
-    /// Nothing but the first key, which goes into this file.
-    Kept(Option<PathBuf>),
+/// The initial content of an empty database.
+pub(crate) enum Start {
+    /// Only the first key, which is written to this file.
+    Persistent(Option<PathBuf>),
     /// Sample data.
     Sample,
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn run(effective: Effective, start: Start) -> Result<()> {
-    let Effective { config, origins } = effective;
-    // Heard from now on, so that a signal during the start is not lost.
+pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
+    let Effective { config, origins, .. } = effective;
+    // Registered first, so that a signal during startup isn't lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::internal)?;
@@ -61,19 +63,21 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
     };
     let drain_timeout = config.http.drain_timeout;
     let app = App::open(config, Clock::system()).await?;
-    for Overruled { setting, origin, named, stored } in settings::overruled(&app, &origins).await? {
+    for ShadowedSetting { setting, origin, named, stored } in settings::shadowed(&app, &origins).await? {
         tracing::warn!(
             setting,
             origin,
             named,
             stored,
-            "this is a first value, and the database has another one, which is in force; PATCH /admin/v1/config \
-             changes it"
+            "configured initial value ignored: the database has another value; use PATCH /admin/v1/config to \
+             change it"
         );
     }
+    // `--dev` prints them itself.
+    let names_pages = matches!(start, Start::Persistent(_)) && std::io::stderr().is_terminal();
     let first_key = match start {
-        Start::Kept(file) => first_key(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?,
-        Start::Sample => Some(dev::furnish(&app, address).await?),
+        Start::Persistent(file) => first_key(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?,
+        Start::Sample => Some(dev::seed(&app, address).await?),
     };
     housekeeping::log_head(&app, "start").await;
 
@@ -93,15 +97,19 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
     if let Some(address) = metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()) {
         eprintln!("metrics on http://{address}/metrics");
     }
-    // Of a certificate for a name, curl would complain at an address.
+    // curl rejects a certificate that was issued for a name if the URL has an address.
     let (scheme, trust) = if tls.is_some() { ("https", "-k ") } else { ("http", "") };
     eprintln!("listening on {scheme}://{address}");
+    if names_pages {
+        let local = local(address);
+        eprintln!("  console  {scheme}://{local}/console/\n  docs     {scheme}://{local}/docs/");
+    }
     if let Some(shown) = first_key {
         eprintln!(
             "try:\n  curl {trust}-H \"Authorization: Bearer {shown}\" {scheme}://{address}/admin/v1/whoami"
         );
     }
-    // Only systemd listens to this; without it there is nothing to do.
+    // Has an effect only under systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let cut = tokio::select! {
         cut = server::serve(listener, tls.clone(), routes, &limits, &workers, shutdown) => cut,
@@ -112,11 +120,11 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
         () = retention::run(&app) => 0,
     };
     if cut > 0 {
-        tracing::warn!(cut, "connections that did not end in time were cut");
+        tracing::warn!(cut, "closed connections that did not end within the drain timeout");
     }
     tasks.close();
     if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
-        tracing::warn!("calls that did not end in time were given up");
+        tracing::warn!("abandoned calls that did not end within the drain timeout");
     }
     let closed = app.close().await;
     let stats = app.db.stats();
@@ -124,24 +132,35 @@ pub async fn run(effective: Effective, start: Start) -> Result<()> {
     closed
 }
 
-/// Reads the certificate again at each SIGHUP, until it is dropped.
+/// An address at which this machine reaches the listener; browsers reject the unspecified address (`0.0.0.0`).
+fn local(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
+/// Reloads the certificate on each SIGHUP, until the future is dropped.
 async fn reload_at(mut hangup: Signal, tls: Option<&Tls>) {
     while hangup.recv().await.is_some() {
         match tls.map(Tls::reload) {
-            None => tracing::info!(signal = "SIGHUP", "nothing to read again: there is no TLS"),
+            None => tracing::info!(signal = "SIGHUP", "nothing to reload: TLS is off"),
             Some(Ok(())) => {
-                tracing::info!(signal = "SIGHUP", "new connections get the certificate as it is now");
+                tracing::info!(signal = "SIGHUP", "certificate reloaded");
             }
             Some(Err(error)) => {
                 let problem = &*error.message;
-                tracing::error!(signal = "SIGHUP", problem, "the certificate of before stays in force");
+                tracing::error!(signal = "SIGHUP", problem, "keeping the previous certificate");
             }
         }
     }
     std::future::pending().await
 }
 
-/// Makes the first key of an empty database. Returns how a shell gets at it for the line to try.
+/// Creates the first key of an empty database. Returns the shell expression for the key in the sample
+/// command.
 async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
     if api_keys::any(app).await? {
         return Ok(None);
@@ -155,7 +174,7 @@ async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
     let shown = if std::io::stderr().is_terminal() {
         None
     } else {
-        // The file first: a key that nobody knows would lock everybody out.
+        // The file is written first: a stored key whose secret is lost would lock everyone out.
         write_private(file, secret.reveal())?;
         Some(file)
     };
@@ -165,17 +184,17 @@ async fn first_key(app: &App, file: &Path) -> Result<Option<String>> {
     match shown {
         Some(file) => {
             let path = file.display().to_string();
-            tracing::info!(path, "the first admin key is in this file; keep it safe and remove the file");
+            tracing::info!(path, "first admin key written to file; store it safely and delete the file");
             Ok(Some(format!("$(cat '{path}')")))
         }
         None => {
-            eprintln!("first admin key, shown this once:\n  {}", secret.reveal());
+            eprintln!("first admin key, shown only once:\n  {}", secret.reveal());
             Ok(Some(secret.reveal().to_owned()))
         }
     }
 }
 
-/// The key that the environment gives, and how a shell finds it there.
+/// The key given in the environment, and the shell expression for it.
 pub(super) fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
     let given = match (std::env::var(KEY_VARIABLE), std::env::var(KEY_FILE_VARIABLE)) {
         (Ok(key), _) => Some((key, KEY_VARIABLE, format!("${KEY_VARIABLE}"))),
@@ -188,15 +207,15 @@ pub(super) fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, S
     };
     let Some((key, source, shown)) = given else { return Ok(None) };
     if !(32..=secret::LONGEST).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let most = secret::LONGEST;
+        let max = secret::LONGEST;
         return Err(refuse(format!(
-            "{source}: the key must have 32 to {most} printable ASCII characters, without spaces."
+            "{source}: the key must have 32 to {max} printable ASCII characters and no spaces."
         )));
     }
     if !secret::is_plausible(checked_prefixes, &key) {
         let prefixes = checked_prefixes.join("_… or ");
         return Err(refuse(format!(
-            "{source}: the key has the form {prefixes}_… with a wrong checksum; was it cut or mistyped?"
+            "{source}: the key has the form {prefixes}_… but a wrong checksum; check that it is complete."
         )));
     }
     Ok(Some((Secret::from_outside(key), shown)))
@@ -208,10 +227,10 @@ fn refuse(message: String) -> Error {
 
 fn write_private(file: &Path, text: &str) -> Result<()> {
     let write = || {
-        // One that a failed start left behind holds a key that never was. What isn't a plain file stays: it
-        // could be /dev/stdout.
+        // An existing file, left by a failed start, contains a key that was never stored. Anything but
+        // a regular file is kept, because it could be /dev/stdout.
         match file.symlink_metadata() {
-            Ok(there) if !there.is_file() => return Err(std::io::Error::other("it is not a plain file")),
+            Ok(existing) if !existing.is_file() => return Err(std::io::Error::other("not a regular file")),
             Ok(_) => std::fs::remove_file(file)?,
             Err(_) => {}
         }
@@ -227,14 +246,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_takes_the_place_of_a_plain_file_alone() {
-        let place = tempfile::tempdir().unwrap();
-        let (file, link) = (place.path().join("admin.key"), place.path().join("link"));
+    fn the_key_replaces_only_a_regular_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("admin.key");
+        let link = dir.path().join("link");
         write_private(&file, "one").unwrap();
         write_private(&file, "two").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         let refused = write_private(&link, "three").unwrap_err();
-        assert!(refused.to_string().contains("link: it is not a plain file"), "{refused}");
+        assert!(refused.to_string().contains("link: not a regular file"), "{refused}");
         assert!(link.is_symlink());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
     }

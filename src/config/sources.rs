@@ -1,4 +1,4 @@
-//! Where settings come from, and what is told when one is wrong.
+//! The sources of settings, and the errors for wrong ones.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,47 +15,56 @@ use toml_edit::{ImDocument, TableLike};
 
 use super::Config;
 
-/// The defaults, and with them the list of all settings.
-pub const SHIPPED: &str = include_str!("../../config.toml");
-/// What the layer of the defaults is called.
+/// The defaults, which are also the list of all settings.
+pub(crate) const SHIPPED: &str = include_str!("../../config.toml");
+/// The name of the layer of the defaults.
 const SHIPPED_NAME: &str = "default";
 const PREFIX: &str = "TOLLHOUSE_";
-/// What begins as settings do but isn't one: the first key is a secret, used once.
-const NOT_SETTINGS: [&str; 2] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE"];
+/// Names the user's file, as `--config` does.
+const CONFIG: &str = "TOLLHOUSE_CONFIG";
+/// Variables of this program that are no settings. The first key is a secret, used once.
+const NOT_SETTINGS: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG];
+/// What the guides call the key of a program that verifies keys. It is not a misspelled `tls.key`.
+const CLIENT_KEY: &str = "TOLLHOUSE_KEY";
 
-/// The names on the way to a setting: `["http", "listen"]`.
+/// The path of a setting: `["http", "listen"]`.
 type Names = Vec<String>;
 
 /// Settings given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// `--listen`: `http.listen`.
-    pub listen: Option<SocketAddr>,
-    /// `--data`: `database.dir`.
-    pub data: Option<String>,
+pub(crate) struct Flags {
+    /// `--listen` sets `http.listen`.
+    pub(crate) listen: Option<SocketAddr>,
+    /// `--data` sets `database.dir`.
+    pub(crate) data: Option<String>,
 }
 
-/// The settings in effect, and where they came from.
+/// The settings in effect and their origins.
 #[derive(Clone, Debug)]
-pub struct Effective {
-    /// The settings.
-    pub config: Config,
-    /// Of each setting that something else than the defaults gave (`http.listen`), what that was: the
-    /// file and line, the environment variable or the flag.
-    pub origins: BTreeMap<String, String>,
+pub(crate) struct Effective {
+    pub(crate) config: Config,
+    /// The origin of each setting (`http.listen`) that is not a default: the file and line, the environment
+    /// variable or the flag.
+    pub(crate) origins: BTreeMap<String, String>,
+    /// Environment variables that have no effect but were probably meant as settings.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Effective {
-    /// Lays the sources over each other, later ones winning: the defaults, `file`, the `environment` as
-    /// pairs of name and value, the `flags`. The error tells all faults.
-    pub fn load(
+    /// Lays the sources over each other, later ones winning: the defaults, `file` (or the one that the
+    /// environment names), the `environment` as pairs of name and value, the `flags`. The error tells all faults.
+    pub(crate) fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: Flags,
     ) -> Result<Self, ConfigError> {
         let mut layers = Layers::new()?;
-        if let Some(path) = file {
-            layers.add_file(path);
+        let environment: Vec<_> = environment.into_iter().collect();
+        let named = environment.iter().find(|(name, path)| name == CONFIG && !path.is_empty());
+        match (file, named) {
+            (Some(path), _) => layers.add_file(path, ""),
+            (None, Some((_, path))) => layers.add_file(Path::new(path), &format!("{CONFIG}: ")),
+            (None, None) => {}
         }
         for (name, value) in environment {
             layers.add_variable(&name.to_string_lossy(), value);
@@ -70,29 +79,29 @@ impl Effective {
     }
 }
 
-/// All that is wrong with the configuration.
+/// All faults of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order in which they were found; at least one.
-    pub faults: Vec<Fault>,
+    /// The faults in the order in which they were found; at least one.
+    pub(crate) faults: Vec<Fault>,
 }
 
-/// One thing that is wrong with the configuration.
+/// One fault of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Where: the file (and line), the environment variable or the flag.
-    pub origin: String,
-    /// Which setting, unless it is the origin itself that is wrong.
-    pub setting: Option<String>,
-    /// What is wrong, and what would be right.
-    pub message: String,
+pub(crate) struct Fault {
+    /// The file (and line), the environment variable or the flag.
+    pub(crate) origin: String,
+    /// The setting; `None` if the origin itself is wrong.
+    pub(crate) setting: Option<String>,
+    /// What is wrong, and what is expected.
+    pub(crate) message: String,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.faults.len() {
-            1 => f.write_str("The configuration has a fault:")?,
-            count => write!(f, "The configuration has {count} faults:")?,
+            1 => f.write_str("The configuration has 1 error:")?,
+            count => write!(f, "The configuration has {count} errors:")?,
         }
         self.faults.iter().try_for_each(|fault| write!(f, "\n{fault}"))
     }
@@ -110,7 +119,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One source, under the name by which people know it.
+/// One source under the name shown to users.
 struct Layer {
     name: String,
     data: Dict,
@@ -126,14 +135,15 @@ impl Provider for Layer {
     }
 }
 
-/// The sources so far.
+/// The sources merged so far.
 struct Layers {
     figment: Figment,
-    /// The defaults of all settings there are.
+    /// The default of every setting.
     known: BTreeMap<Names, Value>,
     /// The user's file: its name and text.
     file: Option<(String, String)>,
     faults: Vec<Fault>,
+    warnings: Vec<String>,
 }
 
 impl Layers {
@@ -144,21 +154,24 @@ impl Layers {
         })?;
         let known = leaves(&data);
         let figment = Figment::from(Layer { name: SHIPPED_NAME.to_owned(), data });
-        Ok(Self { figment, known, file: None, faults: Vec::new() })
+        Ok(Self { figment, known, file: None, faults: Vec::new(), warnings: Vec::new() })
     }
 
-    fn add_file(&mut self, path: &Path) {
+    /// `named_by` stands before the path when the file can't be read.
+    fn add_file(&mut self, path: &Path, named_by: &str) {
         let name = path.display().to_string();
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.fault(name, None, format!("can't be read: {error}")),
+            Err(error) => {
+                return self.fault(format!("{named_by}{name}"), None, format!("can't be read: {error}"));
+            }
         };
         let data: Dict = match Toml::from_str(&text) {
             Ok(data) => data,
             Err(error) => return self.fault(name, None, error.to_string().trim_end().to_owned()),
         };
         self.file = Some((name.clone(), text));
-        // Only what is known goes on, so that whatever is wrong later is wrong with one setting.
+        // Only known settings are added, so that every later error concerns one setting.
         for (names, value) in leaves(&data) {
             if self.known.contains_key(&names) {
                 self.add(&name, &names, value);
@@ -170,26 +183,49 @@ impl Layers {
                 _ if is_section => "is a section, not a setting".to_owned(),
                 _ => unknown(nearest(&names, self.known.keys()).map(|names| names.join("."))),
             };
-            self.fault(self.place_in_file(&names), Some(names.join(".")), message);
+            self.fault(self.file_position(&names), Some(names.join(".")), message);
         }
     }
 
     fn add_variable(&mut self, name: &str, value: OsString) {
         let Some(rest) = name.strip_prefix(PREFIX).filter(|_| !NOT_SETTINGS.contains(&name)) else { return };
+        if !rest.contains("__") {
+            // Another program's, or what Kubernetes makes of a Service named tollhouse (TOLLHOUSE_PORT).
+            self.warnings.extend(self.warning(name, rest));
+            return;
+        }
         let names: Names = rest.to_lowercase().split("__").map(str::to_owned).collect();
         let Some(default) = self.known.get(&names) else {
             let others = NOT_SETTINGS.map(|name| vec![name[PREFIX.len()..].to_lowercase()]);
             let nearest = nearest(&names, self.known.keys().chain(&others));
-            // Its value is not told: it may be a secret whose variable was misspelt.
+            // The value is not shown: it may be a secret whose variable was misspelled.
             return self.fault(name.to_owned(), None, unknown(nearest.map(|names| variable(names))));
         };
         match value.into_string() {
             Ok(text) => {
-                let value = typed(text, default);
+                let value = parse_as(text, default);
                 self.add(name, &names, value);
             }
             Err(_) => self.fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
         }
+    }
+
+    /// A warning about a name without `__` that was probably meant as a setting (it is the last part of the
+    /// setting's path, its flag, or its path with single underscores) or as another variable of this program.
+    fn warning(&self, name: &str, rest: &str) -> Option<String> {
+        if name == CLIENT_KEY {
+            return None;
+        }
+        let rest = rest.to_lowercase();
+        let is_meant = |names: &&Names| {
+            names.last() == Some(&rest)
+                || names.join("_") == rest
+                || rest == "data" && names.join(".") == "database.dir"
+        };
+        let settings = self.known.keys().filter(is_meant).map(|names| variable(names));
+        let others = NOT_SETTINGS.into_iter().filter(|other| strsim::damerau_levenshtein(other, name) <= 2);
+        let meant: Vec<_> = settings.chain(others.map(str::to_owned)).collect();
+        (!meant.is_empty()).then(|| format!("{name} has no effect; did you mean {}?", meant.join(" or ")))
     }
 
     fn add(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
@@ -201,45 +237,47 @@ impl Layers {
         self.faults.push(Fault { origin, setting, message });
     }
 
-    /// Reads the whole. serde stops at the first value that is wrong, so that one is noted, its default
-    /// is put in its place, and the whole is read again, until nothing is wrong any more.
+    /// Reads all settings. serde stops at the first wrong value; its fault is recorded, its default takes its
+    /// place, and everything is read again, until no value is wrong.
     fn read(mut self) -> Result<Effective, ConfigError> {
         let config = loop {
             let error = match self.figment.extract::<Config>() {
                 Ok(config) => break config,
                 Err(error) => error,
             };
-            // The error's path may lead further than to the setting: into a list.
+            // The error's path may be longer than the setting's: it may lead into a list.
             let wrong = self.known.iter().find(|(names, _)| error.path.starts_with(names));
             let wrong = wrong.map(|(names, default)| (names.clone(), default.clone()));
-            let (setting, message) = (error.path.join("."), told(&error.kind));
+            let setting = error.path.join(".");
+            let message = describe(&error.kind);
             match wrong.and_then(|(names, default)| Some((self.origin(&names)?, names, default))) {
                 Some((origin, names, default)) => {
                     self.fault(origin, Some(setting), message);
                     self.add(SHIPPED_NAME, &names, default);
                 }
                 None => {
-                    // It is the default that is wrong, which nothing here can put right.
+                    // The default itself is wrong, which can't be corrected here.
                     self.fault(SHIPPED_NAME.to_owned(), Some(setting), message);
                     return Err(ConfigError { faults: self.faults });
                 }
             }
         };
-        if let Err(message) = config.first_settings().keys.fit() {
+        if let Err(message) = config.initial_settings().keys.ensure_consistent() {
             let names = ["keys", "default_expiry_days"].map(str::to_owned);
             let origin = self.origin(&names).unwrap_or_else(|| SHIPPED_NAME.to_owned());
             self.fault(origin, Some(names.join(".")), message.to_owned());
         }
-        self.look_for_half_of_tls(&config);
+        self.check_tls_pair(&config);
         if !self.faults.is_empty() {
             return Err(ConfigError { faults: self.faults });
         }
         let given = self.known.keys().filter_map(|names| Some((names.join("."), self.origin(names)?)));
-        Ok(Effective { config, origins: given.collect() })
+        let origins = given.collect();
+        Ok(Effective { config, origins, warnings: self.warnings })
     }
 
-    /// A certificate serves nobody without its key.
-    fn look_for_half_of_tls(&mut self, config: &Config) {
+    /// Reports a certificate without its key, or a key without its certificate.
+    fn check_tls_pair(&mut self, config: &Config) {
         let (given, missing) = match (&config.tls.cert, &config.tls.key) {
             (Some(_), None) => ("cert", "key"),
             (None, Some(_)) => ("key", "cert"),
@@ -250,18 +288,18 @@ impl Layers {
         self.fault(origin, Some(format!("tls.{missing}")), message);
     }
 
-    /// What gave the value in effect; `None` for a default.
+    /// The origin of the value in effect; `None` for a default.
     fn origin(&self, names: &[String]) -> Option<String> {
         let layer = &*self.figment.find_metadata(&names.join("."))?.name;
         match &self.file {
             _ if layer == SHIPPED_NAME => None,
-            Some((file, _)) if layer == file => Some(self.place_in_file(names)),
+            Some((file, _)) if layer == file => Some(self.file_position(names)),
             _ => Some(layer.to_owned()),
         }
     }
 
-    /// The user's file, with the line where it names this.
-    fn place_in_file(&self, names: &[String]) -> String {
+    /// The user's file, with the line of this setting.
+    fn file_position(&self, names: &[String]) -> String {
         let (file, text) = self.file.as_ref().map_or(("", ""), |(file, text)| (file, text));
         match line_of(text, names) {
             Some(line) => format!("{file}:{line}"),
@@ -270,8 +308,8 @@ impl Layers {
     }
 }
 
-/// Every value of a tree that has nothing below it, by the names on the way to it.
-pub fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
+/// The leaves of a tree, by their paths.
+pub(crate) fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
     let mut all = BTreeMap::new();
     for (name, value) in tree {
         match value {
@@ -287,7 +325,7 @@ pub fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
     all
 }
 
-/// The tree that has one value alone.
+/// A tree with a single value.
 fn nest(names: &[impl AsRef<str>], value: Value) -> Dict {
     match names {
         [] => Dict::new(),
@@ -296,9 +334,9 @@ fn nest(names: &[impl AsRef<str>], value: Value) -> Dict {
     }
 }
 
-/// A text of the environment as the type of the setting's default. A text that doesn't fit stays a text,
-/// for the reader of the setting to refuse.
-fn typed(text: String, default: &Value) -> Value {
+/// Parses a text of the environment as the type of the setting's default. A text that doesn't parse stays a
+/// text, which the setting's deserializer refuses.
+fn parse_as(text: String, default: &Value) -> Value {
     match default {
         Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
         Value::Bool(..) => text.trim().parse::<bool>().map_or(text.into(), Value::from),
@@ -318,8 +356,8 @@ fn variable(names: &[String]) -> String {
     format!("{PREFIX}{}", names.join("__").to_uppercase())
 }
 
-/// What is wrong with a value, in one form for wrong types and wrong values.
-fn told(wrong: &Kind) -> String {
+/// Describes a fault, in one form for wrong types and wrong values.
+fn describe(wrong: &Kind) -> String {
     match wrong {
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("found {found}, expected {expected}")
@@ -335,7 +373,7 @@ fn unknown(nearest: Option<String>) -> String {
     }
 }
 
-/// The known one that was most likely meant: misspelt, or put into the wrong section.
+/// The known setting most likely meant: it was misspelled, or put in the wrong section.
 fn nearest<'a>(names: &Names, known: impl Iterator<Item = &'a Names>) -> Option<&'a Names> {
     known.min_by_key(|known| match names.last() == known.last() {
         true => 1,
@@ -343,7 +381,7 @@ fn nearest<'a>(names: &Names, known: impl Iterator<Item = &'a Names>) -> Option<
     })
 }
 
-/// The line, from 1, on which a TOML text names this.
+/// The line, from 1, on which a TOML text sets this.
 fn line_of(text: &str, names: &[String]) -> Option<usize> {
     let document = ImDocument::parse(text).ok()?;
     let mut table: Option<&dyn TableLike> = Some(document.as_table());

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
@@ -8,7 +9,7 @@ use toml_edit::{DocumentMut, Table};
 
 use super::*;
 
-fn pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+pub(super) fn pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     environment.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
@@ -16,7 +17,7 @@ fn with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Effective::load(None, pairs(environment), Flags::default()).map(|effective| effective.config)
 }
 
-/// Loads a file with this text; in what is told its path is `FILE`.
+/// Loads a file with this text; errors show its path as `FILE`.
 fn with_file(text: &str) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollhouse.toml");
@@ -30,7 +31,14 @@ fn with_file(text: &str) -> Result<Config, ConfigError> {
     })
 }
 
-fn faults(loaded: Result<Config, ConfigError>) -> Vec<String> {
+/// The warnings about an environment, beside which the shipped settings are in effect.
+pub(super) fn warnings(environment: &[(&str, &str)]) -> Vec<String> {
+    let effective = Effective::load(None, pairs(environment), Flags::default()).unwrap();
+    assert_eq!((effective.config, effective.origins.len()), (Config::shipped().unwrap(), 0));
+    effective.warnings
+}
+
+pub(super) fn faults(loaded: Result<Config, ConfigError>) -> Vec<String> {
     loaded.unwrap_err().faults.iter().map(ToString::to_string).collect()
 }
 
@@ -78,7 +86,7 @@ fn every_setting_of_the_shipped_file_is_commented() {
 }
 
 #[test]
-fn what_is_effective_can_be_loaded_again() {
+fn an_effective_configuration_can_be_loaded_again() {
     let first =
         with_env(&[("TOLLHOUSE_HTTP__HEADER_TIMEOUT", "1m 30s"), ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::1")]);
     let first = first.unwrap();
@@ -97,7 +105,7 @@ fn later_sources_win_and_are_named() {
     .unwrap();
     let environment = pairs(&[("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2"), ("TOLLHOUSE_DATABASE__DIR", "b")]);
     let flags = Flags { listen: None, data: Some("c".to_owned()) };
-    let Effective { config, origins } = Effective::load(Some(&file), environment, flags).unwrap();
+    let Effective { config, origins, .. } = Effective::load(Some(&file), environment, flags).unwrap();
 
     assert_eq!(config.http.listen.port(), 2);
     assert_eq!((config.database.readers, &*config.database.dir), (7, Path::new("c")));
@@ -138,7 +146,7 @@ fn the_environment_is_read_as_the_type_of_the_setting() {
 }
 
 #[test]
-fn what_may_be_none_is_nothing() {
+fn optional_settings_are_none_when_empty() {
     let shipped = Config::shipped().unwrap();
     assert_eq!((shipped.metrics.listen, shipped.tls.cert, shipped.tls.key), (None, None, None));
     for (given, listen) in [
@@ -152,50 +160,53 @@ fn what_may_be_none_is_nothing() {
         assert_eq!(with_file(&toml_edit::ser::to_string_pretty(&config).unwrap()).unwrap(), config);
     }
     for given in ["65536", "localhost:9464", ":9464", "127.0.0.1"] {
-        let told = faults(with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]));
-        assert!(told.len() == 1 && told[0].contains("a port that only this machine reaches"), "{told:?}");
+        let errors = faults(with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]));
+        assert!(errors.len() == 1 && errors[0].contains("a port on the loopback address"), "{errors:?}");
     }
 }
 
 #[test]
-fn a_certificate_needs_its_key() {
+fn a_certificate_requires_its_key() {
     let both = with_file("[tls]\ncert = 'c.pem'\nkey = 'k.pem'\n").unwrap();
     assert_eq!(both.tls.cert.as_deref(), Some(Path::new("c.pem")));
     assert_eq!(with_file(&toml_edit::ser::to_string_pretty(&both).unwrap()).unwrap(), both);
-    let told = faults(with_file("[tls]\ncert = 'c.pem'\n[cache]\nmax_bytes = 1\n"));
-    assert_eq!(told.len(), 2, "beside other faults: {told:?}");
-    assert_eq!(told[1], "FILE:2: tls.key: is missing: tls.cert is given, and TLS needs both");
-    let told = faults(with_env(&[("TOLLHOUSE_TLS__KEY", "k.pem")]));
-    assert_eq!(told, ["TOLLHOUSE_TLS__KEY: tls.cert: is missing: tls.key is given, and TLS needs both"]);
+    let errors = faults(with_file("[tls]\ncert = 'c.pem'\n[cache]\nmax_bytes = 1\n"));
+    assert_eq!(errors.len(), 2, "beside other faults: {errors:?}");
+    assert_eq!(errors[1], "FILE:2: tls.key: is missing: tls.cert is given, and TLS needs both");
+    let errors = faults(with_env(&[("TOLLHOUSE_TLS__KEY", "k.pem")]));
+    assert_eq!(errors, ["TOLLHOUSE_TLS__KEY: tls.cert: is missing: tls.key is given, and TLS needs both"]);
 }
 
 #[test]
-fn the_first_key_is_no_setting_and_is_never_told() {
+fn the_first_key_is_not_a_setting_and_is_never_shown() {
     let secret = "a-secret-of-at-least-32-characters";
-    let good = [("TOLLHOUSE_ADMIN_KEY", secret), ("TOLLHOUSE_ADMIN_KEY_FILE", secret)];
-    let effective = Effective::load(None, pairs(&good), Flags::default()).unwrap();
+    let first_key = [("TOLLHOUSE_ADMIN_KEY", secret), ("TOLLHOUSE_ADMIN_KEY_FILE", secret)];
+    let effective = Effective::load(None, pairs(&first_key), Flags::default()).unwrap();
     assert_eq!(effective.config, Config::shipped().unwrap());
     assert!(effective.origins.is_empty());
 
-    let misspelt = [("TOLLHOUSE_ADMINKEY", secret), ("TOLLHOUSE_ADMIN__KEY_FILE", secret)];
+    assert!(effective.warnings.is_empty(), "{:?}", effective.warnings);
+
+    let misspelt = [("TOLLHOUSE_ADMIN__KEY_FILE", secret)];
     assert_eq!(
         faults(with_env(&misspelt)),
-        [
-            "TOLLHOUSE_ADMINKEY: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY",
-            "TOLLHOUSE_ADMIN__KEY_FILE: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY_FILE",
-        ]
+        ["TOLLHOUSE_ADMIN__KEY_FILE: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY_FILE"]
+    );
+    assert_eq!(
+        warnings(&[("TOLLHOUSE_ADMINKEY", secret)]),
+        ["TOLLHOUSE_ADMINKEY has no effect; did you mean TOLLHOUSE_ADMIN_KEY?"]
     );
 }
 
 #[test]
-fn unknown_settings_are_named_with_their_place_and_the_nearest() {
+fn unknown_settings_are_reported_with_position_and_nearest_name() {
     let file = "readers = 2\n[http]\nlistne = '127.0.0.1:1'\nreaders = 3\n[cahce]\nmax_bytes = 1\n[empty]\n[log]\n\
                 \"level.x\" = 1\n[http.listen]\nport = 1\n";
-    let unknown = |place: &str, nearest: &str| {
-        format!("FILE:{place}: unknown setting; the nearest known one is {nearest}")
+    let unknown = |position: &str, nearest: &str| {
+        format!("FILE:{position}: unknown setting; the nearest known one is {nearest}")
     };
-    let mut told = faults(with_file(file));
-    told.sort();
+    let mut errors = faults(with_file(file));
+    errors.sort();
     let mut expected = vec![
         unknown("1: readers", "database.readers"),
         unknown("3: http.listne", "http.listen"),
@@ -205,20 +216,19 @@ fn unknown_settings_are_named_with_their_place_and_the_nearest() {
         unknown("11: http.listen.port", "http.listen"),
     ];
     expected.sort();
-    told.retain(|fault| !fault.starts_with("FILE:7: empty: unknown setting"));
-    assert_eq!(told, expected);
+    errors.retain(|fault| !fault.starts_with("FILE:7: empty: unknown setting"));
+    assert_eq!(errors, expected);
 
     assert_eq!(
-        faults(with_env(&[("TOLLHOUSE_HTTP__LISTN", "x"), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")]))[0],
-        "TOLLHOUSE_HTTP__LISTN: unknown setting; the nearest known one is TOLLHOUSE_HTTP__LISTEN"
+        faults(with_env(&[("TOLLHOUSE_HTTP__LISTN", "x"), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")])),
+        ["TOLLHOUSE_HTTP__LISTN: unknown setting; the nearest known one is TOLLHOUSE_HTTP__LISTEN"]
     );
-    assert_eq!(faults(with_env(&[("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")])).len(), 2);
     assert_eq!(faults(with_file("http = 5")), ["FILE:1: http: is a section, not a setting"]);
     assert_eq!(with_file("[http]\n").unwrap(), Config::shipped().unwrap());
 }
 
 #[test]
-fn all_faults_are_told_at_once() {
+fn all_faults_are_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollhouse.toml");
     let text = "[http]\nlisten = 8080\nheader_timeout = '0s'\ntrusted_proxies = ['10.0.0.0/8', 'x', '10.0.0.1/8']\n\
@@ -227,9 +237,9 @@ fn all_faults_are_told_at_once() {
     let environment = pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
     let flags = Flags { listen: None, data: Some(String::new()) };
     let error = Effective::load(Some(&path), environment, flags).unwrap_err();
-    let told = error.to_string().replace(path.to_str().unwrap(), "FILE");
-    let mut lines: Vec<&str> = told.lines().collect();
-    assert_eq!(lines.remove(0), "The configuration has 9 faults:");
+    let errors = error.to_string().replace(path.to_str().unwrap(), "FILE");
+    let mut lines: Vec<&str> = errors.lines().collect();
+    assert_eq!(lines.remove(0), "The configuration has 9 errors:");
     lines.sort_unstable();
     assert_eq!(
         lines,
@@ -239,22 +249,22 @@ fn all_faults_are_told_at_once() {
              \"127.0.0.1:8080\" or \"[::]:8080\"",
             "FILE:3: http.header_timeout: found string \"0s\", expected a duration longer than 0s and \
              at most 1h, such as \"10s\" or \"1m 30s\"",
-            "FILE:4: http.trusted_proxies: found string \"x, 10.0.0.1/8\", expected addresses or \
-             networks without bits behind their prefix, such as \"10.0.0.0/8\"",
+            "FILE:4: http.trusted_proxies: found string \"x, 10.0.0.1/8\", expected IP addresses or \
+             CIDR networks without host bits, such as \"10.0.0.0/8\"",
             "FILE:6: database.readers: found string \"many\", expected a whole number from 1 to 64",
             "FILE:7: database.reader: unknown setting; the nearest known one is database.readers",
             "FILE:9: cache.max_bytes: found signed int `-1`, expected a whole number from 1048576 to 9223372036854775807",
             "TOLLHOUSE_DATABASE__GROUP_LIMIT: database.group_limit: found unsigned int `0`, expected \
              a whole number from 1 to 65536",
-            "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lower-case letter, \
-             then up to 15 lower-case letters or digits",
+            "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lowercase letter, \
+             followed by up to 15 lowercase letters or digits",
         ][..]
     );
 }
 
 #[test]
 fn bounds_hold_on_both_sides() {
-    let good = [
+    let valid = [
         ("http.listen", "'[::]:0'"),
         ("http.max_body_bytes", "1024"),
         ("http.max_body_bytes", "67108864"),
@@ -274,10 +284,10 @@ fn bounds_hold_on_both_sides() {
         ("log.level", "'warn,tollhouse::store=debug,[call{id=1}]=trace'"),
         ("log.format", "'json'"),
     ];
-    for (name, value) in good {
+    for (name, value) in valid {
         with_file(&format!("{name} = {value}")).unwrap_or_else(|error| panic!("{name} = {value}: {error}"));
     }
-    let bad = [
+    let invalid = [
         ("http.listen", "'localhost:80'"),
         ("http.listen", "'127.0.0.1'"),
         ("http.listen", "['127.0.0.1:1']"),
@@ -316,38 +326,38 @@ fn bounds_hold_on_both_sides() {
         ("log.format", "'pretty'"),
         ("log.format", "1"),
     ];
-    for (name, value) in bad {
-        let told = faults(with_file(&format!("{name} = {value}")));
-        assert_eq!(told.len(), 1, "{name} = {value}: {told:?}");
+    for (name, value) in invalid {
+        let errors = faults(with_file(&format!("{name} = {value}")));
+        assert_eq!(errors.len(), 1, "{name} = {value}: {errors:?}");
         assert!(
-            told[0].starts_with(&format!("FILE:1: {name}")) && told[0].contains(", expected "),
-            "{told:?}"
+            errors[0].starts_with(&format!("FILE:1: {name}")) && errors[0].contains(", expected "),
+            "{errors:?}"
         );
     }
 }
 
 #[test]
-fn files_that_cannot_be_read_are_told_by_path_line_and_column() {
+fn unreadable_files_are_reported_with_path_line_and_column() {
     let missing = Path::new("does/not/exist.toml");
     let environment = pairs(&[("TOLLHOUSE_DATABASE__READERS", "none")]);
-    let told = faults(Effective::load(Some(missing), environment, Flags::default()).map(|e| e.config));
-    assert!(told[0].starts_with("does/not/exist.toml: can't be read: "), "{told:?}");
-    assert_eq!(told.len(), 2, "the other faults are told, too: {told:?}");
+    let errors = faults(Effective::load(Some(missing), environment, Flags::default()).map(|e| e.config));
+    assert!(errors[0].starts_with("does/not/exist.toml: can't be read: "), "{errors:?}");
+    assert_eq!(errors.len(), 2, "the other faults are reported, too: {errors:?}");
 
     for text in ["[http]\nlisten = \n", "[http]\nlisten = 'a'\nlisten = 'b'\n"] {
-        let told = faults(with_file(text));
-        assert_eq!(told.len(), 1);
+        let errors = faults(with_file(text));
+        assert_eq!(errors.len(), 1);
         let line = text.lines().count();
-        assert!(told[0].contains(&format!("line {line}, column ")), "{told:?}");
+        assert!(errors[0].contains(&format!("line {line}, column ")), "{errors:?}");
     }
 }
 
 #[cfg(unix)]
 #[test]
-fn what_is_not_utf8_is_refused() {
+fn values_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let bytes = || OsString::from_vec(vec![b'a', 0xff]);
-    let told = faults(
+    let errors = faults(
         Effective::load(
             None,
             [("TOLLHOUSE_DATABASE__DIR".into(), bytes()), (bytes(), bytes())],
@@ -355,30 +365,31 @@ fn what_is_not_utf8_is_refused() {
         )
         .map(|e| e.config),
     );
-    assert_eq!(told, ["TOLLHOUSE_DATABASE__DIR: database.dir: is not UTF-8"]);
+    assert_eq!(errors, ["TOLLHOUSE_DATABASE__DIR: database.dir: is not UTF-8"]);
 }
 
 #[test]
-fn first_values_are_read_and_must_go_together() {
+fn initial_values_are_read_and_must_be_consistent() {
     let config = with_env(&[
         ("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "true"),
         ("TOLLHOUSE_MAINTENANCE__MESSAGE", "Back at noon."),
         ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "30"),
     ]);
-    let first = config.unwrap().first_settings();
-    assert!(first.keys.require_allowed_ips_for_admin);
-    assert_eq!(first.maintenance.message.as_deref(), Some("Back at noon."));
-    assert_eq!(first.retention.audit_days, 30);
-    assert_eq!(Config::shipped().unwrap().first_settings().maintenance.message, None);
+    let initial = config.unwrap().initial_settings();
+    assert!(initial.keys.require_allowed_ips_for_admin);
+    assert_eq!(initial.maintenance.message.as_deref(), Some("Back at noon."));
+    assert_eq!(initial.retention.audit_days, 30);
+    assert_eq!(Config::shipped().unwrap().initial_settings().maintenance.message, None);
 
     let wrong =
         [("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "yes"), ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "29")];
-    let told = faults(with_env(&wrong));
-    assert!(told.iter().any(|fault| fault.contains("expected true or false")), "{told:?}");
-    assert!(told.iter().any(|fault| fault.contains("from 30 to 36500, or 0")), "{told:?}");
-    let apart = [("TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS", "91"), ("TOLLHOUSE_KEYS__MAX_EXPIRY_DAYS", "90")];
+    let errors = faults(with_env(&wrong));
+    assert!(errors.iter().any(|fault| fault.contains("expected true or false")), "{errors:?}");
+    assert!(errors.iter().any(|fault| fault.contains("from 30 to 36500, or 0")), "{errors:?}");
+    let inconsistent =
+        [("TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS", "91"), ("TOLLHOUSE_KEYS__MAX_EXPIRY_DAYS", "90")];
     assert_eq!(
-        faults(with_env(&apart)),
+        faults(with_env(&inconsistent)),
         [
             "TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS: keys.default_expiry_days: default_expiry_days must not be more \
              than max_expiry_days."

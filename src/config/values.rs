@@ -1,6 +1,6 @@
-//! How single settings are read and shown.
+//! Deserializers and serializers of single settings.
 //!
-//! What is wrong is told as "found …, expected …", and the second half always says what would be right.
+//! Errors have the form "found …, expected …"; the second half always describes the valid values.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,33 +17,35 @@ use tracing_subscriber::filter::LevelFilter;
 use super::LogFormat;
 use crate::domain::settings::is_prefix;
 
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A whole number from `LEAST` to `MOST`.
-pub fn number<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
+/// A whole number from `MIN` to `MAX`.
+pub(crate) fn number<'de, const MIN: u64, const MAX: u64, N, D>(deserializer: D) -> Result<N, D::Error>
 where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    narrow(deserializer.deserialize_u64(Number { least: LEAST, most: MOST, or_zero: false })?)
+    convert(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: false })?)
 }
 
-/// A whole number from `LEAST` to `MOST`, or 0, which then means something of its own.
-pub fn number_or_zero<'de, const LEAST: u64, const MOST: u64, N, D>(deserializer: D) -> Result<N, D::Error>
+/// A whole number from `MIN` to `MAX`, or 0, which has a special meaning.
+pub(crate) fn number_or_zero<'de, const MIN: u64, const MAX: u64, N, D>(
+    deserializer: D,
+) -> Result<N, D::Error>
 where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    narrow(deserializer.deserialize_u64(Number { least: LEAST, most: MOST, or_zero: true })?)
+    convert(deserializer.deserialize_u64(Number { min: MIN, max: MAX, or_zero: true })?)
 }
 
-fn narrow<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
+fn convert<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
     N::try_from(number).map_err(|_| E::custom(format_args!("{number} is too large for this machine")))
 }
 
 struct Number {
-    least: u64,
-    most: u64,
+    min: u64,
+    max: u64,
     or_zero: bool,
 }
 
@@ -51,12 +53,12 @@ impl Visitor<'_> for Number {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { least, most, or_zero } = self;
-        write!(f, "a whole number from {least} to {most}{}", if *or_zero { ", or 0" } else { "" })
+        let Self { min, max, or_zero } = self;
+        write!(f, "a whole number from {min} to {max}{}", if *or_zero { ", or 0" } else { "" })
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
-        if (self.least..=self.most).contains(&number) || (self.or_zero && number == 0) {
+        if (self.min..=self.max).contains(&number) || (self.or_zero && number == 0) {
             Ok(number)
         } else {
             Err(E::invalid_value(Unexpected::Unsigned(number), &self))
@@ -71,7 +73,7 @@ impl Visitor<'_> for Number {
     }
 }
 
-/// Reads a text with `parse`, which gives `None` for what is not as `expected`.
+/// Reads a text with `parse`, which returns `None` for a text that is not as `expected`.
 fn text<'de, D, T>(
     deserializer: D,
     expected: &'static str,
@@ -101,29 +103,32 @@ impl<T, P: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<P> {
 }
 
 /// An address and a port.
-pub fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+pub(crate) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let expected = r#"an address and a port, such as "127.0.0.1:8080" or "[::]:8080""#;
     text(deserializer, expected, |text| text.parse().ok())
 }
 
-/// A directory.
-pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+/// The path of a directory.
+pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     text(deserializer, "the path of a directory", |text| (!text.is_empty()).then(|| text.into()))
 }
 
-/// A file; nothing for none.
-pub fn file_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    text(deserializer, "the path of a file, or nothing", |text| Some((!text.is_empty()).then(|| text.into())))
+/// The path of a file; empty for none.
+pub(crate) fn file_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let expected = "the path of a file, or an empty string";
+    text(deserializer, expected, |text| Some((!text.is_empty()).then(|| text.into())))
 }
 
-/// The form that [`file_or_none`] reads.
-pub fn show_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serializes in the form that [`file_or_none`] reads.
+pub(crate) fn show_file<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     file.clone().unwrap_or_default().serialize(serializer)
 }
 
-/// An address and a port, a port of this machine alone, or nothing for none.
-pub fn listen_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let expected = r#"an address and a port ("127.0.0.1:9464"), a port that only this machine reaches ("9464"), or nothing"#;
+/// An address and a port, or a port on the loopback address; empty for none.
+pub(crate) fn listen_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let expected = r#"an address and a port ("127.0.0.1:9464"), a port on the loopback address ("9464"), or an empty string"#;
     text(deserializer, expected, |text| match text.parse::<u16>() {
         _ if text.is_empty() => Some(None),
         Ok(port) => Some(Some((Ipv4Addr::LOCALHOST, port).into())),
@@ -131,27 +136,30 @@ pub fn listen_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     })
 }
 
-/// The form that [`listen_or_none`] reads.
-pub fn show_listen<S: Serializer>(listen: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serializes in the form that [`listen_or_none`] reads.
+pub(crate) fn show_listen<S: Serializer>(
+    listen: &Option<SocketAddr>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&listen.map(|listen| listen.to_string()).unwrap_or_default())
 }
 
-/// What keys begin with.
-pub fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let expected = "a lower-case letter, then up to 15 lower-case letters or digits";
+/// The prefix of keys.
+pub(crate) fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let expected = "a lowercase letter, followed by up to 15 lowercase letters or digits";
     text(deserializer, expected, |text| is_prefix(text).then(|| text.to_owned()))
 }
 
-/// What is said to people; empty for nothing.
-pub fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+/// A message for users; empty for none.
+pub(crate) fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text(deserializer, "a text of at most 200 characters, without control characters", |text| {
         let fits = text.chars().count() <= 200 && !text.chars().any(char::is_control);
         fits.then(|| text.to_owned())
     })
 }
 
-/// Yes or no.
-pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+/// A boolean.
+pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     deserializer.deserialize_any(Flag)
 }
 
@@ -170,52 +178,53 @@ impl Visitor<'_> for Flag {
 }
 
 /// A duration above zero.
-pub fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let expected = r#"a duration longer than 0s and at most 1h, such as "10s" or "1m 30s""#;
     text(deserializer, expected, |text| duration(text).filter(|duration| !duration.is_zero()))
 }
 
 /// A duration that may be zero.
-pub fn timeout_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn timeout_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     text(deserializer, r#"a duration of at most 1h, such as "10s" or "1m 30s""#, duration)
 }
 
 fn duration(text: &str) -> Option<Duration> {
     let duration = Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()?;
-    (duration <= LONGEST_TIMEOUT).then_some(duration)
+    (duration <= MAX_TIMEOUT).then_some(duration)
 }
 
-/// The form that [`timeout`] reads.
-pub fn show_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serializes in the form that [`timeout`] reads.
+pub(crate) fn show_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let duration = SignedDuration::try_from(*duration).map_err(ser::Error::custom)?;
     serializer.collect_str(&format_args!("{duration:#}"))
 }
 
-/// Networks; a bare address is the network of that one host. All wrong ones are told at once.
-pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+/// CIDR networks; a bare address is the network of that one host. All invalid ones are reported at once.
+pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    let wrong: Vec<&str> = texts.iter().map(String::as_str).filter(|text| network(text).is_none()).collect();
-    if wrong.is_empty() {
+    let invalid: Vec<&str> =
+        texts.iter().map(String::as_str).filter(|text| network(text).is_none()).collect();
+    if invalid.is_empty() {
         return Ok(texts.iter().filter_map(|text| network(text)).collect());
     }
-    let expected = r#"addresses or networks without bits behind their prefix, such as "10.0.0.0/8""#;
-    Err(D::Error::invalid_value(Unexpected::Str(&wrong.join(", ")), &expected))
+    let expected = r#"IP addresses or CIDR networks without host bits, such as "10.0.0.0/8""#;
+    Err(D::Error::invalid_value(Unexpected::Str(&invalid.join(", ")), &expected))
 }
 
-/// Client addresses are compared as IPv4 where they are IPv4, so an IPv4-mapped IPv6 network would
-/// never contain one: it is refused rather than ignored.
+/// Parses a network. Client addresses are compared as IPv4 where they are IPv4, so an IPv4-mapped IPv6
+/// network would never contain one: it is refused rather than ignored.
 fn network(text: &str) -> Option<IpNet> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().into(),
         Err(_) => text.parse::<IpNet>().ok()?,
     };
-    let mapped = matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
-    (network == network.trunc() && !mapped).then_some(network)
+    let is_mapped = matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
+    (network == network.trunc() && !is_mapped).then_some(network)
 }
 
-/// Directives of `EnvFilter`. It takes a lone word that is no level (`inf`) for the name of a module,
-/// and then logs nothing but that module: such a slip is refused here.
-pub fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+/// Directives of `EnvFilter`. `EnvFilter` takes a lone word that is not a level (`inf`) for the name of a
+/// module, and then logs only that module; such a typo is refused here.
+pub(crate) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let expected =
         r#"a level (error, warn, info, debug, trace, off) or directives such as "info,tollhouse=debug""#;
     text(deserializer, expected, |text| {
@@ -227,8 +236,8 @@ pub fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
     })
 }
 
-/// The form of the log's lines, by name alone (serde's own enums would take their index, too).
-pub fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+/// The format of log lines, by name only (an enum derived with serde would also accept its index).
+pub(crate) fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
     text(deserializer, r#""auto", "human" or "json""#, |text| match text {
         "auto" => Some(LogFormat::Auto),
         "human" => Some(LogFormat::Human),

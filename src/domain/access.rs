@@ -1,7 +1,7 @@
-//! Who may do what: the one place where it is decided.
+//! Authorization: the only place that decides who may do what.
 //!
-//! A decision is a function of the caller and the thing, so that it can be asked before a transaction
-//! (the route's scope) and again inside it, where it counts.
+//! Each decision is a function of the caller and the resource, so that it can be made before a
+//! transaction (the route's scope) and again inside it, where it is binding.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,63 +12,62 @@ use super::time::Timestamp;
 use super::verification;
 use crate::error::{Code, Detail, Error, Result};
 
-/// Who calls.
+/// The caller of an operation.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// Somebody with a key.
+    /// A client that authenticated with an API key.
     Key(Arc<Credential>),
-    /// The operator at the command line, who could as well write the file: may do all.
+    /// The operator at the command line. May do everything, because the operator can also write the file.
     Operator,
     /// The server itself.
     System,
 }
 
 impl Caller {
-    /// The calling key.
-    pub fn key(&self) -> Option<&ApiKey> {
+    pub(crate) fn key(&self) -> Option<&ApiKey> {
         match self {
             Caller::Key(credential) => Some(&credential.key),
             Caller::Operator | Caller::System => None,
         }
     }
 
-    /// The organization that the caller is bound to; `None` reaches all of them.
-    pub fn organization_id(&self) -> Option<&str> {
+    /// The caller's organization; `None` means that the caller can access all organizations.
+    pub(crate) fn organization_id(&self) -> Option<&str> {
         self.key().and_then(|key| key.organization_id.as_deref())
     }
 
-    /// Does the caller hold a scope?
-    pub fn holds(&self, wanted: &str) -> bool {
+    /// True if one of the caller's scopes covers `wanted`.
+    pub(crate) fn holds(&self, wanted: &str) -> bool {
         self.key().is_none_or(|key| scope::any_covers(&key.scopes, wanted))
     }
 
-    /// May the caller see what belongs to this organization (`None`: to the platform)? If not, it
-    /// isn't there.
-    pub fn reaches(&self, organization_id: Option<&str>) -> bool {
+    /// True if the caller may see resources of this organization (`None` = the platform). Other
+    /// resources are reported as not found.
+    pub(crate) fn reaches(&self, organization_id: Option<&str>) -> bool {
         match self.organization_id() {
             None => true,
-            own => own == organization_id,
+            organization => organization == organization_id,
         }
     }
 
-    /// `PLATFORM_KEY_REQUIRED` unless the caller is of the platform.
-    pub fn require_platform(&self) -> Result<()> {
+    /// `PLATFORM_KEY_REQUIRED` if the caller belongs to an organization.
+    pub(crate) fn require_platform(&self) -> Result<()> {
         if self.organization_id().is_none() {
             return Ok(());
         }
-        Err(Error::new(Code::PlatformKeyRequired, "Only a platform key may do this."))
+        Err(Error::new(Code::PlatformKeyRequired, "This operation requires a platform key."))
     }
 
-    /// `INSUFFICIENT_SCOPE`, naming what is missing, unless the caller holds one of these; an empty
-    /// list asks for nothing.
-    pub fn require_scope(&self, any_of: &[&str]) -> Result<()> {
+    /// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the caller holds one of them. An empty
+    /// list requires nothing.
+    pub(crate) fn require_scope(&self, any_of: &[&str]) -> Result<()> {
         self.key().map_or(Ok(()), |key| require_scope(key, any_of))
     }
 }
 
-/// `INSUFFICIENT_SCOPE`, naming what is missing, unless the key has one of these; an empty list asks for
-/// nothing.
-pub fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
+/// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the key has one of them. An empty list
+/// requires nothing.
+pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
     if any_of.is_empty() || any_of.iter().any(|wanted| scope::any_covers(&key.scopes, wanted)) {
         return Ok(());
     }
@@ -76,75 +75,75 @@ pub fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
     Err(Error::new(Code::InsufficientScope, message))
 }
 
-/// Is this credential good now? Which of the reasons it was is not told.
-pub fn usable(credential: &Credential, now: Timestamp) -> Result<()> {
-    let good = verification::standing(credential, now).is_valid();
-    if good { Ok(()) } else { Err(invalid_api_key()) }
+/// `INVALID_API_KEY` unless the credential is valid at `now`. The error doesn't reveal the reason.
+pub(crate) fn ensure_usable(credential: &Credential, now: Timestamp) -> Result<()> {
+    let outcome = verification::check_credential(credential, now);
+    if outcome.is_valid() { Ok(()) } else { Err(invalid_api_key()) }
 }
 
 /// `INVALID_API_KEY`, the same for every reason.
-pub fn invalid_api_key() -> Error {
+pub(crate) fn invalid_api_key() -> Error {
     Error::new(Code::InvalidApiKey, "The API key is not valid.")
 }
 
-/// `IP_NOT_ALLOWED` unless the key may be used from this address; an unknown address is outside of
-/// every allowlist.
-pub fn from_address(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
-    let Some(ranges) = &key.allowed_ips else { return Ok(()) };
-    if ip.is_some_and(|ip| ranges.iter().any(|range| range.contains(&ip))) {
+/// `IP_NOT_ALLOWED` unless the key may be used from this address. An unknown address is outside every
+/// allowlist.
+pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
+    let Some(cidrs) = &key.allowed_ips else { return Ok(()) };
+    if ip.is_some_and(|ip| cidrs.iter().any(|cidr| cidr.contains(&ip))) {
         return Ok(());
     }
-    Err(Error::new(Code::IpNotAllowed, "The key may not be used from this address."))
+    Err(Error::new(Code::IpNotAllowed, "The key can't be used from this address."))
 }
 
-/// May the caller administer this key at all? Not when it has administrative scopes beyond the caller's.
-pub fn over(caller: &Caller, key: &ApiKey) -> Result<()> {
+/// `INSUFFICIENT_SCOPE` if the key has administrative scopes that the caller lacks.
+pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()> {
     for (index, wanted) in key.scopes.iter().enumerate() {
         if scope::is_administrative(wanted) && !caller.holds(wanted) {
             let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
-            let detail = exceeds(format!("/scopes/{index}"), message.clone());
+            let detail = exceeds_caller(format!("/scopes/{index}"), message.clone());
             return Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) });
         }
     }
     Ok(())
 }
 
-/// May the caller hand this key out: make it, widen it, or replace its secret? Its administrative
-/// scopes, its expiry and its allowlist must lie within the caller's.
-pub fn hand_out(caller: &Caller, key: &ApiKey) -> Result<()> {
-    over(caller, key)?;
-    let Some(own) = caller.key() else { return Ok(()) };
+/// `INSUFFICIENT_SCOPE` unless the caller may grant this key: create it, widen it, or rotate its
+/// secret. The key's administrative scopes, expiry and allowlist must not exceed the caller's.
+pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
+    ensure_can_administer(caller, key)?;
+    let Some(calling) = caller.key() else { return Ok(()) };
     let mut details = Vec::new();
-    if let Some(end) = own.expires_at
+    if let Some(end) = calling.expires_at
         && key.expires_at.is_none_or(|later| later > end)
     {
-        details.push(exceeds(
+        details.push(exceeds_caller(
             "/expires_at".into(),
-            format!("Must not be later than your own key's expiry, {end}."),
+            format!("Must not be later than your key's expiry, {end}."),
         ));
     }
-    if let Some(ranges) = &own.allowed_ips {
-        let inside = |range| ranges.iter().any(|own| own.contains(range));
-        if !key.allowed_ips.as_ref().is_some_and(|wanted| wanted.iter().all(inside)) {
-            let message = "Each range must lie within one of your own key's allowed_ips.".to_owned();
-            details.push(exceeds("/allowed_ips".into(), message));
+    if let Some(cidrs) = &calling.allowed_ips {
+        let is_covered = |cidr| cidrs.iter().any(|wider| wider.contains(cidr));
+        if !key.allowed_ips.as_ref().is_some_and(|wanted| wanted.iter().all(is_covered)) {
+            let message = "Each CIDR must be within one of your key's allowed_ips.".to_owned();
+            details.push(exceeds_caller("/allowed_ips".into(), message));
         }
     }
     if details.is_empty() {
         return Ok(());
     }
-    let message = "The key would reach further than your own; see details.";
+    let message = "The key would exceed the permissions of your key; see details.";
     Err(Error { details, ..Error::new(Code::InsufficientScope, message) })
 }
 
-/// Does the change give the key anything, so that it must be [handed out](hand_out) anew?
-pub fn widens(before: &ApiKey, after: &ApiKey) -> bool {
+/// True if the change gives the key more access, which requires [`ensure_can_grant`].
+pub(crate) fn widens(before: &ApiKey, after: &ApiKey) -> bool {
     after.expires_at != before.expires_at
         || after.allowed_ips != before.allowed_ips
         || after.status == Status::Active && before.status != Status::Active
         || after.scopes.iter().any(|wanted| !scope::any_covers(&before.scopes, wanted))
 }
 
-fn exceeds(pointer: String, message: String) -> Detail {
+fn exceeds_caller(pointer: String, message: String) -> Detail {
     Detail { pointer: Some(pointer), parameter: None, code: "EXCEEDS_CALLER".into(), message }
 }

@@ -1,4 +1,4 @@
-//! Tests of [`super`].
+//! Tests for [`super`].
 
 use super::*;
 use crate::error::Error;
@@ -9,22 +9,22 @@ fn read(body: &str) -> Result<NewApiKey, Error> {
 }
 
 #[test]
-fn reads_ranges_in_one_spelling() {
+fn cidrs_are_normalized_and_scopes_deduplicated() {
     let key = read(
         r#"{"name":"n","scopes":["a:read","a:read"],"allowed_ips":["10.0.0.0/8","::ffff:10.1.2.3","::1"]}"#,
     );
     let key = key.unwrap();
-    let shown: Vec<_> = key.allowed_ips.unwrap().iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["10.0.0.0/8", "10.1.2.3/32", "::1/128"]);
+    let cidrs: Vec<_> = key.allowed_ips.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(cidrs, ["10.0.0.0/8", "10.1.2.3/32", "::1/128"]);
     assert_eq!(key.scopes, ["a:read"]);
 }
 
 #[test]
-fn names_each_fault() {
+fn reports_every_fault() {
     let error = read(
         r#"{"name":"","scopes":["b:read","*"],"expires_at":"1970-01-01T00:00:01Z","allowed_ips":["10.0.0.1/8","x"],"rate_limit":{"limit":0,"windows":1},"quota":{"limit":1e3,"period":"week"},"x":1,"status":"active"}"#,
     );
-    let found: Vec<_> =
+    let faults: Vec<_> =
         error.unwrap_err().details.into_iter().map(|d| (d.pointer.unwrap(), d.code)).collect();
     let expected = [
         ("/status", "READ_ONLY"),
@@ -40,7 +40,7 @@ fn names_each_fault() {
         ("/quota/period", "INVALID_VALUE"),
         ("/x", "UNKNOWN_FIELD"),
     ];
-    assert_eq!(found, expected.map(|(pointer, code)| (pointer.to_owned(), code.into())));
+    assert_eq!(faults, expected.map(|(pointer, code)| (pointer.to_owned(), code.into())));
 }
 
 #[test]

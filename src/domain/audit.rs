@@ -1,4 +1,4 @@
-//! Audit events: who did what to what, and how the chain of their hashes is made.
+//! Audit events: actor, action, target, outcome and context.
 
 use std::borrow::Cow;
 
@@ -7,44 +7,45 @@ use serde_json::Value;
 
 use super::access::Caller;
 use super::page::Query;
-use super::shapes;
+use super::schemas;
 use super::time::Timestamp;
 
-/// A SHA-256.
-pub type Hash = [u8; 32];
+/// The SHA-256 of an event in the chain.
+pub(crate) type ChainHash = [u8; 32];
 
-/// What the hash of each event is taken over first, so that it is never taken for another's.
-pub const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
+/// Domain separation: the prefix of the hashed bytes of every event, so that no other hash can pass for
+/// one.
+pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 
-/// The `prev_hash` of the very first event.
-pub const GENESIS: Hash = [0; 32];
+/// The `prev_hash` of the first event.
+pub(crate) const GENESIS: ChainHash = [0; 32];
 
-/// Strings that a client supplies are cut to this many characters.
-const LONGEST_TEXT: usize = 256;
-/// A changed value whose JSON is longer than this many bytes is kept as a cut text.
-const LONGEST_VALUE: usize = 1024;
+/// Client-supplied strings are truncated to this many characters.
+const MAX_TEXT_CHARS: usize = 256;
+/// A changed value whose JSON is longer than this many bytes is stored as truncated text.
+const MAX_VALUE_BYTES: usize = 1024;
 
-/// Who did it.
+/// Who performed the action.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditActor)]
 pub struct Actor {
     /// `api_key`, `cli`, `system` or `anonymous`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "api_key")]
-    pub kind: Cow<'static, str>,
+    pub(crate) kind: Cow<'static, str>,
     /// The key's id.
     #[schema(required)]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The key's name.
     #[schema(required)]
-    pub name: Option<String>,
-    /// The user that the key belongs to.
+    pub(crate) name: Option<String>,
+    /// The user who owns the key.
     #[schema(required)]
-    pub user_id: Option<String>,
+    pub(crate) user_id: Option<String>,
 }
 
 impl Actor {
-    /// Somebody without a valid key.
+    /// A client without a valid key.
     pub fn anonymous() -> Self {
         Self { kind: "anonymous".into(), id: None, name: None, user_id: None }
     }
@@ -66,115 +67,115 @@ impl From<&Caller> for Actor {
     }
 }
 
-/// What it was done to.
+/// The resource that the action affected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct Target {
     /// `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log`, `database`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "organization")]
-    pub kind: Cow<'static, str>,
-    /// Its id.
+    pub(crate) kind: Cow<'static, str>,
+    /// The resource's id.
     #[schema(required)]
-    pub id: Option<String>,
-    /// Its name at the time.
+    pub(crate) id: Option<String>,
+    /// The resource's name at the time of the event.
     #[schema(required)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
-/// One field before and after.
+/// A changed field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditChange)]
 pub struct Change {
     /// The field's name.
-    pub field: String,
-    /// Before.
-    pub from: Value,
-    /// After.
-    pub to: Value,
+    pub(crate) field: String,
+    /// Value before the change.
+    pub(crate) from: Value,
+    /// Value after the change.
+    pub(crate) to: Value,
 }
 
-/// How the call came.
+/// The request that caused the event.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditContext)]
-pub struct Context {
-    /// `metadata.requestId` of the answer.
+pub struct EventContext {
+    /// `metadata.requestId` of the response.
     #[schema(required)]
-    pub request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// The HTTP method.
     #[schema(required)]
-    pub method: Option<String>,
+    pub(crate) method: Option<String>,
     /// The path without its query.
     #[schema(required)]
-    pub path: Option<String>,
-    /// The HTTP status of the answer.
+    pub(crate) path: Option<String>,
+    /// The HTTP status of the response.
     #[schema(required)]
-    pub status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// The client's address.
     #[schema(required)]
-    pub ip: Option<String>,
+    pub(crate) ip: Option<String>,
     /// `User-Agent`.
     #[schema(required)]
-    pub user_agent: Option<String>,
+    pub(crate) user_agent: Option<String>,
     /// Shared by the operations of one batch.
     #[schema(required)]
-    pub batch_id: Option<String>,
+    pub(crate) batch_id: Option<String>,
 }
 
-/// An event. Its JSON is stored, hashed and exported byte for byte.
+/// An audit event. Its JSON is stored, hashed and exported byte for byte.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditEvent)]
 pub struct Event {
-    /// `evt_…`
+    /// Unique identifier, `evt_…`.
     #[schema(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     pub id: String,
-    /// Its place in the chain; platform keys only.
+    /// Sequence number in the chain; only for platform keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub seq: Option<i64>,
-    /// When it happened.
+    /// When the event happened.
     #[schema(format = DateTime)]
     pub occurred_at: String,
-    /// Whose log it belongs to.
+    /// The organization whose audit log contains the event; `null` for the platform's.
     #[schema(required)]
     pub organization_id: Option<String>,
-    /// Who did it.
+    /// Who performed the action.
     pub actor: Actor,
     /// `resource.verb`.
     #[schema(example = "api_key.create")]
     pub action: Cow<'static, str>,
-    /// Did it look or change?
-    #[schema(value_type = shapes::Access)]
+    /// Whether the action read or changed something.
+    #[schema(value_type = schemas::Access)]
     pub access: Cow<'static, str>,
-    /// What it was done to.
+    /// The resource that the action affected.
     #[schema(required)]
     pub target: Option<Target>,
-    /// How it ended.
-    #[schema(value_type = shapes::Outcome)]
+    /// How the action ended.
+    #[schema(value_type = schemas::Outcome)]
     pub outcome: Cow<'static, str>,
-    /// The error code of a refusal.
+    /// The error code, if the action did not succeed.
     #[schema(required)]
     pub code: Option<Cow<'static, str>>,
-    /// How many calls it stands for.
+    /// Number of calls aggregated in this event.
     pub count: u64,
-    /// What changed, field by field.
+    /// The changed fields.
     pub changes: Vec<Change>,
-    /// How the call came.
-    pub context: Context,
-    /// The hash of the event before, hex; platform keys only.
+    /// The request that caused the event.
+    pub context: EventContext,
+    /// Hash of the previous event, in hex; only for platform keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub prev_hash: Option<String>,
-    /// This event's hash, hex; platform keys only.
+    /// Hash of this event, in hex; only for platform keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub hash: Option<String>,
 }
 
 impl Event {
-    /// The event as the organization that it belongs to may see it: without its place in the chain,
-    /// and of the platform's own people no address, agent or key name.
-    pub fn redacted(mut self, by_own_key: bool) -> Self {
+    /// The event as its organization may see it: without its place in the chain and, unless the
+    /// organization's own key caused it, without address, user agent and key name.
+    pub(crate) fn redacted(mut self, by_own_key: bool) -> Self {
         self.seq = None;
         self.prev_hash = None;
         self.hash = None;
@@ -187,20 +188,20 @@ impl Event {
     }
 }
 
-/// What an operation says of itself; who, when and how is added from its context.
+/// The part of an event that an operation supplies. Actor, time and request are added from its context.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// Whose log it belongs to.
-    pub organization_id: Option<String>,
-    /// What it was done to.
-    pub target: Option<Target>,
-    /// What changed.
-    pub changes: Vec<Change>,
+pub(crate) struct Entry {
+    /// The organization whose audit log contains the event.
+    pub(crate) organization_id: Option<String>,
+    /// The affected resource.
+    pub(crate) target: Option<Target>,
+    /// The changed fields.
+    pub(crate) changes: Vec<Change>,
 }
 
 impl Entry {
-    /// Something done to a thing.
-    pub fn of(organization_id: Option<&str>, kind: &'static str, id: &str, name: &str) -> Self {
+    /// An operation on one resource.
+    pub(crate) fn of(organization_id: Option<&str>, kind: &'static str, id: &str, name: &str) -> Self {
         let target = Target { kind: kind.into(), id: Some(cut(id)), name: Some(cut(name)) };
         Self {
             organization_id: organization_id.map(str::to_owned),
@@ -209,21 +210,22 @@ impl Entry {
         }
     }
 
-    /// A look at a list or at the whole.
-    pub fn about(organization_id: Option<&str>) -> Self {
+    /// A read of a list or of the whole platform.
+    pub(crate) fn about(organization_id: Option<&str>) -> Self {
         Self { organization_id: organization_id.map(str::to_owned), target: None, changes: Vec::new() }
     }
 
-    /// The same, with what changed.
-    pub fn with(self, changes: Vec<Change>) -> Self {
+    /// Adds changed fields.
+    pub(crate) fn with(self, changes: Vec<Change>) -> Self {
         Self { changes, ..self }
     }
 }
 
-/// The fields in which two states of a resource differ, without its times of change. `before` of a
-/// creation is [`Value::Null`].
-pub fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
-    let (before, after) = (to_value(before), to_value(after));
+/// The fields that differ between two states of a resource, except its timestamps of creation and
+/// change. For a creation, `before` is [`Value::Null`].
+pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
+    let before = to_value(before);
+    let after = to_value(after);
     let Value::Object(after) = after else { return Vec::new() };
     let names = after
         .iter()
@@ -231,7 +233,7 @@ pub fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
     names
         .filter_map(|(name, to)| {
             let from = before.get(name).cloned().unwrap_or(Value::Null);
-            // A creation says what was given, not what was left empty.
+            // Fields left empty by a creation are not listed.
             let left_empty = from.is_null()
                 && (*to == Value::Object(Default::default()) || *to == Value::Array(Vec::new()));
             (from != *to && !left_empty).then(|| Change {
@@ -243,42 +245,41 @@ pub fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
         .collect()
 }
 
-fn to_value(thing: &impl Serialize) -> Value {
-    serde_json::to_value(thing).unwrap_or_default()
+fn to_value(resource: &impl Serialize) -> Value {
+    serde_json::to_value(resource).unwrap_or_default()
 }
 
 fn bounded(value: Value) -> Value {
     let text = value.to_string();
-    if text.len() <= LONGEST_VALUE { value } else { Value::String(cut(&text)) }
+    if text.len() <= MAX_VALUE_BYTES { value } else { Value::String(cut(&text)) }
 }
 
-/// Cuts what a client supplied, and says so with an ellipsis.
-pub fn cut(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_TEXT) {
+/// Truncates a client-supplied string and marks the truncation with an ellipsis.
+pub(crate) fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
-/// Which events a list or an export is asked for.
+/// The filters of a list or an export.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)] // They are named as the query's parameters.
-pub struct Filter {
-    pub org_id: Option<String>,
-    pub actor_id: Option<String>,
-    pub action: Option<String>,
-    pub target_id: Option<String>,
-    pub access: Option<&'static str>,
-    pub outcome: Option<&'static str>,
-    /// Not before.
-    pub from: Option<Timestamp>,
-    /// Before.
-    pub to: Option<Timestamp>,
+#[allow(missing_docs)] // The fields have the names of the query parameters.
+pub(crate) struct AuditFilter {
+    pub(crate) org_id: Option<String>,
+    pub(crate) actor_id: Option<String>,
+    pub(crate) action: Option<String>,
+    pub(crate) target_id: Option<String>,
+    pub(crate) access: Option<&'static str>,
+    pub(crate) outcome: Option<&'static str>,
+    /// Inclusive.
+    pub(crate) from: Option<Timestamp>,
+    /// Exclusive.
+    pub(crate) to: Option<Timestamp>,
 }
 
-impl Filter {
-    /// Reads the filters of a query.
-    pub fn read(query: &mut Query) -> Self {
+impl AuditFilter {
+    pub(crate) fn read(query: &mut Query) -> Self {
         Self {
             org_id: query.text("org_id"),
             actor_id: query.text("actor_id"),
@@ -293,24 +294,24 @@ impl Filter {
     }
 }
 
-/// What walking the chain found.
+/// Result of verifying the audit chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditVerification)]
-pub struct Verification {
-    /// Is every event as it was written, and none missing?
-    pub valid: bool,
-    /// Events walked.
-    pub checked: u64,
-    /// The first of them.
+pub(crate) struct Verification {
+    /// True if every event is as it was written and none is missing.
+    pub(crate) valid: bool,
+    /// Number of events checked.
+    pub(crate) checked: u64,
+    /// Sequence number of the first event checked.
     #[schema(required)]
-    pub first_seq: Option<i64>,
-    /// The last of them.
+    pub(crate) first_seq: Option<i64>,
+    /// Sequence number of the last event checked.
     #[schema(required)]
-    pub last_seq: Option<i64>,
-    /// The hash of the last, hex: keep it elsewhere, with `last_seq`, as an anchor.
+    pub(crate) last_seq: Option<i64>,
+    /// Hash of the last event, in hex. Keep it elsewhere, with `last_seq`, as an anchor.
     #[schema(required)]
-    pub head_hash: Option<String>,
-    /// Where the chain is broken.
+    pub(crate) head_hash: Option<String>,
+    /// Sequence number at which the chain is broken.
     #[schema(required)]
-    pub broken_at: Option<i64>,
+    pub(crate) broken_at: Option<i64>,
 }

@@ -4,51 +4,51 @@ use super::fields::{Faults, Fields, Json};
 use super::rules;
 use crate::error::Result;
 
-/// Operations that one batch may have.
-pub const MOST_OPERATIONS: usize = 100;
+/// The maximum number of operations in a batch.
+pub(crate) const MAX_OPERATIONS: usize = 100;
 
-/// What runs several operations.
+/// Several operations in one request.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = Batch)]
 #[serde(deny_unknown_fields)]
-pub struct Batch {
-    /// All or nothing; when `false`, each operation stands for itself.
+pub(crate) struct Batch {
+    /// If `true`, all operations succeed or none is applied; if `false`, each operation is independent.
     #[schema(required = false, default = true)]
-    pub atomic: bool,
-    /// What is done, one after the other: changes, and reads of single things.
+    pub(crate) atomic: bool,
+    /// The operations, executed in order: changes, and reads of single resources.
     #[schema(min_items = 1, max_items = 100, example = json!([
         {"id": "acme", "method": "POST", "path": "/organizations", "body": {"name": "Acme Corporation", "email": "admin@acme.com"}},
         {"method": "GET", "path": "/organizations/org_123"},
     ]))]
-    pub operations: Vec<Operation>,
+    pub(crate) operations: Vec<Operation>,
 }
 
-/// One of them.
+/// An operation of a batch.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = BatchOperation)]
 #[serde(deny_unknown_fields)]
-pub struct Operation {
-    /// The caller's own name for it, which its result has too; no other in the batch has the same.
+pub(crate) struct Operation {
+    /// Custom id of the operation, returned with its result. Unique within the batch.
     #[schema(min_length = 1, max_length = 200, example = "acme")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The HTTP method.
-    pub method: Method,
-    /// The path with its query, below `/admin/v1`; that itself may stand before it.
+    pub(crate) method: Method,
+    /// Path and query, relative to `/admin/v1`; that prefix may be included.
     #[schema(min_length = 1, max_length = 2000, pattern = "^/", example = "/organizations")]
-    pub path: String,
-    /// The body, for what takes one.
+    pub(crate) path: String,
+    /// The request body, if the operation takes one.
     #[schema(value_type = Option<Object>, nullable = false)]
-    pub body: Option<Json>,
-    /// `If-Match`: do it only while the thing has this ETag.
+    pub(crate) body: Option<Json>,
+    /// `If-Match`: run the operation only if the resource has this ETag.
     #[schema(min_length = 1, max_length = 2000, example = "\"1a2073bcba8-1\"")]
-    pub if_match: Option<String>,
+    pub(crate) if_match: Option<String>,
 }
 
-/// What operations have for a method.
+/// The HTTP method of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = BatchMethod, rename_all = "UPPERCASE")]
 #[allow(missing_docs)]
-pub enum Method {
+pub(crate) enum Method {
     #[default]
     Get,
     Post,
@@ -60,15 +60,13 @@ impl Method {
     const NAMES: &'static [(&'static str, Method)] =
         &[("GET", Method::Get), ("POST", Method::Post), ("PATCH", Method::Patch), ("DELETE", Method::Delete)];
 
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, method)| *method == self).map_or("GET", |(name, _)| name)
     }
 }
 
 impl Batch {
-    /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self {
             atomic: fields.optional("atomic", flag).unwrap_or(true),
@@ -88,34 +86,34 @@ fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
 
 fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
     let items = faults.array(json)?;
-    if !(1..=MOST_OPERATIONS).contains(&items.len()) {
-        let message = format!("Must have 1 to {MOST_OPERATIONS} operations; this has {}.", items.len());
+    if !(1..=MAX_OPERATIONS).contains(&items.len()) {
+        let message = format!("Must have 1 to {MAX_OPERATIONS} operations; has {}.", items.len());
         faults.add("INVALID_LENGTH", message);
         return None;
     }
-    let mut read: Vec<Operation> = Vec::with_capacity(items.len());
+    let mut operations: Vec<Operation> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.within(&index.to_string(), |faults| {
+        faults.nested(&index.to_string(), |faults| {
             let operation = operation(item, faults);
-            if operation.id.is_some() && read.iter().any(|earlier| earlier.id == operation.id) {
-                faults.within("id", |faults| faults.add("DUPLICATE_ID", "Another operation has it."));
+            if operation.id.is_some() && operations.iter().any(|earlier| earlier.id == operation.id) {
+                faults.nested("id", |faults| faults.add("DUPLICATE_ID", "Must be unique in the batch."));
             }
-            read.push(operation);
+            operations.push(operation);
         });
     }
-    Some(read)
+    Some(operations)
 }
 
 fn operation(json: &Json, faults: &mut Faults) -> Operation {
-    let mut fields = Fields::within(json, faults);
+    let mut fields = Fields::nested(json, faults);
     let operation = Operation {
         id: fields.nullable("id", rules::name).into_option(),
         method: fields.required("method", rules::one_of(Method::NAMES)),
         path: fields.required("path", path),
-        body: fields.unread("body"),
+        body: fields.raw("body"),
         if_match: fields.nullable("if_match", |json, faults| rules::text(json, faults, 2000)).into_option(),
     };
-    fields.end_within(faults);
+    fields.finish_nested(faults);
     operation
 }
 
@@ -124,7 +122,7 @@ fn path(json: &Json, faults: &mut Faults) -> Option<String> {
     if path.starts_with('/') {
         return Some(path);
     }
-    faults.add("INVALID_PATH", "Must begin with a slash, such as /organizations.");
+    faults.add("INVALID_PATH", "Must start with a slash, such as /organizations.");
     None
 }
 
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_all_faults_of_all_operations() {
+    fn reports_all_faults_of_all_operations() {
         let body = r#"{"atomic": 1, "operations": [
             {"id": "a", "method": "PUT", "path": "organizations"},
             {"id": "a", "method": "GET", "path": "/users", "boddy": {}},
@@ -153,14 +151,14 @@ mod tests {
             ("/operations/2/method", "REQUIRED"),
             ("/operations/2/path", "REQUIRED"),
         ];
-        assert_eq!(faults(body), expected.map(|(at, code)| (at.to_owned(), code.to_owned())));
+        assert_eq!(faults(body), expected.map(|(pointer, code)| (pointer.to_owned(), code.to_owned())));
         for body in [r#"{"operations": []}"#, &format!(r#"{{"operations": [{}1]}}"#, "1,".repeat(100))] {
             assert_eq!(faults(body), [("/operations".to_owned(), "INVALID_LENGTH".to_owned())]);
         }
     }
 
     #[test]
-    fn a_body_that_is_null_is_a_body() {
+    fn a_null_body_is_distinguished_from_no_body() {
         let read = |operation: &str| {
             let body = format!(r#"{{"operations": [{operation}]}}"#);
             let batch = Batch::read(&Json::parse(body.as_bytes()).unwrap()).unwrap();

@@ -1,21 +1,22 @@
-//! What better-auth keeps, as records of ours.
+//! Converts rows of better-auth into records of an import.
 //!
-//! Its tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. A row becomes
-//! the record that somebody would write into a file for an import, and goes the same way from there.
+//! The tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. Each row
+//! becomes the record that an import file would contain, and is processed in the same way from then on.
 
 use serde_json::{Map, Value, json};
 
 use super::scope;
 use super::time::Timestamp;
 
-/// A row by its columns' names.
-pub type Row = Map<String, Value>;
+/// A row: values by column name.
+pub(crate) type Row = Map<String, Value>;
 
-/// The longest value that metadata holds, in characters.
-const LONGEST_METADATA: usize = 500;
+/// The maximum length of a metadata value, in characters.
+const MAX_METADATA_VALUE_CHARS: usize = 500;
 
-/// Milliseconds of a day, and of what is taken for a month.
+/// One day in milliseconds.
 const DAY: i64 = 86_400_000;
+/// The lengths in milliseconds that count as a month.
 const MONTH: std::ops::RangeInclusive<i64> = 28 * DAY..=31 * DAY;
 
 fn text<'r>(row: &'r Row, column: &str) -> Option<&'r str> {
@@ -26,7 +27,7 @@ fn number(row: &Row, column: &str) -> Option<i64> {
     row.get(column).and_then(Value::as_i64)
 }
 
-/// A time: RFC 3339, or since the epoch in milliseconds or (what is too small for those) in seconds.
+/// A time: RFC 3339, or milliseconds since the epoch. Numbers too small for milliseconds are seconds.
 fn time(row: &Row, column: &str) -> Value {
     match row.get(column) {
         Some(Value::Number(number)) => {
@@ -39,14 +40,14 @@ fn time(row: &Row, column: &str) -> Value {
     }
 }
 
-/// Puts down what is there.
-fn put(record: &mut Row, name: &str, value: Value) {
+/// Inserts the value unless it is null.
+fn insert_non_null(record: &mut Row, name: &str, value: Value) {
     if !value.is_null() {
         record.insert(name.to_owned(), value);
     }
 }
 
-/// Pairs of a JSON object: texts as they are, other values as JSON.
+/// The metadata of a row: strings as they are, other values as JSON.
 fn pairs(row: &Row) -> Row {
     let parsed = text(row, "metadata").and_then(|text| serde_json::from_str(text).ok());
     let Some(Value::Object(pairs)) = parsed else { return Row::new() };
@@ -57,143 +58,156 @@ fn pairs(row: &Row) -> Row {
     pairs.into_iter().map(|(name, value)| (name, json!(as_text(value)))).collect()
 }
 
-/// An organization. It has no address of its own there, so the row brings that of an owner as `email`.
-pub fn organization(row: &Row) -> Row {
+/// An organization. better-auth stores no email address for it, so the row contains an owner's as
+/// `email`.
+pub(crate) fn organization(row: &Row) -> Row {
     let mut metadata = pairs(row);
     for name in ["slug", "logo"] {
-        if let Some(text) = text(row, name).filter(|text| text.chars().count() <= LONGEST_METADATA) {
+        if let Some(text) = text(row, name).filter(|text| text.chars().count() <= MAX_METADATA_VALUE_CHARS) {
             metadata.entry(name).or_insert_with(|| json!(text));
         }
     }
     let mut record = Row::new();
-    put(&mut record, "type", json!("organization"));
+    insert_non_null(&mut record, "type", json!("organization"));
     for name in ["id", "name", "email"] {
-        put(&mut record, name, json!(text(row, name)));
+        insert_non_null(&mut record, name, json!(text(row, name)));
     }
-    put(&mut record, "metadata", json!(metadata));
-    put(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "metadata", json!(metadata));
+    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
     record
 }
 
-/// A user. Who is banned there is suspended here.
-pub fn user(row: &Row) -> Row {
+/// A user. A banned user becomes suspended.
+pub(crate) fn user(row: &Row) -> Row {
     let mut record = Row::new();
-    put(&mut record, "type", json!("user"));
-    put(&mut record, "id", json!(text(row, "id")));
-    put(&mut record, "external_id", json!(text(row, "id")));
-    put(&mut record, "email", json!(text(row, "email")));
-    put(&mut record, "name", json!(text(row, "name").or(text(row, "email"))));
+    insert_non_null(&mut record, "type", json!("user"));
+    insert_non_null(&mut record, "id", json!(text(row, "id")));
+    insert_non_null(&mut record, "external_id", json!(text(row, "id")));
+    insert_non_null(&mut record, "email", json!(text(row, "email")));
+    insert_non_null(&mut record, "name", json!(text(row, "name").or(text(row, "email"))));
     if number(row, "banned").is_some_and(|banned| banned != 0) {
-        put(&mut record, "status", json!("suspended"));
+        insert_non_null(&mut record, "status", json!("suspended"));
     }
-    put(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
     record
 }
 
-/// A member. The highest of its roles counts; one that we don't have gives the least.
-pub fn member(row: &Row) -> Row {
+/// A member. The highest of its roles counts; an unknown role becomes `viewer`.
+pub(crate) fn member(row: &Row) -> Row {
     let roles = text(row, "role").unwrap_or_default();
     let has = |wanted: &&str| roles.split(',').any(|role| role.trim() == *wanted);
     let role = ["owner", "admin", "member"].into_iter().find(has).unwrap_or("viewer");
     let mut record = Row::new();
-    put(&mut record, "type", json!("membership"));
-    put(&mut record, "organization_id", json!(text(row, "organizationId")));
-    put(&mut record, "user_id", json!(text(row, "userId")));
-    put(&mut record, "role", json!(role));
-    put(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "type", json!("membership"));
+    insert_non_null(&mut record, "organization_id", json!(text(row, "organizationId")));
+    insert_non_null(&mut record, "user_id", json!(text(row, "userId")));
+    insert_non_null(&mut record, "role", json!(role));
+    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
     record
 }
 
-/// Whom a key belongs to there, and where it goes here.
+/// The owner of a key in better-auth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// An organization.
     Organization(String),
-    /// A user, with the organizations that it is a member of.
+    /// A user, with the organizations of which the user is a member.
     User(String, Vec<String>),
-    /// Nobody that is there.
+    /// An owner that doesn't exist.
     Nobody,
 }
 
-/// A key, or why it can't be one here.
+/// A key.
 ///
 /// # Errors
-/// A message that says what to do.
-pub fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, String> {
+/// The reason that the key can't be imported, and what to do about it.
+pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, String> {
     let mut record = Row::new();
-    put(&mut record, "id", json!(text(row, "id")));
+    insert_non_null(&mut record, "id", json!(text(row, "id")));
     match owner {
-        Owner::Nobody => return Err("Its owner is neither a user nor an organization there.".to_owned()),
-        Owner::Organization(id) => put(&mut record, "organization_id", json!(id)),
+        Owner::Nobody => {
+            return Err(
+                "The key's owner doesn't exist as a user or an organization in better-auth.".to_owned()
+            );
+        }
+        Owner::Organization(id) => insert_non_null(&mut record, "organization_id", json!(id)),
         Owner::User(id, organizations) => {
             let organization = match (organizations.as_slice(), fallback) {
-                ([one], _) => one,
+                ([only], _) => only,
                 (_, Some(fallback)) => fallback,
                 (many, None) => {
                     return Err(format!(
-                        "Its user is a member of {} organizations; say with --organization where such keys go.",
+                        "The key's user is a member of {} organizations; set --organization for such keys.",
                         many.len()
                     ));
                 }
             };
-            put(&mut record, "organization_id", json!(organization));
-            put(&mut record, "user_id", json!(id));
+            insert_non_null(&mut record, "organization_id", json!(organization));
+            insert_non_null(&mut record, "user_id", json!(id));
         }
     }
-    put(&mut record, "name", json!(text(row, "name").or(text(row, "start")).unwrap_or("API key")));
-    put(&mut record, "start", json!(text(row, "start")));
-    put(&mut record, "hash", json!(text(row, "key").unwrap_or_default()));
-    put(&mut record, "hash_encoding", json!("base64url"));
-    put(&mut record, "scopes", json!(scopes(row)?));
+    insert_non_null(
+        &mut record,
+        "name",
+        json!(text(row, "name").or(text(row, "start")).unwrap_or("API key")),
+    );
+    insert_non_null(&mut record, "start", json!(text(row, "start")));
+    insert_non_null(&mut record, "hash", json!(text(row, "key").unwrap_or_default()));
+    insert_non_null(&mut record, "hash_encoding", json!("base64url"));
+    insert_non_null(&mut record, "scopes", json!(scopes(row)?));
     let mut metadata = pairs(row);
-    let (remaining, refill) = (number(row, "remaining"), quota(row));
-    if let (Some(remaining), None) = (remaining, &refill) {
+    let remaining = number(row, "remaining");
+    let quota = quota(row);
+    if let (Some(remaining), None) = (remaining, &quota) {
         metadata.insert("better_auth_remaining".to_owned(), json!(remaining.to_string()));
     }
-    // One that is used up is refused there from then on, unless it is refilled.
+    // better-auth refuses a key without remaining requests from then on, unless it is refilled.
     let used_up = remaining == Some(0) && number(row, "refillAmount").is_none();
     let enabled = number(row, "enabled").is_none_or(|enabled| enabled != 0) && !used_up;
-    put(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
-    put(&mut record, "metadata", json!(metadata));
-    put(&mut record, "quota", json!(refill));
-    put(&mut record, "rate_limit", json!(rate_limit(row)));
+    insert_non_null(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
+    insert_non_null(&mut record, "metadata", json!(metadata));
+    insert_non_null(&mut record, "quota", json!(quota));
+    insert_non_null(&mut record, "rate_limit", json!(rate_limit(row)));
     for (name, column) in
         [("expires_at", "expiresAt"), ("created_at", "createdAt"), ("last_used_at", "lastRequest")]
     {
-        put(&mut record, name, time(row, column));
+        insert_non_null(&mut record, name, time(row, column));
     }
     Ok(record)
 }
 
-/// The membership that a user's key needs where it goes.
-pub fn membership(key: &Row) -> Row {
+/// The membership that a user's key needs in its organization.
+pub(crate) fn membership(key: &Row) -> Row {
     let mut record = Row::new();
-    put(&mut record, "type", json!("membership"));
+    insert_non_null(&mut record, "type", json!("membership"));
     for name in ["organization_id", "user_id"] {
-        put(&mut record, name, key.get(name).cloned().unwrap_or_default());
+        insert_non_null(&mut record, name, key.get(name).cloned().unwrap_or_default());
     }
-    put(&mut record, "role", json!("member"));
+    insert_non_null(&mut record, "role", json!("member"));
     record
 }
 
-/// `{"files": ["read"]}` is `files:read`. Nothing there may become a right over Tollhouse itself.
+/// Converts permissions: `{"files": ["read"]}` becomes `files:read`. A permission must not become an
+/// administrative scope of Tollhouse.
 fn scopes(row: &Row) -> Result<Vec<String>, String> {
     let Some(permissions) = text(row, "permissions") else { return Ok(Vec::new()) };
     let parsed = match serde_json::from_str(permissions) {
         Ok(Value::Object(parsed)) => parsed,
         Ok(Value::Null) => return Ok(Vec::new()),
-        _ => return Err("Its permissions can't be read.".to_owned()),
+        _ => return Err("The key's permissions can't be read.".to_owned()),
     };
     let mut scopes = Vec::new();
     for (resource, actions) in parsed {
         for action in actions.as_array().into_iter().flatten() {
             let scope = format!("{resource}:{}", action.as_str().unwrap_or_default());
             if scope::is_administrative(&scope) {
-                return Err(format!("Its permission {scope} would administer Tollhouse; rename it there."));
-            }
-            if !scope::is_own(&scope) && !scope::is_own(&scope.replace(":*", ":all")) {
                 return Err(format!(
-                    "Its permission {scope:?} can't be a scope, which is resource:action in lower case."
+                    "The permission {scope} would administer Tollhouse; rename it in better-auth."
+                ));
+            }
+            if !scope::is_custom(&scope) && !scope::is_custom(&scope.replace(":*", ":all")) {
+                return Err(format!(
+                    "The permission {scope:?} isn't a valid scope; scopes are lowercase resource:action."
                 ));
             }
             scopes.push(scope);
@@ -206,16 +220,18 @@ fn rate_limit(row: &Row) -> Option<Value> {
     if number(row, "rateLimitEnabled").is_some_and(|enabled| enabled == 0) {
         return None;
     }
-    let (limit, window) = (number(row, "rateLimitMax")?, number(row, "rateLimitTimeWindow")?);
-    // No window of ours is longer than a day: what is allowed in a longer one is allowed in proportion.
+    let limit = number(row, "rateLimitMax")?;
+    let window = number(row, "rateLimitTimeWindow")?;
+    // A window can't be longer than a day, so the limit of a longer one is reduced proportionally.
     let limit = if window > DAY { limit.saturating_mul(DAY) / window } else { limit };
     let seconds = (window.clamp(1, DAY) + 999) / 1000;
     Some(json!({"limit": limit.clamp(1, 1_000_000_000), "window_seconds": seconds}))
 }
 
-/// Refilled by the hour, day or month is our quota; other refills have none.
+/// An hourly, daily or monthly refill becomes a quota; other refills have no equivalent.
 fn quota(row: &Row) -> Option<Value> {
-    let (amount, interval) = (number(row, "refillAmount")?, number(row, "refillInterval")?);
+    let amount = number(row, "refillAmount")?;
+    let interval = number(row, "refillInterval")?;
     let period = match interval {
         3_600_000 => "hour",
         DAY => "day",
@@ -235,29 +251,33 @@ mod tests {
     }
 
     #[test]
-    fn a_users_key_goes_where_its_user_is_a_member() {
+    fn a_users_key_goes_to_the_users_only_organization_or_the_fallback() {
         let key = row(json!({"id": "k", "key": "h", "enabled": 1}));
         let user = |organizations: &[&str]| {
             Owner::User("u".into(), organizations.iter().map(|id| (*id).to_owned()).collect())
         };
-        let whose = |owner: &Owner, fallback| {
+        let owners = |owner: &Owner, fallback| {
             let record = api_key(&key, owner, fallback).ok()?;
             Some((record["organization_id"].clone(), record.get("user_id").cloned()))
         };
-        let (o, u) = (json!("o"), Some(json!("u")));
-        assert_eq!(whose(&Owner::Organization("o".into()), None), Some((o.clone(), None)));
-        assert_eq!(whose(&user(&["o"]), Some("org_other")), Some((o, u.clone())));
-        assert_eq!(whose(&user(&[]), Some("org_other")), Some((json!("org_other"), u.clone())));
-        assert_eq!(whose(&user(&["a", "b"]), Some("org_other")), Some((json!("org_other"), u)));
-        assert_eq!(whose(&user(&["a", "b"]), None), None);
-        assert_eq!(whose(&Owner::Nobody, Some("org_other")), None);
+        let o = json!("o");
+        let u = Some(json!("u"));
+        assert_eq!(owners(&Owner::Organization("o".into()), None), Some((o.clone(), None)));
+        assert_eq!(owners(&user(&["o"]), Some("org_other")), Some((o, u.clone())));
+        assert_eq!(owners(&user(&[]), Some("org_other")), Some((json!("org_other"), u.clone())));
+        assert_eq!(owners(&user(&["a", "b"]), Some("org_other")), Some((json!("org_other"), u)));
+        assert_eq!(owners(&user(&["a", "b"]), None), None);
+        assert_eq!(owners(&Owner::Nobody, Some("org_other")), None);
     }
 
     #[test]
-    fn permissions_become_scopes_and_never_rights_over_us() {
-        let of = |permissions: &str| scopes(&row(json!({"permissions": permissions})));
-        assert_eq!(of(r#"{"files":["read","*"],"a-b":["c"]}"#).unwrap(), ["a-b:c", "files:read", "files:*"]);
-        assert_eq!(of("null").unwrap(), [""; 0]);
+    fn permissions_become_scopes_but_never_administrative_ones() {
+        let scopes_of = |permissions: &str| scopes(&row(json!({"permissions": permissions})));
+        assert_eq!(
+            scopes_of(r#"{"files":["read","*"],"a-b":["c"]}"#).unwrap(),
+            ["a-b:c", "files:read", "files:*"]
+        );
+        assert_eq!(scopes_of("null").unwrap(), [""; 0]);
         for (refused, why) in [
             (r#"{"admin":["keys"]}"#, "admin:keys"),
             (r#"{"keys":["*"]}"#, "keys:*"),
@@ -266,21 +286,21 @@ mod tests {
             (r#"{"files":[1]}"#, "files:"),
             ("[", "can't be read"),
         ] {
-            assert!(of(refused).unwrap_err().contains(why), "{refused}");
+            assert!(scopes_of(refused).unwrap_err().contains(why), "{refused}");
         }
     }
 
     #[test]
-    fn what_limits_a_key_there_limits_it_here() {
+    fn limits_are_converted() {
         let limits = |value| {
             let record = api_key(&row(value), &Owner::Organization("o".into()), None).unwrap();
             (record.get("rate_limit").cloned(), record.get("quota").cloned(), record["status"].clone())
         };
         let rate = json!({"limit": 3, "window_seconds": 60});
-        let counted = json!({"rateLimitEnabled": 1, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
-        assert_eq!(limits(counted), (Some(rate), None, json!("active")));
-        let uncounted = json!({"rateLimitEnabled": 0, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
-        assert_eq!(limits(uncounted).0, None);
+        let limited = json!({"rateLimitEnabled": 1, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
+        assert_eq!(limits(limited), (Some(rate), None, json!("active")));
+        let unlimited = json!({"rateLimitEnabled": 0, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
+        assert_eq!(limits(unlimited).0, None);
         let week = json!({"rateLimitMax": 70, "rateLimitTimeWindow": 7 * DAY});
         assert_eq!(limits(week).0, Some(json!({"limit": 10, "window_seconds": 86_400})));
         let refilled = json!({"remaining": 0, "refillAmount": 9, "refillInterval": 30 * DAY});
@@ -290,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_every_form_that_its_adapters_write() {
+    fn times_are_read_in_every_form_that_better_auths_adapters_write() {
         for value in [json!("2026-11-24T14:22:57.404Z"), json!(1_795_530_177_404_i64)] {
             assert_eq!(time(&row(json!({"t": value})), "t"), "2026-11-24T14:22:57.404Z");
         }

@@ -1,31 +1,31 @@
-//! The audit chain: each event's hash is taken over the one before it and its own JSON, byte for byte.
+//! The audit chain: each event's hash covers the previous hash and the event's own JSON, byte for byte.
 
 use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
-use super::audit::{DOMAIN_TAG, Event, GENESIS, Hash, Verification};
+use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS, Verification};
 use super::id;
 use super::time::Timestamp;
 
 /// `SHA-256(tag ‖ prev_hash ‖ json)`.
-pub fn hash(prev_hash: &Hash, json: &str) -> Hash {
-    let mut context = Context::new(&SHA256);
-    context.update(DOMAIN_TAG);
-    context.update(prev_hash);
-    context.update(json.as_bytes());
+pub fn hash(prev_hash: &ChainHash, json: &str) -> ChainHash {
+    let mut digest = Context::new(&SHA256);
+    digest.update(DOMAIN_TAG);
+    digest.update(prev_hash);
+    digest.update(json.as_bytes());
     let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(digest.finish().as_ref());
     hash
 }
 
-/// Bytes as lower-case hex.
+/// Bytes as lowercase hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A hash from its 64 hex digits.
-pub fn unhex(text: &str) -> Option<Hash> {
+/// Parses a hash from its 64 hex digits.
+pub(crate) fn unhex(text: &str) -> Option<ChainHash> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
         return None;
@@ -38,29 +38,28 @@ pub fn unhex(text: &str) -> Option<Hash> {
     Some(hash)
 }
 
-/// One event in its place.
+/// An event with its place in the chain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
-    /// Its place.
-    pub seq: i64,
-    /// The hash of the link before.
-    pub prev_hash: Hash,
-    /// Its own.
-    pub hash: Hash,
-    /// The event as stored.
+    pub(crate) seq: i64,
+    /// The hash of the previous event.
+    pub(crate) prev_hash: ChainHash,
+    /// The hash of this event.
+    pub(crate) hash: ChainHash,
+    /// The event's JSON as stored.
     pub json: String,
 }
 
 impl Link {
-    /// One line of an export: the stored JSON with both hashes behind its last field, so that cutting
-    /// them off gives the stored bytes back.
-    pub fn to_line(&self) -> String {
+    /// A line of an export: the stored JSON with both hashes appended after its last field, so that
+    /// removing them restores the stored bytes.
+    pub(crate) fn to_line(&self) -> String {
         let body = self.json.strip_suffix('}').unwrap_or(&self.json);
         format!("{body},\"prev_hash\":\"{}\",\"hash\":\"{}\"}}", hex(&self.prev_hash), hex(&self.hash))
     }
 
-    /// Reads such a line; `None` when it isn't one.
-    pub fn from_line(line: &str) -> Option<Self> {
+    /// Parses a line of an export; `None` if it isn't one.
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
         const BEFORE: &str = ",\"prev_hash\":\"";
         const BETWEEN: &str = "\",\"hash\":\"";
         let rest = line.strip_suffix("\"}")?;
@@ -72,8 +71,8 @@ impl Link {
         Some(Self { seq: event.seq?, prev_hash: unhex(prev_hash)?, hash: unhex(hash)?, json })
     }
 
-    /// The event, if the hash fits it, and it its place.
-    fn whole(&self) -> Option<Event> {
+    /// The event, if its hash and its sequence number match.
+    fn verified_event(&self) -> Option<Event> {
         if hash(&self.prev_hash, &self.json) != self.hash {
             return None;
         }
@@ -81,23 +80,23 @@ impl Link {
     }
 }
 
-/// The copies of an event's fields that a database keeps beside it for its filters.
+/// The copies of an event's fields that the database stores in columns for filters.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)] // They are the event's own.
-pub struct Copies {
-    pub id: [u8; 16],
-    pub occurred_at: Timestamp,
-    pub organization_id: Option<String>,
-    pub actor_id: Option<String>,
-    pub action: String,
-    pub target_id: Option<String>,
-    pub access: String,
-    pub outcome: String,
+#[allow(missing_docs)] // The fields have the names of the event's fields.
+pub struct EventColumns {
+    pub(crate) id: [u8; 16],
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) organization_id: Option<String>,
+    pub(crate) actor_id: Option<String>,
+    pub(crate) action: String,
+    pub(crate) target_id: Option<String>,
+    pub(crate) access: String,
+    pub(crate) outcome: String,
 }
 
-impl Copies {
-    /// Do the copies say what the event says?
-    pub fn agree_with(&self, json: &str) -> bool {
+impl EventColumns {
+    /// True if the copies equal the fields of the event.
+    pub(crate) fn match_event(&self, json: &str) -> bool {
         let Ok(event) = serde_json::from_str::<Event>(json) else { return false };
         id::event_bytes(&event.id) == Some(self.id)
             && Timestamp::parse(&event.occurred_at) == Some(self.occurred_at)
@@ -110,17 +109,15 @@ impl Copies {
     }
 }
 
-/// A head that was kept elsewhere, or a checkpoint: the event at this place had this hash.
+/// A head of the chain that was stored elsewhere, or a checkpoint: the hash that the event `seq` had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Anchor {
-    /// The place.
-    pub seq: i64,
-    /// The hash.
-    pub hash: Hash,
+pub(crate) struct Anchor {
+    pub(crate) seq: i64,
+    pub(crate) hash: ChainHash,
 }
 
-/// The action of the event that tells of a pruning.
-pub const PRUNED: &str = "audit_log.prune";
+/// The action of the event that records a pruning.
+pub(crate) const PRUNED: &str = "audit_log.prune";
 
 impl fmt::Display for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,114 +126,119 @@ impl fmt::Display for Anchor {
 }
 
 impl Anchor {
-    /// The field of a pruning's event that names its checkpoint.
-    pub const CHECKPOINT: &str = "checkpoint";
+    /// The field of a pruning event that holds the checkpoint.
+    pub(crate) const CHECKPOINT: &str = "checkpoint";
 
-    /// The checkpoint that an event names, if it tells of a pruning: the last event that was removed.
-    pub fn of_pruning(event: &Event) -> Option<Self> {
-        let told = event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
-        let change = event.changes.iter().find(|change| told && change.field == Self::CHECKPOINT)?;
-        // Nothing is removed that comes after its event.
+    /// The checkpoint of a pruning event: the last event that was removed. `None` for other events.
+    pub(crate) fn of_pruning(event: &Event) -> Option<Self> {
+        let is_pruning = event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
+        let change = event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT)?;
+        // A pruning removes only events before its own event.
         Self::parse(change.to.as_str()?)
             .filter(|checkpoint| event.seq.is_some_and(|seq| checkpoint.seq < seq))
     }
 
     /// Reads `seq:hash`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.split_once(':')?;
         let seq = seq.parse().ok().filter(|seq| *seq >= 1)?;
         Some(Self { seq, hash: unhex(hash)? })
     }
 }
 
-/// Walks links from old to new and finds the first that is edited, removed or out of order.
+/// Walks the chain from old to new and finds the first event that was edited, removed or reordered.
 #[derive(Debug)]
-pub struct Walk {
-    found: Verification,
+pub(crate) struct Walk {
+    result: Verification,
     anchor: Option<Anchor>,
-    whole: bool,
-    before: Option<(i64, Hash)>,
-    /// Where the chain was cut, until the event comes that tells of it.
-    cut: Option<Anchor>,
-    /// The latest checkpoint that an event told of.
+    /// True if no event may be missing.
+    complete: bool,
+    /// Sequence number and hash of the previous event.
+    previous: Option<(i64, ChainHash)>,
+    /// The last removed event of a chain with a missing beginning, until an event records that pruning.
+    unexplained_cut: Option<Anchor>,
+    /// The latest checkpoint recorded by a pruning event.
     checkpoint: Option<Anchor>,
 }
 
 impl Walk {
-    /// Begins at the very first event there is, or at an anchor. A walk that isn't `whole` (a filtered
+    /// Starts at the first existing event, or at an anchor. A walk that isn't `complete` (over a filtered
     /// export) allows gaps and checks each event by itself.
     ///
-    /// The first event there is may be a later one than the first that ever was: then the event of a pruning
-    /// has to follow, and to name as its checkpoint the one before.
-    pub fn new(anchor: Option<Anchor>, whole: bool) -> Self {
-        let found = Verification { valid: true, ..Verification::default() };
-        Self { found, anchor, whole, before: None, cut: None, checkpoint: None }
+    /// If earlier events were pruned, the first existing event isn't event 1. Then a pruning event must
+    /// follow whose checkpoint is the event before the first existing one.
+    pub(crate) fn new(anchor: Option<Anchor>, complete: bool) -> Self {
+        let result = Verification { valid: true, ..Verification::default() };
+        Self { result, anchor, complete, previous: None, unexplained_cut: None, checkpoint: None }
     }
 
-    /// Where to begin to read: at the anchor, else before the first place, where nothing may stand.
-    pub fn first(&self) -> i64 {
+    /// The sequence number to read from: the anchor's, else below 1, where no event may exist.
+    pub(crate) fn first_seq(&self) -> i64 {
         self.anchor.map_or(i64::MIN, |anchor| anchor.seq)
     }
 
-    /// Takes the next link; `false` when the chain is broken there.
-    pub fn step(&mut self, link: &Link) -> bool {
-        let follows = match (self.before, self.anchor) {
+    /// Checks the next link; `false` if the chain is broken there.
+    pub(crate) fn step(&mut self, link: &Link) -> bool {
+        let follows = match (self.previous, self.anchor) {
             (Some((seq, hash)), _) if link.seq == seq + 1 => link.prev_hash == hash,
-            (Some((seq, _)), _) => !self.whole && link.seq > seq,
+            (Some((seq, _)), _) => !self.complete && link.seq > seq,
             (None, Some(anchor)) if link.seq == anchor.seq => link.hash == anchor.hash,
-            // It may have been the checkpoint of a pruning, whose event has to follow.
-            (None, Some(anchor)) => self.whole && link.seq == anchor.seq + 1 && link.prev_hash == anchor.hash,
+            // The anchor may have been the checkpoint of a pruning, whose event must follow.
+            (None, Some(anchor)) => {
+                self.complete && link.seq == anchor.seq + 1 && link.prev_hash == anchor.hash
+            }
             (None, None) if link.seq == 1 => link.prev_hash == GENESIS,
-            (None, None) => !self.whole || link.seq > 1,
+            (None, None) => !self.complete || link.seq > 1,
         };
-        let event = if follows { link.whole() } else { None };
+        let event = if follows { link.verified_event() } else { None };
         let Some(event) = event else {
-            // A missing event is the break, not the innocent one behind it.
-            let expected = self.before.map_or_else(|| self.begins_at(), |(seq, _)| seq + 1);
-            self.break_at(if self.whole { link.seq.min(expected) } else { link.seq });
+            // The break is reported at the missing event, not at the intact one after it.
+            let expected = self.previous.map_or_else(|| self.expected_start(), |(seq, _)| seq + 1);
+            self.break_at(if self.complete { link.seq.min(expected) } else { link.seq });
             return false;
         };
-        if self.before.is_none() && self.whole && link.seq > self.begins_at() {
-            self.cut = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
+        if self.previous.is_none() && self.complete && link.seq > self.expected_start() {
+            self.unexplained_cut = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
         }
         if let Some(checkpoint) = Anchor::of_pruning(&event) {
-            self.cut = self.cut.filter(|cut| *cut != checkpoint);
+            self.unexplained_cut = self.unexplained_cut.filter(|cut| *cut != checkpoint);
             self.checkpoint = Some(checkpoint);
         }
-        self.before = Some((link.seq, link.hash));
-        self.found.checked += 1;
-        self.found.first_seq.get_or_insert(link.seq);
-        self.found.last_seq = Some(link.seq);
+        self.previous = Some((link.seq, link.hash));
+        self.result.checked += 1;
+        self.result.first_seq.get_or_insert(link.seq);
+        self.result.last_seq = Some(link.seq);
         true
     }
 
-    /// The place where the chain has to begin, as far as is known.
-    fn begins_at(&self) -> i64 {
+    /// The sequence number at which the chain must start unless it was pruned.
+    fn expected_start(&self) -> i64 {
         self.anchor.map_or(1, |anchor| anchor.seq)
     }
 
-    /// Notes a break that the walker itself saw.
-    pub fn break_at(&mut self, seq: i64) {
-        self.found.valid = false;
-        self.found.broken_at.get_or_insert(seq);
+    /// Records a break at `seq`, unless one was recorded before.
+    pub(crate) fn break_at(&mut self, seq: i64) {
+        self.result.valid = false;
+        self.result.broken_at.get_or_insert(seq);
     }
 
-    /// What was found. An anchor that was never met (the chain ends before it) is a break, and so is a
-    /// beginning that no event tells of: what comes before it was removed by somebody else.
-    pub fn finish(mut self) -> Verification {
-        if let (Some(anchor), None) = (self.anchor, self.before)
-            && self.found.valid
+    /// The result of the walk. An anchor that was never reached (the chain ends before it) is a break.
+    /// So is a missing beginning that no pruning event records, because those events were removed by
+    /// someone else.
+    pub(crate) fn finish(mut self) -> Verification {
+        if let (Some(anchor), None) = (self.anchor, self.previous)
+            && self.result.valid
         {
             self.break_at(anchor.seq);
         }
-        if let Some(cut) = self.cut
-            && self.found.valid
+        if let Some(cut) = self.unexplained_cut
+            && self.result.valid
         {
-            // Of what the latest checkpoint leaves, the first that is missing.
+            // The first missing event after the latest checkpoint.
             let kept_from = self.checkpoint.map_or(1, |checkpoint| checkpoint.seq + 1);
             self.break_at(kept_from.min(cut.seq + 1));
         }
-        self.found.head_hash = self.before.map(|(_, hash)| hex(&hash));
-        self.found
+        self.result.head_hash = self.previous.map(|(_, hash)| hex(&hash));
+        self.result
     }
 }

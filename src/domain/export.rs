@@ -1,11 +1,12 @@
-//! The lines of an export, which an [import](super::import) reads again.
+//! The lines of an export, which an [import](super::import) can read.
 
 use serde::Serialize;
 
 use super::api_key::ApiKey;
-use super::audit::Hash;
+use super::api_key::SecretHash;
+use super::audit::ChainHash;
 use super::chain::hex;
-use super::import::{Secret, VERSION};
+use super::import::{ImportedSecret, VERSION};
 use super::membership::Role;
 use super::organization::Organization;
 use super::settings::Settings;
@@ -13,19 +14,19 @@ use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
 
-/// One line.
+/// One line of an export.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub enum Line<'a> {
-    /// The first: what this is.
+pub(crate) enum Line<'a> {
+    /// The first line: identifies the file as an export.
     #[serde(rename = "export")]
     Begin {
         version: u64,
         exported_at: Timestamp,
         audit_head: String,
     },
-    /// The last: so many records stand before it, and a file without it was cut off.
+    /// The last line, with the number of records before it. A file without this line is truncated.
     End {
         records: u64,
     },
@@ -72,30 +73,30 @@ pub enum Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The first line of an export of what the chain's head says.
-    pub fn begin(exported_at: Timestamp, (seq, hash): (i64, Hash)) -> Self {
+    /// The first line, with the head of the audit chain at the time of the export.
+    pub(crate) fn begin(exported_at: Timestamp, (seq, hash): (i64, ChainHash)) -> Self {
         Self::Begin { version: VERSION, exported_at, audit_head: format!("{seq}:{}", hex(&hash)) }
     }
 
     /// A key with its secrets' hashes.
-    pub fn api_key(key: &'a ApiKey, secrets: &[(Hash, Secret)]) -> Self {
-        let of =
+    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(SecretHash, ImportedSecret)]) -> Self {
+        let hashes =
             |wanted| secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex(hash));
         Self::ApiKey {
             key,
             revision: key.revision,
             hash_encoding: "hex",
-            hash: of(Secret::Current).next().unwrap_or_default(),
-            previous_hash: of(Secret::Previous).next(),
-            retired_hashes: of(Secret::Retired).collect(),
+            hash: hashes(ImportedSecret::Current).next().unwrap_or_default(),
+            previous_hash: hashes(ImportedSecret::Previous).next(),
+            retired_hashes: hashes(ImportedSecret::Retired).collect(),
         }
     }
 
-    /// The line's text, with its end.
+    /// The line as JSON, with a line break.
     ///
     /// # Errors
-    /// `INTERNAL` when it can't be written as JSON, which does not happen.
-    pub fn text(&self) -> Result<String> {
+    /// `INTERNAL` if serialization fails, which does not happen.
+    pub(crate) fn text(&self) -> Result<String> {
         serde_json::to_string(self).map(|text| text + "\n").map_err(Error::internal)
     }
 }

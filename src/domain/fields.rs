@@ -1,7 +1,7 @@
-//! Reading a JSON body: all faults at once, unknown and duplicate fields refused.
+//! Reads a JSON body. Reports all faults at once, and refuses unknown and duplicate fields.
 //!
-//! serde's derive stops at the first fault and `serde_json::Value` swallows duplicate names, so a body
-//! is first parsed into [`Json`], which keeps both of a pair, and then read field by field.
+//! serde's derive stops at the first fault, and `serde_json::Value` drops duplicate names. So a body is
+//! first parsed into [`Json`], which keeps duplicates, and then read field by field.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use super::patch::Patch;
 use crate::error::{Code, Detail, Error, Result};
 
-/// A JSON value whose objects keep every name, in the order sent.
+/// A JSON value whose objects keep all names, including duplicates, in the order sent.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Json {
@@ -24,7 +24,10 @@ pub enum Json {
 }
 
 impl Json {
-    /// Parses a body. `INVALID_JSON` names line and column; nesting deeper than 128 is refused.
+    /// Parses a body.
+    ///
+    /// # Errors
+    /// `INVALID_JSON`, with line and column; also for nesting deeper than 128.
     pub fn parse(body: &[u8]) -> Result<Json> {
         if body.is_empty() {
             return Err(Error::new(Code::InvalidJson, "The body is empty; send a JSON object."));
@@ -88,9 +91,9 @@ impl<'de> Visitor<'de> for JsonVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut entries: Vec<(String, Json)> = Vec::new();
         while let Some(entry) = map.next_entry()? {
-            // No resource of ours has that many fields; without a bound, finding duplicates is quadratic.
+            // No resource has that many fields. Without a bound, finding duplicates would be quadratic.
             if entries.len() == 1000 {
-                return Err(A::Error::custom("an object with more than 1000 names"));
+                return Err(A::Error::custom("an object with more than 1000 fields"));
             }
             entries.push(entry);
         }
@@ -98,44 +101,44 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 }
 
-/// The faults found so far, and the place that is being read.
+/// The faults found so far, and the JSON pointer of the value being read.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     list: Vec<Detail>,
-    at: String,
+    pointer: String,
 }
 
-/// More than these are counted as one: an answer stays small whatever was sent.
-const MOST_FAULTS: usize = 100;
+/// The maximum number of reported faults, so that a response stays small for any request.
+const MAX_FAULTS: usize = 100;
 
 impl Faults {
-    /// Notes a fault at the place that is being read.
-    pub fn add(&mut self, code: &'static str, message: impl Into<String>) {
-        if self.list.len() < MOST_FAULTS {
-            let pointer = Some(self.at.clone());
+    /// Records a fault of the value being read.
+    pub(crate) fn add(&mut self, code: &'static str, message: impl Into<String>) {
+        if self.list.len() < MAX_FAULTS {
+            let pointer = Some(self.pointer.clone());
             self.list.push(Detail { pointer, parameter: None, code: code.into(), message: message.into() });
         }
     }
 
-    /// Reads something that lies one step deeper: an object's field, an array's index.
-    pub fn within<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
-        let length = self.at.len();
-        self.at.push('/');
-        // A client's own name may be a megabyte long; a pointer to it need not be.
+    /// Reads a value one level deeper: an object's field or an array's item.
+    pub(crate) fn nested<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.pointer.len();
+        self.pointer.push('/');
+        // A client-supplied name may be a megabyte long, so the pointer is shortened.
         let short: String = step.chars().take(64).collect();
-        self.at.push_str(&short.replace('~', "~0").replace('/', "~1"));
+        self.pointer.push_str(&short.replace('~', "~0").replace('/', "~1"));
         let value = read(self);
-        self.at.truncate(length);
+        self.pointer.truncate(length);
         value
     }
 
-    /// Refuses when there were faults.
-    pub fn finish<T>(self, value: T) -> Result<T> {
+    /// The value, or an error with all faults.
+    pub(crate) fn finish<T>(self, value: T) -> Result<T> {
         if self.list.is_empty() { Ok(value) } else { Err(Error::invalid(self.list)) }
     }
 
-    /// A text, else a fault.
-    pub fn text<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
+    /// The value as a string, or a fault.
+    pub(crate) fn text<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
         match json {
             Json::String(text) => Some(text),
             _ => {
@@ -145,22 +148,22 @@ impl Faults {
         }
     }
 
-    /// The pairs of an object, each name once, else faults.
-    pub fn object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
+    /// The fields of an object, or a fault. Duplicate names are faults.
+    pub(crate) fn object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
         let Json::Object(entries) = json else {
             self.add("INVALID_TYPE", "Must be an object.");
             return None;
         };
         for (index, (name, _)) in entries.iter().enumerate() {
             if entries[..index].iter().any(|(earlier, _)| earlier == name) {
-                self.within(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
+                self.nested(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
             }
         }
         Some(entries)
     }
 
-    /// The items of an array, else a fault.
-    pub fn array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
+    /// The items of an array, or a fault.
+    pub(crate) fn array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
         match json {
             Json::Array(items) => Some(items),
             _ => {
@@ -171,9 +174,9 @@ impl Faults {
     }
 }
 
-/// Reads the fields of a body's object. Where a field is at fault its default stands in, and
-/// [`Fields::finish`] refuses the whole, so that nobody ever sees it.
-pub struct Fields<'j> {
+/// Reads the fields of an object. A faulty field is read as its default, which is never used, because
+/// [`Fields::finish`] then returns an error.
+pub(crate) struct Fields<'j> {
     entries: &'j [(String, Json)],
     known: Vec<&'static str>,
     read_only: Vec<&'static str>,
@@ -181,75 +184,75 @@ pub struct Fields<'j> {
 }
 
 impl<'j> Fields<'j> {
-    /// Begins with a body; one that isn't an object is a fault.
-    pub fn of(body: &'j Json) -> Self {
+    /// From a body; a body that isn't an object is a fault.
+    pub(crate) fn of(body: &'j Json) -> Self {
         let mut faults = Faults::default();
         let entries = faults.object(body).unwrap_or_default();
         Self { entries, known: Vec::new(), read_only: Vec::new(), faults }
     }
 
-    /// Begins with an object inside of a body. What is wrong with it goes to `faults`, the reader of the
-    /// whole, at [`end_within`](Self::end_within).
-    pub fn within(json: &'j Json, faults: &mut Faults) -> Self {
-        let mut inner = Faults { list: Vec::new(), at: faults.at.clone() };
+    /// From an object inside a body. [`finish_nested`](Self::finish_nested) adds its faults to those of
+    /// the body.
+    pub(crate) fn nested(json: &'j Json, faults: &mut Faults) -> Self {
+        let mut inner = Faults { list: Vec::new(), pointer: faults.pointer.clone() };
         let entries = inner.object(json).unwrap_or_default();
         Self { entries, known: Vec::new(), read_only: Vec::new(), faults: inner }
     }
 
-    /// Hands the faults of an inner object to the reader of the whole.
-    pub fn end_within(mut self, faults: &mut Faults) {
+    /// Adds the faults of a nested object to those of the body.
+    pub(crate) fn finish_nested(mut self, faults: &mut Faults) {
         self.refuse_unknown();
-        let room = MOST_FAULTS.saturating_sub(faults.list.len());
-        faults.list.extend(self.faults.list.into_iter().take(room));
+        let remaining = MAX_FAULTS.saturating_sub(faults.list.len());
+        faults.list.extend(self.faults.list.into_iter().take(remaining));
     }
 
     fn find(&mut self, name: &'static str) -> Option<&'j Json> {
         if !self.known.contains(&name) {
             self.known.push(name);
         }
-        self.given(name)
+        self.value_of(name)
     }
 
-    fn given(&self, name: &str) -> Option<&'j Json> {
+    fn value_of(&self, name: &str) -> Option<&'j Json> {
         self.entries.iter().find(|(given, _)| given == name).map(|(_, value)| value)
     }
 
-    /// A field that must be there.
-    pub fn required<T: Default>(
+    /// A required field.
+    pub(crate) fn required<T: Default>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> T {
         let value = self.find(name);
         self.faults
-            .within(name, |faults| match value {
+            .nested(name, |faults| match value {
                 Some(value) => read(value, faults),
                 None => {
-                    faults.add("REQUIRED", "Must be given.");
+                    faults.add("REQUIRED", "Required.");
                     None
                 }
             })
             .unwrap_or_default()
     }
 
-    /// A field that may be left out, but not be `null`.
-    pub fn optional<T>(
+    /// A field that may be omitted but not be `null`.
+    pub(crate) fn optional<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> Option<T> {
         let value = self.find(name)?;
-        self.faults.within(name, |faults| match value {
+        self.faults.nested(name, |faults| match value {
             Json::Null => {
-                faults.add("NOT_NULLABLE", "Must not be null; leave it out instead.");
+                faults.add("NOT_NULLABLE", "Must not be null; omit the field instead.");
                 None
             }
             value => read(value, faults),
         })
     }
 
-    /// A field that may be left out or `null`.
-    pub fn nullable<T>(
+    /// A field that may be omitted or `null`.
+    pub(crate) fn nullable<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
@@ -257,35 +260,35 @@ impl<'j> Fields<'j> {
         match self.find(name) {
             None => Patch::Keep,
             Some(Json::Null) => Patch::Clear,
-            Some(value) => match self.faults.within(name, |faults| read(value, faults)) {
+            Some(value) => match self.faults.nested(name, |faults| read(value, faults)) {
                 Some(value) => Patch::Set(value),
                 None => Patch::Keep,
             },
         }
     }
 
-    /// A field that is read later, whatever it is.
-    pub fn unread(&mut self, name: &'static str) -> Option<Json> {
+    /// A field of any type, to be read later.
+    pub(crate) fn raw(&mut self, name: &'static str) -> Option<Json> {
         self.find(name).cloned()
     }
 
-    /// Refuses fields that exist but are not the caller's to set, with a better word than "unknown".
-    pub fn read_only(&mut self, names: &[&'static str]) {
+    /// Refuses fields that exist but can't be set, with a clearer message than for unknown fields.
+    pub(crate) fn read_only(&mut self, names: &[&'static str]) {
         for &name in names {
             self.read_only.push(name);
-            if self.given(name).is_some() {
-                self.faults.within(name, |faults| faults.add("READ_ONLY", "Can't be set; leave it out."));
+            if self.value_of(name).is_some() {
+                self.faults.nested(name, |faults| faults.add("READ_ONLY", "Read-only; omit this field."));
             }
         }
     }
 
-    /// Notes a fault of a field that only shows together with others.
-    pub fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
-        self.faults.within(name, |faults| faults.add(code, message));
+    /// Records a fault of a field that depends on other fields.
+    pub(crate) fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
+        self.faults.nested(name, |faults| faults.add(code, message));
     }
 
-    /// The value when there was no fault, else all of them. Names that nobody asked for are faults.
-    pub fn finish<T>(mut self, value: T) -> Result<T> {
+    /// The value, or an error with all faults. Fields that were never read are unknown, which is a fault.
+    pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
         self.refuse_unknown();
         self.faults.finish(value)
     }
@@ -294,8 +297,8 @@ impl<'j> Fields<'j> {
         for (name, _) in self.entries {
             if !self.known.contains(&name.as_str()) && !self.read_only.contains(&name.as_str()) {
                 let known = self.known.join(", ");
-                self.faults.within(name, |faults| {
-                    faults.add("UNKNOWN_FIELD", format!("There is no such field here; known are: {known}."));
+                self.faults.nested(name, |faults| {
+                    faults.add("UNKNOWN_FIELD", format!("Unknown field; supported fields are: {known}."));
                 });
             }
         }
@@ -338,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_told_what_could_be_set() {
+    fn an_unknown_field_lists_the_supported_ones() {
         let message = &read(r#"{"name":"n","nmae":"n"}"#).unwrap_err().details[0].message;
-        assert_eq!(message, "There is no such field here; known are: name, email.");
+        assert_eq!(message, "Unknown field; supported fields are: name, email.");
     }
 
     #[test]
-    fn refuses_what_is_no_json() {
+    fn refuses_invalid_json() {
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         for body in
             ["", "{", "{\"name\":\"\u{0}\"}", "{'name':1}", "{\"name\":1e999}", deep.as_str(), "{} {}"]

@@ -1,11 +1,11 @@
-//! Identifiers: `<type>_<26-character ULID>`, or a caller's own behind the same prefix.
+//! Identifiers: `<type>_<26-character ULID>`, or a custom id with the same prefix.
 
 use ulid::Ulid;
 
 use super::chain;
 use super::time::Timestamp;
 
-/// What an id names.
+/// The kind of thing that an id identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `org_…`
@@ -18,13 +18,13 @@ pub enum Kind {
     Event,
     /// `req_…`, a request.
     Request,
-    /// `batch_…`, what the operations of one batch share in the audit log.
+    /// `batch_…`, shared by the audit events of a batch's operations.
     Batch,
 }
 
 impl Kind {
-    /// What every id of this kind begins with.
-    pub fn prefix(self) -> &'static str {
+    /// The prefix of every id of this kind.
+    pub(crate) fn prefix(self) -> &'static str {
         match self {
             Kind::Organization => "org_",
             Kind::User => "user_",
@@ -35,24 +35,24 @@ impl Kind {
         }
     }
 
-    /// A new id from a time and 80 bits of randomness.
-    pub fn make(self, now: Timestamp, random: u128) -> String {
+    /// A new id from a time and the low 80 bits of `random`.
+    pub fn new_id(self, now: Timestamp, random: u128) -> String {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
         let mut digits = [0; ulid::ULID_LEN];
         let digits: &str = Ulid::from_parts(millis, random).array_to_str(&mut digits);
         [self.prefix(), digits].concat()
     }
 
-    /// Is this the form of an id that a caller may choose: the prefix, then 1 to 64 of `[0-9A-Za-z-]`?
-    pub fn accepts(self, id: &str) -> bool {
+    /// True if a caller may choose this id: the prefix, then 1 to 64 of `[0-9A-Za-z-]`.
+    pub(crate) fn accepts(self, id: &str) -> bool {
         id.strip_prefix(self.prefix()).is_some_and(|rest| {
             (1..=64).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
     }
 
-    /// Our id for what has this one in another system: the same if it has our form, else behind our prefix;
-    /// one that can't stand there gives way to a hash of it. The same one always becomes the same.
-    pub fn adopt(self, foreign: &str) -> String {
+    /// Converts an id of another system: kept if it has our form, else prefixed; if it contains other
+    /// characters or is too long, a hash replaces it. The same foreign id always gives the same id.
+    pub(crate) fn adopt(self, foreign: &str) -> String {
         let prefixed = [self.prefix(), foreign].concat();
         if self.accepts(foreign) {
             foreign.to_owned()
@@ -65,10 +65,11 @@ impl Kind {
     }
 }
 
-/// The 16 bytes of an event's ULID, as the audit table keeps them; `None` when it isn't such an id.
-pub fn event_bytes(id: &str) -> Option<[u8; 16]> {
+/// The 16 bytes of an event id's ULID, as stored in the audit table. `None` if `id` isn't an event id.
+pub(crate) fn event_bytes(id: &str) -> Option<[u8; 16]> {
     let ulid = Ulid::from_string(id.strip_prefix(Kind::Event.prefix())?).ok()?;
-    // One spelling only: what was asked for must be what would be answered.
+    // ULIDs are case-insensitive, but only the canonical spelling is accepted, so that the requested id
+    // equals the returned one.
     (ulid.to_string() == id[Kind::Event.prefix().len()..]).then(|| ulid.to_bytes())
 }
 
@@ -77,9 +78,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_only_the_contracts_form() {
+    fn only_prefixed_ids_of_allowed_characters_are_accepted() {
         assert!(Kind::Organization.accepts("org_123"));
-        assert!(Kind::Organization.accepts(&Kind::Organization.make(Timestamp::from_millis(1), 7)));
+        assert!(Kind::Organization.accepts(&Kind::Organization.new_id(Timestamp::from_millis(1), 7)));
         let long = format!("org_{}", "a".repeat(65));
         for id in ["org_", "user_1", "org_a/b", "org_a b", "org_ä", "ORG_1", "org_a_b", long.as_str()] {
             assert!(!Kind::Organization.accepts(id), "{id}");
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_other_systems_become_ours_and_always_the_same() {
+    fn foreign_ids_are_converted_deterministically() {
         for (foreign, ours) in [
             ("key_2cGKbMxRyIzhCxo1Idjz8q", "key_2cGKbMxRyIzhCxo1Idjz8q"),
             ("sJoz8O4VTTtHgEE1elcONnzF8aaLoqCC", "key_sJoz8O4VTTtHgEE1elcONnzF8aaLoqCC"),
@@ -102,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn event_ids_go_to_bytes_and_only_in_one_spelling() {
-        let id = Kind::Event.make(Timestamp::from_millis(1_700_000_000_000), 42);
+    fn event_ids_become_bytes_only_in_canonical_spelling() {
+        let id = Kind::Event.new_id(Timestamp::from_millis(1_700_000_000_000), 42);
         assert!(event_bytes(&id).is_some());
         assert_eq!(event_bytes(&id.to_lowercase()), None);
         assert_eq!(event_bytes("evt_1"), None);

@@ -1,42 +1,42 @@
-//! Records of an import: what one line says of one thing.
+//! Records of an import: each line describes one resource.
 //!
-//! They are read by the rules that the API has, and may say more than a client: how things already stand
-//! (status, times, what was revoked or deleted). Ids and references of other systems become
-//! [ours](Kind::adopt).
+//! Records follow the rules of the API. In addition they may contain state that clients can't set:
+//! status, timestamps, revocation and deletion. Ids and references of other systems are
+//! [converted](Kind::adopt).
 
 mod secrets;
 
 use serde::Serialize;
 
+use super::api_key::SecretHash;
 use super::api_key::{ApiKey, Status};
-use super::audit::Hash;
+use super::cidr;
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 use super::limits::{Quota, RateLimit};
 use super::membership::Role;
 use super::organization::{self, Organization};
 use super::patch::Patch;
-use super::ranges;
 use super::rules;
 use super::scope;
 use super::settings::{STANDARD, SettingsPatch};
 use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
-pub use secrets::Secret;
+pub(crate) use secrets::ImportedSecret;
 use secrets::{read_secrets, sha256};
 
-/// The version of the lines that an export writes.
-pub const VERSION: u64 = 1;
+/// The format version that an export writes.
+pub(crate) const VERSION: u64 = 1;
 
-/// `start` is to recognise a key by, and not the key.
-const MOST_START: usize = 32;
+/// The maximum length of `start`, which identifies a key and must not be the complete secret.
+const MAX_START: usize = 32;
 
-/// What a record is about.
+/// The kind of resource that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub enum What {
+pub(crate) enum RecordKind {
     Settings,
     Scope,
     Organization,
@@ -45,47 +45,46 @@ pub enum What {
     ApiKey,
 }
 
-impl What {
+impl RecordKind {
     /// The names of `type`.
-    pub const NAMES: &'static [(&'static str, What)] = &[
-        ("settings", What::Settings),
-        ("scope", What::Scope),
-        ("organization", What::Organization),
-        ("user", What::User),
-        ("membership", What::Membership),
-        ("api_key", What::ApiKey),
+    pub(crate) const NAMES: &'static [(&'static str, RecordKind)] = &[
+        ("settings", RecordKind::Settings),
+        ("scope", RecordKind::Scope),
+        ("organization", RecordKind::Organization),
+        ("user", RecordKind::User),
+        ("membership", RecordKind::Membership),
+        ("api_key", RecordKind::ApiKey),
     ];
 
     /// The name in `type`.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, what)| *what == self).map_or("", |(name, _)| name)
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 }
 
-/// What a line of an import says.
+/// A line of an import.
 #[derive(Clone, Debug)]
-pub enum Line {
+pub(crate) enum Line {
     /// The first line of an export.
     Begin,
-    /// The last one: so many records stand before it.
+    /// The last line of an export, with the number of records before it.
     End(u64),
-    /// Anything between.
+    /// A record.
     Record(Box<Record>),
 }
 
-/// A thing to be imported.
+/// A resource to import.
 #[derive(Clone, Debug)]
-pub struct Record {
-    /// The thing.
-    pub thing: Thing,
-    /// The names that were given: of a thing that is there already, these have to agree.
-    pub given: Vec<String>,
+pub(crate) struct Record {
+    pub(crate) thing: Thing,
+    /// The names of the given fields. If the resource exists already, these fields must be equal.
+    pub(crate) given: Vec<String>,
 }
 
-/// A thing as it shall be stored.
+/// A resource as it will be stored.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub enum Thing {
+pub(crate) enum Thing {
     Settings(Box<SettingsPatch>),
     Scope(NewScope),
     Organization { new: Organization, deleted_at: Option<Timestamp> },
@@ -97,63 +96,64 @@ pub enum Thing {
 /// A scope of the catalogue.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub struct NewScope {
-    pub scope: String,
-    pub description: Option<String>,
-    pub created_at: Timestamp,
+pub(crate) struct NewScope {
+    pub(crate) scope: String,
+    pub(crate) description: Option<String>,
+    pub(crate) created_at: Timestamp,
 }
 
-/// A membership; its user is looked up.
+/// A membership. Its user is looked up when it is stored.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub struct NewMembership {
-    pub organization_id: String,
-    pub user_id: String,
-    pub role: Role,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub revision: i64,
+pub(crate) struct NewMembership {
+    pub(crate) organization_id: String,
+    pub(crate) user_id: String,
+    pub(crate) role: Role,
+    pub(crate) created_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
+    pub(crate) revision: i64,
 }
 
 /// A key and all its secrets.
 #[derive(Clone, Debug)]
-pub struct NewKey {
-    /// The key. Without an id of its own it has an empty one.
-    pub key: ApiKey,
+pub(crate) struct NewKey {
+    /// The key. Its id is empty if the record has none.
+    pub(crate) key: ApiKey,
     /// SHA-256 of its secrets, the current one first.
-    pub secrets: Vec<(Hash, Secret)>,
+    pub(crate) secrets: Vec<(SecretHash, ImportedSecret)>,
 }
 
-/// What is read when the command line says more than the file.
+/// Defaults from the command line for values that the file omits.
 #[derive(Clone, Debug, Default)]
-pub struct Defaults {
-    /// Whose keys are those that name no organization.
-    pub organization_id: Option<String>,
+pub(crate) struct Defaults {
+    /// The organization of keys that name none.
+    pub(crate) organization_id: Option<String>,
 }
 
 impl Line {
-    /// Reads a line. A record without a `type` that has a `hash` is a key.
-    pub fn read(json: &Json, defaults: &Defaults, now: Timestamp) -> Result<Self> {
+    /// Reads a line. A record that has a `hash` but no `type` is a key.
+    pub(crate) fn read(json: &Json, defaults: &Defaults, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(json);
-        let named = |name: &str| match json {
+        let value_of = |name: &str| match json {
             Json::Object(pairs) => pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value),
             _ => None,
         };
         let text = |json: &Json, faults: &mut Faults| faults.text(json).map(str::to_owned);
-        let what = match fields.optional("type", text).as_deref() {
+        let kind = match fields.optional("type", text).as_deref() {
             Some("export") => return begin(fields),
             Some("end") => return end(fields),
-            None if named("hash").is_some() => Some(What::ApiKey),
-            _ => fields.required("type", |json, faults| rules::one_of(What::NAMES)(json, faults).map(Some)),
+            None if value_of("hash").is_some() => Some(RecordKind::ApiKey),
+            _ => fields
+                .required("type", |json, faults| rules::one_of(RecordKind::NAMES)(json, faults).map(Some)),
         };
-        let thing = match what {
+        let thing = match kind {
             None => return fields.finish(Line::Begin),
-            Some(What::Settings) => read_settings(json),
-            Some(What::Scope) => read_scope(fields, now),
-            Some(What::Organization) => read_organization(fields, now),
-            Some(What::User) => read_user(fields, now),
-            Some(What::Membership) => read_membership(fields, now),
-            Some(What::ApiKey) => read_key(fields, defaults, now),
+            Some(RecordKind::Settings) => read_settings(json),
+            Some(RecordKind::Scope) => read_scope(fields, now),
+            Some(RecordKind::Organization) => read_organization(fields, now),
+            Some(RecordKind::User) => read_user(fields, now),
+            Some(RecordKind::Membership) => read_membership(fields, now),
+            Some(RecordKind::ApiKey) => read_key(fields, defaults, now),
         }?;
         let given = match json {
             Json::Object(pairs) => pairs.iter().map(|(name, _)| name.clone()).collect(),
@@ -164,69 +164,69 @@ impl Line {
 }
 
 impl Record {
-    /// What it is about.
-    pub fn what(&self) -> What {
+    pub(crate) fn kind(&self) -> RecordKind {
         match self.thing {
-            Thing::Settings(_) => What::Settings,
-            Thing::Scope(_) => What::Scope,
-            Thing::Organization { .. } => What::Organization,
-            Thing::User { .. } => What::User,
-            Thing::Membership(_) => What::Membership,
-            Thing::ApiKey(_) => What::ApiKey,
+            Thing::Settings(_) => RecordKind::Settings,
+            Thing::Scope(_) => RecordKind::Scope,
+            Thing::Organization { .. } => RecordKind::Organization,
+            Thing::User { .. } => RecordKind::User,
+            Thing::Membership(_) => RecordKind::Membership,
+            Thing::ApiKey(_) => RecordKind::ApiKey,
         }
     }
 }
 
 fn begin(mut fields: Fields<'_>) -> Result<Line> {
-    let version = fields.required("version", rules::whole(1, i64::MAX as u64));
+    let version = fields.required("version", rules::integer(1, i64::MAX as u64));
     fields.optional("exported_at", rules::time);
     fields.optional("audit_head", |json, faults| faults.text(json).map(str::to_owned));
     fields.finish(())?;
     if version > VERSION {
-        let message = format!("The export has version {version}; this program reads up to {VERSION}.");
+        let message =
+            format!("The export has version {version}; this version of Tollhouse reads up to {VERSION}.");
         return Err(Error::new(crate::error::Code::Conflict, message));
     }
     Ok(Line::Begin)
 }
 
 fn end(mut fields: Fields<'_>) -> Result<Line> {
-    let records = fields.required("records", rules::whole(0, i64::MAX as u64));
+    let records = fields.required("records", rules::integer(0, i64::MAX as u64));
     fields.finish(Line::End(records))
 }
 
-/// What most records have: when they were made and changed, and how often.
-struct Stamps {
+/// Fields that most records share.
+struct Timestamps {
     created_at: Timestamp,
     updated_at: Timestamp,
     revision: i64,
 }
 
-impl Stamps {
+impl Timestamps {
     fn read(fields: &mut Fields<'_>, now: Timestamp) -> Self {
-        let created_at = fields.optional("created_at", time_past(now)).unwrap_or(now);
+        let created_at = fields.optional("created_at", past_time(now)).unwrap_or(now);
         let updated_at = fields.optional("updated_at", rules::time).unwrap_or(created_at);
-        let revision = fields.optional("revision", rules::whole(1, i64::MAX as u64)).unwrap_or(1);
+        let revision = fields.optional("revision", rules::integer(1, i64::MAX as u64)).unwrap_or(1);
         Self { created_at, updated_at, revision: i64::try_from(revision).unwrap_or(1) }
     }
 }
 
-/// A time that isn't ahead: a day's difference between two clocks is forgiven.
-fn time_past(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
+/// A time in the past. Clocks may differ by up to a day.
+fn past_time(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
     move |json, faults| {
         let time = rules::time(json, faults)?;
         if time > now + std::time::Duration::from_secs(86_400) {
-            faults.add("NOT_PAST", "Must not lie in the future.");
+            faults.add("NOT_PAST", "Must not be in the future.");
         }
         Some(time)
     }
 }
 
-/// An id of ours or of another system.
+/// An id of Tollhouse or of another system.
 fn id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| rules::text(json, faults, 200).map(|text| kind.adopt(&text))
 }
 
-/// The settings stand beside the type as PATCH takes them.
+/// Reads settings. The fields beside `type` are those of `PATCH /config`.
 fn read_settings(json: &Json) -> Result<Thing> {
     let mut json = json.clone();
     if let Json::Object(pairs) = &mut json {
@@ -237,15 +237,15 @@ fn read_settings(json: &Json) -> Result<Thing> {
 
 fn read_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
     let new = NewScope {
-        scope: fields.required("scope", scope::own),
+        scope: fields.required("scope", scope::custom),
         description: fields.nullable("description", rules::name).into_option(),
-        created_at: fields.optional("created_at", time_past(now)).unwrap_or(now),
+        created_at: fields.optional("created_at", past_time(now)).unwrap_or(now),
     };
     fields.finish(Thing::Scope(new))
 }
 
 fn read_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
+    let timestamps = Timestamps::read(&mut fields, now);
     let new = Organization {
         id: fields.required("id", id(Kind::Organization)),
         name: fields.required("name", rules::name),
@@ -253,87 +253,91 @@ fn read_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
         plan: fields.optional("plan", plan).unwrap_or_else(|| STANDARD.to_owned()),
         status: fields.optional("status", rules::one_of(organization::Status::NAMES)).unwrap_or_default(),
         metadata: fields.optional("metadata", rules::metadata).unwrap_or_default(),
-        created_at: stamps.created_at,
-        updated_at: stamps.updated_at,
-        revision: stamps.revision,
+        created_at: timestamps.created_at,
+        updated_at: timestamps.updated_at,
+        revision: timestamps.revision,
     };
-    let deleted_at = fields.nullable("deleted_at", time_past(now)).into_option();
+    let deleted_at = fields.nullable("deleted_at", past_time(now)).into_option();
     fields.finish(Thing::Organization { new, deleted_at })
 }
 
-/// Whether there is such a plan is seen when it is booked.
+/// The name of a plan. Whether the plan exists is checked when the organization is stored.
 fn plan(json: &Json, faults: &mut Faults) -> Option<String> {
     rules::text(json, faults, 32)
 }
 
 fn read_user(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
-    let own = fields.optional("id", id(Kind::User));
-    let own_id = own.is_some();
+    let timestamps = Timestamps::read(&mut fields, now);
+    let given_id = fields.optional("id", id(Kind::User));
+    let own_id = given_id.is_some();
     let new = User {
-        id: own.unwrap_or_default(),
+        id: given_id.unwrap_or_default(),
         email: fields.required("email", rules::email),
         name: fields.required("name", rules::name),
         external_id: fields.nullable("external_id", rules::name).into_option(),
         status: fields.optional("status", rules::one_of(organization::Status::NAMES)).unwrap_or_default(),
         metadata: fields.optional("metadata", rules::metadata).unwrap_or_default(),
-        created_at: stamps.created_at,
-        updated_at: stamps.updated_at,
-        revision: stamps.revision,
+        created_at: timestamps.created_at,
+        updated_at: timestamps.updated_at,
+        revision: timestamps.revision,
     };
-    let deleted_at = fields.nullable("deleted_at", time_past(now)).into_option();
+    let deleted_at = fields.nullable("deleted_at", past_time(now)).into_option();
     fields.finish(Thing::User { new, own_id, deleted_at })
 }
 
 fn read_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
+    let timestamps = Timestamps::read(&mut fields, now);
     let new = NewMembership {
         organization_id: fields.required("organization_id", id(Kind::Organization)),
         user_id: fields.required("user_id", id(Kind::User)),
         role: fields.required("role", rules::one_of(Role::NAMES)),
-        created_at: stamps.created_at,
-        updated_at: stamps.updated_at,
-        revision: stamps.revision,
+        created_at: timestamps.created_at,
+        updated_at: timestamps.updated_at,
+        revision: timestamps.revision,
     };
     fields.finish(Thing::Membership(new))
 }
 
 fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Result<Thing> {
-    let stamps = Stamps::read(&mut fields, now);
+    let timestamps = Timestamps::read(&mut fields, now);
     let secrets = read_secrets(&mut fields);
     let organization_id = match fields.nullable("organization_id", id(Kind::Organization)) {
         Patch::Set(id) => Some(id),
         Patch::Clear => None,
         Patch::Keep if defaults.organization_id.is_some() => defaults.organization_id.clone(),
-        // A cell that was left empty must not make a key that reaches every organization.
+        // An empty cell must not create a key with access to every organization.
         Patch::Keep => {
-            fields.fault("organization_id", "REQUIRED", "Must be given; null makes a platform key.");
+            fields.fault("organization_id", "REQUIRED", "Required; null creates a platform key.");
             None
         }
     };
     let user_id = fields.nullable("user_id", id(Kind::User)).into_option();
     if organization_id.is_none() && user_id.is_some() {
-        fields.fault("user_id", "NEEDS_ORGANIZATION", "A platform key has no owner.");
+        fields.fault("user_id", "NEEDS_ORGANIZATION", "A platform key can't have an owner.");
     }
     let expires_at = fields.nullable("expires_at", rules::time).into_option();
     let status = match fields.optional("status", rules::one_of(Status::NAMES)) {
         Some(Status::Expired) if expires_at.is_none_or(|end| end > now) => {
-            fields.fault("status", "INVALID_VALUE", "Not yet: expires_at lies ahead, or isn't given.");
+            fields.fault("status", "INVALID_VALUE", "Requires an expires_at in the past.");
             Status::Active
         }
-        // It is seen from its time.
+        // `expired` is derived from `expires_at`.
         Some(Status::Expired) | None => Status::Active,
         Some(status) => status,
     };
     let revoked = status == Status::Revoked;
-    let revoked_at = fields.nullable("revoked_at", time_past(now)).into_option();
+    let revoked_at = fields.nullable("revoked_at", past_time(now)).into_option();
     let start = fields.optional("start", |json, faults| match faults.text(json)? {
         "" => Some(String::new()),
-        _ => rules::text(json, faults, MOST_START),
+        _ => rules::text(json, faults, MAX_START),
     });
     let start = start.unwrap_or_default();
     if !start.is_empty() && secrets.iter().any(|(hash, _)| *hash == sha256(&start)) {
-        fields.fault("start", "WHOLE_SECRET", "Is the whole secret; give its first few characters.");
+        fields.fault(
+            "start",
+            "WHOLE_SECRET",
+            "Must be the first few characters of the secret, not the complete secret.",
+        );
     }
     let key = ApiKey {
         id: fields.optional("id", id(Kind::ApiKey)).unwrap_or_default(),
@@ -344,40 +348,43 @@ fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Resu
         scopes: fields.required("scopes", scope_names),
         status,
         expires_at,
-        allowed_ips: fields.nullable("allowed_ips", ranges::allowlist).into_option(),
+        allowed_ips: fields.nullable("allowed_ips", cidr::allowlist).into_option(),
         rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
         quota: fields.nullable("quota", Quota::read).into_option(),
         metadata: fields.optional("metadata", rules::metadata).unwrap_or_default(),
         created_by: fields.nullable("created_by", id(Kind::ApiKey)).into_option(),
-        created_at: stamps.created_at,
-        updated_at: stamps.updated_at,
-        last_used_at: fields.nullable("last_used_at", time_past(now)).into_option(),
-        rotated_at: fields.nullable("rotated_at", time_past(now)).into_option(),
+        created_at: timestamps.created_at,
+        updated_at: timestamps.updated_at,
+        last_used_at: fields.nullable("last_used_at", past_time(now)).into_option(),
+        rotated_at: fields.nullable("rotated_at", past_time(now)).into_option(),
         previous_secret_expires_at: fields.nullable("previous_secret_expires_at", rules::time).into_option(),
         revoked_at: if revoked { revoked_at.or(Some(now)) } else { None },
         revoked_reason: fields.nullable("revoked_reason", rules::name).into_option().filter(|_| revoked),
-        revision: stamps.revision,
+        revision: timestamps.revision,
     };
     if revoked_at.is_some() && !revoked {
-        fields.fault("revoked_at", "INVALID_VALUE", "Only with the status revoked.");
+        fields.fault("revoked_at", "INVALID_VALUE", "Requires the status revoked.");
     }
-    let has_previous = secrets.iter().any(|(_, state)| *state == Secret::Previous);
+    let has_previous = secrets.iter().any(|(_, state)| *state == ImportedSecret::Previous);
     if has_previous && key.previous_secret_expires_at.is_none() {
-        fields.fault("previous_secret_expires_at", "REQUIRED", "Must be given with previous_hash.");
+        fields.fault("previous_secret_expires_at", "REQUIRED", "Required with previous_hash.");
     }
     fields.finish(Thing::ApiKey(Box::new(NewKey { key, secrets })))
 }
 
-/// Scopes by their form; whether they are known is seen when they are given.
+/// Reads scopes without the catalogue. Whether they exist is checked when the key is stored.
 fn scope_names(json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.array(json)?;
-    if items.len() > scope::MOST_SCOPES {
-        faults.add("TOO_MANY", format!("At most {} scopes; these are {}.", scope::MOST_SCOPES, items.len()));
+    if items.len() > scope::MAX_SCOPES {
+        faults.add(
+            "TOO_MANY",
+            format!("At most {} scopes are allowed; {} were given.", scope::MAX_SCOPES, items.len()),
+        );
         return None;
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.within(&index.to_string(), |faults| {
+        faults.nested(&index.to_string(), |faults| {
             let Some(scope) = rules::text(item, faults, 65) else { return };
             if !scopes.contains(&scope) {
                 scopes.push(scope);

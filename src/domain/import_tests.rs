@@ -12,9 +12,9 @@ fn read(line: &str) -> Result<Line> {
     Line::read(&Json::parse(line.as_bytes())?, &Defaults::default(), now())
 }
 
-fn key(more: &str) -> Result<NewKey> {
+fn key(extra_fields: &str) -> Result<NewKey> {
     let line = format!(
-        r#"{{"organization_id":null,"name":"n","scopes":[],"hash_encoding":"hex","hash":"{}"{more}}}"#,
+        r#"{{"organization_id":null,"name":"n","scopes":[],"hash_encoding":"hex","hash":"{}"{extra_fields}}}"#,
         "ab".repeat(32)
     );
     match read(&line)? {
@@ -27,7 +27,7 @@ fn key(more: &str) -> Result<NewKey> {
 }
 
 #[test]
-fn a_hash_is_the_same_in_every_encoding_and_nothing_else_is_one() {
+fn hashes_are_read_in_every_encoding_and_other_text_is_refused() {
     let hash = sha256("secret");
     let hex = chain::hex(&hash);
     let base64 = base64::engine::general_purpose::STANDARD.encode(hash);
@@ -50,7 +50,7 @@ fn a_hash_is_the_same_in_every_encoding_and_nothing_else_is_one() {
 }
 
 #[test]
-fn a_key_says_how_it_stands() {
+fn keys_keep_their_status_and_the_states_of_their_secrets() {
     let plain = key("").unwrap();
     assert_eq!((plain.key.status, plain.key.created_at, plain.secrets.len()), (Status::Active, now(), 1));
     let revoked =
@@ -58,38 +58,38 @@ fn a_key_says_how_it_stands() {
     assert_eq!(revoked.key.revoked_reason.as_deref(), Some("r"));
     assert_eq!(key(r#","status":"revoked""#).unwrap().key.revoked_at, Some(now()));
     let expired = key(r#","status":"expired","expires_at":"2026-01-01T00:00:00Z""#).unwrap();
-    assert_eq!(expired.key.status, Status::Active, "it is seen from its time");
+    assert_eq!(expired.key.status, Status::Active, "expired is derived from expires_at");
     let previous = format!(
         r#","previous_hash":"{}","retired_hashes":["{}"],"previous_secret_expires_at":"2026-12-01T00:00:00Z""#,
         "cd".repeat(32),
         "ef".repeat(32)
     );
     let states: Vec<_> = key(&previous).unwrap().secrets.iter().map(|(_, state)| *state).collect();
-    assert_eq!(states, [Secret::Current, Secret::Previous, Secret::Retired]);
+    assert_eq!(states, [ImportedSecret::Current, ImportedSecret::Previous, ImportedSecret::Retired]);
 }
 
 #[test]
-fn what_contradicts_itself_is_refused() {
-    let same = format!(
+fn contradictory_records_are_refused() {
+    let duplicate_hash = format!(
         r#","previous_hash":"{}","previous_secret_expires_at":"2026-12-01T00:00:00Z""#,
         "ab".repeat(32)
     );
-    for (more, pointer) in [
+    for (extra_fields, pointer) in [
         (r#","status":"expired""#, "/status"),
         (r#","revoked_at":"2026-01-01T00:00:00Z""#, "/revoked_at"),
         (r#","user_id":"u""#, "/user_id"),
         (r#","created_at":"2027-01-01T00:00:00Z""#, "/created_at"),
         (r#","start":"012345678901234567890123456789012""#, "/start"),
         (r#","revision":0"#, "/revision"),
-        (same.as_str(), "/hash"),
+        (duplicate_hash.as_str(), "/hash"),
     ] {
-        let details = key(more).unwrap_err().details;
-        assert_eq!(details[0].pointer.as_deref(), Some(pointer), "{more}");
+        let details = key(extra_fields).unwrap_err().details;
+        assert_eq!(details[0].pointer.as_deref(), Some(pointer), "{extra_fields}");
     }
 }
 
 #[test]
-fn lines_of_another_kind_are_told_apart() {
+fn first_and_last_lines_are_distinguished_from_records() {
     assert!(matches!(read(r#"{"type":"export","version":1}"#), Ok(Line::Begin)));
     assert!(matches!(read(r#"{"type":"end","records":7}"#), Ok(Line::End(7))));
     assert!(read(r#"{"type":"export","version":2}"#).unwrap_err().message.contains("reads up to 1"));

@@ -1,4 +1,4 @@
-//! How much a key may be used: a rate, and a quota over calendar periods.
+//! Limits of a key: a rate limit, and a quota per calendar period.
 
 use serde::Serialize;
 
@@ -6,63 +6,61 @@ use super::fields::{Faults, Fields, Json};
 use super::rules;
 use super::time::Timestamp;
 
-/// The longest window of a rate limit, in seconds: a day. What is longer is a quota.
-pub const LONGEST_WINDOW: u32 = 86_400;
+/// The longest window of a rate limit, in seconds: one day. Longer limits are quotas.
+pub(crate) const MAX_WINDOW_SECONDS: u32 = 86_400;
 
 /// The highest rate limit.
-pub const MOST_TOKENS: u32 = 1_000_000_000;
+pub(crate) const MAX_TOKENS: u32 = 1_000_000_000;
 
 /// The highest quota: the largest whole number that every JSON reader keeps exactly (RFC 8259 §6).
-pub const MOST_UNITS: u64 = (1 << 53) - 1;
+pub(crate) const MAX_UNITS: u64 = (1 << 53) - 1;
 
-/// A token bucket: at once `limit`, and as many again in each window, flowing back continuously.
+/// A token bucket with a capacity of `limit`, refilled continuously over `window_seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"limit": 100, "window_seconds": 60}))]
 pub struct RateLimit {
-    /// Tokens that the bucket holds; a verification takes its `cost`.
+    /// Capacity of the bucket in tokens; a verification spends its `cost`.
     #[schema(minimum = 1, maximum = 1_000_000_000, example = 100)]
-    pub limit: u32,
-    /// Seconds in which a whole bucket flows back.
+    pub(crate) limit: u32,
+    /// Seconds in which an empty bucket refills completely.
     #[schema(minimum = 1, maximum = 86_400, example = 60)]
-    pub window_seconds: u32,
+    pub(crate) window_seconds: u32,
 }
 
 impl RateLimit {
-    /// Reads one.
-    pub fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
-        let limit = fields.required("limit", rules::whole(1, MOST_TOKENS.into()));
-        let window = fields.required("window_seconds", rules::whole(1, LONGEST_WINDOW.into()));
-        fields.end_within(faults);
+    pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::nested(json, faults);
+        let limit = fields.required("limit", rules::integer(1, MAX_TOKENS.into()));
+        let window = fields.required("window_seconds", rules::integer(1, MAX_WINDOW_SECONDS.into()));
+        fields.finish_nested(faults);
         Some(Self { limit: u32::try_from(limit).ok()?, window_seconds: u32::try_from(window).ok()? })
     }
 }
 
-/// So many units in each calendar period, in UTC.
+/// A number of units per calendar period in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"limit": 10_000, "period": "month"}))]
 pub struct Quota {
-    /// Units in a period; a verification takes its `cost`.
+    /// Units per period; a verification spends its `cost`.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64, example = 10_000)]
-    pub limit: u64,
-    /// What the units are counted over.
+    pub(crate) limit: u64,
+    /// The calendar period, in UTC.
     pub period: Period,
 }
 
 impl Quota {
-    /// Reads one.
-    pub fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
-        let limit = fields.required("limit", rules::whole(1, MOST_UNITS));
+    pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
+        let mut fields = Fields::nested(json, faults);
+        let limit = fields.required("limit", rules::integer(1, MAX_UNITS));
         let period = fields.required("period", rules::one_of(Period::NAMES));
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(Self { limit, period })
     }
 
-    /// What is leased at once of it: 1 %, at least 1. A crash forfeits no more.
-    pub fn lease(&self) -> u64 {
+    /// Units leased at once: 1 % of the limit, at least 1. A crash forfeits at most one lease.
+    pub(crate) fn lease(&self) -> u64 {
         (self.limit / 100).max(1)
     }
 }
@@ -81,11 +79,10 @@ pub enum Period {
 
 impl Period {
     /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Period)] =
+    pub(crate) const NAMES: &'static [(&'static str, Period)] =
         &[("hour", Period::Hour), ("day", Period::Day), ("month", Period::Month)];
 
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Period::Hour => "hour",
             Period::Day => "day",
@@ -93,11 +90,11 @@ impl Period {
         }
     }
 
-    /// The period that `now` lies in: its first millisecond, and the first of the next.
-    pub fn around(self, now: Timestamp) -> (Timestamp, Timestamp) {
+    /// The start of the period that contains `now`, and the start of the next period.
+    pub(crate) fn around(self, now: Timestamp) -> (Timestamp, Timestamp) {
         match self {
-            Period::Hour => now.within(3_600_000),
-            Period::Day => now.within(86_400_000),
+            Period::Hour => now.bucket(3_600_000),
+            Period::Day => now.bucket(86_400_000),
             Period::Month => now.month(),
         }
     }
@@ -108,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn periods_are_those_of_the_calendar() {
+    fn periods_follow_the_utc_calendar() {
         let time = |text| Timestamp::parse(text).unwrap();
         for (period, now, start, end) in [
             (Period::Hour, "2026-11-23T07:08:09.123Z", "2026-11-23T07:00:00Z", "2026-11-23T08:00:00Z"),
@@ -122,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_a_hundredth_and_at_least_one() {
+    fn a_lease_is_one_percent_and_at_least_one() {
         let lease = |limit| Quota { limit, period: Period::Day }.lease();
         assert_eq!([1, 99, 100, 250, 1_000_000].map(lease), [1, 1, 1, 2, 10_000]);
     }

@@ -1,5 +1,5 @@
-//! Memberships: which user is what in which organization. Tollhouse gates nothing on roles but the
-//! last owner.
+//! Memberships: the roles of users in organizations. Tollhouse itself uses roles only to protect the last
+//! owner.
 
 use serde::Serialize;
 
@@ -9,12 +9,12 @@ use super::time::Timestamp;
 use super::user::User;
 use crate::error::Result;
 
-/// What a member is, for the platform to act on.
+/// The role of a member. The platform decides what a role may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(example = "member")]
 #[allow(missing_docs)]
-pub enum Role {
+pub(crate) enum Role {
     Owner,
     Admin,
     #[default]
@@ -24,11 +24,10 @@ pub enum Role {
 
 impl Role {
     /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Role)] =
+    pub(crate) const NAMES: &'static [(&'static str, Role)] =
         &[("owner", Role::Owner), ("admin", Role::Admin), ("member", Role::Member), ("viewer", Role::Viewer)];
 
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Role::Owner => "owner",
             Role::Admin => "admin",
@@ -38,44 +37,43 @@ impl Role {
     }
 }
 
-/// A membership as answered, with its user inlined.
+/// A membership, with its user inlined.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Membership {
-    /// Where.
+    /// The organization.
     #[schema(example = "org_123")]
-    pub organization_id: String,
-    /// Who.
+    pub(crate) organization_id: String,
+    /// The user's id.
     #[schema(example = "user_123")]
-    pub user_id: String,
-    /// As what.
-    pub role: Role,
-    /// The user itself.
-    pub user: User,
-    /// When the membership began.
+    pub(crate) user_id: String,
+    /// The user's role in the organization.
+    pub(crate) role: Role,
+    /// The user.
+    pub(crate) user: User,
+    /// When the membership was created.
     #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    /// When the role last changed.
+    pub(crate) created_at: Timestamp,
+    /// When the role was last changed.
     #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
-    /// Counts stored changes; makes the ETag.
+    pub(crate) updated_at: Timestamp,
+    /// Number of stored changes; determines the ETag.
     #[serde(skip)]
-    pub revision: i64,
+    pub(crate) revision: i64,
 }
 
-/// What adds a member.
+/// Parameters for adding a member.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewMember {
-    /// Who.
+pub(crate) struct NewMember {
+    /// The user to add.
     #[schema(min_length = 1, max_length = 69, example = "user_123")]
-    pub user_id: String,
-    /// As what.
-    pub role: Role,
+    pub(crate) user_id: String,
+    /// The user's role in the organization.
+    pub(crate) role: Role,
 }
 
 impl NewMember {
-    /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(&["organization_id", "user", "created_at", "updated_at"]);
         let value = Self {
@@ -86,18 +84,17 @@ impl NewMember {
     }
 }
 
-/// A merge patch of a membership.
+/// A JSON merge patch of a membership.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MembershipPatch {
-    /// As what.
+pub(crate) struct MembershipPatch {
+    /// The user's role in the organization.
     #[schema(nullable = false)]
-    pub role: Option<Role>,
+    pub(crate) role: Option<Role>,
 }
 
 impl MembershipPatch {
-    /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
         let value = Self { role: fields.optional("role", rules::one_of(Role::NAMES)) };

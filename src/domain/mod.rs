@@ -1,35 +1,35 @@
 //! Pure types and rules. No HTTP, no SQL, no clock, no randomness.
 //!
-//! `fields` and `rules` read what clients send, `page` what lists are asked for; `access` decides who
-//! may do what; every resource has a file of its own.
+//! `fields` and `rules` read request bodies, `page` reads list queries, and `access` decides who may do
+//! what. Every resource has its own file.
 
 pub mod access;
 pub mod api_key;
 pub mod audit;
-pub mod batch;
-pub mod better_auth;
+pub(crate) mod batch;
+pub(crate) mod better_auth;
 pub mod chain;
-pub mod export;
+pub(crate) mod cidr;
+pub(crate) mod export;
 pub mod fields;
 pub mod id;
-pub mod import;
-pub mod key_policy;
-pub mod limits;
-pub mod membership;
-pub mod organization;
-pub mod overview;
+pub(crate) mod import;
+pub mod invalidation;
+pub(crate) mod key_policy;
+pub(crate) mod limits;
+pub(crate) mod membership;
+pub(crate) mod organization;
+pub(crate) mod overview;
 pub mod page;
-pub mod patch;
+pub(crate) mod patch;
 pub mod quota;
-pub mod ranges;
-pub mod restore;
-pub mod rules;
-pub mod scope;
-pub mod settings;
-pub mod shapes;
-pub mod stale;
+pub(crate) mod restore;
+pub(crate) mod rules;
+pub(crate) mod schemas;
+pub(crate) mod scope;
+pub(crate) mod settings;
 pub mod time;
 pub mod usage;
-pub mod user;
+pub(crate) mod user;
 pub mod verification;
-pub mod verification_log;
+pub(crate) mod verification_log;

@@ -1,4 +1,4 @@
-//! Organizations: whose keys, members and usage are whose.
+//! Organizations: the owners of keys, members and usage.
 
 use serde::Serialize;
 
@@ -6,12 +6,12 @@ use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 use super::patch::{Metadata, MetadataPatch};
 use super::rules;
+use super::schemas;
 use super::settings::{STANDARD, Settings};
-use super::shapes;
 use super::time::Timestamp;
 use crate::error::Result;
 
-/// Whether an organization or a user may act.
+/// The status of an organization or a user. Keys of a suspended one are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AccountStatus)]
@@ -24,11 +24,10 @@ pub enum Status {
 
 impl Status {
     /// The names on the wire and in the database.
-    pub const NAMES: &'static [(&'static str, Status)] =
+    pub(crate) const NAMES: &'static [(&'static str, Status)] =
         &[("active", Status::Active), ("suspended", Status::Suspended)];
 
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Status::Active => "active",
             Status::Suspended => "suspended",
@@ -36,63 +35,62 @@ impl Status {
     }
 }
 
-/// An organization as stored and answered.
+/// An organization.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Organization {
-    /// `org_…`
+    /// Unique identifier, `org_…`.
     #[schema(example = "org_123")]
-    pub id: String,
-    /// For people, 1 to 200 characters.
+    pub(crate) id: String,
+    /// Display name, 1 to 200 characters.
     #[schema(example = "Acme Corporation")]
-    pub name: String,
-    /// Where to reach it.
+    pub(crate) name: String,
+    /// Contact email address.
     #[schema(example = "admin@acme.com")]
-    pub email: String,
-    /// What it has booked: a plan of the configuration; set by platform keys.
+    pub(crate) email: String,
+    /// The organization's plan, one of the configuration. Set by platform keys.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}$", example = "enterprise")]
-    pub plan: String,
-    /// A suspended organization's keys are refused; set by platform keys.
-    pub status: Status,
-    /// The caller's own pairs.
-    #[schema(value_type = shapes::Metadata)]
-    pub metadata: Metadata,
-    /// When it was created.
+    pub(crate) plan: String,
+    /// Keys of a suspended organization are refused. Set by platform keys.
+    pub(crate) status: Status,
+    /// Custom key-value pairs.
+    #[schema(value_type = schemas::Metadata)]
+    pub(crate) metadata: Metadata,
+    /// When the organization was created.
     #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    /// When something stored of it last changed.
+    pub(crate) created_at: Timestamp,
+    /// When the organization was last changed.
     #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
-    /// Counts stored changes; makes the ETag.
+    pub(crate) updated_at: Timestamp,
+    /// Number of stored changes; determines the ETag.
     #[serde(skip)]
-    pub revision: i64,
+    pub(crate) revision: i64,
 }
 
-/// What creates an organization.
+/// Parameters for creating an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewOrganization {
-    /// For people, without control characters.
+pub(crate) struct NewOrganization {
+    /// Display name, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Acme Corporation")]
-    pub name: String,
-    /// Where to reach it.
+    pub(crate) name: String,
+    /// Contact email address.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "admin@acme.com")]
-    pub email: String,
-    /// What it has booked: a plan of the configuration.
+    pub(crate) email: String,
+    /// The organization's plan, one of the configuration.
     #[schema(nullable = false, default = "standard", example = "enterprise")]
-    pub plan: Option<String>,
-    /// The caller's own pairs.
-    #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
-    pub metadata: Option<Metadata>,
-    /// The caller's own id, so that an import can keep it; left out, one is made.
+    pub(crate) plan: Option<String>,
+    /// Custom key-value pairs.
+    #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
+    pub(crate) metadata: Option<Metadata>,
+    /// Custom id, to keep ids when importing; generated if omitted.
     #[schema(nullable = false, pattern = "^org_[0-9A-Za-z-]{1,64}$", example = "org_acme")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 const READ_ONLY: &[&str] = &["created_at", "updated_at"];
 
 impl NewOrganization {
-    /// Reads a body.
-    pub fn read(body: &Json, settings: &Settings) -> Result<Self> {
+    pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["status"]);
@@ -101,13 +99,13 @@ impl NewOrganization {
             email: fields.required("email", rules::email),
             plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
             metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::own_id(Kind::Organization)),
+            id: fields.optional("id", rules::custom_id(Kind::Organization)),
         };
         fields.finish(value)
     }
 
-    /// The organization that it makes, under its own id or the given one.
-    pub fn into_organization(self, id: String, now: Timestamp) -> Organization {
+    /// The new organization, with its custom id or else `id`.
+    pub(crate) fn into_organization(self, id: String, now: Timestamp) -> Organization {
         Organization {
             id: self.id.unwrap_or(id),
             name: self.name,
@@ -122,30 +120,29 @@ impl NewOrganization {
     }
 }
 
-/// A merge patch of an organization.
+/// A JSON merge patch of an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OrganizationPatch {
-    /// For people, without control characters.
+pub(crate) struct OrganizationPatch {
+    /// Display name, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Acme Corporation")]
-    pub name: Option<String>,
-    /// Where to reach it.
+    pub(crate) name: Option<String>,
+    /// Contact email address.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "billing@acme.com")]
-    pub email: Option<String>,
-    /// A plan of the configuration. Platform keys only.
+    pub(crate) email: Option<String>,
+    /// The organization's plan, one of the configuration. Platform keys only.
     #[schema(nullable = false, example = "enterprise")]
-    pub plan: Option<String>,
-    /// A suspended organization's keys are refused at once. Platform keys only.
+    pub(crate) plan: Option<String>,
+    /// Keys of a suspended organization are refused immediately. Platform keys only.
     #[schema(nullable = false)]
-    pub status: Option<Status>,
-    /// Merged pair by pair; `null` takes a pair, or all of them, away.
-    #[schema(value_type = Option<shapes::MetadataPatch>)]
-    pub metadata: MetadataPatch,
+    pub(crate) status: Option<Status>,
+    /// Merged pair by pair; `null` removes a pair, or all of them.
+    #[schema(value_type = Option<schemas::MetadataPatch>)]
+    pub(crate) metadata: MetadataPatch,
 }
 
 impl OrganizationPatch {
-    /// Reads a body.
-    pub fn read(body: &Json, settings: &Settings) -> Result<Self> {
+    pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["id"]);
@@ -159,16 +156,16 @@ impl OrganizationPatch {
         fields.finish(value)
     }
 
-    /// Does it touch what only platform keys may?
-    pub fn needs_platform(&self) -> bool {
+    /// True if the patch sets a field that only platform keys may set.
+    pub(crate) fn needs_platform(&self) -> bool {
         self.plan.is_some() || self.status.is_some()
     }
 
     /// The organization after the patch. `INVALID_REQUEST` when the merged metadata is too large.
-    pub fn apply(&self, before: &Organization) -> Result<Organization> {
+    pub(crate) fn apply(&self, before: &Organization) -> Result<Organization> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
         faults.finish(Organization {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
@@ -180,7 +177,7 @@ impl OrganizationPatch {
     }
 }
 
-/// The name of a plan that there is.
+/// Reads the name of an existing plan.
 fn plan(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
     let name = faults.text(json)?;
     if settings.plans.contains_key(name) {

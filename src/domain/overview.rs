@@ -1,33 +1,33 @@
-//! The front page: how much there is, and who was busy.
+//! The overview: totals, and the busiest organizations and keys.
 
 use serde::Serialize;
 
 use super::usage::{Group, Totals};
 
-/// Keys by what they are now.
+/// Number of keys by current status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = OverviewKeys)]
 #[allow(missing_docs)]
-pub struct Keys {
-    pub active: u64,
-    pub disabled: u64,
-    pub expired: u64,
-    pub revoked: u64,
+pub(crate) struct Keys {
+    pub(crate) active: u64,
+    pub(crate) disabled: u64,
+    pub(crate) expired: u64,
+    pub(crate) revoked: u64,
 }
 
-/// How much there is of what the caller sees, and what the last 24 hours were like.
+/// Totals of the resources that the caller can see, and the verifications of the last 24 hours.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Overview {
-    /// Organizations; 1 for an organization's key.
-    pub organizations: u64,
-    /// Users; for an organization's key its members.
-    pub users: u64,
-    /// Keys by status.
-    pub api_keys: Keys,
-    /// Verifications of the last 24 hours, counted from a full hour on.
-    pub last_24h: Totals,
-    /// The organizations with the most verifications in that time, at most ten.
-    pub busiest_organizations: Vec<Group>,
-    /// The keys with the most verifications in that time, at most ten.
-    pub busiest_keys: Vec<Group>,
+pub(crate) struct Overview {
+    /// Number of organizations; 1 for an organization's key.
+    pub(crate) organizations: u64,
+    /// Number of users; for an organization's key, of its members.
+    pub(crate) users: u64,
+    /// Number of keys by status.
+    pub(crate) api_keys: Keys,
+    /// Verifications in the last 24 hours, starting at a full hour.
+    pub(crate) last_24h: Totals,
+    /// The organizations with the most verifications in that time, up to ten.
+    pub(crate) busiest_organizations: Vec<Group>,
+    /// The keys with the most verifications in that time, up to ten.
+    pub(crate) busiest_keys: Vec<Group>,
 }

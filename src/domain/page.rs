@@ -1,11 +1,11 @@
-//! What a list is asked for: filters, order, and where to go on.
+//! Queries of lists: filters, order and cursor.
 
 use std::net::IpAddr;
 
 use super::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 
-/// Which way a list runs.
+/// Sort order of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Order {
@@ -16,50 +16,51 @@ pub enum Order {
     Asc,
 }
 
-/// One page of a list.
+/// The requested page of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Rows at most, 1 to 100.
+    /// Maximum number of rows, 1 to 100.
     pub limit: usize,
-    /// Which way.
+    /// Sort order.
     pub order: Order,
-    /// The `seq` of the last row of the page before.
+    /// The `seq` of the last row of the previous page.
     pub after: Option<i64>,
 }
 
-/// A page's rows and, when there are more, the `seq` to go on from.
+/// A page's rows and, if there are more, where the next page starts.
 #[derive(Clone, Debug)]
 pub struct Rows<T> {
     /// At most `limit`.
     pub rows: Vec<T>,
-    /// The `seq` of the last of them, when there are more.
-    pub next: Option<i64>,
+    /// The `seq` of the last row, if more rows follow.
+    pub(crate) next: Option<i64>,
 }
 
 impl Page {
-    /// Cuts what a query for `limit + 1` rows with their `seq` brought.
-    pub fn cut<T>(&self, mut found: Vec<(i64, T)>) -> Rows<T> {
-        let more = found.len() > self.limit;
-        found.truncate(self.limit);
-        let next = found.last().filter(|_| more).map(|(seq, _)| *seq);
-        Rows { rows: found.into_iter().map(|(_, row)| row).collect(), next }
+    /// Turns the result of a query for `limit + 1` rows, each with its `seq`, into a page.
+    pub(crate) fn paginate<T>(&self, mut rows: Vec<(i64, T)>) -> Rows<T> {
+        let has_more = rows.len() > self.limit;
+        rows.truncate(self.limit);
+        let next = rows.last().filter(|_| has_more).map(|(seq, _)| *seq);
+        Rows { rows: rows.into_iter().map(|(_, row)| row).collect(), next }
     }
 }
 
-/// Reads the parameters of a query string: all faults at once, unknown and repeated ones refused.
-pub struct Query {
-    given: Vec<(String, String)>,
+/// Reads the parameters of a query string. Reports all faults at once, and refuses unknown and repeated
+/// parameters.
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
     known: Vec<&'static str>,
     faults: Vec<Detail>,
 }
 
 impl Query {
-    /// Begins with the decoded pairs.
-    pub fn of(given: Vec<(String, String)>) -> Self {
-        Self { given, known: Vec::new(), faults: Vec::new() }
+    /// From decoded name-value pairs.
+    pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
+        Self { pairs, known: Vec::new(), faults: Vec::new() }
     }
 
-    /// Notes what is wrong with a parameter.
+    /// Records a fault of a parameter.
     pub(super) fn fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
         if self.faults.len() < 100 {
             let parameter = Some(parameter.chars().take(64).collect());
@@ -67,15 +68,15 @@ impl Query {
         }
     }
 
-    /// Was anything wrong so far? What follows from it need not be told as well.
+    /// True if a fault was recorded, so that consequential faults need not be reported.
     pub(super) fn has_faults(&self) -> bool {
         !self.faults.is_empty()
     }
 
-    /// A parameter as it was given, once.
-    fn once(&mut self, name: &'static str) -> Option<String> {
+    /// The raw value of a parameter, which may be given only once.
+    fn single(&mut self, name: &'static str) -> Option<String> {
         self.known.push(name);
-        let mut values = self.given.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
+        let mut values = self.pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
         let value = values.next()?;
         if values.next().is_some() {
             self.fault(name, "DUPLICATE_PARAMETER", "Given more than once.");
@@ -85,8 +86,8 @@ impl Query {
     }
 
     /// A text of 1 to 200 characters.
-    pub fn text(&mut self, name: &'static str) -> Option<String> {
-        let value = self.once(name)?;
+    pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
+        let value = self.single(name)?;
         if (1..=200).contains(&value.chars().count()) && !value.contains('\0') {
             return Some(value);
         }
@@ -94,19 +95,19 @@ impl Query {
         None
     }
 
-    /// One of the names in a table.
-    pub fn one_of<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+    /// One of the names in `choices`.
+    pub(crate) fn one_of<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(name)?;
-        let found = choices.iter().find(|(choice, _)| *choice == text).map(|(_, value)| *value);
-        if found.is_none() {
+        let chosen = choices.iter().find(|(choice, _)| *choice == text).map(|(_, value)| *value);
+        if chosen.is_none() {
             let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
             self.fault(name, "INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
         }
-        found
+        chosen
     }
 
-    /// An address. IPv4-mapped IPv6 is IPv4.
-    pub fn address(&mut self, name: &'static str) -> Option<IpAddr> {
+    /// An IP address. IPv4-mapped IPv6 is converted to IPv4.
+    pub(crate) fn address(&mut self, name: &'static str) -> Option<IpAddr> {
         let text = self.text(name)?;
         let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
         if address.is_none() {
@@ -115,18 +116,18 @@ impl Query {
         address
     }
 
-    /// A time in RFC 3339.
-    pub fn time(&mut self, name: &'static str) -> Option<Timestamp> {
+    /// An RFC 3339 timestamp.
+    pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         let text = self.text(name)?;
         let time = Timestamp::parse(&text);
         if time.is_none() {
-            self.fault(name, "INVALID_TIME", "Must be a time in RFC 3339, such as 2026-11-23T07:08:09Z.");
+            self.fault(name, "INVALID_TIME", "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.");
         }
         time
     }
 
-    /// `limit` and `order` of a list; the cursor is read by who can open it.
-    pub fn page(&mut self) -> (Page, Option<String>) {
+    /// `limit`, `order` and the sealed cursor of a list. The caller opens the cursor.
+    pub(crate) fn page(&mut self) -> (Page, Option<String>) {
         let limit = match self.text("limit").map(|text| text.parse::<usize>()) {
             None => 20,
             Some(Ok(limit)) if (1..=100).contains(&limit) => limit,
@@ -136,19 +137,22 @@ impl Query {
             }
         };
         let order = self.one_of("order", &[("desc", Order::Desc), ("asc", Order::Asc)]).unwrap_or_default();
-        let cursor = self.once("cursor");
+        let cursor = self.single("cursor");
         (Page { limit, order, after: None }, cursor)
     }
 
-    /// The value when there was no fault, else all of them. Names that nobody asked for are faults.
-    pub fn finish<T>(mut self, value: T) -> Result<T> {
-        let given = std::mem::take(&mut self.given);
-        for (name, _) in &given {
+    /// The value, or all faults. Parameters that were never read are unknown, which is a fault.
+    pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
+        let pairs = std::mem::take(&mut self.pairs);
+        for (name, _) in &pairs {
             if !self.known.contains(&name.as_str()) {
                 let known = self.known.join(", ");
-                let hint =
-                    if known.is_empty() { "none is".to_owned() } else { format!("known are: {known}") };
-                self.fault(name, "UNKNOWN_PARAMETER", format!("There is no such parameter here; {hint}."));
+                let hint = if known.is_empty() {
+                    "none are supported here".to_owned()
+                } else {
+                    format!("supported parameters are: {known}")
+                };
+                self.fault(name, "UNKNOWN_PARAMETER", format!("Unknown parameter; {hint}."));
             }
         }
         if self.faults.is_empty() { Ok(value) } else { Err(Error::invalid(self.faults)) }
@@ -156,13 +160,13 @@ impl Query {
 }
 
 /// `INVALID_CURSOR`, the same for every reason.
-pub fn invalid_cursor() -> Error {
+pub(crate) fn invalid_cursor() -> Error {
     let detail = Detail {
         pointer: None,
         parameter: Some("cursor".to_owned()),
         code: "INVALID_CURSOR".into(),
-        message: "Use nextCursor as it was answered, with the same filters and order.".to_owned(),
+        message: "Use nextCursor exactly as returned, with the same filters and order.".to_owned(),
     };
-    let message = "The cursor is not one of this list with these filters and this order.";
+    let message = "The cursor is malformed, or belongs to another list, other filters or another order.";
     Error { details: vec![detail], ..Error::new(Code::InvalidCursor, message) }
 }

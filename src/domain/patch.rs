@@ -1,11 +1,11 @@
-//! JSON merge patch (RFC 7396): a field that is left out stays, `null` clears it, a value replaces it.
+//! JSON merge patch (RFC 7396): an omitted field is kept, `null` clears it, a value replaces it.
 
 use std::collections::BTreeMap;
 
-/// What a patch says of a field that may be empty.
+/// A patch of a nullable field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Patch<T> {
-    /// Left out.
+pub(crate) enum Patch<T> {
+    /// Omitted.
     #[default]
     Keep,
     /// `null`.
@@ -16,7 +16,7 @@ pub enum Patch<T> {
 
 impl<T: Clone> Patch<T> {
     /// The field after the patch.
-    pub fn apply(&self, before: &Option<T>) -> Option<T> {
+    pub(crate) fn apply(&self, before: &Option<T>) -> Option<T> {
         match self {
             Patch::Keep => before.clone(),
             Patch::Clear => None,
@@ -24,13 +24,13 @@ impl<T: Clone> Patch<T> {
         }
     }
 
-    /// Was anything said at all?
-    pub fn is_given(&self) -> bool {
+    /// True unless the field was omitted.
+    pub(crate) fn is_given(&self) -> bool {
         !matches!(self, Patch::Keep)
     }
 
-    /// For a creation, where keeping and clearing are the same: nothing there.
-    pub fn into_option(self) -> Option<T> {
+    /// The value for a creation, where omitting and clearing both mean no value.
+    pub(crate) fn into_option(self) -> Option<T> {
         match self {
             Patch::Set(value) => Some(value),
             Patch::Keep | Patch::Clear => None,
@@ -38,15 +38,15 @@ impl<T: Clone> Patch<T> {
     }
 }
 
-/// Names and values that callers attach to a resource.
-pub type Metadata = BTreeMap<String, String>;
+/// Key-value pairs that callers attach to a resource.
+pub(crate) type Metadata = BTreeMap<String, String>;
 
-/// A patch of [`Metadata`]: it is merged pair by pair, `null` takes a pair away.
-pub type MetadataPatch = Patch<BTreeMap<String, Option<String>>>;
+/// A patch of [`Metadata`], merged pair by pair; `None` removes a pair.
+pub(crate) type MetadataPatch = Patch<BTreeMap<String, Option<String>>>;
 
 impl MetadataPatch {
     /// The pairs after the patch.
-    pub fn merge(&self, before: &Metadata) -> Metadata {
+    pub(crate) fn merge(&self, before: &Metadata) -> Metadata {
         match self {
             Patch::Keep => before.clone(),
             Patch::Clear => Metadata::new(),

@@ -1,108 +1,113 @@
-//! How a quota is counted: what of it is leased, what was used, and when the count begins anew.
+//! Counting of quotas: leased units, used units, and the start of a new period.
 //!
-//! Units are leased before they are used, by a write that is committed. So the file never says less
-//! than was used, and after a crash all that was leased counts as used.
+//! Units are leased by a committed write before they are used. So the file never records less than was
+//! used, and after a crash all leased units count as used.
 
 use super::limits::{Period, Quota};
 use super::time::Timestamp;
 
-/// What the file keeps of a count: all units that were ever handed out in a period.
+/// The stored part of a count: all units that were leased in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The key's place in the file ([`Credential::seq`](super::api_key::Credential::seq)).
-    pub key: i64,
-    /// What the units are counted over.
-    pub period: Period,
-    /// When that began.
-    pub start: Timestamp,
-    /// Units, whatever was leased before included.
+    /// The `seq` of the key ([`Credential::seq`](super::api_key::Credential::seq)).
+    pub(crate) key: i64,
+    /// The kind of period.
+    pub(crate) period: Period,
+    /// When the period began.
+    pub(crate) start: Timestamp,
+    /// Units leased in total, including earlier leases of the period.
     pub units: u64,
 }
 
-/// How a quota stands.
+/// The state of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Units in a period.
-    pub limit: u64,
-    /// Units left in this one.
+pub struct QuotaStatus {
+    /// Units per period.
+    pub(crate) limit: u64,
+    /// Units left in the current period.
     pub remaining: u64,
-    /// When the next one begins.
+    /// When the next period begins.
     pub resets_at: Timestamp,
 }
 
-/// A count in memory, of one key over one kind of period.
+/// The in-memory count of one key for one kind of period.
 #[derive(Clone, Copy, Debug)]
-pub struct Count {
-    /// What is known to be in the file.
+pub(crate) struct Count {
+    /// The lease known to be stored.
     lease: Lease,
+    /// When the lease's period ends.
     end: Timestamp,
     /// Units used; never more than are leased.
     used: u64,
-    /// A write has begun and is not known to have succeeded: the file may say more.
-    unsure: bool,
+    /// True while a write has begun and isn't known to have succeeded: more may be stored than `lease`
+    /// says.
+    uncertain: bool,
 }
 
 impl Count {
-    /// Goes on from what the file says. What a crash left leased counts as used.
-    pub fn resume(key: i64, period: Period, stored: Option<Lease>, now: Timestamp) -> Self {
+    /// Resumes from the stored lease. Units that a crash left leased count as used.
+    pub(crate) fn resume(key: i64, period: Period, stored: Option<Lease>, now: Timestamp) -> Self {
         let new = || Lease { key, period, start: period.around(now).0, units: 0 };
         let lease = stored.unwrap_or_else(new);
         let end = period.around(lease.start).1;
-        let mut count = Self { lease, end, used: lease.units, unsure: false };
+        let mut count = Self { lease, end, used: lease.units, uncertain: false };
         count.enter(now);
         count
     }
 
-    /// Begins anew when `now` lies beyond the period. A clock that steps back stays in the later one.
-    pub fn enter(&mut self, now: Timestamp) {
+    /// Starts a new period if `now` is past the current one. If the clock steps back, the later period
+    /// stays.
+    pub(crate) fn enter(&mut self, now: Timestamp) {
         if now >= self.end {
             let (start, end) = self.lease.period.around(now);
             let lease = Lease { start, units: 0, ..self.lease };
-            *self = Self { lease, end, used: 0, unsure: false };
+            *self = Self { lease, end, used: 0, uncertain: false };
         }
     }
 
-    /// Are so many units left? The limit is that of the call: it may have been changed since the last.
-    pub fn admits(&self, quota: Quota, cost: u32) -> bool {
+    /// True if `cost` units are left. Uses the limit of the current call, which may differ from the
+    /// previous call's.
+    pub(crate) fn admits(&self, quota: Quota, cost: u32) -> bool {
         u64::from(cost) <= quota.limit.saturating_sub(self.used)
     }
 
-    /// What has to be written before a cost that is admitted can be spent: a whole lease, or what the
-    /// cost needs. `None` when there is enough in memory.
-    pub fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
+    /// The lease that must be stored before an admitted cost can be spent: a whole lease, or as much as
+    /// the cost needs. `None` if enough units are leased already.
+    pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
         let cost = u64::from(cost);
         if cost <= self.lease.units - self.used {
             return None;
         }
-        self.unsure = true;
+        self.uncertain = true;
         let units = self.used.saturating_add(quota.lease().max(cost)).min(quota.limit);
         Some(Lease { units, ..self.lease })
     }
 
-    /// Notes that a lease is written.
-    pub fn leased(&mut self, lease: Lease) {
+    /// Confirms that a lease is stored.
+    pub(crate) fn confirm_lease(&mut self, lease: Lease) {
         self.lease = lease;
-        self.unsure = false;
+        self.uncertain = false;
     }
 
-    /// Spends what is admitted and leased.
-    pub fn spend(&mut self, cost: u32) {
+    /// Spends units that are admitted and leased.
+    pub(crate) fn spend(&mut self, cost: u32) {
         self.used += u64::from(cost);
     }
 
-    /// What has to be written so that nothing is forfeited; `None` when the file says so already. From now
-    /// on nothing is there to spend: it can't be known what the file says if the write fails.
-    pub fn give_back(&mut self) -> Option<Lease> {
-        let (all_used, unsure) = (self.lease.units == self.used, self.unsure);
+    /// Returns all unused units: the lease that must be stored so that nothing is forfeited, or `None`
+    /// if it is stored already. From now on no units are left to spend, because a failed write leaves
+    /// the stored lease unknown.
+    pub(crate) fn give_back(&mut self) -> Option<Lease> {
+        let all_used = self.lease.units == self.used;
+        let was_uncertain = self.uncertain;
         self.lease.units = self.used;
-        self.unsure |= !all_used;
-        (!all_used || unsure).then_some(self.lease)
+        self.uncertain |= !all_used;
+        (!all_used || was_uncertain).then_some(self.lease)
     }
 
-    /// How the quota stands.
-    pub fn standing(&self, quota: Quota) -> Standing {
+    pub(crate) fn status(&self, quota: Quota) -> QuotaStatus {
         let remaining = quota.limit.saturating_sub(self.used);
-        Standing { limit: quota.limit, remaining, resets_at: self.end }
+        QuotaStatus { limit: quota.limit, remaining, resets_at: self.end }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tests of [`super`].
+//! Tests for [`super`].
 
 use proptest::prelude::*;
 
@@ -6,32 +6,33 @@ use super::*;
 
 const HOUR: i64 = 3_600_000;
 
-/// A count over a file that may fail to be written, and what should come of it.
-struct World {
+/// A count with a simulated file whose writes may fail, and a model of the expected state.
+struct Model {
     now: i64,
     quota: Quota,
     count: Count,
     file: Option<Lease>,
-    /// Units spent in the period that the count is in.
+    /// Units spent in the current period.
     spent: u64,
-    /// Units of it that crashes forfeited, and the most that they may have.
+    /// Units of the current period that crashes forfeited.
     forfeited: u64,
+    /// Crashes in the current period.
     crashes: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A cost, whether the bucket agrees, and how the write ends if there is one.
+    /// A cost, whether the rate limit admits it, and the result of a write if there is one.
     Take(u32, bool, Write),
     GiveBack(Write),
-    /// The process is gone; its memory with it.
+    /// The process dies and loses its memory.
     Crash,
-    /// Milliseconds that go by.
+    /// Milliseconds by which the clock moves.
     Clock(i64),
     Limit(u64),
 }
 
-/// How a write ends. Who is told that it failed doesn't know whether it is in the file.
+/// The result of a write. After a reported failure the data may still be in the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Write {
     Done,
@@ -39,12 +40,12 @@ enum Write {
     FailedButStored,
 }
 
-/// No cost is larger, no limit either: so no lease is.
-const MOST_COST: u32 = 40;
-const MOST_LIMIT: u64 = 3000;
-const LARGEST_LEASE: u64 = 40;
+/// A lease is 1 % of the limit or as much as a cost needs, so none is larger than `MAX_LEASE`.
+const MAX_COST: u32 = 40;
+const MAX_LIMIT: u64 = 3000;
+const MAX_LEASE: u64 = 40;
 
-impl World {
+impl Model {
     fn new(limit: u64) -> Self {
         let now = 5 * HOUR;
         let quota = Quota { limit, period: Period::Hour };
@@ -59,20 +60,20 @@ impl World {
         write == Write::Done
     }
 
-    /// Goes over to the period that it is.
+    /// Enters the current period.
     fn enter(&mut self) {
         let before = self.count.lease.start;
         self.count.enter(Timestamp::from_millis(self.now));
         if self.count.lease.start != before {
-            assert!(self.count.lease.start > before, "never back");
+            assert!(self.count.lease.start > before, "the period never moves back");
             (self.spent, self.forfeited, self.crashes) = (0, 0, 0);
         }
     }
 
-    fn take(&mut self, cost: u32, bucket: bool, write: Write) {
-        let gone = self.spent + self.forfeited;
+    fn take(&mut self, cost: u32, rate_admits: bool, write: Write) {
+        let unavailable = self.spent + self.forfeited;
         let admits = self.count.admits(self.quota, cost);
-        assert_eq!(admits, cost == 0 || gone + u64::from(cost) <= self.quota.limit);
+        assert_eq!(admits, cost == 0 || unavailable + u64::from(cost) <= self.quota.limit);
         if !admits {
             return;
         }
@@ -81,9 +82,9 @@ impl World {
             if !self.write(lease, write) {
                 return;
             }
-            self.count.leased(lease);
+            self.count.confirm_lease(lease);
         }
-        if bucket {
+        if rate_admits {
             self.count.spend(cost);
             self.spent += u64::from(cost);
         }
@@ -93,14 +94,14 @@ impl World {
         match step {
             Step::Clock(by) => self.now = (self.now + by).max(0),
             Step::Limit(limit) => self.quota.limit = limit,
-            Step::Take(cost, bucket, write) => {
+            Step::Take(cost, rate_admits, write) => {
                 self.enter();
-                self.take(cost, bucket, write);
+                self.take(cost, rate_admits, write);
             }
             Step::GiveBack(write) => {
                 let Some(lease) = self.count.give_back() else {
                     let stored = self.stored();
-                    assert!(stored == self.count.used || stored == 0, "the file says so already");
+                    assert!(stored == self.count.used || stored == 0, "the lease is stored already");
                     return;
                 };
                 if self.write(lease, write) {
@@ -113,14 +114,14 @@ impl World {
                 self.forfeited = self.count.used - self.spent;
             }
         }
-        assert!(self.stored() >= self.spent || self.spent == 0, "the file says less than was used");
-        assert!(self.forfeited <= self.crashes * LARGEST_LEASE, "{} forfeited", self.forfeited);
-        let standing = self.count.standing(self.quota);
+        assert!(self.stored() >= self.spent || self.spent == 0, "less is stored than was used");
+        assert!(self.forfeited <= self.crashes * MAX_LEASE, "{} forfeited", self.forfeited);
+        let standing = self.count.status(self.quota);
         let left = self.quota.limit.saturating_sub(self.spent + self.forfeited);
         assert_eq!((standing.limit, standing.remaining), (self.quota.limit, left));
     }
 
-    /// Units that the file has in the count's period.
+    /// Units stored for the count's period.
     fn stored(&self) -> u64 {
         self.file.filter(|lease| lease.start == self.count.lease.start).map_or(0, |lease| lease.units)
     }
@@ -143,43 +144,43 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         ]
     };
     let step = prop_oneof![
-        20 => (0..=MOST_COST, any::<bool>(), write()).prop_map(|(cost, bucket, write)| Step::Take(cost, bucket, write)),
+        20 => (0..=MAX_COST, any::<bool>(), write()).prop_map(|(cost, rate_admits, write)| Step::Take(cost, rate_admits, write)),
         3 => write().prop_map(Step::GiveBack),
         1 => Just(Step::Crash),
         1 => (0..2 * HOUR).prop_map(Step::Clock),
-        1 => (1..=MOST_LIMIT).prop_map(Step::Limit),
+        1 => (1..=MAX_LIMIT).prop_map(Step::Limit),
     ];
     prop::collection::vec(step, 0..200)
 }
 
 proptest! {
     #[test]
-    fn units_are_never_spent_twice_and_a_crash_forfeits_one_lease(limit in 1..=MOST_LIMIT, steps in steps()) {
-        let mut world = World::new(limit);
-        steps.into_iter().for_each(|step| world.step(step));
+    fn units_are_never_spent_twice_and_a_crash_forfeits_one_lease(limit in 1..=MAX_LIMIT, steps in steps()) {
+        let mut model = Model::new(limit);
+        steps.into_iter().for_each(|step| model.step(step));
     }
 
     #[test]
-    fn a_clock_that_goes_anywhere_admits_no_more_in_a_period(
+    fn a_jumping_clock_admits_no_more_than_the_limit_in_a_period(
         limit in 1..200_u64,
         moves in prop::collection::vec((-3 * HOUR..3 * HOUR, 0..20_u32, any::<bool>()), 0..200),
     ) {
-        let mut world = World::new(limit);
+        let mut model = Model::new(limit);
         let mut spent = std::collections::HashMap::<i64, u64>::new();
         for (by, cost, crash) in moves {
-            world.now = (world.now + by).max(0);
+            model.now = (model.now + by).max(0);
             if crash {
-                world.resume();
+                model.resume();
             }
-            world.enter();
-            if world.count.admits(world.quota, cost) {
-                if let Some(lease) = world.count.lease(world.quota, cost) {
-                    world.write(lease, Write::Done);
-                    world.count.leased(lease);
+            model.enter();
+            if model.count.admits(model.quota, cost) {
+                if let Some(lease) = model.count.lease(model.quota, cost) {
+                    model.write(lease, Write::Done);
+                    model.count.confirm_lease(lease);
                 }
-                world.count.spend(cost);
-                let start = world.count.lease.start.as_millis();
-                prop_assert!(start + HOUR > world.now, "a period that is over is not spent of");
+                model.count.spend(cost);
+                let start = model.count.lease.start.as_millis();
+                prop_assert!(start + HOUR > model.now, "nothing is spent from a past period");
                 *spent.entry(start).or_default() += u64::from(cost);
             }
         }
@@ -194,14 +195,15 @@ fn at(time: &str) -> Timestamp {
 fn spend(count: &mut Count, quota: Quota, cost: u32) {
     assert!(count.admits(quota, cost));
     if let Some(lease) = count.lease(quota, cost) {
-        count.leased(lease);
+        count.confirm_lease(lease);
     }
     count.spend(cost);
 }
 
 #[test]
-fn a_lease_is_a_hundredth_or_what_the_cost_needs() {
-    let (quota, now) = (Quota { limit: 1000, period: Period::Day }, at("2026-11-23T07:08:09Z"));
+fn a_lease_is_one_percent_or_what_the_cost_needs() {
+    let quota = Quota { limit: 1000, period: Period::Day };
+    let now = at("2026-11-23T07:08:09Z");
     let mut count = Count::resume(7, Period::Day, None, now);
     assert_eq!(count.lease(quota, 0), None);
     let lease = |units| Some(Lease { key: 7, period: Period::Day, start: at("2026-11-23T00:00:00Z"), units });
@@ -211,7 +213,7 @@ fn a_lease_is_a_hundredth_or_what_the_cost_needs() {
     assert_eq!(count.lease(quota, 7), None, "ten are leased");
     assert_eq!(count.lease(quota, 8), lease(13));
     spend(&mut count, quota, 990);
-    assert_eq!(count.lease(quota, 7), lease(1000), "no more than there are");
+    assert_eq!(count.lease(quota, 7), lease(1000), "never more than the limit");
     let small = Quota { limit: 42, ..quota };
     let mut count = Count::resume(7, Period::Day, None, now);
     assert_eq!(count.lease(small, 1), lease(1));
@@ -222,35 +224,36 @@ fn a_changed_limit_counts_what_was_used() {
     let quota = |limit| Quota { limit, period: Period::Month };
     let mut count = Count::resume(1, Period::Month, None, at("2026-12-31T23:59:59Z"));
     spend(&mut count, quota(1000), 95);
-    let standing = |limit, remaining| Standing { limit, remaining, resets_at: at("2027-01-01T00:00:00Z") };
-    assert_eq!(count.standing(quota(50)), standing(50, 0));
+    let standing = |limit, remaining| QuotaStatus { limit, remaining, resets_at: at("2027-01-01T00:00:00Z") };
+    assert_eq!(count.status(quota(50)), standing(50, 0));
     assert!(!count.admits(quota(50), 1) && count.admits(quota(50), 0));
-    assert_eq!(count.standing(quota(96)), standing(96, 1));
+    assert_eq!(count.status(quota(96)), standing(96, 1));
     assert!(count.admits(quota(96), 1) && !count.admits(quota(96), 2));
     spend(&mut count, quota(96), 1);
-    assert_eq!(count.standing(quota(2000)), standing(2000, 1904));
+    assert_eq!(count.status(quota(2000)), standing(2000, 1904));
 }
 
 #[test]
-fn a_new_period_begins_with_all_of_it() {
+fn a_new_period_starts_with_the_full_quota() {
     let quota = Quota { limit: 10, period: Period::Day };
     let mut count = Count::resume(1, Period::Day, None, at("2026-11-23T07:08:09Z"));
     spend(&mut count, quota, 10);
     count.enter(at("2026-11-23T23:59:59.999Z"));
     assert!(!count.admits(quota, 1));
     count.enter(at("2026-11-24T00:00:00Z"));
-    assert_eq!(count.standing(quota).remaining, 10);
+    assert_eq!(count.status(quota).remaining, 10);
     spend(&mut count, quota, 4);
     for earlier in ["2026-11-23T23:59:59.999Z", "2026-11-24T12:00:00Z", "2020-01-01T00:00:00Z"] {
         count.enter(at(earlier));
         let resets_at = at("2026-11-25T00:00:00Z");
-        assert_eq!(count.standing(quota), Standing { limit: 10, remaining: 6, resets_at });
+        assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
     }
-    // The same from the file: after a crash what was leased is gone, and the later period stays.
+    // The same when resumed from the file: after a crash leased units are lost, and the later period
+    // stays.
     let stored = count.lease;
     for now in ["2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"] {
-        assert_eq!(Count::resume(1, Period::Day, Some(stored), at(now)).standing(quota).remaining, 6);
+        assert_eq!(Count::resume(1, Period::Day, Some(stored), at(now)).status(quota).remaining, 6);
     }
     let next = Count::resume(1, Period::Day, Some(stored), at("2026-11-25T00:00:00Z"));
-    assert_eq!(next.standing(quota).remaining, 10);
+    assert_eq!(next.status(quota).remaining, 10);
 }

@@ -1,8 +1,10 @@
-//! What a restored state takes over from the one that it replaces: every right that was taken away since.
+//! Reapplies revocations after a restore: every right that was withdrawn since the backup stays
+//! withdrawn.
 //!
-//! A backup remembers what somebody could do when it was made. Each function here gets a thing as restored
-//! and the same thing as it was in the replaced file, and gives it without what was withdrawn between the
-//! two. Nothing becomes more than it was in the backup, but for an allowlist and a role that were replaced.
+//! A backup contains the rights as of the time it was made. Each function here takes a resource as
+//! restored and as it was in the replaced database, and returns the restored one without the rights
+//! that were withdrawn in between. The result never grants more than the backup did, except where an
+//! allowlist or a role was replaced.
 
 use std::collections::BTreeSet;
 
@@ -15,23 +17,24 @@ use super::membership::Role;
 use super::organization;
 use super::scope;
 
-/// What was carried over, by how many.
+/// The number of resources with reapplied revocations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Carried {
+pub(crate) struct ReappliedRevocations {
     /// Organizations that were deleted or suspended since.
-    pub organizations: u64,
+    pub(crate) organizations: u64,
     /// Users that were deleted or suspended since.
-    pub users: u64,
-    /// Memberships that ended since, or whose role became a lesser one.
-    pub memberships: u64,
+    pub(crate) users: u64,
+    /// Memberships that ended since, or whose role was lowered.
+    pub(crate) memberships: u64,
     /// Keys that were revoked, disabled, narrowed, shortened or rotated since.
-    pub api_keys: u64,
-    /// Quotas of which units were used since.
-    pub quotas: u64,
+    pub(crate) api_keys: u64,
+    /// Quotas with units used since.
+    pub(crate) quotas: u64,
 }
 
-/// A key without what it lost since. Its secrets are those of the replaced file.
-pub fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
+/// The restored key without the rights that it lost since. Its secrets are those of the replaced
+/// database.
+pub(crate) fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
     let mut key = ApiKey {
         start: replaced.start.clone(),
         rotated_at: replaced.rotated_at,
@@ -52,21 +55,24 @@ pub fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
         key.expires_at = replaced.expires_at;
     }
     key.scopes = common_scopes(&restored.scopes, &replaced.scopes);
-    if let Some(list) = &replaced.allowed_ips
-        && !restored.allowed_ips.as_ref().is_some_and(|older| lies_within(older, list))
+    if let Some(cidrs) = &replaced.allowed_ips
+        && !restored.allowed_ips.as_ref().is_some_and(|older| is_covered_by(older, cidrs))
     {
-        key.allowed_ips = Some(list.clone());
+        key.allowed_ips = Some(cidrs.clone());
     }
-    if replaced.rate_limit.is_some_and(|rate| restored.rate_limit.is_none_or(|older| slower(rate, older))) {
+    if replaced
+        .rate_limit
+        .is_some_and(|rate| restored.rate_limit.is_none_or(|older| is_stricter(rate, older)))
+    {
         key.rate_limit = replaced.rate_limit;
     }
-    if replaced.quota.is_some_and(|quota| restored.quota.is_none_or(|older| less(quota, older))) {
+    if replaced.quota.is_some_and(|quota| restored.quota.is_none_or(|older| replaces_quota(quota, older))) {
         key.quota = replaced.quota;
     }
     key
 }
 
-/// What both lists grant.
+/// The scopes that both lists grant.
 fn common_scopes(restored: &[String], replaced: &[String]) -> Vec<String> {
     let kept = restored.iter().filter(|grant| scope::any_covers(replaced, grant));
     let narrowed = replaced.iter().filter(|grant| scope::any_covers(restored, grant));
@@ -74,28 +80,30 @@ fn common_scopes(restored: &[String], replaced: &[String]) -> Vec<String> {
     kept.chain(narrowed).filter(|grant| seen.insert(grant.as_str())).cloned().collect()
 }
 
-fn lies_within(ranges: &[IpNet], list: &[IpNet]) -> bool {
-    ranges.iter().all(|range| list.iter().any(|wider| wider.contains(range)))
+fn is_covered_by(cidrs: &[IpNet], allowed: &[IpNet]) -> bool {
+    cidrs.iter().all(|cidr| allowed.iter().any(|wider| wider.contains(cidr)))
 }
 
-/// Is it slower over time, or in a burst?
-fn slower(rate: RateLimit, than: RateLimit) -> bool {
-    let (a, b) = (u64::from(rate.limit), u64::from(than.limit));
-    a < b || a * u64::from(than.window_seconds) < b * u64::from(rate.window_seconds)
+/// True if `rate` admits a smaller burst or a lower average rate than `other`.
+fn is_stricter(rate: RateLimit, other: RateLimit) -> bool {
+    let burst = u64::from(rate.limit);
+    let other_burst = u64::from(other.limit);
+    burst < other_burst
+        || burst * u64::from(other.window_seconds) < other_burst * u64::from(rate.window_seconds)
 }
 
-/// Is it less, or not to be compared?
-fn less(quota: Quota, than: Quota) -> bool {
-    quota.period != than.period || quota.limit < than.limit
+/// True if `quota` has a lower limit than `older`, or another period, so that the two can't be compared.
+fn replaces_quota(quota: Quota, older: Quota) -> bool {
+    quota.period != older.period || quota.limit < older.limit
 }
 
-/// The status of an organization or a user.
-pub fn status(restored: organization::Status, replaced: organization::Status) -> organization::Status {
+/// The status of an organization or a user: suspended if it was suspended since.
+pub(crate) fn status(restored: organization::Status, replaced: organization::Status) -> organization::Status {
     if replaced == organization::Status::Suspended { replaced } else { restored }
 }
 
-/// The lesser of two roles.
-pub fn role(restored: Role, replaced: Role) -> Role {
+/// The lower of two roles.
+pub(crate) fn role(restored: Role, replaced: Role) -> Role {
     let rank = |role| match role {
         Role::Owner => 3,
         Role::Admin => 2,
@@ -137,22 +145,22 @@ mod tests {
         }
     }
 
-    fn nets(list: &[&str]) -> Option<Vec<IpNet>> {
-        Some(list.iter().map(|net| net.parse().unwrap()).collect())
+    fn cidrs(list: &[&str]) -> Option<Vec<IpNet>> {
+        Some(list.iter().map(|cidr| cidr.parse().unwrap()).collect())
     }
 
     #[test]
-    fn what_became_more_stays_as_it_was_restored() {
+    fn rights_gained_since_the_backup_are_not_taken_over() {
         let mut older = key();
         older.status = Status::Disabled;
         older.expires_at = Some(Timestamp::from_millis(5));
-        older.allowed_ips = nets(&["10.0.0.0/8"]);
+        older.allowed_ips = cidrs(&["10.0.0.0/8"]);
         older.rate_limit = Some(RateLimit { limit: 1, window_seconds: 1 });
         older.quota = Some(Quota { limit: 1, period: Period::Day });
         let mut newer = key();
         newer.scopes = vec!["*".into()];
         newer.name = "renamed".into();
-        newer.allowed_ips = nets(&["0.0.0.0/0"]);
+        newer.allowed_ips = cidrs(&["0.0.0.0/0"]);
         newer.rate_limit = Some(RateLimit { limit: 2, window_seconds: 1 });
         newer.quota = Some(Quota { limit: 2, period: Period::Day });
         assert_eq!(api_key(&older, &newer), older);
@@ -161,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_right_that_was_taken_stays_taken() {
+    fn each_withdrawn_right_stays_withdrawn() {
         let older = key();
         type Case = (fn(&mut ApiKey), fn(&ApiKey) -> bool);
         let cases: [Case; 8] = [
@@ -170,17 +178,17 @@ mod tests {
             (|key| key.expires_at = Some(Timestamp::from_millis(9)), |key| key.expires_at.is_some()),
             (|key| key.scopes = vec!["workflows:read".into()], |key| key.scopes == ["workflows:read"]),
             (|key| key.scopes = vec![], |key| key.scopes.is_empty()),
-            (|key| key.allowed_ips = nets(&["10.0.0.0/8"]), |key| key.allowed_ips == nets(&["10.0.0.0/8"])),
+            (|key| key.allowed_ips = cidrs(&["10.0.0.0/8"]), |key| key.allowed_ips == cidrs(&["10.0.0.0/8"])),
             (
                 |key| key.rate_limit = Some(RateLimit { limit: 9, window_seconds: 60 }),
                 |key| key.rate_limit.is_some(),
             ),
             (|key| key.start = "toll_bbbb".into(), |key| key.start == "toll_bbbb"),
         ];
-        for (nth, (take, is_taken)) in cases.into_iter().enumerate() {
+        for (index, (withdraw, is_withdrawn)) in cases.into_iter().enumerate() {
             let mut newer = key();
-            take(&mut newer);
-            assert!(is_taken(&api_key(&older, &newer)), "case {nth}");
+            withdraw(&mut newer);
+            assert!(is_withdrawn(&api_key(&older, &newer)), "case {index}");
         }
         let mut newer = key();
         newer.scopes = vec!["*".into()];
@@ -188,21 +196,22 @@ mod tests {
     }
 
     #[test]
-    fn an_allowlist_that_moved_is_the_later_one() {
-        let (mut older, mut newer) = (key(), key());
-        older.allowed_ips = nets(&["10.0.0.0/8"]);
-        newer.allowed_ips = nets(&["192.0.2.0/24"]);
+    fn an_allowlist_with_new_addresses_is_the_later_one() {
+        let mut older = key();
+        let mut newer = key();
+        older.allowed_ips = cidrs(&["10.0.0.0/8"]);
+        newer.allowed_ips = cidrs(&["192.0.2.0/24"]);
         assert_eq!(api_key(&older, &newer).allowed_ips, newer.allowed_ips);
-        newer.allowed_ips = nets(&["10.0.0.0/8", "192.0.2.0/24"]);
+        newer.allowed_ips = cidrs(&["10.0.0.0/8", "192.0.2.0/24"]);
         assert_eq!(api_key(&older, &newer).allowed_ips, older.allowed_ips);
     }
 
     #[test]
     fn limits_are_compared_by_burst_and_by_rate() {
         let rate = |limit, window_seconds| RateLimit { limit, window_seconds };
-        assert!(slower(rate(10, 60), rate(20, 60)) && slower(rate(10, 60), rate(10, 30)));
-        assert!(slower(rate(10, 1), rate(20, 60)), "a smaller burst");
-        assert!(!slower(rate(20, 60), rate(10, 60)) && !slower(rate(10, 60), rate(10, 60)));
+        assert!(is_stricter(rate(10, 60), rate(20, 60)) && is_stricter(rate(10, 60), rate(10, 30)));
+        assert!(is_stricter(rate(10, 1), rate(20, 60)), "a smaller burst");
+        assert!(!is_stricter(rate(20, 60), rate(10, 60)) && !is_stricter(rate(10, 60), rate(10, 60)));
         assert_eq!(role(Role::Owner, Role::Viewer), Role::Viewer);
         assert_eq!(role(Role::Member, Role::Admin), Role::Member);
     }

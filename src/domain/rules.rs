@@ -1,5 +1,4 @@
-//! Rules for single values that more than one resource has. Each reads a JSON value and notes what is
-//! wrong with it.
+//! Rules for values that several resources share. Each rule reads a JSON value and records its faults.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +7,20 @@ use super::id::Kind;
 use super::patch::Metadata;
 use super::time::Timestamp;
 
-/// Pairs of metadata that a resource may have.
-pub const MOST_METADATA: usize = 50;
+/// The maximum number of metadata pairs of a resource.
+pub(crate) const MAX_METADATA: usize = 50;
 
-/// A name: 1 to 200 characters, no control characters.
-pub fn name(json: &Json, faults: &mut Faults) -> Option<String> {
+/// A name: 1 to 200 characters without control characters.
+pub(crate) fn name(json: &Json, faults: &mut Faults) -> Option<String> {
     text(json, faults, 200)
 }
 
-/// A text of 1 to `most` characters without control characters.
-pub fn text(json: &Json, faults: &mut Faults, most: usize) -> Option<String> {
+/// A text of 1 to `max` characters without control characters.
+pub(crate) fn text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
     let text = faults.text(json)?;
     let length = text.chars().count();
-    if !(1..=most).contains(&length) {
-        faults.add("INVALID_LENGTH", format!("Must have 1 to {most} characters; this has {length}."));
+    if !(1..=max).contains(&length) {
+        faults.add("INVALID_LENGTH", format!("Must have 1 to {max} characters; has {length}."));
         return None;
     }
     if text.chars().any(char::is_control) {
@@ -31,51 +30,51 @@ pub fn text(json: &Json, faults: &mut Faults, most: usize) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// An e-mail address. Whether it exists only a mail can tell, so this looks no closer than needed:
-/// something before and behind one `@`, no spaces, at most 254 characters (RFC 5321).
-pub fn email(json: &Json, faults: &mut Faults) -> Option<String> {
+/// An email address. Only sending mail can show that an address exists, so the check is minimal: text
+/// before and after exactly one `@`, no whitespace, at most 254 characters (RFC 5321).
+pub(crate) fn email(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
-    let fits = text.chars().count() <= 254
+    let is_valid = text.chars().count() <= 254
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
         && matches!(text.split_once('@'), Some((local, host)) if !local.is_empty() && !host.is_empty() && !host.contains('@'));
-    if fits {
+    if is_valid {
         return Some(text.to_owned());
     }
-    faults.add("INVALID_EMAIL", "Must be an e-mail address such as admin@example.com.");
+    faults.add("INVALID_EMAIL", "Must be an email address, such as admin@example.com.");
     None
 }
 
-/// Folds a text for comparison without regard to case.
-pub fn fold(text: &str) -> String {
+/// Converts a text for case-insensitive comparison.
+pub(crate) fn casefold(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// A time in RFC 3339.
-pub fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
+/// An RFC 3339 timestamp.
+pub(crate) fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
     let time = Timestamp::parse(faults.text(json)?);
     if time.is_none() {
-        faults.add("INVALID_TIME", "Must be a time in RFC 3339, such as 2026-11-23T07:08:09Z.");
+        faults.add("INVALID_TIME", "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.");
     }
     time
 }
 
-/// A whole number from `least` to `most`.
-pub fn whole(least: u64, most: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
+/// A whole number from `min` to `max`.
+pub(crate) fn integer(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
     move |json, faults| {
         let number = match json {
             Json::Number(number) => number.as_u64(),
             _ => None,
         };
-        let number = number.filter(|number| (least..=most).contains(number));
+        let number = number.filter(|number| (min..=max).contains(number));
         if number.is_none() {
-            faults.add("INVALID_VALUE", format!("Must be a whole number from {least} to {most}."));
+            faults.add("INVALID_VALUE", format!("Must be a whole number from {min} to {max}."));
         }
         number
     }
 }
 
-/// A caller's own id of the kind.
-pub fn own_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
+/// A custom id of the kind.
+pub(crate) fn custom_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| {
         let id = faults.text(json)?;
         if kind.accepts(id) {
@@ -87,53 +86,54 @@ pub fn own_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     }
 }
 
-/// One of the names in a table, else a fault that lists them.
-pub fn one_of<T: Copy>(
+/// One of the names in `choices`; otherwise a fault that lists them.
+pub(crate) fn one_of<T: Copy>(
     choices: &'static [(&'static str, T)],
 ) -> impl FnOnce(&Json, &mut Faults) -> Option<T> {
     move |json, faults| {
         let text = faults.text(json)?;
-        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-        if found.is_none() {
+        let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if chosen.is_none() {
             let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
             faults.add("INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
         }
-        found
+        chosen
     }
 }
 
-/// Metadata of a new resource: at most 50 pairs, names of 1 to 40 characters, values strings of at most 500.
-pub fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
+/// Metadata of a new resource: at most 50 pairs, names of 1 to 40 characters, string values of at most
+/// 500 characters.
+pub(crate) fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
     let pairs = metadata_patch(json, faults)?;
     let mut metadata = Metadata::new();
     for (name, value) in pairs {
         match value {
             Some(value) => drop(metadata.insert(name, value)),
-            None => faults.within(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
+            None => faults.nested(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
         }
     }
     metadata_size(&metadata, faults);
     Some(metadata)
 }
 
-/// Metadata in a merge patch, where `null` takes a pair away.
-pub fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<String>>> {
+/// Metadata in a merge patch, where `null` removes a pair.
+pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<String>>> {
     let mut pairs = BTreeMap::new();
     for (name, value) in faults.object(json)? {
-        faults.within(name, |faults| {
+        faults.nested(name, |faults| {
             if !(1..=40).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-                faults.add("INVALID_LENGTH", "Names have 1 to 40 characters and no control characters.");
+                faults.add("INVALID_LENGTH", "Names must have 1 to 40 characters and no control characters.");
             }
             let value = match value {
                 Json::Null => None,
                 value => match faults.text(value) {
                     Some(text) => Some(text),
-                    // Not put down as `null`, which may be a second fault.
+                    // Skipped instead of stored as `null`, which could cause a second fault.
                     None => return,
                 },
             };
             if value.is_some_and(|value| value.chars().count() > 500 || value.contains('\0')) {
-                faults.add("INVALID_LENGTH", "Values have at most 500 characters and no NUL.");
+                faults.add("INVALID_LENGTH", "Values must have at most 500 characters and no NUL.");
             }
             pairs.insert(name.clone(), value.map(str::to_owned));
         });
@@ -141,15 +141,18 @@ pub fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<Strin
     Some(pairs)
 }
 
-/// Notes a fault when there are too many pairs; also asked after a patch was merged.
-pub fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
-    if metadata.len() > MOST_METADATA {
-        faults.add("TOO_MANY", format!("At most {MOST_METADATA} pairs; this would be {}.", metadata.len()));
+/// Records a fault if there are too many pairs. Also used after merging a patch.
+pub(crate) fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
+    if metadata.len() > MAX_METADATA {
+        faults.add(
+            "TOO_MANY",
+            format!("At most {MAX_METADATA} pairs are allowed; this would be {}.", metadata.len()),
+        );
     }
 }
 
-/// Yes or no.
-pub fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+/// A boolean.
+pub(crate) fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
     match json {
         Json::Bool(flag) => Some(*flag),
         _ => {

@@ -1,20 +1,20 @@
-//! Scopes: `resource:action`, `resource:*` or `*`, and which covers which.
+//! Scopes: `resource:action`, `resource:*` or `*`, and which of them cover others.
 
 use std::collections::BTreeSet;
 
 use super::fields::{Faults, Json};
 
-/// Scopes that a key may have.
-pub const MOST_SCOPES: usize = 100;
+/// The maximum number of scopes of a key.
+pub(crate) const MAX_SCOPES: usize = 100;
 
-/// Does this scope administer the platform itself? Such scopes are handed out only by who has them.
-pub fn is_administrative(scope: &str) -> bool {
+/// True if the scope administers the platform itself. Only a caller that has such a scope can grant it.
+pub(crate) fn is_administrative(scope: &str) -> bool {
     scope == "*" || matches!(resource(scope), "admin" | "keys")
 }
 
-/// Does holding `grant` mean holding `scope`? A wildcard is covered by itself or a wider one alone,
-/// never by a list of what it means today.
-pub fn covers(grant: &str, scope: &str) -> bool {
+/// True if holding `grant` includes `scope`. A wildcard is covered only by itself or a wider wildcard,
+/// never by the list of scopes that it currently expands to.
+pub(crate) fn covers(grant: &str, scope: &str) -> bool {
     if grant == "*" || grant == scope {
         return true;
     }
@@ -23,8 +23,7 @@ pub fn covers(grant: &str, scope: &str) -> bool {
         .is_some_and(|resource_of_grant| resource_of_grant == resource(scope) && scope != "*")
 }
 
-/// Does any of the grants cover the scope?
-pub fn any_covers(grants: &[String], scope: &str) -> bool {
+pub(crate) fn any_covers(grants: &[String], scope: &str) -> bool {
     grants.iter().any(|grant| covers(grant, scope))
 }
 
@@ -32,7 +31,7 @@ fn resource(scope: &str) -> &str {
     scope.split_once(':').map_or(scope, |(resource, _)| resource)
 }
 
-/// All scopes that there are: built in and the operator's own.
+/// All existing scopes: built-in and custom.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue(BTreeSet<String>);
 
@@ -43,21 +42,21 @@ impl FromIterator<String> for Catalogue {
 }
 
 impl Catalogue {
-    /// May this be granted: a scope of the catalogue, or a wildcard over at least one of them?
-    pub fn knows(&self, grant: &str) -> bool {
+    /// True for `*`, a scope of the catalogue, or a wildcard that covers at least one of them.
+    pub(crate) fn knows(&self, grant: &str) -> bool {
         grant == "*"
             || self.0.contains(grant)
             || grant.ends_with(":*") && self.0.iter().any(|scope| covers(grant, scope))
     }
 
-    /// What the grants mean today: every scope of the catalogue that one of them covers.
-    pub fn expand(&self, grants: &[String]) -> Vec<String> {
+    /// Every scope of the catalogue that one of the grants covers.
+    pub(crate) fn expand(&self, grants: &[String]) -> Vec<String> {
         self.0.iter().filter(|scope| any_covers(grants, scope)).cloned().collect()
     }
 
-    /// The grants that would mean nothing any more without `scope`: itself, and its resource's
-    /// wildcard when it is the last of that resource.
-    pub fn hanging_on(&self, scope: &str) -> Vec<String> {
+    /// The grants that would cover nothing without `scope`: the scope itself and, if it is the last
+    /// scope of its resource, the resource's wildcard.
+    pub(crate) fn grants_depending_on(&self, scope: &str) -> Vec<String> {
         let wildcard = format!("{}:*", resource(scope));
         let mut grants = vec![scope.to_owned()];
         if self.0.iter().filter(|other| covers(&wildcard, other)).count() == 1 {
@@ -67,22 +66,23 @@ impl Catalogue {
     }
 }
 
-/// Reads a key's scopes: an array of known ones; a repeated one counts once.
-pub fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
+/// Reads a key's scopes: an array of known scopes. Duplicates are dropped.
+pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.array(json)?;
-    if items.len() > MOST_SCOPES {
-        faults.add("TOO_MANY", format!("At most {MOST_SCOPES} scopes; these are {}.", items.len()));
+    if items.len() > MAX_SCOPES {
+        faults
+            .add("TOO_MANY", format!("At most {MAX_SCOPES} scopes are allowed; {} were given.", items.len()));
         return None;
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.within(&index.to_string(), |faults| {
+        faults.nested(&index.to_string(), |faults| {
             let Some(scope) = faults.text(item) else { return };
             if !catalogue.knows(scope) {
-                let shown: String = scope.chars().take(65).collect();
+                let excerpt: String = scope.chars().take(65).collect();
                 faults.add(
                     "UNKNOWN_SCOPE",
-                    format!("There is no scope {shown:?}; GET /admin/v1/scopes lists them."),
+                    format!("Unknown scope {excerpt:?}; GET /admin/v1/scopes lists all scopes."),
                 );
             } else if !scopes.iter().any(|earlier| earlier == scope) {
                 scopes.push(scope.to_owned());
@@ -92,23 +92,23 @@ pub fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<V
     Some(scopes)
 }
 
-/// Reads the name of an operator's own scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, and not
-/// one of the resources `admin` and `keys`.
-pub fn own(json: &Json, faults: &mut Faults) -> Option<String> {
+/// Reads the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, without the
+/// resources `admin` and `keys`.
+pub(crate) fn custom(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     if !has_form(text) {
-        faults.add("INVALID_SCOPE", "Must be resource:action in lower case, such as invoices:read.");
+        faults.add("INVALID_SCOPE", "Must be a lowercase resource:action, such as invoices:read.");
         return None;
     }
     if is_administrative(text) {
-        faults.add("RESERVED", "The resources admin and keys are built in.");
+        faults.add("RESERVED", "The resources admin and keys are reserved.");
         return None;
     }
     Some(text.to_owned())
 }
 
-/// Could this be the name of an operator's own scope?
-pub fn is_own(text: &str) -> bool {
+/// True if the text is a valid name for a custom scope.
+pub(crate) fn is_custom(text: &str) -> bool {
     has_form(text) && !is_administrative(text)
 }
 
@@ -121,38 +121,37 @@ fn has_form(text: &str) -> bool {
     matches!(text.split_once(':'), Some((resource, action)) if part(resource) && part(action))
 }
 
-/// A scope of the catalogue as answered.
+/// A scope of the catalogue.
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// `resource:action`.
-    #[schema(example = "invoices:read")]
-    pub scope: String,
-    /// What it allows, for people.
-    #[schema(required, example = "See invoices")]
-    pub description: Option<String>,
+    #[schema(example = "reports:read")]
+    pub(crate) scope: String,
+    /// Human-readable description.
+    #[schema(required, example = "Read reports")]
+    pub(crate) description: Option<String>,
     /// Built-in scopes can't be removed.
-    pub built_in: bool,
+    pub(crate) built_in: bool,
 }
 
-/// What creates a scope.
+/// Parameters for creating a scope.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewScope {
-    /// `resource:action`, never of the resources `admin` and `keys`.
-    #[schema(pattern = "^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$", example = "invoices:read")]
-    pub scope: String,
-    /// What it allows, for people.
-    #[schema(min_length = 1, max_length = 200, example = "See invoices")]
-    pub description: Option<String>,
+pub(crate) struct NewScope {
+    /// `resource:action`; the resources `admin` and `keys` are reserved.
+    #[schema(pattern = "^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$", example = "reports:read")]
+    pub(crate) scope: String,
+    /// Human-readable description.
+    #[schema(min_length = 1, max_length = 200, example = "Read reports")]
+    pub(crate) description: Option<String>,
 }
 
 impl NewScope {
-    /// Reads a body.
-    pub fn read(body: &Json) -> crate::error::Result<Self> {
+    pub(crate) fn read(body: &Json) -> crate::error::Result<Self> {
         let mut fields = super::fields::Fields::of(body);
         fields.read_only(&["built_in"]);
         let value = Self {
-            scope: fields.required("scope", own),
+            scope: fields.required("scope", custom),
             description: fields.nullable("description", super::rules::name).into_option(),
         };
         fields.finish(value)
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_cover_what_they_say_and_no_more() {
+    fn wildcards_cover_only_their_own_resource() {
         for (grant, scope, expected) in [
             ("*", "admin:*", true),
             ("*", "*", true),
@@ -186,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn catalogue_knows_expands_and_tells_what_hangs_on_a_scope() {
+    fn catalogue_recognizes_and_expands_grants_and_finds_dependent_ones() {
         let catalogue: Catalogue =
             ["a:read", "a:write", "b:read", "admin:keys"].map(str::to_owned).into_iter().collect();
         assert!(catalogue.knows("a:*") && catalogue.knows("*") && catalogue.knows("b:read"));
         assert!(!catalogue.knows("c:*") && !catalogue.knows("a:delete") && !catalogue.knows(":*"));
         assert_eq!(catalogue.expand(&["a:*".to_owned()]), ["a:read", "a:write"]);
-        assert_eq!(catalogue.hanging_on("a:read"), ["a:read"]);
-        assert_eq!(catalogue.hanging_on("b:read"), ["b:read", "b:*"]);
+        assert_eq!(catalogue.grants_depending_on("a:read"), ["a:read"]);
+        assert_eq!(catalogue.grants_depending_on("b:read"), ["b:read", "b:*"]);
     }
 }

@@ -1,5 +1,5 @@
-//! The platform's settings: what can be changed while the server runs. Their first values come from the
-//! configuration of the process; from then on they live in the database.
+//! The platform's settings, which can be changed while the server runs. Their initial values come from
+//! the process's configuration; afterwards the database holds them.
 
 mod patch;
 
@@ -10,193 +10,196 @@ use serde_json::Value;
 use utoipa::openapi::schema::{AdditionalProperties, Object, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 
-pub use patch::{KeysPatch, MaintenancePatch, PlanPatch, RateLimitsPatch, RetentionPatch, SettingsPatch};
+pub(crate) use patch::{PlanPatch, SettingsPatch};
 
 use super::audit::Change;
 use super::time::Timestamp;
 
-/// What [`Stale`](super::stale::Stale) calls them.
-pub const STALE: &str = "settings";
+/// The id of the settings in an [`Invalidation`](super::invalidation::Invalidation).
+pub(crate) const SETTINGS_ID: &str = "settings";
 
-/// The plan of an organization that booked none. It is always there.
-pub const STANDARD: &str = "standard";
+/// The default plan of an organization. It always exists.
+pub(crate) const STANDARD: &str = "standard";
 
-/// The most of anything that is counted: calls a minute, keys, members.
-pub const MOST: u32 = 1_000_000_000;
+/// The maximum of every limit: calls per minute, keys, members.
+pub(crate) const MAX_COUNT: u32 = 1_000_000_000;
 
-/// The longest time: a hundred years.
-pub const MOST_DAYS: u32 = 36_500;
+/// The longest duration: a hundred years.
+pub(crate) const MAX_DAYS: u32 = 36_500;
 
-/// The audit log is kept at least this long, unless it is kept for ever.
-pub const LEAST_AUDIT_DAYS: u32 = 30;
+/// The shortest retention of the audit log, unless it is kept indefinitely.
+pub(crate) const MIN_AUDIT_DAYS: u32 = 30;
 
-/// Plans that there may be.
-pub const MOST_PLANS: usize = 100;
+/// The maximum number of plans.
+pub(crate) const MAX_PLANS: usize = 100;
 
-/// All settings of the platform.
+/// The platform's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Configuration)]
-pub struct Settings {
-    /// New and changed API keys.
-    pub keys: Keys,
-    /// Calls in a minute.
-    pub rate_limits: RateLimits,
-    /// What organizations can book, by name. `standard`, for those that booked none, is always there.
+pub(crate) struct Settings {
+    /// Policy for new and changed API keys.
+    pub(crate) keys: Keys,
+    /// Rate limits of the Admin API.
+    pub(crate) rate_limits: RateLimits,
+    /// Plans by name. `standard`, the default plan, always exists.
     #[schema(schema_with = plans_schema)]
-    pub plans: BTreeMap<String, Plan>,
-    /// How long what is recorded and counted is kept.
-    pub retention: Retention,
-    /// While the platform is being worked on.
-    pub maintenance: Maintenance,
+    pub(crate) plans: BTreeMap<String, Plan>,
+    /// How long recorded data is kept.
+    pub(crate) retention: Retention,
+    /// Maintenance mode.
+    pub(crate) maintenance: Maintenance,
 }
 
-/// What new and changed API keys must be like.
+/// Policy for new and changed API keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = KeySettings)]
-pub struct Keys {
-    /// What the secrets of new keys begin with. Keys made with another prefix stay good.
+pub(crate) struct Keys {
+    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
-    pub prefix: String,
-    /// Days until a new key expires whose maker names no expiry; 0 = never, or as late as allowed.
+    pub(crate) prefix: String,
+    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
+    /// `max_expiry_days` allows.
     #[schema(maximum = 36_500, example = 0)]
-    pub default_expiry_days: u32,
-    /// Days until a new key, or one that gets another expiry, must expire; 0 = it need not. Keys that
-    /// are there already stay as they are.
+    pub(crate) default_expiry_days: u32,
+    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum. Existing
+    /// keys are not affected.
     #[schema(maximum = 36_500, example = 0)]
-    pub max_expiry_days: u32,
-    /// Must keys with administrative scopes (`admin:*`, `keys:verify`, `*`) have an allowlist?
-    pub require_allowed_ips_for_admin: bool,
+    pub(crate) max_expiry_days: u32,
+    /// Whether keys with administrative scopes (`admin:*`, `keys:verify`, `*`) must have an allowlist.
+    pub(crate) require_allowed_ips_for_admin: bool,
 }
 
-/// Calls in a minute; 0 = no limit.
+/// Rate limits per minute; 0 = no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RateLimitSettings)]
-pub struct RateLimits {
-    /// Calls of the control plane by one key.
+pub(crate) struct RateLimits {
+    /// Admin API calls per key.
     #[schema(maximum = 1_000_000_000, example = 500)]
-    pub admin_per_minute: u32,
-    /// Batches by one key.
+    pub(crate) admin_per_minute: u32,
+    /// Batches per key.
     #[schema(maximum = 1_000_000_000, example = 100)]
-    pub batch_per_minute: u32,
-    /// Failed authentications from one address.
+    pub(crate) batch_per_minute: u32,
+    /// Failed authentications per client address.
     #[schema(maximum = 1_000_000_000, example = 30)]
-    pub failed_auth_per_minute: u32,
+    pub(crate) failed_auth_per_minute: u32,
 }
 
-/// What a plan allows; 0 = no limit.
+/// Limits of a plan; 0 = no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Plan {
-    /// Verifications of each key that has no rate limit of its own.
+pub(crate) struct Plan {
+    /// Verifications per minute of each key without its own rate limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
-    pub requests_per_minute: u32,
-    /// Keys of an organization that aren't revoked. Lowering it takes none away.
+    pub(crate) requests_per_minute: u32,
+    /// Keys per organization that aren't revoked. Lowering the limit doesn't remove existing keys.
     #[schema(maximum = 1_000_000_000, example = 0)]
-    pub max_keys: u32,
-    /// Members of an organization. Lowering it takes none away.
+    pub(crate) max_keys: u32,
+    /// Members per organization. Lowering the limit doesn't remove existing members.
     #[schema(maximum = 1_000_000_000, example = 0)]
-    pub max_members: u32,
+    pub(crate) max_members: u32,
 }
 
-/// Days for which things are kept.
+/// Retention in days.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RetentionSettings)]
-pub struct Retention {
-    /// The audit log; 0 = for ever, else at least 30.
+pub(crate) struct Retention {
+    /// Audit log; 0 = indefinitely, otherwise at least 30.
     #[schema(schema_with = audit_days_schema)]
-    pub audit_days: u32,
-    /// Usage by the hour.
+    pub(crate) audit_days: u32,
+    /// Hourly usage.
     #[schema(minimum = 1, maximum = 36_500, example = 90)]
-    pub usage_hourly_days: u32,
-    /// Usage by the day.
+    pub(crate) usage_hourly_days: u32,
+    /// Daily usage.
     #[schema(minimum = 1, maximum = 36_500, example = 730)]
-    pub usage_daily_days: u32,
-    /// The verification log.
+    pub(crate) usage_daily_days: u32,
+    /// Verification log.
     #[schema(minimum = 1, maximum = 36_500, example = 30)]
-    pub verification_log_days: u32,
+    pub(crate) verification_log_days: u32,
 }
 
-/// What is refused while the platform is being worked on.
+/// Maintenance mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = MaintenanceSettings)]
-pub struct Maintenance {
-    /// Refuse changes with 503. Verification, reads, and what takes access away go on.
-    pub read_only: bool,
-    /// What is said to those who are refused; `null` = that it is being worked on.
+pub(crate) struct Maintenance {
+    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
+    /// work.
+    pub(crate) read_only: bool,
+    /// Message for refused requests; `null` = a default message.
     #[schema(required, example = "Back at 14:00 UTC.")]
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
 }
 
-/// The settings as they are stored.
+/// The settings as stored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Current {
-    /// The settings.
-    pub settings: Settings,
-    /// Prefixes under which no secret was ever taken whose checksum is wrong, so that one which is can be
-    /// refused unlooked.
-    pub checked_prefixes: Vec<String>,
-    /// Counts changes.
-    pub revision: i64,
-    /// When they last changed.
-    pub updated_at: Timestamp,
+pub(crate) struct Current {
+    pub(crate) settings: Settings,
+    /// Prefixes under which no secret with a wrong checksum was ever stored, so that such a secret is
+    /// refused without a lookup.
+    pub(crate) checked_prefixes: Vec<String>,
+    /// Number of stored changes; determines the ETag.
+    pub(crate) revision: i64,
+    pub(crate) updated_at: Timestamp,
 }
 
 impl Settings {
-    /// What a plan allows. One that is gone no organization is on; who still thinks so gets the standard's.
-    pub fn plan(&self, name: &str) -> Option<&Plan> {
+    /// The limits of a plan. A removed plan has no organizations; a stale reference to it gets the
+    /// standard plan.
+    pub(crate) fn plan(&self, name: &str) -> Option<&Plan> {
         self.plans.get(name).or_else(|| self.plans.get(STANDARD))
     }
 
-    /// The names of all plans, for people.
-    pub fn plan_names(&self) -> String {
+    /// The names of all plans, for messages.
+    pub(crate) fn plan_names(&self) -> String {
         self.plans.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 
-    /// Every single setting by its whole name, such as `plans.standard.max_keys`.
-    pub fn by_name(&self) -> BTreeMap<String, Value> {
-        let mut all = BTreeMap::new();
-        collect(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut all);
-        all
+    /// Every setting by its full name, such as `plans.standard.max_keys`.
+    pub(crate) fn by_name(&self) -> BTreeMap<String, Value> {
+        let mut settings = BTreeMap::new();
+        collect(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
+        settings
     }
 }
 
-fn collect(name: String, value: Value, all: &mut BTreeMap<String, Value>) {
-    let Value::Object(below) = value else {
-        all.insert(name, value);
+fn collect(name: String, value: Value, settings: &mut BTreeMap<String, Value>) {
+    let Value::Object(children) = value else {
+        settings.insert(name, value);
         return;
     };
-    for (step, value) in below {
-        collect(if name.is_empty() { step } else { format!("{name}.{step}") }, value, all);
+    for (child, value) in children {
+        collect(if name.is_empty() { child } else { format!("{name}.{child}") }, value, settings);
     }
 }
 
-/// What differs, setting by setting. What a plan has that comes or goes is `null` on the other side.
-pub fn changes(before: &Settings, after: &Settings) -> Vec<Change> {
-    let (before, after) = (before.by_name(), after.by_name());
+/// The changed settings. The settings of an added or removed plan are `null` on the side without the
+/// plan.
+pub(crate) fn changes(before: &Settings, after: &Settings) -> Vec<Change> {
+    let before = before.by_name();
+    let after = after.by_name();
     let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let change = |name: &String| {
-        let side = |side: &BTreeMap<String, Value>| side.get(name).cloned().unwrap_or_default();
-        Change { field: name.clone(), from: side(&before), to: side(&after) }
+        let value_in = |settings: &BTreeMap<String, Value>| settings.get(name).cloned().unwrap_or_default();
+        Change { field: name.clone(), from: value_in(&before), to: value_in(&after) }
     };
     names.into_iter().map(change).filter(|change| change.from != change.to).collect()
 }
 
-/// Is this a name for a plan: `^[a-z][a-z0-9-]{0,31}$`?
-pub fn is_plan_name(text: &str) -> bool {
+/// True if the text is a valid plan name: `^[a-z][a-z0-9-]{0,31}$`.
+pub(crate) fn is_plan_name(text: &str) -> bool {
     text.len() <= 32
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Is this something for secrets to begin with: `^[a-z][a-z0-9]{0,15}$`?
-pub fn is_prefix(text: &str) -> bool {
+/// True if the text is a valid prefix for secrets: `^[a-z][a-z0-9]{0,15}$`.
+pub(crate) fn is_prefix(text: &str) -> bool {
     text.len() <= 16
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-/// Plans by name in the OpenAPI document.
+/// The schema of plans by name, for the OpenAPI document.
 fn plans_schema() -> Object {
-    plans_of(Ref::from_schema_name("Plan").into()).max_properties(Some(MOST_PLANS)).build()
+    plans_of(Ref::from_schema_name("Plan").into()).max_properties(Some(MAX_PLANS)).build()
 }
 
 fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
@@ -208,13 +211,13 @@ fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
 }
 
 fn audit_days_schema() -> Schema {
-    let range = |least: u32, most: u32| {
-        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(Some(most));
+    let range = |min: u32, max: u32| {
+        let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max));
         Schema::from(range)
     };
     let either = utoipa::openapi::schema::AnyOfBuilder::new()
         .item(range(0, 0))
-        .item(range(LEAST_AUDIT_DAYS, MOST_DAYS))
-        .description(Some("The audit log; 0 = for ever, else at least 30."));
+        .item(range(MIN_AUDIT_DAYS, MAX_DAYS))
+        .description(Some("Audit log; 0 = indefinitely, otherwise at least 30."));
     Schema::AnyOf(either.build())
 }

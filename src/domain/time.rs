@@ -1,4 +1,4 @@
-//! Points in time: milliseconds since the Unix epoch inside, RFC 3339 outside.
+//! Timestamps: milliseconds since the Unix epoch internally, RFC 3339 in the API.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,10 +15,10 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// The years that a client may name: later ones would not fit RFC 3339.
-const LATEST: i64 = 253_402_300_799_999;
+/// The last millisecond of the year 9999. RFC 3339 can't represent later years.
+const MAX_MILLIS: i64 = 253_402_300_799_999;
 
-const MILLIS_OF_A_DAY: i64 = 86_400_000;
+const MILLIS_PER_DAY: i64 = 86_400_000;
 
 impl Timestamp {
     /// From milliseconds since the epoch.
@@ -31,26 +31,26 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded up: what a `…-Reset` header names is never too early.
-    pub fn as_seconds_ceil(self) -> i64 {
+    /// Whole seconds since the epoch, rounded up so that a `…-Reset` header is never too early.
+    pub(crate) fn as_seconds_ceil(self) -> i64 {
         self.0.div_euclid(1000) + i64::from(self.0.rem_euclid(1000) != 0)
     }
 
-    /// The start of the minute that this point lies in.
-    pub fn minute(self) -> Self {
+    /// The start of the minute that contains this time.
+    pub(crate) fn minute(self) -> Self {
         Self(self.0 - self.0.rem_euclid(60_000))
     }
 
-    /// The stretch of so many milliseconds, counted from the epoch, that this point lies in: its start,
-    /// and the start of the next.
-    pub fn within(self, millis: i64) -> (Self, Self) {
+    /// The bucket of `millis` milliseconds, aligned to the epoch, that contains this time: its start,
+    /// and the start of the next bucket.
+    pub(crate) fn bucket(self, millis: i64) -> (Self, Self) {
         let start = self.0 - self.0.rem_euclid(millis);
         (Self(start), Self(start + millis))
     }
 
-    /// The calendar month in UTC that this point lies in: its start, and the start of the next.
-    pub fn month(self) -> (Self, Self) {
-        let first = || {
+    /// The calendar month in UTC that contains this time: its start, and the start of the next month.
+    pub(crate) fn month(self) -> (Self, Self) {
+        let bounds = || {
             let date = jiff::Timestamp::from_millisecond(self.0).ok()?.to_zoned(TimeZone::UTC).date();
             let first = date.first_of_month();
             let next = first.checked_add(1.month()).ok()?;
@@ -58,27 +58,28 @@ impl Timestamp {
                 |date: Date| Some(Self(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond()));
             Some((start(first)?, start(next)?))
         };
-        // Beyond the calendar (the year 9999) there is only one more month.
-        first().unwrap_or((self, Self(i64::MAX)))
+        // Times after the year 9999 count as one endless month.
+        bounds().unwrap_or((self, Self(i64::MAX)))
     }
 
-    /// Writes it as [`Display`](fmt::Display) does, without the way through a formatter.
-    pub fn push_to(self, text: &mut String) {
-        // Writing to a string does not fail.
+    /// Appends the text that [`Display`](fmt::Display) writes, without the cost of a formatter.
+    pub(crate) fn push_to(self, text: &mut String) {
+        // Writing to a string can't fail.
         let _ = self.write_to(text);
     }
 
     fn write_to(self, out: &mut impl fmt::Write) -> fmt::Result {
-        match written(self.0).as_ref().map(|text| std::str::from_utf8(text)) {
+        match format_millis(self.0).as_ref().map(|text| std::str::from_utf8(text)) {
             Some(Ok(text)) => out.write_str(text),
             _ => write!(out, "{}ms", self.0),
         }
     }
 
-    /// Reads RFC 3339 with any offset; what is finer than a millisecond is cut off.
-    /// `None` when it isn't RFC 3339 or lies outside of the years 1970 to 9999.
-    pub fn parse(text: &str) -> Option<Self> {
-        // The library reads more forms than this one, and as a moment nothing of the last day of 9999.
+    /// Parses RFC 3339 with any offset; fractions of a millisecond are truncated. `None` if the text
+    /// isn't RFC 3339 or the time is outside the years 1970 to 9999.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        // jiff accepts more formats than RFC 3339, and its `Timestamp` can't represent the last day of
+        // 9999.
         let (seconds, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
         let digits = |c: char| c.is_ascii_digit();
         let offset = rest.strip_prefix('.').map_or(rest, |fraction| fraction.trim_start_matches(digits));
@@ -86,51 +87,52 @@ impl Timestamp {
         if !has_form(seconds, "0000-00-00T00:00:00") || !has_offset {
             return None;
         }
-        let read = Pieces::parse(text).ok()?;
-        let offset = i64::from(read.to_numeric_offset()?.seconds()) * 1000;
-        let local = read.date().to_datetime(read.time()?).duration_since(EPOCH).as_millis();
+        let pieces = Pieces::parse(text).ok()?;
+        let offset = i64::from(pieces.to_numeric_offset()?.seconds()) * 1000;
+        let local = pieces.date().to_datetime(pieces.time()?).duration_since(EPOCH).as_millis();
         let millis = i64::try_from(local).ok()? - offset;
-        (offset.abs() < MILLIS_OF_A_DAY && (0..=LATEST).contains(&millis)).then_some(Self(millis))
+        (offset.abs() < MILLIS_PER_DAY && (0..=MAX_MILLIS).contains(&millis)).then_some(Self(millis))
     }
 }
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// Has it digits where the form has zeros, and else what stands there? RFC 3339 lets a `t` or a space
-/// stand for the `T`; an offset has either sign.
-fn has_form(text: &str, form: &str) -> bool {
-    text.len() == form.len()
-        && text.bytes().zip(form.bytes()).all(|(given, wanted)| match wanted {
+/// True if the text matches the pattern: `0` stands for any digit, `T` also for `t` or a space (RFC
+/// 3339 allows both), `+` also for `-`, every other character for itself.
+fn has_form(text: &str, pattern: &str) -> bool {
+    text.len() == pattern.len()
+        && text.bytes().zip(pattern.bytes()).all(|(given, expected)| match expected {
             b'0' => given.is_ascii_digit(),
             b'T' => matches!(given, b'T' | b't' | b' '),
             b'+' => matches!(given, b'+' | b'-'),
-            wanted => given == wanted,
+            expected => given == expected,
         })
 }
 
-/// Bytes of a time in RFC 3339 with milliseconds, from the year 0 to 9999.
+/// The length in bytes of an RFC 3339 timestamp with milliseconds, for the years 0 to 9999.
 const LENGTH: usize = 24;
 
 thread_local! {
-    /// The last day that was written, in days since the epoch: on the hot path it is always today.
-    static DAY: Cell<(i64, [u8; 10])> = const { Cell::new((0, *b"1970-01-01")) };
+    /// The last formatted day (days since the epoch) and its text. On the hot path it is always today.
+    static LAST_DAY: Cell<(i64, [u8; 10])> = const { Cell::new((0, *b"1970-01-01")) };
 }
 
-/// RFC 3339 in UTC with milliseconds, in ASCII. `None` for what has no four-digit year.
-fn written(millis: i64) -> Option<[u8; LENGTH]> {
-    let (day, rest) = (millis.div_euclid(MILLIS_OF_A_DAY), millis.rem_euclid(MILLIS_OF_A_DAY));
-    let (mut known, mut date) = DAY.get();
-    if known != day {
+/// Formats RFC 3339 in UTC with milliseconds, in ASCII. `None` if the year doesn't have four digits.
+fn format_millis(millis: i64) -> Option<[u8; LENGTH]> {
+    let day = millis.div_euclid(MILLIS_PER_DAY);
+    let rest = millis.rem_euclid(MILLIS_PER_DAY);
+    let (cached_day, mut date) = LAST_DAY.get();
+    if cached_day != day {
         let text = EPOCH.date().checked_add(Span::new().try_days(day).ok()?).ok()?.to_string();
-        // A year before the first one has more places.
-        (known, date) = (day, text.as_bytes().try_into().ok()?);
-        DAY.set((known, date));
+        // The text of a negative year is longer, so the conversion fails.
+        date = text.as_bytes().try_into().ok()?;
+        LAST_DAY.set((day, date));
     }
     let mut text = *b"0000-00-00T00:00:00.000Z";
     text[..10].copy_from_slice(&date);
-    let mut digits = |places: std::ops::Range<usize>, mut number: i64| {
-        for place in places.rev() {
-            text[place] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+    let mut digits = |range: std::ops::Range<usize>, mut number: i64| {
+        for index in range.rev() {
+            text[index] = b'0' + u8::try_from(number % 10).unwrap_or(0);
             number /= 10;
         }
     };
@@ -164,7 +166,7 @@ impl Add<Duration> for Timestamp {
 impl Sub for Timestamp {
     type Output = Duration;
 
-    /// The time since `earlier`; zero when that lies ahead.
+    /// The time since `earlier`; zero if `earlier` is later than `self`.
     fn sub(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_three_digits_and_reads_any_offset() {
+    fn formats_milliseconds_and_parses_any_offset() {
         let time = Timestamp::parse("2026-11-23T08:08:09.123456+01:00").unwrap();
         assert_eq!(time.to_string(), "2026-11-23T07:08:09.123Z");
         assert_eq!(Timestamp::parse("2026-11-23T07:08:09Z").unwrap().to_string(), "2026-11-23T07:08:09.000Z");
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_each_form_up_to_the_last_moment() {
+    fn parses_every_rfc_3339_form_up_to_the_end_of_9999() {
         for (text, expected) in [
             ("1970-01-01t00:00:00z", "1970-01-01T00:00:00.000Z"),
             ("2026-11-23 07:08:09.5-03:30", "2026-11-23T10:38:09.500Z"),
@@ -197,8 +199,8 @@ mod tests {
     }
 
     #[test]
-    fn prints_as_the_library_does() {
-        // In no order of days, so that the remembered one is another each time.
+    fn formats_as_jiff_does() {
+        // The days are unordered, so that the cached day differs each time.
         let steps = [0, 1, 86_399_999, 86_400_000, 951_782_400_000, 4_107_542_399_999, -1, -86_400_001];
         for millis in steps.iter().flat_map(|at| [*at, at + 1234, at - 98_765_432]) {
             let expected = format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap());
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_time() {
+    fn refuses_other_formats_and_years() {
         for text in [
             "",
             "tomorrow",
@@ -216,7 +218,7 @@ mod tests {
             "2026-13-01T00:00:00Z",
             "1969-12-31T23:59:59Z",
             "+012026-11-23T07:08:09Z",
-            // ISO 8601 and RFC 9557, which are wider.
+            // Valid in ISO 8601 or RFC 9557, but not in RFC 3339.
             "20261123T070809Z",
             "+002026-11-23T07:08:09Z",
             "2026-11-23T07:08Z",

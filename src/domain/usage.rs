@@ -1,4 +1,4 @@
-//! Usage: how often keys were verified and with what outcome, by the hour and by the day.
+//! Usage: verifications of keys by outcome, per hour and per day.
 
 use serde::Serialize;
 
@@ -6,18 +6,18 @@ use super::page::Query;
 use super::time::Timestamp;
 use super::verification::Outcome;
 
-/// Buckets that a series may have.
-const MOST_BUCKETS: i64 = 10_000;
-/// Up to this many milliseconds a series is by the hour, unless the caller says otherwise.
-const MOST_BY_HOUR: i64 = 48 * Interval::Hour.millis();
-/// What is told when no time is named.
-const USUAL_PERIOD: i64 = 30 * Interval::Day.millis();
+/// The maximum number of buckets in a series.
+const MAX_BUCKETS: i64 = 10_000;
+/// The longest period in milliseconds for which the default interval is an hour.
+const MAX_HOURLY_MILLIS: i64 = 48 * Interval::Hour.millis();
+/// The period in milliseconds if the query names none.
+const DEFAULT_PERIOD_MILLIS: i64 = 30 * Interval::Day.millis();
 
-/// The outcomes that a known key can have: `REVOKED` to `VALID`.
-pub const OUTCOMES: usize = Outcome::Valid as usize - FIRST + 1;
+/// The number of outcomes that a known key can have: `REVOKED` to `VALID`.
+pub(crate) const OUTCOMES: usize = Outcome::Valid as usize - FIRST + 1;
 const FIRST: usize = Outcome::Revoked as usize;
 
-/// What was counted of one key, one organization or all of them, in one stretch of time.
+/// The counts of one key, one organization or all of them, over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     outcomes: [u64; OUTCOMES],
@@ -25,27 +25,27 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// From what was stored, in the order of [`Counts::names`].
-    pub fn new(outcomes: [u64; OUTCOMES], cost: u64) -> Self {
+    /// From stored counts, in the order of [`Counts::names`].
+    pub(crate) fn new(outcomes: [u64; OUTCOMES], cost: u64) -> Self {
         Self { outcomes, cost }
     }
 
     /// The names of the outcomes, in the order of the checks.
-    pub fn names() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         Outcome::NAMES.iter().skip(FIRST).map(|(name, _)| *name)
     }
 
-    /// Counts one verification. Of a key that isn't known there is nothing to count.
-    pub fn add(&mut self, outcome: Outcome, cost: u32) {
-        let place = (outcome as usize).checked_sub(FIRST);
-        if let Some(count) = place.and_then(|place| self.outcomes.get_mut(place)) {
+    /// Counts one verification. Outcomes of unknown keys are ignored.
+    pub(crate) fn add(&mut self, outcome: Outcome, cost: u32) {
+        let index = (outcome as usize).checked_sub(FIRST);
+        if let Some(count) = index.and_then(|index| self.outcomes.get_mut(index)) {
             *count += 1;
             self.cost += u64::from(cost);
         }
     }
 
-    /// Adds what was counted elsewhere.
-    pub fn merge(&mut self, other: &Self) {
+    /// Adds other counts.
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (count, more) in self.outcomes.iter_mut().zip(other.outcomes) {
             *count += more;
         }
@@ -53,50 +53,52 @@ impl Counts {
     }
 
     /// Verifications with each outcome, in the order of [`Counts::names`].
-    pub fn outcomes(&self) -> &[u64; OUTCOMES] {
+    pub(crate) fn outcomes(&self) -> &[u64; OUTCOMES] {
         &self.outcomes
     }
 
-    /// What the verifications cost.
-    pub fn cost(&self) -> u64 {
+    /// Total cost of the verifications.
+    pub(crate) fn cost(&self) -> u64 {
         self.cost
     }
 
-    /// All verifications.
-    pub fn requests(&self) -> u64 {
+    /// Number of verifications.
+    pub(crate) fn requests(&self) -> u64 {
         self.outcomes.iter().sum()
     }
 
-    fn of(&self, outcome: Outcome) -> u64 {
-        let place = (outcome as usize).checked_sub(FIRST);
-        place.and_then(|place| self.outcomes.get(place)).copied().unwrap_or(0)
+    fn count(&self, outcome: Outcome) -> u64 {
+        let index = (outcome as usize).checked_sub(FIRST);
+        index.and_then(|index| self.outcomes.get(index)).copied().unwrap_or(0)
     }
 
-    /// As answered.
-    pub fn totals(&self) -> Totals {
-        let (requests, allowed) = (self.requests(), self.of(Outcome::Valid));
+    /// The totals as returned by the API.
+    pub(crate) fn totals(&self) -> Totals {
+        let requests = self.requests();
+        let allowed = self.count(Outcome::Valid);
         Totals {
             requests,
             allowed,
             denied: requests - allowed,
-            rate_limited: self.of(Outcome::RateLimited),
-            quota_exceeded: self.of(Outcome::QuotaExceeded),
+            rate_limited: self.count(Outcome::RateLimited),
+            quota_exceeded: self.count(Outcome::QuotaExceeded),
             cost: self.cost,
         }
     }
 
-    /// One group for each outcome that there was, the most frequent first. Only what is valid costs.
-    pub fn by_code(&self) -> Vec<Group> {
-        let outcomes = Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.of(*outcome)));
+    /// One group for each outcome that occurred, the most frequent first. Only valid verifications have
+    /// a cost.
+    pub(crate) fn by_code(&self) -> Vec<Group> {
+        let outcomes = Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.count(*outcome)));
         let mut groups: Vec<_> = outcomes
             .filter(|(.., count)| *count > 0)
             .map(|(name, outcome, count)| {
-                let mut alone =
+                let mut counts =
                     Self { cost: if outcome.is_valid() { self.cost } else { 0 }, ..Self::default() };
-                if let Some(slot) = alone.outcomes.get_mut((outcome as usize).saturating_sub(FIRST)) {
+                if let Some(slot) = counts.outcomes.get_mut((outcome as usize).saturating_sub(FIRST)) {
                     *slot = count;
                 }
-                Group { id: Some(name.to_owned()), name: Some(name.to_owned()), totals: alone.totals() }
+                Group { id: Some(name.to_owned()), name: Some(name.to_owned()), totals: counts.totals() }
             })
             .collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.totals.requests));
@@ -104,10 +106,10 @@ impl Counts {
     }
 }
 
-/// Whose counts a row holds. A number each, so that all of them fit one table.
+/// The subject of a usage row. Each has a distinct number, so that all of them fit into one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// Everything.
+    /// All keys.
     All,
     /// All keys of the organization with this `seq`; 0 = the platform's own keys.
     Organization(i64),
@@ -116,8 +118,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The number: 0, below 0, above 0.
-    pub fn number(self) -> i64 {
+    /// The subject's number: 0 for all keys, negative for an organization, positive for a key.
+    pub(crate) fn number(self) -> i64 {
         match self {
             Subject::All => 0,
             Subject::Organization(seq) => -1 - seq,
@@ -125,8 +127,8 @@ impl Subject {
         }
     }
 
-    /// Whose the number is.
-    pub fn of(number: i64) -> Self {
+    /// The subject with this number.
+    pub(crate) fn from_number(number: i64) -> Self {
         match number {
             0 => Subject::All,
             1.. => Subject::Key(number),
@@ -135,16 +137,17 @@ impl Subject {
     }
 }
 
-/// How large a figure is, to within an eighth: its highest four bits and how many follow. Exact below 16.
-/// An index over it changes seldom, however often the figure does.
-pub fn magnitude(figure: u64) -> u32 {
+/// Encodes the size of `figure` to within an eighth: its highest four bits and the number of bits that
+/// follow. Exact below 16. An index over the magnitude changes rarely, however often the figure does.
+pub(crate) fn magnitude(figure: u64) -> u32 {
     let shift = (u64::BITS - figure.leading_zeros()).saturating_sub(4);
-    // At most 60 shifts and 15: the mantissa's highest bit carries on where the last shift ended.
+    // At most 60 shifts and a mantissa of 15. The mantissa's highest bit makes the scale continuous
+    // where the shift changes.
     shift * 8 + u32::try_from(figure >> shift).unwrap_or(0)
 }
 
-/// The smallest figure of a magnitude.
-pub fn at_least(magnitude: u32) -> u64 {
+/// The smallest figure with this magnitude.
+pub(crate) fn magnitude_floor(magnitude: u32) -> u64 {
     let shift = (magnitude / 8).saturating_sub(1);
     u64::from(magnitude - shift * 8) << shift
 }
@@ -161,10 +164,10 @@ pub enum Interval {
 
 impl Interval {
     /// The names on the wire.
-    pub const NAMES: &'static [(&'static str, Interval)] =
+    pub(crate) const NAMES: &'static [(&'static str, Interval)] =
         &[("hour", Interval::Hour), ("day", Interval::Day)];
 
-    /// Its length in milliseconds.
+    /// The length in milliseconds.
     pub const fn millis(self) -> i64 {
         match self {
             Interval::Hour => 3_600_000,
@@ -172,48 +175,50 @@ impl Interval {
         }
     }
 
-    /// The start of the bucket that this point lies in.
-    pub fn floor(self, time: Timestamp) -> Timestamp {
-        time.within(self.millis()).0
+    /// The start of the bucket that contains `time`.
+    pub(crate) fn floor(self, time: Timestamp) -> Timestamp {
+        time.bucket(self.millis()).0
     }
 
-    /// The first start of a bucket that is not before this point.
-    pub fn ceil(self, time: Timestamp) -> Timestamp {
-        let (start, next) = time.within(self.millis());
+    /// The earliest start of a bucket that is not before `time`.
+    pub(crate) fn ceil(self, time: Timestamp) -> Timestamp {
+        let (start, next) = time.bucket(self.millis());
         if start == time { start } else { next }
     }
 
-    /// The start of the bucket in which this many days ago lies: what begins before it is not kept.
-    pub fn days_before(self, now: Timestamp, days: u32) -> Timestamp {
+    /// The start of the bucket that contains the time `days` before `now`. Buckets that start earlier
+    /// are not retained.
+    pub(crate) fn days_before(self, now: Timestamp, days: u32) -> Timestamp {
         let length = i64::from(days) * Interval::Day.millis();
         self.floor(Timestamp::from_millis(now.as_millis() - length))
     }
 }
 
-/// A stretch of time in buckets.
+/// A span of time, divided into buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Where the first bucket begins.
-    pub start: Timestamp,
-    /// Where it ends; within the last bucket, or at its end.
-    pub end: Timestamp,
-    /// The length of a bucket.
-    pub interval: Interval,
+    /// The start of the first bucket.
+    pub(crate) start: Timestamp,
+    /// The end of the span; inside the last bucket or at its end.
+    pub(crate) end: Timestamp,
+    /// The length of each bucket.
+    pub(crate) interval: Interval,
 }
 
 impl Span {
-    /// The time until now, by the hour: not before so many milliseconds ago, from a full hour on.
+    /// The last `millis` milliseconds before `now`, with the start rounded down to a full interval.
     pub fn until(now: Timestamp, millis: i64, interval: Interval) -> Self {
         let start = Timestamp::from_millis((now.as_millis() - millis).max(0));
         Self { start: interval.floor(start), end: now, interval }
     }
 
-    /// Reads `period`, or `start` and `end`, and `interval`. `hourly_days`: for how long usage is kept by
-    /// the hour.
-    pub fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
+    /// Reads `period`, or `start` and `end`, and `interval`. `hourly_days` is the number of days for
+    /// which hourly usage is retained.
+    pub(crate) fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
         let period = query.text("period");
         let length = period.as_deref().map(read_period);
-        let (start, end) = (query.time("start"), query.time("end"));
+        let start = query.time("start");
+        let end = query.time("end");
         let interval = query.one_of("interval", Interval::NAMES);
         if length == Some(None) {
             query.fault("period", "INVALID_PERIOD", "Must be a number of hours or days, such as 24h or 30d.");
@@ -222,59 +227,60 @@ impl Span {
             return Self { start: now, end: now, interval: Interval::Day };
         }
         if period.is_some() && (start.is_some() || end.is_some()) {
-            query.fault("period", "CONFLICT", "Give either period, or start and end.");
+            query.fault("period", "CONFLICT", "Use either period, or start and end.");
         }
         if start.is_none() && end.is_some() {
-            query.fault("start", "REQUIRED", "Must be given with end.");
+            query.fault("start", "REQUIRED", "Required if end is given.");
         }
         if start.is_some_and(|start| start > now) {
-            query.fault("start", "INVALID_TIME", "Must not lie in the future.");
+            query.fault("start", "INVALID_TIME", "Must not be in the future.");
         } else if start.zip(end).is_some_and(|(start, end)| end <= start) {
             query.fault("end", "INVALID_TIME", "Must be later than start.");
         }
-        let length = length.flatten().unwrap_or(USUAL_PERIOD);
+        let length = length.flatten().unwrap_or(DEFAULT_PERIOD_MILLIS);
         let first = start.unwrap_or(Timestamp::from_millis((now.as_millis() - length).max(0)));
         let last = end.unwrap_or(now);
-        let short = last.as_millis() - first.as_millis() <= MOST_BY_HOUR;
-        let interval = interval.unwrap_or(if short { Interval::Hour } else { Interval::Day });
+        let is_short = last.as_millis() - first.as_millis() <= MAX_HOURLY_MILLIS;
+        let interval = interval.unwrap_or(if is_short { Interval::Hour } else { Interval::Day });
         let end = if end.is_some() { interval.ceil(last) } else { last };
         let span = Self { start: interval.floor(first), end, interval };
-        if span.buckets() > MOST_BUCKETS {
+        if span.buckets() > MAX_BUCKETS {
             let message =
-                format!("More than {MOST_BUCKETS} buckets; ask for less time or for longer buckets.");
+                format!("More than {MAX_BUCKETS} buckets; use a shorter period or a longer interval.");
             query.fault("interval", "TOO_MANY", message);
         } else if interval == Interval::Hour && span.start < interval.days_before(now, hourly_days) {
-            let message = format!("Usage is kept by the hour for {hourly_days} days; ask with interval=day.");
+            let message = format!("Hourly usage is kept for {hourly_days} days; use interval=day.");
             query.fault("interval", "NOT_KEPT", message);
         }
         span
     }
 
-    /// Where the last bucket ends.
-    pub fn close(&self) -> Timestamp {
+    /// The end of the last bucket.
+    pub(crate) fn buckets_end(&self) -> Timestamp {
         self.interval.ceil(self.end)
     }
 
     fn buckets(&self) -> i64 {
-        (self.close().as_millis() - self.start.as_millis()) / self.interval.millis()
+        (self.buckets_end().as_millis() - self.start.as_millis()) / self.interval.millis()
     }
 
-    /// Where each bucket begins.
-    pub fn starts(&self) -> impl Iterator<Item = Timestamp> {
-        let (start, interval) = (self.start.as_millis(), self.interval.millis());
-        (0..self.buckets()).map(move |nth| Timestamp::from_millis(start + nth * interval))
+    /// The start of each bucket.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = Timestamp> {
+        let start = self.start.as_millis();
+        let interval = self.interval.millis();
+        (0..self.buckets()).map(move |index| Timestamp::from_millis(start + index * interval))
     }
 
-    /// The days that it touches, and the end of the last.
-    pub fn days(&self) -> Self {
+    /// The smallest span of whole days that contains this one.
+    pub(crate) fn days(&self) -> Self {
         let day = Interval::Day;
-        Self { start: day.floor(self.start), end: day.ceil(self.close()), interval: day }
+        Self { start: day.floor(self.start), end: day.ceil(self.buckets_end()), interval: day }
     }
 
-    /// The same time in as few buckets as can be: whole days, and hours before and after them.
-    pub fn parts(&self) -> Vec<Self> {
+    /// The same time in as few buckets as possible: whole days, and hours before and after them.
+    pub(crate) fn parts(&self) -> Vec<Self> {
         let day = Interval::Day;
-        let close = self.close();
+        let close = self.buckets_end();
         let first = day.ceil(self.start).min(close);
         let last = day.floor(close).max(first);
         let parts = [(self.interval, self.start, first), (day, first, last), (self.interval, last, close)];
@@ -283,7 +289,7 @@ impl Span {
     }
 }
 
-/// Reads `30d` or `24h` as milliseconds.
+/// Parses a period such as `30d` or `24h` into milliseconds.
 fn read_period(text: &str) -> Option<i64> {
     let (digits, interval) = match text.strip_suffix('h') {
         Some(digits) => (digits, Interval::Hour),
@@ -293,11 +299,11 @@ fn read_period(text: &str) -> Option<i64> {
     fits.then(|| digits.parse::<i64>().ok().map(|count| count * interval.millis())).flatten()
 }
 
-/// What the totals are split by.
+/// How totals are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = UsageGroupBy, rename_all = "lowercase")]
 #[allow(missing_docs)]
-pub enum GroupBy {
+pub(crate) enum GroupBy {
     Key,
     Organization,
     Code,
@@ -305,85 +311,85 @@ pub enum GroupBy {
 
 impl GroupBy {
     /// The names on the wire.
-    pub const NAMES: &'static [(&'static str, GroupBy)] =
+    pub(crate) const NAMES: &'static [(&'static str, GroupBy)] =
         &[("key", GroupBy::Key), ("organization", GroupBy::Organization), ("code", GroupBy::Code)];
 }
 
-/// What was counted in a stretch of time.
+/// Totals over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageTotals)]
-pub struct Totals {
-    /// Verifications.
-    pub requests: u64,
-    /// Those whose key was good.
-    pub allowed: u64,
-    /// Those that were refused, the two below among them.
-    pub denied: u64,
-    /// Refused because of the key's rate limit.
-    pub rate_limited: u64,
-    /// Refused because of the key's quota.
-    pub quota_exceeded: u64,
-    /// What the allowed ones cost together.
-    pub cost: u64,
+pub(crate) struct Totals {
+    /// Number of verifications.
+    pub(crate) requests: u64,
+    /// Verifications with the outcome `VALID`.
+    pub(crate) allowed: u64,
+    /// Denied verifications, including `rate_limited` and `quota_exceeded`.
+    pub(crate) denied: u64,
+    /// Verifications denied by the key's rate limit.
+    pub(crate) rate_limited: u64,
+    /// Verifications denied by the key's quota.
+    pub(crate) quota_exceeded: u64,
+    /// Total cost of the allowed verifications.
+    pub(crate) cost: u64,
 }
 
-/// What was counted in one hour or one day.
+/// Usage in one hour or one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageBucket)]
-pub struct Bucket {
-    /// Where it begins.
+pub(crate) struct Bucket {
+    /// The start of the bucket.
     #[schema(value_type = String, format = DateTime)]
-    pub start: Timestamp,
-    /// What was counted in it.
+    pub(crate) start: Timestamp,
+    /// Totals of the bucket.
     #[serde(flatten)]
-    pub totals: Totals,
+    pub(crate) totals: Totals,
 }
 
-/// What was counted of one key, one organization or one outcome.
+/// Usage of one key, one organization or one outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageGroup)]
-pub struct Group {
+pub(crate) struct Group {
     /// The key's or the organization's id, or the code; `null` for the platform's own keys.
     #[schema(required, example = "key_123")]
-    pub id: Option<String>,
-    /// Its name; of a code the code.
+    pub(crate) id: Option<String>,
+    /// The name of the key or organization; for a code, the code.
     #[schema(required, example = "Production API Key")]
-    pub name: Option<String>,
-    /// What was counted of it.
-    pub totals: Totals,
+    pub(crate) name: Option<String>,
+    /// Totals of the group.
+    pub(crate) totals: Totals,
 }
 
-/// The time that was asked for, as far as it was counted.
+/// The reported period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsagePeriod)]
-pub struct Period {
-    /// Where the first bucket begins.
+pub(crate) struct Period {
+    /// The start of the first bucket.
     #[schema(value_type = String, format = DateTime)]
-    pub start: Timestamp,
-    /// Where it ends: now, or at the end of the last bucket.
+    pub(crate) start: Timestamp,
+    /// The end: now, or the end of the last bucket.
     #[schema(value_type = String, format = DateTime)]
-    pub end: Timestamp,
+    pub(crate) end: Timestamp,
 }
 
-/// Verifications of a key, of an organization's keys or of all.
+/// Usage of a key, of an organization's keys or of all keys.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Usage {
-    /// Whose keys; `null` = those of all organizations and the platform's own.
+pub(crate) struct Usage {
+    /// The organization; `null` = all organizations and the platform's own keys.
     #[schema(required, example = "org_123")]
-    pub org_id: Option<String>,
-    /// Which key; `null` = all of them.
+    pub(crate) org_id: Option<String>,
+    /// The key; `null` = all keys.
     #[schema(required, example = "key_123")]
-    pub key_id: Option<String>,
-    /// When.
-    pub period: Period,
-    /// The length of the series' buckets.
-    pub interval: Interval,
-    /// The whole period.
-    pub totals: Totals,
-    /// Bucket by bucket, oldest first; their sum is the totals.
-    pub series: Vec<Bucket>,
-    /// The same by key, organization or code, the busiest first. Empty unless asked for.
-    pub groups: Vec<Group>,
+    pub(crate) key_id: Option<String>,
+    /// The reported period.
+    pub(crate) period: Period,
+    /// The length of each bucket in `series`.
+    pub(crate) interval: Interval,
+    /// Totals of the whole period.
+    pub(crate) totals: Totals,
+    /// Totals of each bucket, oldest first; their sum is `totals`.
+    pub(crate) series: Vec<Bucket>,
+    /// Totals by key, organization or code, the busiest first. Empty without `group_by`.
+    pub(crate) groups: Vec<Group>,
 }
 
 #[cfg(test)]

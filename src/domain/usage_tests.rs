@@ -11,13 +11,14 @@ fn read(query: &str) -> Result<Span, Vec<(String, String)>> {
     let mut query = Query::of(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
     let span = Span::read(&mut query, at("2026-11-23T07:08:09.123Z"), 90);
     query.finish(span).map_err(|error| {
-        let named = |detail: crate::error::Detail| (detail.parameter.unwrap(), detail.code.into_owned());
-        error.details.into_iter().map(named).collect()
+        let parameter_and_code =
+            |detail: crate::error::Detail| (detail.parameter.unwrap(), detail.code.into_owned());
+        error.details.into_iter().map(parameter_and_code).collect()
     })
 }
 
 #[test]
-fn a_span_is_whole_buckets_and_ends_now_or_where_it_was_told() {
+fn a_span_starts_at_a_full_bucket_and_ends_now_or_at_a_bucket_end() {
     let now = "2026-11-23T07:08:09.123Z";
     for (query, start, end, interval, buckets) in [
         ("", "2026-10-24T00:00:00Z", now, Interval::Day, 31),
@@ -53,7 +54,7 @@ fn a_span_is_whole_buckets_and_ends_now_or_where_it_was_told() {
 }
 
 #[test]
-fn what_is_no_span_is_told_why() {
+fn invalid_spans_report_the_faulty_parameter() {
     for (query, faults) in [
         ("period=30", vec![("period", "INVALID_PERIOD")]),
         ("period=d", vec![("period", "INVALID_PERIOD")]),
@@ -69,12 +70,14 @@ fn what_is_no_span_is_told_why() {
         ("period=91d&interval=hour", vec![("interval", "NOT_KEPT")]),
         ("start=2026-01-01T00:00:00Z&end=2026-01-01T05:00:00Z", vec![("interval", "NOT_KEPT")]),
     ] {
-        let faults: Vec<_> = faults.iter().map(|(at, code)| (at.to_string(), code.to_string())).collect();
+        let faults: Vec<_> =
+            faults.iter().map(|(parameter, code)| (parameter.to_string(), code.to_string())).collect();
         assert_eq!(read(query).unwrap_err(), faults, "{query}");
     }
 }
 
-/// Whatever the span, its parts are the same hours, each once, in at most 46 hours and else whole days.
+/// The parts of any span cover its hours exactly once, with at most 46 single hours and whole days
+/// otherwise.
 #[test]
 fn parts_cover_a_span_exactly() {
     let midnight = at("2026-11-20T00:00:00Z").as_millis();
@@ -83,12 +86,13 @@ fn parts_cover_a_span_exactly() {
             let start = Timestamp::from_millis(midnight + first * HOUR);
             let end = Timestamp::from_millis(midnight + (first + length) * HOUR);
             let span = Span { start, end, interval: Interval::Hour };
-            let (mut reached, mut hours) = (start, 0);
+            let mut reached = start;
+            let mut hours = 0;
             for part in span.parts() {
                 assert_eq!(part.start, reached, "{span:?}");
                 assert!(part.interval == Interval::Hour || part.start == Interval::Day.floor(part.start));
                 hours += if part.interval == Interval::Hour { part.starts().count() } else { 0 };
-                reached = part.close();
+                reached = part.buckets_end();
             }
             assert_eq!(reached, end, "{span:?}");
             assert!(hours <= 46, "{span:?}");
@@ -99,7 +103,7 @@ fn parts_cover_a_span_exactly() {
 }
 
 #[test]
-fn totals_are_made_of_outcomes() {
+fn totals_are_sums_of_outcomes() {
     let mut counts = Counts::default();
     for (outcome, cost) in [
         (Outcome::Valid, 3),
@@ -108,7 +112,7 @@ fn totals_are_made_of_outcomes() {
         (Outcome::RateLimited, 0),
         (Outcome::RateLimited, 0),
         (Outcome::QuotaExceeded, 0),
-        // Of no known key.
+        // Outcomes of unknown keys.
         (Outcome::NotFound, 7),
         (Outcome::Malformed, 7),
     ] {
@@ -120,9 +124,9 @@ fn totals_are_made_of_outcomes() {
         Totals { requests: 12, allowed: 4, denied: 8, rate_limited: 4, quota_exceeded: 2, cost: 6 };
     assert_eq!(twice.totals(), expected);
     let by_code = twice.by_code();
-    let told: Vec<_> =
+    let requests_by_code: Vec<_> =
         by_code.iter().map(|group| (group.id.as_deref().unwrap(), group.totals.requests)).collect();
-    assert_eq!(told, [("RATE_LIMITED", 4), ("VALID", 4), ("REVOKED", 2), ("QUOTA_EXCEEDED", 2)]);
+    assert_eq!(requests_by_code, [("RATE_LIMITED", 4), ("VALID", 4), ("REVOKED", 2), ("QUOTA_EXCEEDED", 2)]);
     let sum = |part: fn(&Totals) -> u64| by_code.iter().map(|group| part(&group.totals)).sum::<u64>();
     assert_eq!(
         (sum(|t| t.allowed), sum(|t| t.denied), sum(|t| t.rate_limited), sum(|t| t.cost)),
@@ -132,22 +136,23 @@ fn totals_are_made_of_outcomes() {
 }
 
 #[test]
-fn every_subject_has_a_number_of_its_own() {
+fn every_subject_has_a_distinct_number() {
     let subjects =
         [Subject::All, Subject::Organization(0), Subject::Organization(1), Subject::Key(1), Subject::Key(2)];
     assert_eq!(subjects.map(Subject::number), [0, -1, -2, 1, 2]);
-    assert_eq!(subjects.map(|subject| Subject::of(subject.number())), subjects);
+    assert_eq!(subjects.map(|subject| Subject::from_number(subject.number())), subjects);
 }
 
 #[test]
-fn a_magnitude_grows_with_its_figure_and_changes_seldom() {
+fn a_magnitude_grows_with_its_figure_and_changes_rarely() {
     let mut changes = 0;
     for figure in 0..100_000_u64 {
-        let (this, next) = (magnitude(figure), magnitude(figure + 1));
+        let this = magnitude(figure);
+        let next = magnitude(figure + 1);
         assert!(next == this || next == this + 1, "{figure}");
-        assert!(figure >= 16 || next == this + 1, "{figure}: exact while it is small");
-        assert!(at_least(this) <= figure && figure < at_least(this + 1), "{figure}");
-        assert!(figure - at_least(this) <= figure / 8, "{figure}");
+        assert!(figure >= 16 || next == this + 1, "{figure}: exact below 16");
+        assert!(magnitude_floor(this) <= figure && figure < magnitude_floor(this + 1), "{figure}");
+        assert!(figure - magnitude_floor(this) <= figure / 8, "{figure}");
         changes += u32::from(next != this);
     }
     assert!(changes < 130, "{changes}");

@@ -4,70 +4,69 @@ use serde::Serialize;
 
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
-pub use super::organization::Status;
+pub(crate) use super::organization::Status;
 use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
-use super::shapes;
+use super::schemas;
 use super::time::Timestamp;
 use crate::error::Result;
 
-/// A user as stored and answered.
+/// A user.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct User {
-    /// `user_…`
+    /// Unique identifier, `user_…`.
     #[schema(example = "user_123")]
-    pub id: String,
-    /// Unique without regard to case.
+    pub(crate) id: String,
+    /// Email address; unique, ignoring case.
     #[schema(example = "ada@example.com")]
-    pub email: String,
-    /// For people, 1 to 200 characters.
+    pub(crate) email: String,
+    /// Display name, 1 to 200 characters.
     #[schema(example = "Ada Lovelace")]
-    pub name: String,
-    /// Its name in another system, such as an identity provider.
+    pub(crate) name: String,
+    /// Id in another system, such as an identity provider.
     #[schema(required)]
-    pub external_id: Option<String>,
-    /// A suspended user's keys are refused.
-    pub status: Status,
-    /// The caller's own pairs.
-    #[schema(value_type = shapes::Metadata)]
-    pub metadata: Metadata,
-    /// When it was created.
+    pub(crate) external_id: Option<String>,
+    /// Keys of a suspended user are refused.
+    pub(crate) status: Status,
+    /// Custom key-value pairs.
+    #[schema(value_type = schemas::Metadata)]
+    pub(crate) metadata: Metadata,
+    /// When the user was created.
     #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    /// When something stored of it last changed.
+    pub(crate) created_at: Timestamp,
+    /// When the user was last changed.
     #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
-    /// Counts stored changes; makes the ETag.
+    pub(crate) updated_at: Timestamp,
+    /// Number of stored changes; determines the ETag.
     #[serde(skip)]
-    pub revision: i64,
+    pub(crate) revision: i64,
 }
 
-/// What creates a user.
+/// Parameters for creating a user.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewUser {
-    /// Unique without regard to case.
+pub(crate) struct NewUser {
+    /// Email address; unique, ignoring case.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.com")]
-    pub email: String,
-    /// For people, without control characters.
+    pub(crate) email: String,
+    /// Display name, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Ada Lovelace")]
-    pub name: String,
-    /// Its name in another system, such as an identity provider.
+    pub(crate) name: String,
+    /// Id in another system, such as an identity provider.
     #[schema(min_length = 1, max_length = 200, example = "auth0|5f7c8ec7c33c6c004bbafe82")]
-    pub external_id: Option<String>,
-    /// The caller's own pairs.
-    #[schema(value_type = Option<shapes::Metadata>, nullable = false)]
-    pub metadata: Option<Metadata>,
-    /// The caller's own id, so that an import can keep it; left out, one is made. Platform keys only.
+    pub(crate) external_id: Option<String>,
+    /// Custom key-value pairs.
+    #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
+    pub(crate) metadata: Option<Metadata>,
+    /// Custom id, to keep ids when importing; generated if omitted. Platform keys only.
     #[schema(nullable = false, pattern = "^user_[0-9A-Za-z-]{1,64}$", example = "user_ada")]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 const READ_ONLY: &[&str] = &["created_at", "updated_at"];
 
 impl NewUser {
-    /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["status"]);
@@ -76,13 +75,13 @@ impl NewUser {
             name: fields.required("name", rules::name),
             external_id: fields.nullable("external_id", rules::name).into_option(),
             metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::own_id(Kind::User)),
+            id: fields.optional("id", rules::custom_id(Kind::User)),
         };
         fields.finish(value)
     }
 
-    /// The user that it makes, under its own id or the given one.
-    pub fn into_user(self, id: String, now: Timestamp) -> User {
+    /// The new user, with its custom id or else `id`.
+    pub(crate) fn into_user(self, id: String, now: Timestamp) -> User {
         User {
             id: self.id.unwrap_or(id),
             email: self.email,
@@ -97,30 +96,29 @@ impl NewUser {
     }
 }
 
-/// A merge patch of a user; platform keys only.
+/// A JSON merge patch of a user. Platform keys only.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UserPatch {
-    /// Unique without regard to case.
+pub(crate) struct UserPatch {
+    /// Email address; unique, ignoring case.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.org")]
-    pub email: Option<String>,
-    /// For people, without control characters.
+    pub(crate) email: Option<String>,
+    /// Display name, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Ada King")]
-    pub name: Option<String>,
-    /// Its name in another system; `null` clears it.
+    pub(crate) name: Option<String>,
+    /// Id in another system; `null` clears it.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "auth0|5f7c8ec7")]
-    pub external_id: Patch<String>,
-    /// A suspended user's keys are refused at once.
+    pub(crate) external_id: Patch<String>,
+    /// Keys of a suspended user are refused immediately.
     #[schema(nullable = false)]
-    pub status: Option<Status>,
-    /// Merged pair by pair; `null` takes a pair, or all of them, away.
-    #[schema(value_type = Option<shapes::MetadataPatch>)]
-    pub metadata: MetadataPatch,
+    pub(crate) status: Option<Status>,
+    /// Merged pair by pair; `null` removes a pair, or all of them.
+    #[schema(value_type = Option<schemas::MetadataPatch>)]
+    pub(crate) metadata: MetadataPatch,
 }
 
 impl UserPatch {
-    /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.read_only(READ_ONLY);
         fields.read_only(&["id"]);
@@ -135,10 +133,10 @@ impl UserPatch {
     }
 
     /// The user after the patch. `INVALID_REQUEST` when the merged metadata is too large.
-    pub fn apply(&self, before: &User) -> Result<User> {
+    pub(crate) fn apply(&self, before: &User) -> Result<User> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.within("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
         faults.finish(User {
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),

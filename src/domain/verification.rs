@@ -1,4 +1,4 @@
-//! "Is this key good, now?": the possible answers, and what of them the record alone decides.
+//! Verification of a key: the possible outcomes, and the checks that need only the key's record.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -14,9 +14,9 @@ use super::scope;
 use super::time::Timestamp;
 use super::{organization, user};
 
-/// The answers, in the order in which they are checked; the first that holds is given.
+/// The outcomes in the order in which they are checked; the first that applies is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)] // `message` says what each means.
+#[allow(missing_docs)] // `message` describes each outcome.
 pub enum Outcome {
     Malformed,
     NotFound,
@@ -49,31 +49,30 @@ impl Outcome {
         ("VALID", Outcome::Valid),
     ];
 
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        // The table is in the order of the variants; a test holds it to that.
+    pub(crate) fn name(self) -> &'static str {
+        // `NAMES` is in the order of the variants; a test checks that.
         Self::NAMES[self as usize].0
     }
 
-    /// For people.
-    pub fn message(self) -> &'static str {
+    /// The text for people. Must not need escaping in JSON, because responses are written by hand.
+    pub(crate) fn message(self) -> &'static str {
         match self {
-            Outcome::Malformed => "This is no key: it is empty, too long, or its checksum is wrong.",
-            Outcome::NotFound => "There is no such key.",
-            Outcome::Revoked => "The key was revoked.",
+            Outcome::Malformed => "Not a valid key: it is empty, too long, or has a wrong checksum.",
+            Outcome::NotFound => "Key not found.",
+            Outcome::Revoked => "The key has been revoked.",
             Outcome::Disabled => "The key is disabled.",
-            Outcome::Expired => "The key, or the grace of this secret after a rotation, has ended.",
+            Outcome::Expired => "The key, or this secret's grace period after a rotation, has expired.",
             Outcome::OrganizationSuspended => "The key's organization is suspended or deleted.",
             Outcome::OwnerInactive => "The key's owner is suspended, deleted, or no longer a member.",
-            Outcome::IpNotAllowed => "The key may not be used from this address, or no address was given.",
-            Outcome::InsufficientScope => "The key lacks a scope that is needed.",
-            Outcome::QuotaExceeded => "The key's quota for this period does not suffice.",
-            Outcome::RateLimited => "The key's rate limit does not suffice right now.",
+            Outcome::IpNotAllowed => "The key can't be used from this address, or no address was given.",
+            Outcome::InsufficientScope => "The key lacks a required scope.",
+            Outcome::QuotaExceeded => "Quota exceeded for this period.",
+            Outcome::RateLimited => "Rate limit exceeded.",
             Outcome::Valid => "The key is valid.",
         }
     }
 
-    /// Is the key good?
+    /// True for [`Outcome::Valid`].
     pub fn is_valid(self) -> bool {
         self == Outcome::Valid
     }
@@ -95,14 +94,17 @@ impl PartialSchema for Outcome {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some("The answers in the order in which they are checked; the first that holds."))
+            .description(Some(
+                "The outcomes in the order in which they are checked; the first that applies is returned.",
+            ))
             .enum_values(Some(Self::NAMES.iter().map(|(name, _)| *name)))
             .into()
     }
 }
 
-/// How the key itself stands, whatever it is used for: `REVOKED` to `OWNER_INACTIVE`, else `VALID`.
-pub fn standing(credential: &Credential, now: Timestamp) -> Outcome {
+/// The outcome that follows from the key alone, regardless of the request: `REVOKED` to
+/// `OWNER_INACTIVE`, else `VALID`.
+pub(crate) fn check_credential(credential: &Credential, now: Timestamp) -> Outcome {
     let key = &credential.key;
     match key.status {
         Status::Revoked => return Outcome::Revoked,
@@ -110,10 +112,10 @@ pub fn standing(credential: &Credential, now: Timestamp) -> Outcome {
         Status::Expired => return Outcome::Expired,
         Status::Active => {}
     }
-    if key.is_past(now) || credential.secret_ends_at.is_some_and(|end| end <= now) {
+    if key.is_expired(now) || credential.secret_ends_at.is_some_and(|end| end <= now) {
         return Outcome::Expired;
     }
-    if credential.organization.as_ref().is_some_and(|one| one.status != organization::Status::Active) {
+    if credential.organization.as_ref().is_some_and(|tenant| tenant.status != organization::Status::Active) {
         return Outcome::OrganizationSuspended;
     }
     if credential.owner.is_some_and(|status| status != user::Status::Active) {
@@ -122,18 +124,18 @@ pub fn standing(credential: &Credential, now: Timestamp) -> Outcome {
     Outcome::Valid
 }
 
-/// All that comes before the limits: how the key stands, from where it is used, and what for.
-pub fn before_limits<S: AsRef<str>>(
+/// All checks that come before the limits: the key itself, the client's address, and the scopes.
+pub(crate) fn before_limits<S: AsRef<str>>(
     credential: &Credential,
     now: Timestamp,
     ip: Option<IpAddr>,
     scopes: &[S],
 ) -> Outcome {
-    let standing = standing(credential, now);
-    if !standing.is_valid() {
-        return standing;
+    let outcome = check_credential(credential, now);
+    if !outcome.is_valid() {
+        return outcome;
     }
-    if access::from_address(&credential.key, ip).is_err() {
+    if access::ensure_address_allowed(&credential.key, ip).is_err() {
         return Outcome::IpNotAllowed;
     }
     if !scopes.iter().all(|wanted| scope::any_covers(&credential.key.scopes, wanted.as_ref())) {
@@ -147,10 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_outcome_has_its_name() {
+    fn every_outcome_has_its_name_and_a_message_without_escapes() {
         for (index, (name, outcome)) in Outcome::NAMES.iter().enumerate() {
             assert_eq!((*outcome as usize, outcome.name()), (index, *name));
-            // Answers are written by hand: nothing in them may need an escape.
+            // Responses are written by hand, so no message may need escaping.
             let json = serde_json::to_string(outcome.message()).unwrap();
             assert_eq!(json, format!("\"{}\"", outcome.message()));
         }

@@ -1,4 +1,4 @@
-//! The verification log: what was denied, folded by key or address, code and minute.
+//! The verification log: denials, aggregated by key or address, code and minute.
 
 use std::net::IpAddr;
 
@@ -8,51 +8,50 @@ use super::page::Query;
 use super::time::Timestamp;
 use super::verification::Outcome;
 
-/// Denials that are told as one.
+/// Denials aggregated into one entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = VerificationLogEntry)]
 pub struct Entry {
-    /// Why; `null` when the minute had too many keys, addresses and codes to tell them apart.
+    /// The reason; `null` if the minute had too many keys, addresses and codes to list separately.
     #[schema(required)]
-    pub code: Option<Outcome>,
-    /// Which key; `null` when it isn't known.
+    pub(crate) code: Option<Outcome>,
+    /// The denied key; `null` if it is unknown.
     #[schema(required, example = "key_123")]
-    pub key_id: Option<String>,
-    /// Whose key it is or, when it isn't known, which organization's key asked about it; `null` for the
-    /// platform's.
+    pub(crate) key_id: Option<String>,
+    /// The organization that owns the key or, if the key is unknown, the organization whose key
+    /// requested the verification; `null` for the platform.
     #[schema(required, example = "org_123")]
-    pub organization_id: Option<String>,
-    /// The client's address in the first of them. Of unknown keys all have this address, or for IPv6 one
-    /// in the same /64.
+    pub(crate) organization_id: Option<String>,
+    /// The client's address in the first denial. For unknown keys all denials share this address or,
+    /// for IPv6, its /64.
     #[schema(required, value_type = Option<String>, example = "203.0.113.9")]
-    pub ip: Option<IpAddr>,
-    /// How many denials it stands for.
+    pub(crate) ip: Option<IpAddr>,
+    /// Number of denials in this entry.
     pub count: u64,
-    /// When the first was.
+    /// When the first denial happened.
     #[schema(value_type = String, format = DateTime)]
-    pub first_at: Timestamp,
-    /// When the last was, within the same minute.
+    pub(crate) first_at: Timestamp,
+    /// When the last denial happened, within the same minute.
     #[schema(value_type = String, format = DateTime)]
-    pub last_at: Timestamp,
+    pub(crate) last_at: Timestamp,
 }
 
-/// What the list is narrowed to.
+/// The filters of the list.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)] // They are named as the query's parameters.
-pub struct Filter {
-    pub org_id: Option<String>,
-    pub key_id: Option<String>,
-    pub code: Option<Outcome>,
-    pub ip: Option<IpAddr>,
-    /// Not before.
-    pub from: Option<Timestamp>,
-    /// Before.
-    pub to: Option<Timestamp>,
+#[allow(missing_docs)] // The fields have the names of the query parameters.
+pub struct VerificationLogFilter {
+    pub(crate) org_id: Option<String>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) code: Option<Outcome>,
+    pub(crate) ip: Option<IpAddr>,
+    /// Inclusive.
+    pub(crate) from: Option<Timestamp>,
+    /// Exclusive.
+    pub(crate) to: Option<Timestamp>,
 }
 
-impl Filter {
-    /// Reads the filters of a query.
-    pub fn read(query: &mut Query) -> Self {
+impl VerificationLogFilter {
+    pub(crate) fn read(query: &mut Query) -> Self {
         Self {
             org_id: query.text("org_id"),
             key_id: query.text("key_id"),

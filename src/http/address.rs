@@ -1,28 +1,29 @@
-//! Who is calling: the client's address behind trusted proxies, and what limits make of it.
+//! The client's address behind trusted proxies, and the form in which rate limits count it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-pub use crate::domain::ranges::subject;
+pub(crate) use crate::domain::cidr::subject;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The client's address, or `None` when it can't be known.
+/// The client's address, or `None` if it is unknown.
 ///
-/// Without a proxy in `trusted` that is the peer. A trusted peer speaks for others: its
-/// `X-Forwarded-For` lines are joined in order and walked from the right past trusted hops, and the
-/// first untrusted one is the client; when all are trusted, the leftmost. What stands further left is
-/// the client's own claim and is never looked at. A malformed hop on the way, or a trusted peer that
-/// names none, leaves the address unknown. IPv4-mapped IPv6 is IPv4 everywhere.
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+/// If the peer isn't in `trusted`, it is the client. If it is, its `X-Forwarded-For` lines are joined
+/// in order and walked from the right past trusted hops: the first untrusted hop is the client, or the
+/// leftmost hop if all are trusted. Hops further to the left are claims of the client and are ignored.
+/// If a hop on the way is malformed, or a trusted peer sends no hop, the address is unknown.
+/// IPv4-mapped IPv6 addresses are treated as IPv4.
+pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |address| trusted.iter().any(|range| contains(range, address));
     let peer = peer.to_canonical();
     if !is_trusted(peer) {
         return Some(peer);
     }
-    // Bytes and not text: one odd byte in the client's part must not spoil the proxy's part.
+    // Bytes instead of text, so that an invalid byte in the client's part doesn't invalidate the
+    // proxy's part.
     let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
     let mut client = None;
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
@@ -35,8 +36,8 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> O
     client
 }
 
-/// Is the canonical `address` in the range? A range of mapped addresses (`::ffff:10.0.0.0/104`) is the
-/// IPv4 range; a wider IPv6 one (`::/0`) holds no IPv4 address.
+/// True if the range contains the canonical `address`. A range of mapped addresses
+/// (`::ffff:10.0.0.0/104`) is the IPv4 range; a wider IPv6 range (`::/0`) contains no IPv4 address.
 fn contains(range: &IpNet, address: IpAddr) -> bool {
     match (range, address) {
         (IpNet::V6(range), IpAddr::V4(v4)) => {
@@ -46,7 +47,7 @@ fn contains(range: &IpNet, address: IpAddr) -> bool {
     }
 }
 
-/// An address with or without port, IPv6 with or without brackets. Proxies write all of these.
+/// Parses an address with or without a port, IPv6 with or without brackets. Proxies write all of these.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
@@ -66,7 +67,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn ranges(texts: &[&str]) -> Vec<IpNet> {
+    fn cidrs(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
@@ -84,29 +85,29 @@ mod tests {
     #[test]
     fn walks_from_the_right_past_trusted_hops() {
         let cases: &[(&str, &[&str], Option<&str>)] = &[
-            // An untrusted peer is the client, whatever it claims.
+            // An untrusted peer is the client, regardless of the header.
             ("203.0.113.9", &["192.0.2.1"], Some("203.0.113.9")),
             ("203.0.113.9", &["nonsense"], Some("203.0.113.9")),
             ("::ffff:203.0.113.9", &[], Some("203.0.113.9")),
             ("2001:db8::9", &[], Some("2001:db8::9")),
-            // A trusted one has to say whom it speaks for.
+            // A trusted peer must send the header.
             ("10.0.0.1", &[], None),
             ("10.0.0.1", &[""], None),
             ("10.0.0.1", &["192.0.2.1"], Some("192.0.2.1")),
             ("::ffff:10.0.0.1", &["192.0.2.1"], Some("192.0.2.1")),
             ("fd00::1", &["2001:db8::1"], Some("2001:db8::1")),
-            // The client's own claims stand to the left.
+            // Hops to the left are the client's own claims.
             ("10.0.0.1", &["127.0.0.1, 192.0.2.1"], Some("192.0.2.1")),
             ("10.0.0.1", &["127.0.0.1, 192.0.2.1, 10.0.0.2,10.0.0.3"], Some("192.0.2.1")),
             ("10.0.0.1", &["127.0.0.1, 192.0.2.1 ,\t::ffff:10.0.0.2"], Some("192.0.2.1")),
             ("10.0.0.1", &["junk, 192.0.2.1"], Some("192.0.2.1")),
-            // Several lines are one list.
+            // Several lines form one list.
             ("10.0.0.1", &["127.0.0.1", "192.0.2.1", "10.0.0.2"], Some("192.0.2.1")),
             ("10.0.0.1", &["192.0.2.1, 10.0.0.2", "10.0.0.3"], Some("192.0.2.1")),
-            // All are ours: where the call began.
+            // All hops are trusted: the leftmost is the client.
             ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], Some("10.0.0.3")),
             ("10.0.0.1", &["10.0.0.4", "fd00::3, 10.0.0.2"], Some("10.0.0.4")),
-            // Malformed on the way.
+            // A malformed hop before the client is reached.
             ("10.0.0.1", &["192.0.2.1, 10.0.0.2, "], None),
             ("10.0.0.1", &["192.0.2.1", ""], None),
             ("10.0.0.1", &["192.0.2.1,,10.0.0.2"], None),
@@ -116,13 +117,13 @@ mod tests {
         ];
         for (peer, lines, expected) in cases {
             let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-            let found = client_address(ip(peer), &forwarded(&lines), &ranges(PROXIES));
-            assert_eq!(found, expected.map(ip), "{peer} {lines:?}");
+            let client = client_address(ip(peer), &forwarded(&lines), &cidrs(PROXIES));
+            assert_eq!(client, expected.map(ip), "{peer} {lines:?}");
         }
     }
 
     #[test]
-    fn reads_hops_as_proxies_write_them() {
+    fn all_notations_of_proxies_are_parsed() {
         let cases = [
             ("1.2.3.4", Some("1.2.3.4")),
             ("1.2.3.4:80", Some("1.2.3.4")),
@@ -152,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_is_no_text_spoils_only_its_own_hop() {
-        let trusted = ranges(PROXIES);
+    fn an_invalid_byte_invalidates_only_its_own_hop() {
+        let trusted = cidrs(PROXIES);
         assert_eq!(
             client_address(ip("10.0.0.1"), &forwarded(&[b"\xff, 192.0.2.1"]), &trusted),
             Some(ip("192.0.2.1"))
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_see_mapped_addresses_as_ipv4() {
+    fn ranges_treat_mapped_addresses_as_ipv4() {
         let cases = [
             ("10.1.2.3", "10.0.0.0/8", true),
             ("::ffff:10.1.2.3", "10.0.0.0/8", true),
@@ -176,13 +177,13 @@ mod tests {
             ("10.1.2.4", "10.1.2.3/32", false),
         ];
         for (address, range, expected) in cases {
-            let [range] = ranges(&[range])[..] else { panic!() };
+            let [range] = cidrs(&[range])[..] else { panic!() };
             assert_eq!(contains(&range, ip(address).to_canonical()), expected, "{address} in {range}");
         }
     }
 
     #[test]
-    fn limits_count_ipv6_by_its_64() {
+    fn rate_limits_count_ipv6_by_its_64_prefix() {
         let cases = [
             ("1.2.3.4", "1.2.3.4/32"),
             ("::ffff:1.2.3.4", "1.2.3.4/32"),
@@ -204,18 +205,18 @@ mod tests {
             client in any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets).to_canonical()),
             hops in proptest::collection::vec(any::<[u8; 3]>(), 0..4),
         ) {
-            let trusted = ranges(PROXIES);
+            let trusted = cidrs(PROXIES);
             prop_assume!(!trusted.iter().any(|range| contains(range, client)));
-            let mut honest = client.to_string();
+            let mut genuine = client.to_string();
             for [a, b, c] in hops {
-                honest.push_str(&format!(", 10.{a}.{b}.{c}"));
+                genuine.push_str(&format!(", 10.{a}.{b}.{c}"));
             }
             let mut lines = forged;
             if joined {
-                let own = lines.pop().unwrap_or_default();
-                lines.push(format!("{own},{honest}"));
+                let last_forged = lines.pop().unwrap_or_default();
+                lines.push(format!("{last_forged},{genuine}"));
             } else {
-                lines.push(honest);
+                lines.push(genuine);
             }
             let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
             prop_assert_eq!(client_address(ip("10.0.0.1"), &forwarded(&lines), &trusted), Some(client));

@@ -11,49 +11,52 @@ use crate::service::{overview, usage, verification_log};
 
 /// Get usage
 ///
-/// Verifications of known keys, at most `usage.flush_interval` behind. Every bucket of the period is there,
-/// empty ones as zeros, at most 10,000. By the hour they are kept for `retention.usage_hourly_days`, by the
-/// day for `retention.usage_daily_days`. A deleted organization's usage and a revoked key's stay.
+/// Returns the number of verifications of known keys, with a delay of at most `usage.flush_interval`.
+/// The series contains every interval of the period, with zeros for intervals without requests, and at
+/// most 10,000 intervals. Hourly figures are kept for `retention.usage_hourly_days`, daily figures for
+/// `retention.usage_daily_days`. The usage of deleted organizations and revoked keys is kept too.
 ///
-/// `groups` has at most 100 entries with exact figures, whose order is exact among them. When there are more
-/// keys or organizations, they are picked from the 100 busiest of each day, which are known to within an
-/// eighth.
+/// `groups` has at most 100 entries, with exact figures and in exact order. If there are more keys or
+/// organizations, the entries are chosen from the 100 busiest of each day, a ranking that is accurate to
+/// within one eighth.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/usage", tag = "Analytics", operation_id = "getUsage",
     params(UsageQuery),
     responses(
-        (status = 200, description = "What was counted.", body = Usage),
-        (status = 404, description = "`NOT_FOUND`: there is no such organization or key, or it is another organization's."),
+        (status = 200, description = "The usage.", body = Usage),
+        (status = 404, description = "`NOT_FOUND`: the organization or key doesn't exist, or the calling key has no access to it."),
     ),
 )]
-pub async fn usage(call: Call) -> Result<Reply> {
+pub(crate) async fn usage(call: Call) -> Result<Reply> {
     Reply::ok(&usage::get(&call.app, &call.ctx, call.query()).await?)
 }
 
 /// Get the overview
 ///
-/// Totals for a front page. An organization's key sees its own organization alone.
+/// Returns totals for a dashboard. With an organization key, only those of its organization.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/overview", tag = "Analytics", operation_id = "getOverview",
-    responses((status = 200, description = "How much there is.", body = Overview)),
+    responses((status = 200, description = "The totals.", body = Overview)),
 )]
-pub async fn overview(call: Call) -> Result<Reply> {
+pub(crate) async fn overview(call: Call) -> Result<Reply> {
     Reply::ok(&overview::get(&call.app, &call.ctx, call.query()).await?)
 }
 
 /// List denials
 ///
-/// The verification log: every verification that was not `VALID`, folded by key, code and minute with a
-/// count; of unknown keys by address instead. It is kept for `retention.verification_log_days`. An
-/// organization's key sees what concerns its own keys, and unknown ones that its own keys asked about.
+/// Returns the verification log: all verifications with a result other than `VALID`, aggregated by key,
+/// code and minute with a count. Verifications of unknown keys are aggregated by address instead of
+/// key. Entries are kept for `retention.verification_log_days`. With an organization key, returns the
+/// denials of its organization's keys, and of unknown keys that were verified with one of its
+/// organization's keys.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/logs", tag = "Analytics", operation_id = "listDenials",
     params(PageQuery, DenialQuery),
     responses(
-        (status = 200, description = "A page.", body = Vec<Entry>),
-        (status = 404, description = "`NOT_FOUND`: the organization that is named is another one's."),
+        (status = 200, description = "A page of denials.", body = Vec<Entry>),
+        (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),
     ),
 )]
-pub async fn logs(call: Call) -> Result<Reply> {
+pub(crate) async fn logs(call: Call) -> Result<Reply> {
     Reply::list(&verification_log::list(&call.app, &call.ctx, call.query()).await?)
 }

@@ -8,137 +8,141 @@ use crate::error::Result;
 use crate::service::api_keys::{self, ApiKeyWithSecret};
 use crate::service::etag;
 
-fn tag(key: &ApiKey) -> String {
+fn etag_of(key: &ApiKey) -> String {
     etag(key.created_at, key.revision)
 }
 
-/// Create a key
+/// Create an API key
 ///
-/// The only answer that shows the secret, in `key`: keep it, it can't be shown again. Without
-/// `organization_id` a platform key makes a platform key and an organization's key one of its own.
-/// Administrative scopes (`admin:*`, `keys:*`, `*`) are given only by a key that has them.
+/// The response is the only one that contains the secret, in `key`. Store it: it can't be shown again.
+/// Without `organization_id`, a platform key creates a platform key and an organization key creates a key of
+/// its own organization. To grant administrative scopes (`admin:*`, `keys:*`, `*`), the calling key must have
+/// them.
 #[utoipa::path(
     post, path = "/admin/v1/api-keys", tag = "API keys", operation_id = "createApiKey",
     request_body = NewApiKey,
     responses(
         (status = 201, description = "Created.", body = ApiKeyWithSecret, headers(("ETag"))),
-        (status = 404, description = "`NOT_FOUND`: the organization, or the user among its members."),
-        (status = 409, description = "`ALREADY_EXISTS`: the `id` is taken, now or by a revoked key. `CONFLICT`: the organization's plan allows no more keys."),
+        (status = 404, description = "`NOT_FOUND`: the organization doesn't exist, or the user isn't one of its members."),
+        (status = 409, description = "`ALREADY_EXISTS`: another key, possibly a revoked one, already has this `id`. `CONFLICT`: the organization has reached its plan's key limit."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = api_keys::create(&call.app, &call.ctx, call.body()?).await?;
-    Ok(Reply::created(&created, Some(tag(&created.api_key)))?.with_secret())
+    Ok(Reply::created(&created, Some(etag_of(&created.api_key)))?.with_secret())
 }
 
-/// List keys
+/// List API keys
 ///
-/// An organization's key sees its organization's alone; naming another is a `404`.
+/// With an organization key, returns only the keys of its organization; any other `organization_id` is a
+/// `404`.
 #[utoipa::path(
     get, path = "/admin/v1/api-keys", tag = "API keys", operation_id = "listApiKeys",
     params(PageQuery, ApiKeyQuery),
     responses(
-        (status = 200, description = "A page.", body = Vec<ApiKey>),
-        (status = 404, description = "`NOT_FOUND`: the organization that is named is another one's."),
+        (status = 200, description = "A page of API keys.", body = Vec<ApiKey>),
+        (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),
     ),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&api_keys::list(&call.app, &call.ctx, call.query()).await?)
 }
 
-/// Get a key
+/// Get an API key
 #[utoipa::path(
     get, path = "/admin/v1/api-keys/{id}", tag = "API keys", operation_id = "getApiKey",
     params(ApiKeyPath),
-    responses((status = 200, description = "Found.", body = ApiKey, headers(("ETag")))),
+    responses((status = 200, description = "The API key.", body = ApiKey, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
-    let found = api_keys::get(&call.app, &call.ctx, call.param(0)).await?.shown(call.ctx.now);
-    Reply::tagged(&found, tag(&found))
+    let key = api_keys::get(&call.app, &call.ctx, call.param(0)).await?.effective_at(call.ctx.now);
+    Reply::with_etag(&key, etag_of(&key))
 }
 
-/// Change a key
+/// Update an API key
 ///
-/// Holds from the next call with that key on. What the key gains must lie within what the caller has.
+/// Takes effect immediately, from the key's next request on. What the key gains must lie within the
+/// calling key's own administrative scopes, expiry and allowlist.
 #[utoipa::path(
     patch, path = "/admin/v1/api-keys/{id}", tag = "API keys", operation_id = "updateApiKey",
     params(ApiKeyPath, IfMatch),
     request_body = ApiKeyPatch,
     responses(
-        (status = 200, description = "As it is now.", body = ApiKey, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: it is revoked, or the last platform key that can manage keys."),
+        (status = 200, description = "The updated API key.", body = ApiKey, headers(("ETag"))),
+        (status = 409, description = "`CONFLICT`: the key is revoked, or it is the last platform key that can manage keys."),
     ),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = api_keys::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
-    Reply::tagged(&updated, tag(&updated))
+    Reply::with_etag(&updated, etag_of(&updated))
 }
 
-/// Revoke a key
+/// Revoke an API key
 ///
-/// For good, and from the next call on. The key itself stays to be seen, as `revoked`.
+/// Revokes the key permanently, from its next request on. The key remains visible with status `revoked`.
 #[utoipa::path(
     delete, path = "/admin/v1/api-keys/{id}", tag = "API keys", operation_id = "deleteApiKey",
     params(ApiKeyPath, IfMatch),
     responses(
-        (status = 200, description = "Revoked.", body = ApiKey, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: it is the last platform key that can manage keys."),
+        (status = 200, description = "The revoked API key.", body = ApiKey, headers(("ETag"))),
+        (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys."),
     ),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     revoke(call).await
 }
 
-/// Revoke a key and say why
+/// Revoke an API key with a reason
 ///
-/// The same as deleting it, with a reason that is kept. One that is revoked already stays as it is.
+/// Same as deleting the key, but records a reason. A key that is already revoked doesn't change.
 #[utoipa::path(
     post, path = "/admin/v1/api-keys/{id}/revoke", tag = "API keys", operation_id = "revokeApiKey",
     params(ApiKeyPath, IfMatch),
     request_body = Revocation,
     responses(
-        (status = 200, description = "Revoked.", body = ApiKey, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: it is the last platform key that can manage keys."),
+        (status = 200, description = "The revoked API key.", body = ApiKey, headers(("ETag"))),
+        (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys."),
     ),
 )]
-pub async fn revoke(call: Call) -> Result<Reply> {
+pub(crate) async fn revoke(call: Call) -> Result<Reply> {
     call.no_query()?;
     let revoked = api_keys::revoke(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
-    Reply::tagged(&revoked, tag(&revoked))
+    Reply::with_etag(&revoked, etag_of(&revoked))
 }
 
-/// Give a key a new secret
+/// Rotate an API key
 ///
-/// Answers with the new secret in `key`, this once. The old one works until the grace ends or
-/// `…/expire-previous` is called; the one before it no longer does.
+/// Replaces the secret. The response is the only one that contains the new secret, in `key`. The previous
+/// secret works until its grace period ends or `…/expire-previous` is called; any older secret stops working.
 #[utoipa::path(
     post, path = "/admin/v1/api-keys/{id}/rotate", tag = "API keys", operation_id = "rotateApiKey",
     params(ApiKeyPath, IfMatch),
     request_body = Rotation,
     responses(
-        (status = 200, description = "Rotated.", body = ApiKeyWithSecret, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: it has ended."),
+        (status = 200, description = "The API key with its new secret.", body = ApiKeyWithSecret, headers(("ETag"))),
+        (status = 409, description = "`CONFLICT`: the key is revoked or expired."),
     ),
 )]
-pub async fn rotate(call: Call) -> Result<Reply> {
+pub(crate) async fn rotate(call: Call) -> Result<Reply> {
     call.no_query()?;
     let rotated = api_keys::rotate(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
-    Ok(Reply::tagged(&rotated, tag(&rotated.api_key))?.with_secret())
+    Ok(Reply::with_etag(&rotated, etag_of(&rotated.api_key))?.with_secret())
 }
 
-/// End the grace of a key's old secret
+/// Expire the previous secret
 ///
-/// From the next call on, only the current secret works.
+/// Ends the grace period of a rotated key immediately: from the next request on, only the current secret
+/// works.
 #[utoipa::path(
     post, path = "/admin/v1/api-keys/{id}/expire-previous", tag = "API keys", operation_id = "expirePreviousSecret",
     params(ApiKeyPath, IfMatch),
-    responses((status = 200, description = "Ended.", body = ApiKey, headers(("ETag")))),
+    responses((status = 200, description = "The updated API key.", body = ApiKey, headers(("ETag")))),
 )]
-pub async fn expire_previous(call: Call) -> Result<Reply> {
+pub(crate) async fn expire_previous(call: Call) -> Result<Reply> {
     call.no_query()?;
     let changed = api_keys::expire_previous(&call.app, &call.ctx, call.param(0)).await?;
-    Reply::tagged(&changed, tag(&changed))
+    Reply::with_etag(&changed, etag_of(&changed))
 }

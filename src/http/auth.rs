@@ -1,4 +1,5 @@
-//! From the `Authorization` header to a caller (RFC 6750 §2.1), and how often that may fail.
+//! Authentication by the `Authorization` header (RFC 6750 §2.1), and the rate limits of callers and of failed
+//! attempts.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,35 +17,38 @@ use super::server::Head;
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::Credential;
+use crate::domain::api_key::SecretHash;
 use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
-use crate::verify::bucket::{Buckets, Limit, Taken};
+use crate::verify::bucket::{Buckets, Limit, RateLimitDecision};
 use crate::verify::cache::Loaded;
-use crate::verify::secret::{self, Hash};
+use crate::verify::secret;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Who calls, and the hash of what it showed. `UNAUTHENTICATED` when it shows nothing,
-/// `INVALID_API_KEY` when that isn't good.
-pub async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, Hash)> {
+/// Authenticates the caller by bearer token; returns its key and the hash of the token.
+///
+/// # Errors
+/// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if it isn't valid.
+pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, SecretHash)> {
     let (hash, loaded) = load(app, bearer(headers)?).await?;
-    Ok((usable(app, &loaded)?, hash))
+    Ok((ensure_usable(app, &loaded)?, hash))
 }
 
-/// Who asks something of the data plane, as [`authenticate`]; over one connection that is mostly who asked
-/// before.
-pub async fn authenticate_asker(app: &App, head: &Head) -> Result<Arc<Credential>> {
-    if let Some(credential) = head.asker.recall(&head.headers, &app.keys) {
-        access::usable(&credential, app.clock.now())?;
+/// Like [`authenticate`], with the connection's cache, for the data plane: requests over one connection
+/// mostly come from the same caller.
+pub(crate) async fn authenticate_cached(app: &App, head: &Head) -> Result<Arc<Credential>> {
+    if let Some(credential) = head.auth_cache.get(&head.headers, &app.keys) {
+        access::ensure_usable(&credential, app.clock.now())?;
         return Ok(credential);
     }
     let (_, loaded) = load(app, bearer(&head.headers)?).await?;
-    let credential = usable(app, &loaded)?;
-    head.asker.remember(&head.headers, loaded);
+    let credential = ensure_usable(app, &loaded)?;
+    head.auth_cache.set(&head.headers, loaded);
     Ok(credential)
 }
 
-async fn load(app: &App, token: &str) -> Result<(Hash, Loaded)> {
+async fn load(app: &App, token: &str) -> Result<(SecretHash, Loaded)> {
     if !secret::is_plausible(&app.settings.get().await?.checked_prefixes, token) {
         return Err(access::invalid_api_key());
     }
@@ -52,19 +56,19 @@ async fn load(app: &App, token: &str) -> Result<(Hash, Loaded)> {
     Ok((hash, app.keys.get_loaded(&hash).await?))
 }
 
-fn usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
+fn ensure_usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
     let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
-    access::usable(credential, app.clock.now())?;
+    access::ensure_usable(credential, app.clock.now())?;
     Ok(credential.clone())
 }
 
-/// Does the request authenticate by HTTP Basic (RFC 7617)?
-pub fn is_basic(headers: &HeaderMap) -> bool {
+/// True if the request uses HTTP Basic authentication (RFC 7617).
+pub(crate) fn is_basic(headers: &HeaderMap) -> bool {
     has_scheme(headers, "basic")
 }
 
-/// Is there an `Authorization: Bearer`?
-pub fn has_bearer(headers: &HeaderMap) -> bool {
+/// True if the request has an `Authorization: Bearer` header.
+pub(crate) fn has_bearer(headers: &HeaderMap) -> bool {
     has_scheme(headers, "bearer")
 }
 
@@ -75,21 +79,22 @@ fn has_scheme(headers: &HeaderMap, wanted: &str) -> bool {
     })
 }
 
-/// As [`authenticate`], by HTTP Basic with a key's id and its secret, each form-encoded first
-/// (RFC 6749 §2.3.1).
-pub async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
-    let mut given = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (given.next(), given.next()) else {
-        return Err(Error::new(Code::Unauthenticated, "Send the Authorization header once."));
+/// Like [`authenticate`], by HTTP Basic with a key's id and secret, both form-encoded first (RFC 6749
+/// §2.3.1).
+pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Error::new(Code::Unauthenticated, "Send the Authorization header only once."));
     };
-    let pair = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let pair = pair.and_then(|(_, encoded)| STANDARD.decode(encoded.trim()).ok());
-    let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
+    let encoded = value.to_str().ok().and_then(|text| text.split_once(' ')).map(|(_, encoded)| encoded);
+    let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
+    let pair = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let Some((id, secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-        let message = "The Authorization header must read Basic base64(key id:secret).";
+        let message = "The Authorization header must be: Basic base64(<key id>:<secret>).";
         return Err(Error::new(Code::Unauthenticated, message));
     };
-    let credential = usable(app, &load(app, &form_decode(secret)).await?.1)?;
+    let (_, loaded) = load(app, &form_decode(secret)).await?;
+    let credential = ensure_usable(app, &loaded)?;
     if credential.key.id != form_decode(id) {
         return Err(access::invalid_api_key());
     }
@@ -100,13 +105,16 @@ fn form_decode(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
-/// The token of the one `Authorization: Bearer` header; the scheme's case doesn't matter.
-pub fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let mut given = headers.get_all(AUTHORIZATION).iter();
+/// The token of the `Authorization: Bearer` header; the scheme is case-insensitive.
+///
+/// # Errors
+/// `UNAUTHENTICATED` if there isn't exactly one such header, or if it is malformed.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
     let missing = |message| Err(Error::new(Code::Unauthenticated, message));
-    match (given.next(), given.next()) {
+    match (values.next(), values.next()) {
         (None, _) => missing("Send your API key as Authorization: Bearer <key>."),
-        (Some(_), Some(_)) => missing("Send the Authorization header once."),
+        (Some(_), Some(_)) => missing("Send the Authorization header only once."),
         (Some(value), None) => {
             let text = value.to_str().unwrap_or_default();
             match text.split_once(' ') {
@@ -115,15 +123,15 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str> {
                 {
                     Ok(token.trim())
                 }
-                _ => missing("The Authorization header must read Bearer <key>."),
+                _ => missing("The Authorization header must be: Bearer <key>."),
             }
         }
     }
 }
 
-/// What a failed authentication costs the client's address: 401 while it has attempts left, then 429.
-/// Asked after the failure alone, so that a valid key is never refused by it.
-pub async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
+/// Charges a failed authentication to the client's address. Returns `failure`, or `RATE_LIMITED` if the
+/// address has no attempts left. Only called after a failure, so that it never affects a valid key.
+pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
     let per_minute = match app.settings.get().await {
         Ok(current) => current.settings.rate_limits.failed_auth_per_minute,
         Err(error) => return error,
@@ -131,25 +139,29 @@ pub async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Er
     if per_minute == 0 {
         return failure;
     }
-    // Who hides its address shares one bucket with all who do.
+    // All clients with an unknown address share one bucket.
     let subject = address::subject(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
     let limit = Limit { tokens: per_minute, window: MINUTE };
-    let taken = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
-    if taken.allowed { failure } else { limited(&taken, "Too many failed attempts from your address") }
+    let decision = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
+    if decision.allowed {
+        failure
+    } else {
+        limited(&decision, "Too many failed authentication attempts from your address")
+    }
 }
 
-/// What a call is counted as.
+/// The class of a call, which determines its rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     /// A call of the control plane.
     Admin,
-    /// A batch of them, whatever it holds.
+    /// A batch, regardless of its operations.
     Batch,
 }
 
 impl Class {
-    /// What the headers call its limit.
-    pub fn policy(self) -> &'static str {
+    /// The name of the limit in the rate limit headers.
+    pub(crate) fn policy(self) -> &'static str {
         match self {
             Class::Admin => "admin",
             Class::Batch => "batch",
@@ -164,21 +176,27 @@ impl Class {
     }
 }
 
-/// Takes one call from a key's bucket; `None` when there is no limit.
-pub fn charge_call(
+/// Charges one call to the key's bucket. The decision is `None` if there is no limit.
+pub(crate) fn charge_call(
     app: &App,
     limits: &RateLimits,
     class: Class,
     caller: &Caller,
-) -> (Option<Taken>, Result<()>) {
+) -> (Option<RateLimitDecision>, Result<()>) {
     let Some((buckets, key, limit)) = call_limit(app, limits, class, caller) else { return (None, Ok(())) };
-    let taken = buckets.take(key, limit, 1, app.clock.monotonic());
-    let allowed = if taken.allowed { Ok(()) } else { Err(limited(&taken, "Too many calls with this key")) };
-    (Some(taken), allowed)
+    let decision = buckets.take(key, limit, 1, app.clock.monotonic());
+    let allowed =
+        if decision.allowed { Ok(()) } else { Err(limited(&decision, "Too many requests with this key")) };
+    (Some(decision), allowed)
 }
 
-/// How a key's bucket stands, for a call that is refused before it costs anything.
-pub fn calls_left(app: &App, limits: &RateLimits, class: Class, caller: &Caller) -> Option<Taken> {
+/// The state of the key's bucket, for a call that is refused before it is charged.
+pub(crate) fn peek_call_limit(
+    app: &App,
+    limits: &RateLimits,
+    class: Class,
+    caller: &Caller,
+) -> Option<RateLimitDecision> {
     let (buckets, key, limit) = call_limit(app, limits, class, caller)?;
     Some(buckets.peek(key, limit, 0, app.clock.monotonic()))
 }
@@ -194,8 +212,8 @@ fn call_limit<'a>(
     Some((buckets, &key.id, Limit { tokens, window: MINUTE }))
 }
 
-fn limited(taken: &Taken, message: &str) -> Error {
-    let seconds = seconds_ceil(taken.retry_after).max(1);
+fn limited(decision: &RateLimitDecision, message: &str) -> Error {
+    let seconds = seconds_ceil(decision.retry_after).max(1);
     let message = format!("{message}; try again in {seconds} s.");
     Error { retry_after: Some(seconds), ..Error::new(Code::RateLimited, message) }
 }

@@ -7,127 +7,128 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::call::Call;
-use super::gates;
+use super::pipeline;
 use super::reply::Reply;
-use super::routes::{self, BATCH, Handling, Way};
-use crate::domain::audit::{Context, cut};
-use crate::domain::batch::{self as asked, Batch};
+use super::routes::{self, BATCH, Dispatch, HandlerFuture, RouteMatch};
+use crate::domain::audit::{EventContext, cut};
+use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
 use crate::error::{Code, Detail, Error, Result};
-use crate::service::Ctx;
-use crate::service::batch::{self, Operation, Ran};
-use crate::service::folded::REFUSED;
+use crate::service::RequestContext;
+use crate::service::aggregated::REFUSED;
+use crate::service::batch::{self, BatchOutcome, Operation};
 
-/// Where the table of routes begins, for operations.
+/// The path prefix of all operations; they may omit it.
 const BASE: &str = "/admin/v1";
 
-/// What became of a batch.
+/// The results of a batch.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = BatchResults)]
-pub struct Results {
-    /// Of each operation, in their order.
-    pub results: Vec<OperationResult>,
+pub(crate) struct Results {
+    /// The result of each operation, in order.
+    pub(crate) results: Vec<OperationResult>,
 }
 
-/// What became of one operation.
+/// The result of an operation.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = BatchResult)]
-pub struct OperationResult {
-    /// The operation's own `id`.
+pub(crate) struct OperationResult {
+    /// The `id` of the operation, if it has one.
     #[schema(required)]
-    pub id: Option<String>,
-    /// The HTTP status, as if it had come alone.
+    pub(crate) id: Option<String>,
+    /// The HTTP status that a separate request would get.
     #[schema(example = 201)]
-    pub status: u16,
-    /// The ETag, where the answer has one.
+    pub(crate) status: u16,
+    /// The `ETag` header, if the response has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "\"1a2073bcba8-1\"")]
-    pub etag: Option<String>,
-    /// The whole answer, as if it had come alone.
+    pub(crate) etag: Option<String>,
+    /// The response body that a separate request would get.
     #[schema(value_type = Object)]
-    pub body: Box<RawValue>,
+    pub(crate) body: Box<RawValue>,
 }
 
-/// Run several operations
+/// Run a batch
 ///
-/// Up to 100 changes and reads of single things, one after the other in one transaction. Each is authorised,
-/// validated and recorded as if it had come alone, and meets what those before it did. A batch counts once, in
-/// a limit of its own, whatever it holds.
+/// Runs up to 100 operations, which are changes or reads of single resources, in order and in one
+/// transaction. Each operation is authorized, validated and recorded like a separate request, and sees
+/// the effects of the operations before it. A batch counts as one request, in its own rate limit.
+/// Lists, exports and batches can't be operations.
 ///
-/// If one operation of an atomic batch fails, nothing is done: it keeps its own status in `error.results`, the
-/// others have `424`. In a batch that isn't, each stands for itself. Lists, exports and batches can't be
-/// operations.
+/// If an operation of an atomic batch fails, no changes are made: `error.results` has its status, and
+/// `424` for all others. In a batch that isn't atomic, operations succeed or fail independently.
 #[utoipa::path(
     post, path = "/admin/v1/batch", tag = "Batch", operation_id = "runBatch",
     request_body = Batch,
     responses(
-        (status = 200, description = "Done, or each for itself as `results` say.", body = Results),
-        (status = 409, description = "`BATCH_FAILED`: an operation failed, and nothing was done; `error.results` say which."),
+        (status = 200, description = "The batch ran; `results` has the status of each operation.", body = Results),
+        (status = 409, description = "`BATCH_FAILED`: an operation failed and no changes were made; see `error.results`."),
     ),
 )]
-pub async fn run(call: Call) -> Result<Reply> {
+pub(crate) async fn run(call: Call) -> Result<Reply> {
     call.no_query()?;
     let batch = Batch::read(call.body()?)?;
     let id = call.app.new_id(Kind::Batch)?;
     let mut operations = Vec::with_capacity(batch.operations.len());
     let mut details = Vec::new();
-    let mut names = Vec::with_capacity(batch.operations.len());
+    let mut operation_ids = Vec::with_capacity(batch.operations.len());
     for (index, operation) in batch.operations.into_iter().enumerate() {
-        names.push(operation.id.clone());
+        operation_ids.push(operation.id.clone());
         match prepare(&call, &id, operation)? {
             Some(operation) => operations.push(operation),
             None => details.push(Detail {
                 pointer: Some(format!("/operations/{index}/path")),
                 parameter: None,
                 code: "NOT_IN_BATCH".into(),
-                message: "Can't be part of a batch: changes and reads of single things can.".to_owned(),
+                message: "Can't be used in a batch; only changes and reads of single resources can."
+                    .to_owned(),
             }),
         }
     }
     if !details.is_empty() {
         return Err(Error::invalid(details));
     }
-    let context = Context { batch_id: Some(id), ..call.ctx.context.clone() };
-    let ctx = Arc::new(Ctx { context, ..(*call.ctx).clone() });
+    let context = EventContext { batch_id: Some(id), ..call.ctx.context.clone() };
+    let ctx = Arc::new(RequestContext { context, ..(*call.ctx).clone() });
     let ran = batch::run(&call.app, &ctx, batch.atomic, operations).await?;
-    answer(&call, &names, ran)
+    respond(&call, &operation_ids, ran)
 }
 
-/// Of a batch, the scopes that each of its operations asks one of; of another call nothing, since its route asks.
-pub fn scopes(call: &Call) -> Vec<&'static [&'static str]> {
+/// The scopes that each operation of a batch accepts. Empty for any other call, for which the pipeline checks
+/// the scopes of its route.
+pub(crate) fn operation_scopes(call: &Call) -> Vec<&'static [&'static str]> {
     if call.ctx.action != BATCH {
         return Vec::new();
     }
-    let Some(Ok(batch)) = call.body.as_ref().map(asked::Batch::read) else { return Vec::new() };
-    let route = |operation: &asked::Operation| {
-        let path = whole(&operation.path);
+    let Some(Ok(batch)) = call.body.as_ref().map(Batch::read) else { return Vec::new() };
+    let route = |operation: &RequestedOperation| {
+        let path = full_path(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
         let path = path.split('?').next().unwrap_or_default();
-        routes::find(&method, path).ok()?.ok().map(|(_, route, _)| route.gate.scopes())
+        routes::find(&method, path).ok()?.ok().map(|matched| matched.route.auth.scopes())
     };
     batch.operations.iter().filter_map(route).collect()
 }
 
-/// An operation's path with what may be left out before it.
-fn whole(path: &str) -> String {
-    let is_whole = path.strip_prefix(BASE).is_some_and(|rest| rest.starts_with('/'));
-    if is_whole { path.to_owned() } else { format!("{BASE}{path}") }
+/// An operation's path with the prefix that may be omitted.
+fn full_path(path: &str) -> String {
+    let has_prefix = path.strip_prefix(BASE).is_some_and(|rest| rest.starts_with('/'));
+    if has_prefix { path.to_owned() } else { format!("{BASE}{path}") }
 }
 
-/// An operation and what answers it: the handler of its route, behind the route's own gate. `None` when the
-/// route can't be part of a batch.
-fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Option<Operation<Reply>>> {
-    let method = asked.method.name();
-    let path = whole(&asked.path);
+/// Binds an operation to its route's handler and authorization. `None` if the route can't be used in a batch.
+fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result<Option<Operation<Reply>>> {
+    let method = requested.method.name();
+    let path = full_path(&requested.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-    let found = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
-    let ctx = Ctx {
+    let matched = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
+    let ctx = RequestContext {
         scopes: &[],
         action: REFUSED,
         access: if method == "GET" { "read" } else { "write" },
-        if_match: asked.if_match,
+        if_match: requested.if_match,
         target: None,
-        context: Context {
+        context: EventContext {
             method: Some(method.to_owned()),
             path: Some(cut(path)),
             batch_id: Some(batch_id.to_owned()),
@@ -137,67 +138,79 @@ fn prepare(call: &Call, batch_id: &str, asked: asked::Operation) -> Result<Optio
         seat: None,
         ..(*call.ctx).clone()
     };
-    let (_, route, params) = match found {
-        Ok(found) => found,
-        Err(missing) => {
-            let refuse = move |_| -> Handling { Box::pin(std::future::ready(Err(missing.error.clone()))) };
+    let RouteMatch { route, params, .. } = match matched {
+        Ok(matched) => matched,
+        Err(not_found) => {
+            let refuse =
+                move |_| -> HandlerFuture { Box::pin(std::future::ready(Err(not_found.error.clone()))) };
             return Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
         }
     };
-    let Way::Gates(handler) = route.way else { return Ok(None) };
+    let Dispatch::Pipeline(handler) = route.dispatch else { return Ok(None) };
     if !route.in_batch {
         return Ok(None);
     }
-    let target = gates::target(route, &params);
-    let ctx = Ctx { scopes: route.gate.scopes(), action: route.action, target, ..ctx };
-    let (app, query, body) = (call.app.clone(), query.to_owned(), asked.body);
-    let handler = move |ctx: Arc<Ctx>| -> Handling {
-        if route.gate.is_for_platform()
+    let target = pipeline::target(route, &params);
+    let ctx = RequestContext { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
+    let app = call.app.clone();
+    let query = query.to_owned();
+    let body = requested.body;
+    let handler = move |ctx: Arc<RequestContext>| -> HandlerFuture {
+        if route.auth.requires_platform_key()
             && let Err(error) = ctx.caller.require_platform()
         {
             return Box::pin(std::future::ready(Err(error)));
         }
-        let (app, params, query, body) = (app.clone(), params.clone(), query.clone(), body.clone());
-        handler(Call { app, ctx, params, query, body, limits: None })
+        handler(Call {
+            app: app.clone(),
+            ctx,
+            params: params.clone(),
+            query: query.clone(),
+            accept: Vec::new(),
+            body: body.clone(),
+            limits: None,
+        })
     };
     Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
 }
 
-fn answer(call: &Call, names: &[Option<String>], ran: Ran<Reply>) -> Result<Reply> {
-    let mut secret = false;
+fn respond(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<Reply>) -> Result<Reply> {
+    let mut has_secret = false;
     let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
-    let results = names.iter().zip(ran.results).map(|(id, result)| {
+    let results = operation_ids.iter().zip(outcome.results).map(|(id, result)| {
         let reply = result.unwrap_or_else(|error| {
             if let Some(cause) = &error.cause {
-                tracing::error!(request_id, cause, "an operation of a batch failed");
+                tracing::error!(request_id, cause, "batch operation failed");
             }
             Reply::failed(&error)
         });
-        let Reply::Data(data) = reply else { return Err(Error::internal("a stream in a batch")) };
-        secret |= data.shows_secret();
-        let body = data.body(call.ctx.now, request_id);
+        let Reply::Enveloped(enveloped) = reply else {
+            return Err(Error::internal("a batch operation returned a raw response"));
+        };
+        has_secret |= enveloped.has_secret();
+        let body = enveloped.body(call.ctx.now, request_id);
         Ok(OperationResult {
             id: id.clone(),
-            status: data.status().as_u16(),
-            etag: data.etag().map(str::to_owned),
+            status: enveloped.status().as_u16(),
+            etag: enveloped.etag().map(str::to_owned),
             body: RawValue::from_string(body).map_err(Error::internal)?,
         })
     });
     let results = results.collect::<Result<Vec<_>>>()?;
-    let Some(culprit) = ran.culprit else {
+    let Some(failed_index) = outcome.failed_index else {
         let reply = Reply::ok(&Results { results })?;
-        return Ok(if secret { reply.with_secret() } else { reply });
+        return Ok(if has_secret { reply.with_secret() } else { reply });
     };
     let failed = Failed {
         code: Code::BatchFailed.name(),
-        message: format!("Nothing was done, because the operation at /operations/{culprit} failed."),
+        message: format!("The operation at /operations/{failed_index} failed; no changes were made."),
         details: [],
         results,
     };
     Reply::failed_with(Code::BatchFailed, &failed)
 }
 
-/// `error` of a batch that failed.
+/// The `error` of a failed batch.
 #[derive(Serialize)]
 struct Failed {
     code: &'static str,

@@ -1,5 +1,6 @@
-//! The short way of the data plane: no task of its own, no audit event, no log line for what went well.
-//! Who asks is counted by the answers that it gets; what is asked is counted by the verifier.
+//! The data plane's request path, without the control plane's pipeline: no task per request, no audit
+//! event, no log line for successful requests. Responses are counted per route and status,
+//! verifications by the verifier.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use warp::reply::Response;
 
-use super::gates::{add_request_id, request_id};
-use super::routes::VERIFIERS;
+use super::pipeline::{add_request_id, request_id};
+use super::routes::VERIFY_SCOPES;
 use super::server::Head;
 use super::{address, auth, call, forward_auth, introspect, reply, verify};
 use crate::app::App;
@@ -18,81 +19,79 @@ use crate::domain::api_key::Credential;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// What the data plane answers.
+/// The endpoints of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Is this key good?
+    /// `POST /v1/keys/verify`.
     Verify,
-    /// The same in the form of RFC 7662.
+    /// `POST /v1/introspect` (RFC 7662).
     Introspect,
-    /// May this request pass? Asked by proxies.
+    /// `/v1/forward-auth`, for reverse proxies.
     ForwardAuth,
 }
 
-/// A question on its way.
-pub struct Asked<'a> {
-    /// The house.
-    pub app: &'a App,
-    /// What came.
-    pub head: &'a Head,
-    /// The client's address, if it is known.
-    pub ip: Option<IpAddr>,
-    /// When it came.
-    pub now: Timestamp,
-    /// Its name.
-    pub id: String,
+/// A request to the data plane.
+pub(crate) struct DataPlaneRequest<'a> {
+    pub(crate) app: &'a App,
+    pub(crate) head: &'a Head,
+    /// The client's address; `None` if it is unknown.
+    pub(crate) ip: Option<IpAddr>,
+    /// When the request arrived.
+    pub(crate) now: Timestamp,
+    /// The request id.
+    pub(crate) id: String,
 }
 
-/// Leads a question to its answer.
-pub async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &Head, body: S) -> Response
+/// Handles a request.
+pub(crate) async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &Head, body: S) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
     let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
     let now = app.clock.now();
-    let asked = Asked { app, head, ip, now, id: request_id(&head.headers, now) };
+    let request = DataPlaneRequest { app, head, ip, now, id: request_id(&head.headers, now) };
     let arrived = app.clock.monotonic();
     let mut response = match endpoint {
-        Endpoint::Verify => match verify::answer(&asked, body).await {
+        Endpoint::Verify => match verify::answer(&request, body).await {
             Ok(response) => response,
-            Err(error) => asked.refuse(&error),
+            Err(error) => request.refuse(&error),
         },
-        Endpoint::Introspect => introspect::answer(&asked, body).await,
-        // The client's body stays where it is: it is the upstream's.
-        Endpoint::ForwardAuth => forward_auth::answer(&asked).await,
+        Endpoint::Introspect => introspect::answer(&request, body).await,
+        // The body is not read, because it is meant for the upstream.
+        Endpoint::ForwardAuth => forward_auth::answer(&request).await,
     };
-    add_request_id(&mut response, &asked.id);
+    add_request_id(&mut response, &request.id);
     app.traffic.took(endpoint as usize, app.clock.monotonic().saturating_sub(arrived));
     response
 }
 
-impl Asked<'_> {
-    /// Writes a refusal or a failure out, and logs what is ours to mend.
-    pub fn refuse(&self, error: &Error) -> Response {
+impl DataPlaneRequest<'_> {
+    /// The response to an error, which is logged if it is a server error.
+    pub(crate) fn refuse(&self, error: &Error) -> Response {
         self.log(error);
         reply::write_error(error, self.now, &self.id)
     }
 
-    /// Logs what is ours to mend.
-    pub fn log(&self, error: &Error) {
+    /// Logs an error if it is a server error.
+    pub(crate) fn log(&self, error: &Error) {
         if error.code.status() >= 500 {
-            tracing::error!(request_id = %self.id, path = self.head.uri.path(), %error, "failed");
+            tracing::error!(request_id = %self.id, path = self.head.uri.path(), %error, "request failed");
         }
     }
 
-    /// Who asks, if it may: with its key, from its address, with its scope. The body of a refused
-    /// question is read away, so that the connection can go on.
+    /// Authenticates and authorizes the caller, by HTTP Basic too if `allow_basic` is true. If the request is
+    /// refused, its body is drained, so that the connection can be reused.
     ///
     /// # Errors
-    /// In the order of the contract: 401 (429 after too many), 403 for the address, 403 for the scope.
-    pub async fn asker<S, B>(&self, body: S, basic: bool) -> Result<(Arc<Credential>, S)>
+    /// In this order: 401 (429 after too many failures), 403 for the address, 403 for the scope.
+    pub(crate) async fn caller<S, B>(&self, body: S, allow_basic: bool) -> Result<(Arc<Credential>, S)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        match self.authorise(basic).await {
-            Ok(asker) => Ok((asker, body)),
+        match self.authorize(allow_basic).await {
+            Ok(caller) => Ok((caller, body)),
             Err(error) => {
                 if self.head.has_body {
                     let http = &self.app.config.http;
@@ -103,28 +102,29 @@ impl Asked<'_> {
         }
     }
 
-    async fn authorise(&self, basic: bool) -> Result<Arc<Credential>> {
-        let (app, headers) = (self.app, &self.head.headers);
-        let known = if basic && auth::is_basic(headers) {
+    async fn authorize(&self, allow_basic: bool) -> Result<Arc<Credential>> {
+        let app = self.app;
+        let headers = &self.head.headers;
+        let authenticated = if allow_basic && auth::is_basic(headers) {
             auth::authenticate_basic(app, headers).await
         } else {
-            auth::authenticate_asker(app, self.head).await
+            auth::authenticate_cached(app, self.head).await
         };
-        let credential = match known {
+        let credential = match authenticated {
             Ok(credential) => credential,
             Err(error) if error.code.status() == 401 => {
                 return Err(auth::charge_failure(app, self.ip, error).await);
             }
             Err(error) => return Err(error),
         };
-        access::from_address(&credential.key, self.ip)?;
-        access::require_scope(&credential.key, VERIFIERS)?;
+        access::ensure_address_allowed(&credential.key, self.ip)?;
+        access::require_scope(&credential.key, VERIFY_SCOPES)?;
         app.note_call(&credential, self.now);
         Ok(credential)
     }
 
-    /// The body, whole.
-    pub async fn body<S, B>(&self, body: S) -> Result<Bytes>
+    /// Reads the whole body.
+    pub(crate) async fn body<S, B>(&self, body: S) -> Result<Bytes>
     where
         S: Stream<Item = Result<B, warp::Error>>,
         B: Buf,

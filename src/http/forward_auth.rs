@@ -1,5 +1,5 @@
-//! `/v1/forward-auth`: may this request pass? For nginx `auth_request`, Caddy `forward_auth`, Traefik
-//! ForwardAuth, Envoy `ext_authz` and HAProxy; `docs/gateways.md` has a configuration for each.
+//! `/v1/forward-auth`: authorizes requests for reverse proxies: nginx `auth_request`, Caddy `forward_auth`,
+//! Traefik ForwardAuth, Envoy `ext_authz` and HAProxy; `docs/guides/gateways.md` has a configuration for each.
 
 use std::borrow::Cow;
 
@@ -8,19 +8,19 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTE
 use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
-use super::data_plane::Asked;
+use super::data_plane::DataPlaneRequest;
 use super::openapi::params;
 use super::{auth, reply};
 use crate::domain::api_key::Credential;
 use crate::domain::verification::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::service::scopes;
-use crate::verify::verifier::{Question, Verdict};
+use crate::verify::verifier::{Verdict, VerifyRequest};
 
 const PATH: &str = "/v1/forward-auth";
 
-/// What an upstream hears of the key. Every one is on every answer, `-` where there is nothing: a proxy
-/// that copies only what is there would otherwise let a client's own header of that name through.
+/// Headers that identify the key to the upstream. Every response has all of them, with `-` for absent values:
+/// a proxy that copies only the headers present would otherwise let a header forged by the client through.
 const KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
 const ORGANIZATION_ID: HeaderName = HeaderName::from_static("x-auth-organization-id");
 const USER_ID: HeaderName = HeaderName::from_static("x-auth-user-id");
@@ -28,140 +28,150 @@ const PLAN: HeaderName = HeaderName::from_static("x-auth-plan");
 const SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
 const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
 
-/// What the proxy's configuration asks for.
-struct Needs<'a> {
+/// What the proxy's configuration requires.
+struct Requirements<'a> {
     scopes: Vec<Cow<'a, str>>,
-    /// The status of a 429; nginx turns what is neither 401 nor 403 into a 500.
-    limited: StatusCode,
+    /// The status in place of a 429; nginx turns any status other than 401 and 403 into a 500.
+    limit_status: StatusCode,
 }
 
-impl<'a> Needs<'a> {
-    /// Reads them from the query, or from the first segment of a path that goes on with the client's own.
-    /// `None` when there is something that isn't known: then nobody passes.
+impl<'a> Requirements<'a> {
+    /// Reads them from the query, or from the first segment of a path that continues with the client's own.
+    /// `None` if a parameter is unknown; then every request is denied.
     fn read(path: &'a str, query: Option<&'a str>) -> Option<Self> {
-        let mut needs = Self { scopes: Vec::new(), limited: StatusCode::TOO_MANY_REQUESTS };
+        let mut requirements = Self { scopes: Vec::new(), limit_status: StatusCode::TOO_MANY_REQUESTS };
         if let Some(rest) = path.strip_prefix(PATH)?.strip_prefix('/') {
             let segment = rest.split('/').next().unwrap_or_default();
             if let Some(scopes) = segment.strip_prefix("scope=") {
                 let decoded = percent_decode_str(scopes).decode_utf8().ok()?;
-                needs.scopes.extend(decoded.split(',').map(|scope| Cow::Owned(scope.to_owned())));
+                requirements.scopes.extend(decoded.split(',').map(|scope| Cow::Owned(scope.to_owned())));
             }
-            return Some(needs);
+            return Some(requirements);
         }
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match (&*name, &*value) {
-                ("scope", _) => needs.scopes.push(value),
-                ("limit_status", "403") => needs.limited = StatusCode::FORBIDDEN,
-                ("limit_status", "429") => needs.limited = StatusCode::TOO_MANY_REQUESTS,
+                ("scope", _) => requirements.scopes.push(value),
+                ("limit_status", "403") => requirements.limit_status = StatusCode::FORBIDDEN,
+                ("limit_status", "429") => requirements.limit_status = StatusCode::TOO_MANY_REQUESTS,
                 _ => return None,
             }
         }
-        Some(needs)
+        Some(requirements)
     }
 }
 
-/// The client's key: `Authorization: Bearer` or `X-Api-Key`. Both are taken when they are the same.
+/// The client's key, from `Authorization: Bearer` or `X-Api-Key`. Both may be present if they are equal.
 fn key(headers: &HeaderMap) -> Result<&str> {
     let missing = |message| Err(Error::new(Code::Unauthenticated, message));
-    let mut own = headers.get_all("x-api-key").iter();
-    let own = match (own.next(), own.next()) {
+    let mut values = headers.get_all("x-api-key").iter();
+    let api_key = match (values.next(), values.next()) {
         (None, _) => None,
         (Some(value), None) => Some(value.to_str().unwrap_or_default().trim()),
-        (Some(_), Some(_)) => return missing("Send X-Api-Key once."),
+        (Some(_), Some(_)) => return missing("Send the X-Api-Key header only once."),
     };
-    match own {
+    match api_key {
         None => auth::bearer(headers),
-        // Another scheme (Basic, say) is for somebody else.
-        Some(own) if !auth::has_bearer(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 => {
-            Ok(own)
+        // Another scheme, such as Basic, is meant for the upstream.
+        Some(api_key) if !auth::has_bearer(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 => {
+            Ok(api_key)
         }
-        Some(own) if auth::bearer(headers)? == own => Ok(own),
-        Some(_) => missing("Authorization and X-Api-Key hold different keys; send one."),
+        Some(api_key) if auth::bearer(headers)? == api_key => Ok(api_key),
+        Some(_) => {
+            missing("The Authorization and X-Api-Key headers have different keys; send only one of them.")
+        }
     }
 }
 
-/// Decide whether a request may pass
+/// Authorize a request for a proxy
 ///
-/// For proxies: 200 when the client's key, in `Authorization: Bearer` or `X-Api-Key`, is good and has every
-/// `scope`; 401 when there is none or it is unknown or has ended; 403 for its organization, owner, address or
-/// scopes; 429 (or `limit_status`) for its limits. Any method is taken, the body is never read. `X-Auth-…` tell
-/// the upstream whose key it is, `-` where there is nothing to tell. An unknown scope or parameter refuses all.
+/// Lets the request through on 200: the client's key, from `Authorization: Bearer` or `X-Api-Key`, is
+/// valid and has every `scope`. Otherwise the status is 401 if the key is missing, unknown, revoked,
+/// disabled or expired; 403 if its organization, owner, address or scopes don't permit the request; and
+/// 429 (or `limit_status`) if a limit is exceeded. Any method is accepted, and the body is never read.
+/// `X-Auth-…` headers identify the key to the upstream, with `-` for absent values. An unknown scope or
+/// parameter denies all requests.
 #[utoipa::path(
     get, path = "/v1/forward-auth", tag = "Verification", operation_id = "forwardAuth",
     params(params::ForwardAuthQuery),
     responses(
-        (status = 200, description = "It may pass."),
-        (status = 401, description = "No key, or one that is malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes forbid it, or what the proxy asks for is not known."),
-        (status = 429, description = "The key's rate limit or quota does not suffice, or too many attempts failed."),
+        (status = 200, description = "The request is authorized."),
+        (status = 401, description = "The key is missing, malformed, unknown, revoked, disabled or expired."),
+        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter."),
+        (status = 429, description = "The key's rate limit or quota is exceeded, or there were too many failed attempts from this address."),
         (status = 500, description = "`INTERNAL`"),
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub async fn answer(asked: &Asked<'_>) -> WarpResponse {
-    let uri = &asked.head.uri;
-    let mut limited = StatusCode::TOO_MANY_REQUESTS;
-    let decided = match Needs::read(uri.path(), uri.query()) {
-        Some(needs) => {
-            limited = needs.limited;
-            decide(asked, &needs).await
+pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
+    let uri = &request.head.uri;
+    let mut limit_status = StatusCode::TOO_MANY_REQUESTS;
+    let result = match Requirements::read(uri.path(), uri.query()) {
+        Some(requirements) => {
+            limit_status = requirements.limit_status;
+            decide(request, &requirements).await
         }
         None => {
-            let message =
-                "The proxy asks with a parameter that is unknown here; known are scope and limit_status.";
+            let message = "The proxy sent an unknown parameter; only scope and limit_status are supported.";
             Err(Error::new(Code::InsufficientScope, message))
         }
     };
-    let mut response = match &decided {
-        Ok(verdict) => write(asked, verdict),
+    let mut response = match &result {
+        Ok(verdict) => write(request, verdict),
         Err(error) => {
-            let mut response = asked.refuse(error);
-            identify(response.headers_mut(), None, error.code.name());
+            let mut response = request.refuse(error);
+            add_identity(response.headers_mut(), None, error.code.name());
             response
         }
     };
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
-        *response.status_mut() = limited;
+        *response.status_mut() = limit_status;
     }
     response
 }
 
-/// The same with the client's own path
+/// Authorize a request with its path
 ///
-/// As `/v1/forward-auth`, for proxies that append the client's path and query (Envoy does). What the key needs
-/// stands in a first segment: `/v1/forward-auth/scope=workflows:read,workflows:write/…`; the rest is ignored.
+/// Same as `/v1/forward-auth`, for proxies that append the client's path and query, such as Envoy. The
+/// first path segment lists the required scopes:
+/// `/v1/forward-auth/scope=workflows:read,workflows:write/…`. The rest is ignored.
 #[utoipa::path(
     get, path = "/v1/forward-auth/{path}", tag = "Verification", operation_id = "forwardAuthPath",
     params(params::ForwardAuthPath),
     responses(
-        (status = 200, description = "It may pass."),
-        (status = 401, description = "No key, or one that is malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes forbid it, or what the proxy asks for is not known."),
-        (status = 429, description = "The key's rate limit or quota does not suffice, or too many attempts failed."),
+        (status = 200, description = "The request is authorized."),
+        (status = 401, description = "The key is missing, malformed, unknown, revoked, disabled or expired."),
+        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter."),
+        (status = 429, description = "The key's rate limit or quota is exceeded, or there were too many failed attempts from this address."),
         (status = 500, description = "`INTERNAL`"),
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-#[allow(dead_code)] // The document's alone: `answer` serves both.
-pub fn with_path() {}
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) fn with_path() {}
 
-async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
-    let app = asked.app;
-    let charge = |error| auth::charge_failure(app, asked.ip, error);
-    let secret = match key(&asked.head.headers) {
+async fn decide(request: &DataPlaneRequest<'_>, requirements: &Requirements<'_>) -> Result<Verdict> {
+    let app = request.app;
+    let charge = |error| auth::charge_failure(app, request.ip, error);
+    let secret = match key(&request.head.headers) {
         Ok(secret) => secret,
         Err(error) => return Err(charge(error).await),
     };
-    if !needs.scopes.is_empty() {
+    if !requirements.scopes.is_empty() {
         let catalogue = scopes::catalogue(app).await?;
-        if let Some(unknown) = needs.scopes.iter().find(|scope| !catalogue.knows(scope)) {
-            let message = format!("The proxy asks for the scope {unknown:?}, which there isn't.");
+        if let Some(unknown) = requirements.scopes.iter().find(|scope| !catalogue.knows(scope)) {
+            let message = format!("The proxy requires the scope {unknown:?}, which doesn't exist.");
             return Err(Error::new(Code::InsufficientScope, message));
         }
     }
-    let question =
-        Question { secret, scopes: &needs.scopes, ip: asked.ip, cost: 1, dry_run: false, asker: None };
-    let verdict = app.verifier.verify(&question, app.clock.now(), app.clock.monotonic()).await?;
+    let verification = VerifyRequest {
+        secret,
+        scopes: &requirements.scopes,
+        ip: request.ip,
+        cost: 1,
+        dry_run: false,
+        caller_organization_id: None,
+    };
+    let verdict = app.verifier.verify(&verification, app.clock.now(), app.clock.monotonic()).await?;
     match verdict.outcome {
         Outcome::Malformed | Outcome::NotFound => {
             Err(charge(Error::new(Code::InvalidApiKey, verdict.outcome.message())).await)
@@ -170,23 +180,25 @@ async fn decide(asked: &Asked<'_>, needs: &Needs<'_>) -> Result<Verdict> {
     }
 }
 
-fn write(asked: &Asked<'_>, verdict: &Verdict) -> WarpResponse {
+fn write(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpResponse {
     let outcome = verdict.outcome;
     let mut response = match outcome {
         Outcome::Valid => reply::empty(),
-        denied => reply::write_denial(status(denied), denied.name(), denied.message(), asked.now, &asked.id),
+        denied => {
+            reply::write_denial(status(denied), denied.name(), denied.message(), request.now, &request.id)
+        }
     };
     let headers = response.headers_mut();
-    identify(headers, verdict.credential.as_deref(), outcome.name());
-    if let Some(taken) = &verdict.rate {
-        reply::add_limits(headers, "key", taken, asked.now);
+    add_identity(headers, verdict.credential.as_deref(), outcome.name());
+    if let Some(rate_limit) = &verdict.rate {
+        reply::add_limits(headers, "key", rate_limit, request.now);
     }
-    let wait = match (outcome, &verdict.rate, &verdict.quota) {
-        (Outcome::RateLimited, Some(taken), _) => Some(reply::seconds_ceil(taken.retry_after)),
-        (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::seconds_ceil(quota.resets_at - asked.now)),
+    let retry_after = match (outcome, &verdict.rate, &verdict.quota) {
+        (Outcome::RateLimited, Some(rate_limit), _) => Some(reply::seconds_ceil(rate_limit.retry_after)),
+        (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::seconds_ceil(quota.resets_at - request.now)),
         _ => None,
     };
-    if let Some(seconds) = wait {
+    if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     response
@@ -203,7 +215,7 @@ fn status(denied: Outcome) -> StatusCode {
     }
 }
 
-fn identify(headers: &mut HeaderMap, credential: Option<&Credential>, status: &'static str) {
+fn add_identity(headers: &mut HeaderMap, credential: Option<&Credential>, status: &'static str) {
     let key = credential.map(|credential| &credential.key);
     let or_dash = |text: Option<&str>| {
         let value = text.filter(|text| !text.is_empty()).and_then(|text| HeaderValue::from_str(text).ok());

@@ -6,42 +6,44 @@ use super::call::Call;
 use super::reply::Reply;
 use crate::error::{Error, Result};
 
-/// How the server is.
+/// The state of the server.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Health {
+pub(crate) struct Health {
     /// `ok` or `ready`.
     #[schema(value_type = String)]
     status: &'static str,
 }
 
-/// Does the process answer?
+/// Check liveness
+///
+/// Succeeds while the process answers requests.
 #[utoipa::path(
     get, path = "/healthz", tag = "Server", operation_id = "getHealth",
-    responses((status = 200, description = "It does.", body = Health)),
+    responses((status = 200, description = "The process answers requests.", body = Health)),
 )]
-pub async fn live(_: Call) -> Result<Reply> {
+pub(crate) async fn live(_: Call) -> Result<Reply> {
     Reply::ok(&Health { status: "ok" })
 }
 
-/// Should it get calls?
+/// Check readiness
 ///
-/// Yes when the database can be written and the server isn't shutting down.
+/// Succeeds while the database is writable and the server isn't shutting down.
 #[utoipa::path(
     get, path = "/readyz", tag = "Server", operation_id = "getReadiness",
     responses(
-        (status = 200, description = "It should.", body = Health),
-        (status = 503, description = "`UNAVAILABLE`: not now."),
+        (status = 200, description = "The server is ready.", body = Health),
+        (status = 503, description = "`UNAVAILABLE`: the database isn't writable, or the server is shutting down."),
     ),
 )]
-pub async fn ready(call: Call) -> Result<Reply> {
+pub(crate) async fn ready(call: Call) -> Result<Reply> {
     if call.app.is_draining() {
         return Err(Error::unavailable("The server is shutting down.", 1));
     }
     match call.app.db.probe(call.app.clock.monotonic()).await {
         Ok(()) => Reply::ok(&Health { status: "ready" }),
         Err(error) => {
-            tracing::warn!(%error, "not ready: the database can't be written");
-            Err(Error::unavailable("The database can't be written.", 1))
+            tracing::warn!(%error, "not ready: the database isn't writable");
+            Err(Error::unavailable("The database isn't writable.", 1))
         }
     }
 }

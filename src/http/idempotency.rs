@@ -1,4 +1,4 @@
-//! `Idempotency-Key` on its way from the headers to the service.
+//! `Idempotency-Key`: connects the header and the handlers to the service.
 
 use std::sync::Arc;
 
@@ -12,56 +12,62 @@ use super::routes::Handler;
 use super::server::Head;
 use crate::domain::access::Caller;
 use crate::error::{Code, Detail, Error, Result};
-use crate::service::Ctx;
-use crate::service::idempotency::{self, Answered, Once};
+use crate::service::RequestContext;
+use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest};
 
-/// The name of the header.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Characters that a key may have.
-pub const LONGEST_KEY: usize = 255;
+/// Maximum length of a key, in characters.
+pub(crate) const MAX_KEY_LENGTH: usize = 255;
 
-/// Claims the key that a call comes with, if it does.
-pub fn claim(call: &Call, head: &Head, body: &[u8]) -> Result<Option<Once>> {
-    let Some(key) = given(head)? else { return Ok(None) };
+/// Claims the idempotency key of a call; `None` if it has none.
+///
+/// # Errors
+/// `INVALID_REQUEST` if the header is invalid; otherwise those of [`IdempotentRequest::claim`].
+pub(crate) fn claim(call: &Call, head: &Head, body: &[u8]) -> Result<Option<IdempotentRequest>> {
+    let Some(key) = header(head)? else { return Ok(None) };
     let path = head.uri.path_and_query().map_or_else(|| head.uri.path(), |path| path.as_str());
     let token = auth::bearer(&head.headers)?;
-    Once::claim(&call.app, &call.ctx, token, key, [head.method.as_str(), path], body).map(Some)
+    IdempotentRequest::claim(&call.app, &call.ctx, token, key, [head.method.as_str(), path], body).map(Some)
 }
 
-fn given(head: &Head) -> Result<Option<&str>> {
-    let mut given = head.headers.get_all(IDEMPOTENCY_KEY).iter();
+fn header(head: &Head) -> Result<Option<&str>> {
+    let mut values = head.headers.get_all(IDEMPOTENCY_KEY).iter();
     let fault = |message: String| {
         let parameter = Some("Idempotency-Key".to_owned());
         Err(Error::invalid(vec![Detail { pointer: None, parameter, code: "INVALID_HEADER".into(), message }]))
     };
-    match (given.next(), given.next()) {
+    match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(_), Some(_)) => fault("Send Idempotency-Key once.".to_owned()),
+        (Some(_), Some(_)) => fault("Send the Idempotency-Key header only once.".to_owned()),
         (Some(key), None) => match key.to_str() {
-            Ok(key) if (1..=LONGEST_KEY).contains(&key.len()) => Ok(Some(key)),
-            _ => fault(format!("Must have 1 to {LONGEST_KEY} characters, all of them visible ASCII.")),
+            Ok(key) if (1..=MAX_KEY_LENGTH).contains(&key.len()) => Ok(Some(key)),
+            _ => fault(format!("Must be 1 to {MAX_KEY_LENGTH} visible ASCII characters.")),
         },
     }
 }
 
-/// Answers as before, or for the first time, and then keeps the answer.
-pub async fn answer(call: Call, handler: Handler, once: Once) -> Result<Reply> {
-    let (app, ctx, once) = (call.app.clone(), call.ctx.clone(), Arc::new(once));
-    let asked = call.clone();
-    let may_see = move |caller: &Caller| {
-        batch::scopes(&asked).into_iter().try_for_each(|scopes| caller.require_scope(scopes))
+/// Runs the handler and stores its response, or replays the response of an earlier request.
+pub(crate) async fn answer(call: Call, handler: Handler, idempotent: IdempotentRequest) -> Result<Reply> {
+    let app = call.app.clone();
+    let ctx = call.ctx.clone();
+    let idempotent = Arc::new(idempotent);
+    let original = call.clone();
+    let authorize_replay = move |caller: &Caller| {
+        batch::operation_scopes(&original).into_iter().try_for_each(|scopes| caller.require_scope(scopes))
     };
-    let within = Box::new(move |ctx: Arc<Ctx>| handler(Call { ctx, ..call.clone() }));
-    match idempotency::answer(&app, &ctx, &once, within, Reply::kept, may_see).await {
-        Ok(Answered::Anew(reply)) => Ok(reply),
-        Ok(Answered::Again(kept)) => Reply::again(kept),
-        Ok(Answered::Refused(error)) => Err(error),
-        // What the operation decided is kept, too.
+    let execute = Box::new(move |ctx: Arc<RequestContext>| handler(Call { ctx, ..call.clone() }));
+    match idempotency::answer(&app, &ctx, &idempotent, execute, Reply::to_stored, authorize_replay).await {
+        Ok(IdempotentOutcome::Executed(reply)) => Ok(reply),
+        Ok(IdempotentOutcome::Replayed(stored)) => Reply::from_stored(stored),
+        Ok(IdempotentOutcome::Refused(error)) => Err(error),
+        // Errors that the operation itself decided are stored too.
         Err(error) if matches!(error.code.status(), 404 | 409) => {
             let reply = Reply::failed(&error);
-            let kept = reply.kept().ok_or_else(|| Error::new(Code::Internal, "an answer without a body"))?;
-            idempotency::refuse(&app, &ctx, &once, &error, kept).await?;
+            let stored = reply
+                .to_stored()
+                .ok_or_else(|| Error::new(Code::Internal, "an error response without a payload"))?;
+            idempotency::refuse(&app, &ctx, &idempotent, &error, stored).await?;
             Ok(reply)
         }
         Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! `POST /v1/introspect`: RFC 7662, for resource servers that speak OAuth already.
+//! `POST /v1/introspect`: OAuth token introspection (RFC 7662), for resource servers that already use OAuth.
 
 use bytes::Buf;
 use futures_util::Stream;
@@ -7,64 +7,64 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::data_plane::Asked;
-use super::openapi::envelope::{always, never};
+use super::data_plane::DataPlaneRequest;
+use super::openapi::envelope::{always_false, always_true};
 use super::{auth, call};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
 use crate::service::scopes;
 
-/// What is asked (RFC 7662 §2.1).
+/// A token to introspect (RFC 7662 §2.1).
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)] // The document's alone: a form is read pair by pair.
-pub struct IntrospectToken {
-    /// The key.
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct IntrospectToken {
+    /// The API key.
     #[schema(example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
     token: String,
-    /// Ignored, as every other parameter.
+    /// Ignored, like all other parameters.
     #[schema(nullable = false, example = "access_token")]
     token_type_hint: Option<String>,
 }
 
-/// Whether the key is active (RFC 7662 §2.2).
+/// The result of an introspection (RFC 7662 §2.2).
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
-pub enum Introspection {
-    /// It is good.
+pub(crate) enum Introspection {
+    /// The key is valid.
     Active(ActiveToken),
-    /// It isn't, or there is none.
+    /// The key is invalid or doesn't exist.
     Inactive(InactiveToken),
 }
 
-/// Of a key that isn't active, nothing else is told.
+/// The result for a key that isn't active.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct InactiveToken {
+pub(crate) struct InactiveToken {
     /// Always `false`.
-    #[schema(schema_with = never)]
+    #[schema(schema_with = always_false)]
     active: bool,
 }
 
-/// About an active key.
+/// The result for an active key.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct ActiveToken {
+pub(crate) struct ActiveToken {
     /// Always `true`.
-    #[schema(schema_with = always)]
+    #[schema(schema_with = always_true)]
     active: bool,
-    /// What it may do, separated by spaces, wildcards spelled out.
+    /// The key's scopes, separated by spaces, with wildcards expanded.
     #[schema(example = "transactions:write workflows:read")]
     scope: String,
     /// The key's id.
     #[schema(example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     client_id: String,
-    /// Its owner, else its organization; left out for a platform key.
+    /// The key's owner, or its organization if it has no owner; absent for a platform key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "org_123")]
     sub: Option<String>,
-    /// When it ends, in Unix seconds; left out when it doesn't.
+    /// Unix time, in seconds, at which the key expires; absent if it doesn't.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 1_893_456_000)]
     exp: Option<i64>,
-    /// When it was made, in Unix seconds.
+    /// Unix time, in seconds, at which the key was created.
     #[schema(example = 1_795_417_689)]
     iat: i64,
     /// Always `Bearer`.
@@ -72,55 +72,56 @@ pub struct ActiveToken {
     token_type: &'static str,
 }
 
-/// A refusal in the form of OAuth (RFC 6749 §5.2).
+/// An OAuth error (RFC 6749 §5.2).
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct OauthError {
-    /// What to act on.
+pub(crate) struct OauthError {
+    /// The error code, for programs.
     #[schema(value_type = String, example = "invalid_client")]
     error: &'static str,
-    /// For people.
+    /// What is wrong and what to do, for people.
     error_description: String,
 }
 
 /// Introspect a token
 ///
-/// RFC 7662: is this key active, and what may it do? The caller authenticates by Bearer, or by HTTP Basic with
-/// its key's id and secret. Asks and spends no limit. A key with an allowlist is never active here,
-/// because the question has no address. Without the envelope.
+/// Token introspection as defined in RFC 7662: returns whether an API key is active, and its scopes.
+/// The caller authenticates with a bearer token, or with HTTP Basic and its key's id and secret.
+/// Introspection neither checks nor consumes limits. A key with an allowlist is never active here,
+/// because the request doesn't include the client's address. The response has no envelope.
 #[utoipa::path(
     post, path = "/v1/introspect", tag = "Verification", operation_id = "introspectToken",
     request_body(content = IntrospectToken, content_type = "application/x-www-form-urlencoded"),
     responses(
-        (status = 200, description = "The answer.", body = inline(Introspection)),
-        (status = 400, description = "`invalid_request`: the parameter `token` is missing or given twice, or the body broke off."),
-        (status = 401, description = "`invalid_client`: no credential, or a bad one by Basic; `invalid_token`: a bad Bearer."),
-        (status = 403, description = "`insufficient_scope`: the caller lacks the scope, or calls from another address than it may."),
+        (status = 200, description = "The result.", body = inline(Introspection)),
+        (status = 400, description = "`invalid_request`: the `token` parameter is missing or repeated, or the body is incomplete."),
+        (status = 401, description = "`invalid_client`: no credentials, or invalid ones with HTTP Basic. `invalid_token`: the bearer token is invalid."),
+        (status = 403, description = "`insufficient_scope`: the calling key lacks the scope, or can't be used from this address."),
         (status = 413, description = "`invalid_request`: the body is too large."),
-        (status = 415, description = "`invalid_request`: the body is no form."),
-        (status = 429, description = "`temporarily_unavailable`: too many attempts failed from this address."),
+        (status = 415, description = "`invalid_request`: the body isn't form-encoded."),
+        (status = 429, description = "`temporarily_unavailable`: too many failed authentication attempts from this address."),
         (status = 500, description = "`server_error`"),
         (status = 503, description = "`temporarily_unavailable`"),
     ),
 )]
-pub async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Response
+pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    match introspect(asked, body).await {
-        Ok(answer) => write(StatusCode::OK, &answer),
-        Err(error) => refuse(asked, &error),
+    match introspect(request, body).await {
+        Ok(introspection) => write(StatusCode::OK, &introspection),
+        Err(error) => refuse(request, &error),
     }
 }
 
-async fn introspect<S, B>(asked: &Asked<'_>, body: S) -> Result<Introspection>
+async fn introspect<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Introspection>
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (asker, body) = asked.asker(body, true).await?;
-    let is_form = is_form(&asked.head.headers);
-    let bytes = asked.body(body).await;
+    let (caller, body) = request.caller(body, true).await?;
+    let is_form = is_form(&request.head.headers);
+    let bytes = request.body(body).await;
     if !is_form {
         let message = "Send the parameters as application/x-www-form-urlencoded.";
         return Err(Error::new(Code::UnsupportedMediaType, message));
@@ -128,38 +129,39 @@ where
     let bytes = bytes?;
     let mut tokens = form_urlencoded::parse(&bytes).filter(|(name, _)| name == "token");
     let (Some((_, token)), None) = (tokens.next(), tokens.next()) else {
-        return Err(Error::new(Code::InvalidRequest, "Send the parameter token, once."));
+        return Err(Error::new(Code::InvalidRequest, "Send the token parameter exactly once."));
     };
-    let own = asker.key.organization_id.as_deref();
-    let credential = asked.app.verifier.introspect(&token, own, asked.app.clock.now()).await?;
+    let caller_organization_id = caller.key.organization_id.as_deref();
+    let now = request.app.clock.now();
+    let credential = request.app.verifier.introspect(&token, caller_organization_id, now).await?;
     let Some(credential) = credential else {
         return Ok(Introspection::Inactive(InactiveToken { active: false }));
     };
     let Credential { key, secret_ends_at, .. } = &*credential;
-    let catalogue = scopes::catalogue(asked.app).await?;
-    // A previous secret ends with its grace, which never outlasts the key.
-    let end = secret_ends_at.or(key.expires_at);
+    let catalogue = scopes::catalogue(request.app).await?;
+    // A previous secret expires with its grace period, which never outlasts the key.
+    let expiry = secret_ends_at.or(key.expires_at);
     Ok(Introspection::Active(ActiveToken {
         active: true,
         scope: catalogue.expand(&key.scopes).join(" "),
         client_id: key.id.clone(),
         sub: key.user_id.clone().or_else(|| key.organization_id.clone()),
-        // Rounded down: nobody should trust it any longer than it lasts.
-        exp: end.map(|end| end.as_millis().div_euclid(1000)),
+        // Rounded down, so that nobody trusts the key after it has expired.
+        exp: expiry.map(|expiry| expiry.as_millis().div_euclid(1000)),
         iat: key.created_at.as_millis().div_euclid(1000),
         token_type: "Bearer",
     }))
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !call::is_compressed(headers)
 }
 
-fn refuse(asked: &Asked<'_>, error: &Error) -> Response {
-    asked.log(error);
-    let basic = auth::is_basic(&asked.head.headers);
+fn refuse(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
+    request.log(error);
+    let basic = auth::is_basic(&request.head.headers);
     let name = match error.code {
         Code::InvalidApiKey if !basic => "invalid_token",
         Code::Unauthenticated | Code::InvalidApiKey => "invalid_client",
@@ -173,9 +175,9 @@ fn refuse(asked: &Asked<'_>, error: &Error) -> Response {
         write(status, &OauthError { error: name, error_description: error.message.to_string() });
     let headers = response.headers_mut();
     if status == StatusCode::UNAUTHORIZED {
-        let how = if basic { "Basic realm=\"tollhouse\"" } else { "Bearer" };
-        let how = if name == "invalid_token" { "Bearer error=\"invalid_token\"" } else { how };
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(how));
+        let challenge = if basic { "Basic realm=\"tollhouse\"" } else { "Bearer" };
+        let challenge = if name == "invalid_token" { "Bearer error=\"invalid_token\"" } else { challenge };
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if let Some(seconds) = error.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -183,8 +185,8 @@ fn refuse(asked: &Asked<'_>, error: &Error) -> Response {
     response
 }
 
-fn write(status: StatusCode, answer: &impl Serialize) -> Response {
-    let body = serde_json::to_string(answer).unwrap_or_default();
+fn write(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_string(body).unwrap_or_default();
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -9,46 +9,46 @@ use crate::domain::membership::{Membership, MembershipPatch, NewMember};
 use crate::error::Result;
 use crate::service::{etag, memberships};
 
-/// A membership that ended.
+/// A deleted membership.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct DeletedMembership {
+pub(crate) struct DeletedMembership {
     organization_id: String,
     user_id: String,
     /// Always `true`.
     deleted: bool,
 }
 
-fn tag(membership: &Membership) -> String {
+fn etag_of(membership: &Membership) -> String {
     etag(membership.created_at, membership.revision)
 }
 
 /// Add a member
 ///
-/// An organization's key adds only users that it sees already.
+/// An organization key can only add users that it can already see.
 #[utoipa::path(
     post, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "createMember",
     params(OrganizationPath),
     request_body = NewMember,
     responses(
         (status = 201, description = "Added.", body = Membership, headers(("ETag"))),
-        (status = 409, description = "`ALREADY_EXISTS`: the user is a member already. `CONFLICT`: the organization's plan allows no more members."),
+        (status = 409, description = "`ALREADY_EXISTS`: the user is already a member. `CONFLICT`: the organization has reached its plan's member limit."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = memberships::create(&call.app, &call.ctx, call.param(0), call.body()?).await?;
-    Reply::created(&created, Some(tag(&created)))
+    Reply::created(&created, Some(etag_of(&created)))
 }
 
 /// List members
 ///
-/// Each with its user.
+/// Each membership includes its user.
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "listMembers",
     params(OrganizationPath, PageQuery, MemberQuery),
-    responses((status = 200, description = "A page.", body = Vec<Membership>)),
+    responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&memberships::list(&call.app, &call.ctx, call.param(0), call.query()).await?)
 }
 
@@ -56,45 +56,48 @@ pub async fn list(call: Call) -> Result<Reply> {
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "getMember",
     params(MemberPath),
-    responses((status = 200, description = "Found.", body = Membership, headers(("ETag")))),
+    responses((status = 200, description = "The membership.", body = Membership, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
-    let found = memberships::get(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
-    Reply::tagged(&found, tag(&found))
+    let membership = memberships::get(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
+    Reply::with_etag(&membership, etag_of(&membership))
 }
 
-/// Change a member's role
+/// Update a member's role
 #[utoipa::path(
     patch, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "updateMember",
     params(MemberPath, IfMatch),
     request_body = MembershipPatch,
     responses(
-        (status = 200, description = "As it is now.", body = Membership, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: the last owner stays one."),
+        (status = 200, description = "The updated membership.", body = Membership, headers(("ETag"))),
+        (status = 409, description = "`CONFLICT`: the organization's last owner can't be given another role."),
     ),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated =
         memberships::update(&call.app, &call.ctx, call.param(0), call.param(1), call.body()?).await?;
-    Reply::tagged(&updated, tag(&updated))
+    Reply::with_etag(&updated, etag_of(&updated))
 }
 
 /// Remove a member
 ///
-/// The keys that the user owns in this organization are revoked.
+/// Revokes the keys that the user owns in this organization.
 #[utoipa::path(
     delete, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "deleteMember",
     params(MemberPath, IfMatch),
     responses(
         (status = 200, description = "Removed.", body = DeletedMembership),
-        (status = 409, description = "`CONFLICT`: the last owner stays."),
+        (status = 409, description = "`CONFLICT`: the organization's last owner can't be removed."),
     ),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     call.no_query()?;
-    let ended = memberships::delete(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
-    let (organization_id, user_id) = (ended.organization_id, ended.user_id);
-    Reply::ok(&DeletedMembership { organization_id, user_id, deleted: true })
+    let deleted = memberships::delete(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
+    Reply::ok(&DeletedMembership {
+        organization_id: deleted.organization_id,
+        user_id: deleted.user_id,
+        deleted: true,
+    })
 }

@@ -1,4 +1,4 @@
-//! `GET /metrics`, on a listener of its own: for Prometheus, without a key, in the clear.
+//! `GET /metrics`, on a separate listener: for Prometheus, without a key and without TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,21 +21,21 @@ use crate::service;
 use crate::service::metrics::NANOSECOND;
 use crate::telemetry::families::{Families, Labels, MEDIA_TYPE, float};
 
-/// Scrapers that are served at once, each with one question at a time. More wait.
-const MOST_CONNECTIONS: usize = 8;
+/// Scrapers that are served at once, each with one request at a time. More wait.
+const MAX_CONNECTIONS: usize = 8;
 
-/// The forms of questions as they are told, in the order of their numbers.
-const FORMS: [(Endpoint, &str); 3] = [
+/// The label values of the endpoints, in the order of their discriminants.
+const ENDPOINTS: [(Endpoint, &str); 3] = [
     (Endpoint::Verify, "verify"),
     (Endpoint::Introspect, "introspect"),
     (Endpoint::ForwardAuth, "forward_auth"),
 ];
 
-/// Serves until it is dropped; without a listener it only waits for that.
-pub async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
+/// Serves until the future is dropped; without a listener it only waits.
+pub(crate) async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
     let Some(listener) = listener else { return std::future::pending().await };
     let limits = Limits {
-        max_connections: MOST_CONNECTIONS,
+        max_connections: MAX_CONNECTIONS,
         header_timeout: app.config.http.header_timeout,
         write_timeout: app.config.http.write_timeout,
         drain_timeout: Duration::ZERO,
@@ -44,27 +44,31 @@ pub async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Work
 }
 
 fn filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
-    // Figures are gathered here, apart from the workers, which verifications wait for.
+    // Metrics are gathered on this runtime, apart from the workers, so that they don't delay verifications.
     let runtime = Handle::current();
     let answer = move |head: Head| {
-        let (app, runtime) = (app.clone(), runtime.clone());
+        let app = app.clone();
+        let runtime = runtime.clone();
         async move {
             if head.uri.path() != "/metrics" {
                 return plain(StatusCode::NOT_FOUND, "Only /metrics is served here.\n".to_owned());
             }
             if !matches!(head.method, Method::GET | Method::HEAD) {
                 let mut response =
-                    plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET is served here.\n".to_owned());
+                    plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed here.\n".to_owned());
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 return response;
             }
             match runtime.spawn(async move { gather(&app).await }).await {
                 Ok(Ok(text)) => return plain(StatusCode::OK, text),
-                Ok(Err(error)) => tracing::error!(%error, "metrics could not be written"),
-                // The panic itself is in the log by now, without what it said.
-                Err(_) => tracing::error!("metrics could not be gathered"),
+                Ok(Err(error)) => tracing::error!(%error, "could not render metrics"),
+                // The panic hook has logged the panic, without its message.
+                Err(_) => tracing::error!("could not gather metrics"),
             }
-            plain(StatusCode::INTERNAL_SERVER_ERROR, "The log says why.\n".to_owned())
+            plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Metrics are unavailable; see the server log.\n".to_owned(),
+            )
         }
     };
     warp::ext::get::<Head>().then(answer).boxed()
@@ -79,8 +83,8 @@ fn plain(status: StatusCode, text: String) -> Response {
 
 async fn gather(app: &App) -> Result<String> {
     let mut families = Families::default();
-    let answers = app.traffic.answers().map(|(route, status, count)| {
-        // What lies behind the table is what it doesn't have.
+    let responses = app.traffic.answers().map(|(route, status, count)| {
+        // The index after the last route stands for requests that matched none.
         let (method, path) = ROUTES.get(route).map_or(("", ""), |route| (route.method, route.path));
         let labels: Labels = vec![
             ("route", path.to_owned()),
@@ -91,13 +95,13 @@ async fn gather(app: &App) -> Result<String> {
     });
     families.counter(
         "tollhouse_http_requests_total",
-        "Requests that were answered, by the route's pattern, its method and the status.",
-        answers,
+        "Requests answered, by route pattern, method and status.",
+        responses,
     );
-    let times = FORMS.iter().zip(app.traffic.times());
+    let times = ENDPOINTS.iter().zip(app.traffic.times());
     families.histogram(
         "tollhouse_verification_duration_seconds",
-        "From the head of a question to its answer, by the form in which it was asked.",
+        "Time from the head of a verification request to its response, by endpoint.",
         NANOSECOND,
         times.map(|((_, name), observed)| (vec![("endpoint", (*name).to_owned())], observed)),
     );
@@ -109,15 +113,15 @@ async fn gather(app: &App) -> Result<String> {
 mod tests {
     use super::*;
     use crate::error::CODES;
-    use crate::telemetry::tally::{MOST_ROUTES, STATUSES};
+    use crate::telemetry::tally::{MAX_ROUTES, STATUSES};
 
     #[test]
-    fn all_that_is_served_is_told_apart() {
-        assert!(ROUTES.len() < MOST_ROUTES);
+    fn every_route_status_and_endpoint_has_its_own_counter() {
+        assert!(ROUTES.len() < MAX_ROUTES);
         for (_, name, status) in CODES {
-            assert!(STATUSES.contains(status), "{name} {status} would be counted as another");
+            assert!(STATUSES.contains(status), "{name} {status} would be counted as other");
         }
-        for (number, (endpoint, name)) in FORMS.iter().enumerate() {
+        for (number, (endpoint, name)) in ENDPOINTS.iter().enumerate() {
             assert_eq!(*endpoint as usize, number, "{name}");
         }
     }

@@ -1,37 +1,38 @@
-//! All that warp does: from the accept loop to the answer.
+//! The HTTP layer, built on warp: from the accept loop to the response.
 //!
-//! `server` accepts, `routes` finds the route, `gates` leads the call to its handler, `call` is what a
-//! handler gets, `reply` what it gives; every resource has a file of handlers. `data_plane` is the shorter
-//! way to `verify`, `introspect` and `forward_auth`; `pages` gives out the files of the console and the
-//! reference, which are no part of the API.
+//! `server` accepts connections, `routes` matches requests, and `pipeline` runs the checks before a
+//! handler. `call` is a handler's input and `reply` its output; each resource has a file of handlers.
+//! `data_plane` is the shorter path to `verify`, `introspect` and `forward_auth`. `pages` serves the
+//! files of the console and the API reference, which are not part of the API.
 
-pub mod address;
+pub(crate) mod address;
 mod analytics;
 mod api_keys;
-mod asker;
 mod audit;
 mod auth;
 mod batch;
 mod call;
+mod connection_auth;
 mod data_plane;
 mod forward_auth;
-mod gates;
 mod health;
 mod idempotency;
 mod introspect;
 mod memberships;
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod openapi;
 mod organizations;
 pub mod pages;
+mod pipeline;
 mod reply;
+mod root;
 pub mod routes;
 mod scopes;
 pub mod server;
 mod settings;
 mod streams;
 mod timer;
-pub mod tls;
+pub(crate) mod tls;
 mod users;
 mod verify;
 mod whoami;

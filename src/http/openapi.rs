@@ -1,12 +1,12 @@
-//! `GET /openapi.json`: what is served, for programs that make clients and for people who try it.
+//! `GET /openapi.json`: the API description, for client generators and the reference in `/docs/`.
 //!
-//! The attributes beside the handlers say what each operation takes and gives; what holds for all of them
-//! is [completed](complete) from the tables of routes and codes.
+//! Attributes on the handlers describe the parameters and responses of each operation. [`complete`] adds what
+//! is common to all operations, from the route table and the table of error codes.
 
 mod complete;
 mod data_plane;
-pub mod envelope;
-pub mod params;
+pub(crate) mod envelope;
+pub(crate) mod params;
 
 use std::sync::LazyLock;
 
@@ -16,28 +16,30 @@ use utoipa::OpenApi;
 use super::call::Call;
 use super::reply::{self, Reply};
 use super::{
-    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, scopes,
-    settings, users, verify, whoami,
+    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, root,
+    scopes, settings, users, verify, whoami,
 };
 use crate::error::{Error, Result};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tollhouse", description = include_str!("openapi/about.md"), license(name = "MIT", identifier = "MIT")),
-    servers((url = "/", description = "The server that gives this document")),
+    external_docs(url = "docs/", description = "API reference"),
+    // Relative to the document, so that it includes the path that a proxy adds.
+    servers((url = ".", description = "The server that serves this document")),
     tags(
-        (name = "Verification", description = "Is this key good, now? The data plane: answered from memory, by scopes, addresses, limits and quotas of the key. Its calls are not limited and not in the audit log; the usage analytics count them."),
-        (name = "Caller", description = "The key that you call with."),
-        (name = "Organizations", description = "Whose keys, members and events are whose."),
-        (name = "Members", description = "Which user is what in an organization. Roles are the platform's record: nothing is gated on them, but the last owner stays."),
-        (name = "Users", description = "The people behind memberships and keys."),
-        (name = "API keys", description = "Make, find, change, rotate and revoke keys. Nobody gives away what they don't have: administrative scopes, expiry and allowlist of a key lie within its maker's."),
-        (name = "Scopes", description = "The catalogue of what keys can be allowed."),
-        (name = "Configuration", description = "What is set for the whole platform: rules for keys, limits, plans, how long things are kept, maintenance."),
-        (name = "Analytics", description = "How often keys are verified, with what outcome, and what was denied."),
-        (name = "Audit log", description = "Every call of this API, refusals and looks too, chained by hashes so that tampering shows."),
-        (name = "Batch", description = "Several operations in one transaction."),
-        (name = "Server", description = "Health, and this document."),
+        (name = "Verification", description = "The data plane. Checks API keys against their status, scopes, allowed addresses, rate limits and quotas. Known keys are checked in memory, without touching the database. Requests are not rate limited and not in the audit log, but are counted in usage analytics."),
+        (name = "Caller", description = "The calling API key."),
+        (name = "Organizations", description = "Organizations own API keys, members and audit events."),
+        (name = "Members", description = "Memberships connect users to organizations, with a role. Roles are informational and grant no permissions. An organization's last owner can't be removed or given another role."),
+        (name = "Users", description = "Users can be members of organizations and own API keys."),
+        (name = "API keys", description = "Create, find, update, rotate and revoke API keys. A key can't grant more than it has: the administrative scopes, expiry and allowlist of a key must lie within those of the key that creates or changes it."),
+        (name = "Scopes", description = "The catalogue of scopes that can be granted to API keys."),
+        (name = "Configuration", description = "Settings of the whole platform: rules for API keys, rate limits, plans, data retention and maintenance mode."),
+        (name = "Analytics", description = "Usage of API keys: number and results of verifications, and a log of denials."),
+        (name = "Audit log", description = "Records every request to the Admin API, including reads and refused requests, in a tamper-evident hash chain."),
+        (name = "Batch", description = "Run several operations in one transaction."),
+        (name = "Server", description = "Health checks and this document."),
     ),
     paths(
         verify::answer, introspect::answer, forward_auth::answer, forward_auth::with_path,
@@ -53,7 +55,7 @@ use crate::error::{Error, Result};
         analytics::usage, analytics::overview, analytics::logs,
         audit::list, audit::export, audit::verify, audit::get,
         batch::run,
-        health::live, health::ready, document,
+        root::addresses, health::live, health::ready, document,
     ),
     components(schemas(
         crate::domain::settings::Plan, crate::domain::settings::PlanPatch,
@@ -63,27 +65,30 @@ use crate::error::{Error, Result};
 )]
 struct Api;
 
-/// Made once: it is the same for every caller.
+/// Serialized once: it is the same for every caller.
 static TEXT: LazyLock<Result<String>> = LazyLock::new(|| {
     let mut api = Api::openapi();
     complete::complete(&mut api);
     api.to_pretty_json().map_err(Error::internal)
 });
 
-/// The document.
+/// The document as JSON.
+///
+/// # Errors
+/// `INTERNAL` if it can't be serialized.
 pub fn text() -> Result<&'static str> {
     TEXT.as_deref().map_err(Clone::clone)
 }
 
-/// This document
+/// Get this document
 ///
-/// OpenAPI 3.1, the same that `tollhouse openapi` prints. As it is, without the envelope.
+/// Returns the OpenAPI 3.1 document that `tollhouse openapi` prints, without the response envelope.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "Server", operation_id = "getOpenapi",
-    responses((status = 200, description = "The document.", body = Object)),
+    responses((status = 200, description = "The OpenAPI document.", body = Object)),
 )]
-pub async fn document(_: Call) -> Result<Reply> {
-    let mut response = reply::whole(text()?.into());
+pub(crate) async fn document(_: Call) -> Result<Reply> {
+    let mut response = reply::from_bytes(text()?.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

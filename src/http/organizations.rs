@@ -7,7 +7,7 @@ use crate::domain::organization::{NewOrganization, Organization, OrganizationPat
 use crate::error::Result;
 use crate::service::{etag, organizations};
 
-fn tag(organization: &Organization) -> String {
+fn etag_of(organization: &Organization) -> String {
     etag(organization.created_at, organization.revision)
 }
 
@@ -17,24 +17,24 @@ fn tag(organization: &Organization) -> String {
     request_body = NewOrganization,
     responses(
         (status = 201, description = "Created.", body = Organization, headers(("ETag"))),
-        (status = 409, description = "`ALREADY_EXISTS`: the `id` is taken, now or by a deleted organization."),
+        (status = 409, description = "`ALREADY_EXISTS`: another organization, possibly a deleted one, already has this `id`."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     let created = organizations::create(&call.app, &call.ctx, call.body()?).await?;
-    Reply::created(&created, Some(tag(&created)))
+    Reply::created(&created, Some(etag_of(&created)))
 }
 
 /// List organizations
 ///
-/// An organization's key sees its own alone.
+/// With an organization key, returns only its own organization.
 #[utoipa::path(
     get, path = "/admin/v1/organizations", tag = "Organizations", operation_id = "listOrganizations",
     params(PageQuery, OrganizationQuery),
-    responses((status = 200, description = "A page.", body = Vec<Organization>)),
+    responses((status = 200, description = "A page of organizations.", body = Vec<Organization>)),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&organizations::list(&call.app, &call.ctx, call.query()).await?)
 }
 
@@ -42,39 +42,40 @@ pub async fn list(call: Call) -> Result<Reply> {
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "getOrganization",
     params(OrganizationPath),
-    responses((status = 200, description = "Found.", body = Organization, headers(("ETag")))),
+    responses((status = 200, description = "The organization.", body = Organization, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
-    let found = organizations::get(&call.app, &call.ctx, call.param(0)).await?;
-    Reply::tagged(&found, tag(&found))
+    let organization = organizations::get(&call.app, &call.ctx, call.param(0)).await?;
+    Reply::with_etag(&organization, etag_of(&organization))
 }
 
-/// Change an organization
+/// Update an organization
 ///
-/// Only platform keys set `plan` and `status`. Suspending refuses the organization's keys from then on.
+/// Only platform keys can set `plan` and `status`. Suspending an organization takes effect immediately: its
+/// keys are refused from the next request on.
 #[utoipa::path(
     patch, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "updateOrganization",
     params(OrganizationPath, IfMatch),
     request_body = OrganizationPatch,
-    responses((status = 200, description = "As it is now.", body = Organization, headers(("ETag")))),
+    responses((status = 200, description = "The updated organization.", body = Organization, headers(("ETag")))),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = organizations::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
-    Reply::tagged(&updated, tag(&updated))
+    Reply::with_etag(&updated, etag_of(&updated))
 }
 
 /// Delete an organization
 ///
-/// For good, and only by platform keys. Its keys and memberships end with it, its audit log stays, and its
-/// `id` is never given again.
+/// Deletes the organization permanently, revokes its keys and ends its memberships. Its audit log is
+/// kept, and its `id` can't be reused. Only platform keys can delete organizations.
 #[utoipa::path(
     delete, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "deleteOrganization",
     params(OrganizationPath, IfMatch),
     responses((status = 200, description = "Deleted.", body = Deleted)),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     call.no_query()?;
     let id = organizations::delete(&call.app, &call.ctx, call.param(0)).await?;
     Reply::ok(&Deleted { id, deleted: true })

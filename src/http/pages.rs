@@ -1,5 +1,5 @@
-//! `/console/` and `/docs/`: pages that lie in the program. Everybody may load them, for they hold nothing
-//! but themselves; what they show they ask for, with the key that is typed in.
+//! `/console/` and `/docs/`: pages embedded in the binary. They are public, because they contain no
+//! data; they load what they show through the API, with the key that the user enters.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -14,25 +14,25 @@ use http::header::{
 };
 use warp::reply::Response as WarpResponse;
 
-use super::gates::{add_request_id, request_id};
+use super::pipeline::{add_request_id, request_id};
 use super::reply;
 use super::server::Head;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
-/// A file of a page, as `build.rs` writes them down.
+/// A file of a page. `build.rs` generates the list of files.
 pub struct File {
-    /// Where it is served.
+    /// The path at which it is served.
     pub path: &'static str,
-    /// Its `Content-Type`.
+    /// The `Content-Type`.
     kind: &'static str,
-    /// Names what is in it.
+    /// Identifies the content, for the `ETag`.
     tag: &'static str,
-    /// A page itself, and not something that it loads from a path with a version.
+    /// True for the HTML page itself, false for its assets, which have a version in their path.
     is_page: bool,
-    /// In bytes.
+    /// Uncompressed size in bytes.
     pub length: usize,
-    /// What is in it, compressed.
+    /// The content, compressed.
     pub gzip: &'static [u8],
 }
 
@@ -41,37 +41,40 @@ include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 static BY_PATH: LazyLock<HashMap<&'static str, &'static File>> =
     LazyLock::new(|| FILES.iter().map(|file| (file.path, file)).collect());
 
-/// Nothing from elsewhere, nothing inline, in nobody's frame; and no text becomes markup or code.
+/// Permits no external resources, no inline scripts or styles and no framing, and enforces Trusted
+/// Types, so that no string becomes markup or code.
 const CONSOLE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
 );
-/// Nearly the same: Swagger UI makes markup of text (it cleans it first), and its style sheet holds its icons.
+/// The same without Trusted Types, because Swagger UI assigns (sanitized) strings as markup, and with
+/// `data:` images, because its style sheet embeds its icons.
 const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+const CACHE_IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const CACHE_REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// What every answer has.
-const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+/// Headers of every page and file.
+pub(super) const COMMON_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// Answers with a file.
-pub fn answer(app: &App, head: &Head) -> WarpResponse {
-    let (path, now) = (head.uri.path(), app.clock.now());
+/// Serves a file.
+pub(crate) fn answer(app: &App, head: &Head) -> WarpResponse {
+    let path = head.uri.path();
+    let now = app.clock.now();
     let id = request_id(&head.headers, now);
     let mut response = match BY_PATH.get(path) {
         Some(file) => file.answer(&head.headers).unwrap_or_else(|error| reply::write_error(&error, now, &id)),
-        None if !path[1..].contains('/') => to_directory(path),
+        None if !path[1..].contains('/') => redirect_to_directory(path),
         None => {
-            let message = "There is no such file, or no longer; load the page anew.";
+            let message = "This file doesn't exist, or not anymore; reload the page.";
             reply::write_error(&Error::new(Code::NotFound, message), now, &id)
         }
     };
@@ -79,68 +82,68 @@ pub fn answer(app: &App, head: &Head) -> WarpResponse {
     response
 }
 
-/// The page's own files are named from its directory on.
-fn to_directory(path: &str) -> WarpResponse {
+/// Redirects `/console` to `/console/`, because pages reference their files relative to their directory.
+fn redirect_to_directory(path: &str) -> WarpResponse {
     let mut response = reply::empty();
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    // Relative, so that it leads to the same place behind a proxy that adds a path in front.
-    if let Ok(place) = HeaderValue::from_str(&format!("{}/", &path[1..])) {
-        response.headers_mut().insert(LOCATION, place);
+    // Relative, so that it also works behind a proxy that adds a path prefix.
+    if let Ok(location) = HeaderValue::from_str(&format!("{}/", &path[1..])) {
+        response.headers_mut().insert(LOCATION, location);
     }
     response
 }
 
 impl File {
-    fn answer(&self, asked: &HeaderMap) -> Result<WarpResponse> {
-        let zipped = takes_gzip(asked);
-        let tag = format!("\"{}{}\"", self.tag, if zipped { "-gzip" } else { "" });
-        let known = asked.get_all(IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-        let mut known = known.flat_map(|tags| tags.split(',')).map(str::trim);
-        let is_known = known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag);
-        let body = match zipped {
-            _ if is_known => Bytes::new(),
+    fn answer(&self, request_headers: &HeaderMap) -> Result<WarpResponse> {
+        let use_gzip = accepts_gzip(request_headers);
+        let tag = format!("\"{}{}\"", self.tag, if use_gzip { "-gzip" } else { "" });
+        let lists = request_headers.get_all(IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
+        let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
+        let is_unchanged = tags.any(|other| other == "*" || other.strip_prefix("W/").unwrap_or(other) == tag);
+        let body = match use_gzip {
+            _ if is_unchanged => Bytes::new(),
             true => Bytes::from_static(self.gzip),
-            false => self.plain()?,
+            false => self.decompress()?,
         };
-        let mut response = reply::whole(body);
+        let mut response = reply::from_bytes(body);
         let headers = response.headers_mut();
-        headers.extend(ALWAYS);
+        headers.extend(COMMON_HEADERS);
         headers.insert(ETAG, HeaderValue::from_str(&tag).map_err(Error::internal)?);
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-        headers.insert(CACHE_CONTROL, if self.is_page { ASK_AGAIN } else { FOR_EVER });
+        headers.insert(CACHE_CONTROL, if self.is_page { CACHE_REVALIDATE } else { CACHE_IMMUTABLE });
         let policy = if self.path.starts_with("/docs/") { DOCS_POLICY } else { CONSOLE_POLICY };
         headers.insert(CONTENT_SECURITY_POLICY, policy);
-        if is_known {
+        if is_unchanged {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(response);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        if zipped {
+        if use_gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         Ok(response)
     }
 
-    fn plain(&self) -> Result<Bytes> {
+    fn decompress(&self) -> Result<Bytes> {
         let mut plain = Vec::with_capacity(self.length);
         GzDecoder::new(self.gzip).read_to_end(&mut plain).map_err(Error::internal)?;
         Ok(plain.into())
     }
 }
 
-/// Does the client take it (RFC 9110 §12.5.3)? Named with a quality above 0, or covered by a `*`.
-fn takes_gzip(asked: &HeaderMap) -> bool {
-    let mut any = false;
-    let lines = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+/// True if `Accept-Encoding` lists gzip with a quality above 0, or covers it by `*` (RFC 9110 §12.5.3).
+fn accepts_gzip(request_headers: &HeaderMap) -> bool {
+    let mut accepts_any = false;
+    let lines = request_headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
     for coding in lines.flat_map(|line| line.split(',')) {
         let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
         let quality = parameter.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
-        let wanted = quality.is_ok_and(|quality| quality > 0.0);
+        let is_accepted = quality.is_ok_and(|quality| quality > 0.0);
         match name.trim() {
-            name if name.eq_ignore_ascii_case("gzip") => return wanted,
-            "*" => any = wanted,
+            name if name.eq_ignore_ascii_case("gzip") => return is_accepted,
+            "*" => accepts_any = is_accepted,
             _ => {}
         }
     }
-    any
+    accepts_any
 }

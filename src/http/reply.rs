@@ -1,4 +1,4 @@
-//! Answers: the envelope, errors, and the headers that every answer has.
+//! Responses: the envelope, errors, and common headers.
 
 use std::convert::Infallible;
 
@@ -15,123 +15,133 @@ use warp::reply::Response as WarpResponse;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
 use crate::service::Listed;
-use crate::service::idempotency::Kept;
-use crate::verify::bucket::Taken;
+use crate::service::idempotency::StoredResponse;
+use crate::verify::bucket::RateLimitDecision;
 
-/// There was a credential, and it isn't good (RFC 6750 §3.1).
-pub const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+/// The `WWW-Authenticate` value for an invalid bearer token (RFC 6750 §3.1).
+pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 
-/// The answer was given before, and nothing was done now.
+/// Marks the stored response of an earlier request.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Bytes of a body that are written in one go. It takes about as long as ten verifications.
-const PIECE: usize = 32 * 1024;
+/// Bytes of a body that are written at once. That takes about as long as ten verifications.
+const CHUNK_BYTES: usize = 32 * 1024;
 
-/// A handler's answer before it is written out.
+/// A handler's response.
 pub enum Reply {
-    /// In the envelope.
-    Data(Data),
-    /// As it is: an export's stream, the OpenAPI document.
+    /// JSON in the envelope.
+    Enveloped(Enveloped),
+    /// A complete response, such as an export's stream or the OpenAPI document.
     Raw(Box<WarpResponse>),
 }
 
-/// The answer to a deletion.
+/// The response to a deletion.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Deleted {
-    /// What is gone.
-    pub id: String,
+pub(crate) struct Deleted {
+    /// The id of the deleted resource.
+    pub(crate) id: String,
     /// Always `true`.
-    pub deleted: bool,
+    pub(crate) deleted: bool,
 }
 
-/// An answer in the envelope.
-pub struct Data {
+/// A response in the envelope.
+pub struct Enveloped {
     status: StatusCode,
-    /// `data` as JSON; of a failure `error`.
-    data: String,
-    /// `hasMore` and `nextCursor` of a list.
+    /// The JSON of `data`, or of `error` if the status isn't a success.
+    payload: String,
+    /// `Some` for a list, with the cursor of its next page.
     page: Option<Option<String>>,
     etag: Option<String>,
-    /// Does it show a secret?
-    secret: bool,
-    /// Was it given before?
-    replayed: bool,
-    /// Of a failure, for the log.
+    /// True if `payload` contains a secret.
+    has_secret: bool,
+    /// True for the stored response of an earlier request.
+    is_replayed: bool,
+    /// The error code, for the log.
     code: Option<Code>,
 }
 
 impl Reply {
     /// 200 with `data`.
-    pub fn ok(data: &impl Serialize) -> Result<Self> {
+    pub(crate) fn ok(data: &impl Serialize) -> Result<Self> {
         Self::with(StatusCode::OK, data, None)
     }
 
     /// 200 with `data` and its strong ETag.
-    pub fn tagged(data: &impl Serialize, etag: String) -> Result<Self> {
+    pub(crate) fn with_etag(data: &impl Serialize, etag: String) -> Result<Self> {
         Self::with(StatusCode::OK, data, Some(etag))
     }
 
     /// 201 with `data` and its strong ETag.
-    pub fn created(data: &impl Serialize, etag: Option<String>) -> Result<Self> {
+    pub(crate) fn created(data: &impl Serialize, etag: Option<String>) -> Result<Self> {
         Self::with(StatusCode::CREATED, data, etag)
     }
 
     /// 200 with a page of a list.
-    pub fn list<T: Serialize>(listed: &Listed<T>) -> Result<Self> {
-        let data = serde_json::to_string(&listed.rows).map_err(Error::internal)?;
+    pub(crate) fn list<T: Serialize>(listed: &Listed<T>) -> Result<Self> {
+        let payload = serde_json::to_string(&listed.rows).map_err(Error::internal)?;
         let page = Some(listed.next_cursor.clone());
-        Ok(Self::Data(Data { page, ..Data::new(StatusCode::OK, data) }))
+        Ok(Self::Enveloped(Enveloped { page, ..Enveloped::new(StatusCode::OK, payload) }))
     }
 
     fn with(status: StatusCode, data: &impl Serialize, etag: Option<String>) -> Result<Self> {
-        let data = serde_json::to_string(data).map_err(Error::internal)?;
-        Ok(Self::Data(Data { etag, ..Data::new(status, data) }))
+        let payload = serde_json::to_string(data).map_err(Error::internal)?;
+        Ok(Self::Enveloped(Enveloped { etag, ..Enveloped::new(status, payload) }))
     }
 
-    /// The same, which shows a secret: kept for a repetition, it is sealed.
-    pub fn with_secret(self) -> Self {
+    /// Marks the response as containing a secret, so that it is encrypted if it is stored for a replay.
+    pub(crate) fn with_secret(self) -> Self {
         match self {
-            Self::Data(data) => Self::Data(Data { secret: true, ..data }),
+            Self::Enveloped(enveloped) => Self::Enveloped(Enveloped { has_secret: true, ..enveloped }),
             raw @ Self::Raw(_) => raw,
         }
     }
 
-    /// A refusal or a failure that is recorded already.
-    pub fn failed(error: &Error) -> Self {
-        Self::Data(Data::failed(error))
+    /// The response to an error that is already in the audit log.
+    pub(crate) fn failed(error: &Error) -> Self {
+        Self::Enveloped(Enveloped::failed(error))
     }
 
-    /// A failure that says more than an [`Error`] can.
-    pub fn failed_with(code: Code, error: &impl Serialize) -> Result<Self> {
-        let error = serde_json::to_string(error).map_err(Error::internal)?;
-        Ok(Self::Data(Data { code: Some(code), ..Data::new(status(code), error) }))
+    /// An error response with more fields than an [`Error`] has.
+    pub(crate) fn failed_with(code: Code, error: &impl Serialize) -> Result<Self> {
+        let payload = serde_json::to_string(error).map_err(Error::internal)?;
+        Ok(Self::Enveloped(Enveloped { code: Some(code), ..Enveloped::new(status(code), payload) }))
     }
 
-    /// The code of a failure.
-    pub fn code(&self) -> Option<Code> {
+    /// The error code; `None` for a success.
+    pub(crate) fn code(&self) -> Option<Code> {
         match self {
-            Self::Data(data) => data.code,
+            Self::Enveloped(enveloped) => enveloped.code,
             Self::Raw(_) => None,
         }
     }
 
-    /// What was kept of an earlier answer.
-    pub fn again(kept: Kept) -> Result<Self> {
-        let status = StatusCode::from_u16(kept.status).map_err(Error::internal)?;
-        let Kept { etag, secret, body, .. } = kept;
-        Ok(Self::Data(Data { etag, secret, replayed: true, ..Data::new(status, body) }))
+    /// Restores the stored response of an earlier request.
+    pub(crate) fn from_stored(stored: StoredResponse) -> Result<Self> {
+        let status = StatusCode::from_u16(stored.status).map_err(Error::internal)?;
+        let StoredResponse { etag, secret, body, .. } = stored;
+        Ok(Self::Enveloped(Enveloped {
+            etag,
+            has_secret: secret,
+            is_replayed: true,
+            ..Enveloped::new(status, body)
+        }))
     }
 
-    /// What is kept of it.
-    pub fn kept(&self) -> Option<Kept> {
-        let Self::Data(Data { status, data, etag, secret, .. }) = self else { return None };
-        Some(Kept { status: status.as_u16(), etag: etag.clone(), secret: *secret, body: data.clone() })
+    /// The form in which the response is stored for a replay; `None` if it can't be.
+    pub(crate) fn to_stored(&self) -> Option<StoredResponse> {
+        let Self::Enveloped(Enveloped { status, payload, etag, has_secret, .. }) = self else { return None };
+        Some(StoredResponse {
+            status: status.as_u16(),
+            etag: etag.clone(),
+            secret: *has_secret,
+            body: payload.clone(),
+        })
     }
 }
 
-impl Data {
-    fn new(status: StatusCode, data: String) -> Self {
-        Self { status, data, page: None, etag: None, secret: false, replayed: false, code: None }
+impl Enveloped {
+    fn new(status: StatusCode, payload: String) -> Self {
+        Self { status, payload, page: None, etag: None, has_secret: false, is_replayed: false, code: None }
     }
 
     fn failed(error: &Error) -> Self {
@@ -140,26 +150,24 @@ impl Data {
         Self { code: Some(error.code), ..Self::new(status(error.code), body) }
     }
 
-    /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Its ETag.
-    pub fn etag(&self) -> Option<&str> {
+    pub(crate) fn etag(&self) -> Option<&str> {
         self.etag.as_deref()
     }
 
-    /// Does it show a secret?
-    pub fn shows_secret(&self) -> bool {
-        self.secret
+    /// True if the response contains a secret.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.has_secret
     }
 
-    /// The answer's body.
-    pub fn body(&self, now: Timestamp, request_id: &str) -> String {
+    /// The response body: the payload and metadata in the envelope.
+    pub(crate) fn body(&self, now: Timestamp, request_id: &str) -> String {
         let metadata = metadata(now, request_id, self.page.as_ref().map(Option::as_deref));
-        let (success, name) = if self.status.is_success() { (true, "data") } else { (false, "error") };
-        format!("{{\"success\":{success},\"{name}\":{},\"metadata\":{metadata}}}", self.data)
+        let (success, member) = if self.status.is_success() { (true, "data") } else { (false, "error") };
+        format!("{{\"success\":{success},\"{member}\":{},\"metadata\":{metadata}}}", self.payload)
     }
 }
 
@@ -184,16 +192,16 @@ fn metadata(now: Timestamp, request_id: &str, page: Option<Option<&str>>) -> Str
     serde_json::to_string(&metadata).unwrap_or_default()
 }
 
-/// Writes an answer out.
-pub fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
+/// Converts a handler's reply to an HTTP response.
+pub(crate) fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
     match reply {
         Reply::Raw(response) => *response,
-        Reply::Data(data) => {
-            let mut response = json(data.status, data.body(now, request_id));
-            if data.replayed {
+        Reply::Enveloped(enveloped) => {
+            let mut response = json(enveloped.status, enveloped.body(now, request_id));
+            if enveloped.is_replayed {
                 response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             }
-            if let Some(etag) = data.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
+            if let Some(etag) = enveloped.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
                 response.headers_mut().insert(ETAG, etag);
             }
             response
@@ -201,8 +209,8 @@ pub fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
     }
 }
 
-/// The member `metadata` of an answer that is written by hand. A request id holds nothing to escape.
-pub fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
+/// Appends the member `metadata` to hand-written JSON. Request ids contain nothing to escape.
+pub(crate) fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
     json.push_str(r#""metadata":{"timestamp":""#);
     now.push_to(json);
     for piece in [r#"","requestId":""#, request_id, r#""}"#] {
@@ -211,14 +219,14 @@ pub fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
 }
 
 /// 200 without a body.
-pub fn empty() -> WarpResponse {
+pub(crate) fn empty() -> WarpResponse {
     let mut response = WarpResponse::new("".into());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// Writes a denied verification out, in the form of an error.
-pub fn write_denial(
+/// The response to a denied verification, in the form of an error.
+pub(crate) fn write_denial(
     status: StatusCode,
     code: &str,
     message: &str,
@@ -250,13 +258,13 @@ fn status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Writes a refusal or a failure out.
-pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
-    let failure = Data::failed(error);
+/// The response to an error.
+pub(crate) fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
+    let failure = Enveloped::failed(error);
     let mut response = json(failure.status, failure.body(now, request_id));
     let headers = response.headers_mut();
     match error.code {
-        // RFC 6750 §3: no error code when there was no credential.
+        // RFC 6750 §3: no error code if the request has no credential.
         Code::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
         Code::InvalidApiKey => drop(headers.insert(WWW_AUTHENTICATE, INVALID_TOKEN)),
         _ => {}
@@ -267,25 +275,26 @@ pub fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpRespo
     response
 }
 
-/// 200 with a body. A long one goes out in pieces, so that the connection's worker serves others in between.
-pub fn whole(body: Bytes) -> WarpResponse {
-    if body.len() <= PIECE {
+/// 200 with a body. A long body is written in chunks, so that the connection's worker serves other
+/// connections in between.
+pub(crate) fn from_bytes(body: Bytes) -> WarpResponse {
+    if body.len() <= CHUNK_BYTES {
         return Response::new(body.into());
     }
     let length = HeaderValue::from(body.len());
-    let pieces = stream::unfold(body, |mut rest| async {
-        let piece = rest.split_to(rest.len().min(PIECE));
+    let chunks = stream::unfold(body, |mut rest| async {
+        let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
         tokio::task::yield_now().await;
-        (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), rest))
+        (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), rest))
     });
-    let mut response = warp::reply::stream(pieces).into_response();
+    let mut response = warp::reply::stream(chunks).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, length);
     response
 }
 
-/// JSON that is written already.
-pub fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
-    let mut response = whole(body.into());
+/// A response with serialized JSON.
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
+    let mut response = from_bytes(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -293,18 +302,24 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
     response
 }
 
-/// What is left in a bucket: the widespread headers, and those of the IETF's draft
+/// Adds the rate limit headers: the common `X-RateLimit-*`, and those of the IETF draft
 /// (draft-ietf-httpapi-ratelimit-headers), in which the policy has a name.
-pub fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Timestamp) {
-    let (limit, window) = (taken.limit, taken.window.as_secs());
-    let reset = (now + taken.full).as_seconds_ceil();
-    let next = seconds_ceil(taken.next_token);
+pub(crate) fn add_limits(
+    headers: &mut HeaderMap,
+    policy: &str,
+    decision: &RateLimitDecision,
+    now: Timestamp,
+) {
+    let limit = decision.limit;
+    let window = decision.window.as_secs();
+    let reset = (now + decision.full).as_seconds_ceil();
+    let next = seconds_ceil(decision.next_token);
     let values = [
         ("x-ratelimit-limit", limit.to_string()),
-        ("x-ratelimit-remaining", taken.remaining.to_string()),
+        ("x-ratelimit-remaining", decision.remaining.to_string()),
         ("x-ratelimit-reset", reset.to_string()),
         ("ratelimit-policy", format!("\"{policy}\";q={limit};w={window}")),
-        ("ratelimit", format!("\"{policy}\";r={};t={next}", taken.remaining)),
+        ("ratelimit", format!("\"{policy}\";r={};t={next}", decision.remaining)),
     ];
     for (name, value) in values {
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -313,8 +328,8 @@ pub fn add_limits(headers: &mut HeaderMap, policy: &str, taken: &Taken, now: Tim
     }
 }
 
-/// Whole seconds, never too few.
-pub fn seconds_ceil(duration: std::time::Duration) -> u64 {
+/// Whole seconds, rounded up.
+pub(crate) fn seconds_ceil(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() != 0)
 }
 
@@ -328,26 +343,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn others_have_their_turn_between_the_pieces_of_a_long_answer() {
-        let body: Bytes = (0..3 * PIECE + 1).map(|place| (place % 251) as u8).collect();
+    async fn other_tasks_run_between_the_chunks_of_a_long_body() {
+        let body: Bytes = (0..3 * CHUNK_BYTES + 1).map(|index| (index % 251) as u8).collect();
         let turns = Arc::new(AtomicUsize::new(0));
-        let taken = turns.clone();
+        let counter = turns.clone();
         tokio::spawn(async move {
             loop {
-                taken.fetch_add(1, Ordering::Relaxed);
+                counter.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
         });
-        let mut response = whole(body.clone());
+        let mut response = from_bytes(body.clone());
         assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string());
-        let (mut got, mut before) = (Vec::new(), 0);
+        let mut received = Vec::new();
+        let mut turns_before = 0;
         while let Some(frame) = response.body_mut().frame().await {
-            let piece = frame.unwrap().into_data().unwrap();
-            let now = turns.load(Ordering::Relaxed);
-            assert!(piece.len() <= PIECE && now > before, "{} bytes after {now} turns", piece.len());
-            before = now;
-            got.extend_from_slice(&piece);
+            let chunk = frame.unwrap().into_data().unwrap();
+            let turns_now = turns.load(Ordering::Relaxed);
+            let is_fair = chunk.len() <= CHUNK_BYTES && turns_now > turns_before;
+            assert!(is_fair, "{} bytes after {turns_now} turns", chunk.len());
+            turns_before = turns_now;
+            received.extend_from_slice(&chunk);
         }
-        assert_eq!(got, body);
+        assert_eq!(received, body);
     }
 }

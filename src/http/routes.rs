@@ -1,4 +1,4 @@
-//! The whole API in one place: what is served, who may call it, who answers.
+//! The route table: every path that is served, who may call it, and its handler.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,145 +15,183 @@ use warp::reply::Response;
 use super::call::Call;
 use super::data_plane;
 pub use super::data_plane::Endpoint;
-use super::gates::{self, Request, Tasks};
+use super::pipeline::{self, Request, Tasks};
 use super::reply::Reply;
 use super::server::Head;
 use super::{
-    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, scopes, settings,
-    users, whoami,
+    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, root, scopes,
+    settings, users, whoami,
 };
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
-/// A handler at work.
-pub type Handling = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
+/// The future of a handler's response.
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
 
 /// A handler of the control plane.
-pub type Handler = fn(Call) -> Handling;
+pub(crate) type Handler = fn(Call) -> HandlerFuture;
 
-/// Which way a call takes to its answer.
+/// How a route is served.
 #[derive(Clone, Copy)]
-pub enum Way {
-    /// Through the gates of the control plane: limited, audited, in a task that outlives the connection.
-    Gates(Handler),
-    /// The data plane's own, short one.
-    Data(Endpoint),
-    /// A file of a page; not part of the API.
+pub enum Dispatch {
+    /// By the control plane's request pipeline: rate limited, audited, in a task that outlives the
+    /// connection.
+    Pipeline(Handler),
+    /// By the data plane, without the pipeline.
+    DataPlane(Endpoint),
+    /// As a file of the console or the API reference, which are not part of the API.
     Page,
 }
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
-    /// Everybody, without a key; not audited.
+pub enum AuthRequirement {
+    /// Anyone, without a key; not audited.
     Open,
     /// Any valid key.
     AnyKey,
     /// A key with one of these scopes.
     Scope(&'static [&'static str]),
-    /// A platform key with one of these scopes. Where the thing in the path may be another
-    /// organization's, the handler asks instead, since then it is a 404.
+    /// A platform key with one of these scopes. Routes with a path that can name another organization's
+    /// resource use [`Scope`](Self::Scope) instead, and their handler requires the platform key, because such
+    /// a resource must be a 404.
     Platform(&'static [&'static str]),
 }
 
-impl Gate {
-    /// The scopes of which it asks one; none asks for nothing.
-    pub fn scopes(self) -> &'static [&'static str] {
+impl AuthRequirement {
+    /// Any one of these scopes suffices; empty means no scope is required.
+    pub(crate) fn scopes(self) -> &'static [&'static str] {
         match self {
-            Gate::Open | Gate::AnyKey => &[],
-            Gate::Scope(scopes) | Gate::Platform(scopes) => scopes,
+            AuthRequirement::Open | AuthRequirement::AnyKey => &[],
+            AuthRequirement::Scope(scopes) | AuthRequirement::Platform(scopes) => scopes,
         }
     }
 
-    /// Does it let keys of the platform pass alone?
-    pub fn is_for_platform(self) -> bool {
-        matches!(self, Gate::Platform(_))
+    /// True if only platform keys are admitted.
+    pub(crate) fn requires_platform_key(self) -> bool {
+        matches!(self, AuthRequirement::Platform(_))
     }
 }
 
-/// What a route does with a body.
+/// Whether a route has a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// It has none; one that comes is read away.
+    /// No body; one that is sent is drained and ignored.
     None,
-    /// It may have one.
+    /// The body may be omitted.
     Optional,
-    /// It must have one.
+    /// The body is required.
     Required,
 }
 
-/// One row of the table.
+/// An entry of [`ROUTES`].
 pub struct Route {
-    /// `GET`, `POST`, `PATCH`, `DELETE`, or [`ANY`]; `HEAD` answers wherever `GET` does.
+    /// `GET`, `POST`, `PATCH`, `DELETE`, or [`ANY`]; `HEAD` is supported wherever `GET` is.
     pub method: &'static str,
     /// The path with `{parameters}`.
     pub path: &'static str,
-    /// What the audit log calls it.
+    /// The action in the audit log.
     pub action: &'static str,
     /// Who may call it.
-    pub gate: Gate,
-    /// What it does with a body.
+    pub auth: AuthRequirement,
+    /// Whether it has a request body.
     pub body: Body,
-    /// Can it be an operation of a batch?
+    /// True if it can be an operation of a batch.
     pub in_batch: bool,
-    /// How, and by whom, it is answered.
-    pub way: Way,
+    /// How it is served.
+    pub dispatch: Dispatch,
 }
 
 impl Route {
-    /// `read` or `write`.
-    pub fn access(&self) -> &'static str {
+    /// `read` for GET, otherwise `write`.
+    pub(crate) fn access(&self) -> &'static str {
         if self.method == "GET" { "read" } else { "write" }
     }
 
-    /// Does it look at `Idempotency-Key`?
+    /// True if it honors `Idempotency-Key`.
     pub fn is_idempotent_by_key(&self) -> bool {
-        self.method == "POST" && matches!(self.way, Way::Gates(_))
+        self.method == "POST" && matches!(self.dispatch, Dispatch::Pipeline(_))
     }
 }
 
-/// What stands for every method.
+/// The [`Route::method`] of routes that accept any method.
 pub const ANY: &str = "ANY";
 
-const ORGS: Gate = Gate::Scope(&["admin:orgs"]);
-const USERS: Gate = Gate::Scope(&["admin:users"]);
-const KEYS: Gate = Gate::Scope(&["admin:keys"]);
-const ANALYTICS: Gate = Gate::Scope(&["admin:analytics", "admin:orgs"]);
-/// Who may ask whether keys are good.
-pub(super) const VERIFIERS: &[&str] = &["keys:verify", "admin:keys"];
-/// The client's own path may follow it.
+const ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
+const USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);
+const KEYS: AuthRequirement = AuthRequirement::Scope(&["admin:keys"]);
+const ANALYTICS: AuthRequirement = AuthRequirement::Scope(&["admin:analytics", "admin:orgs"]);
+/// The scopes of which one is required to verify keys.
+pub(super) const VERIFY_SCOPES: &[&str] = &["keys:verify", "admin:keys"];
+/// The client's own path may follow this prefix.
 const FORWARD_AUTH: &str = "/v1/forward-auth";
-const AUDIT: Gate = Gate::Scope(&["admin:audit", "admin:orgs"]);
+const AUDIT: AuthRequirement = AuthRequirement::Scope(&["admin:audit", "admin:orgs"]);
 
-const fn get(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { method: "GET", path, action, gate, body: Body::None, in_batch: false, way: Way::Gates(handler) }
+const fn get(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+    Route {
+        method: "GET",
+        path,
+        action,
+        auth,
+        body: Body::None,
+        in_batch: false,
+        dispatch: Dispatch::Pipeline(handler),
+    }
 }
 
-/// A single thing.
-const fn one(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { in_batch: true, ..get(path, action, gate, handler) }
+/// A read of a single resource, which can be an operation of a batch.
+const fn get_one(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+    Route { in_batch: true, ..get(path, action, auth, handler) }
 }
 
-const fn post(path: &'static str, action: &'static str, gate: Gate, body: Body, handler: Handler) -> Route {
-    Route { method: "POST", path, action, gate, body, in_batch: true, way: Way::Gates(handler) }
+const fn post(
+    path: &'static str,
+    action: &'static str,
+    auth: AuthRequirement,
+    body: Body,
+    handler: Handler,
+) -> Route {
+    Route { method: "POST", path, action, auth, body, in_batch: true, dispatch: Dispatch::Pipeline(handler) }
 }
 
-const fn patch(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
+const fn patch(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
     let body = Body::Required;
-    Route { method: "PATCH", path, action, gate, body, in_batch: true, way: Way::Gates(handler) }
+    Route { method: "PATCH", path, action, auth, body, in_batch: true, dispatch: Dispatch::Pipeline(handler) }
 }
 
-const fn delete(path: &'static str, action: &'static str, gate: Gate, handler: Handler) -> Route {
-    Route { method: "DELETE", path, action, gate, body: Body::None, in_batch: true, way: Way::Gates(handler) }
+const fn delete(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+    Route {
+        method: "DELETE",
+        path,
+        action,
+        auth,
+        body: Body::None,
+        in_batch: true,
+        dispatch: Dispatch::Pipeline(handler),
+    }
 }
 
-const fn data(method: &'static str, path: &'static str, gate: Gate, body: Body, endpoint: Endpoint) -> Route {
-    Route { method, path, action: "key.verify", gate, body, in_batch: false, way: Way::Data(endpoint) }
+const fn data_plane_route(
+    method: &'static str,
+    path: &'static str,
+    auth: AuthRequirement,
+    body: Body,
+    endpoint: Endpoint,
+) -> Route {
+    Route {
+        method,
+        path,
+        action: "key.verify",
+        auth,
+        body,
+        in_batch: false,
+        dispatch: Dispatch::DataPlane(endpoint),
+    }
 }
 
-/// Not one of its own operations.
+/// A batch can't be an operation of a batch.
 const fn batch(path: &'static str, handler: Handler) -> Route {
-    Route { in_batch: false, ..post(path, BATCH, Gate::AnyKey, Body::Required, handler) }
+    Route { in_batch: false, ..post(path, BATCH, AuthRequirement::AnyKey, Body::Required, handler) }
 }
 
 const fn page(path: &'static str) -> Route {
@@ -161,25 +199,26 @@ const fn page(path: &'static str) -> Route {
         method: "GET",
         path,
         action: "page.read",
-        gate: Gate::Open,
+        auth: AuthRequirement::Open,
         body: Body::None,
         in_batch: false,
-        way: Way::Page,
+        dispatch: Dispatch::Page,
     }
 }
 
-/// The action of the one read that is folded like a refusal: a client may ask it all the time.
+/// The action of the one read that is aggregated like a refusal, because clients may poll it.
 pub(super) const WHOAMI: &str = "whoami.read";
 
-/// The action of the one call that has a limit of its own.
+/// The action of the one call that has its own rate limit.
 pub(super) const BATCH: &str = "batch.run";
 
-/// Everything that is served.
+/// All routes.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
-    get("/healthz", "health.live", Gate::Open, |call| Box::pin(health::live(call))),
-    get("/readyz", "health.ready", Gate::Open, |call| Box::pin(health::ready(call))),
-    get("/openapi.json", "openapi.read", Gate::Open, |call| Box::pin(openapi::document(call))),
+    get("/", "root.read", AuthRequirement::Open, |call| Box::pin(root::addresses(call))),
+    get("/healthz", "health.live", AuthRequirement::Open, |call| Box::pin(health::live(call))),
+    get("/readyz", "health.ready", AuthRequirement::Open, |call| Box::pin(health::ready(call))),
+    get("/openapi.json", "openapi.read", AuthRequirement::Open, |call| Box::pin(openapi::document(call))),
 
     page("/docs"),
     page("/docs/"),
@@ -188,47 +227,47 @@ pub static ROUTES: &[Route] = &[
     page("/console/"),
     page("/console/{*path}"),
 
-    data("POST", "/v1/keys/verify", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Verify),
-    data("POST", "/v1/introspect", Gate::Scope(VERIFIERS), Body::Required, Endpoint::Introspect),
-    data(ANY, FORWARD_AUTH, Gate::Open, Body::None, Endpoint::ForwardAuth),
-    data(ANY, "/v1/forward-auth/{path}", Gate::Open, Body::None, Endpoint::ForwardAuth),
+    data_plane_route("POST", "/v1/keys/verify", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Verify),
+    data_plane_route("POST", "/v1/introspect", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Introspect),
+    data_plane_route(ANY, FORWARD_AUTH, AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
+    data_plane_route(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
 
-    get("/admin/v1/whoami", WHOAMI, Gate::AnyKey, |call| Box::pin(whoami::whoami(call))),
+    get("/admin/v1/whoami", WHOAMI, AuthRequirement::AnyKey, |call| Box::pin(whoami::whoami(call))),
 
     get("/admin/v1/organizations", "organization.list", ORGS, |call| Box::pin(organizations::list(call))),
-    post("/admin/v1/organizations", "organization.create", Gate::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
-    one("/admin/v1/organizations/{id}", "organization.read", ORGS, |call| Box::pin(organizations::get(call))),
+    post("/admin/v1/organizations", "organization.create", AuthRequirement::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
+    get_one("/admin/v1/organizations/{id}", "organization.read", ORGS, |call| Box::pin(organizations::get(call))),
     patch("/admin/v1/organizations/{id}", "organization.update", ORGS, |call| Box::pin(organizations::update(call))),
     delete("/admin/v1/organizations/{id}", "organization.delete", ORGS, |call| Box::pin(organizations::delete(call))),
 
     get("/admin/v1/organizations/{id}/members", "membership.list", USERS, |call| Box::pin(memberships::list(call))),
     post("/admin/v1/organizations/{id}/members", "membership.create", USERS, Body::Required, |call| Box::pin(memberships::create(call))),
-    one("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", USERS, |call| Box::pin(memberships::get(call))),
+    get_one("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", USERS, |call| Box::pin(memberships::get(call))),
     patch("/admin/v1/organizations/{id}/members/{user_id}", "membership.update", USERS, |call| Box::pin(memberships::update(call))),
     delete("/admin/v1/organizations/{id}/members/{user_id}", "membership.delete", USERS, |call| Box::pin(memberships::delete(call))),
 
     get("/admin/v1/users", "user.list", USERS, |call| Box::pin(users::list(call))),
     post("/admin/v1/users", "user.create", USERS, Body::Required, |call| Box::pin(users::create(call))),
-    one("/admin/v1/users/{id}", "user.read", USERS, |call| Box::pin(users::get(call))),
+    get_one("/admin/v1/users/{id}", "user.read", USERS, |call| Box::pin(users::get(call))),
     patch("/admin/v1/users/{id}", "user.update", USERS, |call| Box::pin(users::update(call))),
     delete("/admin/v1/users/{id}", "user.delete", USERS, |call| Box::pin(users::delete(call))),
     get("/admin/v1/users/{id}/memberships", "user.memberships", USERS, |call| Box::pin(users::memberships(call))),
 
     get("/admin/v1/api-keys", "api_key.list", KEYS, |call| Box::pin(api_keys::list(call))),
     post("/admin/v1/api-keys", "api_key.create", KEYS, Body::Required, |call| Box::pin(api_keys::create(call))),
-    one("/admin/v1/api-keys/{id}", "api_key.read", KEYS, |call| Box::pin(api_keys::get(call))),
+    get_one("/admin/v1/api-keys/{id}", "api_key.read", KEYS, |call| Box::pin(api_keys::get(call))),
     patch("/admin/v1/api-keys/{id}", "api_key.update", KEYS, |call| Box::pin(api_keys::update(call))),
     delete("/admin/v1/api-keys/{id}", "api_key.revoke", KEYS, |call| Box::pin(api_keys::delete(call))),
     post("/admin/v1/api-keys/{id}/revoke", "api_key.revoke", KEYS, Body::Optional, |call| Box::pin(api_keys::revoke(call))),
     post("/admin/v1/api-keys/{id}/rotate", "api_key.rotate", KEYS, Body::Optional, |call| Box::pin(api_keys::rotate(call))),
     post("/admin/v1/api-keys/{id}/expire-previous", "api_key.expire_previous", KEYS, Body::None, |call| Box::pin(api_keys::expire_previous(call))),
 
-    get("/admin/v1/scopes", "scope.list", Gate::AnyKey, |call| Box::pin(scopes::list(call))),
-    post("/admin/v1/scopes", "scope.create", Gate::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
-    delete("/admin/v1/scopes/{scope}", "scope.delete", Gate::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
+    get("/admin/v1/scopes", "scope.list", AuthRequirement::AnyKey, |call| Box::pin(scopes::list(call))),
+    post("/admin/v1/scopes", "scope.create", AuthRequirement::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
+    delete("/admin/v1/scopes/{scope}", "scope.delete", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
 
-    one("/admin/v1/config", "config.read", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
-    patch("/admin/v1/config", "config.update", Gate::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
+    get_one("/admin/v1/config", "config.read", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
+    patch("/admin/v1/config", "config.update", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
 
     get("/admin/v1/analytics/usage", "usage.read", ANALYTICS, |call| Box::pin(analytics::usage(call))),
     get("/admin/v1/analytics/overview", "overview.read", ANALYTICS, |call| Box::pin(analytics::overview(call))),
@@ -236,116 +275,129 @@ pub static ROUTES: &[Route] = &[
 
     get("/admin/v1/audit-logs", "audit_log.list", AUDIT, |call| Box::pin(audit::list(call))),
     get("/admin/v1/audit-logs/export", "audit_log.export", AUDIT, |call| Box::pin(audit::export(call))),
-    get("/admin/v1/audit-logs/verify", "audit_log.verify", Gate::Platform(&["admin:audit"]), |call| Box::pin(audit::verify(call))),
-    one("/admin/v1/audit-logs/{id}", "audit_log.read", AUDIT, |call| Box::pin(audit::get(call))),
+    get("/admin/v1/audit-logs/verify", "audit_log.verify", AuthRequirement::Platform(&["admin:audit"]), |call| Box::pin(audit::verify(call))),
+    get_one("/admin/v1/audit-logs/{id}", "audit_log.read", AUDIT, |call| Box::pin(audit::get(call))),
 
     batch("/admin/v1/batch", |call| Box::pin(batch::run(call))),
 ];
 
-/// Builds the one filter that serves everything. Calls of the control plane run in tasks of the tracker,
-/// on the runtime that this is called from: a client that goes away neither cancels what it began nor
-/// escapes the audit log.
+/// Builds the filter that serves all routes. Control-plane calls run as tasks of `tracker`, on the current
+/// runtime, so that a client that disconnects neither cancels its call nor escapes the audit log.
+///
+/// # Errors
+/// `INTERNAL` if two routes of the table conflict.
 pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
     let tasks = Tasks { tracker, runtime: Handle::current() };
-    // All in one: each count of references is written by every core at every request.
-    let house = Arc::new((app, router()?, tasks));
+    // One `Arc` for all: each reference count is written by every core on every request.
+    let state = Arc::new((app, router()?, tasks));
     let filter = warp::ext::get::<Head>().and(warp::body::stream()).then(move |head: Head, body| {
-        let house = house.clone();
+        let state = state.clone();
         async move {
-            let (app, router, tasks) = &*house;
-            let (place, found) = match router.find(&head.method, head.uri.path()) {
-                Ok((place, Route { way: Way::Data(endpoint), .. }, _)) => {
-                    let response = data_plane::answer(app, *endpoint, &head, body).await;
-                    app.traffic.answered(place, response.status().as_u16());
-                    return response;
-                }
-                Ok((place, Route { way: Way::Page, .. }, _)) => {
-                    let response = pages::answer(app, &head);
-                    app.traffic.answered(place, response.status().as_u16());
-                    return response;
-                }
-                Ok((place, route @ Route { way: Way::Gates(handler), .. }, params)) => {
-                    (place, Ok((route, *handler, params)))
-                }
-                Err(missing) => (ROUTES.len(), Err(missing)),
+            let (app, router, tasks) = &*state;
+            let (route_index, matched) = match router.find(&head.method, head.uri.path()) {
+                Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
+                    Dispatch::DataPlane(endpoint) => {
+                        let response = data_plane::answer(app, endpoint, &head, body).await;
+                        app.traffic.answered(route_index, response.status().as_u16());
+                        return response;
+                    }
+                    Dispatch::Page => {
+                        let response = pages::answer(app, &head);
+                        app.traffic.answered(route_index, response.status().as_u16());
+                        return response;
+                    }
+                    Dispatch::Pipeline(handler) => (route_index, Ok((route, handler, params))),
+                },
+                Err(not_found) => (ROUTES.len(), Err(not_found)),
             };
-            let request = Request::new(app, place, head);
-            // In a box: the data plane's calls need not carry the room of the others.
-            Box::pin(gates::answer(app.clone(), request, found, body, tasks)).await
+            let request = Request::new(app, route_index, head);
+            // Boxed so that data-plane futures don't reserve space for the larger control-plane future.
+            Box::pin(pipeline::answer(app.clone(), request, matched, body, tasks)).await
         }
     });
     Ok(filter.boxed())
 }
 
-/// The row of the table for a request.
-pub(super) fn find(method: &Method, path: &str) -> Result<Found> {
+/// Finds the route of a request.
+pub(super) fn find(method: &Method, path: &str) -> Result<Result<RouteMatch, NotFound>> {
     Ok(router()?.find(method, path))
 }
 
-/// Made once: the table is the same for all.
+/// The router, built once.
 fn router() -> Result<&'static Router> {
     static ROUTER: LazyLock<Result<Router>> = LazyLock::new(Router::new);
     ROUTER.as_ref().map_err(Clone::clone)
 }
 
-/// Finds rows of the table.
+/// Matches methods and paths against [`ROUTES`].
 struct Router {
-    /// With the places in the table.
+    /// The routes of each path, with their indexes in the table.
     paths: matchit::Router<Vec<(usize, &'static Route)>>,
     forward_auth: (usize, &'static Route),
 }
 
-/// A row of the table, its place there, and the path's parameters, decoded.
-pub(super) type Found = Result<(usize, &'static Route, Vec<String>), NotFound>;
+/// The route that serves a request.
+pub(super) struct RouteMatch {
+    /// Index into [`ROUTES`].
+    pub(super) route_index: usize,
+    pub(super) route: &'static Route,
+    /// The path's parameters, percent-decoded.
+    pub(super) params: Vec<String>,
+}
 
-/// Why there is none.
+/// Why no route serves a request.
 pub(super) struct NotFound {
     /// `NOT_FOUND` or `METHOD_NOT_ALLOWED`.
-    pub error: Error,
-    /// The methods that the path knows, for `Allow`.
-    pub allow: Option<String>,
+    pub(crate) error: Error,
+    /// The methods that the path supports, for `Allow`.
+    pub(crate) allow: Option<String>,
 }
 
 impl Router {
     fn new() -> Result<Self> {
         let mut paths: matchit::Router<Vec<(usize, &'static Route)>> = matchit::Router::new();
-        for (place, route) in ROUTES.iter().enumerate() {
+        for (route_index, route) in ROUTES.iter().enumerate() {
             match paths.at_mut(route.path) {
-                // `at_mut` matches as a request would; only the path's own entry is meant.
-                Ok(found) if found.value.iter().any(|(_, other)| other.path == route.path) => {
-                    found.value.push((place, route));
+                // `at_mut` matches like a request; the entry must be for this exact path.
+                Ok(entry) if entry.value.iter().any(|(_, other)| other.path == route.path) => {
+                    entry.value.push((route_index, route));
                 }
-                _ => paths.insert(route.path, vec![(place, route)]).map_err(Error::internal)?,
+                _ => paths.insert(route.path, vec![(route_index, route)]).map_err(Error::internal)?,
             }
         }
         let forward_auth = ROUTES.iter().enumerate().find(|(_, route)| route.path == FORWARD_AUTH);
         Ok(Self { paths, forward_auth: forward_auth.ok_or_else(|| Error::internal("no forward-auth"))? })
     }
 
-    fn find(&self, method: &Method, path: &str) -> Found {
+    fn find(&self, method: &Method, path: &str) -> Result<RouteMatch, NotFound> {
         if path.strip_prefix(FORWARD_AUTH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            // Whatever the client's own path looks like.
-            let (place, route) = self.forward_auth;
-            return Ok((place, route, Vec::new()));
+            // Any path may follow, also one that the router couldn't match.
+            let (route_index, route) = self.forward_auth;
+            return Ok(RouteMatch { route_index, route, params: Vec::new() });
         }
         let unknown = || {
-            let message = "There is no such path; GET /openapi.json lists them.";
+            let message = "This path doesn't exist; see /openapi.json for all paths.";
             NotFound { error: Error::new(Code::NotFound, message), allow: None }
         };
         let matched = self.paths.at(path).map_err(|_| unknown())?;
         let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
-        let Some((place, route)) = matched.value.iter().find(|(_, route)| route.method == wanted) else {
-            let mut allow: Vec<&str> = matched.value.iter().map(|(_, route)| route.method).collect();
-            if allow.contains(&"GET") {
-                allow.push("HEAD");
+        let Some(&(route_index, route)) = matched.value.iter().find(|(_, route)| route.method == wanted)
+        else {
+            let mut methods: Vec<&str> = matched.value.iter().map(|(_, route)| route.method).collect();
+            if methods.contains(&"GET") {
+                methods.push("HEAD");
             }
-            let allow = allow.join(", ");
-            let error = Error::new(Code::MethodNotAllowed, format!("This path knows {allow}."));
+            let allow = methods.join(", ");
+            let message = match allow.rsplit_once(", ") {
+                None => format!("Only {allow} is allowed here."),
+                Some((others, last)) => format!("Only {others} and {last} are allowed here."),
+            };
+            let error = Error::new(Code::MethodNotAllowed, message);
             return Err(NotFound { error, allow: Some(allow) });
         };
         let decode = |value: &str| percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned());
-        // What doesn't decode can't be the name of anything.
+        // A parameter that can't be decoded names nothing, so it is a 404.
         let params: Option<Vec<_>> = matched.params.iter().map(|(_, value)| decode(value)).collect();
-        Ok((*place, *route, params.ok_or_else(unknown)?))
+        Ok(RouteMatch { route_index, route, params: params.ok_or_else(unknown)? })
     }
 }

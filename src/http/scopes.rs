@@ -9,48 +9,48 @@ use crate::domain::scope::{NewScope, Scope};
 use crate::error::Result;
 use crate::service::scopes;
 
-/// A scope that was taken from the catalogue.
+/// A scope that was removed from the catalogue.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct DeletedScope {
+pub(crate) struct DeletedScope {
     scope: String,
     /// Always `true`.
     deleted: bool,
 }
 
-/// List the catalogue
+/// List scopes
 #[utoipa::path(
     get, path = "/admin/v1/scopes", tag = "Scopes", operation_id = "listScopes",
     params(PageQuery),
-    responses((status = 200, description = "A page.", body = Vec<Scope>)),
+    responses((status = 200, description = "A page of scopes.", body = Vec<Scope>)),
 )]
-pub async fn list(call: Call) -> Result<Reply> {
+pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&scopes::list(&call.app, &call.ctx, call.query()).await?)
 }
 
-/// Add a scope to the catalogue
+/// Create a scope
 #[utoipa::path(
     post, path = "/admin/v1/scopes", tag = "Scopes", operation_id = "createScope",
     request_body = NewScope,
     responses(
-        (status = 201, description = "Added.", body = Scope),
-        (status = 409, description = "`ALREADY_EXISTS`: there is a scope of this name."),
+        (status = 201, description = "Created.", body = Scope),
+        (status = 409, description = "`ALREADY_EXISTS`: a scope with this name already exists."),
     ),
 )]
-pub async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Reply> {
     call.no_query()?;
     Reply::created(&scopes::create(&call.app, &call.ctx, call.body()?).await?, None)
 }
 
-/// Take a scope from the catalogue
+/// Delete a scope
 #[utoipa::path(
     delete, path = "/admin/v1/scopes/{scope}", tag = "Scopes", operation_id = "deleteScope",
     params(ScopePath),
     responses(
-        (status = 200, description = "Removed.", body = DeletedScope),
-        (status = 409, description = "`CONFLICT`: it is built in, or a key that isn't revoked holds it."),
+        (status = 200, description = "Deleted.", body = DeletedScope),
+        (status = 409, description = "`CONFLICT`: the scope is built in, or a key that isn't revoked has it."),
     ),
 )]
-pub async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Reply> {
     call.no_query()?;
     let removed = scopes::delete(&call.app, &call.ctx, call.param(0)).await?;
     Reply::ok(&DeletedScope { scope: removed.scope, deleted: true })

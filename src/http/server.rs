@@ -1,8 +1,8 @@
-//! The accept loop: how many connections, for how long, and how they end.
+//! The accept loop: connection limits, timeouts and the graceful shutdown.
 //!
-//! warp's own loop has no timeouts and no end to its graceful stop. This one speaks HTTP/1.1 in the clear, and
-//! over TLS what both sides agree on there. hyper's `auto` builder is left alone: it waits without limit for a
-//! first byte that tells HTTP/1 from HTTP/2.
+//! warp's own loop has no timeouts and no deadline for its graceful shutdown. This one serves HTTP/1.1
+//! without TLS, and with TLS the protocol negotiated by ALPN. hyper's `auto` builder isn't used,
+//! because it waits without a timeout for the first bytes, which distinguish HTTP/1 from HTTP/2.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -30,59 +30,58 @@ use tokio_io_timeout::TimeoutWriter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asker::LastAsker;
+use super::connection_auth::ConnectionAuthCache;
 use super::streams;
 use super::timer::ConnectionTimer;
 use super::tls::{self, Tls};
 use super::workers::Workers;
 
-/// The longest head (request line and headers) in bytes, and what a connection buffers. How many headers
-/// there may be is left at hyper's 100, the one number that needs no allocation for each request. More of
+/// Maximum size of a head (request line and headers), and of a connection's buffer, in bytes. The number of
+/// headers stays at hyper's default of 100, the only limit that needs no allocation per request. Exceeding
 /// either is a 431.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The pause after a failed accept. Such failures (no descriptors left, mostly) last until some other
+/// The pause after a failed accept. Such failures, mostly a lack of file descriptors, last until another
 /// connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Why a connection ended, for the log.
+/// The error that ended a connection, for the log.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a connection may use of the server.
+/// Limits and timeouts of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many connections are served at once (at least 1). More wait in the kernel's backlog.
+    /// Maximum number of connections served at once (at least 1). More wait in the kernel's backlog.
     pub max_connections: usize,
-    /// From the first moment, or the end of an answer, to the end of the next request's head: so this is
-    /// also how long an idle connection is kept. With TLS the handshake has as long for itself.
+    /// Maximum time from the start of the connection, or the end of a response, to the end of the next
+    /// request's head. It is therefore also the idle timeout. A TLS handshake has its own timeout of
+    /// the same length.
     pub header_timeout: Duration,
-    /// How long a client may take no byte of an answer.
+    /// Maximum time in which a client reads no byte of a response.
     pub write_timeout: Duration,
-    /// How long running requests may go on after the shutdown began.
+    /// Maximum time that running requests have to finish after the shutdown has begun.
     pub drain_timeout: Duration,
 }
 
-/// The head of a request, in its extensions: moved there whole, so that no filter clones it piece by
-/// piece. The request that warp sees keeps its method and URI, and has no headers.
+/// The head of a request, stored in its extensions, so that filters don't clone its parts one by one.
+/// The request that warp sees keeps its method and URI, but has no headers.
 #[derive(Clone, Debug)]
-pub struct Head(Arc<HeadParts>);
+pub(crate) struct Head(Arc<HeadParts>);
 
-/// What a request begins with, and who sent it.
+/// The peer, method, URI and headers of a request.
 #[derive(Debug)]
-pub struct HeadParts {
+pub(crate) struct HeadParts {
     /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
     /// see [`client_address`](super::address::client_address).
-    pub peer: SocketAddr,
-    /// Who asked last over this connection: mostly that is who asks again.
-    pub asker: Arc<LastAsker>,
-    /// The method.
-    pub method: Method,
+    pub(crate) peer: SocketAddr,
+    /// The last authentication over this connection; the next request mostly has the same credential.
+    pub(crate) auth_cache: Arc<ConnectionAuthCache>,
+    pub(crate) method: Method,
     /// Path and query.
-    pub uri: Uri,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// Does a body follow? HTTP/2 needs no header to say so.
-    pub has_body: bool,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    /// True if a body follows. HTTP/2 requires no header that says so.
+    pub(crate) has_body: bool,
 }
 
 impl Deref for Head {
@@ -93,47 +92,46 @@ impl Deref for Head {
     }
 }
 
-/// Whether the server is going. Each connection asks whenever it is woken, so asking takes no lock that all of
-/// them share.
+/// Signals that the server is shutting down. Each connection polls it whenever it is woken, so polling
+/// takes no shared lock.
 #[derive(Default)]
 pub(super) struct Drain {
     begun: AtomicBool,
-    told: Notify,
+    notify: Notify,
 }
 
 impl Drain {
     fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
-        self.told.notify_waiters();
+        self.notify.notify_waiters();
     }
 
     fn has_begun(&self) -> bool {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Ends when the drain begins.
-    pub(super) async fn noticed(&self) {
-        let mut told = pin!(self.told.notified());
-        let mut listening = false;
+    /// Resolves when the drain begins.
+    pub(super) async fn started(&self) {
+        let mut notified = pin!(self.notify.notified());
+        let mut is_registered = false;
         poll_fn(|context| {
-            // Once is enough: whichever of its wakers is told, it is this task that wakes.
-            if !listening && told.as_mut().poll(context).is_ready() {
+            // Registered only once, because every waker of this future wakes the same task.
+            if !is_registered && notified.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
-            listening = true;
-            // Asked after it listens, so that a drain which begins in between is not missed.
+            is_registered = true;
+            // Checked after registering, so that a drain that begins in between isn't missed.
             if self.has_begun() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 }
 
-/// Serves on the workers, with TLS or in the clear, until `shutdown` resolves, then drains: new connections are
-/// refused, idle ones closed, running requests finish and say `Connection: close` (HTTP/2: GOAWAY). What is
-/// left after `drain_timeout` is cut; returns how many connections that were.
+/// Serves on the workers, with or without TLS, until `shutdown` resolves, then drains: new connections are
+/// refused, idle ones are closed, and running requests finish with `Connection: close` (HTTP/2: GOAWAY).
+/// Connections that are still open after `drain_timeout` are aborted; returns their number.
 ///
-/// A handler that panics loses its connection and nothing else; where it did is logged by the process's
-/// panic hook.
+/// A handler that panics only loses its own connection; the process's panic hook logs where it panicked.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -150,9 +148,10 @@ pub async fn serve(
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => report(&ended),
+            Some(result) = connections.join_next() => log_panic(&result),
             (stream, peer, slot) = accept(&listener, &slots) => {
-                let (tls, routes) = (tls.clone(), routes.clone());
+                let tls = tls.clone();
+                let routes = routes.clone();
                 let connection = serve_connection(stream, peer, tls, routes, *limits, draining.clone());
                 workers.spawn(&mut connections, async move {
                     connection.await;
@@ -164,49 +163,51 @@ pub async fn serve(
     drop(listener);
     draining.begin();
     let all_ended = async {
-        while let Some(ended) = connections.join_next().await {
-            report(&ended);
+        while let Some(result) = connections.join_next().await {
+            log_panic(&result);
         }
     };
     if tokio::time::timeout(limits.drain_timeout, all_ended).await.is_ok() {
         return 0;
     }
     connections.abort_all();
-    let mut cut = 0;
-    while let Some(ended) = connections.join_next().await {
-        report(&ended);
-        cut += usize::from(ended.is_err_and(|error| error.is_cancelled()));
+    let mut aborted = 0;
+    while let Some(result) = connections.join_next().await {
+        log_panic(&result);
+        aborted += usize::from(result.is_err_and(|error| error.is_cancelled()));
     }
-    cut
+    aborted
 }
 
-/// The next connection and its slot. The slot comes first, so that what has none isn't accepted.
+/// Accepts the next connection. Acquires a slot first, so that no connection is accepted without one.
 ///
-/// May be dropped and called again at any point without losing a connection.
+/// Cancel-safe: dropping the future loses no connection.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> (std::net::TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-        return std::future::pending().await; // Nobody closes the semaphore.
+        return std::future::pending().await; // Unreachable: the semaphore is never closed.
     };
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => match stream.into_std() {
                 Ok(stream) => return (stream, peer, slot),
-                Err(error) => tracing::warn!(%error, "can't hand a connection over"),
+                Err(error) => tracing::warn!(%error, "could not hand over a connection"),
             },
-            Err(error) if is_the_peers_fault(&error) => tracing::debug!(%error, "a connection was gone"),
+            Err(error) if is_peer_error(&error) => {
+                tracing::debug!(%error, "connection lost before it was accepted")
+            }
             Err(error) => {
-                tracing::warn!(%error, "can't accept connections");
+                tracing::warn!(%error, "could not accept a connection; will retry");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// Did the peer leave between its handshake and our accept? Then the next one is worth a try at once.
-fn is_the_peers_fault(error: &io::Error) -> bool {
+/// True if the peer left between its handshake and the accept. Then the next accept needs no pause.
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
@@ -221,35 +222,36 @@ async fn serve_connection(
     draining: Arc<Drain>,
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
-    let asker = Arc::new(LastAsker::default());
+    let auth_cache = Arc::new(ConnectionAuthCache::default());
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let headers = std::mem::take(request.headers_mut());
-        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let method = request.method().clone();
+        let uri = request.uri().clone();
         let has_body = !request.body().is_end_stream();
-        let head = HeadParts { peer, asker: asker.clone(), method, uri, headers, has_body };
+        let head = HeadParts { peer, auth_cache: auth_cache.clone(), method, uri, headers, has_body };
         request.extensions_mut().insert(Head(Arc::new(head)));
         routes.call(request)
     });
-    // From here on it belongs to this thread's runtime. It fails only when there is no memory for it.
+    // Registers the connection with this thread's runtime. That fails only if memory runs out.
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    // Answers are written whole; waiting to fill a packet would only delay them. It fails when the peer
-    // is gone, which the first read finds out as well.
+    // Responses are written at once; waiting to fill a packet would only delay them. This fails if the
+    // peer is gone, which the first read reports as well.
     let _ = stream.set_nodelay(true);
-    // Of writes alone: hyper also reads while a handler works, when a silent client is in the right.
+    // Only for writes: hyper also reads while a handler runs, when the client is expected to be silent.
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(limits.write_timeout));
     let stream = Box::pin(stream);
-    let ended = match tls {
+    let result = match tls {
         None => serve_http1(stream, service, &limits, &draining).await,
-        // In a box: connections in the clear need not carry the room.
+        // Boxed so that connections without TLS don't reserve space for the larger future.
         Some(tls) => Box::pin(serve_tls(stream, &tls, service, &limits, &draining)).await,
     };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended early");
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "connection failed");
     }
 }
 
-/// Shakes hands first, and then speaks what came of it.
+/// Performs the TLS handshake, then serves the negotiated protocol.
 async fn serve_tls<IO, S>(
     stream: IO,
     tls: &Tls,
@@ -262,12 +264,12 @@ where
     S: Service<http::Request<Incoming>, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
 {
-    let greeted = tokio::time::timeout(limits.header_timeout, tls.accept(stream));
+    let handshake = tokio::time::timeout(limits.header_timeout, tls.accept(stream));
     let stream = tokio::select! {
-        greeted = greeted => greeted??,
-        () = draining.noticed() => return Ok(()),
+        stream = handshake => stream??,
+        () = draining.started() => return Ok(()),
     };
-    if tls::speaks_http2(&stream) {
+    if tls::negotiated_http2(&stream) {
         return streams::serve(stream, service, limits, draining).await.map_err(Into::into);
     }
     serve_http1(stream, service, limits, draining).await
@@ -279,14 +281,14 @@ where
     S: Service<http::Request<Incoming>, Response = Response, Error = Infallible>,
 {
     let service = service_fn(|request| {
-        let answer = service.call(request);
+        let response = service.call(request);
         async {
-            let mut answer = answer.await?;
-            // Said here, because the drain may be noticed only after this answer.
+            let mut response = response.await?;
+            // Added here, because hyper may be notified of the drain only after this response.
             if draining.has_begun() {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = http1::Builder::new()
@@ -296,21 +298,21 @@ where
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        // In this order a request that has arrived is answered before the drain is noticed.
+    let result = tokio::select! {
+        // Biased so that a request that has already arrived is answered before the drain begins.
         biased;
-        ended = connection.as_mut() => ended,
-        () = draining.noticed() => {
+        result = connection.as_mut() => result,
+        () = draining.started() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
-    ended.map_err(Into::into)
+    result.map_err(Into::into)
 }
 
-fn report(ended: &Result<(), JoinError>) {
-    if ended.as_ref().is_err_and(JoinError::is_panic) {
-        tracing::error!("a handler panicked; its connection is closed");
+fn log_panic(result: &Result<(), JoinError>) {
+    if result.as_ref().is_err_and(JoinError::is_panic) {
+        tracing::error!("handler panicked; connection closed");
     }
 }
 

@@ -9,34 +9,34 @@ use crate::service::settings;
 
 /// Get the configuration
 ///
-/// What can be changed while the server runs. Its first values come from the server's configuration file and
-/// environment, which don't change it afterwards.
+/// Returns the settings that can be changed while the server runs. Their initial values come from the
+/// server's configuration file and environment; after that, only this API changes them.
 #[utoipa::path(
     get, path = "/admin/v1/config", tag = "Configuration", operation_id = "getConfiguration",
-    responses((status = 200, description = "As it is now.", body = Settings, headers(("ETag")))),
+    responses((status = 200, description = "The configuration.", body = Settings, headers(("ETag")))),
 )]
-pub async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.no_query()?;
-    let found = settings::get(&call.app, &call.ctx).await?;
-    Reply::tagged(&found.settings, found.etag)
+    let current = settings::get(&call.app, &call.ctx).await?;
+    Reply::with_etag(&current.settings, current.etag)
 }
 
-/// Change the configuration
+/// Update the configuration
 ///
-/// In force when it is answered, for every call and verification that begins then or has not been decided yet.
-/// `If-Match` is required, so that of two who change it at once one hears of the other.
+/// Takes effect before the response is sent, for every request that hasn't been decided yet. `If-Match` is
+/// required, so that concurrent changes don't overwrite each other.
 #[utoipa::path(
     patch, path = "/admin/v1/config", tag = "Configuration", operation_id = "updateConfiguration",
     params(RequiredIfMatch),
     request_body = SettingsPatch,
     responses(
-        (status = 200, description = "As it is now.", body = Settings, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: an organization is on a plan that was to go, or it is `standard`."),
-        (status = 428, description = "`PRECONDITION_REQUIRED`: there was no `If-Match`."),
+        (status = 200, description = "The updated configuration.", body = Settings, headers(("ETag"))),
+        (status = 409, description = "`CONFLICT`: a plan to be removed is still in use by an organization, or is `standard`, which can't be removed."),
+        (status = 428, description = "`PRECONDITION_REQUIRED`: the `If-Match` header is missing."),
     ),
 )]
-pub async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Reply> {
     call.no_query()?;
     let updated = settings::update(&call.app, &call.ctx, call.body()?).await?;
-    Reply::tagged(&updated.settings, updated.etag)
+    Reply::with_etag(&updated.settings, updated.etag)
 }

@@ -1,8 +1,8 @@
-//! HTTP/2, over TLS alone: several requests at once on a connection, each within the bounds that it would have
-//! on a connection of its own.
+//! HTTP/2, which is only served over TLS: concurrent requests on one connection, each with the same
+//! limits as on a separate connection.
 //!
-//! hyper knows no end to an idle connection of HTTP/2, and none to an answer that nobody takes. Each stream runs
-//! in a task of its own; here these tasks are counted, and ended when their client takes no more.
+//! hyper has no idle timeout for HTTP/2 and no write timeout for a stalled stream. Each stream runs in
+//! its own task; this module counts these tasks, and aborts them if their client stops reading.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,20 +26,20 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::server::{Drain, Limits, MAX_HEAD_BYTES};
 
-/// Requests at once on a connection; a client waits with further ones. Fewer than 100 are not recommended
-/// (RFC 9113 §6.5.2).
-const MOST_STREAMS: u32 = 100;
+/// Maximum number of concurrent requests on a connection; clients delay further ones. RFC 9113 §6.5.2
+/// recommends at least 100.
+const MAX_STREAMS: u32 = 100;
 
-/// What is handed over of an answer at once, and so what stays in memory for a client that takes nothing.
-const PIECE: usize = 16 * 1024;
+/// Bytes of a response that are handed to hyper at once, and so stay in memory for a client that
+/// doesn't read.
+const CHUNK_BYTES: usize = 16 * 1024;
 
 tokio::task_local! {
-    /// The stream that a task serves.
-    static STREAM: Arc<Progress>;
+    /// The progress of the stream that a task serves.
+    static STREAM: Arc<StreamProgress>;
 }
 
-/// Serves a connection to its end: until the client leaves, the server drains, or nothing was asked for as long
-/// as a connection may be idle.
+/// Serves a connection until the client closes it, the server drains, or it was idle for `header_timeout`.
 pub(super) async fn serve<IO, S, B>(
     stream: IO,
     service: S,
@@ -55,96 +55,96 @@ where
 {
     let service = service_fn(move |request: http::Request<Incoming>| {
         let is_head = request.method() == Method::HEAD;
-        let answer = service.call(request);
+        let response = service.call(request);
         async move {
             let progress = STREAM.with(Arc::clone);
-            let mut answer = answer.await?;
-            // Of HTTP/1.1 hyper sees to this by itself.
-            if is_head && let Some(length) = answer.body().size_hint().exact() {
-                answer.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+            let mut response = response.await?;
+            // With HTTP/1.1 hyper does this itself.
+            if is_head && let Some(length) = response.body().size_hint().exact() {
+                response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
             }
-            let pieces = |body| Pieces { body: (!is_head).then_some(body), rest: None, progress };
-            Ok::<_, Infallible>(answer.map(pieces))
+            let chunked = |body| ChunkedBody { body: (!is_head).then_some(body), rest: None, progress };
+            Ok::<_, Infallible>(response.map(chunked))
         }
     });
-    let streams = Streams { open: Arc::default(), write_timeout: limits.write_timeout };
+    let streams = StreamExecutor { counter: Arc::default(), write_timeout: limits.write_timeout };
     let mut connection = pin!(
         http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MOST_STREAMS)
+            .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
-            .max_send_buf_size(4 * PIECE)
-            // Who doesn't answer is gone, whatever its streams wait for.
+            .max_send_buf_size(4 * CHUNK_BYTES)
+            // Closes the connection if the client doesn't answer pings, regardless of its streams.
             .keep_alive_interval(limits.write_timeout)
             .keep_alive_timeout(limits.write_timeout)
             .serve_connection(TokioIo::new(stream), service)
     );
     tokio::select! {
-        // In this order a request that has arrived is answered before the end is noticed.
+        // Biased so that a request that has already arrived is answered before the connection is closed.
         biased;
-        ended = connection.as_mut() => return ended,
-        () = draining.noticed() => {
+        result = connection.as_mut() => return result,
+        () = draining.started() => {
             connection.as_mut().graceful_shutdown();
             return connection.await;
         }
         () = streams.idle(limits.header_timeout) => {}
     }
-    if !streams.have_begun() {
-        return Ok(()); // It never asked for anything: nothing is owed to it.
+    if !streams.any_started() {
+        return Ok(()); // Without a request there is no response to finish.
     }
     connection.as_mut().graceful_shutdown();
-    // The end of an answer may still be on its way, to a client that takes it or doesn't.
+    // The end of a response may still be in flight, and the client may not be reading.
     timeout(limits.write_timeout, connection).await.unwrap_or(Ok(()))
 }
 
-/// Runs the streams of one connection.
+/// Spawns the streams of one connection.
 #[derive(Clone)]
-struct Streams {
-    open: Arc<Open>,
+struct StreamExecutor {
+    counter: Arc<StreamCounter>,
     write_timeout: Duration,
 }
 
-/// How many there are.
-struct Open {
-    count: Mutex<Count>,
-    /// Told when the last one ends.
-    emptied: Notify,
+/// Counts the open streams of a connection.
+struct StreamCounter {
+    state: Mutex<CounterState>,
+    /// Notified when the last open stream ends.
+    became_idle: Notify,
 }
 
 #[derive(Clone, Copy)]
-struct Count {
+struct CounterState {
     open: usize,
-    begun: bool,
-    /// Since when there is none, if there is none.
-    empty_since: Instant,
+    any_started: bool,
+    /// Since when no stream is open. Only meaningful if `open` is 0.
+    idle_since: Instant,
 }
 
-impl Default for Open {
+impl Default for StreamCounter {
     fn default() -> Self {
-        let count = Count { open: 0, begun: false, empty_since: Instant::now() };
-        Self { count: Mutex::new(count), emptied: Notify::new() }
+        let state = CounterState { open: 0, any_started: false, idle_since: Instant::now() };
+        Self { state: Mutex::new(state), became_idle: Notify::new() }
     }
 }
 
-impl Open {
-    fn lock(&self) -> MutexGuard<'_, Count> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+impl StreamCounter {
+    fn lock(&self) -> MutexGuard<'_, CounterState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Streams {
-    fn have_begun(&self) -> bool {
-        self.open.lock().begun
+impl StreamExecutor {
+    fn any_started(&self) -> bool {
+        self.counter.lock().any_started
     }
 
-    /// Returns when there was no stream for so long.
-    async fn idle(&self, long: Duration) {
+    /// Resolves when no stream was open for `idle_timeout`.
+    async fn idle(&self, idle_timeout: Duration) {
         loop {
-            let count = *self.open.lock();
-            if count.open > 0 {
-                self.open.emptied.notified().await;
-            } else if count.empty_since.elapsed() < long {
-                sleep_until(count.empty_since + long).await;
+            let state = *self.counter.lock();
+            if state.open > 0 {
+                self.counter.became_idle.notified().await;
+            } else if state.idle_since.elapsed() < idle_timeout {
+                sleep_until(state.idle_since + idle_timeout).await;
             } else {
                 return;
             }
@@ -152,60 +152,65 @@ impl Streams {
     }
 }
 
-/// A stream while it runs.
-struct Running(Arc<Open>);
+/// Counts a stream as open until it is dropped.
+struct StreamGuard(Arc<StreamCounter>);
 
-impl Running {
-    fn begin(open: &Arc<Open>) -> Self {
-        let mut count = open.lock();
-        count.open += 1;
-        count.begun = true;
-        Self(Arc::clone(open))
+impl StreamGuard {
+    fn new(counter: &Arc<StreamCounter>) -> Self {
+        let mut state = counter.lock();
+        state.open += 1;
+        state.any_started = true;
+        Self(Arc::clone(counter))
     }
 }
 
-impl Drop for Running {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let mut count = self.0.lock();
-        count.open -= 1;
-        if count.open == 0 {
-            count.empty_since = Instant::now();
-            self.0.emptied.notify_one();
+        let mut state = self.0.lock();
+        state.open -= 1;
+        if state.open == 0 {
+            state.idle_since = Instant::now();
+            self.0.became_idle.notify_one();
         }
     }
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let (running, long) = (Running::begin(&self.open), self.write_timeout);
+        let guard = StreamGuard::new(&self.counter);
+        let write_timeout = self.write_timeout;
         tokio::spawn(async move {
-            let _until_it_ends = running;
-            let progress = Arc::new(Progress::default());
-            let work = STREAM.scope(Arc::clone(&progress), stream);
+            let _guard = guard;
+            let progress = Arc::new(StreamProgress::default());
+            let task = STREAM.scope(Arc::clone(&progress), stream);
             tokio::select! {
                 biased;
-                () = work => {}
-                // What is dropped here is reset for the client.
-                () = progress.stops(long) => tracing::debug!("an answer that nobody took was cut"),
+                () = task => {}
+                // Dropping the task resets the stream.
+                () = progress.stalled(write_timeout) => {
+                    tracing::debug!("stream reset: the client stopped reading");
+                }
             }
         });
     }
 }
 
-/// How an answer gets on: 0 while it is ours to go on, else the number of the piece that waits for the client.
+/// The progress of a response: 0 while the server prepares the next chunk, otherwise the number of the
+/// chunk that waits for the client.
 #[derive(Default)]
-struct Progress(AtomicU64);
+struct StreamProgress(AtomicU64);
 
-impl Progress {
-    /// Returns when the same piece waited for so long. Only for the task that sends the pieces: it looks
-    /// whenever that task does something.
-    async fn stops(&self, long: Duration) {
-        let (mut seen, mut timer) = (0, None);
+impl StreamProgress {
+    /// Resolves when the same chunk has waited for `write_timeout`. Must run in the task that sends the
+    /// chunks, because it only checks the progress when that task is polled.
+    async fn stalled(&self, write_timeout: Duration) {
+        let mut last_waiting = 0;
+        let mut timer = None;
         poll_fn(|context| {
             let waiting = self.0.load(Ordering::Relaxed);
-            if waiting != seen {
-                seen = waiting;
-                timer = (waiting != 0).then(|| Box::pin(sleep(long)));
+            if waiting != last_waiting {
+                last_waiting = waiting;
+                timer = (waiting != 0).then(|| Box::pin(sleep(write_timeout)));
             }
             match &mut timer {
                 Some(timer) => timer.as_mut().poll(context),
@@ -216,14 +221,15 @@ impl Progress {
     }
 }
 
-/// A body in pieces, each given when the one before found room; none for an answer to HEAD.
-struct Pieces<B> {
+/// A body in chunks, each handed to hyper when it has room for it.
+struct ChunkedBody<B> {
+    /// `None` for a response to HEAD.
     body: Option<B>,
     rest: Option<Bytes>,
-    progress: Arc<Progress>,
+    progress: Arc<StreamProgress>,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Pieces<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ChunkedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -232,7 +238,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Pieces<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
-        let given = this.progress.0.swap(0, Ordering::Relaxed);
+        let sent_chunks = this.progress.0.swap(0, Ordering::Relaxed);
         let mut data = match this.rest.take() {
             Some(rest) => rest,
             None => {
@@ -246,10 +252,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Pieces<B> {
                 }
             }
         };
-        if data.len() > PIECE {
-            this.rest = Some(data.split_off(PIECE));
+        if data.len() > CHUNK_BYTES {
+            this.rest = Some(data.split_off(CHUNK_BYTES));
         }
-        this.progress.0.store(given + 1, Ordering::Relaxed);
+        this.progress.0.store(sent_chunks + 1, Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
@@ -257,7 +263,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Pieces<B> {
         self.rest.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
-    /// Asked before the first piece, when all of it is still to come.
+    /// hyper calls this before the first chunk, when the whole body is still to come.
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }

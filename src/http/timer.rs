@@ -1,8 +1,9 @@
-//! The timer of one connection, for hyper's time to read a request's head.
+//! The timer of a connection, for hyper's timeout for reading a request's head.
 //!
-//! hyper makes a sleep for each request and drops it when the head is there. With tokio's own each of them is
-//! entered into the runtime's wheel and taken out again. Here all sleeps of a connection share one alarm, which
-//! is left where it is: it rings too early, at most once in the time that a head may take, and is set on then.
+//! hyper creates a sleep for each request and drops it when the head has arrived. With tokio's own
+//! timer each of them would be registered in the runtime's timer wheel and removed again. Here all
+//! sleeps of a connection share one tokio sleep, which stays registered: it fires too early, at most
+//! once per head timeout, and is then extended to the current deadline.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,47 +12,47 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// Rings no later than the sleep that waits.
-type Alarm = Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>;
+/// The shared tokio sleep. It fires no later than the deadline of the sleep that is polled.
+type SharedSleep = Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>;
 
-/// For one connection: of its sleeps one is waited for at a time.
+/// The timer of one connection. Only one of its sleeps is polled at a time.
 #[derive(Default)]
-pub struct ConnectionTimer(Alarm);
+pub(crate) struct ConnectionTimer(SharedSleep);
 
 impl Timer for ConnectionTimer {
-    #[allow(clippy::disallowed_methods)] // hyper's deadlines are instants; tests of limits set the limits.
+    #[allow(clippy::disallowed_methods)] // hyper's deadlines are instants; tests set short timeouts.
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(Instant::now() + duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Until { deadline: deadline.into(), alarm: self.0.clone() })
+        Box::pin(ConnectionSleep { deadline: deadline.into(), shared: self.0.clone() })
     }
 }
 
-/// Sleeps until its deadline.
-struct Until {
+/// A sleep until a deadline.
+struct ConnectionSleep {
     deadline: tokio::time::Instant,
-    alarm: Alarm,
+    shared: SharedSleep,
 }
 
-impl Sleep for Until {}
+impl Sleep for ConnectionSleep {}
 
-impl Future for Until {
+impl Future for ConnectionSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
-        let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.deadline)));
-        if alarm.deadline() > self.deadline {
-            alarm.as_mut().reset(self.deadline);
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let sleep = shared.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.deadline)));
+        if sleep.deadline() > self.deadline {
+            sleep.as_mut().reset(self.deadline);
         }
         loop {
-            ready!(alarm.as_mut().poll(context));
-            if alarm.deadline() >= self.deadline {
+            ready!(sleep.as_mut().poll(context));
+            if sleep.deadline() >= self.deadline {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(self.deadline);
+            sleep.as_mut().reset(self.deadline);
         }
     }
 }
@@ -64,28 +65,29 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn is_over(sleep: &mut Pin<Box<dyn Sleep>>) -> bool {
+    fn is_elapsed(sleep: &mut Pin<Box<dyn Sleep>>) -> bool {
         sleep.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_sleep_ends_at_its_own_deadline() {
-        let (timer, start) = (ConnectionTimer::default(), tokio::time::Instant::now());
+        let timer = ConnectionTimer::default();
+        let start = tokio::time::Instant::now();
         let until = |seconds: u32| timer.sleep_until((start + SECOND * seconds).into_std());
-        // Dropped before its time, as hyper does when the head has come.
-        assert!(!is_over(&mut until(10)));
+        // Dropped before its deadline, as hyper does when the head has arrived.
+        assert!(!is_elapsed(&mut until(10)));
         tokio::time::advance(SECOND * 9).await;
-        // A later one outlives the alarm of the one before, and is woken when its own time has come.
+        // A later sleep outlasts the shared one and is woken at its own deadline.
         let mut later = until(19);
-        assert!(!is_over(&mut later));
+        assert!(!is_elapsed(&mut later));
         tokio::time::advance(SECOND).await;
-        assert!(!is_over(&mut later));
+        assert!(!is_elapsed(&mut later));
         later.await;
         assert_eq!(start.elapsed(), SECOND * 19);
-        // An earlier one doesn't wait for the alarm of a later one.
-        assert!(!is_over(&mut until(100)));
+        // An earlier sleep doesn't wait for the deadline of a later one.
+        assert!(!is_elapsed(&mut until(100)));
         until(20).await;
         assert_eq!(start.elapsed(), SECOND * 20);
-        assert!(is_over(&mut until(20)));
+        assert!(is_elapsed(&mut until(20)));
     }
 }

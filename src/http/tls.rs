@@ -1,4 +1,4 @@
-//! TLS: the certificate and its key, read from files, and read again when they are exchanged.
+//! TLS: loads the certificate and key from files, and reloads them when they are replaced.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,42 +17,42 @@ use tokio_rustls::server::TlsStream;
 use crate::config;
 use crate::error::{Code, Error, Result};
 
-/// HTTP/2 as ALPN calls it.
+/// The ALPN name of HTTP/2.
 const H2: &[u8] = b"h2";
-/// HTTP/1.1 as ALPN calls it.
+/// The ALPN name of HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// What a listener needs for TLS.
+/// The TLS configuration of a listener.
 pub struct Tls {
     cert: PathBuf,
     key: PathBuf,
-    /// What new connections get. All of it is exchanged at once, the keys of session tickets too: whoever
-    /// comes back with a ticket of before sees the new certificate.
+    /// The configuration of new connections. A reload replaces all of it, including the keys of session
+    /// tickets, so that a client that resumes an old session sees the new certificate.
     current: RwLock<Arc<ServerConfig>>,
 }
 
 impl Tls {
-    /// Reads the files that the configuration names; `None` when it names none.
+    /// Loads the configured files; `None` if none are configured.
     ///
     /// # Errors
-    /// When a file can't be used: the message names it and says why.
-    pub fn load(settings: &config::Tls) -> Result<Option<Arc<Self>>> {
+    /// `CONFLICT` if a file can't be used; the message names the file and the reason.
+    pub(crate) fn load(settings: &config::Tls) -> Result<Option<Arc<Self>>> {
         let (Some(cert), Some(key)) = (&settings.cert, &settings.key) else { return Ok(None) };
         let current = RwLock::new(read(cert, key)?);
         Ok(Some(Arc::new(Self { cert: cert.clone(), key: key.clone(), current })))
     }
 
-    /// Reads the files again. Connections that are open keep what they have.
+    /// Reloads the files. Open connections are not affected.
     ///
     /// # Errors
-    /// As [`load`](Self::load); then what was read before stays in force.
-    pub fn reload(&self) -> Result<()> {
-        let fresh = read(&self.cert, &self.key)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    /// Those of [`load`](Self::load); the previous certificate is kept.
+    pub(crate) fn reload(&self) -> Result<()> {
+        let reloaded = read(&self.cert, &self.key)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = reloaded;
         Ok(())
     }
 
-    /// Shakes hands with a client.
+    /// Performs the handshake with a client.
     pub(super) async fn accept<IO>(&self, stream: IO) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -62,23 +62,25 @@ impl Tls {
     }
 }
 
-/// Did both sides agree on HTTP/2? Who doesn't speak of it gets HTTP/1.1.
-pub(super) fn speaks_http2<IO>(stream: &TlsStream<IO>) -> bool {
+/// True if HTTP/2 was negotiated. Clients that don't negotiate a protocol get HTTP/1.1.
+pub(super) fn negotiated_http2<IO>(stream: &TlsStream<IO>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(H2)
 }
 
 fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
-    let (certificates, private_key) = (read_certificates(cert)?, read_key(key)?);
+    let certificates = read_certificates(cert)?;
+    let private_key = read_key(key)?;
     let provider = Arc::new(ring::default_provider());
     let pair = CertifiedKey::from_der(certificates, private_key, &provider).map_err(|error| {
-        let (cert, key) = (cert.display(), key.display());
+        let cert = cert.display();
+        let key = key.display();
         refuse(match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-                "tls.key: {key} is not the key of the first certificate in {cert}; the server's own certificate \
-                 has to come first there, before those that signed it."
+                "tls.key: {key} doesn't match the first certificate in {cert}; the server's own certificate must \
+                 come first, before intermediate certificates."
             ),
-            rustls::Error::InvalidCertificate(why) => {
-                format!("tls.cert: the first certificate in {cert} is damaged ({why}).")
+            rustls::Error::InvalidCertificate(reason) => {
+                format!("tls.cert: the first certificate in {cert} is invalid ({reason}).")
             }
             other => format!("tls.key: the key in {key} can't be used: {other}."),
         })
@@ -89,58 +91,58 @@ fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
         .with_no_client_auth();
     let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
-    // Sealed and given to the clients to keep, so that no number of them fills our memory.
+    // Session state is encrypted and stored by the clients, so that it uses no memory of the server.
     config.ticketer = ring::Ticketer::new().map_err(Error::internal)?;
     Ok(Arc::new(config))
 }
 
 fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let text = read_file("tls.cert", file)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| damaged("tls.cert", file, &error))?;
-    if !found.is_empty() {
-        return Ok(found);
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let certificates = certificates.map_err(|error| invalid_pem("tls.cert", file, &error))?;
+    if !certificates.is_empty() {
+        return Ok(certificates);
     }
     let hint = match PrivateKeyDer::from_pem_slice(&text) {
-        Ok(_) => "it holds a private key; are tls.cert and tls.key swapped?",
-        Err(_) => "it has to be PEM, with a block that begins -----BEGIN CERTIFICATE-----.",
+        Ok(_) => "it contains a private key; are tls.cert and tls.key swapped?",
+        Err(_) => "it must be PEM with a -----BEGIN CERTIFICATE----- block.",
     };
-    Err(refuse(format!("tls.cert: {} has no certificate in it: {hint}", file.display())))
+    Err(refuse(format!("tls.cert: no certificate found in {}: {hint}", file.display())))
 }
 
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
     let text = read_file("tls.key", file)?;
     let name = file.display();
-    if [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"].iter().any(|mark| contains(&text, mark)) {
+    if [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"].iter().any(|marker| contains(&text, marker))
+    {
         return Err(refuse(format!(
-            "tls.key: the key in {name} is encrypted, and nobody is there to give the passphrase at a start. \
-             Write it out without one: openssl pkey -in {name} -out NEW_FILE"
+            "tls.key: the key in {name} is encrypted, which is not supported. Decrypt it with: \
+             openssl pkey -in {name} -out NEW_FILE"
         )));
     }
     match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) => {
             let hint = match CertificateDer::from_pem_slice(&text) {
-                Ok(_) => "it holds a certificate; are tls.cert and tls.key swapped?",
-                Err(_) => "it has to be PEM, with a block that begins -----BEGIN PRIVATE KEY-----.",
+                Ok(_) => "it contains a certificate; are tls.cert and tls.key swapped?",
+                Err(_) => "it must be PEM with a -----BEGIN PRIVATE KEY----- block.",
             };
-            Err(refuse(format!("tls.key: {name} has no private key in it: {hint}")))
+            Err(refuse(format!("tls.key: no private key found in {name}: {hint}")))
         }
-        Err(error) => Err(damaged("tls.key", file, &error)),
+        Err(error) => Err(invalid_pem("tls.key", file, &error)),
     }
 }
 
 fn read_file(setting: &str, file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file)
-        .map_err(|error| refuse(format!("{setting}: {} can't be read: {error}.", file.display())))
+    std::fs::read(file).map_err(|error| refuse(format!("{setting}: can't read {}: {error}.", file.display())))
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn damaged(setting: &str, file: &Path, error: &pem::Error) -> Error {
-    refuse(format!("{setting}: {} is damaged: {error}.", file.display()))
+fn invalid_pem(setting: &str, file: &Path, error: &pem::Error) -> Error {
+    refuse(format!("{setting}: {} is not valid PEM: {error}.", file.display()))
 }
 
 fn refuse(message: String) -> Error {

@@ -12,8 +12,8 @@ use utoipa::openapi::schema::Type;
 use warp::reply::Response;
 
 use super::call;
-use super::data_plane::Asked;
-use super::openapi::envelope::never;
+use super::data_plane::DataPlaneRequest;
+use super::openapi::envelope::always_false;
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};
 use crate::domain::fields::{Faults, Fields, Json};
@@ -21,43 +21,43 @@ use crate::domain::patch::Metadata;
 use crate::domain::scope::{self, Catalogue};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
-use crate::domain::{rules, shapes};
+use crate::domain::{rules, schemas};
 use crate::error::Result;
 use crate::service::scopes;
 use crate::verify::quota;
-use crate::verify::verifier::{Question, Verdict};
+use crate::verify::verifier::{Verdict, VerifyRequest};
 
-/// The most that a verification may cost.
-const MOST_COST: u32 = 1000;
+/// The highest cost of a verification, in rate limit tokens and quota units.
+const MAX_COST: u32 = 1000;
 
-/// What is asked of a key.
+/// A key to verify.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct VerifyKey<'a> {
-    /// The key, as the client sent it.
+pub(crate) struct VerifyKey<'a> {
+    /// The key that the client sent.
     #[serde(borrow)]
     #[schema(value_type = String, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
     key: Cow<'a, str>,
-    /// What it is needed for: it must have all of these.
+    /// The required scopes. The key must have all of them.
     #[schema(value_type = Option<Vec<String>>, max_items = 100, example = json!(["workflows:read"]))]
     #[serde(default)]
     scopes: Option<Vec<String>>,
-    /// The address that the client has. A key with an allowlist is refused without it.
+    /// The client's IP address. Without it, a key with an allowlist is denied.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "203.0.113.7")]
     ip: Option<Cow<'a, str>>,
-    /// Tokens of its rate limit and units of its quota that it costs.
+    /// The number of rate limit tokens and quota units to consume.
     #[schema(minimum = 0, maximum = 1000, default = 1)]
     #[serde(default)]
     cost: Option<u32>,
-    /// Spend nothing and count nothing.
+    /// Checks the key without consuming or counting anything.
     #[schema(default = false)]
     #[serde(default)]
     dry_run: Option<bool>,
 }
 
-/// The same, understood.
-struct Wanted<'a> {
+/// A parsed and validated [`VerifyKey`].
+struct VerifyParams<'a> {
     key: Cow<'a, str>,
     scopes: Vec<String>,
     ip: Option<IpAddr>,
@@ -65,31 +65,35 @@ struct Wanted<'a> {
     dry_run: bool,
 }
 
-impl<'a> Wanted<'a> {
-    /// Reads a body without faults in one go; `None` leaves it to [`read_slowly`], which finds the words.
-    fn read(body: &'a [u8], catalogue: &Catalogue) -> Option<Self> {
-        // serde would take an array of the fields' values, too.
+impl<'a> VerifyParams<'a> {
+    /// Parses a valid body in one pass. `None` means that [`parse_reporting_faults`] has to parse it, which
+    /// describes what is wrong.
+    ///
+    /// [`parse_reporting_faults`]: Self::parse_reporting_faults
+    fn parse(body: &'a [u8], catalogue: &Catalogue) -> Option<Self> {
+        // serde would also accept an array of the fields' values.
         if !body.trim_ascii_start().starts_with(b"{") {
             return None;
         }
         let VerifyKey { key, scopes, ip, cost, dry_run } = serde_json::from_slice(body).ok()?;
         let scopes = scopes.unwrap_or_default();
         let ip = ip.map(|ip| ip.parse::<IpAddr>()).transpose().ok()?.map(|ip| ip.to_canonical());
-        let (cost, dry_run) = (cost.unwrap_or(1), dry_run.unwrap_or(false));
-        let fits = cost <= MOST_COST
-            && scopes.len() <= scope::MOST_SCOPES
+        let cost = cost.unwrap_or(1);
+        let dry_run = dry_run.unwrap_or(false);
+        let is_valid = cost <= MAX_COST
+            && scopes.len() <= scope::MAX_SCOPES
             && scopes.iter().all(|wanted| catalogue.knows(wanted));
-        fits.then_some(Self { key, scopes, ip, cost, dry_run })
+        is_valid.then_some(Self { key, scopes, ip, cost, dry_run })
     }
 
-    /// Reads a body field by field and reports all of its faults.
-    fn read_slowly(body: &[u8], catalogue: &Catalogue) -> Result<Self> {
+    /// Parses a body field by field and reports all of its faults.
+    fn parse_reporting_faults(body: &[u8], catalogue: &Catalogue) -> Result<Self> {
         let json = Json::parse(body)?;
         let mut fields = Fields::of(&json);
         let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
         let scopes = fields.nullable("scopes", |json, faults| scope::list(catalogue, json, faults));
         let ip = fields.nullable("ip", address).into_option();
-        let cost = fields.nullable("cost", rules::whole(0, MOST_COST.into())).into_option();
+        let cost = fields.nullable("cost", rules::integer(0, MAX_COST.into())).into_option();
         let dry_run = fields.nullable("dry_run", boolean).into_option();
         fields.finish(Self {
             key: key.into(),
@@ -104,8 +108,10 @@ impl<'a> Wanted<'a> {
 fn address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
     let address = faults.text(json)?.parse::<IpAddr>().ok();
     if address.is_none() {
-        faults
-            .add("INVALID_ADDRESS", "Must be an address such as 203.0.113.7 or 2001:db8::1, without a port.");
+        faults.add(
+            "INVALID_ADDRESS",
+            "Must be an IP address without a port, such as 203.0.113.7 or 2001:db8::1.",
+        );
     }
     address.map(|address| address.to_canonical())
 }
@@ -120,113 +126,113 @@ fn boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
     }
 }
 
-/// Whether the key is good.
+/// The result of a verification.
 #[derive(utoipa::ToSchema)]
 #[serde(untagged)]
-#[allow(dead_code)] // The types of the answer are the document's: `write` writes it, and a test holds them together.
-pub enum Verification<'a> {
-    /// There is such a key.
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) enum Verification<'a> {
+    /// The key exists.
     Known(VerifiedKey<'a>),
-    /// There is none.
+    /// The key doesn't exist.
     Unknown(UnknownKey),
 }
 
-/// Of a key that is malformed or not found, nothing else is told.
+/// The result for a key that is malformed or doesn't exist.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct UnknownKey {
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct UnknownKey {
     /// Always `false`.
-    #[schema(schema_with = never)]
+    #[schema(schema_with = always_false)]
     valid: bool,
-    /// Why not.
-    #[schema(schema_with = unknown)]
+    /// The reason.
+    #[schema(schema_with = unknown_key_codes)]
     code: Outcome,
-    /// The same for people.
-    #[schema(value_type = String, example = "There is no such key.")]
+    /// A description of the code, for people.
+    #[schema(value_type = String, example = "Key not found.")]
     message: &'static str,
 }
 
-fn unknown() -> ObjectBuilder {
+fn unknown_key_codes() -> ObjectBuilder {
     let names = [Outcome::Malformed, Outcome::NotFound].map(Outcome::name);
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names))
 }
 
-/// How a key stands after the verification, and about it.
+/// The result for an existing key.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct VerifiedKey<'a> {
-    /// Is it good?
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct VerifiedKey<'a> {
+    /// True if the key is valid for this request.
     valid: bool,
-    /// If not, why not: the first that holds, in this order.
+    /// `VALID`, or the reason for the denial: the first that applies, in this order.
     code: Outcome,
-    /// The same for people.
+    /// A description of the code, for people.
     #[schema(value_type = String, example = "The key is valid.")]
     message: &'static str,
-    /// `key_…`
+    /// The key's id.
     #[schema(value_type = String, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     key_id: &'a str,
-    /// Whose key it is; `null` for a platform key.
+    /// The key's organization; `null` for a platform key.
     #[schema(required, value_type = Option<String>, example = "org_123")]
     organization_id: Option<&'a str>,
-    /// The member that owns it.
+    /// The member that owns the key; `null` if it has no owner.
     #[schema(required, value_type = Option<String>, example = "user_123")]
     user_id: Option<&'a str>,
-    /// Its name.
+    /// The key's name.
     #[schema(value_type = String, example = "Production API Key")]
     name: &'a str,
-    /// Its organization's plan.
+    /// The plan of the key's organization; `null` for a platform key.
     #[schema(required, value_type = Option<String>, example = "standard")]
     plan: Option<&'a str>,
-    /// What it may do, wildcards as granted.
+    /// The key's scopes, with wildcards as granted.
     #[schema(value_type = Vec<String>, example = json!(["workflows:read", "transactions:write"]))]
     scopes: &'a [String],
-    /// When it ends; `null` = never.
+    /// When the key expires; `null` if it doesn't.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
-    /// The caller's own pairs.
-    #[schema(value_type = shapes::Metadata)]
+    /// The key's metadata.
+    #[schema(value_type = schemas::Metadata)]
     metadata: &'a Metadata,
-    /// Its rate limit after this; `null` = none.
+    /// The key's rate limit after this verification; `null` if it has none.
     #[schema(required)]
-    rate_limit: Option<RateLeft>,
-    /// Its quota after this; `null` = none.
+    rate_limit: Option<RateLimitStatus>,
+    /// The key's quota after this verification; `null` if it has none.
     #[schema(required)]
-    quota: Option<QuotaLeft>,
+    quota: Option<QuotaStatus>,
 }
 
-/// What is left of a key's rate limit.
+/// The state of a key's rate limit.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct RateLeft {
-    /// Tokens of a whole bucket.
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct RateLimitStatus {
+    /// Tokens in a full bucket.
     #[schema(example = 100)]
     limit: u32,
     /// Tokens left now.
     #[schema(example = 99)]
     remaining: u32,
-    /// Unix seconds at which it is full again.
+    /// Unix time, in seconds, at which the bucket is full again.
     #[schema(example = 1_795_417_690)]
     reset: i64,
 }
 
-/// What is left of a key's quota.
+/// The state of a key's quota.
 #[derive(utoipa::ToSchema)]
-#[allow(dead_code)]
-pub struct QuotaLeft {
-    /// Units in a period.
+#[expect(dead_code, reason = "only the derived documentation reads it")]
+pub(crate) struct QuotaStatus {
+    /// Units per period.
     #[schema(example = 10_000)]
     limit: u64,
-    /// Units left in this one.
+    /// Units left in the current period.
     #[schema(example = 9_999)]
     remaining: u64,
-    /// When the next one begins.
+    /// When the next period begins.
     #[schema(value_type = String, format = DateTime)]
     resets_at: Timestamp,
 }
 
-/// What is the same in every answer about a key.
+/// The fields that are the same in every response about a key.
 #[derive(Serialize)]
-struct About<'a> {
+struct KeyFields<'a> {
     key_id: &'a str,
     organization_id: Option<&'a str>,
     user_id: Option<&'a str>,
@@ -237,12 +243,11 @@ struct About<'a> {
     metadata: &'a Metadata,
 }
 
-/// The fields of the key itself, without braces: the same in every answer, so written once for each time
-/// that the key is read.
-fn about(credential: &Credential) -> &str {
-    credential.memo.written.get_or_init(|| {
+/// The JSON of [`KeyFields`] without braces. It is serialized once per loaded key.
+fn key_fields(credential: &Credential) -> &str {
+    credential.memo.answer_json.get_or_init(|| {
         let ApiKey { id, organization_id, user_id, name, scopes, expires_at, metadata, .. } = &credential.key;
-        let about = About {
+        let fields = KeyFields {
             key_id: id,
             organization_id: organization_id.as_deref(),
             user_id: user_id.as_deref(),
@@ -252,12 +257,12 @@ fn about(credential: &Credential) -> &str {
             expires_at: *expires_at,
             metadata,
         };
-        let json = serde_json::to_string(&about).unwrap_or_default();
+        let json = serde_json::to_string(&fields).unwrap_or_default();
         json.strip_prefix('{').and_then(|json| json.strip_suffix('}')).unwrap_or_default().into()
     })
 }
 
-/// Writes an answer piece by piece: a third of the time that a serializer of the whole takes.
+/// Writes the response body piece by piece, which takes a third of the time of a serializer.
 fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
     let mut json = String::with_capacity(1024);
     let outcome = verdict.outcome;
@@ -271,14 +276,14 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
     }
     if let Some(credential) = &verdict.credential {
         json.push(',');
-        json.push_str(about(credential));
+        json.push_str(key_fields(credential));
         match &verdict.rate {
             None => json.push_str(r#","rate_limit":null"#),
-            Some(taken) => {
-                let reset = (now + taken.full).as_seconds_ceil();
+            Some(rate_limit) => {
+                let reset = (now + rate_limit.full).as_seconds_ceil();
                 for (name, number) in [
-                    (r#","rate_limit":{"limit":"#, i64::from(taken.limit)),
-                    (r#","remaining":"#, taken.remaining.into()),
+                    (r#","rate_limit":{"limit":"#, i64::from(rate_limit.limit)),
+                    (r#","remaining":"#, rate_limit.remaining.into()),
                     (r#","reset":"#, reset),
                 ] {
                     json.push_str(name);
@@ -289,7 +294,7 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
         }
         match &verdict.quota {
             None => json.push_str(r#","quota":null"#),
-            Some(quota::Standing { limit, remaining, resets_at }) => json.push_str(&format!(
+            Some(quota::QuotaStatus { limit, remaining, resets_at }) => json.push_str(&format!(
                 r#","quota":{{"limit":{limit},"remaining":{remaining},"resets_at":"{resets_at}"}}"#
             )),
         }
@@ -300,51 +305,52 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
     json
 }
 
-/// Verify a key
+/// Verify an API key
 ///
-/// Is this key good, now, for this, from here? Answered 200 whenever the question can be answered;
-/// `valid` and `code` are the answer. A good one spends `cost` of the key's rate limit and quota, a denial
-/// spends nothing. An organization's verifier sees its own organization's keys; any other is `NOT_FOUND`.
-/// Asking is not limited.
+/// Checks whether a key is valid for the given scopes and client address. The response is 200 for valid
+/// and invalid keys; check `valid` and `code`. A valid key consumes `cost` from its rate limit and
+/// quota; a denial consumes nothing. With an organization key, keys of other organizations are
+/// `NOT_FOUND`. Requests to this endpoint are not rate limited.
 #[utoipa::path(
     post, path = "/v1/keys/verify", tag = "Verification", operation_id = "verifyKey",
     request_body = VerifyKey,
     responses(
-        (status = 200, description = "The answer.", body = Verification),
-        (status = 400, description = "`INVALID_JSON` or `INVALID_REQUEST`"),
-        (status = 401, description = "`UNAUTHENTICATED` or `INVALID_API_KEY`: the caller's own key."),
-        (status = 403, description = "`IP_NOT_ALLOWED` or `INSUFFICIENT_SCOPE`: the caller's own key."),
+        (status = 200, description = "The result.", body = Verification),
+        (status = 400, description = "`INVALID_JSON` or `INVALID_REQUEST`: see `message` and `details`."),
+        (status = 401, description = "`UNAUTHENTICATED` or `INVALID_API_KEY`: the calling key is missing or invalid."),
+        (status = 403, description = "`IP_NOT_ALLOWED` or `INSUFFICIENT_SCOPE`: the calling key can't be used from this address, or lacks the scope."),
         (status = 413, description = "`PAYLOAD_TOO_LARGE`"),
         (status = 415, description = "`UNSUPPORTED_MEDIA_TYPE`"),
-        (status = 429, description = "`RATE_LIMITED`: too many attempts failed from this address. A good key is never refused by it."),
+        (status = 429, description = "`RATE_LIMITED`: too many failed authentication attempts from this address. Valid keys are not affected."),
         (status = 500, description = "`INTERNAL`"),
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub async fn answer<S, B>(asked: &Asked<'_>, body: S) -> Result<Response>
+pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Response>
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (asker, body) = asked.asker(body, false).await?;
-    let media_type = call::media_type(&asked.head.headers, false);
-    let bytes = asked.body(body).await;
+    let (caller, body) = request.caller(body, false).await?;
+    let media_type = call::check_media_type(&request.head.headers, false);
+    let bytes = request.body(body).await;
     media_type?;
     let bytes = bytes?;
-    call::query(asked.head.uri.query().unwrap_or_default()).finish(())?;
-    let catalogue = scopes::catalogue(asked.app).await?;
-    let wanted =
-        Wanted::read(&bytes, &catalogue).map_or_else(|| Wanted::read_slowly(&bytes, &catalogue), Ok)?;
-    let question = Question {
-        secret: &wanted.key,
-        scopes: &wanted.scopes,
-        ip: wanted.ip,
-        cost: wanted.cost,
-        dry_run: wanted.dry_run,
-        asker: asker.key.organization_id.as_deref(),
+    call::query(request.head.uri.query().unwrap_or_default()).finish(())?;
+    let catalogue = scopes::catalogue(request.app).await?;
+    let params = VerifyParams::parse(&bytes, &catalogue)
+        .map_or_else(|| VerifyParams::parse_reporting_faults(&bytes, &catalogue), Ok)?;
+    let verification = VerifyRequest {
+        secret: &params.key,
+        scopes: &params.scopes,
+        ip: params.ip,
+        cost: params.cost,
+        dry_run: params.dry_run,
+        caller_organization_id: caller.key.organization_id.as_deref(),
     };
-    // The time of the decision: the body may have taken its own.
-    let (now, monotonic) = (asked.app.clock.now(), asked.app.clock.monotonic());
-    let verdict = asked.app.verifier.verify(&question, now, monotonic).await?;
-    Ok(reply::json(StatusCode::OK, write(&verdict, now, &asked.id)))
+    // The time of the decision, which may be later than the request's: reading the body takes time.
+    let now = request.app.clock.now();
+    let monotonic = request.app.clock.monotonic();
+    let verdict = request.app.verifier.verify(&verification, now, monotonic).await?;
+    Ok(reply::json(StatusCode::OK, write(&verdict, now, &request.id)))
 }

@@ -8,65 +8,64 @@ use crate::domain::api_key::ApiKey;
 use crate::error::{Error, Result};
 use crate::service::scopes;
 
-/// The calling key and what it may do.
+/// The calling key and its permissions.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Whoami {
+pub(crate) struct Whoami {
     /// The calling key.
     api_key: ApiKey,
-    /// Its organization; `null` for a platform key.
+    /// The key's organization; `null` for a platform key.
     #[schema(required)]
     organization: Option<OrganizationName>,
-    /// Its scopes, wildcards spelled out.
+    /// The key's scopes, with wildcards expanded.
     scopes: Vec<String>,
-    /// What is left of its limits; `null` when they are off.
+    /// The key's Admin API rate limit; `null` if the limit is off.
     #[schema(required)]
-    rate_limit: Option<Left>,
+    rate_limit: Option<CallerRateLimit>,
 }
 
-/// An organization by name.
+/// An organization's id and name.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct OrganizationName {
+pub(crate) struct OrganizationName {
     /// `org_…`
     id: String,
-    /// For people.
     name: String,
 }
 
-/// What is left of a limit.
+/// The state of the calling key's rate limit.
 #[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = LimitLeft)]
-pub struct Left {
-    /// Calls a minute.
+pub(crate) struct CallerRateLimit {
+    /// Requests per minute.
     limit: u32,
-    /// Calls left now.
+    /// Requests left now.
     remaining: u32,
-    /// Unix seconds at which it is full again.
+    /// Unix time, in seconds, at which all requests are available again.
     reset: i64,
 }
 
 /// Get the calling key
 ///
-/// With its organization, its scopes with wildcards spelled out, and what is left of its limit.
+/// Returns the calling key with its organization, its scopes with wildcards expanded, and the state of its
+/// rate limit.
 #[utoipa::path(
     get, path = "/admin/v1/whoami", tag = "Caller", operation_id = "getCaller",
     responses((status = 200, description = "The calling key.", body = Whoami)),
 )]
-pub async fn whoami(call: Call) -> Result<Reply> {
+pub(crate) async fn whoami(call: Call) -> Result<Reply> {
     call.no_query()?;
     let catalogue = scopes::catalogue(&call.app).await?;
     let crate::domain::access::Caller::Key(credential) = &call.ctx.caller else {
         return Err(Error::internal("whoami without a key"));
     };
     let key = &credential.key;
-    let name = credential.organization.as_ref().map(|tenant| tenant.name.clone());
+    let name = credential.organization.as_ref().map(|organization| organization.name.clone());
     Reply::ok(&Whoami {
         organization: key.organization_id.clone().zip(name).map(|(id, name)| OrganizationName { id, name }),
         scopes: catalogue.expand(&key.scopes),
-        rate_limit: call.limits.map(|taken| Left {
-            limit: taken.limit,
-            remaining: taken.remaining,
-            reset: (call.ctx.now + taken.full).as_seconds_ceil(),
+        rate_limit: call.limits.map(|decision| CallerRateLimit {
+            limit: decision.limit,
+            remaining: decision.remaining,
+            reset: (call.ctx.now + decision.full).as_seconds_ceil(),
         }),
-        api_key: key.clone().shown(call.ctx.now),
+        api_key: key.clone().effective_at(call.ctx.now),
     })
 }

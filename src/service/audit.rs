@@ -1,4 +1,4 @@
-//! The audit log: find events, export them, verify the chain.
+//! The audit log: lists, reads and exports events, and verifies the chain.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::api_keys::own_or;
-use super::folded::REFUSED;
-use super::{Ctx, Listed, look, outcome};
+use super::aggregated::REFUSED;
+use super::api_keys::effective_organization;
+use super::{Listed, RequestContext, outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Actor, Context, Entry, Event, Filter, Verification};
-use crate::domain::chain::{Anchor, Copies, Link, Walk};
+use crate::domain::audit::{Actor, AuditFilter, Entry, Event, EventContext, Verification};
+use crate::domain::chain::{Anchor, EventColumns, Link, Walk};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
@@ -21,74 +21,76 @@ use crate::error::{Code, Detail, Error, Result};
 use crate::store::audit::{Raw, Stored};
 use crate::store::{self, db::Tx};
 
-/// Events read at a time while exporting or verifying: no reader is held across a slow client.
-const PIECE: usize = 500;
+/// Events read at a time while exporting or verifying: no read transaction is held across a slow client.
+const CHUNK: usize = 500;
 
 /// An event as the caller may see it.
-fn shown(stored: Stored, caller: &Caller) -> Result<Event> {
+fn visible_event(stored: Stored, caller: &Caller) -> Result<Event> {
     let line = stored.link.to_line();
     let event: Event = serde_json::from_str(&line).map_err(Error::internal)?;
     Ok(if caller.organization_id().is_none() { event } else { event.redacted(stored.by_own_key) })
 }
 
 /// Lists events.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Event>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Event>> {
     let (mut page, cursor) = query.page();
-    let mut filter = Filter::read(&mut query);
+    let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
-    filter.org_id = own_or(&ctx.caller, filter.org_id)?;
+    filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let binding = format!("audit_events {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, _| {
+    let rows = read_audited(app, ctx, move |tx, _| {
         Ok((store::audit::list(tx, &filter, &page)?, Entry::about(filter.org_id.as_deref())))
     });
     let listed = Listed::new(app, &binding, rows.await?)?;
-    let rows = listed.rows.into_iter().map(|stored| shown(stored, &ctx.caller)).collect::<Result<_>>()?;
+    let rows =
+        listed.rows.into_iter().map(|stored| visible_event(stored, &ctx.caller)).collect::<Result<_>>()?;
     Ok(Listed { rows, next_cursor: listed.next_cursor })
 }
 
-/// One event.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, id: String) -> Result<Event> {
-    let stored = look(app, ctx, move |tx, caller| {
+/// Reads an event.
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Event> {
+    let stored = read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
-        let found = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
-        Ok((found, Entry::of(own, "audit_event", &id, "")))
+        let event = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
+        Ok((event, Entry::of(own, "audit_event", &id, "")))
     });
-    shown(stored.await?, &ctx.caller)
+    visible_event(stored.await?, &ctx.caller)
 }
 
-/// The form of an export.
+/// The format of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = ExportFormat, rename_all = "lowercase")]
-pub enum Format {
-    /// One event a line, as JSON.
+pub(crate) enum Format {
+    /// One JSON object per line, one line per event.
     #[default]
     Ndjson,
-    /// RFC 4180, with a header line.
+    /// CSV (RFC 4180) with a header line.
     Csv,
 }
 
 impl Format {
     /// The names on the wire.
-    pub const NAMES: &'static [(&'static str, Format)] = &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
+    pub(crate) const NAMES: &'static [(&'static str, Format)] =
+        &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
 }
 
-/// Begins an export, oldest first, of what there is now. The pieces come as they are taken, read page
-/// by page, so that memory stays the same however much it is. The stream ends with an error when the
-/// database fails on the way.
-pub async fn export(
+/// Starts an export of the events that exist now, oldest first. Chunks are read as the receiver takes them,
+/// so that memory use is constant. The stream ends with an error when the database fails, or when retention
+/// removes events, before it is complete.
+pub(crate) async fn export(
     app: &Arc<App>,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     mut query: Query,
 ) -> Result<(Format, mpsc::Receiver<Result<Bytes>>)> {
     let format = query.one_of("format", Format::NAMES).unwrap_or_default();
-    let mut filter = Filter::read(&mut query);
+    let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
-    filter.org_id = own_or(&ctx.caller, filter.org_id)?;
+    filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();
-    let ((last, _), checkpoint) = look(app, ctx, move |tx, _| {
-        let found = (store::audit::head(tx)?, store::audit::checkpoint(tx)?);
-        Ok((found, Entry::about(organization.as_deref())))
+    let ((last, _), checkpoint) = read_audited(app, ctx, move |tx, _| {
+        let bounds = (store::audit::head(tx)?, store::audit::checkpoint(tx)?);
+        Ok((bounds, Entry::about(organization.as_deref())))
     })
     .await?;
     let (sender, receiver) = mpsc::channel(2);
@@ -99,23 +101,23 @@ pub async fn export(
             return;
         }
         loop {
-            let (filter, page) = (filter.clone(), Page { limit: PIECE, order: Order::Asc, after });
+            let (filter, page) = (filter.clone(), Page { limit: CHUNK, order: Order::Asc, after });
             let read = app.db.read(move |tx| {
-                // What is missing then would look as if somebody had taken it.
+                // Events missing from the export would look as if someone had removed them.
                 if store::audit::checkpoint(tx)? != checkpoint {
-                    let message = "Old events were removed while they were exported; begin again.";
+                    let message = "Retention removed events during the export. Start the export again.";
                     return Err(Error::new(Code::Conflict, message));
                 }
                 store::audit::list(tx, &filter, &page)
             });
             let read = read.await;
-            let (piece, next) = match read {
-                Ok(rows) => (write_piece(rows.rows, last, format, &ctx.caller), rows.next),
+            let (chunk, next) = match read {
+                Ok(rows) => (encode_chunk(rows.rows, last, format, &ctx.caller), rows.next),
                 Err(error) => (Err(error), None),
             };
-            let failed = piece.is_err();
-            // The client went away, or everything is said.
-            if sender.send(piece).await.is_err() || failed || next.is_none_or(|seq| seq >= last) {
+            let failed = chunk.is_err();
+            // The client disconnected, or the export is complete.
+            if sender.send(chunk).await.is_err() || failed || next.is_none_or(|seq| seq >= last) {
                 return;
             }
             after = next;
@@ -124,16 +126,18 @@ pub async fn export(
     Ok((format, receiver))
 }
 
-fn write_piece(rows: Vec<Stored>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
+fn encode_chunk(rows: Vec<Stored>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
     let rows = rows.into_iter().filter(|stored| stored.link.seq <= last);
     match format {
         Format::Ndjson => {
             let mut text = String::new();
             for stored in rows {
-                // The platform gets the stored bytes, so that the file can be verified.
+                // Platform keys get the stored bytes, so that the file can be verified.
                 let line = match caller.organization_id() {
                     None => stored.link.to_line(),
-                    Some(_) => serde_json::to_string(&shown(stored, caller)?).map_err(Error::internal)?,
+                    Some(_) => {
+                        serde_json::to_string(&visible_event(stored, caller)?).map_err(Error::internal)?
+                    }
                 };
                 let _ = writeln!(text, "{line}");
             }
@@ -142,14 +146,14 @@ fn write_piece(rows: Vec<Stored>, last: i64, format: Format, caller: &Caller) ->
         Format::Csv => {
             let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
             for stored in rows {
-                csv.serialize(CsvRow::from(shown(stored, caller)?)).map_err(Error::internal)?;
+                csv.serialize(CsvRow::from(visible_event(stored, caller)?)).map_err(Error::internal)?;
             }
             Ok(csv.into_inner().map_err(Error::internal)?.into())
         }
     }
 }
 
-/// One event as a line of CSV.
+/// One event as a CSV record.
 #[derive(Default, Serialize)]
 struct CsvRow {
     seq: Option<i64>,
@@ -182,7 +186,7 @@ struct CsvRow {
 
 impl From<Event> for CsvRow {
     fn from(event: Event) -> Self {
-        let text = |text: Option<String>| harmless(text.unwrap_or_default());
+        let text = |text: Option<String>| escape_formula(text.unwrap_or_default());
         let (target_type, target_id, target_name) = match event.target {
             Some(target) => (target.kind.into_owned(), target.id, target.name),
             None => Default::default(),
@@ -218,12 +222,12 @@ impl From<Event> for CsvRow {
     }
 }
 
-/// A cell that a spreadsheet would run as a formula gets an apostrophe in front.
-fn harmless(text: String) -> String {
+/// Prefixes a cell with an apostrophe if a spreadsheet would run it as a formula.
+fn escape_formula(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }
 
-/// The names of [`CsvRow`]'s fields, from the row itself.
+/// The CSV header line: the field names of [`CsvRow`].
 fn csv_header() -> Result<Bytes> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.serialize(CsvRow::default()).map_err(Error::internal)?;
@@ -232,53 +236,53 @@ fn csv_header() -> Result<Bytes> {
     Ok(Bytes::from(written).slice(..end))
 }
 
-/// Walks the chain, whole or from an anchor; platform keys only.
-pub async fn verify(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Verification> {
+/// Verifies the chain, completely or from an anchor; platform keys only.
+pub(crate) async fn verify(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Verification> {
     let anchor = query.text("anchor");
     query.finish(())?;
     let anchor = anchor.as_deref().map(read_anchor).transpose()?;
-    let found = walk(app, anchor).await?;
-    look(app, ctx, move |_, caller| {
+    let verification = walk(app, anchor).await?;
+    read_audited(app, ctx, move |_, caller| {
         caller.require_platform()?;
-        Ok((found, Entry::about(None)))
+        Ok((verification, Entry::about(None)))
     })
     .await
 }
 
-/// Walks the chain of the database piece by piece.
+/// Verifies the chain of the database in chunks.
 ///
 /// # Errors
-/// `INVALID_REQUEST` when the anchor's event was removed by retention.
-pub async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
+/// `INVALID_REQUEST` when retention has removed the anchor's event.
+pub(crate) async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
     loop {
         let checkpoint = app.db.read(store::audit::checkpoint).await?;
         if let (Some(anchor), Some(checkpoint)) = (anchor, checkpoint)
             && anchor.seq < checkpoint.seq
         {
-            return Err(pruned(anchor, checkpoint));
+            return Err(anchor_pruned(anchor, checkpoint));
         }
-        // Old events may be removed while they are walked over: then the chain begins elsewhere.
-        if let Some(found) = walk_from(app, anchor, checkpoint).await? {
-            return Ok(found);
+        // Retention may remove old events during the walk; it then starts again from the new checkpoint.
+        if let Some(verification) = walk_from(app, anchor, checkpoint).await? {
+            return Ok(verification);
         }
     }
 }
 
-/// `None` when the chain was cut meanwhile.
+/// Verifies the chain after `checkpoint`; `None` if the checkpoint moved meanwhile.
 async fn walk_from(
     app: &App,
     anchor: Option<Anchor>,
     checkpoint: Option<Anchor>,
 ) -> Result<Option<Verification>> {
     let mut walk = Walk::new(anchor, true);
-    // What lies before the checkpoint is being removed.
-    let mut next = checkpoint.map_or(walk.first(), |checkpoint| walk.first().max(checkpoint.seq + 1));
+    // Events up to the checkpoint are being removed.
+    let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = app.db.read(move |tx| {
             if store::audit::checkpoint(tx)? != checkpoint {
                 return Ok(None);
             }
-            walk_on(tx, walk, next).map(Some)
+            walk_chunk(tx, walk, next).map(Some)
         });
         let Some((walked, more)) = walked.await? else { return Ok(None) };
         walk = walked;
@@ -289,49 +293,57 @@ async fn walk_from(
     }
 }
 
-/// Nothing can be said of an anchor whose event is gone.
-fn pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
-    let (seq, first) = (anchor.seq, checkpoint.seq + 1);
+/// The refusal of an anchor that can't be checked because its event has been removed.
+fn anchor_pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
+    let seq = anchor.seq;
+    let first = checkpoint.seq + 1;
     Error::invalid(vec![Detail {
         pointer: None,
         parameter: Some("anchor".to_owned()),
         code: "ANCHOR_PRUNED".into(),
         message: format!(
-            "The event {seq} was removed because it was kept long enough; the log begins at {first}. Use a later \
-             anchor, or none."
+            "Retention removed event {seq}; the log now begins at event {first}. Use a later anchor, or none."
         ),
     }])
 }
 
-/// Walks the next piece of the chain. Says where to go on, if there is more.
-pub(super) fn walk_on(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
-    let links = store::audit::links(tx, next, PIECE)?;
+/// Verifies the chunk of the chain from `next` on. Returns the `seq` to continue from, if there may be more.
+pub(super) fn walk_chunk(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
+    let links = store::audit::links(tx, next, CHUNK)?;
     for Raw { seq, link } in &links {
-        let whole = |(link, copies): &(Link, Copies)| walk.step(link) && copies.agree_with(&link.json);
-        if !link.as_ref().is_some_and(whole) {
+        let is_valid =
+            |(link, copies): &(Link, EventColumns)| walk.step(link) && copies.match_event(&link.json);
+        if !link.as_ref().is_some_and(is_valid) {
             walk.break_at(*seq);
             return Ok((walk, None));
         }
     }
-    let more = links.last().filter(|_| links.len() == PIECE).map(|last| last.seq + 1);
+    let more = links.last().filter(|_| links.len() == CHUNK).map(|last| last.seq + 1);
     Ok((walk, more))
 }
 
-/// Reads `seq:hash`. `INVALID_REQUEST` when it isn't that.
-pub fn read_anchor(text: &str) -> Result<Anchor> {
+/// Parses an anchor of the form `seq:hash`; otherwise `INVALID_REQUEST`.
+pub(crate) fn read_anchor(text: &str) -> Result<Anchor> {
     Anchor::parse(text).ok_or_else(|| {
         Error::invalid(vec![Detail {
             pointer: None,
             parameter: Some("anchor".to_owned()),
             code: "INVALID_ANCHOR".into(),
-            message: "Must be seq:hash, a place in the chain and the 64 hex digits of its hash.".to_owned(),
+            message: "Must be seq:hash: an event's sequence number and the 64 hex digits of its hash."
+                .to_owned(),
         }])
     })
 }
 
-/// Counts a refusal of somebody without a valid key, by address.
-pub fn fold_anonymous(app: &App, subject: &str, now: Timestamp, code: Code, context: Context) -> Result<()> {
-    let reads = matches!(context.method.as_deref(), Some("GET" | "HEAD"));
+/// Counts a refusal of a caller without a valid key, by address.
+pub(crate) fn aggregate_anonymous(
+    app: &App,
+    subject: &str,
+    now: Timestamp,
+    code: Code,
+    context: EventContext,
+) -> Result<()> {
+    let is_read = matches!(context.method.as_deref(), Some("GET" | "HEAD"));
     let event = Event {
         id: app.new_id(Kind::Event)?,
         seq: None,
@@ -339,16 +351,16 @@ pub fn fold_anonymous(app: &App, subject: &str, now: Timestamp, code: Code, cont
         organization_id: None,
         actor: Actor::anonymous(),
         action: REFUSED.into(),
-        access: if reads { "read" } else { "write" }.into(),
+        access: if is_read { "read" } else { "write" }.into(),
         target: None,
         outcome: outcome(Some(code)).into(),
         code: Some(code.name().into()),
         count: 1,
         changes: Vec::new(),
-        context: Context { status: Some(code.status()), ..context },
+        context: EventContext { status: Some(code.status()), ..context },
         prev_hash: None,
         hash: None,
     };
-    app.folded.add(subject, now, event);
+    app.aggregated.add(subject, now, event);
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! A backup: a copy beside those who write, proven before it has its name.
+//! Backups: copies the database while others write to it, and verifies the copy before it gets its name.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::check::{Progress, examine};
-use super::{Ctx, change};
+use super::check::{ProgressFn, examine};
+use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry};
@@ -16,90 +16,96 @@ use crate::store;
 use crate::store::backup::{beside, copy, is_same, publish, remove};
 use crate::store::reader::Reader;
 
-/// What was made.
+/// The result of a backup, printed by `backup --json`.
 #[derive(Debug, Serialize)]
-pub struct Made {
-    /// Where it is.
-    pub file: PathBuf,
-    /// How large it is.
-    pub bytes: u64,
-    /// The head of its audit chain, as `seq:hash`: kept elsewhere, it tells a backup that was exchanged.
-    pub audit_head: String,
-    /// Rows of each table.
-    pub rows: store::check::Rows,
-    /// How long the copy took.
-    pub copy_seconds: f64,
-    /// How long the proof took.
-    pub proof_seconds: f64,
+pub(crate) struct BackupReport {
+    pub(crate) file: PathBuf,
+    /// The size of the file.
+    pub(crate) bytes: u64,
+    /// The head of the backup's audit chain, as `seq:hash`. Kept elsewhere, it reveals a backup that was
+    /// exchanged.
+    pub(crate) audit_head: String,
+    /// The number of rows of each table.
+    pub(crate) rows: store::check::Rows,
+    /// The duration of the copy.
+    pub(crate) copy_seconds: f64,
+    /// The duration of the verification.
+    pub(crate) proof_seconds: f64,
 }
 
-/// Copies the database into `target`, proves the copy, and only then gives it its name.
+/// Copies the database beside `target`, verifies the copy, and only then renames it to `target`.
 ///
-/// # Errors
-/// `ALREADY_EXISTS` when there is such a file, unless it may be replaced; `CONFLICT` when there is something
-/// else, or when the copy is not sound: it is removed then.
-pub async fn run(app: &App, target: &Path, replace: bool, progress: Progress<'_>) -> Result<Made> {
+/// # Errors `ALREADY_EXISTS` when `target` exists and `replace` is false; `CONFLICT` when `target` is not a
+/// regular file, or when the copy fails verification: it is removed then.
+pub(crate) async fn run(
+    app: &App,
+    target: &Path,
+    replace: bool,
+    progress: ProgressFn<'_>,
+) -> Result<BackupReport> {
     let live = app.config.database.dir.join("tollhouse.db");
     if is_same(&live, target) {
-        return Err(Error::new(Code::Conflict, "This is the database itself; name another file."));
+        return Err(Error::new(Code::Conflict, "This is the database itself. Choose another file."));
     }
-    if let Ok(there) = target.symlink_metadata() {
-        // A copy takes its place by its name, and would put an end to a device such as /dev/null, or to a link.
-        if !there.is_file() {
-            let message = format!("{} is there and not a plain file; name another one.", target.display());
+    if let Ok(existing) = target.symlink_metadata() {
+        // The copy is renamed over the target; that would destroy a device such as /dev/null, or a link.
+        if !existing.is_file() {
+            let message =
+                format!("{} exists and is not a regular file. Choose another file.", target.display());
             return Err(Error::new(Code::Conflict, message));
         }
         if !replace {
-            let message = format!("{} exists; --force replaces it.", target.display());
+            let message = format!("{} already exists. Use --force to replace it.", target.display());
             return Err(Error::new(Code::AlreadyExists, message));
         }
     }
     let part = beside(target, ".part");
-    let made = make(app, &live, &part, progress);
-    let made = match made.and_then(|made| publish(&part, target).map(|()| made)) {
-        Ok(made) => Made { file: target.to_owned(), ..made },
+    let result = copy_and_verify(app, &live, &part, progress);
+    let report = match result.and_then(|report| publish(&part, target).map(|()| report)) {
+        Ok(report) => BackupReport { file: target.to_owned(), ..report },
         Err(error) => {
-            // Half a backup helps nobody; what it failed of is what is told.
+            // A partial backup is of no use; the error to report is the one that made the backup fail.
             let _ = remove(&part);
             return Err(error);
         }
     };
-    let ctx = Ctx::internal(app, Caller::Operator, "database.backup", "read")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(made.audit_head) };
-    let (entry, now) = (Entry::of(None, "database", "tollhouse.db", &name).with(vec![head]), ctx.now);
-    change(app, &ctx, 200, move |tx, _| {
+    let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
+    let entry = Entry::of(None, "database", "tollhouse.db", &name).with(vec![head]);
+    let now = ctx.now;
+    mutate(app, &ctx, 200, move |tx, _| {
         store::backup::note(tx, now)?;
         Ok(((), vec![entry.clone()]))
     })
     .await?;
-    Ok(made)
+    Ok(report)
 }
 
-/// A proven copy, durable under the name that it has meanwhile.
-fn make(app: &App, live: &Path, part: &Path, progress: Progress<'_>) -> Result<Made> {
-    let began = app.clock.monotonic();
-    let copied = copy(&mut Reader::open(live)?, part, &|done, of| progress("copy", done, of))?;
-    let ended = app.clock.monotonic();
+/// Makes a verified, durable copy under its temporary name.
+fn copy_and_verify(app: &App, live: &Path, part: &Path, progress: ProgressFn<'_>) -> Result<BackupReport> {
+    let started_at = app.clock.monotonic();
+    let copied = copy(&mut Reader::open(live)?, part, &|done, total| progress("copy", done, total))?;
+    let copied_at = app.clock.monotonic();
     let findings = examine(&mut Reader::open(part)?, progress)?;
     let head = (findings.audit.last_seq.unwrap_or(0), findings.audit.head_hash.unwrap_or(hex(&[0; 32])));
     let mut faults = findings.faults;
     if head != (copied.head.0, hex(&copied.head.1)) {
-        faults.push(format!("its audit log ends at {} instead of {}", head.0, copied.head.0));
+        faults.push(format!("its audit log ends at event {} instead of {}", head.0, copied.head.0));
     }
     if findings.rows != copied.rows {
-        faults.push("it has other rows than the database".to_owned());
+        faults.push("its row counts differ from the database's".to_owned());
     }
     if !faults.is_empty() {
-        let message = format!("The copy is not sound, so there is no backup: {}.", faults.join("; "));
+        let message = format!("The copy failed verification and was removed: {}.", faults.join("; "));
         return Err(Error::new(Code::Conflict, message));
     }
-    Ok(Made {
+    Ok(BackupReport {
         file: part.to_owned(),
         bytes: copied.bytes,
         audit_head: format!("{}:{}", head.0, head.1),
         rows: copied.rows,
-        copy_seconds: (ended - began).as_secs_f64(),
-        proof_seconds: (app.clock.monotonic() - ended).as_secs_f64(),
+        copy_seconds: (copied_at - started_at).as_secs_f64(),
+        proof_seconds: (app.clock.monotonic() - copied_at).as_secs_f64(),
     })
 }

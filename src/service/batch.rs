@@ -1,123 +1,126 @@
-//! Batches: several operations in one transaction, one after the other, each as if it had come alone.
+//! Batches: several operations in one transaction, run in order, each as if it had been sent by itself.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use super::within::{Handler, SameCaller};
-use super::{Ctx, fold_refusal, is_cheap, transact};
+use super::{RequestContext, aggregate_refusal, is_aggregated, transact};
 use crate::app::App;
 use crate::domain::audit::Entry;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::db::Tx;
 
-/// One of them.
-pub struct Operation<R> {
-    /// Who asks for it, with what right, for what.
-    pub ctx: Arc<Ctx>,
-    /// Answers it.
-    pub handler: Handler<R>,
+/// One operation of a batch.
+pub(crate) struct Operation<R> {
+    pub(crate) ctx: Arc<RequestContext>,
+    pub(crate) handler: Handler<R>,
 }
 
-/// What became of a batch.
-pub struct Ran<R> {
-    /// Of each operation, in their order.
-    pub results: Vec<Result<R>>,
-    /// The one that failed, and all others with it.
-    pub culprit: Option<usize>,
+/// The results of a batch.
+pub(crate) struct BatchOutcome<R> {
+    /// One result an operation, in the order of the operations.
+    pub(crate) results: Vec<Result<R>>,
+    /// The operation that failed an atomic batch.
+    pub(crate) failed_index: Option<usize>,
 }
 
-/// Runs them. Of an atomic batch either all are done or none; otherwise each stands for itself.
+/// Runs the operations of a batch. In an atomic batch either all of them take effect or none; otherwise each
+/// succeeds or fails by itself.
 ///
 /// # Errors
-/// What is no answer to one of them but concerns all: the disk is full, the server overloaded, and in an
-/// atomic batch also a fault of ours. Nothing is done then.
-pub async fn run<R: Send + 'static>(
+/// Failures of the server that concern the whole batch: the disk is full, the server is overloaded; in an
+/// atomic batch also `INTERNAL`. Nothing is changed then.
+pub(crate) async fn run<R: Send + 'static>(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     atomic: bool,
     operations: Vec<Operation<R>>,
-) -> Result<Ran<R>> {
-    let (batch, clock) = (ctx.clone(), app.clock.clone());
+) -> Result<BatchOutcome<R>> {
+    let batch_ctx = ctx.clone();
+    let clock = app.clock.clone();
     let operations = Arc::new(operations);
-    let asked = operations.clone();
-    let ran = transact(app, ctx, move |tx, caller| {
+    let batch = operations.clone();
+    let outcome = transact(app, ctx, move |tx, caller| {
         let same = SameCaller::default();
-        let one =
+        let run_one =
             |operation: &Operation<R>, tx: &Tx<'_>| same.run(tx, &clock, &operation.ctx, &operation.handler);
-        let ran = if atomic { together(tx, &asked, one)? } else { each(tx, &asked, one)? };
-        let code = ran.culprit.map(|_| Code::BatchFailed);
+        let outcome =
+            if atomic { run_atomic(tx, &batch, run_one)? } else { run_independent(tx, &batch, run_one)? };
+        let code = outcome.failed_index.map(|_| Code::BatchFailed);
         let event =
-            batch.event(0, Entry::about(caller.organization_id()), code.map_or(200, Code::status), code);
+            batch_ctx.event(0, Entry::about(caller.organization_id()), code.map_or(200, Code::status), code);
         store::audit::append(tx, event)?;
-        Ok(ran)
+        Ok(outcome)
     })
     .await?;
-    for (operation, result) in operations.iter().zip(&ran.results) {
+    for (operation, result) in operations.iter().zip(&outcome.results) {
         if let Err(error) = result {
-            fold_refusal(app, &operation.ctx, error);
+            aggregate_refusal(app, &operation.ctx, error);
         }
     }
-    Ok(ran)
+    Ok(outcome)
 }
 
-/// All of them, or none.
-fn together<R>(
+/// Runs the operations of an atomic batch: all of them take effect, or none.
+fn run_atomic<R>(
     tx: &Tx<'_>,
     operations: &[Operation<R>],
-    one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
-) -> Result<Ran<R>> {
-    let done = Cell::new(0);
-    let all = |tx: &Tx<'_>| {
+    run_one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
+) -> Result<BatchOutcome<R>> {
+    let succeeded = Cell::new(0);
+    let run_all = |tx: &Tx<'_>| {
         let results = operations.iter().map(|operation| {
-            let result = one(operation, tx)?;
-            done.set(done.get() + 1);
+            let result = run_one(operation, tx)?;
+            succeeded.set(succeeded.get() + 1);
             Ok(Ok(result))
         });
         results.collect::<Result<Vec<_>>>()
     };
-    match tx.attempt(all)? {
-        Ok(results) => Ok(Ran { results, culprit: None }),
+    match tx.attempt(run_all)? {
+        Ok(results) => Ok(BatchOutcome { results, failed_index: None }),
         Err(error) if error.code.status() >= 500 => Err(error),
         Err(error) => {
-            let culprit = done.get();
-            let results = operations.iter().enumerate().map(|(nth, operation)| {
-                let error = if nth == culprit { error.clone() } else { failed_dependency(culprit) };
+            let failed_index = succeeded.get();
+            let results = operations.iter().enumerate().map(|(index, operation)| {
+                let error =
+                    if index == failed_index { error.clone() } else { failed_dependency(failed_index) };
                 record(tx, operation, &error)?;
                 Ok(Err(error))
             });
-            Ok(Ran { results: results.collect::<Result<_>>()?, culprit: Some(culprit) })
+            Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: Some(failed_index) })
         }
     }
 }
 
-/// Each for itself.
-fn each<R>(
+/// Runs operations that succeed or fail each by itself.
+fn run_independent<R>(
     tx: &Tx<'_>,
     operations: &[Operation<R>],
-    one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
-) -> Result<Ran<R>> {
-    let results = operations.iter().map(|operation| match tx.attempt(|tx| one(operation, tx))? {
+    run_one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
+) -> Result<BatchOutcome<R>> {
+    let results = operations.iter().map(|operation| match tx.attempt(|tx| run_one(operation, tx))? {
         Err(error) if error.code.status() > 500 && !error.is_decided => Err(error),
         Err(error) => {
             record(tx, operation, &error)?;
             Ok(Err(error))
         }
-        done => Ok(done),
+        success => Ok(success),
     });
-    Ok(Ran { results: results.collect::<Result<_>>()?, culprit: None })
+    Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: None })
 }
 
-/// The event of one that failed, behind the rollback of what it did; those that succeed record themselves.
+/// Appends the audit event of a failed operation, after its changes were rolled back. Operations that succeed
+/// append their own.
 fn record<R>(tx: &Tx<'_>, operation: &Operation<R>, error: &Error) -> Result<()> {
-    if is_cheap(error) {
-        return Ok(()); // Folded after the commit.
+    if is_aggregated(error) {
+        return Ok(()); // Aggregated after the commit.
     }
     store::audit::append(tx, operation.ctx.refusal(error))
 }
 
-fn failed_dependency(culprit: usize) -> Error {
-    let message = format!("Not done, because the operation at /operations/{culprit} failed.");
+fn failed_dependency(failed_index: usize) -> Error {
+    let message = format!("Not executed because the operation at /operations/{failed_index} failed.");
     Error::new(Code::FailedDependency, message)
 }
 

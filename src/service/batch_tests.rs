@@ -14,11 +14,11 @@ async fn app() -> (tempfile::TempDir, Arc<App>) {
     (dir, App::open(config, Clock::manual(Timestamp::from_millis(1_795_417_689_000))).await.unwrap())
 }
 
-fn ctx(app: &App) -> Arc<Ctx> {
-    Ctx::internal(app, Caller::System, "scope.create", "write").unwrap()
+fn ctx(app: &App) -> Arc<RequestContext> {
+    RequestContext::internal(app, Caller::System, "scope.create", "write").unwrap()
 }
 
-/// Makes a scope, and then does what it is told.
+/// An operation that creates a scope and then runs `then`.
 fn operation(app: &App, name: &str, then: fn() -> Result<()>) -> Operation<()> {
     let name = name.to_owned();
     let clock = app.clock.clone();
@@ -44,36 +44,41 @@ async fn scopes(app: &App) -> Vec<&'static str> {
     names.into_iter().filter(|name| known.knows(name)).collect()
 }
 
-fn fine() -> Result<()> {
+fn succeeds() -> Result<()> {
     Ok(())
 }
 
-fn panic() -> Result<()> {
+fn panics() -> Result<()> {
     panic!("an operation's own fault")
 }
 
 #[tokio::test]
-async fn a_panic_takes_an_atomic_batch_with_it_and_another_one_operation() {
+async fn a_panic_fails_the_whole_atomic_batch_but_only_its_operation_of_an_independent_batch() {
     let (_dir, app) = app().await;
-    let operations =
-        || vec![operation(&app, "a:a", fine), operation(&app, "b:b", panic), operation(&app, "c:c", fine)];
+    let operations = || {
+        vec![
+            operation(&app, "a:a", succeeds),
+            operation(&app, "b:b", panics),
+            operation(&app, "c:c", succeeds),
+        ]
+    };
     let failed = run(&app, &ctx(&app), true, operations()).await;
     assert_eq!(failed.err().map(|error| error.code), Some(Code::Internal));
     assert_eq!(scopes(&app).await, [""; 0]);
 
-    let ran = run(&app, &ctx(&app), false, operations()).await.unwrap();
+    let outcome = run(&app, &ctx(&app), false, operations()).await.unwrap();
     let codes: Vec<_> =
-        ran.results.iter().map(|result| result.as_ref().err().map(|error| error.code)).collect();
+        outcome.results.iter().map(|result| result.as_ref().err().map(|error| error.code)).collect();
     assert_eq!(codes, [None, Some(Code::Internal), None]);
     assert_eq!(scopes(&app).await, ["a:a", "c:c"]);
 }
 
 #[tokio::test]
-async fn what_is_everybodys_trouble_fails_all() {
+async fn a_full_disk_fails_the_whole_batch() {
     let (_dir, app) = app().await;
     let full = || Err(Error::new(Code::StorageFull, "full"));
     for atomic in [true, false] {
-        let operations = vec![operation(&app, "a:a", fine), operation(&app, "b:b", full)];
+        let operations = vec![operation(&app, "a:a", succeeds), operation(&app, "b:b", full)];
         let failed = run(&app, &ctx(&app), atomic, operations).await;
         assert_eq!(failed.err().map(|error| error.code), Some(Code::StorageFull));
         assert_eq!(scopes(&app).await, [""; 0]);
@@ -84,28 +89,29 @@ async fn what_is_everybodys_trouble_fails_all() {
 #[tokio::test]
 async fn a_handler_can_be_run_twice() {
     let (_dir, app) = app().await;
-    let (one, clock) = (operation(&app, "a:a", fine), app.clock.clone());
+    let operation_a = operation(&app, "a:a", succeeds);
+    let clock = app.clock.clone();
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = runs.clone();
     let twice = move |tx: &Tx<'_>| {
         let first = tx.attempt(|tx| {
-            within::run(tx, &clock, &one.ctx, &one.handler)?;
+            within::run(tx, &clock, &operation_a.ctx, &operation_a.handler)?;
             counted.fetch_add(1, Ordering::SeqCst);
             Err::<(), _>(Error::internal("again"))
         })?;
         assert!(first.is_err());
-        within::run(tx, &clock, &one.ctx, &one.handler)
+        within::run(tx, &clock, &operation_a.ctx, &operation_a.handler)
     };
     app.db.write(twice).await.unwrap();
     assert_eq!((runs.load(Ordering::SeqCst), scopes(&app).await), (1, vec!["a:a"]));
 }
 
-/// Nobody would wake it, and all other changes would wait with it.
+/// Nothing would wake the handler, and all other changes would wait with it.
 #[tokio::test]
 async fn a_handler_that_waits_for_more_than_its_transaction_fails() {
     let (_dir, app) = app().await;
     let handler: Handler<()> = Box::new(|_| Box::pin(std::future::pending()));
-    let ran = run(&app, &ctx(&app), false, vec![Operation { ctx: ctx(&app), handler }]).await.unwrap();
-    let error = ran.results[0].as_ref().unwrap_err();
+    let outcome = run(&app, &ctx(&app), false, vec![Operation { ctx: ctx(&app), handler }]).await.unwrap();
+    let error = outcome.results[0].as_ref().unwrap_err();
     assert!(error.cause.as_ref().unwrap().contains("waits for more"), "{error}");
 }

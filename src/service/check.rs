@@ -1,4 +1,4 @@
-//! Looks whether a database file is whole: its pages, its references, its audit chain, its counts.
+//! Checks the integrity of a database file: its pages, references, audit chain and counts.
 
 use serde::Serialize;
 
@@ -10,29 +10,28 @@ use crate::store;
 use crate::store::check::Rows;
 use crate::store::reader::Reader;
 
-/// Told how far a long work is: what is done, how much of it, and of how much (0: nobody knows).
-pub type Progress<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
+/// Receives the progress of a long operation: the step, the amount done, and the total (0 if unknown).
+pub(crate) type ProgressFn<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
 
-/// What was found.
+/// The result of a check, printed by `check --json`.
 #[derive(Debug, Serialize)]
-pub struct Findings {
-    /// Is all well?
-    pub sound: bool,
-    /// What isn't, for people.
-    pub faults: Vec<String>,
-    /// What walking the audit chain found.
-    pub audit: Verification,
-    /// Rows of each table.
-    pub rows: Rows,
-    /// The version of the schema.
-    pub schema_version: i64,
+pub(crate) struct Findings {
+    /// True if there are no faults.
+    pub(crate) sound: bool,
+    /// The faults, in words.
+    pub(crate) faults: Vec<String>,
+    /// The result of verifying the audit chain.
+    pub(crate) audit: Verification,
+    /// The number of rows of each table.
+    pub(crate) rows: Rows,
+    pub(crate) schema_version: i64,
 }
 
-/// Looks at everything. What can't be read for a fault of the file is a fault, not an error.
+/// Checks everything. Parts that can't be read because the file is damaged are reported as faults.
 ///
 /// # Errors
-/// When the file can't be asked at all.
-pub fn examine(reader: &mut Reader, progress: Progress<'_>) -> Result<Findings> {
+/// When the file can't be queried at all.
+pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Findings> {
     let mut findings = Findings {
         sound: false,
         faults: Vec::new(),
@@ -41,20 +40,20 @@ pub fn examine(reader: &mut Reader, progress: Progress<'_>) -> Result<Findings> 
         schema_version: reader.read(store::check::version)?,
     };
     progress("pages and indexes", 0, 0);
-    findings.note("pages", reader.read(store::check::integrity));
+    findings.add("pages", reader.read(store::check::integrity));
     progress("references", 0, 0);
-    findings.note("references", reader.read(store::check::foreign_keys));
+    findings.add("references", reader.read(store::check::foreign_keys));
     match walk(reader, progress) {
-        Ok(found) => {
-            if let Some(at) = found.broken_at {
+        Ok(verification) => {
+            if let Some(at) = verification.broken_at {
                 findings.faults.push(format!("the audit log is broken at event {at}"));
             }
-            findings.audit = found;
+            findings.audit = verification;
         }
         Err(error) => findings.faults.push(format!("audit log: {error}")),
     }
     progress("counts", 0, 0);
-    // Of one state, or what is written between would be a difference.
+    // Counted in one read transaction; a write in between would appear as a difference.
     let counted = reader.read(|tx| {
         let faults = [store::check::counts(tx)?, store::check::keys(tx)?].concat();
         Ok((faults, store::check::rows(tx)?))
@@ -71,45 +70,45 @@ pub fn examine(reader: &mut Reader, progress: Progress<'_>) -> Result<Findings> 
 }
 
 impl Findings {
-    fn note(&mut self, what: &str, found: Result<Vec<String>>) {
-        match found {
+    fn add(&mut self, step: &str, result: Result<Vec<String>>) {
+        match result {
             Ok(faults) => self.faults.extend(faults),
-            Err(error) => self.faults.push(format!("{what}: {error}")),
+            Err(error) => self.faults.push(format!("{step}: {error}")),
         }
     }
 }
 
-fn walk(reader: &mut Reader, progress: Progress<'_>) -> Result<Verification> {
-    // Old events may be removed while they are walked over: then the chain begins elsewhere.
+fn walk(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Verification> {
+    // Retention may remove old events during the walk; it then starts again from the new checkpoint.
     loop {
         let checkpoint = reader.read(store::audit::checkpoint)?;
-        if let Some(found) = walk_from(reader, checkpoint, progress)? {
-            return Ok(found);
+        if let Some(verification) = walk_from(reader, checkpoint, progress)? {
+            return Ok(verification);
         }
     }
 }
 
-/// `None` when the chain was cut meanwhile.
+/// Verifies the chain after `checkpoint`; `None` if the checkpoint moved meanwhile.
 fn walk_from(
     reader: &mut Reader,
     checkpoint: Option<Anchor>,
-    progress: Progress<'_>,
+    progress: ProgressFn<'_>,
 ) -> Result<Option<Verification>> {
     let (last, _) = reader.read(store::audit::head)?;
     let mut walk = Walk::new(None, true);
-    let mut next = checkpoint.map_or(walk.first(), |checkpoint| walk.first().max(checkpoint.seq + 1));
+    let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = reader.read(|tx| {
             if store::audit::checkpoint(tx)? != checkpoint {
                 return Ok(None);
             }
-            audit::walk_on(tx, walk, next).map(Some)
+            audit::walk_chunk(tx, walk, next).map(Some)
         });
         let Some((walked, more)) = walked? else { return Ok(None) };
         walk = walked;
         let Some(seq) = more else { return Ok(Some(walk.finish())) };
         next = seq;
-        let number = |seq: i64| u64::try_from(seq).unwrap_or(0);
-        progress("audit log", number(seq), number(last).max(number(seq)));
+        let unsigned = |seq: i64| u64::try_from(seq).unwrap_or(0);
+        progress("audit log", unsigned(seq), unsigned(last).max(unsigned(seq)));
     }
 }

@@ -1,8 +1,7 @@
-//! Cursors: the place where a list goes on, sealed.
+//! Cursors: the encrypted position at which a list continues.
 //!
-//! A cursor is encrypted and bound to its list, filters and order (AEAD with these as the associated
-//! data), so that it works for nothing else, and tells an organization nothing about how much there is
-//! of others'.
+//! A cursor is encrypted and bound to its list, filters and order (AEAD with these as the associated data).
+//! It works for no other list, and reveals nothing about the number of other organizations' rows.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,32 +12,32 @@ use crate::domain::page;
 use crate::error::{Error, Result};
 
 /// Seals and opens cursors with the database's own key.
-pub struct Cursors(LessSafeKey);
+pub(crate) struct Cursors(LessSafeKey);
 
 impl Cursors {
-    /// With the 32 bytes that the database keeps for this.
-    pub fn new(key: &[u8]) -> Result<Self> {
+    /// Creates it with a 32-byte key, which the database stores.
+    pub(crate) fn new(key: &[u8]) -> Result<Self> {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key)
             .map_err(|_| Error::internal("the cursor key is not 32 bytes"))?;
         Ok(Self(LessSafeKey::new(key)))
     }
 
-    /// A cursor behind the row with this `seq`.
-    pub fn seal(&self, random: &SystemRandom, binding: &str, seq: i64) -> Result<String> {
+    /// The cursor for continuing after the row with this `seq`.
+    pub(crate) fn seal(&self, random: &SystemRandom, binding: &str, seq: i64) -> Result<String> {
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce).map_err(|_| Error::internal("no randomness"))?;
         let mut text = seq.to_be_bytes().to_vec();
         self.0
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(binding), &mut text)
-            .map_err(|_| Error::internal("a cursor could not be sealed"))?;
+            .map_err(|_| Error::internal("could not seal a cursor"))?;
         Ok(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &text].concat()))
     }
 
-    /// The `seq` in a cursor. `INVALID_CURSOR` when it isn't one of ours, or of another list, other
-    /// filters or another order.
-    pub fn open(&self, binding: &str, cursor: Option<&str>) -> Result<Option<i64>> {
+    /// The `seq` in a cursor. `INVALID_CURSOR` when the cursor was not created by this server, or for another
+    /// list, other filters or another order.
+    pub(crate) fn open(&self, binding: &str, cursor: Option<&str>) -> Result<Option<i64>> {
         let Some(cursor) = cursor else { return Ok(None) };
-        let opened = || {
+        let decrypt = || {
             let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
             let (nonce, text) = bytes.split_at_checked(NONCE_LEN)?;
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
@@ -46,7 +45,7 @@ impl Cursors {
             let seq = self.0.open_in_place(nonce, Aad::from(binding), &mut text).ok()?;
             Some(i64::from_be_bytes(<[u8; 8]>::try_from(seq).ok()?))
         };
-        opened().map(Some).ok_or_else(page::invalid_cursor)
+        decrypt().map(Some).ok_or_else(page::invalid_cursor)
     }
 }
 
@@ -61,12 +60,15 @@ mod tests {
         let cursor = cursors.seal(&SystemRandom::new(), "users|asc", 42).unwrap();
         assert_eq!(cursors.open("users|asc", Some(&cursor)).unwrap(), Some(42));
         assert_eq!(cursors.open("users|asc", None).unwrap(), None);
-        let mut bent = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
-        bent[13] ^= 1;
-        let bent = URL_SAFE_NO_PAD.encode(bent);
-        for (binding, cursor) in
-            [("users|desc", cursor.as_str()), ("users|asc", &bent), ("users|asc", ""), ("users|asc", "AAAA")]
-        {
+        let mut tampered = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
+        tampered[13] ^= 1;
+        let tampered = URL_SAFE_NO_PAD.encode(tampered);
+        for (binding, cursor) in [
+            ("users|desc", cursor.as_str()),
+            ("users|asc", &tampered),
+            ("users|asc", ""),
+            ("users|asc", "AAAA"),
+        ] {
             assert_eq!(
                 cursors.open(binding, Some(cursor)).unwrap_err().code,
                 Code::InvalidCursor,

@@ -1,12 +1,12 @@
-//! An export: all organizations, users, memberships, scopes and keys, as an import reads them again.
+//! Exports all organizations, users, memberships, scopes and keys, in the format that an import reads.
 //!
-//! All of it is of one state. It is written page by page, so that memory stays the same however much it is.
+//! The export is a consistent snapshot. It is written page by page, so that memory use is constant.
 
 use std::io::Write;
 use std::path::Path;
 
-use super::check::Progress;
-use super::{Ctx, change};
+use super::check::ProgressFn;
+use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::Entry;
@@ -18,27 +18,27 @@ use crate::store::export::Page;
 use crate::store::reader::Reader;
 use crate::store::{self, export};
 
-/// Rows that are read at once.
-const PAGE: usize = 500;
+/// Rows read at a time.
+const PAGE_SIZE: usize = 500;
 
-/// Writes everything there is; how many records it were. The reading keeps the WAL from beginning anew for
-/// as long as `output` takes: it should be a file.
-pub async fn run(app: &App, output: &mut dyn Write, progress: Progress<'_>) -> Result<u64> {
-    let ctx = Ctx::internal(app, Caller::Operator, "database.export", "read")?;
+/// Writes the export; returns the number of records. The open read keeps the WAL from being reset for as long
+/// as `output` takes: `output` should be a file.
+pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: ProgressFn<'_>) -> Result<u64> {
+    let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
     let file = app.config.database.dir.join("tollhouse.db");
     let records = write(&file, output, ctx.now, progress)?;
     let entry = Entry::of(None, "database", "tollhouse.db", "");
-    change(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
+    mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
     Ok(records)
 }
 
-fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: Progress<'_>) -> Result<u64> {
+fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: ProgressFn<'_>) -> Result<u64> {
     let mut reader = Reader::open(file)?;
     reader.read(|tx| {
         let rows = store::check::rows(tx)?;
         let tables = ["scopes", "organizations", "users", "memberships", "api_keys"];
         let total = tables.iter().filter_map(|table| rows.get(*table)).sum::<i64>();
-        let mut out = Out { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
+        let mut out = Output { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
         out.line(&Line::begin(now, store::audit::head(tx)?))?;
         out.line(&Line::Settings { settings: &store::settings::get(tx)?.settings })?;
         out.records += 1;
@@ -72,20 +72,20 @@ fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: Progress
     })
 }
 
-/// Where the lines go.
-struct Out<'a> {
+/// Writes lines and counts records.
+struct Output<'a> {
     output: &'a mut dyn Write,
     records: u64,
     total: u64,
-    progress: Progress<'a>,
+    progress: ProgressFn<'a>,
 }
 
-impl Out<'_> {
+impl Output<'_> {
     fn line(&mut self, line: &Line<'_>) -> Result<()> {
         self.output.write_all(line.text()?.as_bytes()).map_err(Error::internal)
     }
 
-    /// A line for each row of a table, page by page.
+    /// Writes a line for each row of a table, page by page.
     fn pages<T>(
         &mut self,
         tx: &Tx<'_>,
@@ -94,14 +94,14 @@ impl Out<'_> {
     ) -> Result<()> {
         let mut after = i64::MIN;
         loop {
-            let page = read(tx, after, PAGE)?;
+            let page = read(tx, after, PAGE_SIZE)?;
             for (seq, row) in &page {
                 self.line(&line(row))?;
                 self.records += 1;
                 after = *seq;
             }
             (self.progress)("records", self.records, self.total.max(self.records));
-            if page.len() < PAGE {
+            if page.len() < PAGE_SIZE {
                 return Ok(());
             }
         }

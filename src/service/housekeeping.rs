@@ -1,6 +1,6 @@
-//! What the server does by itself: writing down what was counted in memory, and telling the head of the audit
-//! chain, so that it can be kept elsewhere. [Usage](super::usage::run) and [retention](super::retention::run)
-//! have intervals of their own.
+//! Background work of the server: writes what was counted in memory, and logs the head of the audit chain so
+//! that it can be kept elsewhere. [Usage](super::usage::run) and [retention](super::retention::run) have
+//! intervals of their own.
 
 use std::time::Duration;
 
@@ -9,49 +9,53 @@ use crate::domain::chain;
 use crate::error::Result;
 use crate::store;
 
-/// How often it is looked whether there is something to do.
-const EVERY: Duration = Duration::from_secs(1);
-/// How often the time of a key's last use is written.
-const USED_EVERY: Duration = Duration::from_secs(30);
-/// Keys whose time of use is written at once: other changes wait for it.
-const USED_AT_ONCE: usize = 5000;
-/// How long a key keeps units of its quota that it doesn't use.
-const IDLE: Duration = Duration::from_secs(30);
-/// How often the head of the audit chain is logged.
-const HEAD_EVERY: Duration = Duration::from_secs(3600);
+/// The interval at which due work is checked for.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which keys' `last_used_at` is written.
+const LAST_USED_INTERVAL: Duration = Duration::from_secs(30);
+/// Keys written in one transaction; other changes wait for it.
+const LAST_USED_CHUNK: usize = 5000;
+/// How long a key may hold leased quota units without using them.
+const QUOTA_IDLE: Duration = Duration::from_secs(30);
+/// The interval at which the head of the audit chain is logged.
+const HEAD_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Runs until it is dropped.
+/// Runs until the future is dropped.
 pub async fn run(app: &App) {
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut used, mut head) = (app.clock.monotonic(), app.clock.monotonic());
+    let mut last_used_written_at = app.clock.monotonic();
+    let mut head_logged_at = app.clock.monotonic();
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
-        let mut written = write_refusals(app, false).await;
-        if now.saturating_sub(used) >= USED_EVERY {
-            used = now;
-            written = written.and(write_uses(app).await);
-            written = written.and(app.verifier.quotas().give_back(IDLE, app.clock.now()).await);
+        let mut result = write_refusals(app, false).await;
+        if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
+            last_used_written_at = now;
+            result = result.and(write_last_used(app).await);
+            result = result.and(app.verifier.quotas().give_back(QUOTA_IDLE, app.clock.now()).await);
             app.admin_limits.sweep(now);
             app.batch_limits.sweep(now);
             app.failure_limits.sweep(now);
             app.verifier.sweep(now);
         }
-        if let Err(error) = written {
-            tracing::warn!(%error, "what was counted in memory could not be written; it is tried again");
+        if let Err(error) = result {
+            tracing::warn!(%error, "could not write counts from memory; will retry");
         }
-        if now.saturating_sub(head) >= HEAD_EVERY {
-            head = now;
+        if now.saturating_sub(head_logged_at) >= HEAD_INTERVAL {
+            head_logged_at = now;
             log_head(app, "hour").await;
         }
     }
 }
 
-/// Writes the folded refusals of the minutes that have closed, or at a stop all of them. What can't be
-/// written is kept for the next time.
+/// Writes the aggregated events of the minutes that have closed, or, with `all`, every one. Those that
+/// can't be written are kept for the next call.
+///
+/// # Errors
+/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
-    let rows = app.folded.take(app.clock.now(), all);
+    let rows = app.aggregated.take(app.clock.now(), all);
     if rows.is_empty() {
         return Ok(());
     }
@@ -61,19 +65,22 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
     };
     let result = app.db.write(append).await;
     if result.is_err() {
-        app.folded.put_back(rows);
+        app.aggregated.put_back(rows);
     }
     result
 }
 
-/// Writes when keys were last used. What can't be written is kept for the next time.
-pub async fn write_uses(app: &App) -> Result<()> {
+/// Writes the keys' `last_used_at`. Times that can't be written are kept for the next call.
+///
+/// # Errors
+/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
+pub async fn write_last_used(app: &App) -> Result<()> {
     let mut used: Vec<_> = app.used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
     used.sort_unstable();
-    for piece in used.chunks(USED_AT_ONCE) {
-        let written = piece.to_vec();
+    for chunk in used.chunks(LAST_USED_CHUNK) {
+        let written = chunk.to_vec();
         app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
-        for (seq, at) in piece {
+        for (seq, at) in chunk {
             app.used.remove_if(seq, |_, latest| latest <= at);
         }
     }
@@ -81,9 +88,9 @@ pub async fn write_uses(app: &App) -> Result<()> {
 }
 
 /// Logs the head of the audit chain.
-pub async fn log_head(app: &App, when: &str) {
+pub(crate) async fn log_head(app: &App, when: &str) {
     match app.db.read(store::audit::head).await {
         Ok((seq, hash)) => tracing::info!(when, "audit head {seq}:{}", chain::hex(&hash)),
-        Err(error) => tracing::warn!(%error, "the audit head could not be read"),
+        Err(error) => tracing::warn!(%error, "could not read the audit head"),
     }
 }

@@ -1,8 +1,8 @@
-//! `Idempotency-Key`: a POST that is repeated with it is answered again instead of done again.
+//! `Idempotency-Key`: a repeated POST with the same key gets the stored response instead of running again.
 //!
-//! The answer is stored in the transaction of the change, so that there is never one without the other.
-//! One that shows a secret is sealed with a key that is derived from the caller's bearer token and the
-//! Idempotency-Key. Neither is stored, so that the file alone opens nothing.
+//! The response is stored in the transaction of the change, so that neither exists without the other. A
+//! response that holds a secret is encrypted with a key derived from the caller's bearer token and the
+//! Idempotency-Key. Neither of the two is stored, so the file is not enough to decrypt it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use ring::digest::{self, SHA256};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::Ctx;
+use super::RequestContext;
 use super::within::{self, Handler};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -23,126 +23,130 @@ use crate::store;
 use crate::store::db::Tx;
 use crate::store::idempotency::Stored;
 
-/// How long an answer is kept.
-const KEPT_FOR_MILLIS: i64 = 86_400_000;
+/// How long a response is stored: 24 hours.
+const RETENTION_MILLIS: i64 = 86_400_000;
 
-/// Answers that one write removes: other changes wait for it.
-const PRUNED_AT_ONCE: usize = 1000;
+/// Responses deleted by one write; other changes wait for it.
+const PRUNE_CHUNK: usize = 1000;
 
-/// Calls with an Idempotency-Key that may be under way.
-const MOST_IN_FLIGHT: usize = 10_000;
+/// The largest number of requests with an Idempotency-Key that run at the same time.
+const MAX_IN_FLIGHT: usize = 10_000;
 
-/// The action of a repeated answer, whatever the route: nothing was done.
+/// The audit action of a replayed response, for every route: nothing was changed.
 const REPLAYED: &str = "request.replayed";
 
-type Hash = [u8; 32];
+type Digest = [u8; 32];
 
-/// The calls with an Idempotency-Key that are being answered, by the name of their answer.
+/// The running requests with an Idempotency-Key, by the digest of caller and key.
 #[derive(Debug, Default)]
-pub struct InFlight(Mutex<HashSet<Hash>>);
+pub struct InFlight(Mutex<HashSet<Digest>>);
 
 impl InFlight {
-    /// How many they are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Is there none?
+    /// True if no request with an Idempotency-Key is running.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    fn claim(self: &Arc<Self>, name: Hash) -> Result<Claim> {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.contains(&name) {
-            let message = "A request with this Idempotency-Key is still running; try again in a moment.";
+    fn claim(self: &Arc<Self>, id: Digest) -> Result<InFlightGuard> {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.contains(&id) {
+            let message = "A request with this Idempotency-Key is still running. Try again in a moment.";
             return Err(Error::new(Code::Conflict, message));
         }
-        if names.len() >= MOST_IN_FLIGHT {
-            return Err(Error::unavailable("Too many requests are running; try again in a second.", 1));
+        if ids.len() >= MAX_IN_FLIGHT {
+            return Err(Error::unavailable("Too many requests are running. Try again in a second.", 1));
         }
-        names.insert(name);
-        Ok(Claim { name, of: self.clone() })
+        ids.insert(id);
+        Ok(InFlightGuard { id, requests: self.clone() })
     }
 }
 
-/// Held while a call is being answered.
+/// Marks a request as running until it is dropped.
 #[derive(Debug)]
-struct Claim {
-    name: Hash,
-    of: Arc<InFlight>,
+struct InFlightGuard {
+    id: Digest,
+    requests: Arc<InFlight>,
 }
 
-impl Drop for Claim {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.of.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+        self.requests.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
-/// An answer as it is repeated: all but its metadata.
+/// A response as it is replayed: everything but its metadata.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
+pub(crate) struct StoredResponse {
     /// The HTTP status.
-    pub status: u16,
-    /// Its ETag.
-    pub etag: Option<String>,
-    /// Does it show a secret?
-    pub secret: bool,
+    pub(crate) status: u16,
+    /// The `ETag` header.
+    pub(crate) etag: Option<String>,
+    /// True if the body holds a secret.
+    pub(crate) secret: bool,
     /// `data`, or `error`, as JSON.
-    pub body: String,
+    pub(crate) body: String,
 }
 
-/// How a call with an Idempotency-Key was answered.
-pub enum Answered<R> {
-    /// For the first time.
-    Anew(R),
-    /// As once before.
-    Again(Kept),
-    /// Not at all: the key was used for something else, or the answer can't be opened.
+/// The outcome of a request with an Idempotency-Key.
+pub(crate) enum IdempotentOutcome<R> {
+    /// The handler ran.
+    Executed(R),
+    /// The stored response of an earlier request.
+    Replayed(StoredResponse),
+    /// The key was used for another request, or the stored response can't be decrypted.
     Refused(Error),
 }
 
-/// A call with an Idempotency-Key. Until it is dropped no other can have the same.
-pub struct Once {
-    claim: Claim,
-    request: Hash,
+/// A request with an Idempotency-Key. Until it is dropped, no other request of the caller can use the same
+/// key.
+pub struct IdempotentRequest {
+    guard: InFlightGuard,
+    /// The hash of method, path and body.
+    request: Digest,
     key: LessSafeKey,
     now: Timestamp,
 }
 
-impl Once {
-    /// Claims the key for this call. `CONFLICT` while another one is running with it.
+impl IdempotentRequest {
+    /// Claims the key for this request.
+    ///
+    /// # Errors
+    /// `CONFLICT` while another request with the key is running; `UNAVAILABLE` when too many requests run.
     pub fn claim(
         app: &App,
-        ctx: &Ctx,
+        ctx: &RequestContext,
         token: &str,
         key: &str,
         [method, path]: [&str; 2],
         body: &[u8],
     ) -> Result<Self> {
         let caller = ctx.caller.key().map_or("", |key| &key.id);
-        let name = hash(&[b"tollhouse.idempotency.name.v1\n", caller.as_bytes(), b"\n", key.as_bytes()]);
+        let id = hash(&[b"tollhouse.idempotency.name.v1\n", caller.as_bytes(), b"\n", key.as_bytes()]);
         let request = [method.as_bytes(), b" ", path.as_bytes(), b"\n", body];
         Ok(Self {
-            claim: app.in_flight.claim(name)?,
+            guard: app.in_flight.claim(id)?,
             request: hash(&request),
-            key: derive(token, key, &name)?,
+            key: derive_key(token, key, &id)?,
             now: ctx.now,
         })
     }
 
-    fn seal(&self, kept: &Kept) -> Result<Vec<u8>> {
-        // A new one each time: the key is the same when the token is used for the same name again.
+    fn seal(&self, response: &StoredResponse) -> Result<Vec<u8>> {
+        // A fresh nonce each time: the same token and Idempotency-Key derive the same encryption key again.
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| Error::internal("no randomness"))?;
-        let mut text = kept.body.clone().into_bytes();
+        let mut text = response.body.clone().into_bytes();
         self.key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                self.binding(kept.status),
+                self.binding(response.status),
                 &mut text,
             )
-            .map_err(|_| Error::internal("an answer could not be sealed"))?;
+            .map_err(|_| Error::internal("could not seal a response"))?;
         Ok([nonce.as_slice(), &text].concat())
     }
 
@@ -151,124 +155,142 @@ impl Once {
             return String::from_utf8(stored.answer).ok();
         }
         let (nonce, text) = stored.answer.split_at_checked(NONCE_LEN)?;
-        let (nonce, mut text) = (Nonce::try_assume_unique_for_key(nonce).ok()?, text.to_vec());
-        let opened = self.key.open_in_place(nonce, self.binding(stored.status), &mut text).ok()?.len();
-        text.truncate(opened);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut text = text.to_vec();
+        let length = self.key.open_in_place(nonce, self.binding(stored.status), &mut text).ok()?.len();
+        text.truncate(length);
         String::from_utf8(text).ok()
     }
 
     fn binding(&self, status: u16) -> Aad<Vec<u8>> {
-        Aad::from([self.claim.name.as_slice(), &self.request, &status.to_be_bytes()].concat())
+        Aad::from([self.guard.id.as_slice(), &self.request, &status.to_be_bytes()].concat())
     }
 
-    fn store(&self, tx: &Tx<'_>, kept: &Kept) -> Result<()> {
-        let answer = if kept.secret { self.seal(kept)? } else { kept.body.clone().into_bytes() };
+    fn store(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
+        let answer = if response.secret { self.seal(response)? } else { response.body.clone().into_bytes() };
         let stored = Stored {
             request: self.request,
             created_at: self.now,
-            status: kept.status,
-            etag: kept.etag.clone(),
-            sealed: kept.secret,
+            status: response.status,
+            etag: response.etag.clone(),
+            sealed: response.secret,
             answer,
         };
-        store::idempotency::put(tx, &self.claim.name, &stored)
+        store::idempotency::put(tx, &self.guard.id, &stored)
     }
 
-    /// The answer that is kept, if its time isn't over.
-    fn find(&self, tx: &Tx<'_>) -> Result<Option<Result<Kept>>> {
-        let stored = store::idempotency::get(tx, &self.claim.name)?;
+    /// The stored response, unless it has expired; the inner error refuses the request.
+    fn find(&self, tx: &Tx<'_>) -> Result<Option<Result<StoredResponse>>> {
+        let stored = store::idempotency::get(tx, &self.guard.id)?;
         let Some(stored) =
-            stored.filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + KEPT_FOR_MILLIS)
+            stored.filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + RETENTION_MILLIS)
         else {
             return Ok(None);
         };
         if stored.request != self.request {
-            let message = "This Idempotency-Key was used for another request; use a new key for each.";
+            let message =
+                "This Idempotency-Key was used for a different request. Use a new key for each request.";
             return Ok(Some(Err(Error::new(Code::IdempotencyMismatch, message))));
         }
-        let (status, etag, secret) = (stored.status, stored.etag.clone(), stored.sealed);
-        let kept = self.unseal(stored).map(|body| Kept { status, etag, secret, body });
-        Ok(Some(kept.ok_or_else(|| {
-            let message = "This was done, but its answer shows a secret and can be opened only with the secret \
-                           that your key had then. Look at what was made, and rotate it if you need a secret.";
+        let status = stored.status;
+        let etag = stored.etag.clone();
+        let secret = stored.sealed;
+        let response = self.unseal(stored).map(|body| StoredResponse { status, etag, secret, body });
+        Ok(Some(response.ok_or_else(|| {
+            let message = "The request succeeded earlier, but its response holds a secret and can be decrypted \
+                           only with the API key secret that made the request. Read the created resource, and \
+                           rotate the key if you need a secret.";
             Error::new(Code::Conflict, message)
         })))
     }
 }
 
-fn derive(token: &str, key: &str, name: &Hash) -> Result<LessSafeKey> {
+fn derive_key(token: &str, key: &str, id: &Digest) -> Result<LessSafeKey> {
     let secret = Salt::new(HKDF_SHA256, b"tollhouse.idempotency.answer.v1").extract(token.as_bytes());
-    let info = [name.as_slice(), key.as_bytes()];
-    let okm = secret.expand(&info, &AES_256_GCM).map_err(|_| Error::internal("no key could be derived"))?;
+    let info = [id.as_slice(), key.as_bytes()];
+    let okm = secret.expand(&info, &AES_256_GCM).map_err(|_| Error::internal("could not derive a key"))?;
     Ok(LessSafeKey::new(UnboundKey::from(okm)))
 }
 
-fn hash(parts: &[&[u8]]) -> Hash {
-    let mut context = digest::Context::new(&SHA256);
-    parts.iter().for_each(|part| context.update(part));
+fn hash(parts: &[&[u8]]) -> Digest {
+    let mut digest = digest::Context::new(&SHA256);
+    parts.iter().for_each(|part| digest.update(part));
     let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(digest.finish().as_ref());
     hash
 }
 
-/// Answers as before, or runs the handler and keeps what it answers, all in one transaction and for the
-/// caller as it is there. `may_see` is asked before a secret is shown again.
+/// Replays the stored response, or runs the handler and stores its response: all in one transaction, with
+/// the caller as read inside it. `may_see` authorizes the replay of a secret. `to_store` returns the response
+/// to store, if any.
 ///
 /// # Errors
-/// The handler's own, which has changed nothing and is not kept yet: see [`refuse`].
-pub async fn answer<R: Send + 'static>(
+/// The handler's error. Its changes are rolled back and the error is not stored yet: see [`refuse`].
+pub(crate) async fn answer<R: Send + 'static>(
     app: &App,
-    ctx: &Arc<Ctx>,
-    once: &Arc<Once>,
+    ctx: &Arc<RequestContext>,
+    idempotent: &Arc<IdempotentRequest>,
     handler: Handler<R>,
-    keep: fn(&R) -> Option<Kept>,
+    to_store: fn(&R) -> Option<StoredResponse>,
     may_see: impl Fn(&Caller) -> Result<()> + Send + 'static,
-) -> Result<Answered<R>> {
-    let (ctx, clock, once) = (ctx.clone(), app.clock.clone(), once.clone());
+) -> Result<IdempotentOutcome<R>> {
+    let ctx = ctx.clone();
+    let clock = app.clock.clone();
+    let idempotent = idempotent.clone();
     app.db
         .write(move |tx| {
             let caller = ctx.reload(tx, &clock)?;
-            if let Some(found) = once.find(tx)? {
-                return match found {
-                    Ok(kept) => {
-                        if kept.secret {
+            if let Some(stored) = idempotent.find(tx)? {
+                return match stored {
+                    Ok(response) => {
+                        if response.secret {
                             may_see(&caller)?;
                         }
-                        store::audit::append(tx, replayed(&ctx, kept.status))?;
-                        Ok(Answered::Again(kept))
+                        store::audit::append(tx, replayed(&ctx, response.status))?;
+                        Ok(IdempotentOutcome::Replayed(response))
                     }
-                    Err(error) => Ok(Answered::Refused(error)),
+                    Err(error) => Ok(IdempotentOutcome::Refused(error)),
                 };
             }
             let reply = within::run(tx, &clock, &ctx, &handler)?;
-            if let Some(kept) = keep(&reply) {
-                once.store(tx, &kept)?;
+            if let Some(response) = to_store(&reply) {
+                idempotent.store(tx, &response)?;
             }
-            Ok(Answered::Anew(reply))
+            Ok(IdempotentOutcome::Executed(reply))
         })
         .await
 }
 
-/// The event of an answer that was given again: a look, since nothing was done.
-fn replayed(ctx: &Ctx, status: u16) -> Event {
+/// The audit event of a replayed response: a read, since nothing was changed.
+fn replayed(ctx: &RequestContext, status: u16) -> Event {
     let entry = Entry { target: ctx.target.clone(), ..Entry::about(ctx.caller.organization_id()) };
     Event { action: REPLAYED.into(), access: "read".into(), ..ctx.event(0, entry, status, None) }
 }
 
-/// Records a refusal that the handler decided, and keeps it.
-pub async fn refuse(app: &App, ctx: &Arc<Ctx>, once: &Arc<Once>, error: &Error, kept: Kept) -> Result<()> {
-    let (event, once) = (ctx.refusal(error), once.clone());
+/// Records a refusal that the handler decided, and stores its response.
+pub(crate) async fn refuse(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    idempotent: &Arc<IdempotentRequest>,
+    error: &Error,
+    response: StoredResponse,
+) -> Result<()> {
+    let event = ctx.refusal(error);
+    let idempotent = idempotent.clone();
     app.db
         .write(move |tx| {
             store::audit::append(tx, event.clone())?;
-            once.store(tx, &kept)
+            idempotent.store(tx, &response)
         })
         .await
 }
 
-/// Removes at most so many answers whose time is over. Are there more?
+/// Deletes a chunk of expired responses. Returns `true` if there may be more.
+///
+/// # Errors
+/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn prune(app: &App) -> Result<bool> {
-    let over = Timestamp::from_millis(app.clock.now().as_millis() - KEPT_FOR_MILLIS);
-    let pruned = app.db.write(move |tx| store::idempotency::prune(tx, over, PRUNED_AT_ONCE));
-    Ok(pruned.await? == PRUNED_AT_ONCE)
+    let expired_before = Timestamp::from_millis(app.clock.now().as_millis() - RETENTION_MILLIS);
+    let pruned = app.db.write(move |tx| store::idempotency::prune(tx, expired_before, PRUNE_CHUNK));
+    Ok(pruned.await? == PRUNE_CHUNK)
 }

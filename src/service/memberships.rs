@@ -1,42 +1,50 @@
-//! Memberships: add, find, change, end. An organization that has an owner keeps one.
+//! Memberships: add, list, read, update, remove. The last owner of an organization can't be removed.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::organizations::{self, revoked_keys};
-use super::{Ctx, Listed, change, etag, look, settings, users};
+use super::{Listed, RequestContext, etag, mutate, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Entry, changes};
 use crate::domain::fields::Json;
+use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, MembershipPatch, NewMember, Role};
 use crate::domain::page::Query;
-use crate::domain::stale::Stale;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
-/// Adds a member; an organization's key only a user that it sees.
-pub async fn create(app: &App, ctx: &Arc<Ctx>, organization_id: String, body: &Json) -> Result<Membership> {
-    let read = NewMember::read(body)?;
+/// Adds a member. An organization's key can add only users visible to it.
+pub(crate) async fn create(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    organization_id: String,
+    body: &Json,
+) -> Result<Membership> {
+    let input = NewMember::read(body)?;
     let now = ctx.now;
-    change(app, ctx, 201, move |tx, caller| {
+    mutate(app, ctx, 201, move |tx, caller| {
         let organization = organizations::visible(tx, caller, &organization_id)?;
-        let user = users::visible(tx, caller, &read.user_id)?;
+        let user = users::visible(tx, caller, &input.user_id)?;
         let new = Membership {
             organization_id: organization_id.clone(),
             user_id: user.id.clone(),
-            role: read.role,
+            role: input.role,
             user,
             created_at: now,
             updated_at: now,
             revision: 1,
         };
         if !store::memberships::insert(tx, &new)? {
-            return Err(Error::new(Code::AlreadyExists, "The user is a member already."));
+            return Err(Error::new(
+                Code::AlreadyExists,
+                "The user is already a member of this organization.",
+            ));
         }
-        settings::room_for_member(tx, &organization)?;
-        tx.stale(Stale::Id(new.user_id.clone()));
+        settings::check_member_limit(tx, &organization)?;
+        tx.invalidate(Invalidation::Id(new.user_id.clone()));
         let entry = entry(&new).with(changes(&Value::Null, &new));
         Ok((new, vec![entry]))
     })
@@ -44,20 +52,23 @@ pub async fn create(app: &App, ctx: &Arc<Ctx>, organization_id: String, body: &J
 }
 
 /// Lists an organization's members.
-pub async fn list(
+pub(crate) async fn list(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     mut query: Query,
 ) -> Result<Listed<Membership>> {
     let (mut page, cursor) = query.page();
     let role = query.one_of("role", Role::NAMES);
     query.finish(())?;
-    let filter =
-        store::memberships::Filter { organization_id: Some(organization_id.clone()), user_id: None, role };
+    let filter = store::memberships::MembershipFilter {
+        organization_id: Some(organization_id.clone()),
+        user_id: None,
+        role,
+    };
     let binding = format!("members {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, caller| {
+    let rows = read_audited(app, ctx, move |tx, caller| {
         let organization = organizations::visible(tx, caller, &organization_id)?;
         let entry = Entry::of(Some(&organization_id), "organization", &organization_id, &organization.name);
         Ok((store::memberships::list(tx, &filter, &page)?, entry))
@@ -65,33 +76,38 @@ pub async fn list(
     Listed::new(app, &binding, rows.await?)
 }
 
-/// One membership.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, organization_id: String, user_id: String) -> Result<Membership> {
-    look(app, ctx, move |tx, caller| {
-        let found = visible(tx, caller, &organization_id, &user_id)?;
-        let entry = entry(&found);
-        Ok((found, entry))
+/// Reads a membership.
+pub(crate) async fn get(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    organization_id: String,
+    user_id: String,
+) -> Result<Membership> {
+    read_audited(app, ctx, move |tx, caller| {
+        let membership = visible(tx, caller, &organization_id, &user_id)?;
+        let entry = entry(&membership);
+        Ok((membership, entry))
     })
     .await
 }
 
-/// Changes a member's role.
-pub async fn update(
+/// Updates a member's role.
+pub(crate) async fn update(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     user_id: String,
     body: &Json,
 ) -> Result<Membership> {
     let patch = MembershipPatch::read(body)?;
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &organization_id, &user_id)?;
         context.require_match(&etag(before.created_at, before.revision))?;
         let mut after = Membership { role: patch.role.unwrap_or(before.role), ..before.clone() };
         let changed = changes(&before, &after);
         if !changed.is_empty() {
-            keep_an_owner(tx, &before)?;
+            ensure_another_owner(tx, &before)?;
             after.revision += 1;
             after.updated_at = context.now;
             store::memberships::update(tx, &after)?;
@@ -102,22 +118,26 @@ pub async fn update(
     .await
 }
 
-/// Ends a membership and revokes the keys that the user owns there.
+/// Removes a member and revokes the keys that the user owns in the organization.
+///
+/// # Errors
+/// `NOT_FOUND`, `PRECONDITION_FAILED`, and `CONFLICT` for the last owner.
 pub async fn delete(
     app: &App,
-    ctx: &Arc<Ctx>,
+    ctx: &Arc<RequestContext>,
     organization_id: String,
     user_id: String,
 ) -> Result<Membership> {
     let context = ctx.clone();
-    change(app, ctx, 200, move |tx, caller| {
+    mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &organization_id, &user_id)?;
         context.require_match(&etag(before.created_at, before.revision))?;
-        keep_an_owner(tx, &before)?;
-        let (user, reason) = (Some(user_id.as_str()), "membership ended");
-        let revoked = store::api_keys::revoke_all(tx, &organization_id, user, reason, context.now)?;
+        ensure_another_owner(tx, &before)?;
+        let user = Some(user_id.as_str());
+        let revoked =
+            store::api_keys::revoke_all(tx, &organization_id, user, "membership ended", context.now)?;
         store::memberships::delete(tx, &organization_id, &user_id)?;
-        tx.stale(Stale::Id(user_id.clone()));
+        tx.invalidate(Invalidation::Id(user_id.clone()));
         let entry = entry(&before).with(vec![revoked_keys(revoked)]);
         Ok((before, vec![entry]))
     })
@@ -129,13 +149,13 @@ fn visible(tx: &Tx<'_>, caller: &Caller, organization_id: &str, user_id: &str) -
     store::memberships::get(tx, organization_id, user_id)?.ok_or_else(|| Error::not_found("member"))
 }
 
-fn keep_an_owner(tx: &Tx<'_>, leaving: &Membership) -> Result<()> {
+fn ensure_another_owner(tx: &Tx<'_>, leaving: &Membership) -> Result<()> {
     if leaving.role != Role::Owner
         || store::memberships::has_other_owner(tx, &leaving.organization_id, &leaving.user_id)?
     {
         return Ok(());
     }
-    Err(Error::new(Code::Conflict, "This is the last owner; make another member owner first."))
+    Err(Error::new(Code::Conflict, "This is the last owner. Make another member an owner first."))
 }
 
 fn entry(membership: &Membership) -> Entry {

@@ -1,34 +1,34 @@
-//! Use cases: read the body, then in one transaction authorise, write and audit.
+//! Use cases: each reads the body, then authorizes, writes and audits in one transaction.
 //!
-//! [`change`] and [`look`] are the only two ways in. Both record what they did: a change in its own
-//! transaction, a look before its answer. [`refuse`] records what didn't come about. In a [`batch`], and where
-//! an answer is kept for its [repetition](idempotency), both work [`within`] a transaction that is open
-//! already.
+//! [`mutate`] and [`read_audited`] are the only two entry points. Both record an audit event: a change in
+//! the same transaction, a read before its response. [`refuse`] records what was refused or failed. In a
+//! [`batch`], and where a response is stored for its [replay](idempotency), both run [`within`] a
+//! transaction that is already open.
 
+pub(crate) mod aggregated;
 pub mod api_keys;
-pub mod audit;
-pub mod backup;
-pub mod batch;
-pub mod check;
-pub mod cursors;
-pub mod export;
-pub mod folded;
+pub(crate) mod audit;
+pub(crate) mod backup;
+pub(crate) mod batch;
+pub(crate) mod check;
+pub(crate) mod cursors;
+pub(crate) mod export;
 pub mod housekeeping;
 pub mod idempotency;
-pub mod import;
+pub(crate) mod import;
 pub mod memberships;
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod organizations;
-pub mod overview;
-pub mod restore;
+pub(crate) mod overview;
+pub(crate) mod restore;
 pub mod retention;
-pub mod sample;
+pub(crate) mod sample;
 pub mod scopes;
-pub mod settings;
+pub(crate) mod settings;
 pub mod usage;
 pub mod users;
-pub mod verification_log;
-pub mod within;
+pub(crate) mod verification_log;
+pub(crate) mod within;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,46 +36,49 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::access::{self, Caller};
-use crate::domain::audit::{Actor, Context, Entry, Event, Target};
+use crate::domain::api_key::SecretHash;
+use crate::domain::audit::{Actor, Entry, Event, EventContext, Target};
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
-use crate::verify::secret::Hash;
 use within::Seat;
 
-/// Who calls, with what right, for what, and how the call came.
+/// Who calls, with which credential, for which operation, and from where.
 #[derive(Clone, Debug)]
-pub struct Ctx {
-    /// The caller as known when the call came.
-    pub caller: Caller,
-    /// The hash of the secret that it showed; `None` for the operator and the server itself.
-    pub secret: Option<Hash>,
-    /// The scopes of which the operation asks one.
-    pub scopes: &'static [&'static str],
+pub struct RequestContext {
+    /// The caller as of the request's arrival.
+    pub(crate) caller: Caller,
+    /// The hash of the presented secret; `None` for the operator and the server itself.
+    pub(crate) secret: Option<SecretHash>,
+    /// Any one of these scopes suffices; empty means no scope is required.
+    pub(crate) scopes: &'static [&'static str],
     /// `resource.verb`.
-    pub action: &'static str,
+    pub(crate) action: &'static str,
     /// `read` or `write`.
-    pub access: &'static str,
-    /// When the call came.
-    pub now: Timestamp,
-    /// The client's address, if it is known.
-    pub ip: Option<IpAddr>,
-    /// `If-Match`.
-    pub if_match: Option<String>,
-    /// What the path names, for the record of a refusal.
-    pub target: Option<Target>,
-    /// How the call came, for the record.
-    pub context: Context,
-    /// Randomness for the ids of its events.
-    pub random: u128,
-    /// The open transaction that the operation is [within](within::run), if it is.
-    pub seat: Option<Arc<Seat>>,
+    pub(crate) access: &'static str,
+    /// The time of the request's arrival.
+    pub(crate) now: Timestamp,
+    /// The client's address; `None` if it could not be determined.
+    pub(crate) ip: Option<IpAddr>,
+    /// The value of the `If-Match` header.
+    pub(crate) if_match: Option<String>,
+    /// The resource named by the path, for the audit event of a refusal.
+    pub(crate) target: Option<Target>,
+    /// The `context` of the audit events.
+    pub(crate) context: EventContext,
+    /// Random bits for the ids of the audit events.
+    pub(crate) random: u128,
+    /// Set when the operation runs [within](within::run) an open transaction.
+    pub(crate) seat: Option<Arc<Seat>>,
 }
 
-impl Ctx {
-    /// What the command line or the server itself does.
+impl RequestContext {
+    /// The context of an operation of the command line or of the server itself: no secret, no required scope.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the system has no randomness.
     pub fn internal(
         app: &App,
         caller: Caller,
@@ -92,38 +95,39 @@ impl Ctx {
             ip: None,
             if_match: None,
             target: None,
-            context: Context::default(),
+            context: EventContext::default(),
             random: app.random()?,
             seat: None,
         }))
     }
 
-    /// The caller as the database knows it now: good, from a place where it may be, with the scope.
+    /// Reads the caller from the database again; refuses it unless it is usable, its address allowed and its
+    /// scope sufficient.
     fn reload(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
         let caller = self.read_caller(tx)?;
         self.admit(&caller, clock)?;
         Ok(caller)
     }
 
-    /// The caller as the database knows it now, good or not.
+    /// Reads the caller from the database again, usable or not.
     fn read_caller(&self, tx: &Tx<'_>) -> Result<Caller> {
         let Some(secret) = &self.secret else { return Ok(self.caller.clone()) };
         let credential = store::api_keys::by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
         Ok(Caller::Key(Arc::new(credential)))
     }
 
-    /// Is the caller good, in a place where it may be, with the scope?
+    /// Refuses the caller unless it is usable, its address allowed and its scope sufficient.
     fn admit(&self, caller: &Caller, clock: &Clock) -> Result<()> {
         let (Caller::Key(credential), Some(_)) = (caller, &self.secret) else { return Ok(()) };
-        access::usable(credential, clock.now())?;
-        access::from_address(&credential.key, self.ip)?;
+        access::ensure_usable(credential, clock.now())?;
+        access::ensure_address_allowed(&credential.key, self.ip)?;
         caller.require_scope(self.scopes)
     }
 
-    /// The `nth` event of this call.
-    fn event(&self, nth: usize, entry: Entry, status: u16, code: Option<Code>) -> Event {
+    /// The audit event number `index` of this call.
+    fn event(&self, index: usize, entry: Entry, status: u16, code: Option<Code>) -> Event {
         Event {
-            id: Kind::Event.make(self.now, self.random.wrapping_add(nth as u128)),
+            id: Kind::Event.new_id(self.now, self.random.wrapping_add(index as u128)),
             seq: None,
             occurred_at: self.now.to_string(),
             organization_id: entry.organization_id,
@@ -135,13 +139,16 @@ impl Ctx {
             code: code.map(|code| code.name().into()),
             count: 1,
             changes: entry.changes,
-            context: Context { status: self.context.method.as_ref().map(|_| status), ..self.context.clone() },
+            context: EventContext {
+                status: self.context.method.as_ref().map(|_| status),
+                ..self.context.clone()
+            },
             prev_hash: None,
             hash: None,
         }
     }
 
-    /// The event of a refusal.
+    /// The audit event of a refusal.
     fn refusal(&self, error: &Error) -> Event {
         let entry = Entry {
             organization_id: self.caller.organization_id().map(str::to_owned),
@@ -151,18 +158,19 @@ impl Ctx {
         self.event(0, entry, error.code.status(), Some(error.code))
     }
 
-    /// Refuses when `If-Match` names another state than this one (RFC 9110 §13.1.1).
+    /// Refuses with `PRECONDITION_FAILED` unless `If-Match` is absent or names this ETag (RFC 9110 §13.1.1).
     fn require_match(&self, etag: &str) -> Result<()> {
-        let Some(wanted) = &self.if_match else { return Ok(()) };
-        if wanted.trim() == "*" || wanted.split(',').any(|one| one.trim() == etag) {
+        let Some(if_match) = &self.if_match else { return Ok(()) };
+        if if_match.trim() == "*" || if_match.split(',').any(|tag| tag.trim() == etag) {
             return Ok(());
         }
-        let message = "It has changed since you read it; read it again and retry with its ETag.";
+        let message =
+            "The resource has changed since you read it. Read it again and retry with its current ETag.";
         Err(Error::new(Code::PreconditionFailed, message))
     }
 }
 
-/// What the log calls the end of a call.
+/// The audit log's name for a call's outcome; `None` stands for success.
 fn outcome(code: Option<Code>) -> &'static str {
     match code.map(Code::status) {
         None => "success",
@@ -171,19 +179,18 @@ fn outcome(code: Option<Code>) -> &'static str {
     }
 }
 
-/// The strong ETag of a resource's stored state. The time of creation tells a membership from an
-/// earlier one of the same two.
-pub fn etag(created_at: Timestamp, revision: i64) -> String {
+/// The strong ETag of a resource's stored state. The time of creation distinguishes a membership from an
+/// earlier one of the same user and organization.
+pub(crate) fn etag(created_at: Timestamp, revision: i64) -> String {
     format!("\"{:x}-{revision}\"", created_at.as_millis())
 }
 
-/// A page of a list as answered.
+/// One page of a list.
 #[derive(Debug)]
-pub struct Listed<T> {
-    /// The rows.
-    pub rows: Vec<T>,
-    /// Where to go on, when there are more.
-    pub next_cursor: Option<String>,
+pub(crate) struct Listed<T> {
+    pub(crate) rows: Vec<T>,
+    /// The cursor of the next page; `None` on the last.
+    pub(crate) next_cursor: Option<String>,
 }
 
 impl<T> Listed<T> {
@@ -194,9 +201,10 @@ impl<T> Listed<T> {
     }
 }
 
-/// Changes something: in one transaction the caller is read again and authorised, the work is done,
-/// and what it did is recorded. Answers after the commit; after an error nothing is done.
-pub async fn change<T, F>(app: &App, ctx: &Arc<Ctx>, status: u16, mut work: F) -> Result<T>
+/// Runs a change: one transaction reads the caller again and authorizes it, runs `work`, and appends the
+/// audit events of the entries that `work` returns. Returns after the commit; an error means nothing was
+/// changed.
+pub(crate) async fn mutate<T, F>(app: &App, ctx: &Arc<RequestContext>, status: u16, mut work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
@@ -204,24 +212,26 @@ where
     let context = ctx.clone();
     transact(app, ctx, move |tx, caller| {
         let (value, entries) = work(tx, caller)?;
-        settings::accept_change(tx, &context, &entries)?;
-        for (nth, entry) in entries.into_iter().enumerate() {
-            store::audit::append(tx, context.event(nth, entry, status, None))?;
+        settings::check_read_only(tx, &context, &entries)?;
+        for (index, entry) in entries.into_iter().enumerate() {
+            store::audit::append(tx, context.event(index, entry, status, None))?;
         }
         Ok(value)
     })
     .await
 }
 
-/// Works in a transaction of its own, for the caller as it is there, or in the one that is open already.
-async fn transact<T, F>(app: &App, ctx: &Arc<Ctx>, mut work: F) -> Result<T>
+/// Runs `work` in the transaction that is already open, or else in a new one, with the caller as read
+/// inside it.
+async fn transact<T, F>(app: &App, ctx: &Arc<RequestContext>, mut work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<T> + Send + 'static,
 {
-    let (ctx, clock) = (ctx.clone(), app.clock.clone());
+    let ctx = ctx.clone();
+    let clock = app.clock.clone();
     match &ctx.seat {
-        // Read there when the handler began.
+        // The caller was read inside this transaction before the handler ran.
         Some(seat) => {
             let caller = ctx.caller.clone();
             seat.run(move |tx| work(tx, &caller)).await
@@ -237,8 +247,8 @@ where
     }
 }
 
-/// Looks at something, and records that before the answer.
-pub async fn look<T, F>(app: &App, ctx: &Arc<Ctx>, work: F) -> Result<T>
+/// Runs a read, and records its audit event before it returns.
+pub(crate) async fn read_audited<T, F>(app: &App, ctx: &Arc<RequestContext>, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
@@ -258,38 +268,44 @@ where
     Ok(value)
 }
 
-/// Records a refusal or a failure. What a client can repeat cheaply is folded, the rest is an event of
-/// its own.
-pub async fn refuse(app: &App, ctx: &Arc<Ctx>, error: &Error) -> Result<()> {
-    if is_cheap(error) {
-        fold_refusal(app, ctx, error);
+/// Records a refusal or a failure. What a client can repeat cheaply is aggregated; everything else gets an
+/// audit event of its own.
+pub(crate) async fn refuse(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
+    if is_aggregated(error) {
+        aggregate_refusal(app, ctx, error);
         return Ok(());
     }
     append(app, ctx.refusal(error)).await
 }
 
-/// Can a client repeat it cheaply, so that it is folded?
-fn is_cheap(error: &Error) -> bool {
+/// True for refusals that a client can repeat cheaply; they are aggregated.
+fn is_aggregated(error: &Error) -> bool {
     matches!(error.code.status(), 401 | 403 | 429)
 }
 
-/// Counts a refusal, if it is one of those that are folded.
-fn fold_refusal(app: &App, ctx: &Ctx, error: &Error) {
-    if is_cheap(error) {
-        fold(app, ctx, Event { action: folded::REFUSED.into(), ..ctx.refusal(error) });
+/// Counts a refusal if it is one of those that are aggregated.
+fn aggregate_refusal(app: &App, ctx: &RequestContext, error: &Error) {
+    if is_aggregated(error) {
+        aggregate(app, ctx, Event { action: aggregated::REFUSED.into(), ..ctx.refusal(error) });
     }
 }
 
-/// Counts a look that a client may repeat all the time, instead of recording each.
-pub fn fold_look(app: &App, ctx: &Arc<Ctx>) {
-    fold(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
+/// Counts a read that a client may repeat all the time, instead of recording each one.
+pub(crate) fn aggregate_read(app: &App, ctx: &Arc<RequestContext>) {
+    aggregate(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
 }
 
-fn fold(app: &App, ctx: &Ctx, event: Event) {
-    app.folded.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
+fn aggregate(app: &App, ctx: &RequestContext, event: Event) {
+    app.aggregated.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
 }
 
-async fn record(app: &App, ctx: &Arc<Ctx>, entry: Entry, status: u16, code: Option<Code>) -> Result<()> {
+async fn record(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    entry: Entry,
+    status: u16,
+    code: Option<Code>,
+) -> Result<()> {
     append(app, ctx.event(0, entry, status, code)).await
 }
 

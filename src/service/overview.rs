@@ -1,8 +1,8 @@
-//! The front page.
+//! The overview: totals for the console's start page.
 
 use std::sync::Arc;
 
-use super::{Ctx, look, usage};
+use super::{RequestContext, read_audited, usage};
 use crate::app::App;
 use crate::domain::audit::Entry;
 use crate::domain::overview::Overview;
@@ -12,28 +12,28 @@ use crate::error::{Error, Result};
 use crate::store;
 use crate::store::usage::Of;
 
-/// Busy ones that are named.
-const MOST_BUSY: usize = 10;
+/// The number of busiest organizations and keys listed.
+const MAX_BUSIEST: usize = 10;
 
-/// How much there is of what the caller sees, and what the last 24 hours were like.
-pub async fn get(app: &App, ctx: &Arc<Ctx>, query: Query) -> Result<Overview> {
+/// Totals of what the caller can access, and the usage of the last 24 hours.
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> Result<Overview> {
     query.finish(())?;
     let now = ctx.now;
-    look(app, ctx, move |tx, caller| {
+    read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let subject = match own {
             None => Subject::All,
             Some(id) => {
-                let found = store::usage::organization(tx, id)?;
-                Subject::Organization(found.ok_or_else(|| Error::not_found("organization"))?.seq)
+                let organization = store::usage::organization(tx, id)?;
+                Subject::Organization(organization.ok_or_else(|| Error::not_found("organization"))?.seq)
             }
         };
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
-            None => (usage::busiest(tx, Of::Parts(Subject::All), &day, MOST_BUSY)?, Of::Keys),
+            None => (usage::busiest(tx, Of::Parts(Subject::All), &day, MAX_BUSIEST)?, Of::Keys),
             Some(_) => (vec![subject], Of::Parts(subject)),
         };
-        let keys = usage::busiest(tx, keys, &day, MOST_BUSY)?;
+        let keys = usage::busiest(tx, keys, &day, MAX_BUSIEST)?;
         let overview = Overview {
             organizations: if own.is_some() { 1 } else { store::overview::organizations(tx)? },
             users: store::overview::users(tx, own)?,

@@ -1,18 +1,18 @@
-//! Something to look at: what `tollhouse serve --dev` begins with. A month in the life of a small platform,
-//! told through the same services and stores that a caller reaches, with times in the past. `org_123`,
-//! `user_123` and `key_123` are those of the documentation's examples.
+//! Sample data of `tollhouse serve --dev`: a month of a small platform, created through the same services and
+//! stores that a caller uses, with times in the past. `org_123`, `user_123` and `key_123` are those of the
+//! documentation's examples.
 
-mod diary;
+mod script;
 mod traffic;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Ctx, api_keys, housekeeping, memberships, organizations, scopes, usage, users};
+use super::{RequestContext, api_keys, housekeeping, memberships, organizations, scopes, usage, users};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::api_key::Credential;
-use crate::domain::audit::Context;
+use crate::domain::api_key::{Credential, SecretHash};
+use crate::domain::audit::EventContext;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::page::Query;
@@ -21,18 +21,18 @@ use crate::domain::usage::Interval;
 use crate::error::{Error, Result};
 use crate::store;
 use crate::verify::secret::{self, Secret};
-use diary::{DIARY, Deed};
+use script::{SCRIPT, Step};
 
-/// How far back the sample goes.
+/// The number of days that the sample covers.
 const DAYS: i64 = 30;
 const DAY: i64 = Interval::Day.millis();
 const MINUTE: i64 = 60_000;
-/// Rows of usage in one transaction.
-const PIECE: usize = 2000;
+/// Rows of usage written in one transaction.
+const USAGE_CHUNK: usize = 2000;
 
-/// Fills an empty database. `first` becomes its first admin key, which has done all of it. Returns the
+/// Fills an empty database. `first` becomes its first admin key, the actor of all sample changes. Returns the
 /// secret of `key_123`.
-pub async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
+pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     let now = app.clock.now();
     let begin = Timestamp::from_millis(now.as_millis() - DAYS * DAY);
     let mut sample = Sample { app, caller: Caller::System, secrets: HashMap::new() };
@@ -40,53 +40,60 @@ pub async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     let hash = first.hash();
     api_keys::bootstrap_as(app, &ctx, first).await?;
     sample.caller = Caller::Key(sample.credential(hash).await?);
-    for deed in DIARY {
-        let at = Timestamp::from_millis(now.as_millis() - deed.minutes_ago * MINUTE);
-        sample.act(deed, at.max(begin)).await?;
+    for step in SCRIPT {
+        let at = Timestamp::from_millis(now.as_millis() - step.minutes_ago * MINUTE);
+        sample.run_step(step, at.max(begin)).await?;
     }
-    sample.count(begin, now).await?;
-    let shown = sample.secrets.remove(diary::SHOWN_KEY);
-    shown.ok_or_else(|| Error::internal("the sample has no key to show"))
+    sample.write_usage(begin, now).await?;
+    let secret = sample.secrets.remove(script::SHOWN_KEY);
+    secret.ok_or_else(|| Error::internal("the sample has no key to show"))
 }
 
 struct Sample<'a> {
     app: &'a Arc<App>,
     caller: Caller,
-    /// By the id of the key.
+    /// The secrets of the keys, by key id.
     secrets: HashMap<String, String>,
 }
 
 impl Sample<'_> {
-    /// A call of the past, as if it had come over HTTP.
-    fn ctx(&self, at: Timestamp, action: &'static str, method: &str, path: &str) -> Result<Arc<Ctx>> {
+    /// The context of a call in the past, as if it had come over HTTP.
+    fn ctx(
+        &self,
+        at: Timestamp,
+        action: &'static str,
+        method: &str,
+        path: &str,
+    ) -> Result<Arc<RequestContext>> {
         let access = if method == "GET" { "read" } else { "write" };
-        let ctx = Ctx::internal(self.app, self.caller.clone(), action, access)?;
+        let ctx = RequestContext::internal(self.app, self.caller.clone(), action, access)?;
         let over_http = matches!(self.caller, Caller::Key(_));
-        let context = Context {
-            request_id: Some(Kind::Request.make(at, ctx.random)),
+        let context = EventContext {
+            request_id: Some(Kind::Request.new_id(at, ctx.random)),
             method: Some(method.to_owned()),
             path: Some(path.to_owned()),
             ip: Some("127.0.0.1".to_owned()),
             user_agent: Some("tollhouse-sample".to_owned()),
-            ..Context::default()
+            ..EventContext::default()
         };
-        let context = if over_http { context } else { Context::default() };
-        Ok(Arc::new(Ctx { now: at, context, ..Arc::unwrap_or_clone(ctx) }))
+        let context = if over_http { context } else { EventContext::default() };
+        Ok(Arc::new(RequestContext { now: at, context, ..Arc::unwrap_or_clone(ctx) }))
     }
 
-    async fn credential(&self, hash: secret::Hash) -> Result<Arc<Credential>> {
-        let found = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await?;
-        found.map(Arc::new).ok_or_else(|| Error::internal("a key of the sample is missing"))
+    async fn credential(&self, hash: SecretHash) -> Result<Arc<Credential>> {
+        let credential = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await?;
+        credential.map(Arc::new).ok_or_else(|| Error::internal("a key of the sample is missing"))
     }
 
-    async fn act(&mut self, deed: &Deed, at: Timestamp) -> Result<()> {
-        let (app, body) = (self.app, Json::parse(deed.body.as_bytes())?);
-        let ctx = self.ctx(at, deed.action, deed.method, deed.path)?;
+    async fn run_step(&mut self, step: &Step, at: Timestamp) -> Result<()> {
+        let app = self.app;
+        let body = Json::parse(step.body.as_bytes())?;
+        let ctx = self.ctx(at, step.action, step.method, step.path)?;
         let ctx = &ctx;
-        // `/admin/v1/organizations/org_123/members`: the id is the fourth part behind the first slash.
-        let mut parts = deed.path.split('/').skip(4).map(str::to_owned);
+        // `/admin/v1/organizations/org_123/members`: split at the slashes, the id is part 4, counted from 0.
+        let mut parts = step.path.split('/').skip(4).map(str::to_owned);
         let id = parts.next().unwrap_or_default();
-        match deed.action {
+        match step.action {
             "organization.create" => drop(organizations::create(app, ctx, &body).await?),
             "organization.update" => drop(organizations::update(app, ctx, id, &body).await?),
             "user.create" => drop(users::create(app, ctx, &body).await?),
@@ -94,37 +101,37 @@ impl Sample<'_> {
             "membership.create" => drop(memberships::create(app, ctx, id, &body).await?),
             "scope.create" => drop(scopes::create(app, ctx, &body).await?),
             "api_key.create" => {
-                let made = api_keys::create(app, ctx, &body).await?;
-                self.secrets.insert(made.api_key.id, made.key);
+                let created = api_keys::create(app, ctx, &body).await?;
+                self.secrets.insert(created.api_key.id, created.key);
             }
             "api_key.update" => drop(api_keys::update(app, ctx, id, &body).await?),
             "api_key.revoke" => drop(api_keys::revoke(app, ctx, id, Some(&body)).await?),
             "api_key.rotate" => {
-                let made = api_keys::rotate(app, ctx, id, Some(&body)).await?;
-                self.secrets.insert(made.api_key.id, made.key);
+                let created = api_keys::rotate(app, ctx, id, Some(&body)).await?;
+                self.secrets.insert(created.api_key.id, created.key);
             }
             "usage.read" => drop(usage::get(app, ctx, Query::of(Vec::new())).await?),
             "organization.list" => drop(organizations::list(app, ctx, Query::of(Vec::new())).await?),
-            other => return Err(Error::internal(format!("the sample can't do {other}"))),
+            other => return Err(Error::internal(format!("unknown action {other} in the sample"))),
         }
         Ok(())
     }
 
-    /// What was verified in the month.
-    async fn count(&self, begin: Timestamp, now: Timestamp) -> Result<()> {
+    /// Writes the verifications of the month.
+    async fn write_usage(&self, begin: Timestamp, now: Timestamp) -> Result<()> {
         let mut keys = Vec::new();
         for (id, secret) in &self.secrets {
             keys.push((id.clone(), self.credential(secret::hash(secret)).await?));
         }
-        let batch = traffic::between(&keys, begin, now);
+        let batch = traffic::generate(&keys, begin, now);
         for counted in &batch.counted {
             if let Some(at) = counted.last_used {
                 self.app.note_use(counted.credential.seq, at);
             }
         }
-        for piece in batch.pieces(PIECE) {
-            self.app.db.write(move |tx| usage::write(tx, &piece)).await?;
+        for chunk in batch.pieces(USAGE_CHUNK) {
+            self.app.db.write(move |tx| usage::write(tx, &chunk)).await?;
         }
-        housekeeping::write_uses(self.app).await
+        housekeeping::write_last_used(self.app).await
     }
 }

@@ -1,25 +1,25 @@
-//! The verification log: find denials. What writes it is the [flush of usage](super::usage::flush).
+//! The verification log: lists denials. The [flush of usage](super::usage::flush) writes it.
 
 use std::sync::Arc;
 
-use super::api_keys::own_or;
-use super::{Ctx, Listed, look};
+use super::api_keys::effective_organization;
+use super::{Listed, RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::audit;
 use crate::domain::page::Query;
-use crate::domain::verification_log::{Entry, Filter};
+use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 use crate::store;
 
 /// Lists denials.
-pub async fn list(app: &App, ctx: &Arc<Ctx>, mut query: Query) -> Result<Listed<Entry>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Entry>> {
     let (mut page, cursor) = query.page();
-    let mut filter = Filter::read(&mut query);
+    let mut filter = VerificationLogFilter::read(&mut query);
     query.finish(())?;
-    filter.org_id = own_or(&ctx.caller, filter.org_id)?;
+    filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let binding = format!("verification_log {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let rows = look(app, ctx, move |tx, _| {
+    let rows = read_audited(app, ctx, move |tx, _| {
         let entry = audit::Entry::about(filter.org_id.as_deref());
         Ok((store::verification_log::list(tx, &filter, &page)?, entry))
     });

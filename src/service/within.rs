@@ -1,10 +1,10 @@
-//! Handlers within a transaction.
+//! Handlers that run inside a transaction.
 //!
-//! Mostly a handler runs outside of it: [`change`](super::change) sends the writer what is to be done. Where
-//! more belongs into that same transaction (the other operations of a batch, an answer that is kept for its
-//! repetition), the writer's thread runs the handler itself, over the open transaction, from its first
-//! fault to its finished answer. So it meets everything as those before it left it, and nothing of it, nor
-//! of its answer, has to be known beforehand.
+//! Usually a handler runs outside the transaction: [`mutate`](super::mutate) sends the writer a closure.
+//! Where more belongs in that same transaction (the other operations of a batch, a response that is stored
+//! for its replay), the writer's thread runs the handler itself over the open transaction, from validation
+//! to the finished response. The handler then sees everything that ran before it in the transaction, and
+//! nothing about it or its response has to be known beforehand.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,20 +14,21 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::oneshot;
 
-use super::Ctx;
+use super::RequestContext;
 use crate::clock::Clock;
 use crate::domain::access::Caller;
 use crate::error::{Error, Result};
 use crate::store::db::Tx;
 
-/// A handler, which can be begun more than once: only its last run counts.
-pub type Handler<R> = Box<dyn Fn(Arc<Ctx>) -> Pin<Box<dyn Future<Output = Result<R>> + Send>> + Send + Sync>;
+/// A handler. It can be started more than once; only its last run counts.
+pub(crate) type Handler<R> =
+    Box<dyn Fn(Arc<RequestContext>) -> Pin<Box<dyn Future<Output = Result<R>> + Send>> + Send + Sync>;
 
 type Work = Box<dyn FnOnce(&Tx<'_>) + Send>;
 
-/// Where a handler within a transaction lays down what it wants done in it.
+/// Slot through which a handler hands its closure to the transaction's thread.
 #[derive(Default)]
-pub struct Seat(Mutex<Option<Work>>);
+pub(crate) struct Seat(Mutex<Option<Work>>);
 
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,15 +37,15 @@ impl fmt::Debug for Seat {
 }
 
 impl Seat {
-    /// Has it done in the open transaction.
-    pub async fn run<T: Send + 'static>(
+    /// Runs `work` in the open transaction.
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (answer, answered) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Box::new(move |tx| drop(answer.send(work(tx)))));
-        answered.await.map_err(|_| Error::internal("a transaction ended before its handler"))?
+            Some(Box::new(move |tx| drop(sender.send(work(tx)))));
+        receiver.await.map_err(|_| Error::internal("a transaction ended before its handler"))?
     }
 
     fn take(&self) -> Option<Work> {
@@ -52,20 +53,27 @@ impl Seat {
     }
 }
 
-/// Runs a handler to its end over an open transaction, for the caller as it is there. When it fails, what
-/// it did is not rolled back here.
-pub fn run<R>(tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
+/// Runs a handler to completion over an open transaction, with the caller as read inside it. When the handler
+/// fails, its changes are not rolled back here.
+pub(crate) fn run<R>(tx: &Tx<'_>, clock: &Clock, ctx: &RequestContext, handler: &Handler<R>) -> Result<R> {
     run_as(tx, ctx.reload(tx, clock)?, ctx, handler)
 }
 
-/// The caller of several handlers, read again when something changed.
+/// The caller of several handlers in one transaction, read again only when something has changed.
 #[derive(Default)]
-pub struct SameCaller(RefCell<Option<(usize, Caller)>>);
+pub(crate) struct SameCaller(RefCell<Option<(usize, Caller)>>);
 
 impl SameCaller {
-    /// [`run`], for a caller that all of them have.
-    pub fn run<R>(&self, tx: &Tx<'_>, clock: &Clock, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
-        // Nothing changes a caller without saying so, and what is rolled back is unsaid.
+    /// Like [`run`], with the caller that all the handlers share.
+    pub(crate) fn run<R>(
+        &self,
+        tx: &Tx<'_>,
+        clock: &Clock,
+        ctx: &RequestContext,
+        handler: &Handler<R>,
+    ) -> Result<R> {
+        // Every change of a caller queues an invalidation, and a rollback removes it: as long as `told` is
+        // the same, the caller is unchanged.
         let known = self.0.borrow().clone().filter(|(told, _)| *told == tx.told());
         let caller = match known {
             Some((_, caller)) => caller,
@@ -77,16 +85,16 @@ impl SameCaller {
     }
 }
 
-fn run_as<R>(tx: &Tx<'_>, caller: Caller, ctx: &Ctx, handler: &Handler<R>) -> Result<R> {
+fn run_as<R>(tx: &Tx<'_>, caller: Caller, ctx: &RequestContext, handler: &Handler<R>) -> Result<R> {
     let seat = Arc::new(Seat::default());
-    let mut handling = handler(Arc::new(Ctx { caller, seat: Some(seat.clone()), ..ctx.clone() }));
+    let mut future = handler(Arc::new(RequestContext { caller, seat: Some(seat.clone()), ..ctx.clone() }));
     let mut context = Context::from_waker(Waker::noop());
     loop {
-        match handling.as_mut().poll(&mut context) {
+        match future.as_mut().poll(&mut context) {
             Poll::Ready(result) => return result,
             Poll::Pending => match seat.take() {
                 Some(work) => work(tx),
-                // Nobody would wake it here, and all writers would wait with it.
+                // Nothing would wake the handler on this thread, and every queued write would wait for it.
                 None => return Err(Error::internal("a handler waits for more than its transaction")),
             },
         }

@@ -6,10 +6,10 @@ use super::db::Tx;
 use super::list::List;
 use super::rows;
 use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
+use crate::domain::invalidation::Invalidation;
 use crate::domain::limits::{Period, Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
-use crate::domain::stale::Stale;
 use crate::domain::time::Timestamp;
 use crate::domain::{organization, user};
 use crate::error::Result;
@@ -52,7 +52,7 @@ pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
 }
 
 /// Stores a new key with the hash of its secret; `false` when its id or its secret is taken.
-pub fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
+pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
     let seq: Option<i64> = tx.one(
         "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
          allowed_ips, metadata, created_by, created_at, updated_at, revision, \
@@ -64,7 +64,7 @@ pub fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
             new.organization_id,
             new.user_id,
             new.name,
-            rules::fold(&new.name),
+            rules::casefold(&new.name),
             new.start,
             rows::to_json(&new.scopes)?,
             new.status.name(),
@@ -88,7 +88,7 @@ pub fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
         params![hash, seq],
     )?;
     insert_scopes(tx, seq, &new.scopes)?;
-    tx.stale(Stale::Secret(*hash));
+    tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
 
@@ -100,7 +100,7 @@ fn insert_scopes(tx: &Tx<'_>, seq: i64, scopes: &[String]) -> Result<()> {
 }
 
 /// One key, whatever its state.
-pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
+pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
     tx.one(&format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"), params![id], api_key)
 }
 
@@ -152,7 +152,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
 }
 
 /// Stores all fields that can change, and the scopes' index when they did.
-pub fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
+pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
     let seq: Option<i64> = tx.one(
         "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
          allowed_ips = ?8, metadata = ?9, updated_at = ?10, rotated_at = ?11, previous_secret_expires_at = ?12, \
@@ -161,7 +161,7 @@ pub fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
         params![
             changed.id,
             changed.name,
-            rules::fold(&changed.name),
+            rules::casefold(&changed.name),
             changed.start,
             rows::to_json(&changed.scopes)?,
             changed.status.name(),
@@ -195,7 +195,7 @@ pub fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
 /// Makes a new secret the current one. The current one becomes the previous one, which the row's
 /// `previous_secret_expires_at` ends, or retires at once; one that was previous already retires.
 /// `false` when the new secret is taken.
-pub fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_old: bool) -> Result<bool> {
+pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_old: bool) -> Result<bool> {
     expire_previous(tx, id)?;
     let state = if keep_old { "previous" } else { "retired" };
     tx.execute(
@@ -208,12 +208,12 @@ pub fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_old: bool) -> Result<
          ON CONFLICT (hash) DO NOTHING",
         params![id, hash],
     )?;
-    tx.stale(Stale::Secret(*hash));
+    tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
 
 /// Retires the previous secret, if there is one.
-pub fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
+pub(crate) fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
     tx.execute(
         "UPDATE api_key_hashes SET state = 'retired' WHERE state = 'previous' \
          AND key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
@@ -223,7 +223,7 @@ pub fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
 }
 
 /// Revokes all keys of an organization, or those that a user owns there. Says how many it were.
-pub fn revoke_all(
+pub(crate) fn revoke_all(
     tx: &Tx<'_>,
     organization_id: &str,
     user_id: Option<&str>,
@@ -237,23 +237,23 @@ pub fn revoke_all(
     tx.execute(&sql, params![organization_id, user_id, now.as_millis(), reason])
 }
 
-/// Is there a key that [keeps the platform](ApiKey::keeps_the_platform), other than this one?
-pub fn platform_is_kept_without(tx: &Tx<'_>, id: &str) -> Result<bool> {
+/// Is there a key that [keeps the platform](ApiKey::is_recovery_key), other than this one?
+pub(crate) fn platform_is_kept_without(tx: &Tx<'_>, id: &str) -> Result<bool> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL AND k.id <> ?1 \
          AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL"
     );
     // Few by nature: the keys of the platform's own people.
-    Ok(tx.all(&sql, params![id], api_key)?.iter().any(ApiKey::keeps_the_platform))
+    Ok(tx.all(&sql, params![id], api_key)?.iter().any(ApiKey::is_recovery_key))
 }
 
 /// Has there ever been a key?
-pub fn any(tx: &Tx<'_>) -> Result<bool> {
+pub(crate) fn any(tx: &Tx<'_>) -> Result<bool> {
     Ok(tx.one("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
 /// Notes when keys, by `seq`, were last used; never backwards, and no change that an ETag would tell.
-pub fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
+pub(crate) fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
     for (seq, at) in used {
         tx.execute(
             "UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)",
@@ -266,22 +266,22 @@ pub fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub struct Filter {
-    pub organization_id: Option<String>,
-    pub user_id: Option<String>,
-    pub status: Option<Status>,
-    pub scope: Option<String>,
-    pub q: Option<String>,
+pub(crate) struct ApiKeyFilter {
+    pub(crate) organization_id: Option<String>,
+    pub(crate) user_id: Option<String>,
+    pub(crate) status: Option<Status>,
+    pub(crate) scope: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 /// A page of keys, whatever their state.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
     let (list, seq) = query(filter, now);
     list.page(tx, seq, page, api_key)
 }
 
 /// The list, and the column that has its order.
-pub(super) fn query(filter: &Filter, now: Timestamp) -> (List, &'static str) {
+pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static str) {
     let now = now.as_millis();
     // Who holds a scope is found by the index of scopes, which has the same order; of the keys of one owner
     // or organization each is asked. CROSS JOIN keeps these ways.
@@ -311,7 +311,7 @@ pub(super) fn query(filter: &Filter, now: Timestamp) -> (List, &'static str) {
 }
 
 /// Does a key that isn't revoked begin so that it could be a secret of this prefix?
-pub fn any_begins_like(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
+pub(crate) fn any_begins_like(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
     // Both ways round: of a foreign key little may be known. Walks over all of them, once in a platform's life.
     let sql = "SELECT 1 FROM api_keys WHERE status <> 'revoked' AND (substr(start, 1, length(?1)) = ?1 \
                OR substr(?1, 1, length(start)) = start) LIMIT 1";

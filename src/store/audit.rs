@@ -5,8 +5,8 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::list::List;
 use super::rows;
-use super::timeline::Timeline;
-use crate::domain::audit::{Event, Filter, GENESIS, Hash};
+use super::seq_index::SeqIndex;
+use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS};
 use crate::domain::chain::{self, Anchor, Link};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
@@ -14,10 +14,10 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
 /// The times of the chain.
-const TIMELINE: Timeline = Timeline { table: "audit_events", column: "occurred_at" };
+const SEQ_INDEX: SeqIndex = SeqIndex { table: "audit_events", column: "occurred_at" };
 
 /// The last event's place and hash; `(0, GENESIS)` before the first.
-pub fn head(tx: &Tx<'_>) -> Result<(i64, Hash)> {
+pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
     let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
     Ok(tx.one(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
 }
@@ -34,7 +34,7 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
     let id = id::event_bytes(&event.id).ok_or_else(|| Error::internal("an event id that is no ULID"))?;
     let occurred_at =
         Timestamp::parse(&event.occurred_at).ok_or_else(|| Error::internal("an event's time"))?;
-    TIMELINE.note(tx, occurred_at)?;
+    SEQ_INDEX.note(tx, occurred_at)?;
     let json = rows::to_json(&event)?;
     let hash = chain::hash(&prev_hash, &json);
     tx.execute(
@@ -61,11 +61,11 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
 
 /// An event as it lies in the file.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Place, hashes and JSON.
-    pub link: Link,
+    pub(crate) link: Link,
     /// Did a key of the organization do it, whose log it belongs to?
-    pub by_own_key: bool,
+    pub(crate) by_own_key: bool,
 }
 
 const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization_id = e.organization_id \
@@ -77,18 +77,18 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
 }
 
 /// One event, of one organization unless `None`.
-pub fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<Stored>> {
+pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<Stored>> {
     let Some(id) = id::event_bytes(event_id) else { return Ok(None) };
     let sql = format!("{SELECT} AND e.id = ?1 AND (?2 IS NULL OR e.organization_id = ?2)");
     tx.one(&sql, params![id, organization_id], stored)
 }
 
 /// A page of events.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Stored>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &AuditFilter, page: &Page) -> Result<Rows<Stored>> {
     query(tx, filter)?.page(tx, "e.seq", page, stored)
 }
 
-pub(super) fn query(tx: &Tx<'_>, filter: &Filter) -> Result<List> {
+pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
     let list = List::new(SELECT);
     let list = match filter.outcome {
         // Their index holds failures alone, and must be told that no others are asked for.
@@ -107,32 +107,32 @@ pub(super) fn query(tx: &Tx<'_>, filter: &Filter) -> Result<List> {
     Ok(list
         .and("+e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
         .and("+e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
-        .within(TIMELINE.between(tx, filter.from, filter.to)?))
+        .within(SEQ_INDEX.between(tx, filter.from, filter.to)?))
 }
 
 /// A row of the chain, to be verified.
 pub struct Raw {
     /// Its place.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// The link, and the copies that the filters use: one whose copies say something else than its
     /// JSON is as broken as one whose hash does. `None` when the row can't even be read: we never
     /// wrote it like that.
-    pub link: Option<(Link, chain::Copies)>,
+    pub link: Option<(Link, chain::EventColumns)>,
 }
 
 /// The next links from `first` on, oldest first.
-pub fn links(tx: &Tx<'_>, first: i64, most: usize) -> Result<Vec<Raw>> {
+pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<Raw>> {
     tx.all(
         "SELECT seq, prev_hash, hash, event, id, occurred_at, organization_id, actor_id, action, target_id, access, \
          outcome FROM audit_events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
-        params![first, i64::try_from(most).unwrap_or(i64::MAX)],
+        params![first, i64::try_from(max).unwrap_or(i64::MAX)],
         |row| Ok(Raw { seq: row.get(0)?, link: link(row).ok() }),
     )
 }
 
-fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::Copies)> {
+fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
     let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
-    let copies = chain::Copies {
+    let copies = chain::EventColumns {
         id: row.get(4)?,
         occurred_at: rows::time(row, 5)?,
         organization_id: row.get(6)?,
@@ -146,7 +146,7 @@ fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::Copies)> {
 }
 
 /// Where the chain was last cut: the last event that was removed, or is about to be.
-pub fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
+pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
     let event = tx.one(sql, params![chain::PRUNED], |row| row.get::<_, String>(0))?;
     // One that can't be read cuts nothing: whoever verifies the chain will find it.
@@ -155,13 +155,13 @@ pub fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
 }
 
 /// The place of the first event.
-pub fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
+pub(crate) fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
     tx.one("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
 }
 
 /// The last of the events that happened before a time, as far as none stands among them that happened later;
 /// `None` when already the first did.
-pub fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
+pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
     let time = time.as_millis();
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
     if tx.one(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
@@ -176,10 +176,10 @@ pub fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
 
 /// Removes events up to and with a checkpoint, the oldest first, at most so many. Says how many it were: none if
 /// it isn't one of this chain.
-pub fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, most: usize) -> Result<usize> {
+pub(crate) fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \
          AND (SELECT hash FROM audit_events WHERE seq = ?1) = ?2 ORDER BY seq LIMIT ?3)",
-        params![checkpoint.seq, checkpoint.hash, i64::try_from(most).unwrap_or(i64::MAX)],
+        params![checkpoint.seq, checkpoint.hash, i64::try_from(max).unwrap_or(i64::MAX)],
     )
 }

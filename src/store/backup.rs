@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::schema::{self, directory};
 use super::tx::is_busy;
 use super::{audit, check::Rows};
-use crate::domain::audit::Hash;
+use crate::domain::audit::ChainHash;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -34,13 +34,13 @@ const SYNCED: i32 = 2048;
 const REST: Duration = Duration::from_millis(1);
 
 /// What was copied, by what the source itself said.
-pub struct Copied {
+pub(crate) struct Copied {
     /// Bytes of the copy.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The head of the audit chain.
-    pub head: (i64, Hash),
+    pub(crate) head: (i64, ChainHash),
     /// Rows of each table.
-    pub rows: Rows,
+    pub(crate) rows: Rows,
 }
 
 /// Copies a database into a new file that only its owner can read, and brings that to the disk. `progress` is
@@ -48,7 +48,7 @@ pub struct Copied {
 ///
 /// # Errors
 /// `CONFLICT` when the source isn't ours; what SQLite or the disk answers.
-pub fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> Result<Copied> {
+pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> Result<Copied> {
     remove(target)?;
     let named = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     // SQLite takes an empty file as it is, and with it the permissions.
@@ -92,7 +92,7 @@ pub fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> 
 }
 
 /// Removes a file that may not be there.
-pub fn remove(file: &Path) -> Result<()> {
+pub(crate) fn remove(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::internal(format!("{}: {error}", file.display())))
@@ -102,29 +102,29 @@ pub fn remove(file: &Path) -> Result<()> {
 }
 
 /// Gives a whole, synced file its name, durably. One that has it already is replaced.
-pub fn publish(part: &Path, target: &Path) -> Result<()> {
+pub(crate) fn publish(part: &Path, target: &Path) -> Result<()> {
     fs::rename(part, target).map_err(|error| Error::internal(format!("{}: {error}", target.display())))?;
     schema::sync(directory(target))
 }
 
 /// The path with something appended.
-pub fn beside(file: &Path, suffix: &str) -> std::path::PathBuf {
+pub(crate) fn beside(file: &Path, suffix: &str) -> std::path::PathBuf {
     schema::beside(file, suffix)
 }
 
 /// Do both paths name one file?
-pub fn is_same(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Is this on a disk that it was brought to?
-pub fn sync(file: &Path) -> Result<()> {
+pub(crate) fn sync(file: &Path) -> Result<()> {
     let synced = File::open(file).and_then(|open| open.sync_all());
     synced.map_err(|error| Error::internal(format!("{}: {error}", file.display())))
 }
 
 /// Notes in the live file when the last proven backup was made.
-pub fn note(tx: &Tx<'_>, at: Timestamp) -> Result<()> {
+pub(crate) fn note(tx: &Tx<'_>, at: Timestamp) -> Result<()> {
     let sql = "INSERT INTO meta (name, value) VALUES ('last_backup_at', ?1) \
                ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     tx.execute(sql, [at.as_millis().to_string()])?;

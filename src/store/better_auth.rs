@@ -16,7 +16,7 @@ use crate::error::Result;
 ///
 /// # Errors
 /// `CONFLICT` when it isn't better-auth's.
-pub fn open(file: &Path) -> Result<Reader> {
+pub(crate) fn open(file: &Path) -> Result<Reader> {
     let not_its = |_| refuse(format!("{} is not a SQLite database of better-auth.", file.display()));
     if !file.exists() {
         return Err(refuse(format!("There is no file {}.", file.display())));
@@ -34,7 +34,7 @@ fn has(tx: &Tx<'_>, table: &str) -> Result<bool> {
 }
 
 /// How many rows are to be read.
-pub fn total(tx: &Tx<'_>) -> Result<u64> {
+pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     let mut total = 0;
     for table in ["user", "organization", "member", "apikey"] {
         if has(tx, table)? {
@@ -47,7 +47,7 @@ pub fn total(tx: &Tx<'_>) -> Result<u64> {
 }
 
 /// The next rows of a table behind a place, oldest first; none when there is no such table.
-pub fn rows(tx: &Tx<'_>, table: &str, after: i64, most: usize) -> Result<Vec<(i64, Row)>> {
+pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<Vec<(i64, Row)>> {
     if !has(tx, table)? {
         return Ok(Vec::new());
     }
@@ -61,8 +61,8 @@ pub fn rows(tx: &Tx<'_>, table: &str, after: i64, most: usize) -> Result<Vec<(i6
     let sql = format!(
         "SELECT t.rowid AS place, t.*{more} FROM \"{table}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
     );
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    tx.all(&sql, params![after, most], |row| Ok((row.get(0)?, named(row)?)))
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    tx.all(&sql, params![after, max], |row| Ok((row.get(0)?, named(row)?)))
 }
 
 /// A row by the names of its columns.
@@ -81,7 +81,7 @@ fn named(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
 }
 
 /// Whom a key belongs to. Before release 1.5 that stood in `userId`.
-pub fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
+pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
     let id = |column| key.get(column).and_then(Value::as_str);
     let Some(id) = id("referenceId").or(id("userId")) else { return Ok(Owner::Nobody) };
     let exists = |table: &str| -> Result<bool> {

@@ -7,28 +7,28 @@ use super::schema;
 use crate::error::Result;
 
 /// Rows of each table.
-pub type Rows = BTreeMap<String, i64>;
+pub(crate) type Rows = BTreeMap<String, i64>;
 
 /// Faults of one kind that are told.
-const MOST: usize = 20;
+const MAX: usize = 20;
 
 /// What SQLite says of pages and indexes; nothing when all is well.
-pub fn integrity(tx: &Tx<'_>) -> Result<Vec<String>> {
-    let said = tx.all(&format!("PRAGMA integrity_check({MOST})"), [], |row| row.get::<_, String>(0))?;
+pub(crate) fn integrity(tx: &Tx<'_>) -> Result<Vec<String>> {
+    let said = tx.all(&format!("PRAGMA integrity_check({MAX})"), [], |row| row.get::<_, String>(0))?;
     Ok(said.into_iter().filter(|line| line != "ok").collect())
 }
 
 /// References to rows that aren't there.
-pub fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
+pub(crate) fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     let found = tx.all("PRAGMA foreign_key_check", [], |row| {
         let (table, rowid, parent): (String, Option<i64>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(format!("row {} of {table} refers to a row of {parent} that isn't there", rowid.unwrap_or(0)))
     })?;
-    Ok(found.into_iter().take(MOST).collect())
+    Ok(found.into_iter().take(MAX).collect())
 }
 
 /// How many rows each table has.
-pub fn rows(tx: &Tx<'_>) -> Result<Rows> {
+pub(crate) fn rows(tx: &Tx<'_>) -> Result<Rows> {
     let sql =
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
     let tables = tx.all(sql, [], |row| row.get::<_, String>(0))?;
@@ -40,7 +40,7 @@ pub fn rows(tx: &Tx<'_>) -> Result<Rows> {
 }
 
 /// What the table of counts says other than there is.
-pub fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
+pub(crate) fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
     tx.all(
         "WITH really (what, organization_id, n) AS (
              SELECT 'organizations', '*', count(*) FROM organizations WHERE deleted_at IS NULL
@@ -71,7 +71,7 @@ pub fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
 }
 
 /// Keys whose secrets or scopes are not as they are always stored.
-pub fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
+pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     let mut found = tx.all(
         "SELECT k.id, (SELECT count(*) FROM api_key_hashes h WHERE h.key_seq = k.seq AND h.state = 'current') AS n \
          FROM api_keys k WHERE n <> 1 LIMIT 20",
@@ -89,11 +89,11 @@ pub fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
 }
 
 /// The version of the schema.
-pub fn version(tx: &Tx<'_>) -> Result<i64> {
+pub(crate) fn version(tx: &Tx<'_>) -> Result<i64> {
     Ok(tx.one("PRAGMA user_version", [], |row| row.get(0))?.unwrap_or(0))
 }
 
 /// What tells files of one origin from others: it is made with the first of them and copied with it.
-pub fn origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
+pub(crate) fn origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
     schema::cursor_key(tx)
 }

@@ -16,24 +16,24 @@ const COMMIT_TIMES: &[u64] = &[
 
 /// What the writer did since the database was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Mutations that succeeded and were committed, those of [`Db::probe`](super::db::Db::probe) included.
-    pub mutations: u64,
+    pub(crate) mutations: u64,
     /// Transactions that wrote something and were committed: each paid an fsync.
-    pub commits: u64,
+    pub(crate) commits: u64,
     /// Mutations turned away because the queue was full.
-    pub refused: u64,
+    pub(crate) refused: u64,
 }
 
 /// How the writer works.
 #[derive(Clone, Debug)]
-pub struct Work {
+pub(crate) struct Work {
     /// Mutations that wait for it now.
-    pub waiting: u64,
+    pub(crate) waiting: u64,
     /// How many shared a commit.
-    pub groups: Observed,
+    pub(crate) groups: Observed,
     /// How long commits took, in nanoseconds.
-    pub commits: Observed,
+    pub(crate) commits: Observed,
 }
 
 pub(super) struct Counters {

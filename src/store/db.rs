@@ -19,14 +19,14 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::counters::Counters;
-pub use super::counters::{Stats, Work};
+pub(crate) use super::counters::{Stats, Work};
 use super::lookup::Lookups;
 use super::schema;
-pub use super::schema::lock;
-pub use super::tx::Tx;
+pub(crate) use super::schema::lock;
+pub(crate) use super::tx::Tx;
 use super::tx::{Mutation, Value, is_busy};
 use crate::clock::Clock;
-use crate::domain::stale::Stale;
+use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
 
 /// How long a connection waits for another process's lock.
@@ -46,23 +46,23 @@ const STEPS_BETWEEN_LOOKS: i32 = 1000;
 /// kernel takes it away from a report by itself waits for milliseconds.
 const LOOKS_BETWEEN_YIELDS: u32 = 8;
 
-type OnCommit = Box<dyn Fn(&[Stale]) + Send + Sync>;
+type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 
 /// Where the database is and how much it may take.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The database file; its directory is made when it is missing.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// How many reads run at once.
-    pub readers: u32,
+    pub(crate) readers: u32,
     /// How long one read may wait and run, in all.
-    pub read_timeout: Duration,
+    pub(crate) read_timeout: Duration,
     /// How many mutations may wait; more are refused.
-    pub writer_queue: usize,
+    pub(crate) writer_queue: usize,
     /// How many mutations share one commit at most.
-    pub group_limit: usize,
+    pub(crate) group_limit: usize,
     /// The size that the file may reach, in bytes; 0 = no limit. The WAL beside it is not counted.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
 }
 
 /// The open database. Clones share it; the last one that goes closes it.
@@ -96,7 +96,10 @@ impl Db {
     ///
     /// # Errors
     /// `CONFLICT` when the file is not ours or too new, or SQLite too old: the message says what to do.
-    pub fn open(options: &Options, on_commit: impl Fn(&[Stale]) + Send + Sync + 'static) -> Result<Self> {
+    pub(crate) fn open(
+        options: &Options,
+        on_commit: impl Fn(&[Invalidation]) + Send + Sync + 'static,
+    ) -> Result<Self> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             let message = format!("SQLite {} is too old; 3.51.3 or later is needed.", rusqlite::version());
             return Err(Error::new(Code::Conflict, message));
@@ -212,7 +215,7 @@ impl Db {
     ///
     /// # Errors
     /// The closure's own; `UNAVAILABLE` when too many wait.
-    pub async fn look_up<T, F>(&self, f: F) -> Result<T>
+    pub(crate) async fn look_up<T, F>(&self, f: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
@@ -221,18 +224,18 @@ impl Db {
     }
 
     /// What the writer did so far.
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         self.0.counters.stats()
     }
 
     /// How the writer works.
-    pub fn work(&self) -> Work {
+    pub(crate) fn work(&self) -> Work {
         self.0.counters.work()
     }
 
     /// Takes no new mutations, waits until those in the queue are answered and the writer has stopped;
     /// its last act is to bring the WAL into the file. Calling it again does no harm.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.0.lookups.close();
         drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Nothing is ever sent; this ends when the writer's thread does.
@@ -244,7 +247,7 @@ impl Db {
     ///
     /// # Errors
     /// What any mutation would get.
-    pub async fn probe(&self, now: Duration) -> Result<()> {
+    pub(crate) async fn probe(&self, now: Duration) -> Result<()> {
         let mut probed = self.0.probed.lock().await;
         if let Some((at, result)) = &*probed
             && now.saturating_sub(*at) < Duration::from_secs(1)
@@ -263,7 +266,7 @@ impl Db {
 }
 
 /// The SQLite that is built in.
-pub fn sqlite_version() -> &'static str {
+pub(crate) fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
@@ -360,14 +363,15 @@ impl Writer {
             self.counters.groups.observe(results.len() as u64);
             Ok(results)
         });
-        let (wrote, stale, checkpoint) = (tx.wrote.get(), tx.stale.take(), tx.checkpoint.get());
+        let (wrote, invalidations, checkpoint) =
+            (tx.wrote.get(), tx.invalidations.take(), tx.checkpoint.get());
         let results = results.inspect_err(|_| roll_back(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();
         self.counters.mutations.fetch_add(succeeded as u64, Ordering::Relaxed);
         self.counters.commits.fetch_add(wrote.into(), Ordering::Relaxed);
-        if !stale.is_empty() {
-            (self.on_commit)(&stale);
+        if !invalidations.is_empty() {
+            (self.on_commit)(&invalidations);
         }
         if checkpoint {
             self.checkpoint();
@@ -402,7 +406,7 @@ impl Writer {
             Ok(version) => self.seen = version,
             Err(error) => tracing::warn!(%error, "cannot see whether another process wrote; assuming it did"),
         }
-        (self.on_commit)(&[Stale::All]);
+        (self.on_commit)(&[Invalidation::All]);
     }
 }
 

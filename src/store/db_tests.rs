@@ -30,14 +30,14 @@ fn options(dir: &Path) -> Options {
 }
 
 /// A database with a table `t`, and what its `on_commit` is told.
-async fn open(options: &Options) -> (Db, Receiver<Vec<Stale>>) {
+async fn open(options: &Options) -> (Db, Receiver<Vec<Invalidation>>) {
     let (tell, told) = channel();
-    let db = Db::open(options, move |stale| drop(tell.send(stale.to_vec()))).unwrap();
+    let db = Db::open(options, move |invalidations| drop(tell.send(invalidations.to_vec()))).unwrap();
     db.write(|tx| tx.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT", [])).await.unwrap();
     (db, told)
 }
 
-async fn fresh() -> (TempDir, Db, Receiver<Vec<Stale>>) {
+async fn fresh() -> (TempDir, Db, Receiver<Vec<Invalidation>>) {
     let dir = TempDir::new().unwrap();
     let (db, told) = open(&options(dir.path())).await;
     (dir, db, told)
@@ -71,7 +71,7 @@ async fn block(db: &Db) -> Sender<()> {
 }
 
 fn insert(tx: &Tx<'_>, n: i64, bytes: usize) -> Result<usize> {
-    tx.stale(Stale::Id(n.to_string()));
+    tx.invalidate(Invalidation::Id(n.to_string()));
     tx.execute("INSERT INTO t (n, text) VALUES (?1, ?2)", (n, "x".repeat(bytes)))
 }
 
@@ -79,8 +79,8 @@ async fn numbers(db: &Db) -> Vec<i64> {
     db.read(|tx| tx.all("SELECT n FROM t ORDER BY n", [], |row| row.get(0))).await.unwrap()
 }
 
-fn ids(numbers: &[i64]) -> Vec<Stale> {
-    numbers.iter().map(|n| Stale::Id(n.to_string())).collect()
+fn ids(numbers: &[i64]) -> Vec<Invalidation> {
+    numbers.iter().map(|n| Invalidation::Id(n.to_string())).collect()
 }
 
 fn code<T>(result: Result<T>) -> Option<Code> {
@@ -252,8 +252,8 @@ async fn i3_on_commit_is_told_after_the_commit_and_before_the_answer() {
     let (entered, inside) = channel();
     let (go_on, gate) = channel::<()>();
     let (gate, file) = (Mutex::new(gate), dir.path().join("tollhouse.db"));
-    let db = Db::open(&options(dir.path()), move |stale| {
-        assert_eq!(stale, ids(&[1]));
+    let db = Db::open(&options(dir.path()), move |invalidations| {
+        assert_eq!(invalidations, ids(&[1]));
         let other = Connection::open(&file).unwrap();
         entered.send(other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).unwrap();
         gate.lock().unwrap().recv().unwrap();
@@ -278,14 +278,14 @@ async fn i3_what_another_process_writes_is_seen_within_a_second() {
     let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
     for n in 101..=110 {
         other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
-        assert_eq!(told.recv_timeout(SOON).unwrap(), [Stale::All]);
+        assert_eq!(told.recv_timeout(SOON).unwrap(), [Invalidation::All]);
     }
     for n in 201..=210 {
         other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
         // A commit of ours in between must not hide the other's.
         db.write(move |tx| insert(tx, 1000 + n, 1)).await.unwrap();
         let both = [told.recv_timeout(SOON).unwrap(), told.recv_timeout(SOON).unwrap()];
-        assert!(both.contains(&vec![Stale::All]) && both.contains(&ids(&[1000 + n])), "{both:?}");
+        assert!(both.contains(&vec![Invalidation::All]) && both.contains(&ids(&[1000 + n])), "{both:?}");
     }
 }
 
@@ -300,7 +300,7 @@ async fn a_lock_of_another_process_is_waited_for_but_not_for_ever() {
     // Unless it happened to find the gap between the two.
     if let Err(error) = waits.await {
         assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
-        assert_eq!(seen, [Stale::All]);
+        assert_eq!(seen, [Invalidation::All]);
     }
     other.execute_batch("COMMIT").unwrap();
     db.write(|tx| insert(tx, 3, 1)).await.unwrap();

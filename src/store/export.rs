@@ -5,54 +5,54 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::{api_keys, memberships, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::Hash;
-use crate::domain::import::{NewMembership, NewScope, Secret};
+use crate::domain::api_key::SecretHash;
+use crate::domain::import::{ImportedSecret, NewMembership, NewScope};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
 
 /// A key with the hashes of all its secrets.
-pub type WithSecrets = (ApiKey, Vec<(Hash, Secret)>);
+pub(crate) type WithSecrets = (ApiKey, Vec<(SecretHash, ImportedSecret)>);
 
 /// A page: each row with its `seq`.
-pub type Page<T> = Vec<(i64, T)>;
+pub(crate) type Page<T> = Vec<(i64, T)>;
 
 fn page<T>(
     tx: &Tx<'_>,
     select: &str,
     seq: &str,
     after: i64,
-    most: usize,
+    max: usize,
     mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Page<T>> {
     let sql = format!("{select} WHERE {seq} > ?1 ORDER BY {seq} LIMIT ?2");
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    tx.all(&sql, params![after, most], |row| Ok((row.get(0)?, map(row)?)))
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    tx.all(&sql, params![after, max], |row| Ok((row.get(0)?, map(row)?)))
 }
 
 /// Organizations, with the time of their end.
-pub fn organizations(
+pub(crate) fn organizations(
     tx: &Tx<'_>,
     after: i64,
-    most: usize,
+    max: usize,
 ) -> Result<Page<(Organization, Option<Timestamp>)>> {
     let select = format!("SELECT {}, deleted_at FROM organizations", organizations::COLUMNS);
-    page(tx, &select, "seq", after, most, |row| {
+    page(tx, &select, "seq", after, max, |row| {
         Ok((organizations::organization(row)?, rows::time_option(row, 10)?))
     })
 }
 
 /// Users, with the time of their end.
-pub fn users(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<(User, Option<Timestamp>)>> {
+pub(crate) fn users(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<(User, Option<Timestamp>)>> {
     let select = format!("SELECT u.seq, u.deleted_at, {} FROM users u", users::COLUMNS);
-    page(tx, &select, "u.seq", after, most, |row| Ok((users::user(row, 2)?, rows::time_option(row, 1)?)))
+    page(tx, &select, "u.seq", after, max, |row| Ok((users::user(row, 2)?, rows::time_option(row, 1)?)))
 }
 
 /// Memberships.
-pub fn memberships(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewMembership>> {
+pub(crate) fn memberships(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewMembership>> {
     let select = format!("SELECT {} FROM memberships m", memberships::COLUMNS);
-    page(tx, &select, "m.seq", after, most, |row| {
+    page(tx, &select, "m.seq", after, max, |row| {
         Ok(NewMembership {
             organization_id: row.get(1)?,
             user_id: row.get(2)?,
@@ -65,26 +65,26 @@ pub fn memberships(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewMembe
 }
 
 /// The operator's own scopes.
-pub fn scopes(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<NewScope>> {
+pub(crate) fn scopes(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewScope>> {
     let select = "SELECT seq, scope, description, created_at FROM \
                   (SELECT * FROM scopes WHERE built_in = 0)";
-    page(tx, select, "seq", after, most, |row| {
+    page(tx, select, "seq", after, max, |row| {
         Ok(NewScope { scope: row.get(1)?, description: row.get(2)?, created_at: rows::time(row, 3)? })
     })
 }
 
 /// Keys, whatever their state, with all their secrets' hashes.
-pub fn api_keys(tx: &Tx<'_>, after: i64, most: usize) -> Result<Page<WithSecrets>> {
+pub(crate) fn api_keys(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<WithSecrets>> {
     let select = format!("SELECT {} FROM api_keys k", api_keys::COLUMNS);
-    let keys = page(tx, &select, "k.seq", after, most, api_keys::api_key)?;
+    let keys = page(tx, &select, "k.seq", after, max, api_keys::api_key)?;
     keys.into_iter().map(|(seq, key)| Ok((seq, (key, secrets(tx, seq)?)))).collect()
 }
 
 /// The hashes of a key's secrets: the current one first, then the previous.
-pub fn secrets(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(Hash, Secret)>> {
+pub(crate) fn secrets(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(SecretHash, ImportedSecret)>> {
     tx.all(
         "SELECT hash, state FROM api_key_hashes WHERE key_seq = ?1 ORDER BY state, hash",
         params![key_seq],
-        |row| Ok((row.get(0)?, rows::named(row, 1, Secret::NAMES)?)),
+        |row| Ok((row.get(0)?, rows::named(row, 1, ImportedSecret::NAMES)?)),
     )
 }

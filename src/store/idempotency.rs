@@ -9,23 +9,23 @@ use crate::error::Result;
 
 /// An answer as it is kept.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// A hash of what was asked.
-    pub request: [u8; 32],
+    pub(crate) request: [u8; 32],
     /// When it was asked.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// The HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The ETag that came with it.
-    pub etag: Option<String>,
+    pub(crate) etag: Option<String>,
     /// Is the answer sealed?
-    pub sealed: bool,
+    pub(crate) sealed: bool,
     /// JSON, or that sealed.
-    pub answer: Vec<u8>,
+    pub(crate) answer: Vec<u8>,
 }
 
 /// The answer that is kept under a name.
-pub fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<Stored>> {
+pub(crate) fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<Stored>> {
     let sql = "SELECT request, created_at, status, etag, sealed, answer FROM idempotency WHERE name = ?1";
     tx.one(sql, params![name], |row| {
         Ok(Stored {
@@ -40,7 +40,7 @@ pub fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<Stored>> {
 }
 
 /// Keeps an answer, in place of one under the same name whose time is over.
-pub fn put(tx: &Tx<'_>, name: &[u8; 32], kept: &Stored) -> Result<()> {
+pub(crate) fn put(tx: &Tx<'_>, name: &[u8; 32], kept: &Stored) -> Result<()> {
     tx.execute(
         "INSERT INTO idempotency (name, request, created_at, status, etag, sealed, answer) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET request = excluded.request, \
@@ -60,7 +60,7 @@ pub fn put(tx: &Tx<'_>, name: &[u8; 32], kept: &Stored) -> Result<()> {
 }
 
 /// Removes answers kept since before a time, at most so many; how many it were.
-pub fn prune(tx: &Tx<'_>, before: Timestamp, at_most: usize) -> Result<usize> {
+pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, at_most: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM idempotency WHERE name IN \
          (SELECT name FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)",

@@ -6,42 +6,42 @@ use rusqlite::params;
 use super::db::Tx;
 use super::{api_keys, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::Hash;
-use crate::domain::import::{NewKey, Secret};
+use crate::domain::api_key::SecretHash;
+use crate::domain::import::{ImportedSecret, NewKey};
+use crate::domain::invalidation::Invalidation;
 use crate::domain::organization::Organization;
-use crate::domain::stale::Stale;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
 
 /// An organization, also a deleted one, with the time of its end.
-pub fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Option<Timestamp>)>> {
+pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Option<Timestamp>)>> {
     let sql = format!("SELECT {}, deleted_at FROM organizations WHERE id = ?1", organizations::COLUMNS);
     tx.one(&sql, params![id], |row| Ok((organizations::organization(row)?, rows::time_option(row, 10)?)))
 }
 
 /// A user, also a deleted one, with the time of its end.
-pub fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
+pub(crate) fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
     let sql = format!("SELECT u.deleted_at, {} FROM users u WHERE u.id = ?1", users::COLUMNS);
     tx.one(&sql, params![id], |row| Ok((users::user(row, 1)?, rows::time_option(row, 0)?)))
 }
 
 /// The key that this hash was ever a secret of.
-pub fn key_of_hash(tx: &Tx<'_>, hash: &Hash) -> Result<Option<String>> {
+pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<String>> {
     let sql = "SELECT k.id FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq WHERE h.hash = ?1";
     tx.one(sql, params![hash], |row| row.get(0))
 }
 
 /// Stores a key with all its secrets; `false` when its id or one of them is taken.
-pub fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
+pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     let NewKey { key, secrets } = new;
-    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == Secret::Current) else {
+    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == ImportedSecret::Current) else {
         return Ok(false);
     };
     if !api_keys::insert(tx, key, current)? {
         return Ok(false);
     }
-    for secret in secrets.iter().filter(|(_, state)| *state != Secret::Current) {
+    for secret in secrets.iter().filter(|(_, state)| *state != ImportedSecret::Current) {
         if !insert_secret(tx, &key.id, secret)? {
             return Ok(false);
         }
@@ -58,19 +58,23 @@ pub fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     Ok(true)
 }
 
-fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(Hash, Secret)) -> Result<bool> {
+fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSecret)) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO api_key_hashes (hash, key_seq, state) SELECT ?2, seq, ?3 FROM api_keys WHERE id = ?1 \
          ON CONFLICT (hash) DO NOTHING",
         params![id, hash, state.name()],
     )?;
-    tx.stale(Stale::Secret(*hash));
+    tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
 
 /// Makes these the secrets of a key, in place of what they were; none that it ever had is forgotten. One that
 /// is another key's stays there.
-pub fn replace_secrets(tx: &Tx<'_>, key: &ApiKey, secrets: &[(Hash, Secret)]) -> Result<()> {
+pub(crate) fn replace_secrets(
+    tx: &Tx<'_>,
+    key: &ApiKey,
+    secrets: &[(SecretHash, ImportedSecret)],
+) -> Result<()> {
     tx.execute(
         "UPDATE api_key_hashes SET state = 'retired' WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
         params![key.id],

@@ -4,13 +4,13 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 
 use super::db::Tx;
-use super::timeline::Stretch;
+use super::seq_index::Stretch;
 use crate::domain::page::{Order, Page, Rows};
 use crate::domain::rules;
 use crate::error::Result;
 
 /// A query that grows by its filters. Its `SELECT` must bring `seq` as its first column.
-pub struct List {
+pub(crate) struct List {
     sql: String,
     values: Vec<Value>,
     stretch: Stretch,
@@ -18,12 +18,12 @@ pub struct List {
 
 impl List {
     /// Begins with everything up to and including a first condition.
-    pub fn new(select: &str) -> Self {
+    pub(crate) fn new(select: &str) -> Self {
         Self { sql: select.to_owned(), values: Vec::new(), stretch: (None, None) }
     }
 
     /// One more condition with one `?`, when there is something to ask for.
-    pub fn and(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
+    pub(crate) fn and(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
         if let Some(value) = value {
             self.sql.push_str(" AND ");
             self.sql.push_str(condition);
@@ -34,7 +34,7 @@ impl List {
 
     /// Conditions on columns with an index of their own. The first that is given, the rarest mostly, leads the
     /// way by its index; the unary plus before the others keeps SQLite, which can't know, from theirs.
-    pub fn equal(mut self, columns: &[(&str, Option<&str>)]) -> Self {
+    pub(crate) fn equal(mut self, columns: &[(&str, Option<&str>)]) -> Self {
         let given = columns.iter().filter_map(|(column, value)| Some((column, (*value)?)));
         for (nth, (column, value)) in given.enumerate() {
             let plus = if nth == 0 { "" } else { "+" };
@@ -44,16 +44,16 @@ impl List {
     }
 
     /// A condition without a value.
-    pub fn and_also(mut self, condition: &str) -> Self {
+    pub(crate) fn and_also(mut self, condition: &str) -> Self {
         self.sql.push_str(" AND ");
         self.sql.push_str(condition);
         self
     }
 
     /// One of these folded columns begins with the text. A range, so that an index could serve it.
-    pub fn prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
+    pub(crate) fn prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
         let Some(text) = text else { return self };
-        let low = rules::fold(text);
+        let low = rules::casefold(text);
         let high = format!("{low}\u{10FFFF}");
         let conditions: Vec<_> =
             columns.iter().map(|column| format!("({column} >= ? AND {column} < ?)")).collect();
@@ -66,12 +66,12 @@ impl List {
     }
 
     /// Only rows of this stretch, which holds all that fulfil the conditions: others need not be looked at.
-    pub fn within(self, stretch: Stretch) -> Self {
+    pub(crate) fn within(self, stretch: Stretch) -> Self {
         Self { stretch, ..self }
     }
 
     /// Fetches a page; `seq` is the column's name with its table.
-    pub fn page<T>(
+    pub(crate) fn page<T>(
         self,
         tx: &Tx<'_>,
         seq: &str,
@@ -80,7 +80,7 @@ impl List {
     ) -> Result<Rows<T>> {
         let (sql, values) = self.statement(seq, page);
         let found = tx.all(&sql, params_from_iter(values), |row| Ok((row.get(0)?, map(row)?)))?;
-        Ok(page.cut(found))
+        Ok(page.paginate(found))
     }
 
     fn statement(self, seq: &str, page: &Page) -> (String, Vec<Value>) {

@@ -34,27 +34,33 @@ fn way(tx: &Tx<'_>, list: List, seq: &str, order: Order) -> Result<String> {
 async fn every_page_of_events_is_found_by_an_index_in_its_order() {
     let (_dir, db) = fresh().await;
     let ways = db.read(|tx| {
-        let all = audit::Filter::default();
+        let all = audit::AuditFilter::default();
         let some = || Some("x".to_owned());
         let from = Some(Timestamp::from_millis(1));
-        let organization = audit::Filter { org_id: some(), ..all.clone() };
+        let organization = audit::AuditFilter { org_id: some(), ..all.clone() };
         let cases = [
             ("e USING INTEGER PRIMARY KEY", all.clone()),
-            ("e USING INTEGER PRIMARY KEY", audit::Filter { from, to: from, ..all.clone() }),
-            ("e USING INTEGER PRIMARY KEY", audit::Filter { outcome: Some("success"), ..all.clone() }),
-            ("e USING INDEX audit_events_outcome", audit::Filter { outcome: Some("denied"), ..all.clone() }),
+            ("e USING INTEGER PRIMARY KEY", audit::AuditFilter { from, to: from, ..all.clone() }),
+            ("e USING INTEGER PRIMARY KEY", audit::AuditFilter { outcome: Some("success"), ..all.clone() }),
+            (
+                "e USING INDEX audit_events_outcome",
+                audit::AuditFilter { outcome: Some("denied"), ..all.clone() },
+            ),
             (
                 "e USING INDEX audit_events_action",
-                audit::Filter { action: some(), outcome: Some("denied"), ..all.clone() },
+                audit::AuditFilter { action: some(), outcome: Some("denied"), ..all.clone() },
             ),
             (
                 "e USING INDEX audit_events_organization",
-                audit::Filter { from, action: some(), ..organization.clone() },
+                audit::AuditFilter { from, action: some(), ..organization.clone() },
             ),
-            ("e USING INDEX audit_events_actor", audit::Filter { actor_id: some(), ..organization.clone() }),
+            (
+                "e USING INDEX audit_events_actor",
+                audit::AuditFilter { actor_id: some(), ..organization.clone() },
+            ),
             (
                 "e USING INDEX audit_events_target",
-                audit::Filter { target_id: some(), actor_id: some(), ..organization },
+                audit::AuditFilter { target_id: some(), actor_id: some(), ..organization },
             ),
         ];
         for (expected, filter) in cases {
@@ -74,24 +80,24 @@ async fn every_page_of_events_is_found_by_an_index_in_its_order() {
 async fn every_page_of_keys_is_found_by_an_index_in_its_order() {
     let (_dir, db) = fresh().await;
     let ways = db.read(|tx| {
-        let all = api_keys::Filter::default();
+        let all = api_keys::ApiKeyFilter::default();
         let some = || Some("x".to_owned());
-        let disabled = api_keys::Filter { status: Some(Status::Disabled), ..all.clone() };
-        let organization = api_keys::Filter { organization_id: some(), ..disabled.clone() };
+        let disabled = api_keys::ApiKeyFilter { status: Some(Status::Disabled), ..all.clone() };
+        let organization = api_keys::ApiKeyFilter { organization_id: some(), ..disabled.clone() };
         let cases = [
             ("k USING INTEGER PRIMARY KEY", all.clone()),
             ("k USING INDEX api_keys_status", disabled.clone()),
             (
                 "k USING INDEX api_keys_status",
-                api_keys::Filter { status: Some(Status::Active), ..all.clone() },
+                api_keys::ApiKeyFilter { status: Some(Status::Active), ..all.clone() },
             ),
             ("k USING INDEX api_keys_organization", organization.clone()),
             (
                 "k USING INDEX api_keys_organization",
-                api_keys::Filter { scope: some(), ..organization.clone() },
+                api_keys::ApiKeyFilter { scope: some(), ..organization.clone() },
             ),
-            ("k USING INDEX api_keys_user", api_keys::Filter { user_id: some(), ..organization }),
-            ("s USING PRIMARY KEY", api_keys::Filter { scope: some(), ..disabled }),
+            ("k USING INDEX api_keys_user", api_keys::ApiKeyFilter { user_id: some(), ..organization }),
+            ("s USING PRIMARY KEY", api_keys::ApiKeyFilter { scope: some(), ..disabled }),
         ];
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {

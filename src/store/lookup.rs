@@ -18,10 +18,10 @@ use super::tx::Tx;
 use crate::error::{Error, Result};
 
 /// Lookups that may wait; a further one is answered 503. As many as there can be connections, mostly.
-const MOST_WAITING: usize = 16_384;
+const MAX_WAITING: usize = 16_384;
 
 /// Lookups that share one transaction at most.
-const MOST_TOGETHER: usize = 256;
+const MAX_TOGETHER: usize = 256;
 
 /// Reads, and tells who waits for it. The error is the transaction's.
 type Lookup = Box<dyn FnOnce(Result<&Tx<'_>>) + Send>;
@@ -33,7 +33,7 @@ impl Lookups {
     /// Starts the thread.
     pub(super) fn start(options: &Options) -> Result<Arc<Self>> {
         let conn = schema::readers(options).connect().map_err(Error::internal)?;
-        let (sender, waiting) = mpsc::sync_channel(MOST_WAITING);
+        let (sender, waiting) = mpsc::sync_channel(MAX_WAITING);
         let thread = thread::Builder::new().name("lookups".to_owned());
         thread.spawn(move || run(conn, &waiting)).map_err(Error::internal)?;
         Ok(Arc::new(Self(Mutex::new(Some(sender)))))
@@ -70,7 +70,7 @@ fn run(mut conn: Connection, waiting: &Receiver<Lookup>) {
     while let Ok(first) = waiting.recv() {
         // Taken before the transaction begins, so that it sees what was committed before each was asked.
         let mut group: Vec<Lookup> =
-            std::iter::once(first).chain(waiting.try_iter()).take(MOST_TOGETHER).collect();
+            std::iter::once(first).chain(waiting.try_iter()).take(MAX_TOGETHER).collect();
         let look = std::panic::AssertUnwindSafe(|| match conn.transaction() {
             Ok(transaction) => {
                 let tx = Tx::new(&transaction);

@@ -34,7 +34,7 @@ fn membership(row: &Row<'_>) -> rusqlite::Result<Membership> {
 }
 
 /// Stores a new membership; `false` when there is one already.
-pub fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
+pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO memberships (organization_id, user_id, role, created_at, updated_at, revision) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (organization_id, user_id) DO NOTHING",
@@ -51,13 +51,13 @@ pub fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
 }
 
 /// A user's membership in an organization.
-pub fn get(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<Option<Membership>> {
+pub(crate) fn get(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<Option<Membership>> {
     let sql = format!("{} AND m.organization_id = ?1 AND m.user_id = ?2", select());
     tx.one(&sql, params![organization_id, user_id], membership)
 }
 
 /// Stores the role.
-pub fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
+pub(crate) fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
     tx.execute(
         "UPDATE memberships SET role = ?3, updated_at = ?4, revision = ?5 \
          WHERE organization_id = ?1 AND user_id = ?2",
@@ -73,33 +73,33 @@ pub fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
 }
 
 /// Ends a membership.
-pub fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<()> {
+pub(crate) fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<()> {
     let sql = "DELETE FROM memberships WHERE organization_id = ?1 AND user_id = ?2";
     tx.execute(sql, params![organization_id, user_id])?;
     Ok(())
 }
 
 /// Ends all memberships of an organization.
-pub fn delete_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
+pub(crate) fn delete_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE organization_id = ?1", params![organization_id])?;
     Ok(())
 }
 
 /// Ends all memberships of a user.
-pub fn delete_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
+pub(crate) fn delete_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE user_id = ?1", params![user_id])?;
     Ok(())
 }
 
 /// Does the organization have an owner other than this user?
-pub fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<bool> {
+pub(crate) fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<bool> {
     let sql =
         "SELECT 1 FROM memberships WHERE organization_id = ?1 AND user_id <> ?2 AND role = 'owner' LIMIT 1";
     Ok(tx.one(sql, params![organization_id, user_id], |_| Ok(()))?.is_some())
 }
 
 /// The organizations that a user belongs to, with the role there.
-pub fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
+pub(crate) fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
     let sql = "SELECT organization_id, role FROM memberships WHERE user_id = ?1 ORDER BY seq";
     tx.all(sql, params![user_id], |row| Ok((row.get(0)?, rows::named(row, 1, Role::NAMES)?)))
 }
@@ -107,14 +107,14 @@ pub fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
-pub struct Filter {
-    pub organization_id: Option<String>,
-    pub user_id: Option<String>,
-    pub role: Option<Role>,
+pub(crate) struct MembershipFilter {
+    pub(crate) organization_id: Option<String>,
+    pub(crate) user_id: Option<String>,
+    pub(crate) role: Option<Role>,
 }
 
 /// A page of memberships, with their users.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Membership>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &MembershipFilter, page: &Page) -> Result<Rows<Membership>> {
     List::new(&select())
         .and("m.organization_id = ?", filter.organization_id.clone())
         .and("m.user_id = ?", filter.user_id.clone())

@@ -35,16 +35,16 @@ pub(super) fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
 
 /// Stores an organization, which may be one that was deleted elsewhere; `false` when its id is taken, also by a
 /// deleted one.
-pub fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
+pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
          updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (id) DO NOTHING",
         params![
             new.id,
             new.name,
-            rules::fold(&new.name),
+            rules::casefold(&new.name),
             new.email,
-            rules::fold(&new.email),
+            rules::casefold(&new.email),
             new.plan,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -58,21 +58,21 @@ pub fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) ->
 }
 
 /// One that isn't deleted.
-pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
+pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
     tx.one(&format!("{} AND id = ?1", select()), params![id], organization)
 }
 
 /// Stores all fields that can change.
-pub fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
+pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET name = ?2, name_key = ?3, email = ?4, email_key = ?5, plan = ?6, status = ?7, \
          metadata = ?8, updated_at = ?9, revision = ?10 WHERE id = ?1",
         params![
             changed.id,
             changed.name,
-            rules::fold(&changed.name),
+            rules::casefold(&changed.name),
             changed.email,
-            rules::fold(&changed.email),
+            rules::casefold(&changed.email),
             changed.plan,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
@@ -84,7 +84,7 @@ pub fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
 }
 
 /// Leaves a tombstone.
-pub fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
         params![id, now.as_millis()],
@@ -95,16 +95,16 @@ pub fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub struct Filter {
+pub(crate) struct OrganizationFilter {
     /// Only this one: what an organization's own key sees.
-    pub id: Option<String>,
-    pub status: Option<Status>,
-    pub plan: Option<String>,
-    pub q: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) status: Option<Status>,
+    pub(crate) plan: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 /// A page of those that aren't deleted.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Organization>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Result<Rows<Organization>> {
     List::new(&select())
         .and("id = ?", filter.id.clone())
         .and("status = ?", filter.status.map(|status| status.name().to_owned()))
@@ -114,7 +114,7 @@ pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Organizati
 }
 
 /// Is an organization that isn't deleted on this plan?
-pub fn any_on(tx: &Tx<'_>, plan: &str) -> Result<bool> {
+pub(crate) fn any_on(tx: &Tx<'_>, plan: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM organizations WHERE plan = ?1 AND deleted_at IS NULL LIMIT 1";
     Ok(tx.one(sql, params![plan], |_| Ok(()))?.is_some())
 }

@@ -19,13 +19,13 @@ pub fn organizations(tx: &Tx<'_>) -> Result<u64> {
 }
 
 /// Users, or the members of an organization.
-pub fn users(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<u64> {
+pub(crate) fn users(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<u64> {
     count(tx, "users", organization_id)
 }
 
 /// Keys, or those of an organization. Takes as long as there are expired ones that nobody revoked: only
 /// these are walked over, in an index.
-pub fn keys(tx: &Tx<'_>, organization_id: Option<&str>, now: Timestamp) -> Result<Keys> {
+pub(crate) fn keys(tx: &Tx<'_>, organization_id: Option<&str>, now: Timestamp) -> Result<Keys> {
     let (and, now) =
         (if organization_id.is_some() { "organization_id = ?2" } else { "?2 IS NULL" }, now.as_millis());
     let sql = format!("SELECT count(*) FROM api_keys WHERE status = 'active' AND expires_at <= ?1 AND {and}");
@@ -39,6 +39,6 @@ pub fn keys(tx: &Tx<'_>, organization_id: Option<&str>, now: Timestamp) -> Resul
 }
 
 /// Keys of an organization that aren't revoked.
-pub fn live_keys(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
+pub(crate) fn live_keys(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
     Ok(count(tx, "active", Some(organization_id))? + count(tx, "disabled", Some(organization_id))?)
 }

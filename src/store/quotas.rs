@@ -18,7 +18,7 @@ pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<Lease>> {
 }
 
 /// Stores leases in place of what was leased before.
-pub fn put(tx: &Tx<'_>, leases: &[Lease]) -> Result<()> {
+pub(crate) fn put(tx: &Tx<'_>, leases: &[Lease]) -> Result<()> {
     for lease in leases {
         tx.execute(
             "INSERT INTO quotas (key_seq, period, started_at, leased) VALUES (?1, ?2, ?3, ?4) \

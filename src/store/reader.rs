@@ -12,7 +12,7 @@ use super::tx::Tx;
 use crate::error::Result;
 
 /// The connection, which never writes.
-pub struct Reader {
+pub(crate) struct Reader {
     pub(in crate::store) conn: Connection,
 }
 
@@ -21,7 +21,7 @@ impl Reader {
     ///
     /// # Errors
     /// `CONFLICT` when it isn't ours, is newer, or holds nothing yet: the message says what to do.
-    pub fn open(file: &Path) -> Result<Self> {
+    pub(crate) fn open(file: &Path) -> Result<Self> {
         if !file.exists() {
             return Err(schema::refuse(format!("There is no file {}.", file.display())));
         }
@@ -56,7 +56,7 @@ impl Reader {
     ///
     /// # Errors
     /// The closure's own.
-    pub fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         let transaction = self.conn.transaction()?;
         f(&Tx::new(&transaction))
     }

@@ -18,14 +18,14 @@ use crate::domain::quota::Lease;
 use crate::error::{Error, Result};
 
 /// The database that is to be replaced, with nobody else in it.
-pub struct Held(Connection);
+pub(crate) struct ReplacedDatabase(Connection);
 
-impl Held {
+impl ReplacedDatabase {
     /// Takes it from everybody else, and brings its WAL into it, so that it is one file.
     ///
     /// # Errors
     /// `UNAVAILABLE` when another process has it open; anything else when it can't be read.
-    pub fn take(file: &Path) -> Result<Self> {
+    pub(crate) fn take(file: &Path) -> Result<Self> {
         let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.set_prepared_statement_cache_capacity(schema::STATEMENTS_CACHED);
         schema::recognise(&conn, file)?;
@@ -44,7 +44,7 @@ impl Held {
     }
 
     /// Reads from it.
-    pub fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         f(&Tx::new(&self.0))
     }
 }
@@ -55,7 +55,7 @@ impl Held {
 ///
 /// # Errors
 /// What the disk answers; nothing is replaced then.
-pub fn swap(new: &Path, file: &Path, kept: Option<&Path>) -> Result<()> {
+pub(crate) fn swap(new: &Path, file: &Path, kept: Option<&Path>) -> Result<()> {
     let named = |path: &Path| {
         let path = path.display().to_string();
         move |error| Error::internal(format!("{path}: {error}"))
@@ -76,13 +76,13 @@ pub fn swap(new: &Path, file: &Path, kept: Option<&Path>) -> Result<()> {
 }
 
 /// Makes a directory for the new one that is empty and only ours.
-pub fn stage(dir: &Path) -> Result<()> {
+pub(crate) fn stage(dir: &Path) -> Result<()> {
     unstage(dir)?;
     schema::make_dir(dir)
 }
 
 /// Removes it with all that is in it.
-pub fn unstage(dir: &Path) -> Result<()> {
+pub(crate) fn unstage(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::internal(format!("{}: {error}", dir.display())))
@@ -92,7 +92,7 @@ pub fn unstage(dir: &Path) -> Result<()> {
 }
 
 /// Brings a database that nobody has open into one file, without a WAL.
-pub fn settle(file: &Path) -> Result<()> {
+pub(crate) fn settle(file: &Path) -> Result<()> {
     let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut waited = Duration::ZERO;
     loop {
@@ -109,7 +109,7 @@ pub fn settle(file: &Path) -> Result<()> {
 }
 
 /// The event at a place of the chain, and the first place that there is.
-pub fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)> {
+pub(crate) fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)> {
     let found = audit::links(tx, seq, 1)?;
     let hash = found
         .into_iter()
@@ -119,12 +119,12 @@ pub fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)
 }
 
 /// A key's place in this file.
-pub fn key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
+pub(crate) fn key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
     tx.one("SELECT seq FROM api_keys WHERE id = ?1", params![id], |row| row.get(0))
 }
 
 /// What is leased of quotas, by the id of the key.
-pub fn leases(tx: &Tx<'_>) -> Result<Vec<(String, Lease)>> {
+pub(crate) fn leases(tx: &Tx<'_>) -> Result<Vec<(String, Lease)>> {
     let sql = "SELECT k.id, q.key_seq, q.period, q.started_at, q.leased FROM quotas q \
                JOIN api_keys k ON k.seq = q.key_seq";
     tx.all(sql, [], |row| {

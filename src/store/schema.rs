@@ -31,7 +31,7 @@ const ACCESS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQL
 pub(in crate::store) const STATEMENTS_CACHED: usize = 128;
 
 /// Marks a SQLite file as ours: "TOLL" in ASCII.
-pub const APPLICATION_ID: i32 = 0x544F_4C4C;
+pub(crate) const APPLICATION_ID: i32 = 0x544F_4C4C;
 
 /// The schema as it is today.
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -76,7 +76,7 @@ impl Marks {
 ///
 /// # Errors
 /// `CONFLICT` when another process has it.
-pub fn lock(dir: &Path) -> Result<File> {
+pub(crate) fn lock(dir: &Path) -> Result<File> {
     make_dir(dir)?;
     let path = dir.join("tollhouse.lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -226,7 +226,7 @@ fn create(conn: &Connection, schema: &str) -> Result<()> {
 ///
 /// # Errors
 /// `INTERNAL` when somebody has damaged it.
-pub fn cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
+pub(crate) fn cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
     let hex = tx.one("SELECT value FROM meta WHERE name = 'cursor_key'", [], |row| row.get(0))?;
     let hex: String = hex.unwrap_or_default();
     let byte = |at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
@@ -239,7 +239,7 @@ pub fn cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
 ///
 /// # Errors
 /// What SQLite answers.
-pub fn last_backup_at(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
+pub(crate) fn last_backup_at(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
     let millis = tx.one("SELECT value FROM meta WHERE name = 'last_backup_at'", [], |row| row.get(0))?;
     Ok(millis.and_then(|millis: String| millis.parse().ok()).map(Timestamp::from_millis))
 }

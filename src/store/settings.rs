@@ -11,7 +11,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
 /// The settings, read once for the whole group of changes.
-pub fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
+pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
     if let Some(known) = &*tx.settings.borrow() {
         return Ok(known.clone());
     }
@@ -22,7 +22,7 @@ pub fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
 }
 
 /// The settings; `None` in a database that was just made.
-pub fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
+pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
     tx.one("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
         Ok(Current {
             settings: rows::json(row, 0)?,
@@ -34,7 +34,7 @@ pub fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
 }
 
 /// Stores the first values, unless there are some already.
-pub fn begin(tx: &Tx<'_>, first: &Settings, now: Timestamp) -> Result<()> {
+pub(crate) fn begin(tx: &Tx<'_>, first: &Settings, now: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO settings (one, settings, checked_prefixes, revision, updated_at) VALUES (1, ?1, ?2, 1, ?3) \
          ON CONFLICT (one) DO NOTHING",
@@ -44,7 +44,7 @@ pub fn begin(tx: &Tx<'_>, first: &Settings, now: Timestamp) -> Result<()> {
 }
 
 /// Stores the settings.
-pub fn update(tx: &Tx<'_>, changed: Current) -> Result<()> {
+pub(crate) fn update(tx: &Tx<'_>, changed: Current) -> Result<()> {
     tx.execute(
         "UPDATE settings SET settings = ?1, checked_prefixes = ?2, revision = ?3, updated_at = ?4",
         params![

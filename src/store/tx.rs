@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
 
+use crate::domain::invalidation::Invalidation;
 use crate::domain::settings::Current;
-use crate::domain::stale::Stale;
 use crate::error::{Code, Error, Result};
 
 /// Result of a closure on its way through the writer, which needs not know its type.
@@ -18,7 +18,7 @@ pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<Value> + Send>;
 /// An open transaction. Times, ids and random bytes come from the caller, never from SQL.
 pub struct Tx<'c> {
     conn: &'c Connection,
-    pub(super) stale: RefCell<Vec<Stale>>,
+    pub(super) invalidations: RefCell<Vec<Invalidation>>,
     pub(super) wrote: Cell<bool>,
     /// Why SQLite rolled the whole transaction back by itself. What ran after that would commit alone.
     ended: RefCell<Option<Error>>,
@@ -32,35 +32,35 @@ pub struct Tx<'c> {
 
 impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection) -> Self {
-        let (stale, ended) = (RefCell::default(), RefCell::default());
+        let (invalidations, ended) = (RefCell::default(), RefCell::default());
         let (head, settings, checkpoint) = (Cell::new(None), RefCell::default(), Cell::new(false));
-        Self { conn, stale, wrote: Cell::new(false), ended, head, settings, checkpoint }
+        Self { conn, invalidations, wrote: Cell::new(false), ended, head, settings, checkpoint }
     }
 
     /// Has the WAL brought into the file behind the commit, as far as no reader needs it: only then is a
     /// file that has become smaller cut.
-    pub fn checkpoint(&self) {
+    pub(crate) fn checkpoint(&self) {
         self.checkpoint.set(true);
     }
 
     /// Says what the change makes out of date: told after the commit and before the answer, forgotten
     /// when the change is rolled back.
-    pub fn stale(&self, what: Stale) {
-        self.stale.borrow_mut().push(what);
+    pub(crate) fn invalidate(&self, what: Invalidation) {
+        self.invalidations.borrow_mut().push(what);
     }
 
     /// How much the changes so far made out of date: as long as it is the same, what was read of keys and
     /// their owners is as it was.
-    pub fn told(&self) -> usize {
-        self.stale.borrow().len()
+    pub(crate) fn told(&self) -> usize {
+        self.invalidations.borrow().len()
     }
 
     /// Did a change so far make this out of date?
-    pub fn is_stale(&self, id: &str) -> bool {
-        self.stale.borrow().iter().any(|what| match what {
-            Stale::Id(other) => other == id,
-            Stale::All => true,
-            Stale::Secret(_) => false,
+    pub(crate) fn is_stale(&self, id: &str) -> bool {
+        self.invalidations.borrow().iter().any(|what| match what {
+            Invalidation::Id(other) => other == id,
+            Invalidation::All => true,
+            Invalidation::Secret(_) => false,
         })
     }
 
@@ -123,8 +123,8 @@ impl<'c> Tx<'c> {
 
     /// Runs a part that may fail, or panic, alone: what it did is rolled back, and the rest goes on. The
     /// outer error is that of the whole transaction, which is lost with it.
-    pub fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
-        let (head, wrote, told) = (self.head.get(), self.wrote.get(), self.stale.borrow().len());
+    pub(crate) fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
+        let (head, wrote, told) = (self.head.get(), self.wrote.get(), self.invalidations.borrow().len());
         // One in another may have the same name: SQLite means the innermost.
         self.execute("SAVEPOINT mutation", [])?;
         let result = catch_unwind(AssertUnwindSafe(|| work(self)))
@@ -137,7 +137,7 @@ impl<'c> Tx<'c> {
             self.head.set(head);
             self.settings.take();
             self.wrote.set(wrote);
-            self.stale.borrow_mut().truncate(told);
+            self.invalidations.borrow_mut().truncate(told);
             self.execute("ROLLBACK TO mutation", [])?;
         }
         self.execute("RELEASE mutation", [])?;

@@ -85,7 +85,7 @@ fn counts(row: &Row<'_>, first: usize) -> rusqlite::Result<Counts> {
 }
 
 /// Adds what a subject, which is part of another, did in an hour to that hour and to its day.
-pub fn add(
+pub(crate) fn add(
     tx: &Tx<'_>,
     hour: Timestamp,
     subject: Subject,
@@ -125,17 +125,17 @@ pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timesta
         (Interval::Hour, Subject::Key(_)) => hourly,
         (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.series_of_sums,
     };
-    let range = params![subject.number(), span.start.as_millis(), span.close().as_millis()];
+    let range = params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()];
     tx.all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts(row, 1)?)))
 }
 
 /// The sum of a span.
-pub fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts> {
+pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts> {
     let mut total = Counts::default();
     for part in span.parts() {
         let [hourly, daily] = &SQL.sum;
         let sql = if part.interval == Interval::Hour { hourly } else { daily };
-        let range = params![subject.number(), part.start.as_millis(), part.close().as_millis()];
+        let range = params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()];
         if let Some(counted) = tx.one(sql, range, |row| counts(row, 0))? {
             total.merge(&counted);
         }
@@ -145,7 +145,7 @@ pub fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts> {
 
 /// Whose busiest are asked for.
 #[derive(Clone, Copy, Debug)]
-pub enum Of {
+pub(crate) enum Of {
     /// All keys.
     Keys,
     /// The parts of a subject.
@@ -153,28 +153,28 @@ pub enum Of {
 }
 
 /// The busiest subjects of a day, at most so many, with the [`magnitude`] of their requests.
-pub fn busiest(tx: &Tx<'_>, of: Of, day: Timestamp, most: usize) -> Result<Vec<(Subject, u32)>> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let found = |row: &Row<'_>| Ok((Subject::of(row.get(0)?), row.get(1)?));
+pub(crate) fn busiest(tx: &Tx<'_>, of: Of, day: Timestamp, max: usize) -> Result<Vec<(Subject, u32)>> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let found = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
     match of {
         Of::Keys => tx.all(
             "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \
              ORDER BY magnitude DESC LIMIT ?2",
-            params![day.as_millis(), most],
+            params![day.as_millis(), max],
             found,
         ),
         Of::Parts(subject) => tx.all(
             "SELECT subject, magnitude FROM usage_daily WHERE parent = ?1 AND start = ?2 \
              ORDER BY magnitude DESC LIMIT ?3",
-            params![subject.number(), day.as_millis(), most],
+            params![subject.number(), day.as_millis(), max],
             found,
         ),
     }
 }
 
 /// Removes at most so many rows of each table that begin before these times; how many it were.
-pub fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, most: usize) -> Result<usize> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
+pub(crate) fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, max: usize) -> Result<usize> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mut gone = 0;
     for (interval, before) in [(Interval::Hour, hourly), (Interval::Day, daily)] {
         let table = table(interval);
@@ -182,22 +182,22 @@ pub fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, most: usize) -> R
             "DELETE FROM {table} WHERE (start, subject) IN \
              (SELECT start, subject FROM {table} WHERE start < ?1 ORDER BY start, subject LIMIT ?2)"
         );
-        gone = gone.max(tx.execute(&sql, params![before.as_millis(), most])?);
+        gone = gone.max(tx.execute(&sql, params![before.as_millis(), max])?);
     }
     Ok(gone)
 }
 
 /// What an answer calls a subject.
 #[derive(Clone, Debug)]
-pub struct Named {
+pub(crate) struct Named {
     /// Its place.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// Its id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Of a key: the `id` and the `seq` of its organization, if it has one.
-    pub organization: Option<(String, i64)>,
+    pub(crate) organization: Option<(String, i64)>,
 }
 
 const KEY: &str = "SELECT k.seq, k.id, k.name, o.id, o.seq FROM api_keys k \
@@ -213,17 +213,17 @@ fn named(row: &Row<'_>) -> rusqlite::Result<Named> {
 }
 
 /// A key, whatever became of it.
-pub fn key(tx: &Tx<'_>, id: &str) -> Result<Option<Named>> {
+pub(crate) fn key(tx: &Tx<'_>, id: &str) -> Result<Option<Named>> {
     tx.one(&format!("{KEY} WHERE k.id = ?1"), params![id], named)
 }
 
 /// An organization, also a deleted one.
-pub fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<Named>> {
+pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<Named>> {
     tx.one(&format!("{ORGANIZATION} WHERE id = ?1"), params![id], named)
 }
 
 /// The key or organization that a subject is; `None` for all others.
-pub fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<Named>> {
+pub(crate) fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<Named>> {
     match subject {
         Subject::All => Ok(None),
         Subject::Organization(seq) => tx.one(&format!("{ORGANIZATION} WHERE seq = ?1"), params![seq], named),

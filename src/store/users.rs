@@ -31,27 +31,27 @@ pub(super) fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
 }
 
 /// Is the id taken, also by a deleted user?
-pub fn id_taken(tx: &Tx<'_>, id: &str) -> Result<bool> {
+pub(crate) fn id_taken(tx: &Tx<'_>, id: &str) -> Result<bool> {
     Ok(tx.one("SELECT 1 FROM users WHERE id = ?1", params![id], |_| Ok(()))?.is_some())
 }
 
 /// Who has this address, without regard to case?
-pub fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
+pub(crate) fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
     let sql = "SELECT id FROM users WHERE email_key = ?1 AND deleted_at IS NULL";
-    tx.one(sql, params![rules::fold(email)], |row| row.get(0))
+    tx.one(sql, params![rules::casefold(email)], |row| row.get(0))
 }
 
 /// Stores a user whose id is free, and its address too unless it was deleted elsewhere.
-pub fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
+pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
     tx.execute(
         "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
          updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             new.id,
             new.email,
-            rules::fold(&new.email),
+            rules::casefold(&new.email),
             new.name,
-            rules::fold(&new.name),
+            rules::casefold(&new.name),
             new.external_id,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -71,16 +71,16 @@ pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<User>> {
 }
 
 /// Stores all fields that can change.
-pub fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
+pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
     tx.execute(
         "UPDATE users SET email = ?2, email_key = ?3, name = ?4, name_key = ?5, external_id = ?6, status = ?7, \
          metadata = ?8, updated_at = ?9, revision = ?10 WHERE id = ?1",
         params![
             changed.id,
             changed.email,
-            rules::fold(&changed.email),
+            rules::casefold(&changed.email),
             changed.name,
-            rules::fold(&changed.name),
+            rules::casefold(&changed.name),
             changed.external_id,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
@@ -92,7 +92,7 @@ pub fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
 }
 
 /// Leaves a tombstone, which frees the address.
-pub fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE users SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
         params![id, now.as_millis()],
@@ -103,24 +103,24 @@ pub fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 /// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // They are named as the query's parameters.
-pub struct Filter {
+pub(crate) struct UserFilter {
     /// Only members of this organization: what its own key sees.
-    pub organization_id: Option<String>,
-    pub status: Option<Status>,
-    pub email: Option<String>,
-    pub external_id: Option<String>,
-    pub q: Option<String>,
+    pub(crate) organization_id: Option<String>,
+    pub(crate) status: Option<Status>,
+    pub(crate) email: Option<String>,
+    pub(crate) external_id: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 /// A page of those that aren't deleted.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<User>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows<User>> {
     List::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
         .and(
             "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)",
             filter.organization_id.clone(),
         )
         .and("u.status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and("u.email_key = ?", filter.email.as_deref().map(rules::fold))
+        .and("u.email_key = ?", filter.email.as_deref().map(rules::casefold))
         .and("u.external_id = ?", filter.external_id.clone())
         .prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
         .page(tx, "u.seq", page, |row| user(row, 1))

@@ -5,29 +5,29 @@ use rusqlite::{Row, params};
 use super::db::Tx;
 use super::list::List;
 use super::rows;
-use super::timeline::Timeline;
+use super::seq_index::SeqIndex;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
-use crate::domain::verification_log::{Entry, Filter};
+use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 
 /// The times of the log.
-const TIMELINE: Timeline = Timeline { table: "verification_log", column: "minute" };
+const SEQ_INDEX: SeqIndex = SeqIndex { table: "verification_log", column: "minute" };
 
-/// Adds denials to their row, which is made when it isn't there. `folded` tells the rows of one minute and
+/// Adds denials to their row, which is made when it isn't there. `aggregation_key` tells the rows of one minute and
 /// code apart; the entry's `key_id` is not looked at.
-pub fn add(tx: &Tx<'_>, folded: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
-    TIMELINE.note(tx, entry.first_at.minute())?;
+pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
+    SEQ_INDEX.note(tx, entry.first_at.minute())?;
     tx.execute(
-        "INSERT INTO verification_log (minute, code, folded, key_seq, organization_id, ip, count, first_at, last_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, folded) DO UPDATE SET \
+        "INSERT INTO verification_log (minute, code, aggregation_key, key_seq, organization_id, ip, count, first_at, last_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, aggregation_key) DO UPDATE SET \
          count = count + excluded.count, \
          last_at = CASE WHEN last_at < excluded.last_at THEN excluded.last_at ELSE last_at END",
         params![
             entry.first_at.minute().as_millis(),
             entry.code.map_or("", Outcome::name),
-            folded,
+            aggregation_key,
             key_seq,
             entry.organization_id,
             entry.ip.map(|ip| ip.to_string()),
@@ -53,10 +53,10 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 /// A page of the log.
-pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Entry>> {
+pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<Rows<Entry>> {
     let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
                   FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
-    let stretch = TIMELINE.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
+    let stretch = SEQ_INDEX.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
     List::new(select)
         .and("l.organization_id = ?", filter.org_id.clone())
         .and("l.key_seq = (SELECT seq FROM api_keys WHERE id = ?)", filter.key_id.clone())
@@ -69,10 +69,10 @@ pub fn list(tx: &Tx<'_>, filter: &Filter, page: &Page) -> Result<Rows<Entry>> {
 }
 
 /// Removes at most so many rows of minutes before this time; how many it were.
-pub fn prune(tx: &Tx<'_>, before: Timestamp, most: usize) -> Result<usize> {
+pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM verification_log WHERE seq IN \
          (SELECT seq FROM verification_log WHERE minute < ?1 ORDER BY minute LIMIT ?2)",
-        params![before.as_millis(), i64::try_from(most).unwrap_or(i64::MAX)],
+        params![before.as_millis(), i64::try_from(max).unwrap_or(i64::MAX)],
     )
 }

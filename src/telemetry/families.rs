@@ -1,4 +1,4 @@
-//! Metrics as Prometheus reads them.
+//! Metric families in the Prometheus text format.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -6,19 +6,24 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use super::tally::Observed;
 use crate::error::{Error, Result};
 
-/// The media type of what [`Families::write`] gives.
-pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The media type of the text that [`Families::write`] returns.
+pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Names and values that tell the samples of a metric apart.
-pub type Labels = Vec<(&'static str, String)>;
+/// The labels of a sample, as names and values.
+pub(crate) type Labels = Vec<(&'static str, String)>;
 
-/// Metrics, each with its samples. One without samples is left out.
+/// Metrics with their samples. A metric without samples is left out.
 #[derive(Default)]
-pub struct Families(Vec<MetricFamily>);
+pub(crate) struct Families(Vec<MetricFamily>);
 
 impl Families {
-    /// What only grows, by its labels.
-    pub fn counter(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
+    /// Adds a counter.
+    pub(crate) fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) {
         self.add(name, help, MetricType::COUNTER, samples, |metric, value| {
             let mut counter = Counter::default();
             counter.set_value(value);
@@ -26,8 +31,8 @@ impl Families {
         });
     }
 
-    /// What goes up and down, by its labels.
-    pub fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
+    /// Adds a gauge.
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
         self.add(name, help, MetricType::GAUGE, samples, |metric, value| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
@@ -35,8 +40,8 @@ impl Families {
         });
     }
 
-    /// Sizes, by their labels; `unit` is what a size of 1 comes to in the unit of the name.
-    pub fn histogram(
+    /// Adds a histogram. `unit` is the factor that converts observed values to the unit of the metric's name.
+    pub(crate) fn histogram(
         &mut self,
         name: &str,
         help: &str,
@@ -45,8 +50,8 @@ impl Families {
     ) {
         self.add(name, help, MetricType::HISTOGRAM, samples, |metric, observed| {
             let mut count = 0;
-            let buckets = observed.bounds.iter().zip(&observed.buckets).map(|(bound, more)| {
-                count += more;
+            let buckets = observed.bounds.iter().zip(&observed.buckets).map(|(bound, bucket_count)| {
+                count += bucket_count;
                 let mut bucket = Bucket::default();
                 bucket.set_upper_bound(float(*bound) * unit);
                 bucket.set_cumulative_count(count);
@@ -91,22 +96,22 @@ impl Families {
         self.0.push(family);
     }
 
-    /// The text of all of them.
+    /// Encodes all metrics as text.
     ///
     /// # Errors
-    /// When something isn't written as Prometheus wants it.
-    pub fn write(self) -> Result<String> {
+    /// `INTERNAL` when a metric is not valid for Prometheus.
+    pub(crate) fn write(self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.0).map_err(Error::internal)
     }
 }
 
-/// A metric's only sample.
-pub fn one<T>(value: T) -> [(Labels, T); 1] {
+/// A single sample without labels.
+pub(crate) fn single<T>(value: T) -> [(Labels, T); 1] {
     [(Labels::new(), value)]
 }
 
-/// Prometheus knows no other numbers. Beyond 2⁵³ the last digits are lost.
+/// Converts to a float, Prometheus's only number type. Above 2⁵³ the last digits are lost.
 #[allow(clippy::cast_precision_loss)]
-pub fn float(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }

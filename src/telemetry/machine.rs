@@ -1,20 +1,20 @@
-//! What the operating system tells of this process, and of the disk.
+//! Figures of the operating system about this process and the disk.
 
 use std::path::Path;
 
 use super::families::Families;
 #[cfg(target_os = "linux")]
-use super::families::{float, one};
+use super::families::{float, single};
 
-/// Room on the disk of this path that we may fill, in bytes.
-pub fn free_bytes(path: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+/// Free space available to this process on the file system of `path`, in bytes.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Adds the figures that all of Prometheus's clients tell of their process.
+/// Adds the standard process metrics of Prometheus client libraries.
 #[cfg(target_os = "linux")]
-pub fn add_process(families: &mut Families) {
+pub(crate) fn add_process(families: &mut Families) {
     use procfs::process::{LimitValue, Process};
 
     let Ok(process) = Process::myself() else { return };
@@ -23,41 +23,45 @@ pub fn add_process(families: &mut Families) {
         let cpu = float(stat.utime + stat.stime) / ticks;
         families.counter(
             "process_cpu_seconds_total",
-            "Processor time used, user and system together.",
-            one(cpu),
+            "CPU time used, user and system, in seconds.",
+            single(cpu),
         );
         let resident = stat.rss.saturating_mul(procfs::page_size());
         families.gauge(
             "process_resident_memory_bytes",
-            "Memory that is in use right now.",
-            one(float(resident)),
+            "Resident memory, in bytes.",
+            single(float(resident)),
         );
         families.gauge(
             "process_virtual_memory_bytes",
-            "Addresses that are taken, used or not.",
-            one(float(stat.vsize)),
+            "Virtual memory, in bytes.",
+            single(float(stat.vsize)),
         );
         if let Ok(boot) = procfs::boot_time_secs() {
             let start = float(boot) + float(stat.starttime) / ticks;
-            families.gauge("process_start_time_seconds", "When the process began, in Unix time.", one(start));
+            families.gauge(
+                "process_start_time_seconds",
+                "Start time of the process, in Unix time.",
+                single(start),
+            );
         }
         let threads = u64::try_from(stat.num_threads).unwrap_or(0);
-        families.gauge("process_threads", "Threads.", one(float(threads)));
+        families.gauge("process_threads", "Number of threads.", single(float(threads)));
     }
     if let Ok(open) = process.fd_count() {
         families.gauge(
             "process_open_fds",
-            "Open file descriptors, one for each connection among them.",
-            one(float(open as u64)),
+            "Open file descriptors; each connection uses single.",
+            single(float(open as u64)),
         );
     }
     if let Ok(limits) = process.limits()
-        && let LimitValue::Value(most) = limits.max_open_files.soft_limit
+        && let LimitValue::Value(max) = limits.max_open_files.soft_limit
     {
-        families.gauge("process_max_fds", "File descriptors that may be open.", one(float(most)));
+        families.gauge("process_max_fds", "The largest number of open file descriptors.", single(float(max)));
     }
 }
 
-/// Only Linux tells them.
+/// Available on Linux only.
 #[cfg(not(target_os = "linux"))]
-pub fn add_process(_: &mut Families) {}
+pub(crate) fn add_process(_: &mut Families) {}

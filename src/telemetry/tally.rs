@@ -1,5 +1,5 @@
-//! What is counted for `/metrics`. The hot path pays some nanoseconds for it: no lock, no allocation, and no
-//! cache line that another core writes as well. Whoever scrapes adds it up.
+//! Counters and histograms for `/metrics`. The hot path pays a few nanoseconds for them: no lock, no
+//! allocation, and no cache line that another core writes as well. A scrape adds up the shards.
 
 use std::array;
 use std::num::NonZero;
@@ -7,131 +7,134 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Threads take their places in the order in which they first count something.
-static NEXT_PLACE: AtomicUsize = AtomicUsize::new(0);
+/// Threads are assigned shards in the order in which they first count something.
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static PLACE: usize = NEXT_PLACE.fetch_add(1, Ordering::Relaxed);
+    static SHARD: usize = NEXT_SHARD.fetch_add(1, Ordering::Relaxed);
 }
 
-/// One of a kind for each of the threads that count; threads beyond that many share.
-pub struct Spread<T>(Box<[Line<T>]>);
+/// One value for each thread that counts; with more threads than shards, threads share.
+pub(crate) struct Sharded<T>(Box<[CachePadded<T>]>);
 
-/// As far from its neighbours as processors fetch at once.
+/// A value on cache lines of its own: 128 bytes, because processors fetch lines in pairs.
 #[repr(align(128))]
-struct Line<T>(T);
+struct CachePadded<T>(T);
 
-impl<T> Spread<T> {
-    /// Makes them.
-    pub fn new(mut make: impl FnMut() -> T) -> Self {
-        // There are more threads than cores: those of the control plane may have come before the workers.
+impl<T> Sharded<T> {
+    /// Creates the shards with `init`.
+    pub(crate) fn new(mut init: impl FnMut() -> T) -> Self {
+        // Four shards per core, because there are more threads than cores: those of the control plane may
+        // have been assigned shards before the workers.
         let count = (thread::available_parallelism().map_or(1, NonZero::get) * 4).next_power_of_two();
-        Self((0..count).map(|_| Line(make())).collect())
+        Self((0..count).map(|_| CachePadded(init())).collect())
     }
 
-    /// This thread's own.
-    pub fn own(&self) -> &T {
-        &self.0[PLACE.with(|place| *place) & (self.0.len() - 1)].0
+    /// This thread's shard.
+    pub(crate) fn local(&self) -> &T {
+        &self.0[SHARD.with(|index| *index) & (self.0.len() - 1)].0
     }
 
     fn all(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().map(|line| &line.0)
+        self.0.iter().map(|shard| &shard.0)
     }
 }
 
-/// Counters by their place.
-pub struct Counts<const N: usize>(Spread<[AtomicU64; N]>);
+/// `N` counters, addressed by index.
+pub(crate) struct Counts<const N: usize>(Sharded<[AtomicU64; N]>);
 
 impl<const N: usize> Default for Counts<N> {
     fn default() -> Self {
-        Self(Spread::new(|| array::from_fn(|_| AtomicU64::new(0))))
+        Self(Sharded::new(|| array::from_fn(|_| AtomicU64::new(0))))
     }
 }
 
 impl<const N: usize> Counts<N> {
-    /// Counts one more at a place; there is none beyond `N`.
-    pub fn add(&self, place: usize) {
-        if let Some(counter) = self.0.own().get(place) {
+    /// Increments a counter; an index of `N` or more is ignored.
+    pub(crate) fn add(&self, index: usize) {
+        if let Some(counter) = self.0.local().get(index) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// What was counted.
-    pub fn sums(&self) -> [u64; N] {
-        array::from_fn(|place| self.0.all().map(|own| own[place].load(Ordering::Relaxed)).sum())
+    /// The counters, summed over all shards.
+    pub(crate) fn sums(&self) -> [u64; N] {
+        array::from_fn(|index| self.0.all().map(|shard| shard[index].load(Ordering::Relaxed)).sum())
     }
 }
 
-/// How often something had what size.
-pub struct Histogram {
-    /// The largest size in each bucket but the last, which has none.
+/// The distribution of observed values, counted in buckets.
+pub(crate) struct Histogram {
+    /// The largest value of each bucket; the last bucket is unbounded and has none.
     bounds: &'static [u64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// With buckets up to these sizes.
-    pub fn new(bounds: &'static [u64]) -> Self {
+    /// Creates a histogram with these bucket bounds, in ascending order.
+    pub(crate) fn new(bounds: &'static [u64]) -> Self {
         let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, buckets, sum: AtomicU64::new(0) }
     }
 
-    /// Counts one of this size.
-    pub fn observe(&self, size: u64) {
-        let bucket = self.bounds.partition_point(|bound| *bound < size);
+    /// Counts one value.
+    pub(crate) fn observe(&self, value: u64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(size, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Counts one that took so long, in nanoseconds.
-    pub fn observe_time(&self, took: Duration) {
-        self.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    /// Counts a duration, in nanoseconds.
+    pub(crate) fn observe_time(&self, duration: Duration) {
+        self.observe(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// What was observed.
-    pub fn observed(&self) -> Observed {
-        Self::together([self])
+    /// A snapshot of the histogram.
+    pub(crate) fn observed(&self) -> Observed {
+        Self::merge([self])
     }
 
-    fn together<'a>(all: impl IntoIterator<Item = &'a Self>) -> Observed {
+    /// A snapshot of several histograms with the same bounds, added up.
+    fn merge<'a>(histograms: impl IntoIterator<Item = &'a Self>) -> Observed {
         let mut observed = Observed { bounds: &[], buckets: Vec::new(), sum: 0 };
-        for one in all {
-            observed.bounds = one.bounds;
-            observed.buckets.resize(one.buckets.len(), 0);
-            let buckets = one.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
+        for histogram in histograms {
+            observed.bounds = histogram.bounds;
+            observed.buckets.resize(histogram.buckets.len(), 0);
+            let buckets = histogram.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
             observed.buckets.iter_mut().zip(buckets).for_each(|(sum, bucket)| *sum += bucket);
-            observed.sum = observed.sum.wrapping_add(one.sum.load(Ordering::Relaxed));
+            observed.sum = observed.sum.wrapping_add(histogram.sum.load(Ordering::Relaxed));
         }
         observed
     }
 }
 
-/// What a histogram holds.
+/// A snapshot of a histogram.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// The largest size in each bucket but the last.
-    pub bounds: &'static [u64],
-    /// How many were in each; not summed up.
-    pub buckets: Vec<u64>,
-    /// All sizes together.
-    pub sum: u64,
+pub(crate) struct Observed {
+    /// The largest value of each bucket but the last.
+    pub(crate) bounds: &'static [u64],
+    /// The number of values in each bucket, not cumulative.
+    pub(crate) buckets: Vec<u64>,
+    /// The sum of all values.
+    pub(crate) sum: u64,
 }
 
-/// Routes that are told apart at most.
-pub const MOST_ROUTES: usize = 128;
+/// The largest number of routes that are counted separately.
+pub(crate) const MAX_ROUTES: usize = 128;
 
-/// The statuses that are told apart; any other is the first.
-pub const STATUSES: [u16; 25] = [
+/// The statuses that are counted separately; any other status counts as the first.
+pub(crate) const STATUSES: [u16; 25] = [
     0, 200, 201, 202, 204, 304, 308, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 424, 428, 429, 431,
     500, 501, 503, 507,
 ];
 
-/// The forms in which the data plane is asked.
-pub const FORMS: usize = 3;
+/// The number of request forms of the data plane.
+pub(crate) const FORMS: usize = 3;
 
-/// 10 µs to 1 s, in nanoseconds: most answers come from memory, some wait for the disk.
-const ANSWER_TIMES: &[u64] = &[
+/// The bounds of response times, 10 µs to 1 s, in nanoseconds: most responses come from memory, some wait for
+/// the disk.
+const RESPONSE_TIME_BOUNDS: &[u64] = &[
     10_000,
     25_000,
     50_000,
@@ -148,41 +151,41 @@ const ANSWER_TIMES: &[u64] = &[
     1_000_000_000,
 ];
 
-/// What was asked over HTTP, and answered.
-pub struct Traffic {
-    answers: Counts<{ MOST_ROUTES * STATUSES.len() }>,
-    times: Spread<[Histogram; FORMS]>,
+/// The counters of HTTP requests and responses.
+pub(crate) struct Traffic {
+    answers: Counts<{ MAX_ROUTES * STATUSES.len() }>,
+    times: Sharded<[Histogram; FORMS]>,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        let times = Spread::new(|| array::from_fn(|_| Histogram::new(ANSWER_TIMES)));
+        let times = Sharded::new(|| array::from_fn(|_| Histogram::new(RESPONSE_TIME_BOUNDS)));
         Self { answers: Counts::default(), times }
     }
 }
 
 impl Traffic {
-    /// Counts an answer of a route, by its place in the table.
-    pub fn answered(&self, route: usize, status: u16) {
+    /// Counts a response of a route, given by its index in the route table.
+    pub(crate) fn answered(&self, route: usize, status: u16) {
         self.answers.add(route * STATUSES.len() + STATUSES.binary_search(&status).unwrap_or(0));
     }
 
-    /// The answers by route and status, where there were any.
-    pub fn answers(&self) -> impl Iterator<Item = (usize, u16, u64)> {
+    /// The nonzero response counts, as route index, status and count.
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (usize, u16, u64)> {
         let sums = self.answers.sums().into_iter().enumerate().filter(|(_, sum)| *sum > 0);
-        sums.map(|(place, sum)| (place / STATUSES.len(), STATUSES[place % STATUSES.len()], sum))
+        sums.map(|(index, sum)| (index / STATUSES.len(), STATUSES[index % STATUSES.len()], sum))
     }
 
-    /// Counts how long an answer of the data plane took, by the form of the question.
-    pub fn took(&self, form: usize, time: Duration) {
-        if let Some(times) = self.times.own().get(form) {
-            times.observe_time(time);
+    /// Counts the response time of a data-plane request, by the form of the request.
+    pub(crate) fn took(&self, form: usize, time: Duration) {
+        if let Some(histogram) = self.times.local().get(form) {
+            histogram.observe_time(time);
         }
     }
 
-    /// How long answers of the data plane took, by the form of the question.
-    pub fn times(&self) -> [Observed; FORMS] {
-        array::from_fn(|form| Histogram::together(self.times.all().map(|own| &own[form])))
+    /// The response times of the data plane, by the form of the request.
+    pub(crate) fn times(&self) -> [Observed; FORMS] {
+        array::from_fn(|form| Histogram::merge(self.times.all().map(|shard| &shard[form])))
     }
 }
 
@@ -191,15 +194,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_many_threads_count_is_counted_once() {
-        let (counts, traffic) = (Counts::<2>::default(), Traffic::default());
+    fn counts_of_many_threads_add_up_exactly() {
+        let counts = Counts::<2>::default();
+        let traffic = Traffic::default();
         thread::scope(|scope| {
             for _ in 0..50 {
                 scope.spawn(|| {
                     for _ in 0..100 {
                         counts.add(1);
                         counts.add(2);
-                        traffic.answered(MOST_ROUTES - 1, 507);
+                        traffic.answered(MAX_ROUTES - 1, 507);
                         traffic.answered(0, 418);
                         traffic.took(2, Duration::from_micros(25));
                     }
@@ -208,21 +212,21 @@ mod tests {
         });
         assert_eq!(counts.sums(), [0, 5000]);
         let answers: Vec<_> = traffic.answers().collect();
-        assert_eq!(answers, [(0, 0, 5000), (MOST_ROUTES - 1, 507, 5000)]);
+        assert_eq!(answers, [(0, 0, 5000), (MAX_ROUTES - 1, 507, 5000)]);
         let times = traffic.times();
         assert_eq!((times[2].buckets[1], times[2].sum), (5000, 5000 * 25_000));
-        assert_eq!(times[0].buckets, vec![0; ANSWER_TIMES.len() + 1]);
+        assert_eq!(times[0].buckets, vec![0; RESPONSE_TIME_BOUNDS.len() + 1]);
     }
 
     #[test]
     fn a_bound_belongs_to_its_bucket() {
         let histogram = Histogram::new(&[1, 10]);
-        [0, 1, 2, 10, 11, u64::from(u32::MAX)].into_iter().for_each(|size| histogram.observe(size));
+        [0, 1, 2, 10, 11, u64::from(u32::MAX)].into_iter().for_each(|value| histogram.observe(value));
         assert_eq!(histogram.observed().buckets, [2, 2, 2]);
     }
 
     #[test]
-    fn statuses_are_found_by_halves() {
+    fn statuses_are_sorted_for_binary_search() {
         assert!(STATUSES.is_sorted());
     }
 }

@@ -22,11 +22,11 @@ const SHARDS: usize = 256;
 
 /// How much may be taken: at once `tokens`, and `tokens` more in each `window`, continuously.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub(crate) struct Limit {
     /// The capacity, and what flows back in a window. 0 admits nothing but a cost of 0.
-    pub tokens: u32,
+    pub(crate) tokens: u32,
     /// From 1 ns to 86,400 s; what lies outside counts as the nearer of these.
-    pub window: Duration,
+    pub(crate) window: Duration,
 }
 
 impl Limit {
@@ -54,22 +54,22 @@ impl Limit {
 
 /// What became of a call, and how the bucket stands after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct RateLimitDecision {
     /// Was (or, from [`Buckets::peek`], would be) the cost admitted?
-    pub allowed: bool,
+    pub(crate) allowed: bool,
     /// The capacity.
     pub limit: u32,
     /// In which as much flows back.
-    pub window: Duration,
+    pub(crate) window: Duration,
     /// Whole tokens left.
-    pub remaining: u32,
+    pub(crate) remaining: u32,
     /// Until there is one token more than `remaining`; zero when the bucket is full.
-    pub next_token: Duration,
+    pub(crate) next_token: Duration,
     /// Until the bucket is full.
-    pub full: Duration,
+    pub(crate) full: Duration,
     /// Until the cost would be admitted; zero when it was. A cost above the capacity never is: then this
     /// is the whole window, so that a client which obeys it doesn't hammer.
-    pub retry_after: Duration,
+    pub(crate) retry_after: Duration,
 }
 
 /// The state of one bucket, as of its last call.
@@ -114,26 +114,26 @@ impl Bucket {
         u128::from(cost) * self.limit.token() <= self.available()
     }
 
-    fn take(&mut self, limit: Limit, cost: u32, now: Duration) -> Taken {
+    fn take(&mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         self.settle(limit, now);
         let allowed = self.admits(cost);
         if allowed {
             self.spent += u128::from(cost) * limit.token();
         }
-        self.tell(allowed, cost)
+        self.snapshot(allowed, cost)
     }
 
-    fn peek(mut self, limit: Limit, cost: u32, now: Duration) -> Taken {
+    fn peek(mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         self.settle(limit, now);
-        self.tell(self.admits(cost), cost)
+        self.snapshot(self.admits(cost), cost)
     }
 
-    fn tell(&self, allowed: bool, cost: u32) -> Taken {
+    fn snapshot(&self, allowed: bool, cost: u32) -> RateLimitDecision {
         let limit = self.limit;
         let available = self.available();
         let remaining = available / limit.token();
         let until = |tokens: u128| limit.time((tokens * limit.token()).saturating_sub(available));
-        Taken {
+        RateLimitDecision {
             allowed,
             limit: limit.tokens,
             window: limit.window(),
@@ -158,7 +158,7 @@ impl Bucket {
 /// Buckets by key: at most `capacity` of them, and one that all others share.
 ///
 /// Times are monotonic ([`Clock::monotonic`](crate::clock::Clock::monotonic)).
-pub struct Buckets<K: Eq + Hash> {
+pub(crate) struct Buckets<K: Eq + Hash> {
     map: DashMap<K, Bucket, RandomState>,
     capacity: usize,
     /// Entries of the map: counted here because a look at all its shards would cost more than a call.
@@ -171,7 +171,7 @@ pub struct Buckets<K: Eq + Hash> {
 
 impl<K: Clone + Eq + Hash> Buckets<K> {
     /// No buckets yet; a key's is made, full, by its first [`take`](Self::take).
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let nothing = Limit { tokens: 0, window: LONGEST_WINDOW };
         Self {
             map: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
@@ -185,7 +185,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     /// Takes `cost` tokens from the key's bucket if it holds as many, else nothing.
     ///
     /// When `limit` is another than in the last call, tokens that were spent stay spent.
-    pub fn take(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> Taken {
+    pub(crate) fn take(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         if let Some(mut bucket) = self.map.get_mut(key) {
             return bucket.take(limit, cost, now);
         }
@@ -205,14 +205,14 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     }
 
     /// How the key's bucket stands and whether `cost` would be admitted; spends and remembers nothing.
-    pub fn peek(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> Taken {
+    pub(crate) fn peek(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         let bucket = self.map.get(key).map(|bucket| *bucket);
         bucket.unwrap_or_else(|| self.newcomer(limit, now)).peek(limit, cost, now)
     }
 
     /// Drops the buckets that are full. The owner calls it now and then, so that it is rarely done while
     /// a caller waits.
-    pub fn sweep(&self, now: Duration) {
+    pub(crate) fn sweep(&self, now: Duration) {
         self.map.retain(|_, bucket| {
             let keep = !bucket.is_full(now);
             if !keep {
@@ -223,13 +223,8 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     }
 
     /// How many keys have a bucket of their own; never more than the capacity.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
-    }
-
-    /// Has no key a bucket?
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A sweep looks at every bucket: at most one a second, however many newcomers there are.

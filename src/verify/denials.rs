@@ -7,16 +7,16 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::domain::api_key::Credential;
-use crate::domain::ranges;
+use crate::domain::cidr;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
 
 /// Rows at most; what comes beyond is counted in one row a minute.
-pub(super) const MOST_ROWS: usize = 1000;
+pub(super) const MAX_ROWS: usize = 1000;
 
 /// What is counted together, beside the code and the minute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Folded {
+pub(crate) enum AggregationKey {
     /// A key, by its `seq`.
     Key(i64),
     /// Unknown keys from one address, or the /64 of an IPv6 address, by which organization asked.
@@ -25,43 +25,43 @@ pub enum Folded {
     Rest,
 }
 
-impl fmt::Display for Folded {
+impl fmt::Display for AggregationKey {
     /// A name for each that no other has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Folded::Key(seq) => write!(f, "{seq}"),
-            Folded::Address(organization_id, address) => {
+            AggregationKey::Key(seq) => write!(f, "{seq}"),
+            AggregationKey::Address(organization_id, address) => {
                 write!(f, "{} ", organization_id.as_deref().unwrap_or_default())?;
                 address.map_or(Ok(()), |address| write!(f, "{address}"))
             }
-            Folded::Rest => Ok(()),
+            AggregationKey::Rest => Ok(()),
         }
     }
 }
 
 /// A row of the log, or more of one that is written already.
 #[derive(Clone, Debug)]
-pub struct Denial {
+pub(crate) struct Denial {
     /// What is counted together.
-    pub folded: Folded,
-    /// `None` for [`Folded::Rest`].
-    pub code: Option<Outcome>,
+    pub(crate) aggregation_key: AggregationKey,
+    /// `None` for [`AggregationKey::Rest`].
+    pub(crate) code: Option<Outcome>,
     /// The key's organization, or that of the key which asked about an unknown one.
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
     /// The client's address in the first of them.
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// How many it stands for.
-    pub count: u64,
+    pub(crate) count: u64,
     /// When the first was.
-    pub first_at: Timestamp,
+    pub(crate) first_at: Timestamp,
     /// When the last was, within the same minute.
-    pub last_at: Timestamp,
+    pub(crate) last_at: Timestamp,
 }
 
 impl Denial {
     pub(super) fn of_key(credential: &Credential, code: Outcome, ip: Option<IpAddr>, now: Timestamp) -> Self {
         let organization_id = credential.key.organization_id.clone();
-        Self::once(Folded::Key(credential.seq), code, organization_id, ip, now)
+        Self::once(AggregationKey::Key(credential.seq), code, organization_id, ip, now)
     }
 
     pub(super) fn of_unknown(
@@ -71,28 +71,28 @@ impl Denial {
         now: Timestamp,
     ) -> Self {
         let organization_id = organization_id.map(str::to_owned);
-        let folded = Folded::Address(organization_id.clone(), ip.map(ranges::subject));
-        Self::once(folded, code, organization_id, ip, now)
+        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::subject));
+        Self::once(aggregation_key, code, organization_id, ip, now)
     }
 
     fn once(
-        folded: Folded,
+        aggregation_key: AggregationKey,
         code: Outcome,
         organization_id: Option<String>,
         ip: Option<IpAddr>,
         now: Timestamp,
     ) -> Self {
         let ip = ip.map(|ip| ip.to_canonical());
-        Self { folded, code: Some(code), organization_id, ip, count: 1, first_at: now, last_at: now }
+        Self { aggregation_key, code: Some(code), organization_id, ip, count: 1, first_at: now, last_at: now }
     }
 
     /// One that stands for many keys, addresses, codes and organizations names none of them.
     fn into_rest(self) -> Self {
-        Self { folded: Folded::Rest, code: None, organization_id: None, ip: None, ..self }
+        Self { aggregation_key: AggregationKey::Rest, code: None, organization_id: None, ip: None, ..self }
     }
 
-    fn place(&self) -> Place {
-        (self.first_at.minute(), self.code, self.folded.clone())
+    fn row_key(&self) -> RowKey {
+        (self.first_at.minute(), self.code, self.aggregation_key.clone())
     }
 
     fn merge(&mut self, other: &Self) {
@@ -103,49 +103,51 @@ impl Denial {
 }
 
 /// What makes a row: the minute, the code, and what is folded.
-type Place = (Timestamp, Option<Outcome>, Folded);
+type RowKey = (Timestamp, Option<Outcome>, AggregationKey);
 
 /// The rows of this minute, and of earlier ones that aren't written. A row that is written stays until its
 /// minute is over, with a count of 0, so that the bound is one of rows a minute and not of rows a batch.
 #[derive(Default)]
-pub struct Denials(HashMap<Place, Denial>);
+pub(crate) struct Denials(HashMap<RowKey, Denial>);
 
 impl Denials {
     /// Counts a denial.
-    pub fn add(&mut self, denial: Denial) {
-        let has_room = self.0.len() < MOST_ROWS;
-        let mut place = denial.place();
-        if let Some(row) = self.0.get_mut(&place) {
+    pub(crate) fn add(&mut self, denial: Denial) {
+        let has_room = self.0.len() < MAX_ROWS;
+        let mut row_key = denial.row_key();
+        if let Some(row) = self.0.get_mut(&row_key) {
             row.merge(&denial);
             return;
         }
         let denial = if has_room { denial } else { denial.into_rest() };
-        place = denial.place();
-        match self.0.get_mut(&place) {
+        row_key = denial.row_key();
+        match self.0.get_mut(&row_key) {
             Some(row) => row.merge(&denial),
-            None => drop(self.0.insert(place, denial)),
+            None => drop(self.0.insert(row_key, denial)),
         }
     }
 
     /// Takes what was counted since it was last taken, oldest first.
-    pub fn take(&mut self) -> Vec<Denial> {
+    pub(crate) fn take(&mut self) -> Vec<Denial> {
         let latest = self.0.keys().map(|(minute, ..)| *minute).max();
         let mut taken: Vec<_> = self.0.values().filter(|row| row.count > 0).cloned().collect();
         self.0.retain(|(minute, ..), row| {
             row.count = 0;
             Some(*minute) == latest
         });
-        taken.sort_by(|a, b| (a.first_at, &a.folded, a.code).cmp(&(b.first_at, &b.folded, b.code)));
+        taken.sort_by(|a, b| {
+            (a.first_at, &a.aggregation_key, a.code).cmp(&(b.first_at, &b.aggregation_key, b.code))
+        });
         taken
     }
 
     /// Puts back what could not be written.
-    pub fn put_back(&mut self, taken: Vec<Denial>) {
+    pub(crate) fn put_back(&mut self, taken: Vec<Denial>) {
         for denial in taken {
-            let place = denial.place();
-            match self.0.get_mut(&place) {
+            let row_key = denial.row_key();
+            match self.0.get_mut(&row_key) {
                 Some(row) => row.merge(&denial),
-                None => drop(self.0.insert(place, denial)),
+                None => drop(self.0.insert(row_key, denial)),
             }
         }
     }

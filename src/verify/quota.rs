@@ -12,7 +12,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-pub use crate::domain::quota::Standing;
+pub(crate) use crate::domain::quota::QuotaStatus;
 
 use crate::domain::limits::{Period, Quota};
 use crate::domain::quota::{Count, Lease};
@@ -37,10 +37,10 @@ pub enum Spending {
 }
 
 /// A look at the file under way.
-pub type Reading = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
+pub(crate) type Reading = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
 
 /// A write under way; it must be committed when it succeeds.
-pub type Writing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+pub(crate) type Writing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// A key's quotas over different periods are counted apart.
 type Id = (i64, Period);
@@ -61,7 +61,7 @@ impl Account {
     }
 }
 
-type Held = OwnedMutexGuard<Account>;
+type AccountGuard = OwnedMutexGuard<Account>;
 type HeldCount = OwnedMappedMutexGuard<Account, Count>;
 
 /// The counts of all quotas in use. Clones share them.
@@ -81,7 +81,7 @@ struct Shared {
 impl Quotas {
     /// At most `capacity` counts in memory, over a file in which nobody else counts. `write` stores all of
     /// its leases or none.
-    pub fn new(
+    pub(crate) fn new(
         capacity: usize,
         read: impl Fn(i64, Period) -> Reading + Send + Sync + 'static,
         write: impl Fn(Vec<Lease>) -> Writing + Send + Sync + 'static,
@@ -108,10 +108,10 @@ impl Quotas {
         cost: u32,
         now: Timestamp,
         bucket: impl FnOnce() -> bool,
-    ) -> Result<(Spending, Standing)> {
+    ) -> Result<(Spending, QuotaStatus)> {
         let mut count = self.count((key, quota.period), now).await?;
         if !count.admits(quota, cost) {
-            return Ok((Spending::Exceeded, count.standing(quota)));
+            return Ok((Spending::Exceeded, count.status(quota)));
         }
         if let Some(lease) = count.lease(quota, cost) {
             count = self.write_lease(count, lease).await?;
@@ -120,23 +120,29 @@ impl Quotas {
         if spending == Spending::Done {
             count.spend(cost);
         }
-        Ok((spending, count.standing(quota)))
+        Ok((spending, count.status(quota)))
     }
 
     /// How the key's quota stands and whether `cost` would be there; spends and leases nothing.
     ///
     /// # Errors
     /// As [`take`](Self::take).
-    pub async fn peek(&self, key: i64, quota: Quota, cost: u32, now: Timestamp) -> Result<(bool, Standing)> {
+    pub(crate) async fn peek(
+        &self,
+        key: i64,
+        quota: Quota,
+        cost: u32,
+        now: Timestamp,
+    ) -> Result<(bool, QuotaStatus)> {
         let count = self.count((key, quota.period), now).await?;
-        Ok((count.admits(quota, cost), count.standing(quota)))
+        Ok((count.admits(quota, cost), count.status(quota)))
     }
 
     /// Gives back what keys hold that were not used for `idle`, and forgets them.
     ///
     /// # Errors
     /// Those of the write; what could not be given back is, when it is tried again.
-    pub async fn give_back(&self, idle: Duration, now: Timestamp) -> Result<()> {
+    pub(crate) async fn give_back(&self, idle: Duration, now: Timestamp) -> Result<()> {
         while self.give_back_some(idle, now).await? > 0 {}
         Ok(())
     }
@@ -145,7 +151,7 @@ impl Quotas {
     ///
     /// # Errors
     /// Those of the write.
-    pub async fn close(&self) -> Result<()> {
+    pub(crate) async fn close(&self) -> Result<()> {
         self.0.room.close();
         loop {
             let some = self.0.accounts.iter().take(AT_ONCE);
@@ -165,7 +171,7 @@ impl Quotas {
     }
 
     /// How many counts are in memory.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.accounts.len()
     }
 
@@ -227,7 +233,7 @@ impl Quotas {
         let shared = self.0.clone();
         let writing = async move {
             (shared.write)(vec![lease]).await?;
-            count.leased(lease);
+            count.confirm_lease(lease);
             Ok(count)
         };
         tokio::spawn(writing).await.map_err(Error::internal)?
@@ -245,7 +251,7 @@ impl Quotas {
 
     /// Gives back what these hold. Who comes for one of them meanwhile waits, and begins anew with what
     /// is in the file then.
-    async fn settle(&self, mut held: Vec<(Id, Held)>) -> Result<usize> {
+    async fn settle(&self, mut held: Vec<(Id, AccountGuard)>) -> Result<usize> {
         let shared = self.0.clone();
         let settling = async move {
             let counts = held.iter_mut().filter_map(|(_, account)| account.count.as_mut());

@@ -149,8 +149,8 @@ async fn i8_concurrent_callers_spend_exactly_what_there_is() {
         for caller in callers {
             done += caller.await.unwrap();
         }
-        let most = u32::try_from(limit).unwrap() / cost;
-        assert_eq!(done, most, "limit {limit}, cost {cost}");
+        let max = u32::try_from(limit).unwrap() / cost;
+        assert_eq!(done, max, "limit {limit}, cost {cost}");
         assert_eq!(agreed.load(Ordering::SeqCst), done, "the bucket has spent for those alone");
         let used = u64::from(done * cost);
         assert_eq!(quotas.peek(KEY, day(limit), 1, at(0)).await.unwrap().1.remaining, limit - used);

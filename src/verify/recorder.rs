@@ -21,39 +21,39 @@ use crate::error::{Error, Result};
 /// Neighbouring keys lie in different ones.
 const SHARDS: usize = 64;
 /// Hours of keys that wait at most, beside a batch under way.
-const MOST_ROWS: usize = 1_000_000;
+const MAX_ROWS: usize = 1_000_000;
 
 /// What one key did in one hour since that was last taken.
 #[derive(Clone, Debug)]
-pub struct Counted {
+pub(crate) struct Counted {
     /// Where the hour begins.
-    pub hour: Timestamp,
+    pub(crate) hour: Timestamp,
     /// The key.
-    pub credential: Arc<Credential>,
+    pub(crate) credential: Arc<Credential>,
     /// How often, with what outcome.
-    pub counts: Counts,
+    pub(crate) counts: Counts,
     /// When it was last good.
-    pub last_used: Option<Timestamp>,
+    pub(crate) last_used: Option<Timestamp>,
 }
 
 /// What was taken: to be written once, or put back.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// Counts of keys by the hour; in the order of hour and key.
-    pub counted: Vec<Counted>,
+    pub(crate) counted: Vec<Counted>,
     /// New rows and counts of the verification log.
-    pub denials: Vec<Denial>,
+    pub(crate) denials: Vec<Denial>,
 }
 
 impl Batch {
     /// The same in pieces of at most so many rows of each kind, so that none holds the writer long.
-    pub fn pieces(self, most: usize) -> Vec<Self> {
+    pub(crate) fn pieces(self, max: usize) -> Vec<Self> {
         let (mut counted, mut denials) = (self.counted.into_iter(), self.denials.into_iter());
         let mut pieces = Vec::new();
         loop {
             let piece = Self {
-                counted: counted.by_ref().take(most).collect(),
-                denials: denials.by_ref().take(most).collect(),
+                counted: counted.by_ref().take(max).collect(),
+                denials: denials.by_ref().take(max).collect(),
             };
             if piece.counted.is_empty() && piece.denials.is_empty() {
                 return pieces;
@@ -70,7 +70,7 @@ struct Shard(HashMap<(Timestamp, i64), Counted, RandomState>);
 impl Shard {
     /// The row of a key's hour. `UNAVAILABLE` when there is none yet and no room for one.
     fn row(&mut self, hour: Timestamp, credential: &Arc<Credential>) -> Result<&mut Counted> {
-        let has_room = self.0.len() < MOST_OF_A_SHARD;
+        let has_room = self.0.len() < MAX_OF_A_SHARD;
         match self.0.entry((hour, credential.seq)) {
             Entry::Occupied(counted) => Ok(counted.into_mut()),
             Entry::Vacant(place) if has_room => Ok(place.insert(Counted {
@@ -87,7 +87,7 @@ impl Shard {
 }
 
 /// Hours of keys in one shard at most.
-const MOST_OF_A_SHARD: usize = MOST_ROWS / SHARDS;
+const MAX_OF_A_SHARD: usize = MAX_ROWS / SHARDS;
 
 /// What was counted and not yet taken.
 pub struct Recorder {
@@ -115,7 +115,7 @@ impl Recorder {
 
     /// Sees that a count of this key will find room; asked before anything is spent. `UNAVAILABLE` when
     /// it won't.
-    pub fn reserve(&self, credential: &Arc<Credential>, now: Timestamp) -> Result<()> {
+    pub(crate) fn reserve(&self, credential: &Arc<Credential>, now: Timestamp) -> Result<()> {
         if !self.crowded.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Recorder {
     ) -> Result<()> {
         let hour = Interval::Hour.floor(now);
         let mut shard = self.shard(credential.seq);
-        if shard.0.len() >= MOST_OF_A_SHARD / 2 {
+        if shard.0.len() >= MAX_OF_A_SHARD / 2 {
             self.crowded.store(true, Ordering::Relaxed);
         }
         let counted = shard.row(hour, credential)?;
@@ -162,7 +162,7 @@ impl Recorder {
     }
 
     /// Takes all that was counted.
-    pub fn take(&self) -> Batch {
+    pub(crate) fn take(&self) -> Batch {
         self.crowded.store(false, Ordering::Relaxed);
         let mut counted: Vec<_> =
             self.shards.iter().flat_map(|shard| std::mem::take(&mut lock(shard).0).into_values()).collect();
@@ -171,7 +171,7 @@ impl Recorder {
     }
 
     /// Puts back what could not be written. It finds room, whatever came meanwhile.
-    pub fn put_back(&self, batch: Batch) {
+    pub(crate) fn put_back(&self, batch: Batch) {
         for one in batch.counted {
             match self.shard(one.credential.seq).0.entry((one.hour, one.credential.seq)) {
                 Entry::Occupied(mut counted) => {

@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::api_key::{ApiKey, Status, Tenant};
 use crate::domain::organization;
 use crate::error::Code;
-use crate::verify::denials::{Folded, MOST_ROWS as MOST_FOLDED};
+use crate::verify::denials::{AggregationKey, MAX_ROWS as MAX_AGGREGATED};
 
 const MINUTE: i64 = 60_000;
 
@@ -142,11 +142,11 @@ fn i9_nothing_is_lost_or_doubled_while_batches_come_and_go() {
 #[test]
 fn i10_a_key_too_many_is_refused_and_known_ones_still_count() {
     let recorder = Recorder::default();
-    let most = MOST_ROWS / SHARDS;
+    let max = MAX_ROWS / SHARDS;
     // All in one shard: they are SHARDS apart.
     let key = |nth: usize| credential(i64::try_from(nth * SHARDS).unwrap());
     let known = key(0);
-    for nth in 0..most {
+    for nth in 0..max {
         // The hour makes the row as well as the key does.
         let hour = at(i64::try_from(nth).unwrap() * Interval::Hour.millis());
         recorder.count(&known, Outcome::Valid, 1, None, hour).unwrap();
@@ -160,11 +160,11 @@ fn i10_a_key_too_many_is_refused_and_known_ones_still_count() {
     recorder.count(&credential(1), Outcome::Valid, 1, None, at(0)).unwrap();
 
     let batch = recorder.take();
-    assert_eq!(sums(&batch).0, most as u64 + 2);
+    assert_eq!(sums(&batch).0, max as u64 + 2);
     assert!(batch.denials.is_empty(), "what isn't counted isn't logged either");
     recorder.count(&key(1), Outcome::Valid, 1, None, at(0)).unwrap();
     recorder.put_back(batch);
-    assert_eq!(sums(&recorder.take()).0, most as u64 + 3);
+    assert_eq!(sums(&recorder.take()).0, max as u64 + 3);
 }
 
 #[test]
@@ -196,7 +196,13 @@ fn denials_fold_by_minute_code_and_key_or_address() {
         .iter()
         .map(|row| {
             let from = row.ip.map_or_else(|| "?".to_owned(), |ip| ip.to_string());
-            (row.folded.to_string(), row.code.unwrap().name(), from, row.count, row.last_at.as_millis())
+            (
+                row.aggregation_key.to_string(),
+                row.code.unwrap().name(),
+                from,
+                row.count,
+                row.last_at.as_millis(),
+            )
         })
         .collect();
     let expected = [
@@ -210,7 +216,9 @@ fn denials_fold_by_minute_code_and_key_or_address() {
         (" ", "NOT_FOUND", "?", 1, 26),
         ("1", "REVOKED", "192.0.2.3", 1, MINUTE),
     ]
-    .map(|(folded, code, from, count, last)| (folded.to_owned(), code, from.to_owned(), count, last));
+    .map(|(aggregation_key, code, from, count, last)| {
+        (aggregation_key.to_owned(), code, from.to_owned(), count, last)
+    });
     assert_eq!(told, expected);
     assert!(recorder.take().denials.is_empty());
 }
@@ -220,7 +228,7 @@ fn denials_fold_by_minute_code_and_key_or_address() {
 fn i10_a_minute_has_a_bounded_number_of_rows_and_loses_none() {
     let recorder = Recorder::default();
     let address = |nth: usize| Some(IpAddr::from(u32::try_from(nth).unwrap().to_be_bytes()));
-    let half = MOST_FOLDED / 2;
+    let half = MAX_AGGREGATED / 2;
     let mut rows = Vec::new();
     for piece in 0..4 {
         for nth in 0..half {
@@ -234,8 +242,9 @@ fn i10_a_minute_has_a_bounded_number_of_rows_and_loses_none() {
             rows.extend(taken);
         }
     }
-    let (rest, told): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.folded == Folded::Rest);
-    assert_eq!(told.len(), MOST_FOLDED);
+    let (rest, told): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.aggregation_key == AggregationKey::Rest);
+    assert_eq!(told.len(), MAX_AGGREGATED);
     assert!(told.iter().all(|row| row.count == 1));
     let of_rest: Vec<_> =
         rest.iter().map(|row| (row.count, row.code, row.organization_id.as_deref(), row.ip)).collect();
@@ -248,7 +257,7 @@ fn i10_a_minute_has_a_bounded_number_of_rows_and_loses_none() {
     recorder.deny_unknown(Outcome::NotFound, None, address(2), at(MINUTE + 1));
     let taken = recorder.take().denials;
     assert_eq!(
-        taken.iter().map(|row| (row.count, row.folded != Folded::Rest)).collect::<Vec<_>>(),
+        taken.iter().map(|row| (row.count, row.aggregation_key != AggregationKey::Rest)).collect::<Vec<_>>(),
         [(1, true); 2]
     );
 }

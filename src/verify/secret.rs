@@ -5,6 +5,7 @@ use std::fmt;
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::domain::api_key::SecretHash;
 use crate::error::{Error, Result};
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -12,10 +13,7 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 const RANDOM_DIGITS: usize = 32;
 const CHECKSUM_DIGITS: usize = 6;
 /// Longer bearer tokens are refused unhashed.
-pub const LONGEST: usize = 512;
-
-/// A SHA-256 of a whole secret.
-pub type Hash = [u8; 32];
+pub(crate) const LONGEST: usize = 512;
 
 /// A secret on its only way, to the caller that made it. It can't be printed by accident.
 #[derive(Clone)]
@@ -30,7 +28,7 @@ impl fmt::Debug for Secret {
 impl Secret {
     /// A new one: `<prefix>_<32 random base62 digits><6 digits of checksum>`. Fails when the operating
     /// system has no randomness.
-    pub fn generate(random: &SystemRandom, prefix: &str) -> Result<Self> {
+    pub(crate) fn generate(random: &SystemRandom, prefix: &str) -> Result<Self> {
         let mut text = format!("{prefix}_");
         let end = text.len() + RANDOM_DIGITS;
         let mut bytes = [0; 64];
@@ -50,25 +48,25 @@ impl Secret {
     }
 
     /// The secret itself, for the one answer that shows it.
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
     /// What may be shown later to recognise it by: prefix, `_` and 4 characters; of a foreign one its
     /// first 4.
-    pub fn start(&self, prefix: &str) -> String {
+    pub(crate) fn start(&self, prefix: &str) -> String {
         let shown = if has_our_form(prefix, &self.0) { prefix.len() + 5 } else { 4 };
         self.0.chars().take(shown).collect()
     }
 
     /// What is stored of it.
-    pub fn hash(&self) -> Hash {
+    pub fn hash(&self) -> SecretHash {
         hash(&self.0)
     }
 }
 
 /// SHA-256 of the whole text.
-pub fn hash(text: &str) -> Hash {
+pub fn hash(text: &str) -> SecretHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
     hash
@@ -95,7 +93,7 @@ fn has_our_form(prefix: &str, text: &str) -> bool {
 /// Could this be a secret? Not when it has exactly our form, under one of these prefixes, with a wrong
 /// checksum, is empty or too long. Says so without a look at the database; everything else has to be looked
 /// up.
-pub fn is_plausible(prefixes: &[String], text: &str) -> bool {
+pub(crate) fn is_plausible(prefixes: &[String], text: &str) -> bool {
     if text.is_empty() || text.len() > LONGEST {
         return false;
     }

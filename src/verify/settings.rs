@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::cache::{Place, Stamps, place};
-use crate::domain::settings::{Current, STALE};
+use super::cache::{Shard, VersionClock, shard};
+use crate::domain::settings::{Current, SETTINGS_ID};
 use crate::error::Result;
 
 /// A load under way.
-pub type Loading = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
+pub(crate) type Loading = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
 
 /// The settings, loaded again when they may have changed.
-pub struct Remembered {
+pub(crate) struct SettingsCache {
     read: ArcSwap<Read>,
-    place: Place,
-    stamps: Arc<Stamps>,
+    shard: Shard,
+    version_clock: Arc<VersionClock>,
     load: Box<dyn Fn() -> Loading + Send + Sync>,
     /// Held by who loads: the others wait for what it brings.
     loading: tokio::sync::Mutex<()>,
@@ -31,9 +31,9 @@ struct Read {
 }
 
 /// The settings, held for as long as a call needs them. They stay as they are meanwhile.
-pub struct Held(Guard<Arc<Read>>);
+pub(crate) struct SettingsGuard(Guard<Arc<Read>>);
 
-impl Deref for Held {
+impl Deref for SettingsGuard {
     type Target = Current;
 
     fn deref(&self) -> &Current {
@@ -41,17 +41,17 @@ impl Deref for Held {
     }
 }
 
-impl Held {
+impl SettingsGuard {
     /// To be kept beyond the call.
-    pub fn shared(&self) -> Arc<Current> {
+    pub(crate) fn shared(&self) -> Arc<Current> {
         self.0.current.clone()
     }
 }
 
-impl Remembered {
+impl SettingsCache {
     /// Settings that were read by a load that began then, and are loaded by this when they change.
-    pub fn new(
-        stamps: Arc<Stamps>,
+    pub(crate) fn new(
+        version_clock: Arc<VersionClock>,
         began: u64,
         first: Arc<Current>,
         load: impl Fn() -> Loading + Send + Sync + 'static,
@@ -59,8 +59,8 @@ impl Remembered {
         let read = ArcSwap::from_pointee(Read { began, current: first });
         Self {
             read,
-            place: place(STALE),
-            stamps,
+            shard: shard(SETTINGS_ID),
+            version_clock,
             load: Box::new(load),
             loading: tokio::sync::Mutex::default(),
         }
@@ -70,7 +70,7 @@ impl Remembered {
     ///
     /// # Errors
     /// What the loader answers.
-    pub async fn get(&self) -> Result<Held> {
+    pub(crate) async fn get(&self) -> Result<SettingsGuard> {
         if let Some(held) = self.fresh() {
             return Ok(held);
         }
@@ -78,14 +78,14 @@ impl Remembered {
         if let Some(held) = self.fresh() {
             return Ok(held);
         }
-        let began = self.stamps.now();
+        let began = self.version_clock.now();
         let read = Arc::new(Read { began, current: (self.load)().await? });
         self.read.store(read.clone());
-        Ok(Held(Guard::from_inner(read)))
+        Ok(SettingsGuard(Guard::from_inner(read)))
     }
 
-    fn fresh(&self) -> Option<Held> {
+    fn fresh(&self) -> Option<SettingsGuard> {
         let read = self.read.load();
-        self.stamps.is_fresh_at(read.began, [self.place]).then_some(Held(read))
+        self.version_clock.is_fresh_at(read.began, [self.shard]).then_some(SettingsGuard(read))
     }
 }

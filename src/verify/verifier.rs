@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bucket::{Buckets, Limit, Taken};
+use super::bucket::{Buckets, Limit, RateLimitDecision};
 use super::cache::KeyCache;
 use super::quota::{self, Quotas, Spending};
 use super::recorder::Recorder;
 use super::secret;
-use super::settings::Remembered;
+use super::settings::SettingsCache;
 use crate::domain::api_key::Credential;
 use crate::domain::settings::Current;
 use crate::domain::time::Timestamp;
@@ -24,7 +24,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is asked of a key.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a, S> {
+pub struct VerifyRequest<'a, S> {
     /// The secret as it came.
     pub secret: &'a str,
     /// What it is needed for: all of these.
@@ -36,7 +36,7 @@ pub struct Question<'a, S> {
     /// Spend nothing and count nothing.
     pub dry_run: bool,
     /// The organization that asks: to it, another one's key isn't there. `None` sees all.
-    pub asker: Option<&'a str>,
+    pub caller_organization_id: Option<&'a str>,
 }
 
 /// What the answer is, and how the key's limits stand after it.
@@ -45,11 +45,11 @@ pub struct Verdict {
     /// The answer.
     pub outcome: Outcome,
     /// The key; `None` when it is malformed or not found.
-    pub credential: Option<Arc<Credential>>,
+    pub(crate) credential: Option<Arc<Credential>>,
     /// Its rate limit; `None` when it has none.
-    pub rate: Option<Taken>,
+    pub rate: Option<RateLimitDecision>,
     /// Its quota; `None` when it has none.
-    pub quota: Option<quota::Standing>,
+    pub(crate) quota: Option<quota::QuotaStatus>,
 }
 
 impl Verdict {
@@ -61,7 +61,7 @@ impl Verdict {
 /// Decides, spends and counts.
 pub struct Verifier {
     keys: Arc<KeyCache>,
-    settings: Arc<Remembered>,
+    settings: Arc<SettingsCache>,
     limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
@@ -71,9 +71,9 @@ pub struct Verifier {
 
 impl Verifier {
     /// A verifier over these records. At most `capacity` keys have a bucket of their own.
-    pub fn new(
+    pub(crate) fn new(
         keys: Arc<KeyCache>,
-        settings: Arc<Remembered>,
+        settings: Arc<SettingsCache>,
         capacity: usize,
         quotas: Quotas,
         recorder: Recorder,
@@ -93,7 +93,7 @@ impl Verifier {
     }
 
     /// Drops the buckets that are full.
-    pub fn sweep(&self, monotonic: Duration) {
+    pub(crate) fn sweep(&self, monotonic: Duration) {
         self.limits.sweep(monotonic);
     }
 
@@ -104,51 +104,51 @@ impl Verifier {
     /// no room: then nothing was spent.
     pub async fn verify<S: AsRef<str>>(
         &self,
-        question: &Question<'_, S>,
+        request: &VerifyRequest<'_, S>,
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
-        let verdict = self.decide(question, now, monotonic).await?;
+        let verdict = self.decide(request, now, monotonic).await?;
         self.outcomes.add(verdict.outcome as usize);
         Ok(verdict)
     }
 
     async fn decide<S: AsRef<str>>(
         &self,
-        question: &Question<'_, S>,
+        request: &VerifyRequest<'_, S>,
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
         let settings = self.settings.get().await?;
-        let credential = match self.find(&settings, question.secret, question.asker).await? {
+        let credential = match self.find(&settings, request.secret, request.caller_organization_id).await? {
             Ok(credential) => credential,
             Err(outcome) => {
-                if !question.dry_run {
-                    self.recorder.deny_unknown(outcome, question.asker, question.ip, now);
+                if !request.dry_run {
+                    self.recorder.deny_unknown(outcome, request.caller_organization_id, request.ip, now);
                 }
                 return Ok(Verdict::unknown(outcome));
             }
         };
-        let record = before_limits(&credential, now, question.ip, question.scopes);
+        let record = before_limits(&credential, now, request.ip, request.scopes);
         // What is denied already is told how its limits stand, but takes nothing from them.
         let denied = !record.is_valid();
-        let spend = !denied && !question.dry_run;
+        let spend = !denied && !request.dry_run;
         if spend {
             self.recorder.reserve(&credential, now)?;
         }
         let limit = limit(&settings, &credential);
-        let limits = self.ask_limits(&credential, limit, question.cost, spend, denied, now, monotonic);
+        let limits = self.ask_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
         let (limited, rate, quota) = limits.await?;
         let outcome = if denied { record } else { limited };
-        if !question.dry_run {
-            let spent = if outcome.is_valid() { question.cost } else { 0 };
-            self.recorder.count(&credential, outcome, spent, question.ip, now)?;
+        if !request.dry_run {
+            let spent = if outcome.is_valid() { request.cost } else { 0 };
+            self.recorder.count(&credential, outcome, spent, request.ip, now)?;
         }
         Ok(Verdict { outcome, credential: Some(credential), rate, quota })
     }
 
     /// How often what was decided, dry runs included, by the number of the outcome.
-    pub fn outcomes(&self) -> [u64; OUTCOMES] {
+    pub(crate) fn outcomes(&self) -> [u64; OUTCOMES] {
         self.outcomes.sums()
     }
 
@@ -156,17 +156,17 @@ impl Verifier {
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
-    pub async fn introspect(
+    pub(crate) async fn introspect(
         &self,
         secret: &str,
-        asker: Option<&str>,
+        caller_organization_id: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<Arc<Credential>>> {
         let settings = self.settings.get().await?;
-        let credential = match self.find(&settings, secret, asker).await? {
+        let credential = match self.find(&settings, secret, caller_organization_id).await? {
             Ok(credential) => credential,
             Err(outcome) => {
-                self.recorder.deny_unknown(outcome, asker, None, now);
+                self.recorder.deny_unknown(outcome, caller_organization_id, None, now);
                 self.outcomes.add(outcome as usize);
                 return Ok(None);
             }
@@ -181,13 +181,15 @@ impl Verifier {
         &self,
         settings: &Current,
         secret: &str,
-        asker: Option<&str>,
+        caller_organization_id: Option<&str>,
     ) -> Result<Result<Arc<Credential>, Outcome>> {
         if !secret::is_plausible(&settings.checked_prefixes, secret) {
             return Ok(Err(Outcome::Malformed));
         }
         let found = self.keys.get(&secret::hash(secret)).await?;
-        let own = |one: &Arc<Credential>| asker.is_none() || one.key.organization_id.as_deref() == asker;
+        let own = |one: &Arc<Credential>| {
+            caller_organization_id.is_none() || one.key.organization_id.as_deref() == caller_organization_id
+        };
         Ok(found.filter(own).ok_or(Outcome::NotFound))
     }
 
@@ -202,15 +204,17 @@ impl Verifier {
         denied: bool,
         now: Timestamp,
         monotonic: Duration,
-    ) -> Result<(Outcome, Option<Taken>, Option<quota::Standing>)> {
+    ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::QuotaStatus>)> {
         let key = credential.seq;
         let ask_bucket = |spend| match limit {
             Some(limit) if spend => Some(self.limits.take(&key, limit, cost, monotonic)),
             Some(limit) => Some(self.limits.peek(&key, limit, cost, monotonic)),
             None => None,
         };
-        let agrees = |rate: &Option<Taken>| rate.is_none_or(|taken| taken.allowed);
-        let by_rate = |rate: &Option<Taken>| if agrees(rate) { Outcome::Valid } else { Outcome::RateLimited };
+        let agrees = |rate: &Option<RateLimitDecision>| rate.is_none_or(|taken| taken.allowed);
+        let by_rate = |rate: &Option<RateLimitDecision>| {
+            if agrees(rate) { Outcome::Valid } else { Outcome::RateLimited }
+        };
         let Some(quota) = credential.key.quota else {
             let rate = ask_bucket(spend);
             return Ok((by_rate(&rate), rate, None));

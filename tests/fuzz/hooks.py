@@ -49,7 +49,7 @@ def before_call(context, case, kwargs):
         # No made-up ETag is ever the current one.
         if case.headers.get("If-Match"):
             case.headers["If-Match"] = "*"
-        # The document's example is used for one request after the other, and all but the first are 422 with it.
+        # Generated keys repeat, and every request but the first with the same key is a 422.
         if case.headers.get("Idempotency-Key"):
             case.headers["Idempotency-Key"] = f"{operation}-{calls}"
         # Two ids that belong together are seldom met, and the first to be removed is gone.

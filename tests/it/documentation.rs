@@ -1,10 +1,15 @@
-//! What the documentation shows works as it stands there.
+//! The documentation agrees with itself and with the program.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::ErrorKind;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tollhouse::domain::verification::Outcome;
+use tollhouse::error::CODES;
 
+use crate::support::guide::{self, Block};
 use crate::support::{ADMIN_KEY, Binary};
 
 /// Runs a script of `tests/node/` against a server; what it prints, one JSON value a line.
@@ -69,4 +74,232 @@ async fn the_quick_start_in_javascript_works() {
     assert_eq!((&event["target"]["id"], &event["outcome"]), (&key["id"], &json!("success")));
     assert_eq!(event["organization_id"], "org_123");
     assert_eq!(told.last(), Some(&"organization.create"));
+}
+
+/// The targets of all links and pictures in a Markdown text, outside of code.
+fn links(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        // Odd parts lie between backticks.
+        for prose in line.split('`').step_by(2) {
+            let targets = prose.split("](").skip(1);
+            found.extend(targets.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target));
+        }
+    }
+    found
+}
+
+/// The anchors of a Markdown text's headings, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            in_code = !in_code;
+        }
+        let Some((marks, heading)) = line.split_once(' ').filter(|_| !in_code) else { continue };
+        if marks.is_empty() || !marks.bytes().all(|byte| byte == b'#') {
+            continue;
+        }
+        let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+        let anchor: String = heading.to_lowercase().chars().filter(kept).collect();
+        let anchor = anchor.replace(' ', "-");
+        let earlier = found.iter().filter(|other| **other == anchor).count();
+        found.push(if earlier == 0 { anchor } else { format!("{anchor}-{earlier}") });
+    }
+    found
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut checked = 0;
+    for document in guide::documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in links(&text).into_iter().filter(|link| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+            if !anchor.is_empty() {
+                let known = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(known.iter().any(|one| one == anchor), "{}: {link}: {known:?}", document.display());
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "the links are not where they were");
+}
+
+#[test]
+fn every_page_is_in_the_index() {
+    let directory = guide::root().join("docs");
+    let index = fs::read_to_string(directory.join("README.md")).unwrap();
+    let listed: BTreeSet<_> = links(&index)
+        .into_iter()
+        .filter_map(|link| directory.join(link.split('#').next()?).canonicalize().ok())
+        .collect();
+    for document in guide::documents() {
+        if document.starts_with(&directory) && !document.ends_with("docs/README.md") {
+            let path = document.canonicalize().unwrap();
+            assert!(listed.contains(&path), "docs/README.md doesn't list {}", document.display());
+        }
+    }
+}
+
+/// The rows of a table, by the header of its first column: the cells of each.
+fn table(text: &str, first: &str) -> Vec<Vec<String>> {
+    let rows = text.lines().skip_while(|line| !line.starts_with(&format!("| {first} |"))).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn the_reference_lists_all_error_codes() {
+    let text = fs::read_to_string(guide::root().join("docs/reference/api.md")).unwrap();
+    let documented: Vec<_> =
+        table(&text, "code").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let real: Vec<_> =
+        CODES.iter().map(|(_, name, status)| (format!("`{name}`"), status.to_string())).collect();
+    assert_eq!(documented, real);
+}
+
+/// Code, place and fields of the error that the reference shows; its messages are for people.
+#[tokio::test]
+async fn the_reference_shows_an_error_as_it_is() {
+    let place = tempfile::tempdir().unwrap();
+    let server = Binary::serve(place.path());
+    let body = json!({"name": "n", "scopes": ["invoice:read"]});
+    let real = server.admin().post("/api-keys", body).await.json;
+    let shown: Value = serde_json::from_str(&guide::block("reference/api.md", "error")).unwrap();
+    for pointer in ["/error/code", "/error/details/0/code", "/error/details/0/pointer", "/success"] {
+        assert_eq!(real.pointer(pointer), shown.pointer(pointer), "{pointer}");
+    }
+    let fields = |answer: &Value, pointer: &str| -> Vec<String> {
+        answer.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect()
+    };
+    for pointer in ["", "/error", "/error/details/0", "/metadata"] {
+        assert_eq!(fields(&real, pointer), fields(&shown, pointer), "{pointer}");
+    }
+}
+
+#[test]
+fn verification_codes_are_documented_in_the_order_of_their_checks() {
+    let text = fs::read_to_string(guide::root().join("docs/concepts/verification.md")).unwrap();
+    let documented: Vec<_> = table(&text, "code").into_iter().map(|row| row[0].clone()).collect();
+    let real: Vec<_> = Outcome::NAMES.iter().map(|(name, _)| format!("`{name}`")).collect();
+    assert_eq!(documented, real);
+}
+
+#[test]
+fn the_reference_lists_all_commands() {
+    let text = fs::read_to_string(guide::root().join("docs/reference/command-line.md")).unwrap();
+    let help = Binary::run(&["--help"]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<_> = commands
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert!(commands.len() > 8, "{help}");
+    let rows = table(&text, "command");
+    for command in commands {
+        let name = format!("`tollhouse {command}");
+        assert!(rows.iter().any(|row| row[0].starts_with(&name)), "{command} is not listed");
+    }
+}
+
+/// Shell blocks without a test of their own: (page, name, why not).
+const NOT_RUN: [(&str, &str, &str); 4] = [
+    ("README.md", "build", "compiles the release program; cargo has built the one under test"),
+    ("docs/operate/install.md", "serve", "every other test starts the server"),
+    ("docs/operate/configure.md", "check", "run below, with the file and with the variables"),
+    (
+        "docs/concepts/audit-log.md",
+        "anchor",
+        "its anchor is an example; tests of the audit log use real ones",
+    ),
+];
+
+/// Pages whose shell blocks are run by a test, all of them.
+const RUN: [&str; 7] = [
+    "README.md",
+    "docs/quickstart.md",
+    "docs/reference/configuration.md",
+    "docs/guides/verify-keys.md",
+    "docs/guides/gateways.md",
+    "docs/guides/import-and-export.md",
+    "docs/operate/backup.md",
+];
+
+/// Commands for contributors and the long benchmarks.
+const FOR_CONTRIBUTORS: [&str; 2] = ["CONTRIBUTING.md", "docs/benchmarks.md"];
+
+#[test]
+fn commands_are_run_or_say_why_not() {
+    let mut not_run = BTreeSet::new();
+    for document in guide::documents() {
+        let page = document.strip_prefix(guide::root()).unwrap().to_str().unwrap().to_owned();
+        let shell = guide::fenced(&page).into_iter().filter(|block| block.language == "sh");
+        for Block { name, .. } in shell {
+            if NOT_RUN.iter().any(|(of, block, _)| (*of, *block) == (page.as_str(), name.as_str())) {
+                not_run.insert((page.clone(), name));
+            } else if page == "docs/operate/configure.md" {
+                assert_eq!(name, "environment", "the test below runs it");
+            } else {
+                let known = RUN.contains(&page.as_str()) || FOR_CONTRIBUTORS.contains(&page.as_str());
+                assert!(known, "{page}: no test runs the block {name:?}");
+            }
+        }
+    }
+    assert_eq!(not_run.len(), NOT_RUN.len(), "a block of NOT_RUN is gone");
+}
+
+/// What `config check` prints, without the sources of the settings.
+fn settings_in_effect(config: Option<&str>, prepare: &str, directory: &std::path::Path) -> Vec<String> {
+    let check = match config {
+        Some(file) => format!("tollhouse config check --config {file}"),
+        None => format!("{prepare}\ntollhouse config check"),
+    };
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_tollhouse")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-ec", &check]).current_dir(directory).env("PATH", path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().map(|line| line.split("  # ").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_configuration_file_and_the_variables_mean_the_same() {
+    let place = tempfile::tempdir().unwrap();
+    let file = guide::block("operate/configure.md", "tollhouse.toml");
+    fs::write(place.path().join("tollhouse.toml"), file).unwrap();
+    let from_file = settings_in_effect(Some("tollhouse.toml"), "", place.path());
+    let variables = guide::block("operate/configure.md", "environment");
+    let from_variables = settings_in_effect(None, &variables, place.path());
+    assert_eq!(from_file, from_variables);
+    assert!(from_file.iter().any(|line| line == "listen = \"0.0.0.0:8080\""), "{from_file:#?}");
+}
+
+#[tokio::test]
+async fn a_log_line_has_the_fields_of_the_documented_one() {
+    let place = tempfile::tempdir().unwrap();
+    let server = Binary::serve(place.path());
+    assert_eq!(server.admin().get("/organizations").await.status, 200);
+    let fields = |line: &str| -> BTreeSet<String> {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line.as_object().unwrap().keys().cloned().collect()
+    };
+    let real = server.line_with("\"message\":\"request\"");
+    assert_eq!(fields(&real), fields(&guide::block("operate/logs.md", "line")));
 }

@@ -15,7 +15,7 @@ const LITTLE: u64 = 640 * 1024;
 const WRITERS: usize = 16;
 /// Each of them stops after so many refusals, or so many keys: the disk is full long before.
 const REFUSALS: usize = 5;
-const MOST_KEYS: usize = 2_000;
+const MAX_KEYS: usize = 2_000;
 
 fn held_to(bytes: u64) -> impl FnOnce(&mut Config) {
     move |config| {
@@ -34,7 +34,7 @@ struct Seen {
 
 async fn create_until_it_is_full(admin: Client, writer: usize) -> Seen {
     let mut seen = Seen::default();
-    for nth in 0..MOST_KEYS {
+    for nth in 0..MAX_KEYS {
         let name = format!("writer {writer}, key {nth}");
         let body = json!({"organization_id": "org_full", "name": name, "scopes": ["workflows:read"]});
         let answer = admin.post("/api-keys", body).await;

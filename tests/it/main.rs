@@ -15,6 +15,7 @@ mod moving;
 mod moving_guide;
 mod openapi;
 mod pages;
+mod readme;
 mod support;
 mod tls;
 mod verify_guide;

@@ -1,4 +1,4 @@
-//! Each command of `docs/moving.md`, run as it stands there by the real program.
+//! Each command of the guides to import, export, backup and restore, run by the real program as it is shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,11 @@ use serde_json::json;
 
 use crate::support::{Binary, Client, guide};
 
-/// All that the guide shows.
-const BLOCKS: [&str; 15] = [
+const IMPORT_AND_EXPORT: &str = "guides/import-and-export.md";
+const BACKUP: &str = "operate/backup.md";
+
+/// All blocks of the two.
+const BLOCKS: [&str; 14] = [
     "records.ndjson",
     "import.sh",
     "keys.csv",
@@ -25,15 +28,16 @@ const BLOCKS: [&str; 15] = [
     "check.sh",
     "restore.sh",
     "restore-elsewhere.sh",
-    "",
 ];
 
-/// The guide's commands, over this directory: the program is found, and finds `data` by itself.
+/// Runs the commands of a block in this directory, with the program on `PATH`. It uses `data`, its default.
 fn run(dir: &Path, block: &str) -> Output {
+    let guides = [IMPORT_AND_EXPORT, BACKUP].into_iter().flat_map(guide::blocks);
+    let (_, code) = guides.into_iter().find(|(name, _)| name == block).expect(block);
     let program = PathBuf::from(env!("CARGO_BIN_EXE_tollhouse"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("sh");
-    shell.arg("-ec").arg(guide::block("moving.md", block)).current_dir(dir).env("PATH", path);
+    shell.arg("-ec").arg(code).current_dir(dir).env("PATH", path);
     let output = shell.env_remove("TOLLHOUSE_ADMIN_KEY").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{block}: {said}{}", String::from_utf8_lossy(&output.stdout));
@@ -57,8 +61,8 @@ async fn valid(admin: &Client, key: &str) {
 async fn everything_moves_as_the_guide_says() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path();
-    for (name, text) in guide::blocks("moving.md") {
-        assert!(BLOCKS.contains(&name.as_str()), "nobody runs the block {name:?}");
+    for (name, text) in [IMPORT_AND_EXPORT, BACKUP].into_iter().flat_map(guide::blocks) {
+        assert!(BLOCKS.contains(&name.as_str()), "no test runs the block {name:?}");
         if !name.ends_with(".sh") {
             fs::write(dir.join(name), text).unwrap();
         }

@@ -1,4 +1,4 @@
-//! Each block of `docs/verify.md`, run as it stands there against the real program.
+//! Each block of `docs/guides/verify-keys.md`, run as it is shown against the real program.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,9 @@ use tempfile::TempDir;
 
 use crate::support::{Answer, Binary, Client, free_address, guide, http_from};
 
-/// All that the guide shows.
+const GUIDE: &str = "guides/verify-keys.md";
+
+/// All blocks of the guide.
 const BLOCKS: [&str; 7] =
     ["verify.sh", "verify.mjs", "server.mjs", "verify.py", "server.py", "introspect.mjs", "introspect.py"];
 
@@ -39,8 +41,8 @@ const READER: &str = "key_reader";
 impl Desk {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for (name, code) in guide::blocks("verify.md") {
-            assert!(BLOCKS.contains(&name.as_str()), "nobody runs the block {name:?}");
+        for (name, code) in guide::blocks(GUIDE) {
+            assert!(BLOCKS.contains(&name.as_str()), "no test runs the block {name:?}");
             std::fs::write(dir.path().join(name), code).unwrap();
         }
         for (name, code) in ASKERS {
@@ -84,16 +86,16 @@ impl Desk {
     }
 
     /// One of [`ASKERS`] for Node, for these keys.
-    fn node(&self, asker: &str, keys: &[&str]) -> Command {
+    fn node(&self, caller: &str, keys: &[&str]) -> Command {
         let mut command = self.command("node");
-        command.arg(asker).args(keys);
+        command.arg(caller).args(keys);
         command
     }
 
     /// One for Python.
-    fn python(&self, asker: &str, keys: &[&str]) -> Command {
+    fn python(&self, caller: &str, keys: &[&str]) -> Command {
         let mut command = self.command(target("python/bin/python").to_str().unwrap());
-        command.arg(asker).args(keys);
+        command.arg(caller).args(keys);
         command
     }
 }
@@ -233,7 +235,7 @@ impl Drop for Service {
 async fn the_middleware_for_express_lets_good_keys_pass() {
     let desk = Desk::new().await;
     let address = free_address();
-    let shown = guide::block("verify.md", "server.mjs");
+    let shown = guide::block(GUIDE, "server.mjs");
     let listen = format!("app.listen({}, '{}');", address.port(), address.ip());
     let here = shown.replace("app.listen(3000, '127.0.0.1');", &listen);
     assert_ne!(here, shown);

@@ -1,4 +1,4 @@
-//! What `import`, `export`, `backup`, `restore` and `check` may be told.
+//! Arguments of `import`, `export`, `backup`, `restore` and `check`.
 
 use std::path::PathBuf;
 
@@ -6,102 +6,104 @@ use clap::ValueEnum;
 
 /// `tollhouse import`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct Import {
-    /// What to import: NDJSON, CSV, or the SQLite file of another system (--from)
-    pub file: PathBuf,
+pub(crate) struct Import {
+    /// File to import: NDJSON, CSV, or the SQLite database of another system (--from)
+    pub(crate) file: PathBuf,
 
-    /// How FILE is written [default: by its ending, .ndjson, .jsonl or .csv]
+    /// Format of FILE [default: by its extension, .ndjson, .jsonl or .csv]
     #[arg(long, value_enum, conflicts_with = "from")]
-    pub format: Option<ImportFormat>,
+    pub(crate) format: Option<ImportFormat>,
 
-    /// FILE is the SQLite database of this system; it is only read
+    /// FILE is the SQLite database of this system (opened read-only)
     #[arg(long, value_enum, value_name = "SYSTEM")]
-    pub from: Option<System>,
+    pub(crate) from: Option<System>,
 
-    /// Keys that name no organization belong to this one
+    /// Organization for keys that name none
     ///
-    /// With --from better-auth: keys of users who are in no organization or in several; the users become
-    /// members of it. It has to be there, or in FILE.
+    /// With --from better-auth, this applies to keys of users who are members of no organization or of
+    /// several; these users become its members. The organization must exist, in the database or in
+    /// FILE.
     #[arg(long, value_name = "ID")]
-    pub organization: Option<String>,
+    pub(crate) organization: Option<String>,
 
-    /// Add scopes of keys that the catalogue doesn't have, instead of refusing the keys
+    /// Create scopes that are missing in the catalogue instead of refusing the keys
     #[arg(long)]
-    pub create_scopes: bool,
+    pub(crate) create_scopes: bool,
 
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
-/// How a file is written.
+/// The format of a file to import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ImportFormat {
-    /// One JSON object a line
+pub(crate) enum ImportFormat {
+    /// One JSON object per line
     Ndjson,
-    /// A table with a header line
+    /// Table with a header line
     Csv,
 }
 
-/// Systems whose files are known.
+/// The systems whose databases can be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum System {
-    /// better-auth with its plugins organization and api-key
+pub(crate) enum System {
+    /// better-auth with the plugins organization and api-key
     BetterAuth,
 }
 
 /// `tollhouse export`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct Export {
-    /// Write to this file, which must not exist yet, instead of standard output
+pub(crate) struct Export {
+    /// Write to this new file instead of standard output
     #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// `tollhouse backup`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct Backup {
-    /// Where to write it
-    pub file: PathBuf,
+pub(crate) struct Backup {
+    /// File to write
+    pub(crate) file: PathBuf,
 
-    /// Replace FILE if it is there, once the new one is proven
+    /// Replace FILE if it exists, once the new backup is verified
     #[arg(long)]
-    pub force: bool,
+    pub(crate) force: bool,
 
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `tollhouse restore`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct Restore {
-    /// A backup
-    pub file: PathBuf,
+pub(crate) struct Restore {
+    /// Backup to restore
+    pub(crate) file: PathBuf,
 
-    /// Replace the database that is there; it is kept beside, as tollhouse.db.before-restore
+    /// Replace an existing database; it is kept as tollhouse.db.before-restore
     #[arg(long)]
-    pub force: bool,
+    pub(crate) force: bool,
 
-    /// Restore though nobody knows what was revoked since the backup
+    /// Restore even if revocations since the backup are unknown
     ///
-    /// Needed where there is no database to take that from, where it can't be read, or where it didn't
-    /// come from the backup. Keys that were revoked since are good again then.
+    /// Required if there is no current database to take revocations from, if it can't be read, or if it
+    /// has a different origin than the backup. Keys that were revoked since the backup become valid
+    /// again.
     #[arg(long)]
-    pub accept_unrevoked: bool,
+    pub(crate) accept_unrevoked: bool,
 
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `tollhouse check`
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub struct Check {
-    /// A backup to look at instead of the database
-    pub file: Option<PathBuf>,
+pub(crate) struct Check {
+    /// Backup to check instead of the database
+    pub(crate) file: Option<PathBuf>,
 
     /// Print the result as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }

@@ -1,4 +1,4 @@
-//! The hashes of a key's secrets, in the forms that other systems write.
+//! The hashes of a key's secrets, in the encodings that other systems use.
 
 use std::collections::BTreeSet;
 
@@ -7,37 +7,40 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::digest::{SHA256, digest};
 
-use crate::domain::audit::Hash;
+use crate::domain::api_key::SecretHash;
 use crate::domain::chain;
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::rules;
 
-/// Secrets that a key may have had.
-const MOST_RETIRED: usize = 10_000;
+/// The maximum number of retired secrets of a key.
+const MAX_RETIRED: usize = 10_000;
 
-/// What a secret is to its key.
+/// The state of an imported secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secret {
-    /// The one that was shown last.
+pub(crate) enum ImportedSecret {
+    /// The secret issued last.
     Current,
-    /// The one before, in its grace.
+    /// The secret before the last rotation, valid during its grace period.
     Previous,
-    /// One that is never good again.
+    /// A secret that is no longer valid and can't be reused.
     Retired,
 }
 
-impl Secret {
+impl ImportedSecret {
     /// The names in the database.
-    pub const NAMES: &'static [(&'static str, Secret)] =
-        &[("current", Secret::Current), ("previous", Secret::Previous), ("retired", Secret::Retired)];
+    pub(crate) const NAMES: &'static [(&'static str, ImportedSecret)] = &[
+        ("current", ImportedSecret::Current),
+        ("previous", ImportedSecret::Previous),
+        ("retired", ImportedSecret::Retired),
+    ];
 
     /// The name in the database.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, secret)| *secret == self).map_or("", |(name, _)| name)
     }
 }
 
-/// How a hash is written.
+/// The encoding of a hash.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Encoding {
     #[default]
@@ -51,11 +54,11 @@ impl Encoding {
     const NAMES: &'static [(&'static str, Encoding)] =
         &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
 
-    /// As Unkey names them.
+    /// The names that Unkey uses.
     const VARIANTS: &'static [(&'static str, Encoding)] =
         &[("sha256_hex", Encoding::Hex), ("sha256_base64", Encoding::Base64)];
 
-    pub(super) fn decode(self, text: &str) -> Option<Hash> {
+    pub(super) fn decode(self, text: &str) -> Option<SecretHash> {
         let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let alphabet = match self {
             Encoding::Hex => return chain::unhex(text),
@@ -66,40 +69,43 @@ impl Encoding {
     }
 }
 
-/// SHA-256 of a whole secret.
-pub(super) fn sha256(text: &str) -> Hash {
+/// SHA-256 of a complete secret.
+pub(super) fn sha256(text: &str) -> SecretHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
     hash
 }
 
-/// A hash is never repeated in a message: what stands there may be the secret itself.
-fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<Hash> {
+/// Reads a hash. Messages never repeat the value, because it may be the secret itself.
+fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
     move |json, faults| {
         let hash = encoding.decode(faults.text(json)?);
         match hash {
-            None => faults.add("INVALID_HASH", "Must be a SHA-256 of the whole key, in hash_encoding."),
-            Some(hash) if hash == sha256("") => faults.add("INVALID_HASH", "Is the hash of nothing."),
+            None => faults
+                .add("INVALID_HASH", "Must be the SHA-256 of the complete key, encoded as hash_encoding."),
+            Some(hash) if hash == sha256("") => {
+                faults.add("INVALID_HASH", "Must not be the hash of an empty string.")
+            }
             Some(_) => {}
         }
         hash
     }
 }
 
-/// The current secret, the one before, and those that were ever taken.
-pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(Hash, Secret)> {
+/// Reads the current secret, the previous one and the retired ones.
+pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecret)> {
     let encoding = fields.optional("hash_encoding", rules::one_of(Encoding::NAMES));
     let current = fields.required("hash", |json, faults| match json {
-        // As Unkey's migration has it.
+        // The format of Unkey's migration API.
         Json::Object(_) => {
-            let mut inner = Fields::within(json, faults);
+            let mut inner = Fields::nested(json, faults);
             let variant = inner.required("variant", rules::one_of(Encoding::VARIANTS));
             let hash = inner.required("value", read_hash(variant));
-            inner.end_within(faults);
+            inner.finish_nested(faults);
             Some(hash)
         }
         _ if encoding.is_none() => {
-            faults.add("REQUIRED", "Needs hash_encoding beside it: hex, base64 or base64url.");
+            faults.add("REQUIRED", "Requires hash_encoding: hex, base64 or base64url.");
             None
         }
         json => read_hash(encoding.unwrap_or_default())(json, faults),
@@ -108,21 +114,21 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(Hash, Secret)> {
     let previous = fields.nullable("previous_hash", read_hash(encoding)).into_option();
     let retired = fields.optional("retired_hashes", |json, faults| {
         let items = faults.array(json)?;
-        if items.len() > MOST_RETIRED {
-            faults.add("TOO_MANY", format!("At most {MOST_RETIRED}."));
+        if items.len() > MAX_RETIRED {
+            faults.add("TOO_MANY", format!("At most {MAX_RETIRED} hashes are allowed."));
             return None;
         }
-        let read = |(index, item): (usize, &Json)| {
-            faults.within(&index.to_string(), |faults| read_hash(encoding)(item, faults))
+        let read_item = |(index, item): (usize, &Json)| {
+            faults.nested(&index.to_string(), |faults| read_hash(encoding)(item, faults))
         };
-        Some(items.iter().enumerate().filter_map(read).collect::<Vec<_>>())
+        Some(items.iter().enumerate().filter_map(read_item).collect::<Vec<_>>())
     });
-    let mut secrets = vec![(current, Secret::Current)];
-    secrets.extend(previous.map(|hash| (hash, Secret::Previous)));
-    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, Secret::Retired)));
+    let mut secrets = vec![(current, ImportedSecret::Current)];
+    secrets.extend(previous.map(|hash| (hash, ImportedSecret::Previous)));
+    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, ImportedSecret::Retired)));
     let distinct: BTreeSet<_> = secrets.iter().map(|(hash, _)| hash).collect();
     if distinct.len() < secrets.len() {
-        fields.fault("hash", "DUPLICATE_HASH", "A hash is given twice.");
+        fields.fault("hash", "DUPLICATE_HASH", "The same hash is given twice.");
     }
     secrets
 }

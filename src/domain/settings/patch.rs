@@ -1,4 +1,4 @@
-//! A merge patch of the settings: read, and laid over what there is.
+//! Reads a merge patch of the settings and applies it.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Object, OneOfBuilder, Ref, Schema};
 
 use super::{
-    Keys, LEAST_AUDIT_DAYS, MOST, MOST_DAYS, MOST_PLANS, Maintenance, Plan, RateLimits, Retention, Settings,
+    Keys, MAX_COUNT, MAX_DAYS, MAX_PLANS, MIN_AUDIT_DAYS, Maintenance, Plan, RateLimits, Retention, Settings,
     is_plan_name, is_prefix, plans_of,
 };
 use crate::domain::fields::{Faults, Fields, Json};
@@ -14,116 +14,118 @@ use crate::domain::patch::Patch;
 use crate::domain::rules;
 use crate::error::Result;
 
-/// A merge patch of the configuration.
+/// A JSON merge patch of the configuration.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = ConfigurationPatch)]
 #[serde(deny_unknown_fields)]
-pub struct SettingsPatch {
-    /// New and changed API keys.
+pub(crate) struct SettingsPatch {
+    /// Policy for new and changed API keys.
     #[schema(nullable = false)]
-    pub keys: Option<KeysPatch>,
-    /// Calls in a minute.
+    pub(crate) keys: Option<KeysPatch>,
+    /// Rate limits of the Admin API.
     #[schema(nullable = false)]
-    pub rate_limits: Option<RateLimitsPatch>,
-    /// Merged plan by plan: an object changes a plan or, if it is whole, adds one; `null` takes one away
-    /// that no organization is on. `standard` stays.
+    pub(crate) rate_limits: Option<RateLimitsPatch>,
+    /// Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` removes
+    /// a plan that no organization is on. `standard` can't be removed.
     #[schema(schema_with = plans_patch_schema, required = false)]
-    pub plans: BTreeMap<String, Option<PlanPatch>>,
-    /// How long what is recorded and counted is kept.
+    pub(crate) plans: BTreeMap<String, Option<PlanPatch>>,
+    /// How long recorded data is kept.
     #[schema(nullable = false)]
-    pub retention: Option<RetentionPatch>,
-    /// While the platform is being worked on.
+    pub(crate) retention: Option<RetentionPatch>,
+    /// Maintenance mode.
     #[schema(nullable = false)]
-    pub maintenance: Option<MaintenancePatch>,
+    pub(crate) maintenance: Option<MaintenancePatch>,
 }
 
-/// A merge patch of what is set for keys.
+/// A JSON merge patch of the policy for keys.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[schema(as = KeySettingsPatch, example = json!({
     "prefix": "toll", "default_expiry_days": 0, "max_expiry_days": 0, "require_allowed_ips_for_admin": false,
 }))]
 #[serde(deny_unknown_fields)]
-pub struct KeysPatch {
-    /// What the secrets of new keys begin with. Keys made with another prefix stay good.
+pub(crate) struct KeysPatch {
+    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(nullable = false, pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
-    pub prefix: Option<String>,
-    /// Days until a new key expires whose maker names no expiry; 0 = never, or as late as allowed.
+    pub(crate) prefix: Option<String>,
+    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
+    /// `max_expiry_days` allows.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 90)]
-    pub default_expiry_days: Option<u32>,
-    /// Days until a new key, or one that gets another expiry, must expire; 0 = it need not.
+    pub(crate) default_expiry_days: Option<u32>,
+    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 365)]
-    pub max_expiry_days: Option<u32>,
-    /// Must keys with administrative scopes have an allowlist?
+    pub(crate) max_expiry_days: Option<u32>,
+    /// Whether keys with administrative scopes must have an allowlist.
     #[schema(nullable = false)]
-    pub require_allowed_ips_for_admin: Option<bool>,
+    pub(crate) require_allowed_ips_for_admin: Option<bool>,
 }
 
-/// A merge patch of the limits of calls.
+/// A JSON merge patch of the rate limits.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[schema(as = RateLimitSettingsPatch, example = json!({"batch_per_minute": 100}))]
 #[serde(deny_unknown_fields)]
-pub struct RateLimitsPatch {
-    /// Calls of the control plane by one key; 0 = no limit.
+pub(crate) struct RateLimitsPatch {
+    /// Admin API calls per key and minute; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 500)]
-    pub admin_per_minute: Option<u32>,
-    /// Batches by one key; 0 = no limit.
+    pub(crate) admin_per_minute: Option<u32>,
+    /// Batches per key and minute; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 100)]
-    pub batch_per_minute: Option<u32>,
-    /// Failed authentications from one address; 0 = no limit.
+    pub(crate) batch_per_minute: Option<u32>,
+    /// Failed authentications per client address and minute; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 30)]
-    pub failed_auth_per_minute: Option<u32>,
+    pub(crate) failed_auth_per_minute: Option<u32>,
 }
 
-/// A merge patch of a plan. One that is new must have all of it.
+/// A JSON merge patch of a plan. A new plan needs all fields.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PlanPatch {
-    /// Verifications of each key that has no rate limit of its own; 0 = no limit.
+pub(crate) struct PlanPatch {
+    /// Verifications per minute of each key without its own rate limit; 0 = no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 5_000)]
-    pub requests_per_minute: Option<u32>,
-    /// Keys of an organization that aren't revoked; 0 = no limit. Lowering it takes none away.
+    pub(crate) requests_per_minute: Option<u32>,
+    /// Keys per organization that aren't revoked; 0 = no limit. Lowering the limit doesn't remove
+    /// existing keys.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 50)]
-    pub max_keys: Option<u32>,
-    /// Members of an organization; 0 = no limit. Lowering it takes none away.
+    pub(crate) max_keys: Option<u32>,
+    /// Members per organization; 0 = no limit. Lowering the limit doesn't remove existing members.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 20)]
-    pub max_members: Option<u32>,
+    pub(crate) max_members: Option<u32>,
 }
 
-/// A merge patch of how long things are kept.
+/// A JSON merge patch of the retention.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[schema(as = RetentionSettingsPatch, example = json!({"audit_days": 365}))]
 #[serde(deny_unknown_fields)]
-pub struct RetentionPatch {
-    /// Days of the audit log; 0 = for ever, else at least 30.
+pub(crate) struct RetentionPatch {
+    /// Retention of the audit log in days; 0 = indefinitely, otherwise at least 30.
     #[schema(schema_with = super::audit_days_schema, required = false)]
-    pub audit_days: Option<u32>,
-    /// Days of usage by the hour.
+    pub(crate) audit_days: Option<u32>,
+    /// Retention of hourly usage in days.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 90)]
-    pub usage_hourly_days: Option<u32>,
-    /// Days of usage by the day.
+    pub(crate) usage_hourly_days: Option<u32>,
+    /// Retention of daily usage in days.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 730)]
-    pub usage_daily_days: Option<u32>,
-    /// Days of the verification log.
+    pub(crate) usage_daily_days: Option<u32>,
+    /// Retention of the verification log in days.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 30)]
-    pub verification_log_days: Option<u32>,
+    pub(crate) verification_log_days: Option<u32>,
 }
 
-/// A merge patch of what goes for the time of maintenance.
+/// A JSON merge patch of the maintenance mode.
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[schema(as = MaintenanceSettingsPatch, example = json!({"read_only": false, "message": "Back at 14:00 UTC."}))]
 #[serde(deny_unknown_fields)]
-pub struct MaintenancePatch {
-    /// Refuse changes with 503. Verification, reads, and what takes access away go on.
+pub(crate) struct MaintenancePatch {
+    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
+    /// work.
     #[schema(nullable = false)]
-    pub read_only: Option<bool>,
-    /// What is said to those who are refused; `null`: that it is being worked on.
+    pub(crate) read_only: Option<bool>,
+    /// Message for refused requests; `null` = a default message.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "Back at 14:00 UTC.")]
-    pub message: Patch<String>,
+    pub(crate) message: Patch<String>,
 }
 
 impl SettingsPatch {
-    /// Reads a body.
-    pub fn read(body: &Json) -> Result<Self> {
+    pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self {
             keys: fields.optional("keys", KeysPatch::read),
@@ -138,8 +140,8 @@ impl SettingsPatch {
     /// The settings after the patch.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` when they don't fit together: all that doesn't.
-    pub fn apply(&self, before: &Settings) -> Result<Settings> {
+    /// `INVALID_REQUEST` with all faults if the settings are inconsistent or a new plan is incomplete.
+    pub(crate) fn apply(&self, before: &Settings) -> Result<Settings> {
         let mut faults = Faults::default();
         let mut after = before.clone();
         if let Some(patch) = &self.keys {
@@ -148,7 +150,7 @@ impl SettingsPatch {
         if let Some(patch) = &self.rate_limits {
             patch.apply(&mut after.rate_limits);
         }
-        faults.within("plans", |faults| self.apply_plans(&mut after.plans, faults));
+        faults.nested("plans", |faults| self.apply_plans(&mut after.plans, faults));
         if let Some(patch) = &self.retention {
             patch.apply(&mut after.retention);
         }
@@ -164,11 +166,14 @@ impl SettingsPatch {
                 plans.remove(name);
                 continue;
             };
-            let after = faults.within(name, |faults| patch.apply(plans.get(name), faults));
+            let after = faults.nested(name, |faults| patch.apply(plans.get(name), faults));
             plans.extend(after.map(|after| (name.clone(), after)));
         }
-        if plans.len() > MOST_PLANS {
-            faults.add("TOO_MANY", format!("At most {MOST_PLANS} plans; these would be {}.", plans.len()));
+        if plans.len() > MAX_PLANS {
+            faults.add(
+                "TOO_MANY",
+                format!("At most {MAX_PLANS} plans are allowed; this would be {}.", plans.len()),
+            );
         }
     }
 }
@@ -176,10 +181,10 @@ impl SettingsPatch {
 fn plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<PlanPatch>>> {
     let mut plans = BTreeMap::new();
     for (name, plan) in faults.object(json)? {
-        faults.within(name, |faults| {
+        faults.nested(name, |faults| {
             if !is_plan_name(name) {
-                let message = "A plan's name begins with a lower-case letter and has up to 31 more lower-case \
-                               letters, digits and hyphens.";
+                let message = "A plan's name must start with a lowercase letter, followed by up to 31 \
+                               lowercase letters, digits and hyphens.";
                 faults.add("INVALID_NAME", message);
             }
             let plan = if *plan == Json::Null { None } else { PlanPatch::read(plan, faults) };
@@ -191,14 +196,14 @@ fn plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<Pla
 
 impl KeysPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             prefix: fields.optional("prefix", prefix),
-            default_expiry_days: fields.optional("default_expiry_days", number(0, MOST_DAYS)),
-            max_expiry_days: fields.optional("max_expiry_days", number(0, MOST_DAYS)),
+            default_expiry_days: fields.optional("default_expiry_days", number(0, MAX_DAYS)),
+            max_expiry_days: fields.optional("max_expiry_days", number(0, MAX_DAYS)),
             require_allowed_ips_for_admin: fields.optional("require_allowed_ips_for_admin", rules::flag),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -207,31 +212,32 @@ impl KeysPatch {
         set(&mut keys.default_expiry_days, &self.default_expiry_days);
         set(&mut keys.max_expiry_days, &self.max_expiry_days);
         set(&mut keys.require_allowed_ips_for_admin, &self.require_allowed_ips_for_admin);
-        if let Err(message) = keys.fit() {
-            let at =
+        if let Err(message) = keys.ensure_consistent() {
+            let field =
                 if self.default_expiry_days.is_some() { "default_expiry_days" } else { "max_expiry_days" };
-            faults.within("keys", |faults| faults.within(at, |faults| faults.add("INVALID_VALUE", message)));
+            faults
+                .nested("keys", |faults| faults.nested(field, |faults| faults.add("INVALID_VALUE", message)));
         }
     }
 }
 
 impl Keys {
-    /// Does what is set for keys go together? If not, why.
-    pub fn fit(&self) -> Result<(), &'static str> {
-        let fits = self.max_expiry_days == 0 || self.default_expiry_days <= self.max_expiry_days;
-        if fits { Ok(()) } else { Err("default_expiry_days must not be more than max_expiry_days.") }
+    /// Checks that the settings for keys are consistent. Returns the reason if they aren't.
+    pub(crate) fn ensure_consistent(&self) -> Result<(), &'static str> {
+        let is_consistent = self.max_expiry_days == 0 || self.default_expiry_days <= self.max_expiry_days;
+        if is_consistent { Ok(()) } else { Err("default_expiry_days must not exceed max_expiry_days.") }
     }
 }
 
 impl RateLimitsPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
-            admin_per_minute: fields.optional("admin_per_minute", number(0, MOST)),
-            batch_per_minute: fields.optional("batch_per_minute", number(0, MOST)),
-            failed_auth_per_minute: fields.optional("failed_auth_per_minute", number(0, MOST)),
+            admin_per_minute: fields.optional("admin_per_minute", number(0, MAX_COUNT)),
+            batch_per_minute: fields.optional("batch_per_minute", number(0, MAX_COUNT)),
+            failed_auth_per_minute: fields.optional("failed_auth_per_minute", number(0, MAX_COUNT)),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -244,44 +250,48 @@ impl RateLimitsPatch {
 
 impl PlanPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
-            requests_per_minute: fields.optional("requests_per_minute", number(0, MOST)),
-            max_keys: fields.optional("max_keys", number(0, MOST)),
-            max_members: fields.optional("max_members", number(0, MOST)),
+            requests_per_minute: fields.optional("requests_per_minute", number(0, MAX_COUNT)),
+            max_keys: fields.optional("max_keys", number(0, MAX_COUNT)),
+            max_members: fields.optional("max_members", number(0, MAX_COUNT)),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
-    /// The plan after the patch. A new one that isn't whole could mean a limit of nothing or none at all.
+    /// The plan after the patch. A new plan must have all fields, because a missing limit could mean
+    /// either no limit or a limit of zero.
     fn apply(&self, before: Option<&Plan>, faults: &mut Faults) -> Option<Plan> {
-        let mut one = |name: &str, patch: Option<u32>, before: Option<u32>| {
+        let mut merged = |name: &str, patch: Option<u32>, before: Option<u32>| {
             let after = patch.or(before);
             if after.is_none() {
-                let message = "Must be given for a new plan; 0 is no limit.";
-                faults.within(name, |faults| faults.add("REQUIRED", message));
+                let message = "Required for a new plan; 0 means no limit.";
+                faults.nested(name, |faults| faults.add("REQUIRED", message));
             }
             after
         };
-        let requests =
-            one("requests_per_minute", self.requests_per_minute, before.map(|plan| plan.requests_per_minute));
-        let keys = one("max_keys", self.max_keys, before.map(|plan| plan.max_keys));
-        let members = one("max_members", self.max_members, before.map(|plan| plan.max_members));
+        let requests = merged(
+            "requests_per_minute",
+            self.requests_per_minute,
+            before.map(|plan| plan.requests_per_minute),
+        );
+        let keys = merged("max_keys", self.max_keys, before.map(|plan| plan.max_keys));
+        let members = merged("max_members", self.max_members, before.map(|plan| plan.max_members));
         Some(Plan { requests_per_minute: requests?, max_keys: keys?, max_members: members? })
     }
 }
 
 impl RetentionPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             audit_days: fields.optional("audit_days", audit_days),
-            usage_hourly_days: fields.optional("usage_hourly_days", number(1, MOST_DAYS)),
-            usage_daily_days: fields.optional("usage_daily_days", number(1, MOST_DAYS)),
-            verification_log_days: fields.optional("verification_log_days", number(1, MOST_DAYS)),
+            usage_hourly_days: fields.optional("usage_hourly_days", number(1, MAX_DAYS)),
+            usage_daily_days: fields.optional("usage_daily_days", number(1, MAX_DAYS)),
+            verification_log_days: fields.optional("verification_log_days", number(1, MAX_DAYS)),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -295,12 +305,12 @@ impl RetentionPatch {
 
 impl MaintenancePatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::within(json, faults);
+        let mut fields = Fields::nested(json, faults);
         let value = Self {
             read_only: fields.optional("read_only", rules::flag),
             message: fields.nullable("message", rules::name),
         };
-        fields.end_within(faults);
+        fields.finish_nested(faults);
         Some(value)
     }
 
@@ -316,20 +326,20 @@ fn set<T: Clone>(setting: &mut T, patch: &Option<T>) {
     }
 }
 
-fn number(least: u32, most: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
-    move |json, faults| u32::try_from(rules::whole(least.into(), most.into())(json, faults)?).ok()
+fn number(min: u32, max: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
+    move |json, faults| u32::try_from(rules::integer(min.into(), max.into())(json, faults)?).ok()
 }
 
 fn audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
     if *json == Json::Number(0.into()) {
         return Some(0);
     }
-    let mut own = Faults::default();
-    let days = number(LEAST_AUDIT_DAYS, MOST_DAYS)(json, &mut own);
+    // Discarded: the message below also mentions 0.
+    let mut range_faults = Faults::default();
+    let days = number(MIN_AUDIT_DAYS, MAX_DAYS)(json, &mut range_faults);
     if days.is_none() {
-        let message = format!(
-            "Must be 0, to keep the audit log for ever, or a whole number from {LEAST_AUDIT_DAYS} to {MOST_DAYS}."
-        );
+        let message =
+            format!("Must be 0 (keep indefinitely) or a whole number from {MIN_AUDIT_DAYS} to {MAX_DAYS}.");
         faults.add("INVALID_VALUE", message);
     }
     days
@@ -340,7 +350,7 @@ fn prefix(json: &Json, faults: &mut Faults) -> Option<String> {
     if is_prefix(text) {
         return Some(text.to_owned());
     }
-    let message = "Must be a lower-case letter, then up to 15 lower-case letters or digits.";
+    let message = "Must be a lowercase letter, followed by up to 15 lowercase letters or digits.";
     faults.add("INVALID_VALUE", message);
     None
 }
@@ -352,8 +362,8 @@ fn plans_patch_schema() -> Object {
     plans_of(Schema::OneOf(plan.build()).into())
         .examples([serde_json::json!({ "gold": gold, "silver": null })])
         .description(Some(
-            "Merged plan by plan: an object changes a plan or, if it is whole, adds one; `null` takes one \
-             away that no organization is on. `standard` stays.",
+            "Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` \
+             removes a plan that no organization is on. `standard` can't be removed.",
         ))
         .build()
 }

@@ -1,5 +1,5 @@
-//! What holds for every operation, taken from the table of routes and the table of codes, so that the
-//! document can't disagree with them: who may call, what is refused, which headers come.
+//! Completes all operations from the route table and the table of error codes, so that the document can't
+//! disagree with them: required scopes, error responses, headers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,19 @@ use utoipa::openapi::{
 
 use super::{data_plane, envelope};
 use crate::error::CODES;
-use crate::http::idempotency::LONGEST_KEY;
-use crate::http::routes::{ANY, Body, Endpoint, Gate, ROUTES, Route, Way};
+use crate::http::idempotency::MAX_KEY_LENGTH;
+use crate::http::routes::{ANY, AuthRequirement, Body, Dispatch, Endpoint, ROUTES, Route};
 
-/// The security scheme of all operations.
+/// Name of the security scheme of all operations.
 pub(super) const BEARER: &str = "bearer";
+
+const BEARER_DESCRIPTION: &str = "An API key. An organization key can only access its own organization; anything else \
+is a `404`. A platform key belongs to no organization and can access all of them. A key needs one of the scopes that \
+an operation lists; `admin:*` covers every `admin:…` scope, and `*` covers all scopes.";
+
+/// The description of a PATCH body.
+const MERGE_PATCH: &str = "A JSON merge patch (RFC 7396): omitted fields keep their values, and `null` clears a field \
+ that is optional.";
 
 const ETAG: &str = "ETag";
 const IF_MATCH: &str = "If-Match";
@@ -26,39 +34,37 @@ const IDEMPOTENT_REPLAYED: &str = "Idempotent-Replayed";
 pub(super) const REQUEST_ID: &str = "X-Request-Id";
 pub(super) const RETRY_AFTER: &str = "Retry-After";
 const WWW_AUTHENTICATE: &str = "WWW-Authenticate";
-pub(super) const LIMITS: &[&str] =
+pub(super) const RATE_LIMIT_HEADERS: &[&str] =
     &["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Policy", "RateLimit"];
 
-/// Headers of answers: the name, the type, an example and what it says.
+/// Response headers: name, type, example and description.
 #[rustfmt::skip]
 const HEADERS: &[(&str, Type, &str, &str)] = &[
-    (ETAG, Type::String, "\"1a2073bcba8-1\"", "Names the resource's state, for `If-Match`."),
-    (IDEMPOTENT_REPLAYED, Type::String, "true", "There, and `true`, when this is the answer to an earlier request with the same `Idempotency-Key`."),
-    (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Names the request: the caller's own id, or a made one."),
-    (RETRY_AFTER, Type::Integer, "2", "Whole seconds after which a retry can succeed."),
-    (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "How to authenticate (RFC 6750)."),
-    (LIMITS[0], Type::Integer, "500", "Calls that a full bucket of the key has."),
-    (LIMITS[1], Type::Integer, "499", "Calls that are left now."),
-    (LIMITS[2], Type::Integer, "1795417690", "Unix seconds at which all of them are back."),
-    (LIMITS[3], Type::String, "\"admin\";q=500;w=60", "The limit, as the IETF's draft has it: calls (`q`) in so many seconds (`w`)."),
-    (LIMITS[4], Type::String, "\"admin\";r=499;t=1", "What is left (`r`), and seconds to the next call (`t`)."),
+    (ETAG, Type::String, "\"1a2073bcba8-1\"", "Version of the resource, for use in `If-Match`."),
+    (IDEMPOTENT_REPLAYED, Type::String, "true", "`true` if this is the replayed response of an earlier request with the same `Idempotency-Key`; otherwise absent."),
+    (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the `X-Request-Id` of the request if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, otherwise a generated id."),
+    (RETRY_AFTER, Type::Integer, "2", "Seconds to wait before retrying."),
+    (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "The authentication scheme to use (RFC 6750)."),
+    (RATE_LIMIT_HEADERS[0], Type::Integer, "500", "Requests that a full bucket allows. This header and the other rate limit headers are absent if no limit is set."),
+    (RATE_LIMIT_HEADERS[1], Type::Integer, "499", "Requests left now."),
+    (RATE_LIMIT_HEADERS[2], Type::Integer, "1795417690", "Unix time, in seconds, at which all requests are available again."),
+    (RATE_LIMIT_HEADERS[3], Type::String, "\"admin\";q=500;w=60", "The limit, as in the IETF draft: `q` requests per `w` seconds."),
+    (RATE_LIMIT_HEADERS[4], Type::String, "\"admin\";r=499;t=1", "Requests left (`r`) and seconds until the next one is available (`t`)."),
 ];
 
-/// Completes the document that the handlers' attributes make, whose `body` is what stands in `data`.
-pub fn complete(api: &mut OpenApi) {
+/// Completes the document generated from the handlers' attributes, in which `body` is the type of `data`.
+pub(crate) fn complete(api: &mut OpenApi) {
     let components = api.components.get_or_insert_with(Components::new);
-    let mut used = BTreeSet::new();
+    let mut shared_statuses = BTreeSet::new();
     for route in ROUTES {
         let item = api.paths.paths.get_mut(route.path);
         if let Some(operation) = item.and_then(|item| operation(item, route.method)) {
             wrap(operation, components);
-            used.extend(complete_operation(operation, route));
+            shared_statuses.extend(complete_operation(operation, route));
         }
     }
-    let bearer = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("An API key. The scopes named with an operation are those of the key."))
-        .build();
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(BEARER_DESCRIPTION)).build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     data_plane::add_security_schemes(components);
     components.headers = HEADERS
@@ -74,14 +80,14 @@ pub fn complete(api: &mut OpenApi) {
             ((*name).to_owned(), RefOr::T(header))
         })
         .collect();
-    for status in used {
-        components.responses.insert(name_of(status), RefOr::T(refusal(status, describe(status))));
+    for status in shared_statuses {
+        components.responses.insert(name_of(status), RefOr::T(error_response(status, describe(status))));
     }
 }
 
 fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operation> {
     match method {
-        // Documented by the one that needs no body.
+        // A route for any method is documented as a GET, which has no body.
         "GET" | ANY => item.get.as_mut(),
         "POST" => item.post.as_mut(),
         "PATCH" => item.patch.as_mut(),
@@ -90,21 +96,23 @@ fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operati
     }
 }
 
-/// Returns the statuses of the shared refusals that the operation refers to.
+/// Returns the statuses of the shared error responses that the operation refers to.
 fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
-    let said = operation.description.take().filter(|said| !said.is_empty());
-    operation.description = Some(said.into_iter().chain([needs(route)]).collect::<Vec<_>>().join("\n\n"));
-    operation.security = Some(security(route.gate, BEARER));
+    let description = operation.description.take().filter(|description| !description.is_empty());
+    let paragraphs: Vec<_> = description.into_iter().chain([required_access(route)]).collect();
+    operation.description = Some(paragraphs.join("\n\n"));
+    operation.security = Some(security(route.auth, BEARER));
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(if route.body == Body::Required { Required::True } else { Required::False });
         if route.method == "PATCH"
             && let Some(json) = body.content.get("application/json").cloned()
         {
             body.content.insert("application/merge-patch+json".to_owned(), json);
+            body.description = Some(MERGE_PATCH.to_owned());
         }
     }
-    if let Way::Data(endpoint) = route.way {
-        data_plane::complete(operation, route.gate, endpoint);
+    if let Dispatch::DataPlane(endpoint) = route.dispatch {
+        data_plane::complete(operation, route.auth, endpoint);
         return BTreeSet::new();
     }
     if route.is_idempotent_by_key() {
@@ -115,14 +123,14 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
         let (Ok(status), RefOr::T(response)) = (status.parse::<u16>(), response) else { continue };
         shared.remove(&status);
         if status >= 400 {
-            *response = refusal(status, std::mem::take(&mut response.description));
+            *response = error_response(status, std::mem::take(&mut response.description));
             continue;
         }
-        let tag = response.headers.contains_key(ETAG).then_some(ETAG);
-        let limits = if route.gate == Gate::Open { &[] } else { LIMITS };
+        let etag = response.headers.contains_key(ETAG).then_some(ETAG);
+        let limits = if route.auth == AuthRequirement::Open { &[] } else { RATE_LIMIT_HEADERS };
         let replayed = route.is_idempotent_by_key().then_some(IDEMPOTENT_REPLAYED);
-        let own = tag.iter().chain(&replayed).chain([&REQUEST_ID]);
-        response.headers = headers(own.chain(limits).copied());
+        let names = etag.iter().chain(&replayed).chain([&REQUEST_ID]).chain(limits);
+        response.headers = headers(names.copied());
     }
     for status in &shared {
         let reference = Ref::from_response_name(name_of(*status));
@@ -131,33 +139,35 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
     shared
 }
 
-/// What every POST takes.
+/// The parameter of every POST of the Admin API. It has no example: pages that try the API would send it
+/// with every request.
 fn idempotency_key() -> Parameter {
-    let words = format!(
-        "Makes it safe to repeat the request: for 24 hours the same key from the same API key, with the same \
-         path and body, is answered as the first time, with `{IDEMPOTENT_REPLAYED}: true`, and nothing is done \
-         again. Kept are successes and what was refused with 404 or 409. Used for anything else it is a `422`, \
-         while the first request is running a `409`."
+    let description = format!(
+        "A unique value, such as a UUID, that makes it safe to retry the request. For 24 hours, a repeated \
+         request with the same idempotency key, API key, path and body gets the original response again, with \
+         `{IDEMPOTENT_REPLAYED}: true`, and nothing is executed. Successful responses and errors with status \
+         404 or 409 are stored. Using the key for a different request returns `422`; repeating the request \
+         while the first one is still running returns `409`. A response that contains a secret is only \
+         replayed to the bearer token that received it; after that token was rotated, the request returns `409`."
     );
     let schema =
-        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(LONGEST_KEY));
+        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_KEY_LENGTH));
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some(words))
+        .description(Some(description))
         .schema(Some(schema))
-        .example(Some(json!("b4b0dc7e-9d5c-4a5f-8a0e-2f8d1f0c5d7a")))
         .build()
 }
 
-/// Puts the envelope around what is answered.
+/// Replaces each response's schema by one of its envelope.
 fn wrap(operation: &mut Operation, components: &mut Components) {
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };
         for content in response.content.values_mut() {
             let RefOr::T(content) = content else { continue };
-            if let Some((name, envelope)) = content.schema.as_ref().and_then(envelope::around) {
+            if let Some((name, envelope)) = content.schema.as_ref().and_then(envelope::envelope_of) {
                 content.schema = Some(RefOr::Ref(Ref::from_schema_name(name.as_str())));
                 components.schemas.insert(name, RefOr::T(envelope));
             }
@@ -165,39 +175,40 @@ fn wrap(operation: &mut Operation, components: &mut Components) {
     }
 }
 
-/// Who may call, for people.
-fn needs(route: &Route) -> String {
+/// The sentence of the description that says who may call the operation.
+fn required_access(route: &Route) -> String {
     let any_of = |scopes: &[&str]| {
         let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
         format!("the scope {}", names.join(" or "))
     };
-    match route.gate {
-        Gate::Open if matches!(route.way, Way::Data(Endpoint::ForwardAuth)) => {
-            "Whoever asks needs no key; the one that it is asked about is the client's.".to_owned()
+    match route.auth {
+        AuthRequirement::Open if matches!(route.dispatch, Dispatch::DataPlane(Endpoint::ForwardAuth)) => {
+            "The proxy needs no key of its own; the key is the client's.".to_owned()
         }
-        Gate::Open => "Needs no key.".to_owned(),
-        Gate::AnyKey => "Needs a valid key, whatever its scopes.".to_owned(),
-        Gate::Scope(scopes) => format!("Needs a key with {}.", any_of(scopes)),
-        Gate::Platform(scopes) => format!("Needs a platform key with {}.", any_of(scopes)),
+        AuthRequirement::Open => "Requires no API key.".to_owned(),
+        AuthRequirement::AnyKey => "Requires a valid API key with any scopes.".to_owned(),
+        AuthRequirement::Scope(scopes) => format!("Requires an API key with {}.", any_of(scopes)),
+        AuthRequirement::Platform(scopes) => format!("Requires a platform key with {}.", any_of(scopes)),
     }
 }
 
-/// Who may call, for programs: one requirement for each scope of which any will do.
-pub(super) fn security(gate: Gate, scheme: &str) -> Vec<SecurityRequirement> {
-    match gate {
-        Gate::Open => Vec::new(),
-        Gate::AnyKey => vec![SecurityRequirement::new(scheme, [""; 0])],
-        Gate::Scope(scopes) | Gate::Platform(scopes) => {
-            scopes.iter().map(|one| SecurityRequirement::new(scheme, [*one])).collect()
+/// The security requirements: one alternative for each scope, since any one of them suffices.
+pub(super) fn security(auth: AuthRequirement, scheme: &str) -> Vec<SecurityRequirement> {
+    match auth {
+        AuthRequirement::Open => Vec::new(),
+        AuthRequirement::AnyKey => vec![SecurityRequirement::new(scheme, [""; 0])],
+        AuthRequirement::Scope(scopes) | AuthRequirement::Platform(scopes) => {
+            scopes.iter().map(|scope| SecurityRequirement::new(scheme, [*scope])).collect()
         }
     }
 }
 
-/// What an operation refuses by its nature.
+/// The error statuses that follow from an operation's route and parameters.
 fn statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
     let mut statuses = BTreeSet::from([500]);
-    if route.gate != Gate::Open {
-        // Every one reads a query, if only to refuse it, and writes the audit log.
+    if route.auth != AuthRequirement::Open {
+        // Every such operation parses the query, if only to reject it (400), and writes the audit log
+        // (503, 507).
         statuses.extend([400, 401, 403, 429, 503, 507]);
     }
     if route.path.contains('{') {
@@ -217,40 +228,41 @@ fn statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
     statuses
 }
 
-/// `NotFound` for 404.
+/// The name of a shared error response, such as `NotFound` for 404.
 fn name_of(status: u16) -> String {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     status.canonical_reason().unwrap_or_default().split([' ', '-']).collect()
 }
 
-/// The codes that come with a status.
+/// The error codes with this status.
 fn codes(status: u16) -> impl Iterator<Item = &'static str> {
-    CODES.iter().filter(move |(.., of)| *of == status).map(|(_, name, _)| *name)
+    CODES.iter().filter(move |(.., code_status)| *code_status == status).map(|(_, name, _)| *name)
 }
 
 fn describe(status: u16) -> String {
     codes(status).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
-/// A refusal of the control plane.
-pub(super) fn refusal(status: u16, description: String) -> Response {
+/// An error response in the Admin API's envelope.
+pub(super) fn error_response(status: u16, description: String) -> Response {
     let example = json!({
         "success": false,
-        "error": { "code": codes(status).next(), "message": "What is wrong, and what to do.", "details": [] },
+        "error": { "code": codes(status).next(), "message": "What is wrong and what to do.", "details": [] },
         "metadata": { "timestamp": "2026-11-23T07:08:09.123Z", "requestId": "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0" },
     });
     let mut content = Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name("Error"))));
     content.example = Some(example);
-    // Who the caller is, and so what it has left, is known behind the 401.
-    let limits = if (400..500).contains(&status) && status != 401 { LIMITS } else { &[] };
+    // Rate limit headers need an authenticated caller.
+    let limits = if (400..500).contains(&status) && status != 401 { RATE_LIMIT_HEADERS } else { &[] };
     let mut response = Response::new(description);
     response.content.insert("application/json".to_owned(), RefOr::T(content));
-    response.headers = headers([&REQUEST_ID].into_iter().chain(own_headers(status)).chain(limits).copied());
+    response.headers =
+        headers([&REQUEST_ID].into_iter().chain(status_headers(status)).chain(limits).copied());
     response
 }
 
-/// The headers that belong to a status.
-pub(super) fn own_headers(status: u16) -> &'static [&'static str] {
+/// The headers specific to a status.
+pub(super) fn status_headers(status: u16) -> &'static [&'static str] {
     match status {
         401 => &[WWW_AUTHENTICATE],
         429 | 503 => &[RETRY_AFTER],
@@ -258,7 +270,7 @@ pub(super) fn own_headers(status: u16) -> &'static [&'static str] {
     }
 }
 
-/// References to the headers of these names.
+/// References to the headers with these names.
 pub(super) fn headers<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, RefOr<Header>> {
     let reference = |name| RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
     names.map(|name| (name.to_owned(), reference(name))).collect()

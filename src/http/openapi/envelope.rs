@@ -1,4 +1,4 @@
-//! The envelope around answers, as documented; [`reply`](super::super::reply) writes it.
+//! Schemas of the response envelope; [`reply`](super::super::reply) writes it.
 
 use std::borrow::Cow;
 
@@ -10,125 +10,131 @@ use crate::domain::verification::Outcome;
 use crate::error::{CODES, Code, Detail};
 use crate::http::batch::OperationResult;
 
-/// A refusal or a failure.
+/// An error.
 #[derive(ToSchema)]
 #[schema(as = Error)]
-pub struct Failure {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct Failure {
     /// Always `false`.
-    #[schema(schema_with = never)]
-    pub success: bool,
-    /// What went wrong.
-    pub error: ErrorBody,
-    /// About the answer.
-    pub metadata: ResponseMetadata,
+    #[schema(schema_with = always_false)]
+    pub(crate) success: bool,
+    /// The error.
+    pub(crate) error: ErrorBody,
+    /// Metadata of the response.
+    pub(crate) metadata: ResponseMetadata,
 }
 
-/// What went wrong.
+/// The code, message and details of an error.
 #[derive(ToSchema)]
-pub struct ErrorBody {
-    /// What to act on.
-    pub code: Code,
-    /// For people: what is wrong and what to do.
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct ErrorBody {
+    /// The error code, for programs.
+    pub(crate) code: Code,
+    /// What is wrong and what to do, for people.
     #[schema(example = "The request has 2 faults; see details.")]
-    pub message: String,
-    /// All the single faults; empty when there are none to name.
-    pub details: Vec<Detail>,
-    /// With `BATCH_FAILED`: what became of each operation.
+    pub(crate) message: String,
+    /// All faults of the request; empty if there is nothing to add to the message.
+    pub(crate) details: Vec<Detail>,
+    /// With `BATCH_FAILED`: the result of each operation.
     #[schema(required = false)]
-    pub results: Vec<OperationResult>,
+    pub(crate) results: Vec<OperationResult>,
 }
 
-/// About the answer.
+/// Metadata of the response.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub struct ResponseMetadata {
-    /// When it was written.
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct ResponseMetadata {
+    /// When the response was written.
     #[schema(format = DateTime, example = "2026-11-23T07:08:09.123Z")]
-    pub timestamp: String,
-    /// Leads to the request in the audit log; also in `X-Request-Id`.
+    pub(crate) timestamp: String,
+    /// The id of the request in the audit log; also in `X-Request-Id`.
     #[schema(example = "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
-    pub request_id: String,
+    pub(crate) request_id: String,
 }
 
-/// About the page.
+/// Metadata of a page.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-pub struct ListMetadata {
-    /// When it was written.
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct ListMetadata {
+    /// When the response was written.
     #[schema(format = DateTime, example = "2026-11-23T07:08:09.123Z")]
-    pub timestamp: String,
-    /// Leads to the request in the audit log; also in `X-Request-Id`.
+    pub(crate) timestamp: String,
+    /// The id of the request in the audit log; also in `X-Request-Id`.
     #[schema(example = "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
-    pub request_id: String,
-    /// Is there a next page?
-    pub has_more: bool,
-    /// What to send as `cursor` for the next page; `null` on the last.
+    pub(crate) request_id: String,
+    /// True if there are more pages.
+    pub(crate) has_more: bool,
+    /// The `cursor` of the next page; `null` on the last page.
     #[schema(required)]
-    pub next_cursor: Option<String>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 fn constant(value: bool) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([value]))
 }
 
-/// Always `false`.
-pub fn never() -> ObjectBuilder {
+/// The boolean `false`.
+pub(crate) fn always_false() -> ObjectBuilder {
     constant(false)
 }
 
-/// Always `true`.
-pub fn always() -> ObjectBuilder {
+/// The boolean `true`.
+pub(crate) fn always_true() -> ObjectBuilder {
     constant(true)
 }
 
-/// Who may not pass `forward-auth` hears a code of the API, or why the key isn't good.
+/// A denial by `forward-auth`: an error code of the API, or the result of the key's verification.
 #[derive(ToSchema)]
-pub struct Denial {
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct Denial {
     /// Always `false`.
-    #[schema(schema_with = never)]
-    pub success: bool,
-    /// What went wrong.
-    pub error: DenialBody,
-    /// About the answer.
-    pub metadata: ResponseMetadata,
+    #[schema(schema_with = always_false)]
+    pub(crate) success: bool,
+    /// The reason.
+    pub(crate) error: DenialBody,
+    /// Metadata of the response.
+    pub(crate) metadata: ResponseMetadata,
 }
 
-/// Why a request may not pass.
+/// The reason why a request is denied.
 #[derive(ToSchema)]
-pub struct DenialBody {
-    /// What to act on; also in `X-Auth-Status`.
+#[expect(dead_code, reason = "only the derived documentation reads the fields")]
+pub(crate) struct DenialBody {
+    /// The error code, for programs; also in `X-Auth-Status`.
     #[schema(schema_with = any_code)]
-    pub code: String,
-    /// For people: what is wrong and what to do.
-    #[schema(example = "The key lacks a scope that is needed.")]
-    pub message: String,
+    pub(crate) code: String,
+    /// What is wrong and what to do, for people.
+    #[schema(example = "The key lacks a required scope.")]
+    pub(crate) message: String,
     /// Always empty.
-    pub details: Vec<Detail>,
+    pub(crate) details: Vec<Detail>,
 }
 
 fn any_code() -> Schema {
-    let either = [<Code as ToSchema>::name(), <Outcome as ToSchema>::name()];
+    let names = [<Code as ToSchema>::name(), <Outcome as ToSchema>::name()];
     Schema::AnyOf(AnyOf {
-        items: either.map(|name| Ref::from_schema_name(name).into()).into(),
+        items: names.map(|name| Ref::from_schema_name(name).into()).into(),
         ..AnyOf::new()
     })
 }
 
-/// The envelope around what an operation answers: a name for it and its schema. `None` for what goes
-/// without, which is all that isn't a component of the document or an array of one.
-pub fn around(data: &RefOr<Schema>) -> Option<(String, Schema)> {
-    let (of, name, metadata) = match data {
-        RefOr::Ref(one) => (one, "Answer", ResponseMetadata::name()),
+/// The name and schema of the envelope around an operation's data. `None` if it has no envelope, which is the
+/// case unless it is a component of the document or an array of one.
+pub(crate) fn envelope_of(data: &RefOr<Schema>) -> Option<(String, Schema)> {
+    let (component, suffix, metadata) = match data {
+        RefOr::Ref(component) => (component, "Response", ResponseMetadata::name()),
         RefOr::T(Schema::Array(array)) => match &array.items {
             ArrayItems::RefOrSchema(items) => match items.as_ref() {
-                RefOr::Ref(one) => (one, "List", ListMetadata::name()),
+                RefOr::Ref(component) => (component, "List", ListMetadata::name()),
                 RefOr::T(_) => return None,
             },
             ArrayItems::False => return None,
         },
         RefOr::T(_) => return None,
     };
-    let of = of.ref_location.rsplit('/').next()?;
+    let component = component.ref_location.rsplit('/').next()?;
     let envelope = ObjectBuilder::new()
         .property("success", constant(true))
         .property("data", data.clone())
@@ -136,7 +142,7 @@ pub fn around(data: &RefOr<Schema>) -> Option<(String, Schema)> {
         .required("success")
         .required("data")
         .required("metadata");
-    Some((format!("{of}{name}"), envelope.into()))
+    Some((format!("{component}{suffix}"), envelope.into()))
 }
 
 impl ToSchema for Code {
@@ -149,7 +155,7 @@ impl PartialSchema for Code {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some("What to act on."))
+            .description(Some("An error code of the API."))
             .enum_values(Some(CODES.iter().map(|(_, name, _)| *name)))
             .into()
     }

@@ -1,6 +1,6 @@
-//! The parameters of paths, queries and headers, as documented. Nobody makes these: a query is read by the
-//! service that knows what it means, and a test keeps the two the same.
-#![allow(missing_docs)] // Each is named after what it is for.
+//! Documentation of the parameters in paths, queries and headers. These types are never constructed: services
+//! parse the queries themselves, and a test compares the two.
+#![expect(dead_code, reason = "only the derived documentation reads the fields")]
 
 use utoipa::IntoParams;
 use utoipa::openapi::ObjectBuilder;
@@ -10,255 +10,259 @@ use crate::domain::membership::Role;
 use crate::domain::page::Order;
 use crate::domain::usage::{GroupBy, Interval};
 use crate::domain::verification::Outcome;
-use crate::domain::{api_key, organization, shapes};
+use crate::domain::{api_key, organization, schemas};
 use crate::service::audit::Format;
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-pub struct IfMatch {
-    /// Change it only if its `ETag` is still this one, or one of these; `*` for any.
+pub(crate) struct IfMatch {
+    /// Makes the change only if the resource's `ETag` is this one, or one of these; `*` matches any.
+    /// Otherwise the response is a `412`.
     #[param(rename = "If-Match", nullable = false)]
-    pub if_match: Option<String>,
+    pub(crate) if_match: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-pub struct RequiredIfMatch {
-    /// Change it only if its `ETag` is still this one; `*` for any.
+pub(crate) struct RequiredIfMatch {
+    /// Makes the change only if the resource's `ETag` is this one; `*` matches any. Otherwise the
+    /// response is a `412`; without the header it is a `428`.
     #[param(rename = "If-Match")]
-    pub if_match: String,
+    pub(crate) if_match: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct OrganizationPath {
-    /// The organization.
+pub(crate) struct OrganizationPath {
+    /// The organization's id.
     #[param(example = "org_123")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct MemberPath {
-    /// The organization.
+pub(crate) struct MemberPath {
+    /// The organization's id.
     #[param(example = "org_123")]
-    pub id: String,
-    /// The member.
+    pub(crate) id: String,
+    /// The id of the member, which is a user.
     #[param(example = "user_123")]
-    pub user_id: String,
+    pub(crate) user_id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct UserPath {
-    /// The user.
+pub(crate) struct UserPath {
+    /// The user's id.
     #[param(example = "user_123")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct ApiKeyPath {
+pub(crate) struct ApiKeyPath {
     /// The key's id, not its secret.
     #[param(example = "key_123")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct ScopePath {
-    /// The scope.
-    #[param(example = "invoices:read")]
-    pub scope: String,
+pub(crate) struct ScopePath {
+    /// The scope's name.
+    #[param(example = "reports:read")]
+    pub(crate) scope: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct EventPath {
-    /// The event.
+pub(crate) struct EventPath {
+    /// The event's id.
     #[param(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
-    pub id: String,
+    pub(crate) id: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct ForwardAuthPath {
-    /// `scope=` and what the key needs, with commas between; then the client's own path.
+pub(crate) struct ForwardAuthPath {
+    /// `scope=` and the required scopes, separated by commas; then `/` and the client's own path.
     #[param(example = "scope=workflows:read")]
-    pub path: String,
+    pub(crate) path: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ForwardAuthQuery {
-    /// A scope that the key must have; may be repeated.
+pub(crate) struct ForwardAuthQuery {
+    /// A required scope. Repeat the parameter to require several.
     #[param(nullable = false, example = json!(["workflows:read"]))]
-    pub scope: Option<Vec<String>>,
+    pub(crate) scope: Option<Vec<String>>,
     #[param(schema_with = limit_status, required = false)]
-    pub limit_status: Option<u16>,
+    pub(crate) limit_status: Option<u16>,
 }
 
 fn limit_status() -> ObjectBuilder {
-    let words = "What is answered when a limit is met. nginx wants 403: it makes a 500 of what is neither 401 nor 403.";
+    let description = "The status if a limit is exceeded. Use 403 for nginx, which turns any status other than 401 and 403 into a 500.";
     let values = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([403, 429]));
-    values.default(Some(429.into())).description(Some(words))
+    values.default(Some(429.into())).description(Some(description))
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// Rows at most.
+pub(crate) struct PageQuery {
+    /// Maximum number of results per page.
     #[param(minimum = 1, maximum = 100, default = 20)]
-    pub limit: Option<u32>,
-    /// `desc`: newest first.
+    pub(crate) limit: Option<u32>,
+    /// `desc` returns the newest first, `asc` the oldest.
     #[param(default = "desc")]
-    pub order: Option<Order>,
-    /// `metadata.nextCursor` of the page before.
+    pub(crate) order: Option<Order>,
+    /// `metadata.nextCursor` of the previous page, sent with the same filters and order. Rows created
+    /// or deleted while paging are neither repeated nor skipped.
     #[param(min_length = 1, max_length = 200)]
-    pub cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct OrganizationQuery {
-    /// Only these.
-    pub status: Option<organization::Status>,
-    /// Only those on this plan.
+pub(crate) struct OrganizationQuery {
+    /// Only organizations with this status.
+    pub(crate) status: Option<organization::Status>,
+    /// Only organizations on this plan.
     #[param(min_length = 1, max_length = 200)]
-    pub plan: Option<String>,
-    /// What the name or the e-mail address begins with.
+    pub(crate) plan: Option<String>,
+    /// Only those with a name or email address that begins with this.
     #[param(min_length = 1, max_length = 200)]
-    pub q: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct MemberQuery {
-    /// Only these.
-    pub role: Option<Role>,
+pub(crate) struct MemberQuery {
+    /// Only members with this role.
+    pub(crate) role: Option<Role>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct UserQuery {
-    /// Only these.
-    pub status: Option<organization::Status>,
-    /// The whole address, without regard to case.
+pub(crate) struct UserQuery {
+    /// Only users with this status.
+    pub(crate) status: Option<organization::Status>,
+    /// Only the user with this email address, ignoring case.
     #[param(min_length = 1, max_length = 200)]
-    pub email: Option<String>,
-    /// Its name in another system.
+    pub(crate) email: Option<String>,
+    /// Only the user with this id in an external system.
     #[param(min_length = 1, max_length = 200)]
-    pub external_id: Option<String>,
-    /// What the name or the e-mail address begins with.
+    pub(crate) external_id: Option<String>,
+    /// Only those with a name or email address that begins with this.
     #[param(min_length = 1, max_length = 200)]
-    pub q: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ApiKeyQuery {
+pub(crate) struct ApiKeyQuery {
     /// Only keys of this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub organization_id: Option<String>,
-    /// Only keys of this user.
+    pub(crate) organization_id: Option<String>,
+    /// Only keys owned by this user.
     #[param(min_length = 1, max_length = 200)]
-    pub user_id: Option<String>,
-    /// Only these.
-    pub status: Option<api_key::Status>,
-    /// Only keys that were given this scope.
+    pub(crate) user_id: Option<String>,
+    /// Only keys with this status.
+    pub(crate) status: Option<api_key::Status>,
+    /// Only keys that were granted exactly this scope.
     #[param(min_length = 1, max_length = 200)]
-    pub scope: Option<String>,
-    /// What the name begins with.
+    pub(crate) scope: Option<String>,
+    /// Only keys with a name that begins with this.
     #[param(min_length = 1, max_length = 200)]
-    pub q: Option<String>,
+    pub(crate) q: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct UsageQuery {
+pub(crate) struct UsageQuery {
     /// Only keys of this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub org_id: Option<String>,
+    pub(crate) org_id: Option<String>,
     /// Only this key.
     #[param(min_length = 1, max_length = 200)]
-    pub key_id: Option<String>,
-    /// So many hours or days until now, from the start of the bucket in which they begin. Not together with
-    /// `start` and `end`.
-    #[param(default = "30d", pattern = "^[0-9]{1,4}[hd]$")]
-    pub period: Option<String>,
-    /// From the start of the bucket that this time lies in; not in the future.
+    pub(crate) key_id: Option<String>,
+    /// A number of hours (`24h`) or days (`30d`) up to now, rounded down to the start of an interval;
+    /// `30d` if `start` is omitted too. Can't be combined with `start` and `end`.
+    #[param(pattern = "^[0-9]{1,4}[hd]$")]
+    pub(crate) period: Option<String>,
+    /// Start of the period, rounded down to the start of an interval. Must not be in the future.
     #[param(format = DateTime)]
-    pub start: Option<String>,
-    /// To the end of the bucket that this time lies in; left out: until now. Needs `start`.
+    pub(crate) start: Option<String>,
+    /// End of the period, rounded up to the end of an interval. Defaults to now. Requires `start`.
     #[param(format = DateTime)]
-    pub end: Option<String>,
-    /// Left out: `hour` up to 48 hours, else `day`.
-    pub interval: Option<Interval>,
-    /// Adds `groups`.
-    pub group_by: Option<GroupBy>,
+    pub(crate) end: Option<String>,
+    /// Defaults to `hour` for periods of up to 48 hours, otherwise to `day`.
+    pub(crate) interval: Option<Interval>,
+    /// Adds `groups` to the response.
+    pub(crate) group_by: Option<GroupBy>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct DenialQuery {
+pub(crate) struct DenialQuery {
     /// Only denials that concern this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub org_id: Option<String>,
+    pub(crate) org_id: Option<String>,
     /// Only denials of this key.
     #[param(min_length = 1, max_length = 200)]
-    pub key_id: Option<String>,
-    /// Only these.
-    pub code: Option<Outcome>,
-    /// Only those that tell this IPv4 or IPv6 address.
+    pub(crate) key_id: Option<String>,
+    /// Only denials with this code.
+    pub(crate) code: Option<Outcome>,
+    /// Only denials from this IPv4 or IPv6 address.
     #[param(min_length = 1, max_length = 200)]
-    pub ip: Option<String>,
-    /// Whose last denial was not before this time.
+    pub(crate) ip: Option<String>,
+    /// Only entries with a last denial at or after this time.
     #[param(format = DateTime)]
-    pub from: Option<String>,
-    /// Whose first denial was before this time.
+    pub(crate) from: Option<String>,
+    /// Only entries with a first denial before this time.
     #[param(format = DateTime)]
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct AuditQuery {
+pub(crate) struct AuditQuery {
     /// Only events of this organization.
     #[param(min_length = 1, max_length = 200)]
-    pub org_id: Option<String>,
-    /// Only what this key did.
+    pub(crate) org_id: Option<String>,
+    /// Only events caused by this key.
     #[param(min_length = 1, max_length = 200)]
-    pub actor_id: Option<String>,
-    /// Only this action, such as `api_key.create`.
+    pub(crate) actor_id: Option<String>,
+    /// Only events with this action, such as `api_key.create`.
     #[param(min_length = 1, max_length = 200)]
-    pub action: Option<String>,
-    /// Only what was done to this.
+    pub(crate) action: Option<String>,
+    /// Only events about this resource.
     #[param(min_length = 1, max_length = 200)]
-    pub target_id: Option<String>,
-    /// Only looks or only changes.
-    pub access: Option<shapes::Access>,
-    /// Only what ended so.
-    pub outcome: Option<shapes::Outcome>,
-    /// Not before this time.
+    pub(crate) target_id: Option<String>,
+    /// Only reads or only writes.
+    pub(crate) access: Option<schemas::Access>,
+    /// Only events with this outcome.
+    pub(crate) outcome: Option<schemas::Outcome>,
+    /// Only events at or after this time.
     #[param(format = DateTime)]
-    pub from: Option<String>,
-    /// Before this time.
+    pub(crate) from: Option<String>,
+    /// Only events before this time.
     #[param(format = DateTime)]
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ExportQuery {
-    /// One event a line as JSON, or CSV with a header line.
+pub(crate) struct ExportQuery {
+    /// The format: one JSON object per line, or CSV with a header line.
     #[param(default = "ndjson")]
-    pub format: Option<Format>,
+    pub(crate) format: Option<Format>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct AnchorQuery {
-    /// `seq:hash`, a place in the chain that was kept elsewhere and its hash; left out: from the start.
+pub(crate) struct AnchorQuery {
+    /// A position in the chain and its hash, as `seq:hash`, that were stored elsewhere. Defaults to the
+    /// start of the chain.
     #[param(min_length = 1, max_length = 200, pattern = "^0*[1-9][0-9]*:[0-9a-fA-F]{64}$")]
-    pub anchor: Option<String>,
+    pub(crate) anchor: Option<String>,
 }

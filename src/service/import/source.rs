@@ -1,4 +1,4 @@
-//! Where records come from: lines of JSON, lines of CSV, or a database that better-auth made.
+//! Sources of records: NDJSON, CSV, or a SQLite database of better-auth.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
@@ -13,62 +13,62 @@ use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::reader::Reader;
 
-/// The longest line: more than any record is. It bounds memory.
-const LONGEST_LINE: u64 = 4 << 20;
+/// The longest line, in bytes: longer than any record. It bounds memory.
+const MAX_LINE_BYTES: u64 = 4 << 20;
 
-/// Rows that are read at once.
-const PAGE: usize = 500;
+/// Rows read at a time.
+const PAGE_SIZE: usize = 500;
 
-/// One record, or why it can't be read, with its place for people.
-pub struct Item {
-    /// `line 7`, or a table and a row's id.
-    pub at: String,
-    /// What stands there.
-    pub json: Result<Json, String>,
+/// One record, or the reason why it can't be read.
+pub(crate) struct Item {
+    /// The record's position: `line 7`, or a table and a row's id.
+    pub(crate) at: String,
+    /// The record, or the reason.
+    pub(crate) json: Result<Json, String>,
 }
 
-/// Records, one after the other.
-pub enum Source<'a> {
-    /// A JSON object a line.
+/// A source of records.
+pub(crate) enum Source<'a> {
+    /// One JSON object per line.
     Ndjson(Ndjson<'a>),
     /// A table with a header line.
     Csv(Box<Csv<'a>>),
-    /// Rows of better-auth's tables.
+    /// The tables of better-auth.
     BetterAuth(Box<BetterAuth>),
 }
 
 impl<'a> Source<'a> {
-    /// Lines of JSON.
-    pub fn ndjson(input: Box<dyn BufRead + 'a>) -> Self {
+    pub(crate) fn ndjson(input: Box<dyn BufRead + 'a>) -> Self {
         Self::Ndjson(Ndjson { input, line: 0, read: 0 })
     }
 
-    /// Lines of CSV; a column that no record has is an error before anything is done.
+    /// Reads the header line; an unknown column is an error before anything is imported.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` naming the column.
-    pub fn csv(input: Box<dyn BufRead + 'a>) -> Result<Self> {
+    /// `INVALID_REQUEST` with the name of the column.
+    pub(crate) fn csv(input: Box<dyn BufRead + 'a>) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
-        let header = reader.headers().map_err(|fault| invalid(format!("The header line: {fault}.")))?;
+        let header =
+            reader.headers().map_err(|error| invalid(format!("The header line is invalid: {error}.")))?;
         let columns: Vec<_> = header.iter().map(str::to_owned).collect();
-        // Of "\r\n" the library leaves the second half, by which it counts lines, to the next row.
+        // After a "\r\n", the library leaves the "\n", by which it counts lines, to the next row.
         let behind = u64::from(reader.position().line() == 1);
         for column in &columns {
             if !COLUMNS.contains(&column.as_str()) && !column.starts_with(METADATA) {
                 let known = COLUMNS.join(", ");
-                let message = format!("There is no column {column:?}; known are: {known}, metadata.NAME.");
+                let message = format!("Unknown column {column:?}. Known columns: {known}, metadata.NAME.");
                 return Err(invalid(message));
             }
         }
         Ok(Self::Csv(Box::new(Csv { rows: reader.into_records(), columns, behind })))
     }
 
-    /// better-auth's SQLite file. Keys of users who aren't in exactly one organization go to this one, and
-    /// their users become members there.
+    /// Opens better-auth's SQLite file. Keys of users who aren't in exactly one organization are assigned to
+    /// `organization`, and their users become members there.
     ///
     /// # Errors
-    /// `CONFLICT` when it isn't better-auth's.
-    pub fn better_auth(file: &Path, organization: Option<&str>) -> Result<Self> {
+    /// `CONFLICT` when the file is not a database of better-auth.
+    pub(crate) fn better_auth(file: &Path, organization: Option<&str>) -> Result<Self> {
         let mut reader = store::better_auth::open(file)?;
         let total = reader.read(store::better_auth::total)?;
         let organization = organization.map(str::to_owned);
@@ -79,17 +79,17 @@ impl<'a> Source<'a> {
             organization,
             tables,
             after,
-            waiting: VecDeque::new(),
+            queue: VecDeque::new(),
             read: 0,
             total,
         })))
     }
 
-    /// The next record.
+    /// The next record; `None` at the end.
     ///
     /// # Errors
-    /// When the source can't be read on.
-    pub fn take_next(&mut self) -> Result<Option<Item>> {
+    /// When reading the source fails.
+    pub(crate) fn take_next(&mut self) -> Result<Option<Item>> {
         match self {
             Self::Ndjson(source) => source.next(),
             Self::Csv(source) => Ok(source.next()),
@@ -97,8 +97,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// How much of it was read: bytes, or rows.
-    pub fn read(&self) -> u64 {
+    /// The amount read so far: bytes, or rows for a database.
+    pub(crate) fn read(&self) -> u64 {
         match self {
             Self::Ndjson(source) => source.read,
             Self::Csv(source) => source.rows.reader().position().byte(),
@@ -106,8 +106,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// How much of it there is, where the source itself knows.
-    pub fn total(&self) -> Option<u64> {
+    /// The total amount in the unit of [`read`](Self::read), if the source knows it.
+    pub(crate) fn total(&self) -> Option<u64> {
         match self {
             Self::BetterAuth(source) => Some(source.total),
             _ => None,
@@ -119,8 +119,8 @@ fn invalid(message: String) -> Error {
     Error::new(Code::InvalidRequest, message)
 }
 
-/// Lines of JSON.
-pub struct Ndjson<'a> {
+/// Reads NDJSON.
+pub(crate) struct Ndjson<'a> {
     input: Box<dyn BufRead + 'a>,
     line: u64,
     read: u64,
@@ -131,23 +131,23 @@ impl Ndjson<'_> {
         loop {
             let mut text = Vec::new();
             self.line += 1;
-            let most = &mut (&mut self.input).take(LONGEST_LINE);
-            self.read += most.read_until(b'\n', &mut text).map_err(Error::internal)? as u64;
+            let max = &mut (&mut self.input).take(MAX_LINE_BYTES);
+            self.read += max.read_until(b'\n', &mut text).map_err(Error::internal)? as u64;
             let at = format!("line {}", self.line);
-            if text.len() as u64 == LONGEST_LINE && !text.ends_with(b"\n") {
+            if text.len() as u64 == MAX_LINE_BYTES && !text.ends_with(b"\n") {
                 self.skip_line()?;
-                let why = format!("The line is longer than {LONGEST_LINE} bytes.");
-                return Ok(Some(Item { at, json: Err(why) }));
+                let reason = format!("The line is longer than {MAX_LINE_BYTES} bytes.");
+                return Ok(Some(Item { at, json: Err(reason) }));
             }
             if text.is_empty() {
                 return Ok(None);
             }
             if !text.trim_ascii().is_empty() {
-                // The message names line and column within the text, which is one line: the column is enough.
+                // serde_json's message also names the line, which is always 1 here.
                 let json = serde_json::from_slice(&text);
-                let json = json.map_err(|fault: serde_json::Error| match fault.classify() {
-                    serde_json::error::Category::Data => format!("{fault}."),
-                    _ => format!("The line is not valid JSON (column {}).", fault.column()),
+                let json = json.map_err(|error: serde_json::Error| match error.classify() {
+                    serde_json::error::Category::Data => format!("{error}."),
+                    _ => format!("The line is not valid JSON (column {}).", error.column()),
                 });
                 return Ok(Some(Item { at, json }));
             }
@@ -168,7 +168,7 @@ impl Ndjson<'_> {
     }
 }
 
-/// Columns of CSV; what a record has inside stands behind a dot.
+/// The known columns; a dot leads to a field of a nested object.
 const COLUMNS: &[&str] = &[
     "type",
     "id",
@@ -201,11 +201,11 @@ const COLUMNS: &[&str] = &[
 
 const METADATA: &str = "metadata.";
 
-/// Lines of CSV.
-pub struct Csv<'a> {
+/// Reads CSV.
+pub(crate) struct Csv<'a> {
     rows: csv::StringRecordsIntoIter<Box<dyn BufRead + 'a>>,
     columns: Vec<String>,
-    /// By how many lines the library is behind.
+    /// The number of lines by which the library's count is too low.
     behind: u64,
 }
 
@@ -214,20 +214,20 @@ impl Csv<'_> {
         let row = self.rows.next()?;
         let line = match &row {
             Ok(row) => row.position().map(csv::Position::line),
-            Err(fault) => fault.position().map(csv::Position::line),
+            Err(error) => error.position().map(csv::Position::line),
         };
         let at = format!("line {}", line.unwrap_or(0) + self.behind);
-        // The library's own message would show what stands in the row.
-        let json = row.map(|row| self.record(&row)).map_err(|fault| match fault.kind() {
+        // The library's own message would show the row's content.
+        let json = row.map(|row| self.record(&row)).map_err(|error| match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                format!("The line has {len} cells, the header {expected_len}.")
+                format!("The line has {len} cells, the header has {expected_len}.")
             }
-            _ => "The line can't be read as CSV in UTF-8.".to_owned(),
+            _ => "The line is not valid CSV in UTF-8.".to_owned(),
         });
         Some(Item { at, json })
     }
 
-    /// A row as the object that a line of JSON would be. An empty cell is not given.
+    /// Converts a row to the equivalent JSON object. Empty cells are left out.
     fn record(&self, row: &csv::StringRecord) -> Json {
         let mut pairs: Vec<(String, Json)> = Vec::new();
         for (column, cell) in self.columns.iter().zip(row).filter(|(_, cell)| !cell.is_empty()) {
@@ -247,12 +247,12 @@ impl Csv<'_> {
             match column.split_once('.') {
                 None => pairs.push((column.clone(), value)),
                 Some((outer, inner)) => {
-                    let place = pairs.iter().position(|(name, _)| name == outer).unwrap_or_else(|| {
+                    let index = pairs.iter().position(|(name, _)| name == outer).unwrap_or_else(|| {
                         pairs.push((outer.to_owned(), Json::Object(Vec::new())));
                         pairs.len() - 1
                     });
-                    if let Json::Object(inside) = &mut pairs[place].1 {
-                        inside.push((inner.to_owned(), value));
+                    if let Json::Object(fields) = &mut pairs[index].1 {
+                        fields.push((inner.to_owned(), value));
                     }
                 }
             }
@@ -265,39 +265,40 @@ impl Csv<'_> {
     }
 }
 
-/// Rows of better-auth's tables, users and organizations first.
-pub struct BetterAuth {
+/// Reads better-auth's tables, organizations and users first.
+pub(crate) struct BetterAuth {
     reader: Reader,
     organization: Option<String>,
-    /// Those that are still to be read.
+    /// The tables still to be read.
     tables: VecDeque<&'static str>,
     after: i64,
-    waiting: VecDeque<Item>,
+    queue: VecDeque<Item>,
     read: u64,
     total: u64,
 }
 
 impl BetterAuth {
     fn next(&mut self) -> Result<Option<Item>> {
-        while self.waiting.is_empty() {
+        while self.queue.is_empty() {
             let Some(&table) = self.tables.front() else { return Ok(None) };
-            let (after, organization) = (self.after, self.organization.as_deref());
+            let after = self.after;
+            let default_organization = self.organization.as_deref();
             let page = self.reader.read(|tx| {
-                let rows = store::better_auth::rows(tx, table, after, PAGE)?;
-                let rows = rows.into_iter().map(|(place, row)| {
+                let rows = store::better_auth::rows(tx, table, after, PAGE_SIZE)?;
+                let rows = rows.into_iter().map(|(rowid, row)| {
                     let owner = match table {
                         "apikey" => Some(store::better_auth::owner(tx, &row)?),
                         _ => None,
                     };
-                    Ok((place, row, owner))
+                    Ok((rowid, row, owner))
                 });
                 rows.collect::<Result<Vec<_>>>()
             })?;
-            if page.len() < PAGE {
+            if page.len() < PAGE_SIZE {
                 self.tables.pop_front();
                 self.after = i64::MIN;
             } else {
-                self.after = page.last().map_or(after, |(place, ..)| *place);
+                self.after = page.last().map_or(after, |(rowid, ..)| *rowid);
             }
             for (_, mut row, owner) in page {
                 row.remove("place");
@@ -309,30 +310,30 @@ impl BetterAuth {
                         "user" => better_auth::user(&row),
                         _ => better_auth::member(&row),
                     };
-                    self.waiting.push_back(Item { at, json: json(record) });
+                    self.queue.push_back(Item { at, json: json(record) });
                     continue;
                 };
-                let record = better_auth::api_key(&row, &owner, organization);
-                // Where its key goes, the user becomes a member, unless it is one.
+                let record = better_auth::api_key(&row, &owner, default_organization);
+                // A user becomes a member of its key's organization unless it is one already.
                 let is_member = |record: &better_auth::Row, organizations: &[String]| {
-                    let goes = record.get("organization_id").and_then(Value::as_str).unwrap_or_default();
-                    let goes = Kind::Organization.adopt(goes);
-                    organizations.iter().any(|id| Kind::Organization.adopt(id) == goes)
+                    let id = record.get("organization_id").and_then(Value::as_str).unwrap_or_default();
+                    let organization = Kind::Organization.adopt(id);
+                    organizations.iter().any(|id| Kind::Organization.adopt(id) == organization)
                 };
                 if let (Ok(record), better_auth::Owner::User(_, organizations)) = (&record, &owner)
                     && !is_member(record, organizations)
                 {
                     let membership = better_auth::membership(record);
-                    self.waiting.push_back(Item { at: at.clone(), json: json(membership) });
+                    self.queue.push_back(Item { at: at.clone(), json: json(membership) });
                 }
-                self.waiting.push_back(Item { at, json: record.and_then(json) });
+                self.queue.push_back(Item { at, json: record.and_then(json) });
             }
         }
         self.read += 1;
-        Ok(self.waiting.pop_front())
+        Ok(self.queue.pop_front())
     }
 }
 
 fn json(record: better_auth::Row) -> Result<Json, String> {
-    serde_json::from_value(Value::Object(record)).map_err(|fault| fault.to_string())
+    serde_json::from_value(Value::Object(record)).map_err(|error| error.to_string())
 }

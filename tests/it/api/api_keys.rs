@@ -98,9 +98,9 @@ async fn all_faults_of_a_key_are_reported() {
     let server = Server::start().await;
     let admin = server.admin();
     let scopes: Vec<_> = (0..101).map(|_| "workflows:read").collect();
-    let ranges: Vec<_> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
+    let cidrs: Vec<_> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
     let answer =
-        admin.post("/api-keys", json!({"name": 1, "scopes": scopes, "allowed_ips": ranges, "id": "k"})).await;
+        admin.post("/api-keys", json!({"name": 1, "scopes": scopes, "allowed_ips": cidrs, "id": "k"})).await;
     at_fault(
         &answer,
         &[

@@ -111,9 +111,10 @@ async fn a_batch_of_100_is_atomic_under_a_failure_at_each_position() {
             json!({"method": "POST", "path": "/users", "body": {"name": "n", "email": "no address"}})
         };
         let answer = run(&admin, &operations).await;
-        let culprit = if position % 2 == 0 { (404, "NOT_FOUND") } else { (400, "INVALID_REQUEST") };
-        let expected: Vec<_> =
-            (0..100).map(|nth| if nth == position { culprit } else { (424, "FAILED_DEPENDENCY") }).collect();
+        let failed_index = if position % 2 == 0 { (404, "NOT_FOUND") } else { (400, "INVALID_REQUEST") };
+        let expected: Vec<_> = (0..100)
+            .map(|nth| if nth == position { failed_index } else { (424, "FAILED_DEPENDENCY") })
+            .collect();
         ended(&answer, 409, &expected);
         refused(&answer, 409, "BATCH_FAILED");
         assert_eq!(admin.get("/users").await.data(), &json!([]), "{position}");

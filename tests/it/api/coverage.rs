@@ -6,10 +6,10 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, IF_MATCH};
 use serde_json::{Value, json};
-use tollhouse::domain::stale::Stale;
+use tollhouse::domain::invalidation::Invalidation;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::pages::FILES;
-use tollhouse::http::routes::{ANY, Gate, ROUTES, Route};
+use tollhouse::http::routes::{ANY, AuthRequirement, ROUTES, Route};
 
 use super::{column, done, refused};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
@@ -47,6 +47,7 @@ fn rows() -> Vec<Row> {
     let row = |method, path, call, foreign, body| Row { method, path, call, body, foreign };
     let key = json!({"organization_id": "org_alpha", "name": "n", "scopes": ["workflows:read"]});
     vec![
+        row("GET", "/", "/", OwnThings, None),
         row("GET", "/healthz", "/healthz", OwnThings, None),
         row("GET", "/readyz", "/readyz", OwnThings, None),
         row("GET", "/openapi.json", "/openapi.json", OwnThings, None),
@@ -116,6 +117,7 @@ fn rows() -> Vec<Row> {
 
 /// Routes that answer without a key. Whoever adds one explains it here.
 const OPEN: &[&str] = &[
+    "/",             // The addresses of the others here, no more.
     "/healthz",      // A probe has no key; it tells that the process answers, no more.
     "/readyz",       // The same, and whether the database can be written.
     "/openapi.json", // The contract is public.
@@ -283,7 +285,7 @@ fn the_table_of_this_test_is_the_table_of_the_server() {
     }
     assert_eq!(served.len(), tried.len(), "a row is there twice");
     let open: Vec<_> =
-        ROUTES.iter().filter(|route| route.gate == Gate::Open).map(|route| route.path).collect();
+        ROUTES.iter().filter(|route| route.auth == AuthRequirement::Open).map(|route| route.path).collect();
     assert_eq!(open, OPEN);
 }
 
@@ -297,7 +299,7 @@ async fn every_route_refuses_who_may_not_call_it() {
         if row.path.starts_with("/v1/forward-auth") {
             nobody_passes_without_a_good_key(&world, row, &bad).await;
         }
-        if route.gate == Gate::Open {
+        if route.auth == AuthRequirement::Open {
             continue;
         }
         let (weak, foreign) = callers(&world, route, nth).await;
@@ -331,9 +333,9 @@ async fn callers(world: &World, route: &Route, nth: usize) -> (Vec<String>, Stri
     let organization = format!("org_foreign{nth}");
     world.server.organization(&organization).await;
     let (_, foreign) = secret(&world.server, json!({"organization_id": organization})).await;
-    let asked = match route.gate {
-        Gate::Scope(asked) | Gate::Platform(asked) => asked,
-        Gate::AnyKey | Gate::Open => return (Vec::new(), foreign),
+    let asked = match route.auth {
+        AuthRequirement::Scope(asked) | AuthRequirement::Platform(asked) => asked,
+        AuthRequirement::AnyKey | AuthRequirement::Open => return (Vec::new(), foreign),
     };
     let others: Vec<_> =
         world.scopes.iter().map(String::as_str).filter(|scope| !asked.contains(scope)).collect();
@@ -394,7 +396,9 @@ async fn without_a_good_key(world: &World, row: &Row, bad: &[(&str, String)]) {
 }
 
 async fn without_the_scope(world: &World, row: &Row, route: &Route, key: &str) {
-    let (Gate::Scope(asked) | Gate::Platform(asked)) = route.gate else { panic!("{:?}", route.gate) };
+    let (AuthRequirement::Scope(asked) | AuthRequirement::Platform(asked)) = route.auth else {
+        panic!("{:?}", route.auth)
+    };
     assert!(!asked.is_empty(), "{} asks for nothing", row.path);
     let answer = world.call(row, Some(key)).await;
     turned_away(row, &answer, 403, "INSUFFICIENT_SCOPE");
@@ -461,7 +465,7 @@ async fn every_route_of_a_batch_answers_as_alone() {
         // The answers of two worlds that are the same, but for what chance makes.
         let (one, other) = (World::new().await, World::new().await);
         // Nothing that is remembered may be used: what a handler needs it finds in the transaction.
-        other.server.app.stamps.mark(&[Stale::All]);
+        other.server.app.version_clock.publish(&[Invalidation::All]);
         let alone = one.call(&row, Some(ADMIN_KEY)).await;
         let answer = other.in_batch(&row, ADMIN_KEY, true).await;
         let result = &done(answer, 200)["results"][0];
@@ -483,9 +487,13 @@ async fn any_key_means_any_key() {
     for row in rows() {
         let route = ROUTES.iter().find(|route| (route.method, route.path) == (row.method, row.path)).unwrap();
         let answer = world.call(&row, none.key.as_deref()).await;
-        match route.gate {
-            Gate::Open | Gate::AnyKey => assert_eq!(answer.status, 200, "{} {}", row.path, answer.text),
-            Gate::Scope(_) | Gate::Platform(_) => turned_away(&row, &answer, 403, "INSUFFICIENT_SCOPE"),
+        match route.auth {
+            AuthRequirement::Open | AuthRequirement::AnyKey => {
+                assert_eq!(answer.status, 200, "{} {}", row.path, answer.text)
+            }
+            AuthRequirement::Scope(_) | AuthRequirement::Platform(_) => {
+                turned_away(&row, &answer, 403, "INSUFFICIENT_SCOPE")
+            }
         }
     }
 }

@@ -314,7 +314,10 @@ async fn an_answer_with_a_secret_is_opened_by_the_token_that_got_it_alone() {
     // The new one is the same caller: it is not done again, and can't be told.
     let answer = post(&now, "secret", "/api-keys", &key()).await;
     refused(&answer, 409, "CONFLICT");
-    assert!(answer.json["error"]["message"].as_str().unwrap().contains("This was done"), "{answer:?}");
+    assert!(
+        answer.json["error"]["message"].as_str().unwrap().contains("The request succeeded earlier"),
+        "{answer:?}"
+    );
     replays(&plain, &post(&now, "plain", "/users", &user("one")).await);
     refused(&post(&now, "secret", "/api-keys", &user("x")).await, 422, "IDEMPOTENCY_MISMATCH");
     assert_eq!(column(admin.get("/api-keys").await.data(), "id").len(), 3);

@@ -56,7 +56,7 @@ async fn changes_are_refused_with_the_message_and_taking_access_away_is_not() {
         let answer = admin.call(method.clone(), path, body).await;
         refused(&answer, 503, "UNAVAILABLE");
         assert_eq!(answer.header("retry-after"), Some("60"), "{method} {path}");
-        assert!(answer.text.contains("being worked on"), "{}", answer.text);
+        assert!(answer.text.contains("read-only mode for maintenance"), "{}", answer.text);
     }
     assert_eq!(list().await, before);
     let events = done(admin.get("/audit-logs?outcome=failed&limit=100").await, 200);

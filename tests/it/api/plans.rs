@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::verify::verifier::Question;
+use tollhouse::verify::verifier::VerifyRequest;
 
 use super::{at_fault, column, done, refused};
 use crate::support::Server;
@@ -58,13 +58,13 @@ async fn a_plans_limit_is_in_force_on_the_next_verification() {
                     let mut count = 0;
                     while !done_with.load(Ordering::SeqCst) {
                         let least = answered.load(Ordering::SeqCst);
-                        let question = Question::<&str> {
+                        let question = VerifyRequest::<&str> {
                             secret: &secret,
                             scopes: &[],
                             ip: None,
                             cost: 1,
                             dry_run: true,
-                            asker: None,
+                            caller_organization_id: None,
                         };
                         let (now, monotonic) = (app.clock.now(), app.clock.monotonic());
                         let verdict = app.verifier.verify(&question, now, monotonic).await.unwrap();

@@ -187,14 +187,14 @@ async fn a_start_says_which_named_values_are_not_those_in_force() {
         command.env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0").env("TOLLHOUSE_KEYS__PREFIX", "acme");
     };
     let mut server = Binary::serve_with(dir.path(), named);
-    assert!(!server.start.join("\n").contains("first value"), "{:#?}", server.start);
+    assert!(!server.start.join("\n").contains("initial value"), "{:#?}", server.start);
     let admin = server.admin();
     assert_eq!(admin.get("/config").await.data()["rate_limits"]["admin_per_minute"], 0);
     let patch = json!({"rate_limits": {"admin_per_minute": 5000}});
     done(if_match(&admin, "/config", "*", Some(patch)).await, 200);
     assert_eq!(server.terminate(), Some(0));
     let server = Binary::serve_with(dir.path(), named);
-    let said: Vec<_> = server.start.iter().filter(|line| line.contains("first value")).collect();
+    let said: Vec<_> = server.start.iter().filter(|line| line.contains("initial value")).collect();
     assert_eq!(said.len(), 1, "{said:#?}");
     for word in ["rate_limits.admin_per_minute", "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "5000"] {
         assert!(said[0].contains(word), "{word}: {said:?}");

@@ -9,7 +9,7 @@ use super::{at_fault, done, refused};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
 /// Asks whether a key is good.
-pub async fn ask(client: &Client, body: Value) -> Answer {
+pub(super) async fn ask(client: &Client, body: Value) -> Answer {
     client.send(client.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await
 }
 
@@ -326,7 +326,7 @@ async fn i5_an_organizations_verifier_sees_its_own_keys_alone() {
         }
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:#?}");
         let data: Value = serde_json::from_str(&texts[0].1).unwrap();
-        let told = json!({"valid": false, "code": "NOT_FOUND", "message": "There is no such key."});
+        let told = json!({"valid": false, "code": "NOT_FOUND", "message": "Key not found."});
         assert_eq!(data["data"], told);
     }
 }
@@ -395,7 +395,7 @@ async fn all_faults_of_a_question_are_told() {
 
 /// Who asks is neither limited nor in the audit log, however often.
 #[tokio::test]
-async fn asking_costs_the_asker_nothing() {
+async fn asking_costs_the_caller_nothing() {
     let server = Server::with(|config| config.rate_limits.admin_per_minute = 2).await;
     let admin = server.admin();
     for _ in 0..5 {

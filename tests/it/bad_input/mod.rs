@@ -7,7 +7,7 @@ mod requests;
 mod transfers;
 
 use serde_json::{Value, json};
-use tollhouse::http::routes::{Body, Endpoint, ROUTES, Route, Way};
+use tollhouse::http::routes::{Body, Dispatch, Endpoint, ROUTES, Route};
 
 use crate::support::{Raw, RawAnswer, Server, head};
 
@@ -48,7 +48,7 @@ async fn state(server: &Server) -> Vec<Value> {
 
 /// The routes that read a body as JSON.
 fn routes() -> impl Iterator<Item = &'static Route> {
-    let is_form = |route: &Route| matches!(route.way, Way::Data(Endpoint::Introspect));
+    let is_form = |route: &Route| matches!(route.dispatch, Dispatch::DataPlane(Endpoint::Introspect));
     ROUTES.iter().filter(move |route| route.body != Body::None && !is_form(route))
 }
 

@@ -6,7 +6,7 @@ use super::{Caller, MIB, assert_refused, path, routes, server, state};
 use crate::support::{Server, head};
 
 /// Of a body, as shipped.
-const MOST: usize = MIB;
+const MAX: usize = MIB;
 
 /// Valid JSON of so many bytes, which no route takes.
 fn of_length(length: usize) -> Vec<u8> {
@@ -30,8 +30,8 @@ async fn what_is_too_large_is_refused_and_who_sends_it_hears_why() {
     for route in routes() {
         let line = format!("{} {}", route.method, path(route));
         for (length, status, code) in [
-            (MOST, 400, "INVALID_REQUEST"),
-            (MOST + 1, 413, "PAYLOAD_TOO_LARGE"),
+            (MAX, 400, "INVALID_REQUEST"),
+            (MAX + 1, 413, "PAYLOAD_TOO_LARGE"),
             (2 * MIB, 413, "PAYLOAD_TOO_LARGE"),
         ] {
             let body = of_length(length);

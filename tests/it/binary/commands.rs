@@ -47,7 +47,7 @@ fn a_directory_without_a_database_is_left_alone() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path().join("mistyped");
     for args in [&["admin-key", "create"][..], &["audit", "verify"], &["audit", "export"]] {
-        assert_fails(&run(&dir, args), 1, &["There is no database", dir.to_str().unwrap()]);
+        assert_fails(&run(&dir, args), 1, &["No database at", dir.to_str().unwrap()]);
     }
     assert!(!dir.exists());
 }

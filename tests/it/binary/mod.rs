@@ -1,6 +1,7 @@
 //! The real program: how it starts and stops, what it says, and its commands beside a running server.
 
 mod commands;
+mod environment;
 mod log;
 mod start;
 mod stop;

@@ -132,7 +132,7 @@ async fn a_person_at_a_terminal_is_shown_the_first_key() {
     let dir = tempfile::tempdir().unwrap();
     let command = Binary::command(&["--listen", "127.0.0.1:0", "--data", dir.path().to_str().unwrap()]);
     let mut terminal = spawn_command(command, Some(30_000)).unwrap();
-    terminal.exp_string("shown this once:").unwrap();
+    terminal.exp_string("shown only once:").unwrap();
     let (_, key) = terminal.exp_regex("toll_[0-9A-Za-z]{38}").unwrap();
     let (_, url) = terminal.exp_regex(r"http://127\.0\.0\.1:\d+").unwrap();
     assert_eq!(status_with(&url, &key).await, 200);
@@ -141,6 +141,34 @@ async fn a_person_at_a_terminal_is_shown_the_first_key() {
     let rest = terminal.exp_eof().unwrap();
     assert!(rest.contains("stopped"), "{rest}");
     assert!(matches!(terminal.process().wait().unwrap(), WaitStatus::Exited(_, 0)));
+}
+
+/// What a person at a terminal is told once the server is ready; everybody else is told where it listens alone.
+#[tokio::test]
+async fn a_person_at_a_terminal_is_shown_the_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    for (listen, reached) in [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "[::1]")] {
+        let command = Binary::command(&["--listen", listen, "--data", dir.path().to_str().unwrap()]);
+        let mut terminal = spawn_command(command, Some(30_000)).unwrap();
+        terminal.exp_string("\nlistening on http://").unwrap();
+        let address = terminal.exp_string("\r\n").unwrap();
+        let (host, port) = address.rsplit_once(':').unwrap();
+        assert_eq!(format!("{host}:0"), listen);
+        for page in ["console", "docs"] {
+            let url = format!("http://{reached}:{port}/{page}/");
+            terminal.exp_string(&url).unwrap();
+            assert_eq!(reqwest::get(&url).await.unwrap().status(), 200, "{url}");
+        }
+        terminal.send_control('c').unwrap();
+        terminal.exp_eof().unwrap();
+        assert!(matches!(terminal.process().wait().unwrap(), WaitStatus::Exited(_, 0)));
+    }
+
+    let mut server = Binary::serve(dir.path());
+    assert_eq!(server.terminate(), Some(0));
+    let said = [server.start.clone(), server.log.iter().collect()].concat();
+    assert!(said.contains(&format!("listening on {}", server.url)), "{said:#?}");
+    assert!(!said.iter().any(|line| line.contains("/console/") || line.contains("/docs/")), "{said:#?}");
 }
 
 #[test]

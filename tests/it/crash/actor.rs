@@ -8,7 +8,7 @@ use super::Load;
 use super::thing::{Change, Kind, Thing};
 use crate::support::Client;
 
-pub struct Actor {
+pub(super) struct Actor {
     number: usize,
     random: fastrand::Rng,
     made: usize,
@@ -18,17 +18,17 @@ pub struct Actor {
 }
 
 impl Actor {
-    pub fn new(number: usize, random: fastrand::Rng) -> Self {
+    pub(super) fn new(number: usize, random: fastrand::Rng) -> Self {
         Self { number, random, made: 0, things: Vec::new(), acknowledged: Vec::new() }
     }
 
     /// Did the last load leave one of its requests without an answer?
-    pub fn is_in_doubt(&self) -> bool {
+    pub(super) fn is_in_doubt(&self) -> bool {
         self.things.iter().any(|thing| thing.in_doubt.is_some())
     }
 
     /// Changes one thing after the other until the server is gone.
-    pub async fn work(&mut self, admin: &Client, load: &Load) {
+    pub(super) async fn work(&mut self, admin: &Client, load: &Load) {
         loop {
             let (index, change) = self.next();
             let thing = &mut self.things[index];
@@ -97,7 +97,7 @@ impl Actor {
     }
 
     /// After a crash: is everything as it was acknowledged? What did not come about is forgotten.
-    pub async fn check(&mut self, admin: &Client) {
+    pub(super) async fn check(&mut self, admin: &Client) {
         for thing in &mut self.things {
             thing.check(admin).await;
         }

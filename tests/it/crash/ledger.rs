@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::thing::{Kind, Thing};
 
 /// Every stored row with its events, and who asked for which.
-pub struct Ledger {
+pub(super) struct Ledger {
     /// The revision of each organization, user and key.
     rows: HashMap<String, i64>,
     /// By what they changed, oldest first.
@@ -19,7 +19,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Reads the file, also beside a running server, and has SQLite look it over.
-    pub fn read(file: &str) -> Self {
+    pub(super) fn read(file: &str) -> Self {
         let conn = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         let checked: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(checked, "ok");
@@ -50,7 +50,7 @@ impl Ledger {
 
     /// Each row has the event of its creation and one for each change since, and no event is about a
     /// thing that is not there.
-    pub fn check_rows(&self) {
+    pub(super) fn check_rows(&self) {
         for (id, revision) in &self.rows {
             let events = self.events.get(id).map_or(&[][..], Vec::as_slice);
             let actions: Vec<_> = events.iter().filter_map(|event| event["action"].as_str()).collect();
@@ -64,7 +64,7 @@ impl Ledger {
     }
 
     /// The changes that the events tell, one after the other, make the state that is stored.
-    pub fn check_thing(&self, thing: &Thing) {
+    pub(super) fn check_thing(&self, thing: &Thing) {
         let (state, revision) = thing.stored.as_ref().unwrap();
         assert_eq!(self.rows.get(&thing.id), Some(revision), "{}", thing.id);
         let mut told = Map::new();
@@ -76,7 +76,7 @@ impl Ledger {
     }
 
     /// An acknowledged request has its event.
-    pub fn check_acknowledged(&self, (request, thing): &(String, String)) {
+    pub(super) fn check_acknowledged(&self, (request, thing): &(String, String)) {
         assert_eq!(self.requests.get(request), Some(thing), "{request} was acknowledged");
     }
 }

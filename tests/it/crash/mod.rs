@@ -30,12 +30,12 @@ use ledger::Ledger;
 /// Clients that change things at the same time.
 const ACTORS: usize = 16;
 /// The most changes that are acknowledged before the kill.
-const MOST_CHANGES: usize = 400;
+const MAX_CHANGES: usize = 400;
 /// The longest time in which the load goes on after that many.
 const LONGEST_DELAY_US: u64 = 20_000;
 
 /// A load that is about to be cut off.
-pub struct Load {
+pub(crate) struct Load {
     /// Changes acknowledged so far.
     acknowledged: watch::Sender<usize>,
     /// Only a killed server may leave a request without its answer.
@@ -94,7 +94,7 @@ async fn work_until_killed(
             actor
         });
     }
-    let enough = random.usize(..=MOST_CHANGES);
+    let enough = random.usize(..=MAX_CHANGES);
     let delay = Duration::from_micros(random.u64(..=LONGEST_DELAY_US));
     let mut acknowledged = load.acknowledged.subscribe();
     tokio::select! {

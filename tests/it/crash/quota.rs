@@ -15,7 +15,7 @@ use crate::support::{ADMIN_KEY, Answer, Binary, Client};
 const CALLERS: u64 = 16;
 const LIMIT: u64 = 20_000;
 const LEASE: u64 = LIMIT / 100;
-const MOST_COST: u64 = 9;
+const MAX_COST: u64 = 9;
 
 /// Of the platform, so that no plan limits its rate. Over a month, which seldom ends while a test runs.
 async fn key(server: &Binary) -> String {
@@ -39,7 +39,7 @@ async fn remaining(server: &Binary, key: &str) -> (u64, Value) {
 /// Verifies until the server is gone, or the quota.
 async fn spend(client: Client, key: String, mut random: fastrand::Rng, acknowledged: Arc<AtomicU64>) {
     loop {
-        let cost = random.u64(1..=MOST_COST);
+        let cost = random.u64(1..=MAX_COST);
         let Ok(answer) = verify(&client, json!({"key": key, "cost": cost})).await else { return };
         match answer.data()["code"].as_str() {
             Some("VALID") => drop(acknowledged.fetch_add(cost, Ordering::SeqCst)),
@@ -77,7 +77,7 @@ async fn a_quota_is_never_exceeded_by_kills() {
     let (mut left, month) = remaining(&server, &key).await;
     assert_eq!(left, LIMIT);
     // What a crash may take beyond what was acknowledged: a lease, and what was not yet answered.
-    let most_lost = LEASE + CALLERS * MOST_COST;
+    let max_lost = LEASE + CALLERS * MAX_COST;
     for _ in 0..5 {
         let (before, spent) = (left, acknowledged.load(Ordering::SeqCst));
         load(&mut server, &key, &acknowledged, spent + fastrand::u64(100..2000)).await;
@@ -87,14 +87,14 @@ async fn a_quota_is_never_exceeded_by_kills() {
         (left, now) = remaining(&server, &key).await;
         assert_eq!(now, month, "the month has ended while this ran: run it again");
         assert!(left + spent <= before, "{left} after {spent} of {before}");
-        assert!(left + spent + most_lost >= before, "{left} after {spent} of {before}");
+        assert!(left + spent + max_lost >= before, "{left} after {spent} of {before}");
     }
     let spent = acknowledged.load(Ordering::SeqCst);
     server = stopped_in_peace(server, dir.path(), &key, left).await;
     load(&mut server, &key, &acknowledged, u64::MAX).await;
     // The rest, which was too little for the cost that was asked.
     let (rest, _) = remaining(&server, &key).await;
-    assert!(rest < MOST_COST, "{rest}");
+    assert!(rest < MAX_COST, "{rest}");
     assert_eq!(acknowledged.load(Ordering::SeqCst) - spent + rest, left);
     stopped_in_peace(server, dir.path(), &key, rest).await;
 }

@@ -8,7 +8,7 @@ use crate::support::{Answer, Client};
 use super::{revision, state};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Organization,
     User,
     ApiKey,
@@ -16,14 +16,14 @@ pub enum Kind {
 
 /// A change that a client asks for.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(super) enum Change {
     Create(Value),
     Rename(String),
     Rotate { grace: u64 },
     Revoke,
 }
 
-pub struct Thing {
+pub(super) struct Thing {
     pub kind: Kind,
     pub id: String,
     /// The last state known to be stored, and its revision; `None` until the creation is.
@@ -62,7 +62,7 @@ impl Secrets {
 
 impl Kind {
     /// Where they are in the API, and the table that they are in.
-    pub fn paths(self) -> (&'static str, &'static str) {
+    pub(super) fn paths(self) -> (&'static str, &'static str) {
         match self {
             Kind::Organization => ("/organizations", "organizations"),
             Kind::User => ("/users", "users"),
@@ -72,7 +72,7 @@ impl Kind {
 }
 
 impl Change {
-    pub fn request(&self, thing: &Thing) -> (Method, String, Option<Value>) {
+    pub(super) fn request(&self, thing: &Thing) -> (Method, String, Option<Value>) {
         let all = thing.kind.paths().0;
         let one = format!("{all}/{}", thing.id);
         match self {
@@ -117,16 +117,16 @@ impl Change {
 }
 
 impl Thing {
-    pub fn new(kind: Kind, id: String) -> Self {
+    pub(super) fn new(kind: Kind, id: String) -> Self {
         Self { kind, id, stored: None, in_doubt: None, secrets: Secrets::default() }
     }
 
-    pub fn is_revoked(&self) -> bool {
+    pub(super) fn is_revoked(&self) -> bool {
         self.stored.as_ref().is_some_and(|(state, _)| state["status"] == "revoked")
     }
 
     /// The change in doubt was acknowledged.
-    pub fn acknowledge(&mut self, answer: &Answer) {
+    pub(super) fn acknowledge(&mut self, answer: &Answer) {
         let change = self.in_doubt.take().unwrap();
         assert!(self.advance(&change, answer), "{change:?} made of {:?}: {answer:?}", self.stored);
         self.secrets.follow(&change, answer.data()["key"].as_str().map(str::to_owned));
@@ -145,7 +145,7 @@ impl Thing {
 
     /// After a crash: the state is the acknowledged one, or the one to which the change in doubt leads.
     /// Then that has happened, and must stay.
-    pub async fn check(&mut self, admin: &Client) {
+    pub(super) async fn check(&mut self, admin: &Client) {
         let answer = admin.get(&format!("{}/{}", self.kind.paths().0, self.id)).await;
         let in_doubt = self.in_doubt.take();
         let as_acknowledged = match &self.stored {

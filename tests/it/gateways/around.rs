@@ -17,10 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What the application says; on the path `/forbidden` with a 403.
-pub const HELLO: &str = "the application's own words";
+pub(super) const HELLO: &str = "the application's own words";
 
 /// A request as the application got it.
-pub struct Seen {
+pub(super) struct Seen {
     pub method: String,
     pub uri: String,
     pub headers: HeaderMap,
@@ -28,13 +28,13 @@ pub struct Seen {
 }
 
 /// An application that notes what it is asked.
-pub struct Application {
+pub(super) struct Application {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Application {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -51,7 +51,7 @@ impl Application {
     }
 
     /// What it was asked since this was called last.
-    pub fn take(&self) -> Vec<Seen> {
+    pub(super) fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 }
@@ -71,7 +71,7 @@ async fn answer(
 }
 
 /// A wire that keeps what is said on it to the server.
-pub struct Wire {
+pub(super) struct Wire {
     pub address: SocketAddr,
     heard: Arc<Mutex<Vec<u8>>>,
     opened: Arc<AtomicUsize>,
@@ -79,7 +79,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub async fn to(server: SocketAddr) -> Self {
+    pub(super) async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -97,17 +97,17 @@ impl Wire {
     }
 
     /// All that the server was told, as text.
-    pub fn heard(&self) -> String {
+    pub(super) fn heard(&self) -> String {
         String::from_utf8_lossy(&self.heard.lock().unwrap()).into_owned()
     }
 
     /// How many connections were opened.
-    pub fn opened(&self) -> usize {
+    pub(super) fn opened(&self) -> usize {
         self.opened.load(Relaxed)
     }
 
     /// From now on nobody is there.
-    pub async fn cut(&mut self) {
+    pub(super) async fn cut(&mut self) {
         self.carrying.abort();
         assert!((&mut self.carrying).await.unwrap_err().is_cancelled());
     }

@@ -1,4 +1,4 @@
-//! The real gateways, started with what `docs/gateways.md` says.
+//! The real gateways, started with what `docs/guides/gateways.md` says.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,11 +6,12 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::GUIDE;
 use crate::support::{free_address, guide};
 
 /// How one is started. In all texts `{gateway}` is where it is to listen, `{ip}` and `{port}` the parts of that,
 /// and `{dir}` its directory.
-pub struct Recipe {
+pub(super) struct Recipe {
     /// Below `target/`, where `scripts/test` puts it.
     program: &'static str,
     arguments: &'static [&'static str],
@@ -22,7 +23,7 @@ pub struct Recipe {
     around: Option<(&'static str, &'static str)>,
 }
 
-pub const NGINX: Recipe = Recipe {
+pub(super) const NGINX: Recipe = Recipe {
     program: "debian/usr/sbin/nginx",
     arguments: &["-p", "{dir}", "-e", "stderr", "-c", "{dir}/around.conf"],
     blocks: &["nginx.conf"],
@@ -40,7 +41,29 @@ pub const NGINX: Recipe = Recipe {
     )),
 };
 
-pub const CADDY: Recipe = Recipe {
+/// Tollhouse below a path of a host whose other paths are another application's.
+pub(super) const NGINX_PATH: Recipe = Recipe {
+    blocks: &[],
+    replaced: &[],
+    around: Some((
+        "around.conf",
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr;
+        events {}
+        http {
+            access_log off;
+            client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+            uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+            server {
+                listen {gateway};
+                location /tollhouse/ { proxy_pass http://{tollhouse}/; }
+                location / { proxy_pass http://{application}; }
+            }
+        }",
+    )),
+    ..NGINX
+};
+
+pub(super) const CADDY: Recipe = Recipe {
     program: "debian/usr/bin/caddy",
     arguments: &["run", "--adapter", "caddyfile", "--config", "{dir}/around"],
     blocks: &["Caddyfile"],
@@ -48,7 +71,7 @@ pub const CADDY: Recipe = Recipe {
     around: Some(("around", "{\n\tadmin off\n}\nimport {dir}/Caddyfile\n")),
 };
 
-pub const HAPROXY: Recipe = Recipe {
+pub(super) const HAPROXY: Recipe = Recipe {
     program: "debian/usr/sbin/haproxy",
     arguments: &["-db", "-f", "{dir}/haproxy.cfg"],
     blocks: &["haproxy.cfg", "tollhouse.lua"],
@@ -56,7 +79,7 @@ pub const HAPROXY: Recipe = Recipe {
     around: None,
 };
 
-pub const TRAEFIK: Recipe = Recipe {
+pub(super) const TRAEFIK: Recipe = Recipe {
     program: "python/bin/traefik",
     arguments: &["--configFile={dir}/traefik.yml"],
     blocks: &["traefik.yml", "dynamic.yml"],
@@ -70,7 +93,7 @@ pub const TRAEFIK: Recipe = Recipe {
     around: None,
 };
 
-pub const ENVOY: Recipe = Recipe {
+pub(super) const ENVOY: Recipe = Recipe {
     program: "python/bin/envoy",
     arguments: &["--disable-hot-restart", "--concurrency", "1", "-c", "{dir}/envoy.yaml"],
     blocks: &["envoy.yaml"],
@@ -86,7 +109,7 @@ const TOLLHOUSE: (&str, &str) = ("127.0.0.1:8080", "{tollhouse}");
 const APPLICATION: (&str, &str) = ("127.0.0.1:3000", "{application}");
 
 /// A gateway at work; it ends when this is dropped.
-pub struct Gateway {
+pub(super) struct Gateway {
     child: Child,
     pub url: String,
     dir: TempDir,
@@ -94,7 +117,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts it; it may not listen yet.
-    pub fn start(recipe: &Recipe, tollhouse: SocketAddr, application: SocketAddr) -> Self {
+    pub(super) fn start(recipe: &Recipe, tollhouse: SocketAddr, application: SocketAddr) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let gateway = free_address();
         let fill = |text: &str| {
@@ -107,9 +130,12 @@ impl Gateway {
                 .replace("{application}", &application.to_string())
                 .replace("{application port}", &application.port().to_string())
         };
-        let mut texts: Vec<_> = recipe.blocks.iter().map(|name| guide::block("gateways.md", name)).collect();
+        let mut texts: Vec<_> = recipe.blocks.iter().map(|name| guide::block(GUIDE, name)).collect();
         for (from, to) in recipe.replaced {
-            assert!(texts.iter().any(|text| text.contains(from)), "docs/gateways.md no longer says {from:?}");
+            assert!(
+                texts.iter().any(|text| text.contains(from)),
+                "docs/guides/gateways.md no longer says {from:?}"
+            );
             texts.iter_mut().for_each(|text| *text = text.replace(from, &fill(to)));
         }
         for (name, text) in recipe.blocks.iter().zip(texts) {
@@ -134,14 +160,14 @@ impl Gateway {
     }
 
     /// Fails, with what it said, when it has ended.
-    pub fn assert_runs(&mut self) {
+    pub(super) fn assert_runs(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the gateway ended, {status}: {}", self.log());
         }
     }
 
     /// What it said.
-    pub fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }

@@ -1,7 +1,8 @@
-//! Each configuration of `docs/gateways.md` in the real gateway, before an application that notes what reaches it.
+//! Each configuration of `docs/guides/gateways.md` in the real gateway, before an application that notes what reaches it.
 
 mod around;
 mod gateway;
+mod path;
 mod promises;
 
 use std::time::Duration;
@@ -12,6 +13,9 @@ use serde_json::json;
 use crate::support::{Answer, Binary, Client, Server, guide, http_from};
 use around::{Application, Seen, Wire};
 use gateway::{CADDY, ENVOY, Gateway, HAPROXY, NGINX, Recipe, TRAEFIK};
+
+/// Below `docs/`.
+const GUIDE: &str = "guides/gateways.md";
 
 /// Attempts that may fail from one address. The promises need fewer, but for the one that is about it.
 const FAILURES: u32 = 20;
@@ -116,7 +120,7 @@ fn every_block_of_the_guide_is_run() {
     let recipes = [&NGINX, &CADDY, &HAPROXY, &TRAEFIK, &ENVOY];
     let mut run: Vec<&str> = recipes.iter().flat_map(|recipe| recipe.blocks).copied().collect();
     run.push("tollhouse.toml");
-    let blocks = guide::blocks("gateways.md");
+    let blocks = guide::blocks(GUIDE);
     let mut found: Vec<&str> = blocks.iter().map(|(name, _)| name.as_str()).collect();
     run.sort_unstable();
     found.sort_unstable();
@@ -124,7 +128,7 @@ fn every_block_of_the_guide_is_run() {
     // `World` sets the same in its own way; here it is read as the program reads it.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollhouse.toml");
-    std::fs::write(&file, guide::block("gateways.md", "tollhouse.toml")).unwrap();
+    std::fs::write(&file, guide::block(GUIDE, "tollhouse.toml")).unwrap();
     let checked = Binary::run(&["config", "check", "--config", file.to_str().unwrap()]);
     let said = String::from_utf8(checked.stdout).unwrap();
     assert!(checked.status.success() && said.contains("127.0.0.1/32"), "{said}{:?}", checked.stderr);

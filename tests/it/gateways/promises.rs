@@ -19,7 +19,7 @@ const IDENTITY: [&str; 6] = [
 ];
 
 /// Runs all of them; the last ones leave a world in which nobody passes.
-pub async fn all(mut world: World) {
+pub(super) async fn all(mut world: World) {
     world.server.organization("org_1").await;
     world.server.user("user_1").await;
     let member = json!({"user_id": "user_1", "role": "member"});

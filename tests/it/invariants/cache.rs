@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, Semaphore};
 use tollhouse::domain::api_key::{ApiKey, Credential, Status};
-use tollhouse::domain::stale::Stale;
+use tollhouse::domain::invalidation::Invalidation;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::verify::cache::{KeyCache, Loading, Stamps};
+use tollhouse::verify::cache::{KeyCache, Loading, VersionClock};
 
 use super::until;
 use crate::support::NOW;
@@ -53,9 +53,9 @@ fn credential(status: Status) -> Credential {
 /// brought, whichever of the key, its organization, its owner or everything changed.
 #[tokio::test]
 async fn i3_a_load_that_was_overtaken_by_a_commit_is_not_believed() {
-    let id = |id: &str| Stale::Id(id.to_owned());
-    for changed in [id("key_1"), id("org_1"), id("user_1"), Stale::All] {
-        let stamps = Arc::new(Stamps::default());
+    let id = |id: &str| Invalidation::Id(id.to_owned());
+    for changed in [id("key_1"), id("org_1"), id("user_1"), Invalidation::All] {
+        let version_clock = Arc::new(VersionClock::default());
         // The row as it lies in the file, and the loader's two halves.
         let row = Arc::new(Mutex::new(Status::Active));
         let (has_read, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -75,14 +75,14 @@ async fn i3_a_load_that_was_overtaken_by_a_commit_is_not_believed() {
                 })
             }
         };
-        let cache = Arc::new(KeyCache::new(ROOM, stamps.clone(), load));
+        let cache = Arc::new(KeyCache::new(ROOM, version_clock.clone(), load));
         let slow = tokio::spawn({
             let cache = cache.clone();
             async move { cache.get(&[1; 32]).await }
         });
         has_read.notified().await;
         *row.lock().unwrap() = Status::Revoked; // The commit,
-        stamps.mark(std::slice::from_ref(&changed)); // what follows it before its answer,
+        version_clock.publish(std::slice::from_ref(&changed)); // what follows it before its answer,
         go_on.notify_one(); // and only now the fill.
         assert_eq!(slow.await.unwrap().unwrap().unwrap().key.status, Status::Active);
 
@@ -97,7 +97,7 @@ async fn i3_a_load_that_was_overtaken_by_a_commit_is_not_believed() {
 /// A slow loader that fills after a quick one that read later does not bring the old state back.
 #[tokio::test]
 async fn i3_an_old_load_does_not_replace_a_newer_one() {
-    let stamps = Arc::new(Stamps::default());
+    let version_clock = Arc::new(VersionClock::default());
     let gates = Arc::new([Notify::new(), Notify::new()]);
     let nth = Arc::new(AtomicUsize::new(0));
     let load = {
@@ -113,13 +113,13 @@ async fn i3_an_old_load_does_not_replace_a_newer_one() {
             })
         }
     };
-    let cache = Arc::new(KeyCache::new(ROOM, stamps.clone(), load));
+    let cache = Arc::new(KeyCache::new(ROOM, version_clock.clone(), load));
     let slow = tokio::spawn({
         let cache = cache.clone();
         async move { cache.get(&[1; 32]).await }
     });
     gates[0].notified().await;
-    stamps.mark(&[Stale::Id("key_1".into())]);
+    version_clock.publish(&[Invalidation::Id("key_1".into())]);
     let state = async || cache.get(&[1; 32]).await.unwrap().unwrap().key.status;
     assert_eq!(state().await, Status::Disabled);
     gates[1].notify_one();
@@ -172,7 +172,7 @@ async fn a_key_is_loaded_once_for_all_who_ask() {
 /// who asks after the answer to its making.
 #[tokio::test]
 async fn i3_a_hash_that_was_nobodys_is_found_once_it_is_somebodys() {
-    let stamps = Arc::new(Stamps::default());
+    let version_clock = Arc::new(VersionClock::default());
     let made = Arc::new(AtomicBool::new(false));
     let (has_read, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let load = {
@@ -189,14 +189,14 @@ async fn i3_a_hash_that_was_nobodys_is_found_once_it_is_somebodys() {
             })
         }
     };
-    let cache = Arc::new(KeyCache::new(ROOM, stamps.clone(), load));
+    let cache = Arc::new(KeyCache::new(ROOM, version_clock.clone(), load));
     let early = tokio::spawn({
         let cache = cache.clone();
         async move { cache.get(&[1; 32]).await.unwrap().is_some() }
     });
     has_read.notified().await;
     made.store(true, Ordering::SeqCst);
-    stamps.mark(&[Stale::Secret([1; 32])]);
+    version_clock.publish(&[Invalidation::Secret([1; 32])]);
     // The load that saw nothing is still under way: nobody joins it any more.
     assert!(cache.get(&[1; 32]).await.unwrap().is_some());
     go_on.notify_one();

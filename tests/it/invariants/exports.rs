@@ -4,7 +4,7 @@ use std::path::Path;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::domain::audit::{Actor, Context, Event};
+use tollhouse::domain::audit::{Actor, Event, EventContext};
 use tollhouse::domain::id::Kind;
 use tollhouse::store;
 
@@ -196,7 +196,7 @@ async fn a_long_export_tells_each_event_once_and_in_order() {
         .write(move |tx| {
             (0..MANY).try_for_each(|nth| {
                 let event = Event {
-                    id: Kind::Event.make(now, nth),
+                    id: Kind::Event.new_id(now, nth),
                     seq: None,
                     occurred_at: now.to_string(),
                     organization_id: (nth % 3 == 0).then(|| "org_1".to_owned()),
@@ -208,7 +208,7 @@ async fn a_long_export_tells_each_event_once_and_in_order() {
                     code: None,
                     count: 1,
                     changes: Vec::new(),
-                    context: Context::default(),
+                    context: EventContext::default(),
                     prev_hash: None,
                     hash: None,
                 };

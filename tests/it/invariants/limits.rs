@@ -224,8 +224,8 @@ async fn i7_who_waits_as_long_as_it_was_told_is_admitted() {
             let next = answer.header("ratelimit").unwrap().rsplit_once("t=").unwrap().1.to_owned();
             assert_eq!(next, told.to_string());
             let needed = Duration::from_secs(60) / per_minute - Duration::from_millis(odd);
-            let (told, most) = (Duration::from_secs(told), needed + Duration::from_secs(1));
-            assert!(told >= needed && told < most, "{per_minute} {odd}: {told:?} for {needed:?}");
+            let (told, max) = (Duration::from_secs(told), needed + Duration::from_secs(1));
+            assert!(told >= needed && told < max, "{per_minute} {odd}: {told:?} for {needed:?}");
             server.advance(told);
             assert_eq!(whoami(&admin).await.status, 200, "{per_minute} {odd}");
         }

@@ -1,16 +1,16 @@
 //! The invariants of the design, under attack.
 
-mod asker;
 mod audit;
 mod cache;
+mod connection_auth;
 mod escalation;
 mod exports;
 mod failed_auth;
+mod invalidation;
 mod limits;
 mod pruning;
 mod quota;
 mod revocation;
-mod stale;
 mod strangers;
 mod tampering;
 mod tenancy;

@@ -94,7 +94,7 @@ async fn i2_the_rest_verifies_from_the_checkpoint_that_an_event_names() {
     assert_eq!(verify(&server, &format!("?anchor={wrong}")).await.data()["valid"], false);
     let gone = verify(&server, &format!("?anchor={old}")).await;
     assert_eq!((gone.status, gone.details()), (400, vec![("anchor".to_owned(), "ANCHOR_PRUNED".to_owned())]));
-    assert!(gone.text.contains(&format!("begins at {}", seq(&told[0]) + 1)), "{}", gone.text);
+    assert!(gone.text.contains(&format!("begins at event {}", seq(&told[0]) + 1)), "{}", gone.text);
 
     // An exported file, and the command line over both.
     let export = server.admin().get("/audit-logs/export").await.text;

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::app::App;
 use tollhouse::domain::api_key::Credential;
-use tollhouse::domain::quota::Standing;
+use tollhouse::domain::quota::QuotaStatus;
 use tollhouse::error::{Code, Result};
 use tollhouse::service::housekeeping;
 use tollhouse::store;
@@ -31,7 +31,7 @@ async fn credential(app: &App, secret: &str) -> Arc<Credential> {
 }
 
 /// What a verification does with the quota, with the key as it is now.
-async fn take(app: &App, secret: &str, cost: u32) -> Result<(Spending, Standing)> {
+async fn take(app: &App, secret: &str, cost: u32) -> Result<(Spending, QuotaStatus)> {
     let found = credential(app, secret).await;
     app.verifier.quotas().take(found.seq, found.key.quota.unwrap(), cost, app.clock.now(), || true).await
 }

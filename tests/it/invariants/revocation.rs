@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tollhouse::domain::access::Caller;
 use tollhouse::domain::fields::Json;
 use tollhouse::error::Result;
-use tollhouse::service::{Ctx, api_keys, memberships, organizations, scopes, users};
+use tollhouse::service::{RequestContext, api_keys, memberships, organizations, scopes, users};
 
 use super::{DEADLINE, behind_a_proxy, call_from, until};
 use crate::support::{ADMIN_KEY, Server};
@@ -81,7 +81,7 @@ impl End {
     /// The same, as the service does it. Its first poll puts it into the writer's queue.
     fn begin(self, server: &Server, key: &str) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
         let (app, key) = (server.app.clone(), key.to_owned());
-        let ctx = Ctx::internal(&app, Caller::Operator, "test.end", "write").unwrap();
+        let ctx = RequestContext::internal(&app, Caller::Operator, "test.end", "write").unwrap();
         let (_, _, body) = self.call(&key);
         let body = body.map(|body| Json::parse(body.to_string().as_bytes()).unwrap());
         Box::pin(async move {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::http::routes::{Gate, ROUTES};
+use tollhouse::http::routes::{AuthRequirement, ROUTES};
 use tollhouse::service::housekeeping;
 
 use super::behind_a_proxy;
@@ -244,8 +244,8 @@ impl World {
     }
 
     fn assert_clean(&self, what: &str, text: &str) {
-        let folded = text.to_lowercase();
-        assert!(!folded.contains("bravo") && !text.contains(BRAVO.ip), "{what}: {text}");
+        let aggregated = text.to_lowercase();
+        assert!(!aggregated.contains("bravo") && !text.contains(BRAVO.ip), "{what}: {text}");
         for forbidden in &self.forbidden {
             assert!(!text.contains(forbidden.as_str()), "{what} tells {forbidden}: {text}");
         }
@@ -284,7 +284,7 @@ impl World {
 
 /// Every GET route below the control plane.
 fn gets() -> impl Iterator<Item = &'static str> {
-    let gets = ROUTES.iter().filter(|route| route.method == "GET" && route.gate != Gate::Open);
+    let gets = ROUTES.iter().filter(|route| route.method == "GET" && route.auth != AuthRequirement::Open);
     gets.filter_map(|route| route.path.strip_prefix("/admin/v1"))
 }
 

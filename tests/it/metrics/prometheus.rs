@@ -25,8 +25,8 @@ impl Prometheus {
     fn start(watched: &Watched) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let target = watched.url.strip_prefix("http://").unwrap();
-        let config = guide::block("metrics.md", "prometheus.yml").replace("127.0.0.1:9464", target);
-        assert!(config.contains(target), "docs/metrics.md names another target");
+        let config = guide::block("reference/metrics.md", "prometheus.yml").replace("127.0.0.1:9464", target);
+        assert!(config.contains(target), "docs/reference/metrics.md names another target");
         let config = format!("global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\n{config}");
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
         let (address, log) = (free_address(), fs::File::create(dir.path().join("log")).unwrap());
@@ -127,7 +127,7 @@ async fn promtool_has_nothing_to_object_to() {
 #[test]
 fn the_files_of_the_guide_are_good() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, text) in guide::blocks("metrics.md") {
+    for (name, text) in guide::blocks("reference/metrics.md") {
         if name.is_empty() {
             continue; // The setting, which other tests make.
         }

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::{Told, Watched, note_backup};
 use crate::support::ADMIN_KEY;
 
-/// Name → type and labels, as the table of `docs/metrics.md` has them.
+/// Name → type and labels, as the table of `docs/reference/metrics.md` has them.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
-    let text = include_str!("../../../docs/metrics.md");
+    let text = include_str!("../../../docs/reference/metrics.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let row = |row: &str| {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();

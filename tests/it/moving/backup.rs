@@ -54,7 +54,7 @@ async fn a_backup_is_made_and_proven_while_others_write() {
     let head = format!("{}:{}", audit["last_seq"], audit["head_hash"].as_str().unwrap());
     assert_eq!((&found["rows"], &json!(head)), (&second["rows"], &second["audit_head"]));
 
-    refused(&dir, &["backup", file.to_str().unwrap()], &["one.db exists", "--force"]);
+    refused(&dir, &["backup", file.to_str().unwrap()], &["one.db already exists", "--force"]);
     let live = dir.join("tollhouse.db");
     refused(&dir, &["backup", live.to_str().unwrap(), "--force"], &["the database itself"]);
     refused(&dir, &["backup", "/nowhere/at/all.db"], &["/nowhere/at/all.db.part"]);
@@ -62,7 +62,7 @@ async fn a_backup_is_made_and_proven_while_others_write() {
     let link = backups.join("link.db");
     std::os::unix::fs::symlink(place.path().join("elsewhere.db"), &link).unwrap();
     for target in [&link, &backups] {
-        refused(&dir, &["backup", target.to_str().unwrap(), "--force"], &["not a plain file"]);
+        refused(&dir, &["backup", target.to_str().unwrap(), "--force"], &["not a regular file"]);
     }
     assert!(link.is_symlink());
     assert_eq!(names(&backups).len(), 2, "nothing is left beside them");
@@ -105,7 +105,7 @@ async fn what_cannot_be_proven_is_not_called_a_backup() {
         refused(
             &dir,
             &["backup", file.to_str().unwrap(), "--force"],
-            &["not sound, so there is no backup", told],
+            &["The copy failed verification", told],
         );
         assert!(fs::read(&file).unwrap() == before);
         assert_eq!(names(&backups), ["one.db"]);

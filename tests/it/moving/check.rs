@@ -20,7 +20,7 @@ async fn each_kind_of_damage_is_found() {
     let beside = result(&dir, &["check"]);
     assert_eq!((&beside["sound"], &beside["rows"]["api_keys"]), (&json!(true), &json!(2)), "{beside}");
     assert_eq!(server.terminate(), Some(0));
-    assert!(stdout(&run(&dir, &["check"])).starts_with("sound: "));
+    assert!(stdout(&run(&dir, &["check"])).starts_with("ok: "));
 
     let live = dir.join("tollhouse.db");
     let whole = fs::read(&live).unwrap();
@@ -53,7 +53,7 @@ async fn each_kind_of_damage_is_found() {
         let found = run(&dir, &["check"]);
         assert_eq!(found.status.code(), Some(1), "{damage}");
         assert!(
-            stdout(&found).starts_with("NOT SOUND") && stdout(&found).contains(told),
+            stdout(&found).starts_with("ERRORS FOUND") && stdout(&found).contains(told),
             "{}",
             stdout(&found)
         );

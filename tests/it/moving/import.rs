@@ -118,18 +118,18 @@ fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
         ("[1]".to_owned(), Some("Must be an object")),
         (json!({"name": "n"}).to_string(), Some("type")),
         (json!({"type": "plan"}).to_string(), Some("Must be one of")),
-        (key("good", json!({"name": "other"})).to_string(), Some("there already, with another: name")),
-        (key("good", json!({"id": "key_2"})).to_string(), Some("secret is taken by key_")),
-        (key("", json!({})).to_string(), Some("hash: Is the hash of nothing")),
-        (key("x", json!({"hash": secret_in_the_wrong_place})).to_string(), Some("hash: Must be a SHA-256")),
+        (key("good", json!({"name": "other"})).to_string(), Some("already exists and differs in: name")),
+        (key("good", json!({"id": "key_2"})).to_string(), Some("secret is, or was, used by key_")),
+        (key("", json!({})).to_string(), Some("hash: Must not be the hash of an empty string")),
+        (key("x", json!({"hash": secret_in_the_wrong_place})).to_string(), Some("hash: Must be the SHA-256")),
         (
             key("x", json!({"hash_encoding": "bcrypt"})).to_string(),
             Some("hash_encoding: Must be one of: hex"),
         ),
-        (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Is the whole secret")),
+        (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Must be the first few characters")),
         (
             key("x", json!({"scopes": ["invoices:read"]})).to_string(),
-            Some(r#"scopes/0: There is no scope \"invoices:read\". --create-scopes adds it."]"#),
+            Some(r#"scopes/0: There is no scope \"invoices:read\". Use --create-scopes to add it."]"#),
         ),
         // Those it can't add.
         (
@@ -145,15 +145,15 @@ fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
         (key("x", json!({"user_id": "user_1"})).to_string(), Some("not a member")),
         (
             key("x", json!({"nmae": "n"})).to_string(),
-            Some("nmae: There is no such field here; known are: type, created_at"),
+            Some("nmae: Unknown field; supported fields are: type, created_at"),
         ),
-        (key("x", json!({"allowed_ips": ["10.0.0.1/8"]})).to_string(), Some("allowed_ips/0: Has bits")),
+        (key("x", json!({"allowed_ips": ["10.0.0.1/8"]})).to_string(), Some("allowed_ips/0: Has host bits")),
         (key("x", json!({"created_at": "2999-01-01T00:00:00Z"})).to_string(), Some("created_at")),
-        (key("x", json!({"status": "expired"})).to_string(), Some("status: Not yet")),
+        (key("x", json!({"status": "expired"})).to_string(), Some("status: Requires an expires_at")),
         (
             json!({"hash": hex(&hash("x")), "hash_encoding": "hex", "name": "n", "scopes": ["*"]})
                 .to_string(),
-            Some("organization_id: Must be given; null makes a platform key"),
+            Some("organization_id: Required; null creates a platform key"),
         ),
         (key("last", json!({})).to_string(), None),
     ];
@@ -197,7 +197,7 @@ async fn csv_says_the_same() {
     assert_eq!((&report["imported"], &report["refused"]), (&json!({"api_key": 2}), &json!(2)), "{report}");
     assert_eq!(report["refusals"][0]["at"], "line 4");
     assert!(report["refusals"][0]["reasons"].to_string().contains("rate_limit/limit"), "{report}");
-    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header 8"), "{report}");
+    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header has 8"), "{report}");
 
     let made = run(&dir, &["admin-key", "create"]);
     let server = Binary::serve_with(&dir, |_| ());
@@ -217,7 +217,7 @@ async fn csv_says_the_same() {
     assert_eq!((&again["unchanged"], &again["refusals"]), (&json!({"api_key": 2}), &report["refusals"]));
 
     fs::write(&file, "hash,nmae\n").unwrap();
-    refused(&dir, &["import", file.to_str().unwrap()], &["no column \"nmae\"", "hash_encoding"]);
+    refused(&dir, &["import", file.to_str().unwrap()], &["Unknown column \"nmae\"", "hash_encoding"]);
     refused(&dir, &["import", place.path().join("none.csv").to_str().unwrap()], &["none.csv"]);
     refused(&dir, &["import", place.path().join("keys.txt").to_str().unwrap()], &["--format"]);
 }

@@ -141,7 +141,7 @@ async fn what_was_taken_away_since_stays_taken() {
     let head = made(admin.get("/audit-logs/verify").await);
     assert_eq!(server.terminate(), Some(0));
 
-    past.refused(&[], &["There is a database", "--force"]);
+    past.refused(&[], &["A database already exists", "--force"]);
     let told = past.restore(&["--force"]);
     assert_eq!(told["complete"], true, "{told}");
     let carried = json!({"organizations": 2, "users": 2, "memberships": 2, "api_keys": 7, "quotas": 1});
@@ -230,10 +230,14 @@ async fn a_restore_is_refused_where_it_would_do_harm() {
     fs::copy(&past.backup, &edited).unwrap();
     let edit = "UPDATE audit_events SET event = replace(event, 'success', 'failed') WHERE seq = 3";
     Connection::open(&edited).unwrap().execute(edit, []).unwrap();
-    refused(&past.dir, &["restore", edited.to_str().unwrap(), "--force"], &["not sound", "event 3"]);
+    refused(
+        &past.dir,
+        &["restore", edited.to_str().unwrap(), "--force"],
+        &["failed verification", "event 3"],
+    );
 
     // A database that knows nothing of it, one that can't be read, and none.
-    let parts = ["nobody knows what was revoked since", "--accept-unrevoked"];
+    let parts = ["unknown what was revoked since", "--accept-unrevoked"];
     let mut stranger = Binary::serve(&past.dir.join("stranger"));
     assert_eq!(stranger.terminate(), Some(0));
     let own = fs::read(&live).unwrap();

@@ -139,9 +139,13 @@ fn an_export_that_was_cut_off_is_noticed() {
         fs::write(&file, part.join("\n")).unwrap();
         let output = run(&place.path().join(nth.to_string()), &["import", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).contains("the export is not whole"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("the export is truncated"), "{}", stderr(&output));
     }
     fs::write(&file, text.replace("\"version\":1", "\"version\":2")).unwrap();
     let output = run(&place.path().join("newer"), &["import", file.to_str().unwrap()]);
-    assert!(stdout(&output).contains("version 2; this program reads up to 1"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("version 2; this version of Tollhouse reads up to 1"),
+        "{}",
+        stdout(&output)
+    );
 }

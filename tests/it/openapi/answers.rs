@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tollhouse::http::routes::Gate;
+use tollhouse::http::routes::AuthRequirement;
 
 use super::{Document, Operation, assert_fits, furnish, world};
 use crate::support::{ADMIN_KEY, Answer, Client, Server};
@@ -100,7 +100,7 @@ async fn every_success_is_as_documented() {
     let mut seen = BTreeSet::new();
     // In an order in which each finds what it needs.
     for id in [
-        "getHealth getReadiness getOpenapi getCaller",
+        "getAddresses getHealth getReadiness getOpenapi getCaller",
         "verifyKey introspectToken forwardAuth forwardAuthPath",
         "createOrganization listOrganizations getOrganization updateOrganization",
         "createUser listUsers getUser updateUser listUserMemberships",
@@ -138,7 +138,7 @@ async fn what_an_organizations_key_is_answered_is_as_documented() {
     let (document, server) = (Document::load().strict(), world().await);
     let (client, _) = server.key(Some("org_123"), &["admin:*"]).await;
     for operation in document.operations().filter(|operation| operation.route.method == "GET") {
-        if matches!(operation.route.gate, Gate::Platform(_)) {
+        if matches!(operation.route.auth, AuthRequirement::Platform(_)) {
             continue;
         }
         let mut path = operation.path();

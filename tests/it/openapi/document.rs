@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tollhouse::error::CODES;
 use tollhouse::http::openapi;
-use tollhouse::http::routes::{Body, Endpoint, Gate};
+use tollhouse::http::routes::{AuthRequirement, Body, Endpoint};
 
 use super::Document;
 use crate::support::{Binary, Server};
@@ -32,10 +32,93 @@ fn it_says_what_it_is() {
     assert_eq!(document["info"]["title"], "Tollhouse");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let about = document["info"]["description"].as_str().unwrap();
-    for convention in ["Authorization: Bearer", "nextCursor", "If-Match", "X-RateLimit", "X-Request-Id"] {
-        assert!(about.contains(convention), "{convention}");
-    }
+    assert!(about.contains("Authorization: Bearer") && about.len() < 600, "{about}");
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+}
+
+/// What holds for many operations is told where it is used.
+#[test]
+fn conventions_are_told_where_they_are_used() {
+    let document = Document::load();
+    let told = |pointer: &str| {
+        document.0.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{pointer}"))
+    };
+    for (pointer, said) in [
+        ("/components/securitySchemes/bearer/description", "platform key"),
+        ("/components/headers/X-Request-Id/description", "1 to 128"),
+        ("/components/headers/X-RateLimit-Limit/description", "no limit"),
+        ("/components/headers/Retry-After/description", "Whole seconds"),
+    ] {
+        assert!(told(pointer).contains(said), "{pointer}");
+    }
+    for operation in document.operations() {
+        let described = |kind: &str, name: &str, said: &str| {
+            let all = operation.parameters(kind);
+            let found = all.into_iter().find(|parameter| parameter["name"] == name);
+            found.is_none_or(|parameter| parameter["description"].as_str().unwrap().contains(said))
+        };
+        let name = operation.name();
+        assert!(described("query", "cursor", "nextCursor"), "{name}");
+        assert!(described("header", "If-Match", "412"), "{name}");
+        assert!(described("header", "Idempotency-Key", "24 hours"), "{name}");
+        if operation.route.method == "PATCH" {
+            let body = operation.says["requestBody"]["description"].as_str().unwrap();
+            assert!(body.contains("RFC 7396"), "{name}");
+        }
+    }
+}
+
+/// What a page that tries the API fills in by itself is sent with every request: a header with an example makes
+/// requests that have nothing to do with each other look like repetitions.
+#[test]
+fn no_header_is_filled_in() {
+    let document = Document::load();
+    let mut headers = 0;
+    for operation in document.operations() {
+        for parameter in operation.parameters("header") {
+            let filled = ["/example", "/examples", "/schema/example", "/schema/examples", "/schema/default"];
+            let filled = filled.iter().find(|place| parameter.pointer(place).is_some());
+            assert_eq!(filled, None, "{} {}", operation.name(), parameter["name"]);
+            headers += 1;
+        }
+    }
+    assert!(headers > 10, "{headers}");
+}
+
+/// The schemes beside the Bearer key belong to the operations that take them.
+#[test]
+fn other_schemes_stand_only_where_they_are_taken() {
+    let document = Document::load();
+    let mut takers = BTreeSet::new();
+    for operation in document.operations() {
+        for requirement in operation.says["security"].as_array().unwrap() {
+            for scheme in requirement.as_object().unwrap().keys().filter(|scheme| *scheme != "bearer") {
+                takers.insert((scheme.clone(), operation.route.path));
+            }
+        }
+    }
+    let expected = [
+        ("basic", "/v1/introspect"),
+        ("xApiKey", "/v1/forward-auth"),
+        ("xApiKey", "/v1/forward-auth/{path}"),
+    ];
+    assert_eq!(takers, expected.map(|(scheme, path)| (scheme.to_owned(), path)).into());
+}
+
+/// Behind a proxy that adds a path, what is relative to the document leads through that path.
+#[test]
+fn its_addresses_are_relative_to_it() {
+    let Document(document) = Document::load();
+    let served = reqwest::Url::parse("https://example.com/tollhouse/openapi.json").unwrap();
+    let [server] = document["servers"].as_array().unwrap().as_slice() else {
+        panic!("{}", document["servers"])
+    };
+    for (reference, leads_to) in [
+        (&server["url"], "https://example.com/tollhouse/"),
+        (&document["externalDocs"]["url"], "https://example.com/tollhouse/docs/"),
+    ] {
+        assert_eq!(served.join(reference.as_str().unwrap()).unwrap().as_str(), leads_to);
+    }
 }
 
 #[test]
@@ -56,21 +139,21 @@ fn security_is_what_the_gate_says() {
     for operation in document.operations().filter(|operation| operation.endpoint().is_none()) {
         let (says, name) = (&operation.says, operation.name());
         let description = says["description"].as_str().unwrap();
-        let (scopes, platform): (&[&str], bool) = match operation.route.gate {
-            Gate::Open => {
+        let (scopes, platform): (&[&str], bool) = match operation.route.auth {
+            AuthRequirement::Open => {
                 assert_eq!(says["security"], json!([]), "{name}");
                 continue;
             }
-            Gate::AnyKey => {
+            AuthRequirement::AnyKey => {
                 assert_eq!(says["security"], json!([{"bearer": []}]), "{name}");
                 continue;
             }
-            Gate::Scope(scopes) => (scopes, false),
-            Gate::Platform(scopes) => (scopes, true),
+            AuthRequirement::Scope(scopes) => (scopes, false),
+            AuthRequirement::Platform(scopes) => (scopes, true),
         };
         let any_of: Vec<Value> = scopes.iter().map(|scope| json!({"bearer": [scope]})).collect();
         assert_eq!(says["security"], Value::Array(any_of), "{name}");
-        assert_eq!(description.contains("Needs a platform key"), platform, "{name}");
+        assert_eq!(description.contains("Requires a platform key"), platform, "{name}");
         assert!(scopes.iter().all(|scope| description.contains(scope)), "{name}: {description}");
     }
 }

@@ -11,7 +11,7 @@ use jsonschema::Validator;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::http::openapi;
-use tollhouse::http::routes::{ANY, Endpoint, Gate, ROUTES, Route, Way};
+use tollhouse::http::routes::{ANY, AuthRequirement, Dispatch, Endpoint, ROUTES, Route};
 
 use crate::support::{Client, Server};
 
@@ -120,21 +120,21 @@ impl Operation<'_> {
 
     /// Does it pass the gates of the control plane, with a key?
     fn is_gated(&self) -> bool {
-        self.route.gate != Gate::Open && self.endpoint().is_none()
+        self.route.auth != AuthRequirement::Open && self.endpoint().is_none()
     }
 
     /// What it is in the data plane.
     fn endpoint(&self) -> Option<Endpoint> {
-        match self.route.way {
-            Way::Data(endpoint) => Some(endpoint),
-            Way::Gates(_) | Way::Page => None,
+        match self.route.dispatch {
+            Dispatch::DataPlane(endpoint) => Some(endpoint),
+            Dispatch::Pipeline(_) | Dispatch::Page => None,
         }
     }
 }
 
 /// The routes of the API; pages are none.
 fn routes() -> impl Iterator<Item = &'static Route> {
-    ROUTES.iter().filter(|route| !matches!(route.way, Way::Page))
+    ROUTES.iter().filter(|route| !matches!(route.dispatch, Dispatch::Page))
 }
 
 /// How a route stands in the document: what takes any method stands there by one that has no body.
@@ -164,9 +164,9 @@ async fn furnish(server: Server) -> Server {
     server
 }
 
-/// The names in a hint such as `There is no such field here; known are: name, email.`
+/// The names in a hint such as `Unknown field; supported fields are: name, email.`
 fn hinted(message: &str) -> BTreeSet<&str> {
-    let names = message.split_once("known are: ").map_or("", |(_, names)| names.trim_end_matches('.'));
+    let names = message.split_once(" are: ").map_or("", |(_, names)| names.trim_end_matches('.'));
     names.split(", ").filter(|name| !name.is_empty()).collect()
 }
 

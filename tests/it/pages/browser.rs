@@ -8,13 +8,15 @@ use super::dev;
 use crate::support::ADMIN_KEY;
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("browser.mjs", include_str!("../../node/browser.mjs")),
     ("console.mjs", include_str!("../../node/console.mjs")),
     ("forms.mjs", include_str!("../../node/forms.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
+    ("reference.mjs", include_str!("../../node/reference.mjs")),
+    ("root.mjs", include_str!("../../node/root.mjs")),
     ("testing.mjs", include_str!("../../node/testing.mjs")),
 ];
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{ADMIN_KEY, Binary, Client};
 
 /// A server with sample data and the tests' admin key. Rate limits of the Admin API are off.
-pub(super) fn serve() -> Binary {
+pub(crate) fn serve() -> Binary {
     let mut command = Binary::command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     command
         .env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY)
@@ -133,12 +133,12 @@ fn other_addresses_and_files_are_refused() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(code) && stderr.contains(message), "{args:?}: {stderr}");
     };
-    expect_refusal(&["serve", "--dev", "--data", data], 2, "leave --data out");
-    expect_refusal(&["--data", data, "serve", "--dev"], 2, "leave --data out");
-    expect_refusal(&["serve", "--dev", "--listen", "0.0.0.0:0"], 2, "loopback alone");
-    expect_refusal(&["serve", "--dev", "--admin-key-file", "k"], 2, "leave --admin-key-file out");
+    expect_refusal(&["serve", "--dev", "--data", data], 2, "remove --data");
+    expect_refusal(&["--data", data, "serve", "--dev"], 2, "remove --data");
+    expect_refusal(&["serve", "--dev", "--listen", "0.0.0.0:0"], 2, "only on loopback");
+    expect_refusal(&["serve", "--dev", "--admin-key-file", "k"], 2, "remove --admin-key-file");
     let config = dir.path().join("open.toml");
     fs::write(&config, "[http]\nlisten = \"0.0.0.0:0\"\n").unwrap();
-    expect_refusal(&["serve", "--dev", "--config", config.to_str().unwrap()], 1, "loopback alone");
+    expect_refusal(&["serve", "--dev", "--config", config.to_str().unwrap()], 1, "only on loopback");
     assert!(!Path::new(data).join("tollhouse.db").exists());
 }

@@ -1,7 +1,8 @@
 //! The console and the reference: how they are served, `serve --dev`, and both in a browser.
 
-mod browser;
-mod dev;
+pub(crate) mod browser;
+pub(crate) mod dev;
+mod root;
 
 use std::collections::BTreeSet;
 use std::io::Read;

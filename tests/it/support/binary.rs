@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{ADMIN_KEY, Client};
 
-pub struct Binary {
+pub(crate) struct Binary {
     child: Child,
     pub url: String,
     /// What it says on standard error, line by line.
@@ -19,26 +19,27 @@ pub struct Binary {
 
 impl Binary {
     /// The program with these arguments, not started.
-    pub fn command(args: &[&str]) -> Command {
+    pub(crate) fn command(args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollhouse"));
         command.args(args).env_remove("TOLLHOUSE_ADMIN_KEY").env_remove("TOLLHOUSE_ADMIN_KEY_FILE");
+        command.env_remove("TOLLHOUSE_CONFIG");
         command
     }
 
     /// Runs a command to its end.
-    pub fn run(args: &[&str]) -> Output {
+    pub(crate) fn run(args: &[&str]) -> Output {
         Self::command(args).output().unwrap()
     }
 
     /// Serves on a free port over this directory, with the tests' admin key.
-    pub fn serve(dir: &Path) -> Self {
+    pub(crate) fn serve(dir: &Path) -> Self {
         Self::serve_with(dir, |command| {
             command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY);
         })
     }
 
     /// Serves on a free port over this directory; `change` adds environment and arguments.
-    pub fn serve_with(dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn serve_with(dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Self::command(&["--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
         change(&mut command);
         Self::start(command)
@@ -46,7 +47,7 @@ impl Binary {
 
     /// Starts a command that serves.
     #[allow(clippy::zombie_processes)] // `drop` waits.
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -63,43 +64,43 @@ impl Binary {
         }
     }
 
-    pub fn admin(&self) -> Client {
+    pub(crate) fn admin(&self) -> Client {
         self.client(ADMIN_KEY)
     }
 
-    pub fn client(&self, key: &str) -> Client {
+    pub(crate) fn client(&self, key: &str) -> Client {
         Client::new(&self.url, Some(key))
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM, and waits for the end. Returns the exit status's code.
-    pub fn terminate(&mut self) -> Option<i32> {
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait()
     }
 
     /// Sends a signal, `TERM` or `INT`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Waits for the end. Returns the exit status's code; `None` when a signal ended it.
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
     /// The next line that has this in it.
-    pub fn line_with(&self, part: &str) -> String {
+    pub(crate) fn line_with(&self, part: &str) -> String {
         loop {
             let line = self.log.recv_timeout(Duration::from_secs(30));
             let line = line.unwrap_or_else(|_| panic!("it never said {part:?}"));

@@ -7,20 +7,20 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     pub url: String,
     pub key: Option<String>,
 }
 
 /// Calls from this address of the loopback network.
-pub fn http_from(address: [u8; 4]) -> reqwest::Client {
+pub(crate) fn http_from(address: [u8; 4]) -> reqwest::Client {
     reqwest::Client::builder().local_address(IpAddr::from(address)).build().unwrap()
 }
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
@@ -28,22 +28,22 @@ pub struct Answer {
 }
 
 impl Client {
-    pub fn new(url: &str, key: Option<&str>) -> Self {
+    pub(crate) fn new(url: &str, key: Option<&str>) -> Self {
         Self { http: reqwest::Client::new(), url: url.to_owned(), key: key.map(str::to_owned) }
     }
 
     /// The same with another key, over the same connections.
-    pub fn with_key(&self, key: &str) -> Self {
+    pub(crate) fn with_key(&self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
     /// A request below `/admin/v1`.
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.request_at_root(method, &format!("/admin/v1{path}"))
     }
 
     /// A request to a whole path.
-    pub fn request_at_root(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request_at_root(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.key {
             Some(key) => request.bearer_auth(key),
@@ -51,12 +51,12 @@ impl Client {
         }
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         Self::try_send(request).await.unwrap()
     }
 
     /// An error when the server goes away before all of its answer is here.
-    pub async fn try_send(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+    pub(crate) async fn try_send(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
@@ -64,7 +64,7 @@ impl Client {
         Ok(Answer { status, headers, text, json })
     }
 
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         let request = self.request(method, path);
         self.send(match body {
             Some(body) => request.json(&body),
@@ -73,45 +73,45 @@ impl Client {
         .await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }
 
     /// Outside of `/admin/v1`.
-    pub async fn get_at_root(&self, path: &str) -> Answer {
+    pub(crate) async fn get_at_root(&self, path: &str) -> Answer {
         self.send(self.http.get(format!("{}{path}", self.url))).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.call(Method::PATCH, path, Some(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, None).await
     }
 }
 
 impl Answer {
     /// `data` of the envelope.
-    pub fn data(&self) -> &Value {
+    pub(crate) fn data(&self) -> &Value {
         &self.json["data"]
     }
 
     /// `error.code` of the envelope; empty on success.
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.json["error"]["code"].as_str().unwrap_or_default()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// `(pointer or parameter, code)` of each detail.
-    pub fn details(&self) -> Vec<(String, String)> {
+    pub(crate) fn details(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let details = self.json["error"]["details"].as_array().cloned().unwrap_or_default();
         let place = |detail: &Value| {

@@ -7,7 +7,7 @@
 
 mod binary;
 mod client;
-pub mod guide;
+pub(crate) mod guide;
 mod raw;
 
 use std::net::SocketAddr;
@@ -29,26 +29,26 @@ use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::workers::Workers;
 use tollhouse::http::{routes, server};
-use tollhouse::service::idempotency::Once;
-use tollhouse::service::{Ctx, api_keys};
+use tollhouse::service::idempotency::IdempotentRequest;
+use tollhouse::service::{RequestContext, api_keys};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
-pub use binary::Binary;
-pub use client::{Answer, Client, http_from};
-pub use raw::{Raw, RawAnswer, head};
+pub(crate) use binary::Binary;
+pub(crate) use client::{Answer, Client, http_from};
+pub(crate) use raw::{Raw, RawAnswer, head};
 
 /// The platform key with `*` that every test server begins with.
-pub const ADMIN_KEY: &str = "the-first-admin-key-of-a-test-server-0123456789";
+pub(crate) const ADMIN_KEY: &str = "the-first-admin-key-of-a-test-server-0123456789";
 
 /// 2026-11-23T07:08:09Z.
-pub const NOW: i64 = 1_795_417_689_000;
+pub(crate) const NOW: i64 = 1_795_417_689_000;
 
 /// Nothing that tests wait for takes longer than this, unless it never comes.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until something is so.
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let waiting = async {
         while !is_so() {
             tokio::task::yield_now().await;
@@ -59,12 +59,12 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// An address of the loopback network, with a port, that nobody else will take: programs that can't choose
 /// a port by themselves listen there.
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let ip = [127, fastrand::u8(1..255), fastrand::u8(..), fastrand::u8(1..255)];
     std::net::TcpListener::bind(SocketAddr::from((ip, 0))).unwrap().local_addr().unwrap()
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub app: Arc<App>,
     pub clock: Clock,
     pub url: String,
@@ -75,7 +75,7 @@ pub struct Server {
 
 impl Server {
     /// With the shipped configuration, but no limits on calls: a test that is about them sets them.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|config| {
             config.rate_limits.admin_per_minute = 0;
             config.rate_limits.batch_per_minute = 0;
@@ -85,12 +85,12 @@ impl Server {
     }
 
     /// With the shipped configuration, changed.
-    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         Self::over(tempfile::tempdir().unwrap(), change).await
     }
 
     /// Over what an earlier one left in the directory.
-    pub async fn over(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn over(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::shipped().unwrap();
         config.database.dir = dir.path().join("data");
         change(&mut config);
@@ -116,31 +116,31 @@ impl Server {
         Self { app, clock, url, dir, stop: Some(stop), serving: Some(serving) }
     }
 
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
 
     /// The platform key with `*`.
-    pub fn admin(&self) -> Client {
+    pub(crate) fn admin(&self) -> Client {
         self.client(Some(ADMIN_KEY))
     }
 
     /// Without a key.
-    pub fn anonymous(&self) -> Client {
+    pub(crate) fn anonymous(&self) -> Client {
         self.client(None)
     }
 
-    pub fn client(&self, key: Option<&str>) -> Client {
+    pub(crate) fn client(&self, key: Option<&str>) -> Client {
         Client::new(&self.url, key)
     }
 
     /// A connection of its own.
-    pub async fn raw(&self) -> Raw {
+    pub(crate) async fn raw(&self) -> Raw {
         Raw::connect(&self.url).await
     }
 
     /// Fails when a slot for connections is held by nobody that is still there.
-    pub async fn assert_all_slots_are_free(&self) {
+    pub(crate) async fn assert_all_slots_are_free(&self) {
         let mut all = Vec::new();
         for _ in 0..self.app.config.http.max_connections {
             let mut one = self.raw().await;
@@ -151,14 +151,14 @@ impl Server {
     }
 
     /// An organization with this id.
-    pub async fn organization(&self, id: &str) {
+    pub(crate) async fn organization(&self, id: &str) {
         let body = json!({"id": id, "name": id, "email": format!("{id}@example.com")});
         let answer = self.admin().post("/organizations", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
     }
 
     /// A user with this id.
-    pub async fn user(&self, id: &str) {
+    pub(crate) async fn user(&self, id: &str) {
         let answer = self
             .admin()
             .post("/users", json!({"id": id, "name": id, "email": format!("{id}@example.com")}))
@@ -167,46 +167,46 @@ impl Server {
     }
 
     /// A new key of an organization (`None`: of the platform): a client that has it, and its resource.
-    pub async fn key(&self, organization: Option<&str>, scopes: &[&str]) -> (Client, Value) {
+    pub(crate) async fn key(&self, organization: Option<&str>, scopes: &[&str]) -> (Client, Value) {
         self.key_with(json!({"organization_id": organization, "name": "test", "scopes": scopes})).await
     }
 
     /// A new key as the body says.
-    pub async fn key_with(&self, body: Value) -> (Client, Value) {
+    pub(crate) async fn key_with(&self, body: Value) -> (Client, Value) {
         let answer = self.admin().post("/api-keys", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         (self.client(answer.data()["key"].as_str()), answer.data().clone())
     }
 
     /// Changes the configuration, whatever it is.
-    pub async fn configure(&self, patch: Value) -> Answer {
+    pub(crate) async fn configure(&self, patch: Value) -> Answer {
         let admin = self.admin();
         admin.send(admin.request(Method::PATCH, "/config").header("if-match", "*").json(&patch)).await
     }
 
     /// As if a request of this key with this Idempotency-Key were running, until what this gives is dropped.
-    pub async fn running(&self, secret: &str, key: &str) -> Once {
+    pub(crate) async fn running(&self, secret: &str, key: &str) -> IdempotentRequest {
         let caller = Caller::Key(self.credential(secret).await);
-        let ctx = Ctx::internal(&self.app, caller, "user.create", "write").unwrap();
-        Once::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
+        let ctx = RequestContext::internal(&self.app, caller, "user.create", "write").unwrap();
+        IdempotentRequest::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
     }
 
     /// What the database knows of a secret.
-    pub async fn credential(&self, secret: &str) -> Arc<Credential> {
+    pub(crate) async fn credential(&self, secret: &str) -> Arc<Credential> {
         let hash = Secret::from_outside(secret.to_owned()).hash();
         let found = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await.unwrap();
         Arc::new(found.expect("a key with this secret"))
     }
 
     /// Stops as the real server does, and gives the directory back.
-    pub async fn stop(self) -> TempDir {
+    pub(crate) async fn stop(self) -> TempDir {
         let (dir, closed) = self.try_stop().await;
         closed.unwrap();
         dir
     }
 
     /// Stops also when what waits in memory can't be written.
-    pub async fn try_stop(mut self) -> (TempDir, tollhouse::error::Result<()>) {
+    pub(crate) async fn try_stop(mut self) -> (TempDir, tollhouse::error::Result<()>) {
         drop(self.stop.take());
         self.serving.take().unwrap().await.unwrap();
         let closed = self.app.close().await;

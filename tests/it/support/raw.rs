@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 
 use super::ADMIN_KEY;
 
-pub struct Raw(TcpStream);
+pub(crate) struct Raw(TcpStream);
 
 /// An answer, byte for byte.
 #[derive(Debug)]
-pub struct RawAnswer {
+pub(crate) struct RawAnswer {
     pub status: u16,
     /// Status line and headers, in lower case.
     pub head: String,
@@ -21,14 +21,14 @@ pub struct RawAnswer {
 
 impl RawAnswer {
     /// `error.code` of the envelope; empty when there is none.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let json: Value = serde_json::from_str(&self.body).unwrap_or_default();
         json["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// The head of a request with the admin's key; lines end in CRLF, the last one with the head's end.
-pub fn head(request_line: &str, headers: &[&str]) -> Vec<u8> {
+pub(crate) fn head(request_line: &str, headers: &[&str]) -> Vec<u8> {
     let mut head = format!("{request_line} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {ADMIN_KEY}\r\n");
     for header in headers {
         head.push_str(header);
@@ -43,22 +43,22 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 impl Raw {
-    pub async fn connect(url: &str) -> Self {
+    pub(crate) async fn connect(url: &str) -> Self {
         Self(soon(TcpStream::connect(url.strip_prefix("http://").unwrap())).await.unwrap())
     }
 
     /// A server that has heard enough may close while we still talk.
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let _ = soon(self.0.write_all(bytes)).await;
     }
 
     /// Says that nothing more will come, and stays to listen.
-    pub async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         let _ = soon(self.0.shutdown()).await;
     }
 
     /// The next answer; `None` when the server closes instead. Interim answers (100) are answers.
-    pub async fn answer(&mut self) -> Option<RawAnswer> {
+    pub(crate) async fn answer(&mut self) -> Option<RawAnswer> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             // A reset is a close, too.
@@ -73,7 +73,7 @@ impl Raw {
     }
 
     /// All answers until the server closes.
-    pub async fn answers(mut self) -> Vec<RawAnswer> {
+    pub(crate) async fn answers(mut self) -> Vec<RawAnswer> {
         let mut answers = Vec::new();
         while let Some(answer) = self.answer().await {
             answers.push(answer);

@@ -74,7 +74,7 @@ fn the_line_to_try_fits() {
 /// Node asks over both, and many things at once over one connection: with the keys of two organizations, each of
 /// which sees its own alone.
 #[tokio::test]
-async fn i5_node_speaks_both_versions_and_askers_on_one_connection_are_told_apart() {
+async fn i5_node_speaks_both_versions_and_callers_on_one_connection_are_told_apart() {
     let server = Secured::start(&[]);
     let call = |path: &str, body: Value| {
         curl(&server, &["-d", &body.to_string()], &format!("/admin/v1{path}"), "").0["data"].clone()
@@ -82,11 +82,12 @@ async fn i5_node_speaks_both_versions_and_askers_on_one_connection_are_told_apar
     let mut keys = Vec::new();
     for id in ["org_1", "org_2"] {
         call("/organizations", json!({"id": id, "name": id, "email": format!("{id}@example.com")}));
-        let asker = call("/api-keys", json!({"organization_id": id, "name": "a", "scopes": ["keys:verify"]}));
+        let caller =
+            call("/api-keys", json!({"organization_id": id, "name": "a", "scopes": ["keys:verify"]}));
         let limit = json!({"limit": 100_000, "window_seconds": 60});
         let key =
             json!({"organization_id": id, "name": "k", "scopes": ["workflows:read"], "rate_limit": limit});
-        keys.push((asker["key"].clone(), call("/api-keys", key)["key"].clone()));
+        keys.push((caller["key"].clone(), call("/api-keys", key)["key"].clone()));
     }
     let script = format!("{}/tests/node/tls_ask.mjs", env!("CARGO_MANIFEST_DIR"));
     let node = Command::new("node")

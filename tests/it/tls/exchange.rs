@@ -36,7 +36,7 @@ async fn an_exchange_under_load_fails_nobody() {
     for certificate in &all {
         write(certificate, &server.cert, &server.key);
         server.binary.signal("HUP");
-        server.binary.line_with("new connections get the certificate as it is now");
+        server.binary.line_with("certificate reloaded");
         // Whoever comes now sees it, and all kinds of connections are answered before the next one.
         assert_eq!(shown(&server.tls_with(any.clone()).await), certificate.der);
         assert_eq!(said.next().unwrap().unwrap(), "seen");
@@ -56,22 +56,23 @@ async fn a_bad_file_leaves_the_certificate_of_before_in_force() {
     let other = Certificate::new();
     let good = (&server.certificate.pem, &server.certificate.key_pem);
     for (cert, key, why) in [
-        ("", good.1.as_str(), "no certificate in it"),
-        ("-----BEGIN CERTIFICATE-----\nAAAA\n", good.1, "damaged"),
-        (good.0, other.key_pem.as_str(), "is not the key of"),
-        (good.0, "", "no private key in it"),
+        ("", good.1.as_str(), "no certificate found in"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n", good.1, "is not valid PEM"),
+        (good.0, other.key_pem.as_str(), "doesn't match"),
+        (good.0, "", "no private key found in"),
     ] {
         std::fs::write(&server.cert, cert).unwrap();
         std::fs::write(&server.key, key).unwrap();
         server.binary.signal("HUP");
-        let line: Value = serde_json::from_str(&server.binary.line_with("stays in force")).unwrap();
+        let line: Value =
+            serde_json::from_str(&server.binary.line_with("keeping the previous certificate")).unwrap();
         assert_eq!(line["level"], "ERROR", "{line}");
         assert!(line["problem"].as_str().unwrap().contains(why), "{line}");
         assert_eq!(shown(&server.tls(H2).await), server.certificate.der);
     }
     std::fs::remove_file(&server.key).unwrap();
     server.binary.signal("HUP");
-    assert!(server.binary.line_with("stays in force").contains("No such file"));
+    assert!(server.binary.line_with("keeping the previous certificate").contains("No such file"));
     write(&other, &server.cert, &server.key);
     server.binary.signal("HUP");
     server.binary.line_with("new connections get");

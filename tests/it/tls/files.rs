@@ -40,21 +40,21 @@ fn a_bad_file_is_named_and_explained() {
     let chain = format!("{}{}", other.pem, own.pem);
     for (cert_text, key_text, whose, why) in [
         ("", &*own.key_pem, "tls.cert", "BEGIN CERTIFICATE"),
-        ("hello", &own.key_pem, "tls.cert", "no certificate in it"),
+        ("hello", &own.key_pem, "tls.cert", "no certificate found in"),
         (&own.key_pem, &own.pem, "tls.cert", "swapped"),
-        (no_certificate, &own.key_pem, "tls.cert", "damaged"),
+        (no_certificate, &own.key_pem, "tls.cert", "is invalid"),
         (
             "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
             &own.key_pem,
             "tls.cert",
-            "damaged",
+            "is not valid PEM",
         ),
         (&own.pem, "", "tls.key", "BEGIN PRIVATE KEY"),
         (&own.pem, &own.pem, "tls.key", "swapped"),
         (&own.pem, encrypted, "tls.key", "openssl pkey"),
         (&own.pem, nonsense, "tls.key", "can't be used"),
-        (&own.pem, &other.key_pem, "tls.key", "is not the key of"),
-        (&chain, &own.key_pem, "tls.key", "has to come first"),
+        (&own.pem, &other.key_pem, "tls.key", "doesn't match"),
+        (&chain, &own.key_pem, "tls.key", "must come first"),
     ] {
         fs::write(&cert, cert_text).unwrap();
         fs::write(&key, key_text).unwrap();

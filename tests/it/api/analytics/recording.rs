@@ -115,7 +115,7 @@ async fn the_time_of_use_is_written_with_the_rest() {
     server.advance(Duration::from_secs(5));
     one.count(&server, RateLimited, 1);
     flush(&server).await;
-    tollhouse::service::housekeeping::write_uses(&server.app).await.unwrap();
+    tollhouse::service::housekeeping::write_last_used(&server.app).await.unwrap();
     let admin = server.admin();
     assert_eq!(admin.get("/api-keys/key_1").await.data()["last_used_at"], "2026-11-23T07:08:14.000Z");
     assert_eq!(admin.get("/api-keys/key_2").await.data()["last_used_at"], json!(null));

@@ -230,8 +230,5 @@ async fn a_query_that_makes_no_sense_is_told_why() {
         at_fault(&admin.get(&format!("/analytics/usage?{query}")).await, faults);
     }
     let kept = admin.get("/analytics/usage?period=91d&interval=hour").await;
-    assert_eq!(
-        kept.json["error"]["message"],
-        "Usage is kept by the hour for 90 days; ask with interval=day."
-    );
+    assert_eq!(kept.json["error"]["message"], "Hourly usage is kept for 90 days; use interval=day.");
 }

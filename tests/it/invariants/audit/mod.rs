@@ -1,6 +1,6 @@
 //! Invariant 2 and the contract's §6: what is recorded, how it is folded, what it never holds.
 
-mod folded;
+mod aggregated;
 mod recorded;
 mod secrets;
 

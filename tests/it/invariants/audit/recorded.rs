@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::http::routes::{Gate, ROUTES};
+use tollhouse::http::routes::{AuthRequirement, ROUTES};
 
 use super::events;
 use crate::support::{Answer, Client, Server};
@@ -170,7 +170,7 @@ async fn i2_every_call_leaves_its_one_event_before_its_answer() {
     called.insert(("POST", "/admin/v1/batch")); // Each operation leaves its own: see `api::batch`.
     let missing: Vec<_> = ROUTES
         .iter()
-        .filter(|route| route.gate != Gate::Open && route.path.starts_with("/admin/"))
+        .filter(|route| route.auth != AuthRequirement::Open && route.path.starts_with("/admin/"))
         .filter(|route| !called.contains(&(route.method, route.path)))
         .map(|route| (route.method, route.path))
         .collect();

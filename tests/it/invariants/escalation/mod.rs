@@ -84,12 +84,12 @@ fn expires() -> impl Strategy<Value = Option<u32>> {
     prop_oneof![2 => Just(None), 3 => (1..48_u32).prop_map(Some)]
 }
 
-fn ranges() -> impl Strategy<Value = Option<Vec<&'static str>>> {
+fn cidrs() -> impl Strategy<Value = Option<Vec<&'static str>>> {
     prop_oneof![2 => Just(None), 3 => subsequence(RANGES, 1..4).prop_map(Some)]
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
-    (scopes(), expires(), ranges()).prop_map(|(scopes, expires, ranges)| Grant { scopes, expires, ranges })
+    (scopes(), expires(), cidrs()).prop_map(|(scopes, expires, cidrs)| Grant { scopes, expires, cidrs })
 }
 
 /// A grant that can manage keys, so that the sequence gets somewhere.
@@ -103,14 +103,13 @@ fn root() -> impl Strategy<Value = (usize, Grant)> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let patch =
-        (option::of(scopes()), option::of(expires()), option::of(ranges()), option::of(any::<bool>()))
-            .prop_map(|(scopes, expires, ranges, disabled)| Patch { scopes, expires, ranges, disabled });
+    let patch = (option::of(scopes()), option::of(expires()), option::of(cidrs()), option::of(any::<bool>()))
+        .prop_map(|(scopes, expires, cidrs, disabled)| Patch { scopes, expires, cidrs, disabled });
     // By itself, since the other fields would mostly be refused with it.
     let switch = any::<bool>().prop_map(|disabled| Patch {
         scopes: None,
         expires: None,
-        ranges: None,
+        cidrs: None,
         disabled: Some(disabled),
     });
     let patch = prop_oneof![2 => patch, 1 => switch];
@@ -264,11 +263,11 @@ impl World<'_> {
             assert!(roots.iter().any(reached), "{key:?}");
             assert!(roots.iter().any(|root| no_later(key.expires_at, root.expires_at)), "{key:?}");
             let within_one = |range: &ipnet::IpNet| {
-                roots.iter().any(|root| no_wider(Some(&[*range]), root.ranges.as_deref()))
+                roots.iter().any(|root| no_wider(Some(&[*range]), root.cidrs.as_deref()))
             };
-            match &key.ranges {
-                Some(ranges) => assert!(ranges.iter().all(within_one), "{key:?}"),
-                None => assert!(roots.iter().any(|root| root.ranges.is_none()), "{key:?}"),
+            match &key.cidrs {
+                Some(cidrs) => assert!(cidrs.iter().all(within_one), "{key:?}"),
+                None => assert!(roots.iter().any(|root| root.cidrs.is_none()), "{key:?}"),
             }
         }
     }
@@ -286,7 +285,7 @@ async fn play(
     }
     // Bystanders, whose secrets the sequence would like to have.
     for (home, scope) in [(None, "*"), (Some("org_a"), "admin:keys"), (Some("org_b"), "workflows:read")] {
-        world.begin_with(home, &Grant { scopes: vec![scope], expires: None, ranges: None }, false).await;
+        world.begin_with(home, &Grant { scopes: vec![scope], expires: None, cidrs: None }, false).await;
     }
     for step in steps {
         world.play(step).await;

@@ -9,32 +9,32 @@ use tollhouse::domain::time::Timestamp;
 
 /// A key as it ought to be.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Key {
+pub(super) struct Key {
     pub id: String,
     pub organization: Option<String>,
     pub scopes: Vec<String>,
     /// Milliseconds; `None` = never.
     pub expires_at: Option<i64>,
-    pub ranges: Option<Vec<IpNet>>,
+    pub cidrs: Option<Vec<IpNet>>,
     pub disabled: bool,
     pub revoked: bool,
 }
 
 /// What a key is made of, or comes to be by a patch.
 #[derive(Clone, Debug)]
-pub struct Grant {
+pub(super) struct Grant {
     pub scopes: Vec<&'static str>,
     /// In so many hours.
     pub expires: Option<u32>,
-    pub ranges: Option<Vec<&'static str>>,
+    pub cidrs: Option<Vec<&'static str>>,
 }
 
 /// What a patch says; `None` = nothing of this.
 #[derive(Clone, Debug)]
-pub struct Patch {
+pub(super) struct Patch {
     pub scopes: Option<Vec<&'static str>>,
     pub expires: Option<Option<u32>>,
-    pub ranges: Option<Option<Vec<&'static str>>>,
+    pub cidrs: Option<Option<Vec<&'static str>>>,
     pub disabled: Option<bool>,
 }
 
@@ -46,8 +46,8 @@ fn time(millis: Option<i64>) -> Value {
     millis.map_or(Value::Null, |millis| Timestamp::from_millis(millis).to_string().into())
 }
 
-fn nets(ranges: &[&'static str]) -> Vec<IpNet> {
-    ranges.iter().map(|range| range.parse().unwrap()).collect()
+fn nets(cidrs: &[&'static str]) -> Vec<IpNet> {
+    cidrs.iter().map(|range| range.parse().unwrap()).collect()
 }
 
 fn owned(scopes: &[&'static str]) -> Vec<String> {
@@ -55,8 +55,8 @@ fn owned(scopes: &[&'static str]) -> Vec<String> {
 }
 
 impl Grant {
-    pub fn body(&self, now: i64, organization: Option<&str>) -> Value {
-        let mut body = json!({"name": "made", "scopes": self.scopes, "allowed_ips": self.ranges,
+    pub(super) fn body(&self, now: i64, organization: Option<&str>) -> Value {
+        let mut body = json!({"name": "made", "scopes": self.scopes, "allowed_ips": self.cidrs,
             "expires_at": time(hours_from(now, self.expires))});
         if let Some(organization) = organization {
             body["organization_id"] = organization.into();
@@ -64,13 +64,13 @@ impl Grant {
         body
     }
 
-    pub fn key(&self, now: i64, id: &str, organization: Option<&str>) -> Key {
+    pub(super) fn key(&self, now: i64, id: &str, organization: Option<&str>) -> Key {
         Key {
             id: id.to_owned(),
             organization: organization.map(str::to_owned),
             scopes: owned(&self.scopes),
             expires_at: hours_from(now, self.expires),
-            ranges: self.ranges.as_deref().map(nets),
+            cidrs: self.cidrs.as_deref().map(nets),
             disabled: false,
             revoked: false,
         }
@@ -78,7 +78,7 @@ impl Grant {
 }
 
 impl Patch {
-    pub fn body(&self, now: i64) -> Value {
+    pub(super) fn body(&self, now: i64) -> Value {
         let mut body = json!({"name": "changed"});
         if let Some(scopes) = &self.scopes {
             body["scopes"] = json!(scopes);
@@ -86,8 +86,8 @@ impl Patch {
         if let Some(hours) = self.expires {
             body["expires_at"] = time(hours_from(now, hours));
         }
-        if let Some(ranges) = &self.ranges {
-            body["allowed_ips"] = json!(ranges);
+        if let Some(cidrs) = &self.cidrs {
+            body["allowed_ips"] = json!(cidrs);
         }
         if let Some(disabled) = self.disabled {
             body["status"] = if disabled { "disabled" } else { "active" }.into();
@@ -95,7 +95,7 @@ impl Patch {
         body
     }
 
-    pub fn apply(&self, now: i64, before: &Key) -> Key {
+    pub(super) fn apply(&self, now: i64, before: &Key) -> Key {
         let mut after = before.clone();
         if let Some(scopes) = &self.scopes {
             after.scopes = owned(scopes);
@@ -103,8 +103,8 @@ impl Patch {
         if let Some(hours) = self.expires {
             after.expires_at = hours_from(now, hours);
         }
-        if let Some(ranges) = &self.ranges {
-            after.ranges = ranges.as_deref().map(nets);
+        if let Some(cidrs) = &self.cidrs {
+            after.cidrs = cidrs.as_deref().map(nets);
         }
         after.disabled = self.disabled.unwrap_or(after.disabled);
         after
@@ -116,7 +116,7 @@ fn holds(scopes: &[String], wanted: &str) -> bool {
     scopes.iter().any(|own| own == "*" || own == wanted || wanted != "*" && *own == format!("{resource}:*"))
 }
 
-pub fn administrative(scope: &str) -> bool {
+pub(super) fn administrative(scope: &str) -> bool {
     scope == "*" || scope.starts_with("admin:") || scope.starts_with("keys:")
 }
 
@@ -128,35 +128,35 @@ fn lies_within(range: &IpNet, outer: &[IpNet]) -> bool {
     })
 }
 
-/// Does a key that may be used from `wider` reach as far as one that may be used from `ranges`?
-pub fn no_wider(ranges: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
-    match (ranges, wider) {
+/// Does a key that may be used from `wider` reach as far as one that may be used from `cidr`?
+pub(super) fn no_wider(cidrs: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
+    match (cidrs, wider) {
         (_, None) => true,
         (None, Some(_)) => false,
-        (Some(ranges), Some(wider)) => ranges.iter().all(|range| lies_within(range, wider)),
+        (Some(cidrs), Some(wider)) => cidrs.iter().all(|range| lies_within(range, wider)),
     }
 }
 
-pub fn no_later(end: Option<i64>, later: Option<i64>) -> bool {
+pub(super) fn no_later(end: Option<i64>, later: Option<i64>) -> bool {
     later.is_none_or(|later| end.is_some_and(|end| end <= later))
 }
 
 impl Key {
-    pub fn ended(&self, now: i64) -> bool {
+    pub(super) fn ended(&self, now: i64) -> bool {
         self.revoked || self.expires_at.is_some_and(|end| end <= now)
     }
 
-    pub fn good(&self, now: i64) -> bool {
+    pub(super) fn good(&self, now: i64) -> bool {
         !self.disabled && !self.ended(now)
     }
 
     /// An address that it may be used from.
-    pub fn home(&self) -> IpAddr {
-        self.ranges.as_ref().map_or(IpAddr::from([203, 0, 113, 7]), |ranges| ranges[0].network())
+    pub(super) fn home(&self) -> IpAddr {
+        self.cidrs.as_ref().map_or(IpAddr::from([203, 0, 113, 7]), |cidrs| cidrs[0].network())
     }
 
     /// Does the key answer like this?
-    pub fn is_shown_as(&self, now: i64, shown: &Value) -> bool {
+    pub(super) fn is_shown_as(&self, now: i64, shown: &Value) -> bool {
         let status = match self {
             Key { revoked: true, .. } => "revoked",
             Key { disabled: true, .. } => "disabled",
@@ -167,7 +167,7 @@ impl Key {
             && shown["organization_id"] == json!(self.organization)
             && shown["scopes"] == json!(self.scopes)
             && shown["expires_at"] == time(self.expires_at)
-            && shown["allowed_ips"] == json!(self.ranges)
+            && shown["allowed_ips"] == json!(self.cidrs)
             && shown["status"] == status
     }
 
@@ -179,15 +179,15 @@ impl Key {
     fn may_hand_out(&self, made: &Key) -> bool {
         self.has_rights_over(made)
             && no_later(made.expires_at, self.expires_at)
-            && no_wider(made.ranges.as_deref(), self.ranges.as_deref())
+            && no_wider(made.cidrs.as_deref(), self.cidrs.as_deref())
     }
 
     /// The statuses with which a call that manages keys may be refused before its thing is looked at.
-    pub fn refusal_at_the_gate(&self, now: i64, from: IpAddr) -> Option<u16> {
+    pub(super) fn refusal_at_the_gate(&self, now: i64, from: IpAddr) -> Option<u16> {
         if !self.good(now) {
             return Some(401);
         }
-        let outside = self.ranges.as_ref().is_some_and(|ranges| !ranges.iter().any(|r| r.contains(&from)));
+        let outside = self.cidrs.as_ref().is_some_and(|cidrs| !cidrs.iter().any(|r| r.contains(&from)));
         (outside || !holds(&self.scopes, "admin:keys")).then_some(403)
     }
 
@@ -196,7 +196,7 @@ impl Key {
     }
 
     /// How creating this key may be answered.
-    pub fn creates(&self, made: &Key) -> &'static [u16] {
+    pub(super) fn creates(&self, made: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(made.organization.as_deref()) => &[404],
             () if !self.may_hand_out(made) => &[403],
@@ -205,10 +205,10 @@ impl Key {
     }
 
     /// How changing one into the other may be answered.
-    pub fn changes(&self, before: &Key, after: &Key) -> &'static [u16] {
+    pub(super) fn changes(&self, before: &Key, after: &Key) -> &'static [u16] {
         let gained = after.scopes.iter().any(|scope| !holds(&before.scopes, scope))
             || after.expires_at != before.expires_at
-            || after.ranges != before.ranges
+            || after.cidrs != before.cidrs
             || before.disabled && !after.disabled;
         match () {
             () if !self.reaches(before.organization.as_deref()) => &[404],
@@ -220,7 +220,7 @@ impl Key {
     }
 
     /// How giving this key a new secret may be answered.
-    pub fn rotates(&self, now: i64, key: &Key) -> &'static [u16] {
+    pub(super) fn rotates(&self, now: i64, key: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(key.organization.as_deref()) => &[404],
             () if key.ended(now) => &[403, 409],
@@ -230,7 +230,7 @@ impl Key {
     }
 
     /// How revoking this key may be answered.
-    pub fn revokes(&self, key: &Key) -> &'static [u16] {
+    pub(super) fn revokes(&self, key: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(key.organization.as_deref()) => &[404],
             () if !self.has_rights_over(key) => &[403],

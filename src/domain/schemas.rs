@@ -1,5 +1,5 @@
-//! How values that more than one resource has look in the OpenAPI document, where a Rust type alone
-//! can't say it. The rules themselves are read in [`rules`](super::rules).
+//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The
+//! rules are implemented in [`rules`](super::rules).
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, 
 use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::rules::MOST_METADATA;
+use super::rules::MAX_METADATA;
 
-/// The caller's own pairs.
-pub struct Metadata;
+/// Custom key-value pairs of a resource.
+pub(crate) struct Metadata;
 
 impl ToSchema for Metadata {
     fn name() -> Cow<'static, str> {
@@ -22,15 +22,15 @@ impl PartialSchema for Metadata {
     fn schema() -> RefOr<Schema> {
         let example = serde_json::json!({ "team": "payments" });
         pairs(text(SchemaType::new(Type::String)))
-            .description(Some("The caller's own names and values."))
-            .max_properties(Some(MOST_METADATA))
+            .description(Some("Custom key-value pairs."))
+            .max_properties(Some(MAX_METADATA))
             .examples([example])
             .into()
     }
 }
 
-/// Pairs in a merge patch.
-pub struct MetadataPatch;
+/// Custom key-value pairs in a merge patch.
+pub(crate) struct MetadataPatch;
 
 impl ToSchema for MetadataPatch {
     fn name() -> Cow<'static, str> {
@@ -43,8 +43,8 @@ impl PartialSchema for MetadataPatch {
         let example = serde_json::json!({ "team": "billing", "cost_center": null });
         pairs(text(SchemaType::from_iter([Type::String, Type::Null])))
             .description(Some(
-                "Names and values to set; `null` takes a pair away. What is not named stays, and after \
-                 the patch there are at most 50.",
+                "Key-value pairs to set; `null` removes a pair. Other pairs are kept. After the patch there \
+                 must be at most 50 pairs.",
             ))
             .examples([example])
             .into()
@@ -63,29 +63,29 @@ fn pairs(value: Object) -> ObjectBuilder {
         .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(value.into()))))
 }
 
-/// The states of a key that a caller may set: good, or switched off for now.
+/// The statuses of a key that a caller may set.
 #[derive(utoipa::ToSchema)]
 #[schema(as = SettableApiKeyStatus, rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum SettableStatus {
+#[expect(dead_code, reason = "only the derived documentation reads the variants")]
+pub(crate) enum SettableStatus {
     Active,
     Disabled,
 }
 
-/// Whether an audit event looked or changed.
+/// Whether an audited action read or changed something.
 #[derive(utoipa::ToSchema)]
 #[schema(as = AuditAccess, rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Access {
+#[expect(dead_code, reason = "only the derived documentation reads the variants")]
+pub(crate) enum Access {
     Read,
     Write,
 }
 
-/// How what an audit event tells of ended: done, not allowed, or not possible.
+/// How an audited action ended: it succeeded, was not allowed, or failed.
 #[derive(utoipa::ToSchema)]
 #[schema(as = AuditOutcome, rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Outcome {
+#[expect(dead_code, reason = "only the derived documentation reads the variants")]
+pub(crate) enum Outcome {
     Success,
     Denied,
     Failed,

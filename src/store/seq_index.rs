@@ -12,28 +12,28 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 
 /// A table with a `seq`, and an index over the time of its rows.
-pub struct Timeline {
+pub(crate) struct SeqIndex {
     /// Its name.
-    pub table: &'static str,
+    pub(crate) table: &'static str,
     /// The time.
-    pub column: &'static str,
+    pub(crate) column: &'static str,
 }
 
 /// A stretch of a list: beyond the one `seq`, up to the other, both left out.
-pub type Stretch = (Option<i64>, Option<i64>);
+pub(crate) type Stretch = (Option<i64>, Option<i64>);
 
 /// So many milliseconds a row may be behind one before it without a note: what is folded is stored when its
 /// minute has closed.
 const USUAL: i64 = 120_000;
 
-impl Timeline {
+impl SeqIndex {
     /// Notes how far a row that is about to be stored is behind the latest, if that was never so far.
-    pub fn note(&self, tx: &Tx<'_>, at: Timestamp) -> Result<()> {
+    pub(crate) fn note(&self, tx: &Tx<'_>, at: Timestamp) -> Result<()> {
         let Self { table, column } = self;
         let sql = format!("SELECT max({column}) FROM {table}");
         let latest: Option<i64> = tx.one(&sql, [], |row| row.get(0))?.flatten();
         let behind = latest.map_or(0, |latest| latest - at.as_millis());
-        if behind > USUAL && behind > self.disorder(tx)? {
+        if behind > USUAL && behind > self.max_clock_skew(tx)? {
             let sql = "INSERT INTO meta (name, value) VALUES (?1, ?2) \
                        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
             tx.execute(sql, params![self.name(), behind.to_string()])?;
@@ -42,9 +42,14 @@ impl Timeline {
     }
 
     /// Where every row lies whose time is not before the one and before the other.
-    pub fn between(&self, tx: &Tx<'_>, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Stretch> {
+    pub(crate) fn between(
+        &self,
+        tx: &Tx<'_>,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+    ) -> Result<Stretch> {
         let Self { table, column } = self;
-        let disorder = self.disorder(tx)?;
+        let max_clock_skew = self.max_clock_skew(tx)?;
         // Of the rows that are too early, and of those that are too late, the nearest.
         let place = |time: Option<i64>, side: &str, order: &str| {
             let Some(time) = time else { return Ok(None) };
@@ -52,19 +57,19 @@ impl Timeline {
                 format!("SELECT seq FROM {table} WHERE {column} {side} ?1 ORDER BY {column} {order} LIMIT 1");
             tx.one(&sql, params![time], |row| row.get(0))
         };
-        let low = place(from.map(|from| from.as_millis() - disorder), "<", "DESC")?;
-        let high = place(to.map(|to| to.as_millis() + disorder), ">=", "ASC")?;
+        let low = place(from.map(|from| from.as_millis() - max_clock_skew), "<", "DESC")?;
+        let high = place(to.map(|to| to.as_millis() + max_clock_skew), ">=", "ASC")?;
         Ok((low, high))
     }
 
     /// No row is further behind one before it.
-    fn disorder(&self, tx: &Tx<'_>) -> Result<i64> {
+    fn max_clock_skew(&self, tx: &Tx<'_>) -> Result<i64> {
         let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?1";
         Ok(tx.one(sql, params![self.name()], |row| row.get(0))?.unwrap_or(USUAL))
     }
 
     fn name(&self) -> String {
-        format!("disorder of {}", self.table)
+        format!("max_clock_skew of {}", self.table)
     }
 }
 
@@ -73,12 +78,12 @@ mod tests {
     use super::*;
     use crate::store::db::{Db, Options};
 
-    const TIMELINE: Timeline = Timeline { table: "t", column: "at" };
+    const SEQ_INDEX: SeqIndex = SeqIndex { table: "t", column: "at" };
     const MINUTE: i64 = 60_000;
 
     fn stored(tx: &Tx<'_>, minutes: impl IntoIterator<Item = i64>) -> Result<()> {
         minutes.into_iter().try_for_each(|minute| {
-            TIMELINE.note(tx, Timestamp::from_millis(minute * MINUTE))?;
+            SEQ_INDEX.note(tx, Timestamp::from_millis(minute * MINUTE))?;
             tx.execute("INSERT INTO t (at) VALUES (?1)", [minute * MINUTE]).map(drop)
         })
     }
@@ -86,7 +91,7 @@ mod tests {
     /// The stretch of these minutes, and whether all that lie in them are in it.
     fn between(tx: &Tx<'_>, from: i64, to: i64) -> Result<(Stretch, bool)> {
         let time = |minute| Some(Timestamp::from_millis(minute * MINUTE));
-        let (low, high) = TIMELINE.between(tx, time(from), time(to))?;
+        let (low, high) = SEQ_INDEX.between(tx, time(from), time(to))?;
         let sql = "SELECT count(*) FROM t WHERE at >= ?1 AND at < ?2 AND (seq <= ?3 OR seq >= ?4)";
         let outside = params![from * MINUTE, to * MINUTE, low, high];
         let missed: Option<i64> = tx.one(sql, outside, |row| row.get(0))?;

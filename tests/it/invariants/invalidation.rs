@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::app::App;
 use tollhouse::domain::verification::Outcome;
-use tollhouse::verify::verifier::Question;
+use tollhouse::verify::verifier::VerifyRequest;
 
 use crate::support::{Client, Server};
 
@@ -103,13 +103,13 @@ impl Place {
 }
 
 async fn verify(app: &App, known: &Known) -> Outcome {
-    let question = Question {
+    let question = VerifyRequest {
         secret: &known.secret,
         scopes: &["workflows:read"],
         ip: Some([198, 51, 100, 7].into()),
         cost: 1,
         dry_run: false,
-        asker: None,
+        caller_organization_id: None,
     };
     app.verifier.verify(&question, app.clock.now(), app.clock.monotonic()).await.unwrap().outcome
 }

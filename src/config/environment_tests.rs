@@ -1,0 +1,79 @@
+use std::fs;
+use std::path::Path;
+
+use super::tests::{faults, pairs, warnings};
+use super::*;
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    // What the guides tell people to set for their own programs.
+    let guides =
+        [("TOLLHOUSE_URL", "http://127.0.0.1:8080"), ("TOLLHOUSE_KEY", "x"), ("TOLLHOUSE_KEY_ID", "key_1")];
+    // What Kubernetes sets in every pod beside a Service that is named tollhouse or tollhouse--canary.
+    let service = "tcp://10.0.0.1:8080";
+    let kubernetes = [
+        ("TOLLHOUSE_SERVICE_HOST", "10.0.0.1"),
+        ("TOLLHOUSE_SERVICE_PORT", "8080"),
+        ("TOLLHOUSE_SERVICE_PORT_HTTP", "8080"),
+        ("TOLLHOUSE_PORT", service),
+        ("TOLLHOUSE_PORT_8080_TCP", service),
+        ("TOLLHOUSE_PORT_8080_TCP_PROTO", "tcp"),
+        ("TOLLHOUSE_PORT_8080_TCP_PORT", "8080"),
+        ("TOLLHOUSE_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("TOLLHOUSE__CANARY_PORT", service),
+    ];
+    let others =
+        [("TOLLHOUSE_", ""), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_VERSION", "1"), ("TOLLHOUSE", "x")];
+    assert_eq!(warnings(&[&guides[..], &kubernetes, &others].concat()), [""; 0]);
+}
+
+#[test]
+fn a_setting_under_another_name_is_a_warning_with_the_right_one() {
+    for (name, right) in [
+        ("TOLLHOUSE_LISTEN", "TOLLHOUSE_HTTP__LISTEN or TOLLHOUSE_METRICS__LISTEN"),
+        ("TOLLHOUSE_MAX_BYTES", "TOLLHOUSE_CACHE__MAX_BYTES or TOLLHOUSE_DATABASE__MAX_BYTES"),
+        ("TOLLHOUSE_MAX_BODY_BYTES", "TOLLHOUSE_HTTP__MAX_BODY_BYTES"),
+        ("TOLLHOUSE_CERT", "TOLLHOUSE_TLS__CERT"),
+        ("TOLLHOUSE_HTTP_LISTEN", "TOLLHOUSE_HTTP__LISTEN"),
+        ("TOLLHOUSE_TLS_KEY", "TOLLHOUSE_TLS__KEY"),
+        ("TOLLHOUSE_DATABASE_DIR", "TOLLHOUSE_DATABASE__DIR"),
+        ("TOLLHOUSE_PLANS_STANDARD_MAX_KEYS", "TOLLHOUSE_PLANS__STANDARD__MAX_KEYS"),
+        ("TOLLHOUSE_DATA", "TOLLHOUSE_DATABASE__DIR"),
+        ("TOLLHOUSE_CONFIGS", "TOLLHOUSE_CONFIG"),
+    ] {
+        // What is given isn't told: it may be a secret.
+        let told = format!("{name} has no effect; did you mean {right}?");
+        assert_eq!(warnings(&[(name, "the value")]), [told]);
+    }
+    // The right name beside the wrong one is in effect, and the wrong one still a warning.
+    let both = pairs(&[("TOLLHOUSE_LISTEN", "127.0.0.1:1"), ("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2")]);
+    let effective = Effective::load(None, both, Flags::default()).unwrap();
+    assert_eq!((effective.config.http.listen.port(), effective.warnings.len()), (2, 1));
+}
+
+#[test]
+fn the_environment_may_name_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (dir.path().join("one.toml"), dir.path().join("other.toml"));
+    fs::write(&one, "[database]\nreaders = 7\n").unwrap();
+    fs::write(&other, "[database]\nreaders = 8\n").unwrap();
+    let load = |flag: Option<&Path>, named: &Path, more: &[(&str, &str)]| {
+        let named = [("TOLLHOUSE_CONFIG".into(), named.as_os_str().to_owned())];
+        Effective::load(flag, [named.into(), pairs(more)].concat(), Flags::default())
+    };
+    let effective = load(None, &one, &[]).unwrap();
+    assert_eq!(effective.config.database.readers, 7);
+    assert_eq!(effective.origins["database.readers"], format!("{}:2", one.display()));
+    // A variable for the setting itself wins over the file, and --config over the variable that names one.
+    let more = [("TOLLHOUSE_DATABASE__READERS", "9")];
+    assert_eq!(load(None, &one, &more).unwrap().config.database.readers, 9);
+    assert_eq!(load(Some(&other), &one, &[]).unwrap().config.database.readers, 8);
+    // Empty is not set. What is missing or wrong is told, by the variable.
+    assert_eq!(load(None, Path::new(""), &[]).unwrap().config, Config::shipped().unwrap());
+    let missing = faults(load(None, Path::new("not/there.toml"), &[]).map(|effective| effective.config));
+    assert!(missing[0].starts_with("TOLLHOUSE_CONFIG: not/there.toml: can't be read: "), "{missing:?}");
+    fs::write(&one, "[database]\nreader = 7\n").unwrap();
+    let wrong = faults(load(None, &one, &[]).map(|effective| effective.config));
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].starts_with(&format!("{}:2: database.reader: ", one.display())), "{wrong:?}");
+}

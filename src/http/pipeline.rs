@@ -1,0 +1,373 @@
+//! The request pipeline of the control plane: the checks before a handler, and the audit event, response and
+//! log line after it.
+//!
+//! The order of errors is part of the contract: the route (404, 405), the credential (401), the address
+//! (403), the rate limit (429), the scope (403), the body (415, 413, 400). The handler checks
+//! everything else.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::HeaderMap;
+use http::header::{ACCEPT, ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+use warp::reply::Response;
+
+use super::auth::{self, Class};
+use super::call::{self, Call};
+use super::reply::{self, Reply};
+use super::routes::{AuthRequirement, BATCH, Body, Handler, NotFound, Route, WHOAMI};
+use super::server::Head;
+use super::{address, idempotency};
+use crate::app::App;
+use crate::domain::access::{self, Caller};
+use crate::domain::audit::{EventContext, Target, cut};
+use crate::domain::fields::Json;
+use crate::domain::id::Kind;
+use crate::domain::time::Timestamp;
+use crate::error::{Code, Error, Result};
+use crate::service::{self, RequestContext};
+use crate::verify::bucket::RateLimitDecision;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request before authentication.
+pub(crate) struct Request {
+    /// Index into [`ROUTES`](super::routes::ROUTES).
+    route_index: usize,
+    head: Head,
+    ip: Option<IpAddr>,
+    id: String,
+    /// The monotonic time of its arrival.
+    arrived: Duration,
+}
+
+impl Request {
+    pub(crate) fn new(app: &App, route_index: usize, head: Head) -> Self {
+        let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
+        let id = request_id(&head.headers, app.clock.now());
+        Self { route_index, head, ip, id, arrived: app.clock.monotonic() }
+    }
+
+    fn header(&self, name: HeaderName) -> Option<String> {
+        self.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    }
+
+    fn context(&self) -> EventContext {
+        EventContext {
+            request_id: Some(self.id.clone()),
+            method: Some(self.head.method.to_string()),
+            path: Some(cut(self.head.uri.path())),
+            status: None,
+            ip: self.ip.map(|ip| ip.to_string()),
+            user_agent: self.header(USER_AGENT).map(|agent| cut(&agent)),
+            batch_id: None,
+        }
+    }
+}
+
+/// The `X-Request-Id` that the client sent, if it is valid, otherwise a new one.
+pub(crate) fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
+    let client_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+    // The id protects nothing, so it doesn't need randomness from the operating system.
+    client_id.map_or_else(|| Kind::Request.new_id(now, fastrand::u128(..)), str::to_owned)
+}
+
+fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// Where control-plane calls run: apart from the workers, so that they don't delay verifications.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    /// Tracks the running calls, for a graceful shutdown.
+    pub(crate) tracker: TaskTracker,
+    /// The runtime for calls that may take long.
+    pub(crate) runtime: Handle,
+}
+
+/// Handles a request in a task that outlives a client disconnect.
+pub(crate) async fn answer<S, B>(
+    app: Arc<App>,
+    request: Request,
+    matched: Result<(&'static Route, Handler, Vec<String>), NotFound>,
+    body: S,
+    tasks: &Tasks,
+) -> Response
+where
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send,
+{
+    let id = request.id.clone();
+    let route_index = request.route_index;
+    let panic_app = app.clone();
+    let task = async move {
+        let counting_app = app.clone();
+        let response = match matched {
+            Err(not_found) => refuse_route(&app, &request, body, not_found).await,
+            Ok((route, handler, params)) => {
+                let mut pipeline =
+                    RequestPipeline { app, request, route, handler, ctx: None, rate_limit: None };
+                let result = pipeline.run(params, body).await;
+                pipeline.finish(result).await
+            }
+        };
+        // Counted inside the task, so that requests of disconnected clients are counted too.
+        counting_app.traffic.answered(route_index, response.status().as_u16());
+        response
+    };
+    // The panic hook has logged the panic, without its message.
+    tasks.tracker.spawn_on(task, &tasks.runtime).await.unwrap_or_else(|_| {
+        tracing::error!(request_id = %id, "handler panicked");
+        let mut response = reply::write_error(&Error::internal("panic"), panic_app.clock.now(), &id);
+        add_request_id(&mut response, &id);
+        panic_app.traffic.answered(route_index, response.status().as_u16());
+        response
+    })
+}
+
+/// Responds to an unknown path, or to a known path with an unsupported method.
+async fn refuse_route<S, B>(app: &App, request: &Request, body: S, not_found: NotFound) -> Response
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    if request.head.has_body {
+        call::discard(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
+    }
+    let NotFound { mut error, allow } = not_found;
+    if request.head.uri.path().starts_with("/admin/")
+        && let Err(audit_error) = aggregate_anonymous(app, request, error.code)
+    {
+        error = audit_error;
+    }
+    let mut response = reply::write_error(&error, app.clock.now(), &request.id);
+    if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    add_request_id(&mut response, &request.id);
+    tracing::debug!(request_id = %request.id, status = response.status().as_u16(), "no route matched");
+    response
+}
+
+/// Records the error of a request without a known caller, aggregated by its address.
+fn aggregate_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
+    let subject = request.ip.map_or_else(|| "unknown".to_owned(), |ip| address::subject(ip).to_string());
+    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, request.context())
+}
+
+pub(crate) fn add_request_id(response: &mut Response, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+}
+
+/// The resource that a path names, for the audit log.
+pub(crate) fn target(route: &Route, params: &[String]) -> Option<Target> {
+    params.last().map(|id| Target {
+        kind: route.action.split('.').next().unwrap_or_default().into(),
+        id: Some(cut(id)),
+        name: None,
+    })
+}
+
+/// The state of a request in the pipeline.
+struct RequestPipeline {
+    app: Arc<App>,
+    request: Request,
+    route: &'static Route,
+    handler: Handler,
+    /// `None` until the caller is authenticated, and for open routes.
+    ctx: Option<Arc<RequestContext>>,
+    rate_limit: Option<RateLimitDecision>,
+}
+
+impl RequestPipeline {
+    async fn run<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Send,
+        B: Buf,
+    {
+        let max = self.app.config.http.max_body_bytes;
+        let timeout = self.app.config.http.body_timeout;
+        let has_body = self.request.head.has_body;
+        if self.route.body == Body::None {
+            // Drained before authentication: a key that is revoked while a slow body arrives is refused.
+            if has_body {
+                call::discard(body, max, timeout).await;
+            }
+            let ctx = self.authorize(&params).await?;
+            return self.handle(ctx, params, (Bytes::new(), None)).await;
+        }
+        match self.authorize(&params).await {
+            Ok(ctx) => {
+                let body = self.read_body(body, max, timeout).await?;
+                self.handle(ctx, params, body).await
+            }
+            Err(error) => {
+                if has_body {
+                    call::discard(body, max, timeout).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs all checks that don't need the body.
+    async fn authorize(&mut self, params: &[String]) -> Result<Arc<RequestContext>> {
+        let app = self.app.clone();
+        let route = self.route;
+        if route.auth == AuthRequirement::Open {
+            return RequestContext::internal(&app, Caller::System, route.action, "read");
+        }
+        let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
+            Ok(authenticated) => authenticated,
+            Err(error) if error.code.status() == 401 => {
+                return Err(auth::charge_failure(&app, self.request.ip, error).await);
+            }
+            Err(error) => return Err(error),
+        };
+        let caller = Caller::Key(credential.clone());
+        let ctx = Arc::new(RequestContext {
+            caller: caller.clone(),
+            secret: Some(secret),
+            scopes: route.auth.scopes(),
+            action: route.action,
+            access: route.access(),
+            now: app.clock.now(),
+            ip: self.request.ip,
+            if_match: self.request.header(IF_MATCH),
+            target: target(route, params),
+            context: self.request.context(),
+            random: app.random()?,
+            seat: None,
+        });
+        self.ctx = Some(ctx.clone());
+        let current = app.settings.get().await?;
+        let limits = &current.settings.rate_limits;
+        if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.ip) {
+            self.rate_limit = auth::peek_call_limit(&app, limits, self.class(), &caller);
+            return Err(error);
+        }
+        let (rate_limit, allowed) = auth::charge_call(&app, limits, self.class(), &caller);
+        self.rate_limit = rate_limit;
+        allowed?;
+        caller.require_scope(route.auth.scopes())?;
+        if route.auth.requires_platform_key() {
+            caller.require_platform()?;
+        }
+        app.note_call(&credential, ctx.now);
+        Ok(ctx)
+    }
+
+    fn class(&self) -> Class {
+        if self.route.action == BATCH { Class::Batch } else { Class::Admin }
+    }
+
+    /// Reads the body; returns its bytes and the parsed JSON.
+    async fn read_body<S, B>(&self, body: S, max: usize, timeout: Duration) -> Result<(Bytes, Option<Json>)>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Send,
+        B: Buf,
+    {
+        let has_body = self.request.head.has_body;
+        if !has_body && self.route.body == Body::Optional {
+            return Ok((Bytes::new(), None));
+        }
+        if let Err(error) = call::check_media_type(&self.request.head.headers, self.route.method == "PATCH") {
+            call::discard(body, max, timeout).await;
+            return Err(error);
+        }
+        let bytes = call::collect(body, max, timeout).await?;
+        if bytes.is_empty() && self.route.body == Body::Optional {
+            return Ok((bytes, None));
+        }
+        let json = Json::parse(&bytes)?;
+        Ok((bytes, Some(json)))
+    }
+
+    async fn handle(
+        &self,
+        ctx: Arc<RequestContext>,
+        params: Vec<String>,
+        (bytes, body): (Bytes, Option<Json>),
+    ) -> Result<Reply> {
+        let app = self.app.clone();
+        let query = self.request.head.uri.query().unwrap_or_default().to_owned();
+        let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
+        let call = Call { app, ctx, params, query, accept, body, limits: self.rate_limit };
+        if self.route.is_idempotent_by_key()
+            && let Some(idempotent) = idempotency::claim(&call, &self.request.head, &bytes)?
+        {
+            return idempotency::answer(call, self.handler, idempotent).await;
+        }
+        (self.handler)(call).await
+    }
+
+    /// Records the outcome, writes the response and logs the request.
+    async fn finish(self, result: Result<Reply>) -> Response {
+        let result = self.record(result).await;
+        let now = self.app.clock.now();
+        let id = &self.request.id;
+        let code = result.as_ref().map_or_else(|error| Some(error.code), Reply::code);
+        let cause = result.as_ref().err().and_then(|error| error.cause.clone());
+        let mut response = match result {
+            Ok(reply) => reply::write(reply, now, id),
+            Err(error) => reply::write_error(&error, now, id),
+        };
+        add_request_id(&mut response, id);
+        if let Some(rate_limit) = &self.rate_limit {
+            reply::add_limits(response.headers_mut(), self.class().policy(), rate_limit, now);
+        }
+        self.log(response.status().as_u16(), code, cause.as_deref());
+        response
+    }
+
+    /// Records errors, and aggregated reads, in the audit log before the response is sent. If an error
+    /// can't be recorded, that failure becomes the response.
+    async fn record(&self, result: Result<Reply>) -> Result<Reply> {
+        match (&result, &self.ctx) {
+            (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::aggregate_read(&self.app, ctx),
+            (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
+            (Err(error), None) if self.route.auth != AuthRequirement::Open => {
+                aggregate_anonymous(&self.app, &self.request, error.code)?;
+            }
+            _ => {}
+        }
+        result
+    }
+
+    fn log(&self, status: u16, code: Option<Code>, cause: Option<&str>) {
+        let latency_us =
+            u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived).as_micros())
+                .unwrap_or(u64::MAX);
+        let key = self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map_or("-", |key| key.id.as_str());
+        let id = &self.request.id;
+        let method = &self.request.head.method;
+        let route = self.route.path;
+        let code = code.map_or("-", Code::name);
+        let trace = trace_parent(&self.request.head.headers).unwrap_or("-");
+        if let Some(cause) = cause {
+            tracing::error!(request_id = %id, cause, "request failed");
+        }
+        tracing::info!(request_id = %id, %method, route, status, code, latency_us, key, traceparent = trace, "request");
+    }
+}
+
+/// The `traceparent` header of W3C Trace Context (§3.2). A malformed one is ignored, because it could contain
+/// anything.
+fn trace_parent(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let parts: Vec<_> = value.split('-').collect();
+    let is_valid = matches!(parts.as_slice(), [version, trace, parent, flags]
+        if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2));
+    is_valid.then_some(value)
+}

@@ -1,0 +1,324 @@
+//! Reapplies to a restored backup what was revoked since: each resource as one change with its audit event.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use crate::app::App;
+use crate::domain::access::Caller;
+use crate::domain::api_key::ApiKey;
+use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::invalidation::Invalidation;
+use crate::domain::membership::Membership;
+use crate::domain::quota::Lease;
+use crate::domain::restore::{self, ReappliedRevocations};
+use crate::error::Result;
+use crate::service::check::ProgressFn;
+use crate::service::organizations::revoked_keys;
+use crate::service::{RequestContext, mutate};
+use crate::store::export::{Page, WithSecrets};
+use crate::store::restore::ReplacedDatabase;
+use crate::store::{self, db::Tx, export, import as stored};
+
+/// Rows compared at a time.
+const PAGE_SIZE: usize = 500;
+
+/// Changes queued at the writer at a time.
+const MAX_QUEUED: usize = 200;
+
+/// Reapplies all revocations recorded in the replaced database.
+pub(crate) async fn reapply_all(
+    app: &App,
+    replaced_db: &mut ReplacedDatabase,
+    progress: ProgressFn<'_>,
+) -> Result<ReappliedRevocations> {
+    let mut reapplied = ReappliedRevocations::default();
+    let rows = replaced_db.read(store::check::rows)?;
+    let total = rows.get("api_keys").and_then(|n| u64::try_from(*n).ok()).unwrap_or(0);
+    organizations(app, replaced_db, &mut reapplied).await?;
+    users(app, replaced_db, &mut reapplied).await?;
+    memberships(app, replaced_db, &mut reapplied).await?;
+    let mut after = i64::MIN;
+    let mut compared = 0;
+    loop {
+        let page = replaced_db.read(|tx| export::api_keys(tx, after, PAGE_SIZE))?;
+        compared += page.len() as u64;
+        progress("revocations", compared, total.max(compared));
+        let Some(last) = page.last().map(|(seq, _)| *seq) else { break };
+        after = last;
+        reapplied.api_keys += api_keys(app, page).await?;
+    }
+    quotas(app, replaced_db, &mut reapplied).await?;
+    Ok(reapplied)
+}
+
+fn restore_ctx(app: &App, action: &'static str) -> Result<Arc<RequestContext>> {
+    RequestContext::internal(app, Caller::Operator, action, "write")
+}
+
+/// Runs independent changes and waits for their commits; returns the number of changes.
+async fn run_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u64> {
+    let count = changes.len() as u64;
+    let mut changes = changes.into_iter();
+    loop {
+        let batch: Vec<_> = changes.by_ref().take(MAX_QUEUED).collect();
+        if batch.is_empty() {
+            return Ok(count);
+        }
+        try_join_all(batch).await?;
+    }
+}
+
+/// The audited changes of a deletion.
+fn deletion_changes(revoked: usize) -> Vec<Change> {
+    vec![Change { field: "deleted".into(), from: false.into(), to: true.into() }, revoked_keys(revoked)]
+}
+
+async fn organizations(
+    app: &App,
+    replaced_db: &mut ReplacedDatabase,
+    reapplied: &mut ReappliedRevocations,
+) -> Result<()> {
+    let mut after = i64::MIN;
+    loop {
+        let page = replaced_db.read(|tx| export::organizations(tx, after, PAGE_SIZE))?;
+        let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
+        after = last;
+        let pairs = app.db.read(move |tx| {
+            let pairs = page.into_iter().map(|(_, (replaced, deleted_at))| {
+                Ok(store::organizations::get(tx, &replaced.id)?
+                    .map(|restored| (restored, replaced, deleted_at)))
+            });
+            pairs.collect::<Result<Vec<_>>>()
+        });
+        let mut pending = Vec::new();
+        for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
+            let status = restore::status(restored.status, replaced.status);
+            let is_same = restored.created_at == replaced.created_at;
+            if !is_same || (deleted_at.is_none() && status == restored.status) {
+                continue;
+            }
+            let ctx = restore_ctx(app, "organization.restore")?;
+            let now = ctx.now;
+            pending.push(async move {
+                mutate(app, &ctx, 200, move |tx, _| {
+                    let entry = Entry::of(Some(&restored.id), "organization", &restored.id, &restored.name);
+                    tx.invalidate(Invalidation::Id(restored.id.clone()));
+                    if let Some(deleted_at) = deleted_at {
+                        let id = &restored.id;
+                        let revoked =
+                            store::api_keys::revoke_all(tx, id, None, "organization deleted", deleted_at)?;
+                        store::memberships::delete_of_organization(tx, id)?;
+                        store::organizations::delete(tx, id, deleted_at)?;
+                        return Ok(((), vec![entry.with(deletion_changes(revoked))]));
+                    }
+                    let mut after = restored.clone();
+                    after.status = status;
+                    after.revision += 1;
+                    after.updated_at = now;
+                    store::organizations::update(tx, &after)?;
+                    Ok(((), vec![entry.with(changes(&restored, &after))]))
+                })
+                .await
+            });
+        }
+        reapplied.organizations += run_all(pending).await?;
+    }
+}
+
+async fn users(
+    app: &App,
+    replaced_db: &mut ReplacedDatabase,
+    reapplied: &mut ReappliedRevocations,
+) -> Result<()> {
+    let mut after = i64::MIN;
+    loop {
+        let page = replaced_db.read(|tx| export::users(tx, after, PAGE_SIZE))?;
+        let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
+        after = last;
+        let pairs = app.db.read(move |tx| {
+            let pairs = page.into_iter().map(|(_, (replaced, deleted_at))| {
+                Ok(store::users::get(tx, &replaced.id)?.map(|restored| (restored, replaced, deleted_at)))
+            });
+            pairs.collect::<Result<Vec<_>>>()
+        });
+        let mut pending = Vec::new();
+        for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
+            let status = restore::status(restored.status, replaced.status);
+            let is_same = restored.created_at == replaced.created_at;
+            if !is_same || (deleted_at.is_none() && status == restored.status) {
+                continue;
+            }
+            let ctx = restore_ctx(app, "user.restore")?;
+            let now = ctx.now;
+            pending.push(async move {
+                mutate(app, &ctx, 200, move |tx, _| {
+                    tx.invalidate(Invalidation::Id(restored.id.clone()));
+                    let entry = |organization: Option<&str>, changed: Vec<Change>| {
+                        Entry::of(organization, "user", &restored.id, &restored.name).with(changed)
+                    };
+                    let memberships = store::memberships::of_user(tx, &restored.id)?;
+                    let mut entries = Vec::new();
+                    if let Some(deleted_at) = deleted_at {
+                        for (organization, _) in &memberships {
+                            let owner = Some(restored.id.as_str());
+                            let reason = "owner deleted";
+                            let revoked =
+                                store::api_keys::revoke_all(tx, organization, owner, reason, deleted_at)?;
+                            entries.push(entry(Some(organization), deletion_changes(revoked)));
+                        }
+                        if entries.is_empty() {
+                            entries.push(entry(None, deletion_changes(0)));
+                        }
+                        store::memberships::delete_of_user(tx, &restored.id)?;
+                        store::users::delete(tx, &restored.id, deleted_at)?;
+                        return Ok(((), entries));
+                    }
+                    let mut after = restored.clone();
+                    after.status = status;
+                    after.revision += 1;
+                    after.updated_at = now;
+                    store::users::update(tx, &after)?;
+                    let changed = changes(&restored, &after);
+                    let organizations =
+                        memberships.iter().map(|(organization, _)| Some(organization.as_str()));
+                    entries.extend(organizations.map(|organization| entry(organization, changed.clone())));
+                    if entries.is_empty() {
+                        entries.push(entry(None, changed));
+                    }
+                    Ok(((), entries))
+                })
+                .await
+            });
+        }
+        reapplied.users += run_all(pending).await?;
+    }
+}
+
+/// An ended membership leaves no row in the replaced database: each restored membership is looked up there.
+async fn memberships(
+    app: &App,
+    replaced_db: &mut ReplacedDatabase,
+    reapplied: &mut ReappliedRevocations,
+) -> Result<()> {
+    let mut after = i64::MIN;
+    loop {
+        let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, PAGE_SIZE)).await?;
+        let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
+        after = last;
+        let mut pending = Vec::new();
+        for (_, restored) in page {
+            let organization = restored.organization_id.clone();
+            let user = restored.user_id.clone();
+            let role = replaced_db.read(|tx| {
+                let known =
+                    stored::organization(tx, &organization)?.is_some() && stored::user(tx, &user)?.is_some();
+                let replaced = store::memberships::get(tx, &organization, &user)?;
+                // A database that does not know both says nothing about their membership.
+                Ok(if known {
+                    Some(replaced.map(|replaced| restore::role(restored.role, replaced.role)))
+                } else {
+                    None
+                })
+            })?;
+            let Some(role) = role else { continue };
+            if role == Some(restored.role) {
+                continue;
+            }
+            let ctx = restore_ctx(app, "membership.restore")?;
+            let now = ctx.now;
+            pending.push(async move {
+                mutate(app, &ctx, 200, move |tx, _| {
+                    let Some(before) = store::memberships::get(tx, &organization, &user)? else {
+                        return Ok(((), Vec::new()));
+                    };
+                    tx.invalidate(Invalidation::Id(user.clone()));
+                    let entry = Entry::of(Some(&organization), "membership", &user, &before.user.name);
+                    let Some(role) = role else {
+                        let owner = Some(user.as_str());
+                        let reason = "membership deleted_at";
+                        let revoked = store::api_keys::revoke_all(tx, &organization, owner, reason, now)?;
+                        store::memberships::delete(tx, &organization, &user)?;
+                        return Ok(((), vec![entry.with(deletion_changes(revoked))]));
+                    };
+                    let after =
+                        Membership { role, updated_at: now, revision: before.revision + 1, ..before.clone() };
+                    store::memberships::update(tx, &after)?;
+                    Ok(((), vec![entry.with(changes(&before, &after))]))
+                })
+                .await
+            });
+        }
+        reapplied.memberships += run_all(pending).await?;
+    }
+}
+
+async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
+    let pairs = app.db.read(move |tx| {
+        let pairs = page
+            .into_iter()
+            .map(|(_, replaced)| Ok(find_restored(tx, &replaced.0)?.map(|key| (key, replaced))));
+        pairs.collect::<Result<Vec<_>>>()
+    });
+    let mut pending = Vec::new();
+    for ((restored, restored_secrets), (replaced, secrets)) in pairs.await?.into_iter().flatten() {
+        let after = restore::api_key(&restored, &replaced);
+        let has_same_secrets = restored_secrets == secrets;
+        if after == restored && has_same_secrets {
+            continue;
+        }
+        let ctx = restore_ctx(app, "api_key.restore")?;
+        let after = ApiKey { revision: restored.revision + 1, updated_at: ctx.now, ..after };
+        pending.push(async move {
+            mutate(app, &ctx, 200, move |tx, _| {
+                store::api_keys::update(tx, &restored, &after)?;
+                if !has_same_secrets {
+                    stored::replace_secrets(tx, &after, &secrets)?;
+                }
+                tx.invalidate(Invalidation::Id(after.id.clone()));
+                let entry = Entry::of(after.organization_id.as_deref(), "api_key", &after.id, &after.name);
+                Ok(((), vec![entry.with(changes(&restored, &after))]))
+            })
+            .await
+        });
+    }
+    run_all(pending).await
+}
+
+/// The same key in the restored database, if it existed at the time of the backup.
+fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<WithSecrets>> {
+    let Some(key) = store::api_keys::get(tx, &replaced.id)? else { return Ok(None) };
+    let Some(seq) = store::restore::key_seq(tx, &key.id)? else { return Ok(None) };
+    let is_same = key.created_at == replaced.created_at;
+    Ok(if is_same { Some((key, export::secrets(tx, seq)?)) } else { None })
+}
+
+/// Copies the quota leases that are later or larger than the restored ones: units used since stay used.
+async fn quotas(
+    app: &App,
+    replaced_db: &mut ReplacedDatabase,
+    reapplied: &mut ReappliedRevocations,
+) -> Result<()> {
+    let leases = replaced_db.read(store::restore::leases)?;
+    let is_later = |a: &Lease, b: &Lease| (a.start, a.units) > (b.start, b.units);
+    for chunk in leases.chunks(PAGE_SIZE) {
+        let chunk = chunk.to_vec();
+        reapplied.quotas += app
+            .db
+            .write(move |tx| {
+                let mut changed = Vec::new();
+                for (id, lease) in &chunk {
+                    let Some(key) = store::restore::key_seq(tx, id)? else { continue };
+                    let lease = Lease { key, ..*lease };
+                    let restored = store::quotas::get(tx, key, lease.period)?;
+                    if restored.is_none_or(|restored| is_later(&lease, &restored)) {
+                        changed.push(lease);
+                    }
+                }
+                store::quotas::put(tx, &changed)?;
+                Ok(changed.len() as u64)
+            })
+            .await?;
+    }
+    Ok(())
+}

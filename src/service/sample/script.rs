@@ -1,0 +1,84 @@
+//! The control-plane calls of the sample's month, oldest first.
+
+/// A call of the control plane.
+pub(crate) struct Step {
+    pub(crate) minutes_ago: i64,
+    /// The audit log's name of the action.
+    pub(crate) action: &'static str,
+    /// The HTTP method.
+    pub(crate) method: &'static str,
+    /// The path, including the id of the resource.
+    pub(crate) path: &'static str,
+    /// The body, as JSON.
+    pub(crate) body: &'static str,
+}
+
+const fn step(
+    minutes_ago: i64,
+    action: &'static str,
+    method: &'static str,
+    path: &'static str,
+    body: &'static str,
+) -> Step {
+    Step { minutes_ago, action, method, path, body }
+}
+
+/// The key whose secret is printed, so that there is one to verify.
+pub(crate) const SHOWN_KEY: &str = "key_123";
+
+/// All steps, oldest first.
+#[rustfmt::skip]
+pub(crate) static SCRIPT: &[Step] = &[
+    step(43_171, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_123", "name": "Acme Corporation", "email": "admin@acme.com", "plan": "enterprise", "metadata": {"region": "eu-central", "crm": "4711"}}"#),
+    step(43_056, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_123", "name": "Ada Brandt", "email": "ada@acme.com"}"#),
+    step(43_041, "membership.create", "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_123", "role": "owner"}"#),
+    step(42_984, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_jonas", "name": "Jonas Weber", "email": "jonas@acme.com"}"#),
+    step(42_969, "membership.create", "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_jonas", "role": "admin"}"#),
+    step(42_768, "scope.create", "POST", "/admin/v1/scopes", r#"{"scope": "invoices:read", "description": "Read invoices"}"#),
+    step(42_753, "scope.create", "POST", "/admin/v1/scopes", r#"{"scope": "invoices:write", "description": "Issue invoices"}"#),
+    step(42_624, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_123", "name": "Production API Key", "scopes": ["workflows:read", "transactions:write"], "organization_id": "org_123", "metadata": {"environment": "production"}}"#),
+    step(42_609, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_gateway", "name": "Edge gateway", "scopes": ["keys:verify"], "metadata": {"host": "edge-1"}}"#),
+    step(42_595, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_kestrel", "name": "Kestrel Analytics", "email": "ops@kestrel.example", "plan": "enterprise", "metadata": {"region": "us-east"}}"#),
+    step(42_480, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_priya", "name": "Priya Natarajan", "email": "priya@kestrel.example"}"#),
+    step(42_465, "membership.create", "POST", "/admin/v1/organizations/org_kestrel/members", r#"{"user_id": "user_priya", "role": "owner"}"#),
+    step(41_760, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_kestrel", "name": "Ingest", "scopes": ["workflows:*"], "organization_id": "org_kestrel", "metadata": {"environment": "production"}}"#),
+    step(40_752, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_mei", "name": "Mei Tanaka", "email": "mei@acme.com"}"#),
+    step(40_737, "membership.create", "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_mei", "role": "member"}"#),
+    step(40_320, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_acme-batch", "name": "Nightly exports", "scopes": ["transactions:read"], "organization_id": "org_123", "quota": {"limit": 50000, "period": "day"}}"#),
+    step(40_147, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_nordlicht", "name": "Nordlicht Energie", "email": "it@nordlicht.example", "plan": "standard", "metadata": {"region": "eu-north"}}"#),
+    step(40_032, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_sven", "name": "Sven Lindqvist", "email": "sven@nordlicht.example"}"#),
+    step(40_017, "membership.create", "POST", "/admin/v1/organizations/org_nordlicht/members", r#"{"user_id": "user_sven", "role": "owner"}"#),
+    step(38_880, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_nordlicht", "name": "Metering", "scopes": ["transactions:write"], "organization_id": "org_nordlicht"}"#),
+    step(38_808, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_nordlicht-old", "name": "Metering (old site)", "scopes": ["transactions:write"], "organization_id": "org_nordlicht"}"#),
+    step(38_736, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_ines", "name": "Inês Duarte", "email": "ines@nordlicht.example"}"#),
+    step(38_721, "membership.create", "POST", "/admin/v1/organizations/org_nordlicht/members", r#"{"user_id": "user_ines", "role": "member"}"#),
+    step(37_728, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_acme-mobile", "name": "Mobile app", "scopes": ["workflows:read"], "organization_id": "org_123", "rate_limit": {"limit": 3000, "window_seconds": 60}}"#),
+    step(36_000, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_acme-console", "name": "Acme administration", "scopes": ["admin:users", "admin:keys", "admin:audit", "admin:analytics"], "organization_id": "org_123", "user_id": "user_123"}"#),
+    step(34_819, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_papaya", "name": "Papaya Pay", "email": "developers@papaya.example", "plan": "standard", "metadata": {"region": "ap-south"}}"#),
+    step(34_704, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_arjun", "name": "Arjun Mehta", "email": "arjun@papaya.example"}"#),
+    step(34_689, "membership.create", "POST", "/admin/v1/organizations/org_papaya/members", r#"{"user_id": "user_arjun", "role": "owner"}"#),
+    step(34_560, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_papaya", "name": "Checkout", "scopes": ["transactions:read", "transactions:write"], "organization_id": "org_papaya"}"#),
+    step(34_416, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_papaya-trial", "name": "Trial", "scopes": ["transactions:read"], "organization_id": "org_papaya"}"#),
+    step(32_255, "usage.read", "GET", "/admin/v1/analytics/usage", "{}"),
+    step(29_232, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_kestrel-ci", "name": "Continuous integration", "scopes": ["workflows:read"], "organization_id": "org_kestrel", "allowed_ips": ["203.0.113.0/24"]}"#),
+    step(28_368, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_tomas", "name": "Tomás Rivera", "email": "tomas@acme.com"}"#),
+    step(28_353, "membership.create", "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_tomas", "role": "viewer"}"#),
+    step(26_784, "organization.update", "PATCH", "/admin/v1/organizations/org_nordlicht", r#"{"email": "platform@nordlicht.example", "metadata": {"contract": "2026-114"}}"#),
+    step(23_587, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_bluebird", "name": "Bluebird Travel", "email": "hello@bluebird.example", "plan": "standard"}"#),
+    step(23_472, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_chloe", "name": "Chloé Martin", "email": "chloe@bluebird.example"}"#),
+    step(23_457, "membership.create", "POST", "/admin/v1/organizations/org_bluebird/members", r#"{"user_id": "user_chloe", "role": "owner"}"#),
+    step(23_040, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_bluebird", "name": "Bookings", "scopes": ["workflows:read", "workflows:write"], "organization_id": "org_bluebird"}"#),
+    step(20_448, "api_key.rotate", "POST", "/admin/v1/api-keys/key_kestrel/rotate", r#"{"grace_period_seconds": 86400}"#),
+    step(17_395, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_harbour", "name": "Harbour Logistics", "email": "api@harbour.example", "plan": "standard"}"#),
+    step(17_280, "user.create", "POST", "/admin/v1/users", r#"{"id": "user_liam", "name": "Liam O’Connor", "email": "liam@harbour.example"}"#),
+    step(17_265, "membership.create", "POST", "/admin/v1/organizations/org_harbour/members", r#"{"user_id": "user_liam", "role": "owner"}"#),
+    step(16_992, "api_key.create", "POST", "/admin/v1/api-keys", r#"{"id": "key_harbour", "name": "Tracking", "scopes": ["workflows:read"], "organization_id": "org_harbour"}"#),
+    step(13_680, "api_key.revoke", "POST", "/admin/v1/api-keys/key_nordlicht-old/revoke", r#"{"reason": "The old site was closed"}"#),
+    step(10_512, "api_key.update", "PATCH", "/admin/v1/api-keys/key_papaya-trial", r#"{"status": "disabled"}"#),
+    step(7_343, "organization.update", "PATCH", "/admin/v1/organizations/org_harbour", r#"{"status": "suspended"}"#),
+    step(6_048, "user.update", "PATCH", "/admin/v1/users/user_tomas", r#"{"status": "suspended"}"#),
+    step(4_896, "organization.list", "GET", "/admin/v1/organizations", "{}"),
+    step(3_168, "api_key.update", "PATCH", "/admin/v1/api-keys/key_acme-mobile", r#"{"rate_limit": {"limit": 6000, "window_seconds": 60}}"#),
+    step(1_872, "api_key.rotate", "POST", "/admin/v1/api-keys/key_acme-batch/rotate", r#"{"grace_period_seconds": 604800}"#),
+    step(576, "usage.read", "GET", "/admin/v1/analytics/usage", "{}"),
+];
