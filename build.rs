@@ -1,6 +1,6 @@
-//! Puts the pages into the program: what lies in `src/console` and `src/docs`, compressed once and for all.
-//! A page is found under its directory; what it loads, below a version made of all its files, so that it may
-//! be cached for ever.
+//! Embeds the files of `src/console` and `src/docs` into the program, compressed at build time. A page is
+//! served under the name of its directory. The files it loads are served below a version, a hash of all
+//! files of the directory, so that they can be cached indefinitely.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Paths, and what lies there.
+/// Paths and contents.
 type Files = Vec<(String, Vec<u8>)>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    let mut table = "/// All files of all pages.\npub static FILES: &[File] = &[\n".to_owned();
+    let mut table = "/// The files of all pages.\npub static FILES: &[File] = &[\n".to_owned();
     for name in ["console", "docs"] {
         let root = Path::new("src").join(name);
         println!("cargo::rerun-if-changed={}", root.display());
@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             encoder.write_all(&bytes)?;
             encoder.finish()?;
             let path = if is_page { format!("/{name}/") } else { format!("/{name}/{version}/{path}") };
-            let (kind, length) = (kind(&path, is_page)?, bytes.len());
+            let kind = content_type(&path, is_page)?;
+            let length = bytes.len();
             writeln!(
                 table,
                 "    File {{ path: {path:?}, kind: {kind:?}, tag: {tag:?}, is_page: {is_page}, length: {length}, \
@@ -47,35 +48,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// All files below, by their paths from the root, in the order of these.
+/// All files below a directory, with their paths relative to `root`, sorted by path.
 fn read(root: &Path, directory: &Path) -> Result<Files, Box<dyn Error>> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
-            found.extend(read(root, &path)?);
+            files.extend(read(root, &path)?);
         } else {
             let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
-            found.push((name, fs::read(&path)?));
+            files.push((name, fs::read(&path)?));
         }
     }
-    found.sort();
-    Ok(found)
+    files.sort();
+    Ok(files)
 }
 
-fn hash(thing: &impl Hash) -> String {
+fn hash(value: &impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
-    thing.hash(&mut hasher);
+    value.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-fn kind(path: &str, is_page: bool) -> Result<&'static str, String> {
+fn content_type(path: &str, is_page: bool) -> Result<&'static str, String> {
     match path.rsplit_once('.').map(|(_, extension)| extension) {
         _ if is_page => Ok("text/html; charset=utf-8"),
         Some("js") => Ok("text/javascript; charset=utf-8"),
         Some("css") => Ok("text/css; charset=utf-8"),
         Some("svg") => Ok("image/svg+xml"),
         Some("txt") => Ok("text/plain; charset=utf-8"),
-        _ => Err(format!("{path}: of what kind is this?")),
+        _ => Err(format!("{path}: no content type is known for this file extension")),
     }
 }

@@ -1,5 +1,5 @@
-//! The house as a whole: what was configured, the database, the caches and limits, the clock. Opened
-//! and closed here, in order.
+//! The state of the server: configuration, database, caches, limits, clock. Opened and closed here, in
+//! order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,57 +29,57 @@ use crate::verify::recorder::Recorder;
 use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
 
-/// Distinct keys, and distinct addresses without a valid key, whose limits are kept in memory.
+/// Maximum number of buckets in each map of the Admin API's limits, and of quota counts in memory.
 const MAX_BUCKETS: usize = 100_000;
-/// Distinct keys whose time of use waits in memory.
-const MAX_USES: usize = 1_000_000;
+/// Maximum number of keys whose last use is waiting in memory to be stored.
+const MAX_LAST_USED: usize = 1_000_000;
 
-/// Verified keys whose limits are kept in memory, about 150 bytes each while they aren't at rest.
+/// Maximum number of keys with a rate-limit bucket in memory, about 150 bytes each. Full buckets are dropped.
 const MAX_VERIFIED: usize = 1_000_000;
 
-/// Everything that a call may need. Shared by all of them.
+/// Everything a request may need, shared by all requests.
 pub struct App {
-    /// What was configured. Of the platform's settings these are the first values: `settings` has what they
-    /// are.
+    /// The configuration of the process. It contains the platform's settings only as initial values; the
+    /// current ones are in `settings`.
     pub config: Config,
-    /// The only "now".
+    /// The source of the current time.
     pub clock: Clock,
     /// The database.
     pub db: db::Db,
-    /// Requests and their answers, counted.
+    /// Counters of requests and responses.
     pub(crate) traffic: Traffic,
-    /// Credentials in memory.
+    /// The cache of credentials.
     pub keys: Arc<KeyCache>,
-    /// Says whether a key is good.
+    /// Decides whether keys are valid.
     pub verifier: Verifier,
-    /// The platform's settings, which are data and change while the server runs.
+    /// The platform's settings, which are stored in the database and can change while the server runs.
     pub(crate) settings: Arc<SettingsCache>,
-    /// What changed when.
+    /// Versions of the cached records, for their invalidation.
     pub version_clock: Arc<VersionClock>,
     /// The `admin` bucket of each key, by its id.
     pub(crate) admin_limits: Buckets<String>,
     /// The `batch` bucket of each key, by its id.
     pub(crate) batch_limits: Buckets<String>,
-    /// Failed authentications by address.
+    /// Limits of failed authentications, by address.
     pub(crate) failure_limits: Buckets<IpNet>,
-    /// Refusals that wait for their minute to close.
+    /// Refusals, aggregated until their minute has closed.
     pub(crate) aggregated: Aggregated,
-    /// Calls with an `Idempotency-Key` that are being answered.
+    /// Requests with an `Idempotency-Key` that are being processed.
     pub in_flight: Arc<InFlight>,
-    /// Seals the cursors of lists.
+    /// Seals and opens the cursors of lists.
     pub(crate) cursors: Cursors,
-    /// The catalogue of scopes with the time at which its load began.
+    /// The cached catalogue of scopes, with the version at which its load began.
     pub(crate) catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
-    /// When keys, by `seq`, were used since that was last written down.
-    pub used: DashMap<i64, Timestamp>,
-    /// Held while what the verifier's recorder counted is being written.
+    /// Time of the last use of keys, by `seq`, that is not stored yet.
+    pub last_used: DashMap<i64, Timestamp>,
+    /// Held during a flush of the verifier's recorder.
     pub(crate) flushing: tokio::sync::Mutex<()>,
     random: SystemRandom,
     draining: AtomicBool,
 }
 
 impl App {
-    /// Opens the database and builds the caches around it. Fails when the file isn't ours, is newer
+    /// Opens the database and creates the caches. Fails when the file isn't a Tollhouse database, is newer
     /// than this program, or can't be opened.
     pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>> {
         let version_clock = Arc::new(VersionClock::default());
@@ -95,13 +95,14 @@ impl App {
         let db = db::Db::open(&options, move |invalidations| publisher.publish(invalidations))?;
         let cursor_key = db.read(store::schema::cursor_key).await?;
         let loader = db.clone();
-        let load = move |hash| -> crate::verify::cache::Loading {
+        let load = move |hash| -> crate::verify::cache::LoadFuture {
             let db = loader.clone();
             Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
         };
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, version_clock.clone(), load));
         let settings = Arc::new(settings(&db, &version_clock, config.initial_settings(), clock.now()).await?);
-        let (quotas, recorder) = (quotas(&db), Recorder::default());
+        let quotas = quotas(&db);
+        let recorder = Recorder::default();
         let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIED, quotas, recorder);
         Ok(Arc::new(Self {
             traffic: Traffic::default(),
@@ -116,7 +117,7 @@ impl App {
             in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: std::sync::Mutex::new(None),
-            used: DashMap::new(),
+            last_used: DashMap::new(),
             flushing: tokio::sync::Mutex::default(),
             random: SystemRandom::new(),
             draining: AtomicBool::new(false),
@@ -126,47 +127,48 @@ impl App {
         }))
     }
 
-    /// Writes down what waits in memory, then closes the database.
+    /// Stores everything that is buffered in memory, then closes the database.
     pub async fn close(&self) -> Result<()> {
-        let counted = usage::flush(self).await;
+        let usage = usage::flush(self).await;
         let refusals = housekeeping::write_refusals(self, true).await;
-        let uses = housekeeping::write_last_used(self).await;
-        let units = self.verifier.quotas().close().await;
+        let last_used = housekeeping::write_last_used(self).await;
+        let quotas = self.verifier.quotas().close().await;
         housekeeping::log_head(self, "stop").await;
         self.db.close().await;
-        counted.and(refusals).and(uses).and(units)
+        usage.and(refusals).and(last_used).and(quotas)
     }
 
-    /// From now on `/readyz` says that the server is going.
+    /// Makes `/readyz` report from now on that the server is shutting down.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Is the server going?
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// A new id. Fails when the operating system has no randomness.
+    /// A new id. Fails when the operating system provides no random bytes.
     pub(crate) fn new_id(&self, kind: Kind) -> Result<String> {
         Ok(kind.new_id(self.clock.now(), self.random()?))
     }
 
-    /// Randomness for ids.
+    /// Random bits for ids.
     pub(crate) fn random(&self) -> Result<u128> {
         let mut bytes = [0; 16];
-        self.random.fill(&mut bytes).map_err(|_| Error::internal("no randomness"))?;
+        self.random
+            .fill(&mut bytes)
+            .map_err(|_| Error::internal("could not get random bytes from the operating system"))?;
         Ok(u128::from_ne_bytes(bytes))
     }
 
-    /// The operating system's randomness.
+    /// The random number generator of the operating system.
     pub(crate) fn system_random(&self) -> &SystemRandom {
         &self.random
     }
 
-    /// Notes that a key calls, now; of several calls in a second one is enough.
+    /// Records that a key makes a call now, at most once a second per key.
     pub(crate) fn note_call(&self, credential: &Credential, now: Timestamp) {
-        // The map is shared by all cores, this is hardly ever written.
+        // Checked first, because the map is shared by all cores, while `noted` is rarely written.
         let noted = &credential.memo.last_use_recorded;
         if now.as_millis() - noted.load(Ordering::Relaxed) >= 1000 {
             noted.store(now.as_millis(), Ordering::Relaxed);
@@ -174,40 +176,41 @@ impl App {
         }
     }
 
-    /// Notes when a key, by `seq`, was used. Bounded: what doesn't fit until the next writing is not noted.
+    /// Records the last use of a key, by `seq`. Ignored for further keys while the map is full.
     pub(crate) fn note_use(&self, key_seq: i64, now: Timestamp) {
-        if let Some(mut at) = self.used.get_mut(&key_seq) {
+        if let Some(mut at) = self.last_used.get_mut(&key_seq) {
             *at = now.max(*at);
-        } else if self.used.len() < MAX_USES {
-            self.used.insert(key_seq, now);
+        } else if self.last_used.len() < MAX_LAST_USED {
+            self.last_used.insert(key_seq, now);
         }
     }
 }
 
-/// The settings of the database, which get their first values when it has none.
+/// The cache of the settings. Stores the initial settings if the database has none.
 async fn settings(
     db: &db::Db,
     version_clock: &Arc<VersionClock>,
-    first: Settings,
+    initial: Settings,
     now: Timestamp,
 ) -> Result<SettingsCache> {
-    let began = version_clock.now();
-    // Looked at before: a database that has them is not written to.
+    let loaded_at = version_clock.now();
+    // Checked first, so that a database with settings is not written to.
     if db.read(store::settings::find).await?.is_none() {
-        db.write(move |tx| store::settings::begin(tx, &first, now)).await?;
+        db.write(move |tx| store::settings::insert_initial(tx, &initial, now)).await?;
     }
     let current = db.read(store::settings::get).await?;
     let db = db.clone();
-    let load = move || -> crate::verify::settings::Loading {
+    let load = move || -> crate::verify::settings::LoadFuture {
         let db = db.clone();
         Box::pin(async move { db.look_up(store::settings::get).await })
     };
-    Ok(SettingsCache::new(version_clock.clone(), began, current, load))
+    Ok(SettingsCache::new(version_clock.clone(), loaded_at, current, load))
 }
 
-/// Counts of quotas over the database, which this process alone serves.
+/// The quota counts. No other process leases from this database: it is served by one process.
 fn quotas(db: &db::Db) -> Quotas {
-    let (reader, writer) = (db.clone(), db.clone());
+    let reader = db.clone();
+    let writer = db.clone();
     Quotas::new(
         MAX_BUCKETS,
         move |key, period| {

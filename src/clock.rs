@@ -1,4 +1,4 @@
-//! The only caller of "now". Tests set it instead of waiting.
+//! The clock. No other module reads the time of the system, so that tests can set it instead of waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::Timestamp;
 
-/// Tells the time; clones tell the same one.
+/// A source of time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -15,31 +15,31 @@ enum Source {
     System {
         started: Instant,
     },
-    /// Nanoseconds since the epoch, moved by [`Clock::advance`] alone.
+    /// Nanoseconds since the epoch, advanced only by [`Clock::advance`].
     Manual(Arc<AtomicU64>),
 }
 
 impl Clock {
-    /// The machine's clock.
-    #[allow(clippy::disallowed_methods)] // This file is the one place.
+    /// The clock of the system.
+    #[allow(clippy::disallowed_methods)] // Allowed only in this file.
     pub(crate) fn system() -> Self {
         Self(Source::System { started: Instant::now() })
     }
 
-    /// A clock that stands still at `now` until it is advanced.
+    /// A clock that stays at `now` until it is advanced.
     pub fn manual(now: Timestamp) -> Self {
         let nanos = u64::try_from(now.as_millis()).unwrap_or(0) * 1_000_000;
         Self(Source::Manual(Arc::new(AtomicU64::new(nanos))))
     }
 
-    /// Moves a manual clock on; the machine's clock moves by itself and ignores this.
+    /// Advances a manual clock. Has no effect on the system clock.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(nanos) = &self.0 {
             nanos.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(0), Ordering::SeqCst);
         }
     }
 
-    /// The time of day, for what is stored and shown. It may jump when the machine's clock is set.
+    /// The wall-clock time, for timestamps that are stored or shown. It jumps when the system clock is set.
     #[allow(clippy::disallowed_methods)]
     pub fn now(&self) -> Timestamp {
         let millis = match &self.0 {
@@ -51,7 +51,7 @@ impl Clock {
         Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
-    /// Time since some fixed point, for limits and latencies. It never goes back.
+    /// The time since an arbitrary fixed point, for limits and latencies. It never goes back.
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { started } => started.elapsed(),

@@ -1,7 +1,7 @@
-//! What can go wrong, in the words that clients see.
+//! Errors, as clients see them.
 //!
-//! One table says which HTTP status a code has. An [`Error`] carries the code, a message that says
-//! what to do, the single faults ([`Detail`]), and, for the log alone, the cause.
+//! One table assigns each error code its HTTP status. An [`Error`] has a code, a message that says what to
+//! do, the individual faults ([`Detail`]), and the cause, which is only logged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,9 +11,9 @@ use serde::Serialize;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The codes of the contract. [`Code::name`] is what clients see, [`Code::status`] the HTTP status.
+/// The error codes of the API. [`Code::name`] is the name that clients see, [`Code::status`] the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // The names are the documentation; the table below is the list.
+#[allow(missing_docs)] // The names are self-explanatory; the table below lists them.
 pub enum Code {
     InvalidJson,
     InvalidRequest,
@@ -40,7 +40,7 @@ pub enum Code {
     StorageFull,
 }
 
-/// The one table: code, its name on the wire, its HTTP status.
+/// All codes, with their names in responses and their HTTP statuses.
 pub const CODES: &[(Code, &str, u16)] = &[
     (Code::InvalidJson, "INVALID_JSON", 400),
     (Code::InvalidRequest, "INVALID_REQUEST", 400),
@@ -75,22 +75,22 @@ impl Code {
             .map_or(("INTERNAL", 500), |(_, name, status)| (name, *status))
     }
 
-    /// The name that clients see, `UPPER_SNAKE_CASE`.
+    /// The name in responses, in `UPPER_SNAKE_CASE`.
     pub(crate) fn name(self) -> &'static str {
         self.row().0
     }
 
-    /// The HTTP status of an answer with this code.
+    /// The HTTP status of a response with this code.
     pub(crate) fn status(self) -> u16 {
         self.row().1
     }
 }
 
-/// One fault of a request: where it is and what is wrong there.
+/// One fault of the request: where it is and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = ErrorDetail)]
 pub(crate) struct Detail {
-    /// RFC 6901 pointer into the body.
+    /// JSON Pointer (RFC 6901) into the request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "/scopes/0")]
     pub(crate) pointer: Option<String>,
@@ -98,33 +98,31 @@ pub(crate) struct Detail {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "limit")]
     pub(crate) parameter: Option<String>,
-    /// What kind of fault it is, `UPPER_SNAKE_CASE`.
+    /// Code of the fault, in `UPPER_SNAKE_CASE`.
     #[schema(value_type = String, example = "UNKNOWN_SCOPE")]
     pub(crate) code: Cow<'static, str>,
-    /// What is wrong and what would be right.
+    /// What is wrong and what is expected.
     pub(crate) message: String,
 }
 
 /// A refusal or a failure.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// What clients can act on.
+    /// For programs.
     pub code: Code,
     /// For people: what is wrong and what to do.
     pub(crate) message: Cow<'static, str>,
-    /// All the single faults.
+    /// The individual faults of the request.
     pub(crate) details: Vec<Detail>,
-    /// For the log alone; never shown to a client.
+    /// Logged, and never shown to a client.
     pub(crate) cause: Option<String>,
     /// Whole seconds after which a retry can succeed (`Retry-After`).
     pub(crate) retry_after: Option<u64>,
-    /// Was it decided by what was asked, though its code says how the server is? Then the other operations of a
-    /// batch may go on.
-    pub(crate) is_decided: bool,
+    /// The status is 5xx but the cause is the request; later operations of the batch may continue.
+    pub(crate) caused_by_request: bool,
 }
 
 impl Error {
-    /// An error with a code and a message for people.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -132,31 +130,31 @@ impl Error {
             details: Vec::new(),
             cause: None,
             retry_after: None,
-            is_decided: false,
+            caused_by_request: false,
         }
     }
 
-    /// `INVALID_REQUEST` with its faults.
+    /// `INVALID_REQUEST` with the faults of the request.
     pub(crate) fn invalid(details: Vec<Detail>) -> Self {
         let message = match details.as_slice() {
-            [one] => one.message.clone(),
-            many => format!("The request has {} faults; see details.", many.len()),
+            [detail] => detail.message.clone(),
+            details => format!("The request has {} errors. See details.", details.len()),
         };
         Self { details, ..Self::new(Code::InvalidRequest, message) }
     }
 
-    /// `NOT_FOUND`, also for what belongs to another organization.
-    pub(crate) fn not_found(what: &'static str) -> Self {
-        Self::new(Code::NotFound, format!("There is no such {what}."))
+    /// `NOT_FOUND`, also for a resource of another organization.
+    pub(crate) fn not_found(resource: &'static str) -> Self {
+        Self::new(Code::NotFound, format!("There is no such {resource}."))
     }
 
-    /// `INTERNAL`: the cause is logged, the client learns nothing of it.
+    /// `INTERNAL`. The cause is logged and not shown to the client.
     pub(crate) fn internal(cause: impl fmt::Display) -> Self {
-        let message = "Something went wrong on our side; the request id leads to it in the log.";
+        let message = "An internal error occurred. The server log has the cause under this request id.";
         Self { cause: Some(cause.to_string()), ..Self::new(Code::Internal, message) }
     }
 
-    /// `UNAVAILABLE`, worth a retry after `retry_after` seconds.
+    /// `UNAVAILABLE`; a retry after `retry_after` seconds can succeed.
     pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>, retry_after: u64) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(Code::Unavailable, message) }
     }

@@ -1,42 +1,43 @@
 //! Tollhouse: organizations, users, API keys, limits and an audit log in one binary with one SQLite file.
 //!
-//! # The map of the house
+//! # Modules
 //!
-//! A request walks from the door to the file and back:
-//!
-//! ```text
-//! http::server    accepts the connection, bounds it in time and number, and gives it to a worker
-//! http::routes    the whole API in one table
-//! http::pipeline  what every call passes: credential, address, rate, scope, body
-//! http::<thing>   the handler: from the call to the service, from its answer to the envelope
-//! service::<thing>   the use case: reads the body, then in one transaction authorises, writes, audits
-//! domain::<thing>    pure types and rules; `domain::access` decides who may do what
-//! store::<thing>     the SQL; `store::db` is the one writer with group commit, and the readers
-//! verify          secrets, credentials and settings in memory, token buckets, quotas, the recorder of usage
-//! ```
-//!
-//! A batch, and a `POST` with an `Idempotency-Key`, go the other way round: the writer's thread runs whole
-//! handlers within its transaction (`service::within`), so that what they answer is stored with what they do.
-//!
-//! The pages, `/console/` and `/docs/`, lie in `src/console` and `src/docs` and are given out by
-//! `http::pages`; they ask the API like everybody else.
-//!
-//! "Is this key good?" takes a shorter way, and the file is touched only for a key that isn't in memory:
+//! A request passes through these layers:
 //!
 //! ```text
-//! http::data_plane        who asks, and may it?
-//! http::verify, introspect, forward_auth   one file for each form of the question
-//! verify::verifier        the decision, in the order of the contract: record, quota, bucket
-//! verify::recorder        counts it; service::usage writes the counts down once a second
+//! http::server         accepts connections, limits their time and number, and hands each to a worker
+//! http::routes         the whole API in one table
+//! http::pipeline       the checks of every request: credential, address, rate limit, scope, body
+//! http::<resource>     the handler: calls the service and wraps its result in the envelope
+//! service::<resource>  the use case: parses the body, then authorizes, writes and audits in one transaction
+//! domain::<resource>   pure types and rules; `domain::access` decides who may do what
+//! store::<resource>    the SQL; `store::db` has the single writer with group commit, and the readers
+//! verify               secrets, credentials and settings in memory, token buckets, quotas, usage recorder
 //! ```
 //!
-//! Beside them `telemetry` has the log and the counters, and `http::metrics` tells the latter on a listener of its own.
+//! For a batch, and for a `POST` with an `Idempotency-Key`, the order is reversed: the writer's thread runs
+//! whole handlers within its transaction (`service::within`), so that their responses are stored together
+//! with their changes.
 //!
-//! The same file name in every layer: who looks for API keys opens `domain/api_key.rs`,
+//! The pages `/console/` and `/docs/` are in `src/console` and `src/docs` and are served by `http::pages`.
+//! They use the public API.
+//!
+//! A verification takes a shorter path. It reads the database only for a key that isn't in memory:
+//!
+//! ```text
+//! http::data_plane                         authenticates and authorizes the caller
+//! http::verify, introspect, forward_auth   one file per kind of verification
+//! verify::verifier                         the decision, in the documented order: record, quota, bucket
+//! verify::recorder                         counts it; service::usage stores the counts once a second
+//! ```
+//!
+//! `telemetry` has the log and the counters, which `http::metrics` serves on a listener of its own.
+//!
+//! A resource has the same file name in every layer: API keys are in `domain/api_key.rs`,
 //! `store/api_keys.rs`, `service/api_keys.rs` and `http/api_keys.rs`.
 //!
-//! Who may use whom: `cli → http, service → store, verify → domain → error`; `app` wires them together.
-//! A test reads the `use` lines and keeps that true.
+//! Dependencies point one way: `cli → http, service → store, verify → domain → error`; `app` wires them
+//! together. A test checks this by reading the `use` lines.
 
 pub mod app;
 pub mod cli;

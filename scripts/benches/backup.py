@@ -1,4 +1,4 @@
-"""a backup of half a gigabyte under load: how long it takes, what verifications notice, how the WAL grows."""
+"""a backup of half a gigabyte under load: its duration, the latency of verifications, the size of the WAL."""
 
 import hashlib
 import json
@@ -10,17 +10,17 @@ import time
 from pathlib import Path
 
 from harness import KEY, PROGRAM, Client, Server, directory
-from stock import API_KEY, ORGANIZATION, secrets, store
+from dataset import API_KEY, ORGANIZATION, secrets, store
 
 BYTES = 500 << 20
 KEYS = 500_000
-PAUSE = 0.002  # seconds between an answer and the next question
-ALONE = 20  # seconds
-IN_USE = 1_000
+PAUSE = 0.002  # seconds between a response and the next request
+UNDISTURBED_SECONDS = 20
+KEYS_IN_USE = 1_000
 
 
 def writer(url, stop):
-    """Changes the organization, one each 10 ms."""
+    """Changes the organization every 10 ms."""
     client = Client(url, KEY)
     client.head += "Content-Type: application/json\r\n"
     while not stop.is_set():
@@ -31,24 +31,26 @@ def writer(url, stop):
 
 
 def verify(server, until):
-    """How long verifications take, in µs, until it says so; and how large the WAL was at most."""
-    client, took, wal = Client(server.url, KEY), [], 0
+    """Verifies keys until `until()` is true. Returns their durations in µs and the largest size of the WAL."""
+    client = Client(server.url, KEY)
+    durations = []
+    max_wal = 0
     file = Path(f"{server.file}-wal")
-    keys = list(secrets(0, IN_USE))
+    keys = list(secrets(0, KEYS_IN_USE))
     while not until():
-        for key in keys[len(took) % IN_USE:][:50]:
-            answer, us = client.verify(key)
-            if b'"VALID"' not in answer:
-                raise SystemExit(answer)
-            took.append(us)
+        for key in keys[len(durations) % KEYS_IN_USE:][:50]:
+            response, us = client.verify(key)
+            if b'"VALID"' not in response:
+                raise SystemExit(response)
+            durations.append(us)
             time.sleep(PAUSE)
-        wal = max(wal, file.stat().st_size)
-    return {"p50": statistics.median(took), "p99": statistics.quantiles(took, n=100)[98],
-            "p999": statistics.quantiles(took, n=1000)[998], "n": len(took), "wal": wal}
+        max_wal = max(max_wal, file.stat().st_size)
+    return {"p50": statistics.median(durations), "p99": statistics.quantiles(durations, n=100)[98],
+            "p999": statistics.quantiles(durations, n=1000)[998], "n": len(durations), "wal": max_wal}
 
 
 def fill(dir):
-    """A file of that size with a chain that verifies: most keys are copied, the rest comes with its events."""
+    """Creates a database of BYTES with a valid audit chain. Most keys are copied, the rest imported with events."""
     with Server(dir) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
         server.call("POST", "/admin/v1/api-keys", API_KEY)
@@ -72,25 +74,25 @@ def main():
             stop = multiprocessing.Event()
             load = multiprocessing.Process(target=writer, args=(server.url, stop), daemon=True)
             load.start()
-            verify(server, lambda end=time.monotonic() + 3: time.monotonic() > end)  # to warm up
-            before = verify(server, lambda end=time.monotonic() + ALONE: time.monotonic() > end)
+            verify(server, lambda end=time.monotonic() + 3: time.monotonic() > end)  # warm-up
+            before = verify(server, lambda end=time.monotonic() + UNDISTURBED_SECONDS: time.monotonic() > end)
             begin = time.perf_counter()
             process = subprocess.Popen([PROGRAM, "backup", f"{dir}/backup.db", "--json", "--data", server.file.parent],
                                        stdout=subprocess.PIPE, stderr=sys.stderr)
             during = verify(server, lambda: process.poll() is not None)
-            took = time.perf_counter() - begin
-            made = json.loads(process.stdout.read())
+            duration = time.perf_counter() - begin
+            report = json.loads(process.stdout.read())
             stop.set()
             load.join()
-    print(f"{made['bytes'] / (1 << 20):,.0f} MiB, {made['rows']['api_keys']:,} keys, "
-          f"{made['rows']['audit_events']:,} audit events: {took:.1f} s in all, of which the copy "
-          f"{made['copy_seconds']:.1f} s and the proof {made['proof_seconds']:.1f} s.\n")
-    print("| verifications | p50, µs | p99, µs | p99.9, µs | asked | WAL at most, MiB |")
+    print(f"{report['bytes'] / (1 << 20):,.0f} MiB, {report['rows']['api_keys']:,} keys, "
+          f"{report['rows']['audit_events']:,} audit events: {duration:.1f} s in total, of which copying took "
+          f"{report['copy_seconds']:.1f} s and verifying {report['proof_seconds']:.1f} s.\n")
+    print("| verifications | p50, µs | p99, µs | p99.9, µs | count | largest WAL, MiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name, side in (("undisturbed", before), ("during the backup", during)):
-        print(f"| {name} | {side['p50']:.0f} | {side['p99']:.0f} | {side['p999']:.0f} | {side['n']:,} "
-              f"| {side['wal'] / (1 << 20):.1f} |")
-    print(f"\np99 during the backup: {during['p99'] / before['p99']:.2f} of undisturbed.")
+    for name, result in (("undisturbed", before), ("during the backup", during)):
+        print(f"| {name} | {result['p50']:.0f} | {result['p99']:.0f} | {result['p999']:.0f} | {result['n']:,} "
+              f"| {result['wal'] / (1 << 20):.1f} |")
+    print(f"\np99 during the backup: {during['p99'] / before['p99']:.2f} times the undisturbed p99.")
 
 
 main()

@@ -1,6 +1,6 @@
-//! What warp itself costs: `bare BYTES ['Name: value' …]` reads the body and answers with so many bytes and
-//! these headers. The accept loop, the runtime and the allocator are the program's, whose side by side
-//! measurement is `scripts/bench verify`.
+//! A baseline for `scripts/bench verify` that shows the cost of warp itself. `bare BYTES ['Name: value' …]`
+//! reads the body and answers with this number of bytes and these headers. The accept loop, the runtime and
+//! the allocator are those of the program.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -18,7 +18,7 @@ use warp::reply::Response;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// As shipped in config.toml.
+/// The values of the shipped config.toml.
 const LIMITS: server::Limits = server::Limits {
     max_connections: 10_000,
     header_timeout: Duration::from_secs(10),
@@ -28,10 +28,10 @@ const LIMITS: server::Limits = server::Limits {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let body = vec![b'x'; arguments.next().ok_or("how many bytes?")?.parse()?];
+    let body = vec![b'x'; arguments.next().ok_or("usage: bare BYTES ['Name: value' …]")?.parse()?];
     let mut headers = HeaderMap::new();
     for header in arguments {
-        let (name, value) = header.split_once(": ").ok_or("a header is 'Name: value'")?;
+        let (name, value) = header.split_once(": ").ok_or("a header must have the form 'Name: value'")?;
         headers.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -44,10 +44,10 @@ async fn run(body: Bytes, headers: HeaderMap) -> Result<(), Box<dyn Error>> {
         *response.headers_mut() = headers.clone();
         response
     };
-    let also = answer.clone();
+    let forward_answer = answer.clone();
     let verify = warp::path!("v1" / "keys" / "verify").and(warp::post()).and(warp::body::bytes());
     let forward_auth = warp::path!("v1" / "forward-auth").and(warp::get());
-    let routes = verify.map(move |_: Bytes| answer()).or(forward_auth.map(also)).unify().boxed();
+    let routes = verify.map(move |_: Bytes| answer()).or(forward_auth.map(forward_answer)).unify().boxed();
 
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;

@@ -1,4 +1,4 @@
-"""operations a second from one caller: in batches, against one request for each."""
+"""operations per second of one caller: in batches, compared with single requests."""
 
 import os
 import sqlite3
@@ -28,33 +28,33 @@ SIDES = {
 
 
 def create_keys(dir, size, path, body):
-    """Creates keys for a while, and shows that each that was acknowledged lies in the file."""
+    """Creates keys for a while, and checks that each acknowledged key is stored."""
     with Server(dir) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
         result = server.load("POST", path, 1, SECONDS, body)
     stored, = sqlite3.connect(server.file).execute("SELECT count(*) FROM api_keys").fetchone()
-    # The admin's own; and what was under way when the load ended is stored too, but was not counted.
+    # Also stored are the admin key, and requests that were in flight when the load ended.
     created = result["requests"] * size
     if not created < stored <= created + size + 1:
-        raise SystemExit(f"{created} creations were answered, {stored} are stored")
+        raise SystemExit(f"{created} creations were acknowledged, {stored} keys are stored")
     return {"rate": result["rate"] * size, "p50": result["p50_us"] / 1000, "p99": result["p99_us"] / 1000}
 
 
 def main():
     with directory() as dir:
-        median, slow = fdatasync_us(dir)
-    print(f"{os.cpu_count()} processors; a 4 KiB append with fdatasync takes {median:.0f} µs here "
-          f"(99th percentile {slow:.0f} µs).\n")
+        median, p99 = fdatasync_us(dir)
+    print(f"{os.cpu_count()} processors; a 4 KiB append with fdatasync takes {median:.0f} µs "
+          f"(99th percentile {p99:.0f} µs).\n")
     runs = {side: [] for side in SIDES}
     for _ in range(ALTERNATIONS):
-        for side, what in SIDES.items():
+        for side, request in SIDES.items():
             with directory() as dir:
-                runs[side].append(create_keys(dir, *what))
+                runs[side].append(create_keys(dir, *request))
     median = lambda side, name: statistics.median(run[name] for run in runs[side])
-    # Of neighbouring runs: a machine that drifts disturbs these less.
+    # Compares runs of the same round, so that a change of the machine's speed affects both.
     ratio = lambda side: statistics.median(
-        run["rate"] / alone["rate"] for run, alone in zip(runs[side], runs["one by one"]))
-    print("| one caller | operations/s | against one by one | a request, p50 / p99 ms |")
+        run["rate"] / single["rate"] for run, single in zip(runs[side], runs["one by one"]))
+    print("| one caller | operations/s | ratio to one by one | request, p50 / p99 ms |")
     print("| --- | ---: | ---: | ---: |")
     for side in SIDES:
         print(f"| {side} | {median(side, 'rate'):,.0f} | {ratio(side):.1f} "

@@ -1,4 +1,4 @@
-"""how long verifications take while thousands of slow clients are there, exports stream and analytics run."""
+"""latency of verifications beside thousands of slow clients, slow exports and analytics queries."""
 
 import itertools
 import json
@@ -13,43 +13,45 @@ from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 from harness import KEY, Client, Server, directory, wrk
-from stock import fill, secrets
+from dataset import fill, secrets
 
-KEYS, EVENTS = 1_000, 500_000
-SLOW = 10_000  # connections
+KEYS = 1_000
+EVENTS = 500_000
+SLOW_CONNECTIONS = 10_000
 EXPORTS = 8
-CALLERS = 16  # that each pause so many ms, on average, between an answer and the next question
-PAUSE_MS = 4
+CALLERS = 16
+PAUSE_MS = 4  # average pause of a caller between a response and the next request
 ALTERNATIONS = 5
 SECONDS = 4
-# Each slow client sends a byte, and each export takes a piece, so often.
-BYTE_EVERY = 2.0
-PIECE_EVERY, PIECE = 0.1, 32 * 1024
+BYTE_INTERVAL = 2.0  # seconds between two bytes of a slow client
+CHUNK_INTERVAL = 0.1  # seconds between two chunks that an export reads
+CHUNK_BYTES = 32 * 1024
 HEAD = f"Host: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
 
 
-class Slow:
-    """A connection that says nothing, or sends a head or a body byte by byte. A new one when it is cut."""
+class SlowClient:
+    """A connection that is silent, or sends a head or a body byte by byte. It reconnects when it is closed."""
 
     kinds = itertools.cycle(("silent", "head", "body"))
 
-    def __init__(self, address, reached):
-        self.address, self.reached = address, reached
-        self.kind = next(Slow.kinds)
+    def __init__(self, address, connected):
+        self.address = address
+        self.connected = connected
+        self.kind = next(SlowClient.kinds)
         self.connect()
 
     def connect(self):
         self.socket = socket.socket()
-        self.socket.bind((f"127.0.0.{self.reached.value % 8 + 2}", 0))
+        self.socket.bind((f"127.0.0.{self.connected.value % 8 + 2}", 0))
         self.socket.connect(self.address)
         self.socket.setblocking(False)
-        self.reached.value += 1
+        self.connected.value += 1
         if self.kind == "body":
             self.socket.sendall(f"POST /v1/keys/verify HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\n"
                                 "Content-Length: 1000\r\n\r\n".encode())
         self.bytes = itertools.cycle(b" ") if self.kind == "body" else iter(b"GET /v1/forward-auth HTTP/1.1\r\nX: " + b"x" * 9999)
 
-    def go_on(self):
+    def step(self):
         try:
             if self.kind != "silent":
                 self.socket.send(bytes([next(self.bytes)]))
@@ -63,34 +65,34 @@ class Slow:
             self.connect()
 
 
-def slow_clients(url, reached):
+def slow_clients(url, connected):
     address = urlsplit(url).hostname, urlsplit(url).port
-    crowd = [Slow(address, reached) for _ in range(SLOW)]
-    tick = BYTE_EVERY / 100
+    clients = [SlowClient(address, connected) for _ in range(SLOW_CONNECTIONS)]
+    tick = BYTE_INTERVAL / 100
     while True:
-        for nth in range(100):
+        for index in range(100):
             begin = time.monotonic()
-            for slow in crowd[nth::100]:
-                slow.go_on()
+            for client in clients[index::100]:
+                client.step()
             time.sleep(max(0, begin + tick - time.monotonic()))
 
 
-def slow_exports(url, taken):
-    """Clients that take an export of all events piece by piece, and begin anew when they have it."""
-    def begin():
+def slow_exports(url, received):
+    """Clients that read an export of all events in chunks, and start a new one when it is complete."""
+    def start_export():
         export = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port))
-        export.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+        export.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK_BYTES)
         export.sendall(f"GET /admin/v1/audit-logs/export HTTP/1.1\r\n{HEAD}Connection: close\r\n\r\n".encode())
         return export
 
-    exports = [begin() for _ in range(EXPORTS)]
+    exports = [start_export() for _ in range(EXPORTS)]
     while True:
-        for nth, export in enumerate(exports):
-            piece = export.recv(PIECE)
-            taken.value += len(piece)
-            if not piece:
-                exports[nth] = begin()
-        time.sleep(PIECE_EVERY)
+        for index, export in enumerate(exports):
+            chunk = export.recv(CHUNK_BYTES)
+            received.value += len(chunk)
+            if not chunk:
+                exports[index] = start_export()
+        time.sleep(CHUNK_INTERVAL)
 
 
 def analytics(url, answered):
@@ -100,20 +102,20 @@ def analytics(url, answered):
         answered.value += 1
 
 
-def background(work, url, counter):
-    """Only when nobody else wants a processor: what these clients take of them is not what is measured."""
+def run_idle(work, url, counter):
+    """Runs work with idle priority, so that the CPU time of these clients does not affect the measurement."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     work(url, counter)
 
 
 @contextmanager
-def beside(work, url, least):
-    """Does that in a process of its own; goes on when it has counted so far."""
+def background_load(work, url, min_count):
+    """Runs work in a separate process, and waits until its counter has reached `min_count`."""
     counter = multiprocessing.Value("q", 0, lock=False)
-    process = multiprocessing.Process(target=background, args=(work, url, counter), daemon=True)
+    process = multiprocessing.Process(target=run_idle, args=(work, url, counter), daemon=True)
     process.start()
     try:
-        while counter.value < least:
+        while counter.value < min_count:
             if not process.is_alive():
                 raise SystemExit(f"{work.__name__} ended")
             time.sleep(0.01)
@@ -125,24 +127,24 @@ def beside(work, url, least):
         process.join()
 
 
-# Not before each was cut once, on average: they come back one by one from then on, not all at a time.
-SLOW_CLIENTS = (slow_clients, 2 * SLOW)
-OTHERS = ((slow_exports, EXPORTS * PIECE), (analytics, 3))
+# Waits until each connection was closed once, on average. From then on they reconnect one by one, not all at once.
+SLOW_CLIENTS = (slow_clients, 2 * SLOW_CONNECTIONS)
+OTHERS = ((slow_exports, EXPORTS * CHUNK_BYTES), (analytics, 3))
 STATES = {
-    "alone": (),
-    f"{SLOW:,} slow connections": (SLOW_CLIENTS,),
+    "none": (),
+    f"{SLOW_CONNECTIONS:,} slow connections": (SLOW_CLIENTS,),
     f"{EXPORTS} slow exports": OTHERS[:1],
     "analytics": OTHERS[1:],
     "all of these": (SLOW_CLIENTS, *OTHERS),
 }
 
 
-def connections(server):
+def open_files(server):
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
 def verify(server, dir, key):
-    """Verifications at a steady rate."""
+    """Verifies keys at a steady rate."""
     file = f"{dir}/keys"
     body = '{"key":"', '"}'
     length = len(key) + len("".join(body))
@@ -154,34 +156,34 @@ def verify(server, dir, key):
 
 
 def main():
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     runs = {state: [] for state in STATES}
     with directory() as dir:
         fill(dir, KEYS, EVENTS)
         keys = list(secrets(0, KEYS))
         with open(f"{dir}/keys", "w") as file:
             file.writelines(f"{key}\n" for key in keys)
-        with Server(dir, TOLLHOUSE_HTTP__MAX_CONNECTIONS=str(SLOW + 500)) as server:
+        with Server(dir, TOLLHOUSE_HTTP__MAX_CONNECTIONS=str(SLOW_CONNECTIONS + 500)) as server:
             verify(server, dir, keys[0])
-            idle = connections(server)
+            idle = open_files(server)
             for _ in range(ALTERNATIONS):
                 for state, works in STATES.items():
                     with ExitStack() as stack:
-                        for work, least in works:
-                            stack.enter_context(beside(work, server.url, least))
+                        for work, min_count in works:
+                            stack.enter_context(background_load(work, server.url, min_count))
                         runs[state].append(verify(server, dir, keys[0]))
                     print(f"{state}: {runs[state][-1]}", file=sys.stderr, flush=True)
-                    while connections(server) > idle + 20:
+                    while open_files(server) > idle + 20:
                         time.sleep(0.01)
     print(f"{os.cpu_count()} processors, {CALLERS} callers.\n")
-    print("| beside | verifications/s | p50, ms | p99, ms | p99 to that alone |")
+    print("| background load | verifications/s | p50, ms | p99, ms | p99, ratio to none |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    median = lambda runs, what: statistics.median(run[what] for run in runs)
-    for state, own in runs.items():
-        ratio = statistics.median(run["p99_us"] / alone["p99_us"] for run, alone in zip(own, runs["alone"]))
-        print(f"| {state} | {median(own, 'rate'):,.0f} | {median(own, 'p50_us') / 1000:.2f} "
-              f"| {median(own, 'p99_us') / 1000:.2f} | {ratio:.1f} |")
+    median = lambda runs, measure: statistics.median(run[measure] for run in runs)
+    for state, state_runs in runs.items():
+        ratio = statistics.median(run["p99_us"] / none["p99_us"] for run, none in zip(state_runs, runs["none"]))
+        print(f"| {state} | {median(state_runs, 'rate'):,.0f} | {median(state_runs, 'p50_us') / 1000:.2f} "
+              f"| {median(state_runs, 'p99_us') / 1000:.2f} | {ratio:.1f} |")
 
 
 main()

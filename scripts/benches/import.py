@@ -1,4 +1,4 @@
-"""100,000 keys by one command, against as many single calls; and what it costs a server beside it."""
+"""import of 100,000 keys, compared with single calls, and its effect on a running server."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from harness import KEY, PROGRAM, Client, Server, directory
-from stock import ORGANIZATION, secrets
+from dataset import ORGANIZATION, secrets
 
 KEYS = 100_000
 CALLS = 1_000
@@ -15,7 +15,7 @@ SCOPES = ["workflows:read", "transactions:write"]
 
 
 def write(file):
-    """Keys as another system would give them: by their hashes."""
+    """Writes keys as another system would export them, by their hashes."""
     with open(file, "w") as lines:
         for secret in secrets(0, KEYS):
             hash = hashlib.sha256(secret.encode()).hexdigest()
@@ -24,17 +24,17 @@ def write(file):
 
 
 def run(file, dir):
-    """One import; its report, and how long it took."""
+    """Runs an import. Returns its report and its duration in seconds."""
     begin = time.perf_counter()
-    ended = subprocess.run([PROGRAM, "import", file, "--json", "--data", dir], capture_output=True, text=True)
-    took = time.perf_counter() - begin
-    if ended.returncode:
-        raise SystemExit(ended.stdout + ended.stderr)
-    return json.loads(ended.stdout), took
+    process = subprocess.run([PROGRAM, "import", file, "--json", "--data", dir], capture_output=True, text=True)
+    duration = time.perf_counter() - begin
+    if process.returncode:
+        raise SystemExit(process.stdout + process.stderr)
+    return json.loads(process.stdout), duration
 
 
-def calls(server):
-    """Seconds for one call after the other over one connection."""
+def time_single_calls(server):
+    """Returns the seconds for CALLS calls, one after the other over one connection."""
     client = Client(server.url, KEY)
     client.head += "Content-Type: application/json\r\n"
     body = json.dumps({"organization_id": "org_bench", "name": "Production API Key", "scopes": SCOPES})
@@ -45,20 +45,20 @@ def calls(server):
     return time.perf_counter() - begin
 
 
-def beside(server, process):
-    """How long single changes take, in ms, while the process runs; one each 20 ms."""
+def measure_changes(server, process):
+    """Makes a change every 20 ms while the process runs. Returns median, p99 and maximum of the durations in ms."""
     client = Client(server.url, KEY)
     client.head += "Content-Type: application/json\r\n"
-    took = []
+    durations = []
     while process.poll() is None:
-        body = json.dumps({"name": f"Bench {len(took)}"})
+        body = json.dumps({"name": f"Bench {len(durations)}"})
         request = (f"PATCH /admin/v1/organizations/org_bench HTTP/1.1\r\n{client.head}"
                    f"Content-Length: {len(body)}\r\n\r\n{body}")
-        took.append(client.send(request)[1] / 1000)
+        durations.append(client.send(request)[1] / 1000)
         time.sleep(0.02)
     if process.returncode:
         raise SystemExit("the import failed")
-    return statistics.median(took), statistics.quantiles(took, n=100)[98], max(took)
+    return statistics.median(durations), statistics.quantiles(durations, n=100)[98], max(durations)
 
 
 def main():
@@ -66,8 +66,8 @@ def main():
         write(f"{dir}/keys.ndjson")
         with Server(dir) as server:
             server.call("POST", "/admin/v1/organizations", ORGANIZATION)
-            single = statistics.median(calls(server) for _ in range(3))
-        report, took = run(f"{dir}/keys.ndjson", server.file.parent)
+            single = statistics.median(time_single_calls(server) for _ in range(3))
+        report, first = run(f"{dir}/keys.ndjson", server.file.parent)
         if report["imported"] != {"api_key": KEYS}:
             raise SystemExit(report)
         report, again = run(f"{dir}/keys.ndjson", server.file.parent)
@@ -80,18 +80,18 @@ def main():
             begin = time.perf_counter()
             process = subprocess.Popen([PROGRAM, "import", f"{dir}/keys.ndjson", "--data", server.file.parent],
                                        stdout=subprocess.DEVNULL)
-            median, slow, slowest = beside(server, process)
+            median, p99, slowest = measure_changes(server, process)
             with_server = time.perf_counter() - begin
     extrapolated = single * KEYS / CALLS
-    print(f"| {KEYS:,} keys | s | keys/s | against single calls |")
+    print(f"| {KEYS:,} keys | s | keys/s | ratio to single calls |")
     print("| --- | ---: | ---: | ---: |")
     print(f"| single calls, one after the other (from {CALLS:,}: {single:.2f} s) | {extrapolated:.0f} "
           f"| {KEYS / extrapolated:,.0f} | 1 |")
-    for name, seconds in (("`tollhouse import`", took), ("the same beside a server that is written to", with_server),
-                          ("again: all are there", again)):
+    for name, seconds in (("`tollhouse import`", first), ("the same while a server handles changes", with_server),
+                          ("again, all keys unchanged", again)):
         print(f"| {name} | {seconds:.1f} | {KEYS / seconds:,.0f} | {extrapolated / seconds:.1f} |")
-    print(f"\nA change of the server meanwhile, one each 20 ms: median {median:.1f} ms, 99th percentile {slow:.0f} ms, "
-          f"slowest {slowest:.0f} ms.")
+    print(f"\nChanges on the server during the import, every 20 ms: median {median:.1f} ms, "
+          f"99th percentile {p99:.0f} ms, slowest {slowest:.0f} ms.")
 
 
 main()

@@ -1,4 +1,4 @@
-"""What a first visit of the pages transfers, and what they add to the program"""
+"""transfer size of a first visit to the pages, and their share of the program's size."""
 
 import gzip
 import os
@@ -10,29 +10,30 @@ import harness
 
 
 def visit(url, path):
-    """Every file that a first visit to a page loads, with what was transferred: the headers and the body."""
-    found, waiting, first = {}, [path], None
-    while waiting:
-        path = waiting.pop()
-        if path in found:
+    """Loads every file of a first visit to a page. Returns the transferred bytes, with headers, by path."""
+    sizes = {}
+    pending = [path]
+    while pending:
+        path = pending.pop()
+        if path in sizes:
             continue
         request = urllib.request.Request(url + path, headers={"Accept-Encoding": "gzip"})
         with urllib.request.urlopen(request) as response:
             body = response.read()
             headers = len(str(response.headers))
             if response.headers["Content-Encoding"] != "gzip":
-                raise SystemExit(f"{path} came without compression")
-        found[path] = headers + len(body)
+                raise SystemExit(f"{path} is not compressed")
+        sizes[path] = headers + len(body)
         text = gzip.decompress(body).decode()
         names = re.findall(r'(?:src|href)="([^"#:]+)"', text) if path.endswith("/") else []
         names = [name for name in names if not name.startswith("..") and name != "./"]
         if path.endswith(".js") and "/vendor/swagger" not in path:
-            # Modules load others by a relative name.
+            # Modules import others by a relative path.
             names += re.findall(r'''(?:from|import)\s*["'](\.[^"']+)["']''', text)
         if path.endswith(".css") and "/vendor/" not in path:
             names += re.findall(r'url\("([^"]+)"\)', text)
-        waiting += [urllib.parse.urljoin(path, name) for name in names]
-    return found
+        pending += [urllib.parse.urljoin(path, name) for name in names]
+    return sizes
 
 
 def main():
@@ -44,7 +45,7 @@ def main():
             for name in ["console", "docs"]:
                 files = visit(server.url, f"/{name}/")
                 rows.append((f"`/{name}/`", len(files), sum(files.values())))
-    print("| first visit | files | transferred, headers and all, kB |\n| --- | ---: | ---: |")
+    print("| first visit | files | transferred with headers, kB |\n| --- | ---: | ---: |")
     for name, files, size in rows:
         print(f"| {name} | {files} | {size / 1000:,.1f} |")
     tables = list(harness.TARGET.glob("release/build/tollhouse-*/out/pages.rs"))
@@ -54,11 +55,11 @@ def main():
         embedded[path] = embedded.get(path, 0) + len(open(file, "rb").read())
     program = harness.PROGRAM.stat().st_size
     pages = sum(embedded.values())
-    print("\n| the program, as built for release | MB |\n| --- | ---: |")
+    print("\n| release binary | MB |\n| --- | ---: |")
     print(f"| with the pages | {program / 1e6:.2f} |")
-    print(f"| without them | {(program - pages) / 1e6:.2f} |")
+    print(f"| without the pages | {(program - pages) / 1e6:.2f} |")
     for name, size in embedded.items():
-        print(f"| of the pages, `/{name}/` | {size / 1e6:.2f} |")
+        print(f"| pages of `/{name}/` | {size / 1e6:.2f} |")
 
 
 main()

@@ -1,4 +1,4 @@
-"""how long verifications and changes take while a million old audit events are removed, and what that frees."""
+"""latency of verifications and changes while a million old audit events are deleted, and the space that frees."""
 
 import hashlib
 import json
@@ -11,17 +11,17 @@ import time
 import urllib.request
 
 from harness import KEY, Server, directory
-from stock import API_KEY, DAY, ORGANIZATION
+from dataset import API_KEY, DAY, ORGANIZATION
 
 EVENTS = 1_000_000
-DAYS = 400  # that they are spread over
-KEPT = 30  # days
+DAYS = 400  # between the oldest and the newest event
+KEPT_DAYS = 30
 CALLERS = 16
-PAUSE_MS = 4  # on average, between an answer and the next question of a caller
-WINDOW = 5  # seconds of load that make one measurement
-QUIET = 6  # windows of it undisturbed, half of them before and half after
+PAUSE_MS = 4  # average pause of a caller between a response and the next request
+WINDOW = 5  # seconds of load in one measurement
+UNDISTURBED_WINDOWS = 6  # half of them before the deletion and half after
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-CHANGE_EVERY = 0.02
+CHANGE_INTERVAL = 0.02  # seconds
 
 
 def main():
@@ -31,34 +31,37 @@ def main():
             secret = server.call("POST", "/admin/v1/api-keys", API_KEY)["key"]
         fill(server.file)
         with Server(dir) as server:
-            valid(server, EVENTS)
-            quiet = [measure(server, secret) for _ in range(QUIET // 2)]
-            full, began = size(server), time.monotonic()
-            configure(server, {"retention": {"audit_days": KEPT}})
-            busy, max_wal = [], 0
-            while left(server.file):
-                busy.append(measure(server, secret))
+            verify_chain(server, EVENTS)
+            undisturbed = [measure(server, secret) for _ in range(UNDISTURBED_WINDOWS // 2)]
+            size_before = size(server)
+            began = time.monotonic()
+            configure(server, {"retention": {"audit_days": KEPT_DAYS}})
+            deleting = []
+            max_wal = 0
+            while is_unfinished(server.file):
+                deleting.append(measure(server, secret))
                 max_wal = max(max_wal, size(server)[1])
-            took = time.monotonic() - began
-            small = size(server)
-            quiet += [measure(server, secret) for _ in range(QUIET // 2)]
-            found = valid(server, EVENTS * KEPT // DAYS)
-        stopped = size(server)
-    print(f"{EVENTS:,} events over {DAYS} days, of which {KEPT} are kept: done after {took:.0f} s, at most.\n")
-    print("| | undisturbed | while they are removed | ratio |\n| --- | ---: | ---: | ---: |")
-    for name, pick in (("verify, p50 ms", lambda one: one[0]["p50_us"] / 1000),
-                       ("verify, p99 ms", lambda one: one[0]["p99_us"] / 1000),
-                       ("verifications a second", lambda one: one[0]["rate"]),
-                       ("a change, p50 ms", lambda one: one[1][0]), ("a change, p99 ms", lambda one: one[1][1])):
-        sides = [statistics.median(pick(one) for one in side) for side in (quiet, busy)]
+            duration = time.monotonic() - began
+            size_after = size(server)
+            undisturbed += [measure(server, secret) for _ in range(UNDISTURBED_WINDOWS // 2)]
+            chain = verify_chain(server, EVENTS * KEPT_DAYS // DAYS)
+        size_stopped = size(server)
+    print(f"{EVENTS:,} events over {DAYS} days, of which {KEPT_DAYS} are kept: finished within {duration:.0f} s.\n")
+    print("| | undisturbed | while events are deleted | ratio |\n| --- | ---: | ---: | ---: |")
+    for name, pick in (("verify, p50 ms", lambda window: window[0]["p50_us"] / 1000),
+                       ("verify, p99 ms", lambda window: window[0]["p99_us"] / 1000),
+                       ("verifications/s", lambda window: window[0]["rate"]),
+                       ("change, p50 ms", lambda window: window[1][0]),
+                       ("change, p99 ms", lambda window: window[1][1])):
+        sides = [statistics.median(pick(window) for window in side) for side in (undisturbed, deleting)]
         print(f"| {name} | {sides[0]:,.2f} | {sides[1]:,.2f} | {sides[1] / sides[0]:.2f} |")
-    worst = max(one[0]["p99_us"] for one in busy) / 1000
+    worst = max(window[0]["p99_us"] for window in deleting) / 1000
     print(f"| verify, p99 ms of the worst {WINDOW} s | | {worst:,.2f} | |")
     print("\n| MB | file | WAL |\n| --- | ---: | ---: |")
-    for name, (file, wal) in (("before", full), ("the most meanwhile", (full[0], max_wal)), ("after", small),
-                              ("after a stop", stopped)):
+    for name, (file, wal) in (("before", size_before), ("maximum during the deletion", (size_before[0], max_wal)),
+                              ("after", size_after), ("after a stop", size_stopped)):
         print(f"| {name} | {file / 1e6:,.0f} | {wal / 1e6:,.0f} |")
-    print(f"\nThe chain is valid: {found['checked']:,} events, from {found['first_seq']:,} to {found['last_seq']:,}.")
+    print(f"\nThe chain is valid: {chain['checked']:,} events, from {chain['first_seq']:,} to {chain['last_seq']:,}.")
 
 
 def ulid(number):
@@ -66,31 +69,32 @@ def ulid(number):
 
 
 def fill(file):
-    """Makes the file's few events the last of a chain of many, which a server would have written like this."""
+    """Inserts many events before the existing ones, as a server would have written them, with a valid chain."""
     db = sqlite3.connect(file)
     db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000")
     names = [name for _, name, *_ in db.execute("PRAGMA table_info(audit_events)")]
-    own = [dict(zip(names, row)) for row in db.execute("SELECT * FROM audit_events ORDER BY seq")]
+    existing = [dict(zip(names, row)) for row in db.execute("SELECT * FROM audit_events ORDER BY seq")]
     db.execute("DELETE FROM audit_events")
-    model = own[-1]
+    model = existing[-1]
     now = int(time.time() * 1000)
 
     def rows():
-        event, prev = json.loads(model["event"]), bytes(32)
-        for seq in range(1, EVENTS + len(own) + 1):
+        model_event = json.loads(model["event"])
+        prev = bytes(32)
+        for seq in range(1, EVENTS + len(existing) + 1):
             if seq <= EVENTS:
                 at = now - DAYS * DAY + seq * DAYS * DAY // EVENTS - 1000
                 number = at << 80 | seq
                 row = model | {"id": number.to_bytes(16), "occurred_at": at}
-                event["id"] = "evt_" + ulid(number)
+                model_event["id"] = "evt_" + ulid(number)
                 seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 1000))
-                event["occurred_at"] = f"{seconds}.{at % 1000:03}Z"
-                told = event
+                model_event["occurred_at"] = f"{seconds}.{at % 1000:03}Z"
+                event = model_event
             else:
-                row = own[seq - EVENTS - 1]
-                told = json.loads(row["event"])
-            told["seq"] = seq
-            text = json.dumps(told, separators=(",", ":"), ensure_ascii=False)
+                row = existing[seq - EVENTS - 1]
+                event = json.loads(row["event"])
+            event["seq"] = seq
+            text = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
             digest = hashlib.sha256(b"tollhouse.audit.v1\n" + prev + text.encode()).digest()
             yield tuple((row | {"seq": seq, "prev_hash": prev, "hash": digest, "event": text}).values())
             prev = digest
@@ -108,32 +112,33 @@ def configure(server, patch):
 
 
 def measure(server, secret):
-    """A window of verifications at a steady pace, beside which one caller changes things."""
-    took, over = [], threading.Event()
+    """Measures one window of verifications at a steady rate, while one caller makes changes."""
+    durations = []
+    finished = threading.Event()
 
     def change():
-        nth = 0
-        while not over.wait(CHANGE_EVERY):
-            nth += 1
+        count = 0
+        while not finished.wait(CHANGE_INTERVAL):
+            count += 1
             begin = time.perf_counter()
-            server.call("PATCH", "/admin/v1/organizations/org_bench", {"name": f"Bench {nth}"})
-            took.append((time.perf_counter() - begin) * 1000)
+            server.call("PATCH", "/admin/v1/organizations/org_bench", {"name": f"Bench {count}"})
+            durations.append((time.perf_counter() - begin) * 1000)
 
     changes = threading.Thread(target=change)
     changes.start()
     verified = server.load("POST", "/v1/keys/verify", CALLERS, WINDOW, {"key": secret})
-    over.set()
+    finished.set()
     changes.join()
-    return verified, (statistics.median(took), sorted(took)[math.ceil(len(took) * 0.99) - 1])
+    return verified, (statistics.median(durations), sorted(durations)[math.ceil(len(durations) * 0.99) - 1])
 
 
-def left(file):
-    """Is there something that is still to be removed, or given back?"""
+def is_unfinished(file):
+    """True if expired events or free pages remain."""
     db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     free, = db.execute("PRAGMA freelist_count").fetchone()
     first, = db.execute("SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1").fetchone()
     db.close()
-    return free > 256 or first < time.time() * 1000 - (KEPT + 1) * DAY
+    return free > 256 or first < time.time() * 1000 - (KEPT_DAYS + 1) * DAY
 
 
 def size(server):
@@ -141,16 +146,16 @@ def size(server):
     return server.file.stat().st_size, wal.stat().st_size if wal.exists() else 0
 
 
-def valid(server, least):
+def verify_chain(server, min_events):
     request = urllib.request.Request(server.url + "/admin/v1/audit-logs/verify")
     request.add_header("Authorization", f"Bearer {KEY}")
-    with urllib.request.urlopen(request) as answer:
-        found = json.load(answer)["data"]
-    if not found["valid"] or found["checked"] < least:
-        raise SystemExit(f"the chain is not whole: {found}")
-    return found
+    with urllib.request.urlopen(request) as response:
+        result = json.load(response)["data"]
+    if not result["valid"] or result["checked"] < min_events:
+        raise SystemExit(f"the audit chain is not valid: {result}")
+    return result
 
 
-# What the load generator is told of every run.
+# Read by wrk.lua in every run.
 os.environ["BENCH_PAUSE_MS"] = str(PAUSE_MS)
 main()

@@ -1,4 +1,4 @@
-"""what a call, memory and the start cost with few keys and events in the file, and with many."""
+"""cost of calls, memory and the start with few keys and events, compared with many."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from harness import KEY, Client, Server, directory, wrk
-from stock import fill, secrets
+from dataset import fill, secrets
 
 FEW = (1_000, 10_000)  # keys, audit events
 MANY = (1_000_000, 5_000_000)
@@ -24,43 +24,44 @@ ADMIN = "/admin/v1"
 
 
 class Side:
-    """A server over a file, and what it is asked: for each kind of call a function that makes one."""
+    """A server with its database, and a function for each kind of call that makes one."""
 
     def __init__(self, server, keys, events):
         self.server = server
         self.client = Client(server.url, KEY)
-        # Each once: from all over the file, in no order.
+        # Keys from all over the database in random order, each used once, except for the first.
         chosen = random.Random(0).sample(range(keys), 1 + ROUNDS * CALLS)
-        known, *unread = (next(secrets(nth, 1)) for nth in chosen)
+        known, *unread = (next(secrets(index, 1)) for index in chosen)
         unread = iter(unread)
         audit, usage, denials, listed = (f"{ADMIN}/{name}" for name in (
             "audit-logs", "analytics/usage", "analytics/logs", "api-keys"))
         get = lambda path, **query: lambda: self.client.get(path, **query)
         days_ago = lambda days: f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
-        own, key = {"org_id": "org_bench"}, {"key_id": "key_model"}
-        then = {"from": days_ago(300), "to": days_ago(299)}
+        organization = {"org_id": "org_bench"}
+        key = {"key_id": "key_model"}
+        old_day = {"from": days_ago(300), "to": days_ago(299)}
         self.calls = {
             "verify, key in memory": lambda: self.client.verify(known),
             "verify, key not in memory": lambda: self.client.verify(next(unread)),
             "audit: newest": get(audit),
             "audit: by cursor, deep": get(audit, cursor=self.cursor(audit, events)),
             "audit: oldest": get(audit, order="asc"),
-            "audit: of an organization": get(audit, **own),
-            "audit: of a day 300 days ago": get(audit, **then),
-            "audit: of an organization and that day": get(audit, **then, **own),
+            "audit: of an organization": get(audit, **organization),
+            "audit: of a day 300 days ago": get(audit, **old_day),
+            "audit: of an organization and that day": get(audit, **old_day, **organization),
             "audit: until 300 days ago": get(audit, to=days_ago(300)),
             "audit: from now on": get(audit, **{"from": days_ago(0)}),
-            "audit: of an action that never was": get(audit, action="user.delete"),
+            "audit: of an action without events": get(audit, action="user.delete"),
             "audit: failures": get(audit, outcome="failed"),
             "usage: 30 days, all": get(usage, period="30d"),
-            "usage: 30 days, an organization": get(usage, period="30d", **own),
+            "usage: 30 days, an organization": get(usage, period="30d", **organization),
             "usage: 30 days, a key": get(usage, period="30d", **key),
             "usage: 30 days, the 100 busiest keys of all": get(usage, period="30d", group_by="key"),
             "usage: 90 days by hour, all": get(usage, period="90d", interval="hour"),
-            "usage: 90 days by hour, an organization": get(usage, period="90d", interval="hour", **own),
+            "usage: 90 days by hour, an organization": get(usage, period="90d", interval="hour", **organization),
             "usage: 90 days by hour, a key": get(usage, period="90d", interval="hour", **key),
             "denials: newest": get(denials),
-            "denials: of an organization": get(denials, **own),
+            "denials: of an organization": get(denials, **organization),
             "denials: of a key": get(denials, **key),
             "denials: of a day 20 days ago": get(denials, **{"from": days_ago(20), "to": days_ago(19)}),
             "denials: from now on": get(denials, **{"from": days_ago(0)}),
@@ -72,7 +73,7 @@ class Side:
         }
 
     def cursor(self, path, rows):
-        """Nine tenths down the list, but not further than 100,000 rows."""
+        """Returns the cursor nine tenths down the list, but at most 100,000 rows."""
         query = {"limit": 100}
         for _ in range(min(rows * 9 // 10, 100_000) // 100):
             page, _ = self.client.get(path, **query)
@@ -80,37 +81,38 @@ class Side:
         return query["cursor"]
 
     def measure(self, kind, times):
-        """How long each call took, and what one of them cost the processors, in µs."""
-        # A new connection: one that was idle for long is closed.
+        """Returns the duration of each call and the average CPU time of the server per call, in µs."""
+        # A new connection, because the server closes idle ones.
         self.client = Client(self.server.url, KEY)
         before = self.processor_us()
-        took = [self.calls[kind]()[1] for _ in range(times)]
-        return took, (self.processor_us() - before) / times
+        durations = [self.calls[kind]()[1] for _ in range(times)]
+        return durations, (self.processor_us() - before) / times
 
     def processor_us(self):
-        """What the server's threads have used of the processors so far."""
+        """CPU time that the server's threads have used so far."""
         tasks = Path(f"/proc/{self.server.process.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
 
 
 def compare(kind, sides):
-    """A line of the table. The sides take turns."""
-    took, used = [[] for _ in sides], [[] for _ in sides]
+    """Measures the sides in alternating rounds and prints a row of the table."""
+    durations = [[] for _ in sides]
+    processor_times = [[] for _ in sides]
     for turn in range(ROUNDS):
-        for nth, side in enumerate(sides):
+        for index, side in enumerate(sides):
             if turn == 0 and kind != "verify, key not in memory":
-                side.measure(kind, 5)
+                side.measure(kind, 5)  # warm-up
             times, processor = side.measure(kind, CALLS)
-            took[nth] += times
-            used[nth].append(processor)
+            durations[index] += times
+            processor_times[index].append(processor)
     cells = []
-    for few, many in (map(statistics.median, took), map(statistics.median, used)):
+    for few, many in (map(statistics.median, durations), map(statistics.median, processor_times)):
         cells += [f"{few:,.0f}", f"{many:,.0f}", f"{many / few:.2f}"]
     print(f"| {kind} | {' | '.join(cells)} |", flush=True)
 
 
 def memory(dir, keys):
-    """What the server takes when it is idle, and at most while it verifies all keys, in MiB."""
+    """Returns the resident memory of the idle server, and its peak after verifying all keys, in MiB."""
     def resident(name):
         status = Path(f"/proc/{server.process.pid}/status").read_text()
         return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
@@ -123,7 +125,9 @@ def memory(dir, keys):
             f"Content-Type: application/json\r\nContent-Length: {line - 1 + len(''.join(body))}\r\n\r\n{body[0]}")
     with Server(dir) as server:
         Client(server.url, KEY).get("/readyz")
-        idle, sent, window = resident("VmRSS"), 0, min(keys, 250_000)
+        idle = resident("VmRSS")
+        sent = 0
+        window = min(keys, 250_000)
         while sent < keys:
             env = {"BENCH_HEAD": head, "BENCH_TAIL": body[1], "BENCH_KEYS": str(file),
                    "BENCH_OFFSET": str(sent * line), "BENCH_COUNT": str(window)}
@@ -132,16 +136,16 @@ def memory(dir, keys):
 
 
 def start(dir):
-    """From the start of the process to the first 200 of /readyz, in ms."""
+    """Returns the time from the start of the process to the first 200 of /readyz, in ms."""
     server = Server(dir)
     begin = time.perf_counter()
     with subprocess.Popen(server.command, env=server.env, stderr=subprocess.PIPE, text=True) as process:
-        url = next(found[1] for line in process.stderr if (found := re.search(r"listening on (\S+)\n", line)))
+        url = next(match[1] for line in process.stderr if (match := re.search(r"listening on (\S+)\n", line)))
         Client(url, KEY).get("/readyz")
-        took = time.perf_counter() - begin
+        duration = time.perf_counter() - begin
         process.terminate()
         process.stderr.read()
-        return took * 1000
+        return duration * 1000
 
 
 def main():
@@ -149,12 +153,12 @@ def main():
         dirs = [Path(stack.enter_context(directory())) for _ in range(3)]
         empty, *filled = dirs
         with Server(empty):
-            pass  # It makes the file.
+            pass  # The start creates the database.
         for dir, size in zip(filled, (FEW, MANY)):
             fill(dir, *size)
         print(f"{os.cpu_count()} processors.\n")
         few, many = (f"{keys:,} keys, {events:,} events" for keys, events in (FEW, MANY))
-        print(f"| µs | {few} | {many} | ratio | processor: few | many | ratio |")
+        print(f"| µs | {few} | {many} | ratio | CPU time: few | many | ratio |")
         print("| --- |" + " ---: |" * 6)
         with ExitStack() as servers:
             sides = [Side(servers.enter_context(Server(dir)), *size) for dir, size in zip(filled, (FEW, MANY))]
@@ -171,7 +175,7 @@ def main():
         print(f"\n| resident, MiB | {few} | {many} |")
         print("| --- | ---: | ---: |")
         rows = zip(*(memory(dir, keys) for dir, (keys, _) in zip(filled, (FEW, MANY))))
-        for name, row in zip(("idle", "at most while each key is verified"), rows):
+        for name, row in zip(("idle", "peak while each key is verified"), rows):
             print(f"| {name} | {' | '.join(f'{figure:.0f}' for figure in row)} |")
 
 

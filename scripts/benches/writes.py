@@ -1,4 +1,4 @@
-"""durable changes a second: commits shared by all who wait, against one commit for each."""
+"""durable changes per second: group commits, compared with one commit per change."""
 
 import os
 import sqlite3
@@ -9,14 +9,14 @@ from harness import Server, directory, fdatasync_us
 CALLERS = (1, 16, 64, 256)
 ALTERNATIONS = 5
 SECONDS = 2
-SIDES = {"grouped": {}, "alone": {"TOLLHOUSE_DATABASE__GROUP_LIMIT": "1"}}
+SIDES = {"grouped": {}, "one by one": {"TOLLHOUSE_DATABASE__GROUP_LIMIT": "1"}}
 ORGANIZATION = {"id": "org_bench", "name": "Bench", "email": "bench@example.com"}
 API_KEY = {"organization_id": "org_bench", "name": "Production API Key",
            "scopes": ["workflows:read", "transactions:write"]}
 
 
 def create_keys(dir, callers, strace=False, **settings):
-    """Creates keys for a while, and shows that each that was acknowledged lies in the file."""
+    """Creates keys for a while, and checks that each acknowledged key is stored."""
     with Server(dir, **settings) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
         counting = server.count_syncs() if strace else None
@@ -24,15 +24,15 @@ def create_keys(dir, callers, strace=False, **settings):
     if counting:
         counting.wait(timeout=30)
     stored, = sqlite3.connect(server.file).execute("SELECT count(*) FROM api_keys").fetchone()
-    # What was under way when the load ended is stored too, but was not counted.
+    # Requests that were in flight when the load ended are stored, but not counted.
     if not result["requests"] < stored <= result["requests"] + callers + 1:
-        raise SystemExit(f"{result['requests']} creations were answered, {stored} are stored")
-    result["mutations"], result["commits"] = server.stopped()
+        raise SystemExit(f"{result['requests']} creations were acknowledged, {stored} keys are stored")
+    result["mutations"], result["commits"] = server.writer_totals()
     return result
 
 
 def alternate(callers):
-    """The medians of both sides, which take turns, each on a database of its own."""
+    """Measures both sides in alternating runs, each with a new database, and returns the medians."""
     runs = {side: [] for side in SIDES}
     for _ in range(ALTERNATIONS):
         for side, settings in SIDES.items():
@@ -43,7 +43,7 @@ def alternate(callers):
 
 
 def count_syncs(callers, settings):
-    """The kernel's count of syncs, beside the server's own of mutations and commits."""
+    """Returns the server's counts of mutations and commits, and the kernel's count of syncs."""
     with directory() as dir:
         result = create_keys(dir, callers, strace=True, **settings)
         with open(f"{dir}/syncs") as file:
@@ -53,51 +53,51 @@ def count_syncs(callers, settings):
 
 
 def event_bytes():
-    """What a recorded creation of a key and a recorded read of one take in the file, with all indexes."""
-    def table(file):
-        rows = sqlite3.connect(file)
-        used, = rows.execute("SELECT sum(pgsize) FROM dbstat WHERE name IN "
+    """Returns the stored bytes, with all indexes, of the audit events of a key's creation and of a read."""
+    def table_size(file):
+        db = sqlite3.connect(file)
+        used, = db.execute("SELECT sum(pgsize) FROM dbstat WHERE name IN "
                              "(SELECT name FROM sqlite_schema WHERE tbl_name = 'audit_events')").fetchone()
-        events, json = rows.execute("SELECT count(*), sum(length(event)) FROM audit_events").fetchone()
+        events, json = db.execute("SELECT count(*), sum(length(event)) FROM audit_events").fetchone()
         return used, events, json
 
     with directory() as dir:
         create_keys(dir, 64)
         with Server(dir) as server:
             key = server.call("POST", "/admin/v1/api-keys", API_KEY)
-            before = table(server.file)
+            before = table_size(server.file)
             server.load("GET", f"/admin/v1/api-keys/{key['id']}", 64, SECONDS)
-        after = table(server.file)
+        after = table_size(server.file)
     reads = [later - earlier for later, earlier in zip(after, before)]
     return [(used / events, json / events) for used, events, json in (before, reads)]
 
 
 def main():
     with directory() as dir:
-        median, slow = fdatasync_us(dir)
-    print(f"{os.cpu_count()} processors; a 4 KiB append with fdatasync takes {median:.0f} µs here "
-          f"(99th percentile {slow:.0f} µs).\n")
+        median, p99 = fdatasync_us(dir)
+    print(f"{os.cpu_count()} processors; a 4 KiB append with fdatasync takes {median:.0f} µs "
+          f"(99th percentile {p99:.0f} µs).\n")
     print("| callers | grouped, changes/s | one by one, changes/s | ratio "
-          "| grouped, p50 / p99 ms | one by one, p50 / p99 ms | changes a commit |")
+          "| grouped, p50 / p99 ms | one by one, p50 / p99 ms | changes per commit |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for callers in CALLERS:
         sides = alternate(callers)
-        grouped, alone = sides["grouped"], sides["alone"]
-        times = [f"{side['p50_us'] / 1000:.1f} / {side['p99_us'] / 1000:.1f}" for side in (grouped, alone)]
-        print(f"| {callers} | {grouped['rate']:,.0f} | {alone['rate']:,.0f} "
-              f"| {grouped['rate'] / alone['rate']:.1f} | {times[0]} | {times[1]} "
+        grouped = sides["grouped"]
+        single = sides["one by one"]
+        times = [f"{side['p50_us'] / 1000:.1f} / {side['p99_us'] / 1000:.1f}" for side in (grouped, single)]
+        print(f"| {callers} | {grouped['rate']:,.0f} | {single['rate']:,.0f} "
+              f"| {grouped['rate'] / single['rate']:.1f} | {times[0]} | {times[1]} "
               f"| {grouped['mutations'] / grouped['commits']:.1f} |", flush=True)
 
-    print("\n| at 64 callers, counted by strace | changes | commits | syncs | changes a sync |")
+    print("\n| at 64 callers, counted by strace | changes | commits | syncs | changes per sync |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for side, settings in SIDES.items():
         mutations, commits, syncs = count_syncs(64, settings)
-        name = {"grouped": "grouped", "alone": "one by one"}[side]
-        print(f"| {name} | {mutations:,} | {commits:,} | {syncs:,} | {mutations / syncs:.1f} |", flush=True)
+        print(f"| {side} | {mutations:,} | {commits:,} | {syncs:,} | {mutations / syncs:.1f} |", flush=True)
 
-    print("\n| an event on the disk | bytes with its indexes | of them the JSON |")
+    print("\n| stored audit event | bytes with indexes | of which JSON |")
     print("| --- | ---: | ---: |")
-    for name, (used, json) in zip(("a key's creation", "a read"), event_bytes()):
+    for name, (used, json) in zip(("creation of a key", "read of a key"), event_bytes()):
         print(f"| {name} | {used:,.0f} | {json:,.0f} |")
 
 

@@ -1,7 +1,7 @@
--- The environment says what is sent. The result is one line of JSON.
+-- Environment variables configure the requests. The result is one line of JSON.
 local keys = os.getenv("BENCH_KEYS")
 if not keys then
-  -- One request, over and over.
+  -- Sends the same request repeatedly.
   wrk.method = os.getenv("BENCH_METHOD")
   wrk.body = os.getenv("BENCH_BODY")
   wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_KEY")
@@ -9,13 +9,16 @@ if not keys then
     wrk.headers["Content-Type"] = "application/json"
   end
 else
-  -- A request for each of so many lines of the file, from this byte on and round, one after the other; the threads
-  -- take turns. All are made before the first is sent, so that the load generator does not spend its time on them.
-  local head, tail, turns = os.getenv("BENCH_HEAD"), os.getenv("BENCH_TAIL"), tonumber(os.getenv("BENCH_THREADS"))
-  local known = 0
+  -- Sends one request for each of BENCH_COUNT lines of the file, from BENCH_OFFSET on, starting over at the end of the
+  -- file. The threads divide the lines between them. All requests are built before the first is sent, so that the load
+  -- generator does not spend time on it during the measurement.
+  local head = os.getenv("BENCH_HEAD")
+  local tail = os.getenv("BENCH_TAIL")
+  local thread_count = tonumber(os.getenv("BENCH_THREADS"))
+  local next_index = 0
   function setup(thread)
-    thread:set("turn", known)
-    known = known + 1
+    thread:set("thread_index", next_index)
+    next_index = next_index + 1
   end
   local requests = {}
   function init()
@@ -27,7 +30,7 @@ else
         file:seek("set")
         key = file:read()
       end
-      if i % turns == turn then
+      if i % thread_count == thread_index then
         requests[#requests + 1] = head .. key .. tail
       end
     end
@@ -39,7 +42,7 @@ else
   end
 end
 
--- On average so many milliseconds between an answer and the next request.
+-- Waits this number of milliseconds on average between a response and the next request.
 local pause = tonumber(os.getenv("BENCH_PAUSE_MS"))
 if pause then
   function delay()

@@ -10,7 +10,7 @@ use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::export;
-use crate::store::backup::{beside, publish, remove};
+use crate::store::backup::{remove, rename_durably, with_suffix};
 
 /// Exports to a file or to standard output.
 pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
@@ -26,7 +26,7 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     let app = super::open_beside(config).await?;
     // Written to a file first, so that a slow reader of the output doesn't hold up the database.
     let part = match &args.output {
-        Some(output) => beside(output, ".part"),
+        Some(output) => with_suffix(output, ".part"),
         None => dir.join("tollhouse.export.part"),
     };
     let written = async {
@@ -43,7 +43,7 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     let closed = app.close().await;
     let (file, records) = written.inspect_err(|_| drop(remove(&part)))?;
     match &args.output {
-        Some(output) => publish(&part, output)?,
+        Some(output) => rename_durably(&part, output)?,
         None => {
             remove(&part)?;
             to_standard_output(file)?;

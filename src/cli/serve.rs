@@ -132,7 +132,8 @@ pub(crate) async fn run(effective: Effective, start: Start) -> Result<()> {
     closed
 }
 
-/// An address at which this machine reaches the listener; browsers reject the unspecified address (`0.0.0.0`).
+/// An address at which this machine reaches the listener, because browsers reject the unspecified address
+/// (`0.0.0.0`).
 fn local(listening: SocketAddr) -> SocketAddr {
     let ip = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -206,8 +207,8 @@ pub(super) fn given_key(checked_prefixes: &[String]) -> Result<Option<(Secret, S
         (Err(_), Err(_)) => None,
     };
     let Some((key, source, shown)) = given else { return Ok(None) };
-    if !(32..=secret::LONGEST).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let max = secret::LONGEST;
+    if !(32..=secret::MAX_LENGTH).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let max = secret::MAX_LENGTH;
         return Err(refuse(format!(
             "{source}: the key must have 32 to {max} printable ASCII characters and no spaces."
         )));

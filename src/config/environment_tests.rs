@@ -5,11 +5,11 @@ use super::tests::{faults, pairs, warnings};
 use super::*;
 
 #[test]
-fn variables_of_others_are_left_alone() {
-    // What the guides tell people to set for their own programs.
+fn variables_of_other_programs_are_ignored() {
+    // The guides use these names for the user's own programs.
     let guides =
         [("TOLLHOUSE_URL", "http://127.0.0.1:8080"), ("TOLLHOUSE_KEY", "x"), ("TOLLHOUSE_KEY_ID", "key_1")];
-    // What Kubernetes sets in every pod beside a Service that is named tollhouse or tollhouse--canary.
+    // Kubernetes sets these in every pod of a namespace with a Service named tollhouse or tollhouse--canary.
     let service = "tcp://10.0.0.1:8080";
     let kubernetes = [
         ("TOLLHOUSE_SERVICE_HOST", "10.0.0.1"),
@@ -28,7 +28,7 @@ fn variables_of_others_are_left_alone() {
 }
 
 #[test]
-fn a_setting_under_another_name_is_a_warning_with_the_right_one() {
+fn a_misnamed_setting_is_a_warning_with_the_right_name() {
     for (name, right) in [
         ("TOLLHOUSE_LISTEN", "TOLLHOUSE_HTTP__LISTEN or TOLLHOUSE_METRICS__LISTEN"),
         ("TOLLHOUSE_MAX_BYTES", "TOLLHOUSE_CACHE__MAX_BYTES or TOLLHOUSE_DATABASE__MAX_BYTES"),
@@ -41,9 +41,9 @@ fn a_setting_under_another_name_is_a_warning_with_the_right_one() {
         ("TOLLHOUSE_DATA", "TOLLHOUSE_DATABASE__DIR"),
         ("TOLLHOUSE_CONFIGS", "TOLLHOUSE_CONFIG"),
     ] {
-        // What is given isn't told: it may be a secret.
-        let told = format!("{name} has no effect; did you mean {right}?");
-        assert_eq!(warnings(&[(name, "the value")]), [told]);
+        // The value isn't shown: it may be a secret.
+        let warning = format!("{name} has no effect; did you mean {right}?");
+        assert_eq!(warnings(&[(name, "the value")]), [warning]);
     }
     // The right name beside the wrong one is in effect, and the wrong one still a warning.
     let both = pairs(&[("TOLLHOUSE_LISTEN", "127.0.0.1:1"), ("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2")]);
@@ -52,7 +52,7 @@ fn a_setting_under_another_name_is_a_warning_with_the_right_one() {
 }
 
 #[test]
-fn the_environment_may_name_the_file() {
+fn the_environment_can_name_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (dir.path().join("one.toml"), dir.path().join("other.toml"));
     fs::write(&one, "[database]\nreaders = 7\n").unwrap();
@@ -68,7 +68,7 @@ fn the_environment_may_name_the_file() {
     let more = [("TOLLHOUSE_DATABASE__READERS", "9")];
     assert_eq!(load(None, &one, &more).unwrap().config.database.readers, 9);
     assert_eq!(load(Some(&other), &one, &[]).unwrap().config.database.readers, 8);
-    // Empty is not set. What is missing or wrong is told, by the variable.
+    // An empty variable counts as not set. A missing or wrong file is reported with the variable's name.
     assert_eq!(load(None, Path::new(""), &[]).unwrap().config, Config::shipped().unwrap());
     let missing = faults(load(None, Path::new("not/there.toml"), &[]).map(|effective| effective.config));
     assert!(missing[0].starts_with("TOLLHOUSE_CONFIG: not/there.toml: can't be read: "), "{missing:?}");

@@ -22,9 +22,9 @@ const SHIPPED_NAME: &str = "default";
 const PREFIX: &str = "TOLLHOUSE_";
 /// Names the user's file, as `--config` does.
 const CONFIG: &str = "TOLLHOUSE_CONFIG";
-/// Variables of this program that are no settings. The first key is a secret, used once.
+/// Variables of this program that are not settings. The first key is a secret, used once.
 const NOT_SETTINGS: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG];
-/// What the guides call the key of a program that verifies keys. It is not a misspelled `tls.key`.
+/// The guides' name for the key of a program that verifies keys. It is not a misspelled `tls.key`.
 const CLIENT_KEY: &str = "TOLLHOUSE_KEY";
 
 /// The path of a setting: `["http", "listen"]`.
@@ -51,8 +51,11 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    /// Lays the sources over each other, later ones winning: the defaults, `file` (or the one that the
-    /// environment names), the `environment` as pairs of name and value, the `flags`. The error tells all faults.
+    /// Merges the sources, in this order, later ones overriding earlier ones: the defaults, `file` (or the one
+    /// named by the environment), the `environment` as pairs of name and value, the `flags`.
+    ///
+    /// # Errors
+    /// All faults at once.
     pub(crate) fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -157,7 +160,7 @@ impl Layers {
         Ok(Self { figment, known, file: None, faults: Vec::new(), warnings: Vec::new() })
     }
 
-    /// `named_by` stands before the path when the file can't be read.
+    /// Adds the user's file. `named_by` precedes the path in the error for an unreadable file.
     fn add_file(&mut self, path: &Path, named_by: &str) {
         let name = path.display().to_string();
         let text = match fs::read_to_string(path) {
@@ -190,7 +193,8 @@ impl Layers {
     fn add_variable(&mut self, name: &str, value: OsString) {
         let Some(rest) = name.strip_prefix(PREFIX).filter(|_| !NOT_SETTINGS.contains(&name)) else { return };
         if !rest.contains("__") {
-            // Another program's, or what Kubernetes makes of a Service named tollhouse (TOLLHOUSE_PORT).
+            // A variable of another program, or one that Kubernetes sets for a Service named tollhouse
+            // (TOLLHOUSE_PORT).
             self.warnings.extend(self.warning(name, rest));
             return;
         }

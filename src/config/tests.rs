@@ -391,8 +391,8 @@ fn initial_values_are_read_and_must_be_consistent() {
     assert_eq!(
         faults(with_env(&inconsistent)),
         [
-            "TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS: keys.default_expiry_days: default_expiry_days must not be more \
-             than max_expiry_days."
+            "TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS: keys.default_expiry_days: default_expiry_days must not exceed \
+             max_expiry_days."
         ]
     );
 }

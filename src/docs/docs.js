@@ -1,12 +1,14 @@
-// The API reference: Swagger UI over this server's OpenAPI document. The key that is pasted at "Authorize" stays in
-// the page's memory and is gone after a reload. The page makes no external requests.
+// The API reference: Swagger UI over this server's OpenAPI document. The key that is pasted at
+// "Authorize" stays in the page's memory and is gone after a reload. The page makes no external
+// requests.
 
 const dark = matchMedia('(prefers-color-scheme: dark)');
 const applyColorScheme = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
 dark.addEventListener('change', applyColorScheme);
 applyColorScheme();
 
-// Removes links inside buttons, which the keyboard can't reach, and the choice of a server: there is only one.
+// Removes links inside buttons, which the keyboard can't reach, and the choice of a server: there is
+// only one.
 const simplification = ({ React }) => ({
   components: {
     DeepLink: ({ text }) => React.createElement('span', null, text),
@@ -14,17 +16,19 @@ const simplification = ({ React }) => ({
   },
 });
 
-// The scheme of every operation that requires a key. The other schemes belong to single operations of the data plane.
+// The scheme of every operation that requires a key. The other schemes belong to single operations of
+// the data plane.
 const BEARER = 'bearer';
 
-// The "Authorize" button offers only the Bearer key. The padlock of an operation offers every scheme of that operation,
-// the Bearer key first. The first field gets the focus; by itself Swagger UI focuses the last one, where a pasted
-// key doesn't authorize calls of the Admin API.
+// The "Authorize" button offers only the Bearer key. The padlock of an operation offers every scheme
+// of that operation, the Bearer key first. The first field gets the focus; by itself Swagger UI
+// focuses the last one, where a pasted key doesn't authorize calls of the Admin API.
 const authorization = ({ React }) => ({
   statePlugins: {
     auth: {
       wrapActions: {
-        showDefinitions: (original) => (shown) => original(shown && shown.sortBy((scheme) => !scheme.has(BEARER))),
+        showDefinitions: (original) => (shown) =>
+          original(shown && shown.sortBy((scheme) => !scheme.has(BEARER))),
       },
     },
   },

@@ -312,7 +312,7 @@ pub(crate) fn add_limits(
 ) {
     let limit = decision.limit;
     let window = decision.window.as_secs();
-    let reset = (now + decision.full).as_seconds_ceil();
+    let reset = (now + decision.full_after).as_seconds_ceil();
     let next = seconds_ceil(decision.next_token);
     let values = [
         ("x-ratelimit-limit", limit.to_string()),

@@ -280,7 +280,7 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
         match &verdict.rate {
             None => json.push_str(r#","rate_limit":null"#),
             Some(rate_limit) => {
-                let reset = (now + rate_limit.full).as_seconds_ceil();
+                let reset = (now + rate_limit.full_after).as_seconds_ceil();
                 for (name, number) in [
                     (r#","rate_limit":{"limit":"#, i64::from(rate_limit.limit)),
                     (r#","remaining":"#, rate_limit.remaining.into()),

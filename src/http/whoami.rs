@@ -64,7 +64,7 @@ pub(crate) async fn whoami(call: Call) -> Result<Reply> {
         rate_limit: call.limits.map(|decision| CallerRateLimit {
             limit: decision.limit,
             remaining: decision.remaining,
-            reset: (call.ctx.now + decision.full).as_seconds_ceil(),
+            reset: (call.ctx.now + decision.full_after).as_seconds_ceil(),
         }),
         api_key: key.clone().effective_at(call.ctx.now),
     })

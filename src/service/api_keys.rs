@@ -306,7 +306,7 @@ async fn change_key(
         access::ensure_can_administer(caller, &after)?;
         if before.is_recovery_key()
             && !after.is_recovery_key()
-            && !store::api_keys::platform_is_kept_without(tx, &id)?
+            && !store::api_keys::has_other_recovery_key(tx, &id)?
         {
             let message = "This is the last platform key that can manage keys. Create another one first.";
             return Err(Error::new(Code::Conflict, message));

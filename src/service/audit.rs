@@ -18,14 +18,14 @@ use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Detail, Error, Result};
-use crate::store::audit::{Raw, Stored};
+use crate::store::audit::{ChainRow, StoredEvent};
 use crate::store::{self, db::Tx};
 
 /// Events read at a time while exporting or verifying: no read transaction is held across a slow client.
 const CHUNK: usize = 500;
 
 /// An event as the caller may see it.
-fn visible_event(stored: Stored, caller: &Caller) -> Result<Event> {
+fn visible_event(stored: StoredEvent, caller: &Caller) -> Result<Event> {
     let line = stored.link.to_line();
     let event: Event = serde_json::from_str(&line).map_err(Error::internal)?;
     Ok(if caller.organization_id().is_none() { event } else { event.redacted(stored.by_own_key) })
@@ -126,7 +126,7 @@ pub(crate) async fn export(
     Ok((format, receiver))
 }
 
-fn encode_chunk(rows: Vec<Stored>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
+fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
     let rows = rows.into_iter().filter(|stored| stored.link.seq <= last);
     match format {
         Format::Ndjson => {
@@ -310,9 +310,9 @@ fn anchor_pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
 /// Verifies the chunk of the chain from `next` on. Returns the `seq` to continue from, if there may be more.
 pub(super) fn walk_chunk(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
     let links = store::audit::links(tx, next, CHUNK)?;
-    for Raw { seq, link } in &links {
+    for ChainRow { seq, link } in &links {
         let is_valid =
-            |(link, copies): &(Link, EventColumns)| walk.step(link) && copies.match_event(&link.json);
+            |(link, columns): &(Link, EventColumns)| walk.step(link) && columns.match_event(&link.json);
         if !link.as_ref().is_some_and(is_valid) {
             walk.break_at(*seq);
             return Ok((walk, None));

@@ -13,7 +13,7 @@ use crate::domain::audit::{Change, Entry};
 use crate::domain::chain::hex;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{beside, copy, is_same, publish, remove};
+use crate::store::backup::{copy, is_same_file, remove, rename_durably, with_suffix};
 use crate::store::reader::Reader;
 
 /// The result of a backup, printed by `backup --json`.
@@ -26,7 +26,7 @@ pub(crate) struct BackupReport {
     /// exchanged.
     pub(crate) audit_head: String,
     /// The number of rows of each table.
-    pub(crate) rows: store::check::Rows,
+    pub(crate) rows: store::check::RowCounts,
     /// The duration of the copy.
     pub(crate) copy_seconds: f64,
     /// The duration of the verification.
@@ -44,7 +44,7 @@ pub(crate) async fn run(
     progress: ProgressFn<'_>,
 ) -> Result<BackupReport> {
     let live = app.config.database.dir.join("tollhouse.db");
-    if is_same(&live, target) {
+    if is_same_file(&live, target) {
         return Err(Error::new(Code::Conflict, "This is the database itself. Choose another file."));
     }
     if let Ok(existing) = target.symlink_metadata() {
@@ -59,9 +59,9 @@ pub(crate) async fn run(
             return Err(Error::new(Code::AlreadyExists, message));
         }
     }
-    let part = beside(target, ".part");
+    let part = with_suffix(target, ".part");
     let result = copy_and_verify(app, &live, &part, progress);
-    let report = match result.and_then(|report| publish(&part, target).map(|()| report)) {
+    let report = match result.and_then(|report| rename_durably(&part, target).map(|()| report)) {
         Ok(report) => BackupReport { file: target.to_owned(), ..report },
         Err(error) => {
             // A partial backup is of no use; the error to report is the one that made the backup fail.
@@ -75,7 +75,7 @@ pub(crate) async fn run(
     let entry = Entry::of(None, "database", "tollhouse.db", &name).with(vec![head]);
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, _| {
-        store::backup::note(tx, now)?;
+        store::backup::set_last_backup_at(tx, now)?;
         Ok(((), vec![entry.clone()]))
     })
     .await?;

@@ -100,7 +100,7 @@ fn run_independent<R>(
     run_one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
 ) -> Result<BatchOutcome<R>> {
     let results = operations.iter().map(|operation| match tx.attempt(|tx| run_one(operation, tx))? {
-        Err(error) if error.code.status() > 500 && !error.is_decided => Err(error),
+        Err(error) if error.code.status() > 500 && !error.caused_by_request => Err(error),
         Err(error) => {
             record(tx, operation, &error)?;
             Ok(Err(error))

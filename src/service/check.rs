@@ -7,7 +7,7 @@ use crate::domain::audit::Verification;
 use crate::domain::chain::{Anchor, Walk};
 use crate::error::Result;
 use crate::store;
-use crate::store::check::Rows;
+use crate::store::check::RowCounts;
 use crate::store::reader::Reader;
 
 /// Receives the progress of a long operation: the step, the amount done, and the total (0 if unknown).
@@ -23,7 +23,7 @@ pub(crate) struct Findings {
     /// The result of verifying the audit chain.
     pub(crate) audit: Verification,
     /// The number of rows of each table.
-    pub(crate) rows: Rows,
+    pub(crate) rows: RowCounts,
     pub(crate) schema_version: i64,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<F
         sound: false,
         faults: Vec::new(),
         audit: Verification::default(),
-        rows: Rows::new(),
+        rows: RowCounts::new(),
         schema_version: reader.read(store::check::version)?,
     };
     progress("pages and indexes", 0, 0);

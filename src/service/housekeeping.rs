@@ -33,7 +33,7 @@ pub async fn run(app: &App) {
         if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
             last_used_written_at = now;
             result = result.and(write_last_used(app).await);
-            result = result.and(app.verifier.quotas().give_back(QUOTA_IDLE, app.clock.now()).await);
+            result = result.and(app.verifier.quotas().release_idle(QUOTA_IDLE, app.clock.now()).await);
             app.admin_limits.sweep(now);
             app.batch_limits.sweep(now);
             app.failure_limits.sweep(now);
@@ -75,13 +75,13 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
 /// # Errors
 /// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_last_used(app: &App) -> Result<()> {
-    let mut used: Vec<_> = app.used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+    let mut used: Vec<_> = app.last_used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
     used.sort_unstable();
     for chunk in used.chunks(LAST_USED_CHUNK) {
         let written = chunk.to_vec();
         app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
         for (seq, at) in chunk {
-            app.used.remove_if(seq, |_, latest| latest <= at);
+            app.last_used.remove_if(seq, |_, latest| latest <= at);
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::db::Tx;
-use crate::store::idempotency::Stored;
+use crate::store::idempotency::ResponseRow;
 
 /// How long a response is stored: 24 hours.
 const RETENTION_MILLIS: i64 = 86_400_000;
@@ -150,7 +150,7 @@ impl IdempotentRequest {
         Ok([nonce.as_slice(), &text].concat())
     }
 
-    fn unseal(&self, stored: Stored) -> Option<String> {
+    fn unseal(&self, stored: ResponseRow) -> Option<String> {
         if !stored.sealed {
             return String::from_utf8(stored.answer).ok();
         }
@@ -168,7 +168,7 @@ impl IdempotentRequest {
 
     fn store(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
         let answer = if response.secret { self.seal(response)? } else { response.body.clone().into_bytes() };
-        let stored = Stored {
+        let stored = ResponseRow {
             request: self.request,
             created_at: self.now,
             status: response.status,

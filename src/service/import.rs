@@ -94,7 +94,9 @@ pub(crate) async fn run(
     progress: ProgressFn<'_>,
 ) -> Result<Report> {
     let mut report = Report::default();
-    let defaults = Defaults { organization_id: options.organization_id.as_deref().map(adopted_id) };
+    let defaults = Defaults {
+        organization_id: options.organization_id.as_deref().map(|id| Kind::Organization.adopt(id)),
+    };
     let max_queued = MAX_QUEUED.min(app.config.database.writer_queue);
     let mut has_begin = false;
     let mut has_end = false;
@@ -125,12 +127,8 @@ pub(crate) async fn run(
     }
     run_queued(app, &mut queue, &mut report).await?;
     report.cut_off = has_begin && !has_end;
-    report.has_platform_key = app.db.read(|tx| store::api_keys::platform_is_kept_without(tx, "")).await?;
+    report.has_platform_key = app.db.read(|tx| store::api_keys::has_other_recovery_key(tx, "")).await?;
     Ok(report)
-}
-
-fn adopted_id(id: &str) -> String {
-    Kind::Organization.adopt(id)
 }
 
 /// Runs all queued records in their order: an organization comes before its keys.
@@ -417,8 +415,7 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     };
     let is_revoked = new.key.status == Status::Revoked;
     if is_deleted && !is_revoked {
-        let message =
-            format!("The organization {organization} was deleted. Only its revoked keys can be imported.");
+        let message = format!("{organization} was deleted. Only its revoked keys can be imported.");
         return Err(Error::new(Code::Conflict, message));
     }
     let Some(user) = &new.key.user_id else { return Ok(()) };
@@ -426,8 +423,7 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
         return stored::user(tx, user)?.map(drop).ok_or_else(|| missing("user", user));
     }
     if store::memberships::get(tx, organization, user)?.is_none() {
-        let message =
-            format!("The user {user} is not a member of {organization}. Import the membership first.");
+        let message = format!("{user} is not a member of {organization}. Import the membership first.");
         return Err(Error::new(Code::NotFound, message));
     }
     Ok(())

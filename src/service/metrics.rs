@@ -43,7 +43,7 @@ fn add_verifications(app: &App, families: &mut Families) {
         .iter()
         .map(|(name, outcome)| (vec![("code", (*name).to_owned())], float(counts[*outcome as usize])));
     families.counter("tollhouse_verifications_total", "Key verifications, by outcome.", by_code);
-    let (hits, misses) = app.keys.looks();
+    let (hits, misses) = app.keys.lookup_counts();
     families.counter(
         "tollhouse_key_cache_hits_total",
         "Key lookups answered from memory, including unknown keys.",

@@ -10,7 +10,7 @@ use crate::domain::page::Query;
 use crate::domain::usage::{Interval, Span, Subject};
 use crate::error::{Error, Result};
 use crate::store;
-use crate::store::usage::Of;
+use crate::store::usage::Candidates;
 
 /// The number of busiest organizations and keys listed.
 const MAX_BUSIEST: usize = 10;
@@ -30,8 +30,10 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
         };
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
-            None => (usage::busiest(tx, Of::Parts(Subject::All), &day, MAX_BUSIEST)?, Of::Keys),
-            Some(_) => (vec![subject], Of::Parts(subject)),
+            None => {
+                (usage::busiest(tx, Candidates::PartsOf(Subject::All), &day, MAX_BUSIEST)?, Candidates::Keys)
+            }
+            Some(_) => (vec![subject], Candidates::PartsOf(subject)),
         };
         let keys = usage::busiest(tx, keys, &day, MAX_BUSIEST)?;
         let overview = Overview {

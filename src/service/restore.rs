@@ -22,9 +22,11 @@ use crate::domain::chain::hex;
 use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{beside, copy, is_same};
+use crate::store::backup::{copy, is_same_file, with_suffix};
 use crate::store::reader::Reader;
-use crate::store::restore::{ReplacedDatabase, settle, stage, swap, unstage};
+use crate::store::restore::{
+    ReplacedDatabase, create_staging_dir, leave_wal, remove_staging_dir, replace_database,
+};
 
 /// The options of a restore.
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ pub(crate) async fn run(
     let dir = config.database.dir.clone();
     let file = dir.join("tollhouse.db");
     let mut backup = Reader::open(&options.file)?;
-    if is_same(&file, &options.file) {
+    if is_same_file(&file, &options.file) {
         return Err(refuse("This is the database itself. Choose a backup.".to_owned()));
     }
     let exists = file.exists();
@@ -104,11 +106,13 @@ pub(crate) async fn run(
     })?;
     let replaced_db = if exists { open_replaced(&file, options.accept_unrevoked)? } else { None };
     let staged = dir.join(".restoring");
-    stage(&staged)?;
+    create_staging_dir(&staged)?;
     let restore = Restore { config, clock, options, file, staged: staged.clone(), replaced_db };
     let result = restore.run(&mut backup, progress).await;
     // Whatever the result, what is left in the directory is of no use.
-    result.and_then(|restored| unstage(&staged).map(|()| restored)).inspect_err(|_| drop(unstage(&staged)))
+    result
+        .and_then(|restored| remove_staging_dir(&staged).map(|()| restored))
+        .inspect_err(|_| drop(remove_staging_dir(&staged)))
 }
 
 /// Opens and checks the database to be replaced; `None` if it can't be read and `accept_unrevoked` is set.
@@ -185,10 +189,10 @@ impl Restore<'_> {
         drop(app);
         let reapplied = result?;
         closed?;
-        settle(&new)?;
+        leave_wal(&new)?;
 
         let kept_as = self.file.exists().then(|| unused_name(&self.file));
-        swap(&new, &self.file, kept_as.as_deref())?;
+        replace_database(&new, &self.file, kept_as.as_deref())?;
         Ok(Restored {
             file: self.file,
             replaced: kept_as,
@@ -237,7 +241,7 @@ fn continues_chain(replaced_db: &mut ReplacedDatabase, head: &(i64, ChainHash)) 
 
 /// An unused name beside the database for the replaced file.
 fn unused_name(file: &Path) -> PathBuf {
-    let first = beside(file, ".before-restore");
-    let numbered = (2..).map(|n: u32| beside(file, &format!(".before-restore-{n}")));
+    let first = with_suffix(file, ".before-restore");
+    let numbered = (2..).map(|n: u32| with_suffix(file, &format!(".before-restore-{n}")));
     std::iter::once(first.clone()).chain(numbered).find(|name| !name.exists()).unwrap_or(first)
 }

@@ -154,7 +154,7 @@ async fn reclaim_space(app: &App) -> Result<bool> {
     app.db
         .write(|tx| {
             let before = store::space::free_pages(tx)?;
-            store::space::give_back(tx, MAX_PAGES.min(before.saturating_sub(SPARE_PAGES)))?;
+            store::space::reclaim(tx, MAX_PAGES.min(before.saturating_sub(SPARE_PAGES)))?;
             Ok(store::space::free_pages(tx)? < before)
         })
         .await

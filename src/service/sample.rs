@@ -124,12 +124,12 @@ impl Sample<'_> {
             keys.push((id.clone(), self.credential(secret::hash(secret)).await?));
         }
         let batch = traffic::generate(&keys, begin, now);
-        for counted in &batch.counted {
+        for counted in &batch.key_hours {
             if let Some(at) = counted.last_used {
                 self.app.note_use(counted.credential.seq, at);
             }
         }
-        for chunk in batch.pieces(USAGE_CHUNK) {
+        for chunk in batch.chunks(USAGE_CHUNK) {
             self.app.db.write(move |tx| usage::write(tx, &chunk)).await?;
         }
         housekeeping::write_last_used(self.app).await

@@ -38,7 +38,7 @@ pub(super) async fn catalogue_for(app: &App, ctx: &RequestContext) -> Result<Arc
     let known = cached(app);
     let (catalogue, changed) = seat
         .run(move |tx| {
-            let changed = tx.is_stale(CATALOGUE);
+            let changed = tx.is_invalidated(CATALOGUE);
             let catalogue = match known.filter(|_| !changed) {
                 Some(catalogue) => catalogue,
                 None => Arc::new(store::scopes::catalogue(tx)?),

@@ -71,7 +71,7 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         }
         let mut checked_prefixes = before.checked_prefixes.clone();
         let prefix = &after.keys.prefix;
-        if !checked_prefixes.contains(prefix) && !store::api_keys::any_begins_like(tx, prefix)? {
+        if !checked_prefixes.contains(prefix) && !store::api_keys::any_start_matches(tx, prefix)? {
             checked_prefixes.push(prefix.clone());
         }
         Ok((replace(tx, &before, after, checked_prefixes, context.now)?, vec![entry().with(changed)]))
@@ -125,7 +125,7 @@ fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
         let message = "The plan standard can't be removed: it is the default for new organizations.";
         return Err(Error::new(Code::Conflict, message));
     }
-    if store::organizations::any_on(tx, plan)? {
+    if store::organizations::any_on_plan(tx, plan)? {
         let message =
             format!("At least one organization is on the plan {plan}. Move it to another plan first.");
         return Err(Error::new(Code::Conflict, message));
@@ -218,7 +218,7 @@ pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Entr
     let message = maintenance.message.clone();
     let default = "The platform is in read-only mode for maintenance. Try again later.";
     let refusal = Error::unavailable(message.unwrap_or_else(|| default.to_owned()), RETRY_AFTER);
-    Err(Error { is_decided: true, ..refusal })
+    Err(Error { caused_by_request: true, ..refusal })
 }
 
 /// A setting given at the start whose value in the database differs; the database's value is in force.

@@ -13,7 +13,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::usage::{Bucket, Counts, Group, GroupBy, Period, Span, Subject, Usage, magnitude_floor};
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
-use crate::store::usage::{Named, Of};
+use crate::store::usage::{Candidates, NamedSubject};
 use crate::store::{self, db::Tx};
 use crate::verify::denials::{AggregationKey, Denial};
 use crate::verify::recorder::Batch;
@@ -45,7 +45,7 @@ pub(crate) async fn run(app: &Arc<App>) {
 pub async fn flush(app: &App) -> Result<()> {
     let _one_at_a_time = app.flushing.lock().await;
     let recorder = app.verifier.recorder();
-    let mut chunks = recorder.take().pieces(FLUSH_CHUNK).into_iter();
+    let mut chunks = recorder.take().chunks(FLUSH_CHUNK).into_iter();
     while let Some(chunk) = chunks.next() {
         let chunk = Arc::new(chunk);
         let writing = chunk.clone();
@@ -54,7 +54,7 @@ pub async fn flush(app: &App) -> Result<()> {
             chunks.for_each(|chunk| recorder.put_back(chunk));
             return Err(error);
         }
-        for counted in &chunk.counted {
+        for counted in &chunk.key_hours {
             if let Some(at) = counted.last_used {
                 app.note_use(counted.credential.seq, at);
             }
@@ -66,7 +66,7 @@ pub async fn flush(app: &App) -> Result<()> {
 /// Writes one chunk atomically: the counts of its keys, of their organizations, and of the whole platform.
 pub(super) fn write(tx: &Tx<'_>, chunk: &Batch) -> Result<()> {
     let mut sums: HashMap<(Timestamp, Subject), Counts> = HashMap::new();
-    for counted in &chunk.counted {
+    for counted in &chunk.key_hours {
         let hour = counted.hour;
         let credential = &counted.credential;
         let organization = credential.organization.as_ref().map_or(0, |organization| organization.seq);
@@ -174,9 +174,9 @@ impl UsageQuery {
     fn by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
         match self.subject {
             Subject::Key(_) => groups(tx, vec![self.subject], span),
-            Subject::All => groups(tx, busiest(tx, Of::Keys, span, MAX_GROUPS)?, span),
+            Subject::All => groups(tx, busiest(tx, Candidates::Keys, span, MAX_GROUPS)?, span),
             Subject::Organization(_) => {
-                groups(tx, busiest(tx, Of::Parts(self.subject), span, MAX_GROUPS)?, span)
+                groups(tx, busiest(tx, Candidates::PartsOf(self.subject), span, MAX_GROUPS)?, span)
             }
         }
     }
@@ -189,17 +189,17 @@ impl UsageQuery {
                 Ok(group(tx, organization, &total)?.into_iter().collect())
             }
             (subject @ Subject::Organization(_), _) => groups(tx, vec![subject], span),
-            _ => groups(tx, busiest(tx, Of::Parts(Subject::All), span, MAX_GROUPS)?, span),
+            _ => groups(tx, busiest(tx, Candidates::PartsOf(Subject::All), span, MAX_GROUPS)?, span),
         }
     }
 }
 
 /// The `max` busiest subjects of a span: the `max` busiest of each day, ranked by their sum over those days.
 /// With more than `max` subjects, one that never was among a day's `max` busiest is missing.
-pub(super) fn busiest(tx: &Tx<'_>, of: Of, span: &Span, max: usize) -> Result<Vec<Subject>> {
+pub(super) fn busiest(tx: &Tx<'_>, candidates: Candidates, span: &Span, max: usize) -> Result<Vec<Subject>> {
     let mut requests: HashMap<Subject, u64> = HashMap::new();
     for day in span.days().starts() {
-        for (subject, magnitude) in store::usage::busiest(tx, of, day, max)? {
+        for (subject, magnitude) in store::usage::busiest(tx, candidates, day, max)? {
             *requests.entry(subject).or_default() += magnitude_floor(magnitude);
         }
     }
@@ -224,7 +224,7 @@ fn group(tx: &Tx<'_>, subject: Subject, total: &Counts) -> Result<Option<Group>>
         return Ok(None);
     }
     let (id, name) = match store::usage::name(tx, subject)? {
-        Some(Named { id, name, .. }) => (Some(id), Some(name)),
+        Some(NamedSubject { id, name, .. }) => (Some(id), Some(name)),
         None => (None, None),
     };
     Ok(Some(Group { id, name, totals: total.totals() }))

@@ -1,4 +1,4 @@
-//! Statements on API keys, their secrets' hashes and their scopes.
+//! Statements on API keys, the hashes of their secrets, and their scopes.
 
 use rusqlite::{Row, params};
 
@@ -27,7 +27,7 @@ pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         name: row.get(4)?,
         start: row.get(5)?,
         scopes: rows::json(row, 6)?,
-        status: rows::named(row, 7, Status::NAMES)?,
+        status: rows::variant(row, 7, Status::NAMES)?,
         expires_at: rows::time_option(row, 8)?,
         allowed_ips: rows::json_option(row, 9)?,
         metadata: rows::json(row, 10)?,
@@ -46,14 +46,14 @@ pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         },
         quota: match row.get(22)? {
             None => None,
-            Some(limit) => Some(Quota { limit, period: rows::named(row, 23, Period::NAMES)? }),
+            Some(limit) => Some(Quota { limit, period: rows::variant(row, 23, Period::NAMES)? }),
         },
     })
 }
 
-/// Stores a new key with the hash of its secret; `false` when its id or its secret is taken.
+/// Stores a new key with the hash of its secret; `false` when its id or its secret is already in use.
 pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
-    let seq: Option<i64> = tx.one(
+    let seq: Option<i64> = tx.query_first(
         "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
          allowed_ips, metadata, created_by, created_at, updated_at, revision, \
          rate_limit, rate_window, quota_limit, quota_period) \
@@ -99,12 +99,12 @@ fn insert_scopes(tx: &Tx<'_>, seq: i64, scopes: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// One key, whatever its state.
+/// A key in any state.
 pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
-    tx.one(&format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"), params![id], api_key)
+    tx.query_first(&format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"), params![id], api_key)
 }
 
-/// All that decides whether a secret is good, by its hash.
+/// Everything that decides whether a secret is valid, by the secret's hash.
 pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
     let sql = format!(
         "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan, o.seq \
@@ -114,14 +114,14 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
          LEFT JOIN memberships m ON m.organization_id = k.organization_id AND m.user_id = k.user_id \
          WHERE h.hash = ?1"
     );
-    tx.one(&sql, params![hash], |row| {
+    tx.query_first(&sql, params![hash], |row| {
         let key = api_key(row)?;
-        // A retired secret ended before all time.
-        let ended = Timestamp::from_millis(0);
+        // The end of a retired secret: always in the past.
+        let epoch = Timestamp::from_millis(0);
         let secret_ends_at = match row.get_ref(24)?.as_str()? {
             "current" => None,
-            "previous" => Some(key.previous_secret_expires_at.unwrap_or(ended)),
-            _ => Some(ended),
+            "previous" => Some(key.previous_secret_expires_at.unwrap_or(epoch)),
+            _ => Some(epoch),
         };
         let organization = match &key.organization_id {
             None => None,
@@ -130,7 +130,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 let status = if deleted {
                     organization::Status::Suspended
                 } else {
-                    rows::named(row, 26, organization::Status::NAMES)?
+                    rows::variant(row, 26, organization::Status::NAMES)?
                 };
                 Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan: row.get(31)?, status })
             }
@@ -143,7 +143,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 Some(if deleted || !member {
                     user::Status::Suspended
                 } else {
-                    rows::named(row, 28, user::Status::NAMES)?
+                    rows::variant(row, 28, user::Status::NAMES)?
                 })
             }
         };
@@ -151,9 +151,9 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
     })
 }
 
-/// Stores all fields that can change, and the scopes' index when they did.
+/// Stores all mutable fields, and updates the scope index if the scopes changed.
 pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
-    let seq: Option<i64> = tx.one(
+    let seq: Option<i64> = tx.query_first(
         "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
          allowed_ips = ?8, metadata = ?9, updated_at = ?10, rotated_at = ?11, previous_secret_expires_at = ?12, \
          revoked_at = ?13, revoked_reason = ?14, revision = ?15, rate_limit = ?16, rate_window = ?17, \
@@ -192,12 +192,12 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
     Ok(())
 }
 
-/// Makes a new secret the current one. The current one becomes the previous one, which the row's
-/// `previous_secret_expires_at` ends, or retires at once; one that was previous already retires.
-/// `false` when the new secret is taken.
-pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_old: bool) -> Result<bool> {
+/// Makes a new secret the current one. With `keep_previous` the replaced secret becomes the previous one,
+/// valid until the row's `previous_secret_expires_at`; otherwise it is retired immediately. An existing
+/// previous secret is retired. `false` when the new secret is already in use.
+pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool) -> Result<bool> {
     expire_previous(tx, id)?;
-    let state = if keep_old { "previous" } else { "retired" };
+    let state = if keep_previous { "previous" } else { "retired" };
     tx.execute(
         "UPDATE api_key_hashes SET state = ?2 WHERE state = 'current' \
          AND key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
@@ -222,7 +222,7 @@ pub(crate) fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Revokes all keys of an organization, or those that a user owns there. Says how many it were.
+/// Revokes all keys of an organization, or only those a user owns there; returns the number revoked.
 pub(crate) fn revoke_all(
     tx: &Tx<'_>,
     organization_id: &str,
@@ -232,27 +232,28 @@ pub(crate) fn revoke_all(
 ) -> Result<usize> {
     let set = "UPDATE api_keys SET status = 'revoked', revoked_at = ?3, revoked_reason = ?4, updated_at = ?3, \
                revision = revision + 1 WHERE status <> 'revoked'";
-    let whose = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
-    let sql = format!("{set} AND organization_id = ?1 AND {whose}");
+    let owner = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
+    let sql = format!("{set} AND organization_id = ?1 AND {owner}");
     tx.execute(&sql, params![organization_id, user_id, now.as_millis(), reason])
 }
 
-/// Is there a key that [keeps the platform](ApiKey::is_recovery_key), other than this one?
-pub(crate) fn platform_is_kept_without(tx: &Tx<'_>, id: &str) -> Result<bool> {
+/// True if there is a [recovery key](ApiKey::is_recovery_key) other than this key.
+pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL AND k.id <> ?1 \
          AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL"
     );
-    // Few by nature: the keys of the platform's own people.
-    Ok(tx.all(&sql, params![id], api_key)?.iter().any(ApiKey::is_recovery_key))
+    // There are only a few such rows: keys of the platform's own staff.
+    Ok(tx.query_all(&sql, params![id], api_key)?.iter().any(ApiKey::is_recovery_key))
 }
 
-/// Has there ever been a key?
+/// True if any key was ever stored: keys are never deleted.
 pub(crate) fn any(tx: &Tx<'_>) -> Result<bool> {
-    Ok(tx.one("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
+    Ok(tx.query_first("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
-/// Notes when keys, by `seq`, were last used; never backwards, and no change that an ETag would tell.
+/// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, and the revision (the ETag) doesn't
+/// change.
 pub(crate) fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
     for (seq, at) in used {
         tx.execute(
@@ -263,9 +264,7 @@ pub(crate) fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
     Ok(())
 }
 
-/// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)] // They are named as the query's parameters.
 pub(crate) struct ApiKeyFilter {
     pub(crate) organization_id: Option<String>,
     pub(crate) user_id: Option<String>,
@@ -274,20 +273,21 @@ pub(crate) struct ApiKeyFilter {
     pub(crate) q: Option<String>,
 }
 
-/// A page of keys, whatever their state.
+/// A page of keys in any state.
 pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
     let (list, seq) = query(filter, now);
     list.page(tx, seq, page, api_key)
 }
 
-/// The list, and the column that has its order.
+/// The list, and the column it is ordered by.
 pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static str) {
     let now = now.as_millis();
-    // Who holds a scope is found by the index of scopes, which has the same order; of the keys of one owner
-    // or organization each is asked. CROSS JOIN keeps these ways.
-    let few = filter.user_id.is_some() || filter.organization_id.is_some();
-    let (asked, led) = if few { (filter.scope.clone(), None) } else { (None, filter.scope.as_deref()) };
-    let (from, seq) = match (&asked, led) {
+    // A filter by scope alone is driven by the scope index, which has the same order. The keys of one owner
+    // or organization are few, so there the scope is checked for each key. CROSS JOIN fixes the join order.
+    let has_owner = filter.user_id.is_some() || filter.organization_id.is_some();
+    let (checked_scope, driving_scope) =
+        if has_owner { (filter.scope.clone(), None) } else { (None, filter.scope.as_deref()) };
+    let (from, seq) = match (&checked_scope, driving_scope) {
         (None, None) => ("api_keys k WHERE 1 = 1", "k.seq"),
         (Some(_), _) => ("api_keys k CROSS JOIN api_key_scopes s WHERE s.key_seq = k.seq", "k.seq"),
         (_, Some(_)) => ("api_key_scopes s CROSS JOIN api_keys k WHERE k.seq = s.key_seq", "s.key_seq"),
@@ -297,10 +297,10 @@ pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static st
         .equal(&[
             ("k.user_id", filter.user_id.as_deref()),
             ("k.organization_id", filter.organization_id.as_deref()),
-            ("s.scope", led),
+            ("s.scope", driving_scope),
             ("k.status", status.map(Status::name)),
         ])
-        .and("s.scope = ?", asked)
+        .and("s.scope = ?", checked_scope)
         .prefix(&["k.name_key"], filter.q.as_deref());
     let list = match filter.status {
         Some(Status::Active) => list.and("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
@@ -310,10 +310,11 @@ pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static st
     (list, seq)
 }
 
-/// Does a key that isn't revoked begin so that it could be a secret of this prefix?
-pub(crate) fn any_begins_like(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
-    // Both ways round: of a foreign key little may be known. Walks over all of them, once in a platform's life.
+/// True if the stored start of a key that isn't revoked is compatible with this prefix.
+pub(crate) fn any_start_matches(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
+    // Compared in both directions, because the stored start of an imported key may be shorter than the
+    // prefix. Scans all keys, which is acceptable: it runs once per new prefix.
     let sql = "SELECT 1 FROM api_keys WHERE status <> 'revoked' AND (substr(start, 1, length(?1)) = ?1 \
                OR substr(?1, 1, length(start)) = start) LIMIT 1";
-    Ok(tx.one(sql, params![format!("{prefix}_")], |_| Ok(()))?.is_some())
+    Ok(tx.query_first(sql, params![format!("{prefix}_")], |_| Ok(()))?.is_some())
 }

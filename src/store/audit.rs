@@ -13,28 +13,27 @@ use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// The times of the chain.
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "audit_events", column: "occurred_at" };
 
-/// The last event's place and hash; `(0, GENESIS)` before the first.
+/// `seq` and hash of the last event; `(0, GENESIS)` for an empty chain.
 pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
     let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
-    Ok(tx.one(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
+    Ok(tx.query_first(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
 }
 
-/// Appends an event to the chain, giving it its place.
+/// Appends an event to the chain and assigns its `seq`.
 pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
-    // Read inside the transaction (another process may have appended), once for the whole group.
+    // Read inside the transaction, because another process may have appended; once for the whole group.
     let (last, prev_hash) = match tx.head.get() {
         Some(head) => head,
         None => head(tx)?,
     };
     let seq = last + 1;
     event.seq = Some(seq);
-    let id = id::event_bytes(&event.id).ok_or_else(|| Error::internal("an event id that is no ULID"))?;
-    let occurred_at =
-        Timestamp::parse(&event.occurred_at).ok_or_else(|| Error::internal("an event's time"))?;
-    SEQ_INDEX.note(tx, occurred_at)?;
+    let id = id::event_bytes(&event.id).ok_or_else(|| Error::internal("an event id is not a ULID"))?;
+    let occurred_at = Timestamp::parse(&event.occurred_at)
+        .ok_or_else(|| Error::internal("the time of an event is not valid"))?;
+    SEQ_INDEX.record_skew(tx, occurred_at)?;
     let json = rows::to_json(&event)?;
     let hash = chain::hash(&prev_hash, &json);
     tx.execute(
@@ -59,40 +58,38 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
     Ok(())
 }
 
-/// An event as it lies in the file.
+/// An event as stored.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    /// Place, hashes and JSON.
+pub(crate) struct StoredEvent {
     pub(crate) link: Link,
-    /// Did a key of the organization do it, whose log it belongs to?
+    /// True if the actor is a key of the event's organization.
     pub(crate) by_own_key: bool,
 }
 
 const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization_id = e.organization_id \
                       FROM audit_events e LEFT JOIN api_keys k ON k.id = e.actor_id WHERE 1 = 1";
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
-    Ok(Stored { link, by_own_key: row.get::<_, Option<bool>>(4)?.unwrap_or(false) })
+    Ok(StoredEvent { link, by_own_key: row.get::<_, Option<bool>>(4)?.unwrap_or(false) })
 }
 
-/// One event, of one organization unless `None`.
-pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<Stored>> {
+/// One event. With `organization_id`, only if it belongs to that organization.
+pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<StoredEvent>> {
     let Some(id) = id::event_bytes(event_id) else { return Ok(None) };
     let sql = format!("{SELECT} AND e.id = ?1 AND (?2 IS NULL OR e.organization_id = ?2)");
-    tx.one(&sql, params![id, organization_id], stored)
+    tx.query_first(&sql, params![id, organization_id], stored)
 }
 
-/// A page of events.
-pub(crate) fn list(tx: &Tx<'_>, filter: &AuditFilter, page: &Page) -> Result<Rows<Stored>> {
+pub(crate) fn list(tx: &Tx<'_>, filter: &AuditFilter, page: &Page) -> Result<Rows<StoredEvent>> {
     query(tx, filter)?.page(tx, "e.seq", page, stored)
 }
 
 pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
     let list = List::new(SELECT);
     let list = match filter.outcome {
-        // Their index holds failures alone, and must be told that no others are asked for.
-        Some(outcome) if outcome != "success" => list.and_also("e.outcome <> 'success'"),
+        // The index on the outcome is partial, without successes; SQLite uses it only with this condition.
+        Some(outcome) if outcome != "success" => list.and_literal("e.outcome <> 'success'"),
         _ => list,
     };
     let list = list.equal(&[
@@ -103,30 +100,29 @@ pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
         ("e.outcome", filter.outcome),
         ("e.access", filter.access),
     ]);
-    // Not by the index over times, which would have to be sorted: that one finds the stretch.
+    // The unary plus keeps SQLite from the index on the time, whose order would require a sort. That index
+    // is used to find the range of `seq` instead.
     Ok(list
         .and("+e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
         .and("+e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
-        .within(SEQ_INDEX.between(tx, filter.from, filter.to)?))
+        .in_range(SEQ_INDEX.between(tx, filter.from, filter.to)?))
 }
 
 /// A row of the chain, to be verified.
-pub struct Raw {
-    /// Its place.
+pub struct ChainRow {
     pub(crate) seq: i64,
-    /// The link, and the copies that the filters use: one whose copies say something else than its
-    /// JSON is as broken as one whose hash does. `None` when the row can't even be read: we never
-    /// wrote it like that.
+    /// The link, and the copied columns that the filters use: columns that contradict the JSON break the
+    /// chain as a wrong hash does. `None` when the row can't be read, which means that it was modified.
     pub link: Option<(Link, chain::EventColumns)>,
 }
 
 /// The next links from `first` on, oldest first.
-pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<Raw>> {
-    tx.all(
+pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> {
+    tx.query_all(
         "SELECT seq, prev_hash, hash, event, id, occurred_at, organization_id, actor_id, action, target_id, access, \
          outcome FROM audit_events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
         params![first, i64::try_from(max).unwrap_or(i64::MAX)],
-        |row| Ok(Raw { seq: row.get(0)?, link: link(row).ok() }),
+        |row| Ok(ChainRow { seq: row.get(0)?, link: link(row).ok() }),
     )
 }
 
@@ -145,37 +141,38 @@ fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
     Ok((link, copies))
 }
 
-/// Where the chain was last cut: the last event that was removed, or is about to be.
+/// The last checkpoint of pruning: the last event that was removed, or is about to be.
 pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
-    let event = tx.one(sql, params![chain::PRUNED], |row| row.get::<_, String>(0))?;
-    // One that can't be read cuts nothing: whoever verifies the chain will find it.
+    let event = tx.query_first(sql, params![chain::PRUNED], |row| row.get::<_, String>(0))?;
+    // An unreadable event is no checkpoint; the verification of the chain reports it.
     let event: Option<Event> = event.and_then(|json| serde_json::from_str(&json).ok());
     Ok(event.as_ref().and_then(Anchor::of_pruning))
 }
 
-/// The place of the first event.
+/// The `seq` of the first event.
 pub(crate) fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
-    tx.one("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
+    tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
 }
 
-/// The last of the events that happened before a time, as far as none stands among them that happened later;
-/// `None` when already the first did.
+/// The last event of the leading part of the chain in which every event occurred before `time`; `None` when
+/// that part is empty.
 pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
     let time = time.as_millis();
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
-    if tx.one(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
+    if tx.query_first(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
         return Ok(None);
     }
-    // Over the index of times alone, which is short beside the events.
+    // Answered from the index on the time only, which is small compared with the events.
     let sql = "SELECT min(seq) FROM audit_events WHERE occurred_at >= ?1";
-    let kept: Option<i64> = tx.one(sql, params![time], |row| row.get(0))?.flatten();
+    let first_kept: Option<i64> = tx.query_first(sql, params![time], |row| row.get(0))?.flatten();
+    let before = first_kept.unwrap_or(i64::MAX);
     let sql = "SELECT seq, hash FROM audit_events WHERE seq < ?1 ORDER BY seq DESC LIMIT 1";
-    tx.one(sql, params![kept.unwrap_or(i64::MAX)], |row| Ok(Anchor { seq: row.get(0)?, hash: row.get(1)? }))
+    tx.query_first(sql, params![before], |row| Ok(Anchor { seq: row.get(0)?, hash: row.get(1)? }))
 }
 
-/// Removes events up to and with a checkpoint, the oldest first, at most so many. Says how many it were: none if
-/// it isn't one of this chain.
+/// Deletes events up to and including a checkpoint, oldest first, at most `max`; returns the number
+/// deleted. Deletes nothing if the checkpoint isn't an event of this chain.
 pub(crate) fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \

@@ -1,4 +1,4 @@
-//! Statements on a database that better-auth made, which is only read.
+//! Statements on a database of better-auth, which is only read.
 
 use std::path::Path;
 
@@ -8,65 +8,66 @@ use serde_json::Value;
 
 use super::db::Tx;
 use super::reader::Reader;
-use super::schema::refuse;
+use super::schema::conflict;
 use crate::domain::better_auth::{Owner, Row};
 use crate::error::Result;
 
 /// Opens the file.
 ///
 /// # Errors
-/// `CONFLICT` when it isn't better-auth's.
+/// `CONFLICT` when it isn't a database of better-auth.
 pub(crate) fn open(file: &Path) -> Result<Reader> {
-    let not_its = |_| refuse(format!("{} is not a SQLite database of better-auth.", file.display()));
+    let not_better_auth = |_| conflict(format!("{} is not a better-auth SQLite database.", file.display()));
     if !file.exists() {
-        return Err(refuse(format!("There is no file {}.", file.display())));
+        return Err(conflict(format!("{} doesn't exist.", file.display())));
     }
-    let mut reader = Reader::open_any(file).map_err(not_its)?;
-    if !reader.read(|tx| has(tx, "user")).map_err(not_its)? {
-        return Err(not_its(crate::error::Error::internal("")));
+    let mut reader = Reader::open_any(file).map_err(not_better_auth)?;
+    if !reader.read(|tx| has_table(tx, "user")).map_err(not_better_auth)? {
+        return Err(not_better_auth(crate::error::Error::internal("")));
     }
     Ok(reader)
 }
 
-fn has(tx: &Tx<'_>, table: &str) -> Result<bool> {
+fn has_table(tx: &Tx<'_>, table: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    Ok(tx.one(sql, params![table], |_| Ok(()))?.is_some())
+    Ok(tx.query_first(sql, params![table], |_| Ok(()))?.is_some())
 }
 
-/// How many rows are to be read.
+/// Number of rows to be read, for the progress display.
 pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     let mut total = 0;
     for table in ["user", "organization", "member", "apikey"] {
-        if has(tx, table)? {
+        if has_table(tx, table)? {
             let n: Option<u64> =
-                tx.one(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0))?;
+                tx.query_first(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0))?;
             total += n.unwrap_or(0);
         }
     }
     Ok(total)
 }
 
-/// The next rows of a table behind a place, oldest first; none when there is no such table.
+/// The next rows of a table after a rowid, oldest first, each with its rowid; empty when the table
+/// doesn't exist.
 pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<Vec<(i64, Row)>> {
-    if !has(tx, table)? {
+    if !has_table(tx, table)? {
         return Ok(Vec::new());
     }
-    // An organization has no address there: it gets that of its owner, or of who joined it first.
-    let more = if table == "organization" && has(tx, "member")? {
+    // An organization of better-auth has no email address: it gets that of its owner, or of its first member.
+    let email_column = if table == "organization" && has_table(tx, "member")? {
         ", (SELECT u.email FROM member m JOIN user u ON u.id = m.userId WHERE m.organizationId = t.id \
          ORDER BY ',' || m.role || ',' NOT LIKE '%,owner,%', m.createdAt, m.rowid LIMIT 1) AS email"
     } else {
         ""
     };
     let sql = format!(
-        "SELECT t.rowid AS place, t.*{more} FROM \"{table}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
+        "SELECT t.rowid AS source_rowid, t.*{email_column} FROM \"{table}\" t \
+         WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
     );
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    tx.all(&sql, params![after, max], |row| Ok((row.get(0)?, named(row)?)))
+    tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, by_column_name(row)?)))
 }
 
-/// A row by the names of its columns.
-fn named(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+fn by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let columns = row.as_ref().column_names().into_iter().map(str::to_owned).enumerate();
     let value = |(index, name)| {
         let value = match row.get_ref(index)? {
@@ -80,13 +81,13 @@ fn named(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     columns.map(value).collect()
 }
 
-/// Whom a key belongs to. Before release 1.5 that stood in `userId`.
+/// The owner of a key. Before release 1.5, better-auth stored it in `userId`.
 pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
     let id = |column| key.get(column).and_then(Value::as_str);
     let Some(id) = id("referenceId").or(id("userId")) else { return Ok(Owner::Nobody) };
     let exists = |table: &str| -> Result<bool> {
         let sql = format!("SELECT 1 FROM \"{table}\" WHERE id = ?1");
-        Ok(has(tx, table)? && tx.one(&sql, params![id], |_| Ok(()))?.is_some())
+        Ok(has_table(tx, table)? && tx.query_first(&sql, params![id], |_| Ok(()))?.is_some())
     };
     if exists("organization")? {
         return Ok(Owner::Organization(id.to_owned()));
@@ -94,9 +95,9 @@ pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
     if !exists("user")? {
         return Ok(Owner::Nobody);
     }
-    let organizations = if has(tx, "member")? {
+    let organizations = if has_table(tx, "member")? {
         let sql = "SELECT DISTINCT organizationId FROM member WHERE userId = ?1 ORDER BY rowid LIMIT 100";
-        tx.all(sql, params![id], |row| row.get(0))?
+        tx.query_all(sql, params![id], |row| row.get(0))?
     } else {
         Vec::new()
     };

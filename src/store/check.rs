@@ -1,4 +1,4 @@
-//! Statements that look whether a file is whole.
+//! Statements that check the integrity of a database.
 
 use std::collections::BTreeMap;
 
@@ -6,94 +6,107 @@ use super::db::Tx;
 use super::schema;
 use crate::error::Result;
 
-/// Rows of each table.
-pub(crate) type Rows = BTreeMap<String, i64>;
+/// Number of rows of each table.
+pub(crate) type RowCounts = BTreeMap<String, i64>;
 
-/// Faults of one kind that are told.
-const MAX: usize = 20;
+/// Maximum number of faults reported by each check.
+const MAX_FAULTS: usize = 20;
 
-/// What SQLite says of pages and indexes; nothing when all is well.
+/// Faults that SQLite finds in pages and indexes; empty when there are none.
 pub(crate) fn integrity(tx: &Tx<'_>) -> Result<Vec<String>> {
-    let said = tx.all(&format!("PRAGMA integrity_check({MAX})"), [], |row| row.get::<_, String>(0))?;
-    Ok(said.into_iter().filter(|line| line != "ok").collect())
+    let lines =
+        tx.query_all(&format!("PRAGMA integrity_check({MAX_FAULTS})"), [], |row| row.get::<_, String>(0))?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 
-/// References to rows that aren't there.
+/// Foreign keys that refer to missing rows.
 pub(crate) fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
-    let found = tx.all("PRAGMA foreign_key_check", [], |row| {
-        let (table, rowid, parent): (String, Option<i64>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(format!("row {} of {table} refers to a row of {parent} that isn't there", rowid.unwrap_or(0)))
+    let faults = tx.query_all("PRAGMA foreign_key_check", [], |row| {
+        let table: String = row.get(0)?;
+        let rowid: Option<i64> = row.get(1)?;
+        let parent: String = row.get(2)?;
+        Ok(format!("row {} of {table} refers to a missing row of {parent}", rowid.unwrap_or(0)))
     })?;
-    Ok(found.into_iter().take(MAX).collect())
+    Ok(faults.into_iter().take(MAX_FAULTS).collect())
 }
 
-/// How many rows each table has.
-pub(crate) fn rows(tx: &Tx<'_>) -> Result<Rows> {
+/// Counts the rows of each table.
+pub(crate) fn rows(tx: &Tx<'_>) -> Result<RowCounts> {
     let sql =
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
-    let tables = tx.all(sql, [], |row| row.get::<_, String>(0))?;
+    let tables = tx.query_all(sql, [], |row| row.get::<_, String>(0))?;
     let count = |table: String| {
-        let n = tx.one(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0))?;
+        let n = tx.query_first(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0))?;
         Ok((table, n.unwrap_or(0)))
     };
     tables.into_iter().map(count).collect()
 }
 
-/// What the table of counts says other than there is.
+/// Entries of the table `counts` that differ from the actual number of rows.
 pub(crate) fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
-    tx.all(
-        "WITH really (what, organization_id, n) AS (
+    tx.query_all(
+        "WITH actual (what, organization_id, n) AS (
              SELECT 'organizations', '*', count(*) FROM organizations WHERE deleted_at IS NULL
              UNION ALL SELECT 'users', '*', count(*) FROM users WHERE deleted_at IS NULL
              UNION ALL SELECT 'users', organization_id, count(*) FROM memberships GROUP BY 2
              UNION ALL SELECT status, '*', count(*) FROM api_keys GROUP BY 1
              UNION ALL SELECT status, coalesce(organization_id, ''), count(*) FROM api_keys GROUP BY 1, 2
          ), both_of (what, organization_id, counted, n) AS (
-             SELECT r.what, r.organization_id, coalesce(c.n, 0), r.n FROM really r
-                 LEFT JOIN counts c ON c.what = r.what AND c.organization_id = r.organization_id
+             SELECT a.what, a.organization_id, coalesce(c.n, 0), a.n FROM actual a
+                 LEFT JOIN counts c ON c.what = a.what AND c.organization_id = a.organization_id
              UNION ALL SELECT c.what, c.organization_id, c.n, 0 FROM counts c
-                 LEFT JOIN really r ON c.what = r.what AND c.organization_id = r.organization_id
-                 WHERE r.what IS NULL AND c.what IN ('organizations', 'users', 'active', 'disabled', 'revoked')
+                 LEFT JOIN actual a ON c.what = a.what AND c.organization_id = a.organization_id
+                 WHERE a.what IS NULL AND c.what IN ('organizations', 'users', 'active', 'disabled', 'revoked')
          )
          SELECT what, organization_id, counted, n FROM both_of WHERE counted <> n LIMIT 20",
         [],
         |row| {
-            let (what, whose): (String, String) = (row.get(0)?, row.get(1)?);
-            let (counted, really): (i64, i64) = (row.get(2)?, row.get(3)?);
-            let whose = match whose.as_str() {
-                "*" => "in all",
-                "" => "of the platform",
-                whose => whose,
+            let kind: String = row.get(0)?;
+            let organization_id: String = row.get(1)?;
+            let counted: i64 = row.get(2)?;
+            let actual: i64 = row.get(3)?;
+            let kind = match kind.as_str() {
+                "organizations" | "users" => kind,
+                status => format!("{status} keys"),
             };
-            Ok(format!("counts: {what} {whose}: {counted} are counted, there are {really}"))
+            let owner = match organization_id.as_str() {
+                "*" => "in total".to_owned(),
+                "" => "of the platform".to_owned(),
+                id => format!("of {id}"),
+            };
+            Ok(format!("counts: {kind} {owner}: the stored count is {counted}, the actual count {actual}"))
         },
     )
 }
 
-/// Keys whose secrets or scopes are not as they are always stored.
+/// Keys that don't have exactly one current secret, or whose scopes differ from the scope index.
 pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
-    let mut found = tx.all(
+    let mut faults = tx.query_all(
         "SELECT k.id, (SELECT count(*) FROM api_key_hashes h WHERE h.key_seq = k.seq AND h.state = 'current') AS n \
          FROM api_keys k WHERE n <> 1 LIMIT 20",
         [],
-        |row| Ok(format!("{} has {} current secrets", row.get::<_, String>(0)?, row.get::<_, i64>(1)?)),
+        |row| {
+            let id: String = row.get(0)?;
+            let current: i64 = row.get(1)?;
+            Ok(format!("{id} has {current} current secrets instead of 1"))
+        },
     )?;
-    found.extend(tx.all(
+    faults.extend(tx.query_all(
         "SELECT k.id FROM api_keys k LEFT JOIN \
          (SELECT key_seq, count(*) AS n FROM api_key_scopes GROUP BY key_seq) s ON s.key_seq = k.seq \
          WHERE json_array_length(k.scopes) <> coalesce(s.n, 0) LIMIT 20",
         [],
-        |row| Ok(format!("the index of scopes is wrong about {}", row.get::<_, String>(0)?)),
+        |row| Ok(format!("the scope index doesn't match the scopes of {}", row.get::<_, String>(0)?)),
     )?);
-    Ok(found)
+    Ok(faults)
 }
 
-/// The version of the schema.
+/// The schema version.
 pub(crate) fn version(tx: &Tx<'_>) -> Result<i64> {
-    Ok(tx.one("PRAGMA user_version", [], |row| row.get(0))?.unwrap_or(0))
+    Ok(tx.query_first("PRAGMA user_version", [], |row| row.get(0))?.unwrap_or(0))
 }
 
-/// What tells files of one origin from others: it is made with the first of them and copied with it.
+/// Identifies databases of the same origin: created with the first of them and copied with the file.
 pub(crate) fn origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
     schema::cursor_key(tx)
 }

@@ -1,38 +1,39 @@
-//! What the writer counts of itself.
+//! Counters of the writer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::telemetry::tally::{Histogram, Observed};
 
-/// Sizes of groups that are told apart.
+/// Upper bounds of the histogram of group sizes.
 const GROUP_SIZES: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
-/// Times of commits that are told apart, in nanoseconds: from a disk with a cache of its own to a bad one.
+/// Upper bounds of the histogram of commit times, in nanoseconds: from a disk with a write cache to a
+/// slow one.
 #[rustfmt::skip]
 const COMMIT_TIMES: &[u64] = &[
     100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000,
     250_000_000, 500_000_000, 1_000_000_000, 5_000_000_000,
 ];
 
-/// What the writer did since the database was opened.
+/// Totals since the database was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stats {
     /// Mutations that succeeded and were committed, those of [`Db::probe`](super::db::Db::probe) included.
     pub(crate) mutations: u64,
-    /// Transactions that wrote something and were committed: each paid an fsync.
+    /// Transactions that wrote something and were committed, with one fsync each.
     pub(crate) commits: u64,
-    /// Mutations turned away because the queue was full.
+    /// Mutations refused because the queue was full.
     pub(crate) refused: u64,
 }
 
-/// How the writer works.
+/// Queue length, group sizes and commit times of the writer.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
-    /// Mutations that wait for it now.
+    /// Mutations queued now.
     pub(crate) waiting: u64,
-    /// How many shared a commit.
+    /// Number of mutations per commit.
     pub(crate) groups: Observed,
-    /// How long commits took, in nanoseconds.
+    /// Commit times, in nanoseconds.
     pub(crate) commits: Observed,
 }
 
@@ -47,9 +48,14 @@ pub(super) struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        let (mutations, commits, refused, waiting) = Default::default();
-        let (groups, commit_times) = (Histogram::new(GROUP_SIZES), Histogram::new(COMMIT_TIMES));
-        Self { mutations, commits, refused, waiting, groups, commit_times }
+        Self {
+            mutations: AtomicU64::default(),
+            commits: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            waiting: AtomicU64::default(),
+            groups: Histogram::new(GROUP_SIZES),
+            commit_times: Histogram::new(COMMIT_TIMES),
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The engine: one thread that writes, and a pool of connections that read.
 //!
-//! A mutation is a closure over a [`Tx`]. The writer takes all that wait, runs each in a savepoint and
-//! commits them together: one fsync serves all, and nobody is answered before it. A closure that fails
-//! or panics is rolled back alone. When the commit fails, or SQLite gives the transaction up (a full
-//! disk does that), all of the group get the error, also those that had failed by themselves: what they
-//! saw of their neighbours never happened.
+//! A mutation is a closure over a [`Tx`]. The writer takes all queued mutations, runs each in a
+//! savepoint and commits them together (group commit): one fsync serves the whole group, and no caller
+//! is answered before it. A closure that fails or panics is rolled back without affecting the others.
+//! When the commit fails, or SQLite rolls back the whole transaction (it does so on a full disk), the
+//! entire group gets the error, including mutations that had already failed on their own: they may have
+//! failed because of changes by other mutations that were then never stored.
 
 use std::iter;
 use std::path::PathBuf;
@@ -29,59 +30,61 @@ use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
 
-/// How long a connection waits for another process's lock.
+/// Maximum time a connection waits for another process's lock.
 pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the writer looks whether another process wrote. It waits for a lock in steps of this
-/// length too: who commits in a tight loop could keep it waiting, and unaware, much longer than a second.
+/// Interval at which the writer checks whether another process wrote. It also waits for a lock in steps
+/// of this length: a process that commits in a tight loop could otherwise keep it waiting, without
+/// detecting the writes, for much longer than a second.
 pub(in crate::store) const POLL: Duration = Duration::from_millis(250);
 
-/// Older ones can corrupt a database in WAL mode at a reset of the WAL.
-const OLDEST_SQLITE: i32 = 3_051_003;
+/// 3.51.3. Older versions can corrupt a database in WAL mode when the WAL is reset.
+const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
-/// How often, in steps of SQLite's machine (about 10 µs in all), a read looks whether it shall stop.
-const STEPS_BETWEEN_LOOKS: i32 = 1000;
+/// Interval, in steps of SQLite's virtual machine (1000 take about 10 µs), at which a read checks whether
+/// it should stop.
+const STEPS_BETWEEN_CHECKS: i32 = 1000;
 
-/// How many looks later a read lets others have its core. A verification that has to wait for a core until the
-/// kernel takes it away from a report by itself waits for milliseconds.
-const LOOKS_BETWEEN_YIELDS: u32 = 8;
+/// Number of those checks after which a read yields its core. Without the yield, a verification waits
+/// milliseconds until the kernel preempts a long read.
+const CHECKS_BETWEEN_YIELDS: u32 = 8;
 
 type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 
-/// Where the database is and how much it may take.
+/// Location and limits of the database.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// The database file; its directory is made when it is missing.
+    /// The database file. Its directory is created when it is missing.
     pub(crate) file: PathBuf,
-    /// How many reads run at once.
+    /// Maximum number of concurrent reads.
     pub(crate) readers: u32,
-    /// How long one read may wait and run, in all.
+    /// Maximum time of one read, including the wait for a connection.
     pub(crate) read_timeout: Duration,
-    /// How many mutations may wait; more are refused.
+    /// Maximum number of queued mutations; more are refused.
     pub(crate) writer_queue: usize,
-    /// How many mutations share one commit at most.
+    /// Maximum number of mutations that share one commit.
     pub(crate) group_limit: usize,
-    /// The size that the file may reach, in bytes; 0 = no limit. The WAL beside it is not counted.
+    /// Maximum size of the file, in bytes; 0 = no limit. The WAL is not counted.
     pub(crate) max_bytes: u64,
 }
 
-/// The open database. Clones share it; the last one that goes closes it.
+/// The open database. Clones share it; dropping the last clone closes it.
 #[derive(Clone)]
 pub struct Db(Arc<Shared>);
 
 struct Shared {
-    /// `None` once the database is being closed.
+    /// `None` once the database is closing.
     queue: Mutex<Option<SyncSender<Job>>>,
-    /// Its sender belongs to the writer's thread and goes with it.
+    /// Closed when the writer's thread ends, which owns the sender.
     writer: watch::Receiver<()>,
     counters: Arc<Counters>,
     lookups: Arc<Lookups>,
     readers: r2d2::Pool<SqliteConnectionManager>,
-    /// As many as there are readers: who waits for one doesn't hold a thread.
+    /// One permit per reader, so that a read waiting for a connection doesn't occupy a thread.
     permits: Arc<Semaphore>,
     read_timeout: Duration,
-    /// When the last probe was, and what it found.
-    probed: tokio::sync::Mutex<Option<(Duration, Result<()>)>>,
+    /// Monotonic time and result of the last probe.
+    last_probe: tokio::sync::Mutex<Option<(Duration, Result<()>)>>,
 }
 
 struct Job {
@@ -90,18 +93,19 @@ struct Job {
 }
 
 impl Db {
-    /// Opens the file, makes or upgrades its schema, and starts the writer. `on_commit` is told, on the
-    /// writer's thread, what each commit made out of date. Should it panic, the writer stops and nobody
-    /// is answered with a success any more: an answer would promise that the caches have followed.
+    /// Opens the file, creates or upgrades its schema, and starts the writer. The writer's thread calls
+    /// `on_commit` after each commit with the invalidations of that commit. If `on_commit` panics, the
+    /// writer stops and no further mutation succeeds: a success guarantees that the caches are up to date.
     ///
     /// # Errors
-    /// `CONFLICT` when the file is not ours or too new, or SQLite too old: the message says what to do.
+    /// `CONFLICT` when the file isn't a Tollhouse database or is too new, or SQLite is too old. The
+    /// message says what to do.
     pub(crate) fn open(
         options: &Options,
         on_commit: impl Fn(&[Invalidation]) + Send + Sync + 'static,
     ) -> Result<Self> {
-        if rusqlite::version_number() < OLDEST_SQLITE {
-            let message = format!("SQLite {} is too old; 3.51.3 or later is needed.", rusqlite::version());
+        if rusqlite::version_number() < MIN_SQLITE_VERSION {
+            let message = format!("SQLite {} is too old; 3.51.3 or later is required.", rusqlite::version());
             return Err(Error::new(Code::Conflict, message));
         }
         schema::prepare(&options.file)?;
@@ -116,10 +120,10 @@ impl Db {
             .map_err(Error::internal)?;
 
         let (queue, jobs) = mpsc::sync_channel(options.writer_queue.max(1));
-        let (alive, writer) = watch::channel(());
+        let (writer_alive, writer) = watch::channel(());
         let counters = Arc::new(Counters::default());
         let writer_thread = Writer {
-            seen: data_version(&conn)?,
+            data_version: data_version(&conn)?,
             conn,
             jobs,
             group_limit: options.group_limit.max(1),
@@ -131,7 +135,7 @@ impl Db {
             .name("writer".to_owned())
             .spawn(move || {
                 writer_thread.run();
-                drop(alive);
+                drop(writer_alive);
             })
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Shared {
@@ -142,15 +146,15 @@ impl Db {
             permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
             readers,
             read_timeout: options.read_timeout,
-            probed: tokio::sync::Mutex::default(),
+            last_probe: tokio::sync::Mutex::default(),
         })))
     }
 
-    /// Runs a mutation and answers after its commit. It happens even if the caller goes away meanwhile.
-    /// It may be run more than once; only the last run counts.
+    /// Runs a mutation and returns after its commit. A queued mutation runs even if the returned future
+    /// is dropped. It may be run more than once; only the last run takes effect.
     ///
     /// # Errors
-    /// The closure's own, or the commit's; `UNAVAILABLE` when too many wait or the database is closed.
+    /// The closure's error, or the commit's; `UNAVAILABLE` when the queue is full or the database is closed.
     pub async fn write<T, F>(&self, mut f: F) -> Result<T>
     where
         T: Send + 'static,
@@ -161,7 +165,10 @@ impl Db {
         self.enqueue(Job { mutation, answer })?;
         let value =
             answered.await.map_err(|_| Error::internal("the writer stopped before it answered"))??;
-        value.downcast().map(|value| *value).map_err(|_| Error::internal("an answer of another type"))
+        value
+            .downcast()
+            .map(|value| *value)
+            .map_err(|_| Error::internal("unexpected type of a mutation's result"))
     }
 
     fn enqueue(&self, job: Job) -> Result<()> {
@@ -169,7 +176,7 @@ impl Db {
         let Some(queue) = &*queue else {
             return Err(Error::unavailable("The server is shutting down.", 1));
         };
-        // Before the writer can take it, so that there are never fewer than none.
+        // Counted before the writer can take the job, so that the counter never goes below zero.
         self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = queue.try_send(job);
         if sent.is_err() {
@@ -178,43 +185,44 @@ impl Db {
         sent.map_err(|error| match error {
             TrySendError::Full(_) => {
                 self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
-                Error::unavailable("Too many changes are waiting to be stored; try again in a second.", 1)
+                Error::unavailable("Too many changes are waiting to be written. Try again in a second.", 1)
             }
             TrySendError::Disconnected(_) => Error::internal("the writer has stopped"),
         })
     }
 
-    /// Runs a read on a thread that may block; all its statements see one state. It is interrupted when
-    /// its time is up, and when the caller goes away.
+    /// Runs a read on a blocking thread, in one transaction: all its statements see the same state. The
+    /// read is interrupted on timeout and when the returned future is dropped.
     ///
     /// # Errors
-    /// The closure's own; `UNAVAILABLE` when it took too long, waiting for a connection included.
+    /// The closure's error; `UNAVAILABLE` when the wait for a connection and the read exceed the timeout.
     pub async fn read<T, F>(&self, f: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     {
-        let stop = Stop::default();
+        let stop = StopOnDrop::default();
         let stopped = Arc::clone(&stop.0);
-        let (permits, readers) = (Arc::clone(&self.0.permits), self.0.readers.clone());
+        let permits = Arc::clone(&self.0.permits);
+        let readers = self.0.readers.clone();
         let work = async move {
             let permit = permits.acquire_owned().await.map_err(Error::internal)?;
             let task = move || {
                 let _held_until_the_connection_is_back = permit;
                 let mut conn = readers.get().map_err(Error::internal)?;
-                read_within(&mut conn, stopped, f)
+                run_read(&mut conn, stopped, f)
             };
             tokio::task::spawn_blocking(task).await.map_err(|_| Error::internal("a read panicked"))?
         };
-        let too_slow = |_| Err(Error::unavailable("The database took too long to answer; try again.", 1));
-        tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(too_slow)
+        let timed_out = |_| Err(Error::unavailable("The database took too long to answer. Try again.", 1));
+        tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(timed_out)
     }
 
-    /// Runs a read of a row or two, which doesn't wait behind longer ones; it sees what was committed
-    /// before it was asked.
+    /// Runs a read of one or two rows that doesn't queue behind long reads. It sees everything committed
+    /// before this call.
     ///
     /// # Errors
-    /// The closure's own; `UNAVAILABLE` when too many wait.
+    /// The closure's error; `UNAVAILABLE` when too many lookups are waiting.
     pub(crate) async fn look_up<T, F>(&self, f: F) -> Result<T>
     where
         T: Send + 'static,
@@ -223,92 +231,92 @@ impl Db {
         self.0.lookups.run(f).await
     }
 
-    /// What the writer did so far.
+    /// Totals since the database was opened.
     pub(crate) fn stats(&self) -> Stats {
         self.0.counters.stats()
     }
 
-    /// How the writer works.
+    /// Queue length, group sizes and commit times of the writer.
     pub(crate) fn work(&self) -> Work {
         self.0.counters.work()
     }
 
-    /// Takes no new mutations, waits until those in the queue are answered and the writer has stopped;
-    /// its last act is to bring the WAL into the file. Calling it again does no harm.
+    /// Refuses new mutations and waits until the queued ones are answered and the writer has stopped,
+    /// which checkpoints the WAL as its last step. Idempotent.
     pub(crate) async fn close(&self) {
         self.0.lookups.close();
         drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // Nothing is ever sent; this ends when the writer's thread does.
+        // Nothing is ever sent; `changed` fails once the writer's thread has ended.
         while self.0.writer.clone().changed().await.is_ok() {}
     }
 
-    /// Can the file be written, now? A durable write tells, at most once a second; who asks within it
-    /// gets the same answer. `now` is the clock's monotonic time.
+    /// Checks with a durable write that the file is writable, at most once a second; calls within that
+    /// second share the result. `now` is the clock's monotonic time.
     ///
     /// # Errors
-    /// What any mutation would get.
+    /// The same errors as [`write`](Self::write).
     pub(crate) async fn probe(&self, now: Duration) -> Result<()> {
-        let mut probed = self.0.probed.lock().await;
-        if let Some((at, result)) = &*probed
+        let mut last_probe = self.0.last_probe.lock().await;
+        if let Some((at, result)) = &*last_probe
             && now.saturating_sub(*at) < Duration::from_secs(1)
         {
             return result.clone();
         }
-        // Longer than a page, so that it needs room of its own: a file at its limit is noticed.
+        // Longer than a page, so that it needs new pages and fails when the file is at its size limit.
         let result = self.write(|tx| {
             tx.execute("INSERT INTO meta (name, value) VALUES ('probe', ?1)", ["x".repeat(8192)])?;
             tx.execute("DELETE FROM meta WHERE name = 'probe'", [])
         });
         let result = result.await.map(|_| ());
-        *probed = Some((now, result.clone()));
+        *last_probe = Some((now, result.clone()));
         result
     }
 }
 
-/// The SQLite that is built in.
+/// Version of the bundled SQLite.
 pub(crate) fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
-/// Tells a read to stop, when it is dropped.
+/// Interrupts a read when it is dropped.
 #[derive(Default)]
-struct Stop(Arc<AtomicBool>);
+struct StopOnDrop(Arc<AtomicBool>);
 
-impl Drop for Stop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-fn read_within<T>(
+fn run_read<T>(
     conn: &mut Connection,
     stopped: Arc<AtomicBool>,
     f: impl FnOnce(&Tx<'_>) -> Result<T>,
 ) -> Result<T> {
-    let mut looks = 0;
-    let look = move || {
-        looks = (looks + 1) % LOOKS_BETWEEN_YIELDS;
-        if looks == 0 {
+    let mut checks = 0;
+    let should_stop = move || {
+        checks = (checks + 1) % CHECKS_BETWEEN_YIELDS;
+        if checks == 0 {
             thread::yield_now();
         }
         stopped.load(Ordering::Relaxed)
     };
-    conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(look))?;
+    conn.progress_handler(STEPS_BETWEEN_CHECKS, Some(should_stop))?;
     let transaction = conn.transaction()?; // Rolled back when dropped, a panic included.
     f(&Tx::new(&transaction))
 }
 
-/// The one that writes, on a thread of its own.
+/// Runs the mutations, on a thread of its own.
 struct Writer {
     conn: Connection,
     jobs: mpsc::Receiver<Job>,
     group_limit: usize,
     on_commit: OnCommit,
-    /// The machine's own, also where tests set the time: how long the disk takes is no matter of theirs.
+    /// The system clock even where tests set the time: commit durations are real durations.
     clock: Clock,
     counters: Arc<Counters>,
-    /// `PRAGMA data_version` when we last looked. Our own commits leave it as it is.
-    seen: i64,
+    /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
+    data_version: i64,
 }
 
 impl Writer {
@@ -318,24 +326,24 @@ impl Writer {
                 Ok(first) => {
                     let group =
                         iter::once(first).chain(self.jobs.try_iter()).take(self.group_limit).collect();
-                    self.serve(group);
+                    self.run_group(group);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.notice_others();
+            self.detect_external_writes();
         }
         if let Err(error) = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::warn!(%error, "the WAL stays beside the database; the next start reads it");
+            tracing::warn!(%error, "could not checkpoint the WAL at shutdown; the next start reads it");
         }
     }
 
-    fn serve(&mut self, group: Vec<Job>) {
+    fn run_group(&mut self, group: Vec<Job>) {
         self.counters.waiting.fetch_sub(group.len() as u64, Ordering::Relaxed);
         let (mutations, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|job| (job.mutation, job.answer)).unzip();
         match self.commit(mutations) {
-            // A receiver that went away changes nothing: its mutation has happened.
+            // The mutation is committed even if its caller has dropped the receiver.
             Ok(results) => {
                 answers.into_iter().zip(results).for_each(|(answer, result)| drop(answer.send(result)))
             }
@@ -346,13 +354,13 @@ impl Writer {
         }
     }
 
-    /// One transaction for all. An error is everybody's, and nothing is stored then.
+    /// Runs the mutations in one transaction. On an error nothing is stored, and it applies to all of them.
     fn commit(&mut self, mutations: Vec<Mutation>) -> Result<Vec<Result<Value>>> {
         self.begin()?;
         let tx = Tx::new(&self.conn);
         let results = mutations.into_iter().map(|mut mutation| tx.savepoint(&mut mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
-            // What was rolled back leaves pages that a commit would write and sync for nothing.
+            // A commit would write and sync the pages dirtied by rolled-back savepoints to no purpose.
             if !tx.wrote.get() {
                 tx.execute("ROLLBACK", [])?;
                 return Ok(results);
@@ -363,8 +371,9 @@ impl Writer {
             self.counters.groups.observe(results.len() as u64);
             Ok(results)
         });
-        let (wrote, invalidations, checkpoint) =
-            (tx.wrote.get(), tx.invalidations.take(), tx.checkpoint.get());
+        let wrote = tx.wrote.get();
+        let invalidations = tx.invalidations.take();
+        let checkpoint = tx.checkpoint.get();
         let results = results.inspect_err(|_| roll_back(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();
@@ -379,32 +388,34 @@ impl Writer {
         Ok(results)
     }
 
-    /// Waits for nobody: what a reader still needs stays for the next time.
+    /// Doesn't wait for readers: frames they still need stay in the WAL until the next checkpoint.
     fn checkpoint(&self) {
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "the WAL could not be brought into the file");
+            tracing::warn!(%error, "could not checkpoint the WAL");
         }
     }
 
     fn begin(&mut self) -> Result<()> {
-        // Left open only if its rollback failed.
+        // The previous transaction is still open only if its rollback failed.
         roll_back(&self.conn);
         let mut waited = Duration::ZERO;
         loop {
             match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
-                Err(error) if is_busy(&error) && waited < BUSY_TIMEOUT => self.notice_others(),
+                Err(error) if is_busy(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
                 begun => return begun.map(drop).map_err(Error::from),
             }
             waited += POLL;
         }
     }
 
-    /// Another process's commits make everything out of date; it can't tell us what it changed.
-    fn notice_others(&mut self) {
+    /// Invalidates everything after another process's commit: what it changed is unknown.
+    fn detect_external_writes(&mut self) {
         match data_version(&self.conn) {
-            Ok(version) if version == self.seen => return,
-            Ok(version) => self.seen = version,
-            Err(error) => tracing::warn!(%error, "cannot see whether another process wrote; assuming it did"),
+            Ok(version) if version == self.data_version => return,
+            Ok(version) => self.data_version = version,
+            Err(error) => {
+                tracing::warn!(%error, "could not check whether another process wrote; assuming it did");
+            }
         }
         (self.on_commit)(&[Invalidation::All]);
     }
@@ -414,7 +425,7 @@ fn roll_back(conn: &Connection) {
     if !conn.is_autocommit()
         && let Err(error) = conn.execute_batch("ROLLBACK")
     {
-        tracing::error!(%error, "cannot roll back");
+        tracing::error!(%error, "could not roll back");
     }
 }
 

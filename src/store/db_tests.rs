@@ -11,11 +11,12 @@ use tempfile::TempDir;
 
 use super::*;
 
-const A_SECOND: Duration = Duration::from_secs(1);
-/// A test that would hang fails instead.
-const SOON: Duration = Duration::from_secs(20);
+const ONE_SECOND: Duration = Duration::from_secs(1);
+/// Makes a test fail instead of hang.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-// What another process changes has to be seen within a second. Real time would measure the machine of the tests.
+// Changes of another process have to be detected within a second. Asserted on the constant, because measured
+// times would depend on the machine that runs the tests.
 const _: () = assert!(POLL.as_millis() <= 500);
 
 fn options(dir: &Path) -> Options {
@@ -29,21 +30,21 @@ fn options(dir: &Path) -> Options {
     }
 }
 
-/// A database with a table `t`, and what its `on_commit` is told.
+/// A database with a table `t`, and a receiver of the invalidations passed to its `on_commit`.
 async fn open(options: &Options) -> (Db, Receiver<Vec<Invalidation>>) {
-    let (tell, told) = channel();
-    let db = Db::open(options, move |invalidations| drop(tell.send(invalidations.to_vec()))).unwrap();
+    let (sender, committed) = channel();
+    let db = Db::open(options, move |invalidations| drop(sender.send(invalidations.to_vec()))).unwrap();
     db.write(|tx| tx.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT", [])).await.unwrap();
-    (db, told)
+    (db, committed)
 }
 
 async fn fresh() -> (TempDir, Db, Receiver<Vec<Invalidation>>) {
     let dir = TempDir::new().unwrap();
-    let (db, told) = open(&options(dir.path())).await;
-    (dir, db, told)
+    let (db, committed) = open(&options(dir.path())).await;
+    (dir, db, committed)
 }
 
-/// Polls a future once, after which a mutation is in the queue and a read on its way.
+/// Polls a future once, after which a mutation is in the queue and a read is under way.
 async fn started<F: Future>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     poll_fn(|context| {
@@ -54,8 +55,8 @@ async fn started<F: Future>(future: F) -> Pin<Box<F>> {
     future
 }
 
-/// Keeps the writer inside a mutation until the sender is used or dropped: what is queued meanwhile
-/// makes one group.
+/// Blocks the writer inside a mutation until the sender is used or dropped. Mutations queued meanwhile form
+/// one group.
 async fn block(db: &Db) -> Sender<()> {
     let (entered, inside) = oneshot::channel();
     let (release, released) = channel();
@@ -76,7 +77,7 @@ fn insert(tx: &Tx<'_>, n: i64, bytes: usize) -> Result<usize> {
 }
 
 async fn numbers(db: &Db) -> Vec<i64> {
-    db.read(|tx| tx.all("SELECT n FROM t ORDER BY n", [], |row| row.get(0))).await.unwrap()
+    db.read(|tx| tx.query_all("SELECT n FROM t ORDER BY n", [], |row| row.get(0))).await.unwrap()
 }
 
 fn ids(numbers: &[i64]) -> Vec<Invalidation> {
@@ -88,8 +89,8 @@ fn code<T>(result: Result<T>) -> Option<Code> {
 }
 
 #[tokio::test]
-async fn i2_who_fails_or_panics_is_rolled_back_alone() {
-    let (_dir, db, told) = fresh().await;
+async fn i2_only_the_mutation_that_fails_or_panics_is_rolled_back() {
+    let (_dir, db, committed) = fresh().await;
     let before = db.stats();
     let release = block(&db).await;
     let first = started(db.write(|tx| {
@@ -123,18 +124,18 @@ async fn i2_who_fails_or_panics_is_rolled_back_alone() {
     assert!(panicked.code == Code::Internal && !format!("{panicked:?}").contains("s3cret"));
     assert_eq!(last.await.unwrap(), Some((7, [7; 32])));
     assert_eq!(numbers(&db).await, [1, 4]);
-    assert_eq!(told.recv().unwrap(), ids(&[1, 4]));
+    assert_eq!(committed.recv().unwrap(), ids(&[1, 4]));
     assert_eq!(db.stats().commits - before.commits, 1);
     assert_eq!(db.stats().mutations - before.mutations, 3); // The blocker is one.
 }
 
 #[tokio::test]
-async fn i1_a_commit_that_fails_fails_all_of_the_group() {
-    let (_dir, db, told) = fresh().await;
+async fn i1_a_failed_commit_fails_the_whole_group() {
+    let (_dir, db, committed) = fresh().await;
     let child = "CREATE TABLE child (t INTEGER REFERENCES t (n)) STRICT";
     db.write(|tx| tx.execute(child, [])).await.unwrap();
     let release = block(&db).await;
-    let good = started(db.write(|tx| insert(tx, 1, 1))).await;
+    let valid = started(db.write(|tx| insert(tx, 1, 1))).await;
     let refused = started(db.write(|_| Err::<(), _>(Error::not_found("thing")))).await;
     let orphan = started(db.write(|tx| {
         tx.execute("PRAGMA defer_foreign_keys = ON", [])?;
@@ -142,22 +143,22 @@ async fn i1_a_commit_that_fails_fails_all_of_the_group() {
     }))
     .await;
     drop(release);
-    for result in [good.await.map(drop), refused.await, orphan.await.map(drop)] {
+    for result in [valid.await.map(drop), refused.await, orphan.await.map(drop)] {
         assert_eq!(code(result), Some(Code::Internal));
     }
-    assert!(numbers(&db).await.is_empty() && told.try_recv().is_err());
+    assert!(numbers(&db).await.is_empty() && committed.try_recv().is_err());
 
     db.write(|tx| insert(tx, 2, 1)).await.unwrap();
     assert_eq!(numbers(&db).await, [2]);
-    let orphans = db.read(|tx| tx.all("SELECT t FROM child", [], |row| row.get::<_, i64>(0)));
+    let orphans = db.read(|tx| tx.query_all("SELECT t FROM child", [], |row| row.get::<_, i64>(0)));
     assert!(orphans.await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn i1_what_was_answered_survives_a_crash() {
-    let (dir, db, _told) = fresh().await;
+async fn i1_an_acknowledged_mutation_survives_a_crash() {
+    let (dir, db, _committed) = fresh().await;
     db.write(|tx| insert(tx, 1, 1)).await.unwrap();
-    // What a killed process leaves behind: the file and its WAL, as they are.
+    // The state that a killed process leaves behind: the file and its WAL, as they are.
     let after = TempDir::new().unwrap();
     for name in ["tollhouse.db", "tollhouse.db-wal"] {
         fs::copy(dir.path().join(name), after.path().join(name)).unwrap();
@@ -168,8 +169,8 @@ async fn i1_what_was_answered_survives_a_crash() {
     assert_eq!(key.unwrap(), same.unwrap());
 }
 
-/// Whatever runs out of room in the middle, nothing of its group is stored.
-async fn full_in_the_middle(db: &Db, too_much: usize) {
+/// Asserts that nothing of a group is stored when one of its mutations runs out of space.
+async fn assert_group_fails_when_full(db: &Db, too_much: usize) {
     let before = numbers(db).await;
     let release = block(db).await;
     let small = started(db.write(|tx| insert(tx, 101, 1))).await;
@@ -190,46 +191,46 @@ async fn full_in_the_middle(db: &Db, too_much: usize) {
 }
 
 #[tokio::test]
-async fn i1_a_file_at_its_limit_fails_the_group_and_works_again_with_room() {
+async fn i1_a_file_at_its_size_limit_fails_the_group_and_works_again_with_free_space() {
     let dir = TempDir::new().unwrap();
-    let (db, told) = open(&Options { max_bytes: 1 << 20, ..options(dir.path()) }).await;
-    full_in_the_middle(&db, 2 << 20).await;
-    assert!(told.try_recv().is_err());
+    let (db, committed) = open(&Options { max_bytes: 1 << 20, ..options(dir.path()) }).await;
+    assert_group_fails_when_full(&db, 2 << 20).await;
+    assert!(committed.try_recv().is_err());
 
-    // Fill it to the brim.
+    // Fill the file completely.
     for bytes in [100_000, 10_000, 1_000] {
-        let more = "INSERT INTO t (text) VALUES (?1)";
-        while db.write(move |tx| tx.execute(more, ["x".repeat(bytes)])).await.is_ok() {}
+        let sql = "INSERT INTO t (text) VALUES (?1)";
+        while db.write(move |tx| tx.execute(sql, ["x".repeat(bytes)])).await.is_ok() {}
     }
     assert!(fs::metadata(dir.path().join("tollhouse.db")).unwrap().len() <= 1 << 20);
     assert_eq!(code(db.probe(Duration::ZERO).await), Some(Code::StorageFull));
     db.write(|tx| tx.execute("DELETE FROM t", [])).await.unwrap();
-    let shared = db.probe(A_SECOND - Duration::from_nanos(1)).await;
+    let shared = db.probe(ONE_SECOND - Duration::from_nanos(1)).await;
     assert_eq!(code(shared), Some(Code::StorageFull));
-    db.probe(A_SECOND).await.unwrap();
+    db.probe(ONE_SECOND).await.unwrap();
     db.write(|tx| insert(tx, 1, 100_000)).await.unwrap();
 }
 
-/// On a real disk of 2 MiB. Only a namespace of its own lets anybody mount one, so the test starts itself
-/// again inside of one; it vanishes with the process.
+/// Runs on a file system of 2 MiB. Mounting it without privileges requires a mount namespace, so the test
+/// runs itself again inside of one. The mount is removed with the process.
 #[tokio::test]
-async fn i1_a_full_disk_fails_the_group_and_works_again_with_room() {
+async fn i1_a_full_disk_fails_the_group_and_works_again_with_free_space() {
     const SMALL_DISK: &str = "TOLLHOUSE_TEST_SMALL_DISK";
     if let Some(dir) = env::var_os(SMALL_DISK) {
         let dir = Path::new(&dir);
-        let (db, told) = open(&options(dir)).await;
+        let (db, committed) = open(&options(dir)).await;
         db.write(|tx| insert(tx, 1, 1)).await.unwrap();
-        assert_eq!(told.recv().unwrap(), ids(&[1]));
+        assert_eq!(committed.recv().unwrap(), ids(&[1]));
         fs::write(dir.join("ballast"), vec![0; 1 << 20]).unwrap();
-        full_in_the_middle(&db, 1 << 20).await;
-        assert!(told.try_recv().is_err());
+        assert_group_fails_when_full(&db, 1 << 20).await;
+        assert!(committed.try_recv().is_err());
         fs::remove_file(dir.join("ballast")).unwrap();
         db.write(|tx| insert(tx, 2, 400_000)).await.unwrap();
         return assert_eq!(numbers(&db).await, [1, 2]);
     }
     let dir = TempDir::new().unwrap();
     let module = module_path!().split_once("::").unwrap().1;
-    let name = format!("{module}::i1_a_full_disk_fails_the_group_and_works_again_with_room");
+    let name = format!("{module}::i1_a_full_disk_fails_the_group_and_works_again_with_free_space");
     let script = r#"mount -t tmpfs -o size=2m none "$0" || exit 77; exec "$@""#;
     let child = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", script])
@@ -240,67 +241,68 @@ async fn i1_a_full_disk_fails_the_group_and_works_again_with_room() {
     match child {
         Ok(output) if output.status.success() => assert!(output.stdout.windows(8).any(|w| w == b"1 passed")),
         Ok(output) if output.status.code() == Some(101) => panic!("{output:?}"),
-        // Straight to the terminal: what a passing test prints is not shown.
+        // Written to stderr directly, because captured output of a passing test is not shown.
         other => writeln!(std::io::stderr(), "\nSKIPPED {name}: no small disk: {other:?}\n").unwrap(),
     }
 }
 
 #[tokio::test]
-async fn i3_on_commit_is_told_after_the_commit_and_before_the_answer() {
+async fn i3_on_commit_is_called_after_the_commit_and_before_the_answer() {
     let dir = TempDir::new().unwrap();
     open(&options(dir.path())).await.0.close().await;
     let (entered, inside) = channel();
-    let (go_on, gate) = channel::<()>();
-    let (gate, file) = (Mutex::new(gate), dir.path().join("tollhouse.db"));
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let file = dir.path().join("tollhouse.db");
     let db = Db::open(&options(dir.path()), move |invalidations| {
         assert_eq!(invalidations, ids(&[1]));
         let other = Connection::open(&file).unwrap();
         entered.send(other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).unwrap();
-        gate.lock().unwrap().recv().unwrap();
+        released.lock().unwrap().recv().unwrap();
     });
     let db = db.unwrap();
     let write = started(db.write(|tx| insert(tx, 1, 1))).await;
-    assert_eq!(inside.recv().unwrap().unwrap(), 1, "told before the commit");
+    assert_eq!(inside.recv().unwrap().unwrap(), 1, "called before the commit");
     let write = started(write).await; // Still not answered.
-    go_on.send(()).unwrap();
+    release.send(()).unwrap();
     write.await.unwrap();
 }
 
 #[tokio::test]
-async fn i3_what_another_process_writes_is_seen_within_a_second() {
-    let (dir, db, told) = fresh().await;
+async fn i3_a_write_by_another_process_is_detected_within_a_second() {
+    let (dir, db, committed) = fresh().await;
     for n in 1..=20 {
         db.write(move |tx| insert(tx, n, 1)).await.unwrap();
-        assert_eq!(told.recv().unwrap(), ids(&[n]));
-        // Neither our commits nor what we roll back may look like another's.
+        assert_eq!(committed.recv().unwrap(), ids(&[n]));
+        // Neither commits nor rollbacks of this process may be taken for those of another.
         assert_eq!(code(db.write(move |tx| insert(tx, n, 1)).await), Some(Code::Internal));
     }
     let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
     for n in 101..=110 {
         other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
-        assert_eq!(told.recv_timeout(SOON).unwrap(), [Invalidation::All]);
+        assert_eq!(committed.recv_timeout(TIMEOUT).unwrap(), [Invalidation::All]);
     }
     for n in 201..=210 {
         other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
-        // A commit of ours in between must not hide the other's.
+        // A commit of this process in between must not hide the other's.
         db.write(move |tx| insert(tx, 1000 + n, 1)).await.unwrap();
-        let both = [told.recv_timeout(SOON).unwrap(), told.recv_timeout(SOON).unwrap()];
+        let both = [committed.recv_timeout(TIMEOUT).unwrap(), committed.recv_timeout(TIMEOUT).unwrap()];
         assert!(both.contains(&vec![Invalidation::All]) && both.contains(&ids(&[1000 + n])), "{both:?}");
     }
 }
 
 #[tokio::test]
-async fn a_lock_of_another_process_is_waited_for_but_not_for_ever() {
-    let (dir, db, told) = fresh().await;
+async fn waiting_for_a_lock_of_another_process_is_bounded() {
+    let (dir, db, committed) = fresh().await;
     let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE; INSERT INTO t (n) VALUES (1)").unwrap();
-    let waits = started(db.write(|tx| insert(tx, 2, 1))).await;
+    let waiting = started(db.write(|tx| insert(tx, 2, 1))).await;
     other.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
-    let seen = told.recv_timeout(SOON).unwrap();
-    // Unless it happened to find the gap between the two.
-    if let Err(error) = waits.await {
+    let invalidations = committed.recv_timeout(TIMEOUT).unwrap();
+    // It succeeds if it happened to get the lock between the two transactions.
+    if let Err(error) = waiting.await {
         assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
-        assert_eq!(seen, [Invalidation::All]);
+        assert_eq!(invalidations, [Invalidation::All]);
     }
     other.execute_batch("COMMIT").unwrap();
     db.write(|tx| insert(tx, 3, 1)).await.unwrap();
@@ -316,14 +318,14 @@ async fn i10_a_full_queue_refuses() {
     let error = db.write(|tx| insert(tx, 3, 1)).await.unwrap_err();
     assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
     assert_eq!(db.stats().refused, 1);
-    drop((dropped, release)); // One caller goes, its mutation stays.
+    drop((dropped, release)); // One caller drops its future; its mutation stays queued.
     waiting.await.unwrap();
     assert_eq!(numbers(&db).await, [1, 2]);
 }
 
 #[tokio::test]
-async fn i1_who_waits_shares_one_commit_and_failures_cost_none() {
-    let (dir, db, _told) = fresh().await;
+async fn i1_queued_mutations_share_one_commit_and_failures_cause_none() {
+    let (dir, db, _committed) = fresh().await;
     let before = db.stats();
     let release = block(&db).await;
     let mut waiting = Vec::new();
@@ -338,11 +340,12 @@ async fn i1_who_waits_shares_one_commit_and_failures_cost_none() {
     assert_eq!(db.stats().mutations - before.mutations, 65);
 
     let wal = || fs::metadata(dir.path().join("tollhouse.db-wal")).unwrap().len();
-    let (size, commits) = (wal(), db.stats().commits);
+    let size = wal();
+    let commits = db.stats().commits;
     let release = block(&db).await;
     let fails = db.write(|tx| insert(tx, 100, 10_000).and(Err::<(), _>(Error::not_found("thing"))));
     let fails = started(fails).await;
-    let reads = started(db.write(|tx| tx.one("SELECT 1", [], |row| row.get::<_, i64>(0)))).await;
+    let reads = started(db.write(|tx| tx.query_first("SELECT 1", [], |row| row.get::<_, i64>(0)))).await;
     drop(release);
     assert_eq!(code(fails.await), Some(Code::NotFound));
     assert_eq!(reads.await.unwrap(), Some(1));
@@ -350,8 +353,8 @@ async fn i1_who_waits_shares_one_commit_and_failures_cost_none() {
 }
 
 #[tokio::test]
-async fn i1_close_answers_all_who_wait() {
-    let (dir, db, _told) = fresh().await;
+async fn i1_close_answers_all_queued_mutations() {
+    let (dir, db, _committed) = fresh().await;
     let release = block(&db).await;
     let mut waiting = Vec::new();
     for n in 1..=5 {
@@ -370,13 +373,13 @@ async fn i1_close_answers_all_who_wait() {
 }
 
 #[tokio::test]
-async fn i10_a_read_ends_when_its_time_is_up_or_its_caller_gone() {
+async fn i10_a_read_ends_on_timeout_and_when_its_caller_is_gone() {
     let dir = TempDir::new().unwrap();
     let (db, _) = open(&Options { read_timeout: Duration::from_millis(500), ..options(dir.path()) }).await;
     let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
-    let endless = || db.read(move |tx| tx.one(endless, [], |row| row.get::<_, i64>(0)));
+    let endless = || db.read(move |tx| tx.query_first(endless, [], |row| row.get::<_, i64>(0)));
     assert_eq!(code(endless().await), Some(Code::Unavailable));
-    // The one reader is free again.
+    // The only reader is free again.
     assert!(numbers(&db).await.is_empty());
     drop(started(endless()).await);
     assert!(numbers(&db).await.is_empty());
@@ -384,20 +387,20 @@ async fn i10_a_read_ends_when_its_time_is_up_or_its_caller_gone() {
 
 #[tokio::test]
 async fn reads_see_one_state_and_cannot_write() {
-    let (_dir, db, _told) = fresh().await;
-    let count = |tx: &Tx<'_>| tx.one("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
-    let (first_done, wait) = oneshot::channel();
-    let (go_on, gate) = channel::<()>();
+    let (_dir, db, _committed) = fresh().await;
+    let count = |tx: &Tx<'_>| tx.query_first("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    let (counted, first_counted) = oneshot::channel();
+    let (release, released) = channel::<()>();
     let both = db.read(move |tx| {
         let first = count(tx)?;
-        first_done.send(()).unwrap();
-        let _ = gate.recv();
+        counted.send(()).unwrap();
+        let _ = released.recv();
         Ok((first, count(tx)?))
     });
     let both = started(both).await;
-    wait.await.unwrap();
+    first_counted.await.unwrap();
     db.write(|tx| insert(tx, 1, 1)).await.unwrap();
-    drop(go_on);
+    drop(release);
     assert_eq!(both.await.unwrap(), (Some(0), Some(0)));
     assert_eq!(code(db.read(|tx| tx.execute("DELETE FROM t", [])).await), Some(Code::Internal));
     assert_eq!(code(db.read(|_| -> Result<()> { panic!("in a read") }).await), Some(Code::Internal));

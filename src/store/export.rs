@@ -1,4 +1,4 @@
-//! Statements that read everything, page by page in the order of storage, tombstones too.
+//! Statements that read all rows, tombstones included, page by page in the order of `seq`.
 
 use rusqlite::{Row, params};
 
@@ -15,7 +15,7 @@ use crate::error::Result;
 /// A key with the hashes of all its secrets.
 pub(crate) type WithSecrets = (ApiKey, Vec<(SecretHash, ImportedSecret)>);
 
-/// A page: each row with its `seq`.
+/// Rows of a page, each with its `seq`.
 pub(crate) type Page<T> = Vec<(i64, T)>;
 
 fn page<T>(
@@ -28,10 +28,10 @@ fn page<T>(
 ) -> Result<Page<T>> {
     let sql = format!("{select} WHERE {seq} > ?1 ORDER BY {seq} LIMIT ?2");
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    tx.all(&sql, params![after, max], |row| Ok((row.get(0)?, map(row)?)))
+    tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, map(row)?)))
 }
 
-/// Organizations, with the time of their end.
+/// Organizations, each with the time of its deletion.
 pub(crate) fn organizations(
     tx: &Tx<'_>,
     after: i64,
@@ -43,20 +43,19 @@ pub(crate) fn organizations(
     })
 }
 
-/// Users, with the time of their end.
+/// Users, each with the time of its deletion.
 pub(crate) fn users(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<(User, Option<Timestamp>)>> {
     let select = format!("SELECT u.seq, u.deleted_at, {} FROM users u", users::COLUMNS);
     page(tx, &select, "u.seq", after, max, |row| Ok((users::user(row, 2)?, rows::time_option(row, 1)?)))
 }
 
-/// Memberships.
 pub(crate) fn memberships(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewMembership>> {
     let select = format!("SELECT {} FROM memberships m", memberships::COLUMNS);
     page(tx, &select, "m.seq", after, max, |row| {
         Ok(NewMembership {
             organization_id: row.get(1)?,
             user_id: row.get(2)?,
-            role: rows::named(row, 3, crate::domain::membership::Role::NAMES)?,
+            role: rows::variant(row, 3, crate::domain::membership::Role::NAMES)?,
             created_at: rows::time(row, 4)?,
             updated_at: rows::time(row, 5)?,
             revision: row.get(6)?,
@@ -64,7 +63,7 @@ pub(crate) fn memberships(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<Ne
     })
 }
 
-/// The operator's own scopes.
+/// Scopes that are not built in.
 pub(crate) fn scopes(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewScope>> {
     let select = "SELECT seq, scope, description, created_at FROM \
                   (SELECT * FROM scopes WHERE built_in = 0)";
@@ -73,18 +72,18 @@ pub(crate) fn scopes(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewScop
     })
 }
 
-/// Keys, whatever their state, with all their secrets' hashes.
+/// Keys in any state, with the hashes of all their secrets.
 pub(crate) fn api_keys(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<WithSecrets>> {
     let select = format!("SELECT {} FROM api_keys k", api_keys::COLUMNS);
     let keys = page(tx, &select, "k.seq", after, max, api_keys::api_key)?;
     keys.into_iter().map(|(seq, key)| Ok((seq, (key, secrets(tx, seq)?)))).collect()
 }
 
-/// The hashes of a key's secrets: the current one first, then the previous.
+/// The hashes of a key's secrets: the current one first, then the previous, then the retired ones.
 pub(crate) fn secrets(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(SecretHash, ImportedSecret)>> {
-    tx.all(
+    tx.query_all(
         "SELECT hash, state FROM api_key_hashes WHERE key_seq = ?1 ORDER BY state, hash",
         params![key_seq],
-        |row| Ok((row.get(0)?, rows::named(row, 1, ImportedSecret::NAMES)?)),
+        |row| Ok((row.get(0)?, rows::variant(row, 1, ImportedSecret::NAMES)?)),
     )
 }

@@ -1,4 +1,4 @@
-//! Statements on kept answers.
+//! Statements on the stored responses of idempotent requests.
 
 use rusqlite::params;
 
@@ -7,28 +7,28 @@ use super::rows;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// An answer as it is kept.
+/// A stored response, as a row of the table.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    /// A hash of what was asked.
+pub(crate) struct ResponseRow {
+    /// Hash of the request.
     pub(crate) request: [u8; 32],
-    /// When it was asked.
+    /// Time of the request.
     pub(crate) created_at: Timestamp,
-    /// The HTTP status.
+    /// HTTP status.
     pub(crate) status: u16,
-    /// The ETag that came with it.
+    /// ETag of the response.
     pub(crate) etag: Option<String>,
-    /// Is the answer sealed?
+    /// True if `answer` is encrypted.
     pub(crate) sealed: bool,
-    /// JSON, or that sealed.
+    /// The JSON of the response, encrypted if `sealed`.
     pub(crate) answer: Vec<u8>,
 }
 
-/// The answer that is kept under a name.
-pub(crate) fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<Stored>> {
+/// The response stored under a name.
+pub(crate) fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<ResponseRow>> {
     let sql = "SELECT request, created_at, status, etag, sealed, answer FROM idempotency WHERE name = ?1";
-    tx.one(sql, params![name], |row| {
-        Ok(Stored {
+    tx.query_first(sql, params![name], |row| {
+        Ok(ResponseRow {
             request: row.get(0)?,
             created_at: rows::time(row, 1)?,
             status: row.get(2)?,
@@ -39,8 +39,8 @@ pub(crate) fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<Stored>> {
     })
 }
 
-/// Keeps an answer, in place of one under the same name whose time is over.
-pub(crate) fn put(tx: &Tx<'_>, name: &[u8; 32], kept: &Stored) -> Result<()> {
+/// Stores a response, replacing an expired one under the same name.
+pub(crate) fn put(tx: &Tx<'_>, name: &[u8; 32], response: &ResponseRow) -> Result<()> {
     tx.execute(
         "INSERT INTO idempotency (name, request, created_at, status, etag, sealed, answer) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET request = excluded.request, \
@@ -48,22 +48,22 @@ pub(crate) fn put(tx: &Tx<'_>, name: &[u8; 32], kept: &Stored) -> Result<()> {
          sealed = excluded.sealed, answer = excluded.answer",
         params![
             name,
-            kept.request,
-            kept.created_at.as_millis(),
-            kept.status,
-            kept.etag,
-            kept.sealed,
-            kept.answer
+            response.request,
+            response.created_at.as_millis(),
+            response.status,
+            response.etag,
+            response.sealed,
+            response.answer
         ],
     )?;
     Ok(())
 }
 
-/// Removes answers kept since before a time, at most so many; how many it were.
-pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, at_most: usize) -> Result<usize> {
+/// Deletes responses stored before a time, at most `max`; returns the number deleted.
+pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM idempotency WHERE name IN \
          (SELECT name FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)",
-        params![before.as_millis(), at_most],
+        params![before.as_millis(), max],
     )
 }

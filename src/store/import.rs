@@ -1,5 +1,5 @@
-//! Statements that store things as they already stand elsewhere: with their times, their state and, of
-//! what was deleted, their tombstones.
+//! Statements that store records of another system unchanged: with their times and states, and with the
+//! tombstones of deleted ones.
 
 use rusqlite::params;
 
@@ -14,25 +14,27 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
 
-/// An organization, also a deleted one, with the time of its end.
+/// An organization, deleted or not, with the time of its deletion.
 pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Option<Timestamp>)>> {
     let sql = format!("SELECT {}, deleted_at FROM organizations WHERE id = ?1", organizations::COLUMNS);
-    tx.one(&sql, params![id], |row| Ok((organizations::organization(row)?, rows::time_option(row, 10)?)))
+    tx.query_first(&sql, params![id], |row| {
+        Ok((organizations::organization(row)?, rows::time_option(row, 10)?))
+    })
 }
 
-/// A user, also a deleted one, with the time of its end.
+/// A user, deleted or not, with the time of its deletion.
 pub(crate) fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
     let sql = format!("SELECT u.deleted_at, {} FROM users u WHERE u.id = ?1", users::COLUMNS);
-    tx.one(&sql, params![id], |row| Ok((users::user(row, 1)?, rows::time_option(row, 0)?)))
+    tx.query_first(&sql, params![id], |row| Ok((users::user(row, 1)?, rows::time_option(row, 0)?)))
 }
 
-/// The key that this hash was ever a secret of.
+/// The id of the key that this hash is, or was, a secret of.
 pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<String>> {
     let sql = "SELECT k.id FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq WHERE h.hash = ?1";
-    tx.one(sql, params![hash], |row| row.get(0))
+    tx.query_first(sql, params![hash], |row| row.get(0))
 }
 
-/// Stores a key with all its secrets; `false` when its id or one of them is taken.
+/// Stores a key with all its secrets; `false` when its id or one of the secrets is already in use.
 pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     let NewKey { key, secrets } = new;
     let Some((current, _)) = secrets.iter().find(|(_, state)| *state == ImportedSecret::Current) else {
@@ -68,8 +70,8 @@ fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSec
     Ok(stored == 1)
 }
 
-/// Makes these the secrets of a key, in place of what they were; none that it ever had is forgotten. One that
-/// is another key's stays there.
+/// Replaces the secrets of a key. Its earlier secrets stay stored as retired. A hash that belongs to
+/// another key stays with that key.
 pub(crate) fn replace_secrets(
     tx: &Tx<'_>,
     key: &ApiKey,

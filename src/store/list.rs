@@ -4,25 +4,25 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 
 use super::db::Tx;
-use super::seq_index::Stretch;
+use super::seq_index::SeqRange;
 use crate::domain::page::{Order, Page, Rows};
 use crate::domain::rules;
 use crate::error::Result;
 
-/// A query that grows by its filters. Its `SELECT` must bring `seq` as its first column.
+/// A query to which filters are added. Its `SELECT` must return `seq` as the first column.
 pub(crate) struct List {
     sql: String,
     values: Vec<Value>,
-    stretch: Stretch,
+    range: SeqRange,
 }
 
 impl List {
-    /// Begins with everything up to and including a first condition.
+    /// A list from an SQL text that includes a first condition (`WHERE …`).
     pub(crate) fn new(select: &str) -> Self {
-        Self { sql: select.to_owned(), values: Vec::new(), stretch: (None, None) }
+        Self { sql: select.to_owned(), values: Vec::new(), range: (None, None) }
     }
 
-    /// One more condition with one `?`, when there is something to ask for.
+    /// Adds a condition with one `?`, if there is a value.
     pub(crate) fn and(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
         if let Some(value) = value {
             self.sql.push_str(" AND ");
@@ -32,25 +32,27 @@ impl List {
         self
     }
 
-    /// Conditions on columns with an index of their own. The first that is given, the rarest mostly, leads the
-    /// way by its index; the unary plus before the others keeps SQLite, which can't know, from theirs.
+    /// Adds conditions on columns that each have an index. SQLite uses the index of the first column that has
+    /// a value, so the most selective column comes first; a unary plus excludes the indexes of the others,
+    /// because SQLite can't know which is the most selective.
     pub(crate) fn equal(mut self, columns: &[(&str, Option<&str>)]) -> Self {
         let given = columns.iter().filter_map(|(column, value)| Some((column, (*value)?)));
-        for (nth, (column, value)) in given.enumerate() {
-            let plus = if nth == 0 { "" } else { "+" };
+        for (index, (column, value)) in given.enumerate() {
+            let plus = if index == 0 { "" } else { "+" };
             self = self.and(&format!("{plus}{column} = ?"), Some(value.to_owned()));
         }
         self
     }
 
-    /// A condition without a value.
-    pub(crate) fn and_also(mut self, condition: &str) -> Self {
+    /// Adds a condition without a value.
+    pub(crate) fn and_literal(mut self, condition: &str) -> Self {
         self.sql.push_str(" AND ");
         self.sql.push_str(condition);
         self
     }
 
-    /// One of these folded columns begins with the text. A range, so that an index could serve it.
+    /// Adds the condition that one of these case-folded columns starts with the text. Written as a range,
+    /// so that an index can be used.
     pub(crate) fn prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
         let Some(text) = text else { return self };
         let low = rules::casefold(text);
@@ -65,9 +67,9 @@ impl List {
         self
     }
 
-    /// Only rows of this stretch, which holds all that fulfil the conditions: others need not be looked at.
-    pub(crate) fn within(self, stretch: Stretch) -> Self {
-        Self { stretch, ..self }
+    /// Limits the scan to a range of `seq`, which must contain all rows that match the conditions.
+    pub(crate) fn in_range(self, range: SeqRange) -> Self {
+        Self { range, ..self }
     }
 
     /// Fetches a page; `seq` is the column's name with its table.
@@ -79,22 +81,22 @@ impl List {
         mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Rows<T>> {
         let (sql, values) = self.statement(seq, page);
-        let found = tx.all(&sql, params_from_iter(values), |row| Ok((row.get(0)?, map(row)?)))?;
-        Ok(page.paginate(found))
+        let rows = tx.query_all(&sql, params_from_iter(values), |row| Ok((row.get(0)?, map(row)?)))?;
+        Ok(page.paginate(rows))
     }
 
     fn statement(self, seq: &str, page: &Page) -> (String, Vec<Value>) {
-        let (low, high) = self.stretch;
-        let (beyond, first, until, last, direction) = match page.order {
+        let (low, high) = self.range;
+        let (after, start, before, end, direction) = match page.order {
             Order::Desc => ("<", high, ">", low, "DESC"),
             Order::Asc => (">", low, "<", high, "ASC"),
         };
-        // A row that was listed lies within, so one bound is enough on that side.
-        let list = self.and(&format!("{seq} {beyond} ?"), page.after.or(first));
-        let list = list.and(&format!("{seq} {until} ?"), last);
-        // One more than asked for tells whether there are more.
-        let more = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
-        (format!("{} ORDER BY {seq} {direction} LIMIT {more}", list.sql), list.values)
+        // The row of the cursor lies in the range, so it replaces the range's bound on that side.
+        let list = self.and(&format!("{seq} {after} ?"), page.after.or(start));
+        let list = list.and(&format!("{seq} {before} ?"), end);
+        // One row more than requested shows whether there is a next page.
+        let limit = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
+        (format!("{} ORDER BY {seq} {direction} LIMIT {limit}", list.sql), list.values)
     }
 }
 

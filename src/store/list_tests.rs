@@ -1,12 +1,12 @@
-//! The ways that SQLite takes to a page. Each is found by an index that has the list's order: how much there
-//! is before and behind it makes no difference.
+//! The query plans of lists. Each page is read through an index in the order of the list, so its cost doesn't
+//! depend on the number of rows before and after it.
 
 use super::*;
 use crate::domain::api_key::Status;
 use crate::domain::audit;
 use crate::domain::time::Timestamp;
 use crate::store::db::{Db, Options};
-use crate::store::{api_keys, audit as events};
+use crate::store::{api_keys, audit as audit_store};
 
 async fn fresh() -> (tempfile::TempDir, Db) {
     let dir = tempfile::tempdir().unwrap();
@@ -22,18 +22,19 @@ async fn fresh() -> (tempfile::TempDir, Db) {
     (dir, db)
 }
 
-/// The way to a page far down, in SQLite's words: the first table's, and whatever has to be sorted.
-fn way(tx: &Tx<'_>, list: List, seq: &str, order: Order) -> Result<String> {
+/// SQLite's query plan of a later page: the step of the first table, and any sort.
+fn query_plan(tx: &Tx<'_>, list: List, seq: &str, order: Order) -> Result<String> {
     let (sql, values) = list.statement(seq, &Page { limit: 20, order, after: Some(1000) });
-    let steps = tx.all(&format!("EXPLAIN QUERY PLAN {sql}"), params_from_iter(values), |row| row.get(3))?;
-    let told = |(nth, step): &(usize, String)| *nth == 0 || step.contains("TEMP");
-    Ok(steps.into_iter().enumerate().filter(told).map(|(_, step)| step).collect::<Vec<_>>().join(", "))
+    let explain = format!("EXPLAIN QUERY PLAN {sql}");
+    let steps = tx.query_all(&explain, params_from_iter(values), |row| row.get(3))?;
+    let relevant = |(index, step): &(usize, String)| *index == 0 || step.contains("TEMP");
+    Ok(steps.into_iter().enumerate().filter(relevant).map(|(_, step)| step).collect::<Vec<_>>().join(", "))
 }
 
 #[tokio::test]
-async fn every_page_of_events_is_found_by_an_index_in_its_order() {
+async fn every_page_of_events_is_read_through_an_index_in_its_order() {
     let (_dir, db) = fresh().await;
-    let ways = db.read(|tx| {
+    let checked = db.read(|tx| {
         let all = audit::AuditFilter::default();
         let some = || Some("x".to_owned());
         let from = Some(Timestamp::from_millis(1));
@@ -65,21 +66,21 @@ async fn every_page_of_events_is_found_by_an_index_in_its_order() {
         ];
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {
-                let way = way(tx, events::query(tx, &filter)?, "e.seq", order)?;
-                assert!(way.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {way}");
-                assert!(way.contains("seq") || way.contains("rowid"), "{filter:?}: {way}");
-                assert!(!way.contains("TEMP"), "{filter:?}: {way}");
+                let plan = query_plan(tx, audit_store::query(tx, &filter)?, "e.seq", order)?;
+                assert!(plan.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {plan}");
+                assert!(plan.contains("seq") || plan.contains("rowid"), "{filter:?}: {plan}");
+                assert!(!plan.contains("TEMP"), "{filter:?}: {plan}");
             }
         }
         Ok(())
     });
-    ways.await.unwrap();
+    checked.await.unwrap();
 }
 
 #[tokio::test]
-async fn every_page_of_keys_is_found_by_an_index_in_its_order() {
+async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
     let (_dir, db) = fresh().await;
-    let ways = db.read(|tx| {
+    let checked = db.read(|tx| {
         let all = api_keys::ApiKeyFilter::default();
         let some = || Some("x".to_owned());
         let disabled = api_keys::ApiKeyFilter { status: Some(Status::Disabled), ..all.clone() };
@@ -102,13 +103,13 @@ async fn every_page_of_keys_is_found_by_an_index_in_its_order() {
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {
                 let (list, seq) = api_keys::query(&filter, Timestamp::from_millis(1));
-                let way = way(tx, list, seq, order)?;
-                assert!(way.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {way}");
-                assert!(way.contains("seq") || way.contains("rowid"), "{filter:?}: {way}");
-                assert!(!way.contains("TEMP"), "{filter:?}: {way}");
+                let plan = query_plan(tx, list, seq, order)?;
+                assert!(plan.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {plan}");
+                assert!(plan.contains("seq") || plan.contains("rowid"), "{filter:?}: {plan}");
+                assert!(!plan.contains("TEMP"), "{filter:?}: {plan}");
             }
         }
         Ok(())
     });
-    ways.await.unwrap();
+    checked.await.unwrap();
 }

@@ -9,7 +9,7 @@ use crate::domain::membership::{Membership, Role};
 use crate::domain::page::{Page, Rows};
 use crate::error::Result;
 
-/// The columns of a membership itself.
+/// The columns of the table `memberships`, as `m`.
 pub(super) const COLUMNS: &str =
     "m.seq, m.organization_id, m.user_id, m.role, m.created_at, m.updated_at, m.revision";
 
@@ -25,7 +25,7 @@ fn membership(row: &Row<'_>) -> rusqlite::Result<Membership> {
     Ok(Membership {
         organization_id: row.get(1)?,
         user_id: row.get(2)?,
-        role: rows::named(row, 3, Role::NAMES)?,
+        role: rows::variant(row, 3, Role::NAMES)?,
         created_at: rows::time(row, 4)?,
         updated_at: rows::time(row, 5)?,
         revision: row.get(6)?,
@@ -33,7 +33,7 @@ fn membership(row: &Row<'_>) -> rusqlite::Result<Membership> {
     })
 }
 
-/// Stores a new membership; `false` when there is one already.
+/// Stores a new membership; `false` when the user is already a member.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO memberships (organization_id, user_id, role, created_at, updated_at, revision) \
@@ -53,10 +53,10 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
 /// A user's membership in an organization.
 pub(crate) fn get(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<Option<Membership>> {
     let sql = format!("{} AND m.organization_id = ?1 AND m.user_id = ?2", select());
-    tx.one(&sql, params![organization_id, user_id], membership)
+    tx.query_first(&sql, params![organization_id, user_id], membership)
 }
 
-/// Stores the role.
+/// Stores the role and the revision.
 pub(crate) fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
     tx.execute(
         "UPDATE memberships SET role = ?3, updated_at = ?4, revision = ?5 \
@@ -72,48 +72,45 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
     Ok(())
 }
 
-/// Ends a membership.
 pub(crate) fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<()> {
     let sql = "DELETE FROM memberships WHERE organization_id = ?1 AND user_id = ?2";
     tx.execute(sql, params![organization_id, user_id])?;
     Ok(())
 }
 
-/// Ends all memberships of an organization.
+/// Deletes all memberships of an organization.
 pub(crate) fn delete_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE organization_id = ?1", params![organization_id])?;
     Ok(())
 }
 
-/// Ends all memberships of a user.
+/// Deletes all memberships of a user.
 pub(crate) fn delete_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE user_id = ?1", params![user_id])?;
     Ok(())
 }
 
-/// Does the organization have an owner other than this user?
+/// True if the organization has an owner other than this user.
 pub(crate) fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<bool> {
     let sql =
         "SELECT 1 FROM memberships WHERE organization_id = ?1 AND user_id <> ?2 AND role = 'owner' LIMIT 1";
-    Ok(tx.one(sql, params![organization_id, user_id], |_| Ok(()))?.is_some())
+    Ok(tx.query_first(sql, params![organization_id, user_id], |_| Ok(()))?.is_some())
 }
 
-/// The organizations that a user belongs to, with the role there.
+/// The organizations a user belongs to, with the user's role in each.
 pub(crate) fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
     let sql = "SELECT organization_id, role FROM memberships WHERE user_id = ?1 ORDER BY seq";
-    tx.all(sql, params![user_id], |row| Ok((row.get(0)?, rows::named(row, 1, Role::NAMES)?)))
+    tx.query_all(sql, params![user_id], |row| Ok((row.get(0)?, rows::variant(row, 1, Role::NAMES)?)))
 }
 
-/// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
 pub(crate) struct MembershipFilter {
     pub(crate) organization_id: Option<String>,
     pub(crate) user_id: Option<String>,
     pub(crate) role: Option<Role>,
 }
 
-/// A page of memberships, with their users.
+/// A page of memberships, each with its user.
 pub(crate) fn list(tx: &Tx<'_>, filter: &MembershipFilter, page: &Page) -> Result<Rows<Membership>> {
     List::new(&select())
         .and("m.organization_id = ?", filter.organization_id.clone())

@@ -1,7 +1,7 @@
-//! All SQL. Functions over an open transaction; the caller owns transaction and time.
+//! All SQL, as functions over an open transaction. The caller owns the transaction and passes the time.
 //!
-//! `db` is the engine (readers, the one writer), `schema` the file's form; the other files have the
-//! statements of one resource each.
+//! `db` is the engine (the pool of readers and the single writer), `schema` creates, opens and upgrades
+//! the file. Each of the other files holds the statements of one resource.
 
 pub mod api_keys;
 pub mod audit;

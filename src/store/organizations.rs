@@ -25,7 +25,7 @@ pub(super) fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
         name: row.get(2)?,
         email: row.get(3)?,
         plan: row.get(4)?,
-        status: rows::named(row, 5, Status::NAMES)?,
+        status: rows::variant(row, 5, Status::NAMES)?,
         metadata: rows::json(row, 6)?,
         created_at: rows::time(row, 7)?,
         updated_at: rows::time(row, 8)?,
@@ -33,8 +33,8 @@ pub(super) fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
     })
 }
 
-/// Stores an organization, which may be one that was deleted elsewhere; `false` when its id is taken, also by a
-/// deleted one.
+/// Stores an organization, with `deleted_at` as a tombstone; `false` when its id is already in use, also by
+/// a deleted organization.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
@@ -57,12 +57,12 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
     Ok(stored == 1)
 }
 
-/// One that isn't deleted.
+/// An organization that isn't deleted.
 pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
-    tx.one(&format!("{} AND id = ?1", select()), params![id], organization)
+    tx.query_first(&format!("{} AND id = ?1", select()), params![id], organization)
 }
 
-/// Stores all fields that can change.
+/// Stores all mutable fields.
 pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET name = ?2, name_key = ?3, email = ?4, email_key = ?5, plan = ?6, status = ?7, \
@@ -83,7 +83,7 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
     Ok(())
 }
 
-/// Leaves a tombstone.
+/// Turns the row into a tombstone.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
@@ -92,18 +92,16 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
-/// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)] // They are named as the query's parameters.
 pub(crate) struct OrganizationFilter {
-    /// Only this one: what an organization's own key sees.
+    /// Only this organization: the one that an organization's key can see.
     pub(crate) id: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) plan: Option<String>,
     pub(crate) q: Option<String>,
 }
 
-/// A page of those that aren't deleted.
+/// A page of organizations that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Result<Rows<Organization>> {
     List::new(&select())
         .and("id = ?", filter.id.clone())
@@ -113,8 +111,8 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Res
         .page(tx, "seq", page, organization)
 }
 
-/// Is an organization that isn't deleted on this plan?
-pub(crate) fn any_on(tx: &Tx<'_>, plan: &str) -> Result<bool> {
+/// True if an organization that isn't deleted is on this plan.
+pub(crate) fn any_on_plan(tx: &Tx<'_>, plan: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM organizations WHERE plan = ?1 AND deleted_at IS NULL LIMIT 1";
-    Ok(tx.one(sql, params![plan], |_| Ok(()))?.is_some())
+    Ok(tx.query_first(sql, params![plan], |_| Ok(()))?.is_some())
 }

@@ -1,4 +1,4 @@
-//! Statements on what is leased of quotas.
+//! Statements on quota leases.
 
 use rusqlite::params;
 
@@ -8,16 +8,16 @@ use crate::domain::limits::Period;
 use crate::domain::quota::Lease;
 use crate::error::Result;
 
-/// What is leased of a key's quota over this kind of period, if anything ever was.
+/// The lease of a key's quota over this kind of period, if there ever was one.
 pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<Lease>> {
-    tx.one(
+    tx.query_first(
         "SELECT started_at, leased FROM quotas WHERE key_seq = ?1 AND period = ?2",
         params![key, period.name()],
         |row| Ok(Lease { key, period, start: rows::time(row, 0)?, units: row.get(1)? }),
     )
 }
 
-/// Stores leases in place of what was leased before.
+/// Stores leases, replacing those of the same keys and periods.
 pub(crate) fn put(tx: &Tx<'_>, leases: &[Lease]) -> Result<()> {
     for lease in leases {
         tx.execute(

@@ -1,7 +1,7 @@
-//! A connection of its own for work that takes long: exports, backups, checks.
+//! A dedicated connection for long-running reads: exports, backups, checks.
 //!
-//! It has no bound in time and takes no connection from those who serve. One transaction sees one state
-//! for as long as it is open, and so long the WAL can't be begun anew: keep it as short as the work allows.
+//! It has no timeout and takes no connection from the server's pool. An open transaction sees one state
+//! and keeps the WAL from being reset, so it should be as short as the work allows.
 
 use std::path::Path;
 
@@ -11,39 +11,40 @@ use super::schema;
 use super::tx::Tx;
 use crate::error::Result;
 
-/// The connection, which never writes.
+/// A read-only connection.
 pub(crate) struct Reader {
     pub(in crate::store) conn: Connection,
 }
 
 impl Reader {
-    /// Opens a database of ours that this program can read.
+    /// Opens a Tollhouse database that this program can read.
     ///
     /// # Errors
-    /// `CONFLICT` when it isn't ours, is newer, or holds nothing yet: the message says what to do.
+    /// `CONFLICT` when it isn't a Tollhouse database, is newer than this program, or is empty. The
+    /// message says what to do.
     pub(crate) fn open(file: &Path) -> Result<Self> {
         if !file.exists() {
-            return Err(schema::refuse(format!("There is no file {}.", file.display())));
+            return Err(schema::conflict(format!("{} doesn't exist.", file.display())));
         }
         let mut conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         if let Err(error) = conn.query_row("PRAGMA user_version", [], |_| Ok(()))
             && error.sqlite_error_code() == Some(ErrorCode::ReadOnly)
         {
-            // A crash left a journal, which only a writer can roll back.
+            // A crash left a journal that only a writable connection can roll back.
             let writer = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             writer.query_row("PRAGMA user_version", [], |_| Ok(()))?;
             conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         }
-        schema::recognise(&conn, file)?;
-        Self::over(conn)
+        schema::ensure_readable(&conn, file)?;
+        Self::with_connection(conn)
     }
 
-    /// Opens any SQLite file.
+    /// Opens any SQLite file, not only one of Tollhouse.
     pub(in crate::store) fn open_any(file: &Path) -> Result<Self> {
-        Self::over(schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+        Self::with_connection(schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
     }
 
-    fn over(conn: Connection) -> Result<Self> {
+    fn with_connection(conn: Connection) -> Result<Self> {
         conn.set_prepared_statement_cache_capacity(schema::STATEMENTS_CACHED);
         conn.execute_batch(
             "PRAGMA mmap_size = 0; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
@@ -52,10 +53,10 @@ impl Reader {
         Ok(Self { conn })
     }
 
-    /// Runs reads that all see one state.
+    /// Runs reads in one transaction: all of them see the same state.
     ///
     /// # Errors
-    /// The closure's own.
+    /// The closure's error.
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         let transaction = self.conn.transaction()?;
         f(&Tx::new(&transaction))

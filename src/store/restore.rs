@@ -1,4 +1,4 @@
-//! The file that a restore replaces: held, read, kept beside, and replaced in one step.
+//! The database that a restore replaces: locked, read, kept under another name, and replaced atomically.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::audit::Raw;
-use super::backup::{beside, sync};
+use super::audit::ChainRow;
+use super::backup::{sync, with_suffix};
 use super::db::{BUSY_TIMEOUT, POLL, Tx};
 use super::schema::{self, directory};
 use super::tx::is_busy;
@@ -17,72 +17,72 @@ use crate::domain::limits::Period;
 use crate::domain::quota::Lease;
 use crate::error::{Error, Result};
 
-/// The database that is to be replaced, with nobody else in it.
+/// The database to be replaced, locked exclusively.
 pub(crate) struct ReplacedDatabase(Connection);
 
 impl ReplacedDatabase {
-    /// Takes it from everybody else, and brings its WAL into it, so that it is one file.
+    /// Locks out all other processes and merges the WAL into the file, so that the database is one file.
     ///
     /// # Errors
     /// `UNAVAILABLE` when another process has it open; anything else when it can't be read.
     pub(crate) fn take(file: &Path) -> Result<Self> {
         let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.set_prepared_statement_cache_capacity(schema::STATEMENTS_CACHED);
-        schema::recognise(&conn, file)?;
+        schema::ensure_readable(&conn, file)?;
         conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF")?;
         let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
-        let elsewhere = || Error::unavailable("Another process has the database open.", 1);
+        let open_elsewhere = || Error::unavailable("Another process has the database open.", 1);
         if mode("PRAGMA journal_mode = DELETE")? != "delete" {
-            return Err(elsewhere());
+            return Err(open_elsewhere());
         }
         conn.execute_batch("BEGIN EXCLUSIVE")?;
-        // Without a WAL this keeps all others out; one that came between has made a new one.
+        // Without a WAL the exclusive lock keeps all others out. If the mode isn't `delete` any more,
+        // another process has opened the database in between and created a new WAL.
         if mode("PRAGMA journal_mode")? != "delete" {
-            return Err(elsewhere());
+            return Err(open_elsewhere());
         }
         Ok(Self(conn))
     }
 
-    /// Reads from it.
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         f(&Tx::new(&self.0))
     }
 }
 
-/// Puts a whole database in the place of another, which keeps a name beside it. Whenever it is interrupted,
-/// `file` is the old one or the new one. What is left of a WAL goes with the old one: SQLite would read it
-/// into the new.
+/// Replaces the database `file` with `new`, atomically: whenever it is interrupted, `file` is the old or
+/// the new database. With `previous`, the old database remains under that name. A remaining WAL is renamed
+/// with the old database: SQLite would otherwise apply it to the new one.
 ///
 /// # Errors
-/// What the disk answers; nothing is replaced then.
-pub(crate) fn swap(new: &Path, file: &Path, kept: Option<&Path>) -> Result<()> {
-    let named = |path: &Path| {
+/// Those of the file system; nothing is replaced then.
+pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>) -> Result<()> {
+    let with_path = |path: &Path| {
         let path = path.display().to_string();
         move |error| Error::internal(format!("{path}: {error}"))
     };
     sync(new)?;
-    if let Some(kept) = kept {
-        fs::hard_link(file, kept).map_err(named(kept))?;
+    if let Some(previous) = previous {
+        fs::hard_link(file, previous).map_err(with_path(previous))?;
         for suffix in ["-wal", "-shm", "-journal"] {
-            let left = beside(file, suffix);
-            if left.exists() {
-                fs::rename(&left, beside(kept, suffix)).map_err(named(&left))?;
+            let remaining = with_suffix(file, suffix);
+            if remaining.exists() {
+                fs::rename(&remaining, with_suffix(previous, suffix)).map_err(with_path(&remaining))?;
             }
         }
         schema::sync(directory(file))?;
     }
-    fs::rename(new, file).map_err(named(file))?;
+    fs::rename(new, file).map_err(with_path(file))?;
     schema::sync(directory(file))
 }
 
-/// Makes a directory for the new one that is empty and only ours.
-pub(crate) fn stage(dir: &Path) -> Result<()> {
-    unstage(dir)?;
-    schema::make_dir(dir)
+/// Creates an empty directory that only its owner can read. An existing one is removed first.
+pub(crate) fn create_staging_dir(dir: &Path) -> Result<()> {
+    remove_staging_dir(dir)?;
+    schema::create_dir(dir)
 }
 
-/// Removes it with all that is in it.
-pub(crate) fn unstage(dir: &Path) -> Result<()> {
+/// Removes the directory with its contents. It need not exist.
+pub(crate) fn remove_staging_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::internal(format!("{}: {error}", dir.display())))
@@ -91,16 +91,18 @@ pub(crate) fn unstage(dir: &Path) -> Result<()> {
     }
 }
 
-/// Brings a database that nobody has open into one file, without a WAL.
-pub(crate) fn settle(file: &Path) -> Result<()> {
+/// Turns a database that is not open anywhere into a single file without a WAL.
+pub(crate) fn leave_wal(file: &Path) -> Result<()> {
     let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut waited = Duration::ZERO;
     loop {
-        // A connection on its way out makes this fail at once, whatever the timeout.
+        // A connection that is just being closed makes this fail immediately, regardless of the busy timeout.
         match conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "delete" => break,
             Err(error) if !is_busy(&error) => return Err(error.into()),
-            _ if waited >= BUSY_TIMEOUT => return Err(Error::internal("the new database is open elsewhere")),
+            _ if waited >= BUSY_TIMEOUT => {
+                return Err(Error::internal("another connection has the new database open"));
+            }
             _ => thread::sleep(POLL / 10),
         }
         waited += POLL / 10;
@@ -108,27 +110,32 @@ pub(crate) fn settle(file: &Path) -> Result<()> {
     conn.close().map_err(|(_, error)| Error::from(error))
 }
 
-/// The event at a place of the chain, and the first place that there is.
+/// The hash of the audit event with this `seq`, if it exists, and the `seq` of the first event.
 pub(crate) fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)> {
-    let found = audit::links(tx, seq, 1)?;
-    let hash = found
-        .into_iter()
-        .find_map(|Raw { link, .. }| link.filter(|(link, _)| link.seq == seq).map(|(link, _)| link.hash));
-    let first = tx.one("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))?;
+    let rows = audit::links(tx, seq, 1)?;
+    let hash = rows.into_iter().find_map(|ChainRow { link, .. }| {
+        link.filter(|(link, _)| link.seq == seq).map(|(link, _)| link.hash)
+    });
+    let first = tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))?;
     Ok((hash, first))
 }
 
-/// A key's place in this file.
+/// A key's `seq` in this file.
 pub(crate) fn key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
-    tx.one("SELECT seq FROM api_keys WHERE id = ?1", params![id], |row| row.get(0))
+    tx.query_first("SELECT seq FROM api_keys WHERE id = ?1", params![id], |row| row.get(0))
 }
 
-/// What is leased of quotas, by the id of the key.
+/// All quota leases, each with the id of its key.
 pub(crate) fn leases(tx: &Tx<'_>) -> Result<Vec<(String, Lease)>> {
     let sql = "SELECT k.id, q.key_seq, q.period, q.started_at, q.leased FROM quotas q \
                JOIN api_keys k ON k.seq = q.key_seq";
-    tx.all(sql, [], |row| {
-        let (key, period) = (row.get(1)?, rows::named(row, 2, Period::NAMES)?);
-        Ok((row.get(0)?, Lease { key, period, start: rows::time(row, 3)?, units: row.get(4)? }))
+    tx.query_all(sql, [], |row| {
+        let lease = Lease {
+            key: row.get(1)?,
+            period: rows::variant(row, 2, Period::NAMES)?,
+            start: rows::time(row, 3)?,
+            units: row.get(4)?,
+        };
+        Ok((row.get(0)?, lease))
     })
 }

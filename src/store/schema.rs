@@ -1,11 +1,11 @@
-//! All that comes before the first transaction: the directory and its lock, the file and its permissions,
+//! Everything before the first transaction: the directory and its lock, the file and its permissions,
 //! the schema, the settings of a connection.
 //!
 //! An empty file gets `schema.sql`, an older one numbered upgrades, everything else is refused.
-//! `PRAGMA application_id` says that a file is ours, `PRAGMA user_version` which schema it has. A file
-//! that is refused is left as it was: it is looked at through a read-only connection first. Whatever is
-//! decided there is decided again inside the transaction that acts on it, because another process may
-//! be opening the same file.
+//! `PRAGMA application_id` identifies a Tollhouse database, `PRAGMA user_version` is its schema version.
+//! A refused file is left unchanged: it is inspected through a read-only connection first. The inspection
+//! is repeated inside the transaction that acts on its result, because another process may be opening the
+//! same file.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -24,44 +24,44 @@ use super::tx::{Tx, is_busy};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 
-/// Read and write, an existing file only. Readers too: without it they can't use the WAL's index.
+/// Opens an existing file for reading and writing. Readers use it too, because they need write access to
+/// the WAL's index.
 const ACCESS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// More than there are statements, so that none is prepared twice.
+/// Larger than the number of distinct statements, so that none is prepared twice.
 pub(in crate::store) const STATEMENTS_CACHED: usize = 128;
 
-/// Marks a SQLite file as ours: "TOLL" in ASCII.
+/// Identifies a SQLite file as a Tollhouse database: "TOLL" in ASCII.
 pub(crate) const APPLICATION_ID: i32 = 0x544F_4C4C;
 
-/// The schema as it is today.
+/// The latest schema.
 const SCHEMA: &str = include_str!("../../schema.sql");
 
-/// The first one leads from version 1 to 2, and so on; `schema.sql` is where the last one ends. They run
-/// without foreign keys, so that tables can be rebuilt; the keys are checked before the commit.
+/// The first upgrades version 1 to 2, and so on; the last results in `schema.sql`. They run with foreign
+/// keys off, so that tables can be rebuilt; the foreign keys are checked before the commit.
 const UPGRADES: &[&str] = &[];
 
-/// What a file turned out to be.
 #[derive(PartialEq)]
-enum Found {
+enum FileKind {
     Empty,
-    /// Ours, with the schema of this version.
-    Ours(i64),
+    /// A Tollhouse database with this schema version.
+    Tollhouse(i64),
 }
 
-/// What a file says about itself.
-struct Marks {
+/// The properties by which a file is classified.
+struct FileInfo {
     bytes: u64,
-    /// Can it give space back piece by piece?
+    /// True if incremental vacuum is on.
     incremental: bool,
     application: i32,
     version: i64,
     objects: i64,
 }
 
-impl Marks {
+impl FileInfo {
     fn read(conn: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
-            // SQLite takes a file of a few bytes, whatever they are, for an empty database.
+            // SQLite opens a file of a few arbitrary bytes as an empty database.
             bytes: conn.path().and_then(|path| fs::metadata(path).ok()).map_or(u64::MAX, |file| file.len()),
             incremental: conn.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i32>(0))? == 2,
             application: conn.query_row("PRAGMA application_id", [], |row| row.get(0))?,
@@ -71,20 +71,20 @@ impl Marks {
     }
 }
 
-/// Takes the directory for one serving process, as long as the file is kept open. The command line works
-/// beside it without this lock.
+/// Locks the directory for one serving process, for as long as the returned file is open. Commands of the
+/// command line work beside the server without this lock.
 ///
 /// # Errors
-/// `CONFLICT` when another process has it.
+/// `CONFLICT` when another process holds the lock.
 pub(crate) fn lock(dir: &Path) -> Result<File> {
-    make_dir(dir)?;
+    create_dir(dir)?;
     let path = dir.join("tollhouse.lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            Err(refuse(format!("{} is in use by another Tollhouse process.", dir.display())))
+            Err(conflict(format!("{} is in use by another Tollhouse process.", dir.display())))
         }
         Err(TryLockError::Error(error)) => Err(Error::internal(format!("{}: {error}", path.display()))),
     }
@@ -94,14 +94,14 @@ pub(in crate::store) fn directory(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-pub(in crate::store) fn make_dir(dir: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Error::internal(format!("{}: {error}", dir.display())))
+pub(in crate::store) fn create_dir(dir: &Path) -> Result<()> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    created.map_err(|error| Error::internal(format!("{}: {error}", dir.display())))
 }
 
-/// Makes the file before SQLite does, for its permissions; the WAL inherits them. One that is there is
-/// not even opened: closing it would drop the locks that this process holds on it through SQLite.
-fn make_file(file: &Path) -> Result<()> {
+/// Creates the file before SQLite does, to set its permissions, which the WAL inherits. An existing file
+/// is not opened: closing it would drop the locks that this process holds on it through SQLite.
+fn create_file(file: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(Error::internal(format!("{}: {error}", file.display())))
@@ -110,47 +110,49 @@ fn make_file(file: &Path) -> Result<()> {
     }
 }
 
-/// Makes the file if it is missing and brings it to today's schema, or says why it can't be used.
+/// Creates the file if it is missing and brings it to the latest schema.
 ///
 /// # Errors
-/// `CONFLICT` with a message for the operator when the file isn't ours or is newer than this program;
-/// what SQLite answers otherwise.
+/// `CONFLICT` with a message for the operator when the file isn't a Tollhouse database or is newer than
+/// this program; SQLite's error otherwise.
 pub(in crate::store) fn prepare(file: &Path) -> Result<()> {
-    make_dir(directory(file))?;
-    make_file(file)?;
+    create_dir(directory(file))?;
+    create_file(file)?;
     prepare_with(file, SCHEMA, UPGRADES)
 }
 
-/// [`prepare`] with any schema, so that tests can upgrade for real.
+/// [`prepare`] with any schema and upgrades, for the tests of upgrades.
 fn prepare_with(file: &Path, schema: &str, upgrades: &[&str]) -> Result<()> {
-    let newest = 1 + i64::try_from(upgrades.len()).map_err(Error::internal)?;
-    // In a transaction, because another process may be making the schema between two of the questions.
-    let marks = Marks::read(&*connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.transaction()?);
-    // A crash while the schema was being made leaves a journal that only a writer can roll back.
-    let unfinished = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
-    if !marks.as_ref().is_err_and(unfinished) && judge(marks, file, newest)? == Found::Ours(newest) {
+    let latest = 1 + i64::try_from(upgrades.len()).map_err(Error::internal)?;
+    // In a transaction, because another process may be creating the schema between two of the queries.
+    let info = FileInfo::read(&*connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.transaction()?);
+    // A crash during the creation of the schema leaves a journal that only a writer can roll back.
+    let needs_recovery = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
+    if !info.as_ref().is_err_and(needs_recovery)
+        && classify(info, file, latest)? == FileKind::Tollhouse(latest)
+    {
         return Ok(());
     }
     let mut conn = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF")?;
-    if judge(Marks::read(&*conn.transaction()?), file, newest)? == Found::Empty {
-        // Only before anything is in it can a file learn to give space back. This writes its first page, in
-        // a transaction of its own.
+    if classify(FileInfo::read(&*conn.transaction()?), file, latest)? == FileKind::Empty {
+        // Incremental vacuum can be turned on only in an empty file. This writes the first page, in a
+        // transaction of its own.
         conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     }
     let mut snapshot_taken = false;
     loop {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let to = match judge(Marks::read(&tx), file, newest)? {
-            Found::Ours(version) if version == newest => return Ok(()),
-            Found::Empty => {
+        let to = match classify(FileInfo::read(&tx), file, latest)? {
+            FileKind::Tollhouse(version) if version == latest => return Ok(()),
+            FileKind::Empty => {
                 create(&tx, schema)?;
-                newest
+                latest
             }
-            Found::Ours(version) => {
+            FileKind::Tollhouse(version) => {
                 let upgrade = usize::try_from(version - 1).ok().and_then(|index| upgrades.get(index));
                 let upgrade = upgrade.ok_or_else(|| Error::internal("an upgrade is missing"))?;
-                // The transaction keeps other writers out, so nothing is stored after the snapshot.
+                // The transaction excludes other writers, so nothing is stored after the snapshot.
                 if !snapshot_taken {
                     snapshot(file, version)?;
                     snapshot_taken = true;
@@ -162,7 +164,7 @@ fn prepare_with(file: &Path, schema: &str, upgrades: &[&str]) -> Result<()> {
         };
         tx.pragma_update(None, "user_version", to)?;
         tx.commit()?;
-        tracing::info!(file = %file.display(), version = to, "the database has a new schema");
+        tracing::info!(file = %file.display(), version = to, "database schema created or upgraded");
     }
 }
 
@@ -172,46 +174,54 @@ pub(in crate::store) fn connect(file: &Path, access: OpenFlags) -> Result<Connec
     Ok(conn)
 }
 
-/// Is this a database of ours that this program can read?
+/// Checks that this is a Tollhouse database that this program can read.
 ///
 /// # Errors
 /// `CONFLICT` with a message for the operator when it isn't.
-pub(in crate::store) fn recognise(conn: &Connection, file: &Path) -> Result<()> {
-    let newest = 1 + i64::try_from(UPGRADES.len()).map_err(Error::internal)?;
-    match judge(Marks::read(conn), file, newest)? {
-        Found::Ours(_) => Ok(()),
-        Found::Empty => Err(refuse(format!("{} is empty.", file.display()))),
+pub(in crate::store) fn ensure_readable(conn: &Connection, file: &Path) -> Result<()> {
+    let latest = 1 + i64::try_from(UPGRADES.len()).map_err(Error::internal)?;
+    match classify(FileInfo::read(conn), file, latest)? {
+        FileKind::Tollhouse(_) => Ok(()),
+        FileKind::Empty => Err(conflict(format!("{} is empty.", file.display()))),
     }
 }
 
-/// What the file is; an error when it can't be used.
-fn judge(marks: rusqlite::Result<Marks>, file: &Path, newest: i64) -> Result<Found> {
+/// The kind of the file; an error when it can't be used.
+fn classify(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -> Result<FileKind> {
     let name = file.display();
-    match marks {
-        // With one page and nothing in it we leave it ourselves, should we crash there.
-        Ok(Marks { bytes, incremental, application: 0, version: 0, objects: 0 })
+    match info {
+        // One page, without any object: a crash of this program between the two transactions leaves that.
+        Ok(FileInfo { bytes, incremental, application: 0, version: 0, objects: 0 })
             if bytes == 0 || incremental =>
         {
-            Ok(Found::Empty)
+            Ok(FileKind::Empty)
         }
-        Ok(Marks { application: APPLICATION_ID, version, .. }) if version > newest => Err(refuse(format!(
-            "{name} has schema version {version}, but this program knows versions up to {newest} only. \
-             Start the release that wrote it, or a later one; or restore a backup that has version {newest} \
-             or older. The file was left as it is."
-        ))),
-        Ok(Marks { application: APPLICATION_ID, version, .. }) if version > 0 => Ok(Found::Ours(version)),
+        Ok(FileInfo { application: APPLICATION_ID, version, .. }) if version > latest => {
+            Err(conflict(format!(
+                "{name} has schema version {version}, but this release supports versions up to {latest}. \
+                 Run the release that wrote the file, or a later one, or restore a backup with schema \
+                 version {latest} or earlier. The file was not changed."
+            )))
+        }
+        Ok(FileInfo { application: APPLICATION_ID, version, .. }) if version > 0 => {
+            Ok(FileKind::Tollhouse(version))
+        }
         Err(error) if error.sqlite_error_code() != Some(ErrorCode::NotADatabase) => Err(error.into()),
-        Ok(_) | Err(_) => Err(refuse(format!("{name} is not a Tollhouse database; it was left as it is."))),
+        Ok(_) | Err(_) => {
+            Err(conflict(format!("{name} is not a Tollhouse database. The file was not changed.")))
+        }
     }
 }
 
-pub(in crate::store) fn refuse(message: String) -> Error {
+pub(in crate::store) fn conflict(message: String) -> Error {
     Error::new(Code::Conflict, message)
 }
 
 fn create(conn: &Connection, schema: &str) -> Result<()> {
     let mut random = [0; 32];
-    SystemRandom::new().fill(&mut random).map_err(|_| Error::internal("the system gives no random bytes"))?;
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| Error::internal("could not get random bytes from the operating system"))?;
     let cursor_key = random.iter().fold(String::with_capacity(64), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
@@ -222,25 +232,23 @@ fn create(conn: &Connection, schema: &str) -> Result<()> {
     Ok(())
 }
 
-/// The key that seals list cursors, made with the file.
+/// The key that seals list cursors, created together with the file.
 ///
 /// # Errors
-/// `INTERNAL` when somebody has damaged it.
+/// `INTERNAL` when the stored key is damaged.
 pub(crate) fn cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
-    let hex = tx.one("SELECT value FROM meta WHERE name = 'cursor_key'", [], |row| row.get(0))?;
+    let hex = tx.query_first("SELECT value FROM meta WHERE name = 'cursor_key'", [], |row| row.get(0))?;
     let hex: String = hex.unwrap_or_default();
-    let byte = |at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+    let byte = |index| u8::from_str_radix(hex.get(index..index + 2)?, 16).ok();
     let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
     let key = bytes.and_then(|bytes| bytes.try_into().ok());
     key.ok_or_else(|| Error::internal("meta.cursor_key is not 32 bytes in hex"))
 }
 
-/// When the last backup that was proven good was made; `None` when there was none.
-///
-/// # Errors
-/// What SQLite answers.
+/// Time of the last verified backup, if there was one.
 pub(crate) fn last_backup_at(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
-    let millis = tx.one("SELECT value FROM meta WHERE name = 'last_backup_at'", [], |row| row.get(0))?;
+    let millis =
+        tx.query_first("SELECT value FROM meta WHERE name = 'last_backup_at'", [], |row| row.get(0))?;
     Ok(millis.and_then(|millis: String| millis.parse().ok()).map(Timestamp::from_millis))
 }
 
@@ -252,27 +260,27 @@ fn check_foreign_keys(conn: &Connection, version: i64) -> Result<()> {
     Ok(())
 }
 
-/// The file's path with something appended.
-pub(in crate::store) fn beside(file: &Path, suffix: &str) -> PathBuf {
+/// The path with `suffix` appended to the file name.
+pub(in crate::store) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut path = file.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-/// Keeps a verified, durable copy of the file beside it. One that is there already comes from an attempt
-/// that was rolled back: the file has grown since, so the new copy takes its place.
+/// Stores a verified, durable copy of the file beside it. An existing copy is replaced: it is from an
+/// upgrade that was rolled back, and the file may have changed since.
 fn snapshot(file: &Path, version: i64) -> Result<()> {
-    let kept = beside(file, &format!(".before-v{}", version + 1));
-    let part = beside(&kept, ".part");
+    let snapshot = with_suffix(file, &format!(".before-v{}", version + 1));
+    let part = with_suffix(&snapshot, ".part");
     write_snapshot(file, version, &part)
         .and_then(|()| {
-            fs::rename(&part, &kept).map_err(Error::internal)?;
+            fs::rename(&part, &snapshot).map_err(Error::internal)?;
             sync(directory(file))
         })
         .inspect_err(|_| {
             let _ = fs::remove_file(&part);
         })?;
-    tracing::info!(snapshot = %kept.display(), "the database was copied before its upgrade");
+    tracing::info!(snapshot = %snapshot.display(), "snapshot written before the schema upgrade");
     Ok(())
 }
 
@@ -281,14 +289,17 @@ fn write_snapshot(file: &Path, version: i64, part: &Path) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::internal(error)),
         _ => {}
     }
-    // SQLite takes an empty file as it is, and with it the permissions.
+    // SQLite uses an existing empty file and keeps its permissions.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(part).map_err(Error::internal)?;
     let target = part.to_str().ok_or_else(|| Error::internal("the path of the database is not UTF-8"))?;
     connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.execute("VACUUM INTO ?1", [target])?;
     let copy = connect(part, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let verdict: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" || Marks::read(&copy)?.version != version {
-        return Err(Error::internal(format!("the snapshot {} is not sound: {verdict}", part.display())));
+    let result: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if result != "ok" || FileInfo::read(&copy)?.version != version {
+        return Err(Error::internal(format!(
+            "the snapshot {} failed its integrity check: {result}",
+            part.display()
+        )));
     }
     drop(copy);
     sync(part)
@@ -301,18 +312,18 @@ pub(in crate::store) fn sync(path: &Path) -> Result<()> {
 /// The writer's connection, in WAL mode.
 ///
 /// # Errors
-/// `CONFLICT` when the file can't be written or kept in WAL mode; what SQLite answers otherwise.
+/// `CONFLICT` when the file isn't writable or WAL mode is not available; SQLite's error otherwise.
 pub(in crate::store) fn write_connection(options: &Options) -> Result<Connection> {
     let conn = Connection::open_with_flags(&options.file, ACCESS)?;
     conn.busy_timeout(POLL)?;
-    // SQLite opens what it may not write for reading, and says nothing.
+    // SQLite silently opens a file that it may not write read-only.
     if conn.is_readonly("main")? {
-        return Err(refuse(format!("{} can't be written; check its permissions.", options.file.display())));
+        return Err(conflict(format!("{} is not writable. Check its permissions.", options.file.display())));
     }
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     enter_wal(&conn)?;
-    // A checkpoint writes each page once, however often it changed: four times SQLite's own 1000 pages
-    // (16 MiB) of changes between two of them means fewer writes and fewer stalls.
+    // A checkpoint writes each page once, however often it changed: checkpoints every 4000 pages (16 MiB),
+    // four times SQLite's default, mean fewer writes and fewer stalls.
     conn.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA foreign_keys = ON;
          PRAGMA mmap_size = 0; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
@@ -326,16 +337,16 @@ pub(in crate::store) fn write_connection(options: &Options) -> Result<Connection
     Ok(conn)
 }
 
-/// Who opens a new file at the same moment makes this fail at once, `busy_timeout` or not: the switch
-/// goes from a shared lock to an exclusive one.
+/// Retries by itself: while another connection opens the same new file, the switch fails immediately,
+/// regardless of `busy_timeout`, because it upgrades a shared lock to an exclusive one.
 fn enter_wal(conn: &Connection) -> Result<()> {
     let mut waited = Duration::ZERO;
     loop {
         match conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "wal" => return Ok(()),
             Ok(mode) => {
-                return Err(refuse(format!(
-                    "The database can't be kept in WAL mode here (it is in {mode} mode); use a local disk."
+                return Err(conflict(format!(
+                    "The database can't use WAL mode here (its journal mode is {mode}). Use a local disk."
                 )));
             }
             Err(error) if is_busy(&error) && waited < BUSY_TIMEOUT => thread::sleep(POLL / 10),
@@ -345,7 +356,7 @@ fn enter_wal(conn: &Connection) -> Result<()> {
     }
 }
 
-/// What makes the connections for reads.
+/// Creates the connections of the pool of readers.
 pub(in crate::store) fn readers(options: &Options) -> SqliteConnectionManager {
     SqliteConnectionManager::file(&options.file).with_flags(ACCESS).with_init(|conn| {
         conn.busy_timeout(BUSY_TIMEOUT)?;

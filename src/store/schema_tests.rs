@@ -8,16 +8,16 @@ use super::*;
 const V1: &str = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) STRICT";
 const TO_V2: &str = "CREATE TABLE two (n INTEGER PRIMARY KEY) STRICT; INSERT INTO two (n) VALUES (1)";
 
-/// A new directory, a file in it, and that file opened as it is.
+/// A new directory with an empty database file.
 fn file() -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("data/tollhouse.db");
-    make_dir(directory(&file)).unwrap();
-    make_file(&file).unwrap();
+    create_dir(directory(&file)).unwrap();
+    create_file(&file).unwrap();
     (dir, file)
 }
 
-fn ask<T: rusqlite::types::FromSql>(file: &Path, sql: &str) -> T {
+fn query<T: rusqlite::types::FromSql>(file: &Path, sql: &str) -> T {
     Connection::open(file).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
@@ -25,7 +25,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// The message of a refusal that left the file as it was.
+/// Asserts that the file is refused and not changed; returns the message.
 fn refused(file: &Path, upgrades: &[&str]) -> String {
     let before = fs::read(file).unwrap();
     let error = prepare_with(file, V1, upgrades).unwrap_err();
@@ -35,7 +35,7 @@ fn refused(file: &Path, upgrades: &[&str]) -> String {
 }
 
 #[test]
-fn an_empty_file_becomes_ours_once_however_many_open_it() {
+fn an_empty_file_gets_its_schema_once_however_many_threads_open_it() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("a/b/tollhouse.db");
     let options = Options {
@@ -58,25 +58,25 @@ fn an_empty_file_becomes_ours_once_however_many_open_it() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(keys.iter().all(|key| *key == keys[0] && key.len() == 64), "{keys:?}");
-    assert_eq!(ask::<i32>(&file, "PRAGMA application_id"), APPLICATION_ID);
-    assert_eq!(ask::<i64>(&file, "PRAGMA user_version"), 1);
+    assert_eq!(query::<i32>(&file, "PRAGMA application_id"), APPLICATION_ID);
+    assert_eq!(query::<i64>(&file, "PRAGMA user_version"), 1);
 
     let conn = write_connection(&options).unwrap();
     conn.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
-    let modes = ["", "-wal", "-shm"].map(|suffix| mode(&beside(&file, suffix)));
+    let modes = ["", "-wal", "-shm"].map(|suffix| mode(&with_suffix(&file, suffix)));
     assert_eq!((mode(directory(&file)), modes), (0o700, [0o600; 3]));
 }
 
 #[test]
-fn i11_a_newer_file_is_refused_untouched() {
+fn i11_a_newer_file_is_refused_and_not_changed() {
     let (_dir, file) = file();
     prepare_with(&file, V1, &[TO_V2, ""]).unwrap();
     let message = refused(&file, &[TO_V2]);
-    assert!(message.contains("has schema version 3") && message.contains("up to 2 only"), "{message}");
+    assert!(message.contains("has schema version 3") && message.contains("versions up to 2."), "{message}");
 }
 
 #[test]
-fn i11_what_is_not_ours_is_refused_untouched() {
+fn i11_a_file_that_is_not_a_tollhouse_database_is_refused_and_not_changed() {
     let (_dir, file) = file();
     for garbage in ["x".to_owned(), "no database ".repeat(1000)] {
         fs::write(&file, garbage).unwrap();
@@ -96,32 +96,32 @@ fn i11_an_older_file_is_copied_and_upgraded() {
     let to_v3 = "INSERT INTO two (n) VALUES (2)";
     prepare_with(&file, V1, &[TO_V2, to_v3]).unwrap();
     prepare_with(&file, V1, &[TO_V2, to_v3]).unwrap();
-    assert_eq!(ask::<i64>(&file, "PRAGMA user_version"), 3);
-    assert_eq!(ask::<i64>(&file, "SELECT sum(n) FROM two"), 3);
+    assert_eq!(query::<i64>(&file, "PRAGMA user_version"), 3);
+    assert_eq!(query::<i64>(&file, "SELECT sum(n) FROM two"), 3);
 
-    let copy = beside(&file, ".before-v2");
-    assert_eq!(ask::<i64>(&copy, "PRAGMA user_version"), 1);
-    assert_eq!(ask::<i64>(&copy, "SELECT count(*) FROM sqlite_schema WHERE name = 'two'"), 0);
+    let copy = with_suffix(&file, ".before-v2");
+    assert_eq!(query::<i64>(&copy, "PRAGMA user_version"), 1);
+    assert_eq!(query::<i64>(&copy, "SELECT count(*) FROM sqlite_schema WHERE name = 'two'"), 0);
     let key = "SELECT value FROM meta WHERE name = 'cursor_key'";
-    assert_eq!(ask::<String>(&copy, key), ask::<String>(&file, key));
+    assert_eq!(query::<String>(&copy, key), query::<String>(&file, key));
     assert_eq!(mode(&copy), 0o600);
     prepare_with(&copy, V1, &[]).unwrap();
     let names = fs::read_dir(directory(&file)).unwrap().map(|entry| entry.unwrap().file_name());
-    assert_eq!(names.count(), 2, "something is left over");
+    assert_eq!(names.count(), 2, "a temporary file was not removed");
 }
 
 #[test]
-fn i11_an_upgrade_that_fails_changes_nothing_and_can_be_repeated() {
+fn i11_a_failed_upgrade_changes_nothing_and_can_be_repeated() {
     let (_dir, file) = file();
     prepare_with(&file, V1, &[]).unwrap();
     let orphan = "CREATE TABLE child (t TEXT REFERENCES meta (name)); INSERT INTO child (t) VALUES ('?')";
     for broken in ["CREATE TABLE two (n); nonsense", orphan] {
         assert!(prepare_with(&file, V1, &[broken]).is_err());
-        assert_eq!(ask::<i64>(&file, "PRAGMA user_version"), 1);
-        assert_eq!(ask::<i64>(&file, "SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 1);
+        assert_eq!(query::<i64>(&file, "PRAGMA user_version"), 1);
+        assert_eq!(query::<i64>(&file, "SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 1);
     }
     prepare_with(&file, V1, &[TO_V2]).unwrap();
-    assert_eq!(ask::<i64>(&beside(&file, ".before-v2"), "PRAGMA user_version"), 1);
+    assert_eq!(query::<i64>(&with_suffix(&file, ".before-v2"), "PRAGMA user_version"), 1);
 }
 
 #[test]
@@ -134,11 +134,11 @@ fn a_crash_in_the_first_transaction_is_recovered_from() {
          WITH RECURSIVE i (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i LIMIT 100000) SELECT n FROM i",
     )
     .unwrap();
-    let crashed = beside(&file, ".crashed");
+    let crashed = with_suffix(&file, ".crashed");
     fs::copy(&file, &crashed).unwrap();
-    fs::copy(beside(&file, "-journal"), beside(&crashed, "-journal")).unwrap();
+    fs::copy(with_suffix(&file, "-journal"), with_suffix(&crashed, "-journal")).unwrap();
     prepare_with(&crashed, V1, &[]).unwrap();
-    assert_eq!(ask::<i64>(&crashed, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"), 0);
+    assert_eq!(query::<i64>(&crashed, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"), 0);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_directory_is_served_by_one_process() {
     lock(dir.path()).unwrap();
 }
 
-/// `.cargo/config.toml` says why.
+/// The reason is in `.cargo/config.toml`.
 #[test]
 fn connections_share_no_page_cache() {
     let sql = "SELECT sqlite_compileoption_used('ENABLE_MEMORY_MANAGEMENT') OR \

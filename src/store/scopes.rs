@@ -17,10 +17,10 @@ fn scope(row: &Row<'_>) -> rusqlite::Result<Scope> {
 
 /// The whole catalogue.
 pub(crate) fn catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
-    Ok(tx.all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
+    Ok(tx.query_all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
 }
 
-/// Stores a scope; `false` when there is one of that name.
+/// Stores a scope; `false` when the catalogue already has a scope of this name.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO scopes (scope, description, built_in, created_at) VALUES (?1, ?2, ?3, ?4) \
@@ -30,22 +30,20 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
     Ok(stored == 1)
 }
 
-/// One scope.
 pub(crate) fn get(tx: &Tx<'_>, name: &str) -> Result<Option<Scope>> {
-    tx.one(&format!("{SELECT} AND scope = ?1"), params![name], scope)
+    tx.query_first(&format!("{SELECT} AND scope = ?1"), params![name], scope)
 }
 
-/// Takes a scope away.
 pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<()> {
     tx.execute("DELETE FROM scopes WHERE scope = ?1", params![name])?;
     Ok(())
 }
 
-/// Does a key that isn't revoked hold exactly this grant?
+/// True if a key that isn't revoked holds exactly this grant.
 pub(crate) fn in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM api_key_scopes s JOIN api_keys k ON k.seq = s.key_seq \
                WHERE s.scope = ?1 AND k.status <> 'revoked' LIMIT 1";
-    Ok(tx.one(sql, params![grant], |_| Ok(()))?.is_some())
+    Ok(tx.query_first(sql, params![grant], |_| Ok(()))?.is_some())
 }
 
 /// A page of the catalogue.

@@ -10,10 +10,10 @@ use crate::domain::settings::{Current, Settings};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// The settings, read once for the whole group of changes.
+/// The settings, read once per group of mutations.
 pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
-    if let Some(known) = &*tx.settings.borrow() {
-        return Ok(known.clone());
+    if let Some(current) = &*tx.settings.borrow() {
+        return Ok(current.clone());
     }
     let current = find(tx)?.ok_or_else(|| Error::internal("the settings are missing from the database"))?;
     let current = Arc::new(current);
@@ -21,9 +21,9 @@ pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
     Ok(current)
 }
 
-/// The settings; `None` in a database that was just made.
+/// The settings; `None` in a newly created database.
 pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
-    tx.one("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
+    tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
         Ok(Current {
             settings: rows::json(row, 0)?,
             checked_prefixes: rows::json(row, 1)?,
@@ -33,17 +33,16 @@ pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
     })
 }
 
-/// Stores the first values, unless there are some already.
-pub(crate) fn begin(tx: &Tx<'_>, first: &Settings, now: Timestamp) -> Result<()> {
+/// Stores the initial settings, unless there are settings already.
+pub(crate) fn insert_initial(tx: &Tx<'_>, initial: &Settings, now: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO settings (one, settings, checked_prefixes, revision, updated_at) VALUES (1, ?1, ?2, 1, ?3) \
          ON CONFLICT (one) DO NOTHING",
-        params![rows::to_json(first)?, rows::to_json(&[&first.keys.prefix])?, now.as_millis()],
+        params![rows::to_json(initial)?, rows::to_json(&[&initial.keys.prefix])?, now.as_millis()],
     )?;
     Ok(())
 }
 
-/// Stores the settings.
 pub(crate) fn update(tx: &Tx<'_>, changed: Current) -> Result<()> {
     tx.execute(
         "UPDATE settings SET settings = ?1, checked_prefixes = ?2, revision = ?3, updated_at = ?4",

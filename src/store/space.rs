@@ -1,20 +1,20 @@
-//! Space in the file that nothing is in any more.
+//! Free pages of the file: counting and reclaiming.
 
 use super::db::Tx;
 use crate::error::Result;
 
-/// Pages that nothing is in and that can be given back: none of a file that was made without a way to do so.
+/// Number of free pages that can be reclaimed; 0 for a file created without incremental vacuum.
 pub(crate) fn free_pages(tx: &Tx<'_>) -> Result<u64> {
     const INCREMENTAL: u32 = 2;
-    if tx.one("PRAGMA auto_vacuum", [], |row| row.get::<_, u32>(0))? != Some(INCREMENTAL) {
+    if tx.query_first("PRAGMA auto_vacuum", [], |row| row.get::<_, u32>(0))? != Some(INCREMENTAL) {
         return Ok(0);
     }
-    Ok(tx.one("PRAGMA freelist_count", [], |row| row.get(0))?.unwrap_or(0))
+    Ok(tx.query_first("PRAGMA freelist_count", [], |row| row.get(0))?.unwrap_or(0))
 }
 
-/// Gives so many of them back: pages from the end of the file take their place. The file itself gets shorter
-/// when the WAL is brought into it.
-pub(crate) fn give_back(tx: &Tx<'_>, pages: u64) -> Result<()> {
-    // It answers with a row for each page, and stops when nobody asks for the next.
-    tx.all(&format!("PRAGMA incremental_vacuum({pages})"), [], |_| Ok(())).map(drop)
+/// Reclaims up to `pages` free pages: pages from the end of the file are moved into them. The file itself
+/// becomes shorter at the next checkpoint of the WAL.
+pub(crate) fn reclaim(tx: &Tx<'_>, pages: u64) -> Result<()> {
+    // The pragma returns one row per page and stops when no further row is requested.
+    tx.query_all(&format!("PRAGMA incremental_vacuum({pages})"), [], |_| Ok(())).map(drop)
 }

@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::usage::{Counts, Interval, OUTCOMES, Span, Subject, magnitude};
 use crate::error::Result;
 
-/// The columns of the counts: `cost`, then the outcomes.
+/// The columns of counts: `cost`, then the outcomes.
 static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let outcomes = Counts::names().map(str::to_lowercase);
     std::iter::once("cost".to_owned()).chain(outcomes).collect()
@@ -27,44 +27,46 @@ struct Sql {
 
 static SQL: LazyLock<Sql> = LazyLock::new(|| {
     let columns = COLUMNS.join(", ");
-    let places: Vec<_> = (1..=COLUMNS.len()).map(|nth| format!("?{}", nth + 2)).collect();
-    let values = places.join(", ");
-    let added: Vec<_> =
+    let placeholders: Vec<_> = (1..=COLUMNS.len()).map(|index| format!("?{}", index + 2)).collect();
+    let values = placeholders.join(", ");
+    let additions: Vec<_> =
         COLUMNS.iter().map(|column| format!("{column} = {column} + excluded.{column}")).collect();
-    let added = added.join(", ");
-    let (parent, size) = (COLUMNS.len() + 3, COLUMNS.len() + 4);
-    // Lookups bucket by bucket: CROSS JOIN keeps the order, which is never that of the larger table.
-    let of = |what: &str, interval: Interval| {
-        let (table, step) = (table(interval), interval.millis());
+    let additions = additions.join(", ");
+    let parent = COLUMNS.len() + 3;
+    let magnitude = COLUMNS.len() + 4;
+    // One lookup per bucket: CROSS JOIN makes the buckets the outer loop, never the larger table.
+    let select = |columns: &str, interval: Interval| {
+        let table = table(interval);
+        let step = interval.millis();
         format!(
             "WITH RECURSIVE buckets (start) AS (VALUES (?2) UNION ALL \
              SELECT start + {step} FROM buckets WHERE start + {step} < ?3) \
-             SELECT {what} FROM buckets CROSS JOIN {table} u WHERE u.start = buckets.start AND u.subject = ?1"
+             SELECT {columns} FROM buckets CROSS JOIN {table} u WHERE u.start = buckets.start AND u.subject = ?1"
         )
     };
-    let both = |what: &str| [of(what, Interval::Hour), of(what, Interval::Day)];
+    let select_both = |columns: &str| [select(columns, Interval::Hour), select(columns, Interval::Day)];
     let sums: Vec<_> = COLUMNS.iter().map(|column| format!("coalesce(sum(u.{column}), 0)")).collect();
-    let own: Vec<_> = COLUMNS.iter().map(|column| format!("u.{column}")).collect();
+    let qualified: Vec<_> = COLUMNS.iter().map(|column| format!("u.{column}")).collect();
     Sql {
         add_hour: format!(
             "INSERT INTO usage_hourly (start, subject, {columns}) VALUES (?1, ?2, {values}) \
-             ON CONFLICT (start, subject) DO UPDATE SET {added}"
+             ON CONFLICT (start, subject) DO UPDATE SET {additions}"
         ),
         add_day: format!(
             "INSERT INTO usage_daily (start, subject, {columns}, parent, magnitude) \
-             VALUES (?1, ?2, {values}, ?{parent}, ?{size}) \
-             ON CONFLICT (start, subject) DO UPDATE SET {added}"
+             VALUES (?1, ?2, {values}, ?{parent}, ?{magnitude}) \
+             ON CONFLICT (start, subject) DO UPDATE SET {additions}"
         ),
-        // Not by RETURNING: that gives each statement a journal, whose end takes the longer the more its
-        // savepoint has written.
+        // A query of its own instead of RETURNING: RETURNING gives each statement a journal, and closing it
+        // takes longer the more the savepoint has written.
         day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
-        series: both(&format!("u.start, {}", own.join(", "))),
-        // That the subject is one of these is said once more, because the index is of these alone.
+        series: select_both(&format!("u.start, {}", qualified.join(", "))),
+        // `subject <= 0` repeats the condition of the partial index, without which SQLite can't use it.
         series_of_sums: format!(
             "SELECT start, {columns} FROM usage_hourly INDEXED BY usage_hourly_sums \
              WHERE subject = ?1 AND subject <= 0 AND start >= ?2 AND start < ?3"
         ),
-        sum: both(&sums.join(", ")),
+        sum: select_both(&sums.join(", ")),
     }
 });
 
@@ -75,49 +77,50 @@ fn table(interval: Interval) -> &'static str {
     }
 }
 
-/// The counts in the columns from this one on.
+/// Reads [`COLUMNS`], starting at the column `first`.
 fn counts(row: &Row<'_>, first: usize) -> rusqlite::Result<Counts> {
     let mut outcomes = [0; OUTCOMES];
-    for (nth, outcome) in outcomes.iter_mut().enumerate() {
-        *outcome = row.get(first + 1 + nth)?;
+    for (index, outcome) in outcomes.iter_mut().enumerate() {
+        *outcome = row.get(first + 1 + index)?;
     }
     Ok(Counts::new(outcomes, row.get(first)?))
 }
 
-/// Adds what a subject, which is part of another, did in an hour to that hour and to its day.
+/// Adds counts of a subject to an hour and to the day of that hour. `parent` is the subject that this
+/// subject is part of.
 pub(crate) fn add(
     tx: &Tx<'_>,
     hour: Timestamp,
     subject: Subject,
     parent: Option<Subject>,
-    more: &Counts,
+    added: &Counts,
 ) -> Result<()> {
     let row = |start: Timestamp| {
         let key = [start.as_millis(), subject.number()];
-        let figures = std::iter::once(more.cost()).chain(more.outcomes().iter().copied());
-        // A count beyond 2^63 would take longer than the sun has.
+        let figures = std::iter::once(added.cost()).chain(added.outcomes().iter().copied());
+        // A count can't practically reach 2^63.
         key.into_iter().chain(figures.map(|figure| i64::try_from(figure).unwrap_or(i64::MAX))).map(Some)
     };
     tx.execute(&SQL.add_hour, params_from_iter(row(hour)))?;
     let day = Interval::Day.floor(hour);
-    let size = magnitude(more.requests());
-    let more = [parent.map(Subject::number), Some(size.into())];
-    tx.execute(&SQL.add_day, params_from_iter(row(day).chain(more)))?;
-    let found = tx.one(&SQL.day, params![day.as_millis(), subject.number()], |row| {
+    let initial_magnitude = magnitude(added.requests());
+    let day_columns = [parent.map(Subject::number), Some(initial_magnitude.into())];
+    tx.execute(&SQL.add_day, params_from_iter(row(day).chain(day_columns)))?;
+    let stored = tx.query_first(&SQL.day, params![day.as_millis(), subject.number()], |row| {
         Ok((counts(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
     })?;
-    let Some((requests, stored)) = found else { return Ok(()) };
-    let size = magnitude(requests);
-    if size != stored {
+    let Some((requests, stored_magnitude)) = stored else { return Ok(()) };
+    let new_magnitude = magnitude(requests);
+    if new_magnitude != stored_magnitude {
         tx.execute(
             "UPDATE usage_daily SET magnitude = ?3 WHERE start = ?1 AND subject = ?2",
-            params![day.as_millis(), subject.number(), size],
+            params![day.as_millis(), subject.number(), new_magnitude],
         )?;
     }
     Ok(())
 }
 
-/// The buckets of a span in which there was something, with where they begin.
+/// The nonempty buckets of a span, each with its start.
 pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timestamp, Counts)>> {
     let [hourly, daily] = &SQL.series;
     let sql = match (span.interval, subject) {
@@ -126,7 +129,7 @@ pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timesta
         (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.series_of_sums,
     };
     let range = params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()];
-    tx.all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts(row, 1)?)))
+    tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts(row, 1)?)))
 }
 
 /// The sum of a span.
@@ -136,67 +139,70 @@ pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts
         let [hourly, daily] = &SQL.sum;
         let sql = if part.interval == Interval::Hour { hourly } else { daily };
         let range = params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()];
-        if let Some(counted) = tx.one(sql, range, |row| counts(row, 0))? {
-            total.merge(&counted);
+        if let Some(sum) = tx.query_first(sql, range, |row| counts(row, 0))? {
+            total.merge(&sum);
         }
     }
     Ok(total)
 }
 
-/// Whose busiest are asked for.
+/// The subjects among which the busiest are searched.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Of {
+pub(crate) enum Candidates {
     /// All keys.
     Keys,
     /// The parts of a subject.
-    Parts(Subject),
+    PartsOf(Subject),
 }
 
-/// The busiest subjects of a day, at most so many, with the [`magnitude`] of their requests.
-pub(crate) fn busiest(tx: &Tx<'_>, of: Of, day: Timestamp, max: usize) -> Result<Vec<(Subject, u32)>> {
+/// The busiest subjects of a day, at most `max`, with the [`magnitude`] of their requests.
+pub(crate) fn busiest(
+    tx: &Tx<'_>,
+    candidates: Candidates,
+    day: Timestamp,
+    max: usize,
+) -> Result<Vec<(Subject, u32)>> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let found = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
-    match of {
-        Of::Keys => tx.all(
+    let map = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
+    match candidates {
+        Candidates::Keys => tx.query_all(
             "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \
              ORDER BY magnitude DESC LIMIT ?2",
             params![day.as_millis(), max],
-            found,
+            map,
         ),
-        Of::Parts(subject) => tx.all(
+        Candidates::PartsOf(subject) => tx.query_all(
             "SELECT subject, magnitude FROM usage_daily WHERE parent = ?1 AND start = ?2 \
              ORDER BY magnitude DESC LIMIT ?3",
             params![subject.number(), day.as_millis(), max],
-            found,
+            map,
         ),
     }
 }
 
-/// Removes at most so many rows of each table that begin before these times; how many it were.
+/// Deletes rows that start before these times, at most `max` of each table; returns the larger of the two
+/// numbers of deleted rows.
 pub(crate) fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, max: usize) -> Result<usize> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let mut gone = 0;
+    let mut deleted = 0;
     for (interval, before) in [(Interval::Hour, hourly), (Interval::Day, daily)] {
         let table = table(interval);
         let sql = format!(
             "DELETE FROM {table} WHERE (start, subject) IN \
              (SELECT start, subject FROM {table} WHERE start < ?1 ORDER BY start, subject LIMIT ?2)"
         );
-        gone = gone.max(tx.execute(&sql, params![before.as_millis(), max])?);
+        deleted = deleted.max(tx.execute(&sql, params![before.as_millis(), max])?);
     }
-    Ok(gone)
+    Ok(deleted)
 }
 
-/// What an answer calls a subject.
+/// Id and name of a subject.
 #[derive(Clone, Debug)]
-pub(crate) struct Named {
-    /// Its place.
+pub(crate) struct NamedSubject {
     pub(crate) seq: i64,
-    /// Its id.
     pub(crate) id: String,
-    /// Its name.
     pub(crate) name: String,
-    /// Of a key: the `id` and the `seq` of its organization, if it has one.
+    /// `id` and `seq` of a key's organization.
     pub(crate) organization: Option<(String, i64)>,
 }
 
@@ -204,29 +210,31 @@ const KEY: &str = "SELECT k.seq, k.id, k.name, o.id, o.seq FROM api_keys k \
                    LEFT JOIN organizations o ON o.id = k.organization_id";
 const ORGANIZATION: &str = "SELECT seq, id, name, NULL, NULL FROM organizations";
 
-fn named(row: &Row<'_>) -> rusqlite::Result<Named> {
+fn named(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
     let organization = match row.get(3)? {
         None => None,
         Some(id) => Some((id, row.get(4)?)),
     };
-    Ok(Named { seq: row.get(0)?, id: row.get(1)?, name: row.get(2)?, organization })
+    Ok(NamedSubject { seq: row.get(0)?, id: row.get(1)?, name: row.get(2)?, organization })
 }
 
-/// A key, whatever became of it.
-pub(crate) fn key(tx: &Tx<'_>, id: &str) -> Result<Option<Named>> {
-    tx.one(&format!("{KEY} WHERE k.id = ?1"), params![id], named)
+/// A key in any state.
+pub(crate) fn key(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
+    tx.query_first(&format!("{KEY} WHERE k.id = ?1"), params![id], named)
 }
 
-/// An organization, also a deleted one.
-pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<Named>> {
-    tx.one(&format!("{ORGANIZATION} WHERE id = ?1"), params![id], named)
+/// An organization, deleted or not.
+pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
+    tx.query_first(&format!("{ORGANIZATION} WHERE id = ?1"), params![id], named)
 }
 
-/// The key or organization that a subject is; `None` for all others.
-pub(crate) fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<Named>> {
+/// The key or organization of a subject; `None` for [`Subject::All`] and when it doesn't exist.
+pub(crate) fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<NamedSubject>> {
     match subject {
         Subject::All => Ok(None),
-        Subject::Organization(seq) => tx.one(&format!("{ORGANIZATION} WHERE seq = ?1"), params![seq], named),
-        Subject::Key(seq) => tx.one(&format!("{KEY} WHERE k.seq = ?1"), params![seq], named),
+        Subject::Organization(seq) => {
+            tx.query_first(&format!("{ORGANIZATION} WHERE seq = ?1"), params![seq], named)
+        }
+        Subject::Key(seq) => tx.query_first(&format!("{KEY} WHERE k.seq = ?1"), params![seq], named),
     }
 }

@@ -11,18 +11,18 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Status, User};
 use crate::error::Result;
 
-/// The columns that [`user`] reads, of the table `u`.
+/// The columns that [`user`] reads, of the table `users` as `u`.
 pub(super) const COLUMNS: &str =
     "u.id, u.email, u.name, u.external_id, u.status, u.metadata, u.created_at, u.updated_at, u.revision";
 
-/// Reads [`COLUMNS`] that begin at a column.
+/// Reads [`COLUMNS`], starting at the column `first`.
 pub(super) fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
     Ok(User {
         id: row.get(first)?,
         email: row.get(first + 1)?,
         name: row.get(first + 2)?,
         external_id: row.get(first + 3)?,
-        status: rows::named(row, first + 4, Status::NAMES)?,
+        status: rows::variant(row, first + 4, Status::NAMES)?,
         metadata: rows::json(row, first + 5)?,
         created_at: rows::time(row, first + 6)?,
         updated_at: rows::time(row, first + 7)?,
@@ -30,18 +30,19 @@ pub(super) fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
     })
 }
 
-/// Is the id taken, also by a deleted user?
+/// True if the id is in use, also by a deleted user.
 pub(crate) fn id_taken(tx: &Tx<'_>, id: &str) -> Result<bool> {
-    Ok(tx.one("SELECT 1 FROM users WHERE id = ?1", params![id], |_| Ok(()))?.is_some())
+    Ok(tx.query_first("SELECT 1 FROM users WHERE id = ?1", params![id], |_| Ok(()))?.is_some())
 }
 
-/// Who has this address, without regard to case?
+/// The id of the user with this email address, ignoring case.
 pub(crate) fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
     let sql = "SELECT id FROM users WHERE email_key = ?1 AND deleted_at IS NULL";
-    tx.one(sql, params![rules::casefold(email)], |row| row.get(0))
+    tx.query_first(sql, params![rules::casefold(email)], |row| row.get(0))
 }
 
-/// Stores a user whose id is free, and its address too unless it was deleted elsewhere.
+/// Stores a user, with `deleted_at` as a tombstone. The id must be free, and unless it is a tombstone the
+/// email address too.
 pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
     tx.execute(
         "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
@@ -64,13 +65,13 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
     Ok(())
 }
 
-/// One that isn't deleted.
+/// A user that isn't deleted.
 pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<User>> {
     let sql = format!("SELECT {COLUMNS} FROM users u WHERE u.id = ?1 AND u.deleted_at IS NULL");
-    tx.one(&sql, params![id], |row| user(row, 0))
+    tx.query_first(&sql, params![id], |row| user(row, 0))
 }
 
-/// Stores all fields that can change.
+/// Stores all mutable fields.
 pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
     tx.execute(
         "UPDATE users SET email = ?2, email_key = ?3, name = ?4, name_key = ?5, external_id = ?6, status = ?7, \
@@ -91,7 +92,7 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
     Ok(())
 }
 
-/// Leaves a tombstone, which frees the address.
+/// Turns the row into a tombstone, which frees the email address.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE users SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
@@ -100,11 +101,9 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
-/// What a list is narrowed to.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)] // They are named as the query's parameters.
 pub(crate) struct UserFilter {
-    /// Only members of this organization: what its own key sees.
+    /// Only members of this organization: those that an organization's key can see.
     pub(crate) organization_id: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) email: Option<String>,
@@ -112,7 +111,7 @@ pub(crate) struct UserFilter {
     pub(crate) q: Option<String>,
 }
 
-/// A page of those that aren't deleted.
+/// A page of users that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows<User>> {
     List::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
         .and(

@@ -12,13 +12,12 @@ use crate::domain::verification::Outcome;
 use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 
-/// The times of the log.
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "verification_log", column: "minute" };
 
-/// Adds denials to their row, which is made when it isn't there. `aggregation_key` tells the rows of one minute and
-/// code apart; the entry's `key_id` is not looked at.
+/// Adds denials to their row, which is inserted if it doesn't exist. `aggregation_key` distinguishes the
+/// rows of one minute and code; the entry's `key_id` is ignored.
 pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
-    SEQ_INDEX.note(tx, entry.first_at.minute())?;
+    SEQ_INDEX.record_skew(tx, entry.first_at.minute())?;
     tx.execute(
         "INSERT INTO verification_log (minute, code, aggregation_key, key_seq, organization_id, ip, count, first_at, last_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, aggregation_key) DO UPDATE SET \
@@ -40,9 +39,9 @@ pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entr
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let is_rest = row.get_ref(1)?.as_str()?.is_empty();
+    let is_overflow = row.get_ref(1)?.as_str()?.is_empty();
     Ok(Entry {
-        code: if is_rest { None } else { Some(rows::named(row, 1, Outcome::NAMES)?) },
+        code: if is_overflow { None } else { Some(rows::variant(row, 1, Outcome::NAMES)?) },
         key_id: row.get(2)?,
         organization_id: row.get(3)?,
         ip: row.get::<_, Option<String>>(4)?.and_then(|ip| ip.parse().ok()),
@@ -56,7 +55,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<Rows<Entry>> {
     let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
                   FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
-    let stretch = SEQ_INDEX.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
+    let range = SEQ_INDEX.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
     List::new(select)
         .and("l.organization_id = ?", filter.org_id.clone())
         .and("l.key_seq = (SELECT seq FROM api_keys WHERE id = ?)", filter.key_id.clone())
@@ -64,11 +63,11 @@ pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<
         .and("l.ip = ?", filter.ip.map(|ip| ip.to_string()))
         .and("l.last_at >= ?", filter.from.map(Timestamp::as_millis))
         .and("l.first_at < ?", filter.to.map(Timestamp::as_millis))
-        .within(stretch)
+        .in_range(range)
         .page(tx, "l.seq", page, entry)
 }
 
-/// Removes at most so many rows of minutes before this time; how many it were.
+/// Deletes rows of minutes before a time, at most `max`; returns the number deleted.
 pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM verification_log WHERE seq IN \

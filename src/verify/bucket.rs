@@ -1,9 +1,9 @@
-//! Token buckets, in memory and apart from the records of keys: a renamed, cached or evicted key keeps
-//! its bucket.
+//! Token buckets, in memory and separate from the records of keys: a key that is renamed, or evicted from
+//! the cache, keeps its bucket.
 //!
-//! A bucket counts what is spent, in units of which one token has as many as its window has
-//! nanoseconds. In a nanosecond `tokens` units flow back, so that every figure is an integer and under one
-//! limit nothing is ever rounded: no burst gets a token too many, no caller paced at the rate is refused.
+//! A bucket counts spent units. One token is as many units as its window has nanoseconds, and `tokens` units
+//! are refilled per nanosecond. So every number is an integer, and as long as the limit stays the same
+//! nothing is rounded: no burst gets a token too many, and no caller paced at the rate is refused.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,73 +14,75 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use foldhash::fast::RandomState;
 
-/// Longer windows count as this: the contract has none, and the arithmetic below stays within 128 bits.
-const LONGEST_WINDOW: Duration = Duration::from_secs(86_400);
+/// Longer windows are clamped to this. The API allows none, and the arithmetic below stays within 128 bits.
+const MAX_WINDOW: Duration = Duration::from_secs(86_400);
 
-/// Parts of the map with a lock each: many, so that a sweep, which holds one at a time, holds up few.
+/// Number of shards of the map, each with its own lock. A sweep locks one at a time, so with many shards it
+/// delays few callers.
 const SHARDS: usize = 256;
 
-/// How much may be taken: at once `tokens`, and `tokens` more in each `window`, continuously.
+/// A bucket's limit: bursts of up to `tokens`, and a continuous refill of `tokens` per `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
-    /// The capacity, and what flows back in a window. 0 admits nothing but a cost of 0.
+    /// The capacity, and the refill per window. 0 admits only a cost of 0.
     pub(crate) tokens: u32,
-    /// From 1 ns to 86,400 s; what lies outside counts as the nearer of these.
+    /// Clamped to 1 ns to 86,400 s.
     pub(crate) window: Duration,
 }
 
 impl Limit {
     fn window(self) -> Duration {
-        self.window.clamp(Duration::from_nanos(1), LONGEST_WINDOW)
+        self.window.clamp(Duration::from_nanos(1), MAX_WINDOW)
     }
 
-    /// Units of one token.
+    /// Units per token.
     fn token(self) -> u128 {
         self.window().as_nanos()
     }
 
-    /// Units of a whole bucket.
+    /// Units of a full bucket.
     fn capacity(self) -> u128 {
         u128::from(self.tokens) * self.token()
     }
 
-    /// How long it takes until this many units have flowed back, rounded up. Without a rate nothing ever
-    /// does, and there is nothing to wait for.
+    /// Time until this many units are refilled, rounded up. Zero for a limit of 0 tokens, which is never
+    /// refilled.
     fn time(self, units: u128) -> Duration {
         let nanos = if self.tokens == 0 { 0 } else { units.div_ceil(u128::from(self.tokens)) };
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
-/// What became of a call, and how the bucket stands after it.
+/// The decision on a cost, and the state of the bucket after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitDecision {
-    /// Was (or, from [`Buckets::peek`], would be) the cost admitted?
+    /// True if the cost was admitted; from [`Buckets::peek`], if it would be.
     pub(crate) allowed: bool,
-    /// The capacity.
+    /// The capacity, in tokens.
     pub limit: u32,
-    /// In which as much flows back.
+    /// The time in which `limit` tokens are refilled.
     pub(crate) window: Duration,
     /// Whole tokens left.
     pub(crate) remaining: u32,
-    /// Until there is one token more than `remaining`; zero when the bucket is full.
+    /// Time until one token more than `remaining` is available; zero when the bucket is full.
     pub(crate) next_token: Duration,
-    /// Until the bucket is full.
-    pub(crate) full: Duration,
-    /// Until the cost would be admitted; zero when it was. A cost above the capacity never is: then this
-    /// is the whole window, so that a client which obeys it doesn't hammer.
+    /// Time until the bucket is full.
+    pub(crate) full_after: Duration,
+    /// Time until the cost would be admitted; zero if it was. A cost above the capacity is never admitted:
+    /// then this is the whole window, so that a client that honors it doesn't retry in a tight loop.
     pub(crate) retry_after: Duration,
 }
 
-/// The state of one bucket, as of its last call.
+/// The state of one bucket at its last call.
 #[derive(Clone, Copy)]
 struct Bucket {
     limit: Limit,
+    /// Monotonic time of the last call.
     at: Duration,
-    /// Units spent and not flowed back; at most the capacity.
+    /// Units spent and not yet refilled; at most the capacity.
     spent: u128,
-    /// What had been spent beyond the capacity when a limit was lowered. It doesn't hold back what the
-    /// lower limit gives, but is still owed should the limit be raised again, and flows back last.
+    /// Units spent beyond the capacity, after a limit was lowered. They don't reduce what the lower limit
+    /// grants, but count again if the limit is raised. Refilled after `spent`.
     owed: u128,
 }
 
@@ -89,9 +91,9 @@ impl Bucket {
         Self { limit, at, spent: 0, owed: 0 }
     }
 
-    /// Lets flow back what has since the last call, under the limit of that call, and goes over to
-    /// `limit` with the same number of spent tokens. A clock that is behind changes nothing.
-    fn settle(&mut self, limit: Limit, now: Duration) {
+    /// Refills for the time since the last call, at the limit of that call, then changes to `limit` with the
+    /// number of spent tokens unchanged. A `now` before the last call refills nothing.
+    fn refill(&mut self, limit: Limit, now: Duration) {
         let elapsed = now.saturating_sub(self.at).as_nanos();
         let refill = elapsed * u128::from(self.limit.tokens);
         self.owed = self.owed.saturating_sub(refill.saturating_sub(self.spent));
@@ -115,7 +117,7 @@ impl Bucket {
     }
 
     fn take(&mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
-        self.settle(limit, now);
+        self.refill(limit, now);
         let allowed = self.admits(cost);
         if allowed {
             self.spent += u128::from(cost) * limit.token();
@@ -124,7 +126,7 @@ impl Bucket {
     }
 
     fn peek(mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
-        self.settle(limit, now);
+        self.refill(limit, now);
         self.snapshot(self.admits(cost), cost)
     }
 
@@ -139,7 +141,7 @@ impl Bucket {
             window: limit.window(),
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             next_token: until((remaining + 1).min(limit.tokens.into())),
-            full: limit.time(self.spent),
+            full_after: limit.time(self.spent),
             retry_after: match allowed {
                 true => Duration::ZERO,
                 false if cost > limit.tokens => limit.window(),
@@ -148,43 +150,44 @@ impl Bucket {
         }
     }
 
-    /// Would a new bucket behave the same?
+    /// True if a new bucket would behave the same.
     fn is_full(mut self, now: Duration) -> bool {
-        self.settle(self.limit, now);
+        self.refill(self.limit, now);
         self.spent + self.owed == 0
     }
 }
 
-/// Buckets by key: at most `capacity` of them, and one that all others share.
+/// Buckets by key: at most `capacity` of them, and one overflow bucket that all other keys share.
 ///
 /// Times are monotonic ([`Clock::monotonic`](crate::clock::Clock::monotonic)).
 pub(crate) struct Buckets<K: Eq + Hash> {
     map: DashMap<K, Bucket, RandomState>,
     capacity: usize,
-    /// Entries of the map: counted here because a look at all its shards would cost more than a call.
+    /// Number of entries of the map. Counted here, because `DashMap::len` locks all shards, which costs more
+    /// than a call of `take`.
     len: AtomicUsize,
-    /// What newcomers share while there is no room.
+    /// Shared by all keys without a bucket while the map is full.
     overflow: Mutex<Bucket>,
-    /// The second in which room was last made.
-    swept: AtomicU64,
+    /// The second of the last sweep of a full map.
+    last_sweep: AtomicU64,
 }
 
 impl<K: Clone + Eq + Hash> Buckets<K> {
-    /// No buckets yet; a key's is made, full, by its first [`take`](Self::take).
+    /// An empty map. A key's bucket is created, full, by its first [`take`](Self::take).
     pub(crate) fn new(capacity: usize) -> Self {
-        let nothing = Limit { tokens: 0, window: LONGEST_WINDOW };
+        let no_tokens = Limit { tokens: 0, window: MAX_WINDOW };
         Self {
             map: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
             capacity,
             len: AtomicUsize::new(0),
-            overflow: Mutex::new(Bucket::full(nothing, Duration::ZERO)),
-            swept: AtomicU64::new(0),
+            overflow: Mutex::new(Bucket::full(no_tokens, Duration::ZERO)),
+            last_sweep: AtomicU64::new(0),
         }
     }
 
-    /// Takes `cost` tokens from the key's bucket if it holds as many, else nothing.
+    /// Takes `cost` tokens from the key's bucket if it has that many, else none.
     ///
-    /// When `limit` is another than in the last call, tokens that were spent stay spent.
+    /// Tokens that were spent stay spent when `limit` differs from that of the last call.
     pub(crate) fn take(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         if let Some(mut bucket) = self.map.get_mut(key) {
             return bucket.take(limit, cost, now);
@@ -195,23 +198,22 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
         match self.map.entry(key.clone()) {
             Entry::Occupied(mut entry) => entry.get_mut().take(limit, cost, now),
             Entry::Vacant(entry) if self.reserve() => {
-                let mut bucket = self.newcomer(limit, now);
-                let taken = bucket.take(limit, cost, now);
+                let mut bucket = self.new_bucket(limit, now);
+                let decision = bucket.take(limit, cost, now);
                 entry.insert(bucket);
-                taken
+                decision
             }
             Entry::Vacant(_) => self.overflow().take(limit, cost, now),
         }
     }
 
-    /// How the key's bucket stands and whether `cost` would be admitted; spends and remembers nothing.
+    /// The state of the key's bucket and whether `cost` would be admitted. Spends and stores nothing.
     pub(crate) fn peek(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
         let bucket = self.map.get(key).map(|bucket| *bucket);
-        bucket.unwrap_or_else(|| self.newcomer(limit, now)).peek(limit, cost, now)
+        bucket.unwrap_or_else(|| self.new_bucket(limit, now)).peek(limit, cost, now)
     }
 
-    /// Drops the buckets that are full. The owner calls it now and then, so that it is rarely done while
-    /// a caller waits.
+    /// Drops the full buckets. The owner calls it periodically, so that [`take`](Self::take) rarely has to.
     pub(crate) fn sweep(&self, now: Duration) {
         self.map.retain(|_, bucket| {
             let keep = !bucket.is_full(now);
@@ -222,29 +224,29 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
         });
     }
 
-    /// How many keys have a bucket of their own; never more than the capacity.
+    /// Number of keys that have a bucket of their own; never more than the capacity.
     pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// A sweep looks at every bucket: at most one a second, however many newcomers there are.
+    /// Sweeps a full map, at most once a second however many new keys there are: a sweep visits every bucket.
     fn make_room(&self, now: Duration) {
         let second = now.as_secs();
-        if self.swept.fetch_max(second, Ordering::Relaxed) < second {
+        if self.last_sweep.fetch_max(second, Ordering::Relaxed) < second {
             self.sweep(now);
         }
     }
 
-    /// Counts one more bucket, if there may be one.
+    /// Increments the number of buckets if it is below the capacity.
     fn reserve(&self) -> bool {
-        let more = |len| (len < self.capacity).then_some(len + 1);
-        self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        let increment = |len| (len < self.capacity).then_some(len + 1);
+        self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_ok()
     }
 
-    /// A new bucket holds no more than the shared one, which may be where this key spent its tokens.
-    fn newcomer(&self, limit: Limit, now: Duration) -> Bucket {
+    /// A new bucket has no more tokens than the overflow bucket, where this key may have spent its tokens.
+    fn new_bucket(&self, limit: Limit, now: Duration) -> Bucket {
         let mut bucket = *self.overflow();
-        bucket.settle(limit, now);
+        bucket.refill(limit, now);
         Bucket { owed: 0, ..bucket }
     }
 

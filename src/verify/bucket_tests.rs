@@ -1,5 +1,3 @@
-//! Tests of [`super`].
-
 use std::sync::Barrier;
 
 use proptest::prelude::*;
@@ -9,30 +7,33 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 const NANO: Duration = Duration::from_nanos(1);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
-const BIG: Limit = Limit { tokens: u32::MAX, window: LONGEST_WINDOW };
+const BIG: Limit = Limit { tokens: u32::MAX, window: MAX_WINDOW };
 
 fn per(tokens: u32, seconds: u64) -> Limit {
     Limit { tokens, window: Duration::from_secs(seconds) }
 }
 
-/// Takes one by one until refused.
+/// Takes single tokens until one is refused; returns their number.
 fn drain(buckets: &Buckets<u32>, key: u32, limit: Limit, now: Duration) -> u32 {
-    let mut taken = 0;
+    let mut admitted = 0;
     while buckets.take(&key, limit, 1, now).allowed {
-        taken += 1;
+        admitted += 1;
     }
-    taken
+    admitted
 }
 
 #[test]
-fn i7_five_hundred_at_once_then_one_each_120_ms() {
-    let (buckets, limit, start) = (Buckets::new(10), per(500, 60), YEAR);
+fn i7_a_burst_of_500_then_one_every_120_ms() {
+    let buckets = Buckets::new(10);
+    let limit = per(500, 60);
+    let start = YEAR;
     for spent in 1..=500 {
-        let taken = buckets.take(&1, limit, 1, start);
-        assert!(taken.allowed);
-        assert_eq!((taken.limit, taken.remaining, taken.retry_after), (500, 500 - spent, Duration::ZERO));
-        assert_eq!(taken.next_token, Duration::from_millis(120));
-        assert_eq!(taken.full, Duration::from_millis(120) * spent);
+        let decision = buckets.take(&1, limit, 1, start);
+        assert!(decision.allowed);
+        let state = (decision.limit, decision.remaining, decision.retry_after);
+        assert_eq!(state, (500, 500 - spent, Duration::ZERO));
+        assert_eq!(decision.next_token, Duration::from_millis(120));
+        assert_eq!(decision.full_after, Duration::from_millis(120) * spent);
     }
     let refused = RateLimitDecision {
         allowed: false,
@@ -40,7 +41,7 @@ fn i7_five_hundred_at_once_then_one_each_120_ms() {
         window: 60 * SECOND,
         remaining: 0,
         next_token: Duration::from_millis(120),
-        full: 60 * SECOND,
+        full_after: 60 * SECOND,
         retry_after: Duration::from_millis(120),
     };
     assert_eq!(buckets.take(&1, limit, 1, start), refused);
@@ -55,22 +56,24 @@ fn i7_five_hundred_at_once_then_one_each_120_ms() {
 
 #[test]
 fn i8_a_denial_costs_nothing() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     assert!(buckets.take(&1, limit, 7, SECOND).allowed);
     let refused = buckets.take(&1, limit, 4, SECOND);
     assert_eq!((refused.allowed, refused.remaining), (false, 3));
     assert_eq!((refused.retry_after, refused.next_token), (6 * SECOND, 6 * SECOND));
     assert_eq!(buckets.take(&1, limit, 4, SECOND), refused);
     assert!(buckets.take(&1, limit, 3, SECOND).allowed);
-    assert!(buckets.take(&1, limit, 0, SECOND).allowed, "nothing can always be taken");
-    assert_eq!(buckets.take(&1, limit, 0, SECOND).full, 60 * SECOND);
+    assert!(buckets.take(&1, limit, 0, SECOND).allowed, "a cost of 0 is always admitted");
+    assert_eq!(buckets.take(&1, limit, 0, SECOND).full_after, 60 * SECOND);
 }
 
 #[test]
 fn a_cost_above_the_capacity_is_never_admitted() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     let refused = buckets.take(&1, limit, 11, SECOND);
-    assert_eq!((refused.allowed, refused.remaining, refused.full), (false, 10, Duration::ZERO));
+    assert_eq!((refused.allowed, refused.remaining, refused.full_after), (false, 10, Duration::ZERO));
     assert_eq!(refused.retry_after, 60 * SECOND);
     assert!(!buckets.take(&1, limit, u32::MAX, YEAR).allowed);
     assert!(!buckets.take(&2, per(0, 60), 1, YEAR).allowed);
@@ -78,8 +81,9 @@ fn a_cost_above_the_capacity_is_never_admitted() {
 }
 
 #[test]
-fn a_peek_tells_what_a_take_would_and_spends_nothing() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+fn a_peek_decides_as_a_take_and_spends_nothing() {
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     assert!(buckets.peek(&1, limit, 10, SECOND).allowed);
     assert!(buckets.len() == 0);
     buckets.take(&1, limit, 4, SECOND);
@@ -93,7 +97,8 @@ fn a_peek_tells_what_a_take_would_and_spends_nothing() {
 
 #[test]
 fn i7_a_race_admits_exactly_the_limit() {
-    let (buckets, limit) = (Buckets::new(10), per(500, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(500, 60);
     let barrier = Barrier::new(64);
     let admitted: u32 = std::thread::scope(|scope| {
         let racer = || {
@@ -108,8 +113,9 @@ fn i7_a_race_admits_exactly_the_limit() {
 }
 
 #[test]
-fn a_clock_that_is_behind_gives_and_takes_nothing() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+fn a_clock_that_goes_back_refills_nothing() {
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     assert_eq!(drain(&buckets, 1, limit, 60 * SECOND), 10);
     assert!(!buckets.take(&1, limit, 1, SECOND).allowed);
     assert!(!buckets.take(&1, limit, 1, 66 * SECOND - NANO).allowed);
@@ -127,7 +133,7 @@ fn extremes_do_not_overflow() {
             let all = buckets.take(&1, limit, limit.tokens, now);
             assert_eq!((all.allowed, all.remaining), (true, 0), "{limit:?} at {now:?}");
             assert!(!buckets.take(&1, limit, 1, now).allowed);
-            assert!(buckets.peek(&1, BIG, 1, now).full <= LONGEST_WINDOW);
+            assert!(buckets.peek(&1, BIG, 1, now).full_after <= MAX_WINDOW);
         }
     }
 }
@@ -138,18 +144,18 @@ fn i7_a_changed_limit_keeps_what_is_spent() {
     assert!(buckets.take(&1, per(500, 60), 300, SECOND).allowed);
     assert_eq!(buckets.peek(&1, per(1000, 60), 1, SECOND).remaining, 700);
     assert_eq!(buckets.peek(&1, per(500, 3600), 1, SECOND).remaining, 200);
-    // Lowered below what is spent: nothing is left, yet the new rate is granted from now on.
+    // Lowered below the spent tokens: none are left, but tokens are refilled at the new rate from now on.
     let lowered = buckets.take(&1, per(100, 60), 1, SECOND);
     assert_eq!((lowered.allowed, lowered.retry_after), (false, Duration::from_millis(600)));
     assert!(buckets.take(&1, per(100, 60), 1, SECOND + Duration::from_millis(600)).allowed);
-    // Raised again: one flowed back, one was taken, and the 300 are still spent.
+    // Raised again: one was refilled, one was taken, and the 300 are still spent.
     assert_eq!(buckets.take(&1, per(500, 60), 0, SECOND + Duration::from_millis(600)).remaining, 200);
-    // They flow back at the rate in force.
+    // They are refilled at the current rate.
     assert_eq!(buckets.peek(&1, per(500, 60), 0, SECOND * 13 + Duration::from_millis(600)).remaining, 300);
 }
 
 #[test]
-fn i7_switching_limits_to_and_fro_refills_nothing() {
+fn i7_switching_limits_back_and_forth_refills_nothing() {
     let buckets = Buckets::new(10);
     let limits =
         [per(500, 60), per(1, 1), per(499, 86_400), Limit { tokens: 7, window: NANO * 333 }, per(0, 60), BIG];
@@ -158,18 +164,19 @@ fn i7_switching_limits_to_and_fro_refills_nothing() {
         buckets.take(&1, *limit, 0, SECOND);
     }
     assert!(!buckets.take(&1, per(500, 60), 1, SECOND).allowed);
-    // Not even the part of a token that the new unit can't express.
+    // Not even the fraction of a token that the new unit can't express.
     assert!(buckets.take(&2, per(7, 60), 1, SECOND).allowed);
     assert_eq!(buckets.peek(&2, Limit { tokens: 7, window: NANO }, 0, SECOND + NANO).remaining, 6);
 }
 
 #[test]
 fn i7_a_sweep_drops_only_full_buckets() {
-    let (buckets, limit) = (Buckets::new(10), per(10, 60));
+    let buckets = Buckets::new(10);
+    let limit = per(10, 60);
     buckets.take(&1, limit, 1, SECOND);
     buckets.take(&2, limit, 5, SECOND);
     buckets.take(&3, per(100, 60), 100, SECOND);
-    buckets.take(&3, limit, 0, SECOND); // owes 90, for nine minutes after its bucket is full
+    buckets.take(&3, limit, 0, SECOND); // Owes 90 tokens, for nine minutes after its bucket is full.
     buckets.sweep(7 * SECOND - NANO);
     assert_eq!(buckets.len(), 3);
     buckets.sweep(7 * SECOND);
@@ -185,32 +192,36 @@ fn i7_a_sweep_drops_only_full_buckets() {
 
 #[test]
 fn i10_a_million_keys_do_not_grow_the_map() {
-    let (buckets, limit) = (Buckets::new(1000), per(10, 60));
+    let buckets = Buckets::new(1000);
+    let limit = per(10, 60);
     let known = u32::MAX;
     assert!(buckets.take(&known, limit, 4, YEAR).allowed);
     let admitted = (0..1_000_000)
         .filter(|key| buckets.take(key, limit, 1, YEAR).allowed)
         .inspect(|_| assert!(buckets.len() <= 1000));
-    assert_eq!(admitted.count(), 999 + 10, "each newcomer with room, then one bucket for all");
+    assert_eq!(admitted.count(), 999 + 10, "one per new key with a bucket, then one bucket for all others");
     assert_eq!(buckets.map.len(), 1000);
-    assert_eq!(drain(&buckets, known, limit, YEAR), 6, "who was there before is unaffected");
-    // What one newcomer takes from the shared bucket is missing for another.
+    assert_eq!(drain(&buckets, known, limit, YEAR), 6, "an existing bucket is unaffected");
+    // Tokens that one key takes from the overflow bucket are missing for the others.
     let later = YEAR + 6 * SECOND;
     assert!(!buckets.take(&2_000_000, limit, 1, YEAR + 5 * SECOND).allowed);
     assert_eq!(buckets.len(), 1000);
-    // After six seconds those who took one are full; the rest is swept to make room.
-    let back = buckets.take(&2_000_001, limit, 1, later);
-    assert_eq!((back.allowed, back.remaining, buckets.len()), (true, 0, 2), "as if from the shared bucket");
+    // After six seconds the buckets that spent one token are full again, and are swept to make room.
+    let decision = buckets.take(&2_000_001, limit, 1, later);
+    assert!(decision.allowed);
+    assert_eq!(decision.remaining, 0, "as many as in the overflow bucket");
+    assert_eq!(buckets.len(), 2);
     buckets.sweep(later + 60 * SECOND);
     assert!(buckets.len() == 0);
     assert_eq!(buckets.take(&2_000_002, limit, 1, later + 60 * SECOND).remaining, 9);
 }
 
 #[test]
-fn a_bucket_made_after_a_crowd_owes_nothing_for_it() {
-    let (buckets, limit) = (Buckets::new(1), per(1, 60));
+fn a_bucket_created_after_an_overflow_owes_nothing_for_it() {
+    let buckets = Buckets::new(1);
+    let limit = per(1, 60);
     buckets.take(&1, per(1, 1), 1, YEAR);
-    assert!(buckets.take(&2, per(1000, 60), 1000, YEAR).allowed, "from the shared bucket");
+    assert!(buckets.take(&2, per(1000, 60), 1000, YEAR).allowed, "from the overflow bucket");
     assert!(!buckets.take(&3, limit, 1, YEAR).allowed, "empty, and owing 999");
     let later = YEAR + 2 * SECOND;
     assert!(!buckets.take(&4, limit, 1, later).allowed);
@@ -221,7 +232,8 @@ fn a_bucket_made_after_a_crowd_owes_nothing_for_it() {
 
 #[test]
 fn i10_the_bound_holds_while_threads_race() {
-    let (buckets, limit) = (Buckets::new(100), per(10, 1));
+    let buckets = Buckets::new(100);
+    let limit = per(10, 1);
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let buckets = &buckets;
@@ -238,7 +250,7 @@ fn i10_the_bound_holds_while_threads_race() {
     assert_eq!((buckets.map.len(), buckets.len()), (0, 0));
 }
 
-/// Windows with a common multiple, so that the model below is exact, and limits that divide none.
+/// Windows with a common multiple, so that the model below is exact, and limits that don't divide them.
 fn limits() -> impl Strategy<Value = Limit> {
     let tokens =
         prop_oneof![Just(1), Just(7), Just(500), Just(1000), Just(1_000_000), 0..2000_u32, any::<u32>()];
@@ -251,7 +263,7 @@ fn advances() -> impl Strategy<Value = Duration> {
         .prop_map(Duration::from_nanos)
 }
 
-/// All windows of [`limits`], in nanoseconds.
+/// A common multiple of all windows of [`limits`], in nanoseconds.
 const COMMON: u128 = 86_400 * 7 * 1_000_000_000;
 
 fn scaled(tokens: u128, limit: Limit) -> u128 {
@@ -269,11 +281,11 @@ proptest! {
         let mut admitted: Vec<(Duration, u128)> = Vec::new();
         for (advance, cost) in calls {
             now += advance;
-            let taken = buckets.take(&1, limit, cost, now);
-            prop_assert!(taken.remaining <= limit.tokens);
-            prop_assert_eq!(taken.full.is_zero(), taken.next_token.is_zero());
-            prop_assert_eq!(taken.allowed, taken.retry_after.is_zero());
-            if taken.allowed {
+            let decision = buckets.take(&1, limit, cost, now);
+            prop_assert!(decision.remaining <= limit.tokens);
+            prop_assert_eq!(decision.full_after.is_zero(), decision.next_token.is_zero());
+            prop_assert_eq!(decision.allowed, decision.retry_after.is_zero());
+            if decision.allowed {
                 admitted.push((now, cost.into()));
             }
         }
@@ -288,22 +300,25 @@ proptest! {
     }
 
     #[test]
-    fn i7_nor_when_the_limit_changes(
+    fn i7_never_more_when_the_limit_changes(
         calls in proptest::collection::vec((advances(), any::<u32>(), limits()), 1..40),
         greedy in any::<bool>(),
     ) {
         let buckets = Buckets::new(1);
-        let (mut now, mut admitted, mut max, mut largest) = (YEAR, 0, 0, 0);
+        let mut now = YEAR;
+        let mut admitted = 0;
+        let mut refilled = 0;
+        let mut largest = 0;
         let mut before = per(0, 1);
         for (advance, cost, limit) in calls {
             now += advance;
-            max += scaled(advance.as_nanos() * u128::from(before.tokens), before) ;
+            refilled += scaled(advance.as_nanos() * u128::from(before.tokens), before);
             largest = largest.max(u128::from(limit.tokens) * COMMON);
             let cost = if greedy { buckets.peek(&1, limit, 0, now).remaining } else { cost % limit.tokens.max(1) };
             if buckets.take(&1, limit, cost, now).allowed {
                 admitted += u128::from(cost) * COMMON;
             }
-            prop_assert!(admitted <= largest + max);
+            prop_assert!(admitted <= largest + refilled);
             before = limit;
         }
     }
@@ -333,32 +348,33 @@ proptest! {
             buckets.take(&1, limit, cost % (limit.tokens.max(1)), now);
         }
         let cost = cost % limit.tokens + 1;
-        let stands = buckets.take(&1, limit, 0, now);
+        let state = buckets.take(&1, limit, 0, now);
         let wait = buckets.peek(&1, limit, cost, now).retry_after;
         if !wait.is_zero() {
             prop_assert!(!buckets.peek(&1, limit, cost, now + wait - NANO).allowed);
             prop_assert!(buckets.peek(&1, limit, cost, now + wait).allowed);
         }
-        if !stands.full.is_zero() {
-            prop_assert_eq!(buckets.peek(&1, limit, 0, now + stands.next_token - NANO).remaining, stands.remaining);
-            prop_assert!(buckets.peek(&1, limit, 0, now + stands.next_token).remaining > stands.remaining);
-            prop_assert!(!buckets.peek(&1, limit, 0, now + stands.full - NANO).full.is_zero());
-            prop_assert!(buckets.peek(&1, limit, 0, now + stands.full).full.is_zero());
+        if !state.full_after.is_zero() {
+            prop_assert_eq!(buckets.peek(&1, limit, 0, now + state.next_token - NANO).remaining, state.remaining);
+            prop_assert!(buckets.peek(&1, limit, 0, now + state.next_token).remaining > state.remaining);
+            prop_assert!(!buckets.peek(&1, limit, 0, now + state.full_after - NANO).full_after.is_zero());
+            prop_assert!(buckets.peek(&1, limit, 0, now + state.full_after).full_after.is_zero());
         }
     }
 
     #[test]
-    fn i7_a_dropped_bucket_behaves_as_a_kept_one(
+    fn i7_dropping_full_buckets_changes_no_decision(
         calls in proptest::collection::vec((advances(), 0..2000_u32, limits(), any::<bool>()), 1..60),
     ) {
-        let (kept, swept) = (Buckets::new(1), Buckets::new(1));
+        let unswept = Buckets::new(1);
+        let swept = Buckets::new(1);
         let mut now = YEAR;
         for (advance, cost, limit, sweep) in calls {
             now += advance;
             if sweep {
                 swept.sweep(now);
             }
-            prop_assert_eq!(kept.take(&1, limit, cost, now), swept.take(&1, limit, cost, now));
+            prop_assert_eq!(unswept.take(&1, limit, cost, now), swept.take(&1, limit, cost, now));
         }
     }
 }

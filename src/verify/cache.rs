@@ -1,9 +1,9 @@
-//! The cache of credentials, by the hash of their secret, and of the hashes that are nobody's.
+//! The cache of credentials, by the hash of their secret, and of hashes that belong to no key.
 //!
-//! An entry is believed only if its load **began after** the last change of what it tells. That is
-//! decided at the hit, by stamps, so nothing depends on when a fill arrives: a loader that read the row
-//! before a commit and fills the cache after it leaves an entry that nobody believes. A suspended
-//! organization costs one stamp, however many keys it has.
+//! An entry is used only if its load **began after** the last change of the records it was loaded from.
+//! That is decided at each hit, by versions, so it doesn't matter when a load ends: a load that read the
+//! row before a commit and stores its entry after it leaves an entry that is never used. Suspending an
+//! organization publishes one version, however many keys it has.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::pin::Pin;
@@ -22,17 +22,18 @@ use crate::domain::invalidation::Invalidation;
 use crate::error::{Error, Result};
 use crate::telemetry::tally::Counts;
 
-/// Ids share stamps; a shared one costs a needless load, never a wrong answer.
+/// Number of version shards. Ids that share a shard cause unnecessary loads, never a wrong answer.
 const VERSION_SHARDS: usize = 4096;
 
-/// Hashes of which it is remembered that they are nobody's: apart from the keys, so that who guesses
-/// can't push them out. About 100 bytes each.
+/// Maximum number of entries of the negative-lookup cache, which is separate so that guessing cannot evict
+/// real keys. About 100 bytes each.
 const MAX_MISSES: u64 = 65_536;
 
-/// What a credential takes in memory without its own texts: the record, its names, the cache's share.
-const BYTES_OF_A_RECORD: usize = 1024;
+/// Memory of a credential without its variable-length texts, in bytes: the record with its ids, and the
+/// overhead of the cache.
+const BASE_WEIGHT: usize = 1024;
 
-/// When what was last changed, in a time that only changes move.
+/// Logical clock, advanced by invalidations: the version of the last change, per shard.
 #[derive(Debug)]
 pub struct VersionClock {
     now: AtomicU64,
@@ -40,12 +41,12 @@ pub struct VersionClock {
     by_shard: Vec<AtomicU64>,
 }
 
-/// The place of a stamp.
+/// Index of a version shard.
 pub(super) type Shard = usize;
 
 impl Default for VersionClock {
     fn default() -> Self {
-        // Loads begin at 1, so that nothing is older than the beginning.
+        // The clock begins at 1 and the versions at 0, so that an entry loaded before any change is fresh.
         Self {
             now: AtomicU64::new(1),
             all: AtomicU64::new(0),
@@ -55,17 +56,18 @@ impl Default for VersionClock {
 }
 
 impl VersionClock {
-    /// Now; asked before a load begins to read.
+    /// The current version. A load takes it before it begins to read.
     pub(crate) fn now(&self) -> u64 {
         self.now.load(Ordering::SeqCst)
     }
 
-    /// Notes what changed; asked after its commit and before its answer.
+    /// Makes everything loaded before now from these records stale. Called after the commit and before the
+    /// answer.
     pub fn publish(&self, invalidations: &[Invalidation]) {
-        for what in invalidations {
-            // Every load that began before this line has an earlier time.
+        for invalidation in invalidations {
+            // Every load that began before this line has an earlier version.
             let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-            let version = match what {
+            let version = match invalidation {
                 Invalidation::Id(id) => &self.by_shard[shard(id)],
                 Invalidation::Secret(hash) => &self.by_shard[shard(hash)],
                 Invalidation::All => &self.all,
@@ -74,193 +76,197 @@ impl VersionClock {
         }
     }
 
-    /// Has nothing of these changed since a load that began then?
-    pub(crate) fn is_fresh<'a>(&self, began: u64, ids: impl IntoIterator<Item = &'a str>) -> bool {
-        self.is_fresh_at(began, ids.into_iter().map(shard))
+    /// True if none of these records has changed since a load that began at this version.
+    pub(crate) fn is_fresh<'a>(&self, loaded_at: u64, ids: impl IntoIterator<Item = &'a str>) -> bool {
+        self.is_fresh_at(loaded_at, ids.into_iter().map(shard))
     }
 
-    pub(super) fn is_fresh_at(&self, began: u64, shards: impl IntoIterator<Item = Shard>) -> bool {
-        let since = |version: &AtomicU64| began >= version.load(Ordering::SeqCst);
-        since(&self.all) && shards.into_iter().all(|shard| since(&self.by_shard[shard]))
+    pub(super) fn is_fresh_at(&self, loaded_at: u64, shards: impl IntoIterator<Item = Shard>) -> bool {
+        let is_unchanged = |version: &AtomicU64| loaded_at >= version.load(Ordering::SeqCst);
+        is_unchanged(&self.all) && shards.into_iter().all(|shard| is_unchanged(&self.by_shard[shard]))
     }
 }
 
-pub(super) fn shard(what: &(impl std::hash::Hash + ?Sized)) -> Shard {
+pub(super) fn shard(key: &(impl std::hash::Hash + ?Sized)) -> Shard {
     let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
+    key.hash(&mut hasher);
     usize::try_from(hasher.finish() % VERSION_SHARDS as u64).unwrap_or(0)
 }
 
-/// A load under way.
-pub type Loading = Pin<Box<dyn Future<Output = Result<Option<Credential>>> + Send>>;
+/// The future of a loader.
+pub type LoadFuture = Pin<Box<dyn Future<Output = Result<Option<Credential>>> + Send>>;
 
-/// What a load brought, and when it began. Whoever keeps one asks [`KeyCache::is_fresh`] before each use.
+/// The result of a load. Code that stores one checks [`KeyCache::is_fresh`] before each use.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
-    began: u64,
-    /// Where changes of it are stamped: its key, organization and owner; of nobody's hash, the hash.
+    /// Version at which the load began.
+    loaded_at: u64,
+    /// The shards of the records it depends on: key, organization and owner; without a key, the hash.
     shards: [Shard; 3],
     credential: Option<Arc<Credential>>,
 }
 
 impl Loaded {
-    /// The credential; `None` when the hash was nobody's.
+    /// The credential; `None` when the hash belongs to no key.
     pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
         self.credential.as_ref()
     }
 }
 
-/// A load that several wait for.
-type Load = Shared<BoxFuture<'static, Result<Loaded>>>;
+/// A load that several callers can wait for.
+type SharedLoad = Shared<BoxFuture<'static, Result<Loaded>>>;
 
-/// Credentials by the hash of their secret; the least used go when there are too many.
+/// Credentials by the hash of their secret. The least used are evicted when the cache is full.
 pub struct KeyCache(Arc<Inner>);
 
 struct Inner {
-    found: Cache<SecretHash, Loaded, RandomState>,
-    missing: Cache<SecretHash, Loaded, RandomState>,
-    /// Loads under way, with the time at which they began.
-    loading: DashMap<SecretHash, (u64, Load), RandomState>,
+    hits: Cache<SecretHash, Loaded, RandomState>,
+    /// Negative lookups: hashes that belong to no key.
+    misses: Cache<SecretHash, Loaded, RandomState>,
+    /// Loads under way, with the version at which they began.
+    loading: DashMap<SecretHash, (u64, SharedLoad), RandomState>,
     version_clock: Arc<VersionClock>,
-    /// Hits, then misses.
-    looks: Counts<2>,
-    load: Box<dyn Fn(SecretHash) -> Loading + Send + Sync>,
+    /// Lookups answered from memory, then lookups that had to be loaded.
+    lookups: Counts<2>,
+    load: Box<dyn Fn(SecretHash) -> LoadFuture + Send + Sync>,
 }
 
 impl KeyCache {
-    /// A cache of credentials that take about so many bytes, which misses are loaded into.
+    /// A cache that holds credentials of about `max_bytes` in total and loads missing ones with `load`.
     pub fn new(
         max_bytes: u64,
         version_clock: Arc<VersionClock>,
-        load: impl Fn(SecretHash) -> Loading + Send + Sync + 'static,
+        load: impl Fn(SecretHash) -> LoadFuture + Send + Sync + 'static,
     ) -> Self {
-        let found = Cache::builder()
+        let hits = Cache::builder()
             .max_capacity(max_bytes)
             .weigher(|_, loaded: &Loaded| loaded.credential.as_deref().map_or(1, weight))
             .build_with_hasher(RandomState::default());
-        let missing = Cache::builder().max_capacity(MAX_MISSES).build_with_hasher(RandomState::default());
+        let misses = Cache::builder().max_capacity(MAX_MISSES).build_with_hasher(RandomState::default());
         let loading = DashMap::with_hasher(RandomState::default());
-        let looks = Counts::default();
-        Self(Arc::new(Inner { found, missing, loading, version_clock, looks, load: Box::new(load) }))
+        let lookups = Counts::default();
+        Self(Arc::new(Inner { hits, misses, loading, version_clock, lookups, load: Box::new(load) }))
     }
 
-    /// The credential of a secret, as of no earlier than this call: from memory when nothing of it
-    /// changed since it was read, else loaded, once for all who ask. Whether it is good is for the
-    /// caller to see.
+    /// The credential of a secret, including every change published before this call: from memory if it
+    /// hasn't changed since it was loaded, else loaded, once for all concurrent callers. The credential may
+    /// be expired, disabled or revoked: the caller checks that.
     ///
     /// # Errors
-    /// What the loader answers.
+    /// Those of the loader.
     pub async fn get(&self, hash: &SecretHash) -> Result<Option<Arc<Credential>>> {
         Ok(self.get_loaded(hash).await?.credential)
     }
 
-    /// The same, to be kept.
+    /// As [`get`](Self::get), with a result that can be stored and checked with [`is_fresh`](Self::is_fresh).
     ///
     /// # Errors
-    /// What the loader answers.
+    /// Those of the loader.
     pub(crate) async fn get_loaded(&self, hash: &SecretHash) -> Result<Loaded> {
-        match self.0.remembered(hash) {
-            Some(remembered) => {
-                self.0.looks.add(0);
-                Ok(remembered)
+        match self.0.cached(hash) {
+            Some(loaded) => {
+                self.0.lookups.add(0);
+                Ok(loaded)
             }
             None => {
-                self.0.looks.add(1);
+                self.0.lookups.add(1);
                 self.0.load(*hash).await
             }
         }
     }
 
-    /// Is that still so?
+    /// True if none of the records it depends on has changed since it was loaded.
     pub(crate) fn is_fresh(&self, loaded: &Loaded) -> bool {
         self.0.is_fresh(loaded)
     }
 
-    /// How often a secret was found in memory (or that it is nobody's), and how often it was not.
-    pub(crate) fn looks(&self) -> (u64, u64) {
-        self.0.looks.sums().into()
+    /// Number of lookups that were answered from memory, negative ones included, and of those that were not.
+    pub(crate) fn lookup_counts(&self) -> (u64, u64) {
+        self.0.lookups.sums().into()
     }
 
-    /// How many credentials and misses are in memory, about.
+    /// Approximate number of credentials and of negative lookups in memory.
     pub fn len(&self) -> (u64, u64) {
-        self.0.found.run_pending_tasks();
-        self.0.missing.run_pending_tasks();
-        (self.0.found.entry_count(), self.0.missing.entry_count())
+        self.0.hits.run_pending_tasks();
+        self.0.misses.run_pending_tasks();
+        (self.0.hits.entry_count(), self.0.misses.entry_count())
     }
 }
 
 impl Inner {
-    fn remembered(&self, hash: &SecretHash) -> Option<Loaded> {
+    fn cached(&self, hash: &SecretHash) -> Option<Loaded> {
         let fresh = |loaded: &Loaded| self.is_fresh(loaded);
-        self.found.get(hash).filter(fresh).or_else(|| self.missing.get(hash).filter(fresh))
+        self.hits.get(hash).filter(fresh).or_else(|| self.misses.get(hash).filter(fresh))
     }
 
     fn is_fresh(&self, loaded: &Loaded) -> bool {
-        self.version_clock.is_fresh_at(loaded.began, loaded.shards)
+        self.version_clock.is_fresh_at(loaded.loaded_at, loaded.shards)
     }
 
-    /// Joins the load of this hash, or begins one. One that began before the last change of anything is
-    /// left to those who wait for it: it may have read what is no longer so.
-    fn load(self: &Arc<Self>, hash: SecretHash) -> Load {
-        let began = self.version_clock.now();
+    /// Joins the load of this hash, or begins one. A load that began before the latest invalidation is not
+    /// joined, because it may have read an outdated row; those already waiting for it still get its result.
+    fn load(self: &Arc<Self>, hash: SecretHash) -> SharedLoad {
+        let version = self.version_clock.now();
         match self.loading.entry(hash) {
-            Entry::Occupied(entry) if entry.get().0 == began => entry.get().1.clone(),
+            Entry::Occupied(entry) if entry.get().0 == version => entry.get().1.clone(),
             entry => {
-                let load = self.begin(hash, began);
-                entry.insert((began, load.clone()));
+                let load = self.spawn_load(hash, version);
+                entry.insert((version, load.clone()));
                 load
             }
         }
     }
 
-    /// A load runs in a task of its own: who asked first may go away, the others still get their answer.
-    fn begin(self: &Arc<Self>, hash: SecretHash, began: u64) -> Load {
+    /// Runs a load in a task of its own: when the caller that began it is dropped, the others still get
+    /// their result.
+    fn spawn_load(self: &Arc<Self>, hash: SecretHash, version: u64) -> SharedLoad {
         let loading = (self.load)(hash);
-        let done = Done { inner: self.clone(), hash, began };
+        let guard = LoadingGuard { inner: self.clone(), hash, version };
         let task = tokio::spawn(async move {
             let credential = loading.await?.map(Arc::new);
-            let loaded = Loaded { began, shards: shards(&hash, credential.as_deref()), credential };
-            done.inner.remember(hash, loaded.clone());
+            let shards = shards(&hash, credential.as_deref());
+            let loaded = Loaded { loaded_at: version, shards, credential };
+            guard.inner.insert(hash, loaded.clone());
             Ok(loaded)
         });
-        let answer = task.map(|ended| ended.unwrap_or_else(|_| Err(Error::internal("a load panicked"))));
-        answer.boxed().shared()
+        let result = task.map(|ended| ended.unwrap_or_else(|_| Err(Error::internal("a load panicked"))));
+        result.boxed().shared()
     }
 
-    fn remember(&self, hash: SecretHash, loaded: Loaded) {
-        let cache = if loaded.credential.is_some() { &self.found } else { &self.missing };
+    fn insert(&self, hash: SecretHash, loaded: Loaded) {
+        let cache = if loaded.credential.is_some() { &self.hits } else { &self.misses };
         cache.insert(hash, loaded);
     }
 }
 
-/// Takes a load from the list when it ends, however it ends.
-struct Done {
+/// Removes a load from `loading` when it ends, also by an error or a panic.
+struct LoadingGuard {
     inner: Arc<Inner>,
     hash: SecretHash,
-    began: u64,
+    version: u64,
 }
 
-impl Drop for Done {
+impl Drop for LoadingGuard {
     fn drop(&mut self) {
-        self.inner.loading.remove_if(&self.hash, |_, (began, _)| *began == self.began);
+        self.inner.loading.remove_if(&self.hash, |_, (version, _)| *version == self.version);
     }
 }
 
 fn shards(hash: &SecretHash, credential: Option<&Credential>) -> [Shard; 3] {
     let Some(Credential { key, .. }) = credential else { return [shard(hash); 3] };
-    let id = shard(key.id.as_str());
-    let or_own = |other: &Option<String>| other.as_deref().map_or(id, shard);
-    [id, or_own(&key.organization_id), or_own(&key.user_id)]
+    let own_shard = shard(key.id.as_str());
+    let shard_of = |id: &Option<String>| id.as_deref().map_or(own_shard, shard);
+    [own_shard, shard_of(&key.organization_id), shard_of(&key.user_id)]
 }
 
-/// About how many bytes a credential takes.
+/// Approximate memory of a credential, in bytes.
 fn weight(credential: &Credential) -> u32 {
     let key = &credential.key;
-    // A text of its own costs a pointer, a length and an allocation too.
+    // Each text also costs a pointer, a length and an allocation.
     let text = |text: &String| text.len() + 40;
     let scopes: usize = key.scopes.iter().map(text).sum();
     let metadata: usize = key.metadata.iter().map(|(name, value)| text(name) + text(value)).sum();
     let cidrs = key.allowed_ips.as_ref().map_or(0, |cidrs| cidrs.len() * 32);
-    let bytes = BYTES_OF_A_RECORD + key.name.len() + scopes + metadata + cidrs;
+    let bytes = BASE_WEIGHT + key.name.len() + scopes + metadata + cidrs;
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

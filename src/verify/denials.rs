@@ -1,4 +1,4 @@
-//! Denials on their way to the verification log, folded by key or address, code and minute.
+//! Denials waiting to be written to the verification log, aggregated by key or address, code and minute.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,22 +11,22 @@ use crate::domain::cidr;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
 
-/// Rows at most; what comes beyond is counted in one row a minute.
+/// Maximum number of rows. Denials beyond it are counted in one overflow row per minute.
 pub(super) const MAX_ROWS: usize = 1000;
 
-/// What is counted together, beside the code and the minute.
+/// The key of the aggregation, in addition to code and minute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum AggregationKey {
     /// A key, by its `seq`.
     Key(i64),
-    /// Unknown keys from one address, or the /64 of an IPv6 address, by which organization asked.
+    /// Unknown keys, by the organization that verified them and the client's address (of IPv6, its /64).
     Address(Option<String>, Option<IpNet>),
-    /// All that found no room.
-    Rest,
+    /// All denials that found no free row.
+    Overflow,
 }
 
 impl fmt::Display for AggregationKey {
-    /// A name for each that no other has.
+    /// A text that is unique for each aggregation key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AggregationKey::Key(seq) => write!(f, "{seq}"),
@@ -34,37 +34,41 @@ impl fmt::Display for AggregationKey {
                 write!(f, "{} ", organization_id.as_deref().unwrap_or_default())?;
                 address.map_or(Ok(()), |address| write!(f, "{address}"))
             }
-            AggregationKey::Rest => Ok(()),
+            AggregationKey::Overflow => Ok(()),
         }
     }
 }
 
-/// A row of the log, or more of one that is written already.
+/// A row of the log, or an addition to a row that is already written.
 #[derive(Clone, Debug)]
 pub(crate) struct Denial {
-    /// What is counted together.
     pub(crate) aggregation_key: AggregationKey,
-    /// `None` for [`AggregationKey::Rest`].
+    /// `None` for [`AggregationKey::Overflow`].
     pub(crate) code: Option<Outcome>,
-    /// The key's organization, or that of the key which asked about an unknown one.
+    /// The key's organization; for an unknown key, the organization that verified it.
     pub(crate) organization_id: Option<String>,
-    /// The client's address in the first of them.
+    /// The client's address in the first denial.
     pub(crate) ip: Option<IpAddr>,
-    /// How many it stands for.
+    /// Number of denials.
     pub(crate) count: u64,
-    /// When the first was.
+    /// Time of the first denial.
     pub(crate) first_at: Timestamp,
-    /// When the last was, within the same minute.
+    /// Time of the last denial, within the same minute.
     pub(crate) last_at: Timestamp,
 }
 
 impl Denial {
-    pub(super) fn of_key(credential: &Credential, code: Outcome, ip: Option<IpAddr>, now: Timestamp) -> Self {
+    pub(super) fn for_key(
+        credential: &Credential,
+        code: Outcome,
+        ip: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Self {
         let organization_id = credential.key.organization_id.clone();
-        Self::once(AggregationKey::Key(credential.seq), code, organization_id, ip, now)
+        Self::single(AggregationKey::Key(credential.seq), code, organization_id, ip, now)
     }
 
-    pub(super) fn of_unknown(
+    pub(super) fn for_unknown(
         code: Outcome,
         organization_id: Option<&str>,
         ip: Option<IpAddr>,
@@ -72,10 +76,10 @@ impl Denial {
     ) -> Self {
         let organization_id = organization_id.map(str::to_owned);
         let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::subject));
-        Self::once(aggregation_key, code, organization_id, ip, now)
+        Self::single(aggregation_key, code, organization_id, ip, now)
     }
 
-    fn once(
+    fn single(
         aggregation_key: AggregationKey,
         code: Outcome,
         organization_id: Option<String>,
@@ -86,9 +90,15 @@ impl Denial {
         Self { aggregation_key, code: Some(code), organization_id, ip, count: 1, first_at: now, last_at: now }
     }
 
-    /// One that stands for many keys, addresses, codes and organizations names none of them.
-    fn into_rest(self) -> Self {
-        Self { aggregation_key: AggregationKey::Rest, code: None, organization_id: None, ip: None, ..self }
+    /// The overflow row counts many keys, addresses, codes and organizations, so it names none of them.
+    fn into_overflow(self) -> Self {
+        Self {
+            aggregation_key: AggregationKey::Overflow,
+            code: None,
+            organization_id: None,
+            ip: None,
+            ..self
+        }
     }
 
     fn row_key(&self) -> RowKey {
@@ -102,16 +112,15 @@ impl Denial {
     }
 }
 
-/// What makes a row: the minute, the code, and what is folded.
+/// Identifies a row: minute, code and aggregation key.
 type RowKey = (Timestamp, Option<Outcome>, AggregationKey);
 
-/// The rows of this minute, and of earlier ones that aren't written. A row that is written stays until its
-/// minute is over, with a count of 0, so that the bound is one of rows a minute and not of rows a batch.
+/// The rows of the current minute, and earlier rows that aren't written yet. A written row stays until its
+/// minute is over, with a count of 0, so that `MAX_ROWS` bounds the rows per minute and not per batch.
 #[derive(Default)]
 pub(crate) struct Denials(HashMap<RowKey, Denial>);
 
 impl Denials {
-    /// Counts a denial.
     pub(crate) fn add(&mut self, denial: Denial) {
         let has_room = self.0.len() < MAX_ROWS;
         let mut row_key = denial.row_key();
@@ -119,7 +128,7 @@ impl Denials {
             row.merge(&denial);
             return;
         }
-        let denial = if has_room { denial } else { denial.into_rest() };
+        let denial = if has_room { denial } else { denial.into_overflow() };
         row_key = denial.row_key();
         match self.0.get_mut(&row_key) {
             Some(row) => row.merge(&denial),
@@ -127,23 +136,23 @@ impl Denials {
         }
     }
 
-    /// Takes what was counted since it was last taken, oldest first.
+    /// Takes the denials counted since the last call, oldest first.
     pub(crate) fn take(&mut self) -> Vec<Denial> {
         let latest = self.0.keys().map(|(minute, ..)| *minute).max();
-        let mut taken: Vec<_> = self.0.values().filter(|row| row.count > 0).cloned().collect();
+        let mut denials: Vec<_> = self.0.values().filter(|row| row.count > 0).cloned().collect();
         self.0.retain(|(minute, ..), row| {
             row.count = 0;
             Some(*minute) == latest
         });
-        taken.sort_by(|a, b| {
+        denials.sort_by(|a, b| {
             (a.first_at, &a.aggregation_key, a.code).cmp(&(b.first_at, &b.aggregation_key, b.code))
         });
-        taken
+        denials
     }
 
-    /// Puts back what could not be written.
-    pub(crate) fn put_back(&mut self, taken: Vec<Denial>) {
-        for denial in taken {
+    /// Puts back denials that could not be written.
+    pub(crate) fn put_back(&mut self, denials: Vec<Denial>) {
+        for denial in denials {
             let row_key = denial.row_key();
             match self.0.get_mut(&row_key) {
                 Some(row) => row.merge(&denial),

@@ -1,5 +1,6 @@
-//! The hot path: is this secret good, now? Never touches HTTP, and the store only through what it is
-//! given at the start: loaders for keys and settings that aren't in memory, a way to lease from quotas.
+//! The hot path: verifies secrets in memory. It uses no HTTP, and reaches the store only through functions
+//! passed in at the start: loaders of keys and settings that aren't in memory, and the reads and writes of
+//! quota leases.
 
 pub(crate) mod bucket;
 pub mod cache;

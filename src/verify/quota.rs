@@ -1,9 +1,9 @@
-//! Quotas: units leased durably and spent from memory, never more than there are.
+//! Quotas: units are leased durably and spent from memory, never more than the quota allows.
 //!
-//! Each key has an account, whose lock is held over a whole decision: nobody else spends, leases or gives
-//! back the key's units meanwhile. Only a lease or a first look at the file is waited for under it; with
-//! units in memory a decision takes the lock and goes. Writes run in tasks of their own, which keep the
-//! lock until they know how it went, whether or not their caller still waits.
+//! Each key and period has an entry, which is locked for a whole decision: nothing else spends, leases or
+//! releases its units meanwhile. While the lock is held, a decision waits only for a lease or for the first
+//! read of the stored lease; with leased units in memory it doesn't wait. Writes run in tasks of their own,
+//! which hold the lock until the write has succeeded or failed, even when their caller is dropped.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,88 +19,90 @@ use crate::domain::quota::{Count, Lease};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// How many accounts are given back by one write: other writes go between, and no key's lock is held long.
-const AT_ONCE: usize = 1000;
+/// Maximum number of entries released by one write. The bound lets other writes run in between, and limits
+/// the time for which entries are locked.
+const MAX_RELEASED_AT_ONCE: usize = 1000;
 
-/// Where there is no room, accounts have to go that were not used for this long.
-const IDLE_ENOUGH: Duration = Duration::from_secs(1);
+/// Time since its last use after which an entry may be evicted when all permits are in use.
+const MIN_IDLE_FOR_EVICTION: Duration = Duration::from_secs(1);
 
-/// What became of a cost.
+/// The decision on a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spending {
-    /// The quota doesn't have it.
+pub enum QuotaDecision {
+    /// The quota doesn't have enough units left.
     Exceeded,
-    /// The quota has it, the bucket doesn't.
-    Refused,
-    /// It was taken from both.
-    Done,
+    /// The quota has enough units left, but the bucket refused the cost.
+    RateLimited,
+    /// The cost was taken from both.
+    Spent,
 }
 
-/// A look at the file under way.
-pub(crate) type Reading = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
+/// The future of a read of a stored lease.
+pub(crate) type ReadFuture = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
 
-/// A write under way; it must be committed when it succeeds.
-pub(crate) type Writing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+/// The future of a write of leases. It succeeds only after the commit.
+pub(crate) type WriteFuture = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-/// A key's quotas over different periods are counted apart.
+/// A key's `seq` and the period: a key's quotas over different periods are counted separately.
 type Id = (i64, Period);
 
-struct Account {
-    /// `None` until the file was looked at.
+struct Entry {
+    /// `None` until the stored lease was read.
     count: Option<Count>,
     used_at: Timestamp,
-    /// Given back and no longer in the map: who waited for the lock has to look there again.
-    gone: bool,
-    _room: OwnedSemaphorePermit,
+    /// True once it is released and no longer in the map: callers that waited for the lock look it up again.
+    removed: bool,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Account {
-    /// A clock that has stepped back doesn't make everything look busy.
+impl Entry {
+    /// An entry used in the future counts as idle, so that all can be evicted after the clock was set back.
     fn is_idle(&self, idle: Duration, now: Timestamp) -> bool {
         self.used_at > now || now - self.used_at >= idle
     }
 }
 
-type AccountGuard = OwnedMutexGuard<Account>;
-type HeldCount = OwnedMappedMutexGuard<Account, Count>;
+type EntryGuard = OwnedMutexGuard<Entry>;
+type CountGuard = OwnedMappedMutexGuard<Entry, Count>;
 
 /// The counts of all quotas in use. Clones share them.
 #[derive(Clone)]
 pub struct Quotas(Arc<Shared>);
 
 struct Shared {
-    accounts: DashMap<Id, Arc<Mutex<Account>>>,
-    /// A permit for each account that there may be; closed at the stop.
-    room: Arc<Semaphore>,
-    /// Room is made by one at a time: the second in which there last was nothing that could go.
-    in_vain: Mutex<Option<i64>>,
-    read: Box<dyn Fn(i64, Period) -> Reading + Send + Sync>,
-    write: Box<dyn Fn(Vec<Lease>) -> Writing + Send + Sync>,
+    entries: DashMap<Id, Arc<Mutex<Entry>>>,
+    /// One permit per entry, which bounds their number; closed at shutdown.
+    permits: Arc<Semaphore>,
+    /// The second of the last search for idle entries that found none. Locked during a search, so that there
+    /// is only one at a time.
+    last_failed_eviction: Mutex<Option<i64>>,
+    read: Box<dyn Fn(i64, Period) -> ReadFuture + Send + Sync>,
+    write: Box<dyn Fn(Vec<Lease>) -> WriteFuture + Send + Sync>,
 }
 
 impl Quotas {
-    /// At most `capacity` counts in memory, over a file in which nobody else counts. `write` stores all of
-    /// its leases or none.
+    /// At most `capacity` counts in memory. No other process may lease from the same file. `write` stores
+    /// all of its leases or none.
     pub(crate) fn new(
         capacity: usize,
-        read: impl Fn(i64, Period) -> Reading + Send + Sync + 'static,
-        write: impl Fn(Vec<Lease>) -> Writing + Send + Sync + 'static,
+        read: impl Fn(i64, Period) -> ReadFuture + Send + Sync + 'static,
+        write: impl Fn(Vec<Lease>) -> WriteFuture + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Shared {
-            accounts: DashMap::new(),
-            room: Arc::new(Semaphore::new(capacity)),
-            in_vain: Mutex::default(),
+            entries: DashMap::new(),
+            permits: Arc::new(Semaphore::new(capacity)),
+            last_failed_eviction: Mutex::default(),
             read: Box::new(read),
             write: Box::new(write),
         }))
     }
 
-    /// Takes `cost` units of the key's quota if they are there **and** `bucket` agrees; when either says
-    /// no, neither has spent. `bucket` is asked last, at most once, and while nobody else spends of this
-    /// key's quota.
+    /// Spends `cost` units of the key's quota if enough are left **and** `bucket` returns true; otherwise
+    /// neither has spent anything. `bucket` is called last, at most once, and with the key's quota locked.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when too many keys are in use; what the file answers otherwise. Nothing is spent then.
+    /// `UNAVAILABLE` when too many keys are in use; otherwise those of the read or write. Nothing is spent
+    /// then.
     pub async fn take(
         &self,
         key: i64,
@@ -108,22 +110,22 @@ impl Quotas {
         cost: u32,
         now: Timestamp,
         bucket: impl FnOnce() -> bool,
-    ) -> Result<(Spending, QuotaStatus)> {
+    ) -> Result<(QuotaDecision, QuotaStatus)> {
         let mut count = self.count((key, quota.period), now).await?;
         if !count.admits(quota, cost) {
-            return Ok((Spending::Exceeded, count.status(quota)));
+            return Ok((QuotaDecision::Exceeded, count.status(quota)));
         }
         if let Some(lease) = count.lease(quota, cost) {
             count = self.write_lease(count, lease).await?;
         }
-        let spending = if bucket() { Spending::Done } else { Spending::Refused };
-        if spending == Spending::Done {
+        let decision = if bucket() { QuotaDecision::Spent } else { QuotaDecision::RateLimited };
+        if decision == QuotaDecision::Spent {
             count.spend(cost);
         }
-        Ok((spending, count.status(quota)))
+        Ok((decision, count.status(quota)))
     }
 
-    /// How the key's quota stands and whether `cost` would be there; spends and leases nothing.
+    /// Whether `cost` would be admitted, and the state of the key's quota. Spends and leases nothing.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -138,98 +140,101 @@ impl Quotas {
         Ok((count.admits(quota, cost), count.status(quota)))
     }
 
-    /// Gives back what keys hold that were not used for `idle`, and forgets them.
+    /// Releases the unused units of entries that were not used for `idle`, and removes the entries.
     ///
     /// # Errors
-    /// Those of the write; what could not be given back is, when it is tried again.
-    pub(crate) async fn give_back(&self, idle: Duration, now: Timestamp) -> Result<()> {
-        while self.give_back_some(idle, now).await? > 0 {}
+    /// Those of the write. Units that could not be released are released by the next call that succeeds.
+    pub(crate) async fn release_idle(&self, idle: Duration, now: Timestamp) -> Result<()> {
+        while self.release_some_idle(idle, now).await? > 0 {}
         Ok(())
     }
 
-    /// Takes no more keys, waits for the leases under way and gives back all there is.
+    /// Accepts no more keys, waits for leases under way and releases all unused units.
     ///
     /// # Errors
     /// Those of the write.
     pub(crate) async fn close(&self) -> Result<()> {
-        self.0.room.close();
+        self.0.permits.close();
         loop {
-            let some = self.0.accounts.iter().take(AT_ONCE);
-            let some: Vec<_> = some.map(|entry| (*entry.key(), entry.value().clone())).collect();
-            if some.is_empty() {
+            let batch = self.0.entries.iter().take(MAX_RELEASED_AT_ONCE);
+            let batch: Vec<_> = batch.map(|entry| (*entry.key(), entry.value().clone())).collect();
+            if batch.is_empty() {
                 return Ok(());
             }
-            let mut held = Vec::with_capacity(some.len());
-            for (id, account) in some {
-                let account = account.lock_owned().await;
-                if !account.gone {
-                    held.push((id, account));
+            let mut locked = Vec::with_capacity(batch.len());
+            for (id, entry) in batch {
+                let entry = entry.lock_owned().await;
+                if !entry.removed {
+                    locked.push((id, entry));
                 }
             }
-            self.settle(held).await?;
+            self.release(locked).await?;
         }
     }
 
-    /// How many counts are in memory.
+    /// Number of counts in memory.
     pub(crate) fn len(&self) -> usize {
-        self.0.accounts.len()
+        self.0.entries.len()
     }
 
-    /// Is there no count in memory?
+    /// True if no count is in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The count of a quota at `now`, for the caller alone.
-    async fn count(&self, id: Id, now: Timestamp) -> Result<HeldCount> {
+    /// The count of a quota at `now`, locked.
+    async fn count(&self, id: Id, now: Timestamp) -> Result<CountGuard> {
         loop {
-            let known = self.0.accounts.get(&id).map(|account| account.clone());
-            let account = match known {
-                Some(account) => account,
-                None => self.newcomer(id, now).await?,
+            let existing = self.0.entries.get(&id).map(|entry| entry.clone());
+            let entry = match existing {
+                Some(entry) => entry,
+                None => self.insert(id, now).await?,
             };
-            let mut account = account.lock_owned().await;
-            if account.gone {
+            let mut entry = entry.lock_owned().await;
+            if entry.removed {
                 continue;
             }
-            account.used_at = now;
-            if account.count.is_none() {
+            entry.used_at = now;
+            if entry.count.is_none() {
                 let stored = (self.0.read)(id.0, id.1).await?;
-                account.count = Some(Count::resume(id.0, id.1, stored, now));
+                entry.count = Some(Count::resume(id.0, id.1, stored, now));
             }
-            if let Ok(mut count) = OwnedMutexGuard::try_map(account, |account| account.count.as_mut()) {
+            if let Ok(mut count) = OwnedMutexGuard::try_map(entry, |entry| entry.count.as_mut()) {
                 count.enter(now);
                 return Ok(count);
             }
         }
     }
 
-    async fn newcomer(&self, id: Id, now: Timestamp) -> Result<Arc<Mutex<Account>>> {
-        let mut room = self.0.room.clone().try_acquire_owned();
-        if room.is_err() {
-            self.make_room(now).await?;
-            room = self.0.room.clone().try_acquire_owned();
+    async fn insert(&self, id: Id, now: Timestamp) -> Result<Arc<Mutex<Entry>>> {
+        let mut permit = self.0.permits.clone().try_acquire_owned();
+        if permit.is_err() {
+            self.evict_idle(now).await?;
+            permit = self.0.permits.clone().try_acquire_owned();
         }
-        let room =
-            room.map_err(|_| Error::unavailable("Too many keys with quotas are in use right now.", 1))?;
-        let new = || Arc::new(Mutex::new(Account { count: None, used_at: now, gone: false, _room: room }));
-        Ok(self.0.accounts.entry(id).or_insert_with(new).clone())
+        let permit = permit.map_err(|_| {
+            Error::unavailable("Too many keys with quotas are in use. Try again in a second.", 1)
+        })?;
+        let new =
+            || Arc::new(Mutex::new(Entry { count: None, used_at: now, removed: false, _permit: permit }));
+        Ok(self.0.entries.entry(id).or_insert_with(new).clone())
     }
 
-    /// A search in vain looks at every account: at most one a second, however many newcomers there are.
-    async fn make_room(&self, now: Timestamp) -> Result<()> {
-        let mut in_vain = self.0.in_vain.lock().await;
+    /// Releases idle entries when all permits are in use. A search that finds none visits every entry, so it
+    /// isn't repeated within the second, however many new keys there are.
+    async fn evict_idle(&self, now: Timestamp) -> Result<()> {
+        let mut last_failed_eviction = self.0.last_failed_eviction.lock().await;
         let second = Some(now.as_millis().div_euclid(1000));
-        if self.0.room.available_permits() == 0
-            && *in_vain != second
-            && self.give_back_some(IDLE_ENOUGH, now).await? == 0
+        if self.0.permits.available_permits() == 0
+            && *last_failed_eviction != second
+            && self.release_some_idle(MIN_IDLE_FOR_EVICTION, now).await? == 0
         {
-            *in_vain = second;
+            *last_failed_eviction = second;
         }
         Ok(())
     }
 
-    async fn write_lease(&self, mut count: HeldCount, lease: Lease) -> Result<HeldCount> {
+    async fn write_lease(&self, mut count: CountGuard, lease: Lease) -> Result<CountGuard> {
         let shared = self.0.clone();
         let writing = async move {
             (shared.write)(vec![lease]).await?;
@@ -239,33 +244,33 @@ impl Quotas {
         tokio::spawn(writing).await.map_err(Error::internal)?
     }
 
-    /// Says how many accounts it were; none that is in use just now.
-    async fn give_back_some(&self, idle: Duration, now: Timestamp) -> Result<usize> {
-        let held = self.0.accounts.iter().filter_map(|entry| {
-            let account = entry.value().clone().try_lock_owned().ok()?;
-            account.is_idle(idle, now).then_some((*entry.key(), account))
+    /// Releases a batch of idle entries, except those locked at the moment; returns their number.
+    async fn release_some_idle(&self, idle: Duration, now: Timestamp) -> Result<usize> {
+        let locked = self.0.entries.iter().filter_map(|item| {
+            let entry = item.value().clone().try_lock_owned().ok()?;
+            entry.is_idle(idle, now).then_some((*item.key(), entry))
         });
-        let held = held.take(AT_ONCE).collect();
-        self.settle(held).await
+        let locked = locked.take(MAX_RELEASED_AT_ONCE).collect();
+        self.release(locked).await
     }
 
-    /// Gives back what these hold. Who comes for one of them meanwhile waits, and begins anew with what
-    /// is in the file then.
-    async fn settle(&self, mut held: Vec<(Id, AccountGuard)>) -> Result<usize> {
+    /// Releases the unused units of these entries and removes them. A caller that needs one of them waits
+    /// for the lock, and then starts over with the stored lease.
+    async fn release(&self, mut locked: Vec<(Id, EntryGuard)>) -> Result<usize> {
         let shared = self.0.clone();
-        let settling = async move {
-            let counts = held.iter_mut().filter_map(|(_, account)| account.count.as_mut());
+        let releasing = async move {
+            let counts = locked.iter_mut().filter_map(|(_, entry)| entry.count.as_mut());
             let leases: Vec<_> = counts.filter_map(Count::give_back).collect();
             if !leases.is_empty() {
                 (shared.write)(leases).await?;
             }
-            for (id, account) in &mut held {
-                account.gone = true;
-                shared.accounts.remove(id);
+            for (id, entry) in &mut locked {
+                entry.removed = true;
+                shared.entries.remove(id);
             }
-            Ok(held.len())
+            Ok(locked.len())
         };
-        tokio::spawn(settling).await.map_err(Error::internal)?
+        tokio::spawn(releasing).await.map_err(Error::internal)?
     }
 }
 

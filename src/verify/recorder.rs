@@ -1,7 +1,8 @@
-//! Counts verifications in memory, until the writer takes what was counted.
+//! Counts verifications in memory until they are written to the database.
 //!
-//! Counters lie in shards, each a map behind a lock of its own: counting locks one for some nanoseconds,
-//! and taking lifts each map out whole. So whatever is counted is in exactly one batch.
+//! The counters are in shards, each a map behind its own lock. Counting locks one shard for some
+//! nanoseconds; taking a batch replaces each map by an empty one. So each verification is in exactly one
+//! batch.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,89 +19,89 @@ use crate::domain::usage::{Counts, Interval};
 use crate::domain::verification::Outcome;
 use crate::error::{Error, Result};
 
-/// Neighbouring keys lie in different ones.
+/// Number of shards. Consecutive keys are in different ones.
 const SHARDS: usize = 64;
-/// Hours of keys that wait at most, beside a batch under way.
+/// Maximum number of rows (one per key and hour) in memory, in addition to those of a batch under way.
 const MAX_ROWS: usize = 1_000_000;
 
-/// What one key did in one hour since that was last taken.
+/// The verifications of one key in one hour since the last batch was taken.
 #[derive(Clone, Debug)]
-pub(crate) struct Counted {
-    /// Where the hour begins.
+pub(crate) struct KeyHour {
+    /// Start of the hour.
     pub(crate) hour: Timestamp,
-    /// The key.
     pub(crate) credential: Arc<Credential>,
-    /// How often, with what outcome.
+    /// Verifications by outcome, and their cost.
     pub(crate) counts: Counts,
-    /// When it was last good.
+    /// Time of the last verification that was valid.
     pub(crate) last_used: Option<Timestamp>,
 }
 
-/// What was taken: to be written once, or put back.
+/// A batch of counts. It has to be written exactly once, or put back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
-    /// Counts of keys by the hour; in the order of hour and key.
-    pub(crate) counted: Vec<Counted>,
-    /// New rows and counts of the verification log.
+    /// Ordered by hour and key.
+    pub(crate) key_hours: Vec<KeyHour>,
+    /// New rows of the verification log, and additions to existing ones.
     pub(crate) denials: Vec<Denial>,
 }
 
 impl Batch {
-    /// The same in pieces of at most so many rows of each kind, so that none holds the writer long.
-    pub(crate) fn pieces(self, max: usize) -> Vec<Self> {
-        let (mut counted, mut denials) = (self.counted.into_iter(), self.denials.into_iter());
-        let mut pieces = Vec::new();
+    /// Splits the batch into chunks of at most `max` rows of each kind, so that none occupies the writer
+    /// for long.
+    pub(crate) fn chunks(self, max: usize) -> Vec<Self> {
+        let mut key_hours = self.key_hours.into_iter();
+        let mut denials = self.denials.into_iter();
+        let mut chunks = Vec::new();
         loop {
-            let piece = Self {
-                counted: counted.by_ref().take(max).collect(),
+            let chunk = Self {
+                key_hours: key_hours.by_ref().take(max).collect(),
                 denials: denials.by_ref().take(max).collect(),
             };
-            if piece.counted.is_empty() && piece.denials.is_empty() {
-                return pieces;
+            if chunk.key_hours.is_empty() && chunk.denials.is_empty() {
+                return chunks;
             }
-            pieces.push(piece);
+            chunks.push(chunk);
         }
     }
 }
 
-/// By the start of the hour and the key's `seq`.
+/// Rows by the start of the hour and the key's `seq`.
 #[derive(Default)]
-struct Shard(HashMap<(Timestamp, i64), Counted, RandomState>);
+struct Shard(HashMap<(Timestamp, i64), KeyHour, RandomState>);
 
 impl Shard {
-    /// The row of a key's hour. `UNAVAILABLE` when there is none yet and no room for one.
-    fn row(&mut self, hour: Timestamp, credential: &Arc<Credential>) -> Result<&mut Counted> {
-        let has_room = self.0.len() < MAX_OF_A_SHARD;
+    /// The row of a key and hour. `UNAVAILABLE` when there is none yet and the shard is full.
+    fn row(&mut self, hour: Timestamp, credential: &Arc<Credential>) -> Result<&mut KeyHour> {
+        let has_room = self.0.len() < MAX_ROWS_PER_SHARD;
         match self.0.entry((hour, credential.seq)) {
-            Entry::Occupied(counted) => Ok(counted.into_mut()),
-            Entry::Vacant(place) if has_room => Ok(place.insert(Counted {
+            Entry::Occupied(row) => Ok(row.into_mut()),
+            Entry::Vacant(entry) if has_room => Ok(entry.insert(KeyHour {
                 hour,
                 credential: credential.clone(),
                 counts: Counts::default(),
                 last_used: None,
             })),
             Entry::Vacant(_) => {
-                Err(Error::unavailable("Too many keys are in use to count them; try again.", 1))
+                Err(Error::unavailable("Too many keys are in use to record their usage. Try again.", 1))
             }
         }
     }
 }
 
-/// Hours of keys in one shard at most.
-const MAX_OF_A_SHARD: usize = MAX_ROWS / SHARDS;
+const MAX_ROWS_PER_SHARD: usize = MAX_ROWS / SHARDS;
 
-/// What was counted and not yet taken.
+/// The counts since the last batch was taken.
 pub struct Recorder {
     shards: [Mutex<Shard>; SHARDS],
-    /// Is some shard half full?
-    crowded: AtomicBool,
+    /// True if some shard is at least half full. Until then `reserve` needs no lock.
+    half_full: AtomicBool,
     denials: Mutex<Denials>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { shards, crowded: AtomicBool::new(false), denials: Mutex::default() }
+        Self { shards, half_full: AtomicBool::new(false), denials: Mutex::default() }
     }
 }
 
@@ -113,18 +114,18 @@ impl Recorder {
         lock(&self.shards[usize::try_from(seq.rem_euclid(SHARDS as i64)).unwrap_or(0)])
     }
 
-    /// Sees that a count of this key will find room; asked before anything is spent. `UNAVAILABLE` when
-    /// it won't.
+    /// Ensures that a verification of this key can be counted. Called before anything is spent.
+    /// `UNAVAILABLE` when there is no room for another row.
     pub(crate) fn reserve(&self, credential: &Arc<Credential>, now: Timestamp) -> Result<()> {
-        if !self.crowded.load(Ordering::Relaxed) {
+        if !self.half_full.load(Ordering::Relaxed) {
             return Ok(());
         }
         let hour = Interval::Hour.floor(now);
         self.shard(credential.seq).row(hour, credential).map(drop)
     }
 
-    /// Counts one verification of a known key: `cost` is what it spent, 0 when it was denied, and `ip` the
-    /// client's address. `UNAVAILABLE` when there is no room for another key; then nothing is counted.
+    /// Counts one verification of a known key. `cost` is the cost that was spent (0 for a denial), `ip` the
+    /// client's address. `UNAVAILABLE` when there is no room for another row; then nothing is counted.
     pub fn count(
         &self,
         credential: &Arc<Credential>,
@@ -135,22 +136,22 @@ impl Recorder {
     ) -> Result<()> {
         let hour = Interval::Hour.floor(now);
         let mut shard = self.shard(credential.seq);
-        if shard.0.len() >= MAX_OF_A_SHARD / 2 {
-            self.crowded.store(true, Ordering::Relaxed);
+        if shard.0.len() >= MAX_ROWS_PER_SHARD / 2 {
+            self.half_full.store(true, Ordering::Relaxed);
         }
-        let counted = shard.row(hour, credential)?;
-        counted.counts.add(outcome, cost);
+        let row = shard.row(hour, credential)?;
+        row.counts.add(outcome, cost);
         if outcome.is_valid() {
-            counted.last_used = counted.last_used.max(Some(now));
+            row.last_used = row.last_used.max(Some(now));
             return Ok(());
         }
         drop(shard);
-        lock(&self.denials).add(Denial::of_key(credential, outcome, ip, now));
+        lock(&self.denials).add(Denial::for_key(credential, outcome, ip, now));
         Ok(())
     }
 
-    /// Counts a denial of a key that isn't known to whoever asked, for the verification log alone.
-    /// `organization_id` is that of the asking key; `None` for the platform's, or when no key asked.
+    /// Counts a denial of a key that doesn't exist or is not visible to the caller, for the verification log
+    /// only. `organization_id` is that of the calling key; `None` for a platform key or without a caller.
     pub fn deny_unknown(
         &self,
         outcome: Outcome,
@@ -158,28 +159,28 @@ impl Recorder {
         ip: Option<IpAddr>,
         now: Timestamp,
     ) {
-        lock(&self.denials).add(Denial::of_unknown(outcome, organization_id, ip, now));
+        lock(&self.denials).add(Denial::for_unknown(outcome, organization_id, ip, now));
     }
 
-    /// Takes all that was counted.
+    /// Takes everything that was counted since the last call.
     pub(crate) fn take(&self) -> Batch {
-        self.crowded.store(false, Ordering::Relaxed);
-        let mut counted: Vec<_> =
+        self.half_full.store(false, Ordering::Relaxed);
+        let mut key_hours: Vec<_> =
             self.shards.iter().flat_map(|shard| std::mem::take(&mut lock(shard).0).into_values()).collect();
-        counted.sort_unstable_by_key(|one| (one.hour, one.credential.seq));
-        Batch { counted, denials: lock(&self.denials).take() }
+        key_hours.sort_unstable_by_key(|row| (row.hour, row.credential.seq));
+        Batch { key_hours, denials: lock(&self.denials).take() }
     }
 
-    /// Puts back what could not be written. It finds room, whatever came meanwhile.
+    /// Puts back a batch that could not be written. The limit of rows doesn't apply to it.
     pub(crate) fn put_back(&self, batch: Batch) {
-        for one in batch.counted {
-            match self.shard(one.credential.seq).0.entry((one.hour, one.credential.seq)) {
-                Entry::Occupied(mut counted) => {
-                    let counted = counted.get_mut();
-                    counted.counts.merge(&one.counts);
-                    counted.last_used = counted.last_used.max(one.last_used);
+        for row in batch.key_hours {
+            match self.shard(row.credential.seq).0.entry((row.hour, row.credential.seq)) {
+                Entry::Occupied(mut entry) => {
+                    let existing = entry.get_mut();
+                    existing.counts.merge(&row.counts);
+                    existing.last_used = existing.last_used.max(row.last_used);
                 }
-                Entry::Vacant(place) => drop(place.insert(one)),
+                Entry::Vacant(entry) => drop(entry.insert(row)),
             }
         }
         lock(&self.denials).put_back(batch.denials);

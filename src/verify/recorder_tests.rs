@@ -41,8 +41,12 @@ fn credential(seq: i64) -> Arc<Credential> {
         revoked_reason: None,
         revision: 1,
     };
-    let (plan, status) = ("standard".to_owned(), organization::Status::Active);
-    let organization = Some(Tenant { seq: 1, name: "One".to_owned(), plan, status });
+    let organization = Some(Tenant {
+        seq: 1,
+        name: "One".to_owned(),
+        plan: "standard".to_owned(),
+        status: organization::Status::Active,
+    });
     Arc::new(Credential {
         seq,
         key,
@@ -53,36 +57,37 @@ fn credential(seq: i64) -> Arc<Credential> {
     })
 }
 
-/// Requests and cost of all that was taken.
+/// Total requests and cost of a batch.
 fn sums(batch: &Batch) -> (u64, u64) {
-    let counts = batch.counted.iter().map(|one| &one.counts);
-    counts.fold((0, 0), |(requests, cost), one| (requests + one.requests(), cost + one.cost()))
+    let counts = batch.key_hours.iter().map(|row| &row.counts);
+    counts.fold((0, 0), |(requests, cost), counts| (requests + counts.requests(), cost + counts.cost()))
 }
 
 #[test]
-fn i9_what_is_counted_is_taken_once_by_hour_and_key() {
+fn i9_each_verification_is_taken_once_by_hour_and_key() {
     let recorder = Recorder::default();
-    let (one, two) = (credential(1), credential(2));
+    let key_1 = credential(1);
+    let key_2 = credential(2);
     let hour = Interval::Hour.millis();
     for (key, outcome, cost, now) in [
-        (&two, Outcome::Valid, 2, 10),
-        (&one, Outcome::Valid, 1, hour - 1),
-        (&one, Outcome::Valid, 1, 5),
-        (&one, Outcome::RateLimited, 0, hour - 1),
-        (&one, Outcome::Valid, 7, hour),
+        (&key_2, Outcome::Valid, 2, 10),
+        (&key_1, Outcome::Valid, 1, hour - 1),
+        (&key_1, Outcome::Valid, 1, 5),
+        (&key_1, Outcome::RateLimited, 0, hour - 1),
+        (&key_1, Outcome::Valid, 7, hour),
     ] {
         recorder.count(key, outcome, cost, None, at(now)).unwrap();
     }
     let batch = recorder.take();
-    let rows = batch.counted.iter().map(|one| {
-        let totals = one.counts.totals();
+    let rows = batch.key_hours.iter().map(|row| {
+        let totals = row.counts.totals();
         (
-            one.hour.as_millis(),
-            one.credential.seq,
+            row.hour.as_millis(),
+            row.credential.seq,
             totals.allowed,
             totals.rate_limited,
             totals.cost,
-            one.last_used,
+            row.last_used,
         )
     });
     let expected = [
@@ -94,38 +99,41 @@ fn i9_what_is_counted_is_taken_once_by_hour_and_key() {
     assert_eq!(sums(&recorder.take()), (0, 0));
 }
 
-/// Batches are taken, and some put back, while others count.
+/// One thread takes batches and puts some back while other threads count.
 #[test]
-fn i9_nothing_is_lost_or_doubled_while_batches_come_and_go() {
+fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
     const EACH: u64 = 50_000;
     let recorder = Recorder::default();
     let done = AtomicBool::new(false);
-    let (mut requests, mut cost) = (0, 0);
-    thread::scope(|scope| {
+    let (requests, cost) = thread::scope(|scope| {
         let counting: Vec<_> = (0..4)
             .map(|thread| {
                 let recorder = &recorder;
                 scope.spawn(move || {
                     let keys: Vec<_> = (0..100).map(|seq| credential(seq + thread % 2)).collect();
-                    for (nth, key) in (0..EACH).zip(keys.iter().cycle()) {
-                        let now = at(i64::try_from(nth).unwrap() * 1000);
+                    for (index, key) in (0..EACH).zip(keys.iter().cycle()) {
+                        let now = at(i64::try_from(index).unwrap() * 1000);
                         recorder.count(key, Outcome::Valid, 3, None, now).unwrap();
                     }
                 })
             })
             .collect();
-        let (recorder, done) = (&recorder, &done);
+        let recorder = &recorder;
+        let done = &done;
         let taking = scope.spawn(move || {
-            let (mut requests, mut cost, mut nth) = (0, 0, 0_u64);
+            let mut requests = 0;
+            let mut cost = 0;
+            let mut batches = 0_u64;
             loop {
                 let last = done.load(Ordering::SeqCst);
                 let batch = recorder.take();
-                nth += 1;
-                if nth.is_multiple_of(2) && !last {
+                batches += 1;
+                if batches.is_multiple_of(2) && !last {
                     recorder.put_back(batch);
                 } else {
-                    let taken = sums(&batch);
-                    (requests, cost) = (requests + taken.0, cost + taken.1);
+                    let (batch_requests, batch_cost) = sums(&batch);
+                    requests += batch_requests;
+                    cost += batch_cost;
                 }
                 if last {
                     return (requests, cost);
@@ -134,24 +142,24 @@ fn i9_nothing_is_lost_or_doubled_while_batches_come_and_go() {
         });
         counting.into_iter().for_each(|thread| thread.join().unwrap());
         done.store(true, Ordering::SeqCst);
-        (requests, cost) = taking.join().unwrap();
+        taking.join().unwrap()
     });
     assert_eq!((requests, cost), (4 * EACH, 4 * EACH * 3));
 }
 
 #[test]
-fn i10_a_key_too_many_is_refused_and_known_ones_still_count() {
+fn i10_a_full_shard_refuses_new_rows_and_still_counts_in_existing_ones() {
     let recorder = Recorder::default();
     let max = MAX_ROWS / SHARDS;
-    // All in one shard: they are SHARDS apart.
-    let key = |nth: usize| credential(i64::try_from(nth * SHARDS).unwrap());
+    // All keys are in one shard, because their `seq`s are multiples of SHARDS.
+    let key = |index: usize| credential(i64::try_from(index * SHARDS).unwrap());
     let known = key(0);
-    for nth in 0..max {
-        // The hour makes the row as well as the key does.
-        let hour = at(i64::try_from(nth).unwrap() * Interval::Hour.millis());
+    for index in 0..max {
+        // Each hour is a row of its own, as each key is.
+        let hour = at(i64::try_from(index).unwrap() * Interval::Hour.millis());
         recorder.count(&known, Outcome::Valid, 1, None, hour).unwrap();
     }
-    // Who asks before it spends hears the same, and a key that is counted already needs no more room.
+    // `reserve` refuses the same rows, and an existing row needs no more room.
     assert_eq!(recorder.reserve(&key(1), at(0)).unwrap_err().code, Code::Unavailable);
     recorder.reserve(&known, at(0)).unwrap();
     let refused = recorder.count(&key(1), Outcome::Revoked, 0, None, at(0)).unwrap_err();
@@ -161,22 +169,23 @@ fn i10_a_key_too_many_is_refused_and_known_ones_still_count() {
 
     let batch = recorder.take();
     assert_eq!(sums(&batch).0, max as u64 + 2);
-    assert!(batch.denials.is_empty(), "what isn't counted isn't logged either");
+    assert!(batch.denials.is_empty(), "a denial that isn't counted isn't logged either");
     recorder.count(&key(1), Outcome::Valid, 1, None, at(0)).unwrap();
     recorder.put_back(batch);
     assert_eq!(sums(&recorder.take()).0, max as u64 + 3);
 }
 
 #[test]
-fn denials_fold_by_minute_code_and_key_or_address() {
+fn denials_are_aggregated_by_minute_code_and_key_or_address() {
     let recorder = Recorder::default();
-    let (one, two) = (credential(1), credential(2));
+    let key_1 = credential(1);
+    let key_2 = credential(2);
     for (key, code, from, now) in [
-        (&one, Outcome::Revoked, "192.0.2.1", 5),
-        (&one, Outcome::Revoked, "192.0.2.2", 7),
-        (&one, Outcome::Expired, "192.0.2.1", 8),
-        (&two, Outcome::Revoked, "192.0.2.1", 9),
-        (&one, Outcome::Revoked, "192.0.2.3", MINUTE),
+        (&key_1, Outcome::Revoked, "192.0.2.1", 5),
+        (&key_1, Outcome::Revoked, "192.0.2.2", 7),
+        (&key_1, Outcome::Expired, "192.0.2.1", 8),
+        (&key_2, Outcome::Revoked, "192.0.2.1", 9),
+        (&key_1, Outcome::Revoked, "192.0.2.3", MINUTE),
     ] {
         recorder.count(key, code, 0, ip(from), at(now)).unwrap();
     }
@@ -192,7 +201,7 @@ fn denials_fold_by_minute_code_and_key_or_address() {
     }
     recorder.deny_unknown(Outcome::NotFound, None, None, at(26));
     let denials = recorder.take().denials;
-    let told: Vec<_> = denials
+    let rows: Vec<_> = denials
         .iter()
         .map(|row| {
             let from = row.ip.map_or_else(|| "?".to_owned(), |ip| ip.to_string());
@@ -219,60 +228,64 @@ fn denials_fold_by_minute_code_and_key_or_address() {
     .map(|(aggregation_key, code, from, count, last)| {
         (aggregation_key.to_owned(), code, from.to_owned(), count, last)
     });
-    assert_eq!(told, expected);
+    assert_eq!(rows, expected);
     assert!(recorder.take().denials.is_empty());
 }
 
-/// Also across the batches of one minute: otherwise a flood would leave a thousand rows a second.
+/// Also across the batches of one minute: otherwise a flood would store a thousand rows per second.
 #[test]
-fn i10_a_minute_has_a_bounded_number_of_rows_and_loses_none() {
+fn i10_the_rows_of_a_minute_are_bounded_and_count_every_denial() {
     let recorder = Recorder::default();
-    let address = |nth: usize| Some(IpAddr::from(u32::try_from(nth).unwrap().to_be_bytes()));
+    let address = |index: usize| Some(IpAddr::from(u32::try_from(index).unwrap().to_be_bytes()));
     let half = MAX_AGGREGATED / 2;
     let mut rows = Vec::new();
-    for piece in 0..4 {
-        for nth in 0..half {
-            recorder.deny_unknown(Outcome::NotFound, Some("org_1"), address(piece * half + nth), at(1000));
+    for round in 0..4 {
+        for index in 0..half {
+            let ip = address(round * half + index);
+            recorder.deny_unknown(Outcome::NotFound, Some("org_1"), ip, at(1000));
         }
-        let taken = recorder.take().denials;
-        if piece == 3 {
-            recorder.put_back(Batch { denials: taken, ..Batch::default() });
+        let denials = recorder.take().denials;
+        if round == 3 {
+            recorder.put_back(Batch { denials, ..Batch::default() });
             rows.extend(recorder.take().denials);
         } else {
-            rows.extend(taken);
+            rows.extend(denials);
         }
     }
-    let (rest, told): (Vec<_>, Vec<_>) =
-        rows.into_iter().partition(|row| row.aggregation_key == AggregationKey::Rest);
-    assert_eq!(told.len(), MAX_AGGREGATED);
-    assert!(told.iter().all(|row| row.count == 1));
-    let of_rest: Vec<_> =
-        rest.iter().map(|row| (row.count, row.code, row.organization_id.as_deref(), row.ip)).collect();
-    assert_eq!(of_rest, [(half as u64, None, None, None); 2]);
+    let (overflow, single): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.aggregation_key == AggregationKey::Overflow);
+    assert_eq!(single.len(), MAX_AGGREGATED);
+    assert!(single.iter().all(|row| row.count == 1));
+    let overflow: Vec<_> =
+        overflow.iter().map(|row| (row.count, row.code, row.organization_id.as_deref(), row.ip)).collect();
+    assert_eq!(overflow, [(half as u64, None, None, None); 2]);
 
-    // The next minute has room again, and a row that was written and comes again is one of that minute.
+    // The next minute has free rows again, also for an address that already had a row in the previous minute.
     recorder.deny_unknown(Outcome::NotFound, None, address(1), at(MINUTE));
     assert_eq!(recorder.take().denials.len(), 1);
     recorder.deny_unknown(Outcome::NotFound, None, address(1), at(MINUTE + 1));
     recorder.deny_unknown(Outcome::NotFound, None, address(2), at(MINUTE + 1));
-    let taken = recorder.take().denials;
+    let denials = recorder.take().denials;
     assert_eq!(
-        taken.iter().map(|row| (row.count, row.aggregation_key != AggregationKey::Rest)).collect::<Vec<_>>(),
+        denials
+            .iter()
+            .map(|row| (row.count, row.aggregation_key != AggregationKey::Overflow))
+            .collect::<Vec<_>>(),
         [(1, true); 2]
     );
 }
 
 #[test]
-fn pieces_are_the_batch() {
+fn chunks_add_up_to_the_batch() {
     let recorder = Recorder::default();
     for seq in 0..25 {
         recorder.count(&credential(seq), Outcome::Disabled, 0, None, at(0)).unwrap();
     }
-    let pieces = recorder.take().pieces(10);
-    let sizes: Vec<_> = pieces.iter().map(|piece| (piece.counted.len(), piece.denials.len())).collect();
+    let chunks = recorder.take().chunks(10);
+    let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.key_hours.len(), chunk.denials.len())).collect();
     assert_eq!(sizes, [(10, 10), (10, 10), (5, 5)]);
-    pieces.into_iter().for_each(|piece| recorder.put_back(piece));
-    let whole = recorder.take();
-    assert_eq!((sums(&whole).0, whole.denials.len()), (25, 25));
-    assert!(recorder.take().pieces(10).is_empty());
+    chunks.into_iter().for_each(|chunk| recorder.put_back(chunk));
+    let batch = recorder.take();
+    assert_eq!((sums(&batch).0, batch.denials.len()), (25, 25));
+    assert!(recorder.take().chunks(10).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Secrets: made, recognised by their checksum, and kept as a hash alone.
+//! Secrets: generated, recognized by their checksum, and stored only as a hash.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// 32 of 62 digits: 190 random bits, so that a plain SHA-256 at rest is enough.
 const RANDOM_DIGITS: usize = 32;
 const CHECKSUM_DIGITS: usize = 6;
-/// Longer bearer tokens are refused unhashed.
-pub(crate) const LONGEST: usize = 512;
+/// Maximum length of a bearer token, in bytes. Longer ones are refused before they are hashed.
+pub(crate) const MAX_LENGTH: usize = 512;
 
-/// A secret on its only way, to the caller that made it. It can't be printed by accident.
+/// A secret in plain text, on its way to the one response that shows it. `Debug` doesn't print it.
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -26,40 +26,42 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// A new one: `<prefix>_<32 random base62 digits><6 digits of checksum>`. Fails when the operating
-    /// system has no randomness.
+    /// Generates a secret: `<prefix>_<32 random base62 digits><6 digits of checksum>`. Fails when the
+    /// operating system provides no random bytes.
     pub(crate) fn generate(random: &SystemRandom, prefix: &str) -> Result<Self> {
         let mut text = format!("{prefix}_");
         let end = text.len() + RANDOM_DIGITS;
         let mut bytes = [0; 64];
         while text.len() < end {
-            random.fill(&mut bytes).map_err(|_| Error::internal("no randomness"))?;
-            // 248 = 4 · 62: what lies above would make some digits likelier.
-            let fair = bytes.iter().filter(|byte| **byte < 248).take(end - text.len());
-            text.extend(fair.map(|byte| char::from(DIGITS[usize::from(byte % 62)])));
+            random
+                .fill(&mut bytes)
+                .map_err(|_| Error::internal("could not get random bytes from the operating system"))?;
+            // Rejection sampling: 248 = 4 · 62. Bytes from 248 on would make some digits more likely.
+            let unbiased = bytes.iter().filter(|byte| **byte < 248).take(end - text.len());
+            text.extend(unbiased.map(|byte| char::from(DIGITS[usize::from(byte % 62)])));
         }
         text.extend(checksum(&text).map(char::from));
         Ok(Self(text))
     }
 
-    /// One that somebody else made.
+    /// A secret that was not generated here.
     pub fn from_outside(text: String) -> Self {
         Self(text)
     }
 
-    /// The secret itself, for the one answer that shows it.
+    /// The plain text, for the one response that shows it.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What may be shown later to recognise it by: prefix, `_` and 4 characters; of a foreign one its
-    /// first 4.
+    /// The beginning by which the secret is recognized later: prefix, `_` and 4 characters; of a secret in
+    /// another format its first 4 characters.
     pub(crate) fn start(&self, prefix: &str) -> String {
-        let shown = if has_our_form(prefix, &self.0) { prefix.len() + 5 } else { 4 };
+        let shown = if has_our_format(prefix, &self.0) { prefix.len() + 5 } else { 4 };
         self.0.chars().take(shown).collect()
     }
 
-    /// What is stored of it.
+    /// The hash that is stored.
     pub fn hash(&self) -> SecretHash {
         hash(&self.0)
     }
@@ -83,25 +85,24 @@ fn checksum(text: &str) -> [u8; CHECKSUM_DIGITS] {
     digits
 }
 
-fn has_our_form(prefix: &str, text: &str) -> bool {
+fn has_our_format(prefix: &str, text: &str) -> bool {
     text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).is_some_and(|digits| {
         digits.len() == RANDOM_DIGITS + CHECKSUM_DIGITS
             && digits.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })
 }
 
-/// Could this be a secret? Not when it has exactly our form, under one of these prefixes, with a wrong
-/// checksum, is empty or too long. Says so without a look at the database; everything else has to be looked
-/// up.
+/// False if the text is empty, too long, or has our format under one of these prefixes with a wrong
+/// checksum: then it can't be a secret, which is known without a lookup. Any other text has to be looked up.
 pub(crate) fn is_plausible(prefixes: &[String], text: &str) -> bool {
-    if text.is_empty() || text.len() > LONGEST {
+    if text.is_empty() || text.len() > MAX_LENGTH {
         return false;
     }
-    if !prefixes.iter().any(|prefix| has_our_form(prefix, text)) {
+    if !prefixes.iter().any(|prefix| has_our_format(prefix, text)) {
         return true;
     }
-    let (body, given) = text.split_at(text.len() - CHECKSUM_DIGITS);
-    checksum(body) == given.as_bytes()
+    let (body, digits) = text.split_at(text.len() - CHECKSUM_DIGITS);
+    checksum(body) == digits.as_bytes()
 }
 
 #[cfg(test)]
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn makes_what_it_recognises() {
+    fn a_generated_secret_is_recognized() {
         let random = SystemRandom::new();
         let secret = Secret::generate(&random, "toll").unwrap();
         let text = secret.reveal();
@@ -125,21 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn any_single_wrong_digit_is_refused_unlooked() {
+    fn any_single_wrong_digit_is_refused_without_a_lookup() {
         let secret = Secret::generate(&SystemRandom::new(), "toll").unwrap();
-        for place in 5..secret.reveal().len() {
+        for index in 5..secret.reveal().len() {
             let mut wrong = secret.reveal().as_bytes().to_vec();
-            wrong[place] = if wrong[place] == b'0' { b'1' } else { b'0' };
-            assert!(!is_plausible(&toll(), std::str::from_utf8(&wrong).unwrap()), "digit {place}");
+            wrong[index] = if wrong[index] == b'0' { b'1' } else { b'0' };
+            assert!(!is_plausible(&toll(), std::str::from_utf8(&wrong).unwrap()), "digit {index}");
         }
     }
 
     #[test]
-    fn foreign_forms_have_to_be_looked_up() {
+    fn other_formats_have_to_be_looked_up() {
         assert!(is_plausible(&toll(), "sk_live_0123456789"));
         assert!(is_plausible(&toll(), "toll_short"));
         assert!(!is_plausible(&toll(), ""));
-        assert!(!is_plausible(&toll(), &"x".repeat(LONGEST + 1)));
+        assert!(!is_plausible(&toll(), &"x".repeat(MAX_LENGTH + 1)));
     }
 
     #[test]

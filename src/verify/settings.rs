@@ -1,4 +1,4 @@
-//! The platform's settings in memory: what every call is decided by, read without a lock.
+//! The platform's settings in memory, which every call reads, without a lock.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -10,28 +10,28 @@ use super::cache::{Shard, VersionClock, shard};
 use crate::domain::settings::{Current, SETTINGS_ID};
 use crate::error::Result;
 
-/// A load under way.
-pub(crate) type Loading = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
+/// The future of a loader.
+pub(crate) type LoadFuture = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
 
-/// The settings, loaded again when they may have changed.
+/// The settings, reloaded when they may have changed.
 pub(crate) struct SettingsCache {
-    read: ArcSwap<Read>,
+    loaded: ArcSwap<Loaded>,
     shard: Shard,
     version_clock: Arc<VersionClock>,
-    load: Box<dyn Fn() -> Loading + Send + Sync>,
-    /// Held by who loads: the others wait for what it brings.
+    load: Box<dyn Fn() -> LoadFuture + Send + Sync>,
+    /// Held during a load, so that concurrent callers wait for its result.
     loading: tokio::sync::Mutex<()>,
 }
 
-/// What a load brought, and when it began: as with records of keys, one that began before the last change is
-/// not believed, whenever it ended.
-struct Read {
-    began: u64,
+/// The result of a load, with the version at which it began. As with credentials, a load that began before
+/// the last change is not used, whenever it ended.
+struct Loaded {
+    loaded_at: u64,
     current: Arc<Current>,
 }
 
-/// The settings, held for as long as a call needs them. They stay as they are meanwhile.
-pub(crate) struct SettingsGuard(Guard<Arc<Read>>);
+/// The settings for the duration of a call, during which they don't change.
+pub(crate) struct SettingsGuard(Guard<Arc<Loaded>>);
 
 impl Deref for SettingsGuard {
     type Target = Current;
@@ -42,23 +42,22 @@ impl Deref for SettingsGuard {
 }
 
 impl SettingsGuard {
-    /// To be kept beyond the call.
+    /// The settings as an `Arc` that can outlive the guard.
     pub(crate) fn shared(&self) -> Arc<Current> {
         self.0.current.clone()
     }
 }
 
 impl SettingsCache {
-    /// Settings that were read by a load that began then, and are loaded by this when they change.
+    /// A cache that begins with `current`, loaded at the version `loaded_at`, and reloads with `load`.
     pub(crate) fn new(
         version_clock: Arc<VersionClock>,
-        began: u64,
-        first: Arc<Current>,
-        load: impl Fn() -> Loading + Send + Sync + 'static,
+        loaded_at: u64,
+        current: Arc<Current>,
+        load: impl Fn() -> LoadFuture + Send + Sync + 'static,
     ) -> Self {
-        let read = ArcSwap::from_pointee(Read { began, current: first });
         Self {
-            read,
+            loaded: ArcSwap::from_pointee(Loaded { loaded_at, current }),
             shard: shard(SETTINGS_ID),
             version_clock,
             load: Box::new(load),
@@ -66,26 +65,26 @@ impl SettingsCache {
         }
     }
 
-    /// The settings as of no earlier than this call.
+    /// The settings, including every change published before this call.
     ///
     /// # Errors
-    /// What the loader answers.
+    /// Those of the loader.
     pub(crate) async fn get(&self) -> Result<SettingsGuard> {
-        if let Some(held) = self.fresh() {
-            return Ok(held);
+        if let Some(settings) = self.fresh() {
+            return Ok(settings);
         }
         let _one_at_a_time = self.loading.lock().await;
-        if let Some(held) = self.fresh() {
-            return Ok(held);
+        if let Some(settings) = self.fresh() {
+            return Ok(settings);
         }
-        let began = self.version_clock.now();
-        let read = Arc::new(Read { began, current: (self.load)().await? });
-        self.read.store(read.clone());
-        Ok(SettingsGuard(Guard::from_inner(read)))
+        let loaded_at = self.version_clock.now();
+        let loaded = Arc::new(Loaded { loaded_at, current: (self.load)().await? });
+        self.loaded.store(loaded.clone());
+        Ok(SettingsGuard(Guard::from_inner(loaded)))
     }
 
     fn fresh(&self) -> Option<SettingsGuard> {
-        let read = self.read.load();
-        self.version_clock.is_fresh_at(read.began, [self.shard]).then_some(SettingsGuard(read))
+        let loaded = self.loaded.load();
+        self.version_clock.is_fresh_at(loaded.loaded_at, [self.shard]).then_some(SettingsGuard(loaded))
     }
 }

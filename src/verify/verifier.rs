@@ -1,4 +1,5 @@
-//! The decision: is this key good, now, for this, from here? In the order of the contract.
+//! The decision whether a key is valid for a request: now, for these scopes, from this address, at this
+//! cost. The checks run in the order documented for the API.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use super::bucket::{Buckets, Limit, RateLimitDecision};
 use super::cache::KeyCache;
-use super::quota::{self, Quotas, Spending};
+use super::quota::{self, QuotaDecision, Quotas};
 use super::recorder::Recorder;
 use super::secret;
 use super::settings::SettingsCache;
@@ -17,38 +18,39 @@ use crate::domain::verification::{Outcome, before_limits};
 use crate::error::Result;
 use crate::telemetry::tally::Counts;
 
-/// How many outcomes there are.
+/// Number of outcomes.
 const OUTCOMES: usize = Outcome::NAMES.len();
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What is asked of a key.
+/// A verification to be decided.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifyRequest<'a, S> {
-    /// The secret as it came.
+    /// The secret as sent by the client.
     pub secret: &'a str,
-    /// What it is needed for: all of these.
+    /// The required scopes, all of them.
     pub scopes: &'a [S],
-    /// From where it is used, if that is known.
+    /// The client's address, if it is known.
     pub ip: Option<IpAddr>,
-    /// Tokens and units that it shall cost, if it is good.
+    /// Rate-limit tokens and quota units to spend if the key is valid.
     pub cost: u32,
-    /// Spend nothing and count nothing.
+    /// True to decide without spending or counting anything.
     pub dry_run: bool,
-    /// The organization that asks: to it, another one's key isn't there. `None` sees all.
+    /// The caller's organization, for which keys of other organizations don't exist. `None`: all keys are
+    /// visible.
     pub caller_organization_id: Option<&'a str>,
 }
 
-/// What the answer is, and how the key's limits stand after it.
+/// The outcome, and the state of the key's limits after it.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    /// The answer.
+    /// The decision and its reason.
     pub outcome: Outcome,
-    /// The key; `None` when it is malformed or not found.
+    /// The key; `None` when the secret is malformed or not found.
     pub(crate) credential: Option<Arc<Credential>>,
-    /// Its rate limit; `None` when it has none.
+    /// State of the rate limit; `None` when the key has none.
     pub rate: Option<RateLimitDecision>,
-    /// Its quota; `None` when it has none.
+    /// State of the quota; `None` when the key has none.
     pub(crate) quota: Option<quota::QuotaStatus>,
 }
 
@@ -58,19 +60,19 @@ impl Verdict {
     }
 }
 
-/// Decides, spends and counts.
+/// Verifies keys: decides, spends their limits and counts the outcomes.
 pub struct Verifier {
     keys: Arc<KeyCache>,
     settings: Arc<SettingsCache>,
     limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
-    /// By the number of the outcome.
+    /// Indexed by `Outcome as usize`.
     outcomes: Counts<OUTCOMES>,
 }
 
 impl Verifier {
-    /// A verifier over these records. At most `capacity` keys have a bucket of their own.
+    /// A verifier in which at most `capacity` keys have a rate-limit bucket of their own.
     pub(crate) fn new(
         keys: Arc<KeyCache>,
         settings: Arc<SettingsCache>,
@@ -78,30 +80,29 @@ impl Verifier {
         quotas: Quotas,
         recorder: Recorder,
     ) -> Self {
-        let (limits, outcomes) = (Buckets::new(capacity), Counts::default());
-        Self { keys, settings, limits, quotas, recorder, outcomes }
+        Self { keys, settings, limits: Buckets::new(capacity), quotas, recorder, outcomes: Counts::default() }
     }
 
-    /// Counts what is verified.
+    /// The recorder of usage and denials.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
-    /// Leases what is spent of quotas.
+    /// The quota counts.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// Drops the buckets that are full.
+    /// Drops full buckets.
     pub(crate) fn sweep(&self, monotonic: Duration) {
         self.limits.sweep(monotonic);
     }
 
-    /// Answers a question, as of no earlier than this call.
+    /// Decides a verification. Every change published before this call is taken into account.
     ///
     /// # Errors
-    /// When the key isn't in memory and can't be read, its quota can't be leased, or what is counted has
-    /// no room: then nothing was spent.
+    /// When the key isn't in memory and can't be read, when its quota can't be leased, or when the recorder
+    /// is full. Nothing was spent then.
     pub async fn verify<S: AsRef<str>>(
         &self,
         request: &VerifyRequest<'_, S>,
@@ -129,17 +130,17 @@ impl Verifier {
                 return Ok(Verdict::unknown(outcome));
             }
         };
-        let record = before_limits(&credential, now, request.ip, request.scopes);
-        // What is denied already is told how its limits stand, but takes nothing from them.
-        let denied = !record.is_valid();
+        let record_outcome = before_limits(&credential, now, request.ip, request.scopes);
+        // A denied request gets the state of its limits too, but spends nothing.
+        let denied = !record_outcome.is_valid();
         let spend = !denied && !request.dry_run;
         if spend {
             self.recorder.reserve(&credential, now)?;
         }
         let limit = limit(&settings, &credential);
-        let limits = self.ask_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
-        let (limited, rate, quota) = limits.await?;
-        let outcome = if denied { record } else { limited };
+        let limits = self.check_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
+        let (limits_outcome, rate, quota) = limits.await?;
+        let outcome = if denied { record_outcome } else { limits_outcome };
         if !request.dry_run {
             let spent = if outcome.is_valid() { request.cost } else { 0 };
             self.recorder.count(&credential, outcome, spent, request.ip, now)?;
@@ -147,12 +148,12 @@ impl Verifier {
         Ok(Verdict { outcome, credential: Some(credential), rate, quota })
     }
 
-    /// How often what was decided, dry runs included, by the number of the outcome.
+    /// Number of decisions by outcome, dry runs included, indexed by `Outcome as usize`.
     pub(crate) fn outcomes(&self) -> [u64; OUTCOMES] {
         self.outcomes.sums()
     }
 
-    /// Answers without a word about limits, and without spending: what RFC 7662 asks.
+    /// The credential of a valid secret, for RFC 7662. Limits are neither checked nor spent.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
@@ -186,16 +187,17 @@ impl Verifier {
         if !secret::is_plausible(&settings.checked_prefixes, secret) {
             return Ok(Err(Outcome::Malformed));
         }
-        let found = self.keys.get(&secret::hash(secret)).await?;
-        let own = |one: &Arc<Credential>| {
-            caller_organization_id.is_none() || one.key.organization_id.as_deref() == caller_organization_id
+        let credential = self.keys.get(&secret::hash(secret)).await?;
+        let is_visible = |credential: &Arc<Credential>| {
+            caller_organization_id.is_none()
+                || credential.key.organization_id.as_deref() == caller_organization_id
         };
-        Ok(found.filter(own).ok_or(Outcome::NotFound))
+        Ok(credential.filter(is_visible).ok_or(Outcome::NotFound))
     }
 
-    /// The quota and then the bucket, as one decision: a key gets both or spends neither.
-    #[allow(clippy::too_many_arguments)] // It is the second half of `verify`.
-    async fn ask_limits(
+    /// Checks the quota and then the rate limit, as one decision: both are spent or neither.
+    #[allow(clippy::too_many_arguments)] // The second half of `decide`.
+    async fn check_limits(
         &self,
         credential: &Credential,
         limit: Option<Limit>,
@@ -206,52 +208,52 @@ impl Verifier {
         monotonic: Duration,
     ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::QuotaStatus>)> {
         let key = credential.seq;
-        let ask_bucket = |spend| match limit {
+        let check_bucket = |spend| match limit {
             Some(limit) if spend => Some(self.limits.take(&key, limit, cost, monotonic)),
             Some(limit) => Some(self.limits.peek(&key, limit, cost, monotonic)),
             None => None,
         };
-        let agrees = |rate: &Option<RateLimitDecision>| rate.is_none_or(|taken| taken.allowed);
-        let by_rate = |rate: &Option<RateLimitDecision>| {
-            if agrees(rate) { Outcome::Valid } else { Outcome::RateLimited }
+        let is_allowed = |rate: &Option<RateLimitDecision>| rate.is_none_or(|decision| decision.allowed);
+        let rate_outcome = |rate: &Option<RateLimitDecision>| {
+            if is_allowed(rate) { Outcome::Valid } else { Outcome::RateLimited }
         };
         let Some(quota) = credential.key.quota else {
-            let rate = ask_bucket(spend);
-            return Ok((by_rate(&rate), rate, None));
+            let rate = check_bucket(spend);
+            return Ok((rate_outcome(&rate), rate, None));
         };
         if !spend {
-            let rate = ask_bucket(false);
-            let (there, standing) = match self.quotas.peek(key, quota, cost, now).await {
-                Ok((there, standing)) => (there, Some(standing)),
-                // What is denied anyway doesn't fail for want of this.
+            let rate = check_bucket(false);
+            let (admitted, standing) = match self.quotas.peek(key, quota, cost, now).await {
+                Ok((admitted, standing)) => (admitted, Some(standing)),
+                // A request that is denied anyway doesn't fail because the state of its quota is missing.
                 Err(_) if denied => (true, None),
                 Err(error) => return Err(error),
             };
-            let outcome = if there { by_rate(&rate) } else { Outcome::QuotaExceeded };
+            let outcome = if admitted { rate_outcome(&rate) } else { Outcome::QuotaExceeded };
             return Ok((outcome, rate, standing));
         }
         let mut rate = None;
         let bucket = || {
-            rate = ask_bucket(true);
-            agrees(&rate)
+            rate = check_bucket(true);
+            is_allowed(&rate)
         };
-        let (spending, standing) = self.quotas.take(key, quota, cost, now, bucket).await?;
-        let outcome = match spending {
-            Spending::Exceeded => {
-                rate = ask_bucket(false);
+        let (decision, standing) = self.quotas.take(key, quota, cost, now, bucket).await?;
+        let outcome = match decision {
+            QuotaDecision::Exceeded => {
+                rate = check_bucket(false);
                 Outcome::QuotaExceeded
             }
-            Spending::Refused => Outcome::RateLimited,
-            Spending::Done => Outcome::Valid,
+            QuotaDecision::RateLimited => Outcome::RateLimited,
+            QuotaDecision::Spent => Outcome::Valid,
         };
         Ok((outcome, rate, Some(standing)))
     }
 }
 
-/// The key's own limit, else its plan's. A platform key without its own has none.
+/// The key's own rate limit, else that of its plan. A platform key without its own has none.
 fn limit(settings: &Current, credential: &Credential) -> Option<Limit> {
-    if let Some(own) = credential.key.rate_limit {
-        return Some(Limit { tokens: own.limit, window: Duration::from_secs(own.window_seconds.into()) });
+    if let Some(rate) = credential.key.rate_limit {
+        return Some(Limit { tokens: rate.limit, window: Duration::from_secs(rate.window_seconds.into()) });
     }
     let plan = settings.settings.plan(&credential.organization.as_ref()?.plan)?;
     (plan.requests_per_minute > 0).then_some(Limit { tokens: plan.requests_per_minute, window: MINUTE })

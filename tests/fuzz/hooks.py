@@ -1,5 +1,5 @@
-"""What schemathesis may not do, lest a run spend the rest of its requests on 401, what it is helped with to get past
-the first refusal, and the count of what it met."""
+"""Hooks for schemathesis. They keep a run from losing its own access, which would turn all later responses into 401,
+adjust requests that would otherwise never succeed, and count the responses."""
 
 import atexit
 import os
@@ -11,74 +11,76 @@ import schemathesis
 KEY = os.environ["TOLLHOUSE_KEY"]
 
 
-def ask(method, path, body=None):
-    answer = requests.request(
+def call(method, path, body=None):
+    response = requests.request(
         method,
         f"{os.environ['TOLLHOUSE_URL']}/admin/v1{path}",
         headers={"Authorization": f"Bearer {KEY}"},
         json=body,
         timeout=10,
     )
-    answer.raise_for_status()
-    return answer.json()["data"]
+    response.raise_for_status()
+    return response.json()["data"]
 
 
-# Calls in a minute that no run makes.
-OUT_OF_REACH = 1_000_000
+# A limit of calls per minute that no run reaches.
+UNREACHABLE_LIMIT = 1_000_000
 
-OWN = ask("GET", "/whoami")["api_key"]["id"]
+OWN_KEY_ID = call("GET", "/whoami")["api_key"]["id"]
 
-met = defaultdict(Counter)
+# Number of responses by operation and status.
+statuses_by_operation = defaultdict(Counter)
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Ids are taken from earlier answers too, among them that of the key which it calls with. Only the last platform
-    key is kept from being revoked, and a run makes others; nor is it kept from being rotated or narrowed."""
-    if case.method.upper() != "GET" and case.path_parameters.get("id") == OWN:
+    """Replaces the ID of the run's own key, which schemathesis takes from earlier responses, in changes. The server
+    refuses only the revocation of the last recovery key, and the run creates others. It doesn't refuse that the key
+    rotates or narrows itself."""
+    if case.method.upper() != "GET" and case.path_parameters.get("id") == OWN_KEY_ID:
         case.path_parameters["id"] = "key_0"
     operation = case.operation.definition.raw["operationId"]
-    # A limit that is reached would hide what is behind it, and end the run when it asks for itself.
+    # A limit that is reached would hide other responses, and would end the run in the calls of these hooks.
     if operation == "updateConfiguration" and isinstance(case.body, dict):
         limits = case.body.get("rate_limits")
-        if isinstance(limits, dict) and limits.get("admin_per_minute") in range(1, OUT_OF_REACH):
-            limits["admin_per_minute"] = OUT_OF_REACH
-    calls = sum(met[operation].values())
-    # Every second request only, so that the refusals are met too.
+        if isinstance(limits, dict) and limits.get("admin_per_minute") in range(1, UNREACHABLE_LIMIT):
+            limits["admin_per_minute"] = UNREACHABLE_LIMIT
+    calls = sum(statuses_by_operation[operation].values())
+    # Adjusts only every second request, so that refusals occur too.
     if calls % 2 == 0:
-        # No made-up ETag is ever the current one.
+        # A generated ETag is never the current one.
         if case.headers.get("If-Match"):
             case.headers["If-Match"] = "*"
         # Generated keys repeat, and every request but the first with the same key is a 422.
         if case.headers.get("Idempotency-Key"):
             case.headers["Idempotency-Key"] = f"{operation}-{calls}"
-        # Two ids that belong together are seldom met, and the first to be removed is gone.
+        # Generated IDs rarely name a user and an organization with a membership, so one is created to be deleted.
         if operation == "deleteMember" and case.method.upper() == "DELETE":
-            mail = f"{calls}@fuzz.example"
-            organization = ask("POST", "/organizations", {"name": "Fuzz", "email": mail})["id"]
-            user = ask("POST", "/users", {"name": "Fuzz", "email": mail})["id"]
-            ask("POST", f"/organizations/{organization}/members", {"user_id": user, "role": "member"})
+            email = f"{calls}@fuzz.example"
+            organization = call("POST", "/organizations", {"name": "Fuzz", "email": email})["id"]
+            user = call("POST", "/users", {"name": "Fuzz", "email": email})["id"]
+            call("POST", f"/organizations/{organization}/members", {"user_id": user, "role": "member"})
             case.path_parameters.update(id=organization, user_id=user)
-        # And the example's key may have been revoked by then.
+        # The key of the document's example may have been revoked by then.
         if operation == "rotateApiKey" and case.method.upper() == "POST":
-            case.path_parameters["id"] = ask("POST", "/api-keys", {"name": "Fuzz", "scopes": ["keys:verify"]})["id"]
+            case.path_parameters["id"] = call("POST", "/api-keys", {"name": "Fuzz", "scopes": ["keys:verify"]})["id"]
 
 
 @schemathesis.hook
 def after_call(context, case, response):
-    # Coverage asks with other methods too, which says nothing about the operation.
+    # The coverage phase also sends other methods, whose responses don't belong to the operation.
     if case.method.upper() == case.operation.method.upper():
-        met[case.operation.definition.raw["operationId"]][response.status_code] += 1
+        statuses_by_operation[case.operation.definition.raw["operationId"]][response.status_code] += 1
 
 
 @atexit.register
-def tell():
-    """What was met, and for scripts/fuzz the operations that nothing got into."""
-    for operation, statuses in sorted(met.items()):
+def report():
+    """Prints the counts, and writes the operations that never succeeded to a file for scripts/fuzz."""
+    for operation, statuses in sorted(statuses_by_operation.items()):
         print(operation, *(f"{status}:{count}" for status, count in sorted(statuses.items())))
     with open(os.environ["FUZZ_REFUSED"], "w") as file:
         file.writelines(
             f"{operation}\n"
-            for operation, statuses in sorted(met.items())
+            for operation, statuses in sorted(statuses_by_operation.items())
             if not any(200 <= status < 300 for status in statuses)
         )

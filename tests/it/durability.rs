@@ -1,4 +1,4 @@
-//! What was acknowledged stays when there is no room left, and what wasn't never happened.
+//! On a full disk, acknowledged changes are kept and refused changes have no effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, mpsc};
@@ -10,50 +10,52 @@ use tollhouse::config::Config;
 
 use crate::support::{Answer, Client, Server};
 
-/// Room for the schema and some hundred keys with their events.
-const LITTLE: u64 = 640 * 1024;
+/// Fits the schema and a few hundred keys with their audit events.
+const SMALL_DATABASE_BYTES: u64 = 640 * 1024;
 const WRITERS: usize = 16;
-/// Each of them stops after so many refusals, or so many keys: the disk is full long before.
-const REFUSALS: usize = 5;
+/// A writer stops after this number of refusals.
+const MAX_REFUSALS: usize = 5;
+/// A writer stops after this number of keys; the database is full long before.
 const MAX_KEYS: usize = 2_000;
 
-fn held_to(bytes: u64) -> impl FnOnce(&mut Config) {
+fn with_max_bytes(bytes: u64) -> impl FnOnce(&mut Config) {
     move |config| {
         config.database.max_bytes = bytes;
         config.rate_limits.admin_per_minute = 0;
     }
 }
 
-/// What one writer saw: the keys that it was told it made, id and secret by name, and all refusals.
+/// The responses that one writer received.
 #[derive(Default)]
-struct Seen {
-    made: BTreeMap<String, (String, String)>,
+struct WriterResult {
+    /// ID and secret of each acknowledged key, by name.
+    created: BTreeMap<String, (String, String)>,
     refused: Vec<Answer>,
     refused_names: BTreeSet<String>,
 }
 
-async fn create_until_it_is_full(admin: Client, writer: usize) -> Seen {
-    let mut seen = Seen::default();
-    for nth in 0..MAX_KEYS {
-        let name = format!("writer {writer}, key {nth}");
+async fn create_keys_until_full(admin: Client, writer: usize) -> WriterResult {
+    let mut result = WriterResult::default();
+    for index in 0..MAX_KEYS {
+        let name = format!("writer {writer}, key {index}");
         let body = json!({"organization_id": "org_full", "name": name, "scopes": ["workflows:read"]});
         let answer = admin.post("/api-keys", body).await;
         if answer.status == 201 {
             let text = |field: &str| answer.data()[field].as_str().unwrap().to_owned();
-            seen.made.insert(name, (text("id"), text("key")));
+            result.created.insert(name, (text("id"), text("key")));
             continue;
         }
-        seen.refused.push(answer);
-        seen.refused_names.insert(name);
-        if seen.refused.len() == REFUSALS {
+        result.refused.push(answer);
+        result.refused_names.insert(name);
+        if result.refused.len() == MAX_REFUSALS {
             break;
         }
     }
-    seen
+    result
 }
 
-/// No room, and said so; or too busy to tell.
-fn assert_says_that_it_is_full(answer: &Answer) {
+/// A refusal names the full storage, or the server is too busy to accept the write.
+fn assert_storage_full(answer: &Answer) {
     match answer.status {
         507 => assert_eq!(answer.code(), "STORAGE_FULL", "{answer:?}"),
         503 => assert_eq!(answer.code(), "UNAVAILABLE", "{answer:?}"),
@@ -63,46 +65,48 @@ fn assert_says_that_it_is_full(answer: &Answer) {
     assert_eq!(answer.json["data"], Value::Null, "{answer:?}");
 }
 
-async fn ready(server: &Server) -> u16 {
-    // A probe's result is kept for a second.
+async fn readyz_status(server: &Server) -> u16 {
+    // The result of a probe is cached for one second.
     server.advance(Duration::from_secs(2));
     server.anonymous().get_at_root("/readyz").await.status
 }
 
-/// All of a list, page by page.
-async fn all(admin: &Client, path: &str) -> Vec<Value> {
-    let (mut found, mut cursor) = (Vec::new(), String::new());
+/// Returns all rows of a list, page by page.
+async fn list_all(admin: &Client, path: &str) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut cursor = String::new();
     loop {
         let answer = admin.get(&format!("{path}&limit=100{cursor}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        found.extend(answer.data().as_array().unwrap().iter().cloned());
+        rows.extend(answer.data().as_array().unwrap().iter().cloned());
         match answer.json["metadata"]["nextCursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
-            None => return found,
+            None => return rows,
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i1_i2_a_full_disk_loses_nothing_acknowledged_and_keeps_nothing_refused() {
-    let server = Server::with(held_to(LITTLE)).await;
+    let server = Server::with(with_max_bytes(SMALL_DATABASE_BYTES)).await;
     server.organization("org_full").await;
-    assert_eq!(ready(&server).await, 200);
+    assert_eq!(readyz_status(&server).await, 200);
 
     let writers: Vec<_> =
-        (0..WRITERS).map(|writer| tokio::spawn(create_until_it_is_full(server.admin(), writer))).collect();
-    let (mut made, mut refused_names) = (BTreeMap::new(), BTreeSet::new());
+        (0..WRITERS).map(|writer| tokio::spawn(create_keys_until_full(server.admin(), writer))).collect();
+    let mut created_keys = BTreeMap::new();
+    let mut refused_names = BTreeSet::new();
     for writer in writers {
-        let seen = writer.await.unwrap();
-        assert_eq!(seen.refused.len(), REFUSALS, "it was never full");
-        seen.refused.iter().for_each(assert_says_that_it_is_full);
-        made.extend(seen.made);
-        refused_names.extend(seen.refused_names);
+        let result = writer.await.unwrap();
+        assert_eq!(result.refused.len(), MAX_REFUSALS, "the database was never full");
+        result.refused.iter().for_each(assert_storage_full);
+        created_keys.extend(result.created);
+        refused_names.extend(result.refused_names);
     }
-    assert!(made.len() > WRITERS, "full from the beginning: {} keys", made.len());
+    assert!(created_keys.len() > WRITERS, "full from the start: {} keys", created_keys.len());
 
-    // A read's event may still find a place in the last page, but not for ever; and an answer without
-    // its event doesn't leave.
+    // The audit events of some reads may still fit into the last page. Once one doesn't fit, the read is
+    // refused: no response is sent without its event.
     let mut read = server.admin().get("/organizations/org_full").await;
     for _ in 0..1000 {
         if read.status != 200 {
@@ -110,65 +114,67 @@ async fn i1_i2_a_full_disk_loses_nothing_acknowledged_and_keeps_nothing_refused(
         }
         read = server.admin().get("/organizations/org_full").await;
     }
-    assert_says_that_it_is_full(&read);
-    assert_eq!(ready(&server).await, 503);
+    assert_storage_full(&read);
+    assert_eq!(readyz_status(&server).await, 503);
     assert_eq!(server.anonymous().get_at_root("/healthz").await.status, 200);
-    // The keys are good all the same: whether they are needs no room.
-    let (_, secret) = made.values().next().unwrap();
+    // The created keys are still valid: checking a key writes nothing.
+    let (_, secret) = created_keys.values().next().unwrap();
     assert_eq!(server.client(Some(secret)).get("/whoami").await.status, 200);
 
     let (dir, _unwritten_counts) = server.try_stop().await;
-    let server = Server::over(dir, held_to(0)).await;
+    let server = Server::start_in(dir, with_max_bytes(0)).await;
     let admin = server.admin();
-    assert_eq!(ready(&server).await, 200);
+    assert_eq!(readyz_status(&server).await, 200);
 
     let chain = admin.get("/audit-logs/verify").await;
     assert_eq!(chain.data()["valid"], true, "{chain:?}");
 
-    let stored: BTreeMap<_, _> = all(&admin, "/api-keys?organization_id=org_full")
+    let stored: BTreeMap<_, _> = list_all(&admin, "/api-keys?organization_id=org_full")
         .await
         .into_iter()
         .map(|key| (key["name"].as_str().unwrap().to_owned(), key["id"].as_str().unwrap().to_owned()))
         .collect();
     let acknowledged: BTreeMap<_, _> =
-        made.iter().map(|(name, (id, _))| (name.clone(), id.clone())).collect();
+        created_keys.iter().map(|(name, (id, _))| (name.clone(), id.clone())).collect();
     assert_eq!(stored, acknowledged);
     assert!(refused_names.iter().all(|name| !stored.contains_key(name)));
-    let created = all(&admin, "/audit-logs?org_id=org_full&action=api_key.create&outcome=success").await;
-    let mut created: Vec<_> = created.iter().map(|event| event["target"]["id"].as_str().unwrap()).collect();
-    created.sort_unstable();
+    let events = list_all(&admin, "/audit-logs?org_id=org_full&action=api_key.create&outcome=success").await;
+    let mut event_targets: Vec<_> =
+        events.iter().map(|event| event["target"]["id"].as_str().unwrap()).collect();
+    event_targets.sort_unstable();
     let mut ids: Vec<_> = stored.values().map(String::as_str).collect();
     ids.sort_unstable();
-    assert_eq!(created, ids, "each key has its one event, and no event is without its key");
+    assert_eq!(event_targets, ids, "each key has exactly one event, and each event has its key");
 
-    for (_, secret) in made.values().take(50) {
+    for (_, secret) in created_keys.values().take(50) {
         assert_eq!(server.client(Some(secret)).get("/whoami").await.status, 200);
     }
-    let (_, more) = server.key(Some("org_full"), &["workflows:read"]).await;
-    assert_eq!(admin.get(&format!("/api-keys/{}", more["id"].as_str().unwrap())).await.status, 200);
+    let (_, new_key) = server.key(Some("org_full"), &["workflows:read"]).await;
+    assert_eq!(admin.get(&format!("/api-keys/{}", new_key["id"].as_str().unwrap())).await.status, 200);
 }
 
-/// Holds the writer until what it gives is dropped.
-async fn hold_the_writer(server: &Server) -> mpsc::Sender<()> {
-    let (release, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
-    let began = Arc::new(Notify::new());
-    let (db, beginning) = (server.app.db.clone(), began.clone());
+/// Blocks the writer thread until the returned sender is dropped.
+async fn block_writer(server: &Server) -> mpsc::Sender<()> {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let started = Arc::new(Notify::new());
+    let db = server.app.db.clone();
+    let write_started = started.clone();
     tokio::spawn(async move {
         db.write(move |_| {
-            beginning.notify_one();
-            let _ = held.lock().unwrap().recv();
+            write_started.notify_one();
+            let _ = blocked.lock().unwrap().recv();
             Ok(())
         })
         .await
     });
-    began.notified().await;
+    started.notified().await;
     release
 }
 
-/// Who gives up waiting doesn't stop what has begun, and doesn't keep a connection's slot meanwhile.
+/// A client that disconnects doesn't cancel its mutation, and its connection slot is freed at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn i2_a_mutation_whose_client_went_away_happens_whole() {
+async fn i2_a_mutation_completes_after_its_client_disconnects() {
     const WAITING: usize = 8;
     let server = Server::with(|config| {
         config.database.writer_queue = WAITING;
@@ -177,18 +183,19 @@ async fn i2_a_mutation_whose_client_went_away_happens_whole() {
     })
     .await;
     server.organization("org_gone").await;
-    let release = hold_the_writer(&server).await;
+    let release = block_writer(&server).await;
 
-    // As many again as can wait: the refusals tell that the queue is full of the others.
+    // Twice as many calls as the queue holds. Once half of them are refused, the other half is queued.
     let (answered, mut answers) = tokio::sync::mpsc::channel(2 * WAITING);
     let callers: Vec<_> = (0..2 * WAITING)
-        .map(|nth| {
-            let (admin, answered) = (server.admin(), answered.clone());
+        .map(|index| {
+            let admin = server.admin();
+            let answered = answered.clone();
             tokio::spawn(async move {
                 let body =
-                    json!({"organization_id": "org_gone", "name": format!("gone {nth}"), "scopes": []});
+                    json!({"organization_id": "org_gone", "name": format!("gone {index}"), "scopes": []});
                 let answer = admin.post("/api-keys", body).await;
-                drop(admin); // With its connection.
+                drop(admin); // Closes its connection.
                 answered.send(answer).await.unwrap();
             })
         })
@@ -201,25 +208,28 @@ async fn i2_a_mutation_whose_client_went_away_happens_whole() {
     for caller in callers {
         let _ = caller.await;
     }
-    // Every slot is free, though the mutations still wait.
+    // Every slot is free while the mutations still wait.
     server.assert_all_slots_are_free().await;
     drop(release);
 
     let admin = server.admin();
-    let all_are_made = async {
-        // A look waits in the writer's queue, too, and may find it full.
+    let all_created = async {
+        // The read's audit event waits in the writer's queue, too, and may find it full.
         while admin.get("/api-keys?organization_id=org_gone").await.data().as_array().map(Vec::len)
             != Some(WAITING)
         {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), all_are_made).await.expect("they should have been made");
-    let keys = all(&admin, "/api-keys?organization_id=org_gone").await;
+    tokio::time::timeout(Duration::from_secs(30), all_created)
+        .await
+        .expect("the queued mutations did not complete");
+    let keys = list_all(&admin, "/api-keys?organization_id=org_gone").await;
     let mut keys: Vec<_> = keys.iter().map(|key| key["id"].as_str().unwrap()).collect();
-    let created = all(&admin, "/audit-logs?org_id=org_gone&action=api_key.create&outcome=success").await;
-    let mut created: Vec<_> = created.iter().map(|event| event["target"]["id"].as_str().unwrap()).collect();
+    let events = list_all(&admin, "/audit-logs?org_id=org_gone&action=api_key.create&outcome=success").await;
+    let mut event_targets: Vec<_> =
+        events.iter().map(|event| event["target"]["id"].as_str().unwrap()).collect();
     keys.sort_unstable();
-    created.sort_unstable();
-    assert_eq!(keys, created);
+    event_targets.sort_unstable();
+    assert_eq!(keys, event_targets);
 }

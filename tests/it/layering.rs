@@ -1,12 +1,12 @@
-//! The layers of the house, kept by reading what each file of `src/` names.
+//! The layering of the modules, checked by reading the paths that each file of `src/` names.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each part of the house and the parts that it may name. A part that isn't here is a fault, so that a
-/// new one finds its place.
-const MAY_NAME: &[(&str, &[&str])] = &[
+/// Each top-level module and the modules that it may name. A module that is missing here fails the test, so
+/// that every new module is assigned to a layer.
+const ALLOWED: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
     (
@@ -25,8 +25,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("error", &[]),
 ];
 
-/// Crates that one part alone may name.
-const AT_HOME: &[(&str, &str)] = &[
+/// Crates that only one module may name.
+const CRATE_OWNERS: &[(&str, &str)] = &[
     ("rusqlite", "store"),
     ("r2d2", "store"),
     ("r2d2_sqlite", "store"),
@@ -36,12 +36,12 @@ const AT_HOME: &[(&str, &str)] = &[
     ("prometheus", "telemetry"),
 ];
 
-/// More than this is two things in one file.
+/// A longer file should be split.
 const MAX_LINES: usize = 450;
 
 /// A file of `src/`.
 struct Source {
-    /// Below `src/`.
+    /// Relative to `src/`.
     path: PathBuf,
     text: String,
 }
@@ -49,7 +49,8 @@ struct Source {
 impl Source {
     fn all() -> Vec<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let (mut found, mut directories) = (Vec::new(), vec![root.clone()]);
+        let mut sources = Vec::new();
+        let mut directories = vec![root.clone()];
         while let Some(directory) = directories.pop() {
             for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
@@ -57,134 +58,138 @@ impl Source {
                     directories.push(path);
                 } else if path.extension().is_some_and(|extension| extension == "rs") {
                     let text = fs::read_to_string(&path).unwrap();
-                    found.push(Self { path: path.strip_prefix(&root).unwrap().to_owned(), text });
+                    sources.push(Self { path: path.strip_prefix(&root).unwrap().to_owned(), text });
                 }
             }
         }
-        assert!(found.len() > 50, "the sources are not where they were");
-        found
+        assert!(sources.len() > 50, "only {} source files found", sources.len());
+        sources
     }
 
-    /// The part of the house that the file belongs to: its directory, or its own name.
-    fn part(&self) -> &str {
+    /// The top-level module that the file belongs to: its directory, or the name of the file.
+    fn module(&self) -> &str {
         let first = self.path.components().next().unwrap().as_os_str().to_str().unwrap();
         first.strip_suffix(".rs").unwrap_or(first)
     }
 
-    /// Does `super` in it mean the top of the crate?
-    fn is_top_of_its_part(&self) -> bool {
+    /// True if `super` in this file means the crate root, for files at depth 1 or named `mod.rs`.
+    fn is_top_of_its_module(&self) -> bool {
         self.path.components().count() == 1 || self.path.ends_with("mod.rs")
     }
 
-    /// The parts that it names, also behind `super`.
-    fn named(&self) -> BTreeSet<String> {
+    /// The top-level modules that the file names, also through `super`.
+    fn used_modules(&self) -> BTreeSet<String> {
         let code = without_comments(&self.text);
-        // The program itself is a crate of its own, beside the library.
-        let root = if self.part() == "main" { "tollhouse::" } else { "crate::" };
-        let mut named = named_after(&code, root);
-        // Within `mod tests` it means the file itself: what isn't the name of a part is no matter.
-        let above = if self.is_top_of_its_part() { "super::" } else { "super::super::" };
-        named.extend(named_after(&code, above).into_iter().filter(|name| rule(name).is_some()));
-        named
+        // The program is a separate crate that uses the library.
+        let root = if self.module() == "main" { "tollhouse::" } else { "crate::" };
+        let mut used = first_segments_after(&code, root);
+        // Inside `mod tests`, `super` means the file itself; names that are not top-level modules are ignored.
+        let parent = if self.is_top_of_its_module() { "super::" } else { "super::super::" };
+        used.extend(first_segments_after(&code, parent).into_iter().filter(|name| allowed(name).is_some()));
+        used
     }
 }
 
-fn rule(part: &str) -> Option<&'static [&'static str]> {
-    MAY_NAME.iter().find(|(name, _)| *name == part).map(|(_, allowed)| *allowed)
+fn allowed(module: &str) -> Option<&'static [&'static str]> {
+    ALLOWED.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed)
 }
 
 fn without_comments(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The first name of each path that begins with `root`, through one pair of braces.
-fn named_after(code: &str, root: &str) -> BTreeSet<String> {
-    let is_name = |c: char| c.is_alphanumeric() || c == '_';
-    let first_name = |path: &str| path.trim_start().chars().take_while(|c| is_name(*c)).collect::<String>();
-    let mut named = BTreeSet::new();
-    for (at, _) in code.match_indices(root) {
-        let before = &code[..at];
-        if before.ends_with(|c| is_name(c) || c == ':') {
-            continue; // The end of another name.
+/// The first segment of each path after `root`, also of the paths in one group of braces.
+fn first_segments_after(code: &str, root: &str) -> BTreeSet<String> {
+    let is_identifier = |c: char| c.is_alphanumeric() || c == '_';
+    let first_segment =
+        |path: &str| path.trim_start().chars().take_while(|c| is_identifier(*c)).collect::<String>();
+    let mut segments = BTreeSet::new();
+    for (start, _) in code.match_indices(root) {
+        let before = &code[..start];
+        if before.ends_with(|c| is_identifier(c) || c == ':') {
+            continue; // `root` is only the end of a longer path.
         }
-        match code[at + root.len()..].strip_prefix('{') {
-            None => drop(named.insert(first_name(&code[at + root.len()..]))),
+        match code[start + root.len()..].strip_prefix('{') {
+            None => drop(segments.insert(first_segment(&code[start + root.len()..]))),
             Some(group) => {
                 let mut depth = 0;
                 let end = group.find(|c| {
                     depth += i32::from(c == '{') - i32::from(c == '}');
                     depth < 0
                 });
-                let group = &group[..end.expect("a group that ends")];
+                let group = &group[..end.expect("a closing brace")];
                 let mut depth = 0;
                 let items = group.split(|c| {
                     depth += i32::from(c == '{') - i32::from(c == '}');
                     c == ',' && depth == 0
                 });
-                named.extend(items.map(first_name));
+                segments.extend(items.map(first_segment));
             }
         }
     }
-    named.remove("");
-    named
+    segments.remove("");
+    segments
 }
 
 #[test]
-fn paths_are_read_as_they_are_written() {
+fn first_segments_are_found_in_all_forms_of_paths() {
     let code = "use crate::{app::App, store::{self, db}, http};\nuse crate::error::Error;\n\
                 // use crate::comment;\nlet x = crate::clock::Clock; pub(in crate::verify) mycrate::no::x();";
-    let named = named_after(&without_comments(code), "crate::");
+    let segments = first_segments_after(&without_comments(code), "crate::");
     let expected = ["app", "clock", "error", "http", "store", "verify"];
-    assert_eq!(named.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_eq!(segments.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn each_part_names_only_what_lies_below_it() {
-    let mut faults = Vec::new();
+fn each_module_names_only_modules_of_lower_layers() {
+    let mut violations = Vec::new();
     for source in Source::all() {
-        let (part, path) = (source.part(), source.path.display());
-        let Some(allowed) = rule(part) else {
-            faults.push(format!("{path}: {part} has no place in the house yet"));
+        let module = source.module();
+        let path = source.path.display();
+        let Some(allowed) = allowed(module) else {
+            violations.push(format!("{path}: add the module {module} to ALLOWED"));
             continue;
         };
-        let named = source.named();
-        let strangers = named.iter().filter(|name| *name != part && !allowed.contains(&name.as_str()));
-        faults.extend(strangers.map(|name| format!("{path} names {name}")));
+        let used = source.used_modules();
+        let forbidden = used.iter().filter(|name| *name != module && !allowed.contains(&name.as_str()));
+        violations.extend(forbidden.map(|name| format!("{path} names {name}")));
     }
-    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 #[test]
-fn each_engine_stays_in_its_part() {
-    let mut faults = Vec::new();
+fn each_crate_is_named_only_by_its_owner() {
+    let mut violations = Vec::new();
     for source in Source::all() {
         let code = without_comments(&source.text);
-        for (engine, home) in AT_HOME {
-            if source.part() != *home && !named_after(&code, &format!("{engine}::")).is_empty() {
-                faults.push(format!("{} names {engine}", source.path.display()));
+        for (name, owner) in CRATE_OWNERS {
+            if source.module() != *owner && !first_segments_after(&code, &format!("{name}::")).is_empty() {
+                violations.push(format!("{} names {name}", source.path.display()));
             }
         }
     }
-    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
-/// A rule that nothing would break keeps nothing: the engines are used where they are at home.
+/// The test above can only fail if the owners use their crates under these names.
 #[test]
-fn the_engines_are_found_at_home() {
+fn each_owner_names_its_crate() {
     let sources = Source::all();
-    for (engine, home) in AT_HOME.iter().filter(|(engine, _)| *engine != "r2d2_sqlite") {
-        let mut at_home = sources.iter().filter(|source| source.part() == *home);
-        let used = at_home
-            .any(|source| !named_after(&without_comments(&source.text), &format!("{engine}::")).is_empty());
-        assert!(used, "{engine} is not seen in {home}");
+    for (name, owner) in CRATE_OWNERS.iter().filter(|(name, _)| *name != "r2d2_sqlite") {
+        let mut of_owner = sources.iter().filter(|source| source.module() == *owner);
+        let used = of_owner.any(|source| {
+            !first_segments_after(&without_comments(&source.text), &format!("{name}::")).is_empty()
+        });
+        assert!(used, "{owner} does not name {name}");
     }
 }
 
 #[test]
-fn no_file_outgrows_its_room() {
+fn no_file_is_too_long() {
     let lines = |source: &Source| source.text.lines().count();
     let sources = Source::all();
     let long: Vec<_> = sources.iter().filter(|source| lines(source) > MAX_LINES).collect();
-    let long: Vec<_> = long.iter().map(|long| format!("{}: {}", long.path.display(), lines(long))).collect();
+    let long: Vec<_> =
+        long.iter().map(|source| format!("{}: {}", source.path.display(), lines(source))).collect();
     assert!(long.is_empty(), "{long:#?}");
 }

@@ -1,4 +1,4 @@
-//! The one integration binary: the real server, real files, real HTTP.
+//! The single integration test binary: a real server, real files and real HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod api;
@@ -9,6 +9,7 @@ mod documentation;
 mod durability;
 mod gateways;
 mod invariants;
+mod language;
 mod layering;
 mod metrics;
 mod moving;

@@ -1,6 +1,6 @@
-// better-auth with its api-key plugin on better-sqlite3 in WAL mode, behind Node's own http server, for
-// `scripts/bench verify`: `node better_auth.mjs DIR KEYS` makes so many keys and writes them to DIR/keys.
-// Logging is off. Limits are counted as shipped, but so high that nothing is refused.
+// better-auth with its api-key plugin on better-sqlite3 in WAL mode, behind Node's http server, for
+// `scripts/bench verify`. `node server.mjs DIR KEYS` creates KEYS keys and writes them to DIR/keys.
+// Logging is off. The rate limit is enabled, as by default, but too high to be reached.
 import { apiKey } from "@better-auth/api-key";
 import { betterAuth } from "better-auth";
 import { getMigrations } from "better-auth/db/migration";

@@ -301,7 +301,7 @@ impl BetterAuth {
                 self.after = page.last().map_or(after, |(rowid, ..)| *rowid);
             }
             for (_, mut row, owner) in page {
-                row.remove("place");
+                row.remove("source_rowid");
                 let id = row.get("id").and_then(Value::as_str).unwrap_or("-");
                 let at = format!("{table} {id}");
                 let Some(owner) = owner else {

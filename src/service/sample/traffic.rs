@@ -16,7 +16,7 @@ use crate::domain::verification::Outcome::{
     RateLimited, Revoked, Valid,
 };
 use crate::verify::denials::{AggregationKey, Denial};
-use crate::verify::recorder::{Batch, Counted};
+use crate::verify::recorder::{Batch, KeyHour};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HOUR_MILLIS: i64 = Interval::Hour.millis();
@@ -117,7 +117,7 @@ impl KeyProfile {
         let valid = outcomes[Valid as usize - Revoked as usize];
         let last_used = (valid > 0).then(|| random_time(hour, elapsed, random));
         let counts = Counts::new(outcomes, valid);
-        batch.counted.push(Counted { hour, credential: credential.clone(), counts, last_used });
+        batch.key_hours.push(KeyHour { hour, credential: credential.clone(), counts, last_used });
     }
 }
 

@@ -1,46 +1,46 @@
-//! `/admin/v1/api-keys`: what a key is made of, found by, and who may make which.
+//! `/admin/v1/api-keys`: the fields of a key, filters of the list, and who can create which keys.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollhouse::domain::time::Timestamp;
 
-use super::{at_fault, column, done, refused};
+use super::{column, expect_error, expect_invalid, expect_ok};
 use crate::support::{NOW, Server};
 
-/// A time this many seconds after the start of the test.
+/// Formats the time this many seconds after the start of the test.
 pub(super) fn in_seconds(seconds: i64) -> String {
     Timestamp::from_millis(NOW + seconds * 1000).to_string()
 }
 
-/// The six digits that the contract wants behind a secret.
+/// The six base-62 digits of the CRC-32 that end a secret.
 fn checksum(text: &str) -> String {
     let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let crc = u64::from(crc32fast::hash(text.as_bytes()));
-    (0..6).rev().map(|place| char::from(digits[(crc / 62u64.pow(place) % 62) as usize])).collect()
+    (0..6).rev().map(|exponent| char::from(digits[(crc / 62u64.pow(exponent) % 62) as usize])).collect()
 }
 
 #[tokio::test]
-async fn i6_the_secret_is_shown_once_in_the_contracts_form() {
+async fn i6_the_secret_is_shown_once_in_the_documented_form() {
     let server = Server::start().await;
     let admin = server.admin();
     let created =
         admin.post("/api-keys", json!({"id": "key_1", "name": "n", "scopes": ["admin:keys"]})).await;
     assert_eq!(created.header("cache-control"), Some("no-store"));
-    let secret = done(created, 201)["key"].as_str().unwrap().to_owned();
-    let (body, given) = secret.split_at(secret.len() - 6);
+    let secret = expect_ok(created, 201)["key"].as_str().unwrap().to_owned();
+    let (body, digits) = secret.split_at(secret.len() - 6);
     let random = body.strip_prefix("toll_").unwrap();
     assert!(random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret}");
-    assert_eq!(given, checksum(body));
-    let own = server.client(Some(&secret));
-    done(own.get("/whoami").await, 200);
+    assert_eq!(digits, checksum(body));
+    let org_client = server.client(Some(&secret));
+    expect_ok(org_client.get("/whoami").await, 200);
     let patched = admin.patch("/api-keys/key_1", json!({"name": "m"})).await;
     assert_eq!(patched.data()["start"], secret[..9]);
     for answer in [
         patched,
         admin.get("/api-keys/key_1").await,
         admin.get("/api-keys").await,
-        own.get("/whoami").await,
+        org_client.get("/whoami").await,
         admin.post("/api-keys/key_1/expire-previous", json!({})).await,
         admin.get("/audit-logs?limit=100").await,
         admin.get("/audit-logs/export").await,
@@ -52,18 +52,21 @@ async fn i6_the_secret_is_shown_once_in_the_contracts_form() {
     }
     for entry in std::fs::read_dir(server.app.config.database.dir.clone()).unwrap() {
         let file = std::fs::read(entry.unwrap().path()).unwrap();
-        assert!(!file.windows(random.len()).any(|bytes| bytes == random.as_bytes()), "it is in a file");
+        assert!(
+            !file.windows(random.len()).any(|bytes| bytes == random.as_bytes()),
+            "a file contains the secret"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_key_is_answered_as_it_was_asked_for() {
+async fn a_created_key_has_the_requested_fields() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
     server.user("user_1").await;
     let member = json!({"user_id": "user_1", "role": "member"});
-    done(admin.post("/organizations/org_1/members", member).await, 201);
+    expect_ok(admin.post("/organizations/org_1/members", member).await, 201);
     let mut body = json!({
         "id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "Production",
         "scopes": ["workflows:read", "transactions:*"], "expires_at": "2027-01-01T01:00:00+01:00",
@@ -71,37 +74,37 @@ async fn a_key_is_answered_as_it_was_asked_for() {
         "rate_limit": {"limit": 10, "window_seconds": 1}, "quota": {"limit": 1000, "period": "month"},
         "metadata": {"k": "v"},
     });
-    let mut created = done(admin.post("/api-keys", body.clone()).await, 201);
+    let mut created = expect_ok(admin.post("/api-keys", body.clone()).await, 201);
     assert!(created.as_object_mut().unwrap().remove("key").is_some());
     let start = created["start"].clone();
-    let more = json!({
+    let fields = json!({
         "expires_at": "2027-01-01T00:00:00.000Z",
         "allowed_ips": ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "198.51.100.0/24"],
         "start": start, "status": "active", "created_at": in_seconds(0), "updated_at": in_seconds(0),
         "last_used_at": null, "rotated_at": null, "previous_secret_expires_at": null, "revoked_at": null,
-        "revoked_reason": null, "created_by": done(admin.get("/whoami").await, 200)["api_key"]["id"],
+        "revoked_reason": null, "created_by": expect_ok(admin.get("/whoami").await, 200)["api_key"]["id"],
     });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     assert_eq!(created, body);
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200), created);
-    let smallest = done(admin.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200), created);
+    let smallest = expect_ok(admin.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
     for empty in ["organization_id", "user_id", "expires_at", "allowed_ips", "rate_limit", "quota"] {
         assert_eq!(smallest[empty], Value::Null, "{empty}");
     }
     let id = smallest["id"].as_str().unwrap();
     assert!(id.starts_with("key_") && id.len() == 30, "{id}");
-    refused(&admin.get("/api-keys/key_none").await, 404, "NOT_FOUND");
+    expect_error(&admin.get("/api-keys/key_none").await, 404, "NOT_FOUND");
 }
 
 #[tokio::test]
-async fn all_faults_of_a_key_are_reported() {
+async fn all_errors_of_a_key_are_reported() {
     let server = Server::start().await;
     let admin = server.admin();
     let scopes: Vec<_> = (0..101).map(|_| "workflows:read").collect();
     let cidrs: Vec<_> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
     let answer =
         admin.post("/api-keys", json!({"name": 1, "scopes": scopes, "allowed_ips": cidrs, "id": "k"})).await;
-    at_fault(
+    expect_invalid(
         &answer,
         &[
             ("/name", "INVALID_TYPE"),
@@ -116,7 +119,7 @@ async fn all_faults_of_a_key_are_reported() {
         "status": "active", "key": "toll_mine", "start": "toll_", "created_by": "me", "revoked_at": null,
         "rate_limit": {"limit": 0, "period": "day"}, "quota": 7,
     });
-    at_fault(
+    expect_invalid(
         &admin.post("/api-keys", body).await,
         &[
             ("/scopes/1", "UNKNOWN_SCOPE"),
@@ -154,27 +157,31 @@ async fn all_faults_of_a_key_are_reported() {
         ("user_id", json!("user_1"), "READ_ONLY"),
     ] {
         let answer = admin.patch("/api-keys/key_none", json!({ field: value })).await;
-        at_fault(&answer, &[(&format!("/{field}"), code)]);
+        expect_invalid(&answer, &[(&format!("/{field}"), code)]);
     }
-    assert_eq!(done(admin.get("/api-keys").await, 200).as_array().unwrap().len(), 1, "none was made");
+    assert_eq!(
+        expect_ok(admin.get("/api-keys").await, 200).as_array().unwrap().len(),
+        1,
+        "no key was created"
+    );
 }
 
 #[tokio::test]
-async fn ids_are_the_platforms_own_and_never_taken_twice() {
+async fn only_platform_keys_choose_ids_and_ids_are_never_reused() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
     let named = json!({"id": "key_1", "name": "n", "scopes": []});
-    let (own, _) = server.key(Some("org_1"), &["*"]).await;
-    refused(&own.post("/api-keys", named.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
-    done(admin.post("/api-keys", named.clone()).await, 201);
-    refused(&admin.post("/api-keys", named.clone()).await, 409, "ALREADY_EXISTS");
-    done(admin.delete("/api-keys/key_1").await, 200);
-    refused(&admin.post("/api-keys", named).await, 409, "ALREADY_EXISTS");
+    let (org_client, _) = server.key(Some("org_1"), &["*"]).await;
+    expect_error(&org_client.post("/api-keys", named.clone()).await, 403, "PLATFORM_KEY_REQUIRED");
+    expect_ok(admin.post("/api-keys", named.clone()).await, 201);
+    expect_error(&admin.post("/api-keys", named.clone()).await, 409, "ALREADY_EXISTS");
+    expect_ok(admin.delete("/api-keys/key_1").await, 200);
+    expect_error(&admin.post("/api-keys", named).await, 409, "ALREADY_EXISTS");
 }
 
 #[tokio::test]
-async fn whose_key_it_becomes() {
+async fn organization_and_owner_of_a_new_key_are_checked() {
     let server = Server::start().await;
     let admin = server.admin();
     for organization in ["org_1", "org_2"] {
@@ -183,41 +190,41 @@ async fn whose_key_it_becomes() {
     for user in ["user_1", "user_2"] {
         server.user(user).await;
     }
-    done(
+    expect_ok(
         admin.post("/organizations/org_1/members", json!({"user_id": "user_1", "role": "member"})).await,
         201,
     );
-    done(
+    expect_ok(
         admin.post("/organizations/org_2/members", json!({"user_id": "user_2", "role": "member"})).await,
         201,
     );
-    let (own, resource) = server.key(Some("org_1"), &["*"]).await;
-    let key = |more: Value| {
+    let (org_client, resource) = server.key(Some("org_1"), &["*"]).await;
+    let key = |fields: Value| {
         let mut body = json!({"name": "n", "scopes": []});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         body
     };
-    for more in [json!({}), json!({"organization_id": null}), json!({"organization_id": "org_1"})] {
-        let made = done(own.post("/api-keys", key(more)).await, 201);
-        assert_eq!((&made["organization_id"], &made["created_by"]), (&json!("org_1"), &resource["id"]));
+    for fields in [json!({}), json!({"organization_id": null}), json!({"organization_id": "org_1"})] {
+        let created = expect_ok(org_client.post("/api-keys", key(fields)).await, 201);
+        assert_eq!((&created["organization_id"], &created["created_by"]), (&json!("org_1"), &resource["id"]));
     }
-    assert_eq!(done(admin.post("/api-keys", key(json!({}))).await, 201)["organization_id"], Value::Null);
-    let owned = done(own.post("/api-keys", key(json!({"user_id": "user_1"}))).await, 201);
+    assert_eq!(expect_ok(admin.post("/api-keys", key(json!({}))).await, 201)["organization_id"], Value::Null);
+    let owned = expect_ok(org_client.post("/api-keys", key(json!({"user_id": "user_1"}))).await, 201);
     assert_eq!((&owned["organization_id"], &owned["user_id"]), (&json!("org_1"), &json!("user_1")));
     for organization in ["org_2", "org_none"] {
-        refused(
-            &own.post("/api-keys", key(json!({"organization_id": organization}))).await,
+        expect_error(
+            &org_client.post("/api-keys", key(json!({"organization_id": organization}))).await,
             404,
             "NOT_FOUND",
         );
     }
     for user in ["user_2", "user_none"] {
         let of_org_1 = json!({"organization_id": "org_1", "user_id": user});
-        refused(&own.post("/api-keys", key(of_org_1.clone())).await, 404, "NOT_FOUND");
-        refused(&admin.post("/api-keys", key(of_org_1)).await, 404, "NOT_FOUND");
+        expect_error(&org_client.post("/api-keys", key(of_org_1.clone())).await, 404, "NOT_FOUND");
+        expect_error(&admin.post("/api-keys", key(of_org_1)).await, 404, "NOT_FOUND");
     }
-    let ownerless = admin.post("/api-keys", key(json!({"user_id": "user_1"}))).await;
-    at_fault(&ownerless, &[("/user_id", "NEEDS_ORGANIZATION")]);
+    let without_organization = admin.post("/api-keys", key(json!({"user_id": "user_1"}))).await;
+    expect_invalid(&without_organization, &[("/user_id", "NEEDS_ORGANIZATION")]);
 }
 
 #[tokio::test]
@@ -228,11 +235,11 @@ async fn lists_by_organization_user_status_scope_and_prefix() {
         server.organization(organization).await;
     }
     server.user("user_1").await;
-    done(
+    expect_ok(
         admin.post("/organizations/org_1/members", json!({"user_id": "user_1", "role": "member"})).await,
         201,
     );
-    for (id, more) in [
+    for (id, fields) in [
         ("key_active", json!({"organization_id": "org_1", "name": "Alpha", "scopes": ["workflows:read"]})),
         (
             "key_owned",
@@ -249,16 +256,17 @@ async fn lists_by_organization_user_status_scope_and_prefix() {
         ("key_off-past", json!({"name": "Beta", "scopes": [], "expires_at": in_seconds(10)})),
         ("key_ended", json!({"name": "Gamma", "scopes": ["*"]})),
     ] {
-        let mut body = more;
+        let mut body = fields;
         body["id"] = json!(id);
         server.key_with(body).await;
     }
     for id in ["key_off", "key_off-past"] {
-        done(admin.patch(&format!("/api-keys/{id}"), json!({"status": "disabled"})).await, 200);
+        expect_ok(admin.patch(&format!("/api-keys/{id}"), json!({"status": "disabled"})).await, 200);
     }
-    done(admin.delete("/api-keys/key_ended").await, 200);
-    let first = done(admin.get("/whoami").await, 200)["api_key"]["id"].as_str().unwrap().to_owned();
-    let ids = async |query: &str| column(&done(admin.get(&format!("/api-keys?{query}")).await, 200), "id");
+    expect_ok(admin.delete("/api-keys/key_ended").await, 200);
+    let first = expect_ok(admin.get("/whoami").await, 200)["api_key"]["id"].as_str().unwrap().to_owned();
+    let ids =
+        async |query: &str| column(&expect_ok(admin.get(&format!("/api-keys?{query}")).await, 200), "id");
     assert_eq!(ids("status=expired").await, Vec::<String>::new());
     assert_eq!(ids("status=active").await, ["key_past", "key_owned", "key_active", &first]);
     server.advance(Duration::from_secs(10));
@@ -278,27 +286,27 @@ async fn lists_by_organization_user_status_scope_and_prefix() {
     ] {
         assert_eq!(ids(query).await, expected, "{query}");
     }
-    let shown = done(admin.get("/api-keys?q=beta").await, 200);
+    let shown = expect_ok(admin.get("/api-keys?q=beta").await, 200);
     assert_eq!(column(&shown, "status"), ["disabled", "expired"]);
-    let (own, resource) = server.key(Some("org_1"), &["admin:keys"]).await;
-    let seen = column(&done(own.get("/api-keys").await, 200), "id");
-    assert_eq!(seen, [resource["id"].as_str().unwrap(), "key_owned", "key_active"]);
+    let (org_client, resource) = server.key(Some("org_1"), &["admin:keys"]).await;
+    let visible = column(&expect_ok(org_client.get("/api-keys").await, 200), "id");
+    assert_eq!(visible, [resource["id"].as_str().unwrap(), "key_owned", "key_active"]);
 }
 
 #[tokio::test]
-async fn whoami_tells_who_and_what() {
+async fn whoami_returns_key_organization_and_scopes() {
     let server = Server::start().await;
     server.organization("org_1").await;
-    let (own, mut resource) = server.key(Some("org_1"), &["transactions:*", "admin:keys"]).await;
+    let (org_client, mut resource) = server.key(Some("org_1"), &["transactions:*", "admin:keys"]).await;
     resource.as_object_mut().unwrap().remove("key");
     assert_eq!(
-        done(own.get("/whoami").await, 200),
+        expect_ok(org_client.get("/whoami").await, 200),
         json!({"api_key": resource, "organization": {"id": "org_1", "name": "org_1"}, "rate_limit": null,
             "scopes": ["admin:keys", "transactions:read", "transactions:write"]})
     );
-    let admin = done(server.admin().get("/whoami").await, 200);
+    let admin = expect_ok(server.admin().get("/whoami").await, 200);
     assert_eq!((&admin["organization"], &admin["api_key"]["scopes"]), (&Value::Null, &json!(["*"])));
-    assert_eq!(admin["scopes"].as_array().unwrap().len(), 11, "the wildcard is spelled out");
-    done(server.admin().patch("/organizations/org_1", json!({"name": "Renamed"})).await, 200);
-    assert_eq!(done(own.get("/whoami").await, 200)["organization"]["name"], "Renamed");
+    assert_eq!(admin["scopes"].as_array().unwrap().len(), 11, "the wildcard is expanded");
+    expect_ok(server.admin().patch("/organizations/org_1", json!({"name": "Renamed"})).await, 200);
+    assert_eq!(expect_ok(org_client.get("/whoami").await, 200)["organization"]["name"], "Renamed");
 }

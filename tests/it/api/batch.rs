@@ -1,11 +1,11 @@
-//! `POST /batch`: several operations in one transaction, each as if it had come alone.
+//! `POST /batch`: several operations in one transaction, each with the result of a single call.
 
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{at_fault, column, refused};
+use super::{column, expect_error, expect_invalid};
 use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -15,8 +15,8 @@ fn create_organization(id: &str) -> Value {
     json!({"id": id, "method": "POST", "path": "/organizations", "body": body})
 }
 
-fn create_user(nth: usize) -> Value {
-    let body = json!({"id": format!("user_{nth}"), "name": "n", "email": format!("{nth}@example.com")});
+fn create_user(number: usize) -> Value {
+    let body = json!({"id": format!("user_{number}"), "name": "n", "email": format!("{number}@example.com")});
     json!({"method": "POST", "path": "/users", "body": body})
 }
 
@@ -28,14 +28,14 @@ async fn run(client: &Client, operations: &[Value]) -> Answer {
     client.post("/batch", json!({"operations": operations})).await
 }
 
-async fn run_each(client: &Client, operations: &[Value]) -> Answer {
+async fn run_non_atomic(client: &Client, operations: &[Value]) -> Answer {
     client.post("/batch", json!({"atomic": false, "operations": operations})).await
 }
 
-/// The status and the error code of each operation.
+/// Returns the status and the error code of each operation.
 fn outcomes(answer: &Answer) -> Vec<(u64, String)> {
-    let place = if answer.status == 200 { "/data/results" } else { "/error/results" };
-    let results = answer.json.pointer(place).unwrap_or_else(|| panic!("{}", answer.text));
+    let pointer = if answer.status == 200 { "/data/results" } else { "/error/results" };
+    let results = answer.json.pointer(pointer).unwrap_or_else(|| panic!("{}", answer.text));
     let outcome = |result: &Value| {
         let code = result["body"]["error"]["code"].as_str().unwrap_or_default().to_owned();
         (result["status"].as_u64().unwrap(), code)
@@ -44,13 +44,13 @@ fn outcomes(answer: &Answer) -> Vec<(u64, String)> {
 }
 
 #[track_caller]
-fn ended(answer: &Answer, status: u16, expected: &[(u64, &str)]) {
+fn expect_results(answer: &Answer, status: u16, expected: &[(u64, &str)]) {
     assert_eq!(answer.status, status, "{}", answer.text);
     let expected: Vec<_> = expected.iter().map(|(status, code)| (*status, (*code).to_owned())).collect();
     assert_eq!(outcomes(answer), expected, "{}", answer.text);
 }
 
-/// Every event that there is, oldest first, without those of reading them.
+/// Returns all audit events, oldest first, without those of this function's exports.
 async fn events(server: &Server) -> Vec<Value> {
     let exported = server.admin().get("/audit-logs/export").await;
     let events = exported.text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -58,7 +58,7 @@ async fn events(server: &Server) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn operations_meet_what_those_before_them_did() {
+async fn operations_see_the_changes_of_earlier_operations() {
     let server = Server::start().await;
     let admin = server.admin();
     let key = json!({"id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "k",
@@ -80,12 +80,12 @@ async fn operations_meet_what_those_before_them_did() {
     )
     .await;
     let statuses = [201, 201, 201, 201, 201, 200, 200, 200, 200, 200];
-    ended(&answer, 200, &statuses.map(|status| (status, "")));
+    expect_results(&answer, 200, &statuses.map(|status| (status, "")));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let results = answer.data()["results"].as_array().unwrap();
     assert_eq!(results[4]["id"], "key");
     assert_eq!(results[5]["id"], Value::Null);
-    // The secret is shown by the creation alone, and the ETag is the one that a reader gets.
+    // Only the creation shows the secret, and its ETag is the one of a read.
     let secret = results[4]["body"]["data"]["key"].as_str().unwrap();
     assert_eq!(answer.text.matches(secret).count(), 1);
     assert_eq!(results[4]["etag"], results[5]["etag"]);
@@ -113,32 +113,32 @@ async fn a_batch_of_100_is_atomic_under_a_failure_at_each_position() {
         let answer = run(&admin, &operations).await;
         let failed_index = if position % 2 == 0 { (404, "NOT_FOUND") } else { (400, "INVALID_REQUEST") };
         let expected: Vec<_> = (0..100)
-            .map(|nth| if nth == position { failed_index } else { (424, "FAILED_DEPENDENCY") })
+            .map(|index| if index == position { failed_index } else { (424, "FAILED_DEPENDENCY") })
             .collect();
-        ended(&answer, 409, &expected);
-        refused(&answer, 409, "BATCH_FAILED");
+        expect_results(&answer, 409, &expected);
+        expect_error(&answer, 409, "BATCH_FAILED");
         assert_eq!(admin.get("/users").await.data(), &json!([]), "{position}");
     }
-    // Each is recorded with its own outcome, and the batch itself.
+    // Each operation is recorded with its own outcome, and so is the batch.
     let events = events(&server).await.split_off(before);
-    let with = |code: &str| events.iter().filter(|event| event["code"] == code).count();
-    assert_eq!((with("FAILED_DEPENDENCY"), with("BATCH_FAILED")), (99 * 100, 100));
-    assert_eq!((with("NOT_FOUND"), with("INVALID_REQUEST")), (50, 50));
+    let count_code = |code: &str| events.iter().filter(|event| event["code"] == code).count();
+    assert_eq!((count_code("FAILED_DEPENDENCY"), count_code("BATCH_FAILED")), (99 * 100, 100));
+    assert_eq!((count_code("NOT_FOUND"), count_code("INVALID_REQUEST")), (50, 50));
     assert!(events.iter().all(|event| event["outcome"] == "failed" || event["access"] == "read"));
-    // Whole, it is done.
+    // Without a failing operation the batch succeeds.
     let answer = run(&admin, &(0..100).map(create_user).collect::<Vec<_>>()).await;
-    ended(&answer, 200, &[(201, ""); 100]);
+    expect_results(&answer, 200, &[(201, ""); 100]);
     assert_eq!(column(admin.get("/users?limit=100&order=asc").await.data(), "id").len(), 100);
     assert_eq!(admin.get("/audit-logs/verify").await.data()["valid"], true);
 }
 
 #[tokio::test]
-async fn an_operation_of_a_batch_that_is_not_atomic_stands_for_itself() {
+async fn operations_of_a_non_atomic_batch_are_independent() {
     let server = Server::start().await;
     let admin = server.admin();
     let stale =
         json!({"method": "PATCH", "path": "/users/user_1", "body": {"name": "new"}, "if_match": "\"0-0\""});
-    let answer = run_each(
+    let answer = run_non_atomic(
         &admin,
         &[create_user(1), create_user(1), stale, get("/users/user_1"), get("/nowhere"), create_user(2)],
     )
@@ -151,43 +151,43 @@ async fn an_operation_of_a_batch_that_is_not_atomic_stands_for_itself() {
         (404, "NOT_FOUND"),
         (201, ""),
     ];
-    ended(&answer, 200, &expected);
+    expect_results(&answer, 200, &expected);
     assert_eq!(answer.data()["results"][3]["body"]["data"]["name"], "n");
     assert_eq!(column(admin.get("/users?order=asc").await.data(), "id"), ["user_1", "user_2"]);
 }
 
 #[tokio::test]
-async fn a_matching_if_match_lets_an_operation_pass() {
+async fn if_match_is_checked_for_each_operation() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
     let etag = admin.get("/organizations/org_1").await.header("etag").unwrap().to_owned();
     let rename = |etag: &str| json!({"method": "PATCH", "path": "/organizations/org_1", "body": {"name": "new"}, "if_match": etag});
-    // The second meets what the first has made of it.
-    ended(
+    // The first operation changes the ETag that the second one requires.
+    expect_results(
         &run(&admin, &[rename(&etag), rename(&etag)]).await,
         409,
         &[(424, "FAILED_DEPENDENCY"), (412, "PRECONDITION_FAILED")],
     );
-    ended(&run(&admin, &[rename(&etag)]).await, 200, &[(200, "")]);
+    expect_results(&run(&admin, &[rename(&etag)]).await, 200, &[(200, "")]);
 }
 
 #[tokio::test]
-async fn every_operation_is_recorded_with_the_batch() {
+async fn every_operation_is_recorded_with_the_batch_id() {
     let server = Server::start().await;
     let admin = server.admin();
     let before = events(&server).await.len();
     let operations = [create_organization("org_1"), get("/organizations/org_1"), get("/users/user_9")];
-    let answer = run_each(&admin, &operations).await;
+    let answer = run_non_atomic(&admin, &operations).await;
     let events = events(&server).await.split_off(before);
-    let told: Vec<_> = events
+    let recorded: Vec<_> = events
         .iter()
         .map(|event| {
             let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
             let context = &event["context"];
-            let seen =
+            let fields =
                 [&event["action"], &event["access"], &event["outcome"], &context["method"], &context["path"]];
-            (seen.map(text).join(" "), context["status"].clone(), event["organization_id"].clone())
+            (fields.map(text).join(" "), context["status"].clone(), event["organization_id"].clone())
         })
         .collect();
     let expected: Vec<_> = [
@@ -196,9 +196,9 @@ async fn every_operation_is_recorded_with_the_batch() {
         ("user.read read failed GET /admin/v1/users/user_9", 404, Value::Null),
         ("batch.run write success POST /admin/v1/batch", 200, Value::Null),
     ]
-    .map(|(what, status, of)| (what.to_owned(), json!(status), of))
+    .map(|(fields, status, organization)| (fields.to_owned(), json!(status), organization))
     .into();
-    assert_eq!(told, expected);
+    assert_eq!(recorded, expected);
     let id = events[0]["context"]["batch_id"].as_str().unwrap();
     assert!(id.starts_with("batch_"), "{id}");
     for event in &events {
@@ -207,15 +207,16 @@ async fn every_operation_is_recorded_with_the_batch() {
     }
 }
 
-/// Refusals that a client can repeat cheaply are folded, as those of single calls are.
+/// Refusals of the caller are aggregated in the audit log, as those of single calls are.
 #[tokio::test]
-async fn refusals_for_who_calls_are_folded() {
+async fn refusals_of_the_caller_are_aggregated() {
     let server = Server::start().await;
     let (client, _) = server.key(None, &["admin:users"]).await;
     let before = events(&server).await.len();
     for _ in 0..5 {
-        let answer = run_each(&client, &[create_organization("org_1"), create_organization("org_2")]).await;
-        ended(&answer, 200, &[(403, "INSUFFICIENT_SCOPE"), (403, "INSUFFICIENT_SCOPE")]);
+        let answer =
+            run_non_atomic(&client, &[create_organization("org_1"), create_organization("org_2")]).await;
+        expect_results(&answer, 200, &[(403, "INSUFFICIENT_SCOPE"), (403, "INSUFFICIENT_SCOPE")]);
     }
     server.advance(MINUTE);
     tollhouse::service::housekeeping::write_refusals(&server.app, false).await.unwrap();
@@ -226,30 +227,32 @@ async fn refusals_for_who_calls_are_folded() {
     assert!(denied[0]["context"]["batch_id"].is_string());
 }
 
-/// The caller is read again for each operation: what an operation takes from it, the next ones don't have.
+/// The caller is reloaded for each operation, so that an operation that revokes or narrows the caller's own key
+/// applies to the following ones.
 #[tokio::test]
-async fn i3_an_operation_behind_the_one_that_ends_its_caller_does_not_happen() {
+async fn i3_operations_after_the_revocation_of_their_caller_are_refused() {
     let server = Server::start().await;
-    let ends = [
+    let revocations = [
         (json!({"status": "disabled"}), 401, "INVALID_API_KEY"),
         (json!({"scopes": ["admin:keys"]}), 403, "INSUFFICIENT_SCOPE"),
         (json!({"allowed_ips": ["192.0.2.1"]}), 403, "IP_NOT_ALLOWED"),
     ];
-    for (nth, (body, status, code)) in ends.into_iter().enumerate() {
+    for (index, (body, status, code)) in revocations.into_iter().enumerate() {
         let (client, key) = server.key(None, &["admin:keys", "admin:users"]).await;
         let path = format!("/api-keys/{}", key["id"].as_str().unwrap());
-        let end = json!({"method": "PATCH", "path": path, "body": body});
-        // Also before its own faults are told.
+        let revocation = json!({"method": "PATCH", "path": path, "body": body});
+        // The caller is checked before the body is validated.
         let invalid = json!({"method": "POST", "path": "/users", "body": {}});
-        let answer = run_each(&client, &[create_user(nth), end, create_user(9), invalid]).await;
-        ended(&answer, 200, &[(201, ""), (200, ""), (status, code), (status, code)]);
+        let answer =
+            run_non_atomic(&client, &[create_user(index), revocation, create_user(9), invalid]).await;
+        expect_results(&answer, 200, &[(201, ""), (200, ""), (status, code), (status, code)]);
         assert_eq!(server.admin().get("/users/user_9").await.status, 404);
     }
 }
 
-/// What a failed batch would have changed is not forgotten, and what a done one changed is.
+/// A failed batch invalidates nothing, and a committed batch invalidates what it changed.
 #[tokio::test]
-async fn i3_caches_follow_what_happened_and_nothing_else() {
+async fn i3_caches_follow_only_committed_changes() {
     let server = Server::start().await;
     let admin = server.admin();
     let (client, key) = server.key(None, &["admin:users"]).await;
@@ -258,18 +261,18 @@ async fn i3_caches_follow_what_happened_and_nothing_else() {
     assert_eq!(client.get("/whoami").await.status, 200);
     assert_eq!(run(&admin, &[revoke.clone(), get("/users/user_9")]).await.status, 409);
     assert_eq!(client.get("/whoami").await.status, 200);
-    let answer = run_each(&admin, &[get("/users/user_9"), revoke, get("/users/user_9")]).await;
-    ended(&answer, 200, &[(404, "NOT_FOUND"), (200, ""), (404, "NOT_FOUND")]);
+    let answer = run_non_atomic(&admin, &[get("/users/user_9"), revoke, get("/users/user_9")]).await;
+    expect_results(&answer, 200, &[(404, "NOT_FOUND"), (200, ""), (404, "NOT_FOUND")]);
     assert_eq!(client.get("/whoami").await.status, 401);
-    // A scope that a failed batch made is nobody's.
+    // A scope that a failed batch created does not exist.
     let scope = json!({"method": "POST", "path": "/scopes", "body": {"scope": "invoices:read"}});
     assert_eq!(run(&admin, &[scope, get("/users/user_9")]).await.status, 409);
     let key = json!({"name": "n", "scopes": ["invoices:read"]});
-    at_fault(&admin.post("/api-keys", key).await, &[("/scopes/0", "UNKNOWN_SCOPE")]);
+    expect_invalid(&admin.post("/api-keys", key).await, &[("/scopes/0", "UNKNOWN_SCOPE")]);
 }
 
 #[tokio::test]
-async fn what_is_no_batch_is_told_all_at_once() {
+async fn all_errors_of_a_batch_are_reported_at_once() {
     let server = Server::start().await;
     let admin = server.admin();
     let answer = admin
@@ -278,61 +281,62 @@ async fn what_is_no_batch_is_told_all_at_once() {
             json!({"operations": [{"method": "PUT", "path": "users"}, {"method": "GET"}], "more": 1}),
         )
         .await;
-    let faults = [
+    let details = [
         ("/operations/0/method", "INVALID_VALUE"),
         ("/operations/0/path", "INVALID_PATH"),
         ("/operations/1/path", "REQUIRED"),
         ("/more", "UNKNOWN_FIELD"),
     ];
-    at_fault(&answer, &faults);
-    let lists = [get("/users"), create_user(1), get("/audit-logs/export?format=csv"), get("/whoami"), {
-        json!({"method": "POST", "path": "/batch", "body": {"operations": [get("/users/user_1")]}})
-    }];
-    let faults = ["/operations/0/path", "/operations/2/path", "/operations/3/path", "/operations/4/path"];
-    at_fault(&run(&admin, &lists).await, &faults.map(|at| (at, "NOT_IN_BATCH")));
+    expect_invalid(&answer, &details);
+    let unsupported =
+        [get("/users"), create_user(1), get("/audit-logs/export?format=csv"), get("/whoami"), {
+            json!({"method": "POST", "path": "/batch", "body": {"operations": [get("/users/user_1")]}})
+        }];
+    let pointers = ["/operations/0/path", "/operations/2/path", "/operations/3/path", "/operations/4/path"];
+    expect_invalid(&run(&admin, &unsupported).await, &pointers.map(|pointer| (pointer, "NOT_IN_BATCH")));
     assert_eq!(admin.get("/users/user_1").await.status, 404);
     for count in [0, 101] {
         let operations: Vec<_> = (0..count).map(create_user).collect();
-        at_fault(&run(&admin, &operations).await, &[("/operations", "INVALID_LENGTH")]);
+        expect_invalid(&run(&admin, &operations).await, &[("/operations", "INVALID_LENGTH")]);
     }
-    // Only the control plane is there.
+    // A batch can only contain operations of the control plane.
     for path in ["/healthz", "/v1/keys/verify", "/admin/v1", "/../healthz"] {
-        ended(&run_each(&admin, &[get(path)]).await, 200, &[(404, "NOT_FOUND")]);
+        expect_results(&run_non_atomic(&admin, &[get(path)]).await, 200, &[(404, "NOT_FOUND")]);
     }
     let wrong_method = json!({"method": "DELETE", "path": "/users"});
-    ended(&run_each(&admin, &[wrong_method]).await, 200, &[(405, "METHOD_NOT_ALLOWED")]);
+    expect_results(&run_non_atomic(&admin, &[wrong_method]).await, 200, &[(405, "METHOD_NOT_ALLOWED")]);
     let with_query = get("/users/user_1?surplus=1");
-    ended(&run_each(&admin, &[with_query]).await, 200, &[(400, "INVALID_REQUEST")]);
+    expect_results(&run_non_atomic(&admin, &[with_query]).await, 200, &[(400, "INVALID_REQUEST")]);
     let without_body = json!({"method": "POST", "path": "/users"});
-    ended(&run_each(&admin, &[without_body]).await, 200, &[(400, "INVALID_JSON")]);
+    expect_results(&run_non_atomic(&admin, &[without_body]).await, 200, &[(400, "INVALID_JSON")]);
 }
 
 #[tokio::test]
-async fn a_batch_counts_once_in_a_limit_of_its_own() {
+async fn a_batch_counts_once_against_its_own_limit() {
     let server = Server::with(|config| config.rate_limits.batch_per_minute = 2).await;
     let admin = server.admin();
     let operations: Vec<_> = (0..50).map(create_user).collect();
     for left in ["1", "0"] {
-        let answer = run_each(&admin, &operations).await;
+        let answer = run_non_atomic(&admin, &operations).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("x-ratelimit-limit"), Some("2"));
         assert_eq!(answer.header("x-ratelimit-remaining"), Some(left));
         assert_eq!(answer.header("ratelimit-policy"), Some("\"batch\";q=2;w=60"));
         assert_eq!(answer.header("ratelimit"), Some(format!("\"batch\";r={left};t=30").as_str()));
     }
-    let answer = run_each(&admin, &operations).await;
-    refused(&answer, 429, "RATE_LIMITED");
+    let answer = run_non_atomic(&admin, &operations).await;
+    expect_error(&answer, 429, "RATE_LIMITED");
     assert_eq!(answer.header("retry-after"), Some("30"));
-    // It took nothing of the other.
+    // The limit of single calls is not affected.
     let whoami = admin.get("/whoami").await;
     assert_eq!(whoami.header("ratelimit-policy"), Some("\"admin\";q=500;w=60"));
     assert_eq!(whoami.header("x-ratelimit-remaining"), Some("499"));
     server.advance(Duration::from_secs(30));
-    assert_eq!(run_each(&admin, &operations).await.status, 200);
+    assert_eq!(run_non_atomic(&admin, &operations).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_full_disk_fails_all_of_a_batch() {
+async fn a_full_disk_fails_the_whole_batch() {
     for atomic in [true, false] {
         let server = Server::with(|config| {
             config.database.max_bytes = 640 * 1024;
@@ -349,16 +353,16 @@ async fn a_full_disk_fails_all_of_a_batch() {
             }
             stored += 10;
         };
-        refused(&full, 507, "STORAGE_FULL");
+        expect_error(&full, 507, "STORAGE_FULL");
         assert!(full.header("retry-after").is_some());
         let last = format!("user_{stored}");
         let users = server.app.db.read(move |tx| tollhouse::store::users::get(tx, &last)).await.unwrap();
-        assert!(users.is_none(), "nothing of the batch that failed is there");
+        assert!(users.is_none(), "the failed batch left data");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_leaves_a_whole_batch() {
+async fn a_batch_completes_after_its_client_disconnects() {
     let server = Server::start().await;
     let admin = server.admin();
     let body = json!({"operations": (0..100).map(create_user).collect::<Vec<_>>()}).to_string();
@@ -373,8 +377,8 @@ async fn a_client_that_goes_away_leaves_a_whole_batch() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is done all the same");
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the batch did not complete");
     assert_eq!(admin.get("/users/user_0").await.status, 200);
     let answer = admin.send(admin.request(Method::POST, "/batch").bearer_auth(ADMIN_KEY)).await;
-    refused(&answer, 401, "UNAUTHENTICATED");
+    expect_error(&answer, 401, "UNAUTHENTICATED");
 }

@@ -1,4 +1,4 @@
-//! What goes for every call: envelope, headers, methods, bodies, faults.
+//! Conventions of every call: envelope, headers, methods, bodies and errors.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use tollhouse::http::routes::ROUTES;
 
 use super::patches::if_match;
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{Answer, Client, Server};
 
-/// Sends a body byte for byte.
+/// Sends an unmodified body with this content type.
 pub(super) async fn send_raw(
     client: &Client,
     method: Method,
     path: &str,
-    kind: &str,
+    content_type: &str,
     body: impl Into<String>,
 ) -> Answer {
-    client.send(client.request(method, path).header(CONTENT_TYPE, kind).body(body.into())).await
+    client.send(client.request(method, path).header(CONTENT_TYPE, content_type).body(body.into())).await
 }
 
 async fn post_raw(client: &Client, path: &str, body: impl Into<String>) -> Answer {
@@ -31,33 +31,34 @@ fn names(object: &Value) -> Vec<&String> {
 }
 
 #[tokio::test]
-async fn success_and_refusal_come_in_the_envelope() {
+async fn success_and_errors_have_the_envelope() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
-    let one = admin.get("/organizations/org_1").await;
-    assert_eq!(names(&one.json), ["data", "metadata", "success"]);
-    assert_eq!(one.json["success"], json!(true));
-    assert_eq!(names(&one.json["metadata"]), ["requestId", "timestamp"]);
-    assert_eq!(one.json["metadata"]["timestamp"], "2026-11-23T07:08:09.000Z");
+    let single = admin.get("/organizations/org_1").await;
+    assert_eq!(names(&single.json), ["data", "metadata", "success"]);
+    assert_eq!(single.json["success"], json!(true));
+    assert_eq!(names(&single.json["metadata"]), ["requestId", "timestamp"]);
+    assert_eq!(single.json["metadata"]["timestamp"], "2026-11-23T07:08:09.000Z");
     let list = admin.get("/organizations").await;
     assert!(list.data().is_array());
     let metadata = &list.json["metadata"];
     assert_eq!(names(metadata), ["hasMore", "nextCursor", "requestId", "timestamp"]);
     assert_eq!((&metadata["hasMore"], &metadata["nextCursor"]), (&json!(false), &Value::Null));
-    let none = admin.get("/organizations/org_2").await;
-    refused(&none, 404, "NOT_FOUND");
-    assert_eq!(names(&none.json), ["error", "metadata", "success"]);
-    assert_eq!(none.json["success"], json!(false));
-    assert_eq!(names(&none.json["error"]), ["code", "details", "message"]);
-    for answer in [one, list, none, server.anonymous().get("/users").await, admin.get("/nowhere").await] {
+    let missing = admin.get("/organizations/org_2").await;
+    expect_error(&missing, 404, "NOT_FOUND");
+    assert_eq!(names(&missing.json), ["error", "metadata", "success"]);
+    assert_eq!(missing.json["success"], json!(false));
+    assert_eq!(names(&missing.json["error"]), ["code", "details", "message"]);
+    for answer in [single, list, missing, server.anonymous().get("/users").await, admin.get("/nowhere").await]
+    {
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
 }
 
 #[tokio::test]
-async fn the_request_id_is_the_callers_or_made() {
+async fn the_request_id_is_the_callers_or_generated() {
     let server = Server::start().await;
     let admin = server.admin();
     let longest = "x".repeat(128);
@@ -67,17 +68,17 @@ async fn the_request_id_is_the_callers_or_made() {
         assert_eq!(answer.header("x-request-id"), Some(id));
         assert_eq!(answer.json["metadata"]["requestId"], id);
     }
-    let mut made = Vec::new();
+    let mut generated = Vec::new();
     for id in ["", "has space", "semi;colon", "\u{e4}", &"x".repeat(129)] {
         let answer = admin.send(admin.request(Method::GET, "/users").header("x-request-id", id)).await;
-        let echoed = answer.header("x-request-id").unwrap().to_owned();
-        assert_eq!(answer.json["metadata"]["requestId"], echoed);
-        assert!(echoed.starts_with("req_") && echoed.len() == 30, "{echoed}");
-        made.push(echoed);
+        let request_id = answer.header("x-request-id").unwrap().to_owned();
+        assert_eq!(answer.json["metadata"]["requestId"], request_id);
+        assert!(request_id.starts_with("req_") && request_id.len() == 30, "{request_id}");
+        generated.push(request_id);
     }
-    made.sort();
-    made.dedup();
-    assert_eq!(made.len(), 5, "each call has its own");
+    generated.sort();
+    generated.dedup();
+    assert_eq!(generated.len(), 5, "each call has a different ID");
     let traced = admin
         .send(
             admin
@@ -86,8 +87,8 @@ async fn the_request_id_is_the_callers_or_made() {
                 .json(&json!({"email": "a@b", "name": "a"})),
         )
         .await;
-    done(traced, 201);
-    let events = done(admin.get("/audit-logs?action=user.create").await, 200);
+    expect_ok(traced, 201);
+    let events = expect_ok(admin.get("/audit-logs?action=user.create").await, 200);
     assert_eq!(events[0]["context"]["request_id"], "find-me");
 }
 
@@ -96,7 +97,7 @@ async fn head_answers_wherever_get_does() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
-    let mut tried = 0;
+    let mut tested = 0;
     for route in ROUTES.iter().filter(|route| route.method == "GET") {
         let Some(path) = route.path.strip_prefix("/admin/v1") else { continue };
         let path = path.replace("{id}", "org_1");
@@ -106,9 +107,9 @@ async fn head_answers_wherever_get_does() {
         for header in ["content-type", "cache-control", "etag"] {
             assert_eq!(head.header(header), get.header(header), "{path} {header}");
         }
-        tried += 1;
+        tested += 1;
     }
-    assert!(tried > 10);
+    assert!(tested > 10);
 }
 
 #[tokio::test]
@@ -125,7 +126,7 @@ async fn unknown_paths_are_404_and_other_methods_405_with_allow() {
             "/users/%FF",
             "/organizations/a/members/b/c",
         ] {
-            refused(&client.get(path).await, 404, "NOT_FOUND");
+            expect_error(&client.get(path).await, 404, "NOT_FOUND");
         }
         for (method, path, allow) in [
             (Method::PUT, "/users", "GET, POST, HEAD"),
@@ -141,81 +142,87 @@ async fn unknown_paths_are_404_and_other_methods_405_with_allow() {
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
             if method != Method::HEAD {
-                refused(&answer, 405, "METHOD_NOT_ALLOWED");
+                expect_error(&answer, 405, "METHOD_NOT_ALLOWED");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn bodies_are_json_of_bounded_size() {
+async fn bodies_are_json_of_limited_size() {
     let server = Server::with(|config| config.http.max_body_bytes = 2000).await;
     let admin = server.admin();
     let user = |name: &str| json!({"email": format!("{name}@b"), "name": name}).to_string();
-    for kind in [
+    for content_type in [
         "text/plain",
         "application/x-www-form-urlencoded",
         "application/merge-patch+json",
         "application/json; charset=latin1",
         "application/jsonp",
     ] {
-        refused(
-            &send_raw(&admin, Method::POST, "/users", kind, user("n")).await,
+        expect_error(
+            &send_raw(&admin, Method::POST, "/users", content_type, user("n")).await,
             415,
             "UNSUPPORTED_MEDIA_TYPE",
         );
     }
-    let bare = admin.send(admin.request(Method::POST, "/users").body(user("n"))).await;
-    refused(&bare, 415, "UNSUPPORTED_MEDIA_TYPE");
-    let packed = admin.request(Method::POST, "/users").header("content-encoding", "gzip").json(&json!({}));
-    refused(&admin.send(packed).await, 415, "UNSUPPORTED_MEDIA_TYPE");
-    for (name, kind) in [("a", "application/json"), ("b", "Application/JSON; charset=UTF-8")] {
-        done(send_raw(&admin, Method::POST, "/users", kind, user(name)).await, 201);
+    let untyped = admin.send(admin.request(Method::POST, "/users").body(user("n"))).await;
+    expect_error(&untyped, 415, "UNSUPPORTED_MEDIA_TYPE");
+    let compressed =
+        admin.request(Method::POST, "/users").header("content-encoding", "gzip").json(&json!({}));
+    expect_error(&admin.send(compressed).await, 415, "UNSUPPORTED_MEDIA_TYPE");
+    for (name, content_type) in [("a", "application/json"), ("b", "Application/JSON; charset=UTF-8")] {
+        expect_ok(send_raw(&admin, Method::POST, "/users", content_type, user(name)).await, 201);
     }
     for body in ["", "{", "nope", "{} {}", "{\"name\": \"a\u{1}\"}", "{'name': 'x'}"] {
-        refused(&post_raw(&admin, "/users", body).await, 400, "INVALID_JSON");
+        expect_error(&post_raw(&admin, "/users", body).await, 400, "INVALID_JSON");
     }
     for body in ["[]", "null", "7", "\"text\""] {
         let answer = post_raw(&admin, "/users", body).await;
-        refused(&answer, 400, "INVALID_REQUEST");
+        expect_error(&answer, 400, "INVALID_REQUEST");
         assert_eq!(answer.details()[0], (String::new(), "INVALID_TYPE".to_owned()));
     }
     let padded = |length: usize| format!("{:length$}", user("c"));
-    refused(&post_raw(&admin, "/users", padded(2001)).await, 413, "PAYLOAD_TOO_LARGE");
+    expect_error(&post_raw(&admin, "/users", padded(2001)).await, 413, "PAYLOAD_TOO_LARGE");
     let chunks = futures_util::stream::iter(vec![Ok::<_, std::io::Error>(padded(1500)), Ok(padded(1500))]);
     let chunked = admin.request(Method::POST, "/users").header(CONTENT_TYPE, "application/json");
     let chunked = chunked.body(reqwest::Body::wrap_stream(chunks));
-    refused(&admin.send(chunked).await, 413, "PAYLOAD_TOO_LARGE");
-    done(post_raw(&admin, "/users", padded(2000)).await, 201);
+    expect_error(&admin.send(chunked).await, 413, "PAYLOAD_TOO_LARGE");
+    expect_ok(post_raw(&admin, "/users", padded(2000)).await, 201);
 }
 
-/// Who may not call hears so, whatever is wrong with the rest.
+/// The caller is checked before the rest of the request.
 #[tokio::test]
-async fn refusals_come_in_the_contracts_order() {
+async fn errors_are_checked_in_the_documented_order() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let (weak, _) = server.key(None, &["workflows:read"]).await;
-    let (admin, anonymous) = (server.admin(), server.anonymous());
-    refused(&post_raw(&anonymous, "/nowhere", "{").await, 404, "NOT_FOUND");
-    refused(&post_raw(&anonymous, "/users", "{").await, 401, "UNAUTHENTICATED");
-    refused(&post_raw(&weak, "/users", "{").await, 403, "INSUFFICIENT_SCOPE");
-    let garbage = send_raw(&admin, Method::PATCH, "/users/user_none", "text/plain", "{").await;
-    refused(&garbage, 415, "UNSUPPORTED_MEDIA_TYPE");
+    let admin = server.admin();
+    let anonymous = server.anonymous();
+    expect_error(&post_raw(&anonymous, "/nowhere", "{").await, 404, "NOT_FOUND");
+    expect_error(&post_raw(&anonymous, "/users", "{").await, 401, "UNAUTHENTICATED");
+    expect_error(&post_raw(&weak, "/users", "{").await, 403, "INSUFFICIENT_SCOPE");
+    let wrong_type = send_raw(&admin, Method::PATCH, "/users/user_none", "text/plain", "{").await;
+    expect_error(&wrong_type, 415, "UNSUPPORTED_MEDIA_TYPE");
     let unknown = admin.patch("/users/user_none", json!({"nmae": "n"})).await;
-    at_fault(&unknown, &[("/nmae", "UNKNOWN_FIELD")]);
-    refused(&if_match(&admin, "/users/user_none", "\"0-0\"", Some(json!({}))).await, 404, "NOT_FOUND");
-    refused(&if_match(&admin, "/organizations/org_1", "\"0-0\"", None).await, 412, "PRECONDITION_FAILED");
+    expect_invalid(&unknown, &[("/nmae", "UNKNOWN_FIELD")]);
+    expect_error(&if_match(&admin, "/users/user_none", "\"0-0\"", Some(json!({}))).await, 404, "NOT_FOUND");
+    expect_error(
+        &if_match(&admin, "/organizations/org_1", "\"0-0\"", None).await,
+        412,
+        "PRECONDITION_FAILED",
+    );
 }
 
 #[tokio::test]
-async fn all_faults_are_reported_at_once() {
+async fn all_errors_are_reported_at_once() {
     let server = Server::start().await;
     let admin = server.admin();
     let body = r#"{"name": "", "name": 7, "email": "nobody", "plan": "gold", "status": "active",
         "created_at": "2026-11-23T07:08:09Z", "id": "acme", "a/b~c": 1,
         "metadata": {"k": 7, "a name that is longer than forty characters": "v"}}"#;
     let answer = post_raw(&admin, "/organizations", body).await;
-    at_fault(
+    expect_invalid(
         &answer,
         &[
             ("/name", "DUPLICATE_FIELD"),
@@ -230,14 +237,14 @@ async fn all_faults_are_reported_at_once() {
             ("/metadata/a name that is longer than forty characters", "INVALID_LENGTH"),
         ],
     );
-    at_fault(
+    expect_invalid(
         &admin.post("/organizations", json!({})).await,
         &[("/name", "REQUIRED"), ("/email", "REQUIRED")],
     );
-    let typed =
+    let wrong_types =
         admin.post("/users", json!({"email": null, "name": ["n"], "external_id": 7, "metadata": "m"})).await;
-    at_fault(
-        &typed,
+    expect_invalid(
+        &wrong_types,
         &[
             ("/email", "INVALID_TYPE"),
             ("/name", "INVALID_TYPE"),
@@ -252,12 +259,12 @@ async fn unknown_query_parameters_are_refused() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
-    at_fault(&admin.get("/whoami?x=1").await, &[("x", "UNKNOWN_PARAMETER")]);
-    at_fault(&admin.get("/organizations/org_1?fields=name").await, &[("fields", "UNKNOWN_PARAMETER")]);
-    at_fault(&admin.delete("/organizations/org_1?force=true").await, &[("force", "UNKNOWN_PARAMETER")]);
+    expect_invalid(&admin.get("/whoami?x=1").await, &[("x", "UNKNOWN_PARAMETER")]);
+    expect_invalid(&admin.get("/organizations/org_1?fields=name").await, &[("fields", "UNKNOWN_PARAMETER")]);
+    expect_invalid(&admin.delete("/organizations/org_1?force=true").await, &[("force", "UNKNOWN_PARAMETER")]);
     let created = admin.post("/users?dry_run=1", json!({"email": "a@b", "name": "a"})).await;
-    at_fault(&created, &[("dry_run", "UNKNOWN_PARAMETER")]);
-    at_fault(
+    expect_invalid(&created, &[("dry_run", "UNKNOWN_PARAMETER")]);
+    expect_invalid(
         &admin.get("/api-keys?limit=0&order=up&status=gone&limt=5&q=&q=").await,
         &[
             ("limit", "INVALID_VALUE"),
@@ -270,16 +277,16 @@ async fn unknown_query_parameters_are_refused() {
     for list in
         ["/organizations", "/organizations/org_1/members", "/users", "/api-keys", "/scopes", "/audit-logs"]
     {
-        at_fault(&admin.get(&format!("{list}?page=2")).await, &[("page", "UNKNOWN_PARAMETER")]);
+        expect_invalid(&admin.get(&format!("{list}?page=2")).await, &[("page", "UNKNOWN_PARAMETER")]);
         for limit in ["0", "101", "-1", "ten", "1.5", "99999999999999999999"] {
-            at_fault(&admin.get(&format!("{list}?limit={limit}")).await, &[("limit", "INVALID_VALUE")]);
+            expect_invalid(&admin.get(&format!("{list}?limit={limit}")).await, &[("limit", "INVALID_VALUE")]);
         }
     }
-    done(admin.get("/organizations/org_1").await, 200);
+    expect_ok(admin.get("/organizations/org_1").await, 200);
 }
 
 #[tokio::test]
-async fn limits_are_told_on_each_answer_with_a_key() {
+async fn every_response_to_a_key_has_rate_limit_headers() {
     let server = Server::with(|config| config.rate_limits.admin_per_minute = 2).await;
     let admin = server.admin();
     let first = admin.get("/whoami").await;
@@ -289,16 +296,16 @@ async fn limits_are_told_on_each_answer_with_a_key() {
         (first.header("x-ratelimit-limit"), first.header("x-ratelimit-remaining")),
         (Some("2"), Some("1"))
     );
-    assert_eq!(first.header("x-ratelimit-reset"), Some("1795417719"), "half a minute on");
-    refused(&admin.get("/users/user_none").await, 404, "NOT_FOUND");
-    let late = admin.get("/whoami").await;
-    refused(&late, 429, "RATE_LIMITED");
+    assert_eq!(first.header("x-ratelimit-reset"), Some("1795417719"), "in 30 seconds");
+    expect_error(&admin.get("/users/user_none").await, 404, "NOT_FOUND");
+    let limited = admin.get("/whoami").await;
+    expect_error(&limited, 429, "RATE_LIMITED");
     assert_eq!(
-        (late.header("retry-after"), late.header("ratelimit")),
+        (limited.header("retry-after"), limited.header("ratelimit")),
         (Some("30"), Some("\"admin\";r=0;t=30"))
     );
     assert_eq!(server.anonymous().get("/whoami").await.header("x-ratelimit-limit"), None);
     server.advance(Duration::from_secs(30));
-    done(admin.get("/whoami").await, 200);
-    refused(&admin.get("/whoami").await, 429, "RATE_LIMITED");
+    expect_ok(admin.get("/whoami").await, 200);
+    expect_error(&admin.get("/whoami").await, 429, "RATE_LIMITED");
 }

@@ -1,10 +1,10 @@
-//! What the configuration demands of keys: when they end, from where they come, what they begin with.
+//! The configured rules for keys: the maximum expiry, allowlists of administrative keys, and the prefix.
 
 use serde_json::{Value, json};
 use tollhouse::domain::time::Timestamp;
 use tollhouse::service::api_keys;
 
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{Binary, NOW, Server};
 
 const DAY: i64 = 86_400_000;
@@ -13,135 +13,138 @@ fn in_days(days: i64) -> String {
     Timestamp::from_millis(NOW + days * DAY).to_string()
 }
 
-fn key(more: Value) -> Value {
+fn key(fields: Value) -> Value {
     let mut key = json!({"name": "n", "scopes": ["workflows:read"]});
-    key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    key.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     key
 }
 
 #[tokio::test]
-async fn keys_end_when_they_must() {
+async fn keys_expire_within_the_configured_maximum() {
     let server = Server::start().await;
     let admin = server.admin();
-    done(admin.post("/api-keys", key(json!({"id": "key_old"}))).await, 201);
-    done(server.configure(json!({"keys": {"max_expiry_days": 30}})).await, 200);
+    expect_ok(admin.post("/api-keys", key(json!({"id": "key_old"}))).await, 201);
+    expect_ok(server.configure(json!({"keys": {"max_expiry_days": 30}})).await, 200);
 
-    let late = &[("/expires_at", "EXCEEDS_POLICY")];
-    at_fault(&admin.post("/api-keys", key(json!({"expires_at": null}))).await, late);
-    let never = admin.post("/api-keys", key(json!({"expires_at": in_days(31)}))).await;
-    at_fault(&never, late);
-    assert!(never.text.contains("30 days") && never.text.contains(&in_days(30)), "{}", never.text);
-    let last =
-        done(admin.post("/api-keys", key(json!({"id": "key_1", "expires_at": in_days(30)}))).await, 201);
-    assert_eq!(last["expires_at"], in_days(30));
-    // Whose maker names none, gets the latest, or the default.
-    assert_eq!(done(admin.post("/api-keys", key(json!({}))).await, 201)["expires_at"], in_days(30));
-    done(server.configure(json!({"keys": {"default_expiry_days": 7}})).await, 200);
-    assert_eq!(done(admin.post("/api-keys", key(json!({}))).await, 201)["expires_at"], in_days(7));
-    at_fault(
+    let exceeds_policy = &[("/expires_at", "EXCEEDS_POLICY")];
+    expect_invalid(&admin.post("/api-keys", key(json!({"expires_at": null}))).await, exceeds_policy);
+    let too_late = admin.post("/api-keys", key(json!({"expires_at": in_days(31)}))).await;
+    expect_invalid(&too_late, exceeds_policy);
+    assert!(too_late.text.contains("30 days") && too_late.text.contains(&in_days(30)), "{}", too_late.text);
+    let latest =
+        expect_ok(admin.post("/api-keys", key(json!({"id": "key_1", "expires_at": in_days(30)}))).await, 201);
+    assert_eq!(latest["expires_at"], in_days(30));
+    // Without `expires_at` a key gets the default expiry, or the maximum if there is no default.
+    assert_eq!(expect_ok(admin.post("/api-keys", key(json!({}))).await, 201)["expires_at"], in_days(30));
+    expect_ok(server.configure(json!({"keys": {"default_expiry_days": 7}})).await, 200);
+    assert_eq!(expect_ok(admin.post("/api-keys", key(json!({}))).await, 201)["expires_at"], in_days(7));
+    expect_invalid(
         &server.configure(json!({"keys": {"max_expiry_days": 6}})).await,
         &[("/keys/max_expiry_days", "INVALID_VALUE")],
     );
 
-    at_fault(&admin.patch("/api-keys/key_1", json!({"expires_at": null})).await, late);
-    at_fault(&admin.patch("/api-keys/key_1", json!({"expires_at": in_days(31)})).await, late);
-    done(admin.patch("/api-keys/key_1", json!({"expires_at": in_days(29)})).await, 200);
-    // One that was there before stays, can be changed otherwise, rotated, and given an end.
-    done(admin.patch("/api-keys/key_old", json!({"name": "renamed", "expires_at": null})).await, 200);
-    done(admin.post("/api-keys/key_old/rotate", json!({})).await, 200);
-    done(admin.patch("/api-keys/key_old", json!({"expires_at": in_days(1)})).await, 200);
-    at_fault(&admin.patch("/api-keys/key_old", json!({"expires_at": null})).await, late);
+    expect_invalid(&admin.patch("/api-keys/key_1", json!({"expires_at": null})).await, exceeds_policy);
+    expect_invalid(&admin.patch("/api-keys/key_1", json!({"expires_at": in_days(31)})).await, exceeds_policy);
+    expect_ok(admin.patch("/api-keys/key_1", json!({"expires_at": in_days(29)})).await, 200);
+    // An existing key is kept. It can be rotated, changed in other fields, and given an expiry.
+    expect_ok(admin.patch("/api-keys/key_old", json!({"name": "renamed", "expires_at": null})).await, 200);
+    expect_ok(admin.post("/api-keys/key_old/rotate", json!({})).await, 200);
+    expect_ok(admin.patch("/api-keys/key_old", json!({"expires_at": in_days(1)})).await, 200);
+    expect_invalid(&admin.patch("/api-keys/key_old", json!({"expires_at": null})).await, exceeds_policy);
 }
 
 #[tokio::test]
-async fn administrative_keys_say_from_where_they_come() {
+async fn administrative_keys_require_an_allowlist() {
     let server = Server::start().await;
     let admin = server.admin();
     let administrative = |id: &str| key(json!({"id": id, "scopes": ["admin:users", "admin:keys"]}));
-    done(admin.post("/api-keys", administrative("key_old")).await, 201);
-    done(server.configure(json!({"keys": {"require_allowed_ips_for_admin": true}})).await, 200);
+    expect_ok(admin.post("/api-keys", administrative("key_old")).await, 201);
+    expect_ok(server.configure(json!({"keys": {"require_allowed_ips_for_admin": true}})).await, 200);
 
-    let bare = &[("/allowed_ips", "EXCEEDS_POLICY")];
+    let exceeds_policy = &[("/allowed_ips", "EXCEEDS_POLICY")];
     for scopes in [json!(["admin:users"]), json!(["keys:verify"]), json!(["*"]), json!(["admin:*"])] {
-        at_fault(&admin.post("/api-keys", key(json!({"scopes": scopes}))).await, bare);
+        expect_invalid(&admin.post("/api-keys", key(json!({"scopes": scopes}))).await, exceeds_policy);
     }
-    done(admin.post("/api-keys", key(json!({"id": "key_1"}))).await, 201);
-    at_fault(&admin.patch("/api-keys/key_1", json!({"scopes": ["keys:verify"]})).await, bare);
+    expect_ok(admin.post("/api-keys", key(json!({"id": "key_1"}))).await, 201);
+    expect_invalid(&admin.patch("/api-keys/key_1", json!({"scopes": ["keys:verify"]})).await, exceeds_policy);
     let both = json!({"scopes": ["keys:verify"], "allowed_ips": ["192.0.2.0/24"]});
-    done(admin.patch("/api-keys/key_1", both).await, 200);
-    at_fault(&admin.patch("/api-keys/key_1", json!({"allowed_ips": null})).await, bare);
-    // One that was there before can be narrowed and renamed, not widened.
-    done(admin.patch("/api-keys/key_old", json!({"name": "x", "scopes": ["admin:keys"]})).await, 200);
-    at_fault(&admin.patch("/api-keys/key_old", json!({"scopes": ["admin:keys", "keys:verify"]})).await, bare);
-    // Both rules at once are told at once.
-    done(server.configure(json!({"keys": {"max_expiry_days": 30}})).await, 200);
+    expect_ok(admin.patch("/api-keys/key_1", both).await, 200);
+    expect_invalid(&admin.patch("/api-keys/key_1", json!({"allowed_ips": null})).await, exceeds_policy);
+    // An existing key can be narrowed and renamed, but not widened.
+    expect_ok(admin.patch("/api-keys/key_old", json!({"name": "x", "scopes": ["admin:keys"]})).await, 200);
+    expect_invalid(
+        &admin.patch("/api-keys/key_old", json!({"scopes": ["admin:keys", "keys:verify"]})).await,
+        exceeds_policy,
+    );
+    // Violations of both rules are reported at once.
+    expect_ok(server.configure(json!({"keys": {"max_expiry_days": 30}})).await, 200);
     let answer = admin.post("/api-keys", key(json!({"scopes": ["*"], "expires_at": null}))).await;
-    at_fault(&answer, &[bare[0], ("/expires_at", "EXCEEDS_POLICY")]);
+    expect_invalid(&answer, &[exceeds_policy[0], ("/expires_at", "EXCEEDS_POLICY")]);
 }
 
-/// The rules lock nobody out: the operator's own keys are outside of them.
+/// The rules don't apply to keys of the operator, so that they can't lock the operator out.
 #[tokio::test]
-async fn the_operators_keys_are_not_bound() {
+async fn the_rules_do_not_apply_to_keys_of_the_operator() {
     let server = Server::start().await;
     let rules = json!({"keys": {"max_expiry_days": 1, "require_allowed_ips_for_admin": true, "prefix": "acme"},
         "maintenance": {"read_only": true}});
-    done(server.configure(rules.clone()).await, 200);
-    let made = api_keys::create_as_operator(&server.app, "n", vec!["*".to_owned()]).await.unwrap();
+    expect_ok(server.configure(rules.clone()).await, 200);
+    let created = api_keys::create_as_operator(&server.app, "n", vec!["*".to_owned()]).await.unwrap();
     assert!(
-        made.key.starts_with("acme_") && made.api_key.start.starts_with("acme_"),
+        created.key.starts_with("acme_") && created.api_key.start.starts_with("acme_"),
         "{}",
-        made.api_key.start
+        created.api_key.start
     );
-    assert_eq!((made.api_key.expires_at, made.api_key.allowed_ips), (None, None));
-    let locked_in = server.client(Some(&made.key));
-    done(locked_in.get("/whoami").await, 200);
+    assert_eq!((created.api_key.expires_at, created.api_key.allowed_ips), (None, None));
+    let operator = server.client(Some(&created.key));
+    expect_ok(operator.get("/whoami").await, 200);
 
-    // As is the very first, with rules that were there from the start.
+    // Nor do they apply to the first admin key when they are configured from the start.
     let dir = tempfile::tempdir().unwrap();
     let server = Binary::serve_with(dir.path(), |command| {
         command.env("TOLLHOUSE_ADMIN_KEY", crate::support::ADMIN_KEY);
         command.env("TOLLHOUSE_KEYS__MAX_EXPIRY_DAYS", "1").env("TOLLHOUSE_MAINTENANCE__READ_ONLY", "true");
         command.env("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "true");
     });
-    let me = server.admin().get("/whoami").await;
-    assert_eq!((me.status, &me.data()["api_key"]["expires_at"]), (200, &Value::Null), "{me:?}");
+    let whoami = server.admin().get("/whoami").await;
+    assert_eq!((whoami.status, &whoami.data()["api_key"]["expires_at"]), (200, &Value::Null), "{whoami:?}");
 }
 
 #[tokio::test]
-async fn a_new_prefix_is_for_new_keys_and_the_old_ones_stay_good() {
+async fn a_new_prefix_applies_to_new_keys_and_existing_keys_stay_valid() {
     let server = Server::start().await;
     let admin = server.admin();
     let (old, resource) = server.key_with(key(json!({"id": "key_old"}))).await;
-    done(server.configure(json!({"keys": {"prefix": "acme"}})).await, 200);
-    done(old.get("/whoami").await, 200);
-    let (new, made) = server.key_with(key(json!({}))).await;
+    expect_ok(server.configure(json!({"keys": {"prefix": "acme"}})).await, 200);
+    expect_ok(old.get("/whoami").await, 200);
+    let (new, created) = server.key_with(key(json!({}))).await;
     let secret = new.key.clone().unwrap();
-    assert!(secret.starts_with("acme_"), "not so: {}", made["start"]);
-    assert_eq!(made["start"], secret[..9]);
-    done(new.get("/whoami").await, 200);
-    let rotated = done(admin.post("/api-keys/key_old/rotate", json!({})).await, 200);
+    assert!(secret.starts_with("acme_"), "{}", created["start"]);
+    assert_eq!(created["start"], secret[..9]);
+    expect_ok(new.get("/whoami").await, 200);
+    let rotated = expect_ok(admin.post("/api-keys/key_old/rotate", json!({})).await, 200);
     assert!(rotated["key"].as_str().unwrap().starts_with("acme_"));
     assert_eq!(resource["start"].as_str().unwrap().len(), 9);
-    done(old.get("/whoami").await, 200);
+    expect_ok(old.get("/whoami").await, 200);
 
-    // A wrong checksum is seen under either prefix.
+    // A wrong checksum is detected for both prefixes.
     let verify = async |secret: &str| {
         let request = admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify");
-        done(admin.send(request.json(&json!({"key": secret}))).await, 200)["code"].clone()
+        expect_ok(admin.send(request.json(&json!({"key": secret}))).await, 200)["code"].clone()
     };
     for prefix in ["acme", "toll"] {
         let wrong = format!("{prefix}_0123456789abcdefABCDEF0123456789000000");
         assert_eq!(verify(&wrong).await, "MALFORMED", "{prefix}");
     }
     assert_eq!(verify("other_0123456789abcdefABCDEF0123456789000000").await, "NOT_FOUND");
-    refused(
+    expect_error(
         &server.client(Some("acme_0123456789abcdefABCDEF0123456789000000")).get("/whoami").await,
         401,
         "INVALID_API_KEY",
     );
 }
 
-/// A key from elsewhere that begins like a new prefix, and has no checksum, stays good.
+/// A foreign key without a checksum stays valid even if it starts with the new prefix.
 #[tokio::test]
 async fn a_new_prefix_does_not_make_foreign_keys_malformed() {
     let dir = tempfile::tempdir().unwrap();
@@ -150,10 +153,10 @@ async fn a_new_prefix_does_not_make_foreign_keys_malformed() {
         command.env("TOLLHOUSE_ADMIN_KEY", foreign);
     });
     let client = server.client(foreign);
-    done(client.get("/whoami").await, 200);
+    expect_ok(client.get("/whoami").await, 200);
     let request = client.request(reqwest::Method::PATCH, "/config").header("if-match", "*");
-    done(client.send(request.json(&json!({"keys": {"prefix": "acme"}}))).await, 200);
-    done(client.get("/whoami").await, 200);
-    let made = done(client.post("/api-keys", key(json!({}))).await, 201);
-    assert!(made["key"].as_str().unwrap().starts_with("acme_"));
+    expect_ok(client.send(request.json(&json!({"keys": {"prefix": "acme"}}))).await, 200);
+    expect_ok(client.get("/whoami").await, 200);
+    let created = expect_ok(client.post("/api-keys", key(json!({}))).await, 201);
+    assert!(created["key"].as_str().unwrap().starts_with("acme_"));
 }

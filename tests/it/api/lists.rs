@@ -1,31 +1,32 @@
-//! Lists: pages, cursors and orders, while others write.
+//! Lists: pages, cursors, orders and filters, also while rows change.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{column, done, refused};
+use super::{column, expect_error, expect_ok};
 use crate::support::{Client, Server};
 
-/// One page: its ids, and the cursor to go on with.
+/// Returns the IDs of one page and the cursor of the next.
 async fn page(client: &Client, path: &str, cursor: Option<&str>) -> (Vec<String>, Option<String>) {
     let path = cursor.map_or(path.to_owned(), |cursor| format!("{path}&cursor={cursor}"));
     let answer = client.get(&path).await;
     let next = answer.json["metadata"]["nextCursor"].as_str().map(str::to_owned);
     assert_eq!(answer.json["metadata"]["hasMore"], json!(next.is_some()), "{}", answer.text);
-    (column(&done(answer, 200), "id"), next)
+    (column(&expect_ok(answer, 200), "id"), next)
 }
 
-/// All pages; `between` runs after each of them.
-async fn walk(client: &Client, path: &str, mut between: impl AsyncFnMut(usize)) -> Vec<String> {
+/// Returns the IDs of all pages. `after_page` runs after each page that has a next one, with the number of
+/// pages read.
+async fn walk(client: &Client, path: &str, mut after_page: impl AsyncFnMut(usize)) -> Vec<String> {
     let (mut ids, mut next) = page(client, path, None).await;
     let mut pages = 1;
     while let Some(cursor) = next {
-        between(pages).await;
-        let (more, after) = page(client, path, Some(&cursor)).await;
-        assert!(!more.is_empty() && pages < 100, "a cursor led to nothing");
-        ids.extend(more);
-        next = after;
+        after_page(pages).await;
+        let (page_ids, page_next) = page(client, path, Some(&cursor)).await;
+        assert!(!page_ids.is_empty() && pages < 100, "a cursor led to an empty page");
+        ids.extend(page_ids);
+        next = page_next;
         pages += 1;
     }
     ids
@@ -41,9 +42,9 @@ fn ids(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| format!("user_{name}")).collect()
 }
 
-/// The order is the one in which the rows were stored, whatever their ids say.
+/// Lists are ordered by insertion, not by ID.
 #[tokio::test]
-async fn pages_follow_the_order_of_storing() {
+async fn pages_follow_the_order_of_insertion() {
     let server = Server::start().await;
     let admin = server.admin();
     users(&server, &["m", "a", "z", "b", "y"]).await;
@@ -55,18 +56,18 @@ async fn pages_follow_the_order_of_storing() {
 }
 
 #[tokio::test]
-async fn a_page_has_twenty_rows_unless_asked() {
+async fn a_page_has_twenty_rows_by_default() {
     let server = Server::start().await;
     let admin = server.admin();
     for n in 0..21 {
         server.user(&format!("user_{n}")).await;
     }
-    assert_eq!(done(admin.get("/users").await, 200).as_array().unwrap().len(), 20);
-    assert_eq!(done(admin.get("/users?limit=100").await, 200).as_array().unwrap().len(), 21);
+    assert_eq!(expect_ok(admin.get("/users").await, 200).as_array().unwrap().len(), 20);
+    assert_eq!(expect_ok(admin.get("/users?limit=100").await, 200).as_array().unwrap().len(), 21);
 }
 
 #[tokio::test]
-async fn what_comes_and_goes_while_paging_hides_and_repeats_nothing() {
+async fn changes_during_paging_neither_hide_nor_repeat_rows() {
     let server = Server::start().await;
     let admin = server.admin();
     for (order, expected) in [("desc", ["f", "e", "d", "b"]), ("asc", ["b", "d", "e", "f"])] {
@@ -76,57 +77,57 @@ async fn what_comes_and_goes_while_paging_hides_and_repeats_nothing() {
         )
         .await;
         let path = format!("/users?limit=2&order={order}&q=user_");
-        let found = walk(&admin, &path, async |pages| {
-            // The row that the cursor stands on, one before it and one behind it go; others come.
+        let listed = walk(&admin, &path, async |pages| {
+            // Deletes the row at the cursor, one before it and one after it. Each page, a new row is added.
             if pages == 1 {
-                let (on, behind) = if order == "desc" { ("e", "c") } else { ("b", "c") };
-                for name in [on, behind, "a"] {
-                    done(admin.delete(&format!("/users/user_{name}-{order}")).await, 200);
+                let at_cursor = if order == "desc" { "e" } else { "b" };
+                for name in [at_cursor, "c", "a"] {
+                    expect_ok(admin.delete(&format!("/users/user_{name}-{order}")).await, 200);
                 }
             }
             server.user(&format!("user_new{pages}-{order}")).await;
         })
         .await;
-        let mut once = found.clone();
-        once.sort();
-        once.dedup();
-        assert_eq!(once.len(), found.len(), "{order}: a row came twice: {found:?}");
-        let old: Vec<_> = found.iter().filter(|id| id.len() == format!("user_a-{order}").len()).collect();
+        let mut unique = listed.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), listed.len(), "{order}: a row was listed twice: {listed:?}");
+        let old: Vec<_> = listed.iter().filter(|id| id.len() == format!("user_a-{order}").len()).collect();
         let mut expected: Vec<_> = expected.iter().map(|name| format!("user_{name}-{order}")).collect();
         if order == "asc" {
-            // What was read before it went was there then.
+            // This row was listed before it was deleted.
             expected.insert(0, format!("user_a-{order}"));
         }
         assert_eq!(old, expected.iter().collect::<Vec<_>>(), "{order}");
         for id in walk(&admin, "/users?limit=100", async |_| ()).await {
-            done(admin.delete(&format!("/users/{id}")).await, 200);
+            expect_ok(admin.delete(&format!("/users/{id}")).await, 200);
         }
     }
 }
 
-/// When the newest row goes, the next one must not get its place, or a cursor behind it would miss that.
+/// The `seq` of the newest row is not reused after its deletion, or a cursor at it would skip the new row.
 #[tokio::test]
-async fn a_place_in_a_list_is_never_given_twice() {
+async fn positions_in_a_list_are_never_reused() {
     let server = Server::start().await;
     let admin = server.admin();
     server.organization("org_1").await;
     users(&server, &["a", "b", "c"]).await;
     let members = "/organizations/org_1/members";
     for user in ["user_a", "user_b"] {
-        done(admin.post(members, json!({"user_id": user, "role": "member"})).await, 201);
+        expect_ok(admin.post(members, json!({"user_id": user, "role": "member"})).await, 201);
     }
     let listed = admin.get(&format!("{members}?limit=1&order=asc")).await;
     let cursor = listed.json["metadata"]["nextCursor"].as_str().unwrap().to_owned();
     assert_eq!(column(listed.data(), "user_id"), ["user_a"]);
-    done(admin.delete(&format!("{members}/user_b")).await, 200);
-    done(admin.delete(&format!("{members}/user_a")).await, 200);
-    done(admin.post(members, json!({"user_id": "user_c", "role": "member"})).await, 201);
-    let rest = done(admin.get(&format!("{members}?limit=1&order=asc&cursor={cursor}")).await, 200);
+    expect_ok(admin.delete(&format!("{members}/user_b")).await, 200);
+    expect_ok(admin.delete(&format!("{members}/user_a")).await, 200);
+    expect_ok(admin.post(members, json!({"user_id": "user_c", "role": "member"})).await, 201);
+    let rest = expect_ok(admin.get(&format!("{members}?limit=1&order=asc&cursor={cursor}")).await, 200);
     assert_eq!(column(&rest, "user_id"), ["user_c"]);
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_its_own_list_alone() {
+async fn a_cursor_is_valid_only_for_its_own_list() {
     let server = Server::start().await;
     let admin = server.admin();
     users(&server, &["a", "b", "c"]).await;
@@ -140,8 +141,8 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
     }
     let twice = format!("/users?q=user&cursor={cursor}&cursor={cursor}");
     assert_eq!(admin.get(&twice).await.details(), [("cursor".to_owned(), "DUPLICATE_PARAMETER".to_owned())]);
-    let mut bent = cursor.clone();
-    bent.replace_range(20..21, if &cursor[20..21] == "A" { "B" } else { "A" });
+    let mut corrupted = cursor.clone();
+    corrupted.replace_range(20..21, if &cursor[20..21] == "A" { "B" } else { "A" });
     for (path, cursor) in [
         ("/users?limit=1", cursor.as_str()),
         ("/users?q=user_", &cursor),
@@ -154,7 +155,7 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
         ("/users/user_a/memberships?limit=1", &cursor),
         ("/audit-logs?limit=1", &cursor),
         ("/scopes?limit=1", &cursor),
-        ("/users?q=user", &bent),
+        ("/users?q=user", &corrupted),
         ("/users?q=user", &cursor[1..]),
         ("/users?q=user", "1"),
         ("/users?q=user", "garbage!"),
@@ -162,12 +163,12 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
         ("/users?q=user", &"A".repeat(201)),
     ] {
         let answer = admin.get(&format!("{path}&cursor={cursor}")).await;
-        refused(&answer, 400, "INVALID_CURSOR");
+        expect_error(&answer, 400, "INVALID_CURSOR");
         assert_eq!(answer.details(), [("cursor".to_owned(), "INVALID_CURSOR".to_owned())]);
     }
 }
 
-/// A cursor of the platform's or of another organization's list opens nothing.
+/// A cursor is valid only for the organization, or the platform, whose key received it.
 #[tokio::test]
 async fn i5_a_cursor_of_another_organization_is_refused() {
     let server = Server::start().await;
@@ -178,28 +179,28 @@ async fn i5_a_cursor_of_another_organization_is_refused() {
         let (client, _) = server.key(Some(organization), &["*"]).await;
         for n in 0..3 {
             let user = json!({"email": format!("{n}@{organization}"), "name": "n"});
-            done(client.post("/users", user).await, 201);
-            done(client.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
+            expect_ok(client.post("/users", user).await, 201);
+            expect_ok(client.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
         }
         clients.push(client);
     }
     for path in ["/users?limit=1", "/api-keys?limit=1", "/audit-logs?limit=1"] {
-        for (nth, owner) in clients.iter().enumerate() {
+        for (owner_index, owner) in clients.iter().enumerate() {
             let (_, next) = page(owner, path, None).await;
             let path = format!("{path}&cursor={}", next.unwrap());
-            for (other, client) in clients.iter().enumerate() {
+            for (index, client) in clients.iter().enumerate() {
                 let answer = client.get(&path).await;
-                if other == nth {
-                    done(answer, 200);
+                if index == owner_index {
+                    expect_ok(answer, 200);
                 } else {
-                    refused(&answer, 400, "INVALID_CURSOR");
+                    expect_error(&answer, 400, "INVALID_CURSOR");
                 }
             }
         }
     }
 }
 
-/// No filter of a list reaches what the list itself doesn't show.
+/// No filter finds rows that the list itself doesn't show.
 #[tokio::test]
 async fn i5_no_filter_reaches_another_organization() {
     let server = Server::start().await;
@@ -209,8 +210,8 @@ async fn i5_no_filter_reaches_another_organization() {
     }
     let user =
         json!({"id": "user_alpha", "email": "alpha@example.com", "name": "alpha", "external_id": "alpha-1"});
-    done(admin.post("/users", user).await, 201);
-    done(
+    expect_ok(admin.post("/users", user).await, 201);
+    expect_ok(
         admin
             .post("/organizations/org_alpha/members", json!({"user_id": "user_alpha", "role": "owner"}))
             .await,
@@ -229,25 +230,25 @@ async fn i5_no_filter_reaches_another_organization() {
         "/api-keys?q=alpha",
         "/audit-logs?target_id=key_alpha",
     ] {
-        let shown = done(admin.get(path).await, 200);
+        let shown = expect_ok(admin.get(path).await, 200);
         assert!(!shown.as_array().unwrap().is_empty(), "{path} finds it for the platform");
-        assert_eq!(done(beta.get(path).await, 200), Value::Array(Vec::new()), "{path}");
+        assert_eq!(expect_ok(beta.get(path).await, 200), Value::Array(Vec::new()), "{path}");
     }
     for path in [
         "/api-keys?organization_id=org_alpha",
         "/audit-logs?org_id=org_alpha",
         "/audit-logs/export?org_id=org_alpha",
     ] {
-        refused(&beta.get(path).await, 404, "NOT_FOUND");
+        expect_error(&beta.get(path).await, 404, "NOT_FOUND");
     }
     let exported = beta.get("/audit-logs/export?target_id=key_alpha").await;
     assert_eq!((exported.status, exported.text.as_str()), (200, ""));
 }
 
-/// A time is found as a place in the list, but what it finds is told by each row's own time: here the clock
-/// was three hours ahead for a while.
+/// A filter by time is resolved to a position in the list, and each row's own time decides. Here the clock
+/// was set back by four hours, so that the times of the rows are not in the order of the list.
 #[tokio::test]
-async fn filters_by_time_find_all_even_when_the_clock_was_set_back() {
+async fn filters_by_time_find_all_events_after_the_clock_was_set_back() {
     const HOUR: Duration = Duration::from_secs(3600);
     let mut server = Server::start().await;
     for round in 0..2 {
@@ -255,16 +256,17 @@ async fn filters_by_time_find_all_even_when_the_clock_was_set_back() {
             server.organization(&format!("org_{round}-{hour}")).await;
             server.advance(HOUR);
         }
-        server = Server::over(server.stop().await, |config| config.rate_limits.admin_per_minute = 0).await;
+        server =
+            Server::start_in(server.stop().await, |config| config.rate_limits.admin_per_minute = 0).await;
     }
     let admin = server.admin();
     let path = "/audit-logs?action=organization.create&limit=3";
-    let all = done(admin.get("/audit-logs?action=organization.create&limit=100").await, 200);
+    let all = expect_ok(admin.get("/audit-logs?action=organization.create&limit=100").await, 200);
     let occurred = |event: &Value| event["occurred_at"].as_str().unwrap().to_owned();
     let mut times: Vec<_> = all.as_array().unwrap().iter().map(occurred).collect();
     times.sort();
     times.dedup();
-    assert_eq!((all.as_array().unwrap().len(), times.len()), (8, 4), "each hour came twice");
+    assert_eq!((all.as_array().unwrap().len(), times.len()), (8, 4), "each hour occurs twice");
     for from in &times {
         for to in &times {
             let within = |event: &&Value| (from..to).contains(&&occurred(event));

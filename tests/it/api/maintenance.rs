@@ -1,30 +1,30 @@
-//! Read-only: what is refused, and what goes on.
+//! Read-only mode: which calls are refused and which still work.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{done, refused};
+use super::{expect_error, expect_ok};
 use crate::support::Server;
 
-async fn world() -> Server {
+async fn start_server() -> Server {
     let server = Server::start().await;
     server.organization("org_1").await;
     server.user("user_1").await;
     for id in ["key_1", "key_2", "key_3"] {
         let body = json!({"id": id, "organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
-        done(server.admin().post("/api-keys", body).await, 201);
+        expect_ok(server.admin().post("/api-keys", body).await, 201);
     }
     server
 }
 
 #[tokio::test]
-async fn changes_are_refused_with_the_message_and_taking_access_away_is_not() {
-    let server = world().await;
+async fn changes_are_refused_with_the_message_and_revocations_still_work() {
+    let server = start_server().await;
     let admin = server.admin();
     let member = json!({"user_id": "user_1", "role": "member"});
     let secret =
         server.key_with(json!({"organization_id": "org_1", "name": "n", "scopes": ["*"]})).await.0.key;
-    done(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
+    expect_ok(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
     let refused_changes = [
         (Method::POST, "/organizations", Some(json!({"name": "n", "email": "a@b"}))),
         (Method::PATCH, "/organizations/org_1", Some(json!({"status": "suspended"}))),
@@ -41,51 +41,51 @@ async fn changes_are_refused_with_the_message_and_taking_access_away_is_not() {
         (Method::POST, "/scopes", Some(json!({"scope": "invoices:read"}))),
         (Method::DELETE, "/scopes/workflows:write", None),
     ];
-    let list = async || {
-        let mut all = Vec::new();
+    let list_resources = async || {
+        let mut lists = Vec::new();
         for path in ["/organizations", "/users", "/organizations/org_1/members", "/api-keys", "/scopes"] {
-            let mut rows = done(admin.get(path).await, 200);
-            // Calling is no change.
+            let mut rows = expect_ok(admin.get(path).await, 200);
+            // A call updates `last_used_at`, which is not a change of the key.
             rows.as_array_mut().unwrap().iter_mut().for_each(|row| row["last_used_at"] = Value::Null);
-            all.push(rows);
+            lists.push(rows);
         }
-        all
+        lists
     };
-    let before = list().await;
+    let before = list_resources().await;
     for (method, path, body) in refused_changes.clone() {
         let answer = admin.call(method.clone(), path, body).await;
-        refused(&answer, 503, "UNAVAILABLE");
+        expect_error(&answer, 503, "UNAVAILABLE");
         assert_eq!(answer.header("retry-after"), Some("60"), "{method} {path}");
         assert!(answer.text.contains("read-only mode for maintenance"), "{}", answer.text);
     }
-    assert_eq!(list().await, before);
-    let events = done(admin.get("/audit-logs?outcome=failed&limit=100").await, 200);
+    assert_eq!(list_resources().await, before);
+    let events = expect_ok(admin.get("/audit-logs?outcome=failed&limit=100").await, 200);
     assert_eq!(events.as_array().unwrap().len(), refused_changes.len(), "each refusal is recorded");
-    done(server.configure(json!({"maintenance": {"message": "Back at noon."}})).await, 200);
-    let told = admin.post("/users", json!({"name": "n", "email": "a@b"})).await;
-    assert_eq!(told.json["error"]["message"], "Back at noon.");
+    expect_ok(server.configure(json!({"maintenance": {"message": "Back at noon."}})).await, 200);
+    let refused = admin.post("/users", json!({"name": "n", "email": "a@b"})).await;
+    assert_eq!(refused.json["error"]["message"], "Back at noon.");
 
-    // What takes access away.
-    done(admin.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200);
-    refused(&admin.patch("/api-keys/key_1", json!({"status": "active"})).await, 503, "UNAVAILABLE");
-    done(admin.delete("/api-keys/key_2").await, 200);
-    done(admin.post("/api-keys/key_3/revoke", json!({"reason": "leaked"})).await, 200);
-    // And what only asks.
+    // Changes that only withdraw access still work.
+    expect_ok(admin.patch("/api-keys/key_1", json!({"status": "disabled"})).await, 200);
+    expect_error(&admin.patch("/api-keys/key_1", json!({"status": "active"})).await, 503, "UNAVAILABLE");
+    expect_ok(admin.delete("/api-keys/key_2").await, 200);
+    expect_ok(admin.post("/api-keys/key_3/revoke", json!({"reason": "leaked"})).await, 200);
+    // Reads and verifications still work.
     let request = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
-    assert_eq!(done(admin.send(request).await, 200)["valid"], true);
+    assert_eq!(expect_ok(admin.send(request).await, 200)["valid"], true);
     tollhouse::service::usage::flush(&server.app).await.unwrap();
-    assert_eq!(done(admin.get("/analytics/usage").await, 200)["totals"]["requests"], 1);
-    assert_eq!(done(admin.get("/audit-logs/verify").await, 200)["valid"], true);
+    assert_eq!(expect_ok(admin.get("/analytics/usage").await, 200)["totals"]["requests"], 1);
+    assert_eq!(expect_ok(admin.get("/audit-logs/verify").await, 200)["valid"], true);
     assert_eq!(server.admin().get_at_root("/readyz").await.status, 200);
 
-    done(server.configure(json!({"maintenance": {"read_only": false}})).await, 200);
-    done(admin.post("/users", json!({"name": "n", "email": "a@b"})).await, 201);
+    expect_ok(server.configure(json!({"maintenance": {"read_only": false}})).await, 200);
+    expect_ok(admin.post("/users", json!({"name": "n", "email": "a@b"})).await, 201);
 }
 
-/// What is under way when it begins is decided by it: nothing comes about after its answer.
+/// No change is committed after read-only mode was acknowledged, not even of requests in flight.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_in_flight_comes_about_afterwards() {
-    let server = world().await;
+async fn no_request_in_flight_commits_after_read_only_mode_is_acknowledged() {
+    let server = start_server().await;
     let count = async || {
         let count = server.app.db.read(tollhouse::store::overview::organizations).await;
         count.unwrap()
@@ -98,32 +98,33 @@ async fn nothing_that_is_in_flight_comes_about_afterwards() {
                 tokio::spawn(async move { admin.post("/organizations", body).await.status })
             })
             .collect();
-        done(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
-        let then = count().await;
+        expect_ok(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
+        let count_at_start = count().await;
         for caller in callers {
             let status = caller.await.unwrap();
             assert!([201, 503].contains(&status), "{status}");
         }
-        assert_eq!(count().await, then);
-        done(server.configure(json!({"maintenance": {"read_only": false}})).await, 200);
+        assert_eq!(count().await, count_at_start);
+        expect_ok(server.configure(json!({"maintenance": {"read_only": false}})).await, 200);
     }
 }
 
 #[tokio::test]
-async fn in_a_batch_each_operation_is_refused_for_itself() {
-    let server = world().await;
+async fn each_operation_of_a_batch_is_refused_separately() {
+    let server = start_server().await;
     let admin = server.admin();
-    done(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
+    expect_ok(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
     let operations = json!([
         {"method": "PATCH", "path": "/organizations/org_1", "body": {"name": "x"}},
         {"method": "DELETE", "path": "/api-keys/key_1"},
         {"method": "GET", "path": "/organizations/org_1"},
     ]);
     let batch = |atomic| json!({"atomic": atomic, "operations": operations});
-    refused(&admin.post("/batch", batch(true)).await, 503, "UNAVAILABLE");
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200)["status"], "active");
-    let results = done(admin.post("/batch", batch(false)).await, 200)["results"].clone();
-    let statuses: Vec<_> = results.as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+    expect_error(&admin.post("/batch", batch(true)).await, 503, "UNAVAILABLE");
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200)["status"], "active");
+    let results = expect_ok(admin.post("/batch", batch(false)).await, 200)["results"].clone();
+    let statuses: Vec<_> =
+        results.as_array().unwrap().iter().map(|result| result["status"].clone()).collect();
     assert_eq!(statuses, [503, 200, 200], "{results}");
-    assert_eq!(done(admin.get("/api-keys/key_1").await, 200)["status"], "revoked");
+    assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200)["status"], "revoked");
 }

@@ -1,4 +1,4 @@
-//! The control plane, a file for each resource, and what goes for all of them; and the data plane.
+//! The control plane, one file per resource, the conventions of all resources, and the data plane.
 
 mod analytics;
 mod api_keys;
@@ -26,31 +26,33 @@ use serde_json::Value;
 
 use crate::support::Answer;
 
-/// `data` of an answer that must have succeeded with this status.
+/// Asserts that the call succeeded with this status, and returns `data`.
 #[track_caller]
-fn done(answer: Answer, status: u16) -> Value {
+fn expect_ok(answer: Answer, status: u16) -> Value {
     assert_eq!((answer.status, answer.code()), (status, ""), "{}", answer.text);
     answer.json["data"].clone()
 }
 
-/// The answer must be a refusal with this status and code.
+/// Asserts that the call failed with this status and error code.
 #[track_caller]
-fn refused(answer: &Answer, status: u16, code: &str) {
+fn expect_error(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, answer.code()), (status, code), "{}", answer.text);
 }
 
-/// The answer must name exactly these faults, in any order.
+/// Asserts that the request was rejected with exactly these details (pointer or parameter, code), in any
+/// order.
 #[track_caller]
-fn at_fault(answer: &Answer, faults: &[(&str, &str)]) {
-    refused(answer, 400, "INVALID_REQUEST");
-    let mut expected: Vec<_> = faults.iter().map(|(at, code)| (at.to_string(), code.to_string())).collect();
-    let mut found = answer.details();
+fn expect_invalid(answer: &Answer, details: &[(&str, &str)]) {
+    expect_error(answer, 400, "INVALID_REQUEST");
+    let mut expected: Vec<_> =
+        details.iter().map(|(location, code)| (location.to_string(), code.to_string())).collect();
+    let mut actual = answer.details();
     expected.sort();
-    found.sort();
-    assert_eq!(found, expected, "{}", answer.text);
+    actual.sort();
+    assert_eq!(actual, expected, "{}", answer.text);
 }
 
-/// One field of each row of a list.
+/// Returns one field of each row of a list.
 #[track_caller]
 fn column(list: &Value, field: &str) -> Vec<String> {
     let rows = list.as_array().unwrap_or_else(|| panic!("not a list: {list}"));

@@ -1,4 +1,4 @@
-//! The configuration of the platform: read, changed by one at a time, in force at once.
+//! The platform's configuration: reads, conditional changes, immediate effect.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::patches::if_match;
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{Binary, Server};
 
 fn shipped() -> Value {
@@ -24,37 +24,37 @@ fn shipped() -> Value {
 }
 
 #[tokio::test]
-async fn a_patch_is_merged_tagged_and_recorded_field_by_field() {
+async fn a_patch_is_merged_changes_the_etag_and_is_audited_field_by_field() {
     let server = Server::start().await;
     let admin = server.admin();
     let before = admin.get("/config").await;
     let etag = before.header("etag").unwrap().to_owned();
-    assert_eq!(done(before, 200), shipped());
+    assert_eq!(expect_ok(before, 200), shipped());
 
-    // What changes nothing keeps the tag, and what is changed can be seen in the answer.
-    let same = json!({"keys": {"prefix": "toll"}, "plans": {"nowhere": null}, "retention": {}});
-    let same = if_match(&admin, "/config", &etag, Some(same)).await;
-    assert_eq!((same.status, same.header("etag")), (200, Some(etag.as_str())));
+    // A patch that changes nothing keeps the ETag. The response to a change contains the new values.
+    let no_change = json!({"keys": {"prefix": "toll"}, "plans": {"nowhere": null}, "retention": {}});
+    let unchanged = if_match(&admin, "/config", &etag, Some(no_change)).await;
+    assert_eq!((unchanged.status, unchanged.header("etag")), (200, Some(etag.as_str())));
     let patch = json!({
         "rate_limits": {"admin_per_minute": 7},
         "plans": {"standard": {"max_keys": 5}, "enterprise": null},
         "maintenance": {"message": "soon"},
     });
     let changed = if_match(&admin, "/config", &etag, Some(patch)).await;
-    let new_tag = changed.header("etag").unwrap().to_owned();
-    assert_ne!(new_tag, etag);
+    let new_etag = changed.header("etag").unwrap().to_owned();
+    assert_ne!(new_etag, etag);
     let mut expected = shipped();
     expected["rate_limits"]["admin_per_minute"] = json!(7);
     expected["plans"]["standard"]["max_keys"] = json!(5);
     expected["plans"].as_object_mut().unwrap().remove("enterprise");
     expected["maintenance"]["message"] = json!("soon");
-    assert_eq!(done(changed, 200), expected);
-    let now = admin.get("/config").await;
-    assert_eq!((now.header("etag"), now.data()), (Some(new_tag.as_str()), &expected));
-    // In force: the limit of this very key.
-    assert_eq!(now.header("x-ratelimit-limit"), Some("7"));
+    assert_eq!(expect_ok(changed, 200), expected);
+    let current = admin.get("/config").await;
+    assert_eq!((current.header("etag"), current.data()), (Some(new_etag.as_str()), &expected));
+    // The new limit already applies to this key.
+    assert_eq!(current.header("x-ratelimit-limit"), Some("7"));
 
-    let events = done(admin.get("/audit-logs?action=config.update").await, 200);
+    let events = expect_ok(admin.get("/audit-logs?action=config.update").await, 200);
     let change = |field: &str, from: Value, to: Value| json!({"field": field, "from": from, "to": to});
     let expected = [
         change("maintenance.message", Value::Null, json!("soon")),
@@ -69,27 +69,32 @@ async fn a_patch_is_merged_tagged_and_recorded_field_by_field() {
 }
 
 #[tokio::test]
-async fn who_changes_it_must_know_what_it_is() {
+async fn a_change_requires_a_matching_if_match() {
     let server = Server::start().await;
     let admin = server.admin();
     let patch = json!({"maintenance": {"message": "x"}});
-    refused(&admin.patch("/config", patch.clone()).await, 428, "PRECONDITION_REQUIRED");
-    refused(&if_match(&admin, "/config", "\"0-0\"", Some(patch.clone())).await, 412, "PRECONDITION_FAILED");
-    // What is wrong with the body is told first, as everywhere.
-    at_fault(&admin.patch("/config", json!({"keys": 7})).await, &[("/keys", "INVALID_TYPE")]);
-    assert_eq!(done(admin.get("/config").await, 200), shipped());
-    done(if_match(&admin, "/config", "*", Some(patch)).await, 200);
+    expect_error(&admin.patch("/config", patch.clone()).await, 428, "PRECONDITION_REQUIRED");
+    expect_error(
+        &if_match(&admin, "/config", "\"0-0\"", Some(patch.clone())).await,
+        412,
+        "PRECONDITION_FAILED",
+    );
+    // Errors of the body are reported before the missing precondition, as on all routes.
+    expect_invalid(&admin.patch("/config", json!({"keys": 7})).await, &[("/keys", "INVALID_TYPE")]);
+    assert_eq!(expect_ok(admin.get("/config").await, 200), shipped());
+    expect_ok(if_match(&admin, "/config", "*", Some(patch)).await, 200);
 }
 
-/// Of many who read it and then change it at once, one succeeds, and the others hear of it.
+/// Of concurrent changes that are based on the same version, one succeeds and the others get a 412.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_writers_at_once_exactly_one_succeeds() {
+async fn exactly_one_of_concurrent_changes_succeeds() {
     let server = Server::start().await;
     for round in 0..5 {
         let etag = server.admin().get("/config").await.header("etag").unwrap().to_owned();
         let writers: Vec<_> = (0..8)
             .map(|writer| {
-                let (admin, etag) = (server.admin(), etag.clone());
+                let admin = server.admin();
+                let etag = etag.clone();
                 let patch = json!({"plans": {"standard": {"max_keys": 1 + round * 8 + writer}}});
                 tokio::spawn(async move { if_match(&admin, "/config", &etag, Some(patch)).await })
             })
@@ -99,16 +104,16 @@ async fn of_writers_at_once_exactly_one_succeeds() {
             let answer = writer.await.unwrap();
             match answer.status {
                 200 => winners.push(answer.data().clone()),
-                _ => refused(&answer, 412, "PRECONDITION_FAILED"),
+                _ => expect_error(&answer, 412, "PRECONDITION_FAILED"),
             }
         }
         assert_eq!(winners.len(), 1, "{winners:?}");
-        assert_eq!(done(server.admin().get("/config").await, 200), winners[0]);
+        assert_eq!(expect_ok(server.admin().get("/config").await, 200), winners[0]);
     }
 }
 
 #[tokio::test]
-async fn all_faults_are_told_at_once_and_nothing_is_changed() {
+async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
     let server = Server::start().await;
     let admin = server.admin();
     let answer = server
@@ -121,7 +126,7 @@ async fn all_faults_are_told_at_once_and_nothing_is_changed() {
             "logging": {},
         }))
         .await;
-    at_fault(
+    expect_invalid(
         &answer,
         &[
             ("/keys/prefix", "INVALID_VALUE"),
@@ -143,13 +148,13 @@ async fn all_faults_are_told_at_once_and_nothing_is_changed() {
             ("/logging", "UNKNOWN_FIELD"),
         ],
     );
-    // What is right by itself, and not together with what there is.
-    let together = json!({
+    // Values that are valid separately, but not in combination with the others.
+    let inconsistent = json!({
         "keys": {"default_expiry_days": 91, "max_expiry_days": 90},
         "plans": {"gold": {"max_keys": 1}},
     });
-    at_fault(
-        &server.configure(together).await,
+    expect_invalid(
+        &server.configure(inconsistent).await,
         &[
             ("/keys/default_expiry_days", "INVALID_VALUE"),
             ("/plans/gold/requests_per_minute", "REQUIRED"),
@@ -157,43 +162,45 @@ async fn all_faults_are_told_at_once_and_nothing_is_changed() {
         ],
     );
     let many: serde_json::Map<_, _> = (0..100)
-        .map(|nth| (format!("p{nth}"), json!({"requests_per_minute": 1, "max_keys": 1, "max_members": 1})))
+        .map(|index| {
+            (format!("p{index}"), json!({"requests_per_minute": 1, "max_keys": 1, "max_members": 1}))
+        })
         .collect();
-    at_fault(&server.configure(json!({"plans": many})).await, &[("/plans", "TOO_MANY")]);
-    assert_eq!(done(admin.get("/config").await, 200), shipped());
+    expect_invalid(&server.configure(json!({"plans": many})).await, &[("/plans", "TOO_MANY")]);
+    assert_eq!(expect_ok(admin.get("/config").await, 200), shipped());
 }
 
 #[tokio::test]
-async fn a_restart_keeps_what_was_set_and_no_first_value_comes_back() {
+async fn a_restart_keeps_the_settings_and_ignores_initial_values() {
     let server = Server::start().await;
-    done(server.configure(json!({"plans": {"standard": {"requests_per_minute": 3}}})).await, 200);
+    expect_ok(server.configure(json!({"plans": {"standard": {"requests_per_minute": 3}}})).await, 200);
     let before = server.admin().get("/config").await;
-    let server = Server::over(server.stop().await, |config| {
+    let server = Server::start_in(server.stop().await, |config| {
         config.plans.standard.requests_per_minute = 9;
         config.rate_limits.admin_per_minute = 1;
     })
     .await;
     let after = server.admin().get("/config").await;
     assert_eq!((after.header("etag"), after.data()), (before.header("etag"), before.data()));
-    // Nor is it in force.
+    // The initial limit doesn't apply either.
     assert_eq!(server.admin().get("/whoami").await.header("x-ratelimit-limit"), None);
 }
 
 #[tokio::test]
-async fn a_start_says_which_named_values_are_not_those_in_force() {
+async fn a_start_logs_initial_values_that_differ_from_the_settings() {
     let dir = tempfile::tempdir().unwrap();
-    let named = |command: &mut std::process::Command| {
+    let with_initial_values = |command: &mut std::process::Command| {
         command.env("TOLLHOUSE_ADMIN_KEY", crate::support::ADMIN_KEY);
         command.env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0").env("TOLLHOUSE_KEYS__PREFIX", "acme");
     };
-    let mut server = Binary::serve_with(dir.path(), named);
+    let mut server = Binary::serve_with(dir.path(), with_initial_values);
     assert!(!server.start.join("\n").contains("initial value"), "{:#?}", server.start);
     let admin = server.admin();
     assert_eq!(admin.get("/config").await.data()["rate_limits"]["admin_per_minute"], 0);
     let patch = json!({"rate_limits": {"admin_per_minute": 5000}});
-    done(if_match(&admin, "/config", "*", Some(patch)).await, 200);
+    expect_ok(if_match(&admin, "/config", "*", Some(patch)).await, 200);
     assert_eq!(server.terminate(), Some(0));
-    let server = Binary::serve_with(dir.path(), named);
+    let server = Binary::serve_with(dir.path(), with_initial_values);
     let said: Vec<_> = server.start.iter().filter(|line| line.contains("initial value")).collect();
     assert_eq!(said.len(), 1, "{said:#?}");
     for word in ["rate_limits.admin_per_minute", "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "5000"] {
@@ -202,9 +209,9 @@ async fn a_start_says_which_named_values_are_not_those_in_force() {
     assert_eq!(server.admin().get("/config").await.data()["rate_limits"]["admin_per_minute"], 5000);
 }
 
-/// The command line, or a restored file: what another process writes comes into force by itself.
+/// Settings that another process writes, such as the command line, take effect without a restart.
 #[tokio::test]
-async fn what_another_process_sets_is_seen() {
+async fn settings_written_by_another_process_take_effect() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let body = json!({"organization_id": "org_1", "name": "n", "scopes": []});
@@ -213,34 +220,34 @@ async fn what_another_process_sets_is_seen() {
         let body = json!({"key": secret, "dry_run": true});
         let admin = server.admin();
         let answer = admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await;
-        done(answer, 200)["rate_limit"]["limit"].as_i64().unwrap()
+        expect_ok(answer, 200)["rate_limit"]["limit"].as_i64().unwrap()
     };
     assert_eq!(limit().await, 100);
     let file = server.dir.path().join("data/tollhouse.db");
     let sql = "UPDATE settings SET settings = json_set(settings, '$.plans.standard.requests_per_minute', 77), \
                revision = revision + 1";
     assert_eq!(Connection::open(file).unwrap().execute(sql, []).unwrap(), 1);
-    let seen = async {
+    let in_effect = async {
         while limit().await != 77 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), seen).await.expect("it should be in force by now");
+    tokio::time::timeout(Duration::from_secs(30), in_effect).await.expect("the setting did not take effect");
 }
 
 #[tokio::test]
-async fn the_limits_of_calls_follow_the_configuration() {
+async fn call_limits_follow_the_configuration() {
     let server = Server::start().await;
     let admin = server.admin();
     assert_eq!(admin.get("/whoami").await.header("x-ratelimit-limit"), None);
-    done(
+    expect_ok(
         server.configure(json!({"rate_limits": {"admin_per_minute": 2, "failed_auth_per_minute": 1}})).await,
         200,
     );
     assert_eq!(admin.get("/whoami").await.header("x-ratelimit-remaining"), Some("1"));
     assert_eq!(admin.get("/whoami").await.status, 200);
-    refused(&admin.get("/whoami").await, 429, "RATE_LIMITED");
-    let bad = server.client(Some("no-key-of-anybody"));
-    refused(&bad.get("/whoami").await, 401, "INVALID_API_KEY");
-    refused(&bad.get("/whoami").await, 429, "RATE_LIMITED");
+    expect_error(&admin.get("/whoami").await, 429, "RATE_LIMITED");
+    let unknown = server.client(Some("no-key-of-anybody"));
+    expect_error(&unknown.get("/whoami").await, 401, "INVALID_API_KEY");
+    expect_error(&unknown.get("/whoami").await, 429, "RATE_LIMITED");
 }

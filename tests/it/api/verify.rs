@@ -5,51 +5,51 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{at_fault, done, refused};
+use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
 
-/// Asks whether a key is good.
-pub(super) async fn ask(client: &Client, body: Value) -> Answer {
+/// Calls `POST /v1/keys/verify`.
+pub(super) async fn verify_key(client: &Client, body: Value) -> Answer {
     client.send(client.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await
 }
 
-/// The answer to a question that could be answered.
-async fn answer(client: &Client, body: Value) -> Value {
-    done(ask(client, body).await, 200)
+/// Verifies a key and returns `data`.
+async fn verify_data(client: &Client, body: Value) -> Value {
+    expect_ok(verify_key(client, body).await, 200)
 }
 
 async fn code(client: &Client, body: Value) -> String {
-    let data = answer(client, body).await;
+    let data = verify_data(client, body).await;
     let code = data["code"].as_str().unwrap().to_owned();
     assert_eq!(data["valid"], code == "VALID", "{data}");
     code
 }
 
 async fn patch(server: &Server, path: &str, body: Value) {
-    done(server.admin().patch(path, body).await, 200);
+    expect_ok(server.admin().patch(path, body).await, 200);
 }
 
-/// A new key of `org_1` as the body says: its secret.
-async fn secret(server: &Server, more: Value) -> String {
+/// Creates a key of `org_1` with these additional fields and returns its secret.
+async fn secret(server: &Server, fields: Value) -> String {
     let mut body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     server.key_with(body).await.0.key.unwrap()
 }
 
-/// `org_1` with its member `user_1`, and `org_2`.
-async fn world() -> Server {
+/// Starts a server with `org_1`, its member `user_1`, and `org_2`.
+async fn start_server() -> Server {
     let server = Server::start().await;
     server.organization("org_1").await;
     server.organization("org_2").await;
     server.user("user_1").await;
     let member = json!({"user_id": "user_1", "role": "member"});
-    done(server.admin().post("/organizations/org_1/members", member).await, 201);
+    expect_ok(server.admin().post("/organizations/org_1/members", member).await, 201);
     server
 }
 
 #[tokio::test]
-async fn a_good_key_is_told_whole() {
-    let server = world().await;
+async fn a_valid_key_is_described_completely() {
+    let server = start_server().await;
     let (verifier, _) = server.key(None, &["keys:verify"]).await;
     let key = secret(
         &server,
@@ -65,27 +65,30 @@ async fn a_good_key_is_told_whole() {
         "rate_limit": {"limit": 100, "remaining": 99, "reset": NOW / 1000 + 1}, "quota": null,
     });
     let request = verifier.request_at_root(Method::POST, "/v1/keys/verify").header("x-request-id", "mine");
-    let told = verifier.send(request.json(&json!({"key": key}))).await;
-    assert_eq!(told.data(), &expected);
-    assert_eq!(told.json["metadata"], json!({"timestamp": "2026-11-23T07:08:09.000Z", "requestId": "mine"}));
+    let verified = verifier.send(request.json(&json!({"key": key}))).await;
+    assert_eq!(verified.data(), &expected);
+    assert_eq!(
+        verified.json["metadata"],
+        json!({"timestamp": "2026-11-23T07:08:09.000Z", "requestId": "mine"})
+    );
     let headers = ["x-request-id", "cache-control", "content-type", "x-ratelimit-limit", "ratelimit"];
-    let headers = headers.map(|name| told.header(name));
+    let headers = headers.map(|name| verified.header(name));
     assert_eq!(headers, [Some("mine"), Some("no-store"), Some("application/json"), None, None]);
 
-    let data = answer(&verifier, json!({"key": ADMIN_KEY})).await;
+    let data = verify_data(&verifier, json!({"key": ADMIN_KEY})).await;
     for field in ["organization_id", "user_id", "plan", "expires_at", "rate_limit", "quota"] {
         assert_eq!(data[field], Value::Null, "a platform key has no {field}: {data}");
     }
     for _ in 0..3 {
-        let dear = json!({"key": ADMIN_KEY, "cost": 1000});
-        assert_eq!(code(&verifier, dear).await, "VALID", "nor has it a limit to meet");
+        let expensive = json!({"key": ADMIN_KEY, "cost": 1000});
+        assert_eq!(code(&verifier, expensive).await, "VALID", "a platform key has no limit");
     }
 }
 
-/// Each step adds a reason to those before, and is checked before them.
+/// Each step adds a denial reason that takes precedence over the earlier ones.
 #[tokio::test]
-async fn of_several_reasons_the_first_in_the_contracts_order_is_told() {
-    let server = world().await;
+async fn the_first_denial_reason_in_the_documented_order_is_returned() {
+    let server = start_server().await;
     let admin = server.admin();
     let limit = json!({"limit": 1, "window_seconds": 86_400});
     let key = secret(
@@ -93,47 +96,47 @@ async fn of_several_reasons_the_first_in_the_contracts_order_is_told() {
         json!({"id": "key_1", "user_id": "user_1", "allowed_ips": ["10.0.0.0/8"], "rate_limit": limit}),
     )
     .await;
-    let is = async |code: &str, question: &Value| {
+    let expect_code = async |code: &str, request_body: &Value| {
         for dry_run in [true, false] {
-            let mut question = question.clone();
-            question["dry_run"] = json!(dry_run);
-            let data = answer(&admin, question).await;
+            let mut request_body = request_body.clone();
+            request_body["dry_run"] = json!(dry_run);
+            let data = verify_data(&admin, request_body).await;
             assert_eq!(data["code"], code, "{data}");
             assert_eq!((&data["key_id"], data["valid"].as_bool()), (&json!("key_1"), Some(code == "VALID")));
         }
     };
-    let mut question = json!({"key": key, "ip": "10.1.2.3", "scopes": ["workflows:read"]});
-    is("VALID", &question).await;
-    is("RATE_LIMITED", &question).await;
-    question["scopes"] = json!(["workflows:read", "workflows:write"]);
-    is("INSUFFICIENT_SCOPE", &question).await;
-    question["ip"] = json!("11.0.0.1");
-    is("IP_NOT_ALLOWED", &question).await;
+    let mut request_body = json!({"key": key, "ip": "10.1.2.3", "scopes": ["workflows:read"]});
+    expect_code("VALID", &request_body).await;
+    expect_code("RATE_LIMITED", &request_body).await;
+    request_body["scopes"] = json!(["workflows:read", "workflows:write"]);
+    expect_code("INSUFFICIENT_SCOPE", &request_body).await;
+    request_body["ip"] = json!("11.0.0.1");
+    expect_code("IP_NOT_ALLOWED", &request_body).await;
     patch(&server, "/users/user_1", json!({"status": "suspended"})).await;
-    is("OWNER_INACTIVE", &question).await;
+    expect_code("OWNER_INACTIVE", &request_body).await;
     patch(&server, "/organizations/org_1", json!({"status": "suspended"})).await;
-    is("ORGANIZATION_SUSPENDED", &question).await;
+    expect_code("ORGANIZATION_SUSPENDED", &request_body).await;
     patch(&server, "/api-keys/key_1", json!({"expires_at": "2026-11-23T07:09:09Z"})).await;
     server.advance(Duration::from_millis(59_999));
-    is("ORGANIZATION_SUSPENDED", &question).await;
+    expect_code("ORGANIZATION_SUSPENDED", &request_body).await;
     server.advance(Duration::from_millis(1));
-    is("EXPIRED", &question).await;
+    expect_code("EXPIRED", &request_body).await;
     patch(&server, "/api-keys/key_1", json!({"status": "disabled"})).await;
-    is("DISABLED", &question).await;
-    done(admin.delete("/api-keys/key_1").await, 200);
-    is("REVOKED", &question).await;
+    expect_code("DISABLED", &request_body).await;
+    expect_ok(admin.delete("/api-keys/key_1").await, 200);
+    expect_code("REVOKED", &request_body).await;
     let (foreign, _) = server.key(Some("org_2"), &["keys:verify"]).await;
-    assert_eq!(code(&foreign, question.clone()).await, "NOT_FOUND");
-    question["key"] = json!("");
-    assert_eq!(code(&foreign, question).await, "MALFORMED");
+    assert_eq!(code(&foreign, request_body.clone()).await, "NOT_FOUND");
+    request_body["key"] = json!("");
+    assert_eq!(code(&foreign, request_body).await, "MALFORMED");
 }
 
 #[tokio::test]
-async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_spent_whole() {
-    let server = world().await;
+async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_never_spent_partially() {
+    let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"rate_limit": {"limit": 1000, "window_seconds": 60}})).await;
-    for (more, code, remaining) in [
+    for (fields, code, remaining) in [
         (json!({"cost": 0}), "VALID", 1000),
         (json!({}), "VALID", 999),
         (json!({"cost": null, "dry_run": null, "ip": null, "scopes": null}), "VALID", 998),
@@ -146,40 +149,40 @@ async fn i8_denials_and_dry_runs_spend_nothing_and_a_cost_is_spent_whole() {
         (json!({"dry_run": true}), "RATE_LIMITED", 0),
         (json!({"cost": 0}), "VALID", 0),
     ] {
-        let mut question = json!({"key": key});
-        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let data = answer(&admin, question).await;
+        let mut request_body = json!({"key": key});
+        request_body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let data = verify_data(&admin, request_body).await;
         assert_eq!(
             (&data["code"], &data["rate_limit"]["remaining"]),
             (&json!(code), &json!(remaining)),
-            "{more}"
+            "{fields}"
         );
     }
     server.advance(Duration::from_secs(60));
-    let data = answer(&admin, json!({"key": key, "cost": 1000})).await;
+    let data = verify_data(&admin, json!({"key": key, "cost": 1000})).await;
     let full = NOW / 1000 + 120;
     assert_eq!(data["rate_limit"], json!({"limit": 1000, "remaining": 0, "reset": full}));
     let small = secret(&server, json!({"rate_limit": {"limit": 10, "window_seconds": 1}})).await;
     assert_eq!(
         code(&admin, json!({"key": small, "cost": 11})).await,
         "RATE_LIMITED",
-        "more than it ever has"
+        "the cost exceeds the limit"
     );
     assert_eq!(code(&admin, json!({"key": small, "cost": 10})).await, "VALID");
 }
 
 #[tokio::test]
-async fn i7_a_keys_own_limit_goes_before_its_plans_and_changes_keep_what_was_spent() {
-    let server = world().await;
+async fn i7_a_keys_own_limit_overrides_its_plans_and_changes_keep_what_was_spent() {
+    let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"id": "key_1"})).await;
-    let left = async |cost: u32| {
-        let data = answer(&admin, json!({"key": key, "cost": cost})).await;
+    let remaining = async |cost: u32| {
+        let data = verify_data(&admin, json!({"key": key, "cost": cost})).await;
         (data["rate_limit"]["limit"].as_u64().unwrap(), data["rate_limit"]["remaining"].as_u64().unwrap())
     };
-    assert_eq!(left(4).await, (100, 96), "the plan's");
+    assert_eq!(remaining(4).await, (100, 96), "the limit of the plan");
     patch(&server, "/organizations/org_1", json!({"plan": "enterprise"})).await;
-    assert_eq!(left(0).await, (1000, 996));
+    assert_eq!(remaining(0).await, (1000, 996));
     let own = |limit: u32, window: u32| json!({"rate_limit": {"limit": limit, "window_seconds": window}});
     for (body, expected) in [
         (own(10, 60), (10, 6)),
@@ -191,22 +194,22 @@ async fn i7_a_keys_own_limit_goes_before_its_plans_and_changes_keep_what_was_spe
         (json!({"rate_limit": null}), (1000, 996)),
     ] {
         patch(&server, "/api-keys/key_1", body.clone()).await;
-        assert_eq!(left(0).await, expected, "{body}");
+        assert_eq!(remaining(0).await, expected, "{body}");
     }
     patch(&server, "/organizations/org_1", json!({"plan": "standard"})).await;
-    assert_eq!(left(96).await, (100, 0));
+    assert_eq!(remaining(96).await, (100, 0));
     assert_eq!(code(&admin, json!({"key": key})).await, "RATE_LIMITED");
     let other = secret(&server, json!({})).await;
-    assert_eq!(code(&admin, json!({"key": other})).await, "VALID", "every key has its own");
+    assert_eq!(code(&admin, json!({"key": other})).await, "VALID", "each key has its own bucket");
 }
 
 #[tokio::test]
-async fn an_allowlist_asks_for_the_clients_address() {
-    let server = world().await;
+async fn an_allowlist_requires_the_clients_address() {
+    let server = start_server().await;
     let admin = server.admin();
     let listed = secret(&server, json!({"allowed_ips": ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]})).await;
-    let free = secret(&server, json!({})).await;
-    for (ip, good) in [
+    let unlisted = secret(&server, json!({})).await;
+    for (ip, allowed) in [
         (json!("10.255.0.1"), true),
         (json!("192.0.2.7"), true),
         (json!("::ffff:10.0.0.1"), true),
@@ -217,68 +220,71 @@ async fn an_allowlist_asks_for_the_clients_address() {
         (json!("::ffff:11.0.0.1"), false),
         (json!("::10.0.0.1"), false),
         (json!("2001:db9::1"), false),
-        // Where the question comes from is not where the key is used.
+        // The address of the verifier is not the address of the client.
         (json!("127.0.0.1"), false),
         (json!(null), false),
     ] {
-        let expected = if good { "VALID" } else { "IP_NOT_ALLOWED" };
+        let expected = if allowed { "VALID" } else { "IP_NOT_ALLOWED" };
         assert_eq!(code(&admin, json!({"key": listed, "ip": ip})).await, expected, "{ip}");
-        assert_eq!(code(&admin, json!({"key": free, "ip": ip})).await, "VALID", "{ip}");
+        assert_eq!(code(&admin, json!({"key": unlisted, "ip": ip})).await, "VALID", "{ip}");
     }
     assert_eq!(code(&admin, json!({"key": listed})).await, "IP_NOT_ALLOWED");
     for ip in ["", "10.0.0.1:80", "10.0.0.0/8", "10.0.0", "[2001:db8::1]", " 10.0.0.1", "fe80::1%eth0"] {
-        at_fault(&ask(&admin, json!({"key": listed, "ip": ip})).await, &[("/ip", "INVALID_ADDRESS")]);
+        expect_invalid(
+            &verify_key(&admin, json!({"key": listed, "ip": ip})).await,
+            &[("/ip", "INVALID_ADDRESS")],
+        );
     }
 }
 
 #[tokio::test]
-async fn a_replaced_secret_is_good_until_its_grace_ends() {
-    let server = world().await;
+async fn a_rotated_secret_is_valid_until_its_grace_period_ends() {
+    let server = start_server().await;
     let admin = server.admin();
     let limit = json!({"limit": 10, "window_seconds": 86_400});
     let first = secret(&server, json!({"id": "key_1", "rate_limit": limit})).await;
     let rotate = async |seconds: u32| {
         let body = json!({"grace_period_seconds": seconds});
-        let key = done(admin.post("/api-keys/key_1/rotate", body).await, 200);
+        let key = expect_ok(admin.post("/api-keys/key_1/rotate", body).await, 200);
         key["key"].as_str().unwrap().to_owned()
     };
-    let left = async |key: &str| {
-        let data = answer(&admin, json!({"key": key})).await;
+    let remaining = async |key: &str| {
+        let data = verify_data(&admin, json!({"key": key})).await;
         (data["code"].as_str().unwrap().to_owned(), data["rate_limit"]["remaining"].as_u64().unwrap())
     };
-    let is = |code: &str, left: u64| (code.to_owned(), left);
+    let outcome = |code: &str, remaining: u64| (code.to_owned(), remaining);
     let second = rotate(60).await;
-    assert_eq!(left(&first).await, is("VALID", 9));
-    assert_eq!(left(&second).await, is("VALID", 8), "both spend of one bucket");
+    assert_eq!(remaining(&first).await, outcome("VALID", 9));
+    assert_eq!(remaining(&second).await, outcome("VALID", 8), "both secrets share one bucket");
     server.advance(Duration::from_millis(59_999));
-    assert_eq!(left(&first).await, is("VALID", 7));
+    assert_eq!(remaining(&first).await, outcome("VALID", 7));
     server.advance(Duration::from_millis(1));
-    assert_eq!(left(&first).await, is("EXPIRED", 7));
-    assert_eq!(left(&second).await, is("VALID", 6));
+    assert_eq!(remaining(&first).await, outcome("EXPIRED", 7));
+    assert_eq!(remaining(&second).await, outcome("VALID", 6));
     let third = rotate(3600).await;
     let fourth = rotate(3600).await;
-    assert_eq!(left(&second).await, is("EXPIRED", 6), "two are live at most");
-    assert_eq!(left(&third).await, is("VALID", 5));
-    done(admin.post("/api-keys/key_1/expire-previous", json!({})).await, 200);
-    assert_eq!(left(&third).await, is("EXPIRED", 5));
+    assert_eq!(remaining(&second).await, outcome("EXPIRED", 6), "at most two secrets are valid");
+    assert_eq!(remaining(&third).await, outcome("VALID", 5));
+    expect_ok(admin.post("/api-keys/key_1/expire-previous", json!({})).await, 200);
+    assert_eq!(remaining(&third).await, outcome("EXPIRED", 5));
     let fifth = rotate(0).await;
-    assert_eq!(left(&fourth).await, is("EXPIRED", 5));
-    assert_eq!(left(&fifth).await, is("VALID", 4));
-    done(admin.delete("/api-keys/key_1").await, 200);
+    assert_eq!(remaining(&fourth).await, outcome("EXPIRED", 5));
+    assert_eq!(remaining(&fifth).await, outcome("VALID", 4));
+    expect_ok(admin.delete("/api-keys/key_1").await, 200);
     for replaced in [&first, &fourth, &fifth] {
-        assert_eq!(left(replaced).await.0, "REVOKED");
+        assert_eq!(remaining(replaced).await.0, "REVOKED");
     }
 }
 
 #[tokio::test]
-async fn i3_owners_and_organizations_that_go_and_come_back_take_their_keys_along() {
-    let server = world().await;
+async fn i3_keys_follow_the_status_of_their_owner_and_organization() {
+    let server = start_server().await;
     let admin = server.admin();
     let key = secret(&server, json!({"id": "key_1", "user_id": "user_1"})).await;
-    let is = async |expected: &str| {
+    let expect_code = async |expected: &str| {
         assert_eq!(code(&admin, json!({"key": key, "dry_run": true})).await, expected);
     };
-    is("VALID").await;
+    expect_code("VALID").await;
     for (path, status, expected) in [
         ("/organizations/org_1", "suspended", "ORGANIZATION_SUSPENDED"),
         ("/users/user_1", "suspended", "OWNER_INACTIVE"),
@@ -286,56 +292,56 @@ async fn i3_owners_and_organizations_that_go_and_come_back_take_their_keys_along
     ] {
         for (status, expected) in [(status, expected), ("active", "VALID")] {
             patch(&server, path, json!({ "status": status })).await;
-            is(expected).await;
+            expect_code(expected).await;
         }
     }
-    done(admin.delete("/organizations/org_1/members/user_1").await, 200);
-    is("REVOKED").await;
+    expect_ok(admin.delete("/organizations/org_1/members/user_1").await, 200);
+    expect_code("REVOKED").await;
     let member = json!({"user_id": "user_1", "role": "member"});
-    done(admin.post("/organizations/org_1/members", member).await, 201);
-    is("REVOKED").await;
+    expect_ok(admin.post("/organizations/org_1/members", member).await, 201);
+    expect_code("REVOKED").await;
 
     let owned = secret(&server, json!({"user_id": "user_1"})).await;
-    let of_nobody = secret(&server, json!({})).await;
+    let unowned = secret(&server, json!({})).await;
     assert_eq!(code(&admin, json!({"key": owned})).await, "VALID");
-    done(admin.delete("/users/user_1").await, 200);
+    expect_ok(admin.delete("/users/user_1").await, 200);
     assert_eq!(code(&admin, json!({"key": owned})).await, "REVOKED");
-    assert_eq!(code(&admin, json!({"key": of_nobody})).await, "VALID");
-    done(admin.delete("/organizations/org_1").await, 200);
-    assert_eq!(code(&admin, json!({"key": of_nobody})).await, "REVOKED");
+    assert_eq!(code(&admin, json!({"key": unowned})).await, "VALID");
+    expect_ok(admin.delete("/organizations/org_1").await, 200);
+    assert_eq!(code(&admin, json!({"key": unowned})).await, "REVOKED");
 }
 
-/// Not a byte tells another organization's key from one that nobody made.
+/// The responses for a key of another organization and for an unknown key are identical.
 #[tokio::test]
-async fn i5_an_organizations_verifier_sees_its_own_keys_alone() {
-    let server = world().await;
+async fn i5_an_organizations_verifier_sees_only_its_own_keys() {
+    let server = start_server().await;
     let own = secret(&server, json!({})).await;
     let foreign = secret(&server, json!({"organization_id": "org_2"})).await;
     let revoked = secret(&server, json!({"id": "key_9", "organization_id": "org_2"})).await;
-    done(server.admin().delete("/api-keys/key_9").await, 200);
+    expect_ok(server.admin().delete("/api-keys/key_9").await, 200);
     for scope in ["keys:verify", "admin:keys", "*"] {
         let (verifier, _) = server.key(Some("org_1"), &[scope]).await;
         assert_eq!(code(&verifier, json!({"key": own})).await, "VALID");
         let mut texts = Vec::new();
         for key in ["nobody-made-this", &foreign, &revoked, ADMIN_KEY] {
             let request = verifier.request_at_root(Method::POST, "/v1/keys/verify");
-            let question = json!({"key": key, "scopes": ["workflows:write"]});
-            let answer = verifier.send(request.header("x-request-id", "same").json(&question)).await;
+            let request_body = json!({"key": key, "scopes": ["workflows:write"]});
+            let answer = verifier.send(request.header("x-request-id", "same").json(&request_body)).await;
             let names: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
             texts.push((answer.status, answer.text, names));
         }
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:#?}");
         let data: Value = serde_json::from_str(&texts[0].1).unwrap();
-        let told = json!({"valid": false, "code": "NOT_FOUND", "message": "Key not found."});
-        assert_eq!(data["data"], told);
+        let expected = json!({"valid": false, "code": "NOT_FOUND", "message": "Key not found."});
+        assert_eq!(data["data"], expected);
     }
 }
 
 #[tokio::test]
-async fn every_scope_that_is_asked_for_must_be_covered() {
-    let server = world().await;
+async fn every_requested_scope_must_be_covered() {
+    let server = start_server().await;
     let admin = server.admin();
-    for (held, asked, good) in [
+    for (held, requested, covered) in [
         (&["workflows:read"][..], &["workflows:read", "workflows:read"][..], true),
         (&["workflows:read"], &[], true),
         (&[], &[], true),
@@ -349,25 +355,28 @@ async fn every_scope_that_is_asked_for_must_be_covered() {
         (&["workflows:*", "transactions:*", "admin:*", "keys:verify"], &["*"], false),
     ] {
         let (client, _) = server.key(Some("org_1"), held).await;
-        let expected = if good { "VALID" } else { "INSUFFICIENT_SCOPE" };
+        let expected = if covered { "VALID" } else { "INSUFFICIENT_SCOPE" };
         assert_eq!(
-            code(&admin, json!({"key": client.key, "scopes": asked})).await,
+            code(&admin, json!({"key": client.key, "scopes": requested})).await,
             expected,
-            "{held:?} {asked:?}"
+            "{held:?} {requested:?}"
         );
     }
-    let asked = json!({"key": ADMIN_KEY, "scopes": ["workflows:read", "workflows:reed", "invoices:*"]});
-    at_fault(&ask(&admin, asked).await, &[("/scopes/1", "UNKNOWN_SCOPE"), ("/scopes/2", "UNKNOWN_SCOPE")]);
-    done(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
+    let unknown = json!({"key": ADMIN_KEY, "scopes": ["workflows:read", "workflows:reed", "invoices:*"]});
+    expect_invalid(
+        &verify_key(&admin, unknown).await,
+        &[("/scopes/1", "UNKNOWN_SCOPE"), ("/scopes/2", "UNKNOWN_SCOPE")],
+    );
+    expect_ok(admin.post("/scopes", json!({"scope": "invoices:read"})).await, 201);
     assert_eq!(code(&admin, json!({"key": ADMIN_KEY, "scopes": ["invoices:*"]})).await, "VALID");
 }
 
 #[tokio::test]
-async fn all_faults_of_a_question_are_told() {
-    let server = world().await;
+async fn all_errors_of_a_request_are_reported() {
+    let server = start_server().await;
     let admin = server.admin();
     let wrong = json!({"scopes": ["no:such", 7], "ip": "here", "cost": 1001, "dry_run": 1, "more": 1});
-    let faults = [
+    let details = [
         ("/key", "REQUIRED"),
         ("/scopes/0", "UNKNOWN_SCOPE"),
         ("/scopes/1", "INVALID_TYPE"),
@@ -376,26 +385,32 @@ async fn all_faults_of_a_question_are_told() {
         ("/dry_run", "INVALID_TYPE"),
         ("/more", "UNKNOWN_FIELD"),
     ];
-    at_fault(&ask(&admin, wrong).await, &faults);
-    at_fault(&ask(&admin, json!({"key": null})).await, &[("/key", "INVALID_TYPE")]);
+    expect_invalid(&verify_key(&admin, wrong).await, &details);
+    expect_invalid(&verify_key(&admin, json!({"key": null})).await, &[("/key", "INVALID_TYPE")]);
     for cost in [json!(-1), json!(1.5), json!("1"), json!(1001), json!(u64::MAX)] {
-        at_fault(&ask(&admin, json!({"key": "k", "cost": cost})).await, &[("/cost", "INVALID_VALUE")]);
+        expect_invalid(
+            &verify_key(&admin, json!({"key": "k", "cost": cost})).await,
+            &[("/cost", "INVALID_VALUE")],
+        );
     }
-    // The values in the order of the fields are no object.
-    let listed = ask(&admin, json!([ADMIN_KEY, null, null, 1, false])).await;
-    at_fault(&listed, &[("", "INVALID_TYPE"), ("/key", "REQUIRED")]);
+    // An array of the values in the order of the fields is not accepted as an object.
+    let array = verify_key(&admin, json!([ADMIN_KEY, null, null, 1, false])).await;
+    expect_invalid(&array, &[("", "INVALID_TYPE"), ("/key", "REQUIRED")]);
     let queried = admin.request_at_root(Method::POST, "/v1/keys/verify?dry_run=true");
-    at_fault(&admin.send(queried.json(&json!({"key": "k"}))).await, &[("dry_run", "UNKNOWN_PARAMETER")]);
-    // What JSON may write in other ways means the same.
+    expect_invalid(
+        &admin.send(queried.json(&json!({"key": "k"}))).await,
+        &[("dry_run", "UNKNOWN_PARAMETER")],
+    );
+    // Escape sequences in names and values are decoded.
     let escaped =
         admin.request_at_root(Method::POST, "/v1/keys/verify").header("content-type", "application/json");
     let body = format!(" {{\"\\u006bey\": \"\\u0074{}\"}}\n", &ADMIN_KEY[1..]);
-    assert_eq!(done(admin.send(escaped.body(body)).await, 200)["code"], "VALID");
+    assert_eq!(expect_ok(admin.send(escaped.body(body)).await, 200)["code"], "VALID");
 }
 
-/// Who asks is neither limited nor in the audit log, however often.
+/// Verifications are not rate-limited for the caller and not in the audit log.
 #[tokio::test]
-async fn asking_costs_the_caller_nothing() {
+async fn verifying_costs_the_caller_nothing() {
     let server = Server::with(|config| config.rate_limits.admin_per_minute = 2).await;
     let admin = server.admin();
     for _ in 0..5 {
@@ -407,7 +422,7 @@ async fn asking_costs_the_caller_nothing() {
 }
 
 #[tokio::test]
-async fn other_methods_and_paths_are_told_apart() {
+async fn other_methods_are_405_and_other_paths_404() {
     let server = Server::start().await;
     let admin = server.admin();
     for path in ["/v1/keys/verify", "/v1/introspect"] {
@@ -416,7 +431,7 @@ async fn other_methods_and_paths_are_told_apart() {
             let answer = admin.send(admin.request_at_root(method.clone(), path)).await;
             assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method} {path}");
             if method != Method::HEAD {
-                refused(&answer, 405, "METHOD_NOT_ALLOWED");
+                expect_error(&answer, 405, "METHOD_NOT_ALLOWED");
             }
         }
     }
@@ -430,7 +445,7 @@ async fn other_methods_and_paths_are_told_apart() {
         "/v1/forward-authority",
     ] {
         for method in [Method::GET, Method::POST] {
-            refused(&admin.send(admin.request_at_root(method, path)).await, 404, "NOT_FOUND");
+            expect_error(&admin.send(admin.request_at_root(method, path)).await, 404, "NOT_FOUND");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What stands in a body, over every route that reads one.
+//! The content of bodies, tested on every route that reads a JSON body.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRng, TestRunner};
 use serde_json::{Value, json};
 use tollhouse::http::routes::Body;
 
-use super::{Caller, assert_refused, routes, server, state};
+use super::{Connection, assert_refused, routes, server, state};
 
-/// Fields that bodies have, and one that none has.
+/// Fields of the bodies, and one that no body has.
 const FIELDS: &[&str] = &[
     "id",
     "name",
@@ -32,7 +32,7 @@ const FIELDS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn what_is_no_json_is_said_to_be_none() {
+async fn invalid_json_is_refused_as_invalid_json() {
     let server = server().await;
     let before = state(&server).await;
     let deep = "[".repeat(100_000);
@@ -69,51 +69,51 @@ async fn what_is_no_json_is_said_to_be_none() {
         deep_objects.as_bytes(),
         closed.as_bytes(),
     ];
-    let mut caller = Caller::to(&server).await;
+    let mut connection = Connection::open(&server).await;
     for route in routes() {
         for body in bodies {
-            let answer = caller.send_json(route, body).await;
+            let answer = connection.send_json(route, body).await;
             assert_refused(&answer, 400, "INVALID_JSON", &format!("{} {body:?}", route.path));
         }
         if route.body == Body::Required {
-            assert_refused(&caller.send_json(route, b"").await, 400, "INVALID_JSON", route.path);
+            assert_refused(&connection.send_json(route, b"").await, 400, "INVALID_JSON", route.path);
         }
     }
-    drop(caller);
+    drop(connection);
     assert_eq!(state(&server).await, before);
     server.assert_all_slots_are_free().await;
 }
 
 #[tokio::test]
-async fn json_that_is_no_body_is_refused_with_its_place() {
+async fn wrong_types_and_values_are_refused_with_a_pointer() {
     let server = server().await;
     let before = state(&server).await;
-    let mut caller = Caller::to(&server).await;
+    let mut connection = Connection::open(&server).await;
     for route in routes() {
         for body in ["null", "true", "7", "-0", "1e308", "\"{}\"", "[]", "[{}]", "[[[[]]]]", "[\"a\"]"] {
-            let answer = caller.send_json(route, body.as_bytes()).await;
+            let answer = connection.send_json(route, body.as_bytes()).await;
             assert_refused(&answer, 400, "INVALID_REQUEST", &format!("{} {body}", route.path));
         }
         for field in FIELDS {
             let twice = format!("{{\"{field}\":null,\"{field}\":null}}");
-            let answer = caller.send_json(route, twice.as_bytes()).await;
+            let answer = connection.send_json(route, twice.as_bytes()).await;
             assert_refused(&answer, 400, "INVALID_REQUEST", &twice);
             assert!(answer.body.contains("DUPLICATE_FIELD"), "{}", answer.body);
             for value in wrong_values(field) {
                 let body = json!({ *field: value }).to_string();
-                let answer = caller.send_json(route, body.as_bytes()).await;
+                let answer = connection.send_json(route, body.as_bytes()).await;
                 assert_refused(&answer, 400, "INVALID_REQUEST", &format!("{} {body}", route.path));
                 let at = format!("\"pointer\":\"/{field}");
                 assert!(answer.body.contains(&at), "{body:.80}: {}", answer.body);
             }
         }
     }
-    drop(caller);
+    drop(connection);
     assert_eq!(state(&server).await, before);
     server.assert_all_slots_are_free().await;
 }
 
-/// Values that the field never takes, in any body.
+/// Values that are invalid for the field in every body.
 fn wrong_values(field: &str) -> Vec<Value> {
     let mut wrong = vec![
         json!(-1),
@@ -142,8 +142,9 @@ fn wrong_values(field: &str) -> Vec<Value> {
             value(json!("\u{0}")),
         ]);
         wrong.extend([json!({"": "x"}), json!({"a\nb": "x"}), json!({"x".repeat(41): "x"})]);
-        wrong
-            .push((0..51).map(|nth| (nth.to_string(), json!("x"))).collect::<serde_json::Map<_, _>>().into());
+        wrong.push(
+            (0..51).map(|index| (index.to_string(), json!("x"))).collect::<serde_json::Map<_, _>>().into(),
+        );
     }
     if matches!(field, "scopes" | "allowed_ips") {
         wrong.push(json!(["*:*"]));
@@ -160,10 +161,10 @@ fn wrong_values(field: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_body_of_another_kind_is_not_looked_at() {
+async fn unsupported_content_types_and_encodings_are_refused() {
     let server = server().await;
     let before = state(&server).await;
-    let mut caller = Caller::to(&server).await;
+    let mut connection = Connection::open(&server).await;
     for route in routes() {
         for headers in [
             &[][..],
@@ -183,20 +184,22 @@ async fn a_body_of_another_kind_is_not_looked_at() {
             &["content-type: application/json", "content-encoding: br"],
             &["content-type: application/json", "content-encoding: identity, gzip"],
         ] {
-            let answer = caller.send(route, headers, b"{}").await;
+            let answer = connection.send(route, headers, b"{}").await;
             assert_refused(&answer, 415, "UNSUPPORTED_MEDIA_TYPE", &format!("{} {headers:?}", route.path));
         }
-        let merge_patch = caller.send(route, &["content-type: application/merge-patch+json"], b"[]").await;
+        let merge_patch =
+            connection.send(route, &["content-type: application/merge-patch+json"], b"[]").await;
         assert_eq!(merge_patch.status, if route.method == "PATCH" { 400 } else { 415 }, "{}", route.path);
-        let fine = caller.send(route, &["content-type: Application/JSON; charset=\"UTF-8\""], b"[]").await;
-        assert_refused(&fine, 400, "INVALID_REQUEST", route.path);
+        let supported =
+            connection.send(route, &["content-type: Application/JSON; charset=\"UTF-8\""], b"[]").await;
+        assert_refused(&supported, 400, "INVALID_REQUEST", route.path);
     }
-    drop(caller);
+    drop(connection);
     assert_eq!(state(&server).await, before);
     server.assert_all_slots_are_free().await;
 }
 
-/// JSON of any shape, with names that bodies have.
+/// Arbitrary JSON that often uses field names of real bodies.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -226,21 +229,21 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Whatever comes, the answer is in the envelope and never a 5xx.
+/// For any body, the response has the envelope and is never a 5xx.
 #[test]
-fn no_body_is_the_servers_fault() {
+fn no_body_causes_a_server_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(server());
     let bytes = prop::collection::vec(any::<u8>(), 0..300);
     let body = prop_oneof![bytes, any_json().prop_map(|json| json.to_string().into_bytes())];
-    // The same cases each time: what fails once can be looked at.
+    // A fixed seed makes failures reproducible.
     let cases = Cases { cases: 150, failure_persistence: None, ..Cases::default() };
     let mut runner = TestRunner::new_with_rng(cases, TestRng::deterministic_rng(Default::default()));
     let result = runner.run(&body, |body| {
         runtime.block_on(async {
-            let mut caller = Caller::to(&server).await;
+            let mut connection = Connection::open(&server).await;
             for route in routes() {
-                let answer = caller.send_json(route, &body).await;
+                let answer = connection.send_json(route, &body).await;
                 let json: Value = serde_json::from_str(&answer.body).unwrap();
                 prop_assert!(answer.status < 500, "{} {}: {answer:?}", route.method, route.path);
                 prop_assert_eq!(&json["success"], answer.status < 300, "{}", answer.body);

@@ -1,4 +1,4 @@
-//! Forms that are none, and how they come: introspection reads the only one.
+//! Malformed forms. Introspection is the only route that reads a form.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,27 +15,28 @@ const FORM: &str = "content-type: application/x-www-form-urlencoded";
 async fn send(raw: &mut Raw, headers: &[&str], body: &[u8]) -> RawAnswer {
     let length = format!("content-length: {}", body.len());
     raw.send(&[&head(LINE, &[headers, &[&length]].concat()), body].concat()).await;
-    raw.answer().await.expect("the connection goes on")
+    raw.answer().await.expect("the connection stays open")
 }
 
-/// Fails unless it is this error of OAuth.
+/// Asserts that the response is this OAuth error.
 #[track_caller]
 fn assert_error(answer: &RawAnswer, status: u16, error: &str) {
     let json: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!((answer.status, &json["error"]), (status, &json!(error)), "{answer:?}");
 }
 
-async fn assert_unharmed(server: &Server, before: &[Value]) {
+async fn assert_unchanged(server: &Server, before: &[Value]) {
     assert_eq!(state(server).await, before);
     server.assert_all_slots_are_free().await;
 }
 
 #[tokio::test]
-async fn strange_forms_ask_for_nothing_or_for_a_key_that_is_not_there() {
+async fn unusual_forms_are_invalid_or_name_an_unknown_token() {
     let server = server().await;
     let before = state(&server).await;
     let mut raw = server.raw().await;
-    let (many, long) = ("a=b&".repeat(200_000), format!("token={}", "x".repeat(MIB - 6)));
+    let many = "a=b&".repeat(200_000);
+    let long = format!("token={}", "x".repeat(MIB - 6));
     for body in ["", "&&&", "=", "tokens=a", "Token=a", "token[]=a", "token=a&%74oken=a", "{}", "\0", &many] {
         assert_error(&send(&mut raw, &[FORM], body.as_bytes()).await, 400, "invalid_request");
     }
@@ -48,11 +49,11 @@ async fn strange_forms_ask_for_nothing_or_for_a_key_that_is_not_there() {
     assert_error(&send(&mut raw, &[FORM], b"\xff\xfe").await, 400, "invalid_request");
     assert_eq!(send(&mut raw, &[FORM], b"token=\xff\xfe").await.body, "{\"active\":false}");
     drop(raw);
-    assert_unharmed(&server, &before).await;
+    assert_unchanged(&server, &before).await;
 }
 
 #[tokio::test]
-async fn what_is_no_form_or_too_large_is_refused_and_the_connection_goes_on() {
+async fn unsupported_and_too_large_forms_are_refused_and_the_connection_stays_open() {
     let server = server().await;
     let before = state(&server).await;
     let mut raw = server.raw().await;
@@ -72,7 +73,7 @@ async fn what_is_no_form_or_too_large_is_refused_and_the_connection_goes_on() {
     for length in [MIB + 1, 2 * MIB] {
         assert_error(&send(&mut raw, &[FORM], &vec![b'a'; length]).await, 413, "invalid_request");
     }
-    // Nor does what is refused for who sends it cost the connection.
+    // The connection also stays open when the caller is not authenticated.
     let length = format!("content-length: {}", 2 * MIB);
     for authorization in ["", "authorization: Bearer x\r\n", "authorization: Basic ====\r\n"] {
         let head = format!("{LINE} HTTP/1.1\r\n{authorization}{length}\r\n\r\n");
@@ -84,12 +85,12 @@ async fn what_is_no_form_or_too_large_is_refused_and_the_connection_goes_on() {
         let mut raw = server.raw().await;
         raw.send(&[head(LINE, &[FORM, "content-length: 100"]), b"token=a".to_vec()].concat()).await;
     }
-    assert_unharmed(&server, &before).await;
+    assert_unchanged(&server, &before).await;
 }
 
-/// Whatever comes as a form or as a credential, the answer is whole and never a 5xx.
+/// For any form and any credential, the response is complete and never a 5xx.
 #[test]
-fn no_form_is_the_servers_fault() {
+fn no_form_causes_a_server_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(server());
     let bytes = || prop::collection::vec(any::<u8>(), 0..200);

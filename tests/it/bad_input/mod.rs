@@ -1,5 +1,5 @@
-//! Input that nobody should send: each gets a clear 4xx or a closed connection, never a 5xx, a panic or a
-//! slot that stays held, and changes nothing.
+//! Malformed input. The server answers with a precise 4xx or closes the connection. It never answers 5xx,
+//! panics, leaks a connection slot or changes data.
 
 mod bodies;
 mod forms;
@@ -13,7 +13,7 @@ use crate::support::{Raw, RawAnswer, Server, head};
 
 const MIB: usize = 1024 * 1024;
 
-/// A server with few slots, and one thing of each kind.
+/// Starts a server with two connection slots and one resource of each kind.
 async fn server() -> Server {
     let server = Server::with(|config| {
         config.http.max_connections = 2;
@@ -31,28 +31,28 @@ async fn server() -> Server {
     server
 }
 
-/// All that the server has of them, to see that nothing changed.
+/// Returns all resources, to check that nothing changed.
 async fn state(server: &Server) -> Vec<Value> {
     let admin = server.admin();
     let mut state = Vec::new();
     for path in ["/organizations", "/users", "/organizations/org_a/members", "/api-keys", "/scopes"] {
         let mut list = admin.get(&format!("{path}?limit=100")).await.data().clone();
-        for thing in list.as_array_mut().unwrap() {
-            // Using a key is no change of it.
-            thing.as_object_mut().unwrap().remove("last_used_at");
+        for resource in list.as_array_mut().unwrap() {
+            // Using a key updates `last_used_at`, which is not a change of the key.
+            resource.as_object_mut().unwrap().remove("last_used_at");
         }
         state.push(list);
     }
     state
 }
 
-/// The routes that read a body as JSON.
+/// The routes that read a JSON body.
 fn routes() -> impl Iterator<Item = &'static Route> {
     let is_form = |route: &Route| matches!(route.dispatch, Dispatch::DataPlane(Endpoint::Introspect));
     ROUTES.iter().filter(move |route| route.body != Body::None && !is_form(route))
 }
 
-/// A route's path with things that exist.
+/// A route's path with the IDs of existing resources.
 fn path(route: &Route) -> String {
     let kind = route.path.trim_start_matches("/admin/v1/").split('/').next().unwrap();
     let id = match kind {
@@ -64,13 +64,13 @@ fn path(route: &Route) -> String {
     route.path.replace("{id}", id).replace("{user_id}", "user_a").replace("{scope}", "none:none")
 }
 
-/// One connection that all requests of a test take, so that a refusal that costs it is seen.
-struct Caller {
+/// A single connection for all requests of a test, so that a refusal that closes it is detected.
+struct Connection {
     raw: Raw,
 }
 
-impl Caller {
-    async fn to(server: &Server) -> Self {
+impl Connection {
+    async fn open(server: &Server) -> Self {
         Self { raw: server.raw().await }
     }
 
@@ -79,7 +79,10 @@ impl Caller {
         let headers = [headers, &[&length]].concat();
         let request = head(&format!("{} {}", route.method, path(route)), &headers);
         self.raw.send(&[&request, body].concat()).await;
-        self.raw.answer().await.unwrap_or_else(|| panic!("{} {}: closed", route.method, route.path))
+        self.raw
+            .answer()
+            .await
+            .unwrap_or_else(|| panic!("{} {}: connection closed", route.method, route.path))
     }
 
     async fn send_json(&mut self, route: &Route, body: &[u8]) -> RawAnswer {
@@ -87,6 +90,6 @@ impl Caller {
     }
 }
 
-fn assert_refused(answer: &RawAnswer, status: u16, code: &str, what: &str) {
-    assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what:.80}: {answer:?}");
+fn assert_refused(answer: &RawAnswer, status: u16, code: &str, case: &str) {
+    assert_eq!((answer.status, answer.code().as_str()), (status, code), "{case:.80}: {answer:?}");
 }

@@ -1,11 +1,11 @@
-//! Requests that are none: strange paths, methods, headers and lengths.
+//! Malformed and unusual requests: paths, queries, methods, headers, versions and lengths.
 
 use std::time::Duration;
 
 use super::MIB;
 use crate::support::{ADMIN_KEY, RawAnswer, Server, head};
 
-/// With so few slots that one held shows at once, and short patience.
+/// Starts a server with two slots, so that a leaked slot is detected, and with short timeouts.
 async fn server() -> Server {
     let server = Server::with(|config| {
         config.http.max_connections = 2;
@@ -20,8 +20,8 @@ async fn server() -> Server {
     server
 }
 
-/// Says it, then nothing more; all answers until the server closes.
-async fn say(server: &Server, bytes: &[u8]) -> Vec<RawAnswer> {
+/// Sends the bytes on a new connection and returns all responses until the server closes it.
+async fn send_and_read(server: &Server, bytes: &[u8]) -> Vec<RawAnswer> {
     let mut raw = server.raw().await;
     raw.send(bytes).await;
     let answers = raw.answers().await;
@@ -29,18 +29,18 @@ async fn say(server: &Server, bytes: &[u8]) -> Vec<RawAnswer> {
     answers
 }
 
-/// Of the first answer; `(0, "")` when the server just closed.
-fn first(answers: &[RawAnswer]) -> (u16, String) {
+/// Status and error code of the first response; `(0, "")` if the server closed without a response.
+fn first_outcome(answers: &[RawAnswer]) -> (u16, String) {
     answers.first().map_or((0, String::new()), |answer| (answer.status, answer.code()))
 }
 
-/// With an end, so that nobody waits for a next one.
+/// A request with `Connection: close`, so that the server closes after the response.
 fn request(line: &str) -> Vec<u8> {
     head(line, &["connection: close"])
 }
 
-/// A POST that would make an organization, with these headers and body.
-fn creation(headers: &[&str], body: &[u8]) -> Vec<u8> {
+/// A POST that creates an organization, with these headers and body.
+fn create_request(headers: &[&str], body: &[u8]) -> Vec<u8> {
     let mut headers = headers.to_vec();
     headers.push("content-type: application/json");
     [head("POST /admin/v1/organizations", &headers), body.to_vec()].concat()
@@ -53,7 +53,7 @@ async fn organizations(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn strange_paths_lead_nowhere() {
+async fn unusual_paths_are_not_found() {
     let server = server().await;
     let long = format!("GET /admin/v1/organizations/{}", "x".repeat(50_000));
     for line in [
@@ -82,18 +82,23 @@ async fn strange_paths_lead_nowhere() {
         "OPTIONS *",
         &long,
     ] {
-        assert_eq!(first(&say(&server, &request(line)).await), (404, "NOT_FOUND".to_owned()), "{line:.80}");
+        assert_eq!(
+            first_outcome(&send_and_read(&server, &request(line)).await),
+            (404, "NOT_FOUND".to_owned()),
+            "{line:.80}"
+        );
     }
-    // The absolute form, as proxies send it, is the path behind the host.
-    assert_eq!(first(&say(&server, &request("GET http://elsewhere/healthz")).await).0, 200);
-    let answers = say(&server, &request(&format!("GET /{}", "x".repeat(MIB)))).await;
-    assert!(matches!(first(&answers).0, 0 | 414 | 431), "{answers:?}");
+    // In the absolute form, as proxies send it, only the path counts.
+    assert_eq!(first_outcome(&send_and_read(&server, &request("GET http://elsewhere/healthz")).await).0, 200);
+    let answers = send_and_read(&server, &request(&format!("GET /{}", "x".repeat(MIB)))).await;
+    assert!(matches!(first_outcome(&answers).0, 0 | 414 | 431), "{answers:?}");
 }
 
 #[tokio::test]
-async fn strange_queries_are_refused() {
+async fn invalid_queries_are_refused() {
     let server = server().await;
-    let (long, many) = (format!("q={}", "x".repeat(50_000)), "a=b&".repeat(10_000));
+    let long = format!("q={}", "x".repeat(50_000));
+    let many = "a=b&".repeat(10_000);
     for query in [
         "limit=0",
         "limit=-1",
@@ -118,37 +123,37 @@ async fn strange_queries_are_refused() {
         &long,
         &many,
     ] {
-        let answers = say(&server, &request(&format!("GET /admin/v1/organizations?{query}"))).await;
-        let (status, code) = first(&answers);
+        let answers = send_and_read(&server, &request(&format!("GET /admin/v1/organizations?{query}"))).await;
+        let (status, code) = first_outcome(&answers);
         assert_eq!(status, 400, "{query:.80}: {answers:.200?}");
         assert!(["INVALID_REQUEST", "INVALID_CURSOR"].contains(&code.as_str()), "{query:.80}: {code}");
-        assert!(answers[0].body.len() < 50_000, "{query:.80}: an answer of {} bytes", answers[0].body.len());
+        assert!(answers[0].body.len() < 50_000, "{query:.80}: a response of {} bytes", answers[0].body.len());
     }
     for query in ["", "&&&", "limit=5&", "limit=%35", "q=%FF", "q=%F0%9F%9A%A7", "q=%25_"] {
-        let answers = say(&server, &request(&format!("GET /admin/v1/organizations?{query}"))).await;
-        assert_eq!(first(&answers).0, 200, "{query}: {answers:?}");
+        let answers = send_and_read(&server, &request(&format!("GET /admin/v1/organizations?{query}"))).await;
+        assert_eq!(first_outcome(&answers).0, 200, "{query}: {answers:?}");
     }
 }
 
 #[tokio::test]
-async fn strange_methods_are_refused() {
+async fn unsupported_methods_are_refused() {
     let server = server().await;
     for method in ["get", "Get", "BREW", "PUT", "TRACE", "OPTIONS", "PROPFIND", "M-SEARCH", "CONNECT"] {
-        let answers = say(&server, &request(&format!("{method} /admin/v1/organizations"))).await;
+        let answers = send_and_read(&server, &request(&format!("{method} /admin/v1/organizations"))).await;
         if method == "CONNECT" {
-            // Its target is a host and a port: this one isn't.
-            assert!(matches!(first(&answers).0, 0 | 400 | 404 | 405), "{answers:?}");
+            // The target of CONNECT must be a host and a port; this one is a path.
+            assert!(matches!(first_outcome(&answers).0, 0 | 400 | 404 | 405), "{answers:?}");
             continue;
         }
-        assert_eq!(first(&answers), (405, "METHOD_NOT_ALLOWED".to_owned()), "{method}");
+        assert_eq!(first_outcome(&answers), (405, "METHOD_NOT_ALLOWED".to_owned()), "{method}");
         assert!(answers[0].head.contains("\r\nallow: get, post, head\r\n"), "{}", answers[0].head);
     }
-    let answers = say(&server, &request("CONNECT example.com:443")).await;
-    assert!(matches!(first(&answers).0, 0 | 400 | 404 | 405), "{answers:?}");
+    let answers = send_and_read(&server, &request("CONNECT example.com:443")).await;
+    assert!(matches!(first_outcome(&answers).0, 0 | 400 | 404 | 405), "{answers:?}");
 }
 
 #[tokio::test]
-async fn strange_credentials_are_no_credentials() {
+async fn malformed_credentials_are_refused() {
     let server = server().await;
     let long = format!("authorization: Bearer {}\r\n", "x".repeat(60_000));
     let twice = format!("authorization: Bearer {ADMIN_KEY}\r\n").repeat(2);
@@ -174,23 +179,32 @@ async fn strange_credentials_are_no_credentials() {
         (&listed, "INVALID_API_KEY"),
     ] {
         let request = format!("GET /admin/v1/whoami HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
-        assert_eq!(first(&say(&server, request.as_bytes()).await), (401, code.to_owned()), "{headers:.60}");
+        assert_eq!(
+            first_outcome(&send_and_read(&server, request.as_bytes()).await),
+            (401, code.to_owned()),
+            "{headers:.60}"
+        );
     }
     let request = format!("GET /admin/v1/whoami HTTP/1.0\r\nauthorization: bEARER  {ADMIN_KEY}\r\n\r\n");
-    assert_eq!(first(&say(&server, request.as_bytes()).await).0, 200, "the scheme's case doesn't matter");
+    assert_eq!(
+        first_outcome(&send_and_read(&server, request.as_bytes()).await).0,
+        200,
+        "the scheme is case-insensitive"
+    );
 }
 
 #[tokio::test]
-async fn a_flood_of_headers_is_refused_and_odd_ones_do_no_harm() {
+async fn too_many_headers_are_refused_and_unusual_headers_are_ignored() {
     let server = server().await;
-    let (many, long) = ("x: y\r\n".repeat(200), format!("x: {}\r\n", "y".repeat(MIB)));
+    let many = "x: y\r\n".repeat(200);
+    let long = format!("x: {}\r\n", "y".repeat(MIB));
     for headers in [many.as_str(), &long, "x\0: y\r\n", "x: a\0b\r\n", ": y\r\n", "x y: z\r\n", " folded\r\n"]
     {
         let request = format!("GET /healthz HTTP/1.1\r\n{headers}\r\n");
-        let answers = say(&server, request.as_bytes()).await;
-        assert!(matches!(first(&answers).0, 0 | 400 | 431), "{headers:.20}: {answers:?}");
+        let answers = send_and_read(&server, request.as_bytes()).await;
+        assert!(matches!(first_outcome(&answers).0, 0 | 400 | 431), "{headers:.20}: {answers:?}");
     }
-    // None of these is worth a refusal; what makes no sense is left aside.
+    // Headers with unusable values are ignored.
     for header in [
         "x-request-id: two words",
         "x-request-id: \u{fc}",
@@ -205,16 +219,18 @@ async fn a_flood_of_headers_is_refused_and_odd_ones_do_no_harm() {
         "range: bytes=0-1",
     ] {
         let close = "connection: close";
-        let answers = say(&server, &head("GET /admin/v1/organizations/org_a", &[header, close])).await;
-        assert_eq!(first(&answers).0, 200, "{header}");
+        let answers =
+            send_and_read(&server, &head("GET /admin/v1/organizations/org_a", &[header, close])).await;
+        assert_eq!(first_outcome(&answers).0, 200, "{header}");
     }
-    // An answer is never made of what was sent: no header can be smuggled into it.
-    let answers = say(&server, &head("GET /admin/v1/whoami", &["x-request-id: a%0d%0ax-evil:b"])).await;
+    // The request ID of the client is replaced if it could inject a header into the response.
+    let answers =
+        send_and_read(&server, &head("GET /admin/v1/whoami", &["x-request-id: a%0d%0ax-evil:b"])).await;
     assert!(answers[0].head.contains("\r\nx-request-id: req_"), "{}", answers[0].head);
 }
 
 #[tokio::test]
-async fn other_versions_are_answered_or_closed() {
+async fn other_http_versions_are_answered_or_closed() {
     let server = server().await;
     for (bytes, statuses) in [
         ("GET /healthz HTTP/1.0\r\n\r\n", &[200][..]),
@@ -227,23 +243,23 @@ async fn other_versions_are_answered_or_closed() {
         ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}", &[400]),
         ("\r\n\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n", &[200]),
     ] {
-        let answers = say(&server, bytes.as_bytes()).await;
-        let found: Vec<_> = answers.iter().map(|answer| answer.status).collect();
-        assert!(found == statuses || statuses == [400] && found.is_empty(), "{bytes:?}: {found:?}");
+        let answers = send_and_read(&server, bytes.as_bytes()).await;
+        let actual: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+        assert!(actual == statuses || statuses == [400] && actual.is_empty(), "{bytes:?}: {actual:?}");
     }
-    // Requests that come together are answered in their order.
+    // Pipelined requests are answered in order.
     let pipelined: Vec<u8> = (0..20)
-        .flat_map(|nth| head("GET /admin/v1/whoami", &[&format!("x-request-id: nth-{nth}")]))
+        .flat_map(|index| head("GET /admin/v1/whoami", &[&format!("x-request-id: index-{index}")]))
         .collect();
-    let answers = say(&server, &pipelined).await;
+    let answers = send_and_read(&server, &pipelined).await;
     assert_eq!(answers.len(), 20);
-    for (nth, answer) in answers.iter().enumerate() {
-        assert!(answer.head.contains(&format!("x-request-id: nth-{nth}\r\n")), "{}", answer.head);
+    for (index, answer) in answers.iter().enumerate() {
+        assert!(answer.head.contains(&format!("x-request-id: index-{index}\r\n")), "{}", answer.head);
     }
 }
 
 #[tokio::test]
-async fn lengths_that_lie_make_nothing() {
+async fn a_request_with_a_wrong_length_changes_nothing() {
     let server = server().await;
     let before = organizations(&server).await;
     let chunked = [b"1c\r\n", BODY, b"\r\n0\r\n\r\n"].concat();
@@ -268,11 +284,11 @@ async fn lengths_that_lie_make_nothing() {
         (&["transfer-encoding: gzip"], BODY),
         (&["content-length: 28", "transfer-encoding: gzip"], BODY),
     ] {
-        let answers = say(&server, &creation(headers, body)).await;
+        let answers = send_and_read(&server, &create_request(headers, body)).await;
         assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{headers:?}: {answers:?}");
-        // The same from one who says that nothing more will come, and listens.
+        // The same from a client that shuts down its sending direction and reads.
         let mut raw = server.raw().await;
-        raw.send(&creation(headers, body)).await;
+        raw.send(&create_request(headers, body)).await;
         raw.finish().await;
         let answers = raw.answers().await;
         assert!(answers.iter().all(|answer| (400..500).contains(&answer.status)), "{headers:?}: {answers:?}");
@@ -281,18 +297,19 @@ async fn lengths_that_lie_make_nothing() {
     server.assert_all_slots_are_free().await;
 }
 
-/// Two ways to say where a body ends are a way to hide a second request in it (RFC 9112 §6.1).
+/// Request smuggling: a request with both `Content-Length` and `Transfer-Encoding` could hide a second
+/// request in its body (RFC 9112 §6.1).
 #[tokio::test]
-async fn a_body_with_two_ends_hides_no_second_request() {
+async fn a_request_with_two_body_lengths_hides_no_second_request() {
     let server = server().await;
-    let hidden = creation(&["content-length: 28"], BODY);
+    let hidden = create_request(&["content-length: 28"], BODY);
     let body = [b"0\r\n\r\n".to_vec(), hidden].concat();
     let length = format!("content-length: {}", body.len());
     for headers in [[length.as_str(), "transfer-encoding: chunked"], ["transfer-encoding: chunked", &length]]
     {
         let before = organizations(&server).await;
-        let answers = say(&server, &creation(&headers, &body)).await;
-        assert_eq!(first(&answers).0, 400, "{answers:?}");
+        let answers = send_and_read(&server, &create_request(&headers, &body)).await;
+        assert_eq!(first_outcome(&answers).0, 400, "{answers:?}");
         assert_eq!((answers.len(), organizations(&server).await), (1, before), "{answers:?}");
     }
 }

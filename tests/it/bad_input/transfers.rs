@@ -1,16 +1,17 @@
-//! How a body comes: too large, too slow, halfway, asked for first.
+//! The transfer of bodies: too large, too slow, incomplete, and with `Expect: 100-continue`.
 
 use std::time::Duration;
 
-use super::{Caller, MIB, assert_refused, path, routes, server, state};
+use super::{Connection, MIB, assert_refused, path, routes, server, state};
 use crate::support::{Server, head};
 
-/// Of a body, as shipped.
-const MAX: usize = MIB;
+/// The shipped limit of a body's size.
+const MAX_BODY: usize = MIB;
 
-/// Valid JSON of so many bytes, which no route takes.
-fn of_length(length: usize) -> Vec<u8> {
-    let (before, after) = ("{\"name\":\"", "\"}");
+/// Builds valid JSON of this length in bytes. No route accepts its `name`.
+fn json_of_length(length: usize) -> Vec<u8> {
+    let before = "{\"name\":\"";
+    let after = "\"}";
     format!("{before}{}{after}", "x".repeat(length - before.len() - after.len())).into_bytes()
 }
 
@@ -21,54 +22,55 @@ fn chunked(body: &[u8]) -> Vec<u8> {
     chunks.chain(*b"0\r\n\r\n").collect()
 }
 
-/// Who is refused while it still sends hears why: it reads only when all is sent.
+/// The server reads and discards the rest of a refused body, so that a client that reads the response only
+/// after sending everything receives it.
 #[tokio::test]
-async fn what_is_too_large_is_refused_and_who_sends_it_hears_why() {
+async fn a_too_large_body_is_refused_and_the_client_receives_the_error() {
     let server = server().await;
     let before = state(&server).await;
     let json = "content-type: application/json";
     for route in routes() {
         let line = format!("{} {}", route.method, path(route));
         for (length, status, code) in [
-            (MAX, 400, "INVALID_REQUEST"),
-            (MAX + 1, 413, "PAYLOAD_TOO_LARGE"),
+            (MAX_BODY, 400, "INVALID_REQUEST"),
+            (MAX_BODY + 1, 413, "PAYLOAD_TOO_LARGE"),
             (2 * MIB, 413, "PAYLOAD_TOO_LARGE"),
         ] {
-            let body = of_length(length);
-            let mut caller = Caller::to(&server).await;
-            assert_refused(&caller.send_json(route, &body).await, status, code, route.path);
-            caller
+            let body = json_of_length(length);
+            let mut connection = Connection::open(&server).await;
+            assert_refused(&connection.send_json(route, &body).await, status, code, route.path);
+            connection
                 .raw
                 .send(&[head(&line, &[json, "transfer-encoding: chunked"]), chunked(&body)].concat())
                 .await;
-            assert_refused(&caller.raw.answer().await.unwrap(), status, code, route.path);
-            // The connection is none the worse.
-            assert_refused(&caller.send_json(route, b"[]").await, 400, "INVALID_REQUEST", route.path);
+            assert_refused(&connection.raw.answer().await.unwrap(), status, code, route.path);
+            // The connection can still be used.
+            assert_refused(&connection.send_json(route, b"[]").await, 400, "INVALID_REQUEST", route.path);
         }
         for (header, code) in [("", "UNAUTHENTICATED"), ("authorization: Bearer x\r\n", "INVALID_API_KEY")] {
             let mut raw = server.raw().await;
             let head = format!("{line} HTTP/1.1\r\n{header}content-length: {}\r\n\r\n", 2 * MIB);
-            raw.send(&[head.into_bytes(), of_length(2 * MIB)].concat()).await;
+            raw.send(&[head.into_bytes(), json_of_length(2 * MIB)].concat()).await;
             assert_refused(&raw.answer().await.unwrap(), 401, code, route.path);
         }
     }
-    // A body where none belongs is read away, too large or not; an unknown path's as well.
-    let mut caller = Caller::to(&server).await;
+    // A body of any size is drained and ignored where the route reads none, and on unknown paths.
+    let mut connection = Connection::open(&server).await;
     for (line, status) in
         [("GET /admin/v1/whoami", 200), ("GET /healthz", 200), ("POST /nowhere", 404), ("POST /healthz", 405)]
     {
         let length = format!("content-length: {}", 2 * MIB);
-        caller.raw.send(&[head(line, &[&length]), of_length(2 * MIB)].concat()).await;
-        assert_eq!(caller.raw.answer().await.unwrap().status, status, "{line}");
+        connection.raw.send(&[head(line, &[&length]), json_of_length(2 * MIB)].concat()).await;
+        assert_eq!(connection.raw.answer().await.unwrap().status, status, "{line}");
     }
-    drop(caller);
+    drop(connection);
     assert_eq!(state(&server).await, before);
     server.assert_all_slots_are_free().await;
 }
 
-/// RFC 9110 §10.1.1: who asks first is told to go on, or why not.
+/// RFC 9110 §10.1.1: `Expect: 100-continue` is answered with 100.
 #[tokio::test]
-async fn who_asks_before_sending_is_answered() {
+async fn expect_100_continue_is_answered() {
     let server = server().await;
     let body = br#"{"id":"org_asked","name":"n","email":"a@b.c"}"#;
     let length = format!("content-length: {}", body.len());
@@ -80,14 +82,15 @@ async fn who_asks_before_sending_is_answered() {
     assert_eq!(raw.answer().await.unwrap().status, 201);
 }
 
-/// A client that breaks off in the middle of its body has asked for nothing.
+/// A request whose client disconnects in the middle of the body is not executed.
 #[tokio::test]
-async fn half_a_body_makes_nothing() {
+async fn an_incomplete_body_changes_nothing() {
     let server = server().await;
     let before = state(&server).await;
     for route in routes() {
         let headers = ["content-type: application/json", "content-length: 1000"];
-        let half = [head(&format!("{} {}", route.method, path(route)), &headers), of_length(500)].concat();
+        let half =
+            [head(&format!("{} {}", route.method, path(route)), &headers), json_of_length(500)].concat();
         for _ in 0..3 {
             let mut raw = server.raw().await;
             raw.send(&half).await;
@@ -97,7 +100,7 @@ async fn half_a_body_makes_nothing() {
     assert_eq!(state(&server).await, before);
 }
 
-/// Drips that keep the connection busy don't keep it for ever.
+/// The body timeout frees the slot of a connection whose body never completes.
 #[tokio::test]
 async fn a_body_that_never_ends_frees_its_slot() {
     let server = Server::with(|config| {

@@ -1,4 +1,4 @@
-//! The commands, beside a running server.
+//! Commands that run beside a running server.
 
 use std::fs;
 
@@ -8,27 +8,30 @@ use super::{assert_fails, run, stderr, stdout};
 use crate::support::Binary;
 
 #[tokio::test]
-async fn a_locked_out_operator_gets_back_in_at_once() {
+async fn a_locked_out_operator_regains_access_immediately() {
     let dir = tempfile::tempdir().unwrap();
     let server = Binary::serve(dir.path());
 
-    let made = run(dir.path(), &["admin-key", "create"]);
-    assert!(made.status.success(), "{}", stderr(&made));
-    let secret = stdout(&made);
+    let created = run(dir.path(), &["admin-key", "create"]);
+    assert!(created.status.success(), "{}", stderr(&created));
+    let secret = stdout(&created);
     let whoami = server.client(secret.trim_end()).get("/whoami").await;
     assert_eq!(whoami.data()["api_key"]["scopes"], json!(["*"]), "{whoami:?}");
-    assert!(!stderr(&made).contains(secret.trim_end()), "the secret is a result, and shown once");
+    assert!(!stderr(&created).contains(secret.trim_end()), "the secret belongs to standard output only");
 
     let args = ["admin-key", "create", "--name", "Ops", "--scopes", "admin:audit,keys:verify", "--json"];
-    let made = super::json(&run(dir.path(), &args));
-    assert_eq!((&made["name"], &made["scopes"]), (&json!("Ops"), &json!(["admin:audit", "keys:verify"])));
-    let ops = server.client(made["key"].as_str().unwrap());
-    assert_eq!(ops.get("/whoami").await.data()["api_key"]["id"], made["id"]);
+    let created = super::json(&run(dir.path(), &args));
+    assert_eq!(
+        (&created["name"], &created["scopes"]),
+        (&json!("Ops"), &json!(["admin:audit", "keys:verify"]))
+    );
+    let ops = server.client(created["key"].as_str().unwrap());
+    assert_eq!(ops.get("/whoami").await.data()["api_key"]["id"], created["id"]);
     assert_eq!(ops.get("/users").await.code(), "INSUFFICIENT_SCOPE");
 
     let events = server.admin().get("/audit-logs?action=api_key.create").await;
     let event = &events.data()[0];
-    assert_eq!((&event["actor"]["type"], &event["target"]["id"]), (&json!("cli"), &made["id"]));
+    assert_eq!((&event["actor"]["type"], &event["target"]["id"]), (&json!("cli"), &created["id"]));
 
     for (args, parts) in [
         (&["--scopes", "invoices:read"][..], &["invoices:read"][..]),
@@ -39,13 +42,13 @@ async fn a_locked_out_operator_gets_back_in_at_once() {
         assert_fails(&run(dir.path(), &[&["admin-key", "create"], args].concat()), 1, parts);
     }
     let after = server.admin().get("/audit-logs?action=api_key.create").await;
-    assert_eq!(after.data(), events.data(), "a refused one made nothing");
+    assert_eq!(after.data(), events.data(), "a refused command creates nothing");
 }
 
 #[test]
-fn a_directory_without_a_database_is_left_alone() {
-    let place = tempfile::tempdir().unwrap();
-    let dir = place.path().join("mistyped");
+fn a_directory_without_a_database_is_refused_and_not_created() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("mistyped");
     for args in [&["admin-key", "create"][..], &["audit", "verify"], &["audit", "export"]] {
         assert_fails(&run(&dir, args), 1, &["No database at", dir.to_str().unwrap()]);
     }
@@ -71,19 +74,19 @@ async fn the_audit_log_is_exported_and_verified_beside_the_server() {
     let actions: Vec<_> = events.iter().map(|event| event["action"].as_str().unwrap()).collect();
     assert_eq!(actions[..2], ["api_key.create", "organization.create"]);
     assert_fails(&run(dir.path(), &export), 1, &[file.to_str().unwrap(), "exists"]);
-    assert_eq!(fs::read_to_string(&file).unwrap(), text, "a file that was there is not touched");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text, "an existing file is not changed");
 
     let verify_file = |text: &str| {
         fs::write(&file, text).unwrap();
-        let found = run(dir.path(), &["audit", "verify", file.to_str().unwrap(), "--json"]);
-        (found.status.code(), super::json(&found)["valid"].as_bool().unwrap())
+        let output = run(dir.path(), &["audit", "verify", file.to_str().unwrap(), "--json"]);
+        (output.status.code(), super::json(&output)["valid"].as_bool().unwrap())
     };
     assert_eq!(verify_file(&text), (Some(0), true));
     assert_eq!(verify_file(&text.replace("\"org_a\"", "\"org_b\"")), (Some(1), false));
 
     let csv = run(dir.path(), &["audit", "export", "--format", "csv"]);
     assert!(csv.status.success() && stdout(&csv).starts_with("seq,id,occurred_at,"), "{csv:?}");
-    // The export itself is in the log, and the server sees it without a restart.
+    // The exports themselves are recorded, and the server sees those events without a restart.
     let exports = server.admin().get("/audit-logs?action=audit_log.export").await;
     assert_eq!(
         (exports.data().as_array().unwrap().len(), &exports.data()[0]["actor"]["type"]),

@@ -1,4 +1,4 @@
-//! Environment variables that begin like settings, with every command.
+//! Commands with environment variables that have the settings' prefix.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -8,9 +8,9 @@ use serde_json::json;
 use super::{assert_fails, stderr, stdout};
 use crate::support::{ADMIN_KEY, Binary};
 
-/// What the guides have people set for their own programs, and what Kubernetes sets in a pod beside a Service named
-/// tollhouse.
-const OTHERS: [(&str, &str); 10] = [
+/// Variables that are no settings: those that the guides use in users' own programs, and those that Kubernetes sets in
+/// a pod for a Service named tollhouse.
+const FOREIGN_VARIABLES: [(&str, &str); 10] = [
     ("TOLLHOUSE_URL", "http://127.0.0.1:8080"),
     ("TOLLHOUSE_KEY", "a key"),
     ("TOLLHOUSE_KEY_ID", "key_1"),
@@ -23,18 +23,19 @@ const OTHERS: [(&str, &str); 10] = [
     ("TOLLHOUSE_PORT_8080_TCP_ADDR", "10.0.0.1"),
 ];
 
-/// Runs every command that reads settings over a new database, one after the other, with these variables.
-fn every_command(variables: &[(&str, &str)]) -> Vec<(String, Output)> {
-    let place = tempfile::tempdir().unwrap();
-    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
-    let data = at("data");
-    let mut server = Binary::serve_with(place.path().join("data").as_path(), |command| {
+/// Runs every command with these variables, one after another, on a new database.
+fn run_every_command(variables: &[(&str, &str)]) -> Vec<(String, Output)> {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
+    let data = path("data");
+    let mut server = Binary::serve_with(temp.path().join("data").as_path(), |command| {
         command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).envs(variables.iter().copied());
     });
     assert_eq!(server.terminate(), Some(0));
-    fs::write(at("records.ndjson"), format!("{}\n", json!({"type": "scope", "scope": "reports:read"})))
+    fs::write(path("records.ndjson"), format!("{}\n", json!({"type": "scope", "scope": "reports:read"})))
         .unwrap();
-    let (records, backup) = (at("records.ndjson"), at("backup"));
+    let records = path("records.ndjson");
+    let backup = path("backup");
     let commands: [&[&str]; 10] = [
         &["config", "check"],
         &["admin-key", "create"],
@@ -47,43 +48,46 @@ fn every_command(variables: &[(&str, &str)]) -> Vec<(String, Output)> {
         &["restore", &backup, "--force"],
         &["openapi"],
     ];
-    let run = commands.into_iter().map(|args| {
+    let outputs = commands.into_iter().map(|args| {
         let mut command: Command = Binary::command(args);
         let output = command.args(["--data", &data]).envs(variables.iter().copied()).output().unwrap();
         (args.join(" "), output)
     });
-    run.collect()
+    outputs.collect()
 }
 
 #[test]
-fn variables_of_others_stop_no_command() {
-    for (command, output) in every_command(&OTHERS) {
+fn foreign_variables_stop_no_command() {
+    for (command, output) in run_every_command(&FOREIGN_VARIABLES) {
         assert!(output.status.success(), "{command}: {}", stderr(&output));
         assert!(!stderr(&output).contains("TOLLHOUSE_"), "{command}: {}", stderr(&output));
     }
-    // The server says nothing about them either.
+    // The server doesn't log them either.
     let dir = tempfile::tempdir().unwrap();
     let mut server = Binary::serve_with(dir.path(), |command| {
-        command.envs(OTHERS);
+        command.envs(FOREIGN_VARIABLES);
     });
     assert_eq!(server.terminate(), Some(0));
-    let said = [server.start.clone(), server.log.iter().collect()].concat().join("\n");
-    assert!(!said.contains("TOLLHOUSE_"), "{said}");
+    let log = [server.start.clone(), server.log.iter().collect()].concat().join("\n");
+    assert!(!log.contains("TOLLHOUSE_"), "{log}");
 }
 
 #[test]
-fn a_setting_under_another_name_is_a_warning_of_every_command() {
+fn a_misnamed_setting_causes_a_warning_by_every_command() {
     let warning =
         "TOLLHOUSE_LISTEN has no effect; did you mean TOLLHOUSE_HTTP__LISTEN or TOLLHOUSE_METRICS__LISTEN?";
     let variables = [("TOLLHOUSE_LISTEN", "0.0.0.0:1")];
-    for (command, output) in every_command(&variables) {
+    for (command, output) in run_every_command(&variables) {
         assert!(output.status.success(), "{command}: {}", stderr(&output));
-        let told = stderr(&output).lines().filter(|line| *line == format!("warning: {warning}")).count();
-        // It reads no settings.
-        assert_eq!(told, usize::from(command != "openapi"), "{command}: {}", stderr(&output));
-        assert!(!stdout(&output).contains("TOLLHOUSE_LISTEN"), "{command}: results are for programs");
+        let warnings = stderr(&output).lines().filter(|line| *line == format!("warning: {warning}")).count();
+        // `openapi` reads no settings.
+        assert_eq!(warnings, usize::from(command != "openapi"), "{command}: {}", stderr(&output));
+        assert!(
+            !stdout(&output).contains("TOLLHOUSE_LISTEN"),
+            "{command}: standard output is for results only"
+        );
     }
-    // The server has it in its log, and listens where it would have anyway.
+    // The server logs the warning and listens on its default address.
     let dir = tempfile::tempdir().unwrap();
     let server = Binary::serve_with(dir.path(), |command| {
         command.envs(variables);
@@ -104,10 +108,11 @@ fn an_unknown_setting_still_stops_every_command() {
 }
 
 #[tokio::test]
-async fn the_environment_may_name_the_configuration() {
-    let place = tempfile::tempdir().unwrap();
-    let (file, other) = (place.path().join("file.toml"), place.path().join("other.toml"));
-    let data = place.path().join("data");
+async fn the_environment_may_name_the_configuration_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("file.toml");
+    let other = temp.path().join("other.toml");
+    let data = temp.path().join("data");
     let text = format!("[http]\nlisten = \"127.0.0.1:0\"\n[database]\ndir = {:?}\n", data.to_str().unwrap());
     fs::write(&file, text).unwrap();
     fs::write(&other, "[database]\nreaders = 3\n").unwrap();
@@ -119,13 +124,16 @@ async fn the_environment_may_name_the_configuration() {
     assert_eq!(server.admin().get("/whoami").await.status, 200);
 
     let check = |args: &[&str]| Binary::command(args).env("TOLLHOUSE_CONFIG", &file).output().unwrap();
-    let named = stdout(&check(&["config", "check"]));
-    assert!(named.contains("file.toml:4") && named.contains("readers = 4"), "{named}");
-    // A flag wins: the other file is read instead, not as well.
-    let flagged = stdout(&check(&["config", "check", "--config", other.to_str().unwrap()]));
-    assert!(flagged.contains("readers = 3") && !flagged.contains("file.toml"), "{flagged}");
+    let from_variable = stdout(&check(&["config", "check"]));
+    assert!(
+        from_variable.contains("file.toml:4") && from_variable.contains("readers = 4"),
+        "{from_variable}"
+    );
+    // The flag overrides the variable: the other file is read instead, not in addition.
+    let from_flag = stdout(&check(&["config", "check", "--config", other.to_str().unwrap()]));
+    assert!(from_flag.contains("readers = 3") && !from_flag.contains("file.toml"), "{from_flag}");
 
     fs::remove_file(&file).unwrap();
     assert_fails(&check(&["config", "check"]), 1, &["TOLLHOUSE_CONFIG: ", "file.toml: can't be read"]);
-    assert_eq!(check(&["openapi"]).status.code(), Some(0), "it reads no settings");
+    assert_eq!(check(&["openapi"]).status.code(), Some(0), "openapi reads no settings");
 }

@@ -1,11 +1,11 @@
-//! What the server writes to standard error.
+//! The server's log on standard error.
 
 use serde_json::{Value, json};
 
 use crate::support::{ADMIN_KEY, Binary, Raw, head};
 
-/// Ends a session and gives all that was said in it, and the same as JSON where it is.
-fn all_of(mut server: Binary) -> (String, Vec<Value>) {
+/// Stops the server; returns its whole standard error, and the lines of it that are JSON.
+fn stop_and_read_log(mut server: Binary) -> (String, Vec<Value>) {
     assert_eq!(server.terminate(), Some(0));
     let lines: Vec<String> = server.start.drain(..).chain(server.log.iter()).collect();
     let json = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -16,22 +16,23 @@ fn all_of(mut server: Binary) -> (String, Vec<Value>) {
 async fn each_request_is_one_line_of_json() {
     let dir = tempfile::tempdir().unwrap();
     let server = Binary::serve(dir.path());
-    let (admin, nobody) = (server.admin(), server.client("nobody-ever-had-this-key"));
+    let admin = server.admin();
+    let unknown_key = server.client("nobody-ever-had-this-key");
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let key_id = admin.get("/whoami").await.data()["api_key"]["id"].clone();
     let calls = [
         (&admin, "one", "/organizations/org_none", 404, "/admin/v1/organizations/{id}", "NOT_FOUND", &key_id),
         (&admin, "two", "/users", 200, "/admin/v1/users", "-", &key_id),
-        (&nobody, "three", "/users", 401, "/admin/v1/users", "INVALID_API_KEY", &json!("-")),
+        (&unknown_key, "three", "/users", 401, "/admin/v1/users", "INVALID_API_KEY", &json!("-")),
     ];
     for (client, id, path, status, ..) in &calls {
         let request = client.request(reqwest::Method::GET, path).header("x-request-id", *id);
         assert_eq!(client.send(request.header("traceparent", trace)).await.status, *status);
     }
-    let (said, lines) = all_of(server);
+    let (log_text, lines) = stop_and_read_log(server);
     for (_, id, _, status, route, code, key) in calls {
-        let found: Vec<_> = lines.iter().filter(|line| line["request_id"] == id).collect();
-        let [line] = found.as_slice() else { panic!("{id}: {said}") };
+        let request_lines: Vec<_> = lines.iter().filter(|line| line["request_id"] == id).collect();
+        let [line] = request_lines.as_slice() else { panic!("{id}: {log_text}") };
         assert_eq!((&line["message"], &line["method"]), (&json!("request"), &json!("GET")), "{line}");
         assert_eq!((&line["status"], &line["route"]), (&json!(status), &json!(route)), "{line}");
         assert_eq!((&line["code"], &line["key"]), (&json!(code), key), "{line}");
@@ -41,7 +42,7 @@ async fn each_request_is_one_line_of_json() {
     }
 }
 
-/// Every secret of a session, in every place where a client may have put it, at the most talkative level.
+/// Clients put every secret into every part of a request, and the log level is `trace`: no secret is logged.
 #[tokio::test]
 async fn i6_no_secret_is_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
@@ -49,8 +50,9 @@ async fn i6_no_secret_is_in_the_log() {
         command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_LOG__LEVEL", "trace");
     });
     let admin = server.admin();
-    let made = admin.post("/api-keys", json!({"name": "n", "scopes": ["admin:keys"]})).await;
-    let (id, first) = (made.data()["id"].as_str().unwrap(), made.data()["key"].as_str().unwrap());
+    let created = admin.post("/api-keys", json!({"name": "n", "scopes": ["admin:keys"]})).await;
+    let id = created.data()["id"].as_str().unwrap();
+    let first = created.data()["key"].as_str().unwrap();
     let rotated = admin.post(&format!("/api-keys/{id}/rotate"), json!({})).await;
     let second = rotated.data()["key"].as_str().unwrap();
     let mistyped = format!("{}x", &second[..second.len() - 1]);
@@ -85,10 +87,10 @@ async fn i6_no_secret_is_in_the_log() {
         }
     }
     let secrets = secrets.map(str::to_owned);
-    let (said, lines) = all_of(server);
-    assert!(lines.len() > 50, "{said}");
+    let (log_text, lines) = stop_and_read_log(server);
+    assert!(lines.len() > 50, "{log_text}");
     for secret in &secrets {
-        let told: Vec<_> = said.lines().filter(|line| line.contains(secret.as_str())).collect();
-        assert!(told.is_empty(), "{told:#?}");
+        let leaks: Vec<_> = log_text.lines().filter(|line| line.contains(secret.as_str())).collect();
+        assert!(leaks.is_empty(), "{leaks:#?}");
     }
 }

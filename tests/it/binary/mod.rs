@@ -1,4 +1,4 @@
-//! The real program: how it starts and stops, what it says, and its commands beside a running server.
+//! The real program: start, shutdown, log, and commands beside a running server.
 
 mod commands;
 mod environment;
@@ -13,13 +13,13 @@ use serde_json::Value;
 
 use crate::support::Binary;
 
-/// A command over this directory.
+/// Runs a command with `dir` as its data directory.
 fn run(dir: &Path, args: &[&str]) -> Output {
     Binary::command(args).arg("--data").arg(dir).output().unwrap()
 }
 
-/// A `serve` that is to end by itself.
-fn refused(dir: &Path, variables: &[(&str, &str)]) -> Output {
+/// Runs a `serve` that is expected to refuse to start.
+fn serve_refused(dir: &Path, variables: &[(&str, &str)]) -> Output {
     let mut command = Binary::command(&["--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
     command.envs(variables.iter().copied()).output().unwrap()
 }
@@ -32,17 +32,18 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The result of a command that was asked for JSON.
+/// The output of a command that ran with `--json`.
 fn json(output: &Output) -> Value {
     serde_json::from_str(&stdout(output)).unwrap_or_else(|error| panic!("{error}: {}", stderr(output)))
 }
 
-/// It failed with one line that has all of this in it, for people, and nothing for a program to read.
+/// Asserts that the command failed with `status`, that standard error contains all of `parts`, and that standard
+/// output is empty.
 fn assert_fails(output: &Output, status: i32, parts: &[&str]) {
-    let said = stderr(output);
-    assert_eq!((output.status.code(), stdout(output).as_str()), (Some(status), ""), "{said}");
+    let message = stderr(output);
+    assert_eq!((output.status.code(), stdout(output).as_str()), (Some(status), ""), "{message}");
     for part in parts {
-        assert!(said.contains(part), "no {part:?} in: {said}");
+        assert!(message.contains(part), "no {part:?} in: {message}");
     }
-    assert!(!said.contains("panicked"), "{said}");
+    assert!(!message.contains("panicked"), "{message}");
 }

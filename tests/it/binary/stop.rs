@@ -1,4 +1,4 @@
-//! A stop loses nothing: what runs finishes, and what was acknowledged is there at the next start.
+//! A graceful shutdown loses nothing: running requests finish, and acknowledged changes exist at the next start.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::support::{Binary, Raw, head};
 const BODY: &[u8] = br#"{"id":"org_late","name":"Late","email":"late@example.com"}"#;
 
 #[tokio::test]
-async fn i1_a_signal_lets_what_runs_finish() {
+async fn i1_a_signal_lets_running_requests_finish() {
     for signal in ["TERM", "INT"] {
         let dir = tempfile::tempdir().unwrap();
         let mut server = Binary::serve(dir.path());
@@ -16,7 +16,7 @@ async fn i1_a_signal_lets_what_runs_finish() {
         let headers = ["content-type: application/json", "expect: 100-continue", &length];
         let mut running = Raw::connect(&server.url).await;
         running.send(&head("POST /admin/v1/organizations", &headers)).await;
-        // The server waits for the body by now: the request is running.
+        // `100 Continue` means that the handler waits for the body: the request is running.
         assert_eq!(running.answer().await.unwrap().status, 100);
 
         server.signal(signal);
@@ -27,17 +27,18 @@ async fn i1_a_signal_lets_what_runs_finish() {
         assert!(answer.head.contains("\r\nconnection: close\r\n"), "{}", answer.head);
         assert_eq!(server.wait(), Some(0));
         let wal = std::fs::metadata(dir.path().join("tollhouse.db-wal")).map_or(0, |wal| wal.len());
-        assert_eq!(wal, 0, "the file alone is the whole database");
+        assert_eq!(wal, 0, "the WAL is empty, so the database file is complete");
 
-        let rest: Vec<String> = server.log.iter().collect();
-        assert!(rest.iter().any(|line| line.contains("\"stopped\"")), "{rest:#?}");
-        let head =
-            rest.iter().find_map(|line| line.split("audit head ").nth(1)).expect("the head at the stop");
+        let log: Vec<String> = server.log.iter().collect();
+        assert!(log.iter().any(|line| line.contains("\"stopped\"")), "{log:#?}");
+        let head = log
+            .iter()
+            .find_map(|line| line.split("audit head ").nth(1))
+            .expect("the audit head is logged at shutdown");
         let head: String = head.chars().take_while(|c| c.is_ascii_hexdigit() || *c == ':').collect();
-        // Nothing came after the head that was told, so it is the anchor for what comes later.
-        let found = run(dir.path(), &["audit", "verify", "--json", "--anchor", &head]);
-        let found = json(&found);
-        assert_eq!((&found["valid"], found["last_seq"].to_string()), (&Value::Bool(true), seq(&head)));
+        // No event follows the logged head, so it is a valid anchor for later verifications.
+        let report = json(&run(dir.path(), &["audit", "verify", "--json", "--anchor", &head]));
+        assert_eq!((&report["valid"], report["last_seq"].to_string()), (&Value::Bool(true), seq(&head)));
 
         let server = Binary::serve(dir.path());
         assert_eq!(server.admin().get("/organizations/org_late").await.data()["name"], "Late");
@@ -48,9 +49,9 @@ fn seq(head: &str) -> String {
     head.split(':').next().unwrap().to_owned()
 }
 
-/// Refusals and uses are counted in memory; a stop writes them down.
+/// Refusals and key uses are counted in memory; shutdown writes the counts.
 #[tokio::test]
-async fn a_stop_writes_what_was_counted() {
+async fn shutdown_writes_pending_counts() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Binary::serve(dir.path());
     for _ in 0..3 {

@@ -1,5 +1,5 @@
-//! The program is killed with SIGKILL in the middle of batches with an `Idempotency-Key`, over and over: each
-//! is there whole or not at all, and repeated with its key it is there once.
+//! The program is repeatedly killed with SIGKILL during batches with an `Idempotency-Key`: each batch is stored
+//! completely or not at all, and stored only once if it is retried with its key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,19 +11,19 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{number, serve};
+use super::{number_from_env, serve};
 use crate::support::{Answer, Binary, Client};
 
 const CALLERS: usize = 4;
 const OPERATIONS: usize = 100;
 
-/// Creations whose ids tell the batch.
+/// A batch of creations whose key ids contain the batch's name.
 fn batch(name: &str) -> Value {
-    let one = |nth| {
-        let body = json!({"id": format!("key_{name}-{nth}"), "name": name, "scopes": ["workflows:read"]});
+    let operation = |index| {
+        let body = json!({"id": format!("key_{name}-{index}"), "name": name, "scopes": ["workflows:read"]});
         json!({"method": "POST", "path": "/api-keys", "body": body})
     };
-    json!({"operations": (0..OPERATIONS).map(one).collect::<Vec<_>>()})
+    json!({"operations": (0..OPERATIONS).map(operation).collect::<Vec<_>>()})
 }
 
 async fn send(client: &Client, name: &str) -> reqwest::Result<Answer> {
@@ -31,8 +31,9 @@ async fn send(client: &Client, name: &str) -> reqwest::Result<Answer> {
     Client::try_send(request.json(&batch(name))).await
 }
 
-/// Sends one batch after the other until the server is gone. The last one had no answer.
-async fn work(
+/// Sends one batch after another until the server is killed; returns their names and whether they were answered.
+/// Only the last one was not.
+async fn send_batches(
     client: Client,
     caller: usize,
     round: u64,
@@ -51,66 +52,68 @@ async fn work(
     }
 }
 
-/// How many keys, and how many events of their creation, are stored of each batch.
-fn stored(dir: &Path) -> BTreeMap<String, (usize, usize)> {
-    let file =
+/// The stored numbers of keys and of creation events, by batch.
+fn stored_counts(dir: &Path) -> BTreeMap<String, (usize, usize)> {
+    let conn =
         Connection::open_with_flags(dir.join("tollhouse.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut found = BTreeMap::<String, (usize, usize)>::new();
-    let mut keys = file.prepare("SELECT name FROM api_keys").unwrap();
+    let mut counts = BTreeMap::<String, (usize, usize)>::new();
+    let mut keys = conn.prepare("SELECT name FROM api_keys").unwrap();
     for name in keys.query_map([], |row| row.get::<_, String>(0)).unwrap() {
-        found.entry(name.unwrap()).or_default().0 += 1;
+        counts.entry(name.unwrap()).or_default().0 += 1;
     }
-    let mut events = file.prepare("SELECT event FROM audit_events WHERE action = 'api_key.create'").unwrap();
+    let mut events = conn.prepare("SELECT event FROM audit_events WHERE action = 'api_key.create'").unwrap();
     for event in events.query_map([], |row| row.get::<_, String>(0)).unwrap() {
         let event: Value = serde_json::from_str(&event.unwrap()).unwrap();
         assert_eq!(event["outcome"], "success");
-        found.entry(event["target"]["name"].as_str().unwrap().to_owned()).or_default().1 += 1;
+        counts.entry(event["target"]["name"].as_str().unwrap().to_owned()).or_default().1 += 1;
     }
-    found
+    counts
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i1_i2_a_batch_is_whole_or_not_there_and_done_once() {
+async fn i1_i2_a_batch_is_stored_completely_or_not_at_all_and_only_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = serve(dir.path());
-    let (mut replayed, mut anew) = (0, 0);
-    for round in 0..number("CRASH_ROUNDS").unwrap_or(5) {
+    let mut replayed = 0;
+    let mut executed = 0;
+    for round in 0..number_from_env("CRASH_ROUNDS").unwrap_or(5) {
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
-            callers.spawn(work(server.admin(), caller, round, acknowledged.clone()));
+            callers.spawn(send_batches(server.admin(), caller, round, acknowledged.clone()));
         }
-        let enough = fastrand::usize(1..12);
-        while acknowledged.load(Ordering::SeqCst) < enough {
+        let kill_after = fastrand::usize(1..12);
+        while acknowledged.load(Ordering::SeqCst) < kill_after {
             assert!(callers.try_join_next().is_none(), "a caller ended before the kill");
             tokio::task::yield_now().await;
         }
-        // Not to wait for anything: the kill should fall anywhere between two acknowledgements.
+        // This sleep waits for nothing. It spreads the kills over the time between two acknowledgements.
         tokio::time::sleep(std::time::Duration::from_micros(fastrand::u64(..20_000))).await;
         server.kill();
         let sent: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
 
         server = serve(dir.path());
-        let (before, admin) = (stored(dir.path()), server.admin());
+        let before = stored_counts(dir.path());
+        let admin = server.admin();
         for (name, was_answered) in &sent {
-            let there = before.get(name).copied().unwrap_or_default();
-            let whole = there == (OPERATIONS, OPERATIONS);
-            assert!(whole || there == (0, 0) && !was_answered, "{name}: {there:?}");
+            let counts = before.get(name).copied().unwrap_or_default();
+            let is_complete = counts == (OPERATIONS, OPERATIONS);
+            assert!(is_complete || counts == (0, 0) && !was_answered, "{name}: {counts:?}");
             let answer = send(&admin, name).await.unwrap();
             assert_eq!(answer.status, 200, "{answer:?}");
-            assert_eq!(answer.header("idempotent-replayed").is_some(), whole, "{name}");
+            assert_eq!(answer.header("idempotent-replayed").is_some(), is_complete, "{name}");
             if !was_answered {
-                if whole { replayed += 1 } else { anew += 1 }
+                if is_complete { replayed += 1 } else { executed += 1 }
             }
             let secret = answer.data()["results"][OPERATIONS - 1]["body"]["data"]["key"].as_str().unwrap();
             assert_eq!(server.client(secret).get("/whoami").await.status, 200);
         }
-        let after = stored(dir.path());
+        let after = stored_counts(dir.path());
         for (name, _) in &sent {
-            assert_eq!(after[name], (OPERATIONS, OPERATIONS), "{name} is there once");
+            assert_eq!(after[name], (OPERATIONS, OPERATIONS), "{name} is stored exactly once");
         }
     }
-    println!("of the batches without an answer {replayed} were done, {anew} were not");
+    println!("unanswered batches: {replayed} had been committed, {executed} had not");
     let verified = Binary::run(&["audit", "verify", "--data", dir.path().to_str().unwrap()]);
     assert!(verified.status.success(), "{verified:?}");
 }

@@ -1,4 +1,4 @@
-//! The real gateways, started with what `docs/guides/gateways.md` says.
+//! The real gateways, started with the configurations in `docs/guides/gateways.md`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,27 +9,28 @@ use tempfile::TempDir;
 use super::GUIDE;
 use crate::support::{free_address, guide};
 
-/// How one is started. In all texts `{gateway}` is where it is to listen, `{ip}` and `{port}` the parts of that,
-/// and `{dir}` its directory.
-pub(super) struct Recipe {
-    /// Below `target/`, where `scripts/test` puts it.
+/// How a gateway is started. In all texts `{gateway}` stands for its listen address, `{ip}` and `{port}` for the
+/// parts of that address, and `{dir}` for its directory.
+pub(super) struct GatewayConfig {
+    /// Path below `target/`, where `scripts/test` installs it.
     program: &'static str,
     arguments: &'static [&'static str],
-    /// The blocks of the guide that it reads.
+    /// The guide's configuration blocks that it reads.
     pub blocks: &'static [&'static str],
-    /// The addresses and paths in these blocks that are others here.
-    replaced: &'static [(&'static str, &'static str)],
-    /// A file of the test's own: what keeps several of them, and a service that is installed, apart.
-    around: Option<(&'static str, &'static str)>,
+    /// Replacements for addresses and paths in these blocks: `(from, to)`.
+    replacements: &'static [(&'static str, &'static str)],
+    /// An extra configuration file of the test, `(name, text)`: keeps it separate from other instances and from an
+    /// installed service.
+    wrapper: Option<(&'static str, &'static str)>,
 }
 
-pub(super) const NGINX: Recipe = Recipe {
+pub(super) const NGINX: GatewayConfig = GatewayConfig {
     program: "debian/usr/sbin/nginx",
-    arguments: &["-p", "{dir}", "-e", "stderr", "-c", "{dir}/around.conf"],
+    arguments: &["-p", "{dir}", "-e", "stderr", "-c", "{dir}/wrapper.conf"],
     blocks: &["nginx.conf"],
-    replaced: &[("listen 80", "listen {gateway}"), TOLLHOUSE, APPLICATION],
-    around: Some((
-        "around.conf",
+    replacements: &[("listen 80", "listen {gateway}"), TOLLHOUSE, APPLICATION],
+    wrapper: Some((
+        "wrapper.conf",
         "daemon off; master_process off; pid {dir}/pid; error_log stderr;
         events {}
         http {
@@ -41,12 +42,12 @@ pub(super) const NGINX: Recipe = Recipe {
     )),
 };
 
-/// Tollhouse below a path of a host whose other paths are another application's.
-pub(super) const NGINX_PATH: Recipe = Recipe {
+/// nginx that serves Tollhouse below a path; the host's other paths belong to the application.
+pub(super) const NGINX_PATH: GatewayConfig = GatewayConfig {
     blocks: &[],
-    replaced: &[],
-    around: Some((
-        "around.conf",
+    replacements: &[],
+    wrapper: Some((
+        "wrapper.conf",
         "daemon off; master_process off; pid {dir}/pid; error_log stderr;
         events {}
         http {
@@ -63,52 +64,52 @@ pub(super) const NGINX_PATH: Recipe = Recipe {
     ..NGINX
 };
 
-pub(super) const CADDY: Recipe = Recipe {
+pub(super) const CADDY: GatewayConfig = GatewayConfig {
     program: "debian/usr/bin/caddy",
-    arguments: &["run", "--adapter", "caddyfile", "--config", "{dir}/around"],
+    arguments: &["run", "--adapter", "caddyfile", "--config", "{dir}/wrapper"],
     blocks: &["Caddyfile"],
-    replaced: &[("api.example.com {", "http://{gateway} {\n\tbind {ip}"), TOLLHOUSE, APPLICATION],
-    around: Some(("around", "{\n\tadmin off\n}\nimport {dir}/Caddyfile\n")),
+    replacements: &[("api.example.com {", "http://{gateway} {\n\tbind {ip}"), TOLLHOUSE, APPLICATION],
+    wrapper: Some(("wrapper", "{\n\tadmin off\n}\nimport {dir}/Caddyfile\n")),
 };
 
-pub(super) const HAPROXY: Recipe = Recipe {
+pub(super) const HAPROXY: GatewayConfig = GatewayConfig {
     program: "debian/usr/sbin/haproxy",
     arguments: &["-db", "-f", "{dir}/haproxy.cfg"],
     blocks: &["haproxy.cfg", "tollhouse.lua"],
-    replaced: &[("bind :80", "bind {gateway}"), ("/etc/haproxy", "{dir}"), TOLLHOUSE, APPLICATION],
-    around: None,
+    replacements: &[("bind :80", "bind {gateway}"), ("/etc/haproxy", "{dir}"), TOLLHOUSE, APPLICATION],
+    wrapper: None,
 };
 
-pub(super) const TRAEFIK: Recipe = Recipe {
+pub(super) const TRAEFIK: GatewayConfig = GatewayConfig {
     program: "python/bin/traefik",
     arguments: &["--configFile={dir}/traefik.yml"],
     blocks: &["traefik.yml", "dynamic.yml"],
-    replaced: &[
+    replacements: &[
         ("\":80\"", "\"{gateway}\""),
         ("/etc/traefik", "{dir}"),
         ("api.example.com", "{ip}"),
         TOLLHOUSE,
         APPLICATION,
     ],
-    around: None,
+    wrapper: None,
 };
 
-pub(super) const ENVOY: Recipe = Recipe {
+pub(super) const ENVOY: GatewayConfig = GatewayConfig {
     program: "python/bin/envoy",
     arguments: &["--disable-hot-restart", "--concurrency", "1", "-c", "{dir}/envoy.yaml"],
     blocks: &["envoy.yaml"],
-    replaced: &[
+    replacements: &[
         ("address: 0.0.0.0, port_value: 80 }", "address: {ip}, port_value: {port} }"),
         ("port_value: 8080", "port_value: {tollhouse port}"),
         ("port_value: 3000", "port_value: {application port}"),
     ],
-    around: None,
+    wrapper: None,
 };
 
 const TOLLHOUSE: (&str, &str) = ("127.0.0.1:8080", "{tollhouse}");
 const APPLICATION: (&str, &str) = ("127.0.0.1:3000", "{application}");
 
-/// A gateway at work; it ends when this is dropped.
+/// A running gateway; dropping it kills the process.
 pub(super) struct Gateway {
     child: Child,
     pub url: String,
@@ -116,8 +117,8 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it; it may not listen yet.
-    pub(super) fn start(recipe: &Recipe, tollhouse: SocketAddr, application: SocketAddr) -> Self {
+    /// Starts the process, which may not listen yet when this returns.
+    pub(super) fn start(config: &GatewayConfig, tollhouse: SocketAddr, application: SocketAddr) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let gateway = free_address();
         let fill = |text: &str| {
@@ -130,27 +131,27 @@ impl Gateway {
                 .replace("{application}", &application.to_string())
                 .replace("{application port}", &application.port().to_string())
         };
-        let mut texts: Vec<_> = recipe.blocks.iter().map(|name| guide::block(GUIDE, name)).collect();
-        for (from, to) in recipe.replaced {
+        let mut texts: Vec<_> = config.blocks.iter().map(|name| guide::block(GUIDE, name)).collect();
+        for (from, to) in config.replacements {
             assert!(
                 texts.iter().any(|text| text.contains(from)),
-                "docs/guides/gateways.md no longer says {from:?}"
+                "docs/guides/gateways.md no longer contains {from:?}"
             );
             texts.iter_mut().for_each(|text| *text = text.replace(from, &fill(to)));
         }
-        for (name, text) in recipe.blocks.iter().zip(texts) {
+        for (name, text) in config.blocks.iter().zip(texts) {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        if let Some((name, text)) = recipe.around {
+        if let Some((name, text)) = config.wrapper {
             fs::write(dir.path().join(name), fill(text)).unwrap();
         }
         let target = format!("{}/target", env!("CARGO_MANIFEST_DIR"));
-        let program = format!("{target}/{}", recipe.program);
+        let program = format!("{target}/{}", config.program);
         let log = fs::File::create(dir.path().join("log")).unwrap();
         let mut command = Command::new(&program);
-        command.args(recipe.arguments.iter().map(|argument| fill(argument)));
+        command.args(config.arguments.iter().map(|argument| fill(argument)));
         command.current_dir(dir.path()).env("HOME", dir.path()).env_remove("XDG_CONFIG_HOME");
-        // Debian's programs come without being installed, and so do their libraries.
+        // Debian's programs and their libraries are unpacked below `target/`, not installed.
         let libraries = format!("{target}/debian/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
         command.env("LD_LIBRARY_PATH", libraries);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -159,14 +160,14 @@ impl Gateway {
         Self { child, url: format!("http://{gateway}"), dir }
     }
 
-    /// Fails, with what it said, when it has ended.
-    pub(super) fn assert_runs(&mut self) {
+    /// Fails with the gateway's log if the process has ended.
+    pub(super) fn assert_is_running(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the gateway ended, {status}: {}", self.log());
         }
     }
 
-    /// What it said.
+    /// The output of the process.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

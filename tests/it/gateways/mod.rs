@@ -1,9 +1,10 @@
-//! Each configuration of `docs/guides/gateways.md` in the real gateway, before an application that notes what reaches it.
+//! Each configuration of `docs/guides/gateways.md`, run in the real gateway in front of an application that records its
+//! requests.
 
-mod around;
 mod gateway;
+mod guarantees;
 mod path;
-mod promises;
+mod peers;
 
 use std::time::Duration;
 
@@ -11,49 +12,49 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
 use crate::support::{Answer, Binary, Client, Server, guide, http_from};
-use around::{Application, Seen, Wire};
-use gateway::{CADDY, ENVOY, Gateway, HAPROXY, NGINX, Recipe, TRAEFIK};
+use gateway::{CADDY, ENVOY, Gateway, GatewayConfig, HAPROXY, NGINX, TRAEFIK};
+use peers::{Application, ReceivedRequest, RecordingProxy};
 
-/// Below `docs/`.
+/// The guide's path below `docs/`.
 const GUIDE: &str = "guides/gateways.md";
 
-/// Attempts that may fail from one address. The promises need fewer, but for the one that is about it.
-const FAILURES: u32 = 20;
+/// Failed attempts allowed per address and minute. Only the check of this limit reaches it.
+const MAX_FAILURES: u32 = 20;
 
-/// The client's address, which is not the gateway's.
+/// The client's address; the gateway's address is another one.
 const CLIENT: [u8; 4] = [127, 0, 0, 9];
 
-/// Client, gateway, application and Tollhouse, and the wire between the gateway and Tollhouse.
-struct World {
+/// Client, gateway, application, Tollhouse, and the recording proxy between the gateway and Tollhouse.
+struct Setup {
     server: Server,
-    wire: Wire,
+    proxy: RecordingProxy,
     application: Application,
     gateway: Gateway,
     http: reqwest::Client,
 }
 
-impl World {
-    async fn with(recipe: &Recipe) -> Self {
+impl Setup {
+    async fn with(config: &GatewayConfig) -> Self {
         let server = Server::with(|config| {
             config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
             config.rate_limits.admin_per_minute = 0;
-            config.rate_limits.failed_auth_per_minute = FAILURES;
+            config.rate_limits.failed_auth_per_minute = MAX_FAILURES;
         })
         .await;
-        let wire = Wire::to(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+        let proxy = RecordingProxy::start(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
         let application = Application::start().await;
-        let gateway = Gateway::start(recipe, wire.address, application.address);
-        let mut world = Self { server, wire, application, gateway, http: http_from(CLIENT) };
-        world.ready().await;
-        world
+        let gateway = Gateway::start(config, proxy.address, application.address);
+        let mut setup = Self { server, proxy, application, gateway, http: http_from(CLIENT) };
+        setup.wait_until_ready().await;
+        setup
     }
 
-    /// Waits until a good key passes.
-    async fn ready(&mut self) {
+    /// Waits until the gateway admits a valid key.
+    async fn wait_until_ready(&mut self) {
         let key = self.key(json!({"name": "ready", "scopes": ["workflows:read"]})).await;
         let waiting = async {
             loop {
-                self.gateway.assert_runs();
+                self.gateway.assert_is_running();
                 let answer = Client::try_send(self.request(Method::GET, "/").bearer_auth(&key)).await;
                 if answer.is_ok_and(|answer| answer.status == 200) {
                     return;
@@ -62,74 +63,74 @@ impl World {
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-        assert!(waited.is_ok(), "it never let anybody pass: {}", self.gateway.log());
-        self.application.take();
+        assert!(waited.is_ok(), "the gateway admitted no request: {}", self.gateway.log());
+        self.application.take_requests();
     }
 
-    /// The secret of a new key.
+    /// Creates a key; returns its secret.
     async fn key(&self, body: serde_json::Value) -> String {
         let (_, key) = self.server.key_with(body).await;
         key["key"].as_str().unwrap().to_owned()
     }
 
-    /// The client's request to the gateway.
+    /// A request from the client to the gateway.
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.gateway.url))
     }
 
-    /// A plain request with this key.
+    /// A GET request with this key.
     fn get(&self, key: &str) -> RequestBuilder {
         self.request(Method::GET, "/things").bearer_auth(key)
     }
 
-    /// The answer, and what reached the application meanwhile.
-    async fn send(&self, request: RequestBuilder) -> (Answer, Vec<Seen>) {
+    /// Sends a request; returns the answer and the requests that reached the application.
+    async fn send(&self, request: RequestBuilder) -> (Answer, Vec<ReceivedRequest>) {
         let answer = Client::try_send(request).await.unwrap();
-        (answer, self.application.take())
+        (answer, self.application.take_requests())
     }
 }
 
 #[tokio::test]
-async fn nginx_keeps_what_the_guide_promises() {
-    promises::all(World::with(&NGINX).await).await;
+async fn nginx_meets_the_guarantees_of_the_guide() {
+    guarantees::check_all(Setup::with(&NGINX).await).await;
 }
 
 #[tokio::test]
-async fn caddy_keeps_what_the_guide_promises() {
-    promises::all(World::with(&CADDY).await).await;
+async fn caddy_meets_the_guarantees_of_the_guide() {
+    guarantees::check_all(Setup::with(&CADDY).await).await;
 }
 
 #[tokio::test]
-async fn haproxy_keeps_what_the_guide_promises() {
-    promises::all(World::with(&HAPROXY).await).await;
+async fn haproxy_meets_the_guarantees_of_the_guide() {
+    guarantees::check_all(Setup::with(&HAPROXY).await).await;
 }
 
 #[tokio::test]
-async fn traefik_keeps_what_the_guide_promises() {
-    promises::all(World::with(&TRAEFIK).await).await;
+async fn traefik_meets_the_guarantees_of_the_guide() {
+    guarantees::check_all(Setup::with(&TRAEFIK).await).await;
 }
 
 #[tokio::test]
-async fn envoy_keeps_what_the_guide_promises() {
-    promises::all(World::with(&ENVOY).await).await;
+async fn envoy_meets_the_guarantees_of_the_guide() {
+    guarantees::check_all(Setup::with(&ENVOY).await).await;
 }
 
-/// Whoever adds a block to the guide says here who runs it.
+/// Fails if the guide has a block that no gateway of these tests runs.
 #[test]
 fn every_block_of_the_guide_is_run() {
-    let recipes = [&NGINX, &CADDY, &HAPROXY, &TRAEFIK, &ENVOY];
-    let mut run: Vec<&str> = recipes.iter().flat_map(|recipe| recipe.blocks).copied().collect();
+    let configs = [&NGINX, &CADDY, &HAPROXY, &TRAEFIK, &ENVOY];
+    let mut run: Vec<&str> = configs.iter().flat_map(|config| config.blocks).copied().collect();
     run.push("tollhouse.toml");
     let blocks = guide::blocks(GUIDE);
-    let mut found: Vec<&str> = blocks.iter().map(|(name, _)| name.as_str()).collect();
+    let mut block_names: Vec<&str> = blocks.iter().map(|(name, _)| name.as_str()).collect();
     run.sort_unstable();
-    found.sort_unstable();
-    assert_eq!(found, run);
-    // `World` sets the same in its own way; here it is read as the program reads it.
+    block_names.sort_unstable();
+    assert_eq!(block_names, run);
+    // `Setup` applies the same settings in code; here the program reads the block itself.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollhouse.toml");
     std::fs::write(&file, guide::block(GUIDE, "tollhouse.toml")).unwrap();
     let checked = Binary::run(&["config", "check", "--config", file.to_str().unwrap()]);
-    let said = String::from_utf8(checked.stdout).unwrap();
-    assert!(checked.status.success() && said.contains("127.0.0.1/32"), "{said}{:?}", checked.stderr);
+    let stdout = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success() && stdout.contains("127.0.0.1/32"), "{stdout}{:?}", checked.stderr);
 }

@@ -1,4 +1,4 @@
-//! Invariant 3 at the cache: what was read before a commit is not believed after it, whenever it arrives.
+//! Invariant 3 at the cache: a record read before a commit is never served after it, whenever its load ends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,13 +7,13 @@ use tokio::sync::{Notify, Semaphore};
 use tollhouse::domain::api_key::{ApiKey, Credential, Status};
 use tollhouse::domain::invalidation::Invalidation;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::verify::cache::{KeyCache, Loading, VersionClock};
+use tollhouse::verify::cache::{KeyCache, LoadFuture, VersionClock};
 
 use super::until;
 use crate::support::NOW;
 
-/// Bytes for some records.
-const ROOM: u64 = 1 << 20;
+/// Enough for a few records, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
 
 fn credential(status: Status) -> Credential {
     let key = ApiKey {
@@ -49,171 +49,177 @@ fn credential(status: Status) -> Credential {
     }
 }
 
-/// A loader read the row before the commit and fills the cache after it: nobody believes what it
-/// brought, whichever of the key, its organization, its owner or everything changed.
+/// A loader reads the row before the commit and fills the cache after it. The loaded record is not served,
+/// whether the key, its organization, its owner or everything changed.
 #[tokio::test]
-async fn i3_a_load_that_was_overtaken_by_a_commit_is_not_believed() {
+async fn i3_a_load_overtaken_by_a_commit_is_not_served() {
     let id = |id: &str| Invalidation::Id(id.to_owned());
     for changed in [id("key_1"), id("org_1"), id("user_1"), Invalidation::All] {
         let version_clock = Arc::new(VersionClock::default());
-        // The row as it lies in the file, and the loader's two halves.
+        // The stored row's status.
         let row = Arc::new(Mutex::new(Status::Active));
-        let (has_read, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let has_read = Arc::new(Notify::new());
+        let resume = Arc::new(Notify::new());
         let loads = Arc::new(AtomicUsize::new(0));
         let load = {
-            let (row, has_read, go_on, loads) = (row.clone(), has_read.clone(), go_on.clone(), loads.clone());
-            move |_| -> Loading {
-                let (row, has_read, go_on) = (row.clone(), has_read.clone(), go_on.clone());
-                let nth = loads.fetch_add(1, Ordering::SeqCst);
+            let (row, has_read, resume, loads) =
+                (row.clone(), has_read.clone(), resume.clone(), loads.clone());
+            move |_| -> LoadFuture {
+                let (row, has_read, resume) = (row.clone(), has_read.clone(), resume.clone());
+                let load_index = loads.fetch_add(1, Ordering::SeqCst);
                 Box::pin(async move {
-                    let read = credential(*row.lock().unwrap());
-                    if nth == 0 {
+                    let record = credential(*row.lock().unwrap());
+                    if load_index == 0 {
                         has_read.notify_one();
-                        go_on.notified().await;
+                        resume.notified().await;
                     }
-                    Ok(Some(read))
+                    Ok(Some(record))
                 })
             }
         };
-        let cache = Arc::new(KeyCache::new(ROOM, version_clock.clone(), load));
+        let cache = Arc::new(KeyCache::new(MAX_BYTES, version_clock.clone(), load));
         let slow = tokio::spawn({
             let cache = cache.clone();
             async move { cache.get(&[1; 32]).await }
         });
         has_read.notified().await;
-        *row.lock().unwrap() = Status::Revoked; // The commit,
-        version_clock.publish(std::slice::from_ref(&changed)); // what follows it before its answer,
-        go_on.notify_one(); // and only now the fill.
+        *row.lock().unwrap() = Status::Revoked; // The commit.
+        version_clock.publish(std::slice::from_ref(&changed)); // Published before the change is answered.
+        resume.notify_one(); // The fill comes last.
         assert_eq!(slow.await.unwrap().unwrap().unwrap().key.status, Status::Active);
 
         for expected_loads in [2, 2] {
-            let found = cache.get(&[1; 32]).await.unwrap().unwrap();
-            assert_eq!(found.key.status, Status::Revoked, "{changed:?}");
+            let credential = cache.get(&[1; 32]).await.unwrap().unwrap();
+            assert_eq!(credential.key.status, Status::Revoked, "{changed:?}");
             assert_eq!(loads.load(Ordering::SeqCst), expected_loads, "{changed:?}");
         }
     }
 }
 
-/// A slow loader that fills after a quick one that read later does not bring the old state back.
+/// A slow load that ends after a quicker, later one does not restore the old state.
 #[tokio::test]
 async fn i3_an_old_load_does_not_replace_a_newer_one() {
     let version_clock = Arc::new(VersionClock::default());
-    let gates = Arc::new([Notify::new(), Notify::new()]);
-    let nth = Arc::new(AtomicUsize::new(0));
+    let has_begun = Arc::new(Notify::new());
+    let resume = Arc::new(Notify::new());
+    let loads = Arc::new(AtomicUsize::new(0));
     let load = {
-        let (gates, nth) = (gates.clone(), nth.clone());
-        move |_| -> Loading {
-            let (gates, nth) = (gates.clone(), nth.fetch_add(1, Ordering::SeqCst));
+        let (has_begun, resume, loads) = (has_begun.clone(), resume.clone(), loads.clone());
+        move |_| -> LoadFuture {
+            let (has_begun, resume) = (has_begun.clone(), resume.clone());
+            let load_index = loads.fetch_add(1, Ordering::SeqCst);
             Box::pin(async move {
-                if nth == 0 {
-                    gates[0].notify_one();
-                    gates[1].notified().await;
+                if load_index == 0 {
+                    has_begun.notify_one();
+                    resume.notified().await;
                 }
-                Ok(Some(credential(if nth == 0 { Status::Active } else { Status::Disabled })))
+                Ok(Some(credential(if load_index == 0 { Status::Active } else { Status::Disabled })))
             })
         }
     };
-    let cache = Arc::new(KeyCache::new(ROOM, version_clock.clone(), load));
+    let cache = Arc::new(KeyCache::new(MAX_BYTES, version_clock.clone(), load));
     let slow = tokio::spawn({
         let cache = cache.clone();
         async move { cache.get(&[1; 32]).await }
     });
-    gates[0].notified().await;
+    has_begun.notified().await;
     version_clock.publish(&[Invalidation::Id("key_1".into())]);
-    let state = async || cache.get(&[1; 32]).await.unwrap().unwrap().key.status;
-    assert_eq!(state().await, Status::Disabled);
-    gates[1].notify_one();
+    let status = async || cache.get(&[1; 32]).await.unwrap().unwrap().key.status;
+    assert_eq!(status().await, Status::Disabled);
+    resume.notify_one();
     slow.await.unwrap().unwrap();
-    assert_eq!(state().await, Status::Disabled);
+    assert_eq!(status().await, Status::Disabled);
 }
 
-/// A loader that tells how often it was asked, and answers when it is let.
-fn gated(found: bool) -> (Arc<AtomicUsize>, Arc<Semaphore>, impl Fn([u8; 32]) -> Loading) {
-    let (loads, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
-    let (counted, waited) = (loads.clone(), gate.clone());
-    let load = move |_| -> Loading {
-        counted.fetch_add(1, Ordering::SeqCst);
-        let gate = waited.clone();
+/// A loader that counts its calls and waits for a permit before each result.
+fn blocking_loader(exists: bool) -> (Arc<AtomicUsize>, Arc<Semaphore>, impl Fn([u8; 32]) -> LoadFuture) {
+    let loads = Arc::new(AtomicUsize::new(0));
+    let permits = Arc::new(Semaphore::new(0));
+    let (load_counter, load_permits) = (loads.clone(), permits.clone());
+    let load = move |_| -> LoadFuture {
+        load_counter.fetch_add(1, Ordering::SeqCst);
+        let permits = load_permits.clone();
         Box::pin(async move {
-            gate.acquire().await.unwrap().forget();
-            Ok(found.then(|| credential(Status::Active)))
+            permits.acquire().await.unwrap().forget();
+            Ok(exists.then(|| credential(Status::Active)))
         })
     };
-    (loads, gate, load)
+    (loads, permits, load)
 }
 
-/// Whoever asks while a key is being loaded waits for that load, also when who began it went away.
+/// Lookups during a load wait for that load, even if the lookup that started it was canceled.
 #[tokio::test]
-async fn a_key_is_loaded_once_for_all_who_ask() {
-    for found in [true, false] {
-        let (loads, gate, load) = gated(found);
-        let cache = Arc::new(KeyCache::new(ROOM, Arc::default(), load));
-        let ask = |hash| {
+async fn concurrent_lookups_share_one_load() {
+    for exists in [true, false] {
+        let (loads, permits, load) = blocking_loader(exists);
+        let cache = Arc::new(KeyCache::new(MAX_BYTES, Arc::default(), load));
+        let get = |hash| {
             let cache = cache.clone();
             tokio::spawn(async move { cache.get(&hash).await.unwrap().is_some() })
         };
-        let first = ask([1; 32]);
+        let first = get([1; 32]);
         until("the load has begun", || loads.load(Ordering::SeqCst) == 1).await;
-        let others: Vec<_> = (0..100).map(|_| ask([1; 32])).collect();
-        let another = ask([2; 32]);
+        let others: Vec<_> = (0..100).map(|_| get([1; 32])).collect();
+        let other_key = get([2; 32]);
         until("the other key's load has begun", || loads.load(Ordering::SeqCst) == 2).await;
         first.abort();
-        gate.add_permits(2);
-        for asked in others.into_iter().chain([another]) {
-            assert_eq!(asked.await.unwrap(), found);
+        permits.add_permits(2);
+        for lookup in others.into_iter().chain([other_key]) {
+            assert_eq!(lookup.await.unwrap(), exists);
         }
-        // From now on it is remembered, a miss too.
-        assert_eq!(cache.get(&[1; 32]).await.unwrap().is_some(), found);
+        // Hits and misses are both cached.
+        assert_eq!(cache.get(&[1; 32]).await.unwrap().is_some(), exists);
         assert_eq!(loads.load(Ordering::SeqCst), 2);
     }
 }
 
-/// A key that is made while its hash is being looked up, or after it was looked up in vain, is found by
-/// who asks after the answer to its making.
+/// A key created while its hash is being loaded, or after a lookup missed, is found by every lookup that
+/// begins after the creation was answered.
 #[tokio::test]
-async fn i3_a_hash_that_was_nobodys_is_found_once_it_is_somebodys() {
+async fn i3_a_cached_miss_ends_when_the_key_is_created() {
     let version_clock = Arc::new(VersionClock::default());
-    let made = Arc::new(AtomicBool::new(false));
-    let (has_read, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let is_created = Arc::new(AtomicBool::new(false));
+    let has_read = Arc::new(Notify::new());
+    let resume = Arc::new(Notify::new());
     let load = {
-        let (made, has_read, go_on) = (made.clone(), has_read.clone(), go_on.clone());
-        move |_| -> Loading {
-            let (made, has_read, go_on) = (made.clone(), has_read.clone(), go_on.clone());
+        let (is_created, has_read, resume) = (is_created.clone(), has_read.clone(), resume.clone());
+        move |_| -> LoadFuture {
+            let (is_created, has_read, resume) = (is_created.clone(), has_read.clone(), resume.clone());
             Box::pin(async move {
-                let found = made.load(Ordering::SeqCst).then(|| credential(Status::Active));
-                if found.is_none() {
+                let record = is_created.load(Ordering::SeqCst).then(|| credential(Status::Active));
+                if record.is_none() {
                     has_read.notify_one();
-                    go_on.notified().await;
+                    resume.notified().await;
                 }
-                Ok(found)
+                Ok(record)
             })
         }
     };
-    let cache = Arc::new(KeyCache::new(ROOM, version_clock.clone(), load));
+    let cache = Arc::new(KeyCache::new(MAX_BYTES, version_clock.clone(), load));
     let early = tokio::spawn({
         let cache = cache.clone();
         async move { cache.get(&[1; 32]).await.unwrap().is_some() }
     });
     has_read.notified().await;
-    made.store(true, Ordering::SeqCst);
+    is_created.store(true, Ordering::SeqCst);
     version_clock.publish(&[Invalidation::Secret([1; 32])]);
-    // The load that saw nothing is still under way: nobody joins it any more.
+    // The load that missed is still running; later lookups no longer join it.
     assert!(cache.get(&[1; 32]).await.unwrap().is_some());
-    go_on.notify_one();
+    resume.notify_one();
     assert!(!early.await.unwrap());
-    assert!(cache.get(&[1; 32]).await.unwrap().is_some(), "the late miss is not believed");
+    assert!(cache.get(&[1; 32]).await.unwrap().is_some(), "the outdated miss is not cached");
 }
 
-/// However many hashes are tried, what is remembered of them is bounded, and no key is forgotten for it.
+/// The number of cached misses is bounded, and misses never evict a key.
 #[tokio::test]
-async fn i10_guesses_push_no_key_out() {
+async fn i10_guesses_evict_no_key() {
     let loads = Arc::new(AtomicUsize::new(0));
-    let counted = loads.clone();
-    let load = move |hash: [u8; 32]| -> Loading {
-        counted.fetch_add(1, Ordering::SeqCst);
+    let load_counter = loads.clone();
+    let load = move |hash: [u8; 32]| -> LoadFuture {
+        load_counter.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move { Ok((hash == [0; 32]).then(|| credential(Status::Active))) })
     };
-    let cache = KeyCache::new(ROOM, Arc::default(), load);
+    let cache = KeyCache::new(MAX_BYTES, Arc::default(), load);
     assert!(cache.get(&[0; 32]).await.unwrap().is_some());
     for guess in 1..=100_000_u32 {
         let mut hash = [1; 32];
@@ -224,5 +230,5 @@ async fn i10_guesses_push_no_key_out() {
     assert!(keys == 1 && misses <= 65_536, "{keys} keys, {misses} misses");
     let before = loads.load(Ordering::SeqCst);
     assert!(cache.get(&[0; 32]).await.unwrap().is_some());
-    assert_eq!(loads.load(Ordering::SeqCst), before, "the key was still there");
+    assert_eq!(loads.load(Ordering::SeqCst), before, "the key was still cached");
 }

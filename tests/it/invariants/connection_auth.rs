@@ -1,11 +1,12 @@
-//! Who asked last is remembered for each connection: what that spares must not be seen.
+//! Each connection caches its last authenticated caller. The cache must not change any answer.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Raw, Server};
 
-/// A question over this connection by whoever has the key: status and what is answered for `code`.
-async fn ask(connection: &mut Raw, caller: &str, key: &str) -> (u16, String) {
+/// Verifies a key over this connection, with `caller` as the `Authorization` header; returns the status and the
+/// `code` of the answer.
+async fn verify(connection: &mut Raw, caller: &str, key: &str) -> (u16, String) {
     let body = json!({"key": key}).to_string();
     let head = format!(
         "POST /v1/keys/verify HTTP/1.1\r\nhost: a\r\nauthorization: {caller}\r\n\
@@ -24,7 +25,7 @@ fn bearer(client: &Client) -> String {
 }
 
 #[tokio::test]
-async fn i3_a_caller_that_ends_is_refused_at_its_next_question() {
+async fn i3_a_caller_that_loses_access_is_refused_at_its_next_request() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let admin = server.admin();
@@ -32,10 +33,11 @@ async fn i3_a_caller_that_ends_is_refused_at_its_next_question() {
         json!({"id": "key_caller", "organization_id": "org_1", "name": "n", "scopes": ["keys:verify"]});
     let (caller, _) = server.key_with(caller).await;
     let (key, _) = server.key(Some("org_1"), &["workflows:read"]).await;
-    let (caller, key) = (bearer(&caller), key.key.unwrap());
+    let caller = bearer(&caller);
+    let key = key.key.unwrap();
     let mut connection = server.raw().await;
-    let good = (200, "VALID".to_owned());
-    for (path, take, give, refusal) in [
+    let valid = (200, "VALID".to_owned());
+    for (path, withdrawal, restoration, refusal) in [
         (
             "/api-keys/key_caller",
             json!({"status": "disabled"}),
@@ -61,39 +63,41 @@ async fn i3_a_caller_that_ends_is_refused_at_its_next_question() {
             "INVALID_API_KEY",
         ),
     ] {
-        assert_eq!(ask(&mut connection, &caller, &key).await, good);
-        assert_eq!(ask(&mut connection, &caller, &key).await, good, "and now it is remembered");
-        assert_eq!(admin.patch(path, take).await.status, 200);
-        assert_eq!(ask(&mut connection, &caller, &key).await.1, refusal, "{path}");
-        assert_eq!(admin.patch(path, give).await.status, 200);
+        assert_eq!(verify(&mut connection, &caller, &key).await, valid);
+        assert_eq!(verify(&mut connection, &caller, &key).await, valid, "from the connection's cache");
+        assert_eq!(admin.patch(path, withdrawal).await.status, 200);
+        assert_eq!(verify(&mut connection, &caller, &key).await.1, refusal, "{path}");
+        assert_eq!(admin.patch(path, restoration).await.status, 200);
     }
-    assert_eq!(ask(&mut connection, &caller, &key).await, good);
+    assert_eq!(verify(&mut connection, &caller, &key).await, valid);
     let rotated = admin.post("/api-keys/key_caller/rotate", json!({"grace_period_seconds": 0})).await;
-    assert_eq!(ask(&mut connection, &caller, &key).await.1, "INVALID_API_KEY", "its secret is retired");
+    assert_eq!(verify(&mut connection, &caller, &key).await.1, "INVALID_API_KEY", "its secret is retired");
     let caller = format!("Bearer {}", rotated.data()["key"].as_str().unwrap());
-    assert_eq!(ask(&mut connection, &caller, &key).await, good);
+    assert_eq!(verify(&mut connection, &caller, &key).await, valid);
     assert_eq!(admin.delete("/api-keys/key_caller").await.status, 200);
-    assert_eq!(ask(&mut connection, &caller, &key).await.1, "INVALID_API_KEY");
+    assert_eq!(verify(&mut connection, &caller, &key).await.1, "INVALID_API_KEY");
 }
 
 #[tokio::test]
-async fn i5_callers_that_share_a_connection_are_told_apart() {
+async fn i5_callers_that_share_a_connection_are_distinguished() {
     let server = Server::start().await;
     server.organization("org_1").await;
     server.organization("org_2").await;
-    let (one, _) = server.key(Some("org_1"), &["keys:verify"]).await;
-    let (two, _) = server.key(Some("org_2"), &["keys:verify"]).await;
-    let (of_one, _) = server.key(Some("org_1"), &["workflows:read"]).await;
-    let (one, two, key) = (bearer(&one), bearer(&two), of_one.key.unwrap());
+    let (caller_1, _) = server.key(Some("org_1"), &["keys:verify"]).await;
+    let (caller_2, _) = server.key(Some("org_2"), &["keys:verify"]).await;
+    let (client, _) = server.key(Some("org_1"), &["workflows:read"]).await;
+    let bearer_1 = bearer(&caller_1);
+    let bearer_2 = bearer(&caller_2);
+    let key = client.key.unwrap();
     let mut connection = server.raw().await;
     for _ in 0..3 {
-        assert_eq!(ask(&mut connection, &one, &key).await.1, "VALID");
-        assert_eq!(ask(&mut connection, &two, &key).await.1, "NOT_FOUND");
-        // Nearly the same header is not the same, nor is the same one twice.
-        let cut = &one[..one.len() - 1];
-        assert_eq!(ask(&mut connection, cut, &key).await, (401, "INVALID_API_KEY".to_owned()));
-        let twice = format!("{one}\r\nauthorization: {one}");
-        assert_eq!(ask(&mut connection, &twice, &key).await, (401, "UNAUTHENTICATED".to_owned()));
-        assert_eq!(ask(&mut connection, &one, &key).await.1, "VALID");
+        assert_eq!(verify(&mut connection, &bearer_1, &key).await.1, "VALID");
+        assert_eq!(verify(&mut connection, &bearer_2, &key).await.1, "NOT_FOUND");
+        // Neither a truncated header nor a repeated one matches the cached header.
+        let truncated = &bearer_1[..bearer_1.len() - 1];
+        assert_eq!(verify(&mut connection, truncated, &key).await, (401, "INVALID_API_KEY".to_owned()));
+        let repeated = format!("{bearer_1}\r\nauthorization: {bearer_1}");
+        assert_eq!(verify(&mut connection, &repeated, &key).await, (401, "UNAUTHENTICATED".to_owned()));
+        assert_eq!(verify(&mut connection, &bearer_1, &key).await.1, "VALID");
     }
 }

@@ -1,4 +1,4 @@
-//! Exports of the audit log: whole, in order, verifiable as a file, harmless in a spreadsheet.
+//! Exports of the audit log are complete, in order, verifiable as files and safe in a spreadsheet.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use tollhouse::store;
 
 use crate::support::{Answer, Binary, Client, Server};
 
-/// Events on a server of one organization, of several actions.
-async fn some_events() -> Server {
+/// A server with one organization and audit events of several actions.
+async fn server_with_events() -> Server {
     let server = Server::start().await;
     server.organization("org_1").await;
-    for nth in 0..6 {
-        let body = json!({"name": format!("renamed {nth}")});
+    for index in 0..6 {
+        let body = json!({"name": format!("renamed {index}")});
         assert_eq!(server.admin().patch("/organizations/org_1", body).await.status, 200);
         assert_eq!(server.admin().get("/organizations/org_1").await.status, 200);
     }
@@ -34,26 +34,26 @@ fn verify(file: &Path, args: &[&str]) -> (Option<i32>, Value) {
 }
 
 #[tokio::test]
-async fn i2_a_whole_export_verifies_as_a_file_and_edits_are_found() {
-    let server = some_events().await;
-    let whole = export(&server.admin(), "format=ndjson").await;
-    assert_eq!(whole.header("content-type"), Some("application/x-ndjson"));
-    let lines: Vec<&str> = whole.text.lines().collect();
+async fn i2_a_complete_export_verifies_as_a_file_and_edits_are_detected() {
+    let server = server_with_events().await;
+    let complete = export(&server.admin(), "format=ndjson").await;
+    assert_eq!(complete.header("content-type"), Some("application/x-ndjson"));
+    let lines: Vec<&str> = complete.text.lines().collect();
     let file = server.dir.path().join("export.ndjson");
-    let found = |text: &str, args: &[&str]| {
+    let verify_text = |text: &str, args: &[&str]| {
         std::fs::write(&file, text).unwrap();
-        let (status, found) = verify(&file, args);
-        (status, found["broken_at"].as_i64())
+        let (status, report) = verify(&file, args);
+        (status, report["broken_at"].as_i64())
     };
-    let joined = |lines: &[&str]| lines.iter().flat_map(|line| [*line, "\n"]).collect::<String>();
-    assert_eq!(found(&whole.text, &[]), (Some(0), None));
-    let without = |nth: usize| joined(&[&lines[..nth], &lines[nth + 1..]].concat());
-    let changed = |nth: usize, from: &str, to: &str| {
-        let line = lines[nth].replacen(from, to, 1);
-        assert_ne!(line, lines[nth]);
+    let join = |lines: &[&str]| lines.iter().flat_map(|line| [*line, "\n"]).collect::<String>();
+    assert_eq!(verify_text(&complete.text, &[]), (Some(0), None));
+    let without = |index: usize| join(&[&lines[..index], &lines[index + 1..]].concat());
+    let changed = |index: usize, from: &str, to: &str| {
+        let line = lines[index].replacen(from, to, 1);
+        assert_ne!(line, lines[index]);
         let mut lines = lines.clone();
-        lines[nth] = &line;
-        joined(&lines)
+        lines[index] = &line;
+        join(&lines)
     };
     let mut swapped = lines.clone();
     swapped.swap(4, 5);
@@ -63,57 +63,59 @@ async fn i2_a_whole_export_verifies_as_a_file_and_edits_are_found() {
         (5, changed(4, "\"seq\":5", "\"seq\": 5")),
         (5, without(4)),
         (1, without(0)),
-        (5, joined(&swapped)),
+        (5, join(&swapped)),
         (5, changed(4, "{", "")),
-        (5, joined(&[&lines[..4], &[""], &lines[4..]].concat())),
-        // The last line arrived in part.
-        (i64::try_from(lines.len()).unwrap(), whole.text[..whole.text.len() - 30].to_owned()),
+        (5, join(&[&lines[..4], &[""], &lines[4..]].concat())),
+        // The last line is truncated.
+        (i64::try_from(lines.len()).unwrap(), complete.text[..complete.text.len() - 30].to_owned()),
     ] {
-        assert_eq!(found(&text, &[]), (Some(1), Some(broken_at)), "{text}");
+        assert_eq!(verify_text(&text, &[]), (Some(1), Some(broken_at)), "{text}");
     }
-    // Cut off at the end it is whole in itself; the head that was kept elsewhere finds it.
+    // A log without its last line is consistent in itself; only a head stored elsewhere reveals the missing line.
     let head: Value = serde_json::from_str(lines[lines.len() - 1]).unwrap();
     let anchor = format!("{}:{}", head["seq"], head["hash"].as_str().unwrap());
-    assert_eq!(found(&whole.text, &["--anchor", &anchor]).0, Some(0));
-    let cut = without(lines.len() - 1);
-    assert_eq!(found(&cut, &[]), (Some(0), None));
-    assert_eq!(found(&cut, &["--anchor", &anchor]), (Some(1), head["seq"].as_i64()));
+    assert_eq!(verify_text(&complete.text, &["--anchor", &anchor]).0, Some(0));
+    let truncated = without(lines.len() - 1);
+    assert_eq!(verify_text(&truncated, &[]), (Some(0), None));
+    assert_eq!(verify_text(&truncated, &["--anchor", &anchor]), (Some(1), head["seq"].as_i64()));
 }
 
 #[tokio::test]
 async fn i2_a_filtered_export_verifies_event_by_event() {
-    let server = some_events().await;
+    let server = server_with_events().await;
     let selection = export(&server.admin(), "action=organization.update&org_id=org_1").await;
     assert_eq!(selection.text.lines().count(), 6);
     let file = server.dir.path().join("selection.ndjson");
     std::fs::write(&file, &selection.text).unwrap();
-    let (status, found) = verify(&file, &["--filtered"]);
-    assert_eq!((status, &found["checked"]), (Some(0), &json!(6)));
-    assert_eq!(verify(&file, &[]).0, Some(1), "as a whole log it has gaps");
+    let (status, report) = verify(&file, &["--filtered"]);
+    assert_eq!((status, &report["checked"]), (Some(0), &json!(6)));
+    assert_eq!(verify(&file, &[]).0, Some(1), "without --filtered, gaps are errors");
     let seq = serde_json::from_str::<Value>(selection.text.lines().nth(2).unwrap()).unwrap()["seq"].clone();
     std::fs::write(&file, selection.text.replace("renamed 2\"}],", "renamed 9\"}],")).unwrap();
-    let (status, found) = verify(&file, &["--filtered"]);
-    assert_eq!((status, &found["broken_at"]), (Some(1), &seq), "{found}");
+    let (status, report) = verify(&file, &["--filtered"]);
+    assert_eq!((status, &report["broken_at"]), (Some(1), &seq), "{report}");
 }
 
 #[tokio::test]
-async fn the_command_line_exports_what_verifies() {
-    let server = some_events().await;
+async fn an_export_by_the_command_line_verifies() {
+    let server = server_with_events().await;
     let dir = server.stop().await;
-    let (data, file) = (dir.path().join("data"), dir.path().join("log.ndjson"));
-    let (data, name) = (data.to_str().unwrap(), file.to_str().unwrap());
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let file = dir.path().join("log.ndjson");
+    let name = file.to_str().unwrap();
     let output = Binary::run(&["audit", "export", "--data", data, "--output", name]);
     assert!(output.status.success(), "{output:?}");
-    let (status, found) = verify(&file, &[]);
-    assert_eq!(status, Some(0), "{found}");
-    // What the export said of itself is in the log, as the operator's.
+    let (status, report) = verify(&file, &[]);
+    assert_eq!(status, Some(0), "{report}");
+    // The export itself is recorded in the log, with the operator as the actor.
     let printed = Binary::run(&["audit", "export", "--data", data]);
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.starts_with(&std::fs::read_to_string(&file).unwrap()));
     let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
     assert_eq!((&last["action"], &last["actor"]["type"]), (&json!("audit_log.export"), &json!("cli")));
     let again = Binary::run(&["audit", "export", "--data", data, "--output", name]);
-    assert_eq!(again.status.code(), Some(1), "a file that is there is not overwritten");
+    assert_eq!(again.status.code(), Some(1), "an existing file is not overwritten");
 }
 
 const HEADER: &str = "seq,id,occurred_at,organization_id,actor_type,actor_id,actor_name,actor_user_id,action,access,\
@@ -128,18 +130,18 @@ fn records(text: &str) -> Vec<csv::StringRecord> {
 async fn no_cell_of_a_csv_export_is_a_formula() {
     let server = Server::start().await;
     let formulas = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1:A9)", "=HYPERLINK(\"http://x\",\"y\"),z"];
-    for (nth, formula) in formulas.iter().enumerate() {
-        let body = json!({"id": format!("org_{nth}"), "name": formula, "email": "a@example.com"});
+    for (index, formula) in formulas.iter().enumerate() {
+        let body = json!({"id": format!("org_{index}"), "name": formula, "email": "a@example.com"});
         assert_eq!(server.admin().post("/organizations", body).await.status, 201);
         let (client, _) = server.key_with(json!({"name": formula, "scopes": ["admin:orgs"]})).await;
-        let odd = client
+        let request = client
             .request(
                 Method::GET,
                 &format!("/organizations/{}", formula.replace('/', "%2F").replace('|', "%7C")),
             )
             .header("user-agent", *formula)
             .header("x-request-id", "-1");
-        assert_eq!(client.send(odd).await.status, 404);
+        assert_eq!(client.send(request).await.status, 404);
     }
     let operation = json!({"method": "PATCH", "path": "/organizations/org_0", "body": {"name": "n"}});
     assert_eq!(server.admin().post("/batch", json!({"operations": [operation]})).await.status, 200);
@@ -160,11 +162,11 @@ async fn no_cell_of_a_csv_export_is_a_formula() {
             assert!(rows.iter().any(|row| row[column(name)] == escaped), "{name} {formula}");
         }
     }
-    // Apart from the apostrophe it says what the events say.
+    // Apart from the apostrophe, the CSV has the same values as the events.
     let events = export(&server.admin(), "format=ndjson&access=write").await;
-    for (nth, line) in events.text.lines().enumerate() {
+    for (index, line) in events.text.lines().enumerate() {
         let event: Value = serde_json::from_str(line).unwrap();
-        let row = rows.iter().filter(|row| &row[column("access")] == "write").nth(nth).unwrap();
+        let row = rows.iter().filter(|row| &row[column("access")] == "write").nth(index).unwrap();
         assert_eq!(row[column("seq")], event["seq"].to_string());
         assert_eq!(row[column("id")], *event["id"].as_str().unwrap());
         assert_eq!(serde_json::from_str::<Value>(&row[column("changes")]).unwrap(), event["changes"]);
@@ -174,8 +176,8 @@ async fn no_cell_of_a_csv_export_is_a_formula() {
 }
 
 #[tokio::test]
-async fn an_empty_export_is_whole_too() {
-    let server = some_events().await;
+async fn an_empty_export_is_valid() {
+    let server = server_with_events().await;
     let admin = server.admin();
     let csv = export(&admin, "format=csv&actor_id=key_nobody").await;
     assert_eq!(csv.text, format!("{HEADER}\n"));
@@ -184,22 +186,23 @@ async fn an_empty_export_is_whole_too() {
     assert_eq!((answer.status, answer.code()), (400, "INVALID_REQUEST"));
 }
 
-/// Across many pieces, with others writing meanwhile: each once, in order, up to where it began.
+/// An export of many chunks during concurrent writes contains each event once and in order, at least up to the
+/// last event before the export began.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_export_tells_each_event_once_and_in_order() {
-    const MANY: u128 = 3000;
+async fn a_long_export_contains_each_event_once_and_in_order() {
+    const EVENTS: u128 = 3000;
     let server = Server::start().await;
     let now = server.clock.now();
     server
         .app
         .db
         .write(move |tx| {
-            (0..MANY).try_for_each(|nth| {
+            (0..EVENTS).try_for_each(|index| {
                 let event = Event {
-                    id: Kind::Event.new_id(now, nth),
+                    id: Kind::Event.new_id(now, index),
                     seq: None,
                     occurred_at: now.to_string(),
-                    organization_id: (nth % 3 == 0).then(|| "org_1".to_owned()),
+                    organization_id: (index % 3 == 0).then(|| "org_1".to_owned()),
                     actor: Actor::anonymous(),
                     action: "test.many".into(),
                     access: "read".into(),
@@ -219,7 +222,7 @@ async fn a_long_export_tells_each_event_once_and_in_order() {
         .unwrap();
     let last = server.admin().get("/audit-logs?limit=1").await.data()[0]["seq"].as_i64().unwrap();
     let admin = server.admin();
-    let writing = tokio::spawn(async move {
+    let writer = tokio::spawn(async move {
         for _ in 0..100 {
             admin.get("/organizations").await;
         }
@@ -229,13 +232,13 @@ async fn a_long_export_tells_each_event_once_and_in_order() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_i64().unwrap())
         .collect();
-    let through = i64::try_from(seqs.len()).unwrap();
-    assert!(through >= last, "{through} of {last}");
-    assert!(seqs.iter().copied().eq(1..=through));
-    writing.await.unwrap();
+    let exported = i64::try_from(seqs.len()).unwrap();
+    assert!(exported >= last, "{exported} of {last}");
+    assert!(seqs.iter().copied().eq(1..=exported));
+    writer.await.unwrap();
     let file = server.dir.path().join("long.ndjson");
     std::fs::write(&file, &text).unwrap();
     assert_eq!(verify(&file, &[]).0, Some(0));
     let filtered = export(&server.admin(), "format=csv&org_id=org_1&action=test.many").await.text;
-    assert_eq!(records(&filtered).len(), usize::try_from(MANY / 3).unwrap());
+    assert_eq!(records(&filtered).len(), usize::try_from(EVENTS / 3).unwrap());
 }

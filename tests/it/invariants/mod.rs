@@ -1,8 +1,9 @@
-//! The invariants of the design, under attack.
+//! The invariants of the design: each test tries to break one.
 
 mod audit;
 mod cache;
 mod connection_auth;
+mod cross_tenant;
 mod escalation;
 mod exports;
 mod failed_auth;
@@ -11,7 +12,6 @@ mod limits;
 mod pruning;
 mod quota;
 mod revocation;
-mod strangers;
 mod tampering;
 mod tenancy;
 
@@ -23,10 +23,10 @@ use tollhouse::config::Config;
 
 use crate::support::{Answer, Client, DEADLINE, Server, until};
 
-/// A server that believes us where we come from, without limits.
+/// A server that trusts the test's `X-Forwarded-For` and has no rate limits.
 async fn behind_a_proxy() -> Server {
     Server::with(|config| {
-        trust_us(config);
+        trust_localhost(config);
         config.rate_limits.admin_per_minute = 0;
         config.rate_limits.batch_per_minute = 0;
         config.rate_limits.failed_auth_per_minute = 0;
@@ -34,11 +34,11 @@ async fn behind_a_proxy() -> Server {
     .await
 }
 
-fn trust_us(config: &mut Config) {
+fn trust_localhost(config: &mut Config) {
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
 }
 
-/// A call that comes from this address.
+/// Sends a request with `from` as the client address (`X-Forwarded-For`).
 async fn call_from(
     from: IpAddr,
     client: &Client,

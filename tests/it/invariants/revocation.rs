@@ -1,4 +1,4 @@
-//! Invariant 3: what was revoked is over, whatever is in flight.
+//! Invariant 3 on the control plane: revocation is immediate, whatever is in flight.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -17,13 +17,13 @@ use tollhouse::service::{RequestContext, api_keys, memberships, organizations, s
 use super::{DEADLINE, behind_a_proxy, call_from, until};
 use crate::support::{ADMIN_KEY, Server};
 
-/// How a key, or what it depends on, comes to its end.
+/// A change by which a key loses access.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
+enum Withdrawal {
     Revoked,
     Disabled,
     Narrowed,
-    MovedAway,
+    BoundToOtherAddress,
     OrganizationSuspended,
     OrganizationDeleted,
     OwnerRemoved,
@@ -32,12 +32,12 @@ enum End {
     RotatedWithoutGrace,
 }
 
-impl End {
+impl Withdrawal {
     const ALL: [Self; 10] = [
         Self::Revoked,
         Self::Disabled,
         Self::Narrowed,
-        Self::MovedAway,
+        Self::BoundToOtherAddress,
         Self::OrganizationSuspended,
         Self::OrganizationDeleted,
         Self::OwnerRemoved,
@@ -46,23 +46,23 @@ impl End {
         Self::RotatedWithoutGrace,
     ];
 
-    /// What the caller hears after it.
-    fn answer(self) -> (u16, &'static str) {
+    /// The answer that a caller with the key gets afterwards.
+    fn expected_answer(self) -> (u16, &'static str) {
         match self {
             Self::Narrowed => (403, "INSUFFICIENT_SCOPE"),
-            Self::MovedAway => (403, "IP_NOT_ALLOWED"),
+            Self::BoundToOtherAddress => (403, "IP_NOT_ALLOWED"),
             _ => (401, "INVALID_API_KEY"),
         }
     }
 
-    /// The same, as a call of the API.
-    fn call(self, key: &str) -> (Method, String, Option<Value>) {
+    /// The API call that performs it.
+    fn request(self, key: &str) -> (Method, String, Option<Value>) {
         let key = format!("/api-keys/{key}");
         match self {
             Self::Revoked => (Method::DELETE, key, None),
             Self::Disabled => (Method::PATCH, key, Some(json!({"status": "disabled"}))),
             Self::Narrowed => (Method::PATCH, key, Some(json!({"scopes": ["workflows:read"]}))),
-            Self::MovedAway => (Method::PATCH, key, Some(json!({"allowed_ips": ["192.0.2.0/24"]}))),
+            Self::BoundToOtherAddress => (Method::PATCH, key, Some(json!({"allowed_ips": ["192.0.2.0/24"]}))),
             Self::OrganizationSuspended => {
                 (Method::PATCH, "/organizations/org_k".into(), Some(json!({"status": "suspended"})))
             }
@@ -78,14 +78,16 @@ impl End {
         }
     }
 
-    /// The same, as the service does it. Its first poll puts it into the writer's queue.
+    /// The service call that performs it. The future's first poll enqueues the change at the writer.
     fn begin(self, server: &Server, key: &str) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
-        let (app, key) = (server.app.clone(), key.to_owned());
-        let ctx = RequestContext::internal(&app, Caller::Operator, "test.end", "write").unwrap();
-        let (_, _, body) = self.call(&key);
+        let app = server.app.clone();
+        let key = key.to_owned();
+        let ctx = RequestContext::internal(&app, Caller::Operator, "test.withdrawal", "write").unwrap();
+        let (_, _, body) = self.request(&key);
         let body = body.map(|body| Json::parse(body.to_string().as_bytes()).unwrap());
         Box::pin(async move {
-            let (org, user) = ("org_k".to_owned(), "user_k".to_owned());
+            let org = "org_k".to_owned();
+            let user = "user_k".to_owned();
             match (self, body) {
                 (Self::Revoked, _) => api_keys::revoke(&app, &ctx, key, None).await.map(drop),
                 (Self::RotatedWithoutGrace, body) => {
@@ -105,7 +107,7 @@ impl End {
     }
 }
 
-/// An organization `org_k`, its member `user_k`, the key of both, and its secret.
+/// Creates organization `org_k`, its member `user_k` and a key owned by both; returns the key's id and secret.
 async fn owned_key(server: &Server) -> (String, String) {
     server.organization("org_k").await;
     server.user("user_k").await;
@@ -116,107 +118,121 @@ async fn owned_key(server: &Server) -> (String, String) {
     (key["id"].as_str().unwrap().to_owned(), key["key"].as_str().unwrap().to_owned())
 }
 
-/// The writer stands still until what this gives is dropped.
+/// Blocks the writer until the returned sender is dropped.
 async fn block_the_writer(server: &Server) -> mpsc::Sender<()> {
     let (release, released) = mpsc::channel::<()>();
-    let (began, begun) = oneshot::channel();
-    let (released, began) = (Mutex::new(released), Mutex::new(Some(began)));
+    let (blocked_tx, blocked_rx) = oneshot::channel();
+    let released = Mutex::new(released);
+    let blocked_tx = Mutex::new(Some(blocked_tx));
     let app = server.app.clone();
     tokio::spawn(async move {
         app.db
             .write(move |_| {
-                let _ = began.lock().unwrap().take().map(|began| began.send(()));
+                let _ = blocked_tx.lock().unwrap().take().map(|blocked_tx| blocked_tx.send(()));
                 let _ = released.lock().unwrap().recv();
                 Ok(())
             })
             .await
     });
-    begun.await.unwrap();
+    blocked_rx.await.unwrap();
     release
 }
 
-/// A mutation that passed the gates while its key was good, and waits in the queue behind the key's
-/// end, does not happen.
+/// A mutation that was authorized while its key was valid, and is queued behind the key's withdrawal, is
+/// refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i3_a_mutation_in_the_queue_behind_its_callers_end_does_not_happen() {
-    for end in End::ALL {
+async fn i3_a_mutation_queued_behind_its_callers_revocation_is_refused() {
+    for withdrawal in Withdrawal::ALL {
         let server = Server::start().await;
         let (id, secret) = owned_key(&server).await;
         let seq = server.credential(&secret).await.seq;
         let release = block_the_writer(&server).await;
-        // A change of a key looks at the catalogue first; known, its first poll enqueues it.
+        // A change of a key reads the scope catalogue first. With the catalogue cached, the first poll enqueues the
+        // change.
         scopes::catalogue(&server.app).await.unwrap();
-        let mut ending = end.begin(&server, &id);
-        let polled = poll_fn(|context| Poll::Ready(ending.as_mut().poll(context).is_pending())).await;
-        assert!(polled, "{end:?}: it must wait");
+        let mut withdrawing = withdrawal.begin(&server, &id);
+        let is_pending = poll_fn(|cx| Poll::Ready(withdrawing.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending, "{withdrawal:?}: the writer must be blocked");
 
         let client = server.client(Some(&secret));
         let mutation = tokio::spawn(async move {
             client.post("/users", json!({"name": "too late", "email": "too-late@example.com"})).await
         });
-        // Noted as used: it has passed the gates, while its end waits.
-        until("the mutation passed the gates", || server.app.used.contains_key(&seq)).await;
+        // The key is recorded as used once the mutation has been authorized; the withdrawal is still queued.
+        until("the mutation is authorized", || server.app.last_used.contains_key(&seq)).await;
         drop(release);
-        ending.await.unwrap();
+        withdrawing.await.unwrap();
 
         let answer = mutation.await.unwrap();
-        assert_eq!((answer.status, answer.code()), end.answer(), "{end:?}: {answer:?}");
-        let found = server.admin().get("/users?email=too-late@example.com").await;
-        assert_eq!(found.data(), &json!([]), "{end:?}");
+        assert_eq!(
+            (answer.status, answer.code()),
+            withdrawal.expected_answer(),
+            "{withdrawal:?}: {answer:?}"
+        );
+        let users = server.admin().get("/users?email=too-late@example.com").await;
+        assert_eq!(users.data(), &json!([]), "{withdrawal:?}");
     }
 }
 
-/// The same, with the end acknowledged while the mutation's body is still on its way.
+/// A mutation is refused if its key's withdrawal is answered while the mutation's body is still being sent.
 #[tokio::test]
-async fn i3_a_mutation_whose_body_comes_after_its_callers_end_does_not_happen() {
-    for end in End::ALL {
+async fn i3_a_mutation_whose_body_arrives_after_its_callers_revocation_is_refused() {
+    for withdrawal in Withdrawal::ALL {
         let server = Server::start().await;
         let (id, secret) = owned_key(&server).await;
         let seq = server.credential(&secret).await.seq;
-        let (pieces, body) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(2);
+        let (chunks, body) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(2);
         let body = reqwest::Body::wrap_stream(futures_util::stream::unfold(body, |mut body| async {
-            body.recv().await.map(|piece| (piece, body))
+            body.recv().await.map(|chunk| (chunk, body))
         }));
         let client = server.client(Some(&secret));
         let request = client.request(Method::POST, "/users").header("content-type", "application/json");
         let mutation = tokio::spawn(async move { client.send(request.body(body)).await });
-        pieces.send(Ok(r#"{"name": "too late", "#)).await.unwrap();
-        until("the mutation passed the gates", || server.app.used.contains_key(&seq)).await;
+        chunks.send(Ok(r#"{"name": "too late", "#)).await.unwrap();
+        until("the mutation is authorized", || server.app.last_used.contains_key(&seq)).await;
 
-        let (method, path, body) = end.call(&id);
-        assert_eq!(server.admin().call(method, &path, body).await.status, 200, "{end:?}");
-        pieces.send(Ok(r#""email": "too-late@example.com"}"#)).await.unwrap();
-        drop(pieces);
+        let (method, path, body) = withdrawal.request(&id);
+        assert_eq!(server.admin().call(method, &path, body).await.status, 200, "{withdrawal:?}");
+        chunks.send(Ok(r#""email": "too-late@example.com"}"#)).await.unwrap();
+        drop(chunks);
 
         let answer = mutation.await.unwrap();
-        assert_eq!((answer.status, answer.code()), end.answer(), "{end:?}: {answer:?}");
-        let found = server.admin().get("/users?email=too-late@example.com").await;
-        assert_eq!(found.data(), &json!([]), "{end:?}");
+        assert_eq!(
+            (answer.status, answer.code()),
+            withdrawal.expected_answer(),
+            "{withdrawal:?}: {answer:?}"
+        );
+        let users = server.admin().get("/users?email=too-late@example.com").await;
+        assert_eq!(users.data(), &json!([]), "{withdrawal:?}");
     }
 }
 
-/// After the answer to each end, the very next look and change are refused, although the key was in
-/// the cache a moment before.
+/// After each withdrawal is answered, the next read and the next change are refused, although the key was
+/// cached.
 #[tokio::test]
-async fn i3_after_each_end_nothing_is_remembered() {
-    for end in End::ALL {
+async fn i3_every_withdrawal_ends_access_immediately() {
+    for withdrawal in Withdrawal::ALL {
         let server = behind_a_proxy().await;
         let (id, secret) = owned_key(&server).await;
-        let (client, from) = (server.client(Some(&secret)), "203.0.113.9".parse().unwrap());
+        let client = server.client(Some(&secret));
+        let from = "203.0.113.9".parse().unwrap();
         assert_eq!(call_from(from, &client, Method::GET, "/users", None).await.status, 200);
-        let (method, path, body) = end.call(&id);
-        assert_eq!(server.admin().call(method, &path, body).await.status, 200, "{end:?}");
+        let (method, path, body) = withdrawal.request(&id);
+        assert_eq!(server.admin().call(method, &path, body).await.status, 200, "{withdrawal:?}");
         let user = json!({"name": "n", "email": "n@example.com"});
         for (method, body) in [(Method::GET, None), (Method::POST, Some(&user))] {
             let answer = call_from(from, &client, method, "/users", body).await;
-            assert_eq!((answer.status, answer.code()), end.answer(), "{end:?}: {answer:?}");
+            assert_eq!(
+                (answer.status, answer.code()),
+                withdrawal.expected_answer(),
+                "{withdrawal:?}: {answer:?}"
+            );
         }
     }
 }
 
-/// A change of something else does not end the key.
 #[tokio::test]
-async fn i3_what_ends_another_key_leaves_this_one_alone() {
+async fn i3_a_withdrawal_leaves_other_keys_valid() {
     let server = Server::start().await;
     let (id, secret) = owned_key(&server).await;
     server.organization("org_other").await;
@@ -234,21 +250,22 @@ async fn i3_what_ends_another_key_leaves_this_one_alone() {
     }
 }
 
-/// Callers at full speed while the key changes its state in turns: a call that began after a change was
-/// acknowledged, and ended before the next began, gets the new answer.
+/// Callers run at full speed while the key is disabled and enabled in turns: a call that begins after a change
+/// was answered, and ends before the next change begins, sees the new state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i3_under_load_no_call_after_the_answer_gets_the_old_state() {
+async fn i3_under_load_no_call_after_a_change_sees_the_old_state() {
     const ROUNDS: usize = 60;
     let server = Server::start().await;
     let (id, secret) = owned_key(&server).await;
-    // An odd epoch: a change is under way. An even one: half of it counts the acknowledged changes,
-    // and the key is good when that is even.
-    let (epoch, stop, judged) =
-        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    // An odd epoch means that a change is under way. Half of an even epoch is the number of answered changes;
+    // the key is valid if that number is even.
+    let epoch = Arc::new(AtomicUsize::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let checked = Arc::new(AtomicUsize::new(0));
     let callers: Vec<_> = (0..8)
         .map(|_| {
             let client = server.client(Some(&secret));
-            let (epoch, stop, judged) = (epoch.clone(), stop.clone(), judged.clone());
+            let (epoch, stop, checked) = (epoch.clone(), stop.clone(), checked.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {
                     let before = epoch.load(Ordering::SeqCst);
@@ -256,7 +273,7 @@ async fn i3_under_load_no_call_after_the_answer_gets_the_old_state() {
                     if before % 2 == 0 && epoch.load(Ordering::SeqCst) == before {
                         let expected = if before / 2 % 2 == 0 { 200 } else { 401 };
                         assert_eq!(answer.status, expected, "after {} changes", before / 2);
-                        judged.fetch_add(1, Ordering::SeqCst);
+                        checked.fetch_add(1, Ordering::SeqCst);
                     }
                 }
             })
@@ -264,10 +281,10 @@ async fn i3_under_load_no_call_after_the_answer_gets_the_old_state() {
         .collect();
     let admin = server.client(Some(ADMIN_KEY));
     for round in 0..ROUNDS {
-        // Each state is seen before it is changed again.
-        let seen = judged.load(Ordering::SeqCst) + 8;
-        until("the state is seen", || {
-            judged.load(Ordering::SeqCst) >= seen || callers.iter().any(|caller| caller.is_finished())
+        // Calls must observe each state before the next change.
+        let enough = checked.load(Ordering::SeqCst) + 8;
+        until("calls observed the state", || {
+            checked.load(Ordering::SeqCst) >= enough || callers.iter().any(|caller| caller.is_finished())
         })
         .await;
         let (path, on, off) = match round / 2 % 3 {
@@ -283,9 +300,9 @@ async fn i3_under_load_no_call_after_the_answer_gets_the_old_state() {
     epoch.fetch_add(1, Ordering::SeqCst);
     assert_eq!(admin.delete(&format!("/api-keys/{id}")).await.status, 200);
     epoch.fetch_add(1, Ordering::SeqCst);
-    let seen = judged.load(Ordering::SeqCst) + 8;
-    until("the end is seen", || {
-        judged.load(Ordering::SeqCst) >= seen || callers.iter().any(|c| c.is_finished())
+    let enough = checked.load(Ordering::SeqCst) + 8;
+    until("calls observed the revocation", || {
+        checked.load(Ordering::SeqCst) >= enough || callers.iter().any(|caller| caller.is_finished())
     })
     .await;
     stop.store(true, Ordering::SeqCst);

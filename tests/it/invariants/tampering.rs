@@ -1,4 +1,4 @@
-//! Whoever edits the audit log in the file is found out, by the API and at the command line.
+//! Edits of the audit log in the database file are detected by the API and by the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -9,40 +9,42 @@ use tollhouse::domain::chain;
 
 use crate::support::{Binary, Server};
 
-/// A log with some events, not in use by anybody.
+/// The data directory of a stopped server, with some events in its audit log.
 struct Log {
     dir: TempDir,
-    last: i64,
+    last_seq: i64,
+    /// `seq:hash` of an earlier last event.
     head: String,
 }
 
-async fn log() -> Log {
+async fn create_log() -> Log {
     let server = Server::start().await;
     server.organization("org_1").await;
     server.user("user_1").await;
-    for nth in 0..4 {
-        let body = json!({"name": format!("renamed {nth}")});
+    for index in 0..4 {
+        let body = json!({"name": format!("renamed {index}")});
         assert_eq!(server.admin().patch("/organizations/org_1", body).await.status, 200);
     }
     assert_eq!(server.admin().get("/organizations/org_1").await.status, 200);
-    let found = server.admin().get("/audit-logs/verify").await;
-    let (last, hash) =
-        (found.data()["last_seq"].as_i64().unwrap(), found.data()["head_hash"].as_str().unwrap());
-    let head = format!("{last}:{hash}");
-    assert!(last >= 8, "{found:?}");
-    Log { dir: server.stop().await, last: last + 1, head }
+    let report = server.admin().get("/audit-logs/verify").await;
+    let last_seq = report.data()["last_seq"].as_i64().unwrap();
+    let hash = report.data()["head_hash"].as_str().unwrap();
+    let head = format!("{last_seq}:{hash}");
+    assert!(last_seq >= 8, "{report:?}");
+    // The verification itself was recorded after the head it returned.
+    Log { dir: server.stop().await, last_seq: last_seq + 1, head }
 }
 
 impl Log {
-    fn data(&self) -> PathBuf {
+    fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    /// The same log, with something done to it.
-    fn edited(&self, edit: impl FnOnce(&Connection)) -> TempDir {
+    /// A copy of the database with an edit applied.
+    fn edited_copy(&self, edit: impl FnOnce(&Connection)) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
         let file = copy.path().join("tollhouse.db");
-        std::fs::copy(self.data().join("tollhouse.db"), &file).unwrap();
+        std::fs::copy(self.data_dir().join("tollhouse.db"), &file).unwrap();
         let conn = Connection::open(file).unwrap();
         edit(&conn);
         conn.close().unwrap();
@@ -50,15 +52,15 @@ impl Log {
     }
 }
 
-/// What the command line finds: its exit status and its words.
-fn at_the_command_line(dir: &Path, args: &[&str]) -> (Option<i32>, Value) {
+/// Runs `audit verify`: exit status and JSON report.
+fn verify_by_cli(dir: &Path, args: &[&str]) -> (Option<i32>, Value) {
     let output =
         Binary::run(&[&["audit", "verify", "--json", "--data", dir.to_str().unwrap()], args].concat());
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
 }
 
-/// What the API finds.
-async fn by_api(dir: &Path, query: &str) -> Value {
+/// Starts a server on the directory and returns the API's verification report.
+async fn verify_by_api(dir: &Path, query: &str) -> Value {
     let server = Server::with(|config| config.database.dir = dir.to_owned()).await;
     let answer = server.admin().get(&format!("/audit-logs/verify{query}")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -66,19 +68,19 @@ async fn by_api(dir: &Path, query: &str) -> Value {
 }
 
 #[tokio::test]
-async fn i2_every_edit_of_the_log_is_found_where_it_is() {
-    let log = log().await;
-    let (status, found) = at_the_command_line(&log.data(), &[]);
-    assert_eq!((status, &found["valid"], &found["checked"]), (Some(0), &json!(true), &json!(log.last)));
+async fn i2_every_edit_of_the_log_is_detected_and_located() {
+    let log = create_log().await;
+    let (status, report) = verify_by_cli(&log.data_dir(), &[]);
+    assert_eq!((status, &report["valid"], &report["checked"]), (Some(0), &json!(true), &json!(log.last_seq)));
     for (broken_at, edit) in [
         (5, "UPDATE audit_events SET event = replace(event, '\"count\":1', '\"count\":2') WHERE seq = 5"),
         (
-            log.last,
+            log.last_seq,
             "UPDATE audit_events SET event = event || ' ' WHERE seq = (SELECT max(seq) FROM audit_events)",
         ),
         (5, "UPDATE audit_events SET event = 'nonsense' WHERE seq = 5"),
         (5, "UPDATE audit_events SET event = CAST(x'ff' AS TEXT) WHERE seq = 5"),
-        // The copies beside it, which the filters use.
+        // The columns copied from the event for filtering.
         (5, "UPDATE audit_events SET id = randomblob(16) WHERE seq = 5"),
         (5, "UPDATE audit_events SET id = x'00' WHERE seq = 5"),
         (5, "UPDATE audit_events SET occurred_at = occurred_at + 1 WHERE seq = 5"),
@@ -89,7 +91,7 @@ async fn i2_every_edit_of_the_log_is_found_where_it_is() {
         (5, "UPDATE audit_events SET target_id = NULL WHERE seq = 5"),
         (5, "UPDATE audit_events SET access = 'read' WHERE seq = 5"),
         (5, "UPDATE audit_events SET outcome = 'denied' WHERE seq = 5"),
-        // Its place and its hashes.
+        // Position and hashes.
         (5, "DELETE FROM audit_events WHERE seq = 5"),
         (1, "DELETE FROM audit_events WHERE seq = 1"),
         (1, "DELETE FROM audit_events WHERE seq < 4"),
@@ -107,23 +109,23 @@ async fn i2_every_edit_of_the_log_is_found_where_it_is() {
              target_id, access, outcome, prev_hash, hash, event FROM audit_events WHERE seq = 5",
         ),
         (
-            log.last + 5,
+            log.last_seq + 5,
             "UPDATE audit_events SET seq = seq + 5 WHERE seq = (SELECT max(seq) FROM audit_events)",
         ),
     ] {
-        // What was moved on leaves a gap: the break is the first that is missing.
-        let broken_at = broken_at.min(log.last);
-        let copy = log.edited(|conn| conn.execute_batch(edit).unwrap());
-        let (status, found) = at_the_command_line(copy.path(), &[]);
-        assert_eq!((status, &found["valid"]), (Some(1), &json!(false)), "{edit}: {found}");
-        assert_eq!(found["broken_at"], broken_at, "{edit}");
-        let found = by_api(copy.path(), "").await;
-        assert_eq!((&found["valid"], &found["broken_at"]), (&json!(false), &json!(broken_at)), "{edit}");
+        // Moving an event to a later position leaves a gap; the log is broken at the first missing event.
+        let broken_at = broken_at.min(log.last_seq);
+        let copy = log.edited_copy(|conn| conn.execute_batch(edit).unwrap());
+        let (status, report) = verify_by_cli(copy.path(), &[]);
+        assert_eq!((status, &report["valid"]), (Some(1), &json!(false)), "{edit}: {report}");
+        assert_eq!(report["broken_at"], broken_at, "{edit}");
+        let report = verify_by_api(copy.path(), "").await;
+        assert_eq!((&report["valid"], &report["broken_at"]), (&json!(false), &json!(broken_at)), "{edit}");
     }
 }
 
-/// Edits an event and gives it, and if `on` all behind it, the hashes that fit.
-fn forge(conn: &Connection, seq: i64, on: bool) {
+/// Edits an event and recomputes its hash and, if `through_end`, those of all later events.
+fn forge(conn: &Connection, seq: i64, through_end: bool) {
     let sql = "UPDATE audit_events SET event = replace(event, 'renamed', 'Renamed') WHERE seq = ?1";
     assert_eq!(conn.execute(sql, [seq]).unwrap(), 1);
     let mut select = conn.prepare("SELECT prev_hash, event FROM audit_events WHERE seq = ?1").unwrap();
@@ -131,49 +133,52 @@ fn forge(conn: &Connection, seq: i64, on: bool) {
     for seq in seq.. {
         let row = select.query_row([seq], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
         let Ok((stored, event)) = row else { return };
-        let before = prev.unwrap_or(stored);
-        let hash = chain::hash(&before, &event);
+        let prev_hash = prev.unwrap_or(stored);
+        let hash = chain::hash(&prev_hash, &event);
         let sql = "UPDATE audit_events SET prev_hash = ?2, hash = ?3 WHERE seq = ?1";
-        conn.execute(sql, (seq, before, hash)).unwrap();
-        if !on {
+        conn.execute(sql, (seq, prev_hash, hash)).unwrap();
+        if !through_end {
             return;
         }
         prev = Some(hash);
     }
 }
 
-/// Who can write the file can rewrite all behind the last head that was kept elsewhere, and nothing
-/// before it.
+/// Someone with write access to the file can rewrite only the events after the last head stored elsewhere without
+/// being detected.
 #[tokio::test]
-async fn i2_a_head_kept_elsewhere_finds_what_was_rewritten() {
-    let log = log().await;
-    let forged_one = log.edited(|conn| forge(conn, 5, false));
-    let (status, found) = at_the_command_line(forged_one.path(), &[]);
-    assert_eq!((status, &found["broken_at"]), (Some(1), &json!(6)), "the next one remembers");
+async fn i2_a_head_stored_elsewhere_detects_a_rewritten_log() {
+    let log = create_log().await;
+    let forged_one = log.edited_copy(|conn| forge(conn, 5, false));
+    let (status, report) = verify_by_cli(forged_one.path(), &[]);
+    assert_eq!((status, &report["broken_at"]), (Some(1), &json!(6)), "the next event contains the old hash");
 
     let anchored = ["--anchor", &log.head];
     let query = format!("?anchor={}", log.head);
-    let kept = log.head.split_once(':').unwrap().0.parse::<i64>().unwrap();
-    assert_eq!(at_the_command_line(&log.data(), &anchored).0, Some(0));
-    for (what, copy) in [
-        ("rewritten", log.edited(|conn| forge(conn, 5, true))),
-        ("cut off", log.edited(|conn| conn.execute_batch("DELETE FROM audit_events WHERE seq > 5").unwrap())),
-        ("emptied", log.edited(|conn| conn.execute_batch("DELETE FROM audit_events").unwrap())),
+    let head_seq = log.head.split_once(':').unwrap().0.parse::<i64>().unwrap();
+    assert_eq!(verify_by_cli(&log.data_dir(), &anchored).0, Some(0));
+    for (edit, copy) in [
+        ("rewritten", log.edited_copy(|conn| forge(conn, 5, true))),
+        (
+            "truncated",
+            log.edited_copy(|conn| conn.execute_batch("DELETE FROM audit_events WHERE seq > 5").unwrap()),
+        ),
+        ("emptied", log.edited_copy(|conn| conn.execute_batch("DELETE FROM audit_events").unwrap())),
     ] {
-        assert_eq!(at_the_command_line(copy.path(), &[]).0, Some(0), "{what}: whole in itself");
-        let (status, found) = at_the_command_line(copy.path(), &anchored);
+        assert_eq!(verify_by_cli(copy.path(), &[]).0, Some(0), "{edit}: consistent in itself");
+        let (status, report) = verify_by_cli(copy.path(), &anchored);
         assert_eq!(
-            (status, &found["valid"], &found["broken_at"]),
-            (Some(1), &json!(false), &json!(kept)),
-            "{what}"
+            (status, &report["valid"], &report["broken_at"]),
+            (Some(1), &json!(false), &json!(head_seq)),
+            "{edit}"
         );
-        let found = by_api(copy.path(), &query).await;
-        assert_eq!((&found["valid"], &found["broken_at"]), (&json!(false), &json!(kept)), "{what}");
+        let report = verify_by_api(copy.path(), &query).await;
+        assert_eq!((&report["valid"], &report["broken_at"]), (&json!(false), &json!(head_seq)), "{edit}");
     }
 }
 
 #[tokio::test]
-async fn an_anchor_that_is_none_is_refused() {
+async fn an_invalid_anchor_is_refused() {
     let server = Server::start().await;
     for anchor in
         ["1", "0:00", "x:y", "1:00", &format!("0:{}", "0".repeat(64)), &format!("1:{}", "g".repeat(64))]

@@ -1,4 +1,4 @@
-//! The real Prometheus, from Debian's package.
+//! Tests with the real Prometheus, from Debian's package.
 
 use std::fs;
 use std::io::Write;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Client, Watched, note_backup};
+use super::{Client, MonitoredServer, record_backup};
 use crate::support::{free_address, guide};
 
 fn program(name: &str) -> Command {
     Command::new(format!("{}/target/debian/usr/bin/{name}", env!("CARGO_MANIFEST_DIR")))
 }
 
-/// A Prometheus that scrapes as the guide says, but sooner.
+/// A Prometheus with the guide's configuration and a shorter scrape interval.
 struct Prometheus {
     child: Child,
     client: Client,
@@ -22,14 +22,15 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(watched: &Watched) -> Self {
+    fn start(server: &MonitoredServer) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let target = watched.url.strip_prefix("http://").unwrap();
+        let target = server.url.strip_prefix("http://").unwrap();
         let config = guide::block("reference/metrics.md", "prometheus.yml").replace("127.0.0.1:9464", target);
         assert!(config.contains(target), "docs/reference/metrics.md names another target");
         let config = format!("global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\n{config}");
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        let (address, log) = (free_address(), fs::File::create(dir.path().join("log")).unwrap());
+        let address = free_address();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
         let child = program("prometheus")
             .arg("--config.file=prometheus.yml")
             .arg("--storage.tsdb.path=data")
@@ -42,30 +43,32 @@ impl Prometheus {
         Self { child, client: Client::new(&format!("http://{address}"), None), dir }
     }
 
-    /// The one value of a query, as of now; `None` while there is none.
+    /// The current value of a query; `None` while it has no result.
     async fn query(&mut self, query: &str) -> Option<f64> {
         if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("it ended, {status}: {}", fs::read_to_string(self.dir.path().join("log")).unwrap());
+            panic!(
+                "Prometheus ended, {status}: {}",
+                fs::read_to_string(self.dir.path().join("log")).unwrap()
+            );
         }
         let request = self.client.request_at_root(reqwest::Method::GET, "/api/v1/query");
         let answer = Client::try_send(request.query(&[("query", query)])).await.ok()?;
-        let found: &Value = &answer.json["data"]["result"][0]["value"][1];
-        found.as_str().map(|value| value.parse().unwrap())
+        let value: &Value = &answer.json["data"]["result"][0]["value"][1];
+        value.as_str().map(|value| value.parse().unwrap())
     }
 
     /// Waits until a query has this value.
-    async fn comes_to(&mut self, query: &str, wanted: f64) {
+    async fn wait_for(&mut self, query: &str, expected: f64) {
         let waiting = async {
             loop {
-                let found = self.query(query).await;
-                if found == Some(wanted) {
+                if self.query(query).await == Some(expected) {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
-        assert!(waited.is_ok(), "{query} never came to {wanted}, but is {:?}", self.query(query).await);
+        assert!(waited.is_ok(), "{query} is not {expected} but {:?}", self.query(query).await);
     }
 }
 
@@ -77,16 +80,16 @@ impl Drop for Prometheus {
 }
 
 #[tokio::test]
-async fn prometheus_finds_what_was_done() {
+async fn prometheus_reads_the_metrics() {
     let dir = tempfile::tempdir().unwrap();
-    let watched = Watched::start(dir.path(), &[]);
-    let mut prometheus = Prometheus::start(&watched);
-    prometheus.comes_to("up{job=\"tollhouse\"}", 1.0).await;
-    prometheus.comes_to("tollhouse_verifications_total{code=\"VALID\"}", 0.0).await;
-    prometheus.comes_to("absent(tollhouse_last_backup_timestamp_seconds)", 1.0).await;
-    watched.ask_everything().await;
-    let taken = std::time::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(3600);
-    note_backup(dir.path(), i64::try_from(taken.as_millis()).unwrap());
+    let server = MonitoredServer::start(dir.path(), &[]);
+    let mut prometheus = Prometheus::start(&server);
+    prometheus.wait_for("up{job=\"tollhouse\"}", 1.0).await;
+    prometheus.wait_for("tollhouse_verifications_total{code=\"VALID\"}", 0.0).await;
+    prometheus.wait_for("absent(tollhouse_last_backup_timestamp_seconds)", 1.0).await;
+    server.send_sample_requests().await;
+    let backup_time = std::time::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(3600);
+    record_backup(dir.path(), i64::try_from(backup_time.as_millis()).unwrap());
     for (query, value) in [
         ("tollhouse_verifications_total{code=\"VALID\"}", 3.0),
         ("sum(tollhouse_verifications_total)", 6.0),
@@ -94,11 +97,11 @@ async fn prometheus_finds_what_was_done() {
         ("tollhouse_verification_duration_seconds_count{endpoint=\"verify\"}", 6.0),
         ("sum(tollhouse_verification_duration_seconds_bucket{le=\"+Inf\"})", 8.0),
         ("tollhouse_http_requests_total{route=\"/admin/v1/api-keys\",method=\"POST\",status=\"201\"}", 1.0),
-        // The age of the backup, to the minute.
+        // The age of the backup in minutes.
         ("floor((time() - tollhouse_last_backup_timestamp_seconds) / 60)", 60.0),
         ("count(tollhouse_build_info)", 1.0),
     ] {
-        prometheus.comes_to(query, value).await;
+        prometheus.wait_for(query, value).await;
     }
     let quantile = "histogram_quantile(0.5, sum by (le) (tollhouse_verification_duration_seconds_bucket))";
     let median = prometheus.query(quantile).await.unwrap();
@@ -106,30 +109,29 @@ async fn prometheus_finds_what_was_done() {
 }
 
 #[tokio::test]
-async fn promtool_has_nothing_to_object_to() {
+async fn promtool_reports_no_problems() {
     let dir = tempfile::tempdir().unwrap();
-    let watched = Watched::start(dir.path(), &[]);
-    watched.ask_everything().await;
-    note_backup(dir.path(), 1_795_417_689_000);
-    let told = watched.scrape().await;
+    let server = MonitoredServer::start(dir.path(), &[]);
+    server.send_sample_requests().await;
+    record_backup(dir.path(), 1_795_417_689_000);
+    let metrics = server.scrape().await;
     let mut promtool = program("promtool");
     promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut promtool =
         promtool.spawn().unwrap_or_else(|error| panic!("promtool: {error}; scripts/test fetches it"));
-    promtool.stdin.take().unwrap().write_all(told.text.as_bytes()).unwrap();
+    promtool.stdin.take().unwrap().write_all(metrics.text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said =
+    let messages =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.trim().is_empty(), "{said}\n{}", told.text);
+    assert!(output.status.success() && messages.trim().is_empty(), "{messages}\n{}", metrics.text);
 }
 
-/// What the guide shows is what Prometheus reads.
 #[test]
-fn the_files_of_the_guide_are_good() {
+fn the_guides_prometheus_files_are_valid() {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in guide::blocks("reference/metrics.md") {
         if name.is_empty() {
-            continue; // The setting, which other tests make.
+            continue; // Tollhouse's own setting, covered by other tests.
         }
         fs::write(dir.path().join(&name), text).unwrap();
         let kind = if name == "alerts.yml" { "rules" } else { "config" };

@@ -1,4 +1,4 @@
-//! Records of NDJSON and CSV, good and bad.
+//! Imports of valid and invalid records in NDJSON and CSV.
 
 use std::fs;
 use std::path::Path;
@@ -9,34 +9,35 @@ use serde_json::{Value, json};
 use tollhouse::domain::chain::hex;
 use tollhouse::verify::secret::hash;
 
-use super::{actions, code, refused, result, run, stderr, stdout, verdict, write_lines};
+use super::{actions, assert_refused, code, result, run, stderr, stdout, verify, write_lines};
 use crate::support::Binary;
 
 const ORGANIZATION: &str = r#"{"type":"organization","id":"org_a","name":"A","email":"a@example.com"}"#;
 
-fn line(text: &str) -> Value {
+fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// A key of `org_a` with this secret, and more.
-fn key(secret: &str, more: Value) -> Value {
+/// An import record for a key of `org_a` with this secret, and further fields.
+fn key(secret: &str, fields: Value) -> Value {
     let mut key = json!({"hash": hex(&hash(secret)), "hash_encoding": "hex", "organization_id": "org_a",
         "name": secret, "scopes": []});
-    key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    key.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     key
 }
 
-/// The report of an import that refused something.
-fn report(dir: &Path, file: &Path) -> Value {
+/// Runs an import that refuses some records; returns its report.
+fn import_with_refusals(dir: &Path, file: &Path) -> Value {
     let output = run(dir, &["import", file.to_str().unwrap(), "--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     serde_json::from_str(&stdout(&output)).unwrap()
 }
 
 #[tokio::test]
-async fn hashes_in_every_encoding_verify_beside_the_server_and_again_changes_nothing() {
-    let place = tempfile::tempdir().unwrap();
-    let (dir, file) = (place.path().join("data"), place.path().join("keys.ndjson"));
+async fn keys_imported_beside_a_server_verify_and_a_second_import_changes_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let file = temp.path().join("keys.ndjson");
     let server = Binary::serve(&dir);
     let encoded = |secret: &str, encoding: &str, text: String| {
         key(secret, json!({"hash": text, "hash_encoding": encoding}))
@@ -45,12 +46,12 @@ async fn hashes_in_every_encoding_verify_beside_the_server_and_again_changes_not
     write_lines(
         &file,
         &[
-            line(ORGANIZATION),
+            parse(ORGANIZATION),
             encoded("hex", "hex", hex(&hash("hex")).to_uppercase()),
             encoded("base64", "base64", padded("base64")),
             encoded("unpadded", "base64", padded("unpadded").trim_end_matches('=').to_owned()),
             encoded("url", "base64url", URL_SAFE_NO_PAD.encode(hash("url"))),
-            // As Unkey's documentation of its migration has it.
+            // The format in Unkey's migration documentation.
             json!({"hash": {"value": padded("unkey"), "variant": "sha256_base64"}, "organization_id": "org_a",
                 "name": "unkey", "scopes": []}),
             key("disabled", json!({"status": "disabled"})),
@@ -70,7 +71,7 @@ async fn hashes_in_every_encoding_verify_beside_the_server_and_again_changes_not
     assert_eq!(first["imported"], json!({"organization": 1, "api_key": 9}), "{first}");
     assert_eq!((&first["refused"], &first["has_platform_key"]), (&json!(0), &json!(true)));
 
-    // The server, which has asked for it before, notices.
+    // The server has cached this key as unknown; it notices the import.
     while code(&admin, "hex").await == "NOT_FOUND" {
         tokio::task::yield_now().await;
     }
@@ -101,27 +102,28 @@ async fn hashes_in_every_encoding_verify_beside_the_server_and_again_changes_not
     assert_eq!(actions(&admin, "cli").await, expected);
     let again = result(&dir, &["import", file.to_str().unwrap()]);
     assert_eq!((&again["imported"], &again["unchanged"]), (&json!({}), &first["imported"]));
-    assert_eq!(actions(&admin, "cli").await, expected, "nothing was done, so nothing is told");
+    assert_eq!(actions(&admin, "cli").await, expected, "no change, so no event");
     assert!(run(&dir, &["check"]).status.success());
 }
 
 #[test]
-fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
-    let place = tempfile::tempdir().unwrap();
-    let (dir, file) = (place.path().join("data"), place.path().join("keys.ndjson"));
-    let secret_in_the_wrong_place = "acme_this-is-the-secret-itself";
+fn each_invalid_record_is_refused_with_its_line_and_the_rest_is_imported() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let file = temp.path().join("keys.ndjson");
+    let misplaced_secret = "acme_this-is-the-secret-itself";
     let cases = [
         (ORGANIZATION.to_owned(), None),
-        (key("good", json!({})).to_string(), None),
+        (key("valid", json!({})).to_string(), None),
         (String::new(), None),
         ("{".to_owned(), Some("not valid JSON")),
         ("[1]".to_owned(), Some("Must be an object")),
         (json!({"name": "n"}).to_string(), Some("type")),
         (json!({"type": "plan"}).to_string(), Some("Must be one of")),
-        (key("good", json!({"name": "other"})).to_string(), Some("already exists and differs in: name")),
-        (key("good", json!({"id": "key_2"})).to_string(), Some("secret is, or was, used by key_")),
+        (key("valid", json!({"name": "other"})).to_string(), Some("already exists and differs in: name")),
+        (key("valid", json!({"id": "key_2"})).to_string(), Some("secret is, or was, used by key_")),
         (key("", json!({})).to_string(), Some("hash: Must not be the hash of an empty string")),
-        (key("x", json!({"hash": secret_in_the_wrong_place})).to_string(), Some("hash: Must be the SHA-256")),
+        (key("x", json!({"hash": misplaced_secret})).to_string(), Some("hash: Must be the SHA-256")),
         (
             key("x", json!({"hash_encoding": "bcrypt"})).to_string(),
             Some("hash_encoding: Must be one of: hex"),
@@ -131,7 +133,7 @@ fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
             key("x", json!({"scopes": ["invoices:read"]})).to_string(),
             Some(r#"scopes/0: There is no scope \"invoices:read\". Use --create-scopes to add it."]"#),
         ),
-        // Those it can't add.
+        // Scopes that `--create-scopes` can't add.
         (
             key("x", json!({"scopes": ["admin:all"]})).to_string(),
             Some(r#"scopes/0: There is no scope \"admin:all\"."]"#),
@@ -159,26 +161,27 @@ fn each_fault_is_refused_with_its_line_and_the_rest_is_stored() {
     ];
     let text: Vec<_> = cases.iter().map(|(line, _)| line.as_str()).collect();
     fs::write(&file, text.join("\n")).unwrap();
-    let report = report(&dir, &file);
+    let report = import_with_refusals(&dir, &file);
     assert_eq!(report["imported"], json!({"organization": 1, "api_key": 2}), "{report}");
-    let mut told = report["refusals"].as_array().unwrap().iter();
-    for (n, (line, why)) in cases.iter().enumerate().filter(|(_, (_, why))| why.is_some()) {
-        let refusal = told.next().unwrap();
-        assert_eq!(refusal["at"], format!("line {}", n + 1), "{line}");
-        let why = why.unwrap();
-        assert!(refusal["reasons"].to_string().contains(why), "no {why:?} in {refusal}");
+    let mut refusals = report["refusals"].as_array().unwrap().iter();
+    for (index, (line, reason)) in cases.iter().enumerate().filter(|(_, (_, reason))| reason.is_some()) {
+        let refusal = refusals.next().unwrap();
+        assert_eq!(refusal["at"], format!("line {}", index + 1), "{line}");
+        let reason = reason.unwrap();
+        assert!(refusal["reasons"].to_string().contains(reason), "no {reason:?} in {refusal}");
     }
-    assert!(told.next().is_none());
-    assert!(!report.to_string().contains(secret_in_the_wrong_place), "a secret is not repeated");
+    assert!(refusals.next().is_none());
+    assert!(!report.to_string().contains(misplaced_secret), "the report must not contain the secret");
     let checked = run(&dir, &["check"]);
     assert!(checked.status.success(), "{}", stdout(&checked));
 }
 
 #[tokio::test]
-async fn csv_says_the_same() {
-    let place = tempfile::tempdir().unwrap();
-    let (dir, file) = (place.path().join("data"), place.path().join("keys.csv"));
-    let organizations = place.path().join("organizations.csv");
+async fn csv_is_imported_like_ndjson() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let file = temp.path().join("keys.csv");
+    let organizations = temp.path().join("organizations.csv");
     fs::write(&organizations, "type,id,name,email\norganization,org_a,\"A, Inc.\",a@example.com\n").unwrap();
     result(&dir, &["import", organizations.to_str().unwrap()]);
     let header =
@@ -199,10 +202,10 @@ async fn csv_says_the_same() {
     assert!(report["refusals"][0]["reasons"].to_string().contains("rate_limit/limit"), "{report}");
     assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header has 8"), "{report}");
 
-    let made = run(&dir, &["admin-key", "create"]);
+    let created = run(&dir, &["admin-key", "create"]);
     let server = Binary::serve_with(&dir, |_| ());
-    let admin = server.client(stdout(&made).trim_end());
-    let (code, id) = verdict(&admin, "one").await;
+    let admin = server.client(stdout(&created).trim_end());
+    let (code, id) = verify(&admin, "one").await;
     assert_eq!(code, "VALID");
     let key = admin.get(&format!("/api-keys/{}", id.as_str().unwrap())).await;
     let fields = ["scopes", "rate_limit", "metadata"].map(|name| key.data()[name].clone());
@@ -210,26 +213,27 @@ async fn csv_says_the_same() {
     assert_eq!(json!(fields), json!([["invoices:read", "workflows:read"], rate, {"team": "core"}]));
     assert_eq!(admin.get("/scopes?order=desc").await.data()[0]["scope"], "invoices:read");
 
-    // Spreadsheets end lines with "\r\n".
+    // Spreadsheet programs end lines with "\r\n".
     fs::write(&file, format!("{header}\n{}", rows.concat()).replace('\n', "\r\n")).unwrap();
     let output = run(&dir, &args);
     let again: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&again["unchanged"], &again["refusals"]), (&json!({"api_key": 2}), &report["refusals"]));
 
     fs::write(&file, "hash,nmae\n").unwrap();
-    refused(&dir, &["import", file.to_str().unwrap()], &["Unknown column \"nmae\"", "hash_encoding"]);
-    refused(&dir, &["import", place.path().join("none.csv").to_str().unwrap()], &["none.csv"]);
-    refused(&dir, &["import", place.path().join("keys.txt").to_str().unwrap()], &["--format"]);
+    assert_refused(&dir, &["import", file.to_str().unwrap()], &["Unknown column \"nmae\"", "hash_encoding"]);
+    assert_refused(&dir, &["import", temp.path().join("none.csv").to_str().unwrap()], &["none.csv"]);
+    assert_refused(&dir, &["import", temp.path().join("keys.txt").to_str().unwrap()], &["--format"]);
 }
 
 #[tokio::test]
-async fn users_are_known_by_their_address_and_members_own_keys() {
-    let place = tempfile::tempdir().unwrap();
-    let (dir, file) = (place.path().join("data"), place.path().join("all.ndjson"));
+async fn users_are_matched_by_email_and_members_may_own_keys() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let file = temp.path().join("all.ndjson");
     write_lines(
         &file,
         &[
-            line(ORGANIZATION),
+            parse(ORGANIZATION),
             json!({"type": "user", "email": "Ada@example.com", "name": "Ada", "status": "suspended"}),
             json!({"type": "user", "id": "u-1", "email": "grace@example.com", "name": "Grace"}),
             json!({"type": "user", "id": "u-2", "email": "GRACE@example.com", "name": "Grace"}),
@@ -238,10 +242,11 @@ async fn users_are_known_by_their_address_and_members_own_keys() {
             key("owned", json!({"user_id": "u-1"})),
         ],
     );
-    let first = report(&dir, &file);
+    let first = import_with_refusals(&dir, &file);
     assert_eq!(first["imported"], json!({"organization": 1, "user": 2, "membership": 1, "api_key": 1}));
-    let told: Vec<_> = first["refusals"].as_array().unwrap().iter().map(|refusal| &refusal["at"]).collect();
-    assert_eq!(told, ["line 4", "line 6"]);
-    let again = report(&dir, &file);
+    let refused_lines: Vec<_> =
+        first["refusals"].as_array().unwrap().iter().map(|refusal| &refusal["at"]).collect();
+    assert_eq!(refused_lines, ["line 4", "line 6"]);
+    let again = import_with_refusals(&dir, &file);
     assert_eq!((&again["imported"], &again["unchanged"]), (&json!({}), &first["imported"]));
 }

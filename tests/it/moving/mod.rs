@@ -1,4 +1,4 @@
-//! `import`, `export`, `backup`, `restore` and `check`, by the real program.
+//! `import`, `export`, `backup`, `restore` and `check`, run with the real program.
 
 mod backup;
 mod better_auth;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Binary, Client};
 
-/// A command over this directory.
+/// Runs a command with `dir` as its data directory.
 fn run(dir: &Path, args: &[&str]) -> Output {
     Binary::command(args).arg("--data").arg(dir).output().unwrap()
 }
@@ -27,7 +27,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// It succeeded, and this is the JSON that it was asked for.
+/// Runs a command with `--json`, which must succeed; returns its output.
 #[track_caller]
 fn result(dir: &Path, args: &[&str]) -> Value {
     let output = run(dir, &[args, &["--json"]].concat());
@@ -35,26 +35,26 @@ fn result(dir: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&stdout(&output)).unwrap()
 }
 
-/// It failed, said all of this on standard error, and nothing on standard output.
+/// Asserts that a command fails with all of `parts` on standard error and nothing on standard output.
 #[track_caller]
-fn refused(dir: &Path, args: &[&str], parts: &[&str]) {
+fn assert_refused(dir: &Path, args: &[&str], parts: &[&str]) {
     let output = run(dir, args);
-    let said = stderr(&output);
-    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""), "{said}");
+    let message = stderr(&output);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""), "{message}");
     for part in parts {
-        assert!(said.contains(part), "no {part:?} in: {said}");
+        assert!(message.contains(part), "no {part:?} in: {message}");
     }
-    assert!(!said.contains("panicked"), "{said}");
+    assert!(!message.contains("panicked"), "{message}");
 }
 
-/// Writes lines of JSON.
+/// Writes the values as NDJSON.
 fn write_lines(file: &Path, lines: &[Value]) {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     std::fs::write(file, text).unwrap();
 }
 
-/// What verification says of a key: its code, and its id.
-async fn verdict(admin: &Client, key: &str) -> (String, Value) {
+/// Verifies a key with `dry_run`; returns the verification's code and the key's id.
+async fn verify(admin: &Client, key: &str) -> (String, Value) {
     let request = admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify");
     let answer = admin.send(request.json(&json!({"key": key, "dry_run": true}))).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -62,20 +62,20 @@ async fn verdict(admin: &Client, key: &str) -> (String, Value) {
 }
 
 async fn code(admin: &Client, key: &str) -> String {
-    verdict(admin, key).await.0
+    verify(admin, key).await.0
 }
 
-/// Makes something, which must succeed; its `data`.
+/// The `data` of an answer, which must be a success.
 #[track_caller]
-fn made(answer: crate::support::Answer) -> Value {
+fn data(answer: crate::support::Answer) -> Value {
     assert!(answer.status < 300, "{answer:?}");
     answer.data().clone()
 }
 
-/// The actions in the log, oldest first, of these targets' kinds.
-async fn actions(admin: &Client, actor: &str) -> Vec<String> {
+/// The actions of write events by this type of actor, oldest first.
+async fn actions(admin: &Client, actor_type: &str) -> Vec<String> {
     let listed = admin.get("/audit-logs?access=write&order=asc&limit=100").await;
     let events = listed.data().as_array().unwrap().clone();
-    let of = |event: &&Value| event["actor"]["type"] == actor;
-    events.iter().filter(of).map(|event| event["action"].as_str().unwrap().to_owned()).collect()
+    let is_by_actor = |event: &&Value| event["actor"]["type"] == actor_type;
+    events.iter().filter(is_by_actor).map(|event| event["action"].as_str().unwrap().to_owned()).collect()
 }

@@ -1,4 +1,4 @@
-//! Restores: what was taken away since stays taken, and at each moment there is a whole database.
+//! Restores: withdrawals made after the backup are reapplied, and at every moment the database is complete.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,43 +8,44 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{code, made, refused, result, run, stderr};
+use super::{assert_refused, code, data, result, run, stderr};
 use crate::support::{Answer, Binary, Client};
 
-/// A backup of a server that has gone on since.
-struct Past {
-    _place: TempDir,
+/// A stopped server's data directory, and a backup of an earlier state.
+struct BackupFixture {
+    _temp: TempDir,
     dir: PathBuf,
     backup: PathBuf,
     /// Secrets by the names of their keys.
     secrets: Vec<(&'static str, String)>,
 }
 
-async fn key(admin: &Client, id: &str, more: Value) -> String {
+async fn create_key(admin: &Client, id: &str, fields: Value) -> String {
     let mut body = json!({"id": format!("key_{id}"), "organization_id": "org_1", "name": id,
         "scopes": ["workflows:*"]});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    made(admin.post("/api-keys", body).await)["key"].as_str().unwrap().to_owned()
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    data(admin.post("/api-keys", body).await)["key"].as_str().unwrap().to_owned()
 }
 
-/// Organizations, users and keys as they are in the backup, and what `since` did to them afterwards.
-async fn past<F: Future<Output = ()>>(since: impl FnOnce(Client) -> F) -> Past {
-    let place = tempfile::tempdir().unwrap();
-    let (dir, backup) = (place.path().join("data"), place.path().join("backup.db"));
+/// Creates organizations, users and keys, makes a backup, and then applies `changes`.
+async fn backup_fixture<F: Future<Output = ()>>(changes: impl FnOnce(Client) -> F) -> BackupFixture {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let backup = temp.path().join("backup.db");
     let mut server = Binary::serve(&dir);
     let admin = server.admin();
     for id in ["org_1", "org_suspended", "org_deleted"] {
-        made(admin.post("/organizations", json!({"id": id, "name": id, "email": "o@example.com"})).await);
+        data(admin.post("/organizations", json!({"id": id, "name": id, "email": "o@example.com"})).await);
     }
     for id in ["user_1", "user_suspended", "user_deleted", "user_removed", "user_lesser"] {
         let body = json!({"id": id, "name": id, "email": format!("{id}@example.com")});
-        made(admin.post("/users", body).await);
+        data(admin.post("/users", body).await);
         let role = json!({"user_id": id, "role": "owner"});
-        made(admin.post("/organizations/org_1/members", role).await);
+        data(admin.post("/organizations/org_1/members", role).await);
     }
     let mut secrets = Vec::new();
-    for (id, more) in [
-        ("kept", json!({})),
+    for (id, fields) in [
+        ("unchanged", json!({})),
         ("revoked", json!({})),
         ("disabled", json!({})),
         ("shortened", json!({})),
@@ -59,30 +60,30 @@ async fn past<F: Future<Output = ()>>(since: impl FnOnce(Client) -> F) -> Past {
         ("of-deleted", json!({"user_id": "user_deleted"})),
         ("of-removed", json!({"user_id": "user_removed"})),
     ] {
-        secrets.push((id, key(&admin, id, more).await));
+        secrets.push((id, create_key(&admin, id, fields).await));
     }
     result(&dir, &["backup", backup.to_str().unwrap()]);
-    since(admin).await;
+    changes(admin).await;
     assert_eq!(server.terminate(), Some(0));
-    Past { _place: place, dir, backup, secrets }
+    BackupFixture { _temp: temp, dir, backup, secrets }
 }
 
-impl Past {
-    fn restore(&self, more: &[&str]) -> Value {
-        result(&self.dir, &[&["restore", self.backup.to_str().unwrap()], more].concat())
+impl BackupFixture {
+    fn restore(&self, args: &[&str]) -> Value {
+        result(&self.dir, &[&["restore", self.backup.to_str().unwrap()], args].concat())
     }
 
     #[track_caller]
-    fn refused(&self, more: &[&str], parts: &[&str]) {
-        // All but the header, which says how the file is journalled.
+    fn assert_refused(&self, args: &[&str], parts: &[&str]) {
+        // Everything after the header, whose journal mode may change.
         let content = || fs::read(self.dir.join("tollhouse.db")).ok().map(|bytes| bytes[100..].to_vec());
         let before = content();
-        refused(&self.dir, &[&["restore", self.backup.to_str().unwrap()], more].concat(), parts);
-        assert!(content() == before, "it was left as it was");
+        assert_refused(&self.dir, &[&["restore", self.backup.to_str().unwrap()], args].concat(), parts);
+        assert!(content() == before, "the database was changed");
         assert!(!self.dir.join(".restoring").exists());
     }
 
-    /// What each key is worth.
+    /// The verification code of each key.
     async fn codes(&self, admin: &Client) -> Vec<(&'static str, String)> {
         let mut codes = Vec::new();
         for (id, secret) in &self.secrets {
@@ -92,69 +93,72 @@ impl Past {
     }
 }
 
-fn ok(answer: Answer) {
-    made(answer);
+fn assert_success(answer: Answer) {
+    data(answer);
 }
 
 async fn withdraw(admin: Client) {
     let path = |id: &str| format!("/api-keys/key_{id}");
-    ok(admin.post(&format!("{}/revoke", path("revoked")), json!({"reason": "leaked"})).await);
-    ok(admin.patch(&path("disabled"), json!({"status": "disabled"})).await);
-    ok(admin.patch(&path("shortened"), json!({"expires_at": "2999-01-01T00:00:00Z"})).await);
-    ok(admin.patch(&path("narrowed"), json!({"scopes": ["workflows:read", "transactions:read"]})).await);
-    ok(admin.patch(&path("bound"), json!({"allowed_ips": ["192.0.2.0/24"]})).await);
-    ok(admin.post(&format!("{}/rotate", path("rotated")), json!({"grace_period_seconds": 0})).await);
-    ok(admin.post(&format!("{}/rotate", path("rotated-with-grace")), json!({})).await);
-    ok(admin.patch("/organizations/org_suspended", json!({"status": "suspended"})).await);
-    ok(admin.delete("/organizations/org_deleted").await);
-    ok(admin.patch("/users/user_suspended", json!({"status": "suspended"})).await);
-    ok(admin.delete("/users/user_deleted").await);
-    ok(admin.delete("/organizations/org_1/members/user_removed").await);
-    ok(admin.patch("/organizations/org_1/members/user_lesser", json!({"role": "viewer"})).await);
-    // More since is not taken over: it is the backup's state.
-    ok(admin.patch(&path("kept"), json!({"name": "renamed", "scopes": ["*"]})).await);
+    assert_success(admin.post(&format!("{}/revoke", path("revoked")), json!({"reason": "leaked"})).await);
+    assert_success(admin.patch(&path("disabled"), json!({"status": "disabled"})).await);
+    assert_success(admin.patch(&path("shortened"), json!({"expires_at": "2999-01-01T00:00:00Z"})).await);
+    assert_success(
+        admin.patch(&path("narrowed"), json!({"scopes": ["workflows:read", "transactions:read"]})).await,
+    );
+    assert_success(admin.patch(&path("bound"), json!({"allowed_ips": ["192.0.2.0/24"]})).await);
+    assert_success(
+        admin.post(&format!("{}/rotate", path("rotated")), json!({"grace_period_seconds": 0})).await,
+    );
+    assert_success(admin.post(&format!("{}/rotate", path("rotated-with-grace")), json!({})).await);
+    assert_success(admin.patch("/organizations/org_suspended", json!({"status": "suspended"})).await);
+    assert_success(admin.delete("/organizations/org_deleted").await);
+    assert_success(admin.patch("/users/user_suspended", json!({"status": "suspended"})).await);
+    assert_success(admin.delete("/users/user_deleted").await);
+    assert_success(admin.delete("/organizations/org_1/members/user_removed").await);
+    assert_success(admin.patch("/organizations/org_1/members/user_lesser", json!({"role": "viewer"})).await);
+    // Changes that grant more access are not reapplied; the backup's state remains.
+    assert_success(admin.patch(&path("unchanged"), json!({"name": "renamed", "scopes": ["*"]})).await);
 }
 
 #[tokio::test]
-async fn what_was_taken_away_since_stays_taken() {
-    let mut used = String::new();
-    let rotated = std::cell::RefCell::new(String::new());
-    let past = past(|admin| {
-        let rotated = &rotated;
+async fn withdrawals_after_the_backup_are_reapplied() {
+    let newest_secret = std::cell::RefCell::new(String::new());
+    let fixture = backup_fixture(|admin| {
+        let newest_secret = &newest_secret;
         async move {
             withdraw(admin.clone()).await;
             let path = "/api-keys/key_rotated-with-grace/rotate";
-            let newest = made(admin.post(path, json!({})).await);
-            *rotated.borrow_mut() = newest["key"].as_str().unwrap().to_owned();
+            let rotated = data(admin.post(path, json!({})).await);
+            *newest_secret.borrow_mut() = rotated["key"].as_str().unwrap().to_owned();
         }
     })
     .await;
-    used.push_str(&past.secrets.iter().find(|(id, _)| *id == "limited").unwrap().1);
-    // Units of a quota that were used since.
-    let mut server = Binary::serve_with(&past.dir, |_| ());
+    // Spend units of a quota after the backup.
+    let limited = &fixture.secrets.iter().find(|(id, _)| *id == "limited").unwrap().1;
+    let mut server = Binary::serve_with(&fixture.dir, |_| ());
     let admin = server.admin();
     for expected in ["VALID", "VALID", "VALID", "QUOTA_EXCEEDED"] {
         let request = admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify");
-        let answer = admin.send(request.json(&json!({"key": used}))).await;
+        let answer = admin.send(request.json(&json!({"key": limited}))).await;
         assert_eq!(answer.data()["code"], expected);
     }
-    let head = made(admin.get("/audit-logs/verify").await);
+    let head = data(admin.get("/audit-logs/verify").await);
     assert_eq!(server.terminate(), Some(0));
 
-    past.refused(&[], &["A database already exists", "--force"]);
-    let told = past.restore(&["--force"]);
-    assert_eq!(told["complete"], true, "{told}");
-    let carried = json!({"organizations": 2, "users": 2, "memberships": 2, "api_keys": 7, "quotas": 1});
-    assert_eq!(told["carried"], carried, "{told}");
-    assert_eq!(told["replaced"], json!(past.dir.join("tollhouse.db.before-restore")));
+    fixture.assert_refused(&[], &["A database already exists", "--force"]);
+    let report = fixture.restore(&["--force"]);
+    assert_eq!(report["complete"], true, "{report}");
+    let reapplied = json!({"organizations": 2, "users": 2, "memberships": 2, "api_keys": 7, "quotas": 1});
+    assert_eq!(report["carried"], reapplied, "{report}");
+    assert_eq!(report["replaced"], json!(fixture.dir.join("tollhouse.db.before-restore")));
     let replaced: i64 =
-        told["replaced_audit_head"].as_str().unwrap().split_once(':').unwrap().0.parse().unwrap();
-    assert!(replaced >= head["last_seq"].as_i64().unwrap(), "{told}");
+        report["replaced_audit_head"].as_str().unwrap().split_once(':').unwrap().0.parse().unwrap();
+    assert!(replaced >= head["last_seq"].as_i64().unwrap(), "{report}");
 
-    let server = Binary::serve_with(&past.dir, |_| ());
+    let server = Binary::serve_with(&fixture.dir, |_| ());
     let admin = server.admin();
     let expected = [
-        ("kept", "VALID"),
+        ("unchanged", "VALID"),
         ("revoked", "REVOKED"),
         ("disabled", "DISABLED"),
         ("shortened", "VALID"),
@@ -169,134 +173,148 @@ async fn what_was_taken_away_since_stays_taken() {
         ("of-deleted", "REVOKED"),
         ("of-removed", "REVOKED"),
     ];
-    assert_eq!(past.codes(&admin).await, expected.map(|(id, code)| (id, code.to_owned())));
-    let newest = rotated.take();
-    assert_eq!(code(&admin, &newest).await, "VALID", "the newest secret of a rotated key");
-    let get = async |id: &str| made(admin.get(&format!("/api-keys/key_{id}")).await);
+    assert_eq!(fixture.codes(&admin).await, expected.map(|(id, code)| (id, code.to_owned())));
+    let newest_secret = newest_secret.take();
+    assert_eq!(code(&admin, &newest_secret).await, "VALID", "the newest secret of a rotated key");
+    let get = async |id: &str| data(admin.get(&format!("/api-keys/key_{id}")).await);
     assert_eq!(get("revoked").await["revoked_reason"], "leaked");
     assert_eq!(get("narrowed").await["scopes"], json!(["workflows:read"]));
     assert_eq!(get("shortened").await["expires_at"], "2999-01-01T00:00:00.000Z");
-    let kept = get("kept").await;
-    assert_eq!((&kept["name"], &kept["scopes"]), (&json!("kept"), &json!(["workflows:*"])));
+    let unchanged = get("unchanged").await;
+    assert_eq!((&unchanged["name"], &unchanged["scopes"]), (&json!("unchanged"), &json!(["workflows:*"])));
     assert_eq!(admin.get("/organizations/org_deleted").await.status, 404);
     assert_eq!(admin.get("/users/user_deleted").await.status, 404);
     assert_eq!(admin.get("/organizations/org_1/members/user_removed").await.status, 404);
-    let lesser = made(admin.get("/organizations/org_1/members/user_lesser").await);
+    let lesser = data(admin.get("/organizations/org_1/members/user_lesser").await);
     assert_eq!(lesser["role"], "viewer");
 
-    let event = made(admin.get("/audit-logs?action=database.restore").await)[0].clone();
-    let heads = [&told["replaced_audit_head"], &told["audit_head"]];
+    let event = data(admin.get("/audit-logs?action=database.restore").await)[0].clone();
+    let heads = [&report["replaced_audit_head"], &report["audit_head"]];
     assert_eq!([&event["changes"][0]["from"], &event["changes"][0]["to"]], heads, "{event}");
     for (action, count) in
         [("api_key.restore", 7), ("organization.restore", 2), ("user.restore", 2), ("membership.restore", 2)]
     {
-        let events = made(admin.get(&format!("/audit-logs?action={action}")).await);
+        let events = data(admin.get(&format!("/audit-logs?action={action}")).await);
         assert_eq!(events.as_array().unwrap().len(), count, "{action}");
     }
-    assert_eq!(result(&past.dir, &["check"])["sound"], true);
-    let replaced = past.dir.join("tollhouse.db.before-restore");
-    assert_eq!(result(&past.dir, &["check", replaced.to_str().unwrap()])["sound"], true);
-    let left: Vec<_> = fs::read_dir(&past.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_str().unwrap().contains("journal")), "{left:?}");
+    assert_eq!(result(&fixture.dir, &["check"])["sound"], true);
+    let replaced = fixture.dir.join("tollhouse.db.before-restore");
+    assert_eq!(result(&fixture.dir, &["check", replaced.to_str().unwrap()])["sound"], true);
+    let files: Vec<_> = fs::read_dir(&fixture.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.iter().all(|name| !name.to_str().unwrap().contains("journal")), "{files:?}");
 }
 
 #[tokio::test]
-async fn a_restore_is_refused_where_it_would_do_harm() {
-    let past = past(|admin| async move { ok(admin.delete("/api-keys/key_revoked").await) }).await;
-    let mut server = Binary::serve_with(&past.dir, |_| ());
-    let force = &["restore", past.backup.to_str().unwrap(), "--force"];
-    refused(&past.dir, force, &["in use by another", "Stop it first"]);
+async fn an_unsafe_restore_is_refused() {
+    let fixture =
+        backup_fixture(|admin| async move { assert_success(admin.delete("/api-keys/key_revoked").await) })
+            .await;
+    let mut server = Binary::serve_with(&fixture.dir, |_| ());
+    let force = &["restore", fixture.backup.to_str().unwrap(), "--force"];
+    assert_refused(&fixture.dir, force, &["in use by another", "Stop it first"]);
     assert_eq!(server.terminate(), Some(0));
 
-    // Somebody else has it open.
-    let live = past.dir.join("tollhouse.db");
+    // Another process has the database open.
+    let live = fixture.dir.join("tollhouse.db");
     let conn = Connection::open(&live).unwrap();
     conn.execute_batch("BEGIN; SELECT * FROM meta").unwrap();
-    past.refused(&["--force"], &["Another process has the database open"]);
+    fixture.assert_refused(&["--force"], &["Another process has the database open"]);
     conn.close().unwrap();
 
-    // What is no backup.
-    let other = |text: &[u8]| {
-        let file = past.dir.join("other");
+    // The file is no backup.
+    let write_file = |text: &[u8]| {
+        let file = fixture.dir.join("other");
         fs::write(&file, text).unwrap();
         file
     };
-    for (bytes, told) in [(&b"nothing"[..], "not a Tollhouse database"), (b"", "is empty")] {
-        refused(&past.dir, &["restore", other(bytes).to_str().unwrap(), "--force"], &[told]);
+    for (bytes, message) in [(&b"nothing"[..], "not a Tollhouse database"), (b"", "is empty")] {
+        assert_refused(
+            &fixture.dir,
+            &["restore", write_file(bytes).to_str().unwrap(), "--force"],
+            &[message],
+        );
     }
-    refused(&past.dir, &["restore", live.to_str().unwrap(), "--force"], &["the database itself"]);
-    refused(&past.dir, &["restore", "/nowhere.db", "--force"], &["no file /nowhere.db"]);
-    let edited = past.dir.join("edited.db");
-    fs::copy(&past.backup, &edited).unwrap();
+    assert_refused(&fixture.dir, &["restore", live.to_str().unwrap(), "--force"], &["the database itself"]);
+    assert_refused(&fixture.dir, &["restore", "/nowhere.db", "--force"], &["/nowhere.db doesn't exist"]);
+    let edited = fixture.dir.join("edited.db");
+    fs::copy(&fixture.backup, &edited).unwrap();
     let edit = "UPDATE audit_events SET event = replace(event, 'success', 'failed') WHERE seq = 3";
     Connection::open(&edited).unwrap().execute(edit, []).unwrap();
-    refused(
-        &past.dir,
+    assert_refused(
+        &fixture.dir,
         &["restore", edited.to_str().unwrap(), "--force"],
         &["failed verification", "event 3"],
     );
 
-    // A database that knows nothing of it, one that can't be read, and none.
+    // The replaced database is unrelated, unreadable or missing.
     let parts = ["unknown what was revoked since", "--accept-unrevoked"];
-    let mut stranger = Binary::serve(&past.dir.join("stranger"));
-    assert_eq!(stranger.terminate(), Some(0));
-    let own = fs::read(&live).unwrap();
-    fs::copy(past.dir.join("stranger/tollhouse.db"), &live).unwrap();
-    past.refused(&["--force"], &parts);
-    let mut damaged = own.clone();
+    let mut unrelated = Binary::serve(&fixture.dir.join("unrelated"));
+    assert_eq!(unrelated.terminate(), Some(0));
+    let original = fs::read(&live).unwrap();
+    fs::copy(fixture.dir.join("unrelated/tollhouse.db"), &live).unwrap();
+    fixture.assert_refused(&["--force"], &parts);
+    let mut damaged = original.clone();
     damaged[4096..12_288].fill(7);
     fs::write(&live, &damaged).unwrap();
-    past.refused(&["--force"], &parts);
-    let told = past.restore(&["--force", "--accept-unrevoked"]);
-    assert_eq!((&told["complete"], &told["carried"]["api_keys"]), (&json!(false), &json!(0)), "{told}");
-    assert!(fs::read(past.dir.join("tollhouse.db.before-restore")).unwrap() == damaged);
+    fixture.assert_refused(&["--force"], &parts);
+    let report = fixture.restore(&["--force", "--accept-unrevoked"]);
+    assert_eq!((&report["complete"], &report["carried"]["api_keys"]), (&json!(false), &json!(0)), "{report}");
+    assert!(fs::read(fixture.dir.join("tollhouse.db.before-restore")).unwrap() == damaged);
     fs::remove_file(&live).unwrap();
-    past.refused(&["--force"], &["no database", "--accept-unrevoked"]);
-    past.restore(&["--accept-unrevoked"]);
-    let server = Binary::serve_with(&past.dir, |_| ());
-    let expected = past.secrets.iter().map(|(id, _)| (*id, "VALID".to_owned())).collect::<Vec<_>>();
-    assert_eq!(past.codes(&server.admin()).await, expected, "as accepted");
+    fixture.assert_refused(&["--force"], &["no database", "--accept-unrevoked"]);
+    fixture.restore(&["--accept-unrevoked"]);
+    let server = Binary::serve_with(&fixture.dir, |_| ());
+    let expected = fixture.secrets.iter().map(|(id, _)| (*id, "VALID".to_owned())).collect::<Vec<_>>();
+    assert_eq!(
+        fixture.codes(&server.admin()).await,
+        expected,
+        "--accept-unrevoked restores the backup's state"
+    );
 }
 
-/// Killed at any moment, the database is the old one or the new one.
+/// After a kill at any moment, the database is either the old or the restored one.
 #[tokio::test]
-async fn a_kill_at_any_moment_leaves_a_whole_database() {
-    let past = past(|admin| async move { ok(admin.delete("/api-keys/key_revoked").await) }).await;
-    let live = past.dir.join("tollhouse.db");
-    let newer = fs::read(&live).unwrap();
+async fn a_kill_during_a_restore_leaves_a_complete_database() {
+    let fixture =
+        backup_fixture(|admin| async move { assert_success(admin.delete("/api-keys/key_revoked").await) })
+            .await;
+    let live = fixture.dir.join("tollhouse.db");
+    let original = fs::read(&live).unwrap();
     let restore = || {
-        let mut command = Binary::command(&["restore", past.backup.to_str().unwrap(), "--force", "--data"]);
-        command.arg(&past.dir).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command =
+            Binary::command(&["restore", fixture.backup.to_str().unwrap(), "--force", "--data"]);
+        command.arg(&fixture.dir).stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
-    let began = std::time::Duration::from_millis(1);
-    let (mut killed, mut ended) = (0, 0);
+    let step = std::time::Duration::from_millis(8);
+    let mut killed = 0;
+    let mut completed = 0;
     for round in 0..24_u32 {
-        clean(&past.dir);
-        fs::write(&live, &newer).unwrap();
+        remove_databases(&fixture.dir);
+        fs::write(&live, &original).unwrap();
         let mut child = restore().spawn().unwrap();
-        // The moments are spread over the time that a restore takes; where they fall decides nothing.
-        std::thread::sleep(began * round * 8);
+        // This sleep waits for nothing. It spreads the kills over the duration of a restore.
+        std::thread::sleep(step * round);
         let _ = child.kill();
         match child.wait().unwrap().success() {
-            true => ended += 1,
+            true => completed += 1,
             false => killed += 1,
         }
-        assert_eq!(result(&past.dir, &["check"])["sound"], true, "round {round}");
+        assert_eq!(result(&fixture.dir, &["check"])["sound"], true, "round {round}");
         let revoked = Connection::open(&live).unwrap().query_row(
             "SELECT status FROM api_keys WHERE id = 'key_revoked'",
             [],
             |row| row.get::<_, String>(0),
         );
-        assert_eq!(revoked.unwrap(), "revoked", "round {round}: in the old one and in the new one");
+        assert_eq!(revoked.unwrap(), "revoked", "round {round}: revoked in both databases");
     }
-    println!("{killed} killed, {ended} ended");
-    let after = run(&past.dir, &["restore", past.backup.to_str().unwrap(), "--force"]);
-    assert!(after.status.success(), "what a kill left is no hindrance: {}", stderr(&after));
+    println!("{killed} killed, {completed} completed");
+    let after = run(&fixture.dir, &["restore", fixture.backup.to_str().unwrap(), "--force"]);
+    assert!(after.status.success(), "files left by a kill must not prevent a restore: {}", stderr(&after));
 }
 
-/// Takes away what earlier rounds left beside the database.
-fn clean(dir: &Path) {
+/// Deletes the database and the files that earlier rounds left beside it.
+fn remove_databases(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();

@@ -1,32 +1,32 @@
-//! An export into an empty file is the same state.
+//! Importing an export into an empty database restores the same state.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use super::{code, made, refused, result, run, stderr, stdout};
+use super::{assert_refused, code, data, result, run, stderr, stdout};
 use crate::support::{ADMIN_KEY, Binary};
 
-/// Everything that can be, in every state.
+/// Creates resources of every kind in every state; returns all secrets.
 async fn populate(server: &Binary) -> Vec<String> {
     let admin = server.admin();
     let mut secrets = vec![ADMIN_KEY.to_owned()];
-    made(admin.post("/scopes", json!({"scope": "invoices:read", "description": "See invoices"})).await);
+    data(admin.post("/scopes", json!({"scope": "invoices:read", "description": "See invoices"})).await);
     for id in ["org_1", "org_2", "org_gone"] {
         let body = json!({"id": id, "name": id, "email": "o@example.com", "plan": "enterprise",
             "metadata": {"a": "b"}});
-        made(admin.post("/organizations", body).await);
+        data(admin.post("/organizations", body).await);
     }
     for id in ["user_1", "user_2", "user_gone"] {
         let body = json!({"id": id, "name": id, "email": format!("{id}@example.com"), "external_id": "x|1"});
-        made(admin.post("/users", body).await);
+        data(admin.post("/users", body).await);
         for organization in ["org_1", "org_gone"] {
             let members = format!("/organizations/{organization}/members");
-            made(admin.post(&members, json!({"user_id": id, "role": "owner"})).await);
+            data(admin.post(&members, json!({"user_id": id, "role": "owner"})).await);
         }
     }
-    for (id, more) in [
+    for (id, fields) in [
         ("plain", json!({"scopes": ["invoices:*", "workflows:read"]})),
         (
             "limited",
@@ -43,27 +43,27 @@ async fn populate(server: &Binary) -> Vec<String> {
     ] {
         let mut body =
             json!({"id": format!("key_{id}"), "organization_id": "org_1", "name": id, "scopes": []});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        secrets.push(made(admin.post("/api-keys", body).await)["key"].as_str().unwrap().to_owned());
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        secrets.push(data(admin.post("/api-keys", body).await)["key"].as_str().unwrap().to_owned());
     }
     for (id, grace) in [("rotated", 604_800), ("rotated-at-once", 0)] {
         let path = format!("/api-keys/key_{id}/rotate");
-        let rotated = made(admin.post(&path, json!({"grace_period_seconds": grace})).await);
+        let rotated = data(admin.post(&path, json!({"grace_period_seconds": grace})).await);
         secrets.push(rotated["key"].as_str().unwrap().to_owned());
     }
-    made(admin.patch("/api-keys/key_disabled", json!({"status": "disabled"})).await);
-    made(admin.post("/api-keys/key_revoked/revoke", json!({"reason": "leaked"})).await);
-    made(admin.patch("/organizations/org_2", json!({"status": "suspended"})).await);
-    made(admin.patch("/users/user_2", json!({"status": "suspended"})).await);
-    made(admin.delete("/users/user_gone").await);
-    made(admin.delete("/organizations/org_gone").await);
-    // The address is free again.
-    let heir = json!({"id": "user_heir", "name": "h", "email": "user_gone@example.com"});
-    made(admin.post("/users", heir).await);
+    data(admin.patch("/api-keys/key_disabled", json!({"status": "disabled"})).await);
+    data(admin.post("/api-keys/key_revoked/revoke", json!({"reason": "leaked"})).await);
+    data(admin.patch("/organizations/org_2", json!({"status": "suspended"})).await);
+    data(admin.patch("/users/user_2", json!({"status": "suspended"})).await);
+    data(admin.delete("/users/user_gone").await);
+    data(admin.delete("/organizations/org_gone").await);
+    // The deleted user's email address is free again.
+    let successor = json!({"id": "user_heir", "name": "h", "email": "user_gone@example.com"});
+    data(admin.post("/users", successor).await);
     secrets
 }
 
-/// What each secret is worth, and what the API says of everything.
+/// The verification code of each secret, and the API's representation of every resource.
 async fn state(server: &Binary, secrets: &[String]) -> (Vec<String>, Vec<Value>) {
     let admin = server.admin();
     let mut codes = Vec::new();
@@ -78,7 +78,7 @@ async fn state(server: &Binary, secrets: &[String]) -> (Vec<String>, Vec<Value>)
         "/api-keys?limit=100",
         "/analytics/overview",
     ] {
-        let mut answer = made(admin.get(path).await);
+        let mut answer = data(admin.get(path).await);
         if path.ends_with("overview") {
             answer = ["organizations", "users", "api_keys"].map(|name| answer[name].clone()).into();
         }
@@ -91,58 +91,62 @@ async fn state(server: &Binary, secrets: &[String]) -> (Vec<String>, Vec<Value>)
 }
 
 #[tokio::test]
-async fn an_export_into_an_empty_file_is_the_same_state() {
-    let place = tempfile::tempdir().unwrap();
-    let (here, there) = (place.path().join("here"), place.path().join("there"));
-    let mut server = Binary::serve(&here);
+async fn importing_an_export_into_an_empty_database_restores_the_same_state() {
+    let temp = tempfile::tempdir().unwrap();
+    let source = temp.path().join("source");
+    let target = temp.path().join("target");
+    let mut server = Binary::serve(&source);
     let secrets = populate(&server).await;
     let before = state(&server, &secrets).await;
     let in_grace =
         ["VALID", "RATE_LIMITED"].map(|expected| before.0.iter().filter(|code| *code == expected).count());
     assert!(in_grace[0] >= 5, "{:?}", before.0);
 
-    let file = place.path().join("all.ndjson");
+    let file = temp.path().join("all.ndjson");
     let export = ["export", "--output", file.to_str().unwrap()];
-    let exported = run(&here, &export);
+    let exported = run(&source, &export);
     assert!(exported.status.success() && stdout(&exported).is_empty(), "{}", stderr(&exported));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    refused(&here, &export, &["all.ndjson exists"]);
+    assert_refused(&source, &export, &["all.ndjson exists"]);
     let text = fs::read_to_string(&file).unwrap();
     assert!(secrets.iter().all(|secret| !text.contains(secret.as_str())));
     assert_eq!(server.terminate(), Some(0));
 
-    let report = result(&there, &["import", file.to_str().unwrap()]);
+    let report = result(&target, &["import", file.to_str().unwrap()]);
     assert_eq!((&report["refused"], &report["has_platform_key"]), (&json!(0), &json!(true)), "{report}");
-    assert_eq!(result(&there, &["check"])["sound"], true);
-    let again = run(&there, &["export"]);
+    assert_eq!(result(&target, &["check"])["sound"], true);
+    let again = run(&target, &["export"]);
     let lines = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(lines(&stdout(&again)), lines(&text), "on standard output, and byte for byte");
-    let left: Vec<_> = fs::read_dir(&there).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_str().unwrap().contains("part")), "{left:?}");
+    assert_eq!(lines(&stdout(&again)), lines(&text), "the second export equals the first, byte for byte");
+    let files: Vec<_> = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.iter().all(|name| !name.to_str().unwrap().contains("part")), "{files:?}");
 
-    let server = Binary::serve_with(&there, |_| ());
+    let server = Binary::serve_with(&target, |_| ());
     let after = state(&server, &secrets).await;
     assert_eq!(after.0, before.0);
     assert_eq!(json!(after.1), json!(before.1));
-    let events = made(server.admin().get("/audit-logs?action=database.export").await);
+    let events = data(server.admin().get("/audit-logs?action=database.export").await);
     assert_eq!(events[0]["actor"]["type"], "cli");
 }
 
 #[test]
-fn an_export_that_was_cut_off_is_noticed() {
-    let place = tempfile::tempdir().unwrap();
-    let (dir, file) = (place.path().join("data"), place.path().join("all.ndjson"));
+fn a_truncated_export_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let file = temp.path().join("all.ndjson");
     run(&dir, &["import", "/dev/null", "--format", "ndjson"]);
     let text = stdout(&run(&dir, &["export"]));
-    let kept: Vec<_> = text.lines().collect();
-    for (nth, part) in [&kept[..kept.len() - 1], &[&kept[..2], &kept[3..]].concat()].into_iter().enumerate() {
+    let lines: Vec<_> = text.lines().collect();
+    for (index, part) in
+        [&lines[..lines.len() - 1], &[&lines[..2], &lines[3..]].concat()].into_iter().enumerate()
+    {
         fs::write(&file, part.join("\n")).unwrap();
-        let output = run(&place.path().join(nth.to_string()), &["import", file.to_str().unwrap()]);
+        let output = run(&temp.path().join(index.to_string()), &["import", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("the export is truncated"), "{}", stderr(&output));
     }
     fs::write(&file, text.replace("\"version\":1", "\"version\":2")).unwrap();
-    let output = run(&place.path().join("newer"), &["import", file.to_str().unwrap()]);
+    let output = run(&temp.path().join("newer"), &["import", file.to_str().unwrap()]);
     assert!(
         stdout(&output).contains("version 2; this version of Tollhouse reads up to 1"),
         "{}",

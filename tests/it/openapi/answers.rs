@@ -1,4 +1,4 @@
-//! What the server answers is what the document says: the status, the type, the headers, every field.
+//! The server's responses match the document: the status, the content type, the headers and every field.
 
 use std::collections::BTreeSet;
 
@@ -7,18 +7,18 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tollhouse::http::routes::AuthRequirement;
 
-use super::{Document, Operation, assert_fits, furnish, world};
+use super::{Document, Operation, assert_valid, seed, seeded_server};
 use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
 impl Document {
-    /// The same document, in which no object may have a field that isn't documented.
+    /// Returns the document with schemas that allow no undocumented field.
     pub(super) fn strict(mut self) -> Self {
-        let lax = self.0["components"]["schemas"].clone();
+        let original = self.0["components"]["schemas"].clone();
         for schema in self.0["components"]["schemas"].as_object_mut().unwrap().values_mut() {
             if let Some(parts) = schema.get_mut("allOf").and_then(Value::as_array_mut) {
                 for part in parts {
                     let name = part["$ref"].as_str().and_then(|name| name.rsplit('/').next());
-                    *part = name.map_or_else(|| part.clone(), |name| lax[name].clone());
+                    *part = name.map_or_else(|| part.clone(), |name| original[name].clone());
                 }
                 schema["unevaluatedProperties"] = json!(false);
             } else if schema["properties"].is_object() {
@@ -30,40 +30,40 @@ impl Document {
 
     pub(super) fn operation(&self, id: &str) -> Operation<'_> {
         let mut all = self.operations();
-        all.find(|operation| operation.says["operationId"] == id).unwrap_or_else(|| panic!("no {id}"))
+        all.find(|operation| operation.spec["operationId"] == id).unwrap_or_else(|| panic!("no {id}"))
     }
 }
 
 impl Operation<'_> {
-    /// Fails unless the answer is one that the document promises. Returns its status.
-    pub(super) fn promises(&self, answer: &Answer) -> u16 {
+    /// Asserts that the document describes the response. Returns its status.
+    pub(super) fn assert_documented(&self, answer: &Answer) -> u16 {
         let name = format!("{} {}", self.name(), answer.status);
-        let promised = &self.says["responses"][answer.status.to_string()];
-        assert!(promised.is_object(), "{name} is not documented: {answer:?}");
-        let promised = self.document.resolve(promised);
+        let response = &self.spec["responses"][answer.status.to_string()];
+        assert!(response.is_object(), "{name} is not documented: {answer:?}");
+        let response = self.document.resolve(response);
         match answer.header("content-type") {
-            Some(kind) => {
-                let content = &promised["content"][kind];
-                assert!(content.is_object(), "{name} as {kind}");
+            Some(media_type) => {
+                let content = &response["content"][media_type];
+                assert!(content.is_object(), "{name} as {media_type}");
                 let body = if answer.json.is_null() { &json!(answer.text) } else { &answer.json };
-                assert_fits(&self.document.validator(&content["schema"]), body, &name);
+                assert_valid(&self.document.validator(&content["schema"]), body, &name);
             }
             None => {
-                assert_eq!((&promised["content"], answer.text.as_str()), (&Value::Null, ""), "{name}");
+                assert_eq!((&response["content"], answer.text.as_str()), (&Value::Null, ""), "{name}");
             }
         }
 
         let documented: BTreeSet<_> =
-            promised["headers"].as_object().unwrap().keys().map(|name| name.to_lowercase()).collect();
+            response["headers"].as_object().unwrap().keys().map(|name| name.to_lowercase()).collect();
         let limited = answer.header("ratelimit").is_some();
         for header in &documented {
-            // Missing when limits are off, or before it is known whose they would be.
-            let may_miss = header.contains("ratelimit") && !limited
-                // There with `limit_status=403`.
+            // Absent if limits are off, or if the request fails before its limit is known.
+            let is_optional = header.contains("ratelimit") && !limited
+                // Present only with `limit_status=403`.
                 || header == "retry-after" && answer.status == 403
-                // There when the request is repeated.
+                // Present only on replayed responses.
                 || header == "idempotent-replayed";
-            assert!(may_miss || answer.header(header).is_some(), "{name} without {header}");
+            assert!(is_optional || answer.header(header).is_some(), "{name} without {header}");
         }
         for header in
             ["etag", "retry-after", "ratelimit", "www-authenticate", "x-request-id", "x-auth-status"]
@@ -73,19 +73,19 @@ impl Operation<'_> {
         answer.status
     }
 
-    /// A request as the document's examples have it.
+    /// A request built from the document's examples.
     pub(super) fn sample_request(&self, client: &Client, path: &str) -> RequestBuilder {
         let request = self.request(client, path);
         match self.sample() {
             Some(body) => request.json(&body),
-            None if self.says["requestBody"].is_object() => request.form(&[("token", "a")]),
+            None if self.spec["requestBody"].is_object() => request.form(&[("token", "a")]),
             None => request,
         }
     }
 
-    /// The refusals that the document promises of it: its name, and the status.
-    pub(super) fn promised_refusals(&self) -> impl Iterator<Item = (String, u16)> {
-        let statuses = self.says["responses"].as_object().unwrap().keys();
+    /// The name of the operation with each documented 4xx status.
+    pub(super) fn documented_refusals(&self) -> impl Iterator<Item = (String, u16)> {
+        let statuses = self.spec["responses"].as_object().unwrap().keys();
         let statuses = statuses.map(|status| status.parse().unwrap());
         statuses.filter(|status| (400..500).contains(status)).map(|status| (self.name(), status))
     }
@@ -94,11 +94,11 @@ impl Operation<'_> {
 #[tokio::test]
 async fn every_success_is_as_documented() {
     let document = Document::load().strict();
-    // With the shipped limits, so that their headers come.
-    let server = furnish(Server::with(|_| ()).await).await;
+    // Uses the shipped limits, so that responses have rate-limit headers.
+    let server = seed(Server::with(|_| ()).await).await;
     let admin = server.admin();
-    let mut seen = BTreeSet::new();
-    // In an order in which each finds what it needs.
+    let mut tested = BTreeSet::new();
+    // In this order each operation finds the resources that it needs.
     for id in [
         "getAddresses getHealth getReadiness getOpenapi getCaller",
         "verifyKey introspectToken forwardAuth forwardAuthPath",
@@ -123,37 +123,38 @@ async fn every_success_is_as_documented() {
             path = operation.route.path.replace("{id}", events.data()[0]["id"].as_str().unwrap());
         }
         let answer = admin.send(operation.sample_request(&admin, &path)).await;
-        let status = operation.promises(&answer);
+        let status = operation.assert_documented(&answer);
         assert!((200..300).contains(&status), "{id}: {answer:?}");
-        assert_eq!(answer.header("ratelimit").is_some(), operation.is_gated(), "{id}");
-        seen.insert((operation.route.method, operation.route.path));
+        assert_eq!(answer.header("ratelimit").is_some(), operation.requires_admin_key(), "{id}");
+        tested.insert((operation.route.method, operation.route.path));
     }
     let served: BTreeSet<_> = super::routes().map(|route| (route.method, route.path)).collect();
-    assert_eq!(seen, served);
+    assert_eq!(tested, served);
 }
 
-/// What an organization's key sees is documented, too.
 #[tokio::test]
-async fn what_an_organizations_key_is_answered_is_as_documented() {
-    let (document, server) = (Document::load().strict(), world().await);
+async fn responses_to_an_organizations_key_are_as_documented() {
+    let document = Document::load().strict();
+    let server = seeded_server().await;
     let (client, _) = server.key(Some("org_123"), &["admin:*"]).await;
     for operation in document.operations().filter(|operation| operation.route.method == "GET") {
         if matches!(operation.route.auth, AuthRequirement::Platform(_)) {
             continue;
         }
         let mut path = operation.path();
-        if operation.says["operationId"] == "getAuditEvent" {
+        if operation.spec["operationId"] == "getAuditEvent" {
             let events = client.get("/audit-logs").await;
             path = operation.route.path.replace("{id}", events.data()[0]["id"].as_str().unwrap());
         }
         let answer = client.send(operation.request(&client, &path)).await;
-        assert_eq!(operation.promises(&answer), 200, "{answer:?}");
+        assert_eq!(operation.assert_documented(&answer), 200, "{answer:?}");
     }
 }
 
 #[tokio::test]
 async fn every_exported_event_is_as_documented() {
-    let (document, server) = (Document::load().strict(), world().await);
+    let document = Document::load().strict();
+    let server = seeded_server().await;
     let (client, _) = server.key(Some("org_123"), &["admin:audit"]).await;
     server.anonymous().get("/users").await;
     let event = document.validator(&json!({"$ref": "#/components/schemas/AuditEvent"}));
@@ -162,33 +163,35 @@ async fn every_exported_event_is_as_documented() {
         let answer = client.get("/audit-logs/export").await;
         assert!(answer.text.lines().count() > 3, "{}", answer.text);
         for line in answer.text.lines() {
-            assert_fits(&event, &serde_json::from_str(line).unwrap(), "a line of the export");
+            assert_valid(&event, &serde_json::from_str(line).unwrap(), "a line of the export");
         }
         let csv = client.get("/audit-logs/export?format=csv").await;
-        assert_eq!(export.promises(&csv), 200);
+        assert_eq!(export.assert_documented(&csv), 200);
     }
 }
 
-/// An Idempotency-Key that was used for something else.
-const USED: &str = "used";
+/// An `Idempotency-Key` that was used for another request.
+const USED_IDEMPOTENCY_KEY: &str = "used";
 
-/// Every refusal that the document names can be had, and is as documented.
+/// Every documented error of the control plane can occur, and has the documented form.
 #[tokio::test]
 async fn every_documented_refusal_is_as_documented() {
     let document = Document::load().strict();
-    let server = world().await;
-    let (admin, anonymous) = (server.admin(), server.anonymous());
-    // With an end, so that the first key stays the last of its kind.
+    let server = seeded_server().await;
+    let admin = server.admin();
+    let anonymous = server.anonymous();
+    // The key expires, so that the admin key stays the last recovery key.
     let (elsewhere, _) = server
         .key_with(json!({"name": "n", "scopes": ["*"], "allowed_ips": ["203.0.113.0/24"],
             "expires_at": "2030-01-01T00:00:00Z"}))
         .await;
-    let spent = admin.request(Method::POST, "/users").header("idempotency-key", USED);
+    let spent = admin.request(Method::POST, "/users").header("idempotency-key", USED_IDEMPOTENCY_KEY);
     let user = json!({"name": "n", "email": "a@b.example"});
     assert_eq!(admin.send(spent.json(&user)).await.status, 201);
-    let mut seen = BTreeSet::new();
-    for operation in document.operations().filter(Operation::is_gated) {
-        let (path, route) = (operation.path(), operation.route);
+    let mut tested = BTreeSet::new();
+    for operation in document.operations().filter(Operation::requires_admin_key) {
+        let path = operation.path();
+        let route = operation.route;
         let mut calls = vec![
             operation.sample_request(&anonymous, &path),
             operation.sample_request(&elsewhere, &path),
@@ -197,42 +200,45 @@ async fn every_documented_refusal_is_as_documented() {
         if route.path.contains('{') {
             calls.push(operation.sample_request(&admin, &path.replace("_123", "_9").replace("read", "no")));
         }
-        let takes = |name| operation.parameters("header").iter().any(|one| one["name"] == name);
-        if takes("If-Match") {
-            // In the place of the one that the sample may have.
+        let has_header =
+            |name| operation.parameters("header").iter().any(|parameter| parameter["name"] == name);
+        if has_header("If-Match") {
+            // Replaces the header that the sample request may have.
             let stale = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static("\"0-0\""))]);
             calls.push(operation.sample_request(&admin, &path).headers(stale));
         }
-        if takes("Idempotency-Key") {
-            calls.push(operation.sample_request(&admin, &path).header("idempotency-key", USED));
+        if has_header("Idempotency-Key") {
+            calls.push(
+                operation.sample_request(&admin, &path).header("idempotency-key", USED_IDEMPOTENCY_KEY),
+            );
         }
         if operation.body().is_some() {
-            let typed = |kind| operation.request(&admin, &path).header(CONTENT_TYPE, kind);
-            calls.push(typed("text/plain").body("{}"));
-            calls.push(typed("application/json").body(vec![b' '; 2 << 20]));
+            let with_type = |media_type| operation.request(&admin, &path).header(CONTENT_TYPE, media_type);
+            calls.push(with_type("text/plain").body("{}"));
+            calls.push(with_type("application/json").body(vec![b' '; 2 << 20]));
         }
         for call in calls {
             let answer = admin.send(call).await;
-            let status = operation.promises(&answer);
+            let status = operation.assert_documented(&answer);
             assert!(status >= 400, "{}: {answer:?}", operation.name());
-            seen.insert((operation.name(), status));
+            tested.insert((operation.name(), status));
         }
     }
-    let in_conflict = not_found_and_in_conflict(&server).await;
-    let others = too_often(&document).await.into_iter().chain(still_running(&document).await);
-    for (id, answer) in others.chain(in_conflict) {
+    let conflicts = not_found_and_conflicts(&server).await;
+    let others = rate_limited_calls(&document).await.into_iter().chain(concurrent_calls(&document).await);
+    for (id, answer) in others.chain(conflicts) {
         let operation = document.operation(&id);
-        seen.insert((operation.name(), operation.promises(&answer)));
+        tested.insert((operation.name(), operation.assert_documented(&answer)));
     }
     let of_control_plane = document.operations().filter(|operation| operation.endpoint().is_none());
     let documented: BTreeSet<_> =
-        of_control_plane.flat_map(|operation| operation.promised_refusals().collect::<Vec<_>>()).collect();
-    let missing: Vec<_> = documented.difference(&seen).collect();
-    assert!(missing.is_empty(), "documented, but not to be had: {missing:?}");
+        of_control_plane.flat_map(|operation| operation.documented_refusals().collect::<Vec<_>>()).collect();
+    let missing: Vec<_> = documented.difference(&tested).collect();
+    assert!(missing.is_empty(), "documented, but never returned: {missing:?}");
 }
 
-/// Each operation by a key that has no call left.
-async fn too_often(document: &Document) -> Vec<(String, Answer)> {
+/// Calls each operation with a key that has exhausted its limit.
+async fn rate_limited_calls(document: &Document) -> Vec<(String, Answer)> {
     let server = Server::with(|config| {
         config.rate_limits.admin_per_minute = 1;
         config.rate_limits.batch_per_minute = 1;
@@ -242,10 +248,10 @@ async fn too_often(document: &Document) -> Vec<(String, Answer)> {
     assert_eq!(admin.get("/whoami").await.status, 200);
     assert_eq!(admin.post("/batch", json!({})).await.status, 400);
     let mut answers = Vec::new();
-    for operation in document.operations().filter(Operation::is_gated) {
+    for operation in document.operations().filter(Operation::requires_admin_key) {
         let answer = admin.send(operation.sample_request(&admin, &operation.path())).await;
         assert_eq!(answer.status, 429, "{answer:?}");
-        answers.push((operation.says["operationId"].as_str().unwrap().to_owned(), answer));
+        answers.push((operation.spec["operationId"].as_str().unwrap().to_owned(), answer));
     }
     answers
 }
@@ -254,40 +260,40 @@ async fn if_match_any(client: &Client, path: &str, patch: Value) -> Answer {
     client.send(client.request(Method::PATCH, path).header(IF_MATCH, "*").json(&patch)).await
 }
 
-/// Each POST while another one with its Idempotency-Key is under way.
-async fn still_running(document: &Document) -> Vec<(String, Answer)> {
-    let server = world().await;
+/// Calls each POST while another request with the same `Idempotency-Key` is running.
+async fn concurrent_calls(document: &Document) -> Vec<(String, Answer)> {
+    let server = seeded_server().await;
     let admin = server.admin();
     let mut answers = Vec::new();
-    for operation in document.operations().filter(|one| one.route.is_idempotent_by_key()) {
+    for operation in document.operations().filter(|operation| operation.route.is_idempotent_by_key()) {
         let _running = server.running(ADMIN_KEY, "twice").await;
         let request = operation.sample_request(&admin, &operation.path());
         let second = admin.send(request.header("idempotency-key", "twice")).await;
         assert_eq!(second.status, 409, "{second:?}");
-        answers.push((operation.says["operationId"].as_str().unwrap().to_owned(), second));
+        answers.push((operation.spec["operationId"].as_str().unwrap().to_owned(), second));
     }
     answers
 }
 
-/// What depends on what there is.
-async fn not_found_and_in_conflict(server: &Server) -> Vec<(String, Answer)> {
+/// Refusals that depend on the state of the database.
+async fn not_found_and_conflicts(server: &Server) -> Vec<(String, Answer)> {
     let admin = server.admin();
-    let (own, _) = server.key(Some("org_123"), &["admin:*"]).await;
+    let (org_client, _) = server.key(Some("org_123"), &["admin:*"]).await;
     server.organization("org_2").await;
     server.user("user_2").await;
     let owner = json!({"user_id": "user_2", "role": "owner"});
     assert_eq!(admin.post("/organizations/org_2/members", owner.clone()).await.status, 201);
-    let me = admin.get("/whoami").await.data()["api_key"]["id"].as_str().unwrap().to_owned();
+    let admin_key_id = admin.get("/whoami").await.data()["api_key"]["id"].as_str().unwrap().to_owned();
     let organization = json!({"id": "org_2", "name": "n", "email": "a@b"});
     let user = json!({"name": "n", "email": "user_2@example.com"});
     let key = json!({"id": "key_123", "name": "n", "scopes": []});
     let foreign_key = json!({"organization_id": "org_9", "name": "n", "scopes": []});
     let mut answers = vec![
-        ("listApiKeys", 404, own.get("/api-keys?organization_id=org_2").await),
-        ("getUsage", 404, own.get("/analytics/usage?org_id=org_2").await),
-        ("listDenials", 404, own.get("/analytics/logs?org_id=org_2").await),
-        ("listAuditEvents", 404, own.get("/audit-logs?org_id=org_2").await),
-        ("exportAuditLog", 404, own.get("/audit-logs/export?org_id=org_2").await),
+        ("listApiKeys", 404, org_client.get("/api-keys?organization_id=org_2").await),
+        ("getUsage", 404, org_client.get("/analytics/usage?org_id=org_2").await),
+        ("listDenials", 404, org_client.get("/analytics/logs?org_id=org_2").await),
+        ("listAuditEvents", 404, org_client.get("/audit-logs?org_id=org_2").await),
+        ("exportAuditLog", 404, org_client.get("/audit-logs/export?org_id=org_2").await),
         ("createApiKey", 404, admin.post("/api-keys", foreign_key).await),
         ("createOrganization", 409, admin.post("/organizations", organization).await),
         ("createUser", 409, admin.post("/users", user.clone()).await),
@@ -301,9 +307,13 @@ async fn not_found_and_in_conflict(server: &Server) -> Vec<(String, Answer)> {
         ),
         ("deleteMember", 409, admin.delete("/organizations/org_2/members/user_2").await),
         ("createApiKey", 409, admin.post("/api-keys", key).await),
-        ("updateApiKey", 409, admin.patch(&format!("/api-keys/{me}"), json!({"status": "disabled"})).await),
-        ("deleteApiKey", 409, admin.delete(&format!("/api-keys/{me}")).await),
-        ("revokeApiKey", 409, admin.post(&format!("/api-keys/{me}/revoke"), json!({})).await),
+        (
+            "updateApiKey",
+            409,
+            admin.patch(&format!("/api-keys/{admin_key_id}"), json!({"status": "disabled"})).await,
+        ),
+        ("deleteApiKey", 409, admin.delete(&format!("/api-keys/{admin_key_id}")).await),
+        ("revokeApiKey", 409, admin.post(&format!("/api-keys/{admin_key_id}/revoke"), json!({})).await),
         ("updateConfiguration", 428, admin.patch("/config", json!({})).await),
         (
             "updateConfiguration",

@@ -1,4 +1,4 @@
-//! The data plane's part of the document: forms of its own, and no limits on who asks.
+//! The data plane in the document: its own response forms, and no rate-limit headers for the caller.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tollhouse::http::routes::Endpoint;
 
-use super::{Document, Operation, assert_fits, furnish, world};
+use super::{Document, Operation, assert_valid, seed, seeded_server};
 use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
-/// What every answer of forward-auth tells the upstream.
+/// Headers that every forward-auth response passes to the upstream.
 const IDENTITY: &[&str] = &[
     "X-Auth-Key-Id",
     "X-Auth-Organization-Id",
@@ -26,7 +26,7 @@ fn operations(document: &Document) -> impl Iterator<Item = (Operation<'_>, Endpo
 }
 
 #[test]
-fn security_is_what_each_endpoint_takes() {
+fn security_matches_the_credentials_that_each_endpoint_accepts() {
     let document = Document::load();
     let by = |scheme: &str| ["keys:verify", "admin:keys"].map(|scope| json!({ scheme: [scope] }));
     for (operation, endpoint) in operations(&document) {
@@ -35,42 +35,43 @@ fn security_is_what_each_endpoint_takes() {
             Endpoint::Introspect => json!([by("bearer"), by("basic")].concat()),
             Endpoint::ForwardAuth => json!([{"bearer": []}, {"xApiKey": []}]),
         };
-        assert_eq!(operation.says["security"], expected, "{}", operation.name());
+        assert_eq!(operation.spec["security"], expected, "{}", operation.name());
     }
     let schemes = &document.0["components"]["securitySchemes"];
     assert_eq!(schemes["basic"]["scheme"], "basic");
-    let own = &schemes["xApiKey"];
+    let x_api_key = &schemes["xApiKey"];
     assert_eq!(
-        (&own["type"], &own["in"], &own["name"]),
+        (&x_api_key["type"], &x_api_key["in"], &x_api_key["name"]),
         (&json!("apiKey"), &json!("header"), &json!("X-Api-Key"))
     );
 }
 
 #[test]
-fn headers_are_those_of_the_key_that_is_asked_about() {
+fn only_forward_auth_has_identity_and_rate_limit_headers() {
     let document = Document::load();
     for (operation, endpoint) in operations(&document) {
-        for (status, answer) in operation.says["responses"].as_object().unwrap() {
-            let (headers, what) = (&answer["headers"], format!("{} {status}", operation.name()));
+        for (status, answer) in operation.spec["responses"].as_object().unwrap() {
+            let headers = &answer["headers"];
+            let case = format!("{} {status}", operation.name());
             let forward = endpoint == Endpoint::ForwardAuth;
             for name in IDENTITY {
-                assert_eq!(headers[name].is_object(), forward, "{what} {name}");
+                assert_eq!(headers[name].is_object(), forward, "{case} {name}");
             }
             let limited = forward && !status.starts_with('5');
             for name in ["X-RateLimit-Limit", "RateLimit"] {
-                assert_eq!(headers[name].is_object(), limited, "{what} {name}");
+                assert_eq!(headers[name].is_object(), limited, "{case} {name}");
             }
         }
     }
 }
 
-/// A key for each answer that a verification can have, and the limits of one that is used up.
+/// A key for each verification code.
 async fn keys(server: &Server) -> Vec<(&'static str, String)> {
     let admin = server.admin();
     let mut keys = vec![("MALFORMED", "toll_00000000000000000000000000000000000000".to_owned())];
     keys.push(("NOT_FOUND", "nobody-has-made-this".to_owned()));
     keys.push(("VALID", ADMIN_KEY.to_owned()));
-    for (code, more) in [
+    for (code, fields) in [
         ("VALID", json!({"organization_id": "org_123", "user_id": "user_123", "metadata": {"a": "b"}})),
         ("VALID", json!({"organization_id": "org_123", "quota": {"limit": 10, "period": "day"}})),
         ("REVOKED", json!({})),
@@ -82,15 +83,15 @@ async fn keys(server: &Server) -> Vec<(&'static str, String)> {
         ("RATE_LIMITED", json!({"rate_limit": {"limit": 1, "window_seconds": 60}})),
     ] {
         let mut body = json!({"name": "n", "scopes": ["workflows:read"]});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let (client, key) = server.key_with(body).await;
         let path = format!("/api-keys/{}", key["id"].as_str().unwrap());
-        let spoiled = match code {
+        let prepared = match code {
             "REVOKED" => admin.delete(&path).await,
             "DISABLED" => admin.patch(&path, json!({"status": "disabled"})).await,
             _ => admin.get(&path).await,
         };
-        assert_eq!(spoiled.status, 200, "{spoiled:?}");
+        assert_eq!(prepared.status, 200, "{prepared:?}");
         keys.push((code, client.key.unwrap()));
     }
     for path in ["/organizations/org_suspended", "/users/user_suspended"] {
@@ -100,9 +101,9 @@ async fn keys(server: &Server) -> Vec<(&'static str, String)> {
     keys
 }
 
-/// The document's world, with an organization and a member to suspend.
-async fn larger_world(server: Server) -> Server {
-    let server = furnish(server).await;
+/// Seeds the server and adds an organization and a member that can be suspended.
+async fn seed_suspendable(server: Server) -> Server {
+    let server = seed(server).await;
     server.organization("org_suspended").await;
     server.user("user_suspended").await;
     let member = json!({"user_id": "user_suspended", "role": "member"});
@@ -112,103 +113,117 @@ async fn larger_world(server: Server) -> Server {
 }
 
 #[tokio::test]
-async fn whatever_a_key_is_the_answers_are_as_documented() {
-    let (document, server) = (Document::load().strict(), larger_world(Server::start().await).await);
-    let (admin, keys) = (server.admin(), keys(&server).await);
+async fn responses_for_keys_of_every_code_are_as_documented() {
+    let document = Document::load().strict();
+    let server = seed_suspendable(Server::start().await).await;
+    let admin = server.admin();
+    let keys = keys(&server).await;
     let [verify, introspect, forward] =
         ["verifyKey", "introspectToken", "forwardAuth"].map(|id| document.operation(id));
     for (code, key) in &keys {
-        // The second of these finds a rate limit of 1 used up.
-        for nth in 0..2 {
-            let code = if *code == "RATE_LIMITED" && nth == 0 { "VALID" } else { *code };
+        // The second call exceeds the rate limit of 1.
+        for index in 0..2 {
+            let code = if *code == "RATE_LIMITED" && index == 0 { "VALID" } else { *code };
             let answer =
                 admin.send(verify.request(&admin, "/v1/keys/verify").json(&json!({"key": key}))).await;
-            assert_eq!((verify.promises(&answer), answer.data()["code"].as_str()), (200, Some(code)));
+            assert_eq!(
+                (verify.assert_documented(&answer), answer.data()["code"].as_str()),
+                (200, Some(code))
+            );
         }
         let answer = admin.send(introspect.request(&admin, "/v1/introspect").form(&[("token", key)])).await;
-        assert_eq!(introspect.promises(&answer), 200);
-        // It spends no limit, so it doesn't meet one.
+        assert_eq!(introspect.assert_documented(&answer), 200);
+        // Introspection spends nothing and checks no limit.
         let active = ["VALID", "RATE_LIMITED"].contains(code);
         assert_eq!(answer.json["active"], active, "{code}: {answer:?}");
 
         let client = server.client(Some(key));
         let answer = client.send(forward.request(&client, "/v1/forward-auth")).await;
-        let status = forward.promises(&answer);
+        let status = forward.assert_documented(&answer);
         assert_eq!(status == 200, *code == "VALID", "{code}: {answer:?}");
-        let told = answer.header("x-auth-status").unwrap();
+        let auth_status = answer.header("x-auth-status").unwrap();
         let expected = if ["MALFORMED", "NOT_FOUND"].contains(code) { "INVALID_API_KEY" } else { code };
-        assert_eq!((told, status == 200 || answer.code() == told), (expected, true), "{answer:?}");
+        assert_eq!(auth_status, expected, "{answer:?}");
+        assert!(status == 200 || answer.code() == auth_status, "{answer:?}");
     }
 }
 
-/// What is no schema of one answer must not be one of the other, or programs can't tell them apart.
+/// The alternatives of a response must exclude each other, or generated clients can't distinguish them.
 #[test]
-fn a_key_that_is_not_there_is_told_nothing_of() {
+fn schemas_of_unknown_keys_have_no_key_fields() {
     let document = Document::load().strict();
     let validator = document.validator(&json!({"$ref": "#/components/schemas/Verification"}));
     let unknown = json!({"valid": false, "code": "NOT_FOUND", "message": "m"});
-    assert_fits(&validator, &unknown, "all that is told");
+    assert_valid(&validator, &unknown, "an unknown key");
     for (field, value) in [("name", json!("n")), ("valid", json!(true)), ("code", json!("REVOKED"))] {
-        let mut more = unknown.clone();
-        more[field] = value;
-        assert!(!validator.is_valid(&more), "{more}");
+        let mut described = unknown.clone();
+        described[field] = value;
+        assert!(!validator.is_valid(&described), "{described}");
     }
-    let introspection = &document.operation("introspectToken").says["responses"]["200"];
+    let introspection = &document.operation("introspectToken").spec["responses"]["200"];
     let validator = document.validator(&introspection["content"]["application/json"]["schema"]);
-    assert_fits(&validator, &json!({"active": false}), "all that is told");
-    for more in [json!({"active": false, "client_id": "key_1"}), json!({"active": true})] {
-        assert!(!validator.is_valid(&more), "{more}");
+    assert_valid(&validator, &json!({"active": false}), "an inactive token");
+    for other in [json!({"active": false, "client_id": "key_1"}), json!({"active": true})] {
+        assert!(!validator.is_valid(&other), "{other}");
     }
 }
 
 #[tokio::test]
 async fn every_documented_refusal_of_the_data_plane_is_as_documented() {
     let document = Document::load().strict();
-    let server = world().await;
-    let (admin, anonymous) = (server.admin(), server.anonymous());
+    let server = seeded_server().await;
+    let admin = server.admin();
+    let anonymous = server.anonymous();
     let elsewhere = json!({"name": "n", "scopes": ["*"], "allowed_ips": ["203.0.113.0/24"],
         "expires_at": "2030-01-01T00:00:00Z"});
     let (elsewhere, _) = server.key_with(elsewhere).await;
-    let mut seen = BTreeSet::new();
-    let mut see = |operation: &Operation<'_>, answer: &Answer| {
-        let status = operation.promises(answer);
+    let mut tested = BTreeSet::new();
+    let mut record = |operation: &Operation<'_>, answer: &Answer| {
+        let status = operation.assert_documented(answer);
         assert!(status >= 400, "{}: {answer:?}", operation.name());
-        seen.insert((operation.name(), status));
+        tested.insert((operation.name(), status));
     };
     let limited = Server::with(|config| config.rate_limits.failed_auth_per_minute = 1).await;
     assert_eq!(limited.anonymous().get("/whoami").await.status, 401);
     for (operation, endpoint) in operations(&document) {
         let path = operation.path();
         for client in [&anonymous, &elsewhere] {
-            see(&operation, &client.send(operation.sample_request(client, &path)).await);
+            record(&operation, &client.send(operation.sample_request(client, &path)).await);
         }
-        let stranger = limited.anonymous();
-        see(&operation, &stranger.send(operation.sample_request(&stranger, &path)).await);
+        let client = limited.anonymous();
+        record(&operation, &client.send(operation.sample_request(&client, &path)).await);
         for call in wrong_bodies(&operation, endpoint, &admin) {
-            see(&operation, &admin.send(call).await);
+            record(&operation, &admin.send(call).await);
         }
     }
     let documented: BTreeSet<_> = operations(&document)
-        .flat_map(|(operation, _)| operation.promised_refusals().collect::<Vec<_>>())
+        .flat_map(|(operation, _)| operation.documented_refusals().collect::<Vec<_>>())
         .collect();
-    assert_eq!(seen, documented);
+    assert_eq!(tested, documented);
 }
 
 fn wrong_bodies(operation: &Operation<'_>, endpoint: Endpoint, client: &Client) -> Vec<RequestBuilder> {
-    let (kind, wrong) = match endpoint {
+    let (media_type, wrong) = match endpoint {
         Endpoint::Verify => ("application/json", "{}"),
         Endpoint::Introspect => ("application/x-www-form-urlencoded", "key=a"),
         Endpoint::ForwardAuth => return Vec::new(),
     };
-    let typed = |kind: &str| operation.request(client, operation.route.path).header(CONTENT_TYPE, kind);
-    vec![typed(kind).body(wrong), typed("text/plain").body(wrong), typed(kind).body(vec![b' '; 2 << 20])]
+    let with_type =
+        |media_type: &str| operation.request(client, operation.route.path).header(CONTENT_TYPE, media_type);
+    vec![
+        with_type(media_type).body(wrong),
+        with_type("text/plain").body(wrong),
+        with_type(media_type).body(vec![b' '; 2 << 20]),
+    ]
 }
 
-/// The form's one required parameter, by its schema and by the server.
+/// The form has one required parameter, in its schema and for the server.
 #[tokio::test]
-async fn introspection_takes_the_form_that_is_documented() {
-    let (document, server) = (Document::load(), world().await);
-    let (admin, operation) = (server.admin(), document.operation("introspectToken"));
+async fn introspection_accepts_the_documented_form() {
+    let document = Document::load();
+    let server = seeded_server().await;
+    let admin = server.admin();
+    let operation = document.operation("introspectToken");
     let schema = operation.body_as("application/x-www-form-urlencoded").unwrap();
     assert_eq!(schema["required"], json!(["token"]));
     let names: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
@@ -219,16 +234,18 @@ async fn introspection_takes_the_form_that_is_documented() {
         (json!({"token_type_hint": "access_token"}), 400),
     ] {
         let answer = admin.send(operation.request(&admin, operation.route.path).form(&form)).await;
-        assert_eq!(operation.promises(&answer), expected, "{form}");
+        assert_eq!(operation.assert_documented(&answer), expected, "{form}");
     }
 }
 
-/// What the document says of the query, forward-auth takes; what it doesn't say lets nobody pass.
 #[tokio::test]
-async fn forward_auth_takes_the_parameters_that_are_documented() {
-    let (document, server) = (Document::load(), world().await);
-    let (admin, operation) = (server.admin(), document.operation("forwardAuth"));
-    let documented: Vec<_> = operation.parameters("query").iter().map(|one| one["name"].clone()).collect();
+async fn forward_auth_accepts_the_documented_parameters() {
+    let document = Document::load();
+    let server = seeded_server().await;
+    let admin = server.admin();
+    let operation = document.operation("forwardAuth");
+    let documented: Vec<_> =
+        operation.parameters("query").iter().map(|parameter| parameter["name"].clone()).collect();
     assert_eq!(Value::from(documented), json!(["scope", "limit_status"]));
     let limits = &operation.parameters("query")[1]["schema"]["enum"];
     for (name, value) in [("scope", "workflows:read"), ("limit_status", "403"), ("limit_status", "429")] {
@@ -237,6 +254,6 @@ async fn forward_auth_takes_the_parameters_that_are_documented() {
         );
         let answer =
             admin.send(operation.request(&admin, operation.route.path).query(&[(name, value)])).await;
-        assert_eq!(operation.promises(&answer), 200, "{name}={value}");
+        assert_eq!(operation.assert_documented(&answer), 200, "{name}={value}");
     }
 }

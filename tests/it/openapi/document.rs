@@ -1,4 +1,4 @@
-//! The document in itself, and against the table of routes.
+//! The document itself, and compared with the route table.
 
 use std::collections::BTreeSet;
 
@@ -26,58 +26,58 @@ async fn the_server_and_the_command_line_give_the_same_text() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn info_and_security_scheme_are_documented() {
     let Document(document) = Document::load();
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["info"]["title"], "Tollhouse");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
-    let about = document["info"]["description"].as_str().unwrap();
-    assert!(about.contains("Authorization: Bearer") && about.len() < 600, "{about}");
+    let description = document["info"]["description"].as_str().unwrap();
+    assert!(description.contains("Authorization: Bearer") && description.len() < 600, "{description}");
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
 }
 
-/// What holds for many operations is told where it is used.
+/// Conventions of many operations are described where they apply.
 #[test]
-fn conventions_are_told_where_they_are_used() {
+fn conventions_are_described_where_they_apply() {
     let document = Document::load();
-    let told = |pointer: &str| {
+    let text_at = |pointer: &str| {
         document.0.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{pointer}"))
     };
-    for (pointer, said) in [
+    for (pointer, expected) in [
         ("/components/securitySchemes/bearer/description", "platform key"),
         ("/components/headers/X-Request-Id/description", "1 to 128"),
         ("/components/headers/X-RateLimit-Limit/description", "no limit"),
         ("/components/headers/Retry-After/description", "Whole seconds"),
     ] {
-        assert!(told(pointer).contains(said), "{pointer}");
+        assert!(text_at(pointer).contains(expected), "{pointer}");
     }
     for operation in document.operations() {
-        let described = |kind: &str, name: &str, said: &str| {
+        let described = |kind: &str, name: &str, expected: &str| {
             let all = operation.parameters(kind);
             let found = all.into_iter().find(|parameter| parameter["name"] == name);
-            found.is_none_or(|parameter| parameter["description"].as_str().unwrap().contains(said))
+            found.is_none_or(|parameter| parameter["description"].as_str().unwrap().contains(expected))
         };
         let name = operation.name();
         assert!(described("query", "cursor", "nextCursor"), "{name}");
         assert!(described("header", "If-Match", "412"), "{name}");
         assert!(described("header", "Idempotency-Key", "24 hours"), "{name}");
         if operation.route.method == "PATCH" {
-            let body = operation.says["requestBody"]["description"].as_str().unwrap();
+            let body = operation.spec["requestBody"]["description"].as_str().unwrap();
             assert!(body.contains("RFC 7396"), "{name}");
         }
     }
 }
 
-/// What a page that tries the API fills in by itself is sent with every request: a header with an example makes
-/// requests that have nothing to do with each other look like repetitions.
+/// Pages that try the API fill in examples and send them with every request. An example of `Idempotency-Key`
+/// would make unrelated requests look like retries.
 #[test]
-fn no_header_is_filled_in() {
+fn no_header_has_an_example() {
     let document = Document::load();
     let mut headers = 0;
     for operation in document.operations() {
         for parameter in operation.parameters("header") {
             let filled = ["/example", "/examples", "/schema/example", "/schema/examples", "/schema/default"];
-            let filled = filled.iter().find(|place| parameter.pointer(place).is_some());
+            let filled = filled.iter().find(|pointer| parameter.pointer(pointer).is_some());
             assert_eq!(filled, None, "{} {}", operation.name(), parameter["name"]);
             headers += 1;
         }
@@ -85,15 +85,15 @@ fn no_header_is_filled_in() {
     assert!(headers > 10, "{headers}");
 }
 
-/// The schemes beside the Bearer key belong to the operations that take them.
+/// Other security schemes than Bearer appear only at the operations that accept them.
 #[test]
-fn other_schemes_stand_only_where_they_are_taken() {
+fn other_schemes_appear_only_where_they_are_accepted() {
     let document = Document::load();
-    let mut takers = BTreeSet::new();
+    let mut accepted = BTreeSet::new();
     for operation in document.operations() {
-        for requirement in operation.says["security"].as_array().unwrap() {
+        for requirement in operation.spec["security"].as_array().unwrap() {
             for scheme in requirement.as_object().unwrap().keys().filter(|scheme| *scheme != "bearer") {
-                takers.insert((scheme.clone(), operation.route.path));
+                accepted.insert((scheme.clone(), operation.route.path));
             }
         }
     }
@@ -102,27 +102,27 @@ fn other_schemes_stand_only_where_they_are_taken() {
         ("xApiKey", "/v1/forward-auth"),
         ("xApiKey", "/v1/forward-auth/{path}"),
     ];
-    assert_eq!(takers, expected.map(|(scheme, path)| (scheme.to_owned(), path)).into());
+    assert_eq!(accepted, expected.map(|(scheme, path)| (scheme.to_owned(), path)).into());
 }
 
-/// Behind a proxy that adds a path, what is relative to the document leads through that path.
+/// Behind a proxy that adds a path, addresses relative to the document include that path.
 #[test]
-fn its_addresses_are_relative_to_it() {
+fn addresses_are_relative_to_the_document() {
     let Document(document) = Document::load();
     let served = reqwest::Url::parse("https://example.com/tollhouse/openapi.json").unwrap();
     let [server] = document["servers"].as_array().unwrap().as_slice() else {
         panic!("{}", document["servers"])
     };
-    for (reference, leads_to) in [
+    for (reference, expected) in [
         (&server["url"], "https://example.com/tollhouse/"),
         (&document["externalDocs"]["url"], "https://example.com/tollhouse/docs/"),
     ] {
-        assert_eq!(served.join(reference.as_str().unwrap()).unwrap().as_str(), leads_to);
+        assert_eq!(served.join(reference.as_str().unwrap()).unwrap().as_str(), expected);
     }
 }
 
 #[test]
-fn it_has_the_operations_of_the_table_and_no_others() {
+fn operations_are_exactly_those_of_the_route_table() {
     let document = Document::load();
     let documented: BTreeSet<_> =
         document.entries().map(|((method, path), _)| (method, path.to_owned())).collect();
@@ -134,43 +134,46 @@ fn it_has_the_operations_of_the_table_and_no_others() {
 }
 
 #[test]
-fn security_is_what_the_gate_says() {
+fn security_matches_the_auth_requirement_of_the_route() {
     let document = Document::load();
     for operation in document.operations().filter(|operation| operation.endpoint().is_none()) {
-        let (says, name) = (&operation.says, operation.name());
-        let description = says["description"].as_str().unwrap();
+        let spec = &operation.spec;
+        let name = operation.name();
+        let description = spec["description"].as_str().unwrap();
         let (scopes, platform): (&[&str], bool) = match operation.route.auth {
             AuthRequirement::Open => {
-                assert_eq!(says["security"], json!([]), "{name}");
+                assert_eq!(spec["security"], json!([]), "{name}");
                 continue;
             }
             AuthRequirement::AnyKey => {
-                assert_eq!(says["security"], json!([{"bearer": []}]), "{name}");
+                assert_eq!(spec["security"], json!([{"bearer": []}]), "{name}");
                 continue;
             }
             AuthRequirement::Scope(scopes) => (scopes, false),
             AuthRequirement::Platform(scopes) => (scopes, true),
         };
         let any_of: Vec<Value> = scopes.iter().map(|scope| json!({"bearer": [scope]})).collect();
-        assert_eq!(says["security"], Value::Array(any_of), "{name}");
+        assert_eq!(spec["security"], Value::Array(any_of), "{name}");
         assert_eq!(description.contains("Requires a platform key"), platform, "{name}");
         assert!(scopes.iter().all(|scope| description.contains(scope)), "{name}: {description}");
     }
 }
 
 #[test]
-fn every_operation_is_told_whole() {
+fn every_operation_is_documented_completely() {
     let document = Document::load();
     let tags: Vec<_> = document.0["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
     let mut ids = BTreeSet::new();
     for operation in document.operations() {
-        let (says, route, name) = (operation.says, operation.route, operation.name());
-        let id = says["operationId"].as_str().unwrap();
+        let spec = operation.spec;
+        let route = operation.route;
+        let name = operation.name();
+        let id = spec["operationId"].as_str().unwrap();
         assert!(id.starts_with(|c: char| c.is_ascii_lowercase()), "{id}");
         assert!(id.chars().all(|c| c.is_ascii_alphanumeric()), "{id}");
         assert!(ids.insert(id), "{id} twice");
-        assert!(!says["summary"].as_str().unwrap().is_empty(), "{name}");
-        assert!(tags.contains(&&says["tags"][0]), "{name}");
+        assert!(!spec["summary"].as_str().unwrap().is_empty(), "{name}");
+        assert!(tags.contains(&&spec["tags"][0]), "{name}");
 
         let placeholders: BTreeSet<_> =
             route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
@@ -178,33 +181,33 @@ fn every_operation_is_told_whole() {
             operation.parameters("path").iter().map(|p| p["name"].as_str().unwrap()).collect();
         assert_eq!(declared, placeholders, "{name}");
 
-        assert_eq!(says["requestBody"].is_object(), route.body != Body::None, "{name}");
+        assert_eq!(spec["requestBody"].is_object(), route.body != Body::None, "{name}");
         if route.body != Body::None {
-            assert_eq!(says["requestBody"]["required"], route.body == Body::Required, "{name}");
+            assert_eq!(spec["requestBody"]["required"], route.body == Body::Required, "{name}");
             let is_closed = operation.body().is_some_and(|body| body["additionalProperties"] == false);
-            // RFC 7662 §2.1 leaves room in its form for what others may add.
+            // RFC 7662 §2.1 allows additional parameters in the form.
             assert_eq!(is_closed, operation.endpoint() != Some(Endpoint::Introspect), "{name}");
-            let patch = says["requestBody"]["content"]["application/merge-patch+json"].is_object();
+            let patch = spec["requestBody"]["content"]["application/merge-patch+json"].is_object();
             assert_eq!(patch, route.method == "PATCH", "{name}");
         }
 
-        let answers = says["responses"].as_object().unwrap();
+        let answers = spec["responses"].as_object().unwrap();
         assert_eq!(answers.keys().filter(|status| status.starts_with('2')).count(), 1, "{name}");
         for status in ["400", "401", "403", "429", "503", "507"] {
-            assert!(!operation.is_gated() || answers.contains_key(status), "{name} {status}");
+            assert!(!operation.requires_admin_key() || answers.contains_key(status), "{name} {status}");
         }
         for (status, answer) in answers {
             let answer = document.resolve(answer);
             assert!(answer["headers"]["X-Request-Id"].is_object(), "{name} {status}");
             if !status.starts_with('2') {
                 let schema = &answer["content"]["application/json"]["schema"]["$ref"];
-                let form = match operation.endpoint() {
+                let expected = match operation.endpoint() {
                     None | Some(Endpoint::Verify) => "#/components/schemas/Error",
                     Some(Endpoint::Introspect) => "#/components/schemas/OauthError",
                     Some(Endpoint::ForwardAuth) => "#/components/schemas/Denial",
                 };
-                assert_eq!(schema, form, "{name} {status}");
-            } else if operation.is_gated() {
+                assert_eq!(schema, expected, "{name} {status}");
+            } else if operation.requires_admin_key() {
                 assert!(answer["headers"]["RateLimit"].is_object(), "{name} {status}");
             }
         }
@@ -212,34 +215,34 @@ fn every_operation_is_told_whole() {
 }
 
 #[test]
-fn error_codes_are_those_of_the_one_table() {
+fn error_codes_are_those_of_the_table() {
     let Document(document) = Document::load();
     let names: Vec<_> = CODES.iter().map(|(_, name, _)| *name).collect();
     assert_eq!(document["components"]["schemas"]["ErrorCode"]["enum"], json!(names));
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
+fn every_reference_resolves_and_every_schema_is_used() {
     let document = Document::load();
-    let mut found = BTreeSet::new();
-    references(&document.0, &mut found);
-    for reference in &found {
+    let mut targets = BTreeSet::new();
+    references(&document.0, &mut targets);
+    for reference in &targets {
         assert!(document.0.pointer(&reference[1..]).is_some(), "{reference}");
     }
     for name in document.0["components"]["schemas"].as_object().unwrap().keys() {
-        assert!(found.contains(&format!("#/components/schemas/{name}")), "{name} is not used");
+        assert!(targets.contains(&format!("#/components/schemas/{name}")), "{name} is not used");
     }
 }
 
-fn references(value: &Value, found: &mut BTreeSet<String>) {
+fn references(value: &Value, targets: &mut BTreeSet<String>) {
     match value {
         Value::Object(entries) => {
-            found.extend(entries.get("$ref").and_then(Value::as_str).map(str::to_owned));
-            entries.values().for_each(|value| references(value, found));
+            targets.extend(entries.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            entries.values().for_each(|value| references(value, targets));
         }
-        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        Value::Array(items) => items.iter().for_each(|value| references(value, targets)),
         Value::String(text) => {
-            assert!(!text.contains("[`"), "a reader of the document can't follow this: {text}");
+            assert!(!text.contains("[`"), "a rustdoc link, which has no meaning in the document: {text}");
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! The OpenAPI document against the server that gives it.
+//! The OpenAPI document, compared with the server that publishes it.
 
 mod answers;
 mod data_plane;
@@ -15,15 +15,14 @@ use tollhouse::http::routes::{ANY, AuthRequirement, Dispatch, Endpoint, ROUTES, 
 
 use crate::support::{Client, Server};
 
-/// The document.
 struct Document(Value);
 
-/// An operation of the document with its row in the table of routes.
+/// An operation of the document and its route.
 struct Operation<'d> {
     document: &'d Document,
     route: &'static Route,
-    /// What the document says of it.
-    says: &'d Value,
+    /// The operation object of the document.
+    spec: &'d Value,
 }
 
 impl Document {
@@ -31,23 +30,23 @@ impl Document {
         Self(serde_json::from_str(openapi::text().unwrap()).unwrap())
     }
 
-    /// `(METHOD, path)` and what is said of it.
+    /// `(METHOD, path)` and the operation object of each operation.
     fn entries(&self) -> impl Iterator<Item = ((String, &str), &Value)> {
         let paths = self.0["paths"].as_object().unwrap().iter();
         paths.flat_map(|(path, item)| {
             let operations = item.as_object().unwrap().iter();
-            operations.map(move |(method, says)| ((method.to_uppercase(), path.as_str()), says))
+            operations.map(move |(method, spec)| ((method.to_uppercase(), path.as_str()), spec))
         })
     }
 
     fn operations(&self) -> impl Iterator<Item = Operation<'_>> {
-        self.entries().filter_map(|((method, path), says)| {
+        self.entries().filter_map(|((method, path), spec)| {
             let route = routes().find(|route| documented(route) == (&method, path))?;
-            Some(Operation { document: self, route, says })
+            Some(Operation { document: self, route, spec })
         })
     }
 
-    /// What a reference leads to, or the thing itself.
+    /// Follows a `$ref`; returns other values unchanged.
     fn resolve<'v>(&'v self, value: &'v Value) -> &'v Value {
         match value["$ref"].as_str() {
             Some(reference) => self.0.pointer(&reference[1..]).unwrap_or_else(|| panic!("no {reference}")),
@@ -55,7 +54,7 @@ impl Document {
         }
     }
 
-    /// What tells whether a value fits a schema, which may refer to the document's components.
+    /// A validator of a schema, which may refer to the document's components.
     fn validator(&self, schema: &Value) -> Validator {
         let mut root = schema.clone();
         root["components"] = json!({"schemas": self.0["components"]["schemas"]});
@@ -68,23 +67,23 @@ impl Operation<'_> {
         format!("{} {}", self.route.method, self.route.path)
     }
 
-    /// Its parameters of one kind: `path`, `query` or `header`.
+    /// The parameters of one kind: `path`, `query` or `header`.
     fn parameters(&self, kind: &str) -> Vec<&Value> {
-        let all = self.says["parameters"].as_array().into_iter().flatten();
+        let all = self.spec["parameters"].as_array().into_iter().flatten();
         all.filter(|parameter| parameter["in"] == kind).collect()
     }
 
-    /// The schema of its JSON body.
+    /// The schema of the JSON body.
     fn body(&self) -> Option<&Value> {
         self.body_as("application/json")
     }
 
-    fn body_as(&self, kind: &str) -> Option<&Value> {
-        let body = &self.says["requestBody"]["content"][kind];
+    fn body_as(&self, media_type: &str) -> Option<&Value> {
+        let body = &self.spec["requestBody"]["content"][media_type];
         body.is_object().then(|| self.document.resolve(&body["schema"]))
     }
 
-    /// A body with every documented field, from the examples.
+    /// A body with every documented field, built from the examples.
     fn sample(&self) -> Option<Value> {
         let properties = self.body()?["properties"].as_object().unwrap();
         Some(properties.iter().map(|(name, schema)| (name.clone(), self.example(schema))).collect())
@@ -92,15 +91,15 @@ impl Operation<'_> {
 
     fn example(&self, schema: &Value) -> Value {
         let schema = self.document.resolve(schema);
-        let places = ["/example", "/examples/0", "/default", "/enum/0"];
-        let found = places.iter().find_map(|place| schema.pointer(place)).cloned();
-        found.unwrap_or_else(|| match schema["oneOf"].get(0) {
+        let pointers = ["/example", "/examples/0", "/default", "/enum/0"];
+        let example = pointers.iter().find_map(|pointer| schema.pointer(pointer)).cloned();
+        example.unwrap_or_else(|| match schema["oneOf"].get(0) {
             Some(first) => self.example(first),
             None => panic!("{}: no example in {schema}", self.name()),
         })
     }
 
-    /// Its path, filled in with the examples of its parameters.
+    /// The path, filled in with the examples of its parameters.
     fn path(&self) -> String {
         self.parameters("path").iter().fold(self.route.path.to_owned(), |path, parameter| {
             let name = parameter["name"].as_str().unwrap();
@@ -108,22 +107,22 @@ impl Operation<'_> {
         })
     }
 
-    /// A request to it. The path is the document's, so from the root.
+    /// A request to this operation. `path` is absolute, as in the document.
     fn request(&self, client: &Client, path: &str) -> reqwest::RequestBuilder {
         let method: Method = documented(self.route).0.parse().unwrap();
         let request = client.request_at_root(method, path);
         let required =
             self.parameters("header").into_iter().filter(|parameter| parameter["required"] == true);
-        // The only one there is: any state will do.
+        // The only required header is `If-Match`; `*` matches any version.
         required.fold(request, |request, parameter| request.header(parameter["name"].as_str().unwrap(), "*"))
     }
 
-    /// Does it pass the gates of the control plane, with a key?
-    fn is_gated(&self) -> bool {
+    /// True if it is an operation of the control plane that requires a key.
+    fn requires_admin_key(&self) -> bool {
         self.route.auth != AuthRequirement::Open && self.endpoint().is_none()
     }
 
-    /// What it is in the data plane.
+    /// The data-plane endpoint, if it is one.
     fn endpoint(&self) -> Option<Endpoint> {
         match self.route.dispatch {
             Dispatch::DataPlane(endpoint) => Some(endpoint),
@@ -132,23 +131,23 @@ impl Operation<'_> {
     }
 }
 
-/// The routes of the API; pages are none.
+/// The routes of the API, without the pages.
 fn routes() -> impl Iterator<Item = &'static Route> {
     ROUTES.iter().filter(|route| !matches!(route.dispatch, Dispatch::Page))
 }
 
-/// How a route stands in the document: what takes any method stands there by one that has no body.
+/// Method and path of a route in the document. A route that accepts any method is documented as GET.
 fn documented(route: &Route) -> (&str, &str) {
     (if route.method == ANY { "GET" } else { route.method }, route.path)
 }
 
-/// A server with everything that the document's examples name: `org_123` with its member `user_123` and
-/// its key `key_123`.
-async fn world() -> Server {
-    furnish(Server::start().await).await
+/// Starts a server with everything that the document's examples name: `org_123` with its member `user_123`
+/// and its key `key_123`.
+async fn seeded_server() -> Server {
+    seed(Server::start().await).await
 }
 
-async fn furnish(server: Server) -> Server {
+async fn seed(server: Server) -> Server {
     server.organization("org_123").await;
     server.user("user_123").await;
     for (path, body) in [
@@ -164,15 +163,15 @@ async fn furnish(server: Server) -> Server {
     server
 }
 
-/// The names in a hint such as `Unknown field; supported fields are: name, email.`
-fn hinted(message: &str) -> BTreeSet<&str> {
+/// The names in a message such as `Unknown field; supported fields are: name, email.`
+fn known_names(message: &str) -> BTreeSet<&str> {
     let names = message.split_once(" are: ").map_or("", |(_, names)| names.trim_end_matches('.'));
     names.split(", ").filter(|name| !name.is_empty()).collect()
 }
 
-/// Fails unless the value fits.
-fn assert_fits(validator: &Validator, value: &Value, what: &str) {
+/// Asserts that the value matches the validator's schema.
+fn assert_valid(validator: &Validator, value: &Value, case: &str) {
     if let Err(error) = validator.validate(value) {
-        panic!("{what}: {error} at {}\n{value}", error.instance_path());
+        panic!("{case}: {error} at {}\n{value}", error.instance_path());
     }
 }

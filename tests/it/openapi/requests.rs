@@ -1,4 +1,4 @@
-//! What the document says of requests is what the server takes, no more and no less.
+//! The server accepts exactly the requests that the document describes.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,12 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 use tollhouse::http::routes::Endpoint;
 
-use super::{Document, Operation, assert_fits, hinted, world};
+use super::{Document, Operation, assert_valid, known_names, seeded_server};
 use crate::support::{Answer, Client};
 
-/// What a schema can't say, and the document says in words; formats are not asserted either.
-const BEYOND_SCHEMAS: &[&str] = &[
+/// Rules that a schema can't express and that the document describes in words. Formats are not validated
+/// either.
+const NOT_IN_SCHEMAS: &[&str] = &[
     "INVALID_ADDRESS",
     "INVALID_ANCHOR",
     "INVALID_CHARACTER",
@@ -33,45 +34,53 @@ impl Operation<'_> {
             .await
     }
 
-    /// Does the server find fault with this field or parameter, and with what?
-    fn faults(answer: &Answer, name: &str) -> Vec<String> {
+    /// The codes of the error details about this field or parameter.
+    fn detail_codes(answer: &Answer, name: &str) -> Vec<String> {
         let pointer = format!("/{name}");
-        let about =
-            |place: &str| place == name || place == pointer || place.starts_with(&format!("{pointer}/"));
+        let matches = |location: &str| {
+            location == name || location == pointer || location.starts_with(&format!("{pointer}/"))
+        };
         let details = if answer.status == 400 { answer.details() } else { Vec::new() };
-        details.into_iter().filter(|(place, _)| about(place)).map(|(_, code)| code).collect()
+        details.into_iter().filter(|(location, _)| matches(location)).map(|(_, code)| code).collect()
     }
 
-    /// Does it refuse, with a 400 that names them, parameters that it doesn't know? RFC 7662 has them
-    /// ignored, and at forward-auth they are the proxy's and let nobody pass.
-    fn is_strict(&self) -> bool {
-        self.is_gated() || self.endpoint() == Some(Endpoint::Verify)
+    /// True if it refuses unknown parameters with a 400 that names them. RFC 7662 requires that introspection
+    /// ignores them. Forward-auth denies a request with unknown parameters, which come from the proxy's
+    /// configuration.
+    fn rejects_unknown_parameters(&self) -> bool {
+        self.requires_admin_key() || self.endpoint() == Some(Endpoint::Verify)
     }
 
-    /// Fails unless the server takes exactly the values that the schema takes.
-    async fn agree(&self, client: &Client, name: &str, schema: &Value, tries: Vec<(Value, RequestBuilder)>) {
+    /// Asserts that the server accepts exactly the values that match the schema.
+    async fn assert_server_matches(
+        &self,
+        client: &Client,
+        name: &str,
+        schema: &Value,
+        tries: Vec<(Value, RequestBuilder)>,
+    ) {
         let validator = self.document.validator(schema);
         let is_time = schema["format"] == "date-time";
         let is_merged = self.route.method == "PATCH" && name == "metadata";
-        let beyond = |code: &String| {
-            BEYOND_SCHEMAS.contains(&code.as_str()) || is_time || is_merged && code == "TOO_MANY"
+        let is_beyond_schema = |code: &String| {
+            NOT_IN_SCHEMAS.contains(&code.as_str()) || is_time || is_merged && code == "TOO_MANY"
         };
         for (value, request) in tries {
             let answer = client.send(request).await;
-            let faults = Self::faults(&answer, name);
-            let what = format!("{} {name}: {value} {faults:?}: {answer:?}", self.name());
-            assert!(answer.status < 500, "{what}");
+            let codes = Self::detail_codes(&answer, name);
+            let case = format!("{} {name}: {value} {codes:?}: {answer:?}", self.name());
+            assert!(answer.status < 500, "{case}");
             if validator.is_valid(&value) {
-                assert!(faults.iter().all(beyond), "fits, but is refused: {what}");
+                assert!(codes.iter().all(is_beyond_schema), "matches the schema, but is refused: {case}");
             } else {
-                assert!(!faults.is_empty(), "doesn't fit, but is taken: {what}");
+                assert!(!codes.is_empty(), "doesn't match the schema, but is accepted: {case}");
             }
         }
     }
 }
 
-/// Values at and beyond the limits of everything that a field may be.
-fn candidates() -> Vec<Value> {
+/// Values at and beyond the limits of all kinds of fields.
+fn test_values() -> Vec<Value> {
     let text = |length| Value::String("é".repeat(length));
     let pairs = |count: usize| (0..count).map(|n| (n.to_string(), json!("v"))).collect::<Map<_, _>>();
     let long = |name: usize, value: usize| json!({"n".repeat(name): "v".repeat(value)});
@@ -108,13 +117,13 @@ fn candidates() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_body_with_every_documented_field_is_taken() {
+async fn a_body_with_every_documented_field_is_accepted() {
     let document = Document::load();
     let mut bodies = 0;
     for operation in document.operations() {
         let Some(sample) = operation.sample() else { continue };
-        assert_fits(&document.validator(operation.body().unwrap()), &sample, &operation.name());
-        let server = world().await;
+        assert_valid(&document.validator(operation.body().unwrap()), &sample, &operation.name());
+        let server = seeded_server().await;
         if operation.route.action == "membership.create" {
             server.admin().delete("/organizations/org_123/members/user_123").await;
         }
@@ -126,8 +135,9 @@ async fn a_body_with_every_documented_field_is_taken() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_not_documented_is_refused_with_the_documented_ones() {
-    let (document, server) = (Document::load(), world().await);
+async fn an_undocumented_field_is_refused_with_a_list_of_the_documented_ones() {
+    let document = Document::load();
+    let server = seeded_server().await;
     for operation in document.operations() {
         let Some(mut body) = operation.sample() else { continue };
         body["surplus"] = json!(1);
@@ -136,13 +146,14 @@ async fn a_field_that_is_not_documented_is_refused_with_the_documented_ones() {
         let message = answer.json["error"]["details"][0]["message"].as_str().unwrap();
         let documented: BTreeSet<_> =
             operation.body().unwrap()["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(hinted(message), documented, "{}", operation.name());
+        assert_eq!(known_names(message), documented, "{}", operation.name());
     }
 }
 
 #[tokio::test]
-async fn exactly_the_fields_documented_as_required_are() {
-    let (document, server) = (Document::load(), world().await);
+async fn exactly_the_fields_documented_as_required_are_required() {
+    let document = Document::load();
+    let server = seeded_server().await;
     for operation in document.operations() {
         let Some(schema) = operation.body() else { continue };
         let required = schema["required"].as_array().cloned().unwrap_or_default();
@@ -150,45 +161,48 @@ async fn exactly_the_fields_documented_as_required_are() {
             let mut body = operation.sample().unwrap();
             body.as_object_mut().unwrap().remove(name);
             let answer = operation.send(&server.admin(), &[], Some(&body)).await;
-            let missed = Operation::faults(&answer, name).contains(&"REQUIRED".to_owned());
+            let missed = Operation::detail_codes(&answer, name).contains(&"REQUIRED".to_owned());
             assert_eq!(missed, required.contains(&json!(name)), "{} {name}: {answer:?}", operation.name());
         }
     }
 }
 
 #[tokio::test]
-async fn fields_take_exactly_what_their_schemas_take() {
-    let (document, server) = (Document::load(), world().await);
-    let (admin, candidates) = (server.admin(), candidates());
+async fn fields_accept_exactly_the_values_of_their_schemas() {
+    let document = Document::load();
+    let server = seeded_server().await;
+    let admin = server.admin();
+    let values = test_values();
     for operation in document.operations() {
         let Some(schema) = operation.body() else { continue };
         for (name, schema) in schema["properties"].as_object().unwrap() {
-            let tries = candidates.iter().map(|value| {
+            let tries = values.iter().map(|value| {
                 let mut body = operation.sample().unwrap();
                 body[name] = value.clone();
                 (value.clone(), operation.request(&admin, &operation.path()).json(&body))
             });
-            operation.agree(&admin, name, schema, tries.collect()).await;
+            operation.assert_server_matches(&admin, name, schema, tries.collect()).await;
         }
     }
 }
 
 #[tokio::test]
-async fn an_optional_body_may_be_left_out_and_a_required_one_may_not() {
+async fn an_optional_body_may_be_omitted_and_a_required_one_may_not() {
     let document = Document::load();
     for operation in document.operations().filter(|operation| operation.body().is_some()) {
-        let server = world().await;
+        let server = seeded_server().await;
         let request = operation.request(&server.admin(), &operation.path());
         let answer = server.admin().send(request.header(CONTENT_TYPE, "application/json")).await;
-        let required = operation.says["requestBody"]["required"] == true;
+        let required = operation.spec["requestBody"]["required"] == true;
         assert_eq!(answer.status, if required { 400 } else { 200 }, "{}: {answer:?}", operation.name());
     }
 }
 
 #[tokio::test]
-async fn a_parameter_that_is_not_documented_is_refused_with_the_documented_ones() {
-    let (document, server) = (Document::load(), world().await);
-    for operation in document.operations().filter(Operation::is_strict) {
+async fn an_undocumented_parameter_is_refused_with_a_list_of_the_documented_ones() {
+    let document = Document::load();
+    let server = seeded_server().await;
+    for operation in document.operations().filter(Operation::rejects_unknown_parameters) {
         let sample = operation.sample();
         let answer = operation.send(&server.admin(), &[("surplus", "1")], sample.as_ref()).await;
         let expected = [("surplus".to_owned(), "UNKNOWN_PARAMETER".to_owned())];
@@ -196,15 +210,18 @@ async fn a_parameter_that_is_not_documented_is_refused_with_the_documented_ones(
         let message = answer.json["error"]["details"][0]["message"].as_str().unwrap();
         let documented: BTreeSet<_> =
             operation.parameters("query").iter().map(|p| p["name"].as_str().unwrap()).collect();
-        assert_eq!(hinted(message), documented, "{}", operation.name());
+        assert_eq!(known_names(message), documented, "{}", operation.name());
     }
 }
 
 #[tokio::test]
-async fn parameters_take_exactly_what_their_schemas_take() {
-    let (document, server) = (Document::load(), world().await);
+async fn parameters_accept_exactly_the_values_of_their_schemas() {
+    let document = Document::load();
+    let server = seeded_server().await;
     let admin = server.admin();
-    let (fits, too_long, hash) = ("é".repeat(200), "é".repeat(201), "0a".repeat(32));
+    let longest = "é".repeat(200);
+    let too_long = "é".repeat(201);
+    let hash = "0a".repeat(32);
     let anchors = [format!("1:{hash}"), format!("0:{hash}"), format!("1:{}", hash.to_uppercase())];
     let mut values = vec!["", "a", "0", "1", "20", "100", "101", "-1", "1.5", "1e2", "+1", "01", " 1"];
     values.extend(["asc", "desc", "ASC", "read", "write", "success", "denied", "failed", "ndjson", "csv"]);
@@ -218,12 +235,12 @@ async fn parameters_take_exactly_what_their_schemas_take() {
         "owner",
         "viewer",
     ]);
-    values.extend(["2026-11-23T07:08:09Z", "tomorrow", &fits, &too_long, "1:", "a:b"]);
+    values.extend(["2026-11-23T07:08:09Z", "tomorrow", &longest, &too_long, "1:", "a:b"]);
     values
         .extend(["hour", "day", "key", "code", "0h", "30d", "9999h", "9999d", "10000d", "1w", "30D", "+1d"]);
     values.extend(["VALID", "NOT_FOUND", "valid", "192.0.2.1", "2001:db8::1", "192.0.2.0/24"]);
     values.extend(anchors.iter().map(String::as_str));
-    for operation in document.operations().filter(Operation::is_strict) {
+    for operation in document.operations().filter(Operation::rejects_unknown_parameters) {
         for parameter in operation.parameters("query") {
             let name = parameter["name"].as_str().unwrap();
             let schema = &parameter["schema"];
@@ -233,7 +250,7 @@ async fn parameters_take_exactly_what_their_schemas_take() {
                 let request = operation.request(&admin, &operation.path()).query(&[(name, value)]);
                 (number.map_or(json!(value), Value::from), request)
             });
-            operation.agree(&admin, name, schema, tries.collect()).await;
+            operation.assert_server_matches(&admin, name, schema, tries.collect()).await;
         }
     }
 }

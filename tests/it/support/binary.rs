@@ -1,4 +1,4 @@
-//! The real program in a process of its own.
+//! The real program in a separate process.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -11,14 +11,14 @@ use super::{ADMIN_KEY, Client};
 pub(crate) struct Binary {
     child: Child,
     pub url: String,
-    /// What it says on standard error, line by line.
+    /// Its standard error, line by line.
     pub log: mpsc::Receiver<String>,
-    /// The lines up to and including `listening on`.
+    /// The log lines up to and including `listening on`.
     pub start: Vec<String>,
 }
 
 impl Binary {
-    /// The program with these arguments, not started.
+    /// A command that runs the program with these arguments, not yet started.
     pub(crate) fn command(args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollhouse"));
         command.args(args).env_remove("TOLLHOUSE_ADMIN_KEY").env_remove("TOLLHOUSE_ADMIN_KEY_FILE");
@@ -26,27 +26,27 @@ impl Binary {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it exits.
     pub(crate) fn run(args: &[&str]) -> Output {
         Self::command(args).output().unwrap()
     }
 
-    /// Serves on a free port over this directory, with the tests' admin key.
+    /// Serves this data directory on a free port, with the tests' admin key.
     pub(crate) fn serve(dir: &Path) -> Self {
         Self::serve_with(dir, |command| {
             command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY);
         })
     }
 
-    /// Serves on a free port over this directory; `change` adds environment and arguments.
+    /// Serves this data directory on a free port; `change` adds environment variables and arguments.
     pub(crate) fn serve_with(dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Self::command(&["--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
         change(&mut command);
         Self::start(command)
     }
 
-    /// Starts a command that serves.
-    #[allow(clippy::zombie_processes)] // `drop` waits.
+    /// Starts a command that serves, and waits until it listens.
+    #[allow(clippy::zombie_processes)] // `drop` waits for the process.
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = mpsc::channel();
@@ -56,7 +56,7 @@ impl Binary {
         loop {
             let line = log
                 .recv_timeout(Duration::from_secs(30))
-                .unwrap_or_else(|_| panic!("it did not start: {start:#?}"));
+                .unwrap_or_else(|_| panic!("the server did not start: {start:#?}"));
             start.push(line.clone());
             if let Some(url) = line.strip_prefix("listening on ") {
                 return Self { child, url: url.to_owned(), log, start };
@@ -76,13 +76,13 @@ impl Binary {
         self.child.id()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the exit.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and waits for the end. Returns the exit status's code.
+    /// Sends SIGTERM, waits for the exit and returns the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait()
@@ -94,16 +94,16 @@ impl Binary {
         assert!(sent.success());
     }
 
-    /// Waits for the end. Returns the exit status's code; `None` when a signal ended it.
+    /// Waits for the exit. Returns the exit code, or `None` if a signal ended the process.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
-    /// The next line that has this in it.
+    /// Returns the next log line that contains this text.
     pub(crate) fn line_with(&self, part: &str) -> String {
         loop {
             let line = self.log.recv_timeout(Duration::from_secs(30));
-            let line = line.unwrap_or_else(|_| panic!("it never said {part:?}"));
+            let line = line.unwrap_or_else(|_| panic!("no log line contains {part:?}"));
             if line.contains(part) {
                 return line;
             }

@@ -1,4 +1,4 @@
-//! An HTTP client with one key.
+//! An HTTP client that authenticates with one API key.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ pub(crate) struct Client {
     pub key: Option<String>,
 }
 
-/// Calls from this address of the loopback network.
+/// An HTTP client whose connections come from this loopback address.
 pub(crate) fn http_from(address: [u8; 4]) -> reqwest::Client {
     reqwest::Client::builder().local_address(IpAddr::from(address)).build().unwrap()
 }
 
-/// An answer, read whole.
+/// A response with its complete body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub status: u16,
@@ -32,17 +32,17 @@ impl Client {
         Self { http: reqwest::Client::new(), url: url.to_owned(), key: key.map(str::to_owned) }
     }
 
-    /// The same with another key, over the same connections.
+    /// Returns a client with another key that shares this client's connections.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
-    /// A request below `/admin/v1`.
+    /// Builds a request to a path relative to `/admin/v1`.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.request_at_root(method, &format!("/admin/v1{path}"))
     }
 
-    /// A request to a whole path.
+    /// Builds a request to an absolute path.
     pub(crate) fn request_at_root(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.key {
@@ -55,10 +55,11 @@ impl Client {
         Self::try_send(request).await.unwrap()
     }
 
-    /// An error when the server goes away before all of its answer is here.
+    /// Fails if the server disconnects before the response is complete.
     pub(crate) async fn try_send(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
         let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let text = response.text().await?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         Ok(Answer { status, headers, text, json })
@@ -77,7 +78,7 @@ impl Client {
         self.call(Method::GET, path, None).await
     }
 
-    /// Outside of `/admin/v1`.
+    /// Gets an absolute path, without a key.
     pub(crate) async fn get_at_root(&self, path: &str) -> Answer {
         self.send(self.http.get(format!("{}{path}", self.url))).await
     }
@@ -96,12 +97,12 @@ impl Client {
 }
 
 impl Answer {
-    /// `data` of the envelope.
+    /// Returns `data` of the envelope.
     pub(crate) fn data(&self) -> &Value {
         &self.json["data"]
     }
 
-    /// `error.code` of the envelope; empty on success.
+    /// Returns `error.code` of the envelope; empty on success.
     pub(crate) fn code(&self) -> &str {
         self.json["error"]["code"].as_str().unwrap_or_default()
     }
@@ -110,13 +111,13 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// `(pointer or parameter, code)` of each detail.
+    /// Returns `(pointer or parameter, code)` of each detail.
     pub(crate) fn details(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let details = self.json["error"]["details"].as_array().cloned().unwrap_or_default();
-        let place = |detail: &Value| {
+        let location = |detail: &Value| {
             if detail["pointer"].is_string() { text(&detail["pointer"]) } else { text(&detail["parameter"]) }
         };
-        details.iter().map(|detail| (place(detail), text(&detail["code"]))).collect()
+        details.iter().map(|detail| (location(detail), text(&detail["code"]))).collect()
     }
 }

@@ -1,9 +1,9 @@
-//! A server of one's own for each test, and clients by role.
+//! A separate server for each test, and clients by role.
 //!
-//! [`Server::start`] serves the real routes on a real port over a real file from within the test's
-//! process, with a clock that the test sets. [`Binary`] is the real program.
+//! [`Server::start`] serves the real routes on a real port with a real database file, inside the test's
+//! process and with a clock that the test sets. [`Binary`] runs the real program.
 
-#![allow(dead_code, unused_imports)] // Shared: not every test file uses all of it.
+#![allow(dead_code, unused_imports)] // Shared code; no test file uses all of it.
 
 mod binary;
 mod client;
@@ -38,27 +38,27 @@ pub(crate) use binary::Binary;
 pub(crate) use client::{Answer, Client, http_from};
 pub(crate) use raw::{Raw, RawAnswer, head};
 
-/// The platform key with `*` that every test server begins with.
+/// The platform key with the scope `*` that every test server starts with.
 pub(crate) const ADMIN_KEY: &str = "the-first-admin-key-of-a-test-server-0123456789";
 
 /// 2026-11-23T07:08:09Z.
 pub(crate) const NOW: i64 = 1_795_417_689_000;
 
-/// Nothing that tests wait for takes longer than this, unless it never comes.
+/// The longest time that a test waits for a condition before it fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Waits until something is so.
-pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until the condition holds; fails after [`DEADLINE`].
+pub(crate) async fn until(description: &str, mut condition: impl FnMut() -> bool) {
     let waiting = async {
-        while !is_so() {
+        while !condition() {
             tokio::task::yield_now().await;
         }
     };
-    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "it never came to be: {what}");
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "timed out: {description}");
 }
 
-/// An address of the loopback network, with a port, that nobody else will take: programs that can't choose
-/// a port by themselves listen there.
+/// Returns a loopback address and port that no other test uses, for programs that can't choose a free
+/// port themselves. The IP address is random, so that the released port is not taken by another process.
 pub(crate) fn free_address() -> SocketAddr {
     let ip = [127, fastrand::u8(1..255), fastrand::u8(..), fastrand::u8(1..255)];
     std::net::TcpListener::bind(SocketAddr::from((ip, 0))).unwrap().local_addr().unwrap()
@@ -74,7 +74,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// With the shipped configuration, but no limits on calls: a test that is about them sets them.
+    /// Starts with the shipped configuration, but without limits on calls. Tests of those limits set them.
     pub(crate) async fn start() -> Self {
         Self::with(|config| {
             config.rate_limits.admin_per_minute = 0;
@@ -84,13 +84,13 @@ impl Server {
         .await
     }
 
-    /// With the shipped configuration, changed.
+    /// Starts with the shipped configuration after `change`.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::over(tempfile::tempdir().unwrap(), change).await
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
     }
 
-    /// Over what an earlier one left in the directory.
-    pub(crate) async fn over(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+    /// Starts on a directory that may hold the data of an earlier server.
+    pub(crate) async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::shipped().unwrap();
         config.database.dir = dir.path().join("data");
         change(&mut config);
@@ -120,12 +120,12 @@ impl Server {
         self.clock.advance(by);
     }
 
-    /// The platform key with `*`.
+    /// A client with the platform key [`ADMIN_KEY`].
     pub(crate) fn admin(&self) -> Client {
         self.client(Some(ADMIN_KEY))
     }
 
-    /// Without a key.
+    /// A client without a key.
     pub(crate) fn anonymous(&self) -> Client {
         self.client(None)
     }
@@ -134,30 +134,30 @@ impl Server {
         Client::new(&self.url, key)
     }
 
-    /// A connection of its own.
+    /// Opens a new raw connection.
     pub(crate) async fn raw(&self) -> Raw {
         Raw::connect(&self.url).await
     }
 
-    /// Fails when a slot for connections is held by nobody that is still there.
+    /// Fails if a closed connection still occupies a connection slot.
     pub(crate) async fn assert_all_slots_are_free(&self) {
-        let mut all = Vec::new();
+        let mut connections = Vec::new();
         for _ in 0..self.app.config.http.max_connections {
-            let mut one = self.raw().await;
-            one.send(&head("GET /healthz", &[])).await;
-            assert_eq!(one.answer().await.map(|answer| answer.status), Some(200));
-            all.push(one);
+            let mut connection = self.raw().await;
+            connection.send(&head("GET /healthz", &[])).await;
+            assert_eq!(connection.answer().await.map(|answer| answer.status), Some(200));
+            connections.push(connection);
         }
     }
 
-    /// An organization with this id.
+    /// Creates an organization with this ID.
     pub(crate) async fn organization(&self, id: &str) {
         let body = json!({"id": id, "name": id, "email": format!("{id}@example.com")});
         let answer = self.admin().post("/organizations", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
     }
 
-    /// A user with this id.
+    /// Creates a user with this ID.
     pub(crate) async fn user(&self, id: &str) {
         let answer = self
             .admin()
@@ -166,46 +166,48 @@ impl Server {
         assert_eq!(answer.status, 201, "{answer:?}");
     }
 
-    /// A new key of an organization (`None`: of the platform): a client that has it, and its resource.
+    /// Creates a key of an organization, or a platform key if `None`. Returns a client that uses it, and
+    /// the resource.
     pub(crate) async fn key(&self, organization: Option<&str>, scopes: &[&str]) -> (Client, Value) {
         self.key_with(json!({"organization_id": organization, "name": "test", "scopes": scopes})).await
     }
 
-    /// A new key as the body says.
+    /// Creates a key from this request body.
     pub(crate) async fn key_with(&self, body: Value) -> (Client, Value) {
         let answer = self.admin().post("/api-keys", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         (self.client(answer.data()["key"].as_str()), answer.data().clone())
     }
 
-    /// Changes the configuration, whatever it is.
+    /// Patches the configuration regardless of its current version.
     pub(crate) async fn configure(&self, patch: Value) -> Answer {
         let admin = self.admin();
         admin.send(admin.request(Method::PATCH, "/config").header("if-match", "*").json(&patch)).await
     }
 
-    /// As if a request of this key with this Idempotency-Key were running, until what this gives is dropped.
+    /// Simulates a running request of this API key with this `Idempotency-Key`. The request ends when the
+    /// returned guard is dropped.
     pub(crate) async fn running(&self, secret: &str, key: &str) -> IdempotentRequest {
         let caller = Caller::Key(self.credential(secret).await);
         let ctx = RequestContext::internal(&self.app, caller, "user.create", "write").unwrap();
         IdempotentRequest::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
     }
 
-    /// What the database knows of a secret.
+    /// Reads the credential of a secret from the database.
     pub(crate) async fn credential(&self, secret: &str) -> Arc<Credential> {
         let hash = Secret::from_outside(secret.to_owned()).hash();
-        let found = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await.unwrap();
-        Arc::new(found.expect("a key with this secret"))
+        let credential = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await.unwrap();
+        Arc::new(credential.expect("a key with this secret"))
     }
 
-    /// Stops as the real server does, and gives the directory back.
+    /// Stops as the real server does, and returns the data directory.
     pub(crate) async fn stop(self) -> TempDir {
         let (dir, closed) = self.try_stop().await;
         closed.unwrap();
         dir
     }
 
-    /// Stops also when what waits in memory can't be written.
+    /// Like [`Server::stop`], but also returns the error if pending data could not be written.
     pub(crate) async fn try_stop(mut self) -> (TempDir, tollhouse::error::Result<()>) {
         drop(self.stop.take());
         self.serving.take().unwrap().await.unwrap();

@@ -1,4 +1,4 @@
-//! A connection on which anything can be said.
+//! A TCP connection that sends arbitrary bytes, to test malformed requests.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::ADMIN_KEY;
 
 pub(crate) struct Raw(TcpStream);
 
-/// An answer, byte for byte.
+/// A response as it was received.
 #[derive(Debug)]
 pub(crate) struct RawAnswer {
     pub status: u16,
@@ -20,14 +20,14 @@ pub(crate) struct RawAnswer {
 }
 
 impl RawAnswer {
-    /// `error.code` of the envelope; empty when there is none.
+    /// Returns `error.code` of the envelope; empty if there is none.
     pub(crate) fn code(&self) -> String {
         let json: Value = serde_json::from_str(&self.body).unwrap_or_default();
         json["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// The head of a request with the admin's key; lines end in CRLF, the last one with the head's end.
+/// Builds the head of a request with the admin key, including the empty line that ends it.
 pub(crate) fn head(request_line: &str, headers: &[&str]) -> Vec<u8> {
     let mut head = format!("{request_line} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {ADMIN_KEY}\r\n");
     for header in headers {
@@ -37,42 +37,43 @@ pub(crate) fn head(request_line: &str, headers: &[&str]) -> Vec<u8> {
     (head + "\r\n").into_bytes()
 }
 
-/// A test that would hang fails instead.
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it should have happened by now")
+/// Awaits with a timeout, so that a test fails instead of hanging.
+async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("timed out")
 }
 
 impl Raw {
     pub(crate) async fn connect(url: &str) -> Self {
-        Self(soon(TcpStream::connect(url.strip_prefix("http://").unwrap())).await.unwrap())
+        Self(with_timeout(TcpStream::connect(url.strip_prefix("http://").unwrap())).await.unwrap())
     }
 
-    /// A server that has heard enough may close while we still talk.
+    /// Sends bytes. Ignores errors, because the server may close the connection before it has read all.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        let _ = soon(self.0.write_all(bytes)).await;
+        let _ = with_timeout(self.0.write_all(bytes)).await;
     }
 
-    /// Says that nothing more will come, and stays to listen.
+    /// Shuts down the sending direction; responses can still be read.
     pub(crate) async fn finish(&mut self) {
-        let _ = soon(self.0.shutdown()).await;
+        let _ = with_timeout(self.0.shutdown()).await;
     }
 
-    /// The next answer; `None` when the server closes instead. Interim answers (100) are answers.
+    /// Returns the next response, or `None` if the server closes the connection instead. Interim responses
+    /// (100) are returned, too.
     pub(crate) async fn answer(&mut self) -> Option<RawAnswer> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            // A reset is a close, too.
-            head.push(soon(self.0.read_u8()).await.ok()?);
+            // A reset counts as a close.
+            head.push(with_timeout(self.0.read_u8()).await.ok()?);
         }
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-        soon(self.0.read_exact(&mut body)).await.unwrap();
+        with_timeout(self.0.read_exact(&mut body)).await.unwrap();
         Some(RawAnswer { status, head, body: String::from_utf8(body).unwrap() })
     }
 
-    /// All answers until the server closes.
+    /// Returns all responses until the server closes the connection.
     pub(crate) async fn answers(mut self) -> Vec<RawAnswer> {
         let mut answers = Vec::new();
         while let Some(answer) = self.answer().await {

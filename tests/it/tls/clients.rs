@@ -1,56 +1,62 @@
-//! Clients that others wrote.
+//! Third-party TLS clients: curl and Node.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::Secured;
+use super::TlsServer;
 use crate::support::{ADMIN_KEY, Binary};
 
-/// What curl says: the answer's body, then the version and the status.
-fn curl(server: &Secured, args: &[&str], path: &str, body: &str) -> (Value, String) {
+/// Runs curl; returns the answer's JSON body, and the HTTP version and status.
+fn curl(server: &TlsServer, args: &[&str], path: &str, body: &str) -> (Value, String) {
     let mut curl = Command::new("curl");
-    curl.args(["-sS", "--cacert", server.cert.to_str().unwrap(), "-w", "\n%{http_version} %{http_code}"])
-        .args(["-H", &format!("Authorization: Bearer {ADMIN_KEY}"), "-H", "Content-Type: application/json"])
-        .args(args)
-        .arg(format!("{}{path}", server.binary.url))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    curl.args([
+        "-sS",
+        "--cacert",
+        server.cert_file.to_str().unwrap(),
+        "-w",
+        "\n%{http_version} %{http_code}",
+    ])
+    .args(["-H", &format!("Authorization: Bearer {ADMIN_KEY}"), "-H", "Content-Type: application/json"])
+    .args(args)
+    .arg(format!("{}{path}", server.binary.url))
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped());
     let mut curl = curl.spawn().expect("curl; scripts/test installs it");
-    // One that reads no body leaves.
+    // A curl that reads no body closes its standard input, so this write may fail.
     let _ = curl.stdin.take().unwrap().write_all(body.as_bytes());
     let output = curl.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{args:?} {path}: {}", String::from_utf8_lossy(&output.stderr));
-    let (json, status) = said.rsplit_once('\n').unwrap();
+    let (json, status) = stdout.rsplit_once('\n').unwrap();
     (serde_json::from_str(json).unwrap_or_default(), status.to_owned())
 }
 
 #[test]
 fn curl_speaks_both_versions() {
-    let server = Secured::start(&[]);
+    let server = TlsServer::start(&[]);
     for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
         let call =
             |args: &[&str], path: &str, body: &str| curl(&server, &[&[flag], args].concat(), path, body);
         assert_eq!(call(&[], "/healthz", "").1, format!("{version} 200"));
         assert_eq!(call(&["-I"], "/healthz", "").1, format!("{version} 200"));
         assert_eq!(call(&[], "/nowhere", "").1, format!("{version} 404"));
-        let question = json!({"key": ADMIN_KEY}).to_string();
-        let (answer, status) = call(&["-d", &question], "/v1/keys/verify", "");
+        let body = json!({"key": ADMIN_KEY}).to_string();
+        let (answer, status) = call(&["-d", &body], "/v1/keys/verify", "");
         assert_eq!((status.as_str(), &answer["data"]["code"]), (&*format!("{version} 200"), &json!("VALID")));
-        // A body of which nobody says how long it is.
-        let (answer, status) = call(&["-X", "POST", "-T", "-"], "/v1/keys/verify", &question);
+        // A body without a Content-Length.
+        let (answer, status) = call(&["-X", "POST", "-T", "-"], "/v1/keys/verify", &body);
         assert_eq!((status.as_str(), &answer["data"]["code"]), (&*format!("{version} 200"), &json!("VALID")));
 
-        let made = call(&["-d", r#"{"name": "n", "scopes": []}"#], "/admin/v1/api-keys", "");
-        assert_eq!(made.1, format!("{version} 201"), "{}", made.0);
-        let path = format!("/admin/v1/api-keys/{}/revoke", made.0["data"]["id"].as_str().unwrap());
+        let created = call(&["-d", r#"{"name": "n", "scopes": []}"#], "/admin/v1/api-keys", "");
+        assert_eq!(created.1, format!("{version} 201"), "{}", created.0);
+        let path = format!("/admin/v1/api-keys/{}/revoke", created.0["data"]["id"].as_str().unwrap());
         let (revoked, _) = call(&["-X", "POST", "-T", "-"], &path, r#"{"reason": "leaked"}"#);
         assert_eq!(
             revoked["data"]["revoked_reason"], "leaked",
-            "a body that need not be there is read: {revoked}"
+            "an optional body without a Content-Length is read: {revoked}"
         );
         let (export, status) =
             call(&[], "/admin/v1/audit-logs/export?format=ndjson&action=api_key.revoke", "");
@@ -58,24 +64,24 @@ fn curl_speaks_both_versions() {
     }
 }
 
-/// The first lines that the server says can be pasted.
+/// The curl command that the server prints at startup works as printed.
 #[test]
-fn the_line_to_try_fits() {
-    let server = Secured::start(&[]);
+fn the_printed_curl_command_works() {
+    let server = TlsServer::start(&[]);
     let line = server.binary.line_with("curl ");
     assert!(line.contains(&server.binary.url), "{line}");
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{line} -sS")]).env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY);
-    let tried = shell.output().unwrap();
-    let answer: Value = serde_json::from_slice(&tried.stdout).unwrap();
-    assert_eq!(answer["data"]["api_key"]["scopes"], json!(["*"]), "{tried:?}");
+    let output = shell.output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["data"]["api_key"]["scopes"], json!(["*"]), "{output:?}");
 }
 
-/// Node asks over both, and many things at once over one connection: with the keys of two organizations, each of
-/// which sees its own alone.
+/// Node sends requests over both HTTP versions, and many concurrently over one HTTP/2 connection, with the keys of
+/// two organizations. Each caller sees only its own organization's key.
 #[tokio::test]
-async fn i5_node_speaks_both_versions_and_callers_on_one_connection_are_told_apart() {
-    let server = Secured::start(&[]);
+async fn i5_node_speaks_both_versions_and_callers_on_one_connection_are_distinguished() {
+    let server = TlsServer::start(&[]);
     let call = |path: &str, body: Value| {
         curl(&server, &["-d", &body.to_string()], &format!("/admin/v1{path}"), "").0["data"].clone()
     };
@@ -93,24 +99,24 @@ async fn i5_node_speaks_both_versions_and_callers_on_one_connection_are_told_apa
     let node = Command::new("node")
         .arg(script)
         .env("TOLLHOUSE_URL", &server.binary.url)
-        .env("TOLLHOUSE_CA", &server.cert)
+        .env("TOLLHOUSE_CA", &server.cert_file)
         .env("TOLLHOUSE_KEYS", json!(keys).to_string())
         .output()
         .expect("node; scripts/test installs it");
     assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
-    let told: Value = serde_json::from_slice(&node.stdout).unwrap();
-    assert_eq!(told["http1"], json!(["1.1", 200, "VALID"]), "{told}");
-    assert_eq!(told["wrong"], json!(0), "{told}");
-    assert_eq!(told["answers"], json!(400), "{told}");
+    let report: Value = serde_json::from_slice(&node.stdout).unwrap();
+    assert_eq!(report["http1"], json!(["1.1", 200, "VALID"]), "{report}");
+    assert_eq!(report["wrong"], json!(0), "{report}");
+    assert_eq!(report["answers"], json!(400), "{report}");
 }
 
 #[test]
-fn without_files_nothing_changes() {
+fn without_certificate_files_the_server_speaks_plain_http() {
     let dir = tempfile::tempdir().unwrap();
     let server = Binary::serve(dir.path());
     assert!(server.url.starts_with("http://"), "{}", server.url);
     server.signal("HUP");
-    server.line_with("there is no TLS");
-    let asked = Command::new("curl").args(["-sSf", &format!("{}/healthz", server.url)]).output().unwrap();
-    assert!(asked.status.success(), "{asked:?}");
+    server.line_with("TLS is off");
+    let output = Command::new("curl").args(["-sSf", &format!("{}/healthz", server.url)]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

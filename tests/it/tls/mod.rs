@@ -1,9 +1,9 @@
-//! TLS on the listener: real clients, the exchange of certificates, bad files, and who says nothing.
+//! TLS on the listener: real clients, certificate reload, invalid files, and timeouts.
 
 mod clients;
-mod exchange;
 mod files;
-mod silence;
+mod reload;
+mod timeouts;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,12 +27,12 @@ use crate::support::{ADMIN_KEY, Binary};
 const H2: &[&[u8]] = &[b"h2"];
 const HTTP_1_1: &[&[u8]] = &[b"http/1.1"];
 
-/// A test that would hang fails instead.
-async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it should have happened by now")
+/// Fails a test that would otherwise hang.
+async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("the operation timed out")
 }
 
-/// A certificate for this machine that signs itself, with its key.
+/// A self-signed certificate for localhost and its key.
 struct Certificate {
     pem: String,
     key_pem: String,
@@ -43,51 +43,52 @@ impl Certificate {
     fn new() -> Self {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = rcgen::CertificateParams::new(names).unwrap();
-        // OpenSSL tells those that it trusts apart by their names.
+        // OpenSSL distinguishes trusted certificates by subject, so each needs its own.
         params.distinguished_name.push(rcgen::DnType::CommonName, format!("test {}", fastrand::u64(..)));
         let key = rcgen::KeyPair::generate().unwrap();
-        let made = params.self_signed(&key).unwrap();
-        Self { pem: made.pem(), key_pem: key.serialize_pem(), der: made.der().clone() }
+        let certificate = params.self_signed(&key).unwrap();
+        Self { pem: certificate.pem(), key_pem: key.serialize_pem(), der: certificate.der().clone() }
     }
 }
 
-/// A server with TLS, and the files that it reads.
-struct Secured {
+/// A server with TLS, and its certificate and key files.
+struct TlsServer {
     binary: Binary,
     certificate: Certificate,
-    cert: PathBuf,
-    key: PathBuf,
+    cert_file: PathBuf,
+    key_file: PathBuf,
     dir: TempDir,
 }
 
-impl Secured {
+impl TlsServer {
     fn start(variables: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let cert_file = dir.path().join("cert.pem");
+        let key_file = dir.path().join("key.pem");
         let certificate = Certificate::new();
-        write(&certificate, &cert, &key);
+        write_files(&certificate, &cert_file, &key_file);
         let binary = Binary::serve_with(&dir.path().join("data"), |command: &mut Command| {
             command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).envs(variables.iter().copied());
-            command.env("TOLLHOUSE_TLS__CERT", &cert).env("TOLLHOUSE_TLS__KEY", &key);
+            command.env("TOLLHOUSE_TLS__CERT", &cert_file).env("TOLLHOUSE_TLS__KEY", &key_file);
         });
         assert!(binary.url.starts_with("https://127.0.0.1:"), "{}", binary.url);
-        Self { binary, certificate, cert, key, dir }
+        Self { binary, certificate, cert_file, key_file, dir }
     }
 
     async fn tcp(&self) -> TcpStream {
         let address = self.binary.url.strip_prefix("https://").unwrap();
-        soon(TcpStream::connect(address)).await.unwrap()
+        within_deadline(TcpStream::connect(address)).await.unwrap()
     }
 
-    /// A connection that has shaken hands and agreed on one of these.
+    /// A connection after the TLS handshake that negotiated one of these protocols.
     async fn tls(&self, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
-        let config = trusting([&self.certificate], alpn);
+        let config = client_config([&self.certificate], alpn);
         self.tls_with(config).await
     }
 
     async fn tls_with(&self, config: Arc<ClientConfig>) -> TlsStream<TcpStream> {
         let name = ServerName::try_from("localhost").unwrap();
-        soon(TlsConnector::from(config).connect(name, self.tcp().await)).await.unwrap()
+        within_deadline(TlsConnector::from(config).connect(name, self.tcp().await)).await.unwrap()
     }
 
     async fn http2(&self) -> Http2 {
@@ -95,18 +96,18 @@ impl Secured {
     }
 
     async fn http2_with(&self, builder: &h2::client::Builder) -> Http2 {
-        let (sender, connection) = soon(builder.handshake(self.tls(H2).await)).await.unwrap();
+        let (sender, connection) = within_deadline(builder.handshake(self.tls(H2).await)).await.unwrap();
         Http2 { sender, connection: tokio::spawn(connection) }
     }
 }
 
-fn write(certificate: &Certificate, cert: &Path, key: &Path) {
-    std::fs::write(cert, &certificate.pem).unwrap();
-    std::fs::write(key, &certificate.key_pem).unwrap();
+fn write_files(certificate: &Certificate, cert_file: &Path, key_file: &Path) {
+    std::fs::write(cert_file, &certificate.pem).unwrap();
+    std::fs::write(key_file, &certificate.key_pem).unwrap();
 }
 
-/// What a client needs that trusts these alone.
-fn trusting<'a>(
+/// The configuration of a client that trusts only these certificates.
+fn client_config<'a>(
     certificates: impl IntoIterator<Item = &'a Certificate>,
     alpn: &[&[u8]],
 ) -> Arc<ClientConfig> {
@@ -119,15 +120,15 @@ fn trusting<'a>(
     Arc::new(config)
 }
 
-/// The certificate that a server showed.
-fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+/// The certificate that the server presented.
+fn peer_certificate(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
-/// A connection of HTTP/2.
+/// An HTTP/2 connection.
 struct Http2 {
     sender: SendRequest<Bytes>,
-    /// Ends when the connection does.
+    /// Drives the connection; ends when the connection closes.
     connection: JoinHandle<Result<(), h2::Error>>,
 }
 
@@ -137,23 +138,23 @@ fn request(method: &str, path: &str) -> Request<()> {
 }
 
 impl Http2 {
-    /// The status of an answer, read whole.
+    /// Sends a GET and reads the whole answer; returns its status.
     async fn get(&self, path: &str) -> Result<StatusCode, h2::Error> {
-        let mut sender = soon(self.sender.clone().ready()).await?;
+        let mut sender = within_deadline(self.sender.clone().ready()).await?;
         let (answer, _) = sender.send_request(request("GET", path), true)?;
-        let answer = soon(answer).await?;
+        let answer = within_deadline(answer).await?;
         let status = answer.status();
-        read(answer.into_body()).await.map(|_| status)
+        read_body(answer.into_body()).await.map(|_| status)
     }
 }
 
-/// All of a body, taking whatever comes.
-async fn read(mut body: h2::RecvStream) -> Result<Vec<u8>, h2::Error> {
-    let mut all = Vec::new();
-    while let Some(piece) = soon(body.data()).await {
-        let piece = piece?;
-        body.flow_control().release_capacity(piece.len())?;
-        all.extend_from_slice(&piece);
+/// Reads a whole body, releasing flow-control capacity as data arrives.
+async fn read_body(mut body: h2::RecvStream) -> Result<Vec<u8>, h2::Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = within_deadline(body.data()).await {
+        let chunk = chunk?;
+        body.flow_control().release_capacity(chunk.len())?;
+        bytes.extend_from_slice(&chunk);
     }
-    Ok(all)
+    Ok(bytes)
 }

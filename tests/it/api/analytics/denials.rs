@@ -5,16 +5,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tollhouse::domain::verification::Outcome::{self, *};
 
-use super::super::{at_fault, done};
+use super::super::{expect_invalid, expect_ok};
 use super::{flush, key};
 use crate::support::{Client, Server};
 
 async fn logs(client: &Client, query: &str) -> Vec<Value> {
-    done(client.get(&format!("/analytics/logs?{query}")).await, 200).as_array().unwrap().clone()
+    expect_ok(client.get(&format!("/analytics/logs?{query}")).await, 200).as_array().unwrap().clone()
 }
 
-/// `code key organization ip count` of each row.
-async fn told(client: &Client, query: &str) -> Vec<String> {
+/// Formats each row as `code key organization ip count`.
+async fn summaries(client: &Client, query: &str) -> Vec<String> {
     let rows = logs(client, query).await;
     let text = |row: &Value, field: &str| row[field].as_str().unwrap_or("-").to_owned();
     let line = |row: &Value| {
@@ -29,18 +29,18 @@ fn unknown(server: &Server, outcome: Outcome, organization: Option<&str>, ip: &s
 }
 
 #[tokio::test]
-async fn denials_are_folded_by_minute_across_flushes() {
+async fn denials_are_aggregated_by_minute_across_flushes() {
     let server = Server::start().await;
     server.organization("org_1").await;
-    let one = key(&server, Some("org_1"), "key_1").await;
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
     for (times, ip) in [(2, "192.0.2.1"), (3, "192.0.2.2")] {
-        one.count_from(&server, RateLimited, times, Some(ip));
-        one.count_from(&server, Valid, times, Some(ip));
+        key_1.count_from(&server, RateLimited, times, Some(ip));
+        key_1.count_from(&server, Valid, times, Some(ip));
         flush(&server).await;
         server.advance(Duration::from_secs(1));
     }
     server.advance(Duration::from_secs(60));
-    one.count_from(&server, RateLimited, 1, None);
+    key_1.count_from(&server, RateLimited, 1, None);
     flush(&server).await;
     let rows = logs(&server.admin(), "").await;
     let row = |ip, count, first, last| {
@@ -57,17 +57,18 @@ async fn i5_filters_find_what_the_caller_may_see() {
     for organization in ["org_1", "org_2"] {
         server.organization(organization).await;
     }
-    let (one, two) = (key(&server, Some("org_1"), "key_1").await, key(&server, Some("org_2"), "key_2").await);
-    one.count_from(&server, Expired, 1, Some("192.0.2.1"));
-    two.count_from(&server, IpNotAllowed, 2, Some("2001:db8::1"));
+    let key_1 = key(&server, Some("org_1"), "key_1").await;
+    let key_2 = key(&server, Some("org_2"), "key_2").await;
+    key_1.count_from(&server, Expired, 1, Some("192.0.2.1"));
+    key_2.count_from(&server, IpNotAllowed, 2, Some("2001:db8::1"));
     unknown(&server, Malformed, None, "192.0.2.1");
     unknown(&server, NotFound, Some("org_1"), "192.0.2.9");
     flush(&server).await;
     server.advance(Duration::from_secs(600));
-    one.count_from(&server, Revoked, 1, Some("192.0.2.3"));
+    key_1.count_from(&server, Revoked, 1, Some("192.0.2.3"));
     flush(&server).await;
 
-    let [expired, elsewhere, malformed, asked, revoked] = [
+    let [expired, ip_denied, malformed, not_found, revoked] = [
         "EXPIRED key_1 org_1 192.0.2.1 1",
         "IP_NOT_ALLOWED key_2 org_2 2001:db8::1 2",
         "MALFORMED - - 192.0.2.1 1",
@@ -75,62 +76,66 @@ async fn i5_filters_find_what_the_caller_may_see() {
         "REVOKED key_1 org_1 192.0.2.3 1",
     ];
     for (query, expected) in [
-        ("order=asc", &[expired, elsewhere, malformed, asked, revoked][..]),
-        ("", &[revoked, asked, malformed, elsewhere, expired]),
-        ("org_id=org_1", &[revoked, asked, expired]),
+        ("order=asc", &[expired, ip_denied, malformed, not_found, revoked][..]),
+        ("", &[revoked, not_found, malformed, ip_denied, expired]),
+        ("org_id=org_1", &[revoked, not_found, expired]),
         ("org_id=org_9", &[]),
-        ("key_id=key_2", &[elsewhere]),
+        ("key_id=key_2", &[ip_denied]),
         ("key_id=key_9", &[]),
         ("code=MALFORMED", &[malformed]),
         ("code=VALID", &[]),
         ("ip=192.0.2.1", &[malformed, expired]),
         ("ip=::ffff:192.0.2.1", &[malformed, expired]),
-        ("ip=2001:db8:0::1", &[elsewhere]),
+        ("ip=2001:db8:0::1", &[ip_denied]),
         ("from=2026-11-23T07:10:00Z", &[revoked]),
         ("to=2026-11-23T07:10:00Z&ip=192.0.2.1&code=EXPIRED", &[expired]),
     ] {
-        assert_eq!(told(&admin, query).await, expected, "{query}");
+        assert_eq!(summaries(&admin, query).await, expected, "{query}");
     }
     let (client, _) = server.key(Some("org_1"), &["admin:analytics"]).await;
     for (query, expected) in [
-        ("", &[revoked, asked, expired][..]),
-        ("org_id=org_1", &[revoked, asked, expired]),
+        ("", &[revoked, not_found, expired][..]),
+        ("org_id=org_1", &[revoked, not_found, expired]),
         ("key_id=key_2", &[]),
         ("ip=2001:db8::1", &[]),
         ("ip=192.0.2.1", &[expired]),
     ] {
-        assert_eq!(told(&client, query).await, expected, "{query}");
+        assert_eq!(summaries(&client, query).await, expected, "{query}");
     }
-    let bad = admin.get("/analytics/logs?ip=192.0.2.0/24&code=expired&from=now").await;
-    at_fault(&bad, &[("ip", "INVALID_ADDRESS"), ("code", "INVALID_VALUE"), ("from", "INVALID_TIME")]);
+    let answer = admin.get("/analytics/logs?ip=192.0.2.0/24&code=expired&from=now").await;
+    expect_invalid(
+        &answer,
+        &[("ip", "INVALID_ADDRESS"), ("code", "INVALID_VALUE"), ("from", "INVALID_TIME")],
+    );
 }
 
 #[tokio::test]
-async fn pages_follow_each_other() {
+async fn a_cursor_leads_to_the_next_page() {
     let server = Server::start().await;
-    for nth in 0..7 {
-        unknown(&server, NotFound, None, &format!("192.0.2.{nth}"));
+    for index in 0..7 {
+        unknown(&server, NotFound, None, &format!("192.0.2.{index}"));
     }
     flush(&server).await;
-    let (mut found, mut cursor) = (Vec::new(), String::new());
+    let mut ips = Vec::new();
+    let mut cursor = String::new();
     loop {
         let answer = server.admin().get(&format!("/analytics/logs?limit=3{cursor}")).await;
-        found.extend(super::super::column(answer.data(), "ip"));
+        ips.extend(super::super::column(answer.data(), "ip"));
         match answer.json["metadata"]["nextCursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,
         }
     }
-    assert_eq!(found, (0..7).rev().map(|nth| format!("192.0.2.{nth}")).collect::<Vec<_>>());
+    assert_eq!(ips, (0..7).rev().map(|index| format!("192.0.2.{index}")).collect::<Vec<_>>());
 }
 
-/// A flood of guesses leaves a bounded number of rows, one of which stands for the rest.
+/// A flood of guesses adds a bounded number of rows. One row counts the rest.
 #[tokio::test]
 async fn i10_a_flood_is_counted_in_one_row() {
     let server = Server::start().await;
-    for nth in 0..1300_u32 {
-        unknown(&server, NotFound, Some("org_1"), &std::net::Ipv4Addr::from(nth).to_string());
-        if nth % 100 == 0 {
+    for index in 0..1300_u32 {
+        unknown(&server, NotFound, Some("org_1"), &std::net::Ipv4Addr::from(index).to_string());
+        if index % 100 == 0 {
             flush(&server).await;
         }
     }
@@ -142,6 +147,6 @@ async fn i10_a_flood_is_counted_in_one_row() {
     let rows = rows.await.unwrap().rows;
     assert_eq!(rows.len(), 1001);
     assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), 1300);
-    let rest = told(&server.admin(), "limit=100&order=desc").await;
+    let rest = summaries(&server.admin(), "limit=100&order=desc").await;
     assert_eq!(rest.iter().filter(|row| *row == "- - - - 300").count(), 1, "{rest:?}");
 }

@@ -1,5 +1,5 @@
-//! `/analytics`: usage, overview and the verification log. What is counted comes straight from the
-//! recorder, under the tests' clock.
+//! `/analytics`: usage, overview and the verification log. The tests count verifications directly with the
+//! recorder, at the time of the tests' clock.
 
 mod denials;
 mod overview;
@@ -19,12 +19,12 @@ use crate::support::{Client, Server};
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A key that verifications are counted of.
+/// A key whose verifications are counted.
 struct Key {
     credential: Arc<Credential>,
 }
 
-/// A new key of an organization (`None`: of the platform).
+/// Creates a key of an organization, or a platform key if `None`.
 async fn key(server: &Server, organization: Option<&str>, id: &str) -> Key {
     let body =
         json!({"id": id, "organization_id": organization, "name": format!("named {id}"), "scopes": []});
@@ -34,7 +34,7 @@ async fn key(server: &Server, organization: Option<&str>, id: &str) -> Key {
 }
 
 impl Key {
-    /// Counts so many verifications now.
+    /// Counts this number of verifications at the current time.
     fn count(&self, server: &Server, outcome: Outcome, times: u32) {
         self.count_from(server, outcome, times, None);
     }
@@ -57,9 +57,9 @@ async fn flush(server: &Server) {
     tollhouse::service::usage::flush(&server.app).await.unwrap();
 }
 
-/// `data` of a usage query that must succeed, after looking whether it agrees with itself.
+/// Returns `data` of a usage query after checking that its totals are consistent.
 async fn usage(client: &Client, query: &str) -> Value {
-    let data = super::done(client.get(&format!("/analytics/usage?{query}")).await, 200);
+    let data = super::expect_ok(client.get(&format!("/analytics/usage?{query}")).await, 200);
     let fields = ["requests", "allowed", "denied", "rate_limited", "quota_exceeded", "cost"];
     for field in fields {
         let series = data["series"].as_array().unwrap().iter();
@@ -73,7 +73,7 @@ async fn usage(client: &Client, query: &str) -> Value {
     data
 }
 
-/// `(id, requests)` of each group.
+/// Returns `(id, requests)` of each group.
 fn groups(data: &Value, field: &str) -> Vec<(String, u64)> {
     let rows = data[field].as_array().unwrap().iter();
     rows.map(|group| {
@@ -83,6 +83,6 @@ fn groups(data: &Value, field: &str) -> Vec<(String, u64)> {
     .collect()
 }
 
-fn named(groups: &[(&str, u64)]) -> Vec<(String, u64)> {
+fn expected_groups(groups: &[(&str, u64)]) -> Vec<(String, u64)> {
     groups.iter().map(|(id, requests)| (id.to_string(), *requests)).collect()
 }

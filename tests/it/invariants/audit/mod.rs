@@ -1,4 +1,5 @@
-//! Invariant 2 and the contract's §6: what is recorded, how it is folded, what it never holds.
+//! Invariant 2 and the contract's §6: what the audit log records, how it aggregates events, and what an event
+//! never contains.
 
 mod aggregated;
 mod recorded;
@@ -9,7 +10,7 @@ use tollhouse::store;
 
 use crate::support::Server;
 
-/// All events as they lie in the file, without a call that would add to them.
+/// All events, read from the database: reading them through the API would append another event.
 async fn events(server: &Server) -> Vec<Value> {
     let rows = server.app.db.read(|tx| store::audit::links(tx, 1, 1_000_000)).await.unwrap();
     rows.into_iter().map(|row| serde_json::from_str(&row.link.unwrap().0.json).unwrap()).collect()

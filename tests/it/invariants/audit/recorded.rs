@@ -1,4 +1,4 @@
-//! Every call has its event by the time it is answered, and there is no event without its call.
+//! Every call is recorded before it is answered, and no event exists without a call.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use tollhouse::http::routes::{AuthRequirement, ROUTES};
 use super::events;
 use crate::support::{Answer, Client, Server};
 
-/// A call and the event that it must leave.
-struct Row {
+/// A call and the event it must record.
+struct Case {
     method: Method,
     path: &'static str,
     body: Option<Value>,
@@ -18,45 +18,51 @@ struct Row {
     organization: Option<&'static str>,
     /// Type, id and name.
     target: Option<[&'static str; 3]>,
-    /// `(field, from, to)`; `None` = whatever they are, but some.
+    /// `(field, from, to)`; `None` = at least one, whatever it is.
     changes: Option<Vec<(&'static str, Value, Value)>>,
 }
 
-/// The event of a call, which must be the only new one.
-async fn only_event(server: &Server, client: &Client, row: &Row) -> (Answer, Value) {
+/// Makes the call; returns the answer and the call's event, which must be the only new one.
+async fn only_event(server: &Server, client: &Client, case: &Case) -> (Answer, Value) {
     let before = events(server).await.len();
-    let request = client.request(row.method.clone(), row.path);
-    // Whatever its state; only the configuration demands that it is said.
-    let request = if row.path == "/config" { request.header("if-match", "*") } else { request };
-    let answer = client.send(row.body.iter().fold(request, |request, body| request.json(body))).await;
+    let request = client.request(case.method.clone(), case.path);
+    // Only the configuration requires `If-Match`; `*` matches any revision.
+    let request = if case.path == "/config" { request.header("if-match", "*") } else { request };
+    let answer = client.send(case.body.iter().fold(request, |request, body| request.json(body))).await;
     let mut new = events(server).await.split_off(before);
-    assert_eq!(new.len(), 1, "{} {}: {answer:?} {new:?}", row.method, row.path);
+    assert_eq!(new.len(), 1, "{} {}: {answer:?} {new:?}", case.method, case.path);
     (answer, new.remove(0))
 }
 
-/// The row of the table of routes that serves a call.
+/// The path template of the route that serves a call.
 fn route(method: &Method, path: &str) -> &'static str {
     let path = format!("/admin/v1{}", path.split('?').next().unwrap());
-    let fits = |template: &str| {
-        let (asked, known) = (path.split('/'), template.split('/'));
-        asked.clone().count() == known.clone().count()
-            && asked.zip(known).all(|(a, k)| k.starts_with('{') || a == k)
+    let matches = |template: &str| {
+        let segments = path.split('/');
+        let template_segments = template.split('/');
+        segments.clone().count() == template_segments.clone().count()
+            && segments
+                .zip(template_segments)
+                .all(|(segment, expected)| expected.starts_with('{') || segment == expected)
     };
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-    // A literal path goes before one with parameters.
-    let fitting = ROUTES.iter().filter(|route| route.method == method && fits(route.path));
-    fitting.min_by_key(|route| route.path.matches('{').count()).unwrap().path
+    // A literal path takes precedence over one with parameters.
+    let candidates = ROUTES.iter().filter(|route| route.method == method && matches(route.path));
+    candidates.min_by_key(|route| route.path.matches('{').count()).unwrap().path
 }
 
 #[rustfmt::skip]
-fn rows() -> Vec<Row> {
-    let get = |path, organization, target| Row {
+fn cases() -> Vec<Case> {
+    let get = |path, organization, target| Case {
         method: Method::GET, path, body: None, status: 200, organization, target, changes: Some(Vec::new()),
     };
-    let write = |method, path, body: Value, status, organization, target, changes| Row {
+    let write = |method, path, body: Value, status, organization, target, changes| Case {
         method, path, body: (!body.is_null()).then_some(body), status, organization, target: Some(target), changes,
     };
-    let (post, patch, delete, none) = (Method::POST, Method::PATCH, Method::DELETE, Value::Null);
+    let post = Method::POST;
+    let patch = Method::PATCH;
+    let delete = Method::DELETE;
+    let none = Value::Null;
     let organization = ["organization", "org_1", "One"];
     let membership = ["membership", "user_1", "User"];
     let user = ["user", "user_1", "User"];
@@ -70,7 +76,7 @@ fn rows() -> Vec<Row> {
         get("/organizations/org_1", Some("org_1"), Some(organization)),
         write(patch.clone(), "/organizations/org_1", json!({"plan": "enterprise", "metadata": {"a": "b"}}), 200, Some("org_1"), organization,
             Some(vec![("metadata", json!({}), json!({"a": "b"})), ("plan", json!("standard"), json!("enterprise"))])),
-        // Nothing changed: the call is recorded all the same.
+        // Changes nothing; the call is still recorded.
         write(patch.clone(), "/organizations/org_1", json!({"plan": "enterprise"}), 200, Some("org_1"), organization, Some(Vec::new())),
 
         write(post.clone(), "/users", json!({"id": "user_1", "name": "User", "email": "u@example.com"}), 201, None, user, None),
@@ -121,43 +127,43 @@ fn rows() -> Vec<Row> {
 }
 
 #[tokio::test]
-async fn i2_every_call_leaves_its_one_event_before_its_answer() {
+async fn i2_every_call_records_exactly_one_event_before_its_answer() {
     let server = Server::start().await;
     let admin = server.admin();
     let actor = events(&server).await.remove(0);
     let actor =
         json!({"type": "api_key", "id": actor["target"]["id"], "name": "First admin key", "user_id": null});
     let mut called = BTreeSet::new();
-    for row in rows() {
-        let (answer, event) = only_event(&server, &admin, &row).await;
-        assert_eq!(answer.status, row.status, "{} {}: {answer:?}", row.method, row.path);
-        let template = route(&row.method, row.path);
-        let served = ROUTES.iter().find(|r| r.method == row.method.as_str() && r.path == template).unwrap();
+    for case in cases() {
+        let (answer, event) = only_event(&server, &admin, &case).await;
+        assert_eq!(answer.status, case.status, "{} {}: {answer:?}", case.method, case.path);
+        let template = route(&case.method, case.path);
+        let served = ROUTES.iter().find(|r| r.method == case.method.as_str() && r.path == template).unwrap();
         called.insert((served.method, served.path));
         assert_eq!(event["action"], served.action);
-        assert_eq!(event["access"], if row.method == Method::GET { "read" } else { "write" });
+        assert_eq!(event["access"], if case.method == Method::GET { "read" } else { "write" });
         assert_eq!(
             (&event["outcome"], &event["code"], &event["count"]),
             (&json!("success"), &Value::Null, &json!(1))
         );
         assert_eq!(event["actor"], actor);
-        assert_eq!(event["organization_id"], json!(row.organization), "{} {}", row.method, row.path);
-        let target = row.target.map(|[kind, id, name]| json!({"type": kind, "id": id, "name": name}));
-        assert_eq!(event["target"], json!(target), "{} {}", row.method, row.path);
+        assert_eq!(event["organization_id"], json!(case.organization), "{} {}", case.method, case.path);
+        let target = case.target.map(|[kind, id, name]| json!({"type": kind, "id": id, "name": name}));
+        assert_eq!(event["target"], json!(target), "{} {}", case.method, case.path);
         assert_eq!(event["occurred_at"], "2026-11-23T07:08:09.000Z");
-        let path = format!("/admin/v1{}", row.path.split('?').next().unwrap());
-        let expected = json!({"request_id": answer.header("x-request-id"), "method": row.method.as_str(), "path": path,
-            "status": row.status, "ip": "127.0.0.1", "user_agent": null, "batch_id": null});
+        let path = format!("/admin/v1{}", case.path.split('?').next().unwrap());
+        let expected = json!({"request_id": answer.header("x-request-id"), "method": case.method.as_str(), "path": path,
+            "status": case.status, "ip": "127.0.0.1", "user_agent": null, "batch_id": null});
         assert_eq!(event["context"], expected);
-        match row.changes {
+        match case.changes {
             Some(changes) => {
                 let changes: Vec<_> = changes
                     .into_iter()
                     .map(|(field, from, to)| json!({"field": field, "from": from, "to": to}))
                     .collect();
-                assert_eq!(event["changes"], json!(changes), "{} {}", row.method, row.path);
+                assert_eq!(event["changes"], json!(changes), "{} {}", case.method, case.path);
             }
-            None => assert_ne!(event["changes"], json!([]), "{} {}", row.method, row.path),
+            None => assert_ne!(event["changes"], json!([]), "{} {}", case.method, case.path),
         }
     }
     let id = events(&server).await[0]["id"].as_str().unwrap().to_owned();
@@ -166,19 +172,19 @@ async fn i2_every_call_leaves_its_one_event_before_its_answer() {
     let event = events(&server).await.split_off(before).remove(0);
     assert_eq!((&event["action"], &event["target"]["id"]), (&json!("audit_log.read"), &json!(id)));
     called.insert(("GET", "/admin/v1/audit-logs/{id}"));
-    called.insert(("GET", "/admin/v1/whoami")); // Folded.
-    called.insert(("POST", "/admin/v1/batch")); // Each operation leaves its own: see `api::batch`.
+    called.insert(("GET", "/admin/v1/whoami")); // Aggregated.
+    called.insert(("POST", "/admin/v1/batch")); // Each operation records its own event: see `api::batch`.
     let missing: Vec<_> = ROUTES
         .iter()
         .filter(|route| route.auth != AuthRequirement::Open && route.path.starts_with("/admin/"))
         .filter(|route| !called.contains(&(route.method, route.path)))
         .map(|route| (route.method, route.path))
         .collect();
-    assert!(missing.is_empty(), "nobody sees that these are recorded; add rows for them: {missing:?}");
+    assert!(missing.is_empty(), "no case covers these routes; add one for each: {missing:?}");
 }
 
 #[tokio::test]
-async fn i2_a_failure_is_recorded_with_its_code_and_without_its_change() {
+async fn i2_a_failure_is_recorded_with_its_code_and_no_changes() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let admin = server.admin();
@@ -200,21 +206,22 @@ async fn i2_a_failure_is_recorded_with_its_code_and_without_its_change() {
         (415, "UNSUPPORTED_MEDIA_TYPE", Method::POST, "/organizations", None),
     ] {
         let target = path.rsplit('/').next().filter(|id| id.contains('_'));
-        let row = Row { method, path, body, status, organization: None, target: None, changes: None };
-        let (answer, event) = only_event(&server, &admin, &row).await;
+        let case = Case { method, path, body, status, organization: None, target: None, changes: None };
+        let (answer, event) = only_event(&server, &admin, &case).await;
         assert_eq!(answer.status, status, "{path}: {answer:?}");
         assert_eq!((&event["outcome"], &event["code"]), (&json!("failed"), &json!(code)), "{path}");
         assert_eq!((&event["changes"], &event["context"]["status"]), (&json!([]), &json!(status)));
-        assert_eq!(event["context"]["method"], row.method.as_str());
+        assert_eq!(event["context"]["method"], case.method.as_str());
         assert_eq!(event["target"]["id"], json!(target), "{path}");
     }
-    let stale = admin.request(Method::PATCH, "/organizations/org_1").header("if-match", "\"0-0\"");
-    assert_eq!(admin.send(stale.json(&json!({"name": "new"}))).await.status, 412);
+    let outdated = admin.request(Method::PATCH, "/organizations/org_1").header("if-match", "\"0-0\"");
+    assert_eq!(admin.send(outdated.json(&json!({"name": "new"}))).await.status, 412);
     assert_eq!(events(&server).await.last().unwrap()["code"], "PRECONDITION_FAILED");
     assert_eq!(admin.get("/organizations/org_1").await.data()["name"], "org_1");
 }
 
-/// Changes that succeed, fail and race: as many events as calls, and as many of success as changes.
+/// Concurrent changes succeed, fail and conflict: there is one event per call, and one successful event per
+/// change made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i2_under_load_there_is_an_event_for_each_call_and_a_change_for_each_success() {
     let server = Server::start().await;
@@ -224,11 +231,11 @@ async fn i2_under_load_there_is_an_event_for_each_call_and_a_change_for_each_suc
             let admin = server.admin();
             tokio::spawn(async move {
                 let mut created = 0;
-                for nth in 0..25 {
-                    // Each id is wanted by two, and every fifth body is not one.
-                    let id = format!("org_{}", (caller / 2) * 25 + nth);
+                for index in 0..25 {
+                    // Two callers send each id, and every fifth body is invalid.
+                    let id = format!("org_{}", (caller / 2) * 25 + index);
                     let mut body = json!({"id": id, "name": "n", "email": "a@example.com"});
-                    if nth % 5 == 0 {
+                    if index % 5 == 0 {
                         body["unknown"] = json!(true);
                     }
                     created += usize::from(admin.post("/organizations", body).await.status == 201);
@@ -243,21 +250,20 @@ async fn i2_under_load_there_is_an_event_for_each_call_and_a_change_for_each_suc
     }
     assert_eq!(created, 4 * 20);
     let new = events(&server).await.split_off(before);
-    let with = |outcome: &str, code: Value| {
+    let count = |outcome: &str, code: Value| {
         new.iter().filter(|event| event["outcome"] == outcome && event["code"] == code).count()
     };
     assert_eq!(new.len(), 8 * 25);
-    assert_eq!(with("success", Value::Null), created);
-    assert_eq!(with("failed", json!("ALREADY_EXISTS")), created);
-    assert_eq!(with("failed", json!("INVALID_REQUEST")), 8 * 5);
+    assert_eq!(count("success", Value::Null), created);
+    assert_eq!(count("failed", json!("ALREADY_EXISTS")), created);
+    assert_eq!(count("failed", json!("INVALID_REQUEST")), 8 * 5);
     let ids: BTreeSet<_> = new.iter().map(|event| event["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), new.len());
     assert_eq!(server.admin().get("/audit-logs/verify").await.data()["valid"], true);
 }
 
-/// What happens to a user is recorded for each of its organizations.
 #[tokio::test]
-async fn what_happens_to_a_user_is_in_each_of_its_organizations_logs() {
+async fn a_change_of_a_user_is_recorded_for_each_of_its_organizations() {
     let server = Server::start().await;
     let admin = server.admin();
     server.user("user_1").await;

@@ -1,5 +1,5 @@
-//! Invariant 6 and what an organization may not see: events hold no secret, strings of a bounded
-//! length, and of the platform's people as little as can be.
+//! Invariant 6 and redaction: events contain no secrets, their strings have a bounded length, and an
+//! organization doesn't see details of the platform's staff.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -11,8 +11,8 @@ use tollhouse::verify::secret;
 use super::events;
 use crate::support::{ADMIN_KEY, Server};
 
-/// What must be nowhere: a secret, and its hash in any spelling.
-fn spellings(secret_text: &str) -> Vec<String> {
+/// A secret, and its hash in every encoding.
+fn encodings(secret_text: &str) -> Vec<String> {
     let hash = secret::hash(secret_text);
     let hex = chain::hex(&hash);
     let base64 =
@@ -20,8 +20,8 @@ fn spellings(secret_text: &str) -> Vec<String> {
     [vec![secret_text.to_owned(), hex.to_uppercase(), hex], base64.to_vec()].concat()
 }
 
-/// The files of the database, whatever they are called.
-fn files(server: &Server) -> Vec<(String, Vec<u8>)> {
+/// Name and content of every file in the data directory.
+fn data_files(server: &Server) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(server.dir.path().join("data")).unwrap().map(Result::unwrap);
     let read = |entry: std::fs::DirEntry| {
         (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
@@ -43,7 +43,7 @@ async fn i6_no_secret_is_in_any_file() {
             let rotated = server.admin().post(&format!("{path}/rotate"), body).await;
             secrets.push(rotated.data()["key"].as_str().unwrap().to_owned());
         }
-        // Good, ended and never good: each is seen by the server.
+        // The server sees valid secrets, retired ones and one that never existed.
         let unknown = format!("an-unknown-secret-for-{organization:?}");
         secrets.push(unknown.clone());
         client.get("/whoami").await;
@@ -57,41 +57,48 @@ async fn i6_no_secret_is_in_any_file() {
     assert_eq!(server.admin().get("/audit-logs?limit=100").await.status, 200);
     tollhouse::service::housekeeping::write_refusals(&server.app, true).await.unwrap();
 
-    let files = files(&server);
+    let files = data_files(&server);
     let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
-    assert!(files.iter().any(|(name, _)| name == "tollhouse.db") && total > 100_000, "these are the files");
+    assert!(
+        files.iter().any(|(name, _)| name == "tollhouse.db") && total > 100_000,
+        "the database is among the files"
+    );
     let contains =
         |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    assert!(files.iter().any(|(_, bytes)| contains(bytes, "api_key.rotate")), "events lie there readably");
+    assert!(
+        files.iter().any(|(_, bytes)| contains(bytes, "api_key.rotate")),
+        "events are stored uncompressed, so a search finds them"
+    );
     for secret in &secrets {
-        for spelling in spellings(secret) {
+        for encoding in encodings(secret) {
             for (name, bytes) in &files {
-                assert!(!contains(bytes, &spelling), "{name} holds {spelling} of {secret}");
+                assert!(!contains(bytes, &encoding), "{name} contains {encoding} of {secret}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn what_a_client_supplies_is_cut_to_a_bound() {
+async fn strings_that_a_client_supplies_are_truncated() {
     let server = Server::start().await;
-    let (long, longest) = ("x".repeat(5000), 257);
+    let long = "x".repeat(5000);
+    let max_chars = 257;
     let admin = server.admin();
     let request = admin.request(Method::GET, &format!("/organizations/{long}")).header("user-agent", &long);
     assert_eq!(admin.send(request).await.status, 404);
     let event = events(&server).await.pop().unwrap();
     for text in [&event["context"]["path"], &event["context"]["user_agent"], &event["target"]["id"]] {
         let text = text.as_str().unwrap();
-        assert!(text.chars().count() == longest && text.ends_with('…'), "{text}");
+        assert!(text.chars().count() == max_chars && text.ends_with('…'), "{text}");
     }
     let metadata: serde_json::Map<String, Value> =
-        (0..50).map(|nth| (format!("name{nth}"), "ü".repeat(500).into())).collect();
+        (0..50).map(|index| (format!("name{index}"), "ü".repeat(500).into())).collect();
     let body = json!({"name": "n".repeat(200), "email": "a@example.com", "metadata": metadata});
     assert_eq!(admin.post("/organizations", body).await.status, 201);
     let event = events(&server).await.pop().unwrap();
     let changed =
         event["changes"].as_array().unwrap().iter().find(|change| change["field"] == "metadata").unwrap();
-    assert_eq!(changed["to"].as_str().unwrap().chars().count(), longest);
+    assert_eq!(changed["to"].as_str().unwrap().chars().count(), max_chars);
     assert!(event.to_string().len() < 4096, "{event}");
     let anonymous = server.anonymous();
     let request = anonymous.request(Method::GET, &format!("/{long}")).header("user-agent", &long);
@@ -100,49 +107,51 @@ async fn what_a_client_supplies_is_cut_to_a_bound() {
     assert!(events(&server).await.pop().unwrap().to_string().len() < 4096);
 }
 
-/// An organization sees what its own keys did as it was, and of all others neither their place in the
-/// chain nor whose hands they were.
+/// An organization sees the caller's name, address and user agent only in events of its own keys, and in no
+/// event the position in the hash chain.
 #[tokio::test]
 async fn an_organization_sees_its_events_redacted() {
     let server = Server::start().await;
     server.organization("org_1").await;
-    let (own, key) =
+    let (org_client, key) =
         server.key_with(json!({"organization_id": "org_1", "name": "Own", "scopes": ["*"]})).await;
-    let agent = |client: &crate::support::Client, agent| {
+    let update = |client: &crate::support::Client, agent| {
         client.request(Method::PATCH, "/organizations/org_1").header("user-agent", agent)
     };
     let admin = server.admin();
     let body = json!({"name": "by the platform"});
-    assert_eq!(admin.send(agent(&admin, "platform agent").json(&body)).await.status, 200);
+    assert_eq!(admin.send(update(&admin, "platform agent").json(&body)).await.status, 200);
     let body = json!({"name": "by itself"});
-    assert_eq!(own.send(agent(&own, "own agent").json(&body)).await.status, 200);
+    assert_eq!(org_client.send(update(&org_client, "own agent").json(&body)).await.status, 200);
 
-    let listed = own.get("/audit-logs?action=organization.update").await;
-    let [by_own, by_platform] = listed.data().as_array().unwrap().as_slice() else { panic!("{listed:?}") };
-    let seen = |event: &Value| {
+    let listed = org_client.get("/audit-logs?action=organization.update").await;
+    let [by_organization, by_platform] = listed.data().as_array().unwrap().as_slice() else {
+        panic!("{listed:?}")
+    };
+    let caller_details = |event: &Value| {
         [&event["actor"]["name"], &event["context"]["ip"], &event["context"]["user_agent"]].map(Value::clone)
     };
-    assert_eq!(seen(by_own), [json!("Own"), json!("127.0.0.1"), json!("own agent")]);
-    assert_eq!(seen(by_platform), [Value::Null, Value::Null, Value::Null]);
-    assert_eq!(by_platform["changes"][0]["to"], "by the platform", "what happened is told");
-    assert_eq!(by_own["actor"]["id"], key["id"]);
+    assert_eq!(caller_details(by_organization), [json!("Own"), json!("127.0.0.1"), json!("own agent")]);
+    assert_eq!(caller_details(by_platform), [Value::Null, Value::Null, Value::Null]);
+    assert_eq!(by_platform["changes"][0]["to"], "by the platform", "the change itself is visible");
+    assert_eq!(by_organization["actor"]["id"], key["id"]);
     let mut answers = vec![listed.text.clone()];
-    for event in [by_own, by_platform] {
-        let read = own.get(&format!("/audit-logs/{}", event["id"].as_str().unwrap())).await;
-        assert_eq!(read.data(), event, "the same event, read by itself");
+    for event in [by_organization, by_platform] {
+        let read = org_client.get(&format!("/audit-logs/{}", event["id"].as_str().unwrap())).await;
+        assert_eq!(read.data(), event, "reading one event redacts it like the list");
     }
-    let exported = own.get("/audit-logs/export?action=organization.update").await.text;
-    for (line, event) in exported.lines().zip([by_platform, by_own]) {
+    let exported = org_client.get("/audit-logs/export?action=organization.update").await.text;
+    for (line, event) in exported.lines().zip([by_platform, by_organization]) {
         assert_eq!(serde_json::from_str::<Value>(line).unwrap(), *event);
     }
     answers.push(exported);
-    answers.push(own.get("/audit-logs").await.text);
+    answers.push(org_client.get("/audit-logs").await.text);
     for answer in answers {
         for word in ["\"seq\"", "\"hash\"", "\"prev_hash\"", "platform agent", "First admin key"] {
             assert!(!answer.contains(word), "{word}: {answer}");
         }
     }
-    let csv = own.get("/audit-logs/export?format=csv").await.text;
+    let csv = org_client.get("/audit-logs/export?format=csv").await.text;
     for row in
         csv::Reader::from_reader(csv.as_bytes()).deserialize::<std::collections::HashMap<String, String>>()
     {
@@ -150,8 +159,8 @@ async fn an_organization_sees_its_events_redacted() {
         assert!(["seq", "prev_hash", "hash"].iter().all(|name| row[*name].is_empty()), "{row:?}");
     }
     assert!(!csv.contains("platform agent") && !csv.contains("First admin key"), "{csv}");
-    assert_eq!(own.get("/audit-logs/verify").await.code(), "PLATFORM_KEY_REQUIRED");
-    // The platform sees all of it.
+    assert_eq!(org_client.get("/audit-logs/verify").await.code(), "PLATFORM_KEY_REQUIRED");
+    // The platform sees every field.
     let listed = admin.get("/audit-logs?action=organization.update").await;
     assert_eq!(listed.data()[1]["actor"]["name"], "First admin key");
     assert!(listed.data()[1]["seq"].is_i64() && listed.data()[1]["hash"].is_string());

@@ -1,5 +1,5 @@
-//! What the contract says about handing out keys, said a second time and apart from the program's own
-//! rules.
+//! The contract's rules on granting access through keys, implemented a second time and independently of the
+//! program.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use tollhouse::domain::time::Timestamp;
 
-/// A key as it ought to be.
+/// The expected state of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Key {
     pub id: String,
@@ -20,16 +20,16 @@ pub(super) struct Key {
     pub revoked: bool,
 }
 
-/// What a key is made of, or comes to be by a patch.
+/// The fields that a key is created with.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
     pub scopes: Vec<&'static str>,
-    /// In so many hours.
+    /// Hours from now; `None` = never.
     pub expires: Option<u32>,
     pub cidrs: Option<Vec<&'static str>>,
 }
 
-/// What a patch says; `None` = nothing of this.
+/// The fields of a patch; `None` = not in the patch.
 #[derive(Clone, Debug)]
 pub(super) struct Patch {
     pub scopes: Option<Vec<&'static str>>,
@@ -46,8 +46,8 @@ fn time(millis: Option<i64>) -> Value {
     millis.map_or(Value::Null, |millis| Timestamp::from_millis(millis).to_string().into())
 }
 
-fn nets(cidrs: &[&'static str]) -> Vec<IpNet> {
-    cidrs.iter().map(|range| range.parse().unwrap()).collect()
+fn parse_cidrs(cidrs: &[&'static str]) -> Vec<IpNet> {
+    cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect()
 }
 
 fn owned(scopes: &[&'static str]) -> Vec<String> {
@@ -56,7 +56,7 @@ fn owned(scopes: &[&'static str]) -> Vec<String> {
 
 impl Grant {
     pub(super) fn body(&self, now: i64, organization: Option<&str>) -> Value {
-        let mut body = json!({"name": "made", "scopes": self.scopes, "allowed_ips": self.cidrs,
+        let mut body = json!({"name": "created", "scopes": self.scopes, "allowed_ips": self.cidrs,
             "expires_at": time(hours_from(now, self.expires))});
         if let Some(organization) = organization {
             body["organization_id"] = organization.into();
@@ -70,7 +70,7 @@ impl Grant {
             organization: organization.map(str::to_owned),
             scopes: owned(&self.scopes),
             expires_at: hours_from(now, self.expires),
-            cidrs: self.cidrs.as_deref().map(nets),
+            cidrs: self.cidrs.as_deref().map(parse_cidrs),
             disabled: false,
             revoked: false,
         }
@@ -104,63 +104,63 @@ impl Patch {
             after.expires_at = hours_from(now, hours);
         }
         if let Some(cidrs) = &self.cidrs {
-            after.cidrs = cidrs.as_deref().map(nets);
+            after.cidrs = cidrs.as_deref().map(parse_cidrs);
         }
         after.disabled = self.disabled.unwrap_or(after.disabled);
         after
     }
 }
 
-fn holds(scopes: &[String], wanted: &str) -> bool {
-    let (resource, _) = wanted.split_once(':').unwrap_or(("", ""));
-    scopes.iter().any(|own| own == "*" || own == wanted || wanted != "*" && *own == format!("{resource}:*"))
+fn holds(scopes: &[String], scope: &str) -> bool {
+    let (resource, _) = scope.split_once(':').unwrap_or(("", ""));
+    scopes.iter().any(|held| held == "*" || held == scope || scope != "*" && *held == format!("{resource}:*"))
 }
 
-pub(super) fn administrative(scope: &str) -> bool {
+pub(super) fn is_administrative(scope: &str) -> bool {
     scope == "*" || scope.starts_with("admin:") || scope.starts_with("keys:")
 }
 
-fn lies_within(range: &IpNet, outer: &[IpNet]) -> bool {
+fn is_contained(cidr: &IpNet, outer: &[IpNet]) -> bool {
     outer.iter().any(|outer| {
-        outer.prefix_len() <= range.prefix_len()
-            && outer.contains(&range.network())
-            && outer.contains(&range.broadcast())
+        outer.prefix_len() <= cidr.prefix_len()
+            && outer.contains(&cidr.network())
+            && outer.contains(&cidr.broadcast())
     })
 }
 
-/// Does a key that may be used from `wider` reach as far as one that may be used from `cidr`?
-pub(super) fn no_wider(cidrs: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
+/// True if every address in `cidrs` is in `wider`; `None` is every address.
+pub(super) fn is_no_wider(cidrs: Option<&[IpNet]>, wider: Option<&[IpNet]>) -> bool {
     match (cidrs, wider) {
         (_, None) => true,
         (None, Some(_)) => false,
-        (Some(cidrs), Some(wider)) => cidrs.iter().all(|range| lies_within(range, wider)),
+        (Some(cidrs), Some(wider)) => cidrs.iter().all(|cidr| is_contained(cidr, wider)),
     }
 }
 
-pub(super) fn no_later(end: Option<i64>, later: Option<i64>) -> bool {
-    later.is_none_or(|later| end.is_some_and(|end| end <= later))
+pub(super) fn expires_no_later(end: Option<i64>, limit: Option<i64>) -> bool {
+    limit.is_none_or(|limit| end.is_some_and(|end| end <= limit))
 }
 
 impl Key {
-    pub(super) fn ended(&self, now: i64) -> bool {
+    pub(super) fn has_ended(&self, now: i64) -> bool {
         self.revoked || self.expires_at.is_some_and(|end| end <= now)
     }
 
-    pub(super) fn good(&self, now: i64) -> bool {
-        !self.disabled && !self.ended(now)
+    pub(super) fn is_valid(&self, now: i64) -> bool {
+        !self.disabled && !self.has_ended(now)
     }
 
-    /// An address that it may be used from.
-    pub(super) fn home(&self) -> IpAddr {
+    /// An address from which the key may be used.
+    pub(super) fn allowed_ip(&self) -> IpAddr {
         self.cidrs.as_ref().map_or(IpAddr::from([203, 0, 113, 7]), |cidrs| cidrs[0].network())
     }
 
-    /// Does the key answer like this?
+    /// True if `shown`, the API's representation of a key, is this key.
     pub(super) fn is_shown_as(&self, now: i64, shown: &Value) -> bool {
         let status = match self {
             Key { revoked: true, .. } => "revoked",
             Key { disabled: true, .. } => "disabled",
-            key if key.ended(now) => "expired",
+            key if key.has_ended(now) => "expired",
             _ => "active",
         };
         shown["id"] == json!(self.id)
@@ -171,23 +171,23 @@ impl Key {
             && shown["status"] == status
     }
 
-    /// May it be handed any further than this?
-    fn has_rights_over(&self, other: &Key) -> bool {
-        other.scopes.iter().all(|scope| !administrative(scope) || holds(&self.scopes, scope))
+    /// True if this key holds every administrative scope of the other.
+    fn can_administer(&self, other: &Key) -> bool {
+        other.scopes.iter().all(|scope| !is_administrative(scope) || holds(&self.scopes, scope))
     }
 
-    fn may_hand_out(&self, made: &Key) -> bool {
-        self.has_rights_over(made)
-            && no_later(made.expires_at, self.expires_at)
-            && no_wider(made.cidrs.as_deref(), self.cidrs.as_deref())
+    fn can_grant(&self, other: &Key) -> bool {
+        self.can_administer(other)
+            && expires_no_later(other.expires_at, self.expires_at)
+            && is_no_wider(other.cidrs.as_deref(), self.cidrs.as_deref())
     }
 
-    /// The statuses with which a call that manages keys may be refused before its thing is looked at.
-    pub(super) fn refusal_at_the_gate(&self, now: i64, from: IpAddr) -> Option<u16> {
-        if !self.good(now) {
+    /// The status of a call that manages keys if it is refused before its target is read.
+    pub(super) fn early_refusal(&self, now: i64, from: IpAddr) -> Option<u16> {
+        if !self.is_valid(now) {
             return Some(401);
         }
-        let outside = self.cidrs.as_ref().is_some_and(|cidrs| !cidrs.iter().any(|r| r.contains(&from)));
+        let outside = self.cidrs.as_ref().is_some_and(|cidrs| !cidrs.iter().any(|cidr| cidr.contains(&from)));
         (outside || !holds(&self.scopes, "admin:keys")).then_some(403)
     }
 
@@ -195,45 +195,45 @@ impl Key {
         self.organization.is_none() || self.organization.as_deref() == organization
     }
 
-    /// How creating this key may be answered.
-    pub(super) fn creates(&self, made: &Key) -> &'static [u16] {
+    /// The allowed statuses of a call with this key that creates `created`.
+    pub(super) fn create_statuses(&self, created: &Key) -> &'static [u16] {
         match () {
-            () if !self.reaches(made.organization.as_deref()) => &[404],
-            () if !self.may_hand_out(made) => &[403],
+            () if !self.reaches(created.organization.as_deref()) => &[404],
+            () if !self.can_grant(created) => &[403],
             () => &[201],
         }
     }
 
-    /// How changing one into the other may be answered.
-    pub(super) fn changes(&self, before: &Key, after: &Key) -> &'static [u16] {
-        let gained = after.scopes.iter().any(|scope| !holds(&before.scopes, scope))
+    /// The allowed statuses of a call with this key that changes `before` into `after`.
+    pub(super) fn change_statuses(&self, before: &Key, after: &Key) -> &'static [u16] {
+        let gains_access = after.scopes.iter().any(|scope| !holds(&before.scopes, scope))
             || after.expires_at != before.expires_at
             || after.cidrs != before.cidrs
             || before.disabled && !after.disabled;
         match () {
             () if !self.reaches(before.organization.as_deref()) => &[404],
             () if before.revoked => &[403, 409],
-            () if !self.has_rights_over(before) || !self.has_rights_over(after) => &[403],
-            () if gained && !self.may_hand_out(after) => &[403],
+            () if !self.can_administer(before) || !self.can_administer(after) => &[403],
+            () if gains_access && !self.can_grant(after) => &[403],
             () => &[200],
         }
     }
 
-    /// How giving this key a new secret may be answered.
-    pub(super) fn rotates(&self, now: i64, key: &Key) -> &'static [u16] {
+    /// The allowed statuses of a call with this key that rotates `key`.
+    pub(super) fn rotate_statuses(&self, now: i64, key: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(key.organization.as_deref()) => &[404],
-            () if key.ended(now) => &[403, 409],
-            () if !self.may_hand_out(key) => &[403],
+            () if key.has_ended(now) => &[403, 409],
+            () if !self.can_grant(key) => &[403],
             () => &[200],
         }
     }
 
-    /// How revoking this key may be answered.
-    pub(super) fn revokes(&self, key: &Key) -> &'static [u16] {
+    /// The allowed statuses of a call with this key that revokes `key`.
+    pub(super) fn revoke_statuses(&self, key: &Key) -> &'static [u16] {
         match () {
             () if !self.reaches(key.organization.as_deref()) => &[404],
-            () if !self.has_rights_over(key) => &[403],
+            () if !self.can_administer(key) => &[403],
             () => &[200],
         }
     }

@@ -1,4 +1,4 @@
-"""Databases with as much in them as it takes: one of each thing made by the server, and copies of it."""
+"""Databases of any size: the server creates one resource of each kind, and SQL copies it."""
 
 import hashlib
 import sqlite3
@@ -12,14 +12,14 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 HOUR = 3_600_000
 DAY = 24 * HOUR
 ORGANIZATION = {"id": "org_bench", "name": "Bench", "email": "bench@example.com"}
-# With a limit that is counted and never reached.
+# The rate limit is counted, but never reached.
 API_KEY = {"organization_id": "org_bench", "id": "key_model", "name": "Production API Key",
            "scopes": ["workflows:read", "transactions:write"],
            "rate_limit": {"limit": 1_000_000_000, "window_seconds": 60}}
 
 
 def secrets(begin, count):
-    """Secrets of Tollhouse's own form, with their checksums: always the same."""
+    """Generates secrets in Tollhouse's form, with checksums. The same arguments give the same secrets."""
     for n in range(begin, begin + count):
         secret = f"toll_{n:032}"
         rest, checksum = zlib.crc32(secret.encode()), ""
@@ -30,16 +30,16 @@ def secrets(begin, count):
 
 
 def store(file, model, secrets, status="active"):
-    """Stores a key like the model for each of the secrets, while the server is stopped: a million in seconds."""
+    """Stores a copy of the model key for each secret, while the server is stopped. A million take seconds."""
     db = sqlite3.connect(file)
     first, = db.execute("SELECT max(seq) + 1 FROM api_keys").fetchone()
     db.execute("CREATE TEMP TABLE new (seq INTEGER PRIMARY KEY, secret TEXT, hash BLOB)")
     db.executemany("INSERT INTO new VALUES (?, ?, ?)", (
         (seq, secret, hashlib.sha256(secret.encode()).digest()) for seq, secret in enumerate(secrets, first)))
-    own = {"seq": "new.seq", "id": "'key_bench-' || new.seq", "start": "substr(new.secret, 1, 9)",
-           "status": ":status"}
+    replaced = {"seq": "new.seq", "id": "'key_bench-' || new.seq", "start": "substr(new.secret, 1, 9)",
+                "status": ":status"}
     columns = [name for _, name, *_ in db.execute("PRAGMA table_info(api_keys)")]
-    values = ", ".join(own.get(name, f"model.{name}") for name in columns)
+    values = ", ".join(replaced.get(name, f"model.{name}") for name in columns)
     names = {"model": model, "status": status}
     db.execute(f"INSERT INTO api_keys ({', '.join(columns)}) SELECT {values} "
                "FROM new, (SELECT * FROM api_keys WHERE id = :model) model", names)
@@ -52,9 +52,11 @@ def store(file, model, secrets, status="active"):
 
 
 def fill(dir, keys, events):
-    """Keys, each with usage in two of the last 90 days and a denial in one of the last 29, beside which the
-    model, its organization and the whole have usage in every hour; and audit events of a year, of which the
-    organization has one in a hundred. The chain of the copied events does not verify."""
+    """Fills a database with keys, usage, denials and audit events.
+
+    Each key has usage in two of the last 90 days and a denial in one of the last 29. The model key, its organization
+    and the total have usage in every hour. The audit events cover a year; one in a hundred belongs to the organization.
+    The chain of the copied events is not valid."""
     with Server(dir) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
         model = server.call("POST", "/admin/v1/api-keys", API_KEY)
@@ -64,7 +66,7 @@ def fill(dir, keys, events):
         client.verify(model["key"], scopes=["workflows:write"])
     store(server.file, model["id"], secrets(0, keys))
     with sqlite3.connect(server.file) as db:
-        # Nobody else is there, and what is half done is thrown away.
+        # Neither concurrency nor crashes matter here: an incomplete database is discarded.
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000")
         now = int(time.time() * 1000)
         add_usage(db, now)
@@ -74,10 +76,11 @@ def fill(dir, keys, events):
     return server.file
 
 
-def copy(db, table, model, rows, **own):
-    """Copies the rows of a table that the model names for each of the others, but for these columns."""
+def copy(db, table, model, rows, **columns):
+    """Copies the rows of a table that match the condition `model` for each row of the query `rows`, which is named
+    `new`. `columns` replaces columns by expressions."""
     names = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
-    values = ", ".join(own.get(name, f"model.{name}") for name in names)
+    values = ", ".join(columns.get(name, f"model.{name}") for name in names)
     db.execute(f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) SELECT {values} "
                f"FROM (SELECT * FROM {table} WHERE {model}) model CROSS JOIN ({rows}) new")
 
@@ -86,11 +89,11 @@ def add_usage(db, now):
     first = (now // DAY - 89) * DAY
     hours = (now - first) // HOUR
     for table, length in (("usage_hourly", HOUR), ("usage_daily", DAY)):
-        # What is in the file already, also of the organization (below 0) and of everything (0).
+        # Copies all existing rows, also those of the organization (subject below 0) and of the total (subject 0).
         copy(db, table, "1 = 1", "WITH RECURSIVE every (start) AS (VALUES ({0}) UNION ALL "
              "SELECT start + {1} FROM every WHERE start + {1} < {2}) SELECT start FROM every".format(first, length, now),
              start="new.start")
-        # Two primes scatter the keys over the hours.
+        # Two primes distribute the keys over the hours.
         for prime in (7_919, 104_729):
             copy(db, table, "subject > 0 LIMIT 1",
                  f"SELECT seq, ({first} + seq * {prime} % {hours} * {HOUR}) / {length} * {length} AS start FROM api_keys "
@@ -99,13 +102,13 @@ def add_usage(db, now):
 
 def add_denials(db, now):
     keys, = db.execute("SELECT count(*) FROM api_keys").fetchone()
-    # What is there already becomes the oldest, as it is in the order of storing.
+    # The existing rows get the oldest time, which matches their position in the order of insertion.
     db.execute("UPDATE verification_log SET minute = :old, first_at = :old, last_at = :old",
                {"old": (now // DAY - 29) * DAY})
     copy(db, "verification_log", "key_seq IS NOT NULL",
          f"SELECT seq AS key, ({now - 29 * DAY} + seq * {28 * DAY} / {keys}) / 60000 * 60000 AS minute FROM api_keys",
          seq="NULL", minute="new.minute", first_at="new.minute", last_at="new.minute", key_seq="new.key",
-         folded="new.key")
+         aggregation_key="new.key")
 
 
 def add_events(db, now, count):

@@ -1,20 +1,20 @@
-//! What is told is documented, and it is what happened.
+//! The metrics match the documentation and count what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::{Told, Watched, note_backup};
+use super::{Exposition, MonitoredServer, record_backup};
 use crate::support::ADMIN_KEY;
 
-/// Name → type and labels, as the table of `docs/reference/metrics.md` has them.
-fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+/// Name → type and labels, from the table in `docs/reference/metrics.md`.
+fn documented_metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = include_str!("../../../docs/reference/metrics.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let row = |row: &str| {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
-        let [name, kind, labels, what, ""] = cells.as_slice() else { panic!("{row}") };
-        assert!(what.ends_with('.'), "{row}");
+        let [name, kind, labels, description, ""] = cells.as_slice() else { panic!("{row}") };
+        assert!(description.ends_with('.'), "{row}");
         let labels = labels.split('`').skip(1).step_by(2).map(str::to_owned).collect();
         (name.trim_end_matches('`').to_owned(), ((*kind).to_owned(), labels))
     };
@@ -22,48 +22,49 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 }
 
 #[tokio::test]
-async fn the_table_of_the_documentation_is_what_is_told() {
+async fn the_metrics_match_the_documented_table() {
     let dir = tempfile::tempdir().unwrap();
-    let watched = Watched::start(dir.path(), &[]);
-    watched.ask_everything().await;
-    note_backup(dir.path(), 1_795_417_689_000);
-    let told = watched.scrape().await;
-    let types = told.types.iter();
-    let found: BTreeMap<_, _> =
-        types.map(|(name, kind)| (name.clone(), (kind.clone(), told.labels(name)))).collect();
-    assert_eq!(found, documented());
-    for name in told.types.keys() {
-        assert!(told.text.contains(&format!("# HELP {name} ")), "{name}");
+    let monitored = MonitoredServer::start(dir.path(), &[]);
+    monitored.send_sample_requests().await;
+    record_backup(dir.path(), 1_795_417_689_000);
+    let metrics = monitored.scrape().await;
+    let types = metrics.types.iter();
+    let actual: BTreeMap<_, _> =
+        types.map(|(name, kind)| (name.clone(), (kind.clone(), metrics.labels(name)))).collect();
+    assert_eq!(actual, documented_metrics());
+    for name in metrics.types.keys() {
+        assert!(metrics.text.contains(&format!("# HELP {name} ")), "{name}");
     }
 }
 
 #[tokio::test]
-async fn counts_are_what_was_asked() {
+async fn counters_match_the_requests() {
     let dir = tempfile::tempdir().unwrap();
-    let watched = Watched::start(dir.path(), &[]);
-    let before = watched.scrape().await;
+    let monitored = MonitoredServer::start(dir.path(), &[]);
+    let before = monitored.scrape().await;
     assert_eq!(before.get("tollhouse_verifications_total{code=\"VALID\"}"), Some(0.0));
-    watched.ask_everything().await;
-    let admin = watched.server.admin();
+    monitored.send_sample_requests().await;
+    let admin = monitored.server.admin();
     for _ in 0..3 {
         assert_eq!(admin.get("/users/user_none").await.status, 404);
     }
     let body = json!({"id": "org_1", "name": "n", "email": "n@example.com"});
     assert_eq!(admin.post("/organizations", body.clone()).await.status, 201);
     assert_eq!(admin.post("/organizations", body).await.status, 409);
-    assert_eq!(watched.server.client("nobody").get("/users").await.status, 401);
+    assert_eq!(monitored.server.client("nobody").get("/users").await.status, 401);
     assert_eq!(admin.get_at_root("/nowhere/at/all").await.status, 404);
     assert_eq!(admin.call(reqwest::Method::PUT, "/users", None).await.status, 405);
     let head = admin.request_at_root(reqwest::Method::HEAD, "/healthz");
     assert_eq!(admin.send(head).await.status, 200);
     for _ in 0..7 {
-        let asked = admin.request_at_root(reqwest::Method::GET, "/v1/forward-auth/scope=workflows:read/x/y");
-        assert_eq!(admin.send(asked).await.status, 200);
+        let request =
+            admin.request_at_root(reqwest::Method::GET, "/v1/forward-auth/scope=workflows:read/x/y");
+        assert_eq!(admin.send(request).await.status, 200);
     }
 
-    let told = watched.scrape().await;
+    let metrics = monitored.scrape().await;
     let requests = |route: &str, method: &str, status: u16| {
-        told.get(&format!(
+        metrics.get(&format!(
             "tollhouse_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}"
         ))
     };
@@ -82,7 +83,12 @@ async fn counts_are_what_was_asked() {
         ("", "", 404, 1.0),
         ("", "", 405, 1.0),
     ] {
-        assert_eq!(requests(route, method, status), Some(count), "{route} {method} {status}: {}", told.text);
+        assert_eq!(
+            requests(route, method, status),
+            Some(count),
+            "{route} {method} {status}: {}",
+            metrics.text
+        );
     }
     for (code, count) in [
         ("VALID", 10.0), // Two by verify, one by introspect, seven by forward-auth.
@@ -93,29 +99,29 @@ async fn counts_are_what_was_asked() {
         ("QUOTA_EXCEEDED", 0.0),
     ] {
         let sample = format!("tollhouse_verifications_total{{code=\"{code}\"}}");
-        assert_eq!(told.get(&sample), Some(count), "{code}: {}", told.text);
+        assert_eq!(metrics.get(&sample), Some(count), "{code}: {}", metrics.text);
     }
     for (endpoint, count) in [("verify", 6.0), ("introspect", 1.0), ("forward_auth", 8.0)] {
         let name = "tollhouse_verification_duration_seconds";
-        let sample = |part: &str| told.get(&format!("{name}_{part}{{endpoint=\"{endpoint}\"}}"));
-        assert_eq!(sample("count"), Some(count), "{endpoint}: {}", told.text);
-        assert!(sample("sum").is_some_and(|sum| sum > 0.0 && sum < 60.0), "{}", told.text);
-        let last = told.get(&format!("{name}_bucket{{endpoint=\"{endpoint}\",le=\"+Inf\"}}"));
+        let sample = |part: &str| metrics.get(&format!("{name}_{part}{{endpoint=\"{endpoint}\"}}"));
+        assert_eq!(sample("count"), Some(count), "{endpoint}: {}", metrics.text);
+        assert!(sample("sum").is_some_and(|sum| sum > 0.0 && sum < 60.0), "{}", metrics.text);
+        let last = metrics.get(&format!("{name}_bucket{{endpoint=\"{endpoint}\",le=\"+Inf\"}}"));
         assert_eq!(last, Some(count));
     }
-    plausible(&before, &told);
+    assert_plausible(&before, &metrics);
 }
 
-/// What no test can know exactly.
-fn plausible(before: &Told, told: &Told) {
-    let get = |sample: &str| told.get(sample).unwrap_or_else(|| panic!("no {sample}: {}", told.text));
-    let grew = |sample: &str| get(sample) - before.get(sample).unwrap();
-    // The key of the test and the one that is nobody's are looked up once and found after that.
-    assert!(grew("tollhouse_key_cache_misses_total") >= 2.0);
-    assert!(grew("tollhouse_key_cache_hits_total") >= 8.0);
+/// Checks the metrics whose exact values depend on timing.
+fn assert_plausible(before: &Exposition, metrics: &Exposition) {
+    let get = |sample: &str| metrics.get(sample).unwrap_or_else(|| panic!("no {sample}: {}", metrics.text));
+    let increase = |sample: &str| get(sample) - before.get(sample).unwrap();
+    // The test's key and the unknown one are loaded once and then served from the cache.
+    assert!(increase("tollhouse_key_cache_misses_total") >= 2.0);
+    assert!(increase("tollhouse_key_cache_hits_total") >= 8.0);
     assert!(get("tollhouse_key_cache_entries{kind=\"known\"}") >= 2.0);
     assert!(get("tollhouse_key_cache_entries{kind=\"unknown\"}") >= 1.0);
-    assert!(grew("tollhouse_writer_mutations_total") >= 2.0);
+    assert!(increase("tollhouse_writer_mutations_total") >= 2.0);
     assert_eq!(get("tollhouse_writer_refused_total"), 0.0);
     assert_eq!(get("tollhouse_writer_queue_limit"), 1024.0);
     assert!((0.0..=1024.0).contains(&get("tollhouse_writer_queue_length")));
@@ -125,7 +131,7 @@ fn plausible(before: &Told, told: &Told) {
     assert!(get("tollhouse_writer_commit_duration_seconds_sum") > 0.0);
     assert!(get("tollhouse_database_bytes") > 0.0 && get("tollhouse_wal_bytes") > 0.0);
     assert!(get("tollhouse_disk_free_bytes") > 0.0);
-    assert_eq!(told.get("tollhouse_last_backup_timestamp_seconds"), None, "there was none");
+    assert_eq!(metrics.get("tollhouse_last_backup_timestamp_seconds"), None, "no backup was made");
     let resident = get("process_resident_memory_bytes");
     assert!((1e6..1e10).contains(&resident), "{resident}");
     assert!(get("process_open_fds") > 5.0 && get("process_max_fds") > get("process_open_fds"));
@@ -134,16 +140,16 @@ fn plausible(before: &Told, told: &Told) {
     assert!(get("process_cpu_seconds_total") > 0.0);
 }
 
-/// Whatever comes in, no label says it: neither a secret, nor an id, nor a path that somebody made up.
+/// No label contains request data: no secret, no id and no unknown path.
 #[tokio::test]
-async fn i6_nothing_of_anybody_is_told() {
+async fn i6_metrics_contain_no_secrets_ids_or_request_paths() {
     let dir = tempfile::tempdir().unwrap();
-    let watched = Watched::start(dir.path(), &[]);
-    let secret = watched.ask_everything().await;
-    let admin = watched.server.admin();
-    let made = admin.get("/api-keys").await;
-    let id = made.data()[0]["id"].as_str().unwrap().to_owned();
-    let count = async || watched.scrape().await.samples.len();
+    let monitored = MonitoredServer::start(dir.path(), &[]);
+    let secret = monitored.send_sample_requests().await;
+    let admin = monitored.server.admin();
+    let listed = admin.get("/api-keys").await;
+    let id = listed.data()[0]["id"].as_str().unwrap().to_owned();
+    let count = async || monitored.scrape().await.samples.len();
     admin.get(&format!("/api-keys/{id}")).await;
     admin.get_at_root("/warm/up").await;
     let before = count().await;
@@ -153,10 +159,10 @@ async fn i6_nothing_of_anybody_is_told() {
         admin.send(admin.request_at_root(method, "/made/up")).await;
         admin.get(&format!("/api-keys/{id}?made=up{number}")).await;
     }
-    let told = watched.scrape().await;
-    // A bad query on a known route is the one new status.
-    assert!(told.samples.len() <= before + 1, "{} samples became {}", before, told.samples.len());
+    let metrics = monitored.scrape().await;
+    // An invalid query on a known route is the only new status.
+    assert!(metrics.samples.len() <= before + 1, "{} samples became {}", before, metrics.samples.len());
     for word in [secret.as_str(), ADMIN_KEY, &id, "made", "MADE"] {
-        assert!(!told.text.contains(word), "{word} in {}", told.text);
+        assert!(!metrics.text.contains(word), "{word} in {}", metrics.text);
     }
 }
