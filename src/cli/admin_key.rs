@@ -14,7 +14,7 @@ pub(crate) async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
             "--name must have 1 to 200 characters and no control characters.",
         ));
     }
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     let created = api_keys::create_as_operator(&app, &args.name, args.scopes).await;
     app.close().await?;
     let created = created?;

@@ -1,6 +1,6 @@
 //! The command line's arguments and help texts.
 
-pub(crate) mod moving;
+pub(crate) mod data_commands;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use clap_complete::Shell;
 
 use crate::config::Flags;
 use crate::domain::chain::Anchor;
-use moving::{Backup, Check, Export, Import, Restore};
+use data_commands::{Backup, Check, Export, Import, Restore};
 
 /// API keys, organizations, limits and an audit log in one binary with one SQLite file
 ///
@@ -20,7 +20,7 @@ use moving::{Backup, Check, Export, Import, Restore};
 #[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
-    common: Common,
+    common: CommonFlags,
     #[command(flatten)]
     serve: Serve,
     #[command(subcommand)]
@@ -35,17 +35,17 @@ config check` prints all settings.
 Exit status: 0 success, 1 failure, 2 usage error.";
 
 /// The help position of flags that every command accepts: after the command's own flags.
-const LAST: usize = 100;
+const COMMON_FLAG_DISPLAY_ORDER: usize = 100;
 
 /// Flags that every command accepts.
 #[derive(Debug, clap::Args)]
-struct Common {
+struct CommonFlags {
     /// Read settings from this TOML file [env: TOLLHOUSE_CONFIG]
-    #[arg(long, value_name = "FILE", global = true, display_order = LAST)]
+    #[arg(long, value_name = "FILE", global = true, display_order = COMMON_FLAG_DISPLAY_ORDER)]
     config: Option<PathBuf>,
 
     /// Keep the database in this directory (setting: database.dir)
-    #[arg(long, value_name = "DIR", global = true, display_order = LAST)]
+    #[arg(long, value_name = "DIR", global = true, display_order = COMMON_FLAG_DISPLAY_ORDER)]
     data: Option<String>,
 }
 
@@ -175,7 +175,7 @@ pub(crate) struct AuditVerify {
     pub(crate) filtered: bool,
 
     /// A head stored elsewhere: the sequence number of an event and its hash
-    #[arg(long, value_name = "SEQ:HASH", value_parser = anchor)]
+    #[arg(long, value_name = "SEQ:HASH", value_parser = parse_anchor)]
     pub(crate) anchor: Option<Anchor>,
 
     /// Print the result as JSON
@@ -226,7 +226,7 @@ impl Args {
     /// Reads the command line of this process. Exits the process for help and version (status 0) and
     /// for usage errors (status 2).
     pub fn read() -> Self {
-        Cli::parse().resolve().unwrap_or_else(|error| error.exit())
+        Cli::parse().into_args().unwrap_or_else(|error| error.exit())
     }
 }
 
@@ -240,7 +240,7 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 impl Cli {
     /// `serve` is the default command. So its flags are accepted before it and without it, but not with
     /// another command.
-    fn resolve(self) -> Result<Args, clap::Error> {
+    fn into_args(self) -> Result<Args, clap::Error> {
         let Cli { common, serve: implied, command } = self;
         let command = match command {
             None => Command::Serve(implied),
@@ -257,7 +257,7 @@ impl Cli {
         };
         let listen = match &command {
             Command::Serve(serve) => {
-                serve.check(common.data.as_deref())?;
+                serve.ensure_dev_is_temporary(common.data.as_deref())?;
                 serve.listen
             }
             _ => None,
@@ -268,7 +268,7 @@ impl Cli {
 
 impl Serve {
     /// Checks that `--dev` uses only temporary data and listens only on loopback.
-    fn check(&self, data: Option<&str>) -> Result<(), clap::Error> {
+    fn ensure_dev_is_temporary(&self, data: Option<&str>) -> Result<(), clap::Error> {
         let message = match self.listen {
             _ if !self.dev => return Ok(()),
             _ if data.is_some() => "--dev uses a temporary database; remove --data",
@@ -282,7 +282,7 @@ impl Serve {
     }
 }
 
-fn anchor(text: &str) -> Result<Anchor, &'static str> {
+fn parse_anchor(text: &str) -> Result<Anchor, &'static str> {
     Anchor::parse(text)
         .ok_or("expected the sequence number of an event, a colon, and its hash (64 hexadecimal digits)")
 }
@@ -293,32 +293,38 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &str) -> Result<Args, clap::Error> {
+    fn parse_args(line: &str) -> Result<Args, clap::Error> {
         let words = std::iter::once("tollhouse").chain(line.split_whitespace());
-        Cli::try_parse_from(words).and_then(Cli::resolve)
+        Cli::try_parse_from(words).and_then(Cli::into_args)
     }
 
-    fn command(line: &str) -> Command {
-        read(line).unwrap_or_else(|error| panic!("{line}: {error}")).command
+    fn parse_command(line: &str) -> Command {
+        parse_args(line).unwrap_or_else(|error| panic!("{line}: {error}")).command
     }
 
     #[test]
-    fn the_definition_is_consistent() {
+    fn the_clap_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
     fn serve_is_the_default_command() {
-        let serve = read("--listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap();
-        assert_eq!(serve, read("serve --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap());
-        assert_eq!(serve, read("--listen 127.0.0.1:0 --config c serve --data d --admin-key-file k").unwrap());
+        let serve = parse_args("--listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap();
+        assert_eq!(
+            serve,
+            parse_args("serve --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap()
+        );
+        assert_eq!(
+            serve,
+            parse_args("--listen 127.0.0.1:0 --config c serve --data d --admin-key-file k").unwrap()
+        );
         assert_eq!(serve.config.as_deref(), Some(Path::new("c")));
         assert_eq!(serve.flags, Flags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()) });
-        assert_eq!(command(""), Command::Serve(Serve::default()));
+        assert_eq!(parse_command(""), Command::Serve(Serve::default()));
         for line in ["--dev", "serve --dev --listen [::1]:0", "--dev serve"] {
-            assert!(matches!(command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
+            assert!(matches!(parse_command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
         }
-        let named = read("--listen 127.0.0.1:1 serve --listen 127.0.0.1:2").unwrap();
+        let named = parse_args("--listen 127.0.0.1:1 serve --listen 127.0.0.1:2").unwrap();
         assert_eq!(named.flags.listen, "127.0.0.1:2".parse().ok());
     }
 
@@ -339,7 +345,7 @@ mod tests {
             "completions bash",
         ] {
             for line in [format!("--config c --data d {words}"), format!("{words} --config c --data d")] {
-                let read = read(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let read = parse_args(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert_eq!(read.config.as_deref(), Some(Path::new("c")), "{line}");
                 assert_eq!(read.flags, Flags { listen: None, data: Some("d".to_owned()) }, "{line}");
             }
@@ -352,9 +358,9 @@ mod tests {
             let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
             Command::AdminKey(AdminKey::Create(CreateAdminKey { name: name.to_owned(), scopes, json }))
         };
-        assert_eq!(command("admin-key create"), create("admin", &["*"], false));
+        assert_eq!(parse_command("admin-key create"), create("admin", &["*"], false));
         let line = "admin-key create --name ops --scopes admin:keys,admin:audit --json";
-        assert_eq!(command(line), create("ops", &["admin:keys", "admin:audit"], true));
+        assert_eq!(parse_command(line), create("ops", &["admin:keys", "admin:audit"], true));
 
         let hash = "ab".repeat(32);
         let verify = AuditVerify {
@@ -364,26 +370,27 @@ mod tests {
             json: true,
         };
         let line = format!("audit verify events.ndjson --anchor 7:{hash} --json");
-        assert_eq!(command(&line), Command::Audit(Audit::Verify(verify)));
+        assert_eq!(parse_command(&line), Command::Audit(Audit::Verify(verify)));
         let export = AuditExport { format: ExportFormat::Csv, output: Some("x.csv".into()) };
         assert_eq!(
-            command("audit export --format csv --output x.csv"),
+            parse_command("audit export --format csv --output x.csv"),
             Command::Audit(Audit::Export(export))
         );
-        assert_eq!(command("config check"), Command::Config(Config::Check));
+        assert_eq!(parse_command("config check"), Command::Config(Config::Check));
 
-        let import = moving::Import {
+        let import = data_commands::Import {
             file: "auth.db".into(),
             format: None,
-            from: Some(moving::System::BetterAuth),
+            from: Some(data_commands::System::BetterAuth),
             organization: Some("org_1".to_owned()),
             create_scopes: true,
             json: true,
         };
         let line = "import auth.db --from better-auth --organization org_1 --create-scopes --json";
-        assert_eq!(command(line), Command::Import(import));
-        let restore = moving::Restore { file: "b".into(), force: true, accept_unrevoked: true, json: false };
-        assert_eq!(command("restore b --force --accept-unrevoked"), Command::Restore(restore));
+        assert_eq!(parse_command(line), Command::Import(import));
+        let restore =
+            data_commands::Restore { file: "b".into(), force: true, accept_unrevoked: true, json: false };
+        assert_eq!(parse_command("restore b --force --accept-unrevoked"), Command::Restore(restore));
     }
 
     #[test]
@@ -419,11 +426,11 @@ mod tests {
             "admin-key",
             "completions",
         ] {
-            let error = read(line).expect_err(line);
+            let error = parse_args(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
-        assert_eq!(read("--help").unwrap_err().exit_code(), 0);
-        assert_eq!(read("--version").unwrap_err().exit_code(), 0);
+        assert_eq!(parse_args("--help").unwrap_err().exit_code(), 0);
+        assert_eq!(parse_args("--version").unwrap_err().exit_code(), 0);
     }
 
     #[test]

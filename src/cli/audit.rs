@@ -21,26 +21,26 @@ pub(crate) async fn verify(config: Config, args: AuditVerify) -> ExitCode {
             if args.json {
                 println!("{}", serde_json::to_string(&result).unwrap_or_default());
             } else {
-                println!("{}", summary(&result));
+                println!("{}", format_verification(&result));
             }
             if result.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => super::report(Err(error)),
+        Err(error) => super::report_result(Err(error)),
     }
 }
 
 async fn verify_chain(config: Config, args: &AuditVerify) -> Result<Verification> {
     let anchor = args.anchor;
     if let Some(file) = &args.file {
-        return verify_file(file, anchor, !args.filtered);
+        return verify_exported_file(file, anchor, !args.filtered);
     }
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     let result = audit::walk(&app, anchor).await;
     app.db.close().await;
     result
 }
 
-fn summary(result: &Verification) -> String {
+fn format_verification(result: &Verification) -> String {
     let seq = |seq: Option<i64>| seq.map_or("-".to_owned(), |seq| seq.to_string());
     let head = result.head_hash.as_deref().unwrap_or("-");
     match result.broken_at {
@@ -60,7 +60,7 @@ fn summary(result: &Verification) -> String {
 }
 
 /// Verifies an exported NDJSON file. A line that isn't an event counts as a break.
-fn verify_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
+fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
     let mut walk = Walk::new(anchor, complete);
@@ -75,7 +75,7 @@ fn verify_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Ve
         };
         last = link.seq;
         if let Some(anchor) = anchor.filter(|_| is_first) {
-            ensure_covers_anchor(&link, anchor)?;
+            ensure_file_covers_anchor(&link, anchor)?;
         }
         is_first = false;
         // Events before the anchor are not verified.
@@ -87,7 +87,7 @@ fn verify_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Ve
 }
 
 /// Refuses an anchor before the first event of the file, because it can't be verified.
-fn ensure_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
+fn ensure_file_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
     let is_checkpoint = first.seq == anchor.seq + 1 && first.prev_hash == anchor.hash;
     if first.seq <= anchor.seq || is_checkpoint {
         return Ok(());
@@ -101,7 +101,7 @@ fn ensure_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
 
 /// Exports the log, oldest first.
 pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     let ctx = RequestContext::internal(&app, Caller::Operator, "audit_log.export", "read")?;
     let format = match args.format {
         ExportFormat::Ndjson => "ndjson",

@@ -1,6 +1,6 @@
 //! `tollhouse backup`: a verified copy of the database. Works while a server is running.
 
-use super::args::moving::Backup;
+use super::args::data_commands::Backup;
 use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::service::backup;
 pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
     // A running server has priority. If lowering our priority fails, the server is only slower.
     let _ = rustix::process::nice(19);
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     let progress = ProgressReporter::new();
     let backup =
         backup::run(&app, &args.file, args.force, &|step, done, total| progress.show(step, done, total))

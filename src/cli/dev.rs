@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::serve::{self, Start};
+use super::serve::{self, InitialData};
 use crate::app::App;
 use crate::config::{Effective, Tls};
 use crate::error::{Code, Error, Result};
@@ -21,7 +21,7 @@ pub(crate) async fn run(mut effective: Effective) -> Result<()> {
     // Loopback traffic can't be intercepted, and no certificate is issued for it.
     config.tls = Tls { cert: None, key: None };
     config.database.dir = dir.path().to_owned();
-    let served = serve::run(effective, Start::Sample).await;
+    let served = serve::run(effective, InitialData::Sample).await;
     let removed = dir.close().map_err(Error::internal);
     served.and(removed)
 }
@@ -30,7 +30,7 @@ pub(crate) async fn run(mut effective: Effective) -> Result<()> {
 /// command.
 pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
-    let (secret, admin_key) = match serve::given_key(&current.checked_prefixes)? {
+    let (secret, admin_key) = match serve::key_from_environment(&current.checked_prefixes)? {
         Some(given) => given,
         None => {
             let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;

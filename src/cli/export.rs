@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::args::moving::Export;
+use super::args::data_commands::Export;
 use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -23,14 +23,14 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
         ));
     }
     let dir = config.database.dir.clone();
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     // Written to a file first, so that a slow reader of the output doesn't hold up the database.
     let part = match &args.output {
         Some(output) => with_suffix(output, ".part"),
         None => dir.join("tollhouse.export.part"),
     };
     let written = async {
-        let file = private(&part)?;
+        let file = create_private_file(&part)?;
         let mut output = BufWriter::with_capacity(1 << 16, file);
         let progress = ProgressReporter::new();
         let records =
@@ -46,7 +46,7 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
         Some(output) => rename_durably(&part, output)?,
         None => {
             remove(&part)?;
-            to_standard_output(file)?;
+            copy_to_standard_output(file)?;
         }
     }
     eprintln!("{records} records");
@@ -54,13 +54,13 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
 }
 
 /// Creates a file that only its owner can read, because it contains hashes.
-fn private(path: &Path) -> Result<File> {
+fn create_private_file(path: &Path) -> Result<File> {
     remove(path)?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))
 }
 
-fn to_standard_output(mut file: File) -> Result<()> {
+fn copy_to_standard_output(mut file: File) -> Result<()> {
     let mut output = io::stdout().lock();
     let copied = file.seek(SeekFrom::Start(0)).and_then(|_| io::copy(&mut file, &mut output));
     match copied.and_then(|_| output.flush()) {

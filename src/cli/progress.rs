@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub(crate) struct ProgressReporter {
     bar: ProgressBar,
     /// True if the numbers are bytes.
-    bytes: bool,
+    counts_bytes: bool,
 }
 
 impl ProgressReporter {
@@ -22,19 +22,19 @@ impl ProgressReporter {
         };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, bytes: false }
+        Self { bar, counts_bytes: false }
     }
 
     /// A bar that counts bytes.
-    pub(crate) fn of_bytes() -> Self {
+    pub(crate) fn counting_bytes() -> Self {
         let mut progress = Self::new();
-        progress.bytes = true;
+        progress.counts_bytes = true;
         progress
     }
 
     /// Shows the current step and how much of `total` is done. `total` is 0 if it is unknown.
     pub(crate) fn show(&self, step: &'static str, done: u64, total: u64) {
-        let template = match (total, self.bytes) {
+        let template = match (total, self.counts_bytes) {
             (0, _) => "{spinner} {msg} {elapsed}",
             (_, true) => "{msg} {bar:30} {bytes}/{total_bytes} {eta}",
             (_, false) => "{msg} {bar:30} {human_pos}/{human_len} {eta}",

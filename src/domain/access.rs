@@ -37,7 +37,7 @@ impl Caller {
     }
 
     /// True if one of the caller's scopes covers `wanted`.
-    pub(crate) fn holds(&self, wanted: &str) -> bool {
+    pub(crate) fn has_scope(&self, wanted: &str) -> bool {
         self.key().is_none_or(|key| scope::any_covers(&key.scopes, wanted))
     }
 
@@ -99,9 +99,9 @@ pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result
 /// `INSUFFICIENT_SCOPE` if the key has administrative scopes that the caller lacks.
 pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()> {
     for (index, wanted) in key.scopes.iter().enumerate() {
-        if scope::is_administrative(wanted) && !caller.holds(wanted) {
+        if scope::is_administrative(wanted) && !caller.has_scope(wanted) {
             let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
-            let detail = exceeds_caller(format!("/scopes/{index}"), message.clone());
+            let detail = exceeds_caller_detail(format!("/scopes/{index}"), message.clone());
             return Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) });
         }
     }
@@ -117,7 +117,7 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
     if let Some(end) = calling.expires_at
         && key.expires_at.is_none_or(|later| later > end)
     {
-        details.push(exceeds_caller(
+        details.push(exceeds_caller_detail(
             "/expires_at".into(),
             format!("Must not be later than your key's expiry, {end}."),
         ));
@@ -126,7 +126,7 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
         let is_covered = |cidr| cidrs.iter().any(|wider| wider.contains(cidr));
         if !key.allowed_ips.as_ref().is_some_and(|wanted| wanted.iter().all(is_covered)) {
             let message = "Each CIDR must be within one of your key's allowed_ips.".to_owned();
-            details.push(exceeds_caller("/allowed_ips".into(), message));
+            details.push(exceeds_caller_detail("/allowed_ips".into(), message));
         }
     }
     if details.is_empty() {
@@ -144,6 +144,6 @@ pub(crate) fn widens(before: &ApiKey, after: &ApiKey) -> bool {
         || after.scopes.iter().any(|wanted| !scope::any_covers(&before.scopes, wanted))
 }
 
-fn exceeds_caller(pointer: String, message: String) -> Detail {
+fn exceeds_caller_detail(pointer: String, message: String) -> Detail {
     Detail { pointer: Some(pointer), parameter: None, code: "EXCEEDS_CALLER".into(), message }
 }

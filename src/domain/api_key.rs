@@ -243,7 +243,7 @@ pub(crate) struct NewApiKey {
     pub(crate) id: Option<String>,
 }
 
-const READ_ONLY: &[&str] = &[
+const READ_ONLY_FIELDS: &[&str] = &[
     "start",
     "created_by",
     "created_at",
@@ -259,19 +259,19 @@ impl NewApiKey {
     /// Reads a body. An expiry that isn't after `now` is a fault.
     pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["key", "status"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["key", "status"]);
         let value = Self {
-            organization_id: fields.nullable("organization_id", referenced_id).into_option(),
-            user_id: fields.nullable("user_id", referenced_id).into_option(),
-            name: fields.required("name", rules::name),
+            organization_id: fields.nullable("organization_id", parse_referenced_id).into_option(),
+            user_id: fields.nullable("user_id", parse_referenced_id).into_option(),
+            name: fields.required("name", rules::parse_name),
             scopes: fields.required("scopes", |json, faults| scope::list(catalogue, json, faults)),
-            expires_at: fields.nullable("expires_at", |json, faults| future_time(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", cidr::allowlist).into_option(),
+            expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
+            allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
             rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
             quota: fields.nullable("quota", Quota::read).into_option(),
-            metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::custom_id(Kind::ApiKey)),
+            metadata: fields.optional("metadata", rules::parse_metadata),
+            id: fields.optional("id", rules::custom_id_parser(Kind::ApiKey)),
         };
         fields.finish(value)
     }
@@ -316,17 +316,17 @@ impl ApiKeyPatch {
     /// Reads a body. An expiry that isn't after `now` is a fault.
     pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["id", "key", "organization_id", "user_id"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["id", "key", "organization_id", "user_id"]);
         let value = Self {
-            name: fields.optional("name", rules::name),
+            name: fields.optional("name", rules::parse_name),
             scopes: fields.optional("scopes", |json, faults| scope::list(catalogue, json, faults)),
-            status: fields.optional("status", rules::one_of(Status::SETTABLE)),
-            expires_at: fields.nullable("expires_at", |json, faults| future_time(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", cidr::allowlist),
+            status: fields.optional("status", rules::one_of_parser(Status::SETTABLE)),
+            expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
+            allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist),
             rate_limit: fields.nullable("rate_limit", RateLimit::read),
             quota: fields.nullable("quota", Quota::read),
-            metadata: fields.nullable("metadata", rules::metadata_patch),
+            metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
     }
@@ -340,7 +340,7 @@ impl ApiKeyPatch {
     pub(crate) fn apply(&self, before: &ApiKey) -> Result<ApiKey> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.at_child("metadata", |faults| rules::check_metadata_size(&metadata, faults));
         let expires_at = self.expires_at.apply(&before.expires_at);
         // The previous secret's grace period never outlasts the key.
         let grace_end = before.previous_secret_expires_at;
@@ -372,7 +372,7 @@ pub(crate) struct Revocation {
 impl Revocation {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        let value = Self { reason: fields.nullable("reason", rules::name).into_option() };
+        let value = Self { reason: fields.nullable("reason", rules::parse_name).into_option() };
         fields.finish(value)
     }
 }
@@ -408,12 +408,12 @@ impl Rotation {
 
 /// The id of another resource. Only its length and characters are checked here; an unknown id is
 /// reported as not found.
-fn referenced_id(json: &Json, faults: &mut Faults) -> Option<String> {
-    rules::text(json, faults, 69)
+fn parse_referenced_id(json: &Json, faults: &mut Faults) -> Option<String> {
+    rules::parse_text(json, faults, 69)
 }
 
-fn future_time(json: &Json, faults: &mut Faults, now: Timestamp) -> Option<Timestamp> {
-    let time = rules::time(json, faults)?;
+fn parse_future_time(json: &Json, faults: &mut Faults, now: Timestamp) -> Option<Timestamp> {
+    let time = rules::parse_time(json, faults)?;
     if time <= now {
         faults.add("NOT_AHEAD", "Must be in the future.");
     }

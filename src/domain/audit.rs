@@ -23,7 +23,7 @@ pub(crate) const GENESIS: ChainHash = [0; 32];
 /// Client-supplied strings are truncated to this many characters.
 const MAX_TEXT_CHARS: usize = 256;
 /// A changed value whose JSON is longer than this many bytes is stored as truncated text.
-const MAX_VALUE_BYTES: usize = 1024;
+const MAX_CHANGED_VALUE_BYTES: usize = 1024;
 
 /// Who performed the action.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -224,8 +224,8 @@ impl Entry {
 /// The fields that differ between two states of a resource, except its timestamps of creation and
 /// change. For a creation, `before` is [`Value::Null`].
 pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
-    let before = to_value(before);
-    let after = to_value(after);
+    let before = to_json(before);
+    let after = to_json(after);
     let Value::Object(after) = after else { return Vec::new() };
     let names = after
         .iter()
@@ -238,20 +238,20 @@ pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Ch
                 && (*to == Value::Object(Default::default()) || *to == Value::Array(Vec::new()));
             (from != *to && !left_empty).then(|| Change {
                 field: name.clone(),
-                from: bounded(from),
-                to: bounded(to.clone()),
+                from: truncate_value(from),
+                to: truncate_value(to.clone()),
             })
         })
         .collect()
 }
 
-fn to_value(resource: &impl Serialize) -> Value {
+fn to_json(resource: &impl Serialize) -> Value {
     serde_json::to_value(resource).unwrap_or_default()
 }
 
-fn bounded(value: Value) -> Value {
+fn truncate_value(value: Value) -> Value {
     let text = value.to_string();
-    if text.len() <= MAX_VALUE_BYTES { value } else { Value::String(cut(&text)) }
+    if text.len() <= MAX_CHANGED_VALUE_BYTES { value } else { Value::String(cut(&text)) }
 }
 
 /// Truncates a client-supplied string and marks the truncation with an ellipsis.

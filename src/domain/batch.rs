@@ -69,14 +69,14 @@ impl Batch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self {
-            atomic: fields.optional("atomic", flag).unwrap_or(true),
-            operations: fields.required("operations", operations),
+            atomic: fields.optional("atomic", parse_bool).unwrap_or(true),
+            operations: fields.required("operations", parse_operations),
         };
         fields.finish(value)
     }
 }
 
-fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+fn parse_bool(json: &Json, faults: &mut Faults) -> Option<bool> {
     if let Json::Bool(flag) = json {
         return Some(*flag);
     }
@@ -84,8 +84,8 @@ fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
     None
 }
 
-fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
-    let items = faults.array(json)?;
+fn parse_operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
+    let items = faults.expect_array(json)?;
     if !(1..=MAX_OPERATIONS).contains(&items.len()) {
         let message = format!("Must have 1 to {MAX_OPERATIONS} operations; has {}.", items.len());
         faults.add("INVALID_LENGTH", message);
@@ -93,10 +93,10 @@ fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
     }
     let mut operations: Vec<Operation> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.nested(&index.to_string(), |faults| {
-            let operation = operation(item, faults);
+        faults.at_child(&index.to_string(), |faults| {
+            let operation = parse_operation(item, faults);
             if operation.id.is_some() && operations.iter().any(|earlier| earlier.id == operation.id) {
-                faults.nested("id", |faults| faults.add("DUPLICATE_ID", "Must be unique in the batch."));
+                faults.at_child("id", |faults| faults.add("DUPLICATE_ID", "Must be unique in the batch."));
             }
             operations.push(operation);
         });
@@ -104,21 +104,23 @@ fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
     Some(operations)
 }
 
-fn operation(json: &Json, faults: &mut Faults) -> Operation {
-    let mut fields = Fields::nested(json, faults);
+fn parse_operation(json: &Json, faults: &mut Faults) -> Operation {
+    let mut fields = Fields::of_nested_object(json, faults);
     let operation = Operation {
-        id: fields.nullable("id", rules::name).into_option(),
-        method: fields.required("method", rules::one_of(Method::NAMES)),
-        path: fields.required("path", path),
-        body: fields.raw("body"),
-        if_match: fields.nullable("if_match", |json, faults| rules::text(json, faults, 2000)).into_option(),
+        id: fields.nullable("id", rules::parse_name).into_option(),
+        method: fields.required("method", rules::one_of_parser(Method::NAMES)),
+        path: fields.required("path", parse_path),
+        body: fields.cloned_value("body"),
+        if_match: fields
+            .nullable("if_match", |json, faults| rules::parse_text(json, faults, 2000))
+            .into_option(),
     };
     fields.finish_nested(faults);
     operation
 }
 
-fn path(json: &Json, faults: &mut Faults) -> Option<String> {
-    let path = rules::text(json, faults, 2000)?;
+fn parse_path(json: &Json, faults: &mut Faults) -> Option<String> {
+    let path = rules::parse_text(json, faults, 2000)?;
     if path.starts_with('/') {
         return Some(path);
     }
@@ -130,13 +132,13 @@ fn path(json: &Json, faults: &mut Faults) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn faults(body: &str) -> Vec<(String, String)> {
+    fn pointers_and_codes(body: &str) -> Vec<(String, String)> {
         let details = Batch::read(&Json::parse(body.as_bytes()).unwrap()).unwrap_err().details;
         details.into_iter().map(|d| (d.pointer.unwrap_or_default(), d.code.into_owned())).collect()
     }
 
     #[test]
-    fn reports_all_faults_of_all_operations() {
+    fn a_batch_reports_all_faults_of_all_operations() {
         let body = r#"{"atomic": 1, "operations": [
             {"id": "a", "method": "PUT", "path": "organizations"},
             {"id": "a", "method": "GET", "path": "/users", "boddy": {}},
@@ -151,9 +153,12 @@ mod tests {
             ("/operations/2/method", "REQUIRED"),
             ("/operations/2/path", "REQUIRED"),
         ];
-        assert_eq!(faults(body), expected.map(|(pointer, code)| (pointer.to_owned(), code.to_owned())));
+        assert_eq!(
+            pointers_and_codes(body),
+            expected.map(|(pointer, code)| (pointer.to_owned(), code.to_owned()))
+        );
         for body in [r#"{"operations": []}"#, &format!(r#"{{"operations": [{}1]}}"#, "1,".repeat(100))] {
-            assert_eq!(faults(body), [("/operations".to_owned(), "INVALID_LENGTH".to_owned())]);
+            assert_eq!(pointers_and_codes(body), [("/operations".to_owned(), "INVALID_LENGTH".to_owned())]);
         }
     }
 

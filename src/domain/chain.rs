@@ -25,7 +25,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Parses a hash from its 64 hex digits.
-pub(crate) fn unhex(text: &str) -> Option<ChainHash> {
+pub(crate) fn parse_hash(text: &str) -> Option<ChainHash> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
         return None;
@@ -68,7 +68,7 @@ impl Link {
         let (rest, prev_hash) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
         let json = format!("{}}}", rest.strip_suffix(BEFORE)?);
         let event: Event = serde_json::from_str(&json).ok()?;
-        Some(Self { seq: event.seq?, prev_hash: unhex(prev_hash)?, hash: unhex(hash)?, json })
+        Some(Self { seq: event.seq?, prev_hash: parse_hash(prev_hash)?, hash: parse_hash(hash)?, json })
     }
 
     /// The event, if its hash and its sequence number match.
@@ -142,7 +142,7 @@ impl Anchor {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.split_once(':')?;
         let seq = seq.parse().ok().filter(|seq| *seq >= 1)?;
-        Some(Self { seq, hash: unhex(hash)? })
+        Some(Self { seq, hash: parse_hash(hash)? })
     }
 }
 
@@ -156,7 +156,7 @@ pub(crate) struct Walk {
     /// Sequence number and hash of the previous event.
     previous: Option<(i64, ChainHash)>,
     /// The last removed event of a chain with a missing beginning, until an event records that pruning.
-    unexplained_cut: Option<Anchor>,
+    unexplained_pruning: Option<Anchor>,
     /// The latest checkpoint recorded by a pruning event.
     checkpoint: Option<Anchor>,
 }
@@ -169,7 +169,7 @@ impl Walk {
     /// follow whose checkpoint is the event before the first existing one.
     pub(crate) fn new(anchor: Option<Anchor>, complete: bool) -> Self {
         let result = Verification { valid: true, ..Verification::default() };
-        Self { result, anchor, complete, previous: None, unexplained_cut: None, checkpoint: None }
+        Self { result, anchor, complete, previous: None, unexplained_pruning: None, checkpoint: None }
     }
 
     /// The sequence number to read from: the anchor's, else below 1, where no event may exist.
@@ -193,15 +193,15 @@ impl Walk {
         let event = if follows { link.verified_event() } else { None };
         let Some(event) = event else {
             // The break is reported at the missing event, not at the intact one after it.
-            let expected = self.previous.map_or_else(|| self.expected_start(), |(seq, _)| seq + 1);
+            let expected = self.previous.map_or_else(|| self.expected_first_seq(), |(seq, _)| seq + 1);
             self.break_at(if self.complete { link.seq.min(expected) } else { link.seq });
             return false;
         };
-        if self.previous.is_none() && self.complete && link.seq > self.expected_start() {
-            self.unexplained_cut = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
+        if self.previous.is_none() && self.complete && link.seq > self.expected_first_seq() {
+            self.unexplained_pruning = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
         }
         if let Some(checkpoint) = Anchor::of_pruning(&event) {
-            self.unexplained_cut = self.unexplained_cut.filter(|cut| *cut != checkpoint);
+            self.unexplained_pruning = self.unexplained_pruning.filter(|cut| *cut != checkpoint);
             self.checkpoint = Some(checkpoint);
         }
         self.previous = Some((link.seq, link.hash));
@@ -212,7 +212,7 @@ impl Walk {
     }
 
     /// The sequence number at which the chain must start unless it was pruned.
-    fn expected_start(&self) -> i64 {
+    fn expected_first_seq(&self) -> i64 {
         self.anchor.map_or(1, |anchor| anchor.seq)
     }
 
@@ -231,7 +231,7 @@ impl Walk {
         {
             self.break_at(anchor.seq);
         }
-        if let Some(cut) = self.unexplained_cut
+        if let Some(cut) = self.unexplained_pruning
             && self.result.valid
         {
             // The first missing event after the latest checkpoint.

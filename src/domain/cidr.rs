@@ -10,8 +10,8 @@ use super::fields::{Faults, Json};
 pub(crate) const MAX_ALLOWED_IPS: usize = 100;
 
 /// Reads an allowlist: CIDRs without host bits, or single addresses.
-pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
-    let items = faults.array(json)?;
+pub(crate) fn parse_allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
+    let items = faults.expect_array(json)?;
     if items.is_empty() || items.len() > MAX_ALLOWED_IPS {
         faults.add(
             "INVALID_LENGTH",
@@ -21,11 +21,11 @@ pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> 
     }
     let mut cidrs = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.nested(&index.to_string(), |faults| {
+        faults.at_child(&index.to_string(), |faults| {
             let Some(text) = faults.text(item) else { return };
             match parse_cidr(text) {
                 Some(cidr) if cidr == cidr.trunc() => {
-                    let cidr = canonical(cidr);
+                    let cidr = unmap_ipv4(cidr);
                     if !cidrs.contains(&cidr) {
                         cidrs.push(cidr);
                     }
@@ -47,7 +47,7 @@ fn parse_cidr(text: &str) -> Option<IpNet> {
 }
 
 /// Converts IPv4-mapped IPv6 to IPv4, as is done with client addresses.
-fn canonical(cidr: IpNet) -> IpNet {
+fn unmap_ipv4(cidr: IpNet) -> IpNet {
     match cidr {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
             Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(cidr, IpNet::V4),

@@ -6,7 +6,7 @@ use super::api_key::ApiKey;
 use super::api_key::SecretHash;
 use super::audit::ChainHash;
 use super::chain::hex;
-use super::import::{ImportedSecret, VERSION};
+use super::import::{EXPORT_FORMAT_VERSION, ImportedSecret};
 use super::membership::Role;
 use super::organization::Organization;
 use super::settings::Settings;
@@ -75,7 +75,11 @@ pub(crate) enum Line<'a> {
 impl<'a> Line<'a> {
     /// The first line, with the head of the audit chain at the time of the export.
     pub(crate) fn begin(exported_at: Timestamp, (seq, hash): (i64, ChainHash)) -> Self {
-        Self::Begin { version: VERSION, exported_at, audit_head: format!("{seq}:{}", hex(&hash)) }
+        Self::Begin {
+            version: EXPORT_FORMAT_VERSION,
+            exported_at,
+            audit_head: format!("{seq}:{}", hex(&hash)),
+        }
     }
 
     /// A key with its secrets' hashes.

@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 /// The faults found so far, and the JSON pointer of the value being read.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    list: Vec<Detail>,
+    details: Vec<Detail>,
     pointer: String,
 }
 
@@ -114,18 +114,23 @@ const MAX_FAULTS: usize = 100;
 impl Faults {
     /// Records a fault of the value being read.
     pub(crate) fn add(&mut self, code: &'static str, message: impl Into<String>) {
-        if self.list.len() < MAX_FAULTS {
+        if self.details.len() < MAX_FAULTS {
             let pointer = Some(self.pointer.clone());
-            self.list.push(Detail { pointer, parameter: None, code: code.into(), message: message.into() });
+            self.details.push(Detail {
+                pointer,
+                parameter: None,
+                code: code.into(),
+                message: message.into(),
+            });
         }
     }
 
     /// Reads a value one level deeper: an object's field or an array's item.
-    pub(crate) fn nested<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn at_child<T>(&mut self, child: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.pointer.len();
         self.pointer.push('/');
         // A client-supplied name may be a megabyte long, so the pointer is shortened.
-        let short: String = step.chars().take(64).collect();
+        let short: String = child.chars().take(64).collect();
         self.pointer.push_str(&short.replace('~', "~0").replace('/', "~1"));
         let value = read(self);
         self.pointer.truncate(length);
@@ -134,7 +139,7 @@ impl Faults {
 
     /// The value, or an error with all faults.
     pub(crate) fn finish<T>(self, value: T) -> Result<T> {
-        if self.list.is_empty() { Ok(value) } else { Err(Error::invalid(self.list)) }
+        if self.details.is_empty() { Ok(value) } else { Err(Error::invalid(self.details)) }
     }
 
     /// The value as a string, or a fault.
@@ -149,21 +154,21 @@ impl Faults {
     }
 
     /// The fields of an object, or a fault. Duplicate names are faults.
-    pub(crate) fn object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
+    pub(crate) fn expect_object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
         let Json::Object(entries) = json else {
             self.add("INVALID_TYPE", "Must be an object.");
             return None;
         };
         for (index, (name, _)) in entries.iter().enumerate() {
             if entries[..index].iter().any(|(earlier, _)| earlier == name) {
-                self.nested(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
+                self.at_child(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
             }
         }
         Some(entries)
     }
 
     /// The items of an array, or a fault.
-    pub(crate) fn array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
+    pub(crate) fn expect_array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
         match json {
             Json::Array(items) => Some(items),
             _ => {
@@ -178,8 +183,8 @@ impl Faults {
 /// [`Fields::finish`] then returns an error.
 pub(crate) struct Fields<'j> {
     entries: &'j [(String, Json)],
-    known: Vec<&'static str>,
-    read_only: Vec<&'static str>,
+    known_names: Vec<&'static str>,
+    read_only_names: Vec<&'static str>,
     faults: Faults,
 }
 
@@ -187,28 +192,28 @@ impl<'j> Fields<'j> {
     /// From a body; a body that isn't an object is a fault.
     pub(crate) fn of(body: &'j Json) -> Self {
         let mut faults = Faults::default();
-        let entries = faults.object(body).unwrap_or_default();
-        Self { entries, known: Vec::new(), read_only: Vec::new(), faults }
+        let entries = faults.expect_object(body).unwrap_or_default();
+        Self { entries, known_names: Vec::new(), read_only_names: Vec::new(), faults }
     }
 
     /// From an object inside a body. [`finish_nested`](Self::finish_nested) adds its faults to those of
     /// the body.
-    pub(crate) fn nested(json: &'j Json, faults: &mut Faults) -> Self {
-        let mut inner = Faults { list: Vec::new(), pointer: faults.pointer.clone() };
-        let entries = inner.object(json).unwrap_or_default();
-        Self { entries, known: Vec::new(), read_only: Vec::new(), faults: inner }
+    pub(crate) fn of_nested_object(json: &'j Json, faults: &mut Faults) -> Self {
+        let mut inner = Faults { details: Vec::new(), pointer: faults.pointer.clone() };
+        let entries = inner.expect_object(json).unwrap_or_default();
+        Self { entries, known_names: Vec::new(), read_only_names: Vec::new(), faults: inner }
     }
 
     /// Adds the faults of a nested object to those of the body.
     pub(crate) fn finish_nested(mut self, faults: &mut Faults) {
-        self.refuse_unknown();
-        let remaining = MAX_FAULTS.saturating_sub(faults.list.len());
-        faults.list.extend(self.faults.list.into_iter().take(remaining));
+        self.report_unknown_fields();
+        let remaining = MAX_FAULTS.saturating_sub(faults.details.len());
+        faults.details.extend(self.faults.details.into_iter().take(remaining));
     }
 
-    fn find(&mut self, name: &'static str) -> Option<&'j Json> {
-        if !self.known.contains(&name) {
-            self.known.push(name);
+    fn find_known(&mut self, name: &'static str) -> Option<&'j Json> {
+        if !self.known_names.contains(&name) {
+            self.known_names.push(name);
         }
         self.value_of(name)
     }
@@ -223,9 +228,9 @@ impl<'j> Fields<'j> {
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> T {
-        let value = self.find(name);
+        let value = self.find_known(name);
         self.faults
-            .nested(name, |faults| match value {
+            .at_child(name, |faults| match value {
                 Some(value) => read(value, faults),
                 None => {
                     faults.add("REQUIRED", "Required.");
@@ -241,8 +246,8 @@ impl<'j> Fields<'j> {
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> Option<T> {
-        let value = self.find(name)?;
-        self.faults.nested(name, |faults| match value {
+        let value = self.find_known(name)?;
+        self.faults.at_child(name, |faults| match value {
             Json::Null => {
                 faults.add("NOT_NULLABLE", "Must not be null; omit the field instead.");
                 None
@@ -257,10 +262,10 @@ impl<'j> Fields<'j> {
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> Patch<T> {
-        match self.find(name) {
+        match self.find_known(name) {
             None => Patch::Keep,
             Some(Json::Null) => Patch::Clear,
-            Some(value) => match self.faults.nested(name, |faults| read(value, faults)) {
+            Some(value) => match self.faults.at_child(name, |faults| read(value, faults)) {
                 Some(value) => Patch::Set(value),
                 None => Patch::Keep,
             },
@@ -268,36 +273,36 @@ impl<'j> Fields<'j> {
     }
 
     /// A field of any type, to be read later.
-    pub(crate) fn raw(&mut self, name: &'static str) -> Option<Json> {
-        self.find(name).cloned()
+    pub(crate) fn cloned_value(&mut self, name: &'static str) -> Option<Json> {
+        self.find_known(name).cloned()
     }
 
     /// Refuses fields that exist but can't be set, with a clearer message than for unknown fields.
-    pub(crate) fn read_only(&mut self, names: &[&'static str]) {
+    pub(crate) fn refuse_read_only(&mut self, names: &[&'static str]) {
         for &name in names {
-            self.read_only.push(name);
+            self.read_only_names.push(name);
             if self.value_of(name).is_some() {
-                self.faults.nested(name, |faults| faults.add("READ_ONLY", "Read-only; omit this field."));
+                self.faults.at_child(name, |faults| faults.add("READ_ONLY", "Read-only; omit this field."));
             }
         }
     }
 
     /// Records a fault of a field that depends on other fields.
-    pub(crate) fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
-        self.faults.nested(name, |faults| faults.add(code, message));
+    pub(crate) fn add_fault(&mut self, name: &str, code: &'static str, message: &'static str) {
+        self.faults.at_child(name, |faults| faults.add(code, message));
     }
 
     /// The value, or an error with all faults. Fields that were never read are unknown, which is a fault.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
-        self.refuse_unknown();
+        self.report_unknown_fields();
         self.faults.finish(value)
     }
 
-    fn refuse_unknown(&mut self) {
+    fn report_unknown_fields(&mut self) {
         for (name, _) in self.entries {
-            if !self.known.contains(&name.as_str()) && !self.read_only.contains(&name.as_str()) {
-                let known = self.known.join(", ");
-                self.faults.nested(name, |faults| {
+            if !self.known_names.contains(&name.as_str()) && !self.read_only_names.contains(&name.as_str()) {
+                let known = self.known_names.join(", ");
+                self.faults.at_child(name, |faults| {
                     faults.add("UNKNOWN_FIELD", format!("Unknown field; supported fields are: {known}."));
                 });
             }
@@ -310,23 +315,24 @@ mod tests {
     use super::*;
     use crate::domain::rules;
 
-    fn read(body: &str) -> Result<(String, Option<String>)> {
+    fn parse_name_and_email(body: &str) -> Result<(String, Option<String>)> {
         let json = Json::parse(body.as_bytes())?;
         let mut fields = Fields::of(&json);
-        fields.read_only(&["created_at"]);
-        let value = (fields.required("name", rules::name), fields.optional("email", rules::email));
+        fields.refuse_read_only(&["created_at"]);
+        let value =
+            (fields.required("name", rules::parse_name), fields.optional("email", rules::parse_email));
         fields.finish(value)
     }
 
-    fn faults(body: &str) -> Vec<(String, String)> {
-        let details = read(body).unwrap_err().details;
+    fn pointers_and_codes(body: &str) -> Vec<(String, String)> {
+        let details = parse_name_and_email(body).unwrap_err().details;
         details.into_iter().map(|d| (d.pointer.unwrap_or_default(), d.code.into_owned())).collect()
     }
 
     #[test]
-    fn reports_all_faults_at_once() {
+    fn an_object_reports_all_faults_at_once() {
         assert_eq!(
-            faults(r#"{"email":7,"created_at":"x","a/b~":1,"email":"b@c"}"#),
+            pointers_and_codes(r#"{"email":7,"created_at":"x","a/b~":1,"email":"b@c"}"#),
             [
                 ("/email", "DUPLICATE_FIELD"),
                 ("/created_at", "READ_ONLY"),
@@ -336,13 +342,13 @@ mod tests {
             ]
             .map(|(pointer, code)| (pointer.to_owned(), code.to_owned()))
         );
-        assert_eq!(faults("[]")[0], (String::new(), "INVALID_TYPE".to_owned()));
-        assert_eq!(read(r#"{"name":"n"}"#).unwrap(), ("n".to_owned(), None));
+        assert_eq!(pointers_and_codes("[]")[0], (String::new(), "INVALID_TYPE".to_owned()));
+        assert_eq!(parse_name_and_email(r#"{"name":"n"}"#).unwrap(), ("n".to_owned(), None));
     }
 
     #[test]
     fn an_unknown_field_lists_the_supported_ones() {
-        let message = &read(r#"{"name":"n","nmae":"n"}"#).unwrap_err().details[0].message;
+        let message = &parse_name_and_email(r#"{"name":"n","nmae":"n"}"#).unwrap_err().details[0].message;
         assert_eq!(message, "Unknown field; supported fields are: name, email.");
     }
 
@@ -352,7 +358,7 @@ mod tests {
         for body in
             ["", "{", "{\"name\":\"\u{0}\"}", "{'name':1}", "{\"name\":1e999}", deep.as_str(), "{} {}"]
         {
-            assert_eq!(read(body).unwrap_err().code, Code::InvalidJson, "{body:.40}");
+            assert_eq!(parse_name_and_email(body).unwrap_err().code, Code::InvalidJson, "{body:.40}");
         }
         assert_eq!(Json::parse(b"{\"name\":\"\xff\"}").unwrap_err().code, Code::InvalidJson);
     }

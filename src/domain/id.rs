@@ -44,7 +44,7 @@ impl Kind {
     }
 
     /// True if a caller may choose this id: the prefix, then 1 to 64 of `[0-9A-Za-z-]`.
-    pub(crate) fn accepts(self, id: &str) -> bool {
+    pub(crate) fn accepts_custom_id(self, id: &str) -> bool {
         id.strip_prefix(self.prefix()).is_some_and(|rest| {
             (1..=64).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
@@ -54,9 +54,9 @@ impl Kind {
     /// characters or is too long, a hash replaces it. The same foreign id always gives the same id.
     pub(crate) fn adopt(self, foreign: &str) -> String {
         let prefixed = [self.prefix(), foreign].concat();
-        if self.accepts(foreign) {
+        if self.accepts_custom_id(foreign) {
             foreign.to_owned()
-        } else if self.accepts(&prefixed) {
+        } else if self.accepts_custom_id(&prefixed) {
             prefixed
         } else {
             let hash = ring::digest::digest(&ring::digest::SHA256, foreign.as_bytes());
@@ -79,11 +79,13 @@ mod tests {
 
     #[test]
     fn only_prefixed_ids_of_allowed_characters_are_accepted() {
-        assert!(Kind::Organization.accepts("org_123"));
-        assert!(Kind::Organization.accepts(&Kind::Organization.new_id(Timestamp::from_millis(1), 7)));
+        assert!(Kind::Organization.accepts_custom_id("org_123"));
+        assert!(
+            Kind::Organization.accepts_custom_id(&Kind::Organization.new_id(Timestamp::from_millis(1), 7))
+        );
         let long = format!("org_{}", "a".repeat(65));
         for id in ["org_", "user_1", "org_a/b", "org_a b", "org_ä", "ORG_1", "org_a_b", long.as_str()] {
-            assert!(!Kind::Organization.accepts(id), "{id}");
+            assert!(!Kind::Organization.accepts_custom_id(id), "{id}");
         }
     }
 
@@ -97,7 +99,7 @@ mod tests {
             ("a_b", "key_x-648fa9b31bc7ff7eb914e7a7180f07e0"),
         ] {
             let adopted = Kind::ApiKey.adopt(foreign);
-            assert!(Kind::ApiKey.accepts(&adopted));
+            assert!(Kind::ApiKey.accepts_custom_id(&adopted));
             assert_eq!(adopted, ours);
         }
     }

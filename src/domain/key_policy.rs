@@ -30,7 +30,7 @@ pub(crate) fn check(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: T
     {
         let days = keys.max_expiry_days;
         let message = format!("Keys must expire within {days} days, by {latest}.");
-        details.push(fault("/expires_at", message));
+        details.push(policy_violation("/expires_at", message));
     }
     let is_unrestricted = |key: &ApiKey| key.allowed_ips.is_none() && is_administrative(key);
     let is_exempt = |before: &ApiKey| {
@@ -38,7 +38,7 @@ pub(crate) fn check(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: T
     };
     if keys.require_allowed_ips_for_admin && is_unrestricted(after) && !before.is_some_and(is_exempt) {
         let message = "Keys with administrative scopes must have an allowlist (allowed_ips).";
-        details.push(fault("/allowed_ips", message.to_owned()));
+        details.push(policy_violation("/allowed_ips", message.to_owned()));
     }
     if details.is_empty() { Ok(()) } else { Err(Error::invalid(details)) }
 }
@@ -47,6 +47,6 @@ fn is_administrative(key: &ApiKey) -> bool {
     key.scopes.iter().any(|scope| scope::is_administrative(scope))
 }
 
-fn fault(pointer: &str, message: String) -> Detail {
+fn policy_violation(pointer: &str, message: String) -> Detail {
     Detail { pointer: Some(pointer.to_owned()), parameter: None, code: "EXCEEDS_POLICY".into(), message }
 }

@@ -10,10 +10,10 @@ use super::time::Timestamp;
 pub(crate) const MAX_WINDOW_SECONDS: u32 = 86_400;
 
 /// The highest rate limit.
-pub(crate) const MAX_TOKENS: u32 = 1_000_000_000;
+pub(crate) const MAX_RATE_LIMIT_TOKENS: u32 = 1_000_000_000;
 
 /// The highest quota: the largest whole number that every JSON reader keeps exactly (RFC 8259 §6).
-pub(crate) const MAX_UNITS: u64 = (1 << 53) - 1;
+pub(crate) const MAX_QUOTA_UNITS: u64 = (1 << 53) - 1;
 
 /// A token bucket with a capacity of `limit`, refilled continuously over `window_seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -30,8 +30,8 @@ pub struct RateLimit {
 
 impl RateLimit {
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::nested(json, faults);
-        let limit = fields.required("limit", rules::integer(1, MAX_TOKENS.into()));
+        let mut fields = Fields::of_nested_object(json, faults);
+        let limit = fields.required("limit", rules::integer(1, MAX_RATE_LIMIT_TOKENS.into()));
         let window = fields.required("window_seconds", rules::integer(1, MAX_WINDOW_SECONDS.into()));
         fields.finish_nested(faults);
         Some(Self { limit: u32::try_from(limit).ok()?, window_seconds: u32::try_from(window).ok()? })
@@ -52,9 +52,9 @@ pub struct Quota {
 
 impl Quota {
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::nested(json, faults);
-        let limit = fields.required("limit", rules::integer(1, MAX_UNITS));
-        let period = fields.required("period", rules::one_of(Period::NAMES));
+        let mut fields = Fields::of_nested_object(json, faults);
+        let limit = fields.required("limit", rules::integer(1, MAX_QUOTA_UNITS));
+        let period = fields.required("period", rules::one_of_parser(Period::NAMES));
         fields.finish_nested(faults);
         Some(Self { limit, period })
     }
@@ -91,11 +91,11 @@ impl Period {
     }
 
     /// The start of the period that contains `now`, and the start of the next period.
-    pub(crate) fn around(self, now: Timestamp) -> (Timestamp, Timestamp) {
+    pub(crate) fn bounds_at(self, now: Timestamp) -> (Timestamp, Timestamp) {
         match self {
-            Period::Hour => now.bucket(3_600_000),
-            Period::Day => now.bucket(86_400_000),
-            Period::Month => now.month(),
+            Period::Hour => now.bucket_bounds(3_600_000),
+            Period::Day => now.bucket_bounds(86_400_000),
+            Period::Month => now.month_bounds(),
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn periods_follow_the_utc_calendar() {
+    fn quota_periods_follow_the_utc_calendar() {
         let time = |text| Timestamp::parse(text).unwrap();
         for (period, now, start, end) in [
             (Period::Hour, "2026-11-23T07:08:09.123Z", "2026-11-23T07:00:00Z", "2026-11-23T08:00:00Z"),
@@ -114,12 +114,12 @@ mod tests {
             (Period::Month, "2028-02-29T12:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z"),
             (Period::Month, "2028-02-01T00:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z"),
         ] {
-            assert_eq!(period.around(time(now)), (time(start), time(end)), "{period:?} around {now}");
+            assert_eq!(period.bounds_at(time(now)), (time(start), time(end)), "{period:?} around {now}");
         }
     }
 
     #[test]
-    fn a_lease_is_one_percent_and_at_least_one() {
+    fn a_quota_lease_is_one_percent_and_at_least_one() {
         let lease = |limit| Quota { limit, period: Period::Day }.lease();
         assert_eq!([1, 99, 100, 250, 1_000_000].map(lease), [1, 1, 1, 2, 10_000]);
     }

@@ -75,10 +75,10 @@ pub(crate) struct NewMember {
 impl NewMember {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(&["organization_id", "user", "created_at", "updated_at"]);
+        fields.refuse_read_only(&["organization_id", "user", "created_at", "updated_at"]);
         let value = Self {
-            user_id: fields.required("user_id", |json, faults| rules::text(json, faults, 69)),
-            role: fields.required("role", rules::one_of(Role::NAMES)),
+            user_id: fields.required("user_id", |json, faults| rules::parse_text(json, faults, 69)),
+            role: fields.required("role", rules::one_of_parser(Role::NAMES)),
         };
         fields.finish(value)
     }
@@ -96,8 +96,8 @@ pub(crate) struct MembershipPatch {
 impl MembershipPatch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
-        let value = Self { role: fields.optional("role", rules::one_of(Role::NAMES)) };
+        fields.refuse_read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
+        let value = Self { role: fields.optional("role", rules::one_of_parser(Role::NAMES)) };
         fields.finish(value)
     }
 }

@@ -87,19 +87,19 @@ pub(crate) struct NewOrganization {
     pub(crate) id: Option<String>,
 }
 
-const READ_ONLY: &[&str] = &["created_at", "updated_at"];
+const READ_ONLY_FIELDS: &[&str] = &["created_at", "updated_at"];
 
 impl NewOrganization {
     pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["status"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["status"]);
         let value = Self {
-            name: fields.required("name", rules::name),
-            email: fields.required("email", rules::email),
-            plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
-            metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::custom_id(Kind::Organization)),
+            name: fields.required("name", rules::parse_name),
+            email: fields.required("email", rules::parse_email),
+            plan: fields.optional("plan", |json, faults| parse_plan_name(json, faults, settings)),
+            metadata: fields.optional("metadata", rules::parse_metadata),
+            id: fields.optional("id", rules::custom_id_parser(Kind::Organization)),
         };
         fields.finish(value)
     }
@@ -144,14 +144,14 @@ pub(crate) struct OrganizationPatch {
 impl OrganizationPatch {
     pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["id"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["id"]);
         let value = Self {
-            name: fields.optional("name", rules::name),
-            email: fields.optional("email", rules::email),
-            plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
-            status: fields.optional("status", rules::one_of(Status::NAMES)),
-            metadata: fields.nullable("metadata", rules::metadata_patch),
+            name: fields.optional("name", rules::parse_name),
+            email: fields.optional("email", rules::parse_email),
+            plan: fields.optional("plan", |json, faults| parse_plan_name(json, faults, settings)),
+            status: fields.optional("status", rules::one_of_parser(Status::NAMES)),
+            metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
     }
@@ -165,7 +165,7 @@ impl OrganizationPatch {
     pub(crate) fn apply(&self, before: &Organization) -> Result<Organization> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.at_child("metadata", |faults| rules::check_metadata_size(&metadata, faults));
         faults.finish(Organization {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
@@ -178,7 +178,7 @@ impl OrganizationPatch {
 }
 
 /// Reads the name of an existing plan.
-fn plan(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
+fn parse_plan_name(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
     let name = faults.text(json)?;
     if settings.plans.contains_key(name) {
         return Some(name.to_owned());

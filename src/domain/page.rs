@@ -50,18 +50,18 @@ impl Page {
 /// parameters.
 pub(crate) struct Query {
     pairs: Vec<(String, String)>,
-    known: Vec<&'static str>,
+    known_names: Vec<&'static str>,
     faults: Vec<Detail>,
 }
 
 impl Query {
     /// From decoded name-value pairs.
     pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
-        Self { pairs, known: Vec::new(), faults: Vec::new() }
+        Self { pairs, known_names: Vec::new(), faults: Vec::new() }
     }
 
     /// Records a fault of a parameter.
-    pub(super) fn fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
+    pub(super) fn add_fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
         if self.faults.len() < 100 {
             let parameter = Some(parameter.chars().take(64).collect());
             self.faults.push(Detail { pointer: None, parameter, code: code.into(), message: message.into() });
@@ -74,12 +74,12 @@ impl Query {
     }
 
     /// The raw value of a parameter, which may be given only once.
-    fn single(&mut self, name: &'static str) -> Option<String> {
-        self.known.push(name);
+    fn single_value(&mut self, name: &'static str) -> Option<String> {
+        self.known_names.push(name);
         let mut values = self.pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
         let value = values.next()?;
         if values.next().is_some() {
-            self.fault(name, "DUPLICATE_PARAMETER", "Given more than once.");
+            self.add_fault(name, "DUPLICATE_PARAMETER", "Given more than once.");
             return None;
         }
         Some(value)
@@ -87,11 +87,11 @@ impl Query {
 
     /// A text of 1 to 200 characters.
     pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
-        let value = self.single(name)?;
+        let value = self.single_value(name)?;
         if (1..=200).contains(&value.chars().count()) && !value.contains('\0') {
             return Some(value);
         }
-        self.fault(name, "INVALID_LENGTH", "Must have 1 to 200 characters.");
+        self.add_fault(name, "INVALID_LENGTH", "Must have 1 to 200 characters.");
         None
     }
 
@@ -101,7 +101,7 @@ impl Query {
         let chosen = choices.iter().find(|(choice, _)| *choice == text).map(|(_, value)| *value);
         if chosen.is_none() {
             let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
-            self.fault(name, "INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
+            self.add_fault(name, "INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
         }
         chosen
     }
@@ -111,7 +111,7 @@ impl Query {
         let text = self.text(name)?;
         let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
         if address.is_none() {
-            self.fault(name, "INVALID_ADDRESS", "Must be an IPv4 or IPv6 address.");
+            self.add_fault(name, "INVALID_ADDRESS", "Must be an IPv4 or IPv6 address.");
         }
         address
     }
@@ -121,7 +121,11 @@ impl Query {
         let text = self.text(name)?;
         let time = Timestamp::parse(&text);
         if time.is_none() {
-            self.fault(name, "INVALID_TIME", "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.");
+            self.add_fault(
+                name,
+                "INVALID_TIME",
+                "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.",
+            );
         }
         time
     }
@@ -132,12 +136,12 @@ impl Query {
             None => 20,
             Some(Ok(limit)) if (1..=100).contains(&limit) => limit,
             Some(_) => {
-                self.fault("limit", "INVALID_VALUE", "Must be a whole number from 1 to 100.");
+                self.add_fault("limit", "INVALID_VALUE", "Must be a whole number from 1 to 100.");
                 20
             }
         };
         let order = self.one_of("order", &[("desc", Order::Desc), ("asc", Order::Asc)]).unwrap_or_default();
-        let cursor = self.single("cursor");
+        let cursor = self.single_value("cursor");
         (Page { limit, order, after: None }, cursor)
     }
 
@@ -145,14 +149,14 @@ impl Query {
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
         let pairs = std::mem::take(&mut self.pairs);
         for (name, _) in &pairs {
-            if !self.known.contains(&name.as_str()) {
-                let known = self.known.join(", ");
+            if !self.known_names.contains(&name.as_str()) {
+                let known = self.known_names.join(", ");
                 let hint = if known.is_empty() {
                     "none are supported here".to_owned()
                 } else {
                     format!("supported parameters are: {known}")
                 };
-                self.fault(name, "UNKNOWN_PARAMETER", format!("Unknown parameter; {hint}."));
+                self.add_fault(name, "UNKNOWN_PARAMETER", format!("Unknown parameter; {hint}."));
             }
         }
         if self.faults.is_empty() { Ok(value) } else { Err(Error::invalid(self.faults)) }

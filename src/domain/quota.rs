@@ -36,21 +36,22 @@ pub(crate) struct Count {
     /// The lease known to be stored.
     lease: Lease,
     /// When the lease's period ends.
-    end: Timestamp,
+    period_end: Timestamp,
     /// Units used; never more than are leased.
-    used: u64,
+    used_units: u64,
     /// True while a write has begun and isn't known to have succeeded: more may be stored than `lease`
     /// says.
-    uncertain: bool,
+    is_stored_lease_uncertain: bool,
 }
 
 impl Count {
     /// Resumes from the stored lease. Units that a crash left leased count as used.
     pub(crate) fn resume(key: i64, period: Period, stored: Option<Lease>, now: Timestamp) -> Self {
-        let new = || Lease { key, period, start: period.around(now).0, units: 0 };
+        let new = || Lease { key, period, start: period.bounds_at(now).0, units: 0 };
         let lease = stored.unwrap_or_else(new);
-        let end = period.around(lease.start).1;
-        let mut count = Self { lease, end, used: lease.units, uncertain: false };
+        let end = period.bounds_at(lease.start).1;
+        let mut count =
+            Self { lease, period_end: end, used_units: lease.units, is_stored_lease_uncertain: false };
         count.enter(now);
         count
     }
@@ -58,56 +59,56 @@ impl Count {
     /// Starts a new period if `now` is past the current one. If the clock steps back, the later period
     /// stays.
     pub(crate) fn enter(&mut self, now: Timestamp) {
-        if now >= self.end {
-            let (start, end) = self.lease.period.around(now);
+        if now >= self.period_end {
+            let (start, end) = self.lease.period.bounds_at(now);
             let lease = Lease { start, units: 0, ..self.lease };
-            *self = Self { lease, end, used: 0, uncertain: false };
+            *self = Self { lease, period_end: end, used_units: 0, is_stored_lease_uncertain: false };
         }
     }
 
     /// True if `cost` units are left. Uses the limit of the current call, which may differ from the
     /// previous call's.
     pub(crate) fn admits(&self, quota: Quota, cost: u32) -> bool {
-        u64::from(cost) <= quota.limit.saturating_sub(self.used)
+        u64::from(cost) <= quota.limit.saturating_sub(self.used_units)
     }
 
     /// The lease that must be stored before an admitted cost can be spent: a whole lease, or as much as
     /// the cost needs. `None` if enough units are leased already.
     pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
         let cost = u64::from(cost);
-        if cost <= self.lease.units - self.used {
+        if cost <= self.lease.units - self.used_units {
             return None;
         }
-        self.uncertain = true;
-        let units = self.used.saturating_add(quota.lease().max(cost)).min(quota.limit);
+        self.is_stored_lease_uncertain = true;
+        let units = self.used_units.saturating_add(quota.lease().max(cost)).min(quota.limit);
         Some(Lease { units, ..self.lease })
     }
 
     /// Confirms that a lease is stored.
     pub(crate) fn confirm_lease(&mut self, lease: Lease) {
         self.lease = lease;
-        self.uncertain = false;
+        self.is_stored_lease_uncertain = false;
     }
 
     /// Spends units that are admitted and leased.
     pub(crate) fn spend(&mut self, cost: u32) {
-        self.used += u64::from(cost);
+        self.used_units += u64::from(cost);
     }
 
     /// Returns all unused units: the lease that must be stored so that nothing is forfeited, or `None`
     /// if it is stored already. From now on no units are left to spend, because a failed write leaves
     /// the stored lease unknown.
     pub(crate) fn give_back(&mut self) -> Option<Lease> {
-        let all_used = self.lease.units == self.used;
-        let was_uncertain = self.uncertain;
-        self.lease.units = self.used;
-        self.uncertain |= !all_used;
+        let all_used = self.lease.units == self.used_units;
+        let was_uncertain = self.is_stored_lease_uncertain;
+        self.lease.units = self.used_units;
+        self.is_stored_lease_uncertain |= !all_used;
         (!all_used || was_uncertain).then_some(self.lease)
     }
 
     pub(crate) fn status(&self, quota: Quota) -> QuotaStatus {
-        let remaining = quota.limit.saturating_sub(self.used);
-        QuotaStatus { limit: quota.limit, remaining, resets_at: self.end }
+        let remaining = quota.limit.saturating_sub(self.used_units);
+        QuotaStatus { limit: quota.limit, remaining, resets_at: self.period_end }
     }
 }
 

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_compared_by_burst_and_by_rate() {
+    fn rate_limits_are_compared_by_burst_and_by_rate() {
         let rate = |limit, window_seconds| RateLimit { limit, window_seconds };
         assert!(is_stricter(rate(10, 60), rate(20, 60)) && is_stricter(rate(10, 60), rate(10, 30)));
         assert!(is_stricter(rate(10, 1), rate(20, 60)), "a smaller burst");

@@ -8,15 +8,15 @@ use super::patch::Metadata;
 use super::time::Timestamp;
 
 /// The maximum number of metadata pairs of a resource.
-pub(crate) const MAX_METADATA: usize = 50;
+pub(crate) const MAX_METADATA_PAIRS: usize = 50;
 
 /// A name: 1 to 200 characters without control characters.
-pub(crate) fn name(json: &Json, faults: &mut Faults) -> Option<String> {
-    text(json, faults, 200)
+pub(crate) fn parse_name(json: &Json, faults: &mut Faults) -> Option<String> {
+    parse_text(json, faults, 200)
 }
 
 /// A text of 1 to `max` characters without control characters.
-pub(crate) fn text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
+pub(crate) fn parse_text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
     let text = faults.text(json)?;
     let length = text.chars().count();
     if !(1..=max).contains(&length) {
@@ -32,7 +32,7 @@ pub(crate) fn text(json: &Json, faults: &mut Faults, max: usize) -> Option<Strin
 
 /// An email address. Only sending mail can show that an address exists, so the check is minimal: text
 /// before and after exactly one `@`, no whitespace, at most 254 characters (RFC 5321).
-pub(crate) fn email(json: &Json, faults: &mut Faults) -> Option<String> {
+pub(crate) fn parse_email(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     let is_valid = text.chars().count() <= 254
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
@@ -50,7 +50,7 @@ pub(crate) fn casefold(text: &str) -> String {
 }
 
 /// An RFC 3339 timestamp.
-pub(crate) fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
+pub(crate) fn parse_time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
     let time = Timestamp::parse(faults.text(json)?);
     if time.is_none() {
         faults.add("INVALID_TIME", "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.");
@@ -74,10 +74,10 @@ pub(crate) fn integer(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> 
 }
 
 /// A custom id of the kind.
-pub(crate) fn custom_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
+pub(crate) fn custom_id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| {
         let id = faults.text(json)?;
-        if kind.accepts(id) {
+        if kind.accepts_custom_id(id) {
             return Some(id.to_owned());
         }
         let prefix = kind.prefix();
@@ -87,7 +87,7 @@ pub(crate) fn custom_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option
 }
 
 /// One of the names in `choices`; otherwise a fault that lists them.
-pub(crate) fn one_of<T: Copy>(
+pub(crate) fn one_of_parser<T: Copy>(
     choices: &'static [(&'static str, T)],
 ) -> impl FnOnce(&Json, &mut Faults) -> Option<T> {
     move |json, faults| {
@@ -103,24 +103,27 @@ pub(crate) fn one_of<T: Copy>(
 
 /// Metadata of a new resource: at most 50 pairs, names of 1 to 40 characters, string values of at most
 /// 500 characters.
-pub(crate) fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
-    let pairs = metadata_patch(json, faults)?;
+pub(crate) fn parse_metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
+    let pairs = parse_metadata_patch(json, faults)?;
     let mut metadata = Metadata::new();
     for (name, value) in pairs {
         match value {
             Some(value) => drop(metadata.insert(name, value)),
-            None => faults.nested(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
+            None => faults.at_child(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
         }
     }
-    metadata_size(&metadata, faults);
+    check_metadata_size(&metadata, faults);
     Some(metadata)
 }
 
 /// Metadata in a merge patch, where `null` removes a pair.
-pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<String>>> {
+pub(crate) fn parse_metadata_patch(
+    json: &Json,
+    faults: &mut Faults,
+) -> Option<BTreeMap<String, Option<String>>> {
     let mut pairs = BTreeMap::new();
-    for (name, value) in faults.object(json)? {
-        faults.nested(name, |faults| {
+    for (name, value) in faults.expect_object(json)? {
+        faults.at_child(name, |faults| {
             if !(1..=40).contains(&name.chars().count()) || name.chars().any(char::is_control) {
                 faults.add("INVALID_LENGTH", "Names must have 1 to 40 characters and no control characters.");
             }
@@ -142,17 +145,17 @@ pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMa
 }
 
 /// Records a fault if there are too many pairs. Also used after merging a patch.
-pub(crate) fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
-    if metadata.len() > MAX_METADATA {
+pub(crate) fn check_metadata_size(metadata: &Metadata, faults: &mut Faults) {
+    if metadata.len() > MAX_METADATA_PAIRS {
         faults.add(
             "TOO_MANY",
-            format!("At most {MAX_METADATA} pairs are allowed; this would be {}.", metadata.len()),
+            format!("At most {MAX_METADATA_PAIRS} pairs are allowed; this would be {}.", metadata.len()),
         );
     }
 }
 
 /// A boolean.
-pub(crate) fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+pub(crate) fn parse_bool(json: &Json, faults: &mut Faults) -> Option<bool> {
     match json {
         Json::Bool(flag) => Some(*flag),
         _ => {

@@ -9,7 +9,7 @@ pub(crate) const MAX_SCOPES: usize = 100;
 
 /// True if the scope administers the platform itself. Only a caller that has such a scope can grant it.
 pub(crate) fn is_administrative(scope: &str) -> bool {
-    scope == "*" || matches!(resource(scope), "admin" | "keys")
+    scope == "*" || matches!(resource_of(scope), "admin" | "keys")
 }
 
 /// True if holding `grant` includes `scope`. A wildcard is covered only by itself or a wider wildcard,
@@ -20,14 +20,14 @@ pub(crate) fn covers(grant: &str, scope: &str) -> bool {
     }
     grant
         .strip_suffix(":*")
-        .is_some_and(|resource_of_grant| resource_of_grant == resource(scope) && scope != "*")
+        .is_some_and(|resource_of_grant| resource_of_grant == resource_of(scope) && scope != "*")
 }
 
 pub(crate) fn any_covers(grants: &[String], scope: &str) -> bool {
     grants.iter().any(|grant| covers(grant, scope))
 }
 
-fn resource(scope: &str) -> &str {
+fn resource_of(scope: &str) -> &str {
     scope.split_once(':').map_or(scope, |(resource, _)| resource)
 }
 
@@ -57,7 +57,7 @@ impl Catalogue {
     /// The grants that would cover nothing without `scope`: the scope itself and, if it is the last
     /// scope of its resource, the resource's wildcard.
     pub(crate) fn grants_depending_on(&self, scope: &str) -> Vec<String> {
-        let wildcard = format!("{}:*", resource(scope));
+        let wildcard = format!("{}:*", resource_of(scope));
         let mut grants = vec![scope.to_owned()];
         if self.0.iter().filter(|other| covers(&wildcard, other)).count() == 1 {
             grants.push(wildcard);
@@ -68,7 +68,7 @@ impl Catalogue {
 
 /// Reads a key's scopes: an array of known scopes. Duplicates are dropped.
 pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
-    let items = faults.array(json)?;
+    let items = faults.expect_array(json)?;
     if items.len() > MAX_SCOPES {
         faults
             .add("TOO_MANY", format!("At most {MAX_SCOPES} scopes are allowed; {} were given.", items.len()));
@@ -76,7 +76,7 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.nested(&index.to_string(), |faults| {
+        faults.at_child(&index.to_string(), |faults| {
             let Some(scope) = faults.text(item) else { return };
             if !catalogue.knows(scope) {
                 let excerpt: String = scope.chars().take(65).collect();
@@ -94,9 +94,9 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
 
 /// Reads the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, without the
 /// resources `admin` and `keys`.
-pub(crate) fn custom(json: &Json, faults: &mut Faults) -> Option<String> {
+pub(crate) fn parse_custom_scope(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
-    if !has_form(text) {
+    if !is_resource_and_action(text) {
         faults.add("INVALID_SCOPE", "Must be a lowercase resource:action, such as invoices:read.");
         return None;
     }
@@ -109,10 +109,10 @@ pub(crate) fn custom(json: &Json, faults: &mut Faults) -> Option<String> {
 
 /// True if the text is a valid name for a custom scope.
 pub(crate) fn is_custom(text: &str) -> bool {
-    has_form(text) && !is_administrative(text)
+    is_resource_and_action(text) && !is_administrative(text)
 }
 
-fn has_form(text: &str) -> bool {
+fn is_resource_and_action(text: &str) -> bool {
     let part = |part: &str| {
         part.len() <= 32
             && part.starts_with(|c: char| c.is_ascii_lowercase())
@@ -149,10 +149,10 @@ pub(crate) struct NewScope {
 impl NewScope {
     pub(crate) fn read(body: &Json) -> crate::error::Result<Self> {
         let mut fields = super::fields::Fields::of(body);
-        fields.read_only(&["built_in"]);
+        fields.refuse_read_only(&["built_in"]);
         let value = Self {
-            scope: fields.required("scope", custom),
-            description: fields.nullable("description", super::rules::name).into_option(),
+            scope: fields.required("scope", parse_custom_scope),
+            description: fields.nullable("description", super::rules::parse_name).into_option(),
         };
         fields.finish(value)
     }

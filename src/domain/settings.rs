@@ -22,13 +22,13 @@ pub(crate) const SETTINGS_ID: &str = "settings";
 pub(crate) const STANDARD: &str = "standard";
 
 /// The maximum of every limit: calls per minute, keys, members.
-pub(crate) const MAX_COUNT: u32 = 1_000_000_000;
+pub(crate) const MAX_LIMIT_VALUE: u32 = 1_000_000_000;
 
 /// The longest duration: a hundred years.
-pub(crate) const MAX_DAYS: u32 = 36_500;
+pub(crate) const MAX_DURATION_DAYS: u32 = 36_500;
 
 /// The shortest retention of the audit log, unless it is kept indefinitely.
-pub(crate) const MIN_AUDIT_DAYS: u32 = 30;
+pub(crate) const MIN_AUDIT_RETENTION_DAYS: u32 = 30;
 
 /// The maximum number of plans.
 pub(crate) const MAX_PLANS: usize = 100;
@@ -155,18 +155,18 @@ impl Settings {
     /// Every setting by its full name, such as `plans.standard.max_keys`.
     pub(crate) fn by_name(&self) -> BTreeMap<String, Value> {
         let mut settings = BTreeMap::new();
-        collect(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
+        collect_settings(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
         settings
     }
 }
 
-fn collect(name: String, value: Value, settings: &mut BTreeMap<String, Value>) {
+fn collect_settings(name: String, value: Value, settings: &mut BTreeMap<String, Value>) {
     let Value::Object(children) = value else {
         settings.insert(name, value);
         return;
     };
     for (child, value) in children {
-        collect(if name.is_empty() { child } else { format!("{name}.{child}") }, value, settings);
+        collect_settings(if name.is_empty() { child } else { format!("{name}.{child}") }, value, settings);
     }
 }
 
@@ -199,10 +199,10 @@ pub(crate) fn is_prefix(text: &str) -> bool {
 
 /// The schema of plans by name, for the OpenAPI document.
 fn plans_schema() -> Object {
-    plans_of(Ref::from_schema_name("Plan").into()).max_properties(Some(MAX_PLANS)).build()
+    plan_map_schema(Ref::from_schema_name("Plan").into()).max_properties(Some(MAX_PLANS)).build()
 }
 
-fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
+fn plan_map_schema(plan: RefOr<Schema>) -> ObjectBuilder {
     let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[a-z][a-z0-9-]{0,31}$"));
     ObjectBuilder::new()
         .schema_type(Type::Object)
@@ -217,7 +217,7 @@ fn audit_days_schema() -> Schema {
     };
     let either = utoipa::openapi::schema::AnyOfBuilder::new()
         .item(range(0, 0))
-        .item(range(MIN_AUDIT_DAYS, MAX_DAYS))
+        .item(range(MIN_AUDIT_RETENTION_DAYS, MAX_DURATION_DAYS))
         .description(Some("Audit log; 0 = indefinitely, otherwise at least 30."));
     Schema::AnyOf(either.build())
 }

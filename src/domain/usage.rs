@@ -14,8 +14,8 @@ const MAX_HOURLY_MILLIS: i64 = 48 * Interval::Hour.millis();
 const DEFAULT_PERIOD_MILLIS: i64 = 30 * Interval::Day.millis();
 
 /// The number of outcomes that a known key can have: `REVOKED` to `VALID`.
-pub(crate) const OUTCOMES: usize = Outcome::Valid as usize - FIRST + 1;
-const FIRST: usize = Outcome::Revoked as usize;
+pub(crate) const OUTCOMES: usize = Outcome::Valid as usize - FIRST_COUNTED_OUTCOME + 1;
+const FIRST_COUNTED_OUTCOME: usize = Outcome::Revoked as usize;
 
 /// The counts of one key, one organization or all of them, over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,12 +32,12 @@ impl Counts {
 
     /// The names of the outcomes, in the order of the checks.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        Outcome::NAMES.iter().skip(FIRST).map(|(name, _)| *name)
+        Outcome::NAMES.iter().skip(FIRST_COUNTED_OUTCOME).map(|(name, _)| *name)
     }
 
     /// Counts one verification. Outcomes of unknown keys are ignored.
     pub(crate) fn add(&mut self, outcome: Outcome, cost: u32) {
-        let index = (outcome as usize).checked_sub(FIRST);
+        let index = (outcome as usize).checked_sub(FIRST_COUNTED_OUTCOME);
         if let Some(count) = index.and_then(|index| self.outcomes.get_mut(index)) {
             *count += 1;
             self.cost += u64::from(cost);
@@ -67,21 +67,21 @@ impl Counts {
         self.outcomes.iter().sum()
     }
 
-    fn count(&self, outcome: Outcome) -> u64 {
-        let index = (outcome as usize).checked_sub(FIRST);
+    fn count_of(&self, outcome: Outcome) -> u64 {
+        let index = (outcome as usize).checked_sub(FIRST_COUNTED_OUTCOME);
         index.and_then(|index| self.outcomes.get(index)).copied().unwrap_or(0)
     }
 
     /// The totals as returned by the API.
     pub(crate) fn totals(&self) -> Totals {
         let requests = self.requests();
-        let allowed = self.count(Outcome::Valid);
+        let allowed = self.count_of(Outcome::Valid);
         Totals {
             requests,
             allowed,
             denied: requests - allowed,
-            rate_limited: self.count(Outcome::RateLimited),
-            quota_exceeded: self.count(Outcome::QuotaExceeded),
+            rate_limited: self.count_of(Outcome::RateLimited),
+            quota_exceeded: self.count_of(Outcome::QuotaExceeded),
             cost: self.cost,
         }
     }
@@ -89,13 +89,16 @@ impl Counts {
     /// One group for each outcome that occurred, the most frequent first. Only valid verifications have
     /// a cost.
     pub(crate) fn by_code(&self) -> Vec<Group> {
-        let outcomes = Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.count(*outcome)));
+        let outcomes =
+            Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.count_of(*outcome)));
         let mut groups: Vec<_> = outcomes
             .filter(|(.., count)| *count > 0)
             .map(|(name, outcome, count)| {
                 let mut counts =
                     Self { cost: if outcome.is_valid() { self.cost } else { 0 }, ..Self::default() };
-                if let Some(slot) = counts.outcomes.get_mut((outcome as usize).saturating_sub(FIRST)) {
+                if let Some(slot) =
+                    counts.outcomes.get_mut((outcome as usize).saturating_sub(FIRST_COUNTED_OUTCOME))
+                {
                     *slot = count;
                 }
                 Group { id: Some(name.to_owned()), name: Some(name.to_owned()), totals: counts.totals() }
@@ -177,12 +180,12 @@ impl Interval {
 
     /// The start of the bucket that contains `time`.
     pub(crate) fn floor(self, time: Timestamp) -> Timestamp {
-        time.bucket(self.millis()).0
+        time.bucket_bounds(self.millis()).0
     }
 
     /// The earliest start of a bucket that is not before `time`.
     pub(crate) fn ceil(self, time: Timestamp) -> Timestamp {
-        let (start, next) = time.bucket(self.millis());
+        let (start, next) = time.bucket_bounds(self.millis());
         if start == time { start } else { next }
     }
 
@@ -216,26 +219,30 @@ impl Span {
     /// which hourly usage is retained.
     pub(crate) fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
         let period = query.text("period");
-        let length = period.as_deref().map(read_period);
+        let length = period.as_deref().map(parse_period_millis);
         let start = query.time("start");
         let end = query.time("end");
         let interval = query.one_of("interval", Interval::NAMES);
         if length == Some(None) {
-            query.fault("period", "INVALID_PERIOD", "Must be a number of hours or days, such as 24h or 30d.");
+            query.add_fault(
+                "period",
+                "INVALID_PERIOD",
+                "Must be a number of hours or days, such as 24h or 30d.",
+            );
         }
         if query.has_faults() {
             return Self { start: now, end: now, interval: Interval::Day };
         }
         if period.is_some() && (start.is_some() || end.is_some()) {
-            query.fault("period", "CONFLICT", "Use either period, or start and end.");
+            query.add_fault("period", "CONFLICT", "Use either period, or start and end.");
         }
         if start.is_none() && end.is_some() {
-            query.fault("start", "REQUIRED", "Required if end is given.");
+            query.add_fault("start", "REQUIRED", "Required if end is given.");
         }
         if start.is_some_and(|start| start > now) {
-            query.fault("start", "INVALID_TIME", "Must not be in the future.");
+            query.add_fault("start", "INVALID_TIME", "Must not be in the future.");
         } else if start.zip(end).is_some_and(|(start, end)| end <= start) {
-            query.fault("end", "INVALID_TIME", "Must be later than start.");
+            query.add_fault("end", "INVALID_TIME", "Must be later than start.");
         }
         let length = length.flatten().unwrap_or(DEFAULT_PERIOD_MILLIS);
         let first = start.unwrap_or(Timestamp::from_millis((now.as_millis() - length).max(0)));
@@ -244,13 +251,13 @@ impl Span {
         let interval = interval.unwrap_or(if is_short { Interval::Hour } else { Interval::Day });
         let end = if end.is_some() { interval.ceil(last) } else { last };
         let span = Self { start: interval.floor(first), end, interval };
-        if span.buckets() > MAX_BUCKETS {
+        if span.bucket_count() > MAX_BUCKETS {
             let message =
                 format!("More than {MAX_BUCKETS} buckets; use a shorter period or a longer interval.");
-            query.fault("interval", "TOO_MANY", message);
+            query.add_fault("interval", "TOO_MANY", message);
         } else if interval == Interval::Hour && span.start < interval.days_before(now, hourly_days) {
             let message = format!("Hourly usage is kept for {hourly_days} days; use interval=day.");
-            query.fault("interval", "NOT_KEPT", message);
+            query.add_fault("interval", "NOT_KEPT", message);
         }
         span
     }
@@ -260,7 +267,7 @@ impl Span {
         self.interval.ceil(self.end)
     }
 
-    fn buckets(&self) -> i64 {
+    fn bucket_count(&self) -> i64 {
         (self.buckets_end().as_millis() - self.start.as_millis()) / self.interval.millis()
     }
 
@@ -268,7 +275,7 @@ impl Span {
     pub(crate) fn starts(&self) -> impl Iterator<Item = Timestamp> {
         let start = self.start.as_millis();
         let interval = self.interval.millis();
-        (0..self.buckets()).map(move |index| Timestamp::from_millis(start + index * interval))
+        (0..self.bucket_count()).map(move |index| Timestamp::from_millis(start + index * interval))
     }
 
     /// The smallest span of whole days that contains this one.
@@ -290,7 +297,7 @@ impl Span {
 }
 
 /// Parses a period such as `30d` or `24h` into milliseconds.
-fn read_period(text: &str) -> Option<i64> {
+fn parse_period_millis(text: &str) -> Option<i64> {
     let (digits, interval) = match text.strip_suffix('h') {
         Some(digits) => (digits, Interval::Hour),
         None => (text.strip_suffix('d')?, Interval::Day),

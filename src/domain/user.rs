@@ -63,19 +63,19 @@ pub(crate) struct NewUser {
     pub(crate) id: Option<String>,
 }
 
-const READ_ONLY: &[&str] = &["created_at", "updated_at"];
+const READ_ONLY_FIELDS: &[&str] = &["created_at", "updated_at"];
 
 impl NewUser {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["status"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["status"]);
         let value = Self {
-            email: fields.required("email", rules::email),
-            name: fields.required("name", rules::name),
-            external_id: fields.nullable("external_id", rules::name).into_option(),
-            metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::custom_id(Kind::User)),
+            email: fields.required("email", rules::parse_email),
+            name: fields.required("name", rules::parse_name),
+            external_id: fields.nullable("external_id", rules::parse_name).into_option(),
+            metadata: fields.optional("metadata", rules::parse_metadata),
+            id: fields.optional("id", rules::custom_id_parser(Kind::User)),
         };
         fields.finish(value)
     }
@@ -120,14 +120,14 @@ pub(crate) struct UserPatch {
 impl UserPatch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["id"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["id"]);
         let value = Self {
-            email: fields.optional("email", rules::email),
-            name: fields.optional("name", rules::name),
-            external_id: fields.nullable("external_id", rules::name),
-            status: fields.optional("status", rules::one_of(Status::NAMES)),
-            metadata: fields.nullable("metadata", rules::metadata_patch),
+            email: fields.optional("email", rules::parse_email),
+            name: fields.optional("name", rules::parse_name),
+            external_id: fields.nullable("external_id", rules::parse_name),
+            status: fields.optional("status", rules::one_of_parser(Status::NAMES)),
+            metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
     }
@@ -136,7 +136,7 @@ impl UserPatch {
     pub(crate) fn apply(&self, before: &User) -> Result<User> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.at_child("metadata", |faults| rules::check_metadata_size(&metadata, faults));
         faults.finish(User {
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),

@@ -13,7 +13,7 @@ use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::rules;
 
 /// The maximum number of retired secrets of a key.
-const MAX_RETIRED: usize = 10_000;
+const MAX_RETIRED_SECRETS: usize = 10_000;
 
 /// The state of an imported secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl ImportedSecret {
 
 /// The encoding of a hash.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Encoding {
+pub(super) enum HashEncoding {
     #[default]
     Hex,
     /// With or without padding.
@@ -50,20 +50,23 @@ pub(super) enum Encoding {
     Base64Url,
 }
 
-impl Encoding {
-    const NAMES: &'static [(&'static str, Encoding)] =
-        &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
+impl HashEncoding {
+    const NAMES: &'static [(&'static str, HashEncoding)] = &[
+        ("hex", HashEncoding::Hex),
+        ("base64", HashEncoding::Base64),
+        ("base64url", HashEncoding::Base64Url),
+    ];
 
     /// The names that Unkey uses.
-    const VARIANTS: &'static [(&'static str, Encoding)] =
-        &[("sha256_hex", Encoding::Hex), ("sha256_base64", Encoding::Base64)];
+    const UNKEY_NAMES: &'static [(&'static str, HashEncoding)] =
+        &[("sha256_hex", HashEncoding::Hex), ("sha256_base64", HashEncoding::Base64)];
 
     pub(super) fn decode(self, text: &str) -> Option<SecretHash> {
         let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let alphabet = match self {
-            Encoding::Hex => return chain::unhex(text),
-            Encoding::Base64 => &STANDARD,
-            Encoding::Base64Url => &URL_SAFE,
+            HashEncoding::Hex => return chain::parse_hash(text),
+            HashEncoding::Base64 => &STANDARD,
+            HashEncoding::Base64Url => &URL_SAFE,
         };
         GeneralPurpose::new(alphabet, lenient).decode(text).ok()?.try_into().ok()
     }
@@ -77,7 +80,7 @@ pub(super) fn sha256(text: &str) -> SecretHash {
 }
 
 /// Reads a hash. Messages never repeat the value, because it may be the secret itself.
-fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
+fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
     move |json, faults| {
         let hash = encoding.decode(faults.text(json)?);
         match hash {
@@ -93,14 +96,14 @@ fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<Secret
 }
 
 /// Reads the current secret, the previous one and the retired ones.
-pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecret)> {
-    let encoding = fields.optional("hash_encoding", rules::one_of(Encoding::NAMES));
+pub(super) fn parse_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecret)> {
+    let encoding = fields.optional("hash_encoding", rules::one_of_parser(HashEncoding::NAMES));
     let current = fields.required("hash", |json, faults| match json {
         // The format of Unkey's migration API.
         Json::Object(_) => {
-            let mut inner = Fields::nested(json, faults);
-            let variant = inner.required("variant", rules::one_of(Encoding::VARIANTS));
-            let hash = inner.required("value", read_hash(variant));
+            let mut inner = Fields::of_nested_object(json, faults);
+            let variant = inner.required("variant", rules::one_of_parser(HashEncoding::UNKEY_NAMES));
+            let hash = inner.required("value", hash_parser(variant));
             inner.finish_nested(faults);
             Some(hash)
         }
@@ -108,18 +111,18 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, Imported
             faults.add("REQUIRED", "Requires hash_encoding: hex, base64 or base64url.");
             None
         }
-        json => read_hash(encoding.unwrap_or_default())(json, faults),
+        json => hash_parser(encoding.unwrap_or_default())(json, faults),
     });
     let encoding = encoding.unwrap_or_default();
-    let previous = fields.nullable("previous_hash", read_hash(encoding)).into_option();
+    let previous = fields.nullable("previous_hash", hash_parser(encoding)).into_option();
     let retired = fields.optional("retired_hashes", |json, faults| {
-        let items = faults.array(json)?;
-        if items.len() > MAX_RETIRED {
-            faults.add("TOO_MANY", format!("At most {MAX_RETIRED} hashes are allowed."));
+        let items = faults.expect_array(json)?;
+        if items.len() > MAX_RETIRED_SECRETS {
+            faults.add("TOO_MANY", format!("At most {MAX_RETIRED_SECRETS} hashes are allowed."));
             return None;
         }
         let read_item = |(index, item): (usize, &Json)| {
-            faults.nested(&index.to_string(), |faults| read_hash(encoding)(item, faults))
+            faults.at_child(&index.to_string(), |faults| hash_parser(encoding)(item, faults))
         };
         Some(items.iter().enumerate().filter_map(read_item).collect::<Vec<_>>())
     });
@@ -128,7 +131,7 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, Imported
     secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, ImportedSecret::Retired)));
     let distinct: BTreeSet<_> = secrets.iter().map(|(hash, _)| hash).collect();
     if distinct.len() < secrets.len() {
-        fields.fault("hash", "DUPLICATE_HASH", "The same hash is given twice.");
+        fields.add_fault("hash", "DUPLICATE_HASH", "The same hash is given twice.");
     }
     secrets
 }
