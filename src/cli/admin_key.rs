@@ -1,5 +1,5 @@
-//! `tollhouse admin-key create`: break-glass access for a locked-out operator. Works while a server is
-//! running.
+//! `tollhouse admin-key create`: creates a platform key for an operator who has lost theirs. The command
+//! works while a server is running.
 
 use super::args::CreateAdminKey;
 use crate::config::Config;

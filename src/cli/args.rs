@@ -34,7 +34,8 @@ config check` prints all settings.
 
 Exit status: 0 success, 1 failure, 2 usage error.";
 
-/// The help position of flags that every command accepts: after the command's own flags.
+/// The display order in `--help` of the flags that every command accepts. It places them after the command's
+/// own flags.
 const COMMON_FLAG_DISPLAY_ORDER: usize = 100;
 
 /// Flags that every command accepts.
@@ -49,7 +50,7 @@ struct CommonFlags {
     data: Option<String>,
 }
 
-/// `tollhouse serve`
+/// Arguments of `tollhouse serve`.
 #[derive(Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Serve {
     /// Listen on this address and port; port 0 picks a free port (setting: http.listen)
@@ -126,7 +127,7 @@ pub(crate) enum Command {
     },
 }
 
-/// `tollhouse admin-key …`
+/// The subcommands of `tollhouse admin-key`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum AdminKey {
     /// Create a platform key and print it once
@@ -135,7 +136,7 @@ pub(crate) enum AdminKey {
     Create(CreateAdminKey),
 }
 
-/// `tollhouse admin-key create`
+/// Arguments of `tollhouse admin-key create`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct CreateAdminKey {
     /// Name of the key, 1 to 200 characters
@@ -151,7 +152,7 @@ pub(crate) struct CreateAdminKey {
     pub(crate) json: bool,
 }
 
-/// `tollhouse audit …`
+/// The subcommands of `tollhouse audit`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum Audit {
     /// Detect events that were edited, removed or reordered
@@ -164,7 +165,7 @@ pub(crate) enum Audit {
     Export(AuditExport),
 }
 
-/// `tollhouse audit verify`
+/// Arguments of `tollhouse audit verify`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct AuditVerify {
     /// Exported NDJSON file to verify instead of the database
@@ -183,7 +184,7 @@ pub(crate) struct AuditVerify {
     pub(crate) json: bool,
 }
 
-/// `tollhouse audit export`
+/// Arguments of `tollhouse audit export`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct AuditExport {
     /// Output format; only ndjson can be verified later
@@ -195,7 +196,7 @@ pub(crate) struct AuditExport {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// The format of exported events.
+/// The output format of `tollhouse audit export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
     /// One JSON object per line, byte for byte as hashed
@@ -204,33 +205,33 @@ pub(crate) enum ExportFormat {
     Csv,
 }
 
-/// `tollhouse config …`
+/// The subcommands of `tollhouse config`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum Config {
     /// Check the configuration and print the effective settings with their sources
     Check,
 }
 
-/// A parsed and consistent command line.
+/// A parsed command line whose flags don't contradict each other.
 #[derive(Debug, PartialEq)]
 pub struct Args {
-    /// `--config`
+    /// The configuration file given with `--config`.
     pub(crate) config: Option<PathBuf>,
-    /// The flags that override settings.
+    /// The flags that override settings of the configuration, such as `--listen`.
     pub(crate) flags: Flags,
     /// The command to run.
     pub(crate) command: Command,
 }
 
 impl Args {
-    /// Reads the command line of this process. Exits the process for help and version (status 0) and
-    /// for usage errors (status 2).
+    /// Parses the command line of this process. `--help` and `--version` exit the process with status 0,
+    /// usage errors with status 2.
     pub fn read() -> Self {
         Cli::parse().into_args().unwrap_or_else(|error| error.exit())
     }
 }
 
-/// The completion script for a shell.
+/// Generates the completion script for a shell.
 pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tollhouse", &mut script);
@@ -238,8 +239,8 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 }
 
 impl Cli {
-    /// `serve` is the default command. So its flags are accepted before it and without it, but not with
-    /// another command.
+    /// Merges the flags of the default command `serve` into the named command. The flags of `serve` may stand
+    /// before the word `serve` or without it, but are refused together with another command.
     fn into_args(self) -> Result<Args, clap::Error> {
         let Cli { common, serve: implied, command } = self;
         let command = match command {
@@ -267,7 +268,7 @@ impl Cli {
 }
 
 impl Serve {
-    /// Checks that `--dev` uses only temporary data and listens only on loopback.
+    /// Refuses flags that contradict `--dev`, which uses only temporary data and listens only on loopback.
     fn ensure_dev_is_temporary(&self, data: Option<&str>) -> Result<(), clap::Error> {
         let message = match self.listen {
             _ if !self.dev => return Ok(()),

@@ -1,4 +1,5 @@
-//! `tollhouse audit verify` and `audit export`, for the database or an exported file.
+//! `tollhouse audit verify` verifies the audit log in the database or in an exported file; `tollhouse audit
+//! export` exports it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +15,7 @@ use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::service::{RequestContext, audit};
 
-/// Verifies the chain; exits with status 1 if it is broken.
+/// Verifies the audit chain and prints the result. Returns exit status 1 if the chain is broken.
 pub(crate) async fn verify(config: Config, args: AuditVerify) -> ExitCode {
     match verify_chain(config, &args).await {
         Ok(result) => {
@@ -59,7 +60,7 @@ fn format_verification(result: &Verification) -> String {
     }
 }
 
-/// Verifies an exported NDJSON file. A line that isn't an event counts as a break.
+/// Verifies an exported NDJSON file. A line that isn't an audit event counts as a break of the chain.
 fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
@@ -86,7 +87,8 @@ fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> 
     Ok(walk.finish())
 }
 
-/// Refuses an anchor before the first event of the file, because it can't be verified.
+/// Refuses an anchor that precedes the first event of the file, because nothing in the file can confirm such
+/// an anchor.
 fn ensure_file_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
     let is_checkpoint = first.seq == anchor.seq + 1 && first.prev_hash == anchor.hash;
     if first.seq <= anchor.seq || is_checkpoint {
@@ -99,7 +101,7 @@ fn ensure_file_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
     Err(Error::new(Code::InvalidRequest, message))
 }
 
-/// Exports the log, oldest first.
+/// Exports all audit events, oldest first.
 pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
     let app = super::open_existing_database(config).await?;
     let ctx = RequestContext::internal(&app, Caller::Operator, "audit_log.export", "read")?;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::service::check::{self, Findings};
 use crate::store::reader::Reader;
 
-/// Prints the findings; exits with status 1 if there are errors.
+/// Checks the database or a backup and prints the findings. Returns exit status 1 if there are errors.
 pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
     match check_database(config, args) {
         Ok(findings) => {

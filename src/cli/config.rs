@@ -11,7 +11,8 @@ use toml_edit::{DocumentMut, Item};
 use crate::config::{Effective, Flags};
 use crate::http::tls::Tls;
 
-/// Prints the effective settings to standard output, or all faults to standard error (status 1).
+/// Prints the effective settings to standard output. If the configuration has faults, prints all of them to
+/// standard error and returns exit status 1.
 pub(crate) fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
     let printed = match format_effective_settings(file, std::env::vars_os(), flags) {
         Ok(report) => io::stdout().write_all(report.as_bytes()).map_err(Into::into),
@@ -27,8 +28,8 @@ pub(crate) fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
     }
 }
 
-/// The effective settings as TOML, usable as a configuration file. Each setting that isn't a default is
-/// followed by its source.
+/// Formats the effective settings as TOML that is usable as a configuration file. A comment behind each
+/// setting that isn't a default names the setting's source.
 fn format_effective_settings(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,

@@ -1,4 +1,4 @@
-//! `tollhouse export`: all resources as NDJSON, for another Tollhouse or another system.
+//! `tollhouse export`: writes all resources as NDJSON, for import into another Tollhouse or another system.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::service::export;
 use crate::store::backup::{remove, rename_durably, with_suffix};
 
-/// Exports to a file or to standard output.
+/// Exports all resources to a file or to standard output.
 pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     if let Some(output) = &args.output
         && output.exists()
@@ -24,7 +24,8 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     }
     let dir = config.database.dir.clone();
     let app = super::open_existing_database(config).await?;
-    // Written to a file first, so that a slow reader of the output doesn't hold up the database.
+    // The export is written to a file first. Otherwise a slow reader of standard output would keep the
+    // database's read transaction open.
     let part = match &args.output {
         Some(output) => with_suffix(output, ".part"),
         None => dir.join("tollhouse.export.part"),
@@ -53,7 +54,7 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     closed
 }
 
-/// Creates a file that only its owner can read, because it contains hashes.
+/// Creates an export file that only its owner can read, because an export contains hashes of keys.
 fn create_private_file(path: &Path) -> Result<File> {
     remove(path)?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);

@@ -1,4 +1,4 @@
-//! `tollhouse import`: imports NDJSON, CSV, or another system's database.
+//! `tollhouse import`: imports an NDJSON file, a CSV file, or another system's database.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::import::{self, Options, Report, Source};
 
-/// Imports and prints a report; exits with status 1 if a record was refused.
+/// Imports a file and prints a report. Returns exit status 1 if a record was refused or the file is
+/// truncated.
 pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
     let print_json = args.json;
     match import(config, args).await {

@@ -86,9 +86,9 @@ pub fn run(args: Args) -> ExitCode {
     })
 }
 
-/// Gives the threads of the control plane, reports and jobs a lower priority than the threads that
-/// verify keys, which would otherwise wait milliseconds for their core. Without contention, or on
-/// systems without thread priorities, it has no effect.
+/// Lowers the priority of the current thread of the control plane, reports and jobs. Otherwise the threads
+/// that verify keys would wait milliseconds for a core. Without contention, or on systems without thread
+/// priorities, the lower priority has no effect.
 fn lower_thread_priority() {
     if cfg!(target_os = "linux") {
         let _ = rustix::process::nice(10);
@@ -103,7 +103,8 @@ fn print_warnings(warnings: &[String]) {
     }
 }
 
-/// Prints a result to standard output. A closed pipe (`| head`) is not an error.
+/// Writes a command's result to standard output. A reader that closes the pipe early (`| head`) is not an
+/// error.
 fn write_to_standard_output(text: &[u8]) -> Result<()> {
     match std::io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::internal(error)),
@@ -111,6 +112,7 @@ fn write_to_standard_output(text: &[u8]) -> Result<()> {
     }
 }
 
+/// Prints the error of a command, if any, to standard error, and returns the exit status.
 fn report_result(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -121,12 +123,14 @@ fn report_result(result: Result<()>) -> ExitCode {
     }
 }
 
-/// The cause of the error if there is one, which only the operator may see; otherwise the message.
+/// Returns the internal cause of an error, which only the operator may see, or the public message if the
+/// error has no cause.
 fn operator_message(error: &Error) -> String {
     error.cause.clone().unwrap_or_else(|| error.message.to_string())
 }
 
-/// Opens an existing database, which a running server may be using.
+/// Opens the configured database, which a running server may be using at the same time. A missing database is
+/// an error.
 async fn open_existing_database(config: Config) -> Result<Arc<App>> {
     let file = config.database.dir.join("tollhouse.db");
     if !file.exists() {

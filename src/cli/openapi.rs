@@ -1,4 +1,4 @@
-//! `tollhouse openapi`: the document that the server serves at `/openapi.json`.
+//! `tollhouse openapi`: prints the OpenAPI document that the server serves at `/openapi.json`.
 
 use super::write_to_standard_output;
 use crate::error::Result;

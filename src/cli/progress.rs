@@ -1,19 +1,19 @@
-//! Progress of long operations, shown only on a terminal.
+//! Progress bars of long operations, shown only on a terminal.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A progress bar on standard error; hidden if that isn't a terminal.
+/// A progress bar on standard error. The bar is hidden if standard error isn't a terminal.
 pub(crate) struct ProgressReporter {
     bar: ProgressBar,
-    /// True if the numbers are bytes.
+    /// True if the progress bar counts bytes, false if it counts items.
     counts_bytes: bool,
 }
 
 impl ProgressReporter {
-    /// A bar that counts items.
+    /// Creates a progress bar that counts items.
     pub(crate) fn new() -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
@@ -25,7 +25,7 @@ impl ProgressReporter {
         Self { bar, counts_bytes: false }
     }
 
-    /// A bar that counts bytes.
+    /// Creates a progress bar that counts bytes.
     pub(crate) fn counting_bytes() -> Self {
         let mut progress = Self::new();
         progress.counts_bytes = true;
@@ -51,7 +51,7 @@ impl ProgressReporter {
 }
 
 impl Drop for ProgressReporter {
-    /// Removes the bar from the terminal.
+    /// Removes the progress bar from the terminal.
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

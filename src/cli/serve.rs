@@ -1,5 +1,5 @@
-//! `tollhouse serve`: opens the database, creates the first key, serves, and on a signal stops without
-//! data loss.
+//! `tollhouse serve`: opens the database, creates the first key, serves requests, and stops without data loss
+//! on SIGTERM or SIGINT.
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,22 +23,23 @@ use crate::service::{api_keys, housekeeping, retention, settings, usage};
 use crate::store::db;
 use crate::verify::secret::{self, Secret};
 
-/// The environment variables that contain the first key, or name a file that contains it.
+/// The environment variable that contains the first admin key.
 const ADMIN_KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
+/// The environment variable that names a file containing the first admin key.
 const ADMIN_KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
 
-/// The initial content of an empty database.
+/// The data with which the server fills an empty database.
 pub(crate) enum InitialData {
-    /// Only the first key, which is written to this file.
+    /// Only the first admin key, which is written to this file.
     FirstKey(Option<PathBuf>),
-    /// Sample data.
+    /// A month of sample data.
     Sample,
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves requests until the process receives SIGTERM or SIGINT.
 pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Result<()> {
     let Effective { config, origins, .. } = effective;
-    // Registered first, so that a signal during startup isn't lost.
+    // Signal handlers are registered first, so that a signal during startup isn't lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::internal)?;
@@ -73,7 +74,7 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
              change it"
         );
     }
-    // `--dev` prints them itself.
+    // `--dev` prints the addresses of console and docs itself.
     let names_pages = matches!(initial_data, InitialData::FirstKey(_)) && std::io::stderr().is_terminal();
     let first_key = match initial_data {
         InitialData::FirstKey(file) => {
@@ -111,7 +112,7 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
             "try:\n  curl {trust}-H \"Authorization: Bearer {shown}\" {scheme}://{address}/admin/v1/whoami"
         );
     }
-    // Has an effect only under systemd.
+    // Notifies systemd that the server is ready. Without systemd, the call has no effect.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let cut = tokio::select! {
         cut = server::serve(listener, tls.clone(), routes, &limits, &workers, shutdown) => cut,
@@ -134,8 +135,8 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
     closed
 }
 
-/// An address at which this machine reaches the listener, because browsers reject the unspecified address
-/// (`0.0.0.0`).
+/// Returns an address at which this machine reaches the listener: the loopback address if the listener is
+/// bound to the unspecified address (`0.0.0.0`), which browsers reject.
 fn reachable_address(listening: SocketAddr) -> SocketAddr {
     let ip = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -145,7 +146,7 @@ fn reachable_address(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
-/// Reloads the certificate on each SIGHUP, until the future is dropped.
+/// Reloads the TLS certificate on each SIGHUP, until this future is dropped.
 async fn reload_certificate_on_sighup(mut hangup: Signal, tls: Option<&Tls>) {
     while hangup.recv().await.is_some() {
         match tls.map(Tls::reload) {
@@ -162,8 +163,8 @@ async fn reload_certificate_on_sighup(mut hangup: Signal, tls: Option<&Tls>) {
     std::future::pending().await
 }
 
-/// Creates the first key of an empty database. Returns the shell expression for the key in the sample
-/// command.
+/// Creates the first admin key of an empty database. Returns a shell expression for that key, which the
+/// server prints in a sample `curl` command, or `None` if a key existed already.
 async fn create_first_key(app: &App, file: &Path) -> Result<Option<String>> {
     if api_keys::any(app).await? {
         return Ok(None);
@@ -177,7 +178,8 @@ async fn create_first_key(app: &App, file: &Path) -> Result<Option<String>> {
     let shown = if std::io::stderr().is_terminal() {
         None
     } else {
-        // The file is written first: a stored key whose secret is lost would lock everyone out.
+        // The file is written before the database: if the key were stored but its secret lost, nobody could
+        // authenticate.
         write_private_file(file, secret.reveal())?;
         Some(file)
     };
@@ -197,7 +199,7 @@ async fn create_first_key(app: &App, file: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The key given in the environment, and the shell expression for it.
+/// Reads the first admin key from the environment. Returns the secret and a shell expression for it.
 pub(super) fn key_from_environment(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
     let given = match (std::env::var(ADMIN_KEY_VARIABLE), std::env::var(ADMIN_KEY_FILE_VARIABLE)) {
         (Ok(key), _) => Some((key, ADMIN_KEY_VARIABLE, format!("${ADMIN_KEY_VARIABLE}"))),
@@ -229,10 +231,11 @@ fn invalid_request(message: String) -> Error {
     Error::new(Code::InvalidRequest, message)
 }
 
+/// Writes a text to a new file that only its owner can read. Replaces an existing regular file.
 fn write_private_file(file: &Path, text: &str) -> Result<()> {
     let write = || {
-        // An existing file, left by a failed start, contains a key that was never stored. Anything but
-        // a regular file is kept, because it could be /dev/stdout.
+        // An existing regular file was left by a failed start and contains a key that was never stored. Any
+        // other kind of file is kept, because it could be /dev/stdout.
         match file.symlink_metadata() {
             Ok(existing) if !existing.is_file() => return Err(std::io::Error::other("not a regular file")),
             Ok(_) => std::fs::remove_file(file)?,

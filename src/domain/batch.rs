@@ -7,7 +7,7 @@ use crate::error::Result;
 /// The maximum number of operations in a batch.
 pub(crate) const MAX_OPERATIONS: usize = 100;
 
-/// Several operations in one request.
+/// A request that contains several operations.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = Batch)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +15,8 @@ pub(crate) struct Batch {
     /// If `true`, all operations succeed or none is applied; if `false`, each operation is independent.
     #[schema(required = false, default = true)]
     pub(crate) atomic: bool,
-    /// The operations, executed in order: changes, and reads of single resources.
+    /// The operations of the batch, executed in order. An operation changes resources or reads a single
+    /// resource.
     #[schema(min_items = 1, max_items = 100, example = json!([
         {"id": "acme", "method": "POST", "path": "/organizations", "body": {"name": "Acme Corporation", "email": "admin@acme.com"}},
         {"method": "GET", "path": "/organizations/org_123"},
@@ -31,20 +32,20 @@ pub(crate) struct Operation {
     /// Custom id of the operation, returned with its result. Unique within the batch.
     #[schema(min_length = 1, max_length = 200, example = "acme")]
     pub(crate) id: Option<String>,
-    /// The HTTP method.
+    /// HTTP method of the operation.
     pub(crate) method: Method,
-    /// Path and query, relative to `/admin/v1`; that prefix may be included.
+    /// URL path and query of the operation, relative to `/admin/v1`. The path may also include that prefix.
     #[schema(min_length = 1, max_length = 2000, pattern = "^/", example = "/organizations")]
     pub(crate) path: String,
-    /// The request body, if the operation takes one.
+    /// Request body of the operation, if the operation accepts a body.
     #[schema(value_type = Option<Object>, nullable = false)]
     pub(crate) body: Option<Json>,
-    /// `If-Match`: run the operation only if the resource has this ETag.
+    /// Value of the `If-Match` header: the operation runs only if the resource has this ETag.
     #[schema(min_length = 1, max_length = 2000, example = "\"1a2073bcba8-1\"")]
     pub(crate) if_match: Option<String>,
 }
 
-/// The HTTP method of an operation.
+/// The HTTP method of a batch operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = BatchMethod, rename_all = "UPPERCASE")]
 #[allow(missing_docs)]

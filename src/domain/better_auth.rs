@@ -1,22 +1,22 @@
-//! Converts rows of better-auth into records of an import.
+//! Converts rows of a better-auth database into records of an import.
 //!
-//! The tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. Each row
-//! becomes the record that an import file would contain, and is processed in the same way from then on.
+//! The tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. Each row is
+//! converted into the record that an import file would contain, and then imported like a line of such a file.
 
 use serde_json::{Map, Value, json};
 
 use super::scope;
 use super::time::Timestamp;
 
-/// A row: values by column name.
+/// A database row or an import record: values by column or field name.
 pub(crate) type Row = Map<String, Value>;
 
 /// The maximum length of a metadata value, in characters.
 const MAX_METADATA_VALUE_CHARS: usize = 500;
 
-/// One day in milliseconds.
+/// The length of a day in milliseconds.
 const DAY_MILLIS: i64 = 86_400_000;
-/// The lengths in milliseconds that count as a month.
+/// The refill intervals in milliseconds that are converted into a monthly quota.
 const MONTH_MILLIS: std::ops::RangeInclusive<i64> = 28 * DAY_MILLIS..=31 * DAY_MILLIS;
 
 fn text_column<'r>(row: &'r Row, column: &str) -> Option<&'r str> {
@@ -27,7 +27,8 @@ fn integer_column(row: &Row, column: &str) -> Option<i64> {
     row.get(column).and_then(Value::as_i64)
 }
 
-/// A time: RFC 3339, or milliseconds since the epoch. Numbers too small for milliseconds are seconds.
+/// Reads a timestamp column: RFC 3339 text, or a number of milliseconds since the epoch. A number too small
+/// to be milliseconds is read as seconds.
 fn time_column(row: &Row, column: &str) -> Value {
     match row.get(column) {
         Some(Value::Number(number)) => {
@@ -40,14 +41,14 @@ fn time_column(row: &Row, column: &str) -> Value {
     }
 }
 
-/// Inserts the value unless it is null.
+/// Inserts a field into a record. A null value is left out.
 fn insert_non_null(record: &mut Row, name: &str, value: Value) {
     if !value.is_null() {
         record.insert(name.to_owned(), value);
     }
 }
 
-/// The metadata of a row: strings as they are, other values as JSON.
+/// Reads the metadata of a row. Strings are kept as they are; other values become JSON text.
 fn metadata_column(row: &Row) -> Row {
     let parsed = text_column(row, "metadata").and_then(|text| serde_json::from_str(text).ok());
     let Some(Value::Object(pairs)) = parsed else { return Row::new() };
@@ -58,8 +59,8 @@ fn metadata_column(row: &Row) -> Row {
     pairs.into_iter().map(|(name, value)| (name, json!(as_text(value)))).collect()
 }
 
-/// An organization. better-auth stores no email address for it, so the row contains an owner's as
-/// `email`.
+/// Converts an organization. better-auth stores no email address for an organization, so the query adds the
+/// email address of one of its owners to the row as `email`.
 pub(crate) fn organization(row: &Row) -> Row {
     let mut metadata = metadata_column(row);
     for name in ["slug", "logo"] {
@@ -79,7 +80,7 @@ pub(crate) fn organization(row: &Row) -> Row {
     record
 }
 
-/// A user. A banned user becomes suspended.
+/// Converts a user. A banned user becomes a suspended user.
 pub(crate) fn user(row: &Row) -> Row {
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("user"));
@@ -94,7 +95,8 @@ pub(crate) fn user(row: &Row) -> Row {
     record
 }
 
-/// A member. The highest of its roles counts; an unknown role becomes `viewer`.
+/// Converts a member of an organization. Of several roles the highest is kept; an unknown role becomes
+/// `viewer`.
 pub(crate) fn member(row: &Row) -> Row {
     let roles = text_column(row, "role").unwrap_or_default();
     let has = |wanted: &&str| roles.split(',').any(|role| role.trim() == *wanted);
@@ -111,18 +113,19 @@ pub(crate) fn member(row: &Row) -> Row {
 /// The owner of a key in better-auth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// An organization.
+    /// The organization with this id owns the key.
     Organization(String),
-    /// A user, with the organizations of which the user is a member.
+    /// The user with this id owns the key. The list contains the ids of the user's organizations.
     User(String, Vec<String>),
-    /// An owner that doesn't exist.
+    /// The owner doesn't exist in better-auth.
     Nobody,
 }
 
-/// A key.
+/// Converts an API key. `fallback` is the organization for the key of a user who isn't a member of exactly
+/// one organization.
 ///
 /// # Errors
-/// The reason that the key can't be imported, and what to do about it.
+/// A message that says why the key can't be imported, and what to do.
 pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, String> {
     let mut record = Row::new();
     insert_non_null(&mut record, "id", json!(text_column(row, "id")));
@@ -163,7 +166,8 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
     if let (Some(remaining), None) = (remaining, &quota) {
         metadata.insert("better_auth_remaining".to_owned(), json!(remaining.to_string()));
     }
-    // better-auth refuses a key without remaining requests from then on, unless it is refilled.
+    // better-auth permanently refuses a key that has no remaining requests and no refill, so that key is
+    // imported as disabled.
     let used_up = remaining == Some(0) && integer_column(row, "refillAmount").is_none();
     let enabled = integer_column(row, "enabled").is_none_or(|enabled| enabled != 0) && !used_up;
     insert_non_null(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
@@ -178,7 +182,7 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
     Ok(record)
 }
 
-/// The membership that a user's key needs in its organization.
+/// Creates the membership that the owner of a key needs in the key's organization.
 pub(crate) fn membership(key: &Row) -> Row {
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("membership"));
@@ -189,8 +193,8 @@ pub(crate) fn membership(key: &Row) -> Row {
     record
 }
 
-/// Converts permissions: `{"files": ["read"]}` becomes `files:read`. A permission must not become an
-/// administrative scope of Tollhouse.
+/// Converts the permissions of a key into scopes: `{"files": ["read"]}` becomes `files:read`. A permission
+/// whose scope would be an administrative scope of Tollhouse is an error.
 fn convert_permissions(row: &Row) -> Result<Vec<String>, String> {
     let Some(permissions) = text_column(row, "permissions") else { return Ok(Vec::new()) };
     let parsed = match serde_json::from_str(permissions) {
@@ -224,13 +228,15 @@ fn convert_rate_limit(row: &Row) -> Option<Value> {
     }
     let limit = integer_column(row, "rateLimitMax")?;
     let window = integer_column(row, "rateLimitTimeWindow")?;
-    // A window can't be longer than a day, so the limit of a longer one is reduced proportionally.
+    // The window of a rate limit can't be longer than a day. A longer window is shortened to a day, and the
+    // limit is reduced proportionally.
     let limit = if window > DAY_MILLIS { limit.saturating_mul(DAY_MILLIS) / window } else { limit };
     let seconds = (window.clamp(1, DAY_MILLIS) + 999) / 1000;
     Some(json!({"limit": limit.clamp(1, 1_000_000_000), "window_seconds": seconds}))
 }
 
-/// An hourly, daily or monthly refill becomes a quota; other refills have no equivalent.
+/// Converts the refill of a key into a quota if the refill is hourly, daily or monthly. Other refills have no
+/// equivalent in Tollhouse and are dropped.
 fn convert_quota(row: &Row) -> Option<Value> {
     let amount = integer_column(row, "refillAmount")?;
     let interval = integer_column(row, "refillInterval")?;

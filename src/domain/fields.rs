@@ -1,7 +1,8 @@
-//! Reads a JSON body. Reports all faults at once, and refuses unknown and duplicate fields.
+//! Parses JSON request bodies. Reports all faults of a body at once, and refuses unknown and duplicate
+//! fields.
 //!
-//! serde's derive stops at the first fault, and `serde_json::Value` drops duplicate names. So a body is
-//! first parsed into [`Json`], which keeps duplicates, and then read field by field.
+//! serde's derive stops at the first fault, and `serde_json::Value` drops duplicate names. Therefore a body
+//! is first parsed into [`Json`], which keeps duplicates, and then field by field.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use super::patch::Patch;
 use crate::error::{Code, Detail, Error, Result};
 
-/// A JSON value whose objects keep all names, including duplicates, in the order sent.
+/// A JSON value. Its objects keep all fields in the order sent, including fields with duplicate names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Json {
@@ -24,10 +25,11 @@ pub enum Json {
 }
 
 impl Json {
-    /// Parses a body.
+    /// Parses a request body.
     ///
     /// # Errors
-    /// `INVALID_JSON`, with line and column; also for nesting deeper than 128.
+    /// `INVALID_JSON` with line and column if the body is not valid JSON or is nested more than 128 levels
+    /// deep.
     pub fn parse(body: &[u8]) -> Result<Json> {
         if body.is_empty() {
             return Err(Error::new(Code::InvalidJson, "The body is empty; send a JSON object."));
@@ -91,7 +93,8 @@ impl<'de> Visitor<'de> for JsonVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut entries: Vec<(String, Json)> = Vec::new();
         while let Some(entry) = map.next_entry()? {
-            // No resource has that many fields. Without a bound, finding duplicates would be quadratic.
+            // No resource has more than 1000 fields. The limit is needed because finding duplicates takes
+            // quadratic time.
             if entries.len() == 1000 {
                 return Err(A::Error::custom("an object with more than 1000 fields"));
             }
@@ -101,18 +104,18 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 }
 
-/// The faults found so far, and the JSON pointer of the value being read.
+/// The faults found so far in a request body, and the JSON pointer of the value being parsed.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     details: Vec<Detail>,
     pointer: String,
 }
 
-/// The maximum number of reported faults, so that a response stays small for any request.
+/// The maximum number of faults in an error response, so that the response stays small for any request.
 const MAX_FAULTS: usize = 100;
 
 impl Faults {
-    /// Records a fault of the value being read.
+    /// Records a fault of the value being parsed.
     pub(crate) fn add(&mut self, code: &'static str, message: impl Into<String>) {
         if self.details.len() < MAX_FAULTS {
             let pointer = Some(self.pointer.clone());
@@ -125,11 +128,13 @@ impl Faults {
         }
     }
 
-    /// Reads a value one level deeper: an object's field or an array's item.
+    /// Calls `read` with the JSON pointer extended by `child`, the name of an object's field or the index of
+    /// an array's item.
     pub(crate) fn at_child<T>(&mut self, child: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.pointer.len();
         self.pointer.push('/');
-        // A client-supplied name may be a megabyte long, so the pointer is shortened.
+        // A field name from a client may be a megabyte long, so the pointer contains only its first
+        // characters.
         let short: String = child.chars().take(64).collect();
         self.pointer.push_str(&short.replace('~', "~0").replace('/', "~1"));
         let value = read(self);
@@ -137,12 +142,12 @@ impl Faults {
         value
     }
 
-    /// The value, or an error with all faults.
+    /// Returns the value if there are no faults, otherwise an error with all faults.
     pub(crate) fn finish<T>(self, value: T) -> Result<T> {
         if self.details.is_empty() { Ok(value) } else { Err(Error::invalid(self.details)) }
     }
 
-    /// The value as a string, or a fault.
+    /// Returns the value as a string. Records a fault if the value has another type.
     pub(crate) fn text<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
         match json {
             Json::String(text) => Some(text),
@@ -153,7 +158,8 @@ impl Faults {
         }
     }
 
-    /// The fields of an object, or a fault. Duplicate names are faults.
+    /// Returns the fields of an object. Records a fault if the value has another type, and one per duplicate
+    /// name.
     pub(crate) fn expect_object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
         let Json::Object(entries) = json else {
             self.add("INVALID_TYPE", "Must be an object.");
@@ -167,7 +173,7 @@ impl Faults {
         Some(entries)
     }
 
-    /// The items of an array, or a fault.
+    /// Returns the items of an array. Records a fault if the value has another type.
     pub(crate) fn expect_array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
         match json {
             Json::Array(items) => Some(items),
@@ -179,8 +185,8 @@ impl Faults {
     }
 }
 
-/// Reads the fields of an object. A faulty field is read as its default, which is never used, because
-/// [`Fields::finish`] then returns an error.
+/// Parses the fields of a JSON object. A faulty field yields a default value that is never used, because
+/// [`Fields::finish`] returns an error if there are faults.
 pub(crate) struct Fields<'j> {
     entries: &'j [(String, Json)],
     known_names: Vec<&'static str>,
@@ -189,28 +195,29 @@ pub(crate) struct Fields<'j> {
 }
 
 impl<'j> Fields<'j> {
-    /// From a body; a body that isn't an object is a fault.
+    /// Starts parsing a request body. A body that isn't an object is a fault.
     pub(crate) fn of(body: &'j Json) -> Self {
         let mut faults = Faults::default();
         let entries = faults.expect_object(body).unwrap_or_default();
         Self { entries, known_names: Vec::new(), read_only_names: Vec::new(), faults }
     }
 
-    /// From an object inside a body. [`finish_nested`](Self::finish_nested) adds its faults to those of
-    /// the body.
+    /// Starts parsing an object inside a body. [`finish_nested`](Self::finish_nested) adds the object's
+    /// faults to those of the body.
     pub(crate) fn of_nested_object(json: &'j Json, faults: &mut Faults) -> Self {
         let mut inner = Faults { details: Vec::new(), pointer: faults.pointer.clone() };
         let entries = inner.expect_object(json).unwrap_or_default();
         Self { entries, known_names: Vec::new(), read_only_names: Vec::new(), faults: inner }
     }
 
-    /// Adds the faults of a nested object to those of the body.
+    /// Ends the parsing of a nested object and adds the object's faults to those of the body.
     pub(crate) fn finish_nested(mut self, faults: &mut Faults) {
         self.report_unknown_fields();
         let remaining = MAX_FAULTS.saturating_sub(faults.details.len());
         faults.details.extend(self.faults.details.into_iter().take(remaining));
     }
 
+    /// Returns the value of a field and remembers the field as a known one.
     fn find_known(&mut self, name: &'static str) -> Option<&'j Json> {
         if !self.known_names.contains(&name) {
             self.known_names.push(name);
@@ -222,7 +229,7 @@ impl<'j> Fields<'j> {
         self.entries.iter().find(|(given, _)| given == name).map(|(_, value)| value)
     }
 
-    /// A required field.
+    /// Parses a required field with `read`. A missing field is a fault.
     pub(crate) fn required<T: Default>(
         &mut self,
         name: &'static str,
@@ -240,7 +247,7 @@ impl<'j> Fields<'j> {
             .unwrap_or_default()
     }
 
-    /// A field that may be omitted but not be `null`.
+    /// Parses a field that may be omitted with `read`. The value `null` is a fault.
     pub(crate) fn optional<T>(
         &mut self,
         name: &'static str,
@@ -256,7 +263,7 @@ impl<'j> Fields<'j> {
         })
     }
 
-    /// A field that may be omitted or `null`.
+    /// Parses a field that may be omitted or `null` with `read`.
     pub(crate) fn nullable<T>(
         &mut self,
         name: &'static str,
@@ -272,12 +279,13 @@ impl<'j> Fields<'j> {
         }
     }
 
-    /// A field of any type, to be read later.
+    /// Returns a copy of a field's JSON, for parsing later. The value may have any type.
     pub(crate) fn cloned_value(&mut self, name: &'static str) -> Option<Json> {
         self.find_known(name).cloned()
     }
 
-    /// Refuses fields that exist but can't be set, with a clearer message than for unknown fields.
+    /// Records a fault for each of the named fields that the body contains. These fields exist in responses
+    /// but can't be set, so the message is clearer than that for unknown fields.
     pub(crate) fn refuse_read_only(&mut self, names: &[&'static str]) {
         for &name in names {
             self.read_only_names.push(name);
@@ -287,17 +295,19 @@ impl<'j> Fields<'j> {
         }
     }
 
-    /// Records a fault of a field that depends on other fields.
+    /// Records a fault of the named field. Used for rules that involve several fields.
     pub(crate) fn add_fault(&mut self, name: &str, code: &'static str, message: &'static str) {
         self.faults.at_child(name, |faults| faults.add(code, message));
     }
 
-    /// The value, or an error with all faults. Fields that were never read are unknown, which is a fault.
+    /// Returns the value if there are no faults, otherwise an error with all faults. Each field that no
+    /// method asked for is unknown, which is a fault.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
         self.report_unknown_fields();
         self.faults.finish(value)
     }
 
+    /// Records a fault for each field that is neither known nor read-only.
     fn report_unknown_fields(&mut self) {
         for (name, _) in self.entries {
             if !self.known_names.contains(&name.as_str()) && !self.read_only_names.contains(&name.as_str()) {

@@ -1,8 +1,7 @@
-//! Records of an import: each line describes one resource.
+//! Parses the records of an import: each line describes one resource.
 //!
-//! Records follow the rules of the API. In addition they may contain state that clients can't set:
-//! status, timestamps, revocation and deletion. Ids and references of other systems are
-//! [converted](Kind::adopt).
+//! Records follow the rules of the API. In addition they may contain state that API clients can't set:
+//! status, timestamps, revocation and deletion. Ids of other systems are [converted](Kind::adopt).
 
 mod secrets;
 
@@ -26,10 +25,11 @@ use crate::error::{Error, Result};
 pub(crate) use secrets::ImportedSecret;
 use secrets::{parse_secrets, sha256};
 
-/// The format version that an export writes.
+/// The version of the export format that this program writes. An import accepts this version and lower ones.
 pub(crate) const EXPORT_FORMAT_VERSION: u64 = 1;
 
-/// The maximum length of `start`, which identifies a key and must not be the complete secret.
+/// The maximum length of `start`, the first characters of a secret. It is short so that `start` can't contain
+/// a complete secret.
 const MAX_START_CHARS: usize = 32;
 
 /// The kind of resource that a record describes.
@@ -46,7 +46,7 @@ pub(crate) enum RecordKind {
 }
 
 impl RecordKind {
-    /// The names of `type`.
+    /// The values of the field `type` in a record.
     pub(crate) const NAMES: &'static [(&'static str, RecordKind)] = &[
         ("settings", RecordKind::Settings),
         ("scope", RecordKind::Scope),
@@ -56,32 +56,33 @@ impl RecordKind {
         ("api_key", RecordKind::ApiKey),
     ];
 
-    /// The name in `type`.
+    /// Returns the value of the field `type` in a record of this kind.
     pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 }
 
-/// A line of an import.
+/// A parsed line of an import file.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
     /// The first line of an export.
     Begin,
     /// The last line of an export, with the number of records before it.
     End(u64),
-    /// A record.
+    /// A line that describes a resource.
     Record(Box<Record>),
 }
 
-/// A resource to import.
+/// A parsed record: a resource to import and the names of the fields it had.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) thing: Thing,
-    /// The names of the given fields. If the resource exists already, these fields must be equal.
+    /// The names of the fields that the record contains. If the resource exists already, these fields must be
+    /// equal to the stored ones.
     pub(crate) given: Vec<String>,
 }
 
-/// A resource as it will be stored.
+/// A resource as the import will store it.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub(crate) enum Thing {
@@ -93,7 +94,7 @@ pub(crate) enum Thing {
     ApiKey(Box<NewKey>),
 }
 
-/// A scope of the catalogue.
+/// A scope to add to the catalogue.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub(crate) struct NewScope {
@@ -102,7 +103,7 @@ pub(crate) struct NewScope {
     pub(crate) created_at: Timestamp,
 }
 
-/// A membership. Its user is looked up when it is stored.
+/// A membership to import. Its user is looked up when the membership is stored.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub(crate) struct NewMembership {
@@ -114,24 +115,24 @@ pub(crate) struct NewMembership {
     pub(crate) revision: i64,
 }
 
-/// A key and all its secrets.
+/// An API key to import, with the hashes of all its secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct NewKey {
-    /// The key. Its id is empty if the record has none.
+    /// The API key. Its id is empty if the record contains no id.
     pub(crate) key: ApiKey,
-    /// SHA-256 of its secrets, the current one first.
+    /// SHA-256 hashes of the key's secrets, that of the current secret first.
     pub(crate) secrets: Vec<(SecretHash, ImportedSecret)>,
 }
 
-/// Defaults from the command line for values that the file omits.
+/// Values from the command line for fields that the import file omits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defaults {
-    /// The organization of keys that name none.
+    /// The organization of keys whose record names no organization.
     pub(crate) organization_id: Option<String>,
 }
 
 impl Line {
-    /// Reads a line. A record that has a `hash` but no `type` is a key.
+    /// Parses a line of an import file. A record with a `hash` but without a `type` is an API key.
     pub(crate) fn read(json: &Json, defaults: &Defaults, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(json);
         let value_of = |name: &str| match json {
@@ -196,7 +197,7 @@ fn parse_last_line(mut fields: Fields<'_>) -> Result<Line> {
     fields.finish(Line::End(records))
 }
 
-/// Fields that most records share.
+/// The fields `created_at`, `updated_at` and `revision`, which most records have.
 struct Timestamps {
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -212,7 +213,8 @@ impl Timestamps {
     }
 }
 
-/// A time in the past. Clocks may differ by up to a day.
+/// Returns a parser of timestamps that are not in the future. Times up to a day after `now` are accepted,
+/// because the clock of the other system may be wrong.
 fn past_time_parser(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
     move |json, faults| {
         let time = rules::parse_time(json, faults)?;
@@ -223,12 +225,12 @@ fn past_time_parser(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option
     }
 }
 
-/// An id of Tollhouse or of another system.
+/// Returns a parser that accepts an id of Tollhouse or of another system and converts the latter.
 fn id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| rules::parse_text(json, faults, 200).map(|text| kind.adopt(&text))
 }
 
-/// Reads settings. The fields beside `type` are those of `PATCH /config`.
+/// Parses a record with settings. Its fields are `type` and those of `PATCH /config`.
 fn parse_settings(json: &Json) -> Result<Thing> {
     let mut json = json.clone();
     if let Json::Object(pairs) = &mut json {
@@ -265,7 +267,7 @@ fn parse_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
     fields.finish(Thing::Organization { new, deleted_at })
 }
 
-/// The name of a plan. Whether the plan exists is checked when the organization is stored.
+/// Parses the name of a plan. Whether the plan exists is checked when the organization is stored.
 fn parse_plan_name(json: &Json, faults: &mut Faults) -> Option<String> {
     rules::parse_text(json, faults, 32)
 }
@@ -311,7 +313,8 @@ fn parse_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Res
         Patch::Set(id) => Some(id),
         Patch::Clear => None,
         Patch::Keep if defaults.organization_id.is_some() => defaults.organization_id.clone(),
-        // An empty cell must not create a key with access to every organization.
+        // A missing organization is a fault: an empty cell of a CSV file must not create a platform key,
+        // which can access every organization.
         Patch::Keep => {
             fields.add_fault("organization_id", "REQUIRED", "Required; null creates a platform key.");
             None
@@ -327,7 +330,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Res
             fields.add_fault("status", "INVALID_VALUE", "Requires an expires_at in the past.");
             Status::Active
         }
-        // `expired` is derived from `expires_at`.
+        // The status `expired` is not stored, because it is derived from `expires_at`.
         Some(Status::Expired) | None => Status::Active,
         Some(status) => status,
     };
@@ -383,7 +386,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Res
     fields.finish(Thing::ApiKey(Box::new(NewKey { key, secrets })))
 }
 
-/// Reads scopes without the catalogue. Whether they exist is checked when the key is stored.
+/// Parses the scopes of a key. Whether the scopes exist in the catalogue is checked when the key is stored.
 fn parse_scope_names(json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.expect_array(json)?;
     if items.len() > scope::MAX_SCOPES {

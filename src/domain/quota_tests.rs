@@ -6,33 +6,34 @@ use super::*;
 
 const HOUR: i64 = 3_600_000;
 
-/// A count with a simulated file whose writes may fail, and a model of the expected state.
+/// A quota count with a simulated database file whose writes may fail, and the expected state of the count.
 struct Model {
     now: i64,
     quota: Quota,
     count: Count,
     file: Option<Lease>,
-    /// Units spent in the current period.
+    /// Quota units spent in the current period.
     spent: u64,
-    /// Units of the current period that crashes forfeited.
+    /// Quota units of the current period that were leased but lost in crashes.
     forfeited: u64,
-    /// Crashes in the current period.
+    /// Number of crashes in the current period.
     crashes: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A cost, whether the rate limit admits it, and the result of a write if there is one.
+    /// Spend a cost: the cost, whether the rate limit admits it, and the result of the write if a lease must
+    /// be stored.
     Take(u32, bool, WriteResult),
     GiveBack(WriteResult),
-    /// The process dies and loses its memory.
+    /// The process crashes and loses its in-memory count.
     Crash,
-    /// Milliseconds by which the clock moves.
+    /// The clock advances by this number of milliseconds.
     Clock(i64),
     Limit(u64),
 }
 
-/// The result of a write. After a reported failure the data may still be in the file.
+/// The result of writing a lease. After a reported failure the lease may still be in the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum WriteResult {
     Done,
@@ -40,7 +41,8 @@ enum WriteResult {
     FailedButStored,
 }
 
-/// A lease is 1 % of the limit or as much as a cost needs, so none is larger than `MAX_LEASE`.
+/// Bounds of the random steps, in quota units. A lease is 1 % of the limit or as much as a cost needs, so it
+/// is at most `MAX_LEASE`.
 const MAX_COST: u32 = 40;
 const MAX_LIMIT: u64 = 3000;
 const MAX_LEASE: u64 = 40;
@@ -60,7 +62,7 @@ impl Model {
         result == WriteResult::Done
     }
 
-    /// Enters the current period.
+    /// Starts a new period in the count and in the expected state if the current period has ended.
     fn enter_current_period(&mut self) {
         let before = self.count.lease.start;
         self.count.enter(Timestamp::from_millis(self.now));
@@ -121,7 +123,7 @@ impl Model {
         assert_eq!((standing.limit, standing.remaining), (self.quota.limit, left));
     }
 
-    /// Units stored for the count's period.
+    /// Returns the number of leased units that the file contains for the current period.
     fn stored_units(&self) -> u64 {
         self.file.filter(|lease| lease.start == self.count.lease.start).map_or(0, |lease| lease.units)
     }
@@ -250,8 +252,8 @@ fn a_new_period_starts_with_the_full_quota() {
         let resets_at = parse_time("2026-11-25T00:00:00Z");
         assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
     }
-    // The same when resumed from the file: after a crash leased units are lost, and the later period
-    // stays.
+    // A count that is resumed from the file behaves in the same way: leased units count as used, and the
+    // later period stays.
     let stored = count.lease;
     for now in ["2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"] {
         assert_eq!(Count::resume(1, Period::Day, Some(stored), parse_time(now)).status(quota).remaining, 6);

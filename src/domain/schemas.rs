@@ -1,5 +1,5 @@
-//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The
-//! rules are implemented in [`rules`](super::rules).
+//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The parsers in
+//! [`rules`](super::rules) enforce them.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Scopes: `resource:action`, `resource:*` or `*`, and which of them cover others.
+//! Scopes of keys: `resource:action`, `resource:*` or `*`, and which scopes cover other scopes.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,14 @@ use super::fields::{Faults, Json};
 /// The maximum number of scopes of a key.
 pub(crate) const MAX_SCOPES: usize = 100;
 
-/// True if the scope administers the platform itself. Only a caller that has such a scope can grant it.
+/// True if the scope gives access to Tollhouse's own operations, such as managing keys. Only a caller who has
+/// such a scope can grant it.
 pub(crate) fn is_administrative(scope: &str) -> bool {
     scope == "*" || matches!(resource_of(scope), "admin" | "keys")
 }
 
-/// True if holding `grant` includes `scope`. A wildcard is covered only by itself or a wider wildcard,
-/// never by the list of scopes that it currently expands to.
+/// True if a key with the scope `grant` also has the scope `scope`. A wildcard is covered only by itself or a
+/// wider wildcard, never by the list of scopes to which it currently expands.
 pub(crate) fn covers(grant: &str, scope: &str) -> bool {
     if grant == "*" || grant == scope {
         return true;
@@ -23,15 +24,17 @@ pub(crate) fn covers(grant: &str, scope: &str) -> bool {
         .is_some_and(|resource_of_grant| resource_of_grant == resource_of(scope) && scope != "*")
 }
 
+/// True if at least one of the scopes in `grants` covers `scope`.
 pub(crate) fn any_covers(grants: &[String], scope: &str) -> bool {
     grants.iter().any(|grant| covers(grant, scope))
 }
 
+/// Returns the part of a scope before the colon.
 fn resource_of(scope: &str) -> &str {
     scope.split_once(':').map_or(scope, |(resource, _)| resource)
 }
 
-/// All existing scopes: built-in and custom.
+/// The catalogue: all existing scopes, built-in and custom.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue(BTreeSet<String>);
 
@@ -42,20 +45,21 @@ impl FromIterator<String> for Catalogue {
 }
 
 impl Catalogue {
-    /// True for `*`, a scope of the catalogue, or a wildcard that covers at least one of them.
+    /// True if `grant` is `*`, a scope of the catalogue, or a wildcard that covers at least one scope of the
+    /// catalogue.
     pub(crate) fn knows(&self, grant: &str) -> bool {
         grant == "*"
             || self.0.contains(grant)
             || grant.ends_with(":*") && self.0.iter().any(|scope| covers(grant, scope))
     }
 
-    /// Every scope of the catalogue that one of the grants covers.
+    /// Returns all scopes of the catalogue that at least one of `grants` covers.
     pub(crate) fn expand(&self, grants: &[String]) -> Vec<String> {
         self.0.iter().filter(|scope| any_covers(grants, scope)).cloned().collect()
     }
 
-    /// The grants that would cover nothing without `scope`: the scope itself and, if it is the last
-    /// scope of its resource, the resource's wildcard.
+    /// Returns the grants that would cover no scope if `scope` were removed: the scope itself and, if it is
+    /// the last scope of its resource, the resource's wildcard.
     pub(crate) fn grants_depending_on(&self, scope: &str) -> Vec<String> {
         let wildcard = format!("{}:*", resource_of(scope));
         let mut grants = vec![scope.to_owned()];
@@ -66,7 +70,7 @@ impl Catalogue {
     }
 }
 
-/// Reads a key's scopes: an array of known scopes. Duplicates are dropped.
+/// Parses the scopes of a key: an array of scopes that the catalogue knows. Duplicates are dropped.
 pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.expect_array(json)?;
     if items.len() > MAX_SCOPES {
@@ -92,8 +96,8 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
     Some(scopes)
 }
 
-/// Reads the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, without the
-/// resources `admin` and `keys`.
+/// Parses the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`. The resources `admin`
+/// and `keys` are reserved.
 pub(crate) fn parse_custom_scope(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     if !is_resource_and_action(text) {
@@ -124,13 +128,13 @@ fn is_resource_and_action(text: &str) -> bool {
 /// A scope of the catalogue.
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Scope {
-    /// `resource:action`.
+    /// Name of the scope, as `resource:action`.
     #[schema(example = "reports:read")]
     pub(crate) scope: String,
-    /// Human-readable description.
+    /// Human-readable description of the scope.
     #[schema(required, example = "Read reports")]
     pub(crate) description: Option<String>,
-    /// Built-in scopes can't be removed.
+    /// Whether the scope is built in. Built-in scopes can't be removed.
     pub(crate) built_in: bool,
 }
 
@@ -138,10 +142,10 @@ pub(crate) struct Scope {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewScope {
-    /// `resource:action`; the resources `admin` and `keys` are reserved.
+    /// Name of the scope, as `resource:action`. The resources `admin` and `keys` are reserved.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$", example = "reports:read")]
     pub(crate) scope: String,
-    /// Human-readable description.
+    /// Human-readable description of the scope.
     #[schema(min_length = 1, max_length = 200, example = "Read reports")]
     pub(crate) description: Option<String>,
 }

@@ -21,34 +21,35 @@ const MAX_MILLIS: i64 = 253_402_300_799_999;
 const MILLIS_PER_DAY: i64 = 86_400_000;
 
 impl Timestamp {
-    /// From milliseconds since the epoch.
+    /// Creates a timestamp from milliseconds since the Unix epoch.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded up so that a `…-Reset` header is never too early.
+    /// Returns the whole seconds since the Unix epoch, rounded up so that the time in a `…-Reset` header is
+    /// never too early.
     pub(crate) fn as_seconds_ceil(self) -> i64 {
         self.0.div_euclid(1000) + i64::from(self.0.rem_euclid(1000) != 0)
     }
 
-    /// The start of the minute that contains this time.
+    /// Returns the start of the minute that contains this time.
     pub(crate) fn minute(self) -> Self {
         Self(self.0 - self.0.rem_euclid(60_000))
     }
 
-    /// The bucket of `millis` milliseconds, aligned to the epoch, that contains this time: its start,
-    /// and the start of the next bucket.
+    /// Divides time into buckets of `millis` milliseconds, aligned to the Unix epoch. Returns the start of
+    /// the bucket that contains this time, and the start of the next bucket.
     pub(crate) fn bucket_bounds(self, millis: i64) -> (Self, Self) {
         let start = self.0 - self.0.rem_euclid(millis);
         (Self(start), Self(start + millis))
     }
 
-    /// The calendar month in UTC that contains this time: its start, and the start of the next month.
+    /// Returns the start of the UTC calendar month that contains this time, and the start of the next month.
     pub(crate) fn month_bounds(self) -> (Self, Self) {
         let bounds = || {
             let date = jiff::Timestamp::from_millisecond(self.0).ok()?.to_zoned(TimeZone::UTC).date();
@@ -62,7 +63,8 @@ impl Timestamp {
         bounds().unwrap_or((self, Self(i64::MAX)))
     }
 
-    /// Appends the text that [`Display`](fmt::Display) writes, without the cost of a formatter.
+    /// Appends this time to `text` in the format of [`Display`](fmt::Display), without the cost of a
+    /// formatter.
     pub(crate) fn push_to(self, text: &mut String) {
         // Writing to a string can't fail.
         let _ = self.write_to(text);
@@ -75,11 +77,11 @@ impl Timestamp {
         }
     }
 
-    /// Parses RFC 3339 with any offset; fractions of a millisecond are truncated. `None` if the text
-    /// isn't RFC 3339 or the time is outside the years 1970 to 9999.
+    /// Parses an RFC 3339 timestamp with any offset; fractions of a millisecond are truncated. Returns `None`
+    /// if the text isn't RFC 3339 or the time is outside the years 1970 to 9999.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        // jiff accepts more formats than RFC 3339, and its `Timestamp` can't represent the last day of
-        // 9999.
+        // The format is checked here because jiff accepts more formats than RFC 3339. `jiff::Timestamp` is
+        // not used because it can't represent the last day of 9999.
         let (seconds, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
         let digits = |c: char| c.is_ascii_digit();
         let offset = rest.strip_prefix('.').map_or(rest, |fraction| fraction.trim_start_matches(digits));
@@ -113,18 +115,20 @@ fn matches_pattern(text: &str, pattern: &str) -> bool {
 const RFC3339_BYTES: usize = 24;
 
 thread_local! {
-    /// The last formatted day (days since the epoch) and its text. On the hot path it is always today.
+    /// The day (in days since the Unix epoch) that was formatted last on this thread, and its text. While
+    /// requests are served, that day is nearly always today.
     static LAST_FORMATTED_DAY: Cell<(i64, [u8; 10])> = const { Cell::new((0, *b"1970-01-01")) };
 }
 
-/// Formats RFC 3339 in UTC with milliseconds, in ASCII. `None` if the year doesn't have four digits.
+/// Formats milliseconds since the Unix epoch as RFC 3339 in UTC, in ASCII. Returns `None` if the year doesn't
+/// have four digits.
 fn format_millis(millis: i64) -> Option<[u8; RFC3339_BYTES]> {
     let day = millis.div_euclid(MILLIS_PER_DAY);
     let rest = millis.rem_euclid(MILLIS_PER_DAY);
     let (cached_day, mut date) = LAST_FORMATTED_DAY.get();
     if cached_day != day {
         let text = EPOCH.date().checked_add(Span::new().try_days(day).ok()?).ok()?.to_string();
-        // The text of a negative year is longer, so the conversion fails.
+        // The conversion fails for a negative year, because its text is longer.
         date = text.as_bytes().try_into().ok()?;
         LAST_FORMATTED_DAY.set((day, date));
     }
@@ -166,7 +170,7 @@ impl Add<Duration> for Timestamp {
 impl Sub for Timestamp {
     type Output = Duration;
 
-    /// The time since `earlier`; zero if `earlier` is later than `self`.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later than `self`.
     fn sub(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
@@ -200,7 +204,7 @@ mod tests {
 
     #[test]
     fn timestamps_are_formatted_as_by_jiff() {
-        // The days are unordered, so that the cached day differs each time.
+        // The days are unordered, so that each day differs from the cached day.
         let steps = [0, 1, 86_399_999, 86_400_000, 951_782_400_000, 4_107_542_399_999, -1, -86_400_001];
         for millis in steps.iter().flat_map(|at| [*at, at + 1234, at - 98_765_432]) {
             let expected = format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap());

@@ -76,8 +76,8 @@ fn invalid_usage_spans_report_the_faulty_parameter() {
     }
 }
 
-/// The parts of any span cover its hours exactly once, with at most 46 single hours and whole days
-/// otherwise.
+/// The parts of any usage span cover each of its hours exactly once. At most 46 hours are covered by hourly
+/// buckets, the others by whole days.
 #[test]
 fn parts_cover_a_usage_span_exactly() {
     let midnight = parse_time("2026-11-20T00:00:00Z").as_millis();
@@ -112,7 +112,7 @@ fn usage_totals_are_sums_of_outcomes() {
         (Outcome::RateLimited, 0),
         (Outcome::RateLimited, 0),
         (Outcome::QuotaExceeded, 0),
-        // Outcomes of unknown keys.
+        // Outcomes of unknown keys are not counted.
         (Outcome::NotFound, 7),
         (Outcome::Malformed, 7),
     ] {

@@ -1,4 +1,4 @@
-//! The hashes of a key's secrets, in the encodings that other systems use.
+//! Parses the hashes of an imported key's secrets, in the encodings that other systems use.
 
 use std::collections::BTreeSet;
 
@@ -12,40 +12,40 @@ use crate::domain::chain;
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::rules;
 
-/// The maximum number of retired secrets of a key.
+/// The maximum number of retired secrets of an imported key.
 const MAX_RETIRED_SECRETS: usize = 10_000;
 
-/// The state of an imported secret.
+/// The state of an imported key's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ImportedSecret {
-    /// The secret issued last.
+    /// The secret that was issued last.
     Current,
-    /// The secret before the last rotation, valid during its grace period.
+    /// The secret from before the last rotation, which is valid until its grace period ends.
     Previous,
     /// A secret that is no longer valid and can't be reused.
     Retired,
 }
 
 impl ImportedSecret {
-    /// The names in the database.
+    /// The names of the states in the database.
     pub(crate) const NAMES: &'static [(&'static str, ImportedSecret)] = &[
         ("current", ImportedSecret::Current),
         ("previous", ImportedSecret::Previous),
         ("retired", ImportedSecret::Retired),
     ];
 
-    /// The name in the database.
+    /// Returns the name of this state in the database.
     pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, secret)| *secret == self).map_or("", |(name, _)| name)
     }
 }
 
-/// The encoding of a hash.
+/// The text encoding of an imported hash.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum HashEncoding {
     #[default]
     Hex,
-    /// With or without padding.
+    /// Base64 with or without padding.
     Base64,
     Base64Url,
 }
@@ -57,7 +57,7 @@ impl HashEncoding {
         ("base64url", HashEncoding::Base64Url),
     ];
 
-    /// The names that Unkey uses.
+    /// The names that Unkey's migration API uses for the encodings.
     const UNKEY_NAMES: &'static [(&'static str, HashEncoding)] =
         &[("sha256_hex", HashEncoding::Hex), ("sha256_base64", HashEncoding::Base64)];
 
@@ -72,14 +72,15 @@ impl HashEncoding {
     }
 }
 
-/// SHA-256 of a complete secret.
+/// Computes the SHA-256 hash of a complete secret.
 pub(super) fn sha256(text: &str) -> SecretHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
     hash
 }
 
-/// Reads a hash. Messages never repeat the value, because it may be the secret itself.
+/// Returns a parser of hashes in this encoding. Its error messages never repeat the value, because the client
+/// may have sent the secret itself by mistake.
 fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
     move |json, faults| {
         let hash = encoding.decode(faults.text(json)?);
@@ -95,11 +96,11 @@ fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<
     }
 }
 
-/// Reads the current secret, the previous one and the retired ones.
+/// Parses the hashes of a key's current, previous and retired secrets.
 pub(super) fn parse_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecret)> {
     let encoding = fields.optional("hash_encoding", rules::one_of_parser(HashEncoding::NAMES));
     let current = fields.required("hash", |json, faults| match json {
-        // The format of Unkey's migration API.
+        // An object has the format of Unkey's migration API.
         Json::Object(_) => {
             let mut inner = Fields::of_nested_object(json, faults);
             let variant = inner.required("variant", rules::one_of_parser(HashEncoding::UNKEY_NAMES));

@@ -1,4 +1,4 @@
-//! Reads a merge patch of the settings and applies it.
+//! Parses a merge patch of the settings and applies it.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ pub(crate) struct SettingsPatch {
     /// Rate limits of the Admin API.
     #[schema(nullable = false)]
     pub(crate) rate_limits: Option<RateLimitsPatch>,
-    /// Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` removes
-    /// a plan that no organization is on. `standard` can't be removed.
+    /// Changes to the plans, merged plan by plan: an object changes a plan or, if it has all fields, adds a
+    /// plan; `null` removes a plan that no organization is on. `standard` can't be removed.
     #[schema(schema_with = plans_patch_schema, required = false)]
     pub(crate) plans: BTreeMap<String, Option<PlanPatch>>,
     /// How long recorded data is kept.
@@ -47,11 +47,12 @@ pub(crate) struct KeysPatch {
     /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(nullable = false, pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: Option<String>,
-    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
-    /// `max_expiry_days` allows.
+    /// Default number of days until a new key expires, used if no expiry is given. 0 means that such a key
+    /// never expires or, if `max_expiry_days` is set, expires as late as allowed.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 90)]
     pub(crate) default_expiry_days: Option<u32>,
-    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum.
+    /// Maximum number of days until a new key expires; 0 means no maximum. Also applies when the expiry of a
+    /// key is changed.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 365)]
     pub(crate) max_expiry_days: Option<u32>,
     /// Whether keys with administrative scopes must have an allowlist.
@@ -64,13 +65,13 @@ pub(crate) struct KeysPatch {
 #[schema(as = RateLimitSettingsPatch, example = json!({"batch_per_minute": 100}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RateLimitsPatch {
-    /// Admin API calls per key and minute; 0 = no limit.
+    /// Maximum number of Admin API calls of a key per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 500)]
     pub(crate) admin_per_minute: Option<u32>,
-    /// Batches per key and minute; 0 = no limit.
+    /// Maximum number of batch requests of a key per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 100)]
     pub(crate) batch_per_minute: Option<u32>,
-    /// Failed authentications per client address and minute; 0 = no limit.
+    /// Maximum number of failed authentications of a client address per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 30)]
     pub(crate) failed_auth_per_minute: Option<u32>,
 }
@@ -79,14 +80,16 @@ pub(crate) struct RateLimitsPatch {
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanPatch {
-    /// Verifications per minute of each key without its own rate limit; 0 = no limit.
+    /// Default rate limit: verifications per minute of each key that has no rate limit of its own; 0 means no
+    /// limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 5_000)]
     pub(crate) requests_per_minute: Option<u32>,
-    /// Keys per organization that aren't revoked; 0 = no limit. Lowering the limit doesn't remove
-    /// existing keys.
+    /// Maximum number of keys of an organization, not counting revoked keys; 0 means no limit. Lowering the
+    /// limit doesn't remove existing keys.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 50)]
     pub(crate) max_keys: Option<u32>,
-    /// Members per organization; 0 = no limit. Lowering the limit doesn't remove existing members.
+    /// Maximum number of members of an organization; 0 means no limit. Lowering the limit doesn't remove
+    /// existing members.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 20)]
     pub(crate) max_members: Option<u32>,
 }
@@ -96,16 +99,16 @@ pub(crate) struct PlanPatch {
 #[schema(as = RetentionSettingsPatch, example = json!({"audit_days": 365}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetentionPatch {
-    /// Retention of the audit log in days; 0 = indefinitely, otherwise at least 30.
+    /// Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.
     #[schema(schema_with = super::audit_days_schema, required = false)]
     pub(crate) audit_days: Option<u32>,
-    /// Retention of hourly usage in days.
+    /// Days for which hourly usage is kept.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 90)]
     pub(crate) usage_hourly_days: Option<u32>,
-    /// Retention of daily usage in days.
+    /// Days for which daily usage is kept.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 730)]
     pub(crate) usage_daily_days: Option<u32>,
-    /// Retention of the verification log in days.
+    /// Days for which entries of the verification log are kept.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 30)]
     pub(crate) verification_log_days: Option<u32>,
 }
@@ -115,11 +118,11 @@ pub(crate) struct RetentionPatch {
 #[schema(as = MaintenanceSettingsPatch, example = json!({"read_only": false, "message": "Back at 14:00 UTC."}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MaintenancePatch {
-    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
-    /// work.
+    /// Whether changes are refused with 503. Verification, reads and changes that only withdraw access
+    /// continue to work.
     #[schema(nullable = false)]
     pub(crate) read_only: Option<bool>,
-    /// Message for refused requests; `null` = a default message.
+    /// Message in the responses to refused requests; `null` means a default message.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "Back at 14:00 UTC.")]
     pub(crate) message: Patch<String>,
 }
@@ -137,7 +140,7 @@ impl SettingsPatch {
         fields.finish(value)
     }
 
-    /// The settings after the patch.
+    /// Returns the settings after the patch.
     ///
     /// # Errors
     /// `INVALID_REQUEST` with all faults if the settings are inconsistent or a new plan is incomplete.
@@ -262,7 +265,7 @@ impl PlanPatch {
         Some(value)
     }
 
-    /// The plan after the patch. A new plan must have all fields, because a missing limit could mean
+    /// Returns the plan after the patch. A new plan must have all fields, because a missing limit could mean
     /// either no limit or a limit of zero.
     fn apply(&self, before: Option<&Plan>, faults: &mut Faults) -> Option<Plan> {
         let mut merged = |name: &str, patch: Option<u32>, before: Option<u32>| {
@@ -336,7 +339,7 @@ fn parse_audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
     if *json == Json::Number(0.into()) {
         return Some(0);
     }
-    // Discarded: the message below also mentions 0.
+    // The faults of the number parser are discarded. The message below also mentions the valid value 0.
     let mut range_faults = Faults::default();
     let days = u32_parser(MIN_AUDIT_RETENTION_DAYS, MAX_DURATION_DAYS)(json, &mut range_faults);
     if days.is_none() {
@@ -365,8 +368,8 @@ fn plans_patch_schema() -> Object {
     plan_map_schema(Schema::OneOf(plan.build()).into())
         .examples([serde_json::json!({ "gold": gold, "silver": null })])
         .description(Some(
-            "Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` \
-             removes a plan that no organization is on. `standard` can't be removed.",
+            "Changes to the plans, merged plan by plan: an object changes a plan or, if it has all fields, \
+             adds a plan; `null` removes a plan that no organization is on. `standard` can't be removed.",
         ))
         .build()
 }
