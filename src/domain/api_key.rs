@@ -181,7 +181,7 @@ pub struct Credential {
 /// cloned credential starts without them.
 #[derive(Debug, Default)]
 pub struct Memo {
-    /// The part of the verification response's JSON that depends only on the key, not on the outcome.
+    /// The part of the verification response's JSON that depends only on this credential, not on the outcome.
     pub(crate) answer_json: OnceLock<Box<str>>,
     /// When the key's use was last recorded, in milliseconds since the epoch.
     pub(crate) last_use_recorded: AtomicI64,

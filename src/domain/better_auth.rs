@@ -59,8 +59,8 @@ fn metadata_column(row: &Row) -> Row {
     pairs.into_iter().map(|(name, value)| (name, json!(as_text(value)))).collect()
 }
 
-/// Converts an organization. better-auth stores no email address for an organization, so the query adds the
-/// email address of one of its owners to the row as `email`.
+/// Converts an organization. better-auth stores no email address for an organization, so the query adds that of
+/// its owner or, without an owner, of its first member to the row as `email`.
 pub(crate) fn organization(row: &Row) -> Row {
     let mut metadata = metadata_column(row);
     for name in ["slug", "logo"] {

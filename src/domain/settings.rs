@@ -1,5 +1,5 @@
 //! The platform's settings, which can be changed while the server runs. The initial values come from the
-//! configuration file; afterwards the settings are stored in the database.
+//! configuration of the process (file, environment, flags); afterwards the database stores the settings.
 
 mod patch;
 
