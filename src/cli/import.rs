@@ -1,11 +1,11 @@
-//! `tollhouse import`: imports NDJSON, CSV, or another system's database.
+//! `tollhouse import`: imports an NDJSON file, a CSV file, or another system's database.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::args::moving::{Import, ImportFormat, System};
+use super::args::data_commands::{Import, ImportFormat, System};
 use super::progress::ProgressReporter;
 use crate::app::App;
 use crate::clock::Clock;
@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::import::{self, Options, Report, Source};
 
-/// Imports and prints a report; exits with status 1 if a record was refused.
+/// Imports a file and prints a report. Returns exit status 1 if a record was refused or the file is
+/// truncated.
 pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
     let print_json = args.json;
     match import(config, args).await {
@@ -33,12 +34,12 @@ pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
             }
             if report.refused == 0 && !report.cut_off { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => super::report(Err(error)),
+        Err(error) => super::report_result(Err(error)),
     }
 }
 
 async fn import(config: Config, args: Import) -> Result<Report> {
-    let mut source = open(&args)?;
+    let mut source = open_source(&args)?;
     let length = match source.total() {
         Some(total) => total,
         None => std::fs::metadata(&args.file).map_or(0, |file| file.len()),
@@ -49,7 +50,8 @@ async fn import(config: Config, args: Import) -> Result<Report> {
     }
     let app = App::open(config, Clock::system()).await?;
     let options = Options { create_scopes: args.create_scopes, organization_id: args.organization };
-    let progress = if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::of_bytes() };
+    let progress =
+        if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::counting_bytes() };
     let show = |step, done, _| progress.show(step, done, length);
     let report = import::run(&app, &mut source, &options, &show).await;
     drop(progress);
@@ -58,7 +60,7 @@ async fn import(config: Config, args: Import) -> Result<Report> {
     closed.map(|()| report)
 }
 
-fn open(args: &Import) -> Result<Source<'static>> {
+fn open_source(args: &Import) -> Result<Source<'static>> {
     let path = &args.file;
     if args.from == Some(System::BetterAuth) {
         return Source::better_auth(path, args.organization.as_deref());
