@@ -62,8 +62,8 @@ fn install_panic_hook() {
         let thread = thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        // A backtrace contains only function names and lines. The backtrace is captured only if RUST_BACKTRACE is
-        // set.
+        // A backtrace contains only function names and lines. The backtrace is captured only if
+        // RUST_BACKTRACE is set.
         let backtrace = Backtrace::capture();
         let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
         tracing::error!(thread, location, backtrace, "panicked");
@@ -93,8 +93,8 @@ mod tests {
         assert_eq!(OutputFormat::choose(LogFormat::Json, true, None), OutputFormat::Json);
     }
 
-    /// Logs and panics in a child process, which the tests below start, because the log and the panic hook are
-    /// process-wide.
+    /// Logs and panics in a child process, which the tests below start, because the log and the panic hook
+    /// are process-wide.
     #[test]
     #[ignore = "run by the other tests, which capture its standard error"]
     fn a_process_that_logs_and_panics() {

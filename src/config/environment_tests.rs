@@ -45,7 +45,8 @@ fn a_misnamed_environment_variable_is_a_warning_with_the_right_name() {
         let warning = format!("{name} has no effect; did you mean {right}?");
         assert_eq!(env_warnings(&[(name, "the value")]), [warning]);
     }
-    // If both the right and the wrong variable are set, the right one is in effect and the wrong one is a warning.
+    // If both the right and the wrong variable are set, the right one is in effect and the wrong one is a
+    // warning.
     let both = env_pairs(&[("TOLLHOUSE_LISTEN", "127.0.0.1:1"), ("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2")]);
     let effective = Effective::load(None, both, Flags::default()).unwrap();
     assert_eq!((effective.config.http.listen.port(), effective.warnings.len()), (2, 1));

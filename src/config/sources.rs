@@ -1,4 +1,5 @@
-//! Loads the configuration from its sources (defaults, file, environment, flags) and reports invalid settings.
+//! Loads the configuration from its sources (defaults, file, environment, flags) and reports invalid
+//! settings.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,8 +27,8 @@ const CONFIG_VARIABLE: &str = "TOLLHOUSE_CONFIG";
 /// Environment variables of this program that are not settings. `TOLLHOUSE_ADMIN_KEY` and
 /// `TOLLHOUSE_ADMIN_KEY_FILE` give the secret of the first admin key, which is used only once.
 const NON_SETTING_VARIABLES: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG_VARIABLE];
-/// The environment variable that the guides use for the API key of a client program. The variable is not taken
-/// for a misspelled `tls.key`.
+/// The environment variable that the guides use for the API key of a client program. The variable is not
+/// taken for a misspelled `tls.key`.
 const CLIENT_KEY_VARIABLE: &str = "TOLLHOUSE_KEY";
 
 /// The path of a setting, such as `["http", "listen"]`.
@@ -46,16 +47,16 @@ pub(crate) struct Flags {
 #[derive(Clone, Debug)]
 pub(crate) struct Effective {
     pub(crate) config: Config,
-    /// The source of each setting that is not a default, by the setting's name (`http.listen`): a file and line,
-    /// an environment variable or a flag.
+    /// The source of each setting that is not a default, by the setting's name (`http.listen`): a file and
+    /// line, an environment variable or a flag.
     pub(crate) origins: BTreeMap<String, String>,
     /// Warnings about environment variables that have no effect but were probably meant as settings.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Effective {
-    /// Merges the sources in this order, in which later sources override earlier ones: the defaults, `file` (or
-    /// the file named by the environment), the `environment` as pairs of name and value, the `flags`.
+    /// Merges the sources in this order, in which later sources override earlier ones: the defaults, `file`
+    /// (or the file named by the environment), the `environment` as pairs of name and value, the `flags`.
     ///
     /// # Errors
     /// `ConfigError` with all errors of all sources.
@@ -164,7 +165,8 @@ impl ConfigLayers {
         Ok(Self { figment, defaults, file: None, faults: Vec::new(), warnings: Vec::new() })
     }
 
-    /// Adds the settings of the user's file. `named_by` precedes the path in the error for an unreadable file.
+    /// Adds the settings of the user's file. `named_by` precedes the path in the error for an unreadable
+    /// file.
     fn add_file(&mut self, path: &Path, named_by: &str) {
         let name = path.display().to_string();
         let text = match fs::read_to_string(path) {
@@ -227,9 +229,9 @@ impl ConfigLayers {
         }
     }
 
-    /// Returns a warning if a variable without `__` in its name was probably meant as a setting (the name is the
-    /// last part of the setting's path, its flag, or its path with single underscores) or as another variable of
-    /// this program.
+    /// Returns a warning if a variable without `__` in its name was probably meant as a setting (the name is
+    /// the last part of the setting's path, its flag, or its path with single underscores) or as another
+    /// variable of this program.
     fn misnamed_variable_warning(&self, name: &str, rest: &str) -> Option<String> {
         if name == CLIENT_KEY_VARIABLE {
             return None;
@@ -256,15 +258,17 @@ impl ConfigLayers {
         self.faults.push(ConfigFault { source, setting, message });
     }
 
-    /// Deserializes all settings. serde stops at the first invalid value: its error is recorded, the setting's
-    /// default replaces the value, and all settings are deserialized again, until no value is invalid.
+    /// Deserializes all settings. serde stops at the first invalid value: its error is recorded, the
+    /// setting's default replaces the value, and all settings are deserialized again, until no value is
+    /// invalid.
     fn into_effective_config(mut self) -> Result<Effective, ConfigError> {
         let config = loop {
             let error = match self.figment.extract::<Config>() {
                 Ok(config) => break config,
                 Err(error) => error,
             };
-            // The path in the error may be longer than the setting's path: it may include an index into a list.
+            // The path in the error may be longer than the setting's path: it may include an index into a
+            // list.
             let wrong = self.defaults.iter().find(|(names, _)| error.path.starts_with(names));
             let wrong = wrong.map(|(names, default)| (names.clone(), default.clone()));
             let setting = error.path.join(".");

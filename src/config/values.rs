@@ -232,8 +232,8 @@ pub(crate) fn deserialize_networks<'de, D: Deserializer<'de>>(
     Err(D::Error::invalid_value(Unexpected::Str(&invalid.join(", ")), &expected))
 }
 
-/// Parses a CIDR network. An IPv4-mapped IPv6 network is rejected: client addresses are converted to IPv4 before
-/// the comparison, so such a network would never match any client.
+/// Parses a CIDR network. An IPv4-mapped IPv6 network is rejected: client addresses are converted to IPv4
+/// before the comparison, so such a network would never match any client.
 fn parse_network(text: &str) -> Option<IpNet> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().into(),
@@ -243,8 +243,8 @@ fn parse_network(text: &str) -> Option<IpNet> {
     (network == network.trunc() && !is_mapped).then_some(network)
 }
 
-/// Deserializes directives of `EnvFilter`. `EnvFilter` treats a single word that is not a level (the typo `inf`)
-/// as the name of a module, and then logs only that module; this function rejects such a word.
+/// Deserializes directives of `EnvFilter`. `EnvFilter` treats a single word that is not a level (the typo
+/// `inf`) as the name of a module, and then logs only that module; this function rejects such a word.
 pub(crate) fn deserialize_log_filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let expected =
         r#"a level (error, warn, info, debug, trace, off) or directives such as "info,tollhouse=debug""#;
@@ -257,8 +257,8 @@ pub(crate) fn deserialize_log_filter<'de, D: Deserializer<'de>>(deserializer: D)
     })
 }
 
-/// Deserializes the format of log lines from its name only; a deserializer derived with serde would also accept
-/// the index of the variant.
+/// Deserializes the format of log lines from its name only; a deserializer derived with serde would also
+/// accept the index of the variant.
 pub(crate) fn deserialize_log_format<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<LogFormat, D::Error> {
