@@ -20,7 +20,7 @@ use crate::store::reader::Reader;
 use crate::store::{self, export};
 
 /// The number of rows that are read from a table at a time.
-const PAGE_SIZE: usize = 500;
+const ROWS_PER_PAGE: usize = 500;
 
 /// Writes the export to `output`, and returns the number of records. `output` should be a file: the export is
 /// one read transaction, and the database's WAL can't be reset until the transaction ends, so a slow `output`
@@ -102,14 +102,14 @@ impl ExportWriter<'_> {
     ) -> Result<()> {
         let mut after = i64::MIN;
         loop {
-            let page = read(tx, after, PAGE_SIZE)?;
+            let page = read(tx, after, ROWS_PER_PAGE)?;
             for (seq, row) in &page {
                 self.write_line(&line(row))?;
                 self.records += 1;
                 after = *seq;
             }
             (self.progress)("records", self.records, self.total.max(self.records));
-            if page.len() < PAGE_SIZE {
+            if page.len() < ROWS_PER_PAGE {
                 return Ok(());
             }
         }

@@ -15,7 +15,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest number of API keys whose `last_used_at` is written in one transaction, for which other changes
 /// wait.
-const LAST_USED_CHUNK: usize = 5000;
+const KEYS_PER_LAST_USED_WRITE: usize = 5000;
 /// The time for which an API key may hold leased quota units without using them.
 const QUOTA_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval at which the head of the audit chain is written to the log.
@@ -80,7 +80,7 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
 pub async fn write_last_used(app: &App) -> Result<()> {
     let mut used: Vec<_> = app.last_used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
     used.sort_unstable();
-    for chunk in used.chunks(LAST_USED_CHUNK) {
+    for chunk in used.chunks(KEYS_PER_LAST_USED_WRITE) {
         let written = chunk.to_vec();
         app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
         for (seq, at) in chunk {

@@ -25,10 +25,10 @@ use crate::store::db::Tx;
 use crate::store::idempotency::ResponseRow;
 
 /// The time for which a response is stored: 24 hours, in milliseconds.
-const RETENTION_MILLIS: i64 = 86_400_000;
+const RESPONSE_TTL_MILLIS: i64 = 86_400_000;
 
 /// The largest number of expired responses that one write deletes, for which other changes wait.
-const PRUNE_CHUNK: usize = 1000;
+const MAX_PRUNED_PER_WRITE: usize = 1000;
 
 /// The largest number of requests with an Idempotency-Key that run at the same time.
 const MAX_IN_FLIGHT: usize = 10_000;
@@ -197,8 +197,8 @@ impl IdempotentRequest {
     /// error is the reason to refuse the request.
     fn find_stored_response(&self, tx: &Tx<'_>) -> Result<Option<Result<StoredResponse>>> {
         let stored = store::idempotency::get(tx, &self.guard.id)?;
-        let Some(stored) =
-            stored.filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + RETENTION_MILLIS)
+        let Some(stored) = stored
+            .filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + RESPONSE_TTL_MILLIS)
         else {
             return Ok(None);
         };
@@ -310,7 +310,7 @@ pub(crate) async fn refuse(
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn prune(app: &App) -> Result<bool> {
-    let expired_before = Timestamp::from_millis(app.clock.now().as_millis() - RETENTION_MILLIS);
-    let pruned = app.db.write(move |tx| store::idempotency::prune(tx, expired_before, PRUNE_CHUNK));
-    Ok(pruned.await? == PRUNE_CHUNK)
+    let expired_before = Timestamp::from_millis(app.clock.now().as_millis() - RESPONSE_TTL_MILLIS);
+    let pruned = app.db.write(move |tx| store::idempotency::prune(tx, expired_before, MAX_PRUNED_PER_WRITE));
+    Ok(pruned.await? == MAX_PRUNED_PER_WRITE)
 }

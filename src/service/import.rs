@@ -35,10 +35,10 @@ use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx, import as stored};
 
 /// The largest number of records that wait for the writer at a time, and thus of records in one commit.
-const MAX_QUEUED: usize = 256;
+const MAX_QUEUED_RECORDS: usize = 256;
 
 /// The largest number of refused records that the report lists; further refused records are only counted.
-const MAX_REFUSALS: usize = 1000;
+const MAX_LISTED_REFUSALS: usize = 1000;
 
 /// The options of an import.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +97,7 @@ pub(crate) async fn run(
     let defaults = Defaults {
         organization_id: options.organization_id.as_deref().map(|id| Kind::Organization.adopt(id)),
     };
-    let max_queued = MAX_QUEUED.min(app.config.database.writer_queue);
+    let max_queued = MAX_QUEUED_RECORDS.min(app.config.database.writer_queue);
     let mut has_begin = false;
     let mut has_end = false;
     let mut records = 0;
@@ -192,7 +192,7 @@ fn refusal_reasons(error: &Error) -> Vec<String> {
 impl Report {
     fn add_refusal(&mut self, at: String, reasons: Vec<String>) {
         self.refused += 1;
-        if self.refusals.len() < MAX_REFUSALS {
+        if self.refusals.len() < MAX_LISTED_REFUSALS {
             self.refusals.push(RefusedRecord { at, reasons });
         }
     }
@@ -430,7 +430,7 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     Ok(())
 }
 
-/// Adds unknown scopes if `create` has their creation time, otherwise refuses them. Returns the audit entries.
+/// Adds unknown scopes if `create` has their creation time, otherwise refuses them. Returns audit entries.
 fn ensure_or_create_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     if let Some(created_at) = create {

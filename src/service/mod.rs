@@ -71,7 +71,7 @@ pub struct RequestContext {
     pub(crate) context: EventContext,
     /// Random bits from which the ids of the operation's audit events are derived.
     pub(crate) random: u128,
-    /// Set if the operation runs [within](within::run) an open transaction: runs closures in that transaction.
+    /// Runs closures in the open transaction; `None` if no transaction is open ([`within::run`]).
     pub(crate) seat: Option<Arc<Seat>>,
 }
 

@@ -13,7 +13,7 @@ use crate::store;
 use crate::store::usage::Candidates;
 
 /// The largest number of busiest organizations, and of busiest API keys, in the overview.
-const MAX_BUSIEST: usize = 10;
+const MAX_BUSIEST_ENTRIES: usize = 10;
 
 /// Returns the number of organizations, users and API keys that the caller can access, and their usage in the
 /// last 24 hours.
@@ -32,12 +32,12 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
             None => (
-                usage::find_busiest(tx, Candidates::PartsOf(Subject::All), &day, MAX_BUSIEST)?,
+                usage::find_busiest(tx, Candidates::PartsOf(Subject::All), &day, MAX_BUSIEST_ENTRIES)?,
                 Candidates::Keys,
             ),
             Some(_) => (vec![subject], Candidates::PartsOf(subject)),
         };
-        let keys = usage::find_busiest(tx, keys, &day, MAX_BUSIEST)?;
+        let keys = usage::find_busiest(tx, keys, &day, MAX_BUSIEST_ENTRIES)?;
         let overview = Overview {
             organizations: if own.is_some() { 1 } else { store::overview::organizations(tx)? },
             users: store::overview::users(tx, own)?,

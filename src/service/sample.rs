@@ -28,7 +28,7 @@ const SAMPLE_DAYS: i64 = 30;
 const DAY_MILLIS: i64 = Interval::Day.millis();
 const MINUTE_MILLIS: i64 = 60_000;
 /// The largest number of rows of usage that are written in one transaction.
-const USAGE_CHUNK: usize = 2000;
+const USAGE_ROWS_PER_WRITE: usize = 2000;
 
 /// Fills an empty database with sample data. `first` becomes the secret of the first admin key, which is the
 /// actor of all sample changes. Returns the secret of `key_123`.
@@ -36,7 +36,7 @@ pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     let now = app.clock.now();
     let begin = Timestamp::from_millis(now.as_millis() - SAMPLE_DAYS * DAY_MILLIS);
     let mut sample = Sample { app, caller: Caller::System, secrets: HashMap::new() };
-    let ctx = sample.ctx(begin, "api_key.create", "POST", "/admin/v1/api-keys")?;
+    let ctx = sample.backdated_ctx(begin, "api_key.create", "POST", "/admin/v1/api-keys")?;
     let hash = first.hash();
     api_keys::bootstrap_as(app, &ctx, first).await?;
     sample.caller = Caller::Key(sample.load_credential(hash).await?);
@@ -59,7 +59,7 @@ struct Sample<'a> {
 
 impl Sample<'_> {
     /// Creates the context of an operation at a time in the past, as if it had been requested over HTTP.
-    fn ctx(
+    fn backdated_ctx(
         &self,
         at: Timestamp,
         action: &'static str,
@@ -90,7 +90,7 @@ impl Sample<'_> {
     async fn run_step(&mut self, step: &Step, at: Timestamp) -> Result<()> {
         let app = self.app;
         let body = Json::parse(step.body.as_bytes())?;
-        let ctx = self.ctx(at, step.action, step.method, step.path)?;
+        let ctx = self.backdated_ctx(at, step.action, step.method, step.path)?;
         let ctx = &ctx;
         // The id is part 4, counted from 0, of a path such as `/admin/v1/organizations/org_123/members` split
         // at its slashes.
@@ -126,13 +126,13 @@ impl Sample<'_> {
         for (id, secret) in &self.secrets {
             keys.push((id.clone(), self.load_credential(secret::hash(secret)).await?));
         }
-        let batch = traffic::generate(&keys, begin, now);
+        let batch = traffic::generate_verifications(&keys, begin, now);
         for counted in &batch.key_hours {
             if let Some(at) = counted.last_used {
                 self.app.note_use(counted.credential.seq, at);
             }
         }
-        for chunk in batch.chunks(USAGE_CHUNK) {
+        for chunk in batch.chunks(USAGE_ROWS_PER_WRITE) {
             self.app.db.write(move |tx| usage::write_chunk(tx, &chunk)).await?;
         }
         housekeeping::write_last_used(self.app).await

@@ -19,9 +19,9 @@ use crate::verify::denials::{AggregationKey, Denial};
 use crate::verify::recorder::Batch;
 
 /// The largest number of API keys whose counts are written in one transaction, for which other changes wait.
-const FLUSH_CHUNK: usize = 500;
+const KEYS_PER_FLUSH_WRITE: usize = 500;
 /// The largest number of groups in a usage report.
-const MAX_GROUPS: usize = 100;
+const MAX_USAGE_GROUPS: usize = 100;
 
 /// Flushes verification counts every `usage.flush_interval`, until the returned future is dropped.
 pub(crate) async fn run(app: &Arc<App>) {
@@ -47,7 +47,7 @@ pub(crate) async fn run(app: &Arc<App>) {
 pub async fn flush(app: &App) -> Result<()> {
     let _one_at_a_time = app.flushing.lock().await;
     let recorder = app.verifier.recorder();
-    let mut chunks = recorder.take().chunks(FLUSH_CHUNK).into_iter();
+    let mut chunks = recorder.take().chunks(KEYS_PER_FLUSH_WRITE).into_iter();
     while let Some(chunk) = chunks.next() {
         let chunk = Arc::new(chunk);
         let writing = chunk.clone();
@@ -179,10 +179,14 @@ impl UsageQuery {
     fn group_by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
         match self.subject {
             Subject::Key(_) => load_groups(tx, vec![self.subject], span),
-            Subject::All => load_groups(tx, find_busiest(tx, Candidates::Keys, span, MAX_GROUPS)?, span),
-            Subject::Organization(_) => {
-                load_groups(tx, find_busiest(tx, Candidates::PartsOf(self.subject), span, MAX_GROUPS)?, span)
+            Subject::All => {
+                load_groups(tx, find_busiest(tx, Candidates::Keys, span, MAX_USAGE_GROUPS)?, span)
             }
+            Subject::Organization(_) => load_groups(
+                tx,
+                find_busiest(tx, Candidates::PartsOf(self.subject), span, MAX_USAGE_GROUPS)?,
+                span,
+            ),
         }
     }
 
@@ -195,9 +199,11 @@ impl UsageQuery {
                 Ok(load_group(tx, organization, &total)?.into_iter().collect())
             }
             (subject @ Subject::Organization(_), _) => load_groups(tx, vec![subject], span),
-            _ => {
-                load_groups(tx, find_busiest(tx, Candidates::PartsOf(Subject::All), span, MAX_GROUPS)?, span)
-            }
+            _ => load_groups(
+                tx,
+                find_busiest(tx, Candidates::PartsOf(Subject::All), span, MAX_USAGE_GROUPS)?,
+                span,
+            ),
         }
     }
 }

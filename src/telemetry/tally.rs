@@ -13,7 +13,7 @@ static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// The number of this thread's shard.
-    static SHARD: usize = NEXT_SHARD.fetch_add(1, Ordering::Relaxed);
+    static THREAD_SHARD: usize = NEXT_SHARD.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A value split into shards, one for each thread; threads share shards if there are more threads than
@@ -36,7 +36,7 @@ impl<T> Sharded<T> {
 
     /// The shard of the calling thread.
     pub(crate) fn local(&self) -> &T {
-        &self.0[SHARD.with(|index| *index) & (self.0.len() - 1)].0
+        &self.0[THREAD_SHARD.with(|index| *index) & (self.0.len() - 1)].0
     }
 
     fn shards(&self) -> impl Iterator<Item = &T> {

@@ -18,7 +18,7 @@ use crate::store::reader::Reader;
 const MAX_LINE_BYTES: u64 = 4 << 20;
 
 /// The number of database rows that are read at a time.
-const PAGE_SIZE: usize = 500;
+const ROWS_PER_PAGE: usize = 500;
 
 /// One record of a source with its position, or the reason why the record can't be read.
 pub(crate) struct SourceRecord {
@@ -291,7 +291,7 @@ impl BetterAuthSource {
             let after = self.after;
             let default_organization = self.organization.as_deref();
             let page = self.reader.read(|tx| {
-                let rows = store::better_auth::rows(tx, table, after, PAGE_SIZE)?;
+                let rows = store::better_auth::rows(tx, table, after, ROWS_PER_PAGE)?;
                 let rows = rows.into_iter().map(|(rowid, row)| {
                     let owner = match table {
                         "apikey" => Some(store::better_auth::owner(tx, &row)?),
@@ -301,7 +301,7 @@ impl BetterAuthSource {
                 });
                 rows.collect::<Result<Vec<_>>>()
             })?;
-            if page.len() < PAGE_SIZE {
+            if page.len() < ROWS_PER_PAGE {
                 self.tables.pop_front();
                 self.after = i64::MIN;
             } else {

@@ -22,10 +22,10 @@ use crate::store::restore::ReplacedDatabase;
 use crate::store::{self, db::Tx, export, import as stored};
 
 /// The number of rows that are compared at a time.
-const PAGE_SIZE: usize = 500;
+const ROWS_PER_PAGE: usize = 500;
 
 /// The largest number of changes that wait for the writer at a time.
-const MAX_QUEUED: usize = 200;
+const MAX_QUEUED_CHANGES: usize = 200;
 
 /// Reapplies all revocations recorded in the replaced database.
 pub(crate) async fn reapply_all(
@@ -42,7 +42,7 @@ pub(crate) async fn reapply_all(
     let mut after = i64::MIN;
     let mut compared = 0;
     loop {
-        let page = replaced_db.read(|tx| export::api_keys(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::api_keys(tx, after, ROWS_PER_PAGE))?;
         compared += page.len() as u64;
         progress("revocations", compared, total.max(compared));
         let Some(last) = page.last().map(|(seq, _)| *seq) else { break };
@@ -63,7 +63,7 @@ async fn commit_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u
     let count = changes.len() as u64;
     let mut changes = changes.into_iter();
     loop {
-        let batch: Vec<_> = changes.by_ref().take(MAX_QUEUED).collect();
+        let batch: Vec<_> = changes.by_ref().take(MAX_QUEUED_CHANGES).collect();
         if batch.is_empty() {
             return Ok(count);
         }
@@ -86,7 +86,7 @@ async fn reapply_organizations(
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::organizations(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::organizations(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -138,7 +138,7 @@ async fn reapply_users(
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::users(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::users(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -209,7 +209,7 @@ async fn reapply_memberships(
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, PAGE_SIZE)).await?;
+        let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, ROWS_PER_PAGE)).await?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let mut pending = Vec::new();
@@ -309,7 +309,7 @@ async fn reapply_quotas(
 ) -> Result<()> {
     let leases = replaced_db.read(store::restore::leases)?;
     let is_later = |a: &Lease, b: &Lease| (a.start, a.units) > (b.start, b.units);
-    for chunk in leases.chunks(PAGE_SIZE) {
+    for chunk in leases.chunks(ROWS_PER_PAGE) {
         let chunk = chunk.to_vec();
         reapplied.quotas += app
             .db

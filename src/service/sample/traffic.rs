@@ -40,7 +40,7 @@ struct KeyProfile {
 }
 
 #[rustfmt::skip]
-const PROFILES: &[KeyProfile] = &[
+const KEY_PROFILES: &[KeyProfile] = &[
     KeyProfile { key: "key_123", peak: 2600.0, at_night: 0.22, at_weekends: 0.45, failures: &[(InsufficientScope, 2.0), (RateLimited, 4.0)] },
     KeyProfile { key: "key_acme-mobile", peak: 1500.0, at_night: 0.12, at_weekends: 1.15, failures: &[(RateLimited, 9.0), (InsufficientScope, 1.0)] },
     KeyProfile { key: "key_acme-batch", peak: 700.0, at_night: 1.6, at_weekends: 0.8, failures: &[(QuotaExceeded, 6.0)] },
@@ -55,12 +55,16 @@ const PROFILES: &[KeyProfile] = &[
 ];
 
 /// Generates the verifications and denials of these API keys, which are given as pairs of id and credential.
-pub(crate) fn generate(keys: &[(String, Arc<Credential>)], begin: Timestamp, now: Timestamp) -> Batch {
+pub(crate) fn generate_verifications(
+    keys: &[(String, Arc<Credential>)],
+    begin: Timestamp,
+    now: Timestamp,
+) -> Batch {
     let mut batch = Batch::default();
     let mut random = fastrand::Rng::with_seed(123);
     let mut hour = Interval::Hour.ceil(begin);
     while hour < now {
-        for profile in PROFILES {
+        for profile in KEY_PROFILES {
             let entry = keys.iter().find(|(id, _)| id == profile.key);
             if let Some((_, credential)) = entry.filter(|(_, credential)| credential.key.created_at <= hour) {
                 profile.add_hour(credential, hour, now, &mut random, &mut batch);
