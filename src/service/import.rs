@@ -1,8 +1,8 @@
-//! Imports records of other systems, or of an export, with their state and the hashes of their keys.
+//! Imports records from other systems or from an export, with their state and the hashes of API key secrets.
 //!
-//! Each record is one change, atomic in its own savepoint, with its own audit event; the writer commits many
-//! of them together. A record that exists already with the same values is skipped, so that an import can be
-//! repeated; one with different values is refused. Existing records are never changed.
+//! Each record is one atomic change with a savepoint and an audit event; the writer commits many changes
+//! together. A record that exists already with the same values is skipped, so that an import can be repeated.
+//! A record that exists with different values is refused. Existing records are never changed.
 
 mod source;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use source::{Item, Source};
+pub(crate) use source::{Source, SourceRecord};
 
 use super::check::ProgressFn;
 use super::{RequestContext, mutate, scopes, settings};
@@ -34,18 +34,18 @@ use crate::domain::user::User;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx, import as stored};
 
-/// Records queued at the writer at a time; this also bounds how many it commits together.
-const MAX_QUEUED: usize = 256;
+/// The largest number of records that wait for the writer at a time, and thus of records in one commit.
+const MAX_QUEUED_RECORDS: usize = 256;
 
-/// Refusals that are listed one by one; further ones are only counted.
-const MAX_REFUSALS: usize = 1000;
+/// The largest number of refused records that the report lists; further refused records are only counted.
+const MAX_LISTED_REFUSALS: usize = 1000;
 
 /// The options of an import.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
-    /// Add unknown scopes to the catalogue.
+    /// True if unknown scopes are added to the catalogue.
     pub(crate) create_scopes: bool,
-    /// The organization of keys that name none.
+    /// The id of the organization to which API keys without an organization are assigned.
     pub(crate) organization_id: Option<String>,
 }
 
@@ -58,35 +58,35 @@ pub(crate) struct Report {
     pub(crate) unchanged: BTreeMap<&'static str, u64>,
     /// The number of refused records.
     pub(crate) refused: u64,
-    /// The first refusals, at most 1,000.
-    pub(crate) refusals: Vec<Refusal>,
+    /// The first refused records, at most 1,000.
+    pub(crate) refusals: Vec<RefusedRecord>,
     /// True if the source is an export whose end is missing.
     pub(crate) cut_off: bool,
-    /// True if there is a platform key that can manage keys.
+    /// True if the database has a platform key that can manage API keys after the import.
     pub(crate) has_platform_key: bool,
 }
 
-/// A record that was not stored.
+/// A record that was refused and therefore not stored.
 #[derive(Debug, Serialize)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusedRecord {
     /// The record's position in the source.
     pub(crate) at: String,
-    /// What is wrong, and where in the record.
+    /// The reasons for the refusal: what is wrong in which field of the record.
     pub(crate) reasons: Vec<String>,
 }
 
-/// A record to be processed: a change in progress, or the reasons for its refusal.
-enum Queued<'a> {
-    Change(RecordKind, Change<'a>),
+/// A record in the queue of the import: the change that stores the record, or the reasons for its refusal.
+enum QueueItem<'a> {
+    Change(RecordKind, StoreRecordFuture<'a>),
     Refused(Vec<String>),
 }
 
-type Change<'a> = Pin<Box<dyn Future<Output = Result<bool>> + 'a>>;
+type StoreRecordFuture<'a> = Pin<Box<dyn Future<Output = Result<bool>> + 'a>>;
 
 /// Imports all records of a source.
 ///
 /// # Errors
-/// When the source or the database fails. Records stored until then stay; the import can be repeated.
+/// Errors of reading the source or of the database. Records that were stored before the error stay stored.
 pub(crate) async fn run(
     app: &App,
     source: &mut Source<'_>,
@@ -97,15 +97,15 @@ pub(crate) async fn run(
     let defaults = Defaults {
         organization_id: options.organization_id.as_deref().map(|id| Kind::Organization.adopt(id)),
     };
-    let max_queued = MAX_QUEUED.min(app.config.database.writer_queue);
+    let max_queued = MAX_QUEUED_RECORDS.min(app.config.database.writer_queue);
     let mut has_begin = false;
     let mut has_end = false;
     let mut records = 0;
-    let mut queue: Vec<(String, Queued<'_>)> = Vec::with_capacity(max_queued);
-    while let Some(Item { at, json }) = source.take_next()? {
+    let mut queue: Vec<(String, QueueItem<'_>)> = Vec::with_capacity(max_queued);
+    while let Some(SourceRecord { at, json }) = source.take_next()? {
         let now = app.clock.now();
         let line = json.map_err(|reason| vec![reason]);
-        let line = line.and_then(|json| Line::read(&json, &defaults, now).map_err(|fault| reasons(&fault)));
+        let line = line.and_then(|json| Line::read(&json, &defaults, now).map_err(|e| refusal_reasons(&e)));
         match line {
             Ok(Line::Begin) => has_begin = true,
             Ok(Line::End(count)) => has_end = count == records,
@@ -113,43 +113,43 @@ pub(crate) async fn run(
                 records += 1;
                 let kind = record.kind();
                 let change = Box::pin(store_record(app, *record, options.create_scopes));
-                queue.push((at, Queued::Change(kind, change)));
+                queue.push((at, QueueItem::Change(kind, change)));
             }
             Err(reasons) => {
                 records += 1;
-                queue.push((at, Queued::Refused(reasons)));
+                queue.push((at, QueueItem::Refused(reasons)));
             }
         }
         if queue.len() >= max_queued {
-            run_queued(app, &mut queue, &mut report).await?;
-            progress("records", source.read(), source.total().unwrap_or(0));
+            run_queue(app, &mut queue, &mut report).await?;
+            progress("records", source.amount_read(), source.total().unwrap_or(0));
         }
     }
-    run_queued(app, &mut queue, &mut report).await?;
+    run_queue(app, &mut queue, &mut report).await?;
     report.cut_off = has_begin && !has_end;
     report.has_platform_key = app.db.read(|tx| store::api_keys::has_other_recovery_key(tx, "")).await?;
     Ok(report)
 }
 
-/// Runs all queued records in their order: an organization comes before its keys.
-async fn run_queued(app: &App, queue: &mut Vec<(String, Queued<'_>)>, report: &mut Report) -> Result<()> {
+/// Stores all queued records in their order, because an organization must be stored before its API keys.
+async fn run_queue(app: &App, queue: &mut Vec<(String, QueueItem<'_>)>, report: &mut Report) -> Result<()> {
     if queue.is_empty() {
         return Ok(());
     }
     let started_at = app.clock.monotonic();
     let mut first_polls = Vec::with_capacity(queue.len());
-    // The first poll of each change puts it into the writer's queue.
+    // The first poll of each change puts the change into the writer's queue.
     for (_, queued) in queue.iter_mut() {
         first_polls.push(match queued {
-            Queued::Change(_, change) => poll_fn(|cx| Poll::Ready(change.as_mut().poll(cx))).await,
-            Queued::Refused(_) => Poll::Pending,
+            QueueItem::Change(_, change) => poll_fn(|cx| Poll::Ready(change.as_mut().poll(cx))).await,
+            QueueItem::Refused(_) => Poll::Pending,
         });
     }
     for ((at, queued), first_poll) in queue.drain(..).zip(first_polls) {
         let (kind, change) = match queued {
-            Queued::Change(kind, change) => (kind, change),
-            Queued::Refused(reasons) => {
-                report.refuse(at, reasons);
+            QueueItem::Change(kind, change) => (kind, change),
+            QueueItem::Refused(reasons) => {
+                report.add_refusal(at, reasons);
                 continue;
             }
         };
@@ -162,23 +162,23 @@ async fn run_queued(app: &App, queue: &mut Vec<(String, Queued<'_>)>, report: &m
                 let counts = if is_new { &mut report.imported } else { &mut report.unchanged };
                 *counts.entry(kind.name()).or_default() += 1;
             }
-            Err(error) if is_refusal(&error) => report.refuse(at, reasons(&error)),
+            Err(error) if is_record_error(&error) => report.add_refusal(at, refusal_reasons(&error)),
             Err(error) => return Err(error),
         }
     }
-    // Pause, because a server running beside the import writes too and waits for the same lock.
+    // The import pauses, because a server that runs on the same database waits for the same write lock.
     let elapsed = app.clock.monotonic() - started_at;
     tokio::time::sleep((elapsed / 8).min(Duration::from_millis(50))).await;
     Ok(())
 }
 
-/// True if the record itself is at fault, rather than the server.
-fn is_refusal(error: &Error) -> bool {
+/// True if an error is caused by the record itself, so that only this record is refused.
+fn is_record_error(error: &Error) -> bool {
     matches!(error.code, Code::InvalidRequest | Code::AlreadyExists | Code::NotFound | Code::Conflict)
 }
 
-/// The error's messages, each with its position in the record.
-fn reasons(error: &Error) -> Vec<String> {
+/// The messages of an error, each with the field of the record that it concerns.
+fn refusal_reasons(error: &Error) -> Vec<String> {
     if error.details.is_empty() {
         return vec![error.message.to_string()];
     }
@@ -190,15 +190,15 @@ fn reasons(error: &Error) -> Vec<String> {
 }
 
 impl Report {
-    fn refuse(&mut self, at: String, reasons: Vec<String>) {
+    fn add_refusal(&mut self, at: String, reasons: Vec<String>) {
         self.refused += 1;
-        if self.refusals.len() < MAX_REFUSALS {
-            self.refusals.push(Refusal { at, reasons });
+        if self.refusals.len() < MAX_LISTED_REFUSALS {
+            self.refusals.push(RefusedRecord { at, reasons });
         }
     }
 }
 
-/// Stores one record; `false` if it exists already.
+/// Stores one record; returns `false` if the record exists already.
 async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<bool> {
     let action = match record.kind() {
         RecordKind::Settings => "config.import",
@@ -210,7 +210,7 @@ async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<
     };
     let ctx = RequestContext::internal(app, Caller::Operator, action, "write")?;
     let Record { thing, given } = record;
-    // Ids are generated before the transaction, which may run more than once.
+    // Ids are generated before the transaction, because the writer may repeat the transaction.
     let now = ctx.now;
     let random = ctx.random;
     let thing = match thing {
@@ -222,7 +222,7 @@ async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<
     };
     mutate(app, &ctx, 201, move |tx, _| {
         let entries = match &thing {
-            Thing::Settings(patch) => settings::import(tx, patch, now)?,
+            Thing::Settings(patch) => settings::import_settings(tx, patch, now)?,
             Thing::Scope(new) => put_scope(tx, new, &given)?,
             Thing::Organization { new, deleted_at } => put_organization(tx, new, *deleted_at, &given)?,
             Thing::User { new, own_id, deleted_at } => put_user(tx, new, *own_id, *deleted_at, &given)?,
@@ -237,11 +237,11 @@ async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<
     .await
 }
 
-/// Fields that change without an edit, or are compared by other means.
-const NOT_COMPARED: &[&str] =
+/// Fields that an import doesn't compare: they change without an edit, or are compared in another way.
+const FIELDS_NOT_COMPARED: &[&str] =
     &["type", "id", "created_at", "updated_at", "last_used_at", "revision", "created_by"];
 
-/// Refuses with `ALREADY_EXISTS` unless the existing resource equals the imported one in all `given` fields.
+/// Returns `ALREADY_EXISTS` unless the existing resource equals the imported one in all `given` fields.
 fn ensure_same(
     kind: RecordKind,
     id: &str,
@@ -252,7 +252,7 @@ fn ensure_same(
     let existing: Value = serde_json::to_value(existing).map_err(Error::internal)?;
     let new: Value = serde_json::to_value(new).map_err(Error::internal)?;
     let differs =
-        |name: &&String| !NOT_COMPARED.contains(&name.as_str()) && existing.get(name) != new.get(name);
+        |name: &&String| !FIELDS_NOT_COMPARED.contains(&name.as_str()) && existing.get(name) != new.get(name);
     let fields: Vec<_> = given.iter().filter(differs).map(String::as_str).collect();
     if fields.is_empty() {
         return Ok(Vec::new());
@@ -269,21 +269,22 @@ fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<Entry>
         return ensure_same(RecordKind::Scope, &new.scope, &existing, &as_scope, given);
     }
     store::scopes::insert(tx, &as_scope, new.created_at)?;
-    tx.invalidate(Invalidation::Id(scopes::CATALOGUE.to_owned()));
+    tx.invalidate(Invalidation::Id(scopes::CATALOGUE_ID.to_owned()));
     Ok(vec![Entry::of(None, "scope", &new.scope, &new.scope).with(changes(&Value::Null, &as_scope))])
 }
 
-/// Refuses with `ALREADY_EXISTS` if only one of the existing and the imported resource is deleted.
+/// Returns `ALREADY_EXISTS` if only one of the existing and the imported resource is deleted.
 fn ensure_same_deletion(
     kind: RecordKind,
     id: &str,
-    here: Option<Timestamp>,
-    new: Option<Timestamp>,
+    existing_deleted_at: Option<Timestamp>,
+    new_deleted_at: Option<Timestamp>,
 ) -> Result<()> {
-    if here.is_some() == new.is_some() {
+    let is_deleted = existing_deleted_at.is_some();
+    if is_deleted == new_deleted_at.is_some() {
         return Ok(());
     }
-    let state = if here.is_some() { "was deleted here" } else { "already exists here and is not deleted" };
+    let state = if is_deleted { "was deleted here" } else { "already exists here and is not deleted" };
     let kind = kind.name();
     Err(Error::new(Code::AlreadyExists, format!("The {kind} {id} {state}. It was not changed.")))
 }
@@ -316,7 +317,7 @@ fn put_user(
 ) -> Result<Vec<Entry>> {
     let holder = if deleted_at.is_some() { None } else { store::users::id_by_email(tx, &new.email)? };
     let id = match &holder {
-        // A user imported without an id is identified by its email address.
+        // A user imported without an id is identified by the email address.
         Some(holder) if !own_id => holder,
         _ => &new.id,
     };
@@ -335,10 +336,10 @@ fn put_user(
 
 fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<Vec<Entry>> {
     if store::organizations::get(tx, &new.organization_id)?.is_none() {
-        return Err(missing("organization", &new.organization_id));
+        return Err(missing_reference_error("organization", &new.organization_id));
     }
     let Some(user) = store::users::get(tx, &new.user_id)? else {
-        return Err(missing("user", &new.user_id));
+        return Err(missing_reference_error("user", &new.user_id));
     };
     let membership = Membership {
         organization_id: new.organization_id.clone(),
@@ -358,7 +359,7 @@ fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<
     Ok(vec![entry.with(changes(&Value::Null, &membership))])
 }
 
-fn missing(kind: &str, id: &str) -> Error {
+fn missing_reference_error(kind: &str, id: &str) -> Error {
     Error::new(Code::NotFound, format!("There is no {kind} {id}. Import it first."))
 }
 
@@ -395,7 +396,7 @@ fn put_key(
     new.key.id = id;
     ensure_owner_exists(tx, &new)?;
     if new.key.status != Status::Revoked {
-        entries = ensure_scopes(tx, &new.key.scopes, create_scopes)?;
+        entries = ensure_or_create_scopes(tx, &new.key.scopes, create_scopes)?;
     }
     if !stored::insert_key(tx, &new)? {
         return Err(Error::new(Code::AlreadyExists, "The id or a secret is already in use."));
@@ -406,11 +407,11 @@ fn put_key(
     Ok(entries)
 }
 
-/// Refuses a key without an existing organization and owner; those of a revoked key may be deleted.
+/// Returns an error unless an API key's organization and owner exist; those of a revoked key may be deleted.
 fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     let Some(organization) = &new.key.organization_id else { return Ok(()) };
     let is_deleted = match stored::organization(tx, organization)? {
-        None => return Err(missing("organization", organization)),
+        None => return Err(missing_reference_error("organization", organization)),
         Some((_, deleted_at)) => deleted_at.is_some(),
     };
     let is_revoked = new.key.status == Status::Revoked;
@@ -420,7 +421,7 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     }
     let Some(user) = &new.key.user_id else { return Ok(()) };
     if is_revoked {
-        return stored::user(tx, user)?.map(drop).ok_or_else(|| missing("user", user));
+        return stored::user(tx, user)?.map(drop).ok_or_else(|| missing_reference_error("user", user));
     }
     if store::memberships::get(tx, organization, user)?.is_none() {
         let message = format!("{user} is not a member of {organization}. Import the membership first.");
@@ -429,8 +430,8 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     Ok(())
 }
 
-/// Refuses unknown scopes, or adds them to the catalogue; returns the audit entries of those added.
-fn ensure_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Result<Vec<Entry>> {
+/// Adds unknown scopes if `create` has their creation time, otherwise refuses them. Returns audit entries.
+fn ensure_or_create_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     if let Some(created_at) = create {
         for grant in grants.iter().filter(|grant| scope::is_custom(grant)) {
@@ -440,8 +441,8 @@ fn ensure_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> R
             }
         }
     }
-    let Some(index) = scopes::first_unknown(tx, grants)? else { return Ok(entries) };
-    let mut detail = scopes::unknown_scope(index, &grants[index]);
+    let Some(index) = scopes::first_unknown_scope(tx, grants)? else { return Ok(entries) };
+    let mut detail = scopes::unknown_scope_detail(index, &grants[index]);
     if scope::is_custom(&grants[index]) {
         detail.message.push_str(" Use --create-scopes to add it.");
     }

@@ -12,10 +12,11 @@ use crate::error::{Error, Result};
 use crate::store;
 use crate::store::usage::Candidates;
 
-/// The number of busiest organizations and keys listed.
-const MAX_BUSIEST: usize = 10;
+/// The largest number of busiest organizations, and of busiest API keys, in the overview.
+const MAX_BUSIEST_ENTRIES: usize = 10;
 
-/// Totals of what the caller can access, and the usage of the last 24 hours.
+/// Returns the number of organizations, users and API keys that the caller can access, and their usage in the
+/// last 24 hours.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> Result<Overview> {
     query.finish(())?;
     let now = ctx.now;
@@ -30,19 +31,20 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
         };
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
-            None => {
-                (usage::busiest(tx, Candidates::PartsOf(Subject::All), &day, MAX_BUSIEST)?, Candidates::Keys)
-            }
+            None => (
+                usage::find_busiest(tx, Candidates::PartsOf(Subject::All), &day, MAX_BUSIEST_ENTRIES)?,
+                Candidates::Keys,
+            ),
             Some(_) => (vec![subject], Candidates::PartsOf(subject)),
         };
-        let keys = usage::busiest(tx, keys, &day, MAX_BUSIEST)?;
+        let keys = usage::find_busiest(tx, keys, &day, MAX_BUSIEST_ENTRIES)?;
         let overview = Overview {
             organizations: if own.is_some() { 1 } else { store::overview::organizations(tx)? },
             users: store::overview::users(tx, own)?,
             api_keys: store::overview::keys(tx, own, now)?,
             last_24h: store::usage::total(tx, subject, &day)?.totals(),
-            busiest_organizations: usage::groups(tx, organizations, &day)?,
-            busiest_keys: usage::groups(tx, keys, &day)?,
+            busiest_organizations: usage::load_groups(tx, organizations, &day)?,
+            busiest_keys: usage::load_groups(tx, keys, &day)?,
         };
         Ok((overview, Entry::about(own)))
     })

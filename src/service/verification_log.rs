@@ -1,4 +1,5 @@
-//! The verification log: lists denials. The [flush of usage](super::usage::flush) writes it.
+//! The verification log: lists denied verifications. The [flush of usage](super::usage::flush) writes the
+//! log.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 use crate::store;
 
-/// Lists denials.
+/// Lists the denied verifications that the caller can access.
 pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Entry>> {
     let (mut page, cursor) = query.page();
     let mut filter = VerificationLogFilter::read(&mut query);

@@ -12,35 +12,36 @@ pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The labels of a sample, as names and values.
 pub(crate) type Labels = Vec<(&'static str, String)>;
 
-/// Metrics with their samples. A metric without samples is left out.
+/// Metric families with their samples. A family without samples is omitted.
 #[derive(Default)]
 pub(crate) struct Families(Vec<MetricFamily>);
 
 impl Families {
-    /// Adds a counter.
+    /// Adds a metric family of type counter.
     pub(crate) fn counter(
         &mut self,
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = (Labels, f64)>,
     ) {
-        self.add(name, help, MetricType::COUNTER, samples, |metric, value| {
+        self.add_family(name, help, MetricType::COUNTER, samples, |metric, value| {
             let mut counter = Counter::default();
             counter.set_value(value);
             metric.set_counter(counter);
         });
     }
 
-    /// Adds a gauge.
+    /// Adds a metric family of type gauge.
     pub(crate) fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
-        self.add(name, help, MetricType::GAUGE, samples, |metric, value| {
+        self.add_family(name, help, MetricType::GAUGE, samples, |metric, value| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
             metric.set_gauge(gauge);
         });
     }
 
-    /// Adds a histogram. `unit` is the factor that converts observed values to the unit of the metric's name.
+    /// Adds a metric family of type histogram. Observed values are multiplied by `unit` to convert them to
+    /// the unit in the metric's name.
     pub(crate) fn histogram(
         &mut self,
         name: &str,
@@ -48,7 +49,7 @@ impl Families {
         unit: f64,
         samples: impl IntoIterator<Item = (Labels, Observed)>,
     ) {
-        self.add(name, help, MetricType::HISTOGRAM, samples, |metric, observed| {
+        self.add_family(name, help, MetricType::HISTOGRAM, samples, |metric, observed| {
             let mut count = 0;
             let buckets = observed.bounds.iter().zip(&observed.buckets).map(|(bound, bucket_count)| {
                 count += bucket_count;
@@ -65,7 +66,7 @@ impl Families {
         });
     }
 
-    fn add<T>(
+    fn add_family<T>(
         &mut self,
         name: &str,
         help: &str,
@@ -96,21 +97,21 @@ impl Families {
         self.0.push(family);
     }
 
-    /// Encodes all metrics as text.
+    /// Encodes all metric families in the Prometheus text format.
     ///
     /// # Errors
-    /// `INTERNAL` when a metric is not valid for Prometheus.
+    /// `INTERNAL` when the Prometheus encoder rejects a metric family.
     pub(crate) fn write(self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.0).map_err(Error::internal)
     }
 }
 
-/// A single sample without labels.
-pub(crate) fn single<T>(value: T) -> [(Labels, T); 1] {
+/// Returns the only sample of a metric that has no labels.
+pub(crate) fn unlabeled_sample<T>(value: T) -> [(Labels, T); 1] {
     [(Labels::new(), value)]
 }
 
-/// Converts to a float, Prometheus's only number type. Above 2⁵³ the last digits are lost.
+/// Converts an integer to `f64`, the only number type of Prometheus. Integers above 2⁵³ lose precision.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn float(number: u64) -> f64 {
     number as f64

@@ -1,4 +1,5 @@
-//! Reapplies to a restored backup what was revoked since: each resource as one change with its audit event.
+//! Reapplies the revocations since a backup to the restored database: for each affected resource, one change
+//! with an audit event.
 
 use std::sync::Arc;
 
@@ -14,17 +15,17 @@ use crate::domain::quota::Lease;
 use crate::domain::restore::{self, ReappliedRevocations};
 use crate::error::Result;
 use crate::service::check::ProgressFn;
-use crate::service::organizations::revoked_keys;
+use crate::service::organizations::revoked_keys_change;
 use crate::service::{RequestContext, mutate};
 use crate::store::export::{Page, WithSecrets};
 use crate::store::restore::ReplacedDatabase;
 use crate::store::{self, db::Tx, export, import as stored};
 
-/// Rows compared at a time.
-const PAGE_SIZE: usize = 500;
+/// The number of rows that are compared at a time.
+const ROWS_PER_PAGE: usize = 500;
 
-/// Changes queued at the writer at a time.
-const MAX_QUEUED: usize = 200;
+/// The largest number of changes that wait for the writer at a time.
+const MAX_QUEUED_CHANGES: usize = 200;
 
 /// Reapplies all revocations recorded in the replaced database.
 pub(crate) async fn reapply_all(
@@ -35,33 +36,34 @@ pub(crate) async fn reapply_all(
     let mut reapplied = ReappliedRevocations::default();
     let rows = replaced_db.read(store::check::rows)?;
     let total = rows.get("api_keys").and_then(|n| u64::try_from(*n).ok()).unwrap_or(0);
-    organizations(app, replaced_db, &mut reapplied).await?;
-    users(app, replaced_db, &mut reapplied).await?;
-    memberships(app, replaced_db, &mut reapplied).await?;
+    reapply_organizations(app, replaced_db, &mut reapplied).await?;
+    reapply_users(app, replaced_db, &mut reapplied).await?;
+    reapply_memberships(app, replaced_db, &mut reapplied).await?;
     let mut after = i64::MIN;
     let mut compared = 0;
     loop {
-        let page = replaced_db.read(|tx| export::api_keys(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::api_keys(tx, after, ROWS_PER_PAGE))?;
         compared += page.len() as u64;
         progress("revocations", compared, total.max(compared));
         let Some(last) = page.last().map(|(seq, _)| *seq) else { break };
         after = last;
-        reapplied.api_keys += api_keys(app, page).await?;
+        reapplied.api_keys += reapply_api_keys(app, page).await?;
     }
-    quotas(app, replaced_db, &mut reapplied).await?;
+    reapply_quotas(app, replaced_db, &mut reapplied).await?;
     Ok(reapplied)
 }
 
+/// Creates the context of a change that reapplies a revocation.
 fn restore_ctx(app: &App, action: &'static str) -> Result<Arc<RequestContext>> {
     RequestContext::internal(app, Caller::Operator, action, "write")
 }
 
-/// Runs independent changes and waits for their commits; returns the number of changes.
-async fn run_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u64> {
+/// Runs changes that don't depend on each other and waits for their commits. Returns the number of changes.
+async fn commit_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u64> {
     let count = changes.len() as u64;
     let mut changes = changes.into_iter();
     loop {
-        let batch: Vec<_> = changes.by_ref().take(MAX_QUEUED).collect();
+        let batch: Vec<_> = changes.by_ref().take(MAX_QUEUED_CHANGES).collect();
         if batch.is_empty() {
             return Ok(count);
         }
@@ -69,19 +71,22 @@ async fn run_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u64>
     }
 }
 
-/// The audited changes of a deletion.
+/// The audited changes of a reapplied deletion. `revoked` is the number of API keys revoked by the deletion.
 fn deletion_changes(revoked: usize) -> Vec<Change> {
-    vec![Change { field: "deleted".into(), from: false.into(), to: true.into() }, revoked_keys(revoked)]
+    vec![
+        Change { field: "deleted".into(), from: false.into(), to: true.into() },
+        revoked_keys_change(revoked),
+    ]
 }
 
-async fn organizations(
+async fn reapply_organizations(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::organizations(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::organizations(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -122,18 +127,18 @@ async fn organizations(
                 .await
             });
         }
-        reapplied.organizations += run_all(pending).await?;
+        reapplied.organizations += commit_all(pending).await?;
     }
 }
 
-async fn users(
+async fn reapply_users(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::users(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::users(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -191,19 +196,20 @@ async fn users(
                 .await
             });
         }
-        reapplied.users += run_all(pending).await?;
+        reapplied.users += commit_all(pending).await?;
     }
 }
 
-/// An ended membership leaves no row in the replaced database: each restored membership is looked up there.
-async fn memberships(
+/// Removes or changes restored memberships as in the replaced database. Each restored membership is looked up
+/// in the replaced database, because an ended membership leaves no row that could be found there.
+async fn reapply_memberships(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, PAGE_SIZE)).await?;
+        let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, ROWS_PER_PAGE)).await?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let mut pending = Vec::new();
@@ -214,7 +220,8 @@ async fn memberships(
                 let known =
                     stored::organization(tx, &organization)?.is_some() && stored::user(tx, &user)?.is_some();
                 let replaced = store::memberships::get(tx, &organization, &user)?;
-                // A database that does not know both says nothing about their membership.
+                // If the replaced database lacks the organization or the user, a missing membership doesn't
+                // mean that the membership was ended.
                 Ok(if known {
                     Some(replaced.map(|replaced| restore::role(restored.role, replaced.role)))
                 } else {
@@ -249,11 +256,11 @@ async fn memberships(
                 .await
             });
         }
-        reapplied.memberships += run_all(pending).await?;
+        reapplied.memberships += commit_all(pending).await?;
     }
 }
 
-async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
+async fn reapply_api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
     let pairs = app.db.read(move |tx| {
         let pairs = page
             .into_iter()
@@ -282,10 +289,10 @@ async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
             .await
         });
     }
-    run_all(pending).await
+    commit_all(pending).await
 }
 
-/// The same key in the restored database, if it existed at the time of the backup.
+/// Finds the same API key in the restored database; `None` if the key was created after the backup.
 fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<WithSecrets>> {
     let Some(key) = store::api_keys::get(tx, &replaced.id)? else { return Ok(None) };
     let Some(seq) = store::restore::key_seq(tx, &key.id)? else { return Ok(None) };
@@ -293,15 +300,16 @@ fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<WithSecrets>> 
     Ok(if is_same { Some((key, export::secrets(tx, seq)?)) } else { None })
 }
 
-/// Copies the quota leases that are later or larger than the restored ones: units used since stay used.
-async fn quotas(
+/// Copies the quota leases that are later or larger than the restored leases, so that quota units used since
+/// the backup stay used.
+async fn reapply_quotas(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let leases = replaced_db.read(store::restore::leases)?;
     let is_later = |a: &Lease, b: &Lease| (a.start, a.units) > (b.start, b.units);
-    for chunk in leases.chunks(PAGE_SIZE) {
+    for chunk in leases.chunks(ROWS_PER_PAGE) {
         let chunk = chunk.to_vec();
         reapplied.quotas += app
             .db
