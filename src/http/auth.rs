@@ -32,7 +32,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if the token isn't valid.
 pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, SecretHash)> {
     let (hash, loaded) = load_key_by_token(app, bearer_token(headers)?).await?;
-    Ok((require_usable(app, &loaded)?, hash))
+    Ok((require_usable_key(app, &loaded)?, hash))
 }
 
 /// Authenticates the caller of the data plane by bearer token, like [`authenticate`], but first looks in the
@@ -43,7 +43,7 @@ pub(crate) async fn authenticate_cached(app: &App, head: &RequestHead) -> Result
         return Ok(credential);
     }
     let (_, loaded) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
-    let credential = require_usable(app, &loaded)?;
+    let credential = require_usable_key(app, &loaded)?;
     head.auth_cache.set(&head.headers, loaded);
     Ok(credential)
 }
@@ -56,19 +56,19 @@ async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, Loaded
     Ok((hash, app.keys.get_loaded(&hash).await?))
 }
 
-fn require_usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
+fn require_usable_key(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
     let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
     access::ensure_usable(credential, app.clock.now())?;
     Ok(credential.clone())
 }
 
 /// True if the request uses HTTP Basic authentication (RFC 7617).
-pub(crate) fn uses_basic(headers: &HeaderMap) -> bool {
+pub(crate) fn uses_basic_auth(headers: &HeaderMap) -> bool {
     uses_auth_scheme(headers, "basic")
 }
 
 /// True if the request has an `Authorization: Bearer` header.
-pub(crate) fn uses_bearer(headers: &HeaderMap) -> bool {
+pub(crate) fn uses_bearer_auth(headers: &HeaderMap) -> bool {
     uses_auth_scheme(headers, "bearer")
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result
         return Err(Error::new(Code::Unauthenticated, message));
     };
     let (_, loaded) = load_key_by_token(app, &decode_form_value(secret)).await?;
-    let credential = require_usable(app, &loaded)?;
+    let credential = require_usable_key(app, &loaded)?;
     if credential.key.id != decode_form_value(id) {
         return Err(access::invalid_api_key());
     }

@@ -75,7 +75,9 @@ fn client_key(headers: &HeaderMap) -> Result<&str> {
     match api_key {
         None => auth::bearer_token(headers),
         // An `Authorization` header with another scheme, such as Basic, is meant for the upstream.
-        Some(api_key) if !auth::uses_bearer(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 => {
+        Some(api_key)
+            if !auth::uses_bearer_auth(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 =>
+        {
             Ok(api_key)
         }
         Some(api_key) if auth::bearer_token(headers)? == api_key => Ok(api_key),

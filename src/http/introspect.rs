@@ -161,7 +161,7 @@ fn is_form_encoded(headers: &HeaderMap) -> bool {
 
 fn write_oauth_error(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
     request.log_server_error(error);
-    let basic = auth::uses_basic(&request.head.headers);
+    let basic = auth::uses_basic_auth(&request.head.headers);
     let name = match error.code {
         Code::InvalidApiKey if !basic => "invalid_token",
         Code::Unauthenticated | Code::InvalidApiKey => "invalid_client",
