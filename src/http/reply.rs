@@ -58,7 +58,7 @@ pub struct EnvelopedReply {
     has_secret: bool,
     /// True for the stored response of an earlier request.
     is_replayed: bool,
-    /// The error code, for the log; `None` for a success.
+    /// The error code, for the log; `None` for a success and for a replayed response.
     error_code: Option<Code>,
 }
 
@@ -113,7 +113,7 @@ impl Reply {
         }))
     }
 
-    /// The error code; `None` for a success.
+    /// The error code; `None` for a success and for a replayed response.
     pub(crate) fn error_code(&self) -> Option<Code> {
         match self {
             Self::Enveloped(enveloped) => enveloped.error_code,

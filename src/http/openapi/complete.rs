@@ -269,7 +269,7 @@ pub(super) fn error_response(status: u16, description: String) -> Response {
     response
 }
 
-/// The names of the response headers that only responses with this status have.
+/// The names of the response headers that this status adds.
 pub(super) fn headers_of_status(status: u16) -> &'static [&'static str] {
     match status {
         401 => &[WWW_AUTHENTICATE],
