@@ -52,7 +52,7 @@ pub(crate) fn add_process_metrics(families: &mut Families) {
     if let Ok(open) = process.fd_count() {
         families.gauge(
             "process_open_fds",
-            "Open file descriptors; each connection uses single.",
+            "Open file descriptors; each connection uses one.",
             unlabeled_sample(float(open as u64)),
         );
     }

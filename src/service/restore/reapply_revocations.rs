@@ -243,7 +243,7 @@ async fn reapply_memberships(
                     let entry = Entry::of(Some(&organization), "membership", &user, &before.user.name);
                     let Some(role) = role else {
                         let owner = Some(user.as_str());
-                        let reason = "membership deleted_at";
+                        let reason = "membership ended";
                         let revoked = store::api_keys::revoke_all(tx, &organization, owner, reason, now)?;
                         store::memberships::delete(tx, &organization, &user)?;
                         return Ok(((), vec![entry.with(deletion_changes(revoked))]));
