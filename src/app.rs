@@ -93,7 +93,7 @@ impl App {
             max_bytes: config.database.max_bytes,
         };
         let db = db::Db::open(&options, move |invalidations| publisher.publish(invalidations))?;
-        let cursor_key = db.read(store::schema::cursor_key).await?;
+        let cursor_key = db.read(store::schema::load_cursor_key).await?;
         let loader = db.clone();
         let load = move |hash| -> crate::verify::cache::LoadFuture {
             let db = loader.clone();

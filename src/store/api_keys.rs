@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
@@ -19,25 +19,25 @@ pub(super) const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.n
                        k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
                        k.revoked_reason, k.revision, k.rate_limit, k.rate_window, k.quota_limit, k.quota_period";
 
-pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+pub(super) fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     Ok(ApiKey {
         id: row.get(1)?,
         organization_id: row.get(2)?,
         user_id: row.get(3)?,
         name: row.get(4)?,
         start: row.get(5)?,
-        scopes: rows::json(row, 6)?,
-        status: rows::variant(row, 7, Status::NAMES)?,
-        expires_at: rows::time_option(row, 8)?,
-        allowed_ips: rows::json_option(row, 9)?,
-        metadata: rows::json(row, 10)?,
+        scopes: rows::json_column(row, 6)?,
+        status: rows::enum_column(row, 7, Status::NAMES)?,
+        expires_at: rows::optional_timestamp_column(row, 8)?,
+        allowed_ips: rows::optional_json_column(row, 9)?,
+        metadata: rows::json_column(row, 10)?,
         created_by: row.get(11)?,
-        created_at: rows::time(row, 12)?,
-        updated_at: rows::time(row, 13)?,
-        last_used_at: rows::time_option(row, 14)?,
-        rotated_at: rows::time_option(row, 15)?,
-        previous_secret_expires_at: rows::time_option(row, 16)?,
-        revoked_at: rows::time_option(row, 17)?,
+        created_at: rows::timestamp_column(row, 12)?,
+        updated_at: rows::timestamp_column(row, 13)?,
+        last_used_at: rows::optional_timestamp_column(row, 14)?,
+        rotated_at: rows::optional_timestamp_column(row, 15)?,
+        previous_secret_expires_at: rows::optional_timestamp_column(row, 16)?,
+        revoked_at: rows::optional_timestamp_column(row, 17)?,
         revoked_reason: row.get(18)?,
         revision: row.get(19)?,
         rate_limit: match row.get(20)? {
@@ -46,7 +46,7 @@ pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         },
         quota: match row.get(22)? {
             None => None,
-            Some(limit) => Some(Quota { limit, period: rows::variant(row, 23, Period::NAMES)? }),
+            Some(limit) => Some(Quota { limit, period: rows::enum_column(row, 23, Period::NAMES)? }),
         },
     })
 }
@@ -101,7 +101,11 @@ fn insert_scopes(tx: &Tx<'_>, seq: i64, scopes: &[String]) -> Result<()> {
 
 /// A key in any state.
 pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
-    tx.query_first(&format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"), params![id], api_key)
+    tx.query_first(
+        &format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"),
+        params![id],
+        api_key_from_row,
+    )
 }
 
 /// Everything that decides whether a secret is valid, by the secret's hash.
@@ -115,7 +119,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
          WHERE h.hash = ?1"
     );
     tx.query_first(&sql, params![hash], |row| {
-        let key = api_key(row)?;
+        let key = api_key_from_row(row)?;
         // The end of a retired secret: always in the past.
         let epoch = Timestamp::from_millis(0);
         let secret_ends_at = match row.get_ref(24)?.as_str()? {
@@ -130,7 +134,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 let status = if deleted {
                     organization::Status::Suspended
                 } else {
-                    rows::variant(row, 26, organization::Status::NAMES)?
+                    rows::enum_column(row, 26, organization::Status::NAMES)?
                 };
                 Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan: row.get(31)?, status })
             }
@@ -143,7 +147,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 Some(if deleted || !member {
                     user::Status::Suspended
                 } else {
-                    rows::variant(row, 28, user::Status::NAMES)?
+                    rows::enum_column(row, 28, user::Status::NAMES)?
                 })
             }
         };
@@ -244,7 +248,7 @@ pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
          AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL"
     );
     // There are only a few such rows: keys of the platform's own staff.
-    Ok(tx.query_all(&sql, params![id], api_key)?.iter().any(ApiKey::is_recovery_key))
+    Ok(tx.query_all(&sql, params![id], api_key_from_row)?.iter().any(ApiKey::is_recovery_key))
 }
 
 /// True if any key was ever stored: keys are never deleted.
@@ -275,12 +279,12 @@ pub(crate) struct ApiKeyFilter {
 
 /// A page of keys in any state.
 pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
-    let (list, seq) = query(filter, now);
-    list.page(tx, seq, page, api_key)
+    let (list, seq) = list_query(filter, now);
+    list.fetch_page(tx, seq, page, api_key_from_row)
 }
 
 /// The list, and the column it is ordered by.
-pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static str) {
+pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp) -> (ListQuery, &'static str) {
     let now = now.as_millis();
     // A filter by scope alone is driven by the scope index, which has the same order. The keys of one owner
     // or organization are few, so there the scope is checked for each key. CROSS JOIN fixes the join order.
@@ -293,18 +297,18 @@ pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static st
         (_, Some(_)) => ("api_key_scopes s CROSS JOIN api_keys k WHERE k.seq = s.key_seq", "s.key_seq"),
     };
     let status = filter.status.map(|status| if status == Status::Expired { Status::Active } else { status });
-    let list = List::new(&format!("SELECT {COLUMNS} FROM {from}"))
-        .equal(&[
+    let list = ListQuery::new(&format!("SELECT {COLUMNS} FROM {from}"))
+        .and_equal(&[
             ("k.user_id", filter.user_id.as_deref()),
             ("k.organization_id", filter.organization_id.as_deref()),
             ("s.scope", driving_scope),
             ("k.status", status.map(Status::name)),
         ])
-        .and("s.scope = ?", checked_scope)
-        .prefix(&["k.name_key"], filter.q.as_deref());
+        .and_condition("s.scope = ?", checked_scope)
+        .and_prefix(&["k.name_key"], filter.q.as_deref());
     let list = match filter.status {
-        Some(Status::Active) => list.and("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
-        Some(Status::Expired) => list.and("k.expires_at <= ?", Some(now)),
+        Some(Status::Active) => list.and_condition("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
+        Some(Status::Expired) => list.and_condition("k.expires_at <= ?", Some(now)),
         _ => list,
     };
     (list, seq)

@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
 use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS};
@@ -24,7 +24,7 @@ pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
 /// Appends an event to the chain and assigns its `seq`.
 pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
     // Read inside the transaction, because another process may have appended; once for the whole group.
-    let (last, prev_hash) = match tx.head.get() {
+    let (last, prev_hash) = match tx.chain_head.get() {
         Some(head) => head,
         None => head(tx)?,
     };
@@ -54,7 +54,7 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
             json,
         ],
     )?;
-    tx.head.set(Some((seq, hash)));
+    tx.chain_head.set(Some((seq, hash)));
     Ok(())
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct StoredEvent {
 const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization_id = e.organization_id \
                       FROM audit_events e LEFT JOIN api_keys k ON k.id = e.actor_id WHERE 1 = 1";
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+fn stored_event_from_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
     Ok(StoredEvent { link, by_own_key: row.get::<_, Option<bool>>(4)?.unwrap_or(false) })
 }
@@ -78,21 +78,21 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
 pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<StoredEvent>> {
     let Some(id) = id::event_bytes(event_id) else { return Ok(None) };
     let sql = format!("{SELECT} AND e.id = ?1 AND (?2 IS NULL OR e.organization_id = ?2)");
-    tx.query_first(&sql, params![id, organization_id], stored)
+    tx.query_first(&sql, params![id, organization_id], stored_event_from_row)
 }
 
 pub(crate) fn list(tx: &Tx<'_>, filter: &AuditFilter, page: &Page) -> Result<Rows<StoredEvent>> {
-    query(tx, filter)?.page(tx, "e.seq", page, stored)
+    list_query(tx, filter)?.fetch_page(tx, "e.seq", page, stored_event_from_row)
 }
 
-pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
-    let list = List::new(SELECT);
+pub(super) fn list_query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<ListQuery> {
+    let list = ListQuery::new(SELECT);
     let list = match filter.outcome {
         // The index on the outcome is partial, without successes; SQLite uses it only with this condition.
-        Some(outcome) if outcome != "success" => list.and_literal("e.outcome <> 'success'"),
+        Some(outcome) if outcome != "success" => list.and_fixed_condition("e.outcome <> 'success'"),
         _ => list,
     };
-    let list = list.equal(&[
+    let list = list.and_equal(&[
         ("e.target_id", filter.target_id.as_deref()),
         ("e.actor_id", filter.actor_id.as_deref()),
         ("e.organization_id", filter.org_id.as_deref()),
@@ -103,9 +103,9 @@ pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
     // The unary plus keeps SQLite from the index on the time, whose order would require a sort. That index
     // is used to find the range of `seq` instead.
     Ok(list
-        .and("+e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
-        .and("+e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
-        .in_range(SEQ_INDEX.between(tx, filter.from, filter.to)?))
+        .and_condition("+e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
+        .and_condition("+e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
+        .in_seq_range(SEQ_INDEX.seq_range_of(tx, filter.from, filter.to)?))
 }
 
 /// A row of the chain, to be verified.
@@ -122,15 +122,15 @@ pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> {
         "SELECT seq, prev_hash, hash, event, id, occurred_at, organization_id, actor_id, action, target_id, access, \
          outcome FROM audit_events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
         params![first, i64::try_from(max).unwrap_or(i64::MAX)],
-        |row| Ok(ChainRow { seq: row.get(0)?, link: link(row).ok() }),
+        |row| Ok(ChainRow { seq: row.get(0)?, link: link_from_row(row).ok() }),
     )
 }
 
-fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
+fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
     let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
-    let copies = chain::EventColumns {
+    let columns = chain::EventColumns {
         id: row.get(4)?,
-        occurred_at: rows::time(row, 5)?,
+        occurred_at: rows::timestamp_column(row, 5)?,
         organization_id: row.get(6)?,
         actor_id: row.get(7)?,
         action: row.get(8)?,
@@ -138,7 +138,7 @@ fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
         access: row.get(10)?,
         outcome: row.get(11)?,
     };
-    Ok((link, copies))
+    Ok((link, columns))
 }
 
 /// The last checkpoint of pruning: the last event that was removed, or is about to be.

@@ -17,8 +17,8 @@ use rusqlite::backup::{Backup, StepResult};
 use super::check;
 use super::db::Tx;
 use super::reader::Reader;
-use super::schema::{self, directory};
-use super::tx::is_busy;
+use super::schema::{self, parent_directory};
+use super::tx::is_busy_error;
 use super::{audit, check::RowCounts};
 use crate::domain::audit::ChainHash;
 use crate::domain::time::Timestamp;
@@ -32,10 +32,10 @@ const PAGES_PER_STEP: i32 = 128;
 const PAGES_PER_SYNC: i32 = 2048;
 
 /// Pause after each step, so that the copy doesn't use the whole bandwidth of the disk.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
 /// Properties of a copy. `head` and `rows` are read from the source.
-pub(crate) struct Copied {
+pub(crate) struct DatabaseCopy {
     /// Size of the copy.
     pub(crate) bytes: u64,
     /// The head of the audit chain.
@@ -49,12 +49,12 @@ pub(crate) struct Copied {
 ///
 /// # Errors
 /// Those of SQLite and of the file system.
-pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> Result<Copied> {
+pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> Result<DatabaseCopy> {
     remove(target)?;
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     // SQLite uses an existing empty file and keeps its permissions.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).map_err(with_path)?;
-    let mut copy = schema::connect(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut copy = schema::open_connection(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // No journal: a partial copy is useless. It is synced explicitly, and removed after a failure.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2048")?;
     let state = source.conn.transaction()?;
@@ -67,7 +67,7 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
         match backup.step(PAGES_PER_STEP) {
             Ok(StepResult::Done) => break,
             Ok(_) => {}
-            Err(error) if is_busy(&error) => {}
+            Err(error) if is_busy_error(&error) => {}
             Err(error) => return Err(error.into()),
         }
         let status = backup.progress();
@@ -78,7 +78,7 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
             unsynced = 0;
             file.sync_data().map_err(with_path)?;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(PAUSE_BETWEEN_STEPS);
     }
     drop(backup);
     let rows = check::rows(&tx)?;
@@ -89,7 +89,7 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
     copy.close().map_err(|(_, error)| error)?;
     file.sync_all().map_err(with_path)?;
     let bytes = file.metadata().map_err(with_path)?.len();
-    Ok(Copied { bytes, head, rows })
+    Ok(DatabaseCopy { bytes, head, rows })
 }
 
 /// Removes a file. It need not exist.
@@ -105,7 +105,7 @@ pub(crate) fn remove(file: &Path) -> Result<()> {
 /// Renames a complete, synced file and syncs the directory. An existing target is replaced.
 pub(crate) fn rename_durably(part: &Path, target: &Path) -> Result<()> {
     fs::rename(part, target).map_err(|error| Error::internal(format!("{}: {error}", target.display())))?;
-    schema::sync(directory(target))
+    schema::sync_to_disk(parent_directory(target))
 }
 
 /// The path with `suffix` appended to the file name.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::db::Tx;
 use super::reader::Reader;
-use super::schema::conflict;
+use super::schema::conflict_error;
 use crate::domain::better_auth::{Owner, Row};
 use crate::error::Result;
 
@@ -17,9 +17,10 @@ use crate::error::Result;
 /// # Errors
 /// `CONFLICT` when it isn't a database of better-auth.
 pub(crate) fn open(file: &Path) -> Result<Reader> {
-    let not_better_auth = |_| conflict(format!("{} is not a better-auth SQLite database.", file.display()));
+    let not_better_auth =
+        |_| conflict_error(format!("{} is not a better-auth SQLite database.", file.display()));
     if !file.exists() {
-        return Err(conflict(format!("{} doesn't exist.", file.display())));
+        return Err(conflict_error(format!("{} doesn't exist.", file.display())));
     }
     let mut reader = Reader::open_any(file).map_err(not_better_auth)?;
     if !reader.read(|tx| has_table(tx, "user")).map_err(not_better_auth)? {
@@ -64,10 +65,10 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<V
          WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
     );
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, by_column_name(row)?)))
+    tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, row_by_column_name(row)?)))
 }
 
-fn by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+fn row_by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let columns = row.as_ref().column_names().into_iter().map(str::to_owned).enumerate();
     let value = |(index, name)| {
         let value = match row.get_ref(index)? {

@@ -108,5 +108,5 @@ pub(crate) fn version(tx: &Tx<'_>) -> Result<i64> {
 
 /// Identifies databases of the same origin: created with the first of them and copied with the file.
 pub(crate) fn origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
-    schema::cursor_key(tx)
+    schema::load_cursor_key(tx)
 }

@@ -19,13 +19,13 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::counters::Counters;
-pub(crate) use super::counters::{Stats, Work};
+use super::counters::WriterCounters;
+pub(crate) use super::counters::{WriterMetrics, WriterTotals};
 use super::lookup::Lookups;
 use super::schema;
 pub(crate) use super::schema::lock;
 pub(crate) use super::tx::Tx;
-use super::tx::{Mutation, Value, is_busy};
+use super::tx::{Mutation, MutationResult, is_busy_error};
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
@@ -36,7 +36,7 @@ pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval at which the writer checks whether another process wrote. It also waits for a lock in steps
 /// of this length: a process that commits in a tight loop could otherwise keep it waiting, without
 /// detecting the writes, for much longer than a second.
-pub(in crate::store) const POLL: Duration = Duration::from_millis(250);
+pub(in crate::store) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// 3.51.3. Older versions can corrupt a database in WAL mode when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
@@ -74,22 +74,22 @@ pub struct Db(Arc<Shared>);
 
 struct Shared {
     /// `None` once the database is closing.
-    queue: Mutex<Option<SyncSender<Job>>>,
+    queue: Mutex<Option<SyncSender<QueuedMutation>>>,
     /// Closed when the writer's thread ends, which owns the sender.
-    writer: watch::Receiver<()>,
-    counters: Arc<Counters>,
+    writer_ended: watch::Receiver<()>,
+    counters: Arc<WriterCounters>,
     lookups: Arc<Lookups>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     /// One permit per reader, so that a read waiting for a connection doesn't occupy a thread.
-    permits: Arc<Semaphore>,
+    reader_permits: Arc<Semaphore>,
     read_timeout: Duration,
     /// Monotonic time and result of the last probe.
     last_probe: tokio::sync::Mutex<Option<(Duration, Result<()>)>>,
 }
 
-struct Job {
+struct QueuedMutation {
     mutation: Mutation,
-    answer: oneshot::Sender<Result<Value>>,
+    answer: oneshot::Sender<Result<MutationResult>>,
 }
 
 impl Db {
@@ -108,20 +108,20 @@ impl Db {
             let message = format!("SQLite {} is too old; 3.51.3 or later is required.", rusqlite::version());
             return Err(Error::new(Code::Conflict, message));
         }
-        schema::prepare(&options.file)?;
-        let conn = schema::write_connection(options)?;
+        schema::create_or_upgrade(&options.file)?;
+        let conn = schema::open_writer_connection(options)?;
         let readers = r2d2::Pool::builder()
             .max_size(options.readers.max(1))
             .test_on_check_out(false)
             .idle_timeout(None)
             .max_lifetime(None)
             .connection_timeout(options.read_timeout)
-            .build(schema::readers(options))
+            .build(schema::reader_connections(options))
             .map_err(Error::internal)?;
 
         let (queue, jobs) = mpsc::sync_channel(options.writer_queue.max(1));
-        let (writer_alive, writer) = watch::channel(());
-        let counters = Arc::new(Counters::default());
+        let (writer_alive, writer_ended) = watch::channel(());
+        let counters = Arc::new(WriterCounters::default());
         let writer_thread = Writer {
             data_version: data_version(&conn)?,
             conn,
@@ -134,16 +134,16 @@ impl Db {
         thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
-                writer_thread.run();
+                writer_thread.run_until_closed();
                 drop(writer_alive);
             })
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Shared {
             queue: Mutex::new(Some(queue)),
-            writer,
+            writer_ended,
             counters,
             lookups: Lookups::start(options)?,
-            permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
+            reader_permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
             readers,
             read_timeout: options.read_timeout,
             last_probe: tokio::sync::Mutex::default(),
@@ -161,8 +161,8 @@ impl Db {
         F: FnMut(&Tx<'_>) -> Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let mutation = Box::new(move |tx: &Tx<'_>| f(tx).map(|value| Box::new(value) as Value));
-        self.enqueue(Job { mutation, answer })?;
+        let mutation = Box::new(move |tx: &Tx<'_>| f(tx).map(|value| Box::new(value) as MutationResult));
+        self.enqueue(QueuedMutation { mutation, answer })?;
         let value =
             answered.await.map_err(|_| Error::internal("the writer stopped before it answered"))??;
         value
@@ -171,7 +171,7 @@ impl Db {
             .map_err(|_| Error::internal("unexpected type of a mutation's result"))
     }
 
-    fn enqueue(&self, job: Job) -> Result<()> {
+    fn enqueue(&self, job: QueuedMutation) -> Result<()> {
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(queue) = &*queue else {
             return Err(Error::unavailable("The server is shutting down.", 1));
@@ -203,7 +203,7 @@ impl Db {
     {
         let stop = StopOnDrop::default();
         let stopped = Arc::clone(&stop.0);
-        let permits = Arc::clone(&self.0.permits);
+        let permits = Arc::clone(&self.0.reader_permits);
         let readers = self.0.readers.clone();
         let work = async move {
             let permit = permits.acquire_owned().await.map_err(Error::internal)?;
@@ -228,16 +228,16 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.0.lookups.run(f).await
+        self.0.lookups.run_lookup(f).await
     }
 
     /// Totals since the database was opened.
-    pub(crate) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> WriterTotals {
         self.0.counters.stats()
     }
 
     /// Queue length, group sizes and commit times of the writer.
-    pub(crate) fn work(&self) -> Work {
+    pub(crate) fn work(&self) -> WriterMetrics {
         self.0.counters.work()
     }
 
@@ -247,7 +247,7 @@ impl Db {
         self.0.lookups.close();
         drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Nothing is ever sent; `changed` fails once the writer's thread has ended.
-        while self.0.writer.clone().changed().await.is_ok() {}
+        while self.0.writer_ended.clone().changed().await.is_ok() {}
     }
 
     /// Checks with a durable write that the file is writable, at most once a second; calls within that
@@ -309,20 +309,20 @@ fn run_read<T>(
 /// Runs the mutations, on a thread of its own.
 struct Writer {
     conn: Connection,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<QueuedMutation>,
     group_limit: usize,
     on_commit: OnCommit,
     /// The system clock even where tests set the time: commit durations are real durations.
     clock: Clock,
-    counters: Arc<Counters>,
+    counters: Arc<WriterCounters>,
     /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
     data_version: i64,
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run_until_closed(mut self) {
         loop {
-            match self.jobs.recv_timeout(POLL) {
+            match self.jobs.recv_timeout(POLL_INTERVAL) {
                 Ok(first) => {
                     let group =
                         iter::once(first).chain(self.jobs.try_iter()).take(self.group_limit).collect();
@@ -338,11 +338,11 @@ impl Writer {
         }
     }
 
-    fn run_group(&mut self, group: Vec<Job>) {
+    fn run_group(&mut self, group: Vec<QueuedMutation>) {
         self.counters.waiting.fetch_sub(group.len() as u64, Ordering::Relaxed);
         let (mutations, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|job| (job.mutation, job.answer)).unzip();
-        match self.commit(mutations) {
+        match self.run_and_commit(mutations) {
             // The mutation is committed even if its caller has dropped the receiver.
             Ok(results) => {
                 answers.into_iter().zip(results).for_each(|(answer, result)| drop(answer.send(result)))
@@ -355,13 +355,13 @@ impl Writer {
     }
 
     /// Runs the mutations in one transaction. On an error nothing is stored, and it applies to all of them.
-    fn commit(&mut self, mutations: Vec<Mutation>) -> Result<Vec<Result<Value>>> {
-        self.begin()?;
+    fn run_and_commit(&mut self, mutations: Vec<Mutation>) -> Result<Vec<Result<MutationResult>>> {
+        self.begin_transaction()?;
         let tx = Tx::new(&self.conn);
-        let results = mutations.into_iter().map(|mut mutation| tx.savepoint(&mut mutation));
+        let results = mutations.into_iter().map(|mut mutation| tx.run_mutation(&mut mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
             // A commit would write and sync the pages dirtied by rolled-back savepoints to no purpose.
-            if !tx.wrote.get() {
+            if !tx.has_written.get() {
                 tx.execute("ROLLBACK", [])?;
                 return Ok(results);
             }
@@ -371,10 +371,10 @@ impl Writer {
             self.counters.groups.observe(results.len() as u64);
             Ok(results)
         });
-        let wrote = tx.wrote.get();
+        let wrote = tx.has_written.get();
         let invalidations = tx.invalidations.take();
-        let checkpoint = tx.checkpoint.get();
-        let results = results.inspect_err(|_| roll_back(&self.conn))?;
+        let checkpoint = tx.checkpoint_requested.get();
+        let results = results.inspect_err(|_| roll_back_if_open(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();
         self.counters.mutations.fetch_add(succeeded as u64, Ordering::Relaxed);
@@ -383,28 +383,28 @@ impl Writer {
             (self.on_commit)(&invalidations);
         }
         if checkpoint {
-            self.checkpoint();
+            self.checkpoint_wal();
         }
         Ok(results)
     }
 
     /// Doesn't wait for readers: frames they still need stay in the WAL until the next checkpoint.
-    fn checkpoint(&self) {
+    fn checkpoint_wal(&self) {
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::warn!(%error, "could not checkpoint the WAL");
         }
     }
 
-    fn begin(&mut self) -> Result<()> {
+    fn begin_transaction(&mut self) -> Result<()> {
         // The previous transaction is still open only if its rollback failed.
-        roll_back(&self.conn);
+        roll_back_if_open(&self.conn);
         let mut waited = Duration::ZERO;
         loop {
             match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
-                Err(error) if is_busy(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
+                Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
                 begun => return begun.map(drop).map_err(Error::from),
             }
-            waited += POLL;
+            waited += POLL_INTERVAL;
         }
     }
 
@@ -421,7 +421,7 @@ impl Writer {
     }
 }
 
-fn roll_back(conn: &Connection) {
+fn roll_back_if_open(conn: &Connection) {
     if !conn.is_autocommit()
         && let Err(error) = conn.execute_batch("ROLLBACK")
     {

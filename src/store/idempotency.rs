@@ -30,7 +30,7 @@ pub(crate) fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<ResponseRow>> {
     tx.query_first(sql, params![name], |row| {
         Ok(ResponseRow {
             request: row.get(0)?,
-            created_at: rows::time(row, 1)?,
+            created_at: rows::timestamp_column(row, 1)?,
             status: row.get(2)?,
             etag: row.get(3)?,
             sealed: row.get(4)?,

@@ -18,14 +18,16 @@ use crate::error::Result;
 pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Option<Timestamp>)>> {
     let sql = format!("SELECT {}, deleted_at FROM organizations WHERE id = ?1", organizations::COLUMNS);
     tx.query_first(&sql, params![id], |row| {
-        Ok((organizations::organization(row)?, rows::time_option(row, 10)?))
+        Ok((organizations::organization_from_row(row)?, rows::optional_timestamp_column(row, 10)?))
     })
 }
 
 /// A user, deleted or not, with the time of its deletion.
 pub(crate) fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
     let sql = format!("SELECT u.deleted_at, {} FROM users u WHERE u.id = ?1", users::COLUMNS);
-    tx.query_first(&sql, params![id], |row| Ok((users::user(row, 1)?, rows::time_option(row, 0)?)))
+    tx.query_first(&sql, params![id], |row| {
+        Ok((users::user_from_row(row, 1)?, rows::optional_timestamp_column(row, 0)?))
+    })
 }
 
 /// The id of the key that this hash is, or was, a secret of.

@@ -24,28 +24,28 @@ impl Reader {
     /// message says what to do.
     pub(crate) fn open(file: &Path) -> Result<Self> {
         if !file.exists() {
-            return Err(schema::conflict(format!("{} doesn't exist.", file.display())));
+            return Err(schema::conflict_error(format!("{} doesn't exist.", file.display())));
         }
-        let mut conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let mut conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         if let Err(error) = conn.query_row("PRAGMA user_version", [], |_| Ok(()))
             && error.sqlite_error_code() == Some(ErrorCode::ReadOnly)
         {
             // A crash left a journal that only a writable connection can roll back.
-            let writer = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let writer = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             writer.query_row("PRAGMA user_version", [], |_| Ok(()))?;
-            conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         }
         schema::ensure_readable(&conn, file)?;
-        Self::with_connection(conn)
+        Self::from_connection(conn)
     }
 
     /// Opens any SQLite file, not only one of Tollhouse.
     pub(in crate::store) fn open_any(file: &Path) -> Result<Self> {
-        Self::with_connection(schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+        Self::from_connection(schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
     }
 
-    fn with_connection(conn: Connection) -> Result<Self> {
-        conn.set_prepared_statement_cache_capacity(schema::STATEMENTS_CACHED);
+    fn from_connection(conn: Connection) -> Result<Self> {
+        conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
         conn.execute_batch(
             "PRAGMA mmap_size = 0; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
              PRAGMA trusted_schema = OFF; PRAGMA query_only = ON",

@@ -9,9 +9,9 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::audit::ChainRow;
 use super::backup::{sync, with_suffix};
-use super::db::{BUSY_TIMEOUT, POLL, Tx};
-use super::schema::{self, directory};
-use super::tx::is_busy;
+use super::db::{BUSY_TIMEOUT, POLL_INTERVAL, Tx};
+use super::schema::{self, parent_directory};
+use super::tx::is_busy_error;
 use super::{audit, rows};
 use crate::domain::limits::Period;
 use crate::domain::quota::Lease;
@@ -26,8 +26,8 @@ impl ReplacedDatabase {
     /// # Errors
     /// `UNAVAILABLE` when another process has it open; anything else when it can't be read.
     pub(crate) fn take(file: &Path) -> Result<Self> {
-        let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        conn.set_prepared_statement_cache_capacity(schema::STATEMENTS_CACHED);
+        let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
         schema::ensure_readable(&conn, file)?;
         conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF")?;
         let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
@@ -69,16 +69,16 @@ pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>)
                 fs::rename(&remaining, with_suffix(previous, suffix)).map_err(with_path(&remaining))?;
             }
         }
-        schema::sync(directory(file))?;
+        schema::sync_to_disk(parent_directory(file))?;
     }
     fs::rename(new, file).map_err(with_path(file))?;
-    schema::sync(directory(file))
+    schema::sync_to_disk(parent_directory(file))
 }
 
 /// Creates an empty directory that only its owner can read. An existing one is removed first.
 pub(crate) fn create_staging_dir(dir: &Path) -> Result<()> {
     remove_staging_dir(dir)?;
-    schema::create_dir(dir)
+    schema::create_private_dir(dir)
 }
 
 /// Removes the directory with its contents. It need not exist.
@@ -93,19 +93,19 @@ pub(crate) fn remove_staging_dir(dir: &Path) -> Result<()> {
 
 /// Turns a database that is not open anywhere into a single file without a WAL.
 pub(crate) fn leave_wal(file: &Path) -> Result<()> {
-    let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut waited = Duration::ZERO;
     loop {
         // A connection that is just being closed makes this fail immediately, regardless of the busy timeout.
         match conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "delete" => break,
-            Err(error) if !is_busy(&error) => return Err(error.into()),
+            Err(error) if !is_busy_error(&error) => return Err(error.into()),
             _ if waited >= BUSY_TIMEOUT => {
                 return Err(Error::internal("another connection has the new database open"));
             }
-            _ => thread::sleep(POLL / 10),
+            _ => thread::sleep(POLL_INTERVAL / 10),
         }
-        waited += POLL / 10;
+        waited += POLL_INTERVAL / 10;
     }
     conn.close().map_err(|(_, error)| Error::from(error))
 }
@@ -132,8 +132,8 @@ pub(crate) fn leases(tx: &Tx<'_>) -> Result<Vec<(String, Lease)>> {
     tx.query_all(sql, [], |row| {
         let lease = Lease {
             key: row.get(1)?,
-            period: rows::variant(row, 2, Period::NAMES)?,
-            start: rows::time(row, 3)?,
+            period: rows::enum_column(row, 2, Period::NAMES)?,
+            start: rows::timestamp_column(row, 3)?,
             units: row.get(4)?,
         };
         Ok((row.get(0)?, lease))

@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use crate::domain::page::{Page, Rows};
 use crate::domain::scope::{Catalogue, Scope};
 use crate::domain::time::Timestamp;
@@ -11,7 +11,7 @@ use crate::error::Result;
 
 const SELECT: &str = "SELECT seq, scope, description, built_in FROM scopes WHERE 1 = 1";
 
-fn scope(row: &Row<'_>) -> rusqlite::Result<Scope> {
+fn scope_from_row(row: &Row<'_>) -> rusqlite::Result<Scope> {
     Ok(Scope { scope: row.get(1)?, description: row.get(2)?, built_in: row.get(3)? })
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
 }
 
 pub(crate) fn get(tx: &Tx<'_>, name: &str) -> Result<Option<Scope>> {
-    tx.query_first(&format!("{SELECT} AND scope = ?1"), params![name], scope)
+    tx.query_first(&format!("{SELECT} AND scope = ?1"), params![name], scope_from_row)
 }
 
 pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<()> {
@@ -48,5 +48,5 @@ pub(crate) fn in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
 
 /// A page of the catalogue.
 pub(crate) fn list(tx: &Tx<'_>, page: &Page) -> Result<Rows<Scope>> {
-    List::new(SELECT).page(tx, "seq", page, scope)
+    ListQuery::new(SELECT).fetch_page(tx, "seq", page, scope_from_row)
 }

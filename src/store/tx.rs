@@ -12,23 +12,23 @@ use crate::domain::settings::Current;
 use crate::error::{Code, Error, Result};
 
 /// A mutation's result, type-erased for its way through the writer.
-pub(super) type Value = Box<dyn Any + Send>;
-pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<Value> + Send>;
+pub(super) type MutationResult = Box<dyn Any + Send>;
+pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<MutationResult> + Send>;
 
 /// An open transaction. Times, ids and random bytes are passed in by the caller, never made in SQL.
 pub struct Tx<'c> {
     conn: &'c Connection,
     pub(super) invalidations: RefCell<Vec<Invalidation>>,
-    pub(super) wrote: Cell<bool>,
+    pub(super) has_written: Cell<bool>,
     /// The error after which SQLite rolled back the whole transaction. Any statement run after that
     /// would be committed on its own.
     aborted_by: RefCell<Option<Error>>,
     /// `seq` and hash of the audit chain's last event, once [`super::audit`] has read it in this group.
-    pub(in crate::store) head: Cell<Option<(i64, [u8; 32])>>,
+    pub(in crate::store) chain_head: Cell<Option<(i64, [u8; 32])>>,
     /// The settings, once [`super::settings`] has read them in this group.
-    pub(in crate::store) settings: RefCell<Option<Arc<Current>>>,
+    pub(in crate::store) cached_settings: RefCell<Option<Arc<Current>>>,
     /// True if the WAL is to be checkpointed after the commit.
-    pub(super) checkpoint: Cell<bool>,
+    pub(super) checkpoint_requested: Cell<bool>,
 }
 
 impl<'c> Tx<'c> {
@@ -36,18 +36,18 @@ impl<'c> Tx<'c> {
         Self {
             conn,
             invalidations: RefCell::default(),
-            wrote: Cell::new(false),
+            has_written: Cell::new(false),
             aborted_by: RefCell::default(),
-            head: Cell::new(None),
-            settings: RefCell::default(),
-            checkpoint: Cell::new(false),
+            chain_head: Cell::new(None),
+            cached_settings: RefCell::default(),
+            checkpoint_requested: Cell::new(false),
         }
     }
 
     /// Requests a checkpoint of the WAL after the commit, as far as readers allow. A file with fewer
     /// pages is truncated only by a checkpoint.
     pub(crate) fn checkpoint(&self) {
-        self.checkpoint.set(true);
+        self.checkpoint_requested.set(true);
     }
 
     /// Records an invalidation. It is published after the commit and before the answer, and discarded
@@ -73,7 +73,7 @@ impl<'c> Tx<'c> {
 
     /// Runs a statement that returns no rows; returns the number of rows changed.
     pub(in crate::store) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
-        self.run(sql, |statement| statement.execute(params))
+        self.run_statement(sql, |statement| statement.execute(params))
     }
 
     /// The first row, if there is one.
@@ -83,7 +83,7 @@ impl<'c> Tx<'c> {
         params: impl Params,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
-        self.run(sql, |statement| {
+        self.run_statement(sql, |statement| {
             let mut rows = statement.query(params)?;
             rows.next()?.map(map).transpose()
         })
@@ -96,10 +96,10 @@ impl<'c> Tx<'c> {
         params: impl Params,
         map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
-        self.run(sql, |statement| statement.query_map(params, map)?.collect())
+        self.run_statement(sql, |statement| statement.query_map(params, map)?.collect())
     }
 
-    fn run<T>(
+    fn run_statement<T>(
         &self,
         sql: &str,
         f: impl FnOnce(&mut CachedStatement<'_>) -> rusqlite::Result<T>,
@@ -109,7 +109,7 @@ impl<'c> Tx<'c> {
         }
         let result = self.conn.prepare_cached(sql).and_then(|mut statement| {
             if !statement.readonly() {
-                self.wrote.set(true);
+                self.has_written.set(true);
             }
             f(&mut statement)
         });
@@ -124,15 +124,15 @@ impl<'c> Tx<'c> {
     }
 
     /// Runs one mutation of a group. An outer error fails the whole group: nothing of it can be committed.
-    pub(super) fn savepoint(&self, mutation: &mut Mutation) -> Result<Result<Value>> {
+    pub(super) fn run_mutation(&self, mutation: &mut Mutation) -> Result<Result<MutationResult>> {
         self.attempt(|tx| mutation(tx))
     }
 
     /// Runs a closure in a savepoint. If it fails or panics, only its changes are rolled back and the
     /// transaction continues. An outer error means that the whole transaction is lost.
     pub(crate) fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
-        let head = self.head.get();
-        let wrote = self.wrote.get();
+        let head = self.chain_head.get();
+        let wrote = self.has_written.get();
         let invalidated = self.invalidations.borrow().len();
         // Nested savepoints may share a name: SQLite takes the innermost.
         self.execute("SAVEPOINT mutation", [])?;
@@ -143,9 +143,9 @@ impl<'c> Tx<'c> {
             return Err(error.clone());
         }
         if result.is_err() {
-            self.head.set(head);
-            self.settings.take();
-            self.wrote.set(wrote);
+            self.chain_head.set(head);
+            self.cached_settings.take();
+            self.has_written.set(wrote);
             self.invalidations.borrow_mut().truncate(invalidated);
             self.execute("ROLLBACK TO mutation", [])?;
         }
@@ -154,7 +154,7 @@ impl<'c> Tx<'c> {
     }
 }
 
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+pub(super) fn is_busy_error(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 

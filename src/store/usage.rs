@@ -16,16 +16,16 @@ static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 /// Statements on both tables.
-struct Sql {
+struct UsageSql {
     add_hour: String,
     add_day: String,
-    day: String,
+    select_day: String,
     series: [String; 2],
-    series_of_sums: String,
-    sum: [String; 2],
+    hourly_series_of_sums: String,
+    sum_of_span: [String; 2],
 }
 
-static SQL: LazyLock<Sql> = LazyLock::new(|| {
+static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
     let columns = COLUMNS.join(", ");
     let placeholders: Vec<_> = (1..=COLUMNS.len()).map(|index| format!("?{}", index + 2)).collect();
     let values = placeholders.join(", ");
@@ -36,7 +36,7 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
     let magnitude = COLUMNS.len() + 4;
     // One lookup per bucket: CROSS JOIN makes the buckets the outer loop, never the larger table.
     let select = |columns: &str, interval: Interval| {
-        let table = table(interval);
+        let table = table_name(interval);
         let step = interval.millis();
         format!(
             "WITH RECURSIVE buckets (start) AS (VALUES (?2) UNION ALL \
@@ -47,7 +47,7 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
     let select_both = |columns: &str| [select(columns, Interval::Hour), select(columns, Interval::Day)];
     let sums: Vec<_> = COLUMNS.iter().map(|column| format!("coalesce(sum(u.{column}), 0)")).collect();
     let qualified: Vec<_> = COLUMNS.iter().map(|column| format!("u.{column}")).collect();
-    Sql {
+    UsageSql {
         add_hour: format!(
             "INSERT INTO usage_hourly (start, subject, {columns}) VALUES (?1, ?2, {values}) \
              ON CONFLICT (start, subject) DO UPDATE SET {additions}"
@@ -59,18 +59,18 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
         ),
         // A query of its own instead of RETURNING: RETURNING gives each statement a journal, and closing it
         // takes longer the more the savepoint has written.
-        day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
+        select_day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
         series: select_both(&format!("u.start, {}", qualified.join(", "))),
         // `subject <= 0` repeats the condition of the partial index, without which SQLite can't use it.
-        series_of_sums: format!(
+        hourly_series_of_sums: format!(
             "SELECT start, {columns} FROM usage_hourly INDEXED BY usage_hourly_sums \
              WHERE subject = ?1 AND subject <= 0 AND start >= ?2 AND start < ?3"
         ),
-        sum: select_both(&sums.join(", ")),
+        sum_of_span: select_both(&sums.join(", ")),
     }
 });
 
-fn table(interval: Interval) -> &'static str {
+fn table_name(interval: Interval) -> &'static str {
     match interval {
         Interval::Hour => "usage_hourly",
         Interval::Day => "usage_daily",
@@ -78,7 +78,7 @@ fn table(interval: Interval) -> &'static str {
 }
 
 /// Reads [`COLUMNS`], starting at the column `first`.
-fn counts(row: &Row<'_>, first: usize) -> rusqlite::Result<Counts> {
+fn counts_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Counts> {
     let mut outcomes = [0; OUTCOMES];
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         *outcome = row.get(first + 1 + index)?;
@@ -106,8 +106,8 @@ pub(crate) fn add(
     let initial_magnitude = magnitude(added.requests());
     let day_columns = [parent.map(Subject::number), Some(initial_magnitude.into())];
     tx.execute(&SQL.add_day, params_from_iter(row(day).chain(day_columns)))?;
-    let stored = tx.query_first(&SQL.day, params![day.as_millis(), subject.number()], |row| {
-        Ok((counts(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
+    let stored = tx.query_first(&SQL.select_day, params![day.as_millis(), subject.number()], |row| {
+        Ok((counts_from_row(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
     })?;
     let Some((requests, stored_magnitude)) = stored else { return Ok(()) };
     let new_magnitude = magnitude(requests);
@@ -126,20 +126,20 @@ pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timesta
     let sql = match (span.interval, subject) {
         (Interval::Day, _) => daily,
         (Interval::Hour, Subject::Key(_)) => hourly,
-        (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.series_of_sums,
+        (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.hourly_series_of_sums,
     };
     let range = params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()];
-    tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts(row, 1)?)))
+    tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts_from_row(row, 1)?)))
 }
 
 /// The sum of a span.
 pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts> {
     let mut total = Counts::default();
     for part in span.parts() {
-        let [hourly, daily] = &SQL.sum;
+        let [hourly, daily] = &SQL.sum_of_span;
         let sql = if part.interval == Interval::Hour { hourly } else { daily };
         let range = params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()];
-        if let Some(sum) = tx.query_first(sql, range, |row| counts(row, 0))? {
+        if let Some(sum) = tx.query_first(sql, range, |row| counts_from_row(row, 0))? {
             total.merge(&sum);
         }
     }
@@ -182,16 +182,21 @@ pub(crate) fn busiest(
 
 /// Deletes rows that start before these times, at most `max` of each table; returns the larger of the two
 /// numbers of deleted rows.
-pub(crate) fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, max: usize) -> Result<usize> {
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
+pub(crate) fn prune(
+    tx: &Tx<'_>,
+    hourly_before: Timestamp,
+    daily_before: Timestamp,
+    max_rows: usize,
+) -> Result<usize> {
+    let max_rows = i64::try_from(max_rows).unwrap_or(i64::MAX);
     let mut deleted = 0;
-    for (interval, before) in [(Interval::Hour, hourly), (Interval::Day, daily)] {
-        let table = table(interval);
+    for (interval, before) in [(Interval::Hour, hourly_before), (Interval::Day, daily_before)] {
+        let table = table_name(interval);
         let sql = format!(
             "DELETE FROM {table} WHERE (start, subject) IN \
              (SELECT start, subject FROM {table} WHERE start < ?1 ORDER BY start, subject LIMIT ?2)"
         );
-        deleted = deleted.max(tx.execute(&sql, params![before.as_millis(), max])?);
+        deleted = deleted.max(tx.execute(&sql, params![before.as_millis(), max_rows])?);
     }
     Ok(deleted)
 }
@@ -206,11 +211,11 @@ pub(crate) struct NamedSubject {
     pub(crate) organization: Option<(String, i64)>,
 }
 
-const KEY: &str = "SELECT k.seq, k.id, k.name, o.id, o.seq FROM api_keys k \
+const SELECT_KEY: &str = "SELECT k.seq, k.id, k.name, o.id, o.seq FROM api_keys k \
                    LEFT JOIN organizations o ON o.id = k.organization_id";
-const ORGANIZATION: &str = "SELECT seq, id, name, NULL, NULL FROM organizations";
+const SELECT_ORGANIZATION: &str = "SELECT seq, id, name, NULL, NULL FROM organizations";
 
-fn named(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
+fn named_subject_from_row(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
     let organization = match row.get(3)? {
         None => None,
         Some(id) => Some((id, row.get(4)?)),
@@ -220,21 +225,25 @@ fn named(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
 
 /// A key in any state.
 pub(crate) fn key(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
-    tx.query_first(&format!("{KEY} WHERE k.id = ?1"), params![id], named)
+    tx.query_first(&format!("{SELECT_KEY} WHERE k.id = ?1"), params![id], named_subject_from_row)
 }
 
 /// An organization, deleted or not.
 pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
-    tx.query_first(&format!("{ORGANIZATION} WHERE id = ?1"), params![id], named)
+    tx.query_first(&format!("{SELECT_ORGANIZATION} WHERE id = ?1"), params![id], named_subject_from_row)
 }
 
 /// The key or organization of a subject; `None` for [`Subject::All`] and when it doesn't exist.
 pub(crate) fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<NamedSubject>> {
     match subject {
         Subject::All => Ok(None),
-        Subject::Organization(seq) => {
-            tx.query_first(&format!("{ORGANIZATION} WHERE seq = ?1"), params![seq], named)
+        Subject::Organization(seq) => tx.query_first(
+            &format!("{SELECT_ORGANIZATION} WHERE seq = ?1"),
+            params![seq],
+            named_subject_from_row,
+        ),
+        Subject::Key(seq) => {
+            tx.query_first(&format!("{SELECT_KEY} WHERE k.seq = ?1"), params![seq], named_subject_from_row)
         }
-        Subject::Key(seq) => tx.query_first(&format!("{KEY} WHERE k.seq = ?1"), params![seq], named),
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
@@ -11,21 +11,21 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Status, User};
 use crate::error::Result;
 
-/// The columns that [`user`] reads, of the table `users` as `u`.
+/// The columns that [`user_from_row`] reads, of the table `users` as `u`.
 pub(super) const COLUMNS: &str =
     "u.id, u.email, u.name, u.external_id, u.status, u.metadata, u.created_at, u.updated_at, u.revision";
 
 /// Reads [`COLUMNS`], starting at the column `first`.
-pub(super) fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
+pub(super) fn user_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
     Ok(User {
         id: row.get(first)?,
         email: row.get(first + 1)?,
         name: row.get(first + 2)?,
         external_id: row.get(first + 3)?,
-        status: rows::variant(row, first + 4, Status::NAMES)?,
-        metadata: rows::json(row, first + 5)?,
-        created_at: rows::time(row, first + 6)?,
-        updated_at: rows::time(row, first + 7)?,
+        status: rows::enum_column(row, first + 4, Status::NAMES)?,
+        metadata: rows::json_column(row, first + 5)?,
+        created_at: rows::timestamp_column(row, first + 6)?,
+        updated_at: rows::timestamp_column(row, first + 7)?,
         revision: row.get(first + 8)?,
     })
 }
@@ -68,7 +68,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
 /// A user that isn't deleted.
 pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<User>> {
     let sql = format!("SELECT {COLUMNS} FROM users u WHERE u.id = ?1 AND u.deleted_at IS NULL");
-    tx.query_first(&sql, params![id], |row| user(row, 0))
+    tx.query_first(&sql, params![id], |row| user_from_row(row, 0))
 }
 
 /// Stores all mutable fields.
@@ -113,14 +113,14 @@ pub(crate) struct UserFilter {
 
 /// A page of users that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows<User>> {
-    List::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
-        .and(
+    ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
+        .and_condition(
             "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)",
             filter.organization_id.clone(),
         )
-        .and("u.status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and("u.email_key = ?", filter.email.as_deref().map(rules::casefold))
-        .and("u.external_id = ?", filter.external_id.clone())
-        .prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
-        .page(tx, "u.seq", page, |row| user(row, 1))
+        .and_condition("u.status = ?", filter.status.map(|status| status.name().to_owned()))
+        .and_condition("u.email_key = ?", filter.email.as_deref().map(rules::casefold))
+        .and_condition("u.external_id = ?", filter.external_id.clone())
+        .and_prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
+        .fetch_page(tx, "u.seq", page, |row| user_from_row(row, 1))
 }
