@@ -1,4 +1,4 @@
-//! Copies of a whole database, also while other connections write to it.
+//! Copies a whole database, also while other connections write to it.
 //!
 //! SQLite's backup API copies pages as they are, and restarts whenever another connection writes. Here a
 //! read transaction pins one state for the duration of the copy, so that it never restarts. Until the
@@ -34,11 +34,11 @@ const PAGES_PER_SYNC: i32 = 2048;
 /// Pause after each step, so that the copy doesn't use the whole bandwidth of the disk.
 const PAUSE_BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
-/// Properties of a copy. `head` and `rows` are read from the source.
+/// Properties of a finished copy of a database. `head` and `rows` are read from the source database.
 pub(crate) struct DatabaseCopy {
-    /// Size of the copy.
+    /// Size of the copy, in bytes.
     pub(crate) bytes: u64,
-    /// The head of the audit chain.
+    /// `seq` and hash of the last audit event.
     pub(crate) head: (i64, ChainHash),
     /// Number of rows of each table.
     pub(crate) rows: RowCounts,
@@ -48,18 +48,19 @@ pub(crate) struct DatabaseCopy {
 /// called with the number of pages copied and their total.
 ///
 /// # Errors
-/// Those of SQLite and of the file system.
+/// The errors of SQLite and of the file system.
 pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> Result<DatabaseCopy> {
     remove(target)?;
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     // SQLite uses an existing empty file and keeps its permissions.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).map_err(with_path)?;
     let mut copy = schema::open_connection(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // No journal: a partial copy is useless. It is synced explicitly, and removed after a failure.
+    // The copy needs no journal: a partial copy is useless and is removed after a failure. The code below
+    // syncs the copy, so SQLite doesn't.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2048")?;
     let state = source.conn.transaction()?;
     let tx = Tx::new(&state);
-    // The first read pins the state.
+    // The first read of a transaction pins the state of the database that the transaction sees.
     let head = audit::head(&tx)?;
     let backup = Backup::new(&state, &mut copy)?;
     let mut unsynced = 0;
@@ -92,7 +93,7 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
     Ok(DatabaseCopy { bytes, head, rows })
 }
 
-/// Removes a file. It need not exist.
+/// Removes a file if it exists.
 pub(crate) fn remove(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,4 +1,5 @@
-//! Statements on a database of better-auth, which is only read.
+//! Statements on a database of the library better-auth, from which data is imported. The database is only
+//! read.
 
 use std::path::Path;
 
@@ -12,10 +13,10 @@ use super::schema::conflict_error;
 use crate::domain::better_auth::{Owner, Row};
 use crate::error::Result;
 
-/// Opens the file.
+/// Opens a database of better-auth.
 ///
 /// # Errors
-/// `CONFLICT` when it isn't a database of better-auth.
+/// `CONFLICT` when the file isn't a database of better-auth.
 pub(crate) fn open(file: &Path) -> Result<Reader> {
     let not_better_auth =
         |_| conflict_error(format!("{} is not a better-auth SQLite database.", file.display()));
@@ -34,7 +35,7 @@ fn has_table(tx: &Tx<'_>, table: &str) -> Result<bool> {
     Ok(tx.query_first(sql, params![table], |_| Ok(()))?.is_some())
 }
 
-/// Number of rows to be read, for the progress display.
+/// Counts the rows that an import reads, for the progress display.
 pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     let mut total = 0;
     for table in ["user", "organization", "member", "apikey"] {
@@ -47,13 +48,14 @@ pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     Ok(total)
 }
 
-/// The next rows of a table after a rowid, oldest first, each with its rowid; empty when the table
-/// doesn't exist.
+/// Fetches at most `max` rows with a rowid greater than `after`, oldest first, each with its rowid. Returns
+/// none when the table doesn't exist.
 pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<Vec<(i64, Row)>> {
     if !has_table(tx, table)? {
         return Ok(Vec::new());
     }
-    // An organization of better-auth has no email address: it gets that of its owner, or of its first member.
+    // better-auth stores no email address for an organization, so the address of the organization's owner is
+    // used, or else that of its first member.
     let email_column = if table == "organization" && has_table(tx, "member")? {
         ", (SELECT u.email FROM member m JOIN user u ON u.id = m.userId WHERE m.organizationId = t.id \
          ORDER BY ',' || m.role || ',' NOT LIKE '%,owner,%', m.createdAt, m.rowid LIMIT 1) AS email"
@@ -82,7 +84,8 @@ fn row_by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     columns.map(value).collect()
 }
 
-/// The owner of a key. Before release 1.5, better-auth stored it in `userId`.
+/// The organization or user that owns a key. better-auth stores the owner's id in `referenceId`; before
+/// release 1.5 it was in `userId`.
 pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
     let id = |column| key.get(column).and_then(Value::as_str);
     let Some(id) = id("referenceId").or(id("userId")) else { return Ok(Owner::Nobody) };

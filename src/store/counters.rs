@@ -4,32 +4,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::telemetry::tally::{Histogram, Observed};
 
-/// Upper bounds of the histogram of group sizes.
+/// Upper bounds of the buckets of the histogram of mutations per commit.
 const GROUP_SIZE_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
-/// Upper bounds of the histogram of commit times, in nanoseconds: from a disk with a write cache to a
-/// slow one.
+/// Upper bounds of the buckets of the histogram of commit times, in nanoseconds. They range from a disk with
+/// a write cache to a slow disk.
 #[rustfmt::skip]
 const COMMIT_TIME_BOUNDS_NANOS: &[u64] = &[
     100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000,
     250_000_000, 500_000_000, 1_000_000_000, 5_000_000_000,
 ];
 
-/// Totals since the database was opened.
+/// Totals of the writer since the database was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WriterTotals {
-    /// Mutations that succeeded and were committed, those of [`Db::probe`](super::db::Db::probe) included.
+    /// Number of mutations that were committed, those of [`Db::probe`](super::db::Db::probe) included.
     pub(crate) mutations: u64,
-    /// Transactions that wrote something and were committed, with one fsync each.
+    /// Number of committed transactions that wrote something. Each required one fsync.
     pub(crate) commits: u64,
-    /// Mutations refused because the queue was full.
+    /// Number of mutations refused because the queue was full.
     pub(crate) refused: u64,
 }
 
 /// Queue length, group sizes and commit times of the writer.
 #[derive(Clone, Debug)]
 pub(crate) struct WriterMetrics {
-    /// Mutations queued now.
+    /// Number of mutations that are queued now.
     pub(crate) waiting: u64,
     /// Number of mutations per commit.
     pub(crate) groups: Observed,

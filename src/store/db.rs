@@ -30,23 +30,23 @@ use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
 
-/// Maximum time a connection waits for another process's lock.
+/// Maximum time for which a connection waits for a lock that another process holds.
 pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval at which the writer checks whether another process wrote. It also waits for a lock in steps
-/// of this length: a process that commits in a tight loop could otherwise keep it waiting, without
-/// detecting the writes, for much longer than a second.
+/// Interval at which the writer checks whether another process wrote to the database. The writer also waits
+/// for locks in steps of this length and checks after each step: otherwise, while another process commits in
+/// a tight loop, the writer would wait for much longer than a second without detecting that process's writes.
 pub(in crate::store) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// 3.51.3. Older versions can corrupt a database in WAL mode when the WAL is reset.
+/// SQLite 3.51.3, as an integer. Older versions can corrupt a database in WAL mode when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
-/// Interval, in steps of SQLite's virtual machine (1000 take about 10 µs), at which a read checks whether
-/// it should stop.
+/// Number of steps of SQLite's virtual machine after which a read checks whether it should stop. 1000 steps
+/// take about 10 µs.
 const STEPS_BETWEEN_CHECKS: i32 = 1000;
 
-/// Number of those checks after which a read yields its core. Without the yield, a verification waits
-/// milliseconds until the kernel preempts a long read.
+/// Number of checks (see [`STEPS_BETWEEN_CHECKS`]) after which a read yields its CPU core. Without the yield,
+/// the verification of a key could wait milliseconds until the kernel preempts a long read.
 const CHECKS_BETWEEN_YIELDS: u32 = 8;
 
 type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
@@ -54,7 +54,7 @@ type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 /// Location and limits of the database.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// The database file. Its directory is created when it is missing.
+    /// Path of the database file. A missing parent directory is created.
     pub(crate) file: PathBuf,
     /// Maximum number of concurrent reads.
     pub(crate) readers: u32,
@@ -64,18 +64,19 @@ pub(crate) struct Options {
     pub(crate) writer_queue: usize,
     /// Maximum number of mutations that share one commit.
     pub(crate) group_limit: usize,
-    /// Maximum size of the file, in bytes; 0 = no limit. The WAL is not counted.
+    /// Maximum size of the database file, in bytes; 0 means no limit. The WAL is not counted.
     pub(crate) max_bytes: u64,
 }
 
-/// The open database. Clones share it; dropping the last clone closes it.
+/// The open database. Clones share the same database; dropping the last clone closes it.
 #[derive(Clone)]
 pub struct Db(Arc<Shared>);
 
 struct Shared {
-    /// `None` once the database is closing.
+    /// Sender of the writer's queue; `None` once the database is closing.
     queue: Mutex<Option<SyncSender<QueuedMutation>>>,
-    /// Closed when the writer's thread ends, which owns the sender.
+    /// The channel closes when the writer's thread ends, because that thread owns the sender. Nothing is
+    /// sent.
     writer_ended: watch::Receiver<()>,
     counters: Arc<WriterCounters>,
     lookups: Arc<Lookups>,
@@ -151,7 +152,7 @@ impl Db {
     }
 
     /// Runs a mutation and returns after its commit. A queued mutation runs even if the returned future
-    /// is dropped. It may be run more than once; only the last run takes effect.
+    /// is dropped. The closure may run more than once; only its last run takes effect.
     ///
     /// # Errors
     /// The closure's error, or the commit's; `UNAVAILABLE` when the queue is full or the database is closed.
@@ -176,7 +177,8 @@ impl Db {
         let Some(queue) = &*queue else {
             return Err(Error::unavailable("The server is shutting down.", 1));
         };
-        // Counted before the writer can take the job, so that the counter never goes below zero.
+        // Incremented before the writer can dequeue the mutation and decrement the counter, so that the
+        // counter never goes below zero.
         self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = queue.try_send(job);
         if sent.is_err() {
@@ -218,7 +220,7 @@ impl Db {
         tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(timed_out)
     }
 
-    /// Runs a read of one or two rows that doesn't queue behind long reads. It sees everything committed
+    /// Runs a read of one or two rows, which doesn't queue behind long reads and sees everything committed
     /// before this call.
     ///
     /// # Errors
@@ -231,7 +233,7 @@ impl Db {
         self.0.lookups.run_lookup(f).await
     }
 
-    /// Totals since the database was opened.
+    /// Totals of the writer since the database was opened.
     pub(crate) fn stats(&self) -> WriterTotals {
         self.0.counters.stats()
     }
@@ -246,12 +248,12 @@ impl Db {
     pub(crate) async fn close(&self) {
         self.0.lookups.close();
         drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // Nothing is ever sent; `changed` fails once the writer's thread has ended.
+        // Nothing is ever sent on this channel; `changed` fails once the writer's thread has ended.
         while self.0.writer_ended.clone().changed().await.is_ok() {}
     }
 
-    /// Checks with a durable write that the file is writable, at most once a second; calls within that
-    /// second share the result. `now` is the clock's monotonic time.
+    /// Checks that the database file is writable by committing a write. Calls within a second of the last
+    /// check get its result. `now` is the clock's monotonic time.
     ///
     /// # Errors
     /// The same errors as [`write`](Self::write).
@@ -262,7 +264,8 @@ impl Db {
         {
             return result.clone();
         }
-        // Longer than a page, so that it needs new pages and fails when the file is at its size limit.
+        // The inserted value is longer than a page. It needs new pages, so it fails when the file is at its
+        // size limit.
         let result = self.write(|tx| {
             tx.execute("INSERT INTO meta (name, value) VALUES ('probe', ?1)", ["x".repeat(8192)])?;
             tx.execute("DELETE FROM meta WHERE name = 'probe'", [])
@@ -273,12 +276,12 @@ impl Db {
     }
 }
 
-/// Version of the bundled SQLite.
+/// The version of the bundled SQLite, such as `3.51.3`.
 pub(crate) fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
-/// Interrupts a read when it is dropped.
+/// Makes a read stop when this value is dropped, by setting a flag that the read checks.
 #[derive(Default)]
 struct StopOnDrop(Arc<AtomicBool>);
 
@@ -306,13 +309,13 @@ fn run_read<T>(
     f(&Tx::new(&transaction))
 }
 
-/// Runs the mutations, on a thread of its own.
+/// The writer, which runs all mutations on a dedicated thread.
 struct Writer {
     conn: Connection,
     jobs: mpsc::Receiver<QueuedMutation>,
     group_limit: usize,
     on_commit: OnCommit,
-    /// The system clock even where tests set the time: commit durations are real durations.
+    /// The system clock, also in tests that set the time elsewhere, because commit times are measured.
     clock: Clock,
     counters: Arc<WriterCounters>,
     /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
@@ -354,13 +357,15 @@ impl Writer {
         }
     }
 
-    /// Runs the mutations in one transaction. On an error nothing is stored, and it applies to all of them.
+    /// Runs the mutations in one transaction and commits it. Returns the result of each mutation, or an error
+    /// when the whole transaction failed and nothing was stored.
     fn run_and_commit(&mut self, mutations: Vec<Mutation>) -> Result<Vec<Result<MutationResult>>> {
         self.begin_transaction()?;
         let tx = Tx::new(&self.conn);
         let results = mutations.into_iter().map(|mut mutation| tx.run_mutation(&mut mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
-            // A commit would write and sync the pages dirtied by rolled-back savepoints to no purpose.
+            // Nothing is to be stored. A commit would nevertheless write and sync the pages that rolled-back
+            // savepoints have changed.
             if !tx.has_written.get() {
                 tx.execute("ROLLBACK", [])?;
                 return Ok(results);
@@ -388,7 +393,8 @@ impl Writer {
         Ok(results)
     }
 
-    /// Doesn't wait for readers: frames they still need stay in the WAL until the next checkpoint.
+    /// Moves the WAL into the database file without waiting for readers. Frames that readers still need stay
+    /// in the WAL until the next checkpoint.
     fn checkpoint_wal(&self) {
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::warn!(%error, "could not checkpoint the WAL");
@@ -408,7 +414,8 @@ impl Writer {
         }
     }
 
-    /// Invalidates everything after another process's commit: what it changed is unknown.
+    /// Checks whether another process has committed, and invalidates all cache entries if so, because it is
+    /// unknown what that process changed.
     fn detect_external_writes(&mut self) {
         match data_version(&self.conn) {
             Ok(version) if version == self.data_version => return,

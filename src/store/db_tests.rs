@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
-/// Makes a test fail instead of hang.
+/// Maximum wait for an expected event, after which a test fails instead of hanging.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 // Changes of another process have to be detected within a second. Asserted on the constant, because measured
@@ -44,7 +44,7 @@ async fn open_new_database() -> (TempDir, Db, Receiver<Vec<Invalidation>>) {
     (dir, db, committed)
 }
 
-/// Polls a future once, after which a mutation is in the queue and a read is under way.
+/// Polls a future once and returns it. After the first poll a mutation is queued, and a read has begun.
 async fn poll_once<F: Future>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     poll_fn(|context| {
@@ -158,7 +158,7 @@ async fn i1_a_failed_commit_fails_the_whole_group() {
 async fn i1_an_acknowledged_mutation_survives_a_crash() {
     let (dir, db, _committed) = open_new_database().await;
     db.write(|tx| insert_row(tx, 1, 1)).await.unwrap();
-    // The state that a killed process leaves behind: the file and its WAL, as they are.
+    // A killed process leaves the database file and its WAL behind. The test copies them as they are now.
     let after = TempDir::new().unwrap();
     for name in ["tollhouse.db", "tollhouse.db-wal"] {
         fs::copy(dir.path().join(name), after.path().join(name)).unwrap();

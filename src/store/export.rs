@@ -12,10 +12,10 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
 
-/// A key with the hashes of all its secrets.
+/// An API key with the hashes of all its secrets.
 pub(crate) type WithSecrets = (ApiKey, Vec<(SecretHash, ImportedSecret)>);
 
-/// Rows of a page, each with its `seq`.
+/// One page of an export: records, each with the `seq` of its row.
 pub(crate) type Page<T> = Vec<(i64, T)>;
 
 fn rows_after<T>(
@@ -31,7 +31,7 @@ fn rows_after<T>(
     tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, map(row)?)))
 }
 
-/// Organizations, each with the time of its deletion.
+/// Fetches a page of organizations, each with its time of deletion if it is deleted.
 pub(crate) fn organizations(
     tx: &Tx<'_>,
     after: i64,
@@ -43,7 +43,7 @@ pub(crate) fn organizations(
     })
 }
 
-/// Users, each with the time of its deletion.
+/// Fetches a page of users, each with its time of deletion if it is deleted.
 pub(crate) fn users(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<(User, Option<Timestamp>)>> {
     let select = format!("SELECT u.seq, u.deleted_at, {} FROM users u", users::COLUMNS);
     rows_after(tx, &select, "u.seq", after, max, |row| {
@@ -65,7 +65,7 @@ pub(crate) fn memberships(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<Ne
     })
 }
 
-/// Scopes that are not built in.
+/// Fetches a page of the scopes that are not built in.
 pub(crate) fn scopes(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewScope>> {
     let select = "SELECT seq, scope, description, created_at FROM \
                   (SELECT * FROM scopes WHERE built_in = 0)";
@@ -78,7 +78,7 @@ pub(crate) fn scopes(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<NewScop
     })
 }
 
-/// Keys in any state, with the hashes of all their secrets.
+/// Fetches a page of keys, whatever their status, each with the hashes of all its secrets.
 pub(crate) fn api_keys(tx: &Tx<'_>, after: i64, max: usize) -> Result<Page<WithSecrets>> {
     let select = format!("SELECT {} FROM api_keys k", api_keys::COLUMNS);
     let keys = rows_after(tx, &select, "k.seq", after, max, api_keys::api_key_from_row)?;

@@ -9,7 +9,7 @@ use crate::domain::page::{Order, Page, Rows};
 use crate::domain::rules;
 use crate::error::Result;
 
-/// A query to which filters are added. Its `SELECT` must return `seq` as the first column.
+/// A query for a list, to which filters are added. Its `SELECT` must return `seq` as the first column.
 pub(crate) struct ListQuery {
     sql: String,
     values: Vec<Value>,
@@ -17,12 +17,12 @@ pub(crate) struct ListQuery {
 }
 
 impl ListQuery {
-    /// A list from an SQL text that includes a first condition (`WHERE …`).
+    /// A query from an SQL text that ends in a first condition (`WHERE …`).
     pub(crate) fn new(select: &str) -> Self {
         Self { sql: select.to_owned(), values: Vec::new(), range: (None, None) }
     }
 
-    /// Adds a condition with one `?`, if there is a value.
+    /// Adds a condition with one placeholder `?` for `value`; adds nothing if `value` is `None`.
     pub(crate) fn and_condition(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
         if let Some(value) = value {
             self.sql.push_str(" AND ");
@@ -44,15 +44,15 @@ impl ListQuery {
         self
     }
 
-    /// Adds a condition without a value.
+    /// Adds a condition that has no placeholder.
     pub(crate) fn and_fixed_condition(mut self, condition: &str) -> Self {
         self.sql.push_str(" AND ");
         self.sql.push_str(condition);
         self
     }
 
-    /// Adds the condition that one of these case-folded columns starts with the text. Written as a range,
-    /// so that an index can be used.
+    /// Adds the condition that one of these case-folded columns starts with the text. The condition is
+    /// written as a range of values, so that SQLite can use an index.
     pub(crate) fn and_prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
         let Some(text) = text else { return self };
         let low = rules::casefold(text);
@@ -72,7 +72,7 @@ impl ListQuery {
         Self { range, ..self }
     }
 
-    /// Fetches a page; `seq` is the column's name with its table.
+    /// Fetches a page. `seq` is the qualified name of the column `seq`, such as `k.seq`.
     pub(crate) fn fetch_page<T>(
         self,
         tx: &Tx<'_>,
@@ -91,7 +91,8 @@ impl ListQuery {
             Order::Desc => ("<", high, ">", low, "DESC"),
             Order::Asc => (">", low, "<", high, "ASC"),
         };
-        // The row of the cursor lies in the range, so it replaces the range's bound on that side.
+        // The page starts after the cursor's row, which lies in the range. So that row replaces the bound of
+        // the range on its side.
         let list = self.and_condition(&format!("{seq} {after} ?"), page.after.or(start));
         let list = list.and_condition(&format!("{seq} {before} ?"), end);
         // One row more than requested shows whether there is a next page.

@@ -22,7 +22,8 @@ async fn open_new_database() -> (tempfile::TempDir, Db) {
     (dir, db)
 }
 
-/// SQLite's query plan of a later page: the step of the first table, and any sort.
+/// SQLite's query plan for a page other than the first: the step that reads the first table, and the steps
+/// that sort.
 fn query_plan(tx: &Tx<'_>, list: ListQuery, seq: &str, order: Order) -> Result<String> {
     let (sql, values) = list.page_statement(seq, &Page { limit: 20, order, after: Some(1000) });
     let explain = format!("EXPLAIN QUERY PLAN {sql}");

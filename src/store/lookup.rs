@@ -17,17 +17,18 @@ use super::schema;
 use super::tx::Tx;
 use crate::error::{Error, Result};
 
-/// Maximum number of waiting lookups; further ones are answered 503. In most setups at least the
-/// maximum number of connections.
+/// Maximum number of waiting lookups; further lookups fail with status 503. In most setups this is at least
+/// the maximum number of client connections, so the queue doesn't fill up.
 const MAX_WAITING_LOOKUPS: usize = 16_384;
 
 /// Maximum number of lookups that share one transaction.
 const MAX_LOOKUPS_PER_TRANSACTION: usize = 256;
 
-/// Runs the read and sends its result to the caller. The error is that of opening the transaction.
+/// Runs a read in the given transaction and sends the result to the caller. Gets an error instead of a
+/// transaction when the transaction could not be opened.
 type Lookup = Box<dyn FnOnce(Result<&Tx<'_>>) + Send>;
 
-/// Handle to the thread, which ends when the handle is dropped or closed.
+/// Handle to the lookup thread, which ends when the handle is dropped or closed.
 pub(super) struct Lookups(Mutex<Option<SyncSender<Lookup>>>);
 
 impl Lookups {
@@ -68,7 +69,8 @@ impl Lookups {
 
 fn run_lookup_thread(mut conn: Connection, waiting: &Receiver<Lookup>) {
     while let Ok(first) = waiting.recv() {
-        // Taken before the transaction begins, so that it sees everything committed before each call.
+        // The group is collected before the transaction begins, so that each lookup sees everything that was
+        // committed before its call.
         let mut group: Vec<Lookup> =
             std::iter::once(first).chain(waiting.try_iter()).take(MAX_LOOKUPS_PER_TRANSACTION).collect();
         let run_group = std::panic::AssertUnwindSafe(|| match conn.transaction() {
@@ -81,7 +83,8 @@ fn run_lookup_thread(mut conn: Connection, waiting: &Receiver<Lookup>) {
                 group.drain(..).for_each(|lookup| lookup(Err(error.clone())));
             }
         });
-        // A panic fails the lookups of this group only: their senders are dropped, and the thread continues.
+        // A panic fails only the lookups of this group, because their senders are dropped. The thread
+        // continues.
         let _ = std::panic::catch_unwind(run_group);
     }
 }

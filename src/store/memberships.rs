@@ -9,7 +9,7 @@ use crate::domain::membership::{Membership, Role};
 use crate::domain::page::{Page, Rows};
 use crate::error::Result;
 
-/// The columns of the table `memberships`, as `m`.
+/// The columns of a membership; the table `memberships` has the alias `m`.
 pub(super) const COLUMNS: &str =
     "m.seq, m.organization_id, m.user_id, m.role, m.created_at, m.updated_at, m.revision";
 
@@ -33,7 +33,7 @@ fn membership_from_row(row: &Row<'_>) -> rusqlite::Result<Membership> {
     })
 }
 
-/// Stores a new membership; `false` when the user is already a member.
+/// Stores a new membership. Returns `false` when the user is already a member.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO memberships (organization_id, user_id, role, created_at, updated_at, revision) \
@@ -50,13 +50,13 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
     Ok(stored == 1)
 }
 
-/// A user's membership in an organization.
+/// Fetches a user's membership in an organization.
 pub(crate) fn get(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<Option<Membership>> {
     let sql = format!("{} AND m.organization_id = ?1 AND m.user_id = ?2", select());
     tx.query_first(&sql, params![organization_id, user_id], membership_from_row)
 }
 
-/// Stores the role and the revision.
+/// Stores the changed role, time of update and revision of a membership.
 pub(crate) fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
     tx.execute(
         "UPDATE memberships SET role = ?3, updated_at = ?4, revision = ?5 \
@@ -110,7 +110,7 @@ pub(crate) struct MembershipFilter {
     pub(crate) role: Option<Role>,
 }
 
-/// A page of memberships, each with its user.
+/// Fetches a page of memberships, each with its user.
 pub(crate) fn list(tx: &Tx<'_>, filter: &MembershipFilter, page: &Page) -> Result<Rows<Membership>> {
     ListQuery::new(&select())
         .and_condition("m.organization_id = ?", filter.organization_id.clone())

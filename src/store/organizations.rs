@@ -33,8 +33,8 @@ pub(super) fn organization_from_row(row: &Row<'_>) -> rusqlite::Result<Organizat
     })
 }
 
-/// Stores an organization, with `deleted_at` as a tombstone; `false` when its id is already in use, also by
-/// a deleted organization.
+/// Stores an organization; with `deleted_at`, as the tombstone of a deleted organization. Returns `false`
+/// when the id is already in use, also by a deleted organization.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
@@ -57,12 +57,12 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
     Ok(stored == 1)
 }
 
-/// An organization that isn't deleted.
+/// Fetches an organization; `None` when it doesn't exist or is deleted.
 pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
     tx.query_first(&format!("{} AND id = ?1", select()), params![id], organization_from_row)
 }
 
-/// Stores all mutable fields.
+/// Stores all mutable fields of an organization.
 pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET name = ?2, name_key = ?3, email = ?4, email_key = ?5, plan = ?6, status = ?7, \
@@ -83,7 +83,7 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
     Ok(())
 }
 
-/// Turns the row into a tombstone.
+/// Deletes an organization by marking its row as deleted. The row stays as a tombstone.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
@@ -94,14 +94,15 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OrganizationFilter {
-    /// Only this organization: the one that an organization's key can see.
+    /// Restricts the list to this organization. Set for an organization's key, which sees no other
+    /// organization.
     pub(crate) id: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) plan: Option<String>,
     pub(crate) q: Option<String>,
 }
 
-/// A page of organizations that aren't deleted.
+/// Fetches a page of organizations that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Result<Rows<Organization>> {
     ListQuery::new(&select())
         .and_condition("id = ?", filter.id.clone())

@@ -1,7 +1,8 @@
 //! A dedicated connection for long-running reads: exports, backups, checks.
 //!
-//! It has no timeout and takes no connection from the server's pool. An open transaction sees one state
-//! and keeps the WAL from being reset, so it should be as short as the work allows.
+//! Reads on this connection have no timeout and don't occupy a connection of the server's pool. An open
+//! transaction sees one state and keeps the WAL from being reset, so it should be as short as the work
+//! allows.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::schema;
 use super::tx::Tx;
 use crate::error::Result;
 
-/// A read-only connection.
+/// A read-only connection to a database file.
 pub(crate) struct Reader {
     pub(in crate::store) conn: Connection,
 }
@@ -20,8 +21,8 @@ impl Reader {
     /// Opens a Tollhouse database that this program can read.
     ///
     /// # Errors
-    /// `CONFLICT` when it isn't a Tollhouse database, is newer than this program, or is empty. The
-    /// message says what to do.
+    /// `CONFLICT` when the file isn't a Tollhouse database, has a newer schema than this program supports, or
+    /// is empty. The message says what to do.
     pub(crate) fn open(file: &Path) -> Result<Self> {
         if !file.exists() {
             return Err(schema::conflict_error(format!("{} doesn't exist.", file.display())));

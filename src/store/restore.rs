@@ -1,4 +1,5 @@
-//! The database that a restore replaces: locked, read, kept under another name, and replaced atomically.
+//! Statements and file operations of a restore, which locks and reads the existing database, keeps it under
+//! another name, and replaces it atomically.
 
 use std::fs;
 use std::path::Path;
@@ -17,14 +18,14 @@ use crate::domain::limits::Period;
 use crate::domain::quota::Lease;
 use crate::error::{Error, Result};
 
-/// The database to be replaced, locked exclusively.
+/// The database that a restore is about to replace, locked exclusively.
 pub(crate) struct ReplacedDatabase(Connection);
 
 impl ReplacedDatabase {
     /// Locks out all other processes and merges the WAL into the file, so that the database is one file.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when another process has it open; anything else when it can't be read.
+    /// `UNAVAILABLE` when another process has the database open; other codes when the database can't be read.
     pub(crate) fn take(file: &Path) -> Result<Self> {
         let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
@@ -54,7 +55,7 @@ impl ReplacedDatabase {
 /// with the old database: SQLite would otherwise apply it to the new one.
 ///
 /// # Errors
-/// Those of the file system; nothing is replaced then.
+/// The errors of the file system. After an error nothing is replaced.
 pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>) -> Result<()> {
     let with_path = |path: &Path| {
         let path = path.display().to_string();
@@ -75,13 +76,13 @@ pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>)
     schema::sync_to_disk(parent_directory(file))
 }
 
-/// Creates an empty directory that only its owner can read. An existing one is removed first.
+/// Creates an empty directory that only its owner can read. An existing directory is removed first.
 pub(crate) fn create_staging_dir(dir: &Path) -> Result<()> {
     remove_staging_dir(dir)?;
     schema::create_private_dir(dir)
 }
 
-/// Removes the directory with its contents. It need not exist.
+/// Removes a directory with its contents, if it exists.
 pub(crate) fn remove_staging_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -96,7 +97,8 @@ pub(crate) fn leave_wal(file: &Path) -> Result<()> {
     let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut waited = Duration::ZERO;
     loop {
-        // A connection that is just being closed makes this fail immediately, regardless of the busy timeout.
+        // While another connection is being closed, this statement fails immediately instead of waiting for
+        // the busy timeout.
         match conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "delete" => break,
             Err(error) if !is_busy_error(&error) => return Err(error.into()),
@@ -120,12 +122,12 @@ pub(crate) fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Optio
     Ok((hash, first))
 }
 
-/// A key's `seq` in this file.
+/// Fetches the `seq` of a key in this database.
 pub(crate) fn key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
     tx.query_first("SELECT seq FROM api_keys WHERE id = ?1", params![id], |row| row.get(0))
 }
 
-/// All quota leases, each with the id of its key.
+/// Fetches all quota leases, each with the id of its key.
 pub(crate) fn leases(tx: &Tx<'_>) -> Result<Vec<(String, Lease)>> {
     let sql = "SELECT k.id, q.key_seq, q.period, q.started_at, q.leased FROM quotas q \
                JOIN api_keys k ON k.seq = q.key_seq";

@@ -19,12 +19,12 @@ pub(crate) fn timestamp_column(row: &Row<'_>, column: usize) -> RowResult<Timest
     row.get(column).map(Timestamp::from_millis)
 }
 
-/// A time that may be NULL.
+/// A timestamp column that may be NULL.
 pub(crate) fn optional_timestamp_column(row: &Row<'_>, column: usize) -> RowResult<Option<Timestamp>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
 }
 
-/// An enum's value, stored by its name.
+/// A column that stores an enum value by its name.
 pub(crate) fn enum_column<T: Copy>(row: &Row<'_>, column: usize, names: &[(&str, T)]) -> RowResult<T> {
     let text = row.get_ref(column)?.as_str()?;
     let value = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
@@ -35,7 +35,7 @@ pub(crate) fn json_column<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> 
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| conversion_error(column, error))
 }
 
-/// JSON that may be NULL.
+/// A JSON column that may be NULL.
 pub(crate) fn optional_json_column<T: DeserializeOwned>(
     row: &Row<'_>,
     column: usize,
@@ -46,7 +46,7 @@ pub(crate) fn optional_json_column<T: DeserializeOwned>(
     }
 }
 
-/// The text of a JSON column.
+/// Serializes a value for a JSON column.
 pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(Error::internal)
 }

@@ -24,21 +24,23 @@ use super::tx::{Tx, is_busy_error};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 
-/// Opens an existing file for reading and writing. Readers use it too, because they need write access to
-/// the WAL's index.
+/// Flags that open an existing file for reading and writing. Read connections use them too, because they need
+/// write access to the WAL's index.
 const READ_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// Larger than the number of distinct statements, so that none is prepared twice.
+/// Number of prepared statements that a connection caches. It is larger than the number of distinct
+/// statements, so that no statement is prepared twice.
 pub(in crate::store) const STATEMENT_CACHE_CAPACITY: usize = 128;
 
 /// Identifies a SQLite file as a Tollhouse database: "TOLL" in ASCII.
 pub(crate) const APPLICATION_ID: i32 = 0x544F_4C4C;
 
-/// The latest schema.
+/// The SQL that creates the latest schema.
 const SCHEMA: &str = include_str!("../../schema.sql");
 
-/// The first upgrades version 1 to 2, and so on; the last results in `schema.sql`. They run with foreign
-/// keys off, so that tables can be rebuilt; the foreign keys are checked before the commit.
+/// The SQL of each schema upgrade. The first entry upgrades version 1 to 2, and so on; the last one results
+/// in the schema of `schema.sql`. Upgrades run with foreign keys off, so that tables can be rebuilt; the
+/// foreign keys are checked before the commit.
 const UPGRADES: &[&str] = &[];
 
 #[derive(PartialEq)]
@@ -61,7 +63,7 @@ struct FileInfo {
 impl FileInfo {
     fn read(conn: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
-            // SQLite opens a file of a few arbitrary bytes as an empty database.
+            // Needed because SQLite opens a file of a few arbitrary bytes as an empty database.
             file_bytes: conn
                 .path()
                 .and_then(|path| fs::metadata(path).ok())
@@ -74,8 +76,8 @@ impl FileInfo {
     }
 }
 
-/// Locks the directory for one serving process, for as long as the returned file is open. Commands of the
-/// command line work beside the server without this lock.
+/// Locks the data directory, so that only one process serves it. The lock lasts as long as the returned file
+/// is open. Commands such as `backup` don't take this lock and can run beside the server.
 ///
 /// # Errors
 /// `CONFLICT` when another process holds the lock.
@@ -102,8 +104,9 @@ pub(in crate::store) fn create_private_dir(dir: &Path) -> Result<()> {
     created.map_err(|error| Error::internal(format!("{}: {error}", dir.display())))
 }
 
-/// Creates the file before SQLite does, to set its permissions, which the WAL inherits. An existing file
-/// is not opened: closing it would drop the locks that this process holds on it through SQLite.
+/// Creates the database file before SQLite does, readable only by its owner. The WAL inherits the
+/// permissions. An existing file is not opened, because closing it would drop the locks that this process
+/// holds on it through SQLite.
 fn create_private_file(file: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -113,7 +116,7 @@ fn create_private_file(file: &Path) -> Result<()> {
     }
 }
 
-/// Creates the file if it is missing and brings it to the latest schema.
+/// Creates the database file if it is missing, and creates or upgrades its schema to the latest version.
 ///
 /// # Errors
 /// `CONFLICT` with a message for the operator when the file isn't a Tollhouse database or is newer than
@@ -127,7 +130,8 @@ pub(in crate::store) fn create_or_upgrade(file: &Path) -> Result<()> {
 /// [`create_or_upgrade`] with any schema and upgrades, for the tests of upgrades.
 fn create_or_upgrade_with(file: &Path, schema: &str, upgrades: &[&str]) -> Result<()> {
     let latest = 1 + i64::try_from(upgrades.len()).map_err(Error::internal)?;
-    // In a transaction, because another process may be creating the schema between two of the queries.
+    // The queries of `read` run in one transaction, because another process may be creating the schema
+    // meanwhile.
     let info = FileInfo::read(&*open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.transaction()?);
     // A crash during the creation of the schema leaves a journal that only a writer can roll back.
     let needs_recovery = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
@@ -177,10 +181,10 @@ pub(in crate::store) fn open_connection(file: &Path, access: OpenFlags) -> Resul
     Ok(conn)
 }
 
-/// Checks that this is a Tollhouse database that this program can read.
+/// Checks that this is a Tollhouse database with a schema version that this program supports.
 ///
 /// # Errors
-/// `CONFLICT` with a message for the operator when it isn't.
+/// `CONFLICT` with a message for the operator when the database is another one.
 pub(in crate::store) fn ensure_readable(conn: &Connection, file: &Path) -> Result<()> {
     let latest = 1 + i64::try_from(UPGRADES.len()).map_err(Error::internal)?;
     match classify_file(FileInfo::read(conn), file, latest)? {
@@ -189,11 +193,12 @@ pub(in crate::store) fn ensure_readable(conn: &Connection, file: &Path) -> Resul
     }
 }
 
-/// The kind of the file; an error when it can't be used.
+/// Determines the kind of the database file. Fails when the file can't be used.
 fn classify_file(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -> Result<FileKind> {
     let name = file.display();
     match info {
-        // One page, without any object: a crash of this program between the two transactions leaves that.
+        // A file of one page without tables is left when this program crashes between the two transactions
+        // that create a database.
         Ok(FileInfo { file_bytes, incremental_vacuum, application_id: 0, version: 0, object_count: 0 })
             if file_bytes == 0 || incremental_vacuum =>
         {
@@ -235,7 +240,7 @@ fn create_schema(conn: &Connection, schema: &str) -> Result<()> {
     Ok(())
 }
 
-/// The key that seals list cursors, created together with the file.
+/// The key that encrypts list cursors, created together with the database.
 ///
 /// # Errors
 /// `INTERNAL` when the stored key is damaged.
@@ -248,7 +253,7 @@ pub(crate) fn load_cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
     key.ok_or_else(|| Error::internal("meta.cursor_key is not 32 bytes in hex"))
 }
 
-/// Time of the last verified backup, if there was one.
+/// Time of the last verified backup; `None` when there was no backup.
 pub(crate) fn last_backup_at(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
     let millis =
         tx.query_first("SELECT value FROM meta WHERE name = 'last_backup_at'", [], |row| row.get(0))?;
@@ -270,8 +275,8 @@ pub(in crate::store) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Stores a verified, durable copy of the file beside it. An existing copy is replaced: it is from an
-/// upgrade that was rolled back, and the file may have changed since.
+/// Stores a verified, durable copy of the database file beside the file, before a schema upgrade. An existing
+/// copy is replaced: it is from an upgrade that was rolled back, and the database may have changed since.
 fn save_upgrade_snapshot(file: &Path, version: i64) -> Result<()> {
     let snapshot = with_suffix(file, &format!(".before-v{}", version + 1));
     let part = with_suffix(&snapshot, ".part");
@@ -319,7 +324,7 @@ pub(in crate::store) fn sync_to_disk(path: &Path) -> Result<()> {
 pub(in crate::store) fn open_writer_connection(options: &Options) -> Result<Connection> {
     let conn = Connection::open_with_flags(&options.file, READ_WRITE)?;
     conn.busy_timeout(POLL_INTERVAL)?;
-    // SQLite silently opens a file that it may not write read-only.
+    // SQLite reports no error when it lacks write permission; it opens the file read-only.
     if conn.is_readonly("main")? {
         return Err(conflict_error(format!(
             "{} is not writable. Check its permissions.",
@@ -343,8 +348,9 @@ pub(in crate::store) fn open_writer_connection(options: &Options) -> Result<Conn
     Ok(conn)
 }
 
-/// Retries by itself: while another connection opens the same new file, the switch fails immediately,
-/// regardless of `busy_timeout`, because it upgrades a shared lock to an exclusive one.
+/// Switches the database to WAL mode. Retries in a loop, because `busy_timeout` has no effect here: while
+/// another connection opens the same new file, the switch fails immediately, because it upgrades a shared
+/// lock to an exclusive lock.
 fn enable_wal_mode(conn: &Connection) -> Result<()> {
     let mut waited = Duration::ZERO;
     loop {
@@ -362,7 +368,7 @@ fn enable_wal_mode(conn: &Connection) -> Result<()> {
     }
 }
 
-/// Creates the connections of the pool of readers.
+/// The factory of the read connections, in the pool and for lookups.
 pub(in crate::store) fn reader_connections(options: &Options) -> SqliteConnectionManager {
     SqliteConnectionManager::file(&options.file).with_flags(READ_WRITE).with_init(|conn| {
         conn.busy_timeout(BUSY_TIMEOUT)?;

@@ -8,7 +8,7 @@ use super::*;
 const V1: &str = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) STRICT";
 const TO_V2: &str = "CREATE TABLE two (n INTEGER PRIMARY KEY) STRICT; INSERT INTO two (n) VALUES (1)";
 
-/// A new directory with an empty database file.
+/// Creates a directory with an empty database file.
 fn new_empty_file() -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("data/tollhouse.db");
@@ -152,7 +152,7 @@ fn a_directory_is_served_by_one_process() {
     lock(dir.path()).unwrap();
 }
 
-/// The reason is in `.cargo/config.toml`.
+/// `.cargo/config.toml` states why SQLite is compiled this way.
 #[test]
 fn connections_share_no_page_cache() {
     let sql = "SELECT sqlite_compileoption_used('ENABLE_MEMORY_MANAGEMENT') OR \

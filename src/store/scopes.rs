@@ -15,12 +15,12 @@ fn scope_from_row(row: &Row<'_>) -> rusqlite::Result<Scope> {
     Ok(Scope { scope: row.get(1)?, description: row.get(2)?, built_in: row.get(3)? })
 }
 
-/// The whole catalogue.
+/// Fetches the names of all scopes.
 pub(crate) fn catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
     Ok(tx.query_all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
 }
 
-/// Stores a scope; `false` when the catalogue already has a scope of this name.
+/// Stores a new scope. Returns `false` when the catalogue already has a scope of this name.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO scopes (scope, description, built_in, created_at) VALUES (?1, ?2, ?3, ?4) \
@@ -39,14 +39,14 @@ pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// True if a key that isn't revoked holds exactly this grant.
+/// True if any key that isn't revoked has exactly this scope or scope pattern.
 pub(crate) fn in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM api_key_scopes s JOIN api_keys k ON k.seq = s.key_seq \
                WHERE s.scope = ?1 AND k.status <> 'revoked' LIMIT 1";
     Ok(tx.query_first(sql, params![grant], |_| Ok(()))?.is_some())
 }
 
-/// A page of the catalogue.
+/// Fetches a page of the catalogue of scopes.
 pub(crate) fn list(tx: &Tx<'_>, page: &Page) -> Result<Rows<Scope>> {
     ListQuery::new(SELECT).fetch_page(tx, "seq", page, scope_from_row)
 }

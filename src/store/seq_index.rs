@@ -16,19 +16,20 @@ use crate::error::Result;
 pub(crate) struct SeqIndex {
     /// Name of the table.
     pub(crate) table: &'static str,
-    /// Column of the time.
+    /// Name of the column with the time of the row.
     pub(crate) column: &'static str,
 }
 
-/// A range of `seq`: lower and upper bound, both exclusive; `None` = unbounded.
+/// A range of `seq`: lower and upper bound, both exclusive. `None` means unbounded.
 pub(crate) type SeqRange = (Option<i64>, Option<i64>);
 
-/// Clock skew, in milliseconds, that is always assumed and not recorded: coalesced rows are stored only
-/// after their minute has closed.
+/// Minimum clock skew, in milliseconds. It is always assumed and never recorded, because aggregated rows are
+/// stored only after their minute is over.
 const MIN_CLOCK_SKEW_MILLIS: i64 = 120_000;
 
 impl SeqIndex {
-    /// Records the clock skew of a row that is about to be stored, if it exceeds the largest one so far.
+    /// Records by how much a row that is about to be stored is older than the newest stored row, if that
+    /// exceeds the largest clock skew so far.
     pub(crate) fn record_skew(&self, tx: &Tx<'_>, row_time: Timestamp) -> Result<()> {
         let Self { table, column } = self;
         let sql = format!("SELECT max({column}) FROM {table}");
@@ -51,7 +52,7 @@ impl SeqIndex {
     ) -> Result<SeqRange> {
         let Self { table, column } = self;
         let max_clock_skew = self.max_clock_skew(tx)?;
-        // The nearest of the rows that are too early, and the nearest of those that are too late.
+        // The bounds are the last row before the widened range of time, and the first row after it.
         let nearest = |time: Option<i64>, comparison: &str, order: &str| {
             let Some(time) = time else { return Ok(None) };
             let sql = format!(
@@ -64,7 +65,7 @@ impl SeqIndex {
         Ok((low, high))
     }
 
-    /// The largest time, in milliseconds, by which any row is older than a row stored before it.
+    /// The largest clock skew, in milliseconds: the time by which a row is older than a row stored before it.
     fn max_clock_skew(&self, tx: &Tx<'_>) -> Result<i64> {
         let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?1";
         Ok(tx.query_first(sql, params![self.meta_name()], |row| row.get(0))?.unwrap_or(MIN_CLOCK_SKEW_MILLIS))
@@ -90,7 +91,7 @@ mod tests {
         })
     }
 
-    /// The range for these minutes, and whether it contains all their rows.
+    /// The range of `seq` for these minutes, and whether the range contains all rows of these minutes.
     fn range_and_completeness(tx: &Tx<'_>, from: i64, to: i64) -> Result<(SeqRange, bool)> {
         let time = |minute| Some(Timestamp::from_millis(minute * MINUTE));
         let (low, high) = SEQ_INDEX.seq_range_of(tx, time(from), time(to))?;

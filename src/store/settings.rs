@@ -10,7 +10,7 @@ use crate::domain::settings::{Current, Settings};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// The settings, read once per group of mutations.
+/// Fetches the settings, at most once per transaction.
 pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
     if let Some(current) = &*tx.cached_settings.borrow() {
         return Ok(current.clone());
@@ -21,7 +21,7 @@ pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
     Ok(current)
 }
 
-/// The settings; `None` in a newly created database.
+/// Fetches the settings; `None` in a newly created database.
 pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
     tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
         Ok(Current {
@@ -33,7 +33,7 @@ pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
     })
 }
 
-/// Stores the initial settings, unless there are settings already.
+/// Stores the initial settings if the database has no settings.
 pub(crate) fn insert_initial(tx: &Tx<'_>, initial: &Settings, now: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO settings (one, settings, checked_prefixes, revision, updated_at) VALUES (1, ?1, ?2, 1, ?3) \

@@ -9,13 +9,13 @@ use crate::domain::time::Timestamp;
 use crate::domain::usage::{Counts, Interval, OUTCOMES, Span, Subject, magnitude};
 use crate::error::Result;
 
-/// The columns of counts: `cost`, then the outcomes.
+/// The columns of the usage tables that hold counts: `cost`, then one column per outcome.
 static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let outcomes = Counts::names().map(str::to_lowercase);
     std::iter::once("cost".to_owned()).chain(outcomes).collect()
 });
 
-/// Statements on both tables.
+/// The SQL statements on `usage_hourly` and `usage_daily`.
 struct UsageSql {
     add_hour: String,
     add_day: String,
@@ -34,7 +34,8 @@ static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
     let additions = additions.join(", ");
     let parent = COLUMNS.len() + 3;
     let magnitude = COLUMNS.len() + 4;
-    // One lookup per bucket: CROSS JOIN makes the buckets the outer loop, never the larger table.
+    // CROSS JOIN makes the time buckets the outer loop and the usage table the inner one, so that the cost is
+    // one index lookup per bucket.
     let select = |columns: &str, interval: Interval| {
         let table = table_name(interval);
         let step = interval.millis();
@@ -57,8 +58,8 @@ static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
              VALUES (?1, ?2, {values}, ?{parent}, ?{magnitude}) \
              ON CONFLICT (start, subject) DO UPDATE SET {additions}"
         ),
-        // A query of its own instead of RETURNING: RETURNING gives each statement a journal, and closing it
-        // takes longer the more the savepoint has written.
+        // A separate query instead of RETURNING in `add_day`, because RETURNING gives each statement a
+        // journal. Closing that journal takes longer the more the savepoint has written.
         select_day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
         series: select_both(&format!("u.start, {}", qualified.join(", "))),
         // `subject <= 0` repeats the condition of the partial index, without which SQLite can't use it.
@@ -86,8 +87,8 @@ fn counts_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Counts> {
     Ok(Counts::new(outcomes, row.get(first)?))
 }
 
-/// Adds counts of a subject to an hour and to the day of that hour. `parent` is the subject that this
-/// subject is part of.
+/// Adds counts to the rows of a subject for an hour and for the day of that hour. `parent` is the subject
+/// that contains this subject, such as the organization of a key.
 pub(crate) fn add(
     tx: &Tx<'_>,
     hour: Timestamp,
@@ -98,7 +99,7 @@ pub(crate) fn add(
     let row = |start: Timestamp| {
         let key = [start.as_millis(), subject.number()];
         let figures = std::iter::once(added.cost()).chain(added.outcomes().iter().copied());
-        // A count can't practically reach 2^63.
+        // The clamping has no effect in practice: no count reaches 2^63.
         key.into_iter().chain(figures.map(|figure| i64::try_from(figure).unwrap_or(i64::MAX))).map(Some)
     };
     tx.execute(&SQL.add_hour, params_from_iter(row(hour)))?;
@@ -120,7 +121,7 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// The nonempty buckets of a span, each with its start.
+/// Fetches the counts of a subject in a span of time, by bucket (hour or day). Empty buckets are omitted.
 pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timestamp, Counts)>> {
     let [hourly, daily] = &SQL.series;
     let sql = match (span.interval, subject) {
@@ -132,7 +133,7 @@ pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timesta
     tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts_from_row(row, 1)?)))
 }
 
-/// The sum of a span.
+/// Fetches the sum of a subject's counts in a span of time.
 pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts> {
     let mut total = Counts::default();
     for part in span.parts() {
@@ -146,16 +147,17 @@ pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts
     Ok(total)
 }
 
-/// The subjects among which the busiest are searched.
+/// The set of subjects among which [`busiest`] searches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Candidates {
-    /// All keys.
+    /// All API keys.
     Keys,
-    /// The parts of a subject.
+    /// The subjects whose parent is this subject, such as the keys of an organization.
     PartsOf(Subject),
 }
 
-/// The busiest subjects of a day, at most `max`, with the [`magnitude`] of their requests.
+/// Fetches the subjects with the most requests on a day, at most `max`, each with the [`magnitude`] of its
+/// number of requests.
 pub(crate) fn busiest(
     tx: &Tx<'_>,
     candidates: Candidates,
@@ -180,8 +182,8 @@ pub(crate) fn busiest(
     }
 }
 
-/// Deletes rows that start before these times, at most `max` of each table; returns the larger of the two
-/// numbers of deleted rows.
+/// Deletes hourly and daily rows that start before these times, at most `max_rows` of each table. Returns the
+/// larger of the two numbers of deleted rows.
 pub(crate) fn prune(
     tx: &Tx<'_>,
     hourly_before: Timestamp,
@@ -201,13 +203,13 @@ pub(crate) fn prune(
     Ok(deleted)
 }
 
-/// Id and name of a subject.
+/// Id and name of a key or organization, for usage reports.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedSubject {
     pub(crate) seq: i64,
     pub(crate) id: String,
     pub(crate) name: String,
-    /// `id` and `seq` of a key's organization.
+    /// `id` and `seq` of the key's organization; `None` for an organization or a platform key.
     pub(crate) organization: Option<(String, i64)>,
 }
 
@@ -223,17 +225,18 @@ fn named_subject_from_row(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
     Ok(NamedSubject { seq: row.get(0)?, id: row.get(1)?, name: row.get(2)?, organization })
 }
 
-/// A key in any state.
+/// Fetches id and name of a key, whatever its status.
 pub(crate) fn key(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
     tx.query_first(&format!("{SELECT_KEY} WHERE k.id = ?1"), params![id], named_subject_from_row)
 }
 
-/// An organization, deleted or not.
+/// Fetches id and name of an organization, deleted or not.
 pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
     tx.query_first(&format!("{SELECT_ORGANIZATION} WHERE id = ?1"), params![id], named_subject_from_row)
 }
 
-/// The key or organization of a subject; `None` for [`Subject::All`] and when it doesn't exist.
+/// Fetches id and name of a subject; `None` for [`Subject::All`], or when the key or organization doesn't
+/// exist.
 pub(crate) fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<NamedSubject>> {
     match subject {
         Subject::All => Ok(None),

@@ -41,8 +41,8 @@ pub(crate) fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
     tx.query_first(sql, params![rules::casefold(email)], |row| row.get(0))
 }
 
-/// Stores a user, with `deleted_at` as a tombstone. The id must be free, and unless it is a tombstone the
-/// email address too.
+/// Stores a user; with `deleted_at`, as the tombstone of a deleted user. The id must not be in use, and
+/// without `deleted_at` the email address must not be in use either.
 pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
     tx.execute(
         "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
@@ -65,13 +65,13 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
     Ok(())
 }
 
-/// A user that isn't deleted.
+/// Fetches a user; `None` when the user doesn't exist or is deleted.
 pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<User>> {
     let sql = format!("SELECT {COLUMNS} FROM users u WHERE u.id = ?1 AND u.deleted_at IS NULL");
     tx.query_first(&sql, params![id], |row| user_from_row(row, 0))
 }
 
-/// Stores all mutable fields.
+/// Stores all mutable fields of a user.
 pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
     tx.execute(
         "UPDATE users SET email = ?2, email_key = ?3, name = ?4, name_key = ?5, external_id = ?6, status = ?7, \
@@ -92,7 +92,8 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
     Ok(())
 }
 
-/// Turns the row into a tombstone, which frees the email address.
+/// Deletes a user by marking the row as deleted. The row stays as a tombstone; the email address can be used
+/// again.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE users SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
@@ -103,7 +104,8 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UserFilter {
-    /// Only members of this organization: those that an organization's key can see.
+    /// Restricts the list to members of this organization. Set for an organization's key, which sees no other
+    /// users.
     pub(crate) organization_id: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) email: Option<String>,
@@ -111,7 +113,7 @@ pub(crate) struct UserFilter {
     pub(crate) q: Option<String>,
 }
 
-/// A page of users that aren't deleted.
+/// Fetches a page of users that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows<User>> {
     ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
         .and_condition(

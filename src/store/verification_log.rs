@@ -14,8 +14,8 @@ use crate::error::Result;
 
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "verification_log", column: "minute" };
 
-/// Adds denials to their row, which is inserted if it doesn't exist. `aggregation_key` distinguishes the
-/// rows of one minute and code; the entry's `key_id` is ignored.
+/// Adds the denials of an entry to their row of the verification log, which is inserted if it doesn't exist.
+/// `aggregation_key` distinguishes the rows of one minute and code; the entry's `key_id` is ignored.
 pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
     SEQ_INDEX.record_skew(tx, entry.first_at.minute())?;
     tx.execute(
@@ -51,7 +51,7 @@ fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// A page of the log.
+/// Fetches a page of the verification log.
 pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<Rows<Entry>> {
     let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
                   FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
@@ -67,7 +67,8 @@ pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<
         .fetch_page(tx, "l.seq", page, entry_from_row)
 }
 
-/// Deletes rows of minutes before a time, at most `max`; returns the number deleted.
+/// Deletes rows whose minute is before a time, oldest first, at most `max`. Returns the number of deleted
+/// rows.
 pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM verification_log WHERE seq IN \
