@@ -8,12 +8,12 @@ use crate::domain::limits::Period;
 use crate::domain::quota::Lease;
 use crate::error::Result;
 
-/// The lease of a key's quota over this kind of period, if there ever was one.
+/// Fetches the lease of a key's quota for this length of period; `None` when nothing was ever leased.
 pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<Lease>> {
     tx.query_first(
         "SELECT started_at, leased FROM quotas WHERE key_seq = ?1 AND period = ?2",
         params![key, period.name()],
-        |row| Ok(Lease { key, period, start: rows::time(row, 0)?, units: row.get(1)? }),
+        |row| Ok(Lease { key, period, start: rows::timestamp_column(row, 0)?, units: row.get(1)? }),
     )
 }
 

@@ -10,30 +10,30 @@ use crate::domain::settings::{Current, Settings};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// The settings, read once per group of mutations.
+/// Fetches the settings, at most once per transaction.
 pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
-    if let Some(current) = &*tx.settings.borrow() {
+    if let Some(current) = &*tx.cached_settings.borrow() {
         return Ok(current.clone());
     }
     let current = find(tx)?.ok_or_else(|| Error::internal("the settings are missing from the database"))?;
     let current = Arc::new(current);
-    tx.settings.replace(Some(current.clone()));
+    tx.cached_settings.replace(Some(current.clone()));
     Ok(current)
 }
 
-/// The settings; `None` in a newly created database.
+/// Fetches the settings; `None` in a newly created database.
 pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
     tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
         Ok(Current {
-            settings: rows::json(row, 0)?,
-            checked_prefixes: rows::json(row, 1)?,
+            settings: rows::json_column(row, 0)?,
+            checked_prefixes: rows::json_column(row, 1)?,
             revision: row.get(2)?,
-            updated_at: rows::time(row, 3)?,
+            updated_at: rows::timestamp_column(row, 3)?,
         })
     })
 }
 
-/// Stores the initial settings, unless there are settings already.
+/// Stores the initial settings if the database has no settings.
 pub(crate) fn insert_initial(tx: &Tx<'_>, initial: &Settings, now: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO settings (one, settings, checked_prefixes, revision, updated_at) VALUES (1, ?1, ?2, 1, ?3) \
@@ -53,6 +53,6 @@ pub(crate) fn update(tx: &Tx<'_>, changed: Current) -> Result<()> {
             changed.updated_at.as_millis(),
         ],
     )?;
-    tx.settings.replace(Some(Arc::new(changed)));
+    tx.cached_settings.replace(Some(Arc::new(changed)));
     Ok(())
 }
