@@ -16,12 +16,12 @@ use crate::domain::scope::Catalogue;
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
-use crate::service::aggregated::Aggregated;
+use crate::service::aggregated::AggregatedEvents;
 use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
-use crate::telemetry::tally::Traffic;
+use crate::telemetry::tally::HttpMetrics;
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, VersionClock};
 use crate::verify::quota::Quotas;
@@ -48,7 +48,7 @@ pub struct App {
     /// The database.
     pub db: db::Db,
     /// Counters of requests and responses.
-    pub(crate) traffic: Traffic,
+    pub(crate) traffic: HttpMetrics,
     /// The cache of API keys, by the hash of their secret.
     pub keys: Arc<KeyCache>,
     /// Decides whether keys are valid.
@@ -64,7 +64,7 @@ pub struct App {
     /// Rate-limit buckets of failed authentications, by client address.
     pub(crate) failure_limits: Buckets<IpNet>,
     /// Refused requests, aggregated in memory and written once their minute is over.
-    pub(crate) aggregated: Aggregated,
+    pub(crate) aggregated: AggregatedEvents,
     /// Requests with an `Idempotency-Key` that are being processed.
     pub in_flight: Arc<InFlight>,
     /// Seals and opens the cursors of lists.
@@ -72,9 +72,9 @@ pub struct App {
     /// The cached catalogue of scopes, with the version at which its load began.
     pub(crate) catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
     /// Times of last use that are not stored yet, by the key's `seq`.
-    pub last_used: DashMap<i64, Timestamp>,
+    pub unstored_last_uses: DashMap<i64, Timestamp>,
     /// Locked while the verifier's recorder is flushed, so that only one flush runs at a time.
-    pub(crate) flushing: tokio::sync::Mutex<()>,
+    pub(crate) flush_lock: tokio::sync::Mutex<()>,
     random: SystemRandom,
     draining: AtomicBool,
 }
@@ -98,7 +98,9 @@ impl App {
         let loader = db.clone();
         let load = move |hash| -> crate::verify::cache::LoadFuture {
             let db = loader.clone();
-            Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
+            Box::pin(async move {
+                db.look_up(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await
+            })
         };
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, version_clock.clone(), load));
         let settings =
@@ -107,7 +109,7 @@ impl App {
         let recorder = Recorder::default();
         let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIER_BUCKETS, quotas, recorder);
         Ok(Arc::new(Self {
-            traffic: Traffic::default(),
+            traffic: HttpMetrics::default(),
             keys,
             verifier,
             settings,
@@ -115,12 +117,12 @@ impl App {
             admin_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
             batch_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
             failure_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
-            aggregated: Aggregated::default(),
+            aggregated: AggregatedEvents::default(),
             in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: std::sync::Mutex::new(None),
-            last_used: DashMap::new(),
-            flushing: tokio::sync::Mutex::default(),
+            unstored_last_uses: DashMap::new(),
+            flush_lock: tokio::sync::Mutex::default(),
             random: SystemRandom::new(),
             draining: AtomicBool::new(false),
             config,
@@ -132,16 +134,16 @@ impl App {
     /// Stores everything that is buffered in memory, then closes the database.
     pub async fn close(&self) -> Result<()> {
         let usage = usage::flush(self).await;
-        let refusals = housekeeping::write_refusals(self, true).await;
+        let refusals = housekeeping::write_aggregated_events(self, true).await;
         let last_used = housekeeping::write_last_used(self).await;
         let quotas = self.verifier.quotas().close().await;
-        housekeeping::log_head(self, "stop").await;
+        housekeeping::log_audit_head(self, "stop").await;
         self.db.close().await;
         usage.and(refusals).and(last_used).and(quotas)
     }
 
     /// Makes `/readyz` report from now on that the server is shutting down.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn start_draining(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
 
@@ -151,11 +153,11 @@ impl App {
 
     /// Generates a new id of this kind. Fails when the operating system provides no random bytes.
     pub(crate) fn new_id(&self, kind: Kind) -> Result<String> {
-        Ok(kind.new_id(self.clock.now(), self.random()?))
+        Ok(kind.new_id(self.clock.now(), self.random_bits()?))
     }
 
     /// Generates 128 random bits for an id. Fails when the operating system provides no random bytes.
-    pub(crate) fn random(&self) -> Result<u128> {
+    pub(crate) fn random_bits(&self) -> Result<u128> {
         let mut bytes = [0; 16];
         self.random
             .fill(&mut bytes)
@@ -169,22 +171,22 @@ impl App {
     }
 
     /// Records that this API key is used now. Has no effect within a second of the key's last record.
-    pub(crate) fn note_call(&self, credential: &Credential, now: Timestamp) {
+    pub(crate) fn record_call(&self, credential: &Credential, now: Timestamp) {
         // Checked before the map `last_used`, because that map is shared by all cores, while
         // `last_recorded_millis` is rarely written.
-        let last_recorded_millis = &credential.memo.last_use_recorded;
+        let last_recorded_millis = &credential.memo.last_use_recorded_millis;
         if now.as_millis() - last_recorded_millis.load(Ordering::Relaxed) >= 1000 {
             last_recorded_millis.store(now.as_millis(), Ordering::Relaxed);
-            self.note_use(credential.seq, now);
+            self.record_last_use(credential.seq, now);
         }
     }
 
     /// Records the time of a key's last use. While `last_used` is full, keys that aren't in it are ignored.
-    pub(crate) fn note_use(&self, key_seq: i64, now: Timestamp) {
-        if let Some(mut at) = self.last_used.get_mut(&key_seq) {
+    pub(crate) fn record_last_use(&self, key_seq: i64, now: Timestamp) {
+        if let Some(mut at) = self.unstored_last_uses.get_mut(&key_seq) {
             *at = now.max(*at);
-        } else if self.last_used.len() < MAX_UNSTORED_LAST_USES {
-            self.last_used.insert(key_seq, now);
+        } else if self.unstored_last_uses.len() < MAX_UNSTORED_LAST_USES {
+            self.unstored_last_uses.insert(key_seq, now);
         }
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::settings::{self, Settings};
 
-pub(crate) use sources::{ConfigError, Effective, Flags};
+pub(crate) use sources::{ConfigError, ConfigFlags, EffectiveConfig};
 
 /// The largest integer that TOML can represent.
 const MAX_TOML_INTEGER: u64 = i64::MAX as u64;
@@ -52,8 +52,8 @@ impl Config {
     ///
     /// # Errors
     /// `ConfigError` when the embedded `config.toml` is invalid.
-    pub fn shipped() -> Result<Self, ConfigError> {
-        Effective::load(None, [], Flags::default()).map(|effective| effective.config)
+    pub fn load_defaults() -> Result<Self, ConfigError> {
+        EffectiveConfig::load(None, [], ConfigFlags::default()).map(|effective| effective.config)
     }
 
     /// The platform settings with which a new database is created.
@@ -64,7 +64,7 @@ impl Config {
             (name.to_owned(), settings::Plan { requests_per_minute, max_keys, max_members })
         };
         Settings {
-            keys: settings::Keys {
+            keys: settings::KeySettings {
                 prefix: keys.prefix.clone(),
                 default_expiry_days: keys.default_expiry_days,
                 max_expiry_days: keys.max_expiry_days,
@@ -75,7 +75,8 @@ impl Config {
                 batch_per_minute: rate_limits.batch_per_minute,
                 failed_auth_per_minute: rate_limits.failed_auth_per_minute,
             },
-            plans: [plan(settings::STANDARD, &plans.standard), plan("enterprise", &plans.enterprise)].into(),
+            plans: [plan(settings::STANDARD_PLAN, &plans.standard), plan("enterprise", &plans.enterprise)]
+                .into(),
             retention: settings::Retention {
                 audit_days: retention.audit_days,
                 usage_hourly_days: retention.usage_hourly_days,

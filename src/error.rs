@@ -89,7 +89,7 @@ impl Code {
 /// One fault of the request: where it is and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = ErrorDetail)]
-pub(crate) struct Detail {
+pub(crate) struct ErrorDetail {
     /// JSON Pointer (RFC 6901) into the request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "/scopes/0")]
@@ -113,7 +113,7 @@ pub struct Error {
     /// The message for people: what is wrong and what to do.
     pub(crate) message: Cow<'static, str>,
     /// The individual faults of the request.
-    pub(crate) details: Vec<Detail>,
+    pub(crate) details: Vec<ErrorDetail>,
     /// The internal cause, which is logged and never shown to a client.
     pub(crate) cause: Option<String>,
     /// Whole seconds after which a retry can succeed (`Retry-After`).
@@ -136,7 +136,7 @@ impl Error {
     }
 
     /// `INVALID_REQUEST` with the faults of the request.
-    pub(crate) fn invalid(details: Vec<Detail>) -> Self {
+    pub(crate) fn invalid_request(details: Vec<ErrorDetail>) -> Self {
         let message = match details.as_slice() {
             [detail] => detail.message.clone(),
             details => format!("The request has {} errors. See details.", details.len()),

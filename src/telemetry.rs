@@ -17,7 +17,7 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Initializes logging: log events are written to standard error, and panics are logged. A second call has no
 /// effect.
-pub(crate) fn init(log: &LogConfig) {
+pub(crate) fn init_logging(log: &LogConfig) {
     let is_terminal = io::stderr().is_terminal();
     let output = OutputFormat::choose(log.format, is_terminal, env::var_os("NO_COLOR").as_deref());
     // Internal errors of the subscriber are not reported: the subscriber would print them to standard error,
@@ -99,8 +99,8 @@ mod tests {
     #[ignore = "run by the other tests, which capture its standard error"]
     fn a_process_that_logs_and_panics() {
         let log = |level: &str| LogConfig { level: level.to_owned(), format: LogFormat::Auto };
-        init(&log("warn,verbose=debug"));
-        init(&log("trace"));
+        init_logging(&log("warn,verbose=debug"));
+        init_logging(&log("trace"));
         tracing::info!("filtered out");
         tracing::debug!(target: "verbose", answer = 42, "logged");
         let panicking = thread::Builder::new().name("doomed".to_owned()).spawn(|| {

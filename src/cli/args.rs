@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::config::Flags;
+use crate::config::ConfigFlags;
 use crate::domain::chain::Anchor;
 use data_commands::{Backup, Check, Export, Import, Restore};
 
@@ -218,7 +218,7 @@ pub struct Args {
     /// The configuration file given with `--config`.
     pub(crate) config: Option<PathBuf>,
     /// The flags that override settings of the configuration, such as `--listen`.
-    pub(crate) flags: Flags,
+    pub(crate) flags: ConfigFlags,
     /// The command to run.
     pub(crate) command: Command,
 }
@@ -263,7 +263,7 @@ impl Cli {
             }
             _ => None,
         };
-        Ok(Args { config: common.config, flags: Flags { listen, data: common.data }, command })
+        Ok(Args { config: common.config, flags: ConfigFlags { listen, data: common.data }, command })
     }
 }
 
@@ -320,7 +320,10 @@ mod tests {
             parse_args("--listen 127.0.0.1:0 --config c serve --data d --admin-key-file k").unwrap()
         );
         assert_eq!(serve.config.as_deref(), Some(Path::new("c")));
-        assert_eq!(serve.flags, Flags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()) });
+        assert_eq!(
+            serve.flags,
+            ConfigFlags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()) }
+        );
         assert_eq!(parse_command(""), Command::Serve(Serve::default()));
         for line in ["--dev", "serve --dev --listen [::1]:0", "--dev serve"] {
             assert!(matches!(parse_command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
@@ -348,7 +351,7 @@ mod tests {
             for line in [format!("--config c --data d {words}"), format!("{words} --config c --data d")] {
                 let read = parse_args(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert_eq!(read.config.as_deref(), Some(Path::new("c")), "{line}");
-                assert_eq!(read.flags, Flags { listen: None, data: Some("d".to_owned()) }, "{line}");
+                assert_eq!(read.flags, ConfigFlags { listen: None, data: Some("d".to_owned()) }, "{line}");
             }
         }
     }

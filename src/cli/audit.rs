@@ -10,7 +10,7 @@ use super::args::{AuditExport, AuditVerify, ExportFormat};
 use crate::config::Config;
 use crate::domain::access::Caller;
 use crate::domain::audit::Verification;
-use crate::domain::chain::{Anchor, Link, Walk};
+use crate::domain::chain::{Anchor, ChainLink, ChainVerifier};
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::service::{RequestContext, audit};
@@ -36,7 +36,7 @@ async fn verify_chain(config: Config, args: &AuditVerify) -> Result<Verification
         return verify_exported_file(file, anchor, !args.filtered);
     }
     let app = super::open_existing_database(config).await?;
-    let result = audit::walk(&app, anchor).await;
+    let result = audit::verify_chain(&app, anchor).await;
     app.db.close().await;
     result
 }
@@ -64,14 +64,14 @@ fn format_verification(result: &Verification) -> String {
 fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
-    let mut walk = Walk::new(anchor, complete);
+    let mut walk = ChainVerifier::new(anchor, complete);
     let first = walk.first_seq();
     let mut last = 0;
     let mut is_first = true;
     for line in lines {
         let line = line.map_err(unreadable)?;
-        let Some(link) = Link::from_line(&line) else {
-            walk.break_at(last + 1);
+        let Some(link) = ChainLink::from_line(&line) else {
+            walk.record_break(last + 1);
             break;
         };
         last = link.seq;
@@ -80,7 +80,7 @@ fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> 
         }
         is_first = false;
         // Events before the anchor are not verified.
-        if link.seq >= first && !walk.step(&link) {
+        if link.seq >= first && !walk.verify_next(&link) {
             break;
         }
     }
@@ -89,7 +89,7 @@ fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> 
 
 /// Refuses an anchor that precedes the first event of the file, because nothing in the file can confirm such
 /// an anchor.
-fn ensure_file_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
+fn ensure_file_covers_anchor(first: &ChainLink, anchor: Anchor) -> Result<()> {
     let is_checkpoint = first.seq == anchor.seq + 1 && first.prev_hash == anchor.hash;
     if first.seq <= anchor.seq || is_checkpoint {
         return Ok(());

@@ -6,7 +6,7 @@ use super::args::data_commands::Check;
 use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::Result;
-use crate::service::check::{self, Findings};
+use crate::service::check::{self, CheckReport};
 use crate::store::reader::Reader;
 
 /// Checks the database or a backup and prints the findings. Returns exit status 1 if there are errors.
@@ -29,9 +29,9 @@ pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
     }
 }
 
-fn check_database(config: &Config, args: &Check) -> Result<Findings> {
+fn check_database(config: &Config, args: &Check) -> Result<CheckReport> {
     let live = config.database.dir.join("tollhouse.db");
     let mut reader = Reader::open(args.file.as_deref().unwrap_or(&live))?;
     let progress = ProgressReporter::new();
-    check::examine(&mut reader, &|step, done, total| progress.show(step, done, total))
+    check::check_database(&mut reader, &|step, done, total| progress.show(step, done, total))
 }

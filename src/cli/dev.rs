@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::serve::{self, InitialData};
 use crate::app::App;
-use crate::config::{Effective, Tls};
+use crate::config::{EffectiveConfig, Tls};
 use crate::error::{Code, Error, Result};
 use crate::service::sample;
 use crate::verify::secret::Secret;
 
 /// Serves a month of sample data from a temporary directory. The configured database directory is not used.
-pub(crate) async fn run(mut effective: Effective) -> Result<()> {
+pub(crate) async fn run(mut effective: EffectiveConfig) -> Result<()> {
     let config = &mut effective.config;
     if !config.http.listen.ip().is_loopback() {
         let message = format!("--dev listens only on loopback, but http.listen is {}.", config.http.listen);

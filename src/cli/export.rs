@@ -10,7 +10,7 @@ use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::export;
-use crate::store::backup::{remove, rename_durably, with_suffix};
+use crate::store::backup::{remove_file_if_exists, rename_durably, with_suffix};
 
 /// Exports all resources to a file or to standard output.
 pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
@@ -42,11 +42,11 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     };
     let written: Result<_> = written.await;
     let closed = app.close().await;
-    let (file, records) = written.inspect_err(|_| drop(remove(&part)))?;
+    let (file, records) = written.inspect_err(|_| drop(remove_file_if_exists(&part)))?;
     match &args.output {
         Some(output) => rename_durably(&part, output)?,
         None => {
-            remove(&part)?;
+            remove_file_if_exists(&part)?;
             copy_to_standard_output(file)?;
         }
     }
@@ -56,7 +56,7 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
 
 /// Creates an export file that only its owner can read, because an export contains hashes of keys.
 fn create_private_file(path: &Path) -> Result<File> {
-    remove(path)?;
+    remove_file_if_exists(path)?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))
 }

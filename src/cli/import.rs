@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::service::import::{self, Options, Report, Source};
+use crate::service::import::{self, ImportOptions, ImportReport, ImportSource};
 
 /// Imports a file and prints a report. Returns exit status 1 if a record was refused or the file is
 /// truncated.
@@ -38,9 +38,9 @@ pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
     }
 }
 
-async fn import(config: Config, args: Import) -> Result<Report> {
+async fn import(config: Config, args: Import) -> Result<ImportReport> {
     let mut source = open_source(&args)?;
-    let length = match source.total() {
+    let length = match source.total_amount() {
         Some(total) => total,
         None => std::fs::metadata(&args.file).map_or(0, |file| file.len()),
     };
@@ -49,7 +49,7 @@ async fn import(config: Config, args: Import) -> Result<Report> {
         eprintln!("note: no database at {}; creating it.", database.display());
     }
     let app = App::open(config, Clock::system()).await?;
-    let options = Options { create_scopes: args.create_scopes, organization_id: args.organization };
+    let options = ImportOptions { create_scopes: args.create_scopes, organization_id: args.organization };
     let progress =
         if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::counting_bytes() };
     let show = |step, done, _| progress.show(step, done, length);
@@ -60,10 +60,10 @@ async fn import(config: Config, args: Import) -> Result<Report> {
     closed.map(|()| report)
 }
 
-fn open_source(args: &Import) -> Result<Source<'static>> {
+fn open_source(args: &Import) -> Result<ImportSource<'static>> {
     let path = &args.file;
     if args.from == Some(System::BetterAuth) {
-        return Source::better_auth(path, args.organization.as_deref());
+        return ImportSource::better_auth(path, args.organization.as_deref());
     }
     let format = args.format.or_else(|| format_by_extension(path)).ok_or_else(|| {
         let message = format!("{}: unknown extension; set --format to ndjson or csv.", path.display());
@@ -72,8 +72,8 @@ fn open_source(args: &Import) -> Result<Source<'static>> {
     let file = File::open(path).map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
     let input = Box::new(BufReader::with_capacity(1 << 16, file));
     match format {
-        ImportFormat::Ndjson => Ok(Source::ndjson(input)),
-        ImportFormat::Csv => Source::csv(input),
+        ImportFormat::Ndjson => Ok(ImportSource::ndjson(input)),
+        ImportFormat::Csv => ImportSource::csv(input),
     }
 }
 
@@ -85,7 +85,7 @@ fn format_by_extension(path: &Path) -> Option<ImportFormat> {
     }
 }
 
-fn print_report(report: &Report) {
+fn print_report(report: &ImportReport) {
     let listed = |counts: &std::collections::BTreeMap<&str, u64>| {
         let each: Vec<_> = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }

@@ -23,7 +23,7 @@ use tokio::runtime::Builder;
 
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{Config, Effective};
+use crate::config::{Config, EffectiveConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
 use args::{AdminKey, Args, Audit, Command};
@@ -44,7 +44,7 @@ pub fn run(args: Args) -> ExitCode {
         | Command::Restore(_)
         | Command::Check(_) => {}
     }
-    let effective = match Effective::load(file.as_deref(), std::env::vars_os(), flags) {
+    let effective = match EffectiveConfig::load(file.as_deref(), std::env::vars_os(), flags) {
         Ok(effective) => effective,
         Err(faults) => {
             eprintln!("{faults}");
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> ExitCode {
     runtime.block_on(async {
         match command {
             Command::Serve(serve) => {
-                telemetry::init(&effective.config.log);
+                telemetry::init_logging(&effective.config.log);
                 effective.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 report_result(match serve.dev {
                     true => dev::run(effective).await,

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::dev;
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Effective;
+use crate::config::EffectiveConfig;
 use crate::error::{Code, Error, Result};
 use crate::http::tls::Tls;
 use crate::http::workers::Workers;
@@ -37,15 +37,15 @@ pub(crate) enum InitialData {
 }
 
 /// Serves requests until the process receives SIGTERM or SIGINT.
-pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Result<()> {
-    let Effective { config, origins, .. } = effective;
+pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -> Result<()> {
+    let EffectiveConfig { config, setting_sources, .. } = effective;
     // Signal handlers are registered first, so that a signal during startup isn't lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::internal)?;
     let tls = Tls::load(&config.tls)?;
     let dir = config.database.dir.clone();
-    let _lock = db::lock(&dir)?;
+    let _lock = db::lock_data_dir(&dir)?;
     let listener = TcpListener::bind(config.http.listen).await;
     let listener = listener.map_err(|error| Error::internal(format!("{}: {error}", config.http.listen)))?;
     let address = listener.local_addr().map_err(Error::internal)?;
@@ -56,7 +56,7 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
             Some(listener.map_err(|error| Error::internal(format!("metrics.listen: {address}: {error}")))?)
         }
     };
-    let limits = server::Limits {
+    let limits = server::ConnectionLimits {
         max_connections: config.http.max_connections,
         header_timeout: config.http.header_timeout,
         write_timeout: config.http.write_timeout,
@@ -64,7 +64,9 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
     };
     let drain_timeout = config.http.drain_timeout;
     let app = App::open(config, Clock::system()).await?;
-    for ShadowedSetting { setting, origin, named, stored } in settings::shadowed(&app, &origins).await? {
+    for ShadowedSetting { setting, origin, named, stored } in
+        settings::find_shadowed_settings(&app, &setting_sources).await?
+    {
         tracing::warn!(
             setting,
             origin,
@@ -82,7 +84,7 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
         }
         InitialData::Sample => Some(dev::seed(&app, address).await?),
     };
-    housekeeping::log_head(&app, "start").await;
+    housekeeping::log_audit_head(&app, "start").await;
 
     let tasks = TaskTracker::new();
     let workers = Workers::start()?;
@@ -95,7 +97,7 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
         };
         tracing::info!(signal = name, "stopping");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        stopping.drain();
+        stopping.start_draining();
     };
     if let Some(address) = metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()) {
         eprintln!("metrics on http://{address}/metrics");
@@ -130,7 +132,7 @@ pub(crate) async fn run(effective: Effective, initial_data: InitialData) -> Resu
         tracing::warn!("abandoned calls that did not end within the drain timeout");
     }
     let closed = app.close().await;
-    let stats = app.db.stats();
+    let stats = app.db.writer_totals();
     tracing::info!(mutations = stats.mutations, commits = stats.commits, "stopped");
     closed
 }
@@ -166,11 +168,11 @@ async fn reload_certificate_on_sighup(mut hangup: Signal, tls: Option<&Tls>) {
 /// Creates the first admin key of an empty database. Returns a shell expression for that key, which the
 /// server prints in a sample `curl` command, or `None` if a key existed already.
 async fn create_first_key(app: &App, file: &Path) -> Result<Option<String>> {
-    if api_keys::any(app).await? {
+    if api_keys::any_key_exists(app).await? {
         return Ok(None);
     }
     if let Some((secret, shown)) = key_from_environment(&app.settings.get().await?.checked_prefixes)? {
-        api_keys::bootstrap(app, secret).await?;
+        api_keys::create_first_key(app, secret).await?;
         return Ok(Some(shown));
     }
     let prefix = app.settings.get().await?.settings.keys.prefix.clone();
@@ -183,7 +185,7 @@ async fn create_first_key(app: &App, file: &Path) -> Result<Option<String>> {
         write_private_file(file, secret.reveal())?;
         Some(file)
     };
-    if api_keys::bootstrap(app, secret.clone()).await?.is_none() {
+    if api_keys::create_first_key(app, secret.clone()).await?.is_none() {
         return Ok(None);
     }
     match shown {
@@ -212,8 +214,10 @@ pub(super) fn key_from_environment(checked_prefixes: &[String]) -> Result<Option
         (Err(_), Err(_)) => None,
     };
     let Some((key, source, shown)) = given else { return Ok(None) };
-    if !(32..=secret::MAX_LENGTH).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let max = secret::MAX_LENGTH;
+    if !(32..=secret::MAX_SECRET_BYTES).contains(&key.len())
+        || !key.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        let max = secret::MAX_SECRET_BYTES;
         return Err(invalid_request(format!(
             "{source}: the key must have 32 to {max} printable ASCII characters and no spaces."
         )));
@@ -224,7 +228,7 @@ pub(super) fn key_from_environment(checked_prefixes: &[String]) -> Result<Option
             "{source}: the key has the form {prefixes}_… but a wrong checksum; check that it is complete."
         )));
     }
-    Ok(Some((Secret::from_outside(key), shown)))
+    Ok(Some((Secret::from_plain_text(key), shown)))
 }
 
 fn invalid_request(message: String) -> Error {

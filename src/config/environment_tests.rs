@@ -48,7 +48,7 @@ fn a_misnamed_environment_variable_is_a_warning_with_the_right_name() {
     // If both the right and the wrong variable are set, the right one is in effect and the wrong one is a
     // warning.
     let both = env_pairs(&[("TOLLHOUSE_LISTEN", "127.0.0.1:1"), ("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2")]);
-    let effective = Effective::load(None, both, Flags::default()).unwrap();
+    let effective = EffectiveConfig::load(None, both, ConfigFlags::default()).unwrap();
     assert_eq!((effective.config.http.listen.port(), effective.warnings.len()), (2, 1));
 }
 
@@ -60,17 +60,17 @@ fn an_environment_variable_can_name_the_config_file() {
     fs::write(&other, "[database]\nreaders = 8\n").unwrap();
     let load = |flag: Option<&Path>, named: &Path, more: &[(&str, &str)]| {
         let named = [("TOLLHOUSE_CONFIG".into(), named.as_os_str().to_owned())];
-        Effective::load(flag, [named.into(), env_pairs(more)].concat(), Flags::default())
+        EffectiveConfig::load(flag, [named.into(), env_pairs(more)].concat(), ConfigFlags::default())
     };
     let effective = load(None, &one, &[]).unwrap();
     assert_eq!(effective.config.database.readers, 7);
-    assert_eq!(effective.origins["database.readers"], format!("{}:2", one.display()));
+    assert_eq!(effective.setting_sources["database.readers"], format!("{}:2", one.display()));
     // A variable for the setting itself overrides the file, and the flag --config overrides TOLLHOUSE_CONFIG.
     let more = [("TOLLHOUSE_DATABASE__READERS", "9")];
     assert_eq!(load(None, &one, &more).unwrap().config.database.readers, 9);
     assert_eq!(load(Some(&other), &one, &[]).unwrap().config.database.readers, 8);
     // An empty TOLLHOUSE_CONFIG counts as not set. The error for a missing file names the variable.
-    assert_eq!(load(None, Path::new(""), &[]).unwrap().config, Config::shipped().unwrap());
+    assert_eq!(load(None, Path::new(""), &[]).unwrap().config, Config::load_defaults().unwrap());
     let missing =
         fault_messages(load(None, Path::new("not/there.toml"), &[]).map(|effective| effective.config));
     assert!(missing[0].starts_with("TOLLHOUSE_CONFIG: not/there.toml: can't be read: "), "{missing:?}");

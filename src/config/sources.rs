@@ -36,7 +36,7 @@ type SettingPath = Vec<String>;
 
 /// Settings given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags {
+pub(crate) struct ConfigFlags {
     /// The value of the flag `--listen`, which sets `http.listen`.
     pub(crate) listen: Option<SocketAddr>,
     /// The value of the flag `--data`, which sets `database.dir`.
@@ -45,16 +45,16 @@ pub(crate) struct Flags {
 
 /// The settings in effect, and the source of each setting that is not a default.
 #[derive(Clone, Debug)]
-pub(crate) struct Effective {
+pub(crate) struct EffectiveConfig {
     pub(crate) config: Config,
     /// The source of each setting that is not a default, by the setting's name (`http.listen`): a file and
     /// line, an environment variable or a flag.
-    pub(crate) origins: BTreeMap<String, String>,
+    pub(crate) setting_sources: BTreeMap<String, String>,
     /// Warnings about environment variables that have no effect but were probably meant as settings.
     pub(crate) warnings: Vec<String>,
 }
 
-impl Effective {
+impl EffectiveConfig {
     /// Merges the sources in this order, in which later sources override earlier ones: the defaults, `file`
     /// (or the file named by the environment), the `environment` as pairs of name and value, the `flags`.
     ///
@@ -63,7 +63,7 @@ impl Effective {
     pub(crate) fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-        flags: Flags,
+        flags: ConfigFlags,
     ) -> Result<Self, ConfigError> {
         let mut layers = ConfigLayers::new()?;
         let environment: Vec<_> = environment.into_iter().collect();
@@ -261,7 +261,7 @@ impl ConfigLayers {
     /// Deserializes all settings. serde stops at the first invalid value: its error is recorded, the
     /// setting's default replaces the value, and all settings are deserialized again, until no value is
     /// invalid.
-    fn into_effective_config(mut self) -> Result<Effective, ConfigError> {
+    fn into_effective_config(mut self) -> Result<EffectiveConfig, ConfigError> {
         let config = loop {
             let error = match self.figment.extract::<Config>() {
                 Ok(config) => break config,
@@ -295,8 +295,8 @@ impl ConfigLayers {
             return Err(ConfigError { faults: self.faults });
         }
         let given = self.defaults.keys().filter_map(|names| Some((names.join("."), self.source_of(names)?)));
-        let origins = given.collect();
-        Ok(Effective { config, origins, warnings: self.warnings })
+        let setting_sources = given.collect();
+        Ok(EffectiveConfig { config, setting_sources, warnings: self.warnings })
     }
 
     /// Reports a certificate without its key, or a key without its certificate.

@@ -14,7 +14,8 @@ pub(super) fn env_pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString
 }
 
 fn load_with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Effective::load(None, env_pairs(environment), Flags::default()).map(|effective| effective.config)
+    EffectiveConfig::load(None, env_pairs(environment), ConfigFlags::default())
+        .map(|effective| effective.config)
 }
 
 /// Loads the configuration from a file with this text; errors show the file's path as `FILE`.
@@ -22,7 +23,8 @@ fn load_with_file(text: &str) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollhouse.toml");
     fs::write(&path, text).unwrap();
-    let loaded = Effective::load(Some(&path), [], Flags::default()).map(|effective| effective.config);
+    let loaded =
+        EffectiveConfig::load(Some(&path), [], ConfigFlags::default()).map(|effective| effective.config);
     loaded.map_err(|mut error| {
         for fault in &mut error.faults {
             fault.source = fault.source.replace(path.to_str().unwrap(), "FILE");
@@ -33,8 +35,8 @@ fn load_with_file(text: &str) -> Result<Config, ConfigError> {
 
 /// The warnings about these environment variables, of which none changes a setting.
 pub(super) fn env_warnings(environment: &[(&str, &str)]) -> Vec<String> {
-    let effective = Effective::load(None, env_pairs(environment), Flags::default()).unwrap();
-    assert_eq!((effective.config, effective.origins.len()), (Config::shipped().unwrap(), 0));
+    let effective = EffectiveConfig::load(None, env_pairs(environment), ConfigFlags::default()).unwrap();
+    assert_eq!((effective.config, effective.setting_sources.len()), (Config::load_defaults().unwrap(), 0));
     effective.warnings
 }
 
@@ -48,7 +50,7 @@ fn setting_names(tree: &Dict) -> BTreeSet<String> {
 
 #[test]
 fn the_default_file_lists_exactly_the_fields_of_config() {
-    let config = Config::shipped().unwrap();
+    let config = Config::load_defaults().unwrap();
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
     assert_eq!(setting_names(&listed), setting_names(&fields));
@@ -107,8 +109,9 @@ fn later_sources_override_earlier_ones_and_are_reported() {
     .unwrap();
     let environment =
         env_pairs(&[("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2"), ("TOLLHOUSE_DATABASE__DIR", "b")]);
-    let flags = Flags { listen: None, data: Some("c".to_owned()) };
-    let Effective { config, origins, .. } = Effective::load(Some(&file), environment, flags).unwrap();
+    let flags = ConfigFlags { listen: None, data: Some("c".to_owned()) };
+    let EffectiveConfig { config, setting_sources: origins, .. } =
+        EffectiveConfig::load(Some(&file), environment, flags).unwrap();
 
     assert_eq!(config.http.listen.port(), 2);
     assert_eq!((config.database.readers, &*config.database.dir), (7, Path::new("c")));
@@ -150,7 +153,7 @@ fn an_environment_variable_is_parsed_as_the_type_of_the_setting() {
 
 #[test]
 fn optional_settings_are_none_when_empty() {
-    let shipped = Config::shipped().unwrap();
+    let shipped = Config::load_defaults().unwrap();
     assert_eq!((shipped.metrics.listen, shipped.tls.cert, shipped.tls.key), (None, None, None));
     for (given, listen) in [
         ("9464", "127.0.0.1:9464"),
@@ -184,9 +187,9 @@ fn a_certificate_requires_its_key() {
 fn the_first_key_is_not_a_setting_and_is_never_shown() {
     let secret = "a-secret-of-at-least-32-characters";
     let first_key = [("TOLLHOUSE_ADMIN_KEY", secret), ("TOLLHOUSE_ADMIN_KEY_FILE", secret)];
-    let effective = Effective::load(None, env_pairs(&first_key), Flags::default()).unwrap();
-    assert_eq!(effective.config, Config::shipped().unwrap());
-    assert!(effective.origins.is_empty());
+    let effective = EffectiveConfig::load(None, env_pairs(&first_key), ConfigFlags::default()).unwrap();
+    assert_eq!(effective.config, Config::load_defaults().unwrap());
+    assert!(effective.setting_sources.is_empty());
 
     assert!(effective.warnings.is_empty(), "{:?}", effective.warnings);
 
@@ -231,7 +234,7 @@ fn unknown_settings_are_reported_with_position_and_nearest_name() {
         ["TOLLHOUSE_HTTP__LISTN: unknown setting; the nearest known one is TOLLHOUSE_HTTP__LISTEN"]
     );
     assert_eq!(fault_messages(load_with_file("http = 5")), ["FILE:1: http: is a section, not a setting"]);
-    assert_eq!(load_with_file("[http]\n").unwrap(), Config::shipped().unwrap());
+    assert_eq!(load_with_file("[http]\n").unwrap(), Config::load_defaults().unwrap());
 }
 
 #[test]
@@ -242,8 +245,8 @@ fn all_config_errors_are_reported_at_once() {
                 [database]\nreaders = 'many'\nreader = 1\n[cache]\nmax_bytes = -1\n";
     fs::write(&path, text).unwrap();
     let environment = env_pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
-    let flags = Flags { listen: None, data: Some(String::new()) };
-    let error = Effective::load(Some(&path), environment, flags).unwrap_err();
+    let flags = ConfigFlags { listen: None, data: Some(String::new()) };
+    let error = EffectiveConfig::load(Some(&path), environment, flags).unwrap_err();
     let errors = error.to_string().replace(path.to_str().unwrap(), "FILE");
     let mut lines: Vec<&str> = errors.lines().collect();
     assert_eq!(lines.remove(0), "The configuration has 9 errors:");
@@ -348,8 +351,9 @@ fn setting_values_outside_their_bounds_are_rejected() {
 fn unreadable_config_files_are_reported_with_path_line_and_column() {
     let missing = Path::new("does/not/exist.toml");
     let environment = env_pairs(&[("TOLLHOUSE_DATABASE__READERS", "none")]);
-    let errors =
-        fault_messages(Effective::load(Some(missing), environment, Flags::default()).map(|e| e.config));
+    let errors = fault_messages(
+        EffectiveConfig::load(Some(missing), environment, ConfigFlags::default()).map(|e| e.config),
+    );
     assert!(errors[0].starts_with("does/not/exist.toml: can't be read: "), "{errors:?}");
     assert_eq!(errors.len(), 2, "the other faults are reported, too: {errors:?}");
 
@@ -367,10 +371,10 @@ fn environment_values_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let bytes = || OsString::from_vec(vec![b'a', 0xff]);
     let errors = fault_messages(
-        Effective::load(
+        EffectiveConfig::load(
             None,
             [("TOLLHOUSE_DATABASE__DIR".into(), bytes()), (bytes(), bytes())],
-            Flags::default(),
+            ConfigFlags::default(),
         )
         .map(|e| e.config),
     );
@@ -388,7 +392,7 @@ fn initial_settings_are_read_and_must_be_consistent() {
     assert!(initial.keys.require_allowed_ips_for_admin);
     assert_eq!(initial.maintenance.message.as_deref(), Some("Back at noon."));
     assert_eq!(initial.retention.audit_days, 30);
-    assert_eq!(Config::shipped().unwrap().initial_settings().maintenance.message, None);
+    assert_eq!(Config::load_defaults().unwrap().initial_settings().maintenance.message, None);
 
     let wrong =
         [("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "yes"), ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "29")];

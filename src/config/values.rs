@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::LogFormat;
-use crate::domain::settings::is_prefix;
+use crate::domain::settings::is_secret_prefix;
 
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -157,7 +157,7 @@ pub(crate) fn serialize_optional_socket_address<S: Serializer>(
 /// Deserializes the prefix of API key secrets.
 pub(crate) fn deserialize_key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let expected = "a lowercase letter, followed by up to 15 lowercase letters or digits";
-    deserialize_text(deserializer, expected, |text| is_prefix(text).then(|| text.to_owned()))
+    deserialize_text(deserializer, expected, |text| is_secret_prefix(text).then(|| text.to_owned()))
 }
 
 /// Deserializes the error message of read-only mode, which may be empty.

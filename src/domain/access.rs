@@ -10,7 +10,7 @@ use super::api_key::{ApiKey, Credential, Status};
 use super::scope;
 use super::time::Timestamp;
 use super::verification;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 
 /// The caller of an operation.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Caller {
 
     /// True if the caller may see resources of this organization, or of the platform if `organization_id` is
     /// `None`. Resources that the caller may not see are reported as not found.
-    pub(crate) fn reaches(&self, organization_id: Option<&str>) -> bool {
+    pub(crate) fn can_access_organization(&self, organization_id: Option<&str>) -> bool {
         match self.organization_id() {
             None => true,
             organization => organization == organization_id,
@@ -139,13 +139,13 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
 }
 
 /// True if a changed key may have more access than before. Such a change requires [`ensure_can_grant`].
-pub(crate) fn widens(before: &ApiKey, after: &ApiKey) -> bool {
+pub(crate) fn widens_access(before: &ApiKey, after: &ApiKey) -> bool {
     after.expires_at != before.expires_at
         || after.allowed_ips != before.allowed_ips
         || after.status == Status::Active && before.status != Status::Active
         || after.scopes.iter().any(|wanted| !scope::any_covers(&before.scopes, wanted))
 }
 
-fn exceeds_caller_detail(pointer: String, message: String) -> Detail {
-    Detail { pointer: Some(pointer), parameter: None, code: "EXCEEDS_CALLER".into(), message }
+fn exceeds_caller_detail(pointer: String, message: String) -> ErrorDetail {
+    ErrorDetail { pointer: Some(pointer), parameter: None, code: "EXCEEDS_CALLER".into(), message }
 }

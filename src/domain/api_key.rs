@@ -182,9 +182,9 @@ pub struct Credential {
 #[derive(Debug, Default)]
 pub struct Memo {
     /// The part of the verification response's JSON that depends only on this credential, not on the outcome.
-    pub(crate) answer_json: OnceLock<Box<str>>,
+    pub(crate) shared_response_json: OnceLock<Box<str>>,
     /// When the key's use was last recorded, in milliseconds since the epoch.
-    pub(crate) last_use_recorded: AtomicI64,
+    pub(crate) last_use_recorded_millis: AtomicI64,
 }
 
 impl Clone for Memo {
@@ -267,7 +267,7 @@ impl NewApiKey {
             organization_id: fields.nullable("organization_id", parse_referenced_id).into_option(),
             user_id: fields.nullable("user_id", parse_referenced_id).into_option(),
             name: fields.required("name", rules::parse_name),
-            scopes: fields.required("scopes", |json, faults| scope::list(catalogue, json, faults)),
+            scopes: fields.required("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults)),
             expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
             rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
@@ -323,7 +323,7 @@ impl ApiKeyPatch {
         fields.refuse_read_only(&["id", "key", "organization_id", "user_id"]);
         let value = Self {
             name: fields.optional("name", rules::parse_name),
-            scopes: fields.optional("scopes", |json, faults| scope::list(catalogue, json, faults)),
+            scopes: fields.optional("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults)),
             status: fields.optional("status", rules::one_of_parser(Status::SETTABLE)),
             expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist),
@@ -335,7 +335,7 @@ impl ApiKeyPatch {
     }
 
     /// True if the patch sets a field that only platform keys may set.
-    pub(crate) fn needs_platform(&self) -> bool {
+    pub(crate) fn requires_platform_key(&self) -> bool {
         self.rate_limit.is_given() || self.quota.is_given()
     }
 

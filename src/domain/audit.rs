@@ -18,7 +18,7 @@ pub(crate) type ChainHash = [u8; 32];
 pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 
 /// The `prev_hash` of the first audit event, which has no predecessor.
-pub(crate) const GENESIS: ChainHash = [0; 32];
+pub(crate) const GENESIS_HASH: ChainHash = [0; 32];
 
 /// Strings from clients are truncated to this many characters before they are stored in an audit event.
 const MAX_TEXT_CHARS: usize = 256;
@@ -194,7 +194,7 @@ impl Event {
 /// The part of an audit event that an operation supplies. The actor, the time and the request are added from
 /// the `RequestContext`.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct AuditEntry {
     /// The organization whose audit log contains the event; `None` for the platform's audit log.
     pub(crate) organization_id: Option<String>,
     /// The resource that the operation affected.
@@ -203,10 +203,16 @@ pub(crate) struct Entry {
     pub(crate) changes: Vec<Change>,
 }
 
-impl Entry {
+impl AuditEntry {
     /// Creates the audit entry for an operation on one resource.
-    pub(crate) fn of(organization_id: Option<&str>, kind: &'static str, id: &str, name: &str) -> Self {
-        let target = Target { kind: kind.into(), id: Some(cut(id)), name: Some(cut(name)) };
+    pub(crate) fn for_resource(
+        organization_id: Option<&str>,
+        kind: &'static str,
+        id: &str,
+        name: &str,
+    ) -> Self {
+        let target =
+            Target { kind: kind.into(), id: Some(truncate_text(id)), name: Some(truncate_text(name)) };
         Self {
             organization_id: organization_id.map(str::to_owned),
             target: Some(target),
@@ -215,7 +221,7 @@ impl Entry {
     }
 
     /// Creates the audit entry for a read of a list or of the whole platform, which has no single target.
-    pub(crate) fn about(organization_id: Option<&str>) -> Self {
+    pub(crate) fn without_target(organization_id: Option<&str>) -> Self {
         Self { organization_id: organization_id.map(str::to_owned), target: None, changes: Vec::new() }
     }
 
@@ -227,7 +233,7 @@ impl Entry {
 
 /// Returns the fields that differ between two states of a resource. The id, the embedded user and the
 /// timestamps `created_at` and `updated_at` are left out. For a creation, `before` is [`Value::Null`].
-pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
+pub(crate) fn changed_fields(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
     let before = to_json(before);
     let after = to_json(after);
     let Value::Object(after) = after else { return Vec::new() };
@@ -256,11 +262,11 @@ fn to_json(resource: &impl Serialize) -> Value {
 /// Replaces a value whose JSON is too long by its truncated text.
 fn truncate_value(value: Value) -> Value {
     let text = value.to_string();
-    if text.len() <= MAX_CHANGED_VALUE_BYTES { value } else { Value::String(cut(&text)) }
+    if text.len() <= MAX_CHANGED_VALUE_BYTES { value } else { Value::String(truncate_text(&text)) }
 }
 
 /// Truncates a client-supplied string and marks the truncation with an ellipsis.
-pub(crate) fn cut(text: &str) -> String {
+pub(crate) fn truncate_text(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT_CHARS) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),

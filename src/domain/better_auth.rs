@@ -61,7 +61,7 @@ fn metadata_column(row: &Row) -> Row {
 
 /// Converts an organization. better-auth stores no email address for an organization, so the query adds that of
 /// its owner or, without an owner, of its first member to the row as `email`.
-pub(crate) fn organization(row: &Row) -> Row {
+pub(crate) fn convert_organization(row: &Row) -> Row {
     let mut metadata = metadata_column(row);
     for name in ["slug", "logo"] {
         if let Some(text) =
@@ -81,7 +81,7 @@ pub(crate) fn organization(row: &Row) -> Row {
 }
 
 /// Converts a user. A banned user becomes a suspended user.
-pub(crate) fn user(row: &Row) -> Row {
+pub(crate) fn convert_user(row: &Row) -> Row {
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("user"));
     insert_non_null(&mut record, "id", json!(text_column(row, "id")));
@@ -97,7 +97,7 @@ pub(crate) fn user(row: &Row) -> Row {
 
 /// Converts a member of an organization. Of several roles the highest is kept; an unknown role becomes
 /// `viewer`.
-pub(crate) fn member(row: &Row) -> Row {
+pub(crate) fn convert_member(row: &Row) -> Row {
     let roles = text_column(row, "role").unwrap_or_default();
     let has = |wanted: &&str| roles.split(',').any(|role| role.trim() == *wanted);
     let role = ["owner", "admin", "member"].into_iter().find(has).unwrap_or("viewer");
@@ -183,7 +183,7 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
 }
 
 /// Creates the membership that the owner of a key needs in the key's organization.
-pub(crate) fn membership(key: &Row) -> Row {
+pub(crate) fn membership_for_key(key: &Row) -> Row {
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("membership"));
     for name in ["organization_id", "user_id"] {
@@ -211,7 +211,9 @@ fn convert_permissions(row: &Row) -> Result<Vec<String>, String> {
                     "The permission {scope} would administer Tollhouse; rename it in better-auth."
                 ));
             }
-            if !scope::is_custom(&scope) && !scope::is_custom(&scope.replace(":*", ":all")) {
+            if !scope::is_custom_scope_name(&scope)
+                && !scope::is_custom_scope_name(&scope.replace(":*", ":all"))
+            {
                 return Err(format!(
                     "The permission {scope:?} isn't a valid scope; scopes are lowercase resource:action."
                 ));

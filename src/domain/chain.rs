@@ -5,7 +5,7 @@ use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
-use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS, Verification};
+use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS_HASH, Verification};
 use super::id;
 use super::time::Timestamp;
 
@@ -41,7 +41,7 @@ pub(crate) fn parse_hash(text: &str) -> Option<ChainHash> {
 
 /// An audit event with its position in the audit chain.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Link {
+pub struct ChainLink {
     /// The sequence number of the event.
     pub(crate) seq: i64,
     /// The hash of the previous event.
@@ -52,7 +52,7 @@ pub struct Link {
     pub json: String,
 }
 
-impl Link {
+impl ChainLink {
     /// Formats the event as a line of an export: the stored JSON with both hashes appended after its last
     /// field, so that removing the hashes restores the stored bytes.
     pub(crate) fn to_line(&self) -> String {
@@ -99,9 +99,9 @@ pub struct EventColumns {
 
 impl EventColumns {
     /// True if the columns equal the fields in the event's JSON.
-    pub(crate) fn match_event(&self, json: &str) -> bool {
+    pub(crate) fn matches_event(&self, json: &str) -> bool {
         let Ok(event) = serde_json::from_str::<Event>(json) else { return false };
-        id::event_bytes(&event.id) == Some(self.id)
+        id::event_id_bytes(&event.id) == Some(self.id)
             && Timestamp::parse(&event.occurred_at) == Some(self.occurred_at)
             && event.organization_id == self.organization_id
             && event.actor.id == self.actor_id
@@ -121,7 +121,7 @@ pub(crate) struct Anchor {
 }
 
 /// The action of the audit event that records a pruning (the deletion of the oldest events).
-pub(crate) const PRUNED: &str = "audit_log.prune";
+pub(crate) const PRUNE_ACTION: &str = "audit_log.prune";
 
 impl fmt::Display for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,13 +131,15 @@ impl fmt::Display for Anchor {
 
 impl Anchor {
     /// The name of the changed field that holds the checkpoint in a pruning event.
-    pub(crate) const CHECKPOINT: &str = "checkpoint";
+    pub(crate) const CHECKPOINT_FIELD: &str = "checkpoint";
 
     /// Returns the checkpoint that a pruning event records, which is the last deleted event. `None` for other
     /// events.
-    pub(crate) fn of_pruning(event: &Event) -> Option<Self> {
-        let is_pruning = event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
-        let change = event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT)?;
+    pub(crate) fn from_pruning_event(event: &Event) -> Option<Self> {
+        let is_pruning =
+            event.action == PRUNE_ACTION && event.actor.kind == "system" && event.outcome == "success";
+        let change =
+            event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT_FIELD)?;
         // A pruning deletes only events that precede the pruning event.
         Self::parse(change.to.as_str()?)
             .filter(|checkpoint| event.seq.is_some_and(|seq| checkpoint.seq < seq))
@@ -154,7 +156,7 @@ impl Anchor {
 /// Verifies the audit chain from the oldest event to the newest and finds the first event that was edited,
 /// removed or reordered.
 #[derive(Debug)]
-pub(crate) struct Walk {
+pub(crate) struct ChainVerifier {
     result: Verification,
     anchor: Option<Anchor>,
     /// True if a gap in the sequence numbers is a break; false for a filtered export, which has gaps.
@@ -168,7 +170,7 @@ pub(crate) struct Walk {
     checkpoint: Option<Anchor>,
 }
 
-impl Walk {
+impl ChainVerifier {
     /// Starts a verification at the anchor or, without an anchor, at the first existing event. If `complete`
     /// is false (for a filtered export), gaps are allowed and each event is checked by itself.
     ///
@@ -186,7 +188,7 @@ impl Walk {
     }
 
     /// Checks the next event. Returns `false` if the chain is broken at this event.
-    pub(crate) fn step(&mut self, link: &Link) -> bool {
+    pub(crate) fn verify_next(&mut self, link: &ChainLink) -> bool {
         let follows = match (self.previous, self.anchor) {
             (Some((seq, hash)), _) if link.seq == seq + 1 => link.prev_hash == hash,
             (Some((seq, _)), _) => !self.complete && link.seq > seq,
@@ -196,7 +198,7 @@ impl Walk {
             (None, Some(anchor)) => {
                 self.complete && link.seq == anchor.seq + 1 && link.prev_hash == anchor.hash
             }
-            (None, None) if link.seq == 1 => link.prev_hash == GENESIS,
+            (None, None) if link.seq == 1 => link.prev_hash == GENESIS_HASH,
             (None, None) => !self.complete || link.seq > 1,
         };
         let event = if follows { link.verified_event() } else { None };
@@ -204,13 +206,13 @@ impl Walk {
             // If an event is missing, the break is reported at the missing event, not at the intact event
             // after the gap.
             let expected = self.previous.map_or_else(|| self.expected_first_seq(), |(seq, _)| seq + 1);
-            self.break_at(if self.complete { link.seq.min(expected) } else { link.seq });
+            self.record_break(if self.complete { link.seq.min(expected) } else { link.seq });
             return false;
         };
         if self.previous.is_none() && self.complete && link.seq > self.expected_first_seq() {
             self.unexplained_pruning = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
         }
-        if let Some(checkpoint) = Anchor::of_pruning(&event) {
+        if let Some(checkpoint) = Anchor::from_pruning_event(&event) {
             self.unexplained_pruning = self.unexplained_pruning.filter(|cut| *cut != checkpoint);
             self.checkpoint = Some(checkpoint);
         }
@@ -227,7 +229,7 @@ impl Walk {
     }
 
     /// Records that the chain is broken at the event `seq`. Only the first break is kept.
-    pub(crate) fn break_at(&mut self, seq: i64) {
+    pub(crate) fn record_break(&mut self, seq: i64) {
         self.result.valid = false;
         self.result.broken_at.get_or_insert(seq);
     }
@@ -238,16 +240,16 @@ impl Walk {
         if let (Some(anchor), None) = (self.anchor, self.previous)
             && self.result.valid
         {
-            self.break_at(anchor.seq);
+            self.record_break(anchor.seq);
         }
         if let Some(cut) = self.unexplained_pruning
             && self.result.valid
         {
             // The break is reported at the first missing event after the latest checkpoint.
             let kept_from = self.checkpoint.map_or(1, |checkpoint| checkpoint.seq + 1);
-            self.break_at(kept_from.min(cut.seq + 1));
+            self.record_break(kept_from.min(cut.seq + 1));
         }
-        self.result.head_hash = self.previous.map(|(_, hash)| hex(&hash));
+        self.result.head_hash = self.previous.map(|(_, hash_secret)| hex(&hash_secret));
         self.result
     }
 }

@@ -60,7 +60,7 @@ fn unmap_ipv4(cidr: IpNet) -> IpNet {
 
 /// Returns the network that counts as one client: the address itself for IPv4, the /64 network for IPv6,
 /// because one subscriber usually gets a whole /64.
-pub(crate) fn subject(address: IpAddr) -> IpNet {
+pub(crate) fn client_network(address: IpAddr) -> IpNet {
     match address.to_canonical() {
         IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
         IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().into(),

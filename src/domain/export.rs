@@ -6,7 +6,7 @@ use super::api_key::ApiKey;
 use super::api_key::SecretHash;
 use super::audit::ChainHash;
 use super::chain::hex;
-use super::import::{EXPORT_FORMAT_VERSION, ImportedSecret};
+use super::import::{EXPORT_FORMAT_VERSION, ImportedSecretState};
 use super::membership::Role;
 use super::organization::Organization;
 use super::settings::Settings;
@@ -85,16 +85,16 @@ impl<'a> Line<'a> {
     }
 
     /// Creates the line of an API key from the key and the hashes of its secrets.
-    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(SecretHash, ImportedSecret)]) -> Self {
+    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(SecretHash, ImportedSecretState)]) -> Self {
         let hashes =
             |wanted| secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex(hash));
         Self::ApiKey {
             key,
             revision: key.revision,
             hash_encoding: "hex",
-            hash: hashes(ImportedSecret::Current).next().unwrap_or_default(),
-            previous_hash: hashes(ImportedSecret::Previous).next(),
-            retired_hashes: hashes(ImportedSecret::Retired).collect(),
+            hash: hashes(ImportedSecretState::Current).next().unwrap_or_default(),
+            previous_hash: hashes(ImportedSecretState::Previous).next(),
+            retired_hashes: hashes(ImportedSecretState::Retired).collect(),
         }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// `INTERNAL` if serialization fails, which does not happen.
-    pub(crate) fn text(&self) -> Result<String> {
+    pub(crate) fn to_json_line(&self) -> Result<String> {
         serde_json::to_string(self).map(|text| text + "\n").map_err(Error::internal)
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::patch::Patch;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 
 /// A JSON value. Its objects keep all fields in the order sent, including fields with duplicate names.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,7 +107,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 /// The faults found so far in a request body, and the JSON pointer of the value being parsed.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    details: Vec<Detail>,
+    details: Vec<ErrorDetail>,
     pointer: String,
 }
 
@@ -119,7 +119,7 @@ impl Faults {
     pub(crate) fn add(&mut self, code: &'static str, message: impl Into<String>) {
         if self.details.len() < MAX_FAULTS {
             let pointer = Some(self.pointer.clone());
-            self.details.push(Detail {
+            self.details.push(ErrorDetail {
                 pointer,
                 parameter: None,
                 code: code.into(),
@@ -144,7 +144,7 @@ impl Faults {
 
     /// Returns the value if there are no faults, otherwise an error with all faults.
     pub(crate) fn finish<T>(self, value: T) -> Result<T> {
-        if self.details.is_empty() { Ok(value) } else { Err(Error::invalid(self.details)) }
+        if self.details.is_empty() { Ok(value) } else { Err(Error::invalid_request(self.details)) }
     }
 
     /// Returns the value as a string. Records a fault if the value has another type.

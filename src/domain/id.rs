@@ -54,7 +54,7 @@ impl Kind {
     /// Converts an id of another system. An id that is a valid custom id is kept; otherwise the prefix is
     /// added. If the result would be too long or contain other characters, it is the prefix with a hash of
     /// the foreign id. The same foreign id always gives the same id.
-    pub(crate) fn adopt(self, foreign: &str) -> String {
+    pub(crate) fn convert_foreign_id(self, foreign: &str) -> String {
         let prefixed = [self.prefix(), foreign].concat();
         if self.accepts_custom_id(foreign) {
             foreign.to_owned()
@@ -69,7 +69,7 @@ impl Kind {
 
 /// Converts the id of an audit event into the 16 bytes of its ULID, as stored in the audit table. Returns
 /// `None` if `id` isn't the id of an event.
-pub(crate) fn event_bytes(id: &str) -> Option<[u8; 16]> {
+pub(crate) fn event_id_bytes(id: &str) -> Option<[u8; 16]> {
     let ulid = Ulid::from_string(id.strip_prefix(Kind::Event.prefix())?).ok()?;
     // ULIDs are case-insensitive, but only the canonical spelling is accepted, so that the requested id
     // equals the returned one.
@@ -101,7 +101,7 @@ mod tests {
             // SHA-256 of "a_b".
             ("a_b", "key_x-648fa9b31bc7ff7eb914e7a7180f07e0"),
         ] {
-            let adopted = Kind::ApiKey.adopt(foreign);
+            let adopted = Kind::ApiKey.convert_foreign_id(foreign);
             assert!(Kind::ApiKey.accepts_custom_id(&adopted));
             assert_eq!(adopted, ours);
         }
@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn event_ids_become_bytes_only_in_canonical_spelling() {
         let id = Kind::Event.new_id(Timestamp::from_millis(1_700_000_000_000), 42);
-        assert!(event_bytes(&id).is_some());
-        assert_eq!(event_bytes(&id.to_lowercase()), None);
-        assert_eq!(event_bytes("evt_1"), None);
+        assert!(event_id_bytes(&id).is_some());
+        assert_eq!(event_id_bytes(&id.to_lowercase()), None);
+        assert_eq!(event_id_bytes("evt_1"), None);
     }
 }

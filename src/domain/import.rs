@@ -18,11 +18,11 @@ use super::organization::{self, Organization};
 use super::patch::Patch;
 use super::rules;
 use super::scope;
-use super::settings::{STANDARD, SettingsPatch};
+use super::settings::{STANDARD_PLAN, SettingsPatch};
 use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
-pub(crate) use secrets::ImportedSecret;
+pub(crate) use secrets::ImportedSecretState;
 use secrets::{parse_secrets, sha256};
 
 /// The version of the export format that this program writes. An import accepts this version and lower ones.
@@ -64,7 +64,7 @@ impl RecordKind {
 
 /// A parsed line of an import file.
 #[derive(Clone, Debug)]
-pub(crate) enum Line {
+pub(crate) enum ImportLine {
     /// The first line of an export.
     Begin,
     /// The last line of an export, with the number of records before it.
@@ -76,7 +76,7 @@ pub(crate) enum Line {
 /// A parsed record: a resource to import and the names of the fields it had.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    pub(crate) thing: Thing,
+    pub(crate) thing: ImportedResource,
     /// The names of the fields that the record contains. If the resource exists already, these fields must be
     /// equal to the stored ones.
     pub(crate) given: Vec<String>,
@@ -85,7 +85,7 @@ pub(crate) struct Record {
 /// A resource as the import will store it.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub(crate) enum Thing {
+pub(crate) enum ImportedResource {
     Settings(Box<SettingsPatch>),
     Scope(NewScope),
     Organization { new: Organization, deleted_at: Option<Timestamp> },
@@ -121,19 +121,19 @@ pub(crate) struct NewKey {
     /// The API key. Its id is empty if the record contains no id.
     pub(crate) key: ApiKey,
     /// SHA-256 hashes of the key's secrets, that of the current secret first.
-    pub(crate) secrets: Vec<(SecretHash, ImportedSecret)>,
+    pub(crate) secrets: Vec<(SecretHash, ImportedSecretState)>,
 }
 
 /// Values from the command line for fields that the import file omits.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Defaults {
+pub(crate) struct ImportDefaults {
     /// The organization of keys whose record names no organization.
     pub(crate) organization_id: Option<String>,
 }
 
-impl Line {
+impl ImportLine {
     /// Parses a line of an import file. A record with a `hash` but without a `type` is an API key.
-    pub(crate) fn read(json: &Json, defaults: &Defaults, now: Timestamp) -> Result<Self> {
+    pub(crate) fn read(json: &Json, defaults: &ImportDefaults, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(json);
         let value_of = |name: &str| match json {
             Json::Object(pairs) => pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value),
@@ -149,7 +149,7 @@ impl Line {
             }),
         };
         let thing = match kind {
-            None => return fields.finish(Line::Begin),
+            None => return fields.finish(ImportLine::Begin),
             Some(RecordKind::Settings) => parse_settings(json),
             Some(RecordKind::Scope) => parse_scope(fields, now),
             Some(RecordKind::Organization) => parse_organization(fields, now),
@@ -161,24 +161,24 @@ impl Line {
             Json::Object(pairs) => pairs.iter().map(|(name, _)| name.clone()).collect(),
             _ => Vec::new(),
         };
-        Ok(Line::Record(Box::new(Record { thing, given })))
+        Ok(ImportLine::Record(Box::new(Record { thing, given })))
     }
 }
 
 impl Record {
     pub(crate) fn kind(&self) -> RecordKind {
         match self.thing {
-            Thing::Settings(_) => RecordKind::Settings,
-            Thing::Scope(_) => RecordKind::Scope,
-            Thing::Organization { .. } => RecordKind::Organization,
-            Thing::User { .. } => RecordKind::User,
-            Thing::Membership(_) => RecordKind::Membership,
-            Thing::ApiKey(_) => RecordKind::ApiKey,
+            ImportedResource::Settings(_) => RecordKind::Settings,
+            ImportedResource::Scope(_) => RecordKind::Scope,
+            ImportedResource::Organization { .. } => RecordKind::Organization,
+            ImportedResource::User { .. } => RecordKind::User,
+            ImportedResource::Membership(_) => RecordKind::Membership,
+            ImportedResource::ApiKey(_) => RecordKind::ApiKey,
         }
     }
 }
 
-fn parse_first_line(mut fields: Fields<'_>) -> Result<Line> {
+fn parse_first_line(mut fields: Fields<'_>) -> Result<ImportLine> {
     let version = fields.required("version", rules::integer(1, i64::MAX as u64));
     fields.optional("exported_at", rules::parse_time);
     fields.optional("audit_head", |json, faults| faults.text(json).map(str::to_owned));
@@ -189,12 +189,12 @@ fn parse_first_line(mut fields: Fields<'_>) -> Result<Line> {
         );
         return Err(Error::new(crate::error::Code::Conflict, message));
     }
-    Ok(Line::Begin)
+    Ok(ImportLine::Begin)
 }
 
-fn parse_last_line(mut fields: Fields<'_>) -> Result<Line> {
+fn parse_last_line(mut fields: Fields<'_>) -> Result<ImportLine> {
     let records = fields.required("records", rules::integer(0, i64::MAX as u64));
-    fields.finish(Line::End(records))
+    fields.finish(ImportLine::End(records))
 }
 
 /// The fields `created_at`, `updated_at` and `revision`, which most records have.
@@ -227,34 +227,34 @@ fn past_time_parser(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option
 
 /// Returns a parser that accepts an id of Tollhouse or of another system and converts the latter.
 fn id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
-    move |json, faults| rules::parse_text(json, faults, 200).map(|text| kind.adopt(&text))
+    move |json, faults| rules::parse_text(json, faults, 200).map(|text| kind.convert_foreign_id(&text))
 }
 
 /// Parses a record with settings. Its fields are `type` and those of `PATCH /config`.
-fn parse_settings(json: &Json) -> Result<Thing> {
+fn parse_settings(json: &Json) -> Result<ImportedResource> {
     let mut json = json.clone();
     if let Json::Object(pairs) = &mut json {
         pairs.retain(|(name, _)| name != "type");
     }
-    SettingsPatch::read(&json).map(|patch| Thing::Settings(Box::new(patch)))
+    SettingsPatch::read(&json).map(|patch| ImportedResource::Settings(Box::new(patch)))
 }
 
-fn parse_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let new = NewScope {
         scope: fields.required("scope", scope::parse_custom_scope),
         description: fields.nullable("description", rules::parse_name).into_option(),
         created_at: fields.optional("created_at", past_time_parser(now)).unwrap_or(now),
     };
-    fields.finish(Thing::Scope(new))
+    fields.finish(ImportedResource::Scope(new))
 }
 
-fn parse_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
     let new = Organization {
         id: fields.required("id", id_parser(Kind::Organization)),
         name: fields.required("name", rules::parse_name),
         email: fields.required("email", rules::parse_email),
-        plan: fields.optional("plan", parse_plan_name).unwrap_or_else(|| STANDARD.to_owned()),
+        plan: fields.optional("plan", parse_plan_name).unwrap_or_else(|| STANDARD_PLAN.to_owned()),
         status: fields
             .optional("status", rules::one_of_parser(organization::Status::NAMES))
             .unwrap_or_default(),
@@ -264,7 +264,7 @@ fn parse_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
         revision: timestamps.revision,
     };
     let deleted_at = fields.nullable("deleted_at", past_time_parser(now)).into_option();
-    fields.finish(Thing::Organization { new, deleted_at })
+    fields.finish(ImportedResource::Organization { new, deleted_at })
 }
 
 /// Parses the name of a plan. Whether the plan exists is checked when the organization is stored.
@@ -272,7 +272,7 @@ fn parse_plan_name(json: &Json, faults: &mut Faults) -> Option<String> {
     rules::parse_text(json, faults, 32)
 }
 
-fn parse_user(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_user(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
     let given_id = fields.optional("id", id_parser(Kind::User));
     let own_id = given_id.is_some();
@@ -290,10 +290,10 @@ fn parse_user(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
         revision: timestamps.revision,
     };
     let deleted_at = fields.nullable("deleted_at", past_time_parser(now)).into_option();
-    fields.finish(Thing::User { new, own_id, deleted_at })
+    fields.finish(ImportedResource::User { new, own_id, deleted_at })
 }
 
-fn parse_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
     let new = NewMembership {
         organization_id: fields.required("organization_id", id_parser(Kind::Organization)),
@@ -303,10 +303,10 @@ fn parse_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
         updated_at: timestamps.updated_at,
         revision: timestamps.revision,
     };
-    fields.finish(Thing::Membership(new))
+    fields.finish(ImportedResource::Membership(new))
 }
 
-fn parse_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Result<Thing> {
+fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
     let secrets = parse_secrets(&mut fields);
     let organization_id = match fields.nullable("organization_id", id_parser(Kind::Organization)) {
@@ -379,11 +379,11 @@ fn parse_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Res
     if revoked_at.is_some() && !revoked {
         fields.add_fault("revoked_at", "INVALID_VALUE", "Requires the status revoked.");
     }
-    let has_previous = secrets.iter().any(|(_, state)| *state == ImportedSecret::Previous);
+    let has_previous = secrets.iter().any(|(_, state)| *state == ImportedSecretState::Previous);
     if has_previous && key.previous_secret_expires_at.is_none() {
         fields.add_fault("previous_secret_expires_at", "REQUIRED", "Required with previous_hash.");
     }
-    fields.finish(Thing::ApiKey(Box::new(NewKey { key, secrets })))
+    fields.finish(ImportedResource::ApiKey(Box::new(NewKey { key, secrets })))
 }
 
 /// Parses the scopes of a key. Whether the scopes exist in the catalogue is checked when the key is stored.

@@ -8,8 +8,8 @@ fn now() -> Timestamp {
     Timestamp::parse("2026-11-23T07:08:09Z").unwrap()
 }
 
-fn parse_line(line: &str) -> Result<Line> {
-    Line::read(&Json::parse(line.as_bytes())?, &Defaults::default(), now())
+fn parse_line(line: &str) -> Result<ImportLine> {
+    ImportLine::read(&Json::parse(line.as_bytes())?, &ImportDefaults::default(), now())
 }
 
 fn parse_key_with(extra_fields: &str) -> Result<NewKey> {
@@ -18,8 +18,8 @@ fn parse_key_with(extra_fields: &str) -> Result<NewKey> {
         "ab".repeat(32)
     );
     match parse_line(&line)? {
-        Line::Record(record) => match record.thing {
-            Thing::ApiKey(new) => Ok(*new),
+        ImportLine::Record(record) => match record.thing {
+            ImportedResource::ApiKey(new) => Ok(*new),
             thing => panic!("{thing:?}"),
         },
         line => panic!("{line:?}"),
@@ -66,7 +66,10 @@ fn keys_keep_their_status_and_the_states_of_their_secrets() {
         "ef".repeat(32)
     );
     let states: Vec<_> = parse_key_with(&previous).unwrap().secrets.iter().map(|(_, state)| *state).collect();
-    assert_eq!(states, [ImportedSecret::Current, ImportedSecret::Previous, ImportedSecret::Retired]);
+    assert_eq!(
+        states,
+        [ImportedSecretState::Current, ImportedSecretState::Previous, ImportedSecretState::Retired]
+    );
 }
 
 #[test]
@@ -91,8 +94,8 @@ fn contradictory_key_records_are_refused() {
 
 #[test]
 fn first_and_last_lines_of_an_export_are_distinguished_from_records() {
-    assert!(matches!(parse_line(r#"{"type":"export","version":1}"#), Ok(Line::Begin)));
-    assert!(matches!(parse_line(r#"{"type":"end","records":7}"#), Ok(Line::End(7))));
+    assert!(matches!(parse_line(r#"{"type":"export","version":1}"#), Ok(ImportLine::Begin)));
+    assert!(matches!(parse_line(r#"{"type":"end","records":7}"#), Ok(ImportLine::End(7))));
     assert!(parse_line(r#"{"type":"export","version":2}"#).unwrap_err().message.contains("reads up to 1"));
     assert_eq!(parse_line("{}").unwrap_err().details[0].pointer.as_deref(), Some("/type"));
     assert_eq!(parse_line("[]").unwrap_err().details[0].code, "INVALID_TYPE");

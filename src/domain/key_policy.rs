@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::api_key::ApiKey;
 use super::scope;
-use super::settings::Keys;
+use super::settings::KeySettings;
 use super::time::Timestamp;
-use crate::error::{Detail, Error, Result};
+use crate::error::{Error, ErrorDetail, Result};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Returns the expiry of a key that is created without an expiry: the configured default or, without a
 /// default, the latest allowed expiry. `None` means that the key never expires.
-pub(crate) fn default_expiry(keys: &Keys, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn default_expiry(keys: &KeySettings, now: Timestamp) -> Option<Timestamp> {
     let days = if keys.default_expiry_days > 0 { keys.default_expiry_days } else { keys.max_expiry_days };
     (days > 0).then(|| now + DAY * days)
 }
@@ -22,7 +22,12 @@ pub(crate) fn default_expiry(keys: &Keys, now: Timestamp) -> Option<Timestamp> {
 ///
 /// # Errors
 /// `INVALID_REQUEST` with all violations of the policy.
-pub(crate) fn check(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: Timestamp) -> Result<()> {
+pub(crate) fn ensure_allowed(
+    keys: &KeySettings,
+    before: Option<&ApiKey>,
+    after: &ApiKey,
+    now: Timestamp,
+) -> Result<()> {
     let mut details = Vec::new();
     let sets_expiry = before.is_none_or(|before| before.expires_at != after.expires_at);
     let latest = (keys.max_expiry_days > 0).then(|| now + DAY * keys.max_expiry_days);
@@ -41,13 +46,13 @@ pub(crate) fn check(keys: &Keys, before: Option<&ApiKey>, after: &ApiKey, now: T
         let message = "Keys with administrative scopes must have an allowlist (allowed_ips).";
         details.push(policy_violation("/allowed_ips", message.to_owned()));
     }
-    if details.is_empty() { Ok(()) } else { Err(Error::invalid(details)) }
+    if details.is_empty() { Ok(()) } else { Err(Error::invalid_request(details)) }
 }
 
 fn is_administrative(key: &ApiKey) -> bool {
     key.scopes.iter().any(|scope| scope::is_administrative(scope))
 }
 
-fn policy_violation(pointer: &str, message: String) -> Detail {
-    Detail { pointer: Some(pointer.to_owned()), parameter: None, code: "EXCEEDS_POLICY".into(), message }
+fn policy_violation(pointer: &str, message: String) -> ErrorDetail {
+    ErrorDetail { pointer: Some(pointer.to_owned()), parameter: None, code: "EXCEEDS_POLICY".into(), message }
 }

@@ -63,7 +63,7 @@ impl Quota {
 
     /// Returns the number of units to lease at once: 1 % of the limit, at least 1. The unused units of a
     /// lease are lost in a crash, so a smaller lease loses less and a larger one needs fewer writes.
-    pub(crate) fn lease(&self) -> u64 {
+    pub(crate) fn lease_units(&self) -> u64 {
         (self.limit / 100).max(1)
     }
 }
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_quota_lease_is_one_percent_and_at_least_one() {
-        let lease = |limit| Quota { limit, period: Period::Day }.lease();
+        let lease = |limit| Quota { limit, period: Period::Day }.lease_units();
         assert_eq!([1, 99, 100, 250, 1_000_000].map(lease), [1, 1, 1, 2, 10_000]);
     }
 }

@@ -7,7 +7,7 @@ use super::id::Kind;
 use super::patch::{Metadata, MetadataPatch};
 use super::rules;
 use super::schemas;
-use super::settings::{STANDARD, Settings};
+use super::settings::{STANDARD_PLAN, Settings};
 use super::time::Timestamp;
 use crate::error::Result;
 
@@ -112,7 +112,7 @@ impl NewOrganization {
             id: self.id.unwrap_or(id),
             name: self.name,
             email: self.email,
-            plan: self.plan.unwrap_or_else(|| STANDARD.to_owned()),
+            plan: self.plan.unwrap_or_else(|| STANDARD_PLAN.to_owned()),
             status: Status::Active,
             metadata: self.metadata.unwrap_or_default(),
             created_at: now,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 
 /// The sort order of a list, by time of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
@@ -51,7 +51,7 @@ impl Page {
 pub(crate) struct Query {
     pairs: Vec<(String, String)>,
     known_names: Vec<&'static str>,
-    faults: Vec<Detail>,
+    faults: Vec<ErrorDetail>,
 }
 
 impl Query {
@@ -64,7 +64,12 @@ impl Query {
     pub(super) fn add_fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
         if self.faults.len() < 100 {
             let parameter = Some(parameter.chars().take(64).collect());
-            self.faults.push(Detail { pointer: None, parameter, code: code.into(), message: message.into() });
+            self.faults.push(ErrorDetail {
+                pointer: None,
+                parameter,
+                code: code.into(),
+                message: message.into(),
+            });
         }
     }
 
@@ -161,13 +166,13 @@ impl Query {
                 self.add_fault(name, "UNKNOWN_PARAMETER", format!("Unknown parameter; {hint}."));
             }
         }
-        if self.faults.is_empty() { Ok(value) } else { Err(Error::invalid(self.faults)) }
+        if self.faults.is_empty() { Ok(value) } else { Err(Error::invalid_request(self.faults)) }
     }
 }
 
 /// The error `INVALID_CURSOR`. Its message is the same for every cause.
 pub(crate) fn invalid_cursor() -> Error {
-    let detail = Detail {
+    let detail = ErrorDetail {
         pointer: None,
         parameter: Some("cursor".to_owned()),
         code: "INVALID_CURSOR".into(),

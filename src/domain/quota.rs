@@ -8,7 +8,7 @@ use super::time::Timestamp;
 
 /// The part of a quota's count that is stored in the database: the units that a key leased in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct QuotaLease {
     /// The `seq` of the key ([`Credential::seq`](super::api_key::Credential::seq)).
     pub(crate) key: i64,
     /// Whether the quota counts per hour, day or month.
@@ -32,9 +32,9 @@ pub struct QuotaStatus {
 
 /// The in-memory count of one key's quota for one kind of period.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Count {
+pub(crate) struct QuotaCount {
     /// The last lease that is known to be stored in the database.
-    lease: Lease,
+    lease: QuotaLease,
     /// When the lease's period ends.
     period_end: Timestamp,
     /// Quota units used in the period; never more than are leased.
@@ -44,25 +44,25 @@ pub(crate) struct Count {
     is_stored_lease_uncertain: bool,
 }
 
-impl Count {
+impl QuotaCount {
     /// Creates the count from the lease stored in the database. All units of that lease count as used,
     /// because a crash may have prevented the return of unused units.
-    pub(crate) fn resume(key: i64, period: Period, stored: Option<Lease>, now: Timestamp) -> Self {
-        let new = || Lease { key, period, start: period.bounds_at(now).0, units: 0 };
+    pub(crate) fn resume(key: i64, period: Period, stored: Option<QuotaLease>, now: Timestamp) -> Self {
+        let new = || QuotaLease { key, period, start: period.bounds_at(now).0, units: 0 };
         let lease = stored.unwrap_or_else(new);
         let end = period.bounds_at(lease.start).1;
         let mut count =
             Self { lease, period_end: end, used_units: lease.units, is_stored_lease_uncertain: false };
-        count.enter(now);
+        count.advance_period(now);
         count
     }
 
     /// Starts a new period if the current period has ended at `now`. If the clock was set back, the current
     /// period stays.
-    pub(crate) fn enter(&mut self, now: Timestamp) {
+    pub(crate) fn advance_period(&mut self, now: Timestamp) {
         if now >= self.period_end {
             let (start, end) = self.lease.period.bounds_at(now);
-            let lease = Lease { start, units: 0, ..self.lease };
+            let lease = QuotaLease { start, units: 0, ..self.lease };
             *self = Self { lease, period_end: end, used_units: 0, is_stored_lease_uncertain: false };
         }
     }
@@ -75,18 +75,18 @@ impl Count {
 
     /// Returns the lease that must be stored before an admitted cost can be spent, or `None` if enough units
     /// are leased already. The lease has the usual size, or more if the cost is higher.
-    pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
+    pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<QuotaLease> {
         let cost = u64::from(cost);
         if cost <= self.lease.units - self.used_units {
             return None;
         }
         self.is_stored_lease_uncertain = true;
-        let units = self.used_units.saturating_add(quota.lease().max(cost)).min(quota.limit);
-        Some(Lease { units, ..self.lease })
+        let units = self.used_units.saturating_add(quota.lease_units().max(cost)).min(quota.limit);
+        Some(QuotaLease { units, ..self.lease })
     }
 
     /// Records that the database contains this lease.
-    pub(crate) fn confirm_lease(&mut self, lease: Lease) {
+    pub(crate) fn confirm_lease(&mut self, lease: QuotaLease) {
         self.lease = lease;
         self.is_stored_lease_uncertain = false;
     }
@@ -99,7 +99,7 @@ impl Count {
     /// Gives up all unused leased units. Returns the reduced lease, which must be stored so that the units
     /// are not lost, or `None` if the database contains it already. Afterwards units can be spent only after
     /// a new lease, because the database's content is unknown if the write fails.
-    pub(crate) fn give_back(&mut self) -> Option<Lease> {
+    pub(crate) fn return_unused_units(&mut self) -> Option<QuotaLease> {
         let all_used = self.lease.units == self.used_units;
         let was_uncertain = self.is_stored_lease_uncertain;
         self.lease.units = self.used_units;

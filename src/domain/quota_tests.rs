@@ -10,8 +10,8 @@ const HOUR: i64 = 3_600_000;
 struct Model {
     now: i64,
     quota: Quota,
-    count: Count,
-    file: Option<Lease>,
+    count: QuotaCount,
+    file: Option<QuotaLease>,
     /// Quota units spent in the current period.
     spent: u64,
     /// Quota units of the current period that were leased but lost in crashes.
@@ -51,11 +51,11 @@ impl Model {
     fn new(limit: u64) -> Self {
         let now = 5 * HOUR;
         let quota = Quota { limit, period: Period::Hour };
-        let count = Count::resume(1, Period::Hour, None, Timestamp::from_millis(now));
+        let count = QuotaCount::resume(1, Period::Hour, None, Timestamp::from_millis(now));
         Self { now, quota, count, file: None, spent: 0, forfeited: 0, crashes: 0 }
     }
 
-    fn write_lease(&mut self, lease: Lease, result: WriteResult) -> bool {
+    fn write_lease(&mut self, lease: QuotaLease, result: WriteResult) -> bool {
         if result != WriteResult::Failed {
             self.file = Some(lease);
         }
@@ -65,7 +65,7 @@ impl Model {
     /// Starts a new period in the count and in the expected state if the current period has ended.
     fn enter_current_period(&mut self) {
         let before = self.count.lease.start;
-        self.count.enter(Timestamp::from_millis(self.now));
+        self.count.advance_period(Timestamp::from_millis(self.now));
         if self.count.lease.start != before {
             assert!(self.count.lease.start > before, "the period never moves back");
             (self.spent, self.forfeited, self.crashes) = (0, 0, 0);
@@ -101,7 +101,7 @@ impl Model {
                 self.take(cost, rate_admits, result);
             }
             Step::GiveBack(result) => {
-                let Some(lease) = self.count.give_back() else {
+                let Some(lease) = self.count.return_unused_units() else {
                     let stored = self.stored_units();
                     assert!(stored == self.count.used_units || stored == 0, "the lease is stored already");
                     return;
@@ -130,7 +130,7 @@ impl Model {
 
     fn resume_from_file(&mut self) {
         let before = self.count.lease.start;
-        self.count = Count::resume(1, Period::Hour, self.file, Timestamp::from_millis(self.now));
+        self.count = QuotaCount::resume(1, Period::Hour, self.file, Timestamp::from_millis(self.now));
         if self.count.lease.start != before {
             (self.spent, self.forfeited, self.crashes) = (0, 0, 0);
         }
@@ -194,7 +194,7 @@ fn parse_time(time: &str) -> Timestamp {
     Timestamp::parse(time).unwrap()
 }
 
-fn spend(count: &mut Count, quota: Quota, cost: u32) {
+fn spend(count: &mut QuotaCount, quota: Quota, cost: u32) {
     assert!(count.admits(quota, cost));
     if let Some(lease) = count.lease(quota, cost) {
         count.confirm_lease(lease);
@@ -206,10 +206,11 @@ fn spend(count: &mut Count, quota: Quota, cost: u32) {
 fn a_quota_lease_is_one_percent_or_what_the_cost_needs() {
     let quota = Quota { limit: 1000, period: Period::Day };
     let now = parse_time("2026-11-23T07:08:09Z");
-    let mut count = Count::resume(7, Period::Day, None, now);
+    let mut count = QuotaCount::resume(7, Period::Day, None, now);
     assert_eq!(count.lease(quota, 0), None);
-    let lease =
-        |units| Some(Lease { key: 7, period: Period::Day, start: parse_time("2026-11-23T00:00:00Z"), units });
+    let lease = |units| {
+        Some(QuotaLease { key: 7, period: Period::Day, start: parse_time("2026-11-23T00:00:00Z"), units })
+    };
     assert_eq!(count.lease(quota, 1), lease(10));
     assert_eq!(count.lease(quota, 11), lease(11));
     spend(&mut count, quota, 3);
@@ -218,14 +219,14 @@ fn a_quota_lease_is_one_percent_or_what_the_cost_needs() {
     spend(&mut count, quota, 990);
     assert_eq!(count.lease(quota, 7), lease(1000), "never more than the limit");
     let small = Quota { limit: 42, ..quota };
-    let mut count = Count::resume(7, Period::Day, None, now);
+    let mut count = QuotaCount::resume(7, Period::Day, None, now);
     assert_eq!(count.lease(small, 1), lease(1));
 }
 
 #[test]
 fn a_changed_quota_limit_counts_units_already_used() {
     let quota = |limit| Quota { limit, period: Period::Month };
-    let mut count = Count::resume(1, Period::Month, None, parse_time("2026-12-31T23:59:59Z"));
+    let mut count = QuotaCount::resume(1, Period::Month, None, parse_time("2026-12-31T23:59:59Z"));
     spend(&mut count, quota(1000), 95);
     let standing =
         |limit, remaining| QuotaStatus { limit, remaining, resets_at: parse_time("2027-01-01T00:00:00Z") };
@@ -240,15 +241,15 @@ fn a_changed_quota_limit_counts_units_already_used() {
 #[test]
 fn a_new_period_starts_with_the_full_quota() {
     let quota = Quota { limit: 10, period: Period::Day };
-    let mut count = Count::resume(1, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
+    let mut count = QuotaCount::resume(1, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
     spend(&mut count, quota, 10);
-    count.enter(parse_time("2026-11-23T23:59:59.999Z"));
+    count.advance_period(parse_time("2026-11-23T23:59:59.999Z"));
     assert!(!count.admits(quota, 1));
-    count.enter(parse_time("2026-11-24T00:00:00Z"));
+    count.advance_period(parse_time("2026-11-24T00:00:00Z"));
     assert_eq!(count.status(quota).remaining, 10);
     spend(&mut count, quota, 4);
     for earlier in ["2026-11-23T23:59:59.999Z", "2026-11-24T12:00:00Z", "2020-01-01T00:00:00Z"] {
-        count.enter(parse_time(earlier));
+        count.advance_period(parse_time(earlier));
         let resets_at = parse_time("2026-11-25T00:00:00Z");
         assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
     }
@@ -256,8 +257,11 @@ fn a_new_period_starts_with_the_full_quota() {
     // later period stays.
     let stored = count.lease;
     for now in ["2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"] {
-        assert_eq!(Count::resume(1, Period::Day, Some(stored), parse_time(now)).status(quota).remaining, 6);
+        assert_eq!(
+            QuotaCount::resume(1, Period::Day, Some(stored), parse_time(now)).status(quota).remaining,
+            6
+        );
     }
-    let next = Count::resume(1, Period::Day, Some(stored), parse_time("2026-11-25T00:00:00Z"));
+    let next = QuotaCount::resume(1, Period::Day, Some(stored), parse_time("2026-11-25T00:00:00Z"));
     assert_eq!(next.status(quota).remaining, 10);
 }

@@ -34,7 +34,7 @@ pub(crate) struct ReappliedRevocations {
 
 /// Returns the restored key without the rights that the key lost since the backup. The fields about its
 /// secret are those of the replaced database.
-pub(crate) fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
+pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
     let mut key = ApiKey {
         start: replaced.start.clone(),
         rotated_at: replaced.rotated_at,
@@ -100,13 +100,16 @@ fn replaces_quota(quota: Quota, older: Quota) -> bool {
 
 /// Returns the status of a restored organization or user: suspended if it was suspended in the replaced
 /// database, otherwise the restored status.
-pub(crate) fn status(restored: organization::Status, replaced: organization::Status) -> organization::Status {
+pub(crate) fn reapply_suspension(
+    restored: organization::Status,
+    replaced: organization::Status,
+) -> organization::Status {
     if replaced == organization::Status::Suspended { replaced } else { restored }
 }
 
 /// Returns the role of a restored membership: the lower of the restored role and the role in the replaced
 /// database.
-pub(crate) fn role(restored: Role, replaced: Role) -> Role {
+pub(crate) fn lower_role(restored: Role, replaced: Role) -> Role {
     let rank = |role| match role {
         Role::Owner => 3,
         Role::Admin => 2,
@@ -166,9 +169,9 @@ mod tests {
         newer.allowed_ips = cidrs(&["0.0.0.0/0"]);
         newer.rate_limit = Some(RateLimit { limit: 2, window_seconds: 1 });
         newer.quota = Some(Quota { limit: 2, period: Period::Day });
-        assert_eq!(api_key(&older, &newer), older);
+        assert_eq!(reapply_key_revocations(&older, &newer), older);
         older.status = Status::Revoked;
-        assert_eq!(api_key(&older, &newer), older);
+        assert_eq!(reapply_key_revocations(&older, &newer), older);
     }
 
     #[test]
@@ -191,11 +194,11 @@ mod tests {
         for (index, (withdraw, is_withdrawn)) in cases.into_iter().enumerate() {
             let mut newer = key();
             withdraw(&mut newer);
-            assert!(is_withdrawn(&api_key(&older, &newer)), "case {index}");
+            assert!(is_withdrawn(&reapply_key_revocations(&older, &newer)), "case {index}");
         }
         let mut newer = key();
         newer.scopes = vec!["*".into()];
-        assert_eq!(api_key(&older, &newer).scopes, older.scopes);
+        assert_eq!(reapply_key_revocations(&older, &newer).scopes, older.scopes);
     }
 
     #[test]
@@ -204,9 +207,9 @@ mod tests {
         let mut newer = key();
         older.allowed_ips = cidrs(&["10.0.0.0/8"]);
         newer.allowed_ips = cidrs(&["192.0.2.0/24"]);
-        assert_eq!(api_key(&older, &newer).allowed_ips, newer.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer).allowed_ips, newer.allowed_ips);
         newer.allowed_ips = cidrs(&["10.0.0.0/8", "192.0.2.0/24"]);
-        assert_eq!(api_key(&older, &newer).allowed_ips, older.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer).allowed_ips, older.allowed_ips);
     }
 
     #[test]
@@ -215,7 +218,7 @@ mod tests {
         assert!(is_stricter(rate(10, 60), rate(20, 60)) && is_stricter(rate(10, 60), rate(10, 30)));
         assert!(is_stricter(rate(10, 1), rate(20, 60)), "a smaller burst");
         assert!(!is_stricter(rate(20, 60), rate(10, 60)) && !is_stricter(rate(10, 60), rate(10, 60)));
-        assert_eq!(role(Role::Owner, Role::Viewer), Role::Viewer);
-        assert_eq!(role(Role::Member, Role::Admin), Role::Member);
+        assert_eq!(lower_role(Role::Owner, Role::Viewer), Role::Viewer);
+        assert_eq!(lower_role(Role::Member, Role::Admin), Role::Member);
     }
 }

@@ -47,7 +47,7 @@ impl FromIterator<String> for Catalogue {
 impl Catalogue {
     /// True if `grant` is `*`, a scope of the catalogue, or a wildcard that covers at least one scope of the
     /// catalogue.
-    pub(crate) fn knows(&self, grant: &str) -> bool {
+    pub(crate) fn is_known_grant(&self, grant: &str) -> bool {
         grant == "*"
             || self.0.contains(grant)
             || grant.ends_with(":*") && self.0.iter().any(|scope| covers(grant, scope))
@@ -71,7 +71,7 @@ impl Catalogue {
 }
 
 /// Parses the scopes of a key: an array of scopes that the catalogue knows. Duplicates are dropped.
-pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
+pub(crate) fn parse_scopes(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     let items = faults.expect_array(json)?;
     if items.len() > MAX_SCOPES {
         faults
@@ -82,7 +82,7 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
     for (index, item) in items.iter().enumerate() {
         faults.at_child(&index.to_string(), |faults| {
             let Some(scope) = faults.text(item) else { return };
-            if !catalogue.knows(scope) {
+            if !catalogue.is_known_grant(scope) {
                 let excerpt: String = scope.chars().take(65).collect();
                 faults.add(
                     "UNKNOWN_SCOPE",
@@ -112,7 +112,7 @@ pub(crate) fn parse_custom_scope(json: &Json, faults: &mut Faults) -> Option<Str
 }
 
 /// True if the text is a valid name for a custom scope.
-pub(crate) fn is_custom(text: &str) -> bool {
+pub(crate) fn is_custom_scope_name(text: &str) -> bool {
     is_resource_and_action(text) && !is_administrative(text)
 }
 
@@ -192,8 +192,16 @@ mod tests {
     fn catalogue_recognizes_and_expands_grants_and_finds_dependent_ones() {
         let catalogue: Catalogue =
             ["a:read", "a:write", "b:read", "admin:keys"].map(str::to_owned).into_iter().collect();
-        assert!(catalogue.knows("a:*") && catalogue.knows("*") && catalogue.knows("b:read"));
-        assert!(!catalogue.knows("c:*") && !catalogue.knows("a:delete") && !catalogue.knows(":*"));
+        assert!(
+            catalogue.is_known_grant("a:*")
+                && catalogue.is_known_grant("*")
+                && catalogue.is_known_grant("b:read")
+        );
+        assert!(
+            !catalogue.is_known_grant("c:*")
+                && !catalogue.is_known_grant("a:delete")
+                && !catalogue.is_known_grant(":*")
+        );
         assert_eq!(catalogue.expand(&["a:*".to_owned()]), ["a:read", "a:write"]);
         assert_eq!(catalogue.grants_depending_on("a:read"), ["a:read"]);
         assert_eq!(catalogue.grants_depending_on("b:read"), ["b:read", "b:*"]);

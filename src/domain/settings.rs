@@ -19,7 +19,7 @@ use super::time::Timestamp;
 pub(crate) const SETTINGS_ID: &str = "settings";
 
 /// The name of an organization's default plan. This plan always exists.
-pub(crate) const STANDARD: &str = "standard";
+pub(crate) const STANDARD_PLAN: &str = "standard";
 
 /// The highest value of any limit in the settings: calls per minute, number of keys, number of members.
 pub(crate) const MAX_LIMIT_VALUE: u32 = 1_000_000_000;
@@ -38,7 +38,7 @@ pub(crate) const MAX_PLANS: usize = 100;
 #[schema(as = Configuration)]
 pub(crate) struct Settings {
     /// Policy for new and changed API keys.
-    pub(crate) keys: Keys,
+    pub(crate) keys: KeySettings,
     /// Rate limits of the Admin API.
     pub(crate) rate_limits: RateLimits,
     /// Plans by name. `standard`, the default plan, always exists.
@@ -53,7 +53,7 @@ pub(crate) struct Settings {
 /// Policy for new and changed API keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = KeySettings)]
-pub(crate) struct Keys {
+pub(crate) struct KeySettings {
     /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: String,
@@ -133,7 +133,7 @@ pub(crate) struct Maintenance {
 
 /// The settings as stored in the database.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Current {
+pub(crate) struct StoredSettings {
     pub(crate) settings: Settings,
     /// Prefixes of secrets whose checksum can be relied on: no secret with such a prefix and a wrong checksum
     /// was ever stored. A secret with a wrong checksum is therefore refused without a lookup.
@@ -148,7 +148,7 @@ impl Settings {
     /// outdated cached record can refer to a removed plan, because a plan with organizations can't be
     /// removed.
     pub(crate) fn plan(&self, name: &str) -> Option<&Plan> {
-        self.plans.get(name).or_else(|| self.plans.get(STANDARD))
+        self.plans.get(name).or_else(|| self.plans.get(STANDARD_PLAN))
     }
 
     /// Returns the names of all plans, separated by commas, for error messages.
@@ -195,7 +195,7 @@ pub(crate) fn is_plan_name(text: &str) -> bool {
 }
 
 /// True if the text is a valid prefix for secrets: `^[a-z][a-z0-9]{0,15}$`.
-pub(crate) fn is_prefix(text: &str) -> bool {
+pub(crate) fn is_secret_prefix(text: &str) -> bool {
     text.len() <= 16
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())

@@ -15,20 +15,20 @@ const MAX_HOURLY_MILLIS: i64 = 48 * Interval::Hour.millis();
 const DEFAULT_PERIOD_MILLIS: i64 = 30 * Interval::Day.millis();
 
 /// The number of outcomes that a known key can have: `REVOKED` to `VALID`.
-pub(crate) const OUTCOMES: usize = Outcome::Valid as usize - FIRST_COUNTED_OUTCOME + 1;
+pub(crate) const OUTCOME_COUNT: usize = Outcome::Valid as usize - FIRST_COUNTED_OUTCOME + 1;
 /// The discriminant of the first outcome that a known key can have.
 const FIRST_COUNTED_OUTCOME: usize = Outcome::Revoked as usize;
 
 /// Counts of verifications of one key, one organization's keys or all keys, over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    outcomes: [u64; OUTCOMES],
+pub struct UsageCounts {
+    outcomes: [u64; OUTCOME_COUNT],
     cost: u64,
 }
 
-impl Counts {
+impl UsageCounts {
     /// Creates counts from stored numbers. `outcomes` is in the order of [`Counts::names`].
-    pub(crate) fn new(outcomes: [u64; OUTCOMES], cost: u64) -> Self {
+    pub(crate) fn new(outcomes: [u64; OUTCOME_COUNT], cost: u64) -> Self {
         Self { outcomes, cost }
     }
 
@@ -55,7 +55,7 @@ impl Counts {
     }
 
     /// Returns the number of verifications with each outcome, in the order of [`Counts::names`].
-    pub(crate) fn outcomes(&self) -> &[u64; OUTCOMES] {
+    pub(crate) fn outcomes(&self) -> &[u64; OUTCOME_COUNT] {
         &self.outcomes
     }
 
@@ -114,7 +114,7 @@ impl Counts {
 /// The subject whose usage a database row counts. Each subject has a distinct number, so that the rows of all
 /// subjects fit into one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
+pub enum UsageSubject {
     /// All keys.
     All,
     /// All keys of the organization with this `seq`; 0 stands for platform keys.
@@ -123,22 +123,22 @@ pub enum Subject {
     Key(i64),
 }
 
-impl Subject {
+impl UsageSubject {
     /// Returns the subject's number: 0 for all keys, negative for an organization, positive for a key.
     pub(crate) fn number(self) -> i64 {
         match self {
-            Subject::All => 0,
-            Subject::Organization(seq) => -1 - seq,
-            Subject::Key(seq) => seq,
+            UsageSubject::All => 0,
+            UsageSubject::Organization(seq) => -1 - seq,
+            UsageSubject::Key(seq) => seq,
         }
     }
 
     /// Returns the subject with this number.
     pub(crate) fn from_number(number: i64) -> Self {
         match number {
-            0 => Subject::All,
-            1.. => Subject::Key(number),
-            _ => Subject::Organization(-1 - number),
+            0 => UsageSubject::All,
+            1.. => UsageSubject::Key(number),
+            _ => UsageSubject::Organization(-1 - number),
         }
     }
 }
@@ -195,7 +195,7 @@ impl Interval {
 
     /// Returns the start of the oldest bucket to keep if data is kept for `days` days: the bucket that
     /// contains the time `days` days before `now`.
-    pub(crate) fn days_before(self, now: Timestamp, days: u32) -> Timestamp {
+    pub(crate) fn oldest_retained_start(self, now: Timestamp, days: u32) -> Timestamp {
         let length = i64::from(days) * Interval::Day.millis();
         self.floor(Timestamp::from_millis(now.as_millis() - length))
     }
@@ -260,7 +260,8 @@ impl Span {
             let message =
                 format!("More than {MAX_BUCKETS} buckets; use a shorter period or a longer interval.");
             query.add_fault("interval", "TOO_MANY", message);
-        } else if interval == Interval::Hour && span.start < interval.days_before(now, hourly_days) {
+        } else if interval == Interval::Hour && span.start < interval.oldest_retained_start(now, hourly_days)
+        {
             let message = format!("Hourly usage is kept for {hourly_days} days; use interval=day.");
             query.add_fault("interval", "NOT_KEPT", message);
         }
@@ -277,21 +278,21 @@ impl Span {
     }
 
     /// Returns the start of each bucket in the span.
-    pub(crate) fn starts(&self) -> impl Iterator<Item = Timestamp> {
+    pub(crate) fn bucket_starts(&self) -> impl Iterator<Item = Timestamp> {
         let start = self.start.as_millis();
         let interval = self.interval.millis();
         (0..self.bucket_count()).map(move |index| Timestamp::from_millis(start + index * interval))
     }
 
     /// Returns the smallest span of whole days that contains this span.
-    pub(crate) fn days(&self) -> Self {
+    pub(crate) fn widen_to_days(&self) -> Self {
         let day = Interval::Day;
         Self { start: day.floor(self.start), end: day.ceil(self.buckets_end()), interval: day }
     }
 
     /// Splits the span into parts with as few buckets as possible: whole days, and hours before and after the
     /// days.
-    pub(crate) fn parts(&self) -> Vec<Self> {
+    pub(crate) fn split_by_interval(&self) -> Vec<Self> {
         let day = Interval::Day;
         let close = self.buckets_end();
         let first = day.ceil(self.start).min(close);

@@ -12,7 +12,7 @@ fn parse_span(query: &str) -> Result<Span, Vec<(String, String)>> {
     let span = Span::read(&mut query, parse_time("2026-11-23T07:08:09.123Z"), 90);
     query.finish(span).map_err(|error| {
         let parameter_and_code =
-            |detail: crate::error::Detail| (detail.parameter.unwrap(), detail.code.into_owned());
+            |detail: crate::error::ErrorDetail| (detail.parameter.unwrap(), detail.code.into_owned());
         error.details.into_iter().map(parameter_and_code).collect()
     })
 }
@@ -47,9 +47,9 @@ fn a_usage_span_starts_at_a_full_bucket_and_ends_now_or_at_a_bucket_end() {
     ] {
         let span = parse_span(query).unwrap();
         assert_eq!(span, Span { start: parse_time(start), end: parse_time(end), interval }, "{query}");
-        assert_eq!(span.starts().count(), buckets, "{query}");
-        assert_eq!(span.starts().next(), Some(parse_time(start)), "{query}");
-        assert!(span.starts().last().unwrap() < parse_time(end), "{query}");
+        assert_eq!(span.bucket_starts().count(), buckets, "{query}");
+        assert_eq!(span.bucket_starts().next(), Some(parse_time(start)), "{query}");
+        assert!(span.bucket_starts().last().unwrap() < parse_time(end), "{query}");
     }
 }
 
@@ -88,10 +88,10 @@ fn parts_cover_a_usage_span_exactly() {
             let span = Span { start, end, interval: Interval::Hour };
             let mut reached = start;
             let mut hours = 0;
-            for part in span.parts() {
+            for part in span.split_by_interval() {
                 assert_eq!(part.start, reached, "{span:?}");
                 assert!(part.interval == Interval::Hour || part.start == Interval::Day.floor(part.start));
-                hours += if part.interval == Interval::Hour { part.starts().count() } else { 0 };
+                hours += if part.interval == Interval::Hour { part.bucket_starts().count() } else { 0 };
                 reached = part.buckets_end();
             }
             assert_eq!(reached, end, "{span:?}");
@@ -99,12 +99,12 @@ fn parts_cover_a_usage_span_exactly() {
         }
     }
     let open = parse_span("period=5d").unwrap();
-    assert_eq!(open.parts().iter().map(|part| part.starts().count()).sum::<usize>(), 6);
+    assert_eq!(open.split_by_interval().iter().map(|part| part.bucket_starts().count()).sum::<usize>(), 6);
 }
 
 #[test]
 fn usage_totals_are_sums_of_outcomes() {
-    let mut counts = Counts::default();
+    let mut counts = UsageCounts::default();
     for (outcome, cost) in [
         (Outcome::Valid, 3),
         (Outcome::Valid, 0),
@@ -132,15 +132,20 @@ fn usage_totals_are_sums_of_outcomes() {
         (sum(|t| t.allowed), sum(|t| t.denied), sum(|t| t.rate_limited), sum(|t| t.cost)),
         (expected.allowed, expected.denied, expected.rate_limited, expected.cost)
     );
-    assert_eq!(Counts::names().count(), OUTCOMES);
+    assert_eq!(UsageCounts::names().count(), OUTCOME_COUNT);
 }
 
 #[test]
 fn every_usage_subject_has_a_distinct_number() {
-    let subjects =
-        [Subject::All, Subject::Organization(0), Subject::Organization(1), Subject::Key(1), Subject::Key(2)];
-    assert_eq!(subjects.map(Subject::number), [0, -1, -2, 1, 2]);
-    assert_eq!(subjects.map(|subject| Subject::from_number(subject.number())), subjects);
+    let subjects = [
+        UsageSubject::All,
+        UsageSubject::Organization(0),
+        UsageSubject::Organization(1),
+        UsageSubject::Key(1),
+        UsageSubject::Key(2),
+    ];
+    assert_eq!(subjects.map(UsageSubject::number), [0, -1, -2, 1, 2]);
+    assert_eq!(subjects.map(|subject| UsageSubject::from_number(subject.number())), subjects);
 }
 
 #[test]

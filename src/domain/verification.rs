@@ -129,7 +129,7 @@ pub(crate) fn check_credential(credential: &Credential, now: Timestamp) -> Outco
 
 /// Runs all checks that come before the rate limit and the quota: the stored key, the client's address, and
 /// the required scopes.
-pub(crate) fn before_limits<S: AsRef<str>>(
+pub(crate) fn check_before_limits<S: AsRef<str>>(
     credential: &Credential,
     now: Timestamp,
     ip: Option<IpAddr>,

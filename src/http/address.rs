@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use http::HeaderMap;
 use ipnet::IpNet;
 
-pub(crate) use crate::domain::cidr::subject;
+pub(crate) use crate::domain::cidr::client_network;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -201,10 +201,10 @@ mod tests {
             ("::1", "::/64"),
         ];
         for (address, expected) in cases {
-            assert_eq!(subject(parse_ip(address)).to_string(), expected);
+            assert_eq!(client_network(parse_ip(address)).to_string(), expected);
         }
-        assert_eq!(subject(parse_ip("2001:db8::1")), subject(parse_ip("2001:db8::ffff:1")));
-        assert_ne!(subject(parse_ip("2001:db8::1")), subject(parse_ip("2001:db8:0:1::1")));
+        assert_eq!(client_network(parse_ip("2001:db8::1")), client_network(parse_ip("2001:db8::ffff:1")));
+        assert_ne!(client_network(parse_ip("2001:db8::1")), client_network(parse_ip("2001:db8:0:1::1")));
     }
 
     proptest! {

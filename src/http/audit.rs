@@ -8,7 +8,7 @@ use super::openapi::params::{AnchorQuery, AuditQuery, EventPath, ExportQuery, Pa
 use super::reply::Reply;
 use crate::domain::audit::{Event, Verification};
 use crate::error::Result;
-use crate::service::audit::{self, Format};
+use crate::service::audit::{self, ExportFormat};
 
 /// List audit events
 ///
@@ -72,8 +72,10 @@ pub(crate) async fn export_events(call: Call) -> Result<Reply> {
     let stream = futures_util::stream::poll_fn(move |context| chunks.poll_recv(context));
     let mut response = warp::reply::stream(stream).into_response();
     let (content_type, disposition) = match format {
-        Format::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit-logs.ndjson\""),
-        Format::Csv => ("text/csv; charset=utf-8; header=present", "attachment; filename=\"audit-logs.csv\""),
+        ExportFormat::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit-logs.ndjson\""),
+        ExportFormat::Csv => {
+            ("text/csv; charset=utf-8; header=present", "attachment; filename=\"audit-logs.csv\"")
+        }
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -20,8 +20,8 @@ use crate::domain::api_key::Credential;
 use crate::domain::api_key::SecretHash;
 use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
-use crate::verify::bucket::{Buckets, Limit, RateLimitDecision};
-use crate::verify::cache::Loaded;
+use crate::verify::bucket::{BucketLimit, Buckets, RateLimitDecision};
+use crate::verify::cache::LoadedCredential;
 use crate::verify::secret;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -48,15 +48,15 @@ pub(crate) async fn authenticate_cached(app: &App, head: &RequestHead) -> Result
     Ok(credential)
 }
 
-async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, Loaded)> {
+async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, LoadedCredential)> {
     if !secret::is_plausible(&app.settings.get().await?.checked_prefixes, token) {
         return Err(access::invalid_api_key());
     }
-    let hash = secret::hash(token);
+    let hash = secret::hash_secret(token);
     Ok((hash, app.keys.get_loaded(&hash).await?))
 }
 
-fn require_usable_key(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
+fn require_usable_key(app: &App, loaded: &LoadedCredential) -> Result<Arc<Credential>> {
     let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
     access::ensure_usable(credential, app.clock.now())?;
     Ok(credential.clone())
@@ -141,8 +141,8 @@ pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error
         return failure;
     }
     // All clients with an unknown address share one bucket.
-    let subject = address::subject(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
-    let limit = Limit { tokens: per_minute, window: MINUTE };
+    let subject = address::client_network(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
+    let limit = BucketLimit { tokens: per_minute, window: MINUTE };
     let decision = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
     if decision.allowed {
         failure
@@ -213,10 +213,10 @@ fn bucket_of_call<'a>(
     limits: &RateLimits,
     class: RateLimitClass,
     caller: &'a Caller,
-) -> Option<(&'a Buckets<String>, &'a String, Limit)> {
+) -> Option<(&'a Buckets<String>, &'a String, BucketLimit)> {
     let (buckets, tokens) = class.buckets_and_tokens(app, limits);
     let key = caller.key().filter(|_| tokens > 0)?;
-    Some((buckets, &key.id, Limit { tokens, window: MINUTE }))
+    Some((buckets, &key.id, BucketLimit { tokens, window: MINUTE }))
 }
 
 fn rate_limited_error(decision: &RateLimitDecision, message: &str) -> Error {

@@ -10,13 +10,13 @@ use super::call::Call;
 use super::pipeline;
 use super::reply::Reply;
 use super::routes::{self, BATCH_ACTION, Dispatch, HandlerFuture, RouteMatch};
-use crate::domain::audit::{EventContext, cut};
+use crate::domain::audit::{EventContext, truncate_text};
 use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
-use crate::service::aggregated::REFUSED;
-use crate::service::batch::{self, BatchOutcome, Operation};
+use crate::service::aggregated::REQUEST_REFUSED;
+use crate::service::batch::{self, BatchOperation, BatchOutcome};
 
 /// The path prefix of all operations of a batch; an operation may omit it.
 const PATH_PREFIX: &str = "/admin/v1";
@@ -75,7 +75,7 @@ pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
         operation_ids.push(operation.id.clone());
         match prepare_operation(&call, &id, operation)? {
             Some(operation) => operations.push(operation),
-            None => details.push(Detail {
+            None => details.push(ErrorDetail {
                 pointer: Some(format!("/operations/{index}/path")),
                 parameter: None,
                 code: "NOT_IN_BATCH".into(),
@@ -85,7 +85,7 @@ pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
         }
     }
     if !details.is_empty() {
-        return Err(Error::invalid(details));
+        return Err(Error::invalid_request(details));
     }
     let context = EventContext { batch_id: Some(id), ..call.ctx.context.clone() };
     let ctx = Arc::new(RequestContext { context, ..(*call.ctx).clone() });
@@ -120,24 +120,24 @@ fn prepare_operation(
     call: &Call,
     batch_id: &str,
     requested: RequestedOperation,
-) -> Result<Option<Operation<Reply>>> {
+) -> Result<Option<BatchOperation<Reply>>> {
     let method = requested.method.name();
     let path = add_path_prefix(&requested.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
     let matched = routes::find_route(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
     let ctx = RequestContext {
         scopes: &[],
-        action: REFUSED,
+        action: REQUEST_REFUSED,
         access: if method == "GET" { "read" } else { "write" },
         if_match: requested.if_match,
         target: None,
         context: EventContext {
             method: Some(method.to_owned()),
-            path: Some(cut(path)),
+            path: Some(truncate_text(path)),
             batch_id: Some(batch_id.to_owned()),
             ..call.ctx.context.clone()
         },
-        random: call.app.random()?,
+        random: call.app.random_bits()?,
         seat: None,
         ..(*call.ctx).clone()
     };
@@ -146,7 +146,7 @@ fn prepare_operation(
         Err(unmatched) => {
             let refuse =
                 move |_| -> HandlerFuture { Box::pin(std::future::ready(Err(unmatched.error.clone()))) };
-            return Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
+            return Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
         }
     };
     let Dispatch::Pipeline(handler) = route.dispatch else { return Ok(None) };
@@ -174,7 +174,7 @@ fn prepare_operation(
             rate_limit: None,
         })
     };
-    Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
+    Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
 }
 
 fn batch_reply(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<Reply>) -> Result<Reply> {
@@ -218,6 +218,6 @@ fn batch_reply(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutc
 struct FailedBatchError {
     code: &'static str,
     message: String,
-    details: [Detail; 0],
+    details: [ErrorDetail; 0],
     results: Vec<OperationResult>,
 }

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::domain::api_key::Credential;
-use crate::verify::cache::{KeyCache, Loaded};
+use crate::verify::cache::{KeyCache, LoadedCredential};
 
 /// The connection's last `Authorization` header that authenticated a key, verbatim, and that key. The cache
 /// isn't shared between connections, so that no client can probe for the header of another client.
@@ -16,7 +16,7 @@ pub(crate) struct ConnectionAuthCache(Mutex<Option<CachedAuth>>);
 
 struct CachedAuth {
     header: Box<[u8]>,
-    loaded: Loaded,
+    loaded: LoadedCredential,
 }
 
 impl std::fmt::Debug for CachedAuth {
@@ -36,7 +36,7 @@ impl ConnectionAuthCache {
     }
 
     /// Caches the key that the request's `Authorization` header authenticated.
-    pub(crate) fn set(&self, headers: &HeaderMap, loaded: Loaded) {
+    pub(crate) fn set(&self, headers: &HeaderMap, loaded: LoadedCredential) {
         let Some(header) = single_authorization_header(headers) else { return };
         let entry = CachedAuth { header: header.into(), loaded };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);

@@ -68,7 +68,7 @@ where
         Endpoint::ForwardAuth => forward_auth::answer(&request).await,
     };
     add_request_id(&mut response, &request.request_id);
-    app.traffic.took(endpoint as usize, app.clock.monotonic().saturating_sub(arrived_at));
+    app.traffic.observe_response_time(endpoint as usize, app.clock.monotonic().saturating_sub(arrived_at));
     response
 }
 
@@ -131,7 +131,7 @@ impl DataPlaneRequest<'_> {
         };
         access::ensure_address_allowed(&credential.key, self.client_ip)?;
         access::require_scope(&credential.key, VERIFY_SCOPES)?;
-        app.note_call(&credential, self.now);
+        app.record_call(&credential, self.now);
         Ok(credential)
     }
 

@@ -165,8 +165,8 @@ async fn verify_client_key(
         Err(error) => return Err(charge(error).await),
     };
     if !requirements.scopes.is_empty() {
-        let catalogue = scopes::catalogue(app).await?;
-        if let Some(unknown) = requirements.scopes.iter().find(|scope| !catalogue.knows(scope)) {
+        let catalogue = scopes::load_catalogue(app).await?;
+        if let Some(unknown) = requirements.scopes.iter().find(|scope| !catalogue.is_known_grant(scope)) {
             let message = format!("The proxy requires the scope {unknown:?}, which doesn't exist.");
             return Err(Error::new(Code::InsufficientScope, message));
         }

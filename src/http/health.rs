@@ -39,7 +39,7 @@ pub(crate) async fn check_readiness(call: Call) -> Result<Reply> {
     if call.app.is_draining() {
         return Err(Error::unavailable("The server is shutting down.", 1));
     }
-    match call.app.db.probe(call.app.clock.monotonic()).await {
+    match call.app.db.probe_writable(call.app.clock.monotonic()).await {
         Ok(()) => Reply::ok(&Health { status: "ready" }),
         Err(error) => {
             tracing::warn!(%error, "not ready: the database isn't writable");

@@ -11,7 +11,7 @@ use super::reply::Reply;
 use super::routes::Handler;
 use super::server::RequestHead;
 use crate::domain::access::Caller;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
 use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest};
 
@@ -39,7 +39,12 @@ fn idempotency_key_header(head: &RequestHead) -> Result<Option<&str>> {
     let mut values = head.headers.get_all(IDEMPOTENCY_KEY).iter();
     let fault = |message: String| {
         let parameter = Some("Idempotency-Key".to_owned());
-        Err(Error::invalid(vec![Detail { pointer: None, parameter, code: "INVALID_HEADER".into(), message }]))
+        Err(Error::invalid_request(vec![ErrorDetail {
+            pointer: None,
+            parameter,
+            code: "INVALID_HEADER".into(),
+            message,
+        }]))
     };
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -75,7 +80,7 @@ pub(crate) async fn answer_idempotently(
             let stored = reply
                 .to_stored()
                 .ok_or_else(|| Error::new(Code::Internal, "an error response without a payload"))?;
-            idempotency::refuse(&app, &ctx, &idempotent, &error, stored).await?;
+            idempotency::record_and_store_refusal(&app, &ctx, &idempotent, &error, stored).await?;
             Ok(reply)
         }
         Err(error) => Err(error),

@@ -138,7 +138,7 @@ where
         return Ok(Introspection::Inactive(InactiveToken { active: false }));
     };
     let Credential { key, secret_ends_at, .. } = &*credential;
-    let catalogue = scopes::catalogue(request.app).await?;
+    let catalogue = scopes::load_catalogue(request.app).await?;
     // A previous secret expires with its grace period, which never outlasts the key.
     let expiry = secret_ends_at.or(key.expires_at);
     Ok(Introspection::Active(ActiveToken {

@@ -13,13 +13,13 @@ use warp::reply::Response;
 
 use super::data_plane::Endpoint;
 use super::routes::ROUTES;
-use super::server::{self, Limits, RequestHead};
+use super::server::{self, ConnectionLimits, RequestHead};
 use super::workers::Workers;
 use crate::app::App;
 use crate::error::Result;
 use crate::service;
 use crate::service::metrics::NANOSECOND;
-use crate::telemetry::families::{Families, Labels, MEDIA_TYPE, float};
+use crate::telemetry::families::{Labels, MEDIA_TYPE, MetricFamilies, integer_to_float};
 
 /// Maximum number of scraper connections that are served at once. Further connections wait.
 const MAX_CONNECTIONS: usize = 8;
@@ -34,7 +34,7 @@ const ENDPOINT_LABELS: [(Endpoint, &str); 3] = [
 /// Serves `/metrics` until the future is dropped. Without a listener, serves nothing.
 pub(crate) async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
     let Some(listener) = listener else { return std::future::pending().await };
-    let limits = Limits {
+    let limits = ConnectionLimits {
         max_connections: MAX_CONNECTIONS,
         header_timeout: app.config.http.header_timeout,
         write_timeout: app.config.http.write_timeout,
@@ -88,8 +88,8 @@ fn plain_text_response(status: StatusCode, text: String) -> Response {
 }
 
 async fn gather_metrics(app: &App) -> Result<String> {
-    let mut families = Families::default();
-    let responses = app.traffic.answers().map(|(route, status, count)| {
+    let mut families = MetricFamilies::default();
+    let responses = app.traffic.response_counts().map(|(route, status, count)| {
         // The index after the last route counts the requests that matched no route.
         let (method, path) = ROUTES.get(route).map_or(("", ""), |route| (route.method, route.path));
         let labels: Labels = vec![
@@ -97,35 +97,35 @@ async fn gather_metrics(app: &App) -> Result<String> {
             ("method", method.to_owned()),
             ("status", if status == 0 { "other".to_owned() } else { status.to_string() }),
         ];
-        (labels, float(count))
+        (labels, integer_to_float(count))
     });
-    families.counter(
+    families.add_counter(
         "tollhouse_http_requests_total",
         "Requests answered, by route pattern, method and status.",
         responses,
     );
-    let times = ENDPOINT_LABELS.iter().zip(app.traffic.times());
-    families.histogram(
+    let times = ENDPOINT_LABELS.iter().zip(app.traffic.response_times());
+    families.add_histogram(
         "tollhouse_verification_duration_seconds",
         "Time from the head of a verification request to its response, by endpoint.",
         NANOSECOND,
         times.map(|((_, name), observed)| (vec![("endpoint", (*name).to_owned())], observed)),
     );
     service::metrics::add(app, &mut families).await;
-    families.write()
+    families.encode_as_text()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::CODES;
-    use crate::telemetry::tally::{MAX_ROUTES, STATUSES};
+    use crate::telemetry::tally::{COUNTED_STATUSES, MAX_ROUTES};
 
     #[test]
     fn every_route_status_and_endpoint_has_its_own_counter() {
         assert!(ROUTES.len() < MAX_ROUTES);
         for (_, name, status) in CODES {
-            assert!(STATUSES.contains(status), "{name} {status} would be counted as other");
+            assert!(COUNTED_STATUSES.contains(status), "{name} {status} would be counted as other");
         }
         for (number, (endpoint, name)) in ENDPOINT_LABELS.iter().enumerate() {
             assert_eq!(*endpoint as usize, number, "{name}");

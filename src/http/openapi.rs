@@ -60,7 +60,7 @@ use crate::error::{Error, Result};
     components(schemas(
         crate::domain::settings::Plan, crate::domain::settings::PlanPatch,
         envelope::ErrorEnvelope, envelope::Denial, envelope::ResponseMetadata, envelope::ListMetadata, introspect::OauthError,
-        crate::domain::page::Order, crate::domain::usage::GroupBy, crate::service::audit::Format,
+        crate::domain::page::Order, crate::domain::usage::GroupBy, crate::service::audit::ExportFormat,
     )),
 )]
 struct ApiDocument;

@@ -25,7 +25,7 @@ use super::server::RequestHead;
 use super::{address, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
-use crate::domain::audit::{EventContext, Target, cut};
+use crate::domain::audit::{EventContext, Target, truncate_text};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::time::Timestamp;
@@ -62,10 +62,10 @@ impl Request {
         EventContext {
             request_id: Some(self.request_id.clone()),
             method: Some(self.head.method.to_string()),
-            path: Some(cut(self.head.uri.path())),
+            path: Some(truncate_text(self.head.uri.path())),
             status: None,
             ip: self.client_ip.map(|ip| ip.to_string()),
-            user_agent: self.header(USER_AGENT).map(|agent| cut(&agent)),
+            user_agent: self.header(USER_AGENT).map(|agent| truncate_text(&agent)),
             batch_id: None,
         }
     }
@@ -121,7 +121,7 @@ where
             }
         };
         // Counted inside the task, so that requests of disconnected clients are counted too.
-        counting_app.traffic.answered(route_index, response.status().as_u16());
+        counting_app.traffic.count_response(route_index, response.status().as_u16());
         response
     };
     // The panic hook has logged the panic, without its message.
@@ -129,7 +129,7 @@ where
         tracing::error!(request_id = %id, "handler panicked");
         let mut response = reply::write_error(&Error::internal("panic"), panic_app.clock.now(), &id);
         add_request_id(&mut response, &id);
-        panic_app.traffic.answered(route_index, response.status().as_u16());
+        panic_app.traffic.count_response(route_index, response.status().as_u16());
         response
     })
 }
@@ -161,7 +161,7 @@ where
 /// Records in the audit log the error of a request without a known caller, aggregated by client address.
 fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()> {
     let subject =
-        request.client_ip.map_or_else(|| "unknown".to_owned(), |ip| address::subject(ip).to_string());
+        request.client_ip.map_or_else(|| "unknown".to_owned(), |ip| address::client_network(ip).to_string());
     service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, request.event_context())
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn add_request_id(response: &mut Response, id: &str) {
 pub(crate) fn audit_target(route: &Route, params: &[String]) -> Option<Target> {
     params.last().map(|id| Target {
         kind: route.action.split('.').next().unwrap_or_default().into(),
-        id: Some(cut(id)),
+        id: Some(truncate_text(id)),
         name: None,
     })
 }
@@ -250,7 +250,7 @@ impl RequestPipeline {
             if_match: self.request.header(IF_MATCH),
             target: audit_target(route, params),
             context: self.request.event_context(),
-            random: app.random()?,
+            random: app.random_bits()?,
             seat: None,
         });
         self.ctx = Some(ctx.clone());
@@ -267,7 +267,7 @@ impl RequestPipeline {
         if route.auth.requires_platform_key() {
             caller.require_platform()?;
         }
-        app.note_call(&credential, ctx.now);
+        app.record_call(&credential, ctx.now);
         Ok(ctx)
     }
 

@@ -13,8 +13,8 @@ use warp::Reply as _;
 use warp::reply::Response as WarpResponse;
 
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
-use crate::service::Listed;
+use crate::error::{Code, Error, ErrorDetail, Result};
+use crate::service::ListPage;
 use crate::service::idempotency::StoredResponse;
 use crate::verify::bucket::RateLimitDecision;
 
@@ -79,7 +79,7 @@ impl Reply {
     }
 
     /// A 200 response with one page of a list.
-    pub(crate) fn list<T: Serialize>(listed: &Listed<T>) -> Result<Self> {
+    pub(crate) fn list<T: Serialize>(listed: &ListPage<T>) -> Result<Self> {
         let payload = serde_json::to_string(&listed.rows).map_err(Error::internal)?;
         let page = Some(listed.next_cursor.clone());
         Ok(Self::Enveloped(EnvelopedReply { page, ..EnvelopedReply::new(StatusCode::OK, payload) }))
@@ -263,7 +263,7 @@ pub(crate) fn write_denial(
 struct ErrorBody<'a> {
     code: &'a str,
     message: &'a str,
-    details: &'a [Detail],
+    details: &'a [ErrorDetail],
 }
 
 fn error_json(error: &ErrorBody<'_>, now: Timestamp, request_id: &str) -> String {

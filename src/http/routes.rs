@@ -304,12 +304,12 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
                     Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
                         Dispatch::DataPlane(endpoint) => {
                             let response = data_plane::answer(app, endpoint, &head, body).await;
-                            app.traffic.answered(route_index, response.status().as_u16());
+                            app.traffic.count_response(route_index, response.status().as_u16());
                             return response;
                         }
                         Dispatch::Page => {
                             let response = pages::answer(app, &head);
-                            app.traffic.answered(route_index, response.status().as_u16());
+                            app.traffic.count_response(route_index, response.status().as_u16());
                             return response;
                         }
                         Dispatch::Pipeline(handler) => (route_index, Ok((route, handler, params))),

@@ -50,7 +50,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Limits and timeouts of connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Maximum number of connections served at once (at least 1). Further connections wait in the
     /// kernel's backlog.
     pub max_connections: usize,
@@ -139,7 +139,7 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     workers: &Workers,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
@@ -222,7 +222,7 @@ async fn serve_connection(
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
-    limits: Limits,
+    limits: ConnectionLimits,
     draining: Arc<DrainSignal>,
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
@@ -261,7 +261,7 @@ async fn serve_tls<IO, S>(
     stream: IO,
     tls: &Tls,
     service: S,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     draining: &DrainSignal,
 ) -> Result<(), BoxError>
 where
@@ -283,7 +283,7 @@ where
 async fn serve_http1<IO, S>(
     stream: IO,
     service: S,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     draining: &DrainSignal,
 ) -> Result<(), BoxError>
 where

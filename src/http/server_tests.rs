@@ -15,7 +15,7 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 const HUGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Limits that no test reaches unless it overrides them.
-const DEFAULT_LIMITS: Limits = Limits {
+const DEFAULT_LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 100,
     header_timeout: LONG_TIMEOUT,
     write_timeout: LONG_TIMEOUT,
@@ -71,7 +71,7 @@ fn test_routes(state: &Arc<TestState>) -> BoxedFilter<(Response,)> {
     hello.or(huge).unify().or(peer).unify().or(panic).unify().or(gated).unify().or(counted).unify().boxed()
 }
 
-async fn start_server(limits: Limits) -> TestServer {
+async fn start_server(limits: ConnectionLimits) -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let state = Arc::new(TestState {
@@ -157,7 +157,7 @@ async fn pipelined_requests_are_all_answered() {
 
 #[tokio::test]
 async fn silent_and_slow_connections_are_closed() {
-    let server = start_server(Limits { header_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
+    let server = start_server(ConnectionLimits { header_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
     assert_eq!(read_to_end(server.connect().await).await, "");
     let incomplete = read_to_end(server.send(b"GET /hello HTTP/1.1\r\nhost: a\r\nx-half").await).await;
     assert!(incomplete.is_empty() || incomplete.starts_with("HTTP/1.1 408"), "{incomplete}");
@@ -177,7 +177,7 @@ async fn http2_without_tls_is_refused() {
 
 #[tokio::test]
 async fn a_handler_may_take_longer_than_the_header_timeout() {
-    let server = start_server(Limits {
+    let server = start_server(ConnectionLimits {
         header_timeout: SHORT_TIMEOUT,
         write_timeout: SHORT_TIMEOUT,
         ..DEFAULT_LIMITS
@@ -195,7 +195,8 @@ async fn a_handler_may_take_longer_than_the_header_timeout() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_disconnected_and_frees_its_slot() {
     let server =
-        start_server(Limits { max_connections: 1, write_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
+        start_server(ConnectionLimits { max_connections: 1, write_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS })
+            .await;
     let stalled = server.send(&get_request("/huge")).await;
     assert!(server.get("/hello").await.ends_with("hello"));
     assert!(read_to_end(stalled).await.len() < HUGE_BYTES);
@@ -203,7 +204,7 @@ async fn a_client_that_never_reads_is_disconnected_and_frees_its_slot() {
 
 #[tokio::test]
 async fn oversized_request_heads_are_refused() {
-    let server = start_server(Limits { max_connections: 1, ..DEFAULT_LIMITS }).await;
+    let server = start_server(ConnectionLimits { max_connections: 1, ..DEFAULT_LIMITS }).await;
     let with = |headers: String| format!("GET /hello HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
     let oversized = [
         with("x: y\r\n".repeat(10_000)),
@@ -224,7 +225,7 @@ async fn oversized_request_heads_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i10_connections_above_max_connections_wait_and_are_served() {
-    let server = Arc::new(start_server(Limits { max_connections: 3, ..DEFAULT_LIMITS }).await);
+    let server = Arc::new(start_server(ConnectionLimits { max_connections: 3, ..DEFAULT_LIMITS }).await);
     let call = |_| {
         let server = Arc::clone(&server);
         tokio::spawn(async move { server.get("/counted").await })
@@ -239,7 +240,7 @@ async fn i10_connections_above_max_connections_wait_and_are_served() {
 
 #[tokio::test]
 async fn a_handler_panic_only_closes_its_own_connection() {
-    let server = start_server(Limits { max_connections: 1, ..DEFAULT_LIMITS }).await;
+    let server = start_server(ConnectionLimits { max_connections: 1, ..DEFAULT_LIMITS }).await;
     for _ in 0..3 {
         assert_eq!(server.get("/panic").await, "");
     }
@@ -280,7 +281,7 @@ async fn a_server_drain_waits_for_responses_that_are_still_being_written() {
 
 #[tokio::test]
 async fn connections_that_outlast_the_drain_are_aborted_and_counted() {
-    let server = start_server(Limits { drain_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
+    let server = start_server(ConnectionLimits { drain_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
     let first = server.send(&get_request("/gated")).await;
     let second = server.send(&get_request("/gated")).await;
     server.wait_for_gated_call().await;
@@ -294,7 +295,7 @@ async fn connections_that_outlast_the_drain_are_aborted_and_counted() {
 
 #[tokio::test]
 async fn an_incomplete_request_head_does_not_outlast_the_drain() {
-    let server = start_server(Limits { drain_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
+    let server = start_server(ConnectionLimits { drain_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
     let incomplete = server.send(b"GET /hello HTTP/1.1\r\nhost: a\r\nx-half").await;
     // This request came later and was served, so the incomplete one was accepted too. The test can't
     // know whether its bytes were read: the connection is aborted if they were, otherwise closed as

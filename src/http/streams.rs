@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::server::{DrainSignal, Limits, MAX_HEAD_BYTES};
+use super::server::{ConnectionLimits, DrainSignal, MAX_HEAD_BYTES};
 
 /// Maximum number of concurrent requests on an HTTP/2 connection; clients delay further requests. RFC 9113
 /// §6.5.2 recommends at least 100.
@@ -44,7 +44,7 @@ tokio::task_local! {
 pub(super) async fn serve_http2<IO, S, B>(
     stream: IO,
     service: S,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     draining: &DrainSignal,
 ) -> hyper::Result<()>
 where

@@ -82,7 +82,7 @@ impl<'a> VerifyParams<'a> {
         let dry_run = dry_run.unwrap_or(false);
         let is_valid = cost <= MAX_COST
             && scopes.len() <= scope::MAX_SCOPES
-            && scopes.iter().all(|wanted| catalogue.knows(wanted));
+            && scopes.iter().all(|wanted| catalogue.is_known_grant(wanted));
         is_valid.then_some(Self { key, scopes, ip, cost, dry_run })
     }
 
@@ -91,7 +91,7 @@ impl<'a> VerifyParams<'a> {
         let json = Json::parse(body)?;
         let mut fields = Fields::of(&json);
         let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
-        let scopes = fields.nullable("scopes", |json, faults| scope::list(catalogue, json, faults));
+        let scopes = fields.nullable("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults));
         let ip = fields.nullable("ip", parse_ip_address).into_option();
         let cost = fields.nullable("cost", rules::integer(0, MAX_COST.into())).into_option();
         let dry_run = fields.nullable("dry_run", parse_boolean).into_option();
@@ -245,7 +245,7 @@ struct KeyFields<'a> {
 
 /// The JSON of [`KeyFields`] without braces, serialized once per loaded key.
 fn key_fields_json(credential: &Credential) -> &str {
-    credential.memo.answer_json.get_or_init(|| {
+    credential.memo.shared_response_json.get_or_init(|| {
         let ApiKey { id, organization_id, user_id, name, scopes, expires_at, metadata, .. } = &credential.key;
         let fields = KeyFields {
             key_id: id,
@@ -337,7 +337,7 @@ where
     media_type?;
     let bytes = bytes?;
     call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;
-    let catalogue = scopes::catalogue(request.app).await?;
+    let catalogue = scopes::load_catalogue(request.app).await?;
     let params = VerifyParams::parse(&bytes, &catalogue)
         .map_or_else(|| VerifyParams::parse_reporting_faults(&bytes, &catalogue), Ok)?;
     let verification = VerifyRequest {

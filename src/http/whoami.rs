@@ -52,7 +52,7 @@ pub(crate) struct CallerRateLimit {
 )]
 pub(crate) async fn get_caller(call: Call) -> Result<Reply> {
     call.reject_query()?;
-    let catalogue = scopes::catalogue(&call.app).await?;
+    let catalogue = scopes::load_catalogue(&call.app).await?;
     let crate::domain::access::Caller::Key(credential) = &call.ctx.caller else {
         return Err(Error::internal("whoami without a key"));
     };

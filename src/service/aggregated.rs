@@ -12,7 +12,7 @@ use crate::domain::time::Timestamp;
 const MAX_AGGREGATED_EVENTS: usize = 1000;
 
 /// The action in the audit event of aggregated refusals, which may combine requests to several routes.
-pub(crate) const REFUSED: &str = "request.refused";
+pub(crate) const REQUEST_REFUSED: &str = "request.refused";
 
 /// The key by which events are aggregated: events with the same key are counted as one audit event.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -25,9 +25,9 @@ pub(crate) struct AggregatedEventKey {
 
 /// The aggregated events that are not yet written to the database.
 #[derive(Default)]
-pub(crate) struct Aggregated(Mutex<HashMap<AggregatedEventKey, Event>>);
+pub(crate) struct AggregatedEvents(Mutex<HashMap<AggregatedEventKey, Event>>);
 
-impl Aggregated {
+impl AggregatedEvents {
     /// Adds an event. If an event with the same key exists, only its count is increased; its other fields
     /// stay those of the first event.
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
@@ -79,7 +79,7 @@ fn strip_details(event: Event) -> Event {
     Event {
         organization_id: None,
         actor: crate::domain::audit::Actor::anonymous(),
-        action: REFUSED.into(),
+        action: REQUEST_REFUSED.into(),
         target: None,
         code: None,
         context: Default::default(),

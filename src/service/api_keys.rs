@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Listed, RequestContext, etag, mutate, read_audited, scopes, settings};
+use super::{ListPage, RequestContext, etag, mutate, read_audited, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, Status};
-use crate::domain::audit::{Entry, changes};
+use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy::default_expiry;
 use crate::domain::page::Query;
 use crate::domain::patch::Patch;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 use crate::verify::secret::Secret;
 
@@ -68,7 +68,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
     // The hash and the audited changes are computed before the transaction, so that the writer's thread
     // doesn't spend time on them.
     let hash = secret.hash();
-    let created = changes(&Value::Null, &new);
+    let created = changed_fields(&Value::Null, &new);
     let context = ctx.clone();
     let api_key = mutate(app, ctx, 201, move |tx, caller| {
         let organization = match &new.organization_id {
@@ -99,7 +99,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
 ///
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
-pub async fn bootstrap(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
+pub async fn create_first_key(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
     bootstrap_as(app, &RequestContext::internal(app, Caller::System, "api_key.create", "write")?, secret)
         .await
 }
@@ -117,13 +117,13 @@ pub(super) async fn bootstrap_as(
             return Ok((None, Vec::new()));
         }
         insert_key(tx, &new, &secret.hash())?;
-        Ok((Some(new.clone()), vec![audit_entry(&new).with(changes(&Value::Null, &new))]))
+        Ok((Some(new.clone()), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
 
 /// True if any API key has ever existed, including revoked ones.
-pub(crate) async fn any(app: &App) -> Result<bool> {
+pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
     app.db.read(store::api_keys::any).await
 }
 
@@ -140,14 +140,14 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
     let api_key = mutate(app, &ctx, 201, move |tx, _| {
         scopes::ensure_scopes_exist(tx, &new.scopes)?;
         insert_key(tx, &new, &hash)?;
-        Ok((new.clone(), vec![audit_entry(&new).with(changes(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await?;
     Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
 }
 
 /// Lists the API keys that the caller can access.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<ApiKey>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<ApiKey>> {
     let (mut page, cursor) = query.page();
     let requested = query.text("organization_id");
     let mut filter = store::api_keys::ApiKeyFilter {
@@ -163,10 +163,10 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let now = ctx.now;
     let rows = read_audited(app, ctx, move |tx, _| {
-        let entry = Entry::about(filter.organization_id.as_deref());
+        let entry = AuditEntry::without_target(filter.organization_id.as_deref());
         Ok((store::api_keys::list(tx, &filter, &page, now)?, entry))
     });
-    let mut listed = Listed::new(app, &binding, rows.await?)?;
+    let mut listed = ListPage::new(app, &binding, rows.await?)?;
     listed.rows = listed.rows.into_iter().map(|key| key.effective_at(now)).collect();
     Ok(listed)
 }
@@ -202,7 +202,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
     let patch = ApiKeyPatch::read(body, &catalogue, ctx.now)?;
     let context = ctx.clone();
     change_key(app, ctx, id, move |tx, caller, before| {
-        if patch.needs_platform() {
+        if patch.requires_platform_key() {
             caller.require_platform()?;
         }
         if before.status == Status::Revoked {
@@ -212,7 +212,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         if patch.scopes.is_some() {
             scopes::ensure_scopes_exist(tx, &after.scopes)?;
         }
-        if access::widens(before, &after) {
+        if access::widens_access(before, &after) {
             access::ensure_can_grant(caller, &after)?;
         }
         settings::check_key_policy(tx, &context, Some(before), &after)?;
@@ -269,7 +269,7 @@ pub async fn rotate(
         access::ensure_can_grant(caller, before)?;
         let grace_end = now + Duration::from_secs(u64::from(grace));
         let grace_end = before.expires_at.map_or(grace_end, |end| end.min(grace_end));
-        if !store::api_keys::rotate(tx, &before.id, &hash, grace > 0)? {
+        if !store::api_keys::rotate_secret(tx, &before.id, &hash, grace > 0)? {
             return Err(Error::internal("a generated secret already exists"));
         }
         Ok(ApiKey {
@@ -286,7 +286,7 @@ pub async fn rotate(
 /// Ends the grace period of an API key's previous secret, which becomes invalid.
 pub(crate) async fn expire_previous(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<ApiKey> {
     change_key(app, ctx, id, move |tx, _, before| {
-        store::api_keys::expire_previous(tx, &before.id)?;
+        store::api_keys::retire_previous_secret(tx, &before.id)?;
         Ok(ApiKey { previous_secret_expires_at: None, ..before.clone() })
     })
     .await
@@ -315,7 +315,7 @@ async fn change_key(
             let message = "This is the last platform key that can manage keys. Create another one first.";
             return Err(Error::new(Code::Conflict, message));
         }
-        let changed = changes(&before, &after);
+        let changed = changed_fields(&before, &after);
         if after != before {
             after.revision += 1;
             after.updated_at = context.now;
@@ -369,17 +369,18 @@ fn new_platform_key(
 }
 
 fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<ApiKey> {
-    let key = store::api_keys::get(tx, id)?.filter(|key| caller.reaches(key.organization_id.as_deref()));
+    let key = store::api_keys::get(tx, id)?
+        .filter(|key| caller.can_access_organization(key.organization_id.as_deref()));
     key.ok_or_else(|| Error::not_found("API key"))
 }
 
-fn audit_entry(key: &ApiKey) -> Entry {
-    Entry::of(key.organization_id.as_deref(), "api_key", &key.id, &key.name)
+fn audit_entry(key: &ApiKey) -> AuditEntry {
+    AuditEntry::for_resource(key.organization_id.as_deref(), "api_key", &key.id, &key.name)
 }
 
 fn field_error(pointer: &str, code: &'static str, message: &str) -> Error {
     let message = message.to_owned();
-    Error::invalid(vec![Detail {
+    Error::invalid_request(vec![ErrorDetail {
         pointer: Some(pointer.to_owned()),
         parameter: None,
         code: code.into(),

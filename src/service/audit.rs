@@ -7,17 +7,17 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::aggregated::REFUSED;
+use super::aggregated::REQUEST_REFUSED;
 use super::api_keys::effective_organization;
-use super::{Listed, RequestContext, audit_outcome, read_audited};
+use super::{ListPage, RequestContext, audit_outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Actor, AuditFilter, Entry, Event, EventContext, Verification};
-use crate::domain::chain::{Anchor, EventColumns, Link, Walk};
+use crate::domain::audit::{Actor, AuditEntry, AuditFilter, Event, EventContext, Verification};
+use crate::domain::chain::{Anchor, ChainLink, ChainVerifier, EventColumns};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::audit::{ChainRow, StoredEvent};
 use crate::store::{self, db::Tx};
 
@@ -34,7 +34,7 @@ fn visible_event(stored: StoredEvent, caller: &Caller) -> Result<Event> {
 }
 
 /// Lists the audit events that the caller can access.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Event>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<Event>> {
     let (mut page, cursor) = query.page();
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
@@ -42,12 +42,12 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     let binding = format!("audit_events {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, _| {
-        Ok((store::audit::list(tx, &filter, &page)?, Entry::about(filter.org_id.as_deref())))
+        Ok((store::audit::list(tx, &filter, &page)?, AuditEntry::without_target(filter.org_id.as_deref())))
     });
-    let listed = Listed::new(app, &binding, rows.await?)?;
+    let listed = ListPage::new(app, &binding, rows.await?)?;
     let rows =
         listed.rows.into_iter().map(|stored| visible_event(stored, &ctx.caller)).collect::<Result<_>>()?;
-    Ok(Listed { rows, next_cursor: listed.next_cursor })
+    Ok(ListPage { rows, next_cursor: listed.next_cursor })
 }
 
 /// Reads an audit event.
@@ -55,7 +55,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Res
     let stored = read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let event = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
-        Ok((event, Entry::of(own, "audit_event", &id, "")))
+        Ok((event, AuditEntry::for_resource(own, "audit_event", &id, "")))
     });
     visible_event(stored.await?, &ctx.caller)
 }
@@ -63,7 +63,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Res
 /// The format of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = ExportFormat, rename_all = "lowercase")]
-pub(crate) enum Format {
+pub(crate) enum ExportFormat {
     /// One JSON object per line, one line per event.
     #[default]
     Ndjson,
@@ -71,10 +71,10 @@ pub(crate) enum Format {
     Csv,
 }
 
-impl Format {
+impl ExportFormat {
     /// The names of the formats in the query parameter `format`.
-    pub(crate) const NAMES: &'static [(&'static str, Format)] =
-        &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
+    pub(crate) const NAMES: &'static [(&'static str, ExportFormat)] =
+        &[("ndjson", ExportFormat::Ndjson), ("csv", ExportFormat::Csv)];
 }
 
 /// Starts an export of the audit events that exist now, oldest first. Each chunk is read when the receiver
@@ -84,22 +84,22 @@ pub(crate) async fn export(
     app: &Arc<App>,
     ctx: &Arc<RequestContext>,
     mut query: Query,
-) -> Result<(Format, mpsc::Receiver<Result<Bytes>>)> {
-    let format = query.one_of("format", Format::NAMES).unwrap_or_default();
+) -> Result<(ExportFormat, mpsc::Receiver<Result<Bytes>>)> {
+    let format = query.one_of("format", ExportFormat::NAMES).unwrap_or_default();
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
     filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();
     let ((last, _), checkpoint) = read_audited(app, ctx, move |tx, _| {
-        let bounds = (store::audit::head(tx)?, store::audit::checkpoint(tx)?);
-        Ok((bounds, Entry::about(organization.as_deref())))
+        let bounds = (store::audit::chain_head(tx)?, store::audit::checkpoint(tx)?);
+        Ok((bounds, AuditEntry::without_target(organization.as_deref())))
     })
     .await?;
     let (sender, receiver) = mpsc::channel(2);
     let (app, ctx) = (app.clone(), ctx.clone());
     tokio::spawn(async move {
         let mut after = checkpoint.map(|checkpoint| checkpoint.seq);
-        if format == Format::Csv && sender.send(csv_header()).await.is_err() {
+        if format == ExportFormat::Csv && sender.send(csv_header()).await.is_err() {
             return;
         }
         loop {
@@ -130,10 +130,10 @@ pub(crate) async fn export(
 }
 
 /// Encodes the events of a chunk in the format of the export; omits events after the event `last`.
-fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
+fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: ExportFormat, caller: &Caller) -> Result<Bytes> {
     let rows = rows.into_iter().filter(|stored| stored.link.seq <= last);
     match format {
-        Format::Ndjson => {
+        ExportFormat::Ndjson => {
             let mut text = String::new();
             for stored in rows {
                 // Platform keys get the stored bytes, so that the audit chain of the exported file can be
@@ -148,7 +148,7 @@ fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Call
             }
             Ok(text.into())
         }
-        Format::Csv => {
+        ExportFormat::Csv => {
             let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
             for stored in rows {
                 csv.serialize(CsvRow::from(visible_event(stored, caller)?)).map_err(Error::internal)?;
@@ -246,10 +246,10 @@ pub(crate) async fn verify(app: &App, ctx: &Arc<RequestContext>, mut query: Quer
     let anchor = query.text("anchor");
     query.finish(())?;
     let anchor = anchor.as_deref().map(parse_anchor).transpose()?;
-    let verification = walk(app, anchor).await?;
+    let verification = verify_chain(app, anchor).await?;
     read_audited(app, ctx, move |_, caller| {
         caller.require_platform()?;
-        Ok((verification, Entry::about(None)))
+        Ok((verification, AuditEntry::without_target(None)))
     })
     .await
 }
@@ -258,7 +258,7 @@ pub(crate) async fn verify(app: &App, ctx: &Arc<RequestContext>, mut query: Quer
 ///
 /// # Errors
 /// `INVALID_REQUEST` when retention has removed the anchor's event.
-pub(crate) async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
+pub(crate) async fn verify_chain(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
     loop {
         let checkpoint = app.db.read(store::audit::checkpoint).await?;
         if let (Some(anchor), Some(checkpoint)) = (anchor, checkpoint)
@@ -281,7 +281,7 @@ async fn verify_chain_after(
     anchor: Option<Anchor>,
     checkpoint: Option<Anchor>,
 ) -> Result<Option<Verification>> {
-    let mut walk = Walk::new(anchor, true);
+    let mut walk = ChainVerifier::new(anchor, true);
     // Events up to the checkpoint are skipped, because retention is removing them.
     let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
@@ -304,7 +304,7 @@ async fn verify_chain_after(
 fn anchor_pruned_error(anchor: Anchor, checkpoint: Anchor) -> Error {
     let seq = anchor.seq;
     let first = checkpoint.seq + 1;
-    Error::invalid(vec![Detail {
+    Error::invalid_request(vec![ErrorDetail {
         pointer: None,
         parameter: Some("anchor".to_owned()),
         code: "ANCHOR_PRUNED".into(),
@@ -316,13 +316,18 @@ fn anchor_pruned_error(anchor: Anchor, checkpoint: Anchor) -> Error {
 
 /// Verifies the chunk of the audit chain that starts at the event `next`. Returns the `seq` of the next
 /// chunk, or `None` at the end of the chain or at a broken event.
-pub(super) fn verify_chunk(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
-    let links = store::audit::links(tx, next, EVENTS_PER_CHUNK)?;
+pub(super) fn verify_chunk(
+    tx: &Tx<'_>,
+    mut walk: ChainVerifier,
+    next: i64,
+) -> Result<(ChainVerifier, Option<i64>)> {
+    let links = store::audit::chain_rows(tx, next, EVENTS_PER_CHUNK)?;
     for ChainRow { seq, link } in &links {
-        let is_valid =
-            |(link, columns): &(Link, EventColumns)| walk.step(link) && columns.match_event(&link.json);
+        let is_valid = |(link, columns): &(ChainLink, EventColumns)| {
+            walk.verify_next(link) && columns.matches_event(&link.json)
+        };
         if !link.as_ref().is_some_and(is_valid) {
-            walk.break_at(*seq);
+            walk.record_break(*seq);
             return Ok((walk, None));
         }
     }
@@ -333,7 +338,7 @@ pub(super) fn verify_chunk(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Wa
 /// Parses an anchor of the form `seq:hash`; returns `INVALID_REQUEST` if the text has another form.
 pub(crate) fn parse_anchor(text: &str) -> Result<Anchor> {
     Anchor::parse(text).ok_or_else(|| {
-        Error::invalid(vec![Detail {
+        Error::invalid_request(vec![ErrorDetail {
             pointer: None,
             parameter: Some("anchor".to_owned()),
             code: "INVALID_ANCHOR".into(),
@@ -359,7 +364,7 @@ pub(crate) fn aggregate_anonymous(
         occurred_at: now.to_string(),
         organization_id: None,
         actor: Actor::anonymous(),
-        action: REFUSED.into(),
+        action: REQUEST_REFUSED.into(),
         access: if is_read { "read" } else { "write" }.into(),
         target: None,
         outcome: audit_outcome(Some(code)).into(),

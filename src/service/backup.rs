@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::check::{ProgressFn, examine};
+use super::check::{ProgressFn, check_database};
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry};
+use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::chain::hex;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{copy, is_same_file, remove, rename_durably, with_suffix};
+use crate::store::backup::{copy_database, is_same_file, remove_file_if_exists, rename_durably, with_suffix};
 use crate::store::reader::Reader;
 
 /// The result of a backup, printed by `backup --json`.
@@ -69,14 +69,14 @@ pub(crate) async fn run(
         Err(error) => {
             // An error of removing the partial backup is ignored: the error to report is the one that made
             // the backup fail.
-            let _ = remove(&part);
+            let _ = remove_file_if_exists(&part);
             return Err(error);
         }
     };
     let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
-    let entry = Entry::of(None, "database", "tollhouse.db", &name).with(vec![head]);
+    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", &name).with(vec![head]);
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, _| {
         store::backup::set_last_backup_at(tx, now)?;
@@ -89,9 +89,9 @@ pub(crate) async fn run(
 /// Copies the database to the temporary file `part`, and verifies the copy.
 fn copy_and_verify(app: &App, live: &Path, part: &Path, progress: ProgressFn<'_>) -> Result<BackupReport> {
     let started_at = app.clock.monotonic();
-    let copied = copy(&mut Reader::open(live)?, part, &|done, total| progress("copy", done, total))?;
+    let copied = copy_database(&mut Reader::open(live)?, part, &|done, total| progress("copy", done, total))?;
     let copied_at = app.clock.monotonic();
-    let findings = examine(&mut Reader::open(part)?, progress)?;
+    let findings = check_database(&mut Reader::open(part)?, progress)?;
     let head = (findings.audit.last_seq.unwrap_or(0), findings.audit.head_hash.unwrap_or(hex(&[0; 32])));
     let mut faults = findings.faults;
     if head != (copied.head.0, hex(&copied.head.1)) {

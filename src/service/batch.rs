@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::within::{Handler, SameCaller};
 use super::{RequestContext, aggregate_refusal, is_aggregated, run_in_transaction};
 use crate::app::App;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::db::Tx;
 
 /// One operation of a batch.
-pub(crate) struct Operation<R> {
+pub(crate) struct BatchOperation<R> {
     pub(crate) ctx: Arc<RequestContext>,
     pub(crate) handler: Handler<R>,
 }
@@ -36,7 +36,7 @@ pub(crate) async fn run<R: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
     atomic: bool,
-    operations: Vec<Operation<R>>,
+    operations: Vec<BatchOperation<R>>,
 ) -> Result<BatchOutcome<R>> {
     let batch_ctx = ctx.clone();
     let clock = app.clock.clone();
@@ -44,7 +44,7 @@ pub(crate) async fn run<R: Send + 'static>(
     let batch = operations.clone();
     let outcome = run_in_transaction(app, ctx, move |tx, caller| {
         let shared_caller = SameCaller::default();
-        let run_one = |operation: &Operation<R>, tx: &Tx<'_>| {
+        let run_one = |operation: &BatchOperation<R>, tx: &Tx<'_>| {
             shared_caller.run(tx, &clock, &operation.ctx, &operation.handler)
         };
         let outcome =
@@ -52,7 +52,7 @@ pub(crate) async fn run<R: Send + 'static>(
         let code = outcome.failed_index.map(|_| Code::BatchFailed);
         let event = batch_ctx.audit_event(
             0,
-            Entry::about(caller.organization_id()),
+            AuditEntry::without_target(caller.organization_id()),
             code.map_or(200, Code::status),
             code,
         );
@@ -71,8 +71,8 @@ pub(crate) async fn run<R: Send + 'static>(
 /// Runs the operations of an atomic batch: either all operations take effect or none.
 fn run_atomic<R>(
     tx: &Tx<'_>,
-    operations: &[Operation<R>],
-    run_one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
+    operations: &[BatchOperation<R>],
+    run_one: impl Fn(&BatchOperation<R>, &Tx<'_>) -> Result<R>,
 ) -> Result<BatchOutcome<R>> {
     let succeeded = Cell::new(0);
     let run_all = |tx: &Tx<'_>| {
@@ -83,7 +83,7 @@ fn run_atomic<R>(
         });
         results.collect::<Result<Vec<_>>>()
     };
-    match tx.attempt(run_all)? {
+    match tx.run_in_savepoint(run_all)? {
         Ok(results) => Ok(BatchOutcome { results, failed_index: None }),
         Err(error) if error.code.status() >= 500 => Err(error),
         Err(error) => {
@@ -102,23 +102,24 @@ fn run_atomic<R>(
 /// Runs the operations of a batch that is not atomic: each operation succeeds or fails independently.
 fn run_independent<R>(
     tx: &Tx<'_>,
-    operations: &[Operation<R>],
-    run_one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
+    operations: &[BatchOperation<R>],
+    run_one: impl Fn(&BatchOperation<R>, &Tx<'_>) -> Result<R>,
 ) -> Result<BatchOutcome<R>> {
-    let results = operations.iter().map(|operation| match tx.attempt(|tx| run_one(operation, tx))? {
-        Err(error) if error.code.status() > 500 && !error.caused_by_request => Err(error),
-        Err(error) => {
-            record_failed_operation(tx, operation, &error)?;
-            Ok(Err(error))
-        }
-        success => Ok(success),
-    });
+    let results =
+        operations.iter().map(|operation| match tx.run_in_savepoint(|tx| run_one(operation, tx))? {
+            Err(error) if error.code.status() > 500 && !error.caused_by_request => Err(error),
+            Err(error) => {
+                record_failed_operation(tx, operation, &error)?;
+                Ok(Err(error))
+            }
+            success => Ok(success),
+        });
     Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: None })
 }
 
 /// Appends the audit event of a failed operation, whose changes were rolled back before. Successful
 /// operations append their audit events themselves.
-fn record_failed_operation<R>(tx: &Tx<'_>, operation: &Operation<R>, error: &Error) -> Result<()> {
+fn record_failed_operation<R>(tx: &Tx<'_>, operation: &BatchOperation<R>, error: &Error) -> Result<()> {
     if is_aggregated(error) {
         return Ok(()); // `run` aggregates these refusals after the commit.
     }

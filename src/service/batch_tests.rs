@@ -9,7 +9,7 @@ use crate::service::within;
 
 async fn open_app() -> (tempfile::TempDir, Arc<App>) {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = Config::shipped().unwrap();
+    let mut config = Config::load_defaults().unwrap();
     config.database.dir = dir.path().join("data");
     (dir, App::open(config, Clock::manual(Timestamp::from_millis(1_795_417_689_000))).await.unwrap())
 }
@@ -19,7 +19,7 @@ fn internal_ctx(app: &App) -> Arc<RequestContext> {
 }
 
 /// An operation that creates the scope `name` and then runs `then`.
-fn test_operation(app: &App, name: &str, then: fn() -> Result<()>) -> Operation<()> {
+fn test_operation(app: &App, name: &str, then: fn() -> Result<()>) -> BatchOperation<()> {
     let name = name.to_owned();
     let clock = app.clock.clone();
     let handler: Handler<()> = Box::new(move |ctx| {
@@ -35,14 +35,14 @@ fn test_operation(app: &App, name: &str, then: fn() -> Result<()>) -> Operation<
             then()
         })
     });
-    Operation { ctx: internal_ctx(app), handler }
+    BatchOperation { ctx: internal_ctx(app), handler }
 }
 
 /// The scopes created by the test operations, as stored in the database.
 async fn created_scopes(app: &App) -> Vec<&'static str> {
     let names = ["a:a", "b:b", "c:c"];
     let known = app.db.read(store::scopes::catalogue).await.unwrap();
-    names.into_iter().filter(|name| known.knows(name)).collect()
+    names.into_iter().filter(|name| known.is_known_grant(name)).collect()
 }
 
 fn succeed() -> Result<()> {
@@ -95,7 +95,7 @@ async fn a_batch_handler_can_run_twice_in_one_transaction() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = runs.clone();
     let twice = move |tx: &Tx<'_>| {
-        let first = tx.attempt(|tx| {
+        let first = tx.run_in_savepoint(|tx| {
             within::run(tx, &clock, &operation_a.ctx, &operation_a.handler)?;
             counted.fetch_add(1, Ordering::SeqCst);
             Err::<(), _>(Error::internal("again"))
@@ -112,9 +112,10 @@ async fn a_batch_handler_can_run_twice_in_one_transaction() {
 async fn a_handler_that_waits_for_more_than_its_transaction_fails() {
     let (_dir, app) = open_app().await;
     let handler: Handler<()> = Box::new(|_| Box::pin(std::future::pending()));
-    let outcome = run(&app, &internal_ctx(&app), false, vec![Operation { ctx: internal_ctx(&app), handler }])
-        .await
-        .unwrap();
+    let outcome =
+        run(&app, &internal_ctx(&app), false, vec![BatchOperation { ctx: internal_ctx(&app), handler }])
+            .await
+            .unwrap();
     let error = outcome.results[0].as_ref().unwrap_err();
     assert!(error.cause.as_ref().unwrap().contains("waits for more"), "{error}");
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::audit;
 use crate::domain::audit::Verification;
-use crate::domain::chain::{Anchor, Walk};
+use crate::domain::chain::{Anchor, ChainVerifier};
 use crate::error::Result;
 use crate::store;
 use crate::store::check::RowCounts;
@@ -16,7 +16,7 @@ pub(crate) type ProgressFn<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
 
 /// The result of a database check, printed by `check --json`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Findings {
+pub(crate) struct CheckReport {
     /// True if the check found no faults.
     pub(crate) sound: bool,
     /// Descriptions of the faults that the check found.
@@ -32,18 +32,18 @@ pub(crate) struct Findings {
 ///
 /// # Errors
 /// Errors of reading the schema version. Later errors of reading become faults in the result.
-pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Findings> {
-    let mut findings = Findings {
+pub(crate) fn check_database(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<CheckReport> {
+    let mut findings = CheckReport {
         sound: false,
         faults: Vec::new(),
         audit: Verification::default(),
         rows: RowCounts::new(),
-        schema_version: reader.read(store::check::version)?,
+        schema_version: reader.read(store::check::schema_version)?,
     };
     progress("pages and indexes", 0, 0);
-    findings.add_faults("pages", reader.read(store::check::integrity));
+    findings.add_faults("pages", reader.read(store::check::find_page_errors));
     progress("references", 0, 0);
-    findings.add_faults("references", reader.read(store::check::foreign_keys));
+    findings.add_faults("references", reader.read(store::check::find_broken_foreign_keys));
     match verify_chain(reader, progress) {
         Ok(verification) => {
             if let Some(at) = verification.broken_at {
@@ -56,8 +56,9 @@ pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<F
     progress("counts", 0, 0);
     // All counts are read in one transaction, because a write between two reads would appear as a difference.
     let counted = reader.read(|tx| {
-        let faults = [store::check::counts(tx)?, store::check::keys(tx)?].concat();
-        Ok((faults, store::check::rows(tx)?))
+        let faults =
+            [store::check::find_wrong_counts(tx)?, store::check::find_inconsistent_keys(tx)?].concat();
+        Ok((faults, store::check::count_rows(tx)?))
     });
     match counted {
         Ok((faults, rows)) => {
@@ -70,7 +71,7 @@ pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<F
     Ok(findings)
 }
 
-impl Findings {
+impl CheckReport {
     /// Adds the faults found by a step, or the error of the step as a fault.
     fn add_faults(&mut self, step: &str, result: Result<Vec<String>>) {
         match result {
@@ -99,8 +100,8 @@ fn verify_chain_after(
     checkpoint: Option<Anchor>,
     progress: ProgressFn<'_>,
 ) -> Result<Option<Verification>> {
-    let (last, _) = reader.read(store::audit::head)?;
-    let mut walk = Walk::new(None, true);
+    let (last, _) = reader.read(store::audit::chain_head)?;
+    let mut walk = ChainVerifier::new(None, true);
     let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = reader.read(|tx| {

@@ -10,12 +10,12 @@ use super::check::ProgressFn;
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::domain::export::Line;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::db::Tx;
-use crate::store::export::Page;
+use crate::store::export::ExportPage;
 use crate::store::reader::Reader;
 use crate::store::{self, export};
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: ProgressFn<
     let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
     let file = app.config.database.dir.join("tollhouse.db");
     let records = write_export(&file, output, ctx.now, progress)?;
-    let entry = Entry::of(None, "database", "tollhouse.db", "");
+    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "");
     mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
     Ok(records)
 }
@@ -42,14 +42,14 @@ fn write_export(
 ) -> Result<u64> {
     let mut reader = Reader::open(file)?;
     reader.read(|tx| {
-        let rows = store::check::rows(tx)?;
+        let rows = store::check::count_rows(tx)?;
         let tables = ["scopes", "organizations", "users", "memberships", "api_keys"];
         let total = tables.iter().filter_map(|table| rows.get(*table)).sum::<i64>();
         let mut out = ExportWriter { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
-        out.write_line(&Line::begin(now, store::audit::head(tx)?))?;
+        out.write_line(&Line::begin(now, store::audit::chain_head(tx)?))?;
         out.write_line(&Line::Settings { settings: &store::settings::get(tx)?.settings })?;
         out.records += 1;
-        out.write_table(tx, export::scopes, |new| Line::Scope {
+        out.write_table(tx, export::scopes_page, |new| Line::Scope {
             scope: &new.scope,
             description: new.description.as_deref(),
             created_at: new.created_at,
@@ -64,7 +64,7 @@ fn write_export(
             deleted_at: *deleted_at,
             revision: user.revision,
         })?;
-        out.write_table(tx, export::memberships, |new| Line::Membership {
+        out.write_table(tx, export::memberships_page, |new| Line::Membership {
             organization_id: &new.organization_id,
             user_id: &new.user_id,
             role: new.role,
@@ -72,7 +72,7 @@ fn write_export(
             updated_at: new.updated_at,
             revision: new.revision,
         })?;
-        out.write_table(tx, export::api_keys, |(key, secrets)| Line::api_key(key, secrets))?;
+        out.write_table(tx, export::api_keys_page, |(key, secrets)| Line::api_key(key, secrets))?;
         let records = out.records;
         out.write_line(&Line::End { records })?;
         Ok(records)
@@ -89,7 +89,7 @@ struct ExportWriter<'a> {
 
 impl ExportWriter<'_> {
     fn write_line(&mut self, line: &Line<'_>) -> Result<()> {
-        self.output.write_all(line.text()?.as_bytes()).map_err(Error::internal)
+        self.output.write_all(line.to_json_line()?.as_bytes()).map_err(Error::internal)
     }
 
     /// Writes a line for each row of a table. `read` reads a page of rows, and `line` converts a row to its
@@ -97,7 +97,7 @@ impl ExportWriter<'_> {
     fn write_table<T>(
         &mut self,
         tx: &Tx<'_>,
-        read: impl Fn(&Tx<'_>, i64, usize) -> Result<Page<T>>,
+        read: impl Fn(&Tx<'_>, i64, usize) -> Result<ExportPage<T>>,
         line: impl Fn(&T) -> Line<'_>,
     ) -> Result<()> {
         let mut after = i64::MIN;

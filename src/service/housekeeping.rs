@@ -30,7 +30,7 @@ pub async fn run(app: &App) {
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
-        let mut result = write_refusals(app, false).await;
+        let mut result = write_aggregated_events(app, false).await;
         if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
             last_used_written_at = now;
             result = result.and(write_last_used(app).await);
@@ -39,14 +39,14 @@ pub async fn run(app: &App) {
             app.admin_limits.sweep(now);
             app.batch_limits.sweep(now);
             app.failure_limits.sweep(now);
-            app.verifier.sweep(now);
+            app.verifier.drop_full_buckets(now);
         }
         if let Err(error) = result {
             tracing::warn!(%error, "could not write counts from memory; will retry");
         }
         if now.saturating_sub(head_logged_at) >= AUDIT_HEAD_INTERVAL {
             head_logged_at = now;
-            log_head(app, "hour").await;
+            log_audit_head(app, "hour").await;
         }
     }
 }
@@ -56,7 +56,7 @@ pub async fn run(app: &App) {
 ///
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
-pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
+pub async fn write_aggregated_events(app: &App, all: bool) -> Result<()> {
     let rows = app.aggregated.take(app.clock.now(), all);
     if rows.is_empty() {
         return Ok(());
@@ -78,22 +78,23 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_last_used(app: &App) -> Result<()> {
-    let mut used: Vec<_> = app.last_used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+    let mut used: Vec<_> =
+        app.unstored_last_uses.iter().map(|entry| (*entry.key(), *entry.value())).collect();
     used.sort_unstable();
     for chunk in used.chunks(KEYS_PER_LAST_USED_WRITE) {
         let written = chunk.to_vec();
-        app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
+        app.db.write(move |tx| store::api_keys::update_last_used(tx, &written)).await?;
         for (seq, at) in chunk {
-            app.last_used.remove_if(seq, |_, latest| latest <= at);
+            app.unstored_last_uses.remove_if(seq, |_, latest| latest <= at);
         }
     }
     Ok(())
 }
 
 /// Writes the head of the audit chain to the log.
-pub(crate) async fn log_head(app: &App, when: &str) {
-    match app.db.read(store::audit::head).await {
-        Ok((seq, hash)) => tracing::info!(when, "audit head {seq}:{}", chain::hex(&hash)),
+pub(crate) async fn log_audit_head(app: &App, when: &str) {
+    match app.db.read(store::audit::chain_head).await {
+        Ok((seq, hash_secret)) => tracing::info!(when, "audit head {seq}:{}", chain::hex(&hash_secret)),
         Err(error) => tracing::warn!(%error, "could not read the audit head"),
     }
 }

@@ -17,7 +17,7 @@ use super::RequestContext;
 use super::within::{self, Handler};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Entry, Event};
+use crate::domain::audit::{AuditEntry, Event};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store;
@@ -279,7 +279,8 @@ pub(crate) async fn answer<R: Send + 'static>(
 
 /// The audit event of a replayed response. Its access is `read`, because a replay changes nothing.
 fn replayed_event(ctx: &RequestContext, status: u16) -> Event {
-    let entry = Entry { target: ctx.target.clone(), ..Entry::about(ctx.caller.organization_id()) };
+    let entry =
+        AuditEntry { target: ctx.target.clone(), ..AuditEntry::without_target(ctx.caller.organization_id()) };
     Event {
         action: REQUEST_REPLAYED.into(),
         access: "read".into(),
@@ -288,7 +289,7 @@ fn replayed_event(ctx: &RequestContext, status: u16) -> Event {
 }
 
 /// Records a refusal or failure of the handler as an audit event, and stores the error response for replays.
-pub(crate) async fn refuse(
+pub(crate) async fn record_and_store_refusal(
     app: &App,
     ctx: &Arc<RequestContext>,
     idempotent: &Arc<IdempotentRequest>,

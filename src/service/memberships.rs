@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::{self, revoked_keys_change};
-use super::{Listed, RequestContext, etag, mutate, read_audited, settings, users};
+use super::{ListPage, RequestContext, etag, mutate, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Entry, changes};
+use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, MembershipPatch, NewMember, Role};
@@ -46,7 +46,7 @@ pub(crate) async fn create(
         }
         settings::check_member_limit(tx, &organization)?;
         tx.invalidate(Invalidation::Id(new.user_id.clone()));
-        let entry = audit_entry(&new).with(changes(&Value::Null, &new));
+        let entry = audit_entry(&new).with(changed_fields(&Value::Null, &new));
         Ok((new, vec![entry]))
     })
     .await
@@ -58,7 +58,7 @@ pub(crate) async fn list(
     ctx: &Arc<RequestContext>,
     organization_id: String,
     mut query: Query,
-) -> Result<Listed<Membership>> {
+) -> Result<ListPage<Membership>> {
     let (mut page, cursor) = query.page();
     let role = query.one_of("role", Role::NAMES);
     query.finish(())?;
@@ -71,10 +71,15 @@ pub(crate) async fn list(
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
         let organization = organizations::get_visible(tx, caller, &organization_id)?;
-        let entry = Entry::of(Some(&organization_id), "organization", &organization_id, &organization.name);
+        let entry = AuditEntry::for_resource(
+            Some(&organization_id),
+            "organization",
+            &organization_id,
+            &organization.name,
+        );
         Ok((store::memberships::list(tx, &filter, &page)?, entry))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Reads a membership.
@@ -106,7 +111,7 @@ pub(crate) async fn update(
         let before = get_visible(tx, caller, &organization_id, &user_id)?;
         context.require_if_match(&etag(before.created_at, before.revision))?;
         let mut after = Membership { role: patch.role.unwrap_or(before.role), ..before.clone() };
-        let changed = changes(&before, &after);
+        let changed = changed_fields(&before, &after);
         if !changed.is_empty() {
             ensure_another_owner(tx, &before)?;
             after.revision += 1;
@@ -160,6 +165,11 @@ fn ensure_another_owner(tx: &Tx<'_>, leaving: &Membership) -> Result<()> {
     Err(Error::new(Code::Conflict, "This is the last owner. Make another member an owner first."))
 }
 
-fn audit_entry(membership: &Membership) -> Entry {
-    Entry::of(Some(&membership.organization_id), "membership", &membership.user_id, &membership.user.name)
+fn audit_entry(membership: &Membership) -> AuditEntry {
+    AuditEntry::for_resource(
+        Some(&membership.organization_id),
+        "membership",
+        &membership.user_id,
+        &membership.user.name,
+    )
 }

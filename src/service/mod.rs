@@ -38,7 +38,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::SecretHash;
-use crate::domain::audit::{Actor, Entry, Event, EventContext, Target};
+use crate::domain::audit::{Actor, AuditEntry, Event, EventContext, Target};
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::time::Timestamp;
@@ -98,7 +98,7 @@ impl RequestContext {
             if_match: None,
             target: None,
             context: EventContext::default(),
-            random: app.random()?,
+            random: app.random_bits()?,
             seat: None,
         }))
     }
@@ -114,7 +114,8 @@ impl RequestContext {
     /// Reads the caller from the database again, without checking whether the caller's key is usable.
     fn read_caller(&self, tx: &Tx<'_>) -> Result<Caller> {
         let Some(secret) = &self.secret else { return Ok(self.caller.clone()) };
-        let credential = store::api_keys::by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
+        let credential =
+            store::api_keys::find_credential_by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
         Ok(Caller::Key(Arc::new(credential)))
     }
 
@@ -128,7 +129,7 @@ impl RequestContext {
     }
 
     /// Creates the audit event number `index` of this operation.
-    fn audit_event(&self, index: usize, entry: Entry, status: u16, code: Option<Code>) -> Event {
+    fn audit_event(&self, index: usize, entry: AuditEntry, status: u16, code: Option<Code>) -> Event {
         Event {
             id: Kind::Event.new_id(self.now, self.random.wrapping_add(index as u128)),
             seq: None,
@@ -153,7 +154,7 @@ impl RequestContext {
 
     /// Creates the audit event of this operation's refusal or failure.
     fn refusal_event(&self, error: &Error) -> Event {
-        let entry = Entry {
+        let entry = AuditEntry {
             organization_id: self.caller.organization_id().map(str::to_owned),
             target: self.target.clone(),
             changes: Vec::new(),
@@ -192,13 +193,13 @@ pub(crate) fn etag(created_at: Timestamp, revision: i64) -> String {
 
 /// One page of a list.
 #[derive(Debug)]
-pub(crate) struct Listed<T> {
+pub(crate) struct ListPage<T> {
     pub(crate) rows: Vec<T>,
     /// The cursor of the next page; `None` on the last page.
     pub(crate) next_cursor: Option<String>,
 }
 
-impl<T> Listed<T> {
+impl<T> ListPage<T> {
     fn new(app: &App, binding: &str, rows: Rows<T>) -> Result<Self> {
         let next_cursor =
             rows.next.map(|seq| app.cursors.seal(app.system_random(), binding, seq)).transpose()?;
@@ -212,7 +213,7 @@ impl<T> Listed<T> {
 pub(crate) async fn mutate<T, F>(app: &App, ctx: &Arc<RequestContext>, status: u16, mut work: F) -> Result<T>
 where
     T: Send + 'static,
-    F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
+    F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<AuditEntry>)> + Send + 'static,
 {
     let context = ctx.clone();
     run_in_transaction(app, ctx, move |tx, caller| {
@@ -256,7 +257,7 @@ where
 pub(crate) async fn read_audited<T, F>(app: &App, ctx: &Arc<RequestContext>, work: F) -> Result<T>
 where
     T: Send + 'static,
-    F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
+    F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, AuditEntry)> + Send + 'static,
 {
     let reader = ctx.clone();
     if let Some(seat) = &ctx.seat {
@@ -291,14 +292,22 @@ fn is_aggregated(error: &Error) -> bool {
 /// Adds a refusal to the aggregated events, if refusals with this error are aggregated.
 fn aggregate_refusal(app: &App, ctx: &RequestContext, error: &Error) {
     if is_aggregated(error) {
-        aggregate_event(app, ctx, Event { action: aggregated::REFUSED.into(), ..ctx.refusal_event(error) });
+        aggregate_event(
+            app,
+            ctx,
+            Event { action: aggregated::REQUEST_REFUSED.into(), ..ctx.refusal_event(error) },
+        );
     }
 }
 
 /// Adds a read to the aggregated events, instead of recording an audit event for each read, because clients
 /// may poll it.
 pub(crate) fn aggregate_read(app: &App, ctx: &Arc<RequestContext>) {
-    aggregate_event(app, ctx, ctx.audit_event(0, Entry::about(ctx.caller.organization_id()), 200, None));
+    aggregate_event(
+        app,
+        ctx,
+        ctx.audit_event(0, AuditEntry::without_target(ctx.caller.organization_id()), 200, None),
+    );
 }
 
 fn aggregate_event(app: &App, ctx: &RequestContext, event: Event) {
@@ -308,7 +317,7 @@ fn aggregate_event(app: &App, ctx: &RequestContext, event: Event) {
 async fn record_event(
     app: &App,
     ctx: &Arc<RequestContext>,
-    entry: Entry,
+    entry: AuditEntry,
     status: u16,
     code: Option<Code>,
 ) -> Result<()> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Listed, RequestContext, etag, mutate, read_audited, settings};
+use super::{ListPage, RequestContext, etag, mutate, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
@@ -29,7 +29,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
                 "The id is already in use, possibly by a deleted organization.",
             ));
         }
-        Ok((new.clone(), vec![audit_entry(&new).with(changes(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
@@ -39,7 +39,7 @@ pub(crate) async fn list(
     app: &App,
     ctx: &Arc<RequestContext>,
     mut query: Query,
-) -> Result<Listed<Organization>> {
+) -> Result<ListPage<Organization>> {
     let (mut page, cursor) = query.page();
     let filter = store::organizations::OrganizationFilter {
         id: ctx.caller.organization_id().map(str::to_owned),
@@ -51,9 +51,12 @@ pub(crate) async fn list(
     let binding = format!("organizations {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
-        Ok((store::organizations::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
+        Ok((
+            store::organizations::list(tx, &filter, &page)?,
+            AuditEntry::without_target(caller.organization_id()),
+        ))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Reads an organization.
@@ -83,7 +86,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         if patch.plan.is_some() {
             settings::ensure_plan_exists(tx, &after.plan)?;
         }
-        let changed = changes(&before, &after);
+        let changed = changed_fields(&before, &after);
         if !changed.is_empty() {
             after.revision += 1;
             after.updated_at = context.now;
@@ -108,7 +111,7 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         caller.require_platform()?;
         context.require_if_match(&etag(before.created_at, before.revision))?;
         let revoked = store::api_keys::revoke_all(tx, &id, None, "organization deleted", context.now)?;
-        store::memberships::delete_of_organization(tx, &id)?;
+        store::memberships::delete_all_of_organization(tx, &id)?;
         store::organizations::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
         Ok((id.clone(), vec![audit_entry(&before).with(vec![revoked_keys_change(revoked)])]))
@@ -123,10 +126,11 @@ pub(super) fn revoked_keys_change(count: usize) -> Change {
 
 /// Reads an organization. Returns `NOT_FOUND` if it doesn't exist or the caller can't access it.
 pub(super) fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<Organization> {
-    let organization = if caller.reaches(Some(id)) { store::organizations::get(tx, id)? } else { None };
+    let organization =
+        if caller.can_access_organization(Some(id)) { store::organizations::get(tx, id)? } else { None };
     organization.ok_or_else(|| Error::not_found("organization"))
 }
 
-fn audit_entry(organization: &Organization) -> Entry {
-    Entry::of(Some(&organization.id), "organization", &organization.id, &organization.name)
+fn audit_entry(organization: &Organization) -> AuditEntry {
+    AuditEntry::for_resource(Some(&organization.id), "organization", &organization.id, &organization.name)
 }

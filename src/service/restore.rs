@@ -13,21 +13,21 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::check::{ProgressFn, examine};
+use super::check::{ProgressFn, check_database};
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::access::Caller;
-use crate::domain::audit::{ChainHash, Change, Entry};
+use crate::domain::audit::{AuditEntry, ChainHash, Change};
 use crate::domain::chain::hex;
 use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{copy, is_same_file, with_suffix};
+use crate::store::backup::{copy_database, is_same_file, with_suffix};
 use crate::store::reader::Reader;
 use crate::store::restore::{
-    ReplacedDatabase, create_staging_dir, leave_wal, remove_staging_dir, replace_database,
+    ReplacedDatabase, create_staging_dir, disable_wal_mode, remove_staging_dir, replace_database,
 };
 
 /// The options of a restore.
@@ -104,7 +104,7 @@ pub(crate) async fn run(
         return Err(conflict_error(message));
     }
     // The lock is held until the restore ends, so that no server can start during the restore.
-    let _lock = store::db::lock(&dir).map_err(|error| match error.code {
+    let _lock = store::db::lock_data_dir(&dir).map_err(|error| match error.code {
         Code::Conflict => conflict_error(format!("{} Stop it first.", error.message)),
         _ => error,
     })?;
@@ -122,8 +122,8 @@ pub(crate) async fn run(
 /// Opens and checks the database to be replaced; returns `None` if the database can't be read and
 /// `accept_unrevoked` is true.
 fn open_replaced(file: &Path, accept_unrevoked: bool) -> Result<Option<ReplacedDatabase>> {
-    let opened = ReplacedDatabase::take(file).and_then(|mut replaced_db| {
-        let faults = replaced_db.read(store::check::integrity)?;
+    let opened = ReplacedDatabase::lock_for_replacement(file).and_then(|mut replaced_db| {
+        let faults = replaced_db.read(store::check::find_page_errors)?;
         match faults.first() {
             None => Ok(replaced_db),
             Some(fault) => Err(Error::internal(fault)),
@@ -158,9 +158,9 @@ struct Restore<'a> {
 impl Restore<'_> {
     async fn run(mut self, backup: &mut Reader, progress: ProgressFn<'_>) -> Result<RestoreReport> {
         let new = self.staged.join("tollhouse.db");
-        let copied = copy(backup, &new, &|done, of| progress("copy", done, of))?;
+        let copied = copy_database(backup, &new, &|done, of| progress("copy", done, of))?;
         let mut reader = Reader::open(&new)?;
-        let findings = examine(&mut reader, progress)?;
+        let findings = check_database(&mut reader, progress)?;
         if !findings.sound {
             let faults = findings.faults.join("; ");
             return Err(conflict_error(format!(
@@ -168,14 +168,14 @@ impl Restore<'_> {
                 self.options.file.display()
             )));
         }
-        let origin = reader.read(store::check::origin)?;
+        let origin = reader.read(store::check::database_origin)?;
         drop(reader);
 
         let mut replaced_head = None;
         let mut complete = false;
         if let Some(replaced_db) = &mut self.replaced_db {
-            let head = replaced_db.read(store::audit::head)?;
-            complete = replaced_db.read(|tx| Ok(store::check::origin(tx)? == origin))?
+            let head = replaced_db.read(store::audit::chain_head)?;
+            complete = replaced_db.read(|tx| Ok(store::check::database_origin(tx)? == origin))?
                 && continues_chain(replaced_db, &copied.head)?;
             replaced_head = Some(format_head(&head));
         }
@@ -197,7 +197,7 @@ impl Restore<'_> {
         drop(app);
         let reapplied = result?;
         closed?;
-        leave_wal(&new)?;
+        disable_wal_mode(&new)?;
 
         let kept_as = self.file.exists().then(|| unused_name_for_replaced(&self.file));
         replace_database(&new, &self.file, kept_as.as_deref())?;
@@ -221,7 +221,7 @@ impl Restore<'_> {
     ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
         let change = |field: &str, from, to| Change { field: field.to_owned(), from, to };
-        let entry = Entry::of(None, "database", "tollhouse.db", "").with(vec![
+        let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "").with(vec![
             change("audit_head", json!(replaced_head), json!(head)),
             change("accept_unrevoked", Value::Null, json!(self.options.accept_unrevoked)),
         ]);
@@ -241,7 +241,7 @@ fn continues_chain(replaced_db: &mut ReplacedDatabase, head: &(i64, ChainHash)) 
     if seq == 0 {
         return Ok(true);
     }
-    let (event_hash, first) = replaced_db.read(|tx| store::restore::event_at(tx, seq))?;
+    let (event_hash, first) = replaced_db.read(|tx| store::restore::event_hash_and_first_seq(tx, seq))?;
     Ok(match event_hash {
         Some(event_hash) => event_hash == hash,
         None => first.is_some_and(|first| first > seq),

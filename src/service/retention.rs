@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry};
-use crate::domain::chain::{Anchor, PRUNED};
+use crate::domain::audit::{AuditEntry, Change};
+use crate::domain::chain::{Anchor, PRUNE_ACTION};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
 use crate::error::Result;
@@ -63,7 +63,7 @@ pub async fn prune(app: &App) -> Result<()> {
     if removed || freed {
         app.db
             .write(|tx| {
-                tx.checkpoint();
+                tx.request_wal_checkpoint();
                 Ok(())
             })
             .await?;
@@ -91,9 +91,9 @@ async fn prune_usage_and_verification_log(app: &App) -> Result<bool> {
     let now = app.clock.now();
     let current = app.settings.get().await?;
     let retention = &current.settings.retention;
-    let hourly = Interval::Hour.days_before(now, retention.usage_hourly_days);
-    let daily = Interval::Day.days_before(now, retention.usage_daily_days);
-    let log = Interval::Hour.days_before(now, retention.verification_log_days);
+    let hourly = Interval::Hour.oldest_retained_start(now, retention.usage_hourly_days);
+    let daily = Interval::Day.oldest_retained_start(now, retention.usage_daily_days);
+    let log = Interval::Hour.oldest_retained_start(now, retention.verification_log_days);
     let pruned = app.db.write(move |tx| {
         let usage = store::usage::prune(tx, hourly, daily, MAX_ROWS_PER_WRITE)?;
         Ok(usage.max(store::verification_log::prune(tx, log, MAX_ROWS_PER_WRITE)?))
@@ -109,11 +109,12 @@ async fn advance_checkpoint(app: &App) -> Result<()> {
     if days == 0 {
         return Ok(());
     }
-    let before = Interval::Day.days_before(app.clock.now(), days);
-    let Some(last_expired) = app.db.read(move |tx| store::audit::last_before(tx, before)).await? else {
+    let before = Interval::Day.oldest_retained_start(app.clock.now(), days);
+    let Some(last_expired) = app.db.read(move |tx| store::audit::last_prunable_event(tx, before)).await?
+    else {
         return Ok(());
     };
-    let ctx = RequestContext::internal(app, Caller::System, PRUNED, "write")?;
+    let ctx = RequestContext::internal(app, Caller::System, PRUNE_ACTION, "write")?;
     super::mutate(app, &ctx, 200, move |tx, _| {
         let earlier = store::audit::checkpoint(tx)?;
         if earlier.is_some_and(|earlier| earlier.seq >= last_expired.seq) {
@@ -126,11 +127,11 @@ async fn advance_checkpoint(app: &App) -> Result<()> {
 
 /// The audit entry that records a new checkpoint of the audit log. `before` is the time before which events
 /// have expired.
-fn checkpoint_entry(earlier: Option<Anchor>, checkpoint: Anchor, before: Timestamp) -> Entry {
+fn checkpoint_entry(earlier: Option<Anchor>, checkpoint: Anchor, before: Timestamp) -> AuditEntry {
     let as_value = |anchor: Anchor| anchor.to_string().into();
     let changes = vec![
         Change {
-            field: Anchor::CHECKPOINT.to_owned(),
+            field: Anchor::CHECKPOINT_FIELD.to_owned(),
             from: earlier.map_or(serde_json::Value::Null, as_value),
             to: as_value(checkpoint),
         },
@@ -140,32 +141,35 @@ fn checkpoint_entry(earlier: Option<Anchor>, checkpoint: Anchor, before: Timesta
             to: before.to_string().into(),
         },
     ];
-    Entry::of(None, "audit_log", "audit_log", "audit log").with(changes)
+    AuditEntry::for_resource(None, "audit_log", "audit_log", "audit log").with(changes)
 }
 
 /// Deletes audit events up to the checkpoint. Returns `true` if any events were deleted.
 async fn remove_expired_events(app: &App) -> Result<bool> {
     let Some(checkpoint) = app.db.read(store::audit::checkpoint).await? else { return Ok(false) };
-    let first = app.db.read(store::audit::first).await?;
+    let first = app.db.read(store::audit::first_seq).await?;
     if first.is_none_or(|first| first > checkpoint.seq) {
         return Ok(false);
     }
     app.db
-        .write(move |tx| store::audit::remove_through(tx, checkpoint, MAX_EVENTS_PER_WRITE))
+        .write(move |tx| store::audit::delete_through(tx, checkpoint, MAX_EVENTS_PER_WRITE))
         .await
         .map(|n| n > 0)
 }
 
 /// Releases free database pages to the file system. Returns `true` if any pages were released.
 async fn reclaim_space(app: &App) -> Result<bool> {
-    if app.db.read(store::space::free_pages).await? <= SPARE_PAGES {
+    if app.db.read(store::space::count_free_pages).await? <= SPARE_PAGES {
         return Ok(false);
     }
     app.db
         .write(|tx| {
-            let before = store::space::free_pages(tx)?;
-            store::space::reclaim(tx, MAX_PAGES_PER_WRITE.min(before.saturating_sub(SPARE_PAGES)))?;
-            Ok(store::space::free_pages(tx)? < before)
+            let before = store::space::count_free_pages(tx)?;
+            store::space::reclaim_free_pages(
+                tx,
+                MAX_PAGES_PER_WRITE.min(before.saturating_sub(SPARE_PAGES)),
+            )?;
+            Ok(store::space::count_free_pages(tx)? < before)
         })
         .await
 }

@@ -82,7 +82,8 @@ impl Sample<'_> {
     }
 
     async fn load_credential(&self, hash: SecretHash) -> Result<Arc<Credential>> {
-        let credential = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await?;
+        let credential =
+            self.app.db.read(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await?;
         credential.map(Arc::new).ok_or_else(|| Error::internal("a key of the sample is missing"))
     }
 
@@ -124,12 +125,12 @@ impl Sample<'_> {
     async fn write_usage(&self, begin: Timestamp, now: Timestamp) -> Result<()> {
         let mut keys = Vec::new();
         for (id, secret) in &self.secrets {
-            keys.push((id.clone(), self.load_credential(secret::hash(secret)).await?));
+            keys.push((id.clone(), self.load_credential(secret::hash_secret(secret)).await?));
         }
         let batch = traffic::generate_verifications(&keys, begin, now);
-        for counted in &batch.key_hours {
+        for counted in &batch.hourly_counts {
             if let Some(at) = counted.last_used {
-                self.app.note_use(counted.credential.seq, at);
+                self.app.record_last_use(counted.credential.seq, at);
             }
         }
         for chunk in batch.chunks(USAGE_ROWS_PER_WRITE) {

@@ -4,14 +4,14 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
-use super::{Listed, RequestContext, mutate, read_audited};
+use super::{ListPage, RequestContext, mutate, read_audited};
 use crate::app::App;
-use crate::domain::audit::{Entry, changes};
+use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::page::Query;
 use crate::domain::scope::{Catalogue, NewScope, Scope};
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
 /// The id of the scope catalogue in an [`Invalidation`].
@@ -22,7 +22,7 @@ pub(super) const CATALOGUE_ID: &str = "scopes";
 ///
 /// # Errors
 /// Errors of reading the database.
-pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
+pub async fn load_catalogue(app: &App) -> Result<Arc<Catalogue>> {
     if let Some(catalogue) = cached_catalogue(app) {
         return Ok(catalogue);
     }
@@ -35,7 +35,7 @@ pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
 /// Returns the scope catalogue for an operation: as seen by the operation's open transaction if there is one,
 /// otherwise like [`catalogue`].
 pub(super) async fn catalogue_for_operation(app: &App, ctx: &RequestContext) -> Result<Arc<Catalogue>> {
-    let Some(seat) = &ctx.seat else { return catalogue(app).await };
+    let Some(seat) = &ctx.seat else { return load_catalogue(app).await };
     let began = app.version_clock.now();
     let known = cached_catalogue(app);
     let (catalogue, changed) = seat
@@ -70,7 +70,7 @@ fn cache_catalogue(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
 pub(super) fn ensure_scopes_exist(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
     match first_unknown_scope(tx, grants)? {
         None => Ok(()),
-        Some(index) => Err(Error::invalid(vec![unknown_scope_detail(index, &grants[index])])),
+        Some(index) => Err(Error::invalid_request(vec![unknown_scope_detail(index, &grants[index])])),
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) fn first_unknown_scope(tx: &Tx<'_>, grants: &[String]) -> Result<Opti
     let catalogue = if wildcards { Some(store::scopes::catalogue(tx)?) } else { None };
     for (index, grant) in grants.iter().enumerate() {
         let known = match &catalogue {
-            Some(catalogue) => catalogue.knows(grant),
+            Some(catalogue) => catalogue.is_known_grant(grant),
             None => grant == "*" || store::scopes::get(tx, grant)?.is_some(),
         };
         if !known {
@@ -91,8 +91,8 @@ pub(super) fn first_unknown_scope(tx: &Tx<'_>, grants: &[String]) -> Result<Opti
 }
 
 /// Creates the error detail for a grant that doesn't exist. `index` is the grant's index in `scopes`.
-pub(super) fn unknown_scope_detail(index: usize, grant: &str) -> Detail {
-    Detail {
+pub(super) fn unknown_scope_detail(index: usize, grant: &str) -> ErrorDetail {
+    ErrorDetail {
         pointer: Some(format!("/scopes/{index}")),
         parameter: None,
         code: "UNKNOWN_SCOPE".into(),
@@ -101,15 +101,15 @@ pub(super) fn unknown_scope_detail(index: usize, grant: &str) -> Detail {
 }
 
 /// Lists the scopes of the catalogue.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Scope>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<Scope>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
     let binding = format!("scopes {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
-        Ok((store::scopes::list(tx, &page)?, Entry::about(caller.organization_id())))
+        Ok((store::scopes::list(tx, &page)?, AuditEntry::without_target(caller.organization_id())))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Adds a scope to the catalogue. Only platform keys can add scopes.
@@ -123,7 +123,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
             return Err(Error::new(Code::AlreadyExists, "A scope with this name already exists."));
         }
         tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
-        Ok((new.clone(), vec![audit_entry(&new).with(changes(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
@@ -138,7 +138,7 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -
             return Err(Error::new(Code::Conflict, "A built-in scope can't be deleted."));
         }
         for grant in store::scopes::catalogue(tx)?.grants_depending_on(&name) {
-            if store::scopes::in_use(tx, &grant)? {
+            if store::scopes::is_scope_in_use(tx, &grant)? {
                 let message = format!(
                     "At least one key that isn't revoked has {grant}. Remove it from those keys first."
                 );
@@ -153,6 +153,6 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -
     .await
 }
 
-fn audit_entry(scope: &Scope) -> Entry {
-    Entry::of(None, "scope", &scope.scope, &scope.scope)
+fn audit_entry(scope: &Scope) -> AuditEntry {
+    AuditEntry::for_resource(None, "scope", &scope.scope, &scope.scope)
 }

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use super::{RequestContext, etag, mutate, read_audited};
 use crate::app::App;
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy;
 use crate::domain::organization::Organization;
-use crate::domain::settings::{self, Current, Plan, SETTINGS_ID, STANDARD, Settings, SettingsPatch};
+use crate::domain::settings::{
+    self, Plan, SETTINGS_ID, STANDARD_PLAN, Settings, SettingsPatch, StoredSettings,
+};
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
 /// The value of the `Retry-After` header for changes refused in read-only mode, in seconds.
@@ -27,8 +29,8 @@ pub(crate) struct SettingsWithEtag {
     pub(crate) etag: String,
 }
 
-impl From<&Current> for SettingsWithEtag {
-    fn from(current: &Current) -> Self {
+impl From<&StoredSettings> for SettingsWithEtag {
+    fn from(current: &StoredSettings) -> Self {
         // The ETag includes the time of the last update, because a restored database may reach the same
         // revision with other settings.
         Self { settings: current.settings.clone(), etag: etag(current.updated_at, current.revision) }
@@ -37,10 +39,10 @@ impl From<&Current> for SettingsWithEtag {
 
 /// Returns the platform settings for an operation: as seen by the operation's open transaction if there is
 /// one, otherwise from memory.
-pub(super) async fn current_settings(app: &App, ctx: &RequestContext) -> Result<Arc<Current>> {
+pub(super) async fn current_settings(app: &App, ctx: &RequestContext) -> Result<Arc<StoredSettings>> {
     match &ctx.seat {
         Some(seat) => seat.run(store::settings::get).await,
-        None => Ok(app.settings.get().await?.shared()),
+        None => Ok(app.settings.get().await?.to_arc()),
     }
 }
 
@@ -74,7 +76,7 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         }
         let mut checked_prefixes = before.checked_prefixes.clone();
         let prefix = &after.keys.prefix;
-        if !checked_prefixes.contains(prefix) && !store::api_keys::any_start_matches(tx, prefix)? {
+        if !checked_prefixes.contains(prefix) && !store::api_keys::any_key_start_matches(tx, prefix)? {
             checked_prefixes.push(prefix.clone());
         }
         Ok((
@@ -88,7 +90,7 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
 /// Replaces the platform settings `before` with `after`.
 fn replace_settings(
     tx: &Tx<'_>,
-    before: &Current,
+    before: &StoredSettings,
     after: Settings,
     checked_prefixes: Vec<String>,
     now: Timestamp,
@@ -97,7 +99,7 @@ fn replace_settings(
         ensure_plan_removable(tx, plan)?;
     }
     let revision = before.revision + 1;
-    let current = Current { settings: after, checked_prefixes, revision, updated_at: now };
+    let current = StoredSettings { settings: after, checked_prefixes, revision, updated_at: now };
     let tagged = SettingsWithEtag::from(&current);
     store::settings::update(tx, current)?;
     tx.invalidate(Invalidation::Id(SETTINGS_ID.to_owned()));
@@ -106,7 +108,7 @@ fn replace_settings(
 
 /// Imports the platform settings. Returns `ALREADY_EXISTS` if the stored settings differ from the imported
 /// ones and were changed since the database was created.
-pub(super) fn import_settings(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Result<Vec<Entry>> {
+pub(super) fn import_settings(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Result<Vec<AuditEntry>> {
     let before = store::settings::get(tx)?;
     let after = patch.apply(&before.settings)?;
     let changed = settings::changes(&before.settings, &after);
@@ -130,11 +132,11 @@ pub(super) fn import_settings(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp
 /// Returns `CONFLICT` if this plan can't be removed: it is the default plan, or an organization is on the
 /// plan.
 fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
-    if plan == STANDARD {
+    if plan == STANDARD_PLAN {
         let message = "The plan standard can't be removed: it is the default for new organizations.";
         return Err(Error::new(Code::Conflict, message));
     }
-    if store::organizations::any_on_plan(tx, plan)? {
+    if store::organizations::any_organization_on_plan(tx, plan)? {
         let message =
             format!("At least one organization is on the plan {plan}. Move it to another plan first.");
         return Err(Error::new(Code::Conflict, message));
@@ -142,8 +144,8 @@ fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
     Ok(())
 }
 
-fn audit_entry() -> Entry {
-    Entry::of(None, "config", "config", "configuration")
+fn audit_entry() -> AuditEntry {
+    AuditEntry::for_resource(None, "config", "config", "configuration")
 }
 
 /// Returns `INVALID_REQUEST` unless this plan exists in the transaction that assigns the plan.
@@ -152,7 +154,7 @@ pub(super) fn ensure_plan_exists(tx: &Tx<'_>, plan: &str) -> Result<()> {
     if current.settings.plans.contains_key(plan) {
         return Ok(());
     }
-    Err(Error::invalid(vec![Detail {
+    Err(Error::invalid_request(vec![ErrorDetail {
         pointer: Some("/plan".to_owned()),
         parameter: None,
         code: "UNKNOWN_PLAN".into(),
@@ -164,7 +166,7 @@ pub(super) fn ensure_plan_exists(tx: &Tx<'_>, plan: &str) -> Result<()> {
 /// check runs after the new key was inserted, in the same transaction.
 pub(super) fn check_key_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
     let max = plan_of(tx, organization)?.max_keys;
-    if max == 0 || store::overview::live_keys(tx, &organization.id)? <= max.into() {
+    if max == 0 || store::overview::count_unrevoked_keys(tx, &organization.id)? <= max.into() {
         return Ok(());
     }
     Err(plan_limit_error(organization, "max_keys", max, "Revoke a key"))
@@ -174,7 +176,7 @@ pub(super) fn check_key_limit(tx: &Tx<'_>, organization: &Organization) -> Resul
 /// runs after the new member was inserted, in the same transaction.
 pub(super) fn check_member_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
     let max = plan_of(tx, organization)?.max_members;
-    if max == 0 || store::overview::users(tx, Some(&organization.id))? <= max.into() {
+    if max == 0 || store::overview::count_users(tx, Some(&organization.id))? <= max.into() {
         return Ok(());
     }
     Err(plan_limit_error(organization, "max_members", max, "Remove a member"))
@@ -202,13 +204,13 @@ pub(super) fn check_key_policy(
     before: Option<&ApiKey>,
     after: &ApiKey,
 ) -> Result<()> {
-    key_policy::check(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
+    key_policy::ensure_allowed(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
 }
 
 /// Returns an error for a change while the platform is read-only, unless the change revokes access or updates
 /// the settings. The decision depends on the changes already made in the transaction; an error rolls them
 /// back.
-pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Entry]) -> Result<()> {
+pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[AuditEntry]) -> Result<()> {
     let current = store::settings::get(tx)?;
     let maintenance = &current.settings.maintenance;
     // The operator at the command line and the server itself have no secret, and are exempt from read-only
@@ -249,11 +251,14 @@ pub(crate) struct ShadowedSetting {
 
 /// Finds the configured initial values that differ from the stored settings. `origins` has the source of each
 /// configured setting, by the setting's name.
-pub(crate) async fn shadowed(app: &App, origins: &BTreeMap<String, String>) -> Result<Vec<ShadowedSetting>> {
+pub(crate) async fn find_shadowed_settings(
+    app: &App,
+    setting_sources: &BTreeMap<String, String>,
+) -> Result<Vec<ShadowedSetting>> {
     let given = app.config.initial_settings().by_name();
     let stored = app.settings.get().await?.settings.by_name();
     let mut shadowed = Vec::new();
-    for (setting, origin) in origins {
+    for (setting, origin) in setting_sources {
         let Some(given) = given.get(setting) else { continue };
         let stored = stored.get(setting).cloned().unwrap_or_default();
         if *given != stored {

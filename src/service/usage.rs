@@ -7,16 +7,18 @@ use super::api_keys::effective_organization;
 use super::{RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Bucket, Counts, Group, GroupBy, Period, Span, Subject, Usage, magnitude_floor};
+use crate::domain::usage::{
+    Bucket, Group, GroupBy, Period, Span, Usage, UsageCounts, UsageSubject, magnitude_floor,
+};
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
-use crate::store::usage::{Candidates, NamedSubject};
+use crate::store::usage::{NamedSubject, SubjectSet};
 use crate::store::{self, db::Tx};
 use crate::verify::denials::{AggregationKey, Denial};
-use crate::verify::recorder::Batch;
+use crate::verify::recorder::UsageBatch;
 
 /// The largest number of API keys whose counts are written in one transaction, for which other changes wait.
 const KEYS_PER_FLUSH_WRITE: usize = 500;
@@ -45,7 +47,7 @@ pub(crate) async fn run(app: &Arc<App>) {
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn flush(app: &App) -> Result<()> {
-    let _one_at_a_time = app.flushing.lock().await;
+    let _one_at_a_time = app.flush_lock.lock().await;
     let recorder = app.verifier.recorder();
     let mut chunks = recorder.take().chunks(KEYS_PER_FLUSH_WRITE).into_iter();
     while let Some(chunk) = chunks.next() {
@@ -56,9 +58,9 @@ pub async fn flush(app: &App) -> Result<()> {
             chunks.for_each(|chunk| recorder.put_back(chunk));
             return Err(error);
         }
-        for counted in &chunk.key_hours {
+        for counted in &chunk.hourly_counts {
             if let Some(at) = counted.last_used {
-                app.note_use(counted.credential.seq, at);
+                app.record_last_use(counted.credential.seq, at);
             }
         }
     }
@@ -67,21 +69,27 @@ pub async fn flush(app: &App) -> Result<()> {
 
 /// Writes one chunk of verification counts in a transaction: the counts of its API keys, of their
 /// organizations, and of the whole platform.
-pub(super) fn write_chunk(tx: &Tx<'_>, chunk: &Batch) -> Result<()> {
-    let mut sums: HashMap<(Timestamp, Subject), Counts> = HashMap::new();
-    for counted in &chunk.key_hours {
+pub(super) fn write_chunk(tx: &Tx<'_>, chunk: &UsageBatch) -> Result<()> {
+    let mut sums: HashMap<(Timestamp, UsageSubject), UsageCounts> = HashMap::new();
+    for counted in &chunk.hourly_counts {
         let hour = counted.hour;
         let credential = &counted.credential;
         let organization = credential.organization.as_ref().map_or(0, |organization| organization.seq);
-        let organization = Subject::Organization(organization);
-        store::usage::add(tx, hour, Subject::Key(credential.seq), Some(organization), &counted.counts)?;
-        for subject in [organization, Subject::All] {
+        let organization = UsageSubject::Organization(organization);
+        store::usage::add_counts(
+            tx,
+            hour,
+            UsageSubject::Key(credential.seq),
+            Some(organization),
+            &counted.counts,
+        )?;
+        for subject in [organization, UsageSubject::All] {
             sums.entry((hour, subject)).or_default().merge(&counted.counts);
         }
     }
     for ((hour, subject), counts) in sums {
-        let parent = (subject != Subject::All).then_some(Subject::All);
-        store::usage::add(tx, hour, subject, parent, &counts)?;
+        let parent = (subject != UsageSubject::All).then_some(UsageSubject::All);
+        store::usage::add_counts(tx, hour, subject, parent, &counts)?;
     }
     chunk.denials.iter().try_for_each(|denial| write_denial(tx, denial))
 }
@@ -112,14 +120,15 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
     let org_id = effective_organization(&ctx.caller, org_id)?;
     read_audited(app, ctx, move |tx, caller| {
         let query = UsageQuery::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
-        let stored: HashMap<_, _> = store::usage::series(tx, query.subject, &span)?.into_iter().collect();
-        let mut total = Counts::default();
+        let stored: HashMap<_, _> =
+            store::usage::usage_by_bucket(tx, query.subject, &span)?.into_iter().collect();
+        let mut total = UsageCounts::default();
         let bucket = |start| {
             let counts = stored.get(&start).copied().unwrap_or_default();
             total.merge(&counts);
             Bucket { start, totals: counts.totals() }
         };
-        let series = span.starts().map(bucket).collect();
+        let series = span.bucket_starts().map(bucket).collect();
         let groups = match group_by {
             None => Vec::new(),
             Some(GroupBy::Code) => total.by_code(),
@@ -142,11 +151,11 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
 
 /// A usage query: the subject whose usage is reported, and the audit entry of the read.
 struct UsageQuery {
-    subject: Subject,
+    subject: UsageSubject,
     /// The organization of the subject: the organization that owns the API key, or the subject itself. `None`
     /// for all usage.
-    organization: Option<Subject>,
-    entry: Entry,
+    organization: Option<UsageSubject>,
+    entry: AuditEntry,
 }
 
 impl UsageQuery {
@@ -159,32 +168,32 @@ impl UsageQuery {
             Some(id) => Some(store::usage::organization(tx, id)?.ok_or_else(missing)?),
         };
         let Some(key_id) = key_id else {
-            let subject = organization.map(|organization| Subject::Organization(organization.seq));
-            let entry = Entry::about(org_id);
-            return Ok(Self { subject: subject.unwrap_or(Subject::All), organization: subject, entry });
+            let subject = organization.map(|organization| UsageSubject::Organization(organization.seq));
+            let entry = AuditEntry::without_target(org_id);
+            return Ok(Self { subject: subject.unwrap_or(UsageSubject::All), organization: subject, entry });
         };
-        let key = store::usage::key(tx, key_id)?.filter(|key| {
+        let key = store::usage::find_key(tx, key_id)?.filter(|key| {
             let owner = key.organization.as_ref().map(|(id, _)| id.as_str());
-            caller.reaches(owner) && org_id.is_none_or(|org_id| owner == Some(org_id))
+            caller.can_access_organization(owner) && org_id.is_none_or(|org_id| owner == Some(org_id))
         });
         let key = key.ok_or_else(|| Error::not_found("API key"))?;
         let (id, seq) = key.organization.map_or((None, 0), |(id, seq)| (Some(id), seq));
         Ok(Self {
-            subject: Subject::Key(key.seq),
-            organization: Some(Subject::Organization(seq)),
-            entry: Entry::of(id.as_deref(), "api_key", &key.id, &key.name),
+            subject: UsageSubject::Key(key.seq),
+            organization: Some(UsageSubject::Organization(seq)),
+            entry: AuditEntry::for_resource(id.as_deref(), "api_key", &key.id, &key.name),
         })
     }
 
     fn group_by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
         match self.subject {
-            Subject::Key(_) => load_groups(tx, vec![self.subject], span),
-            Subject::All => {
-                load_groups(tx, find_busiest(tx, Candidates::Keys, span, MAX_USAGE_GROUPS)?, span)
+            UsageSubject::Key(_) => load_groups(tx, vec![self.subject], span),
+            UsageSubject::All => {
+                load_groups(tx, find_busiest(tx, SubjectSet::Keys, span, MAX_USAGE_GROUPS)?, span)
             }
-            Subject::Organization(_) => load_groups(
+            UsageSubject::Organization(_) => load_groups(
                 tx,
-                find_busiest(tx, Candidates::PartsOf(self.subject), span, MAX_USAGE_GROUPS)?,
+                find_busiest(tx, SubjectSet::PartsOf(self.subject), span, MAX_USAGE_GROUPS)?,
                 span,
             ),
         }
@@ -194,14 +203,14 @@ impl UsageQuery {
         match (self.subject, self.organization) {
             // All usage of a key belongs to one organization, so the result is one group with that
             // organization's name.
-            (Subject::Key(_), Some(organization)) => {
+            (UsageSubject::Key(_), Some(organization)) => {
                 let total = store::usage::total(tx, self.subject, span)?;
                 Ok(load_group(tx, organization, &total)?.into_iter().collect())
             }
-            (subject @ Subject::Organization(_), _) => load_groups(tx, vec![subject], span),
+            (subject @ UsageSubject::Organization(_), _) => load_groups(tx, vec![subject], span),
             _ => load_groups(
                 tx,
-                find_busiest(tx, Candidates::PartsOf(Subject::All), span, MAX_USAGE_GROUPS)?,
+                find_busiest(tx, SubjectSet::PartsOf(UsageSubject::All), span, MAX_USAGE_GROUPS)?,
                 span,
             ),
         }
@@ -213,13 +222,13 @@ impl UsageQuery {
 /// missing.
 pub(super) fn find_busiest(
     tx: &Tx<'_>,
-    candidates: Candidates,
+    candidates: SubjectSet,
     span: &Span,
     max: usize,
-) -> Result<Vec<Subject>> {
-    let mut requests: HashMap<Subject, u64> = HashMap::new();
-    for day in span.days().starts() {
-        for (subject, magnitude) in store::usage::busiest(tx, candidates, day, max)? {
+) -> Result<Vec<UsageSubject>> {
+    let mut requests: HashMap<UsageSubject, u64> = HashMap::new();
+    for day in span.widen_to_days().bucket_starts() {
+        for (subject, magnitude) in store::usage::busiest_subjects(tx, candidates, day, max)? {
             *requests.entry(subject).or_default() += magnitude_floor(magnitude);
         }
     }
@@ -230,7 +239,7 @@ pub(super) fn find_busiest(
 }
 
 /// Loads the usage of each subject as a group, busiest first. Subjects without requests are omitted.
-pub(super) fn load_groups(tx: &Tx<'_>, subjects: Vec<Subject>, span: &Span) -> Result<Vec<Group>> {
+pub(super) fn load_groups(tx: &Tx<'_>, subjects: Vec<UsageSubject>, span: &Span) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for subject in subjects {
         groups.extend(load_group(tx, subject, &store::usage::total(tx, subject, span)?)?);
@@ -240,11 +249,11 @@ pub(super) fn load_groups(tx: &Tx<'_>, subjects: Vec<Subject>, span: &Span) -> R
 }
 
 /// Loads the usage of a subject as a group with the subject's id and name; `None` if it has no requests.
-fn load_group(tx: &Tx<'_>, subject: Subject, total: &Counts) -> Result<Option<Group>> {
+fn load_group(tx: &Tx<'_>, subject: UsageSubject, total: &UsageCounts) -> Result<Option<Group>> {
     if total.requests() == 0 {
         return Ok(None);
     }
-    let (id, name) = match store::usage::name(tx, subject)? {
+    let (id, name) = match store::usage::find_subject(tx, subject)? {
         Some(NamedSubject { id, name, .. }) => (Some(id), Some(name)),
         None => (None, None),
     };

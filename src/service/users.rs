@@ -5,17 +5,17 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::revoked_keys_change;
-use super::{Listed, RequestContext, etag, mutate, organizations, read_audited, settings};
+use super::{ListPage, RequestContext, etag, mutate, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, Role};
 use crate::domain::page::Query;
 use crate::domain::user::{NewUser, Status, User, UserPatch};
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
 /// Creates a user. A user created with an organization's API key becomes a member of that organization.
@@ -47,14 +47,14 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
             store::memberships::insert(tx, &membership)?;
             settings::check_member_limit(tx, &organizations::get_visible(tx, caller, organization)?)?;
         }
-        Ok((new.clone(), vec![audit_entry(organization, &new).with(changes(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(organization, &new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
 
 /// Lists the users visible to the caller: all users for a platform key, the organization's members for an
 /// organization's key.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<User>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<User>> {
     let (mut page, cursor) = query.page();
     let filter = store::users::UserFilter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
@@ -67,9 +67,9 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     let binding = format!("users {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
-        Ok((store::users::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
+        Ok((store::users::list(tx, &filter, &page)?, AuditEntry::without_target(caller.organization_id())))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Reads a user.
@@ -96,14 +96,18 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         context.require_if_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;
         ensure_email_available(tx, &after)?;
-        let changed = changes(&before, &after);
+        let changed = changed_fields(&before, &after);
         if !changed.is_empty() {
             after.revision += 1;
             after.updated_at = context.now;
             store::users::update(tx, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entries = entries_for_each_organization(&store::memberships::of_user(tx, &id)?, &after, &changed);
+        let entries = entries_for_each_organization(
+            &store::memberships::organizations_and_roles_of_user(tx, &id)?,
+            &after,
+            &changed,
+        );
         Ok((after, entries))
     })
     .await
@@ -121,7 +125,7 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
         context.require_if_match(&etag(before.created_at, before.revision))?;
-        let memberships = store::memberships::of_user(tx, &id)?;
+        let memberships = store::memberships::organizations_and_roles_of_user(tx, &id)?;
         for (organization, role) in &memberships {
             if *role == Role::Owner && !store::memberships::has_other_owner(tx, organization, &id)? {
                 let message = format!(
@@ -141,7 +145,7 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         if entries.is_empty() {
             entries.push(audit_entry(None, &before));
         }
-        store::memberships::delete_of_user(tx, &id)?;
+        store::memberships::delete_all_of_user(tx, &id)?;
         store::users::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
         Ok((id.clone(), entries))
@@ -155,7 +159,7 @@ pub(crate) async fn memberships(
     ctx: &Arc<RequestContext>,
     id: String,
     mut query: Query,
-) -> Result<Listed<Membership>> {
+) -> Result<ListPage<Membership>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
     let filter = store::memberships::MembershipFilter {
@@ -169,7 +173,7 @@ pub(crate) async fn memberships(
         let user = get_visible(tx, caller, &id)?;
         Ok((store::memberships::list(tx, &filter, &page)?, audit_entry(caller.organization_id(), &user)))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Reads a user. Returns `NOT_FOUND` if the user doesn't exist, or if the caller is an organization's key and
@@ -191,7 +195,7 @@ fn ensure_email_available(tx: &Tx<'_>, user: &User) -> Result<()> {
         return Ok(());
     }
     let message = "The email address is already in use.";
-    let detail = Detail {
+    let detail = ErrorDetail {
         pointer: Some("/email".into()),
         parameter: None,
         code: "ALREADY_EXISTS".into(),
@@ -200,8 +204,8 @@ fn ensure_email_available(tx: &Tx<'_>, user: &User) -> Result<()> {
     Err(Error { details: vec![detail], ..Error::new(Code::AlreadyExists, message) })
 }
 
-fn audit_entry(organization: Option<&str>, user: &User) -> Entry {
-    Entry::of(organization, "user", &user.id, &user.name)
+fn audit_entry(organization: Option<&str>, user: &User) -> AuditEntry {
+    AuditEntry::for_resource(organization, "user", &user.id, &user.name)
 }
 
 /// Creates one audit entry for each organization of a user, or one entry without an organization if the user
@@ -210,7 +214,7 @@ fn entries_for_each_organization(
     memberships: &[(String, Role)],
     user: &User,
     changed: &[Change],
-) -> Vec<Entry> {
+) -> Vec<AuditEntry> {
     if memberships.is_empty() {
         return vec![audit_entry(None, user).with(changed.to_vec())];
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::api_keys::effective_organization;
-use super::{Listed, RequestContext, read_audited};
+use super::{ListPage, RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::audit;
 use crate::domain::page::Query;
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::store;
 
 /// Lists the denied verifications that the caller can access.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Entry>> {
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<Entry>> {
     let (mut page, cursor) = query.page();
     let mut filter = VerificationLogFilter::read(&mut query);
     query.finish(())?;
@@ -21,8 +21,8 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     let binding = format!("verification_log {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, _| {
-        let entry = audit::Entry::about(filter.org_id.as_deref());
+        let entry = audit::AuditEntry::without_target(filter.org_id.as_deref());
         Ok((store::verification_log::list(tx, &filter, &page)?, entry))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }

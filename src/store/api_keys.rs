@@ -109,7 +109,7 @@ pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
 }
 
 /// Fetches, by the hash of a secret, the key with everything that decides whether the secret is valid.
-pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
+pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
     let sql = format!(
         "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan, o.seq \
          FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq \
@@ -199,8 +199,8 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
 /// Makes a new secret the current one. With `keep_previous` the replaced secret becomes the previous one,
 /// valid until the row's `previous_secret_expires_at`; otherwise it is retired immediately. An existing
 /// previous secret is retired. Returns `false` when the new secret is already in use.
-pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool) -> Result<bool> {
-    expire_previous(tx, id)?;
+pub(crate) fn rotate_secret(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool) -> Result<bool> {
+    retire_previous_secret(tx, id)?;
     let state = if keep_previous { "previous" } else { "retired" };
     tx.execute(
         "UPDATE api_key_hashes SET state = ?2 WHERE state = 'current' \
@@ -217,7 +217,7 @@ pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool
 }
 
 /// Retires the previous secret of a key, if there is one.
-pub(crate) fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
+pub(crate) fn retire_previous_secret(tx: &Tx<'_>, id: &str) -> Result<()> {
     tx.execute(
         "UPDATE api_key_hashes SET state = 'retired' WHERE state = 'previous' \
          AND key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
@@ -259,7 +259,7 @@ pub(crate) fn any(tx: &Tx<'_>) -> Result<bool> {
 
 /// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, and the revision (the ETag) doesn't
 /// change.
-pub(crate) fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
+pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
     for (seq, at) in used {
         tx.execute(
             "UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)",
@@ -316,7 +316,7 @@ pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp) -> (ListQuery, &
 }
 
 /// True if the secret of any key that isn't revoked may begin with this prefix, judged by its stored start.
-pub(crate) fn any_start_matches(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
+pub(crate) fn any_key_start_matches(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
     // Compared in both directions, because the stored start of an imported key may be shorter than the
     // prefix. Scans all keys, which is acceptable: it runs once per new prefix.
     let sql = "SELECT 1 FROM api_keys WHERE status <> 'revoked' AND (substr(start, 1, length(?1)) = ?1 \

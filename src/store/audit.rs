@@ -6,8 +6,8 @@ use super::db::Tx;
 use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
-use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS};
-use crate::domain::chain::{self, Anchor, Link};
+use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS_HASH};
+use crate::domain::chain::{self, Anchor, ChainLink};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "audit_events", column: "occurred_at" };
 
 /// Returns `seq` and hash of the last audit event; `(0, GENESIS)` for an empty chain.
-pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
+pub(crate) fn chain_head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
     let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
-    Ok(tx.query_first(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
+    Ok(tx.query_first(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS_HASH)))
 }
 
 /// Appends an event to the audit chain and assigns its `seq`.
@@ -27,11 +27,11 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
     // once for all mutations of the transaction.
     let (last, prev_hash) = match tx.chain_head.get() {
         Some(head) => head,
-        None => head(tx)?,
+        None => chain_head(tx)?,
     };
     let seq = last + 1;
     event.seq = Some(seq);
-    let id = id::event_bytes(&event.id).ok_or_else(|| Error::internal("an event id is not a ULID"))?;
+    let id = id::event_id_bytes(&event.id).ok_or_else(|| Error::internal("an event id is not a ULID"))?;
     let occurred_at = Timestamp::parse(&event.occurred_at)
         .ok_or_else(|| Error::internal("the time of an event is not valid"))?;
     SEQ_INDEX.record_skew(tx, occurred_at)?;
@@ -62,7 +62,7 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
 /// An audit event as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
-    pub(crate) link: Link,
+    pub(crate) link: ChainLink,
     /// True if the actor is a key of the event's organization.
     pub(crate) by_own_key: bool,
 }
@@ -71,13 +71,13 @@ const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization
                       FROM audit_events e LEFT JOIN api_keys k ON k.id = e.actor_id WHERE 1 = 1";
 
 fn stored_event_from_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
+    let link = ChainLink { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
     Ok(StoredEvent { link, by_own_key: row.get::<_, Option<bool>>(4)?.unwrap_or(false) })
 }
 
 /// Fetches an audit event. With `organization_id`, only if the event belongs to that organization.
 pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<StoredEvent>> {
-    let Some(id) = id::event_bytes(event_id) else { return Ok(None) };
+    let Some(id) = id::event_id_bytes(event_id) else { return Ok(None) };
     let sql = format!("{SELECT} AND e.id = ?1 AND (?2 IS NULL OR e.organization_id = ?2)");
     tx.query_first(&sql, params![id, organization_id], stored_event_from_row)
 }
@@ -116,11 +116,11 @@ pub struct ChainRow {
     /// The link, and the columns that copy parts of the event's JSON for filters. A column that contradicts
     /// the JSON breaks the chain, as a wrong hash does. `None` when the row can't be read because it was
     /// modified.
-    pub link: Option<(Link, chain::EventColumns)>,
+    pub link: Option<(ChainLink, chain::EventColumns)>,
 }
 
 /// Fetches at most `max` rows of the audit chain whose `seq` is `first` or greater, oldest first.
-pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> {
+pub fn chain_rows(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> {
     tx.query_all(
         "SELECT seq, prev_hash, hash, event, id, occurred_at, organization_id, actor_id, action, target_id, access, \
          outcome FROM audit_events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
@@ -129,8 +129,8 @@ pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> {
     )
 }
 
-fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
-    let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
+fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(ChainLink, chain::EventColumns)> {
+    let link = ChainLink { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
     let columns = chain::EventColumns {
         id: row.get(4)?,
         occurred_at: rows::timestamp_column(row, 5)?,
@@ -147,20 +147,20 @@ fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)>
 /// The last pruning checkpoint: the newest event that pruning has deleted or is about to delete.
 pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
-    let event = tx.query_first(sql, params![chain::PRUNED], |row| row.get::<_, String>(0))?;
+    let event = tx.query_first(sql, params![chain::PRUNE_ACTION], |row| row.get::<_, String>(0))?;
     // An unreadable event is no checkpoint; the verification of the chain reports it.
     let event: Option<Event> = event.and_then(|json| serde_json::from_str(&json).ok());
-    Ok(event.as_ref().and_then(Anchor::of_pruning))
+    Ok(event.as_ref().and_then(Anchor::from_pruning_event))
 }
 
 /// The `seq` of the oldest stored audit event.
-pub(crate) fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
+pub(crate) fn first_seq(tx: &Tx<'_>) -> Result<Option<i64>> {
     tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
 }
 
 /// The newest event that can be pruned with `time` as the limit: the event itself and all events before it in
 /// the chain occurred before `time`. `None` when the oldest event is not older than `time`.
-pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
+pub(crate) fn last_prunable_event(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
     let time = time.as_millis();
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
     if tx.query_first(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
@@ -176,7 +176,7 @@ pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>
 
 /// Deletes audit events up to and including a checkpoint, oldest first, at most `max`. Returns the number of
 /// deleted events: 0 if the checkpoint isn't an event of this chain.
-pub(crate) fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
+pub(crate) fn delete_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \
          AND (SELECT hash FROM audit_events WHERE seq = ?1) = ?2 ORDER BY seq LIMIT ?3)",

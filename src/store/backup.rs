@@ -49,8 +49,12 @@ pub(crate) struct DatabaseCopy {
 ///
 /// # Errors
 /// The errors of SQLite and of the file system.
-pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> Result<DatabaseCopy> {
-    remove(target)?;
+pub(crate) fn copy_database(
+    source: &mut Reader,
+    target: &Path,
+    progress: &dyn Fn(u64, u64),
+) -> Result<DatabaseCopy> {
+    remove_file_if_exists(target)?;
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     // SQLite uses an existing empty file and keeps its permissions.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).map_err(with_path)?;
@@ -61,7 +65,7 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
     let state = source.conn.transaction()?;
     let tx = Tx::new(&state);
     // The first read of a transaction pins the state of the database that the transaction sees.
-    let head = audit::head(&tx)?;
+    let head = audit::chain_head(&tx)?;
     let backup = Backup::new(&state, &mut copy)?;
     let mut unsynced = 0;
     loop {
@@ -82,7 +86,7 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
         thread::sleep(PAUSE_BETWEEN_STEPS);
     }
     drop(backup);
-    let rows = check::rows(&tx)?;
+    let rows = check::count_rows(&tx)?;
     drop(tx);
     state.finish()?;
     // The copy must be a single file, without a WAL.
@@ -94,7 +98,7 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
 }
 
 /// Removes a file if it exists.
-pub(crate) fn remove(file: &Path) -> Result<()> {
+pub(crate) fn remove_file_if_exists(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::internal(format!("{}: {error}", file.display())))

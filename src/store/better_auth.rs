@@ -86,7 +86,7 @@ fn row_by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
 
 /// The organization or user that owns a key. better-auth stores the owner's id in `referenceId`; before
 /// release 1.5 it was in `userId`.
-pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
+pub(crate) fn find_key_owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
     let id = |column| key.get(column).and_then(Value::as_str);
     let Some(id) = id("referenceId").or(id("userId")) else { return Ok(Owner::Nobody) };
     let exists = |table: &str| -> Result<bool> {

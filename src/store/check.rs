@@ -13,14 +13,14 @@ pub(crate) type RowCounts = BTreeMap<String, i64>;
 const MAX_FAULTS: usize = 20;
 
 /// Errors that SQLite finds in the file's pages and indexes; empty when there are none.
-pub(crate) fn integrity(tx: &Tx<'_>) -> Result<Vec<String>> {
+pub(crate) fn find_page_errors(tx: &Tx<'_>) -> Result<Vec<String>> {
     let lines =
         tx.query_all(&format!("PRAGMA integrity_check({MAX_FAULTS})"), [], |row| row.get::<_, String>(0))?;
     Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 
 /// Describes each foreign key that refers to a missing row.
-pub(crate) fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
+pub(crate) fn find_broken_foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     let faults = tx.query_all("PRAGMA foreign_key_check", [], |row| {
         let table: String = row.get(0)?;
         let rowid: Option<i64> = row.get(1)?;
@@ -31,7 +31,7 @@ pub(crate) fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
 }
 
 /// Counts the rows of each table.
-pub(crate) fn rows(tx: &Tx<'_>) -> Result<RowCounts> {
+pub(crate) fn count_rows(tx: &Tx<'_>) -> Result<RowCounts> {
     let sql =
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
     let tables = tx.query_all(sql, [], |row| row.get::<_, String>(0))?;
@@ -43,7 +43,7 @@ pub(crate) fn rows(tx: &Tx<'_>) -> Result<RowCounts> {
 }
 
 /// Describes each entry of the table `counts` that differs from the actual number of rows.
-pub(crate) fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
+pub(crate) fn find_wrong_counts(tx: &Tx<'_>) -> Result<Vec<String>> {
     tx.query_all(
         "WITH actual (what, organization_id, n) AS (
              SELECT 'organizations', '*', count(*) FROM organizations WHERE deleted_at IS NULL
@@ -81,7 +81,7 @@ pub(crate) fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
 
 /// Describes each API key whose number of current secrets isn't 1, or whose scopes differ from the scope
 /// index.
-pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
+pub(crate) fn find_inconsistent_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     let mut faults = tx.query_all(
         "SELECT k.id, (SELECT count(*) FROM api_key_hashes h WHERE h.key_seq = k.seq AND h.state = 'current') AS n \
          FROM api_keys k WHERE n <> 1 LIMIT 20",
@@ -103,12 +103,12 @@ pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
 }
 
 /// The schema version of the database.
-pub(crate) fn version(tx: &Tx<'_>) -> Result<i64> {
+pub(crate) fn schema_version(tx: &Tx<'_>) -> Result<i64> {
     Ok(tx.query_first("PRAGMA user_version", [], |row| row.get(0))?.unwrap_or(0))
 }
 
 /// A random value that is created with a database and copied with its file, so a database and its copies have
 /// the same value.
-pub(crate) fn origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
+pub(crate) fn database_origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
     schema::load_cursor_key(tx)
 }

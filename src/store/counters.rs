@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::telemetry::tally::{Histogram, Observed};
+use crate::telemetry::tally::{Histogram, HistogramSnapshot};
 
 /// Upper bounds of the buckets of the histogram of mutations per commit.
 const GROUP_SIZE_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
@@ -23,18 +23,18 @@ pub(crate) struct WriterTotals {
     /// Number of committed transactions that wrote something. Each required one fsync.
     pub(crate) commits: u64,
     /// Number of mutations refused because the queue was full.
-    pub(crate) refused: u64,
+    pub(crate) refused_mutations: u64,
 }
 
 /// Queue length, group sizes and commit times of the writer.
 #[derive(Clone, Debug)]
 pub(crate) struct WriterMetrics {
     /// Number of mutations that are queued now.
-    pub(crate) waiting: u64,
+    pub(crate) queued_mutations: u64,
     /// Number of mutations per commit.
-    pub(crate) groups: Observed,
+    pub(crate) mutations_per_commit: HistogramSnapshot,
     /// Commit times, in nanoseconds.
-    pub(crate) commits: Observed,
+    pub(crate) commit_nanos: HistogramSnapshot,
 }
 
 pub(super) struct WriterCounters {
@@ -63,14 +63,14 @@ impl WriterCounters {
     pub(super) fn stats(&self) -> WriterTotals {
         let counters = [&self.mutations, &self.commits, &self.refused];
         let [mutations, commits, refused] = counters.map(|n| n.load(Ordering::Relaxed));
-        WriterTotals { mutations, commits, refused }
+        WriterTotals { mutations, commits, refused_mutations: refused }
     }
 
     pub(super) fn work(&self) -> WriterMetrics {
         WriterMetrics {
-            waiting: self.waiting.load(Ordering::Relaxed),
-            groups: self.groups.observed(),
-            commits: self.commit_times.observed(),
+            queued_mutations: self.waiting.load(Ordering::Relaxed),
+            mutations_per_commit: self.groups.snapshot(),
+            commit_nanos: self.commit_times.snapshot(),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
 use super::lookup::Lookups;
 use super::schema;
-pub(crate) use super::schema::lock;
+pub(crate) use super::schema::lock_data_dir;
 pub(crate) use super::tx::Tx;
 use super::tx::{Mutation, MutationResult, is_busy_error};
 use crate::clock::Clock;
@@ -234,12 +234,12 @@ impl Db {
     }
 
     /// Totals of the writer since the database was opened.
-    pub(crate) fn stats(&self) -> WriterTotals {
+    pub(crate) fn writer_totals(&self) -> WriterTotals {
         self.0.counters.stats()
     }
 
     /// Queue length, group sizes and commit times of the writer.
-    pub(crate) fn work(&self) -> WriterMetrics {
+    pub(crate) fn writer_metrics(&self) -> WriterMetrics {
         self.0.counters.work()
     }
 
@@ -257,7 +257,7 @@ impl Db {
     ///
     /// # Errors
     /// The same errors as [`write`](Self::write).
-    pub(crate) async fn probe(&self, now: Duration) -> Result<()> {
+    pub(crate) async fn probe_writable(&self, now: Duration) -> Result<()> {
         let mut last_probe = self.0.last_probe.lock().await;
         if let Some((at, result)) = &*last_probe
             && now.saturating_sub(*at) < Duration::from_secs(1)

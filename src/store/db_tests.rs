@@ -91,7 +91,7 @@ fn error_code<T>(result: Result<T>) -> Option<Code> {
 #[tokio::test]
 async fn i2_only_the_mutation_that_fails_or_panics_is_rolled_back() {
     let (_dir, db, committed) = open_new_database().await;
-    let before = db.stats();
+    let before = db.writer_totals();
     let release = block_writer(&db).await;
     let first = poll_once(db.write(|tx| {
         assert_eq!(tx.chain_head.get(), None);
@@ -125,8 +125,8 @@ async fn i2_only_the_mutation_that_fails_or_panics_is_rolled_back() {
     assert_eq!(last.await.unwrap(), Some((7, [7; 32])));
     assert_eq!(stored_numbers(&db).await, [1, 4]);
     assert_eq!(committed.recv().unwrap(), id_invalidations(&[1, 4]));
-    assert_eq!(db.stats().commits - before.commits, 1);
-    assert_eq!(db.stats().mutations - before.mutations, 3); // The blocker is one.
+    assert_eq!(db.writer_totals().commits - before.commits, 1);
+    assert_eq!(db.writer_totals().mutations - before.mutations, 3); // The blocker is one.
 }
 
 #[tokio::test]
@@ -203,11 +203,11 @@ async fn i1_a_file_at_its_size_limit_fails_the_group_and_writes_succeed_again_on
         while db.write(move |tx| tx.execute(sql, ["x".repeat(bytes)])).await.is_ok() {}
     }
     assert!(fs::metadata(dir.path().join("tollhouse.db")).unwrap().len() <= 1 << 20);
-    assert_eq!(error_code(db.probe(Duration::ZERO).await), Some(Code::StorageFull));
+    assert_eq!(error_code(db.probe_writable(Duration::ZERO).await), Some(Code::StorageFull));
     db.write(|tx| tx.execute("DELETE FROM t", [])).await.unwrap();
-    let shared = db.probe(ONE_SECOND - Duration::from_nanos(1)).await;
+    let shared = db.probe_writable(ONE_SECOND - Duration::from_nanos(1)).await;
     assert_eq!(error_code(shared), Some(Code::StorageFull));
-    db.probe(ONE_SECOND).await.unwrap();
+    db.probe_writable(ONE_SECOND).await.unwrap();
     db.write(|tx| insert_row(tx, 1, 100_000)).await.unwrap();
 }
 
@@ -322,7 +322,7 @@ async fn i10_a_full_writer_queue_refuses_mutations() {
     let dropped = poll_once(db.write(|tx| insert_row(tx, 2, 1))).await;
     let error = db.write(|tx| insert_row(tx, 3, 1)).await.unwrap_err();
     assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
-    assert_eq!(db.stats().refused, 1);
+    assert_eq!(db.writer_totals().refused_mutations, 1);
     drop((dropped, release)); // One caller drops its future; its mutation stays queued.
     waiting.await.unwrap();
     assert_eq!(stored_numbers(&db).await, [1, 2]);
@@ -331,7 +331,7 @@ async fn i10_a_full_writer_queue_refuses_mutations() {
 #[tokio::test]
 async fn i1_queued_mutations_share_one_commit_and_failures_cause_none() {
     let (dir, db, _committed) = open_new_database().await;
-    let before = db.stats();
+    let before = db.writer_totals();
     let release = block_writer(&db).await;
     let mut waiting = Vec::new();
     for n in 0..64 {
@@ -341,12 +341,12 @@ async fn i1_queued_mutations_share_one_commit_and_failures_cause_none() {
     for write in waiting {
         write.await.unwrap();
     }
-    assert_eq!(db.stats().commits - before.commits, 1);
-    assert_eq!(db.stats().mutations - before.mutations, 65);
+    assert_eq!(db.writer_totals().commits - before.commits, 1);
+    assert_eq!(db.writer_totals().mutations - before.mutations, 65);
 
     let wal = || fs::metadata(dir.path().join("tollhouse.db-wal")).unwrap().len();
     let size = wal();
-    let commits = db.stats().commits;
+    let commits = db.writer_totals().commits;
     let release = block_writer(&db).await;
     let fails = db.write(|tx| insert_row(tx, 100, 10_000).and(Err::<(), _>(Error::not_found("thing"))));
     let fails = poll_once(fails).await;
@@ -354,7 +354,7 @@ async fn i1_queued_mutations_share_one_commit_and_failures_cause_none() {
     drop(release);
     assert_eq!(error_code(fails.await), Some(Code::NotFound));
     assert_eq!(reads.await.unwrap(), Some(1));
-    assert_eq!((wal(), db.stats().commits), (size, commits));
+    assert_eq!((wal(), db.writer_totals().commits), (size, commits));
 }
 
 #[tokio::test]

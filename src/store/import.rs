@@ -7,7 +7,7 @@ use super::db::Tx;
 use super::{api_keys, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
 use crate::domain::api_key::SecretHash;
-use crate::domain::import::{ImportedSecret, NewKey};
+use crate::domain::import::{ImportedSecretState, NewKey};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
@@ -31,7 +31,7 @@ pub(crate) fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timesta
 }
 
 /// The id of the key that has, or had, the secret with this hash.
-pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<String>> {
+pub(crate) fn find_key_id_by_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<String>> {
     let sql = "SELECT k.id FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq WHERE h.hash = ?1";
     tx.query_first(sql, params![hash], |row| row.get(0))
 }
@@ -39,13 +39,13 @@ pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<Strin
 /// Stores a key with all its secrets. Returns `false` when the id or one of the secrets is already in use.
 pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     let NewKey { key, secrets } = new;
-    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == ImportedSecret::Current) else {
+    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == ImportedSecretState::Current) else {
         return Ok(false);
     };
     if !api_keys::insert(tx, key, current)? {
         return Ok(false);
     }
-    for secret in secrets.iter().filter(|(_, state)| *state != ImportedSecret::Current) {
+    for secret in secrets.iter().filter(|(_, state)| *state != ImportedSecretState::Current) {
         if !insert_secret(tx, &key.id, secret)? {
             return Ok(false);
         }
@@ -62,7 +62,7 @@ pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     Ok(true)
 }
 
-fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSecret)) -> Result<bool> {
+fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSecretState)) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO api_key_hashes (hash, key_seq, state) SELECT ?2, seq, ?3 FROM api_keys WHERE id = ?1 \
          ON CONFLICT (hash) DO NOTHING",
@@ -77,7 +77,7 @@ fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSec
 pub(crate) fn replace_secrets(
     tx: &Tx<'_>,
     key: &ApiKey,
-    secrets: &[(SecretHash, ImportedSecret)],
+    secrets: &[(SecretHash, ImportedSecretState)],
 ) -> Result<()> {
     tx.execute(
         "UPDATE api_key_hashes SET state = 'retired' WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",

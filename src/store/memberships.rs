@@ -79,13 +79,13 @@ pub(crate) fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Resul
 }
 
 /// Deletes all memberships of an organization.
-pub(crate) fn delete_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
+pub(crate) fn delete_all_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE organization_id = ?1", params![organization_id])?;
     Ok(())
 }
 
 /// Deletes all memberships of a user.
-pub(crate) fn delete_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
+pub(crate) fn delete_all_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE user_id = ?1", params![user_id])?;
     Ok(())
 }
@@ -98,7 +98,7 @@ pub(crate) fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str)
 }
 
 /// The organizations a user belongs to, with the user's role in each.
-pub(crate) fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
+pub(crate) fn organizations_and_roles_of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
     let sql = "SELECT organization_id, role FROM memberships WHERE user_id = ?1 ORDER BY seq";
     tx.query_all(sql, params![user_id], |row| Ok((row.get(0)?, rows::enum_column(row, 1, Role::NAMES)?)))
 }

@@ -113,7 +113,7 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Res
 }
 
 /// True if an organization that isn't deleted is on this plan.
-pub(crate) fn any_on_plan(tx: &Tx<'_>, plan: &str) -> Result<bool> {
+pub(crate) fn any_organization_on_plan(tx: &Tx<'_>, plan: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM organizations WHERE plan = ?1 AND deleted_at IS NULL LIMIT 1";
     Ok(tx.query_first(sql, params![plan], |_| Ok(()))?.is_some())
 }

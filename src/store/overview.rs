@@ -14,12 +14,12 @@ fn count(tx: &Tx<'_>, kind: &str, organization_id: Option<&str>) -> Result<u64> 
 }
 
 /// Number of organizations, without deleted ones.
-pub fn organizations(tx: &Tx<'_>) -> Result<u64> {
+pub fn count_organizations(tx: &Tx<'_>) -> Result<u64> {
     count(tx, "organizations", None)
 }
 
 /// Number of members of an organization or, with `None`, of all users without deleted ones.
-pub(crate) fn users(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<u64> {
+pub(crate) fn count_users(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<u64> {
     count(tx, "users", organization_id)
 }
 
@@ -40,6 +40,6 @@ pub(crate) fn keys(tx: &Tx<'_>, organization_id: Option<&str>, now: Timestamp) -
 }
 
 /// Number of keys of an organization that aren't revoked.
-pub(crate) fn live_keys(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
+pub(crate) fn count_unrevoked_keys(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
     Ok(count(tx, "active", Some(organization_id))? + count(tx, "disabled", Some(organization_id))?)
 }

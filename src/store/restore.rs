@@ -15,7 +15,7 @@ use super::schema::{self, parent_directory};
 use super::tx::is_busy_error;
 use super::{audit, rows};
 use crate::domain::limits::Period;
-use crate::domain::quota::Lease;
+use crate::domain::quota::QuotaLease;
 use crate::error::{Error, Result};
 
 /// The database that a restore is about to replace, locked exclusively.
@@ -26,7 +26,7 @@ impl ReplacedDatabase {
     ///
     /// # Errors
     /// `UNAVAILABLE` when another process has the database open; other codes when the database can't be read.
-    pub(crate) fn take(file: &Path) -> Result<Self> {
+    pub(crate) fn lock_for_replacement(file: &Path) -> Result<Self> {
         let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
         schema::ensure_readable(&conn, file)?;
@@ -93,7 +93,7 @@ pub(crate) fn remove_staging_dir(dir: &Path) -> Result<()> {
 }
 
 /// Turns a database that is not open anywhere into a single file without a WAL.
-pub(crate) fn leave_wal(file: &Path) -> Result<()> {
+pub(crate) fn disable_wal_mode(file: &Path) -> Result<()> {
     let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut waited = Duration::ZERO;
     loop {
@@ -113,8 +113,8 @@ pub(crate) fn leave_wal(file: &Path) -> Result<()> {
 }
 
 /// The hash of the audit event with this `seq`, if it exists, and the `seq` of the first event.
-pub(crate) fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)> {
-    let rows = audit::links(tx, seq, 1)?;
+pub(crate) fn event_hash_and_first_seq(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)> {
+    let rows = audit::chain_rows(tx, seq, 1)?;
     let hash = rows.into_iter().find_map(|ChainRow { link, .. }| {
         link.filter(|(link, _)| link.seq == seq).map(|(link, _)| link.hash)
     });
@@ -123,16 +123,16 @@ pub(crate) fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Optio
 }
 
 /// Fetches the `seq` of a key in this database.
-pub(crate) fn key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
+pub(crate) fn find_key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
     tx.query_first("SELECT seq FROM api_keys WHERE id = ?1", params![id], |row| row.get(0))
 }
 
 /// Fetches all quota leases, each with the id of its key.
-pub(crate) fn leases(tx: &Tx<'_>) -> Result<Vec<(String, Lease)>> {
+pub(crate) fn all_quota_leases(tx: &Tx<'_>) -> Result<Vec<(String, QuotaLease)>> {
     let sql = "SELECT k.id, q.key_seq, q.period, q.started_at, q.leased FROM quotas q \
                JOIN api_keys k ON k.seq = q.key_seq";
     tx.query_all(sql, [], |row| {
-        let lease = Lease {
+        let lease = QuotaLease {
             key: row.get(1)?,
             period: rows::enum_column(row, 2, Period::NAMES)?,
             start: rows::timestamp_column(row, 3)?,

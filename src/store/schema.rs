@@ -81,7 +81,7 @@ impl FileInfo {
 ///
 /// # Errors
 /// `CONFLICT` when another process holds the lock.
-pub(crate) fn lock(dir: &Path) -> Result<File> {
+pub(crate) fn lock_data_dir(dir: &Path) -> Result<File> {
     create_private_dir(dir)?;
     let path = dir.join("tollhouse.lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);

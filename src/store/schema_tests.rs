@@ -144,12 +144,12 @@ fn a_crash_in_the_first_transaction_is_recovered_from() {
 #[test]
 fn a_directory_is_served_by_one_process() {
     let dir = TempDir::new().unwrap();
-    let held = lock(dir.path()).unwrap();
-    let error = lock(dir.path()).unwrap_err();
+    let held = lock_data_dir(dir.path()).unwrap();
+    let error = lock_data_dir(dir.path()).unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains(&dir.path().display().to_string()), "{error}");
     drop(held);
-    lock(dir.path()).unwrap();
+    lock_data_dir(dir.path()).unwrap();
 }
 
 /// `.cargo/config.toml` states why SQLite is compiled this way.

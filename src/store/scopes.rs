@@ -40,7 +40,7 @@ pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<()> {
 }
 
 /// True if any key that isn't revoked has exactly this scope or scope pattern.
-pub(crate) fn in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
+pub(crate) fn is_scope_in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM api_key_scopes s JOIN api_keys k ON k.seq = s.key_seq \
                WHERE s.scope = ?1 AND k.status <> 'revoked' LIMIT 1";
     Ok(tx.query_first(sql, params![grant], |_| Ok(()))?.is_some())

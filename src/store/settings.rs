@@ -6,12 +6,12 @@ use rusqlite::params;
 
 use super::db::Tx;
 use super::rows;
-use crate::domain::settings::{Current, Settings};
+use crate::domain::settings::{Settings, StoredSettings};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
 /// Fetches the settings, at most once per transaction.
-pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
+pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<StoredSettings>> {
     if let Some(current) = &*tx.cached_settings.borrow() {
         return Ok(current.clone());
     }
@@ -22,9 +22,9 @@ pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
 }
 
 /// Fetches the settings; `None` in a newly created database.
-pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
+pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<StoredSettings>> {
     tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
-        Ok(Current {
+        Ok(StoredSettings {
             settings: rows::json_column(row, 0)?,
             checked_prefixes: rows::json_column(row, 1)?,
             revision: row.get(2)?,
@@ -43,7 +43,7 @@ pub(crate) fn insert_initial(tx: &Tx<'_>, initial: &Settings, now: Timestamp) ->
     Ok(())
 }
 
-pub(crate) fn update(tx: &Tx<'_>, changed: Current) -> Result<()> {
+pub(crate) fn update(tx: &Tx<'_>, changed: StoredSettings) -> Result<()> {
     tx.execute(
         "UPDATE settings SET settings = ?1, checked_prefixes = ?2, revision = ?3, updated_at = ?4",
         params![

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
 
 use crate::domain::invalidation::Invalidation;
-use crate::domain::settings::Current;
+use crate::domain::settings::StoredSettings;
 use crate::error::{Code, Error, Result};
 
 /// A mutation's result, type-erased so that mutations with different results can share the writer's queue.
@@ -27,7 +27,7 @@ pub struct Tx<'c> {
     /// transaction.
     pub(in crate::store) chain_head: Cell<Option<(i64, [u8; 32])>>,
     /// The settings; `None` until [`super::settings`] has read them in this transaction.
-    pub(in crate::store) cached_settings: RefCell<Option<Arc<Current>>>,
+    pub(in crate::store) cached_settings: RefCell<Option<Arc<StoredSettings>>>,
     /// True if the WAL is to be checkpointed after the commit.
     pub(super) checkpoint_requested: Cell<bool>,
 }
@@ -47,7 +47,7 @@ impl<'c> Tx<'c> {
 
     /// Requests a checkpoint of the WAL after the commit. After free pages were reclaimed, only a checkpoint
     /// shortens the file. Open readers can delay it.
-    pub(crate) fn checkpoint(&self) {
+    pub(crate) fn request_wal_checkpoint(&self) {
         self.checkpoint_requested.set(true);
     }
 
@@ -127,12 +127,12 @@ impl<'c> Tx<'c> {
     /// Runs one mutation of a group in a savepoint. The outer error means that the whole transaction is lost
     /// and that the group fails; the inner error fails only this mutation.
     pub(super) fn run_mutation(&self, mutation: &mut Mutation) -> Result<Result<MutationResult>> {
-        self.attempt(|tx| mutation(tx))
+        self.run_in_savepoint(|tx| mutation(tx))
     }
 
     /// Runs a closure in a savepoint. If it fails or panics, only its changes are rolled back and the
     /// transaction continues. An outer error means that the whole transaction is lost.
-    pub(crate) fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
+    pub(crate) fn run_in_savepoint<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
         let head = self.chain_head.get();
         let wrote = self.has_written.get();
         let invalidated = self.invalidations.borrow().len();

@@ -6,12 +6,12 @@ use rusqlite::{Row, params, params_from_iter};
 
 use super::db::Tx;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Counts, Interval, OUTCOMES, Span, Subject, magnitude};
+use crate::domain::usage::{Interval, OUTCOME_COUNT, Span, UsageCounts, UsageSubject, magnitude};
 use crate::error::Result;
 
 /// The columns of the usage tables that hold counts: `cost`, then one column per outcome.
 static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let outcomes = Counts::names().map(str::to_lowercase);
+    let outcomes = UsageCounts::names().map(str::to_lowercase);
     std::iter::once("cost".to_owned()).chain(outcomes).collect()
 });
 
@@ -79,22 +79,22 @@ fn table_name(interval: Interval) -> &'static str {
 }
 
 /// Reads [`COLUMNS`], starting at the column `first`.
-fn counts_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Counts> {
-    let mut outcomes = [0; OUTCOMES];
+fn counts_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<UsageCounts> {
+    let mut outcomes = [0; OUTCOME_COUNT];
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         *outcome = row.get(first + 1 + index)?;
     }
-    Ok(Counts::new(outcomes, row.get(first)?))
+    Ok(UsageCounts::new(outcomes, row.get(first)?))
 }
 
 /// Adds counts to the rows of a subject for an hour and for the day of that hour. `parent` is the subject
 /// that contains this subject, such as the organization of a key.
-pub(crate) fn add(
+pub(crate) fn add_counts(
     tx: &Tx<'_>,
     hour: Timestamp,
-    subject: Subject,
-    parent: Option<Subject>,
-    added: &Counts,
+    subject: UsageSubject,
+    parent: Option<UsageSubject>,
+    added: &UsageCounts,
 ) -> Result<()> {
     let row = |start: Timestamp| {
         let key = [start.as_millis(), subject.number()];
@@ -105,7 +105,7 @@ pub(crate) fn add(
     tx.execute(&SQL.add_hour, params_from_iter(row(hour)))?;
     let day = Interval::Day.floor(hour);
     let initial_magnitude = magnitude(added.requests());
-    let day_columns = [parent.map(Subject::number), Some(initial_magnitude.into())];
+    let day_columns = [parent.map(UsageSubject::number), Some(initial_magnitude.into())];
     tx.execute(&SQL.add_day, params_from_iter(row(day).chain(day_columns)))?;
     let stored = tx.query_first(&SQL.select_day, params![day.as_millis(), subject.number()], |row| {
         Ok((counts_from_row(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
@@ -122,21 +122,25 @@ pub(crate) fn add(
 }
 
 /// Fetches the counts of a subject in a span of time, by bucket (hour or day). Empty buckets are omitted.
-pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timestamp, Counts)>> {
+pub fn usage_by_bucket(
+    tx: &Tx<'_>,
+    subject: UsageSubject,
+    span: &Span,
+) -> Result<Vec<(Timestamp, UsageCounts)>> {
     let [hourly, daily] = &SQL.series;
     let sql = match (span.interval, subject) {
         (Interval::Day, _) => daily,
-        (Interval::Hour, Subject::Key(_)) => hourly,
-        (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.hourly_series_of_sums,
+        (Interval::Hour, UsageSubject::Key(_)) => hourly,
+        (Interval::Hour, UsageSubject::All | UsageSubject::Organization(_)) => &SQL.hourly_series_of_sums,
     };
     let range = params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()];
     tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts_from_row(row, 1)?)))
 }
 
 /// Fetches the sum of a subject's counts in a span of time.
-pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts> {
-    let mut total = Counts::default();
-    for part in span.parts() {
+pub(crate) fn total(tx: &Tx<'_>, subject: UsageSubject, span: &Span) -> Result<UsageCounts> {
+    let mut total = UsageCounts::default();
+    for part in span.split_by_interval() {
         let [hourly, daily] = &SQL.sum_of_span;
         let sql = if part.interval == Interval::Hour { hourly } else { daily };
         let range = params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()];
@@ -149,31 +153,31 @@ pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts
 
 /// The set of subjects among which [`busiest`] searches.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Candidates {
+pub(crate) enum SubjectSet {
     /// All API keys.
     Keys,
     /// The subjects whose parent is this subject, such as the keys of an organization.
-    PartsOf(Subject),
+    PartsOf(UsageSubject),
 }
 
 /// Fetches the subjects with the most requests on a day, at most `max`, each with the [`magnitude`] of its
 /// number of requests.
-pub(crate) fn busiest(
+pub(crate) fn busiest_subjects(
     tx: &Tx<'_>,
-    candidates: Candidates,
+    candidates: SubjectSet,
     day: Timestamp,
     max: usize,
-) -> Result<Vec<(Subject, u32)>> {
+) -> Result<Vec<(UsageSubject, u32)>> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let map = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
+    let map = |row: &Row<'_>| Ok((UsageSubject::from_number(row.get(0)?), row.get(1)?));
     match candidates {
-        Candidates::Keys => tx.query_all(
+        SubjectSet::Keys => tx.query_all(
             "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \
              ORDER BY magnitude DESC LIMIT ?2",
             params![day.as_millis(), max],
             map,
         ),
-        Candidates::PartsOf(subject) => tx.query_all(
+        SubjectSet::PartsOf(subject) => tx.query_all(
             "SELECT subject, magnitude FROM usage_daily WHERE parent = ?1 AND start = ?2 \
              ORDER BY magnitude DESC LIMIT ?3",
             params![subject.number(), day.as_millis(), max],
@@ -226,7 +230,7 @@ fn named_subject_from_row(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
 }
 
 /// Fetches id and name of a key, whatever its status.
-pub(crate) fn key(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
+pub(crate) fn find_key(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
     tx.query_first(&format!("{SELECT_KEY} WHERE k.id = ?1"), params![id], named_subject_from_row)
 }
 
@@ -237,15 +241,15 @@ pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>
 
 /// Fetches id and name of a subject; `None` for [`Subject::All`], or when the key or organization doesn't
 /// exist.
-pub(crate) fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<NamedSubject>> {
+pub(crate) fn find_subject(tx: &Tx<'_>, subject: UsageSubject) -> Result<Option<NamedSubject>> {
     match subject {
-        Subject::All => Ok(None),
-        Subject::Organization(seq) => tx.query_first(
+        UsageSubject::All => Ok(None),
+        UsageSubject::Organization(seq) => tx.query_first(
             &format!("{SELECT_ORGANIZATION} WHERE seq = ?1"),
             params![seq],
             named_subject_from_row,
         ),
-        Subject::Key(seq) => {
+        UsageSubject::Key(seq) => {
             tx.query_first(&format!("{SELECT_KEY} WHERE k.seq = ?1"), params![seq], named_subject_from_row)
         }
     }

@@ -3,7 +3,7 @@
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::tally::Observed;
+use super::tally::HistogramSnapshot;
 use crate::error::{Error, Result};
 
 /// The media type of the text that [`Families::write`] returns.
@@ -14,11 +14,11 @@ pub(crate) type Labels = Vec<(&'static str, String)>;
 
 /// Metric families with their samples. A family without samples is omitted.
 #[derive(Default)]
-pub(crate) struct Families(Vec<MetricFamily>);
+pub(crate) struct MetricFamilies(Vec<MetricFamily>);
 
-impl Families {
+impl MetricFamilies {
     /// Adds a metric family of type counter.
-    pub(crate) fn counter(
+    pub(crate) fn add_counter(
         &mut self,
         name: &str,
         help: &str,
@@ -32,7 +32,12 @@ impl Families {
     }
 
     /// Adds a metric family of type gauge.
-    pub(crate) fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
+    pub(crate) fn add_gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) {
         self.add_family(name, help, MetricType::GAUGE, samples, |metric, value| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
@@ -42,26 +47,26 @@ impl Families {
 
     /// Adds a metric family of type histogram. Observed values are multiplied by `unit` to convert them to
     /// the unit in the metric's name.
-    pub(crate) fn histogram(
+    pub(crate) fn add_histogram(
         &mut self,
         name: &str,
         help: &str,
         unit: f64,
-        samples: impl IntoIterator<Item = (Labels, Observed)>,
+        samples: impl IntoIterator<Item = (Labels, HistogramSnapshot)>,
     ) {
         self.add_family(name, help, MetricType::HISTOGRAM, samples, |metric, observed| {
             let mut count = 0;
             let buckets = observed.bounds.iter().zip(&observed.buckets).map(|(bound, bucket_count)| {
                 count += bucket_count;
                 let mut bucket = Bucket::default();
-                bucket.set_upper_bound(float(*bound) * unit);
+                bucket.set_upper_bound(integer_to_float(*bound) * unit);
                 bucket.set_cumulative_count(count);
                 bucket
             });
             let mut histogram = Histogram::default();
             histogram.set_bucket(buckets.collect());
             histogram.set_sample_count(observed.buckets.iter().sum());
-            histogram.set_sample_sum(float(observed.sum) * unit);
+            histogram.set_sample_sum(integer_to_float(observed.sum) * unit);
             metric.set_histogram(histogram);
         });
     }
@@ -101,7 +106,7 @@ impl Families {
     ///
     /// # Errors
     /// `INTERNAL` when the Prometheus encoder rejects a metric family.
-    pub(crate) fn write(self) -> Result<String> {
+    pub(crate) fn encode_as_text(self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.0).map_err(Error::internal)
     }
 }
@@ -113,6 +118,6 @@ pub(crate) fn unlabeled_sample<T>(value: T) -> [(Labels, T); 1] {
 
 /// Converts an integer to `f64`, the only number type of Prometheus. Integers above 2⁵³ lose precision.
 #[allow(clippy::cast_precision_loss)]
-pub(crate) fn float(number: u64) -> f64 {
+pub(crate) fn integer_to_float(number: u64) -> f64 {
     number as f64
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::families::Families;
+use super::families::MetricFamilies;
 #[cfg(target_os = "linux")]
-use super::families::{float, unlabeled_sample};
+use super::families::{integer_to_float, unlabeled_sample};
 
 /// The free space available to this process on the file system that contains `path`, in bytes. `None` if the
 /// operating system can't report the free space.
@@ -15,54 +15,58 @@ pub(crate) fn free_disk_bytes(path: &Path) -> Option<u64> {
 
 /// Adds the process metrics that Prometheus client libraries export by default (`process_…`).
 #[cfg(target_os = "linux")]
-pub(crate) fn add_process_metrics(families: &mut Families) {
+pub(crate) fn add_process_metrics(families: &mut MetricFamilies) {
     use procfs::process::{LimitValue, Process};
 
     let Ok(process) = Process::myself() else { return };
     if let Ok(stat) = process.stat() {
-        let ticks = float(procfs::ticks_per_second());
-        let cpu = float(stat.utime + stat.stime) / ticks;
-        families.counter(
+        let ticks = integer_to_float(procfs::ticks_per_second());
+        let cpu = integer_to_float(stat.utime + stat.stime) / ticks;
+        families.add_counter(
             "process_cpu_seconds_total",
             "CPU time used, user and system, in seconds.",
             unlabeled_sample(cpu),
         );
         let resident = stat.rss.saturating_mul(procfs::page_size());
-        families.gauge(
+        families.add_gauge(
             "process_resident_memory_bytes",
             "Resident memory, in bytes.",
-            unlabeled_sample(float(resident)),
+            unlabeled_sample(integer_to_float(resident)),
         );
-        families.gauge(
+        families.add_gauge(
             "process_virtual_memory_bytes",
             "Virtual memory, in bytes.",
-            unlabeled_sample(float(stat.vsize)),
+            unlabeled_sample(integer_to_float(stat.vsize)),
         );
         if let Ok(boot) = procfs::boot_time_secs() {
-            let start = float(boot) + float(stat.starttime) / ticks;
-            families.gauge(
+            let start = integer_to_float(boot) + integer_to_float(stat.starttime) / ticks;
+            families.add_gauge(
                 "process_start_time_seconds",
                 "Start time of the process, in Unix time.",
                 unlabeled_sample(start),
             );
         }
         let threads = u64::try_from(stat.num_threads).unwrap_or(0);
-        families.gauge("process_threads", "Number of threads.", unlabeled_sample(float(threads)));
+        families.add_gauge(
+            "process_threads",
+            "Number of threads.",
+            unlabeled_sample(integer_to_float(threads)),
+        );
     }
     if let Ok(open) = process.fd_count() {
-        families.gauge(
+        families.add_gauge(
             "process_open_fds",
             "Open file descriptors; each connection uses one.",
-            unlabeled_sample(float(open as u64)),
+            unlabeled_sample(integer_to_float(open as u64)),
         );
     }
     if let Ok(limits) = process.limits()
         && let LimitValue::Value(max) = limits.max_open_files.soft_limit
     {
-        families.gauge(
+        families.add_gauge(
             "process_max_fds",
             "The largest number of open file descriptors.",
-            unlabeled_sample(float(max)),
+            unlabeled_sample(integer_to_float(max)),
         );
     }
 }

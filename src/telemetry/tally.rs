@@ -95,13 +95,13 @@ impl Histogram {
     }
 
     /// Takes a snapshot of the histogram.
-    pub(crate) fn observed(&self) -> Observed {
+    pub(crate) fn snapshot(&self) -> HistogramSnapshot {
         Self::merge([self])
     }
 
     /// Takes a snapshot of the sum of several histograms, which must have the same bounds.
-    fn merge<'a>(histograms: impl IntoIterator<Item = &'a Self>) -> Observed {
-        let mut observed = Observed { bounds: &[], buckets: Vec::new(), sum: 0 };
+    fn merge<'a>(histograms: impl IntoIterator<Item = &'a Self>) -> HistogramSnapshot {
+        let mut observed = HistogramSnapshot { bounds: &[], buckets: Vec::new(), sum: 0 };
         for histogram in histograms {
             observed.bounds = histogram.bounds;
             observed.buckets.resize(histogram.buckets.len(), 0);
@@ -115,7 +115,7 @@ impl Histogram {
 
 /// A snapshot of a histogram.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Observed {
+pub(crate) struct HistogramSnapshot {
     /// The largest value of each bucket except the last, which is unbounded.
     pub(crate) bounds: &'static [u64],
     /// The number of values in each bucket, excluding the values of lower buckets.
@@ -128,7 +128,7 @@ pub(crate) struct Observed {
 pub(crate) const MAX_ROUTES: usize = 128;
 
 /// The HTTP statuses that are counted separately, in ascending order; any other status is counted as 0.
-pub(crate) const STATUSES: [u16; 25] = [
+pub(crate) const COUNTED_STATUSES: [u16; 25] = [
     0, 200, 201, 202, 204, 304, 308, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 424, 428, 429, 431,
     500, 501, 503, 507,
 ];
@@ -156,39 +156,42 @@ const RESPONSE_TIME_BOUNDS: &[u64] = &[
 ];
 
 /// The counters of HTTP requests and responses.
-pub(crate) struct Traffic {
-    responses: Counts<{ MAX_ROUTES * STATUSES.len() }>,
+pub(crate) struct HttpMetrics {
+    responses: Counts<{ MAX_ROUTES * COUNTED_STATUSES.len() }>,
     times: Sharded<[Histogram; ENDPOINT_COUNT]>,
 }
 
-impl Default for Traffic {
+impl Default for HttpMetrics {
     fn default() -> Self {
         let times = Sharded::new(|| array::from_fn(|_| Histogram::new(RESPONSE_TIME_BOUNDS)));
         Self { responses: Counts::default(), times }
     }
 }
 
-impl Traffic {
+impl HttpMetrics {
     /// Counts a response with this status; `route` is the index of the request's route in the route table.
-    pub(crate) fn answered(&self, route: usize, status: u16) {
-        self.responses.add(route * STATUSES.len() + STATUSES.binary_search(&status).unwrap_or(0));
+    pub(crate) fn count_response(&self, route: usize, status: u16) {
+        self.responses
+            .add(route * COUNTED_STATUSES.len() + COUNTED_STATUSES.binary_search(&status).unwrap_or(0));
     }
 
     /// The response counts that are not zero, as tuples of route index, status and count.
-    pub(crate) fn answers(&self) -> impl Iterator<Item = (usize, u16, u64)> {
+    pub(crate) fn response_counts(&self) -> impl Iterator<Item = (usize, u16, u64)> {
         let sums = self.responses.sums().into_iter().enumerate().filter(|(_, sum)| *sum > 0);
-        sums.map(|(index, sum)| (index / STATUSES.len(), STATUSES[index % STATUSES.len()], sum))
+        sums.map(|(index, sum)| {
+            (index / COUNTED_STATUSES.len(), COUNTED_STATUSES[index % COUNTED_STATUSES.len()], sum)
+        })
     }
 
     /// Adds the response time of a data-plane request; `endpoint` is the index of the request's endpoint.
-    pub(crate) fn took(&self, endpoint: usize, time: Duration) {
+    pub(crate) fn observe_response_time(&self, endpoint: usize, time: Duration) {
         if let Some(histogram) = self.times.local().get(endpoint) {
             histogram.observe_time(time);
         }
     }
 
     /// Takes snapshots of the response times of the data plane, one for each endpoint.
-    pub(crate) fn times(&self) -> [Observed; ENDPOINT_COUNT] {
+    pub(crate) fn response_times(&self) -> [HistogramSnapshot; ENDPOINT_COUNT] {
         array::from_fn(|endpoint| Histogram::merge(self.times.shards().map(|shard| &shard[endpoint])))
     }
 }
@@ -200,24 +203,24 @@ mod tests {
     #[test]
     fn counters_updated_by_many_threads_add_up_exactly() {
         let counts = Counts::<2>::default();
-        let traffic = Traffic::default();
+        let traffic = HttpMetrics::default();
         thread::scope(|scope| {
             for _ in 0..50 {
                 scope.spawn(|| {
                     for _ in 0..100 {
                         counts.add(1);
                         counts.add(2);
-                        traffic.answered(MAX_ROUTES - 1, 507);
-                        traffic.answered(0, 418);
-                        traffic.took(2, Duration::from_micros(25));
+                        traffic.count_response(MAX_ROUTES - 1, 507);
+                        traffic.count_response(0, 418);
+                        traffic.observe_response_time(2, Duration::from_micros(25));
                     }
                 });
             }
         });
         assert_eq!(counts.sums(), [0, 5000]);
-        let answers: Vec<_> = traffic.answers().collect();
+        let answers: Vec<_> = traffic.response_counts().collect();
         assert_eq!(answers, [(0, 0, 5000), (MAX_ROUTES - 1, 507, 5000)]);
-        let times = traffic.times();
+        let times = traffic.response_times();
         assert_eq!((times[2].buckets[1], times[2].sum), (5000, 5000 * 25_000));
         assert_eq!(times[0].buckets, vec![0; RESPONSE_TIME_BOUNDS.len() + 1]);
     }
@@ -226,11 +229,11 @@ mod tests {
     fn a_histogram_bucket_includes_its_upper_bound() {
         let histogram = Histogram::new(&[1, 10]);
         [0, 1, 2, 10, 11, u64::from(u32::MAX)].into_iter().for_each(|value| histogram.observe(value));
-        assert_eq!(histogram.observed().buckets, [2, 2, 2]);
+        assert_eq!(histogram.snapshot().buckets, [2, 2, 2]);
     }
 
     #[test]
     fn statuses_are_sorted_for_binary_search() {
-        assert!(STATUSES.is_sorted());
+        assert!(COUNTED_STATUSES.is_sorted());
     }
 }

@@ -24,7 +24,7 @@ const MAP_SHARDS: usize = 256;
 
 /// A bucket's limit: bursts of up to `tokens`, and a continuous refill of `tokens` per `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit {
+pub(crate) struct BucketLimit {
     /// The capacity of the bucket, and the number of tokens refilled per window. With 0 tokens, only a cost
     /// of 0 is admitted.
     pub(crate) tokens: u32,
@@ -32,7 +32,7 @@ pub(crate) struct Limit {
     pub(crate) window: Duration,
 }
 
-impl Limit {
+impl BucketLimit {
     fn clamped_window(self) -> Duration {
         self.window.clamp(Duration::from_nanos(1), MAX_WINDOW)
     }
@@ -78,7 +78,7 @@ pub struct RateLimitDecision {
 /// A token bucket, with its state as of the last call.
 #[derive(Clone, Copy)]
 struct Bucket {
-    limit: Limit,
+    limit: BucketLimit,
     /// Monotonic time of the last call.
     last_call_at: Duration,
     /// Number of units spent and not yet refilled; at most the capacity.
@@ -89,13 +89,13 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new_full(limit: Limit, now: Duration) -> Self {
+    fn new_full(limit: BucketLimit, now: Duration) -> Self {
         Self { limit, last_call_at: now, spent_units: 0, owed_units: 0 }
     }
 
     /// Refills for the time since the last call, at the limit of that call, then changes to `limit` with the
     /// number of spent tokens unchanged. A `now` before the last call refills nothing.
-    fn refill(&mut self, limit: Limit, now: Duration) {
+    fn refill(&mut self, limit: BucketLimit, now: Duration) {
         let elapsed = now.saturating_sub(self.last_call_at).as_nanos();
         let refill = elapsed * u128::from(self.limit.tokens);
         self.owed_units = self.owed_units.saturating_sub(refill.saturating_sub(self.spent_units));
@@ -120,7 +120,7 @@ impl Bucket {
         u128::from(cost) * self.limit.units_per_token() <= self.available_units()
     }
 
-    fn take(&mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    fn take(&mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         self.refill(limit, now);
         let allowed = self.admits(cost);
         if allowed {
@@ -129,7 +129,7 @@ impl Bucket {
         self.snapshot(allowed, cost)
     }
 
-    fn peek(mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    fn peek(mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         self.refill(limit, now);
         self.snapshot(self.admits(cost), cost)
     }
@@ -180,7 +180,7 @@ pub(crate) struct Buckets<K: Eq + Hash> {
 impl<K: Clone + Eq + Hash> Buckets<K> {
     /// Creates an empty map. A key's first [`take`](Self::take) creates a full bucket for the key.
     pub(crate) fn new(max_buckets: usize) -> Self {
-        let no_tokens = Limit { tokens: 0, window: MAX_WINDOW };
+        let no_tokens = BucketLimit { tokens: 0, window: MAX_WINDOW };
         Self {
             map: DashMap::with_hasher_and_shard_amount(RandomState::default(), MAP_SHARDS),
             max_buckets,
@@ -193,7 +193,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     /// Takes `cost` tokens from the key's bucket if the bucket has that many; otherwise takes none.
     ///
     /// Tokens that were spent stay spent when `limit` differs from that of the last call.
-    pub(crate) fn take(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    pub(crate) fn take(&self, key: &K, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         if let Some(mut bucket) = self.map.get_mut(key) {
             return bucket.take(limit, cost, now);
         }
@@ -214,7 +214,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
 
     /// Returns whether `cost` would be admitted, and the state of the key's bucket. Takes no tokens and
     /// creates no bucket.
-    pub(crate) fn peek(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    pub(crate) fn peek(&self, key: &K, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         let bucket = self.map.get(key).map(|bucket| *bucket);
         bucket.unwrap_or_else(|| self.new_bucket(limit, now)).peek(limit, cost, now)
     }
@@ -253,7 +253,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
 
     /// Creates a bucket with as many tokens as the overflow bucket has, because the key may have spent its
     /// tokens there.
-    fn new_bucket(&self, limit: Limit, now: Duration) -> Bucket {
+    fn new_bucket(&self, limit: BucketLimit, now: Duration) -> Bucket {
         let mut bucket = *self.lock_overflow_bucket();
         bucket.refill(limit, now);
         Bucket { owed_units: 0, ..bucket }

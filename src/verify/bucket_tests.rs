@@ -7,14 +7,14 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 const NANO: Duration = Duration::from_nanos(1);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
-const LARGEST_LIMIT: Limit = Limit { tokens: u32::MAX, window: MAX_WINDOW };
+const LARGEST_LIMIT: BucketLimit = BucketLimit { tokens: u32::MAX, window: MAX_WINDOW };
 
-fn limit_of(tokens: u32, seconds: u64) -> Limit {
-    Limit { tokens, window: Duration::from_secs(seconds) }
+fn limit_of(tokens: u32, seconds: u64) -> BucketLimit {
+    BucketLimit { tokens, window: Duration::from_secs(seconds) }
 }
 
 /// Takes single tokens until one is refused. Returns the number of tokens taken.
-fn take_until_refused(buckets: &Buckets<u32>, key: u32, limit: Limit, now: Duration) -> u32 {
+fn take_until_refused(buckets: &Buckets<u32>, key: u32, limit: BucketLimit, now: Duration) -> u32 {
     let mut admitted = 0;
     while buckets.take(&key, limit, 1, now).allowed {
         admitted += 1;
@@ -131,7 +131,7 @@ fn extreme_rate_limits_do_not_overflow() {
     let late = Duration::from_secs(u64::MAX / 2);
     for limit in [
         LARGEST_LIMIT,
-        Limit { tokens: u32::MAX, window: Duration::MAX },
+        BucketLimit { tokens: u32::MAX, window: Duration::MAX },
         limit_of(1, 86_400),
         limit_of(u32::MAX, 0),
         limit_of(0, 0),
@@ -172,7 +172,7 @@ fn i7_switching_limits_back_and_forth_refills_no_tokens() {
         limit_of(500, 60),
         limit_of(1, 1),
         limit_of(499, 86_400),
-        Limit { tokens: 7, window: NANO * 333 },
+        BucketLimit { tokens: 7, window: NANO * 333 },
         limit_of(0, 60),
         LARGEST_LIMIT,
     ];
@@ -183,7 +183,7 @@ fn i7_switching_limits_back_and_forth_refills_no_tokens() {
     assert!(!buckets.take(&1, limit_of(500, 60), 1, SECOND).allowed);
     // Not even the fraction of a token that the new unit can't express.
     assert!(buckets.take(&2, limit_of(7, 60), 1, SECOND).allowed);
-    assert_eq!(buckets.peek(&2, Limit { tokens: 7, window: NANO }, 0, SECOND + NANO).remaining, 6);
+    assert_eq!(buckets.peek(&2, BucketLimit { tokens: 7, window: NANO }, 0, SECOND + NANO).remaining, 6);
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn i10_racing_threads_do_not_exceed_the_maximum_number_of_buckets() {
 }
 
 /// Any limit whose window divides [`COMMON_WINDOW_NANOS`], so that [`in_common_units`] is exact.
-fn any_limit() -> impl Strategy<Value = Limit> {
+fn any_limit() -> impl Strategy<Value = BucketLimit> {
     let tokens =
         prop_oneof![Just(1), Just(7), Just(500), Just(1000), Just(1_000_000), 0..2000_u32, any::<u32>()];
     (tokens, prop_oneof![Just(1), Just(7), Just(60), Just(3600), Just(86_400)])
@@ -283,7 +283,7 @@ fn any_clock_advance() -> impl Strategy<Value = Duration> {
 /// A common multiple of all windows of [`any_limit`], in nanoseconds.
 const COMMON_WINDOW_NANOS: u128 = 86_400 * 7 * 1_000_000_000;
 
-fn in_common_units(tokens: u128, limit: Limit) -> u128 {
+fn in_common_units(tokens: u128, limit: BucketLimit) -> u128 {
     tokens * (COMMON_WINDOW_NANOS / limit.units_per_token())
 }
 

@@ -101,7 +101,7 @@ pub type LoadFuture = Pin<Box<dyn Future<Output = Result<Option<Credential>>> + 
 
 /// The result of a load. Code that stores one checks [`KeyCache::is_fresh`] before each use.
 #[derive(Clone, Debug)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedCredential {
     /// Version at which the load began.
     loaded_at: u64,
     /// The version shards of the records that the result depends on: key, organization and owner; if there is
@@ -110,7 +110,7 @@ pub(crate) struct Loaded {
     credential: Option<Arc<Credential>>,
 }
 
-impl Loaded {
+impl LoadedCredential {
     /// The credential; `None` when the hash belongs to no key.
     pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
         self.credential.as_ref()
@@ -118,16 +118,16 @@ impl Loaded {
 }
 
 /// A load that several callers can wait for.
-type SharedLoad = Shared<BoxFuture<'static, Result<Loaded>>>;
+type SharedLoad = Shared<BoxFuture<'static, Result<LoadedCredential>>>;
 
 /// The cache of credentials, by the hash of their secret. When the cache is full, rarely used entries are
 /// evicted.
 pub struct KeyCache(Arc<Inner>);
 
 struct Inner {
-    credentials: Cache<SecretHash, Loaded, RandomState>,
+    credentials: Cache<SecretHash, LoadedCredential, RandomState>,
     /// Negative lookups: hashes that belong to no key.
-    negative_lookups: Cache<SecretHash, Loaded, RandomState>,
+    negative_lookups: Cache<SecretHash, LoadedCredential, RandomState>,
     /// Loads that have not ended, each with the version at which it began.
     loading: DashMap<SecretHash, (u64, SharedLoad), RandomState>,
     version_clock: Arc<VersionClock>,
@@ -146,7 +146,7 @@ impl KeyCache {
     ) -> Self {
         let credentials = Cache::builder()
             .max_capacity(max_bytes)
-            .weigher(|_, loaded: &Loaded| loaded.credential.as_deref().map_or(1, weight_bytes))
+            .weigher(|_, loaded: &LoadedCredential| loaded.credential.as_deref().map_or(1, weight_bytes))
             .build_with_hasher(RandomState::default());
         let negative_lookups =
             Cache::builder().max_capacity(MAX_NEGATIVE_LOOKUPS).build_with_hasher(RandomState::default());
@@ -177,7 +177,7 @@ impl KeyCache {
     ///
     /// # Errors
     /// The errors of the loader.
-    pub(crate) async fn get_loaded(&self, hash: &SecretHash) -> Result<Loaded> {
+    pub(crate) async fn get_loaded(&self, hash: &SecretHash) -> Result<LoadedCredential> {
         match self.0.get_cached(hash) {
             Some(loaded) => {
                 self.0.lookups.add(0);
@@ -191,7 +191,7 @@ impl KeyCache {
     }
 
     /// True if none of the records that this result depends on has changed since it was loaded.
-    pub(crate) fn is_fresh(&self, loaded: &Loaded) -> bool {
+    pub(crate) fn is_fresh(&self, loaded: &LoadedCredential) -> bool {
         self.0.is_fresh(loaded)
     }
 
@@ -210,12 +210,12 @@ impl KeyCache {
 }
 
 impl Inner {
-    fn get_cached(&self, hash: &SecretHash) -> Option<Loaded> {
-        let fresh = |loaded: &Loaded| self.is_fresh(loaded);
+    fn get_cached(&self, hash: &SecretHash) -> Option<LoadedCredential> {
+        let fresh = |loaded: &LoadedCredential| self.is_fresh(loaded);
         self.credentials.get(hash).filter(fresh).or_else(|| self.negative_lookups.get(hash).filter(fresh))
     }
 
-    fn is_fresh(&self, loaded: &Loaded) -> bool {
+    fn is_fresh(&self, loaded: &LoadedCredential) -> bool {
         self.version_clock.is_fresh_at(loaded.loaded_at, loaded.shards)
     }
 
@@ -241,7 +241,7 @@ impl Inner {
         let task = tokio::spawn(async move {
             let credential = loading.await?.map(Arc::new);
             let shards = dependency_shards(&hash, credential.as_deref());
-            let loaded = Loaded { loaded_at: version, shards, credential };
+            let loaded = LoadedCredential { loaded_at: version, shards, credential };
             guard.inner.insert(hash, loaded.clone());
             Ok(loaded)
         });
@@ -249,7 +249,7 @@ impl Inner {
         result.boxed().shared()
     }
 
-    fn insert(&self, hash: SecretHash, loaded: Loaded) {
+    fn insert(&self, hash: SecretHash, loaded: LoadedCredential) {
         let cache = if loaded.credential.is_some() { &self.credentials } else { &self.negative_lookups };
         cache.insert(hash, loaded);
     }

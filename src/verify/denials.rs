@@ -78,7 +78,7 @@ impl Denial {
         now: Timestamp,
     ) -> Self {
         let organization_id = organization_id.map(str::to_owned);
-        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::subject));
+        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::client_network));
         Self::first_denial(aggregation_key, code, organization_id, ip, now)
     }
 

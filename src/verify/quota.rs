@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphoreP
 pub(crate) use crate::domain::quota::QuotaStatus;
 
 use crate::domain::limits::{Period, Quota};
-use crate::domain::quota::{Count, Lease};
+use crate::domain::quota::{QuotaCount, QuotaLease};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -39,7 +39,7 @@ pub enum QuotaDecision {
 }
 
 /// The future of a read of a stored lease.
-pub(crate) type ReadFuture = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
+pub(crate) type ReadFuture = Pin<Box<dyn Future<Output = Result<Option<QuotaLease>>> + Send>>;
 
 /// The future of a write of leases. It succeeds only after the commit.
 pub(crate) type WriteFuture = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -49,7 +49,7 @@ type QuotaId = (i64, Period);
 
 struct QuotaEntry {
     /// The count of the quota; `None` until the stored lease has been read.
-    count: Option<Count>,
+    count: Option<QuotaCount>,
     used_at: Timestamp,
     /// True once the entry is released and no longer in the map. A caller that has waited for the entry's
     /// lock then looks up the map again.
@@ -66,7 +66,7 @@ impl QuotaEntry {
 }
 
 type QuotaEntryGuard = OwnedMutexGuard<QuotaEntry>;
-type CountGuard = OwnedMappedMutexGuard<QuotaEntry, Count>;
+type CountGuard = OwnedMappedMutexGuard<QuotaEntry, QuotaCount>;
 
 /// The counts of all quotas in use. Clones share the same counts.
 #[derive(Clone)]
@@ -80,7 +80,7 @@ struct Shared {
     /// that only one search runs at a time.
     last_failed_eviction_second: Mutex<Option<i64>>,
     read_lease: Box<dyn Fn(i64, Period) -> ReadFuture + Send + Sync>,
-    write_leases: Box<dyn Fn(Vec<Lease>) -> WriteFuture + Send + Sync>,
+    write_leases: Box<dyn Fn(Vec<QuotaLease>) -> WriteFuture + Send + Sync>,
 }
 
 impl Quotas {
@@ -89,7 +89,7 @@ impl Quotas {
     pub(crate) fn new(
         max_entries: usize,
         read: impl Fn(i64, Period) -> ReadFuture + Send + Sync + 'static,
-        write: impl Fn(Vec<Lease>) -> WriteFuture + Send + Sync + 'static,
+        write: impl Fn(Vec<QuotaLease>) -> WriteFuture + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Shared {
             entries: DashMap::new(),
@@ -202,10 +202,10 @@ impl Quotas {
             entry.used_at = now;
             if entry.count.is_none() {
                 let stored = (self.0.read_lease)(id.0, id.1).await?;
-                entry.count = Some(Count::resume(id.0, id.1, stored, now));
+                entry.count = Some(QuotaCount::resume(id.0, id.1, stored, now));
             }
             if let Ok(mut count) = OwnedMutexGuard::try_map(entry, |entry| entry.count.as_mut()) {
-                count.enter(now);
+                count.advance_period(now);
                 return Ok(count);
             }
         }
@@ -240,7 +240,7 @@ impl Quotas {
         Ok(())
     }
 
-    async fn write_lease(&self, mut count: CountGuard, lease: Lease) -> Result<CountGuard> {
+    async fn write_lease(&self, mut count: CountGuard, lease: QuotaLease) -> Result<CountGuard> {
         let shared = self.0.clone();
         let writing = async move {
             (shared.write_leases)(vec![lease]).await?;
@@ -267,7 +267,7 @@ impl Quotas {
         let shared = self.0.clone();
         let releasing = async move {
             let counts = locked.iter_mut().filter_map(|(_, entry)| entry.count.as_mut());
-            let leases: Vec<_> = counts.filter_map(Count::give_back).collect();
+            let leases: Vec<_> = counts.filter_map(QuotaCount::return_unused_units).collect();
             if !leases.is_empty() {
                 (shared.write_leases)(leases).await?;
             }

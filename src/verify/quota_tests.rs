@@ -11,7 +11,7 @@ use super::*;
 
 /// A store of leases in memory, which counts reads and writes.
 struct TestStore {
-    rows: StdMutex<HashMap<QuotaId, Lease>>,
+    rows: StdMutex<HashMap<QuotaId, QuotaLease>>,
     writes_fail: AtomicBool,
     /// Each write holds a permit while it runs. When there are no permits, writes are blocked.
     write_permits: Semaphore,
@@ -35,7 +35,7 @@ impl TestStore {
         })
     }
 
-    async fn write(&self, leases: Vec<Lease>) -> Result<()> {
+    async fn write(&self, leases: Vec<QuotaLease>) -> Result<()> {
         {
             let mut keys_being_written = self.keys_being_written.lock().unwrap();
             for lease in &leases {
@@ -163,7 +163,7 @@ async fn i8_concurrent_callers_spend_exactly_the_quota() {
             quotas.peek(KEY, daily_quota(limit), 1, at_second(0)).await.unwrap().1.remaining,
             limit - used
         );
-        let lease = u64::from(cost).max(daily_quota(limit).lease());
+        let lease = u64::from(cost).max(daily_quota(limit).lease_units());
         assert!(store.write_count() as u64 <= used.div_ceil(lease) + 1, "{} writes", store.write_count());
         quotas.close().await.unwrap();
         assert_eq!(store.stored_units(daily_quota(limit)), used);

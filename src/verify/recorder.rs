@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use super::denials::{Denial, Denials};
 use crate::domain::api_key::Credential;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Counts, Interval};
+use crate::domain::usage::{Interval, UsageCounts};
 use crate::domain::verification::Outcome;
 use crate::error::{Error, Result};
 
@@ -27,38 +27,38 @@ const MAX_USAGE_ROWS: usize = 1_000_000;
 
 /// The counts of one key in one hour, since the last batch was taken.
 #[derive(Clone, Debug)]
-pub(crate) struct KeyHour {
+pub(crate) struct HourlyKeyCounts {
     /// Start of the hour.
     pub(crate) hour: Timestamp,
     pub(crate) credential: Arc<Credential>,
     /// Number of verifications by outcome, and the sum of their costs.
-    pub(crate) counts: Counts,
+    pub(crate) counts: UsageCounts,
     /// Time of the last verification with a valid outcome.
     pub(crate) last_used: Option<Timestamp>,
 }
 
 /// A batch of counts. The code that takes a batch has to write it exactly once, or put it back.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Batch {
+pub(crate) struct UsageBatch {
     /// Usage counts, ordered by hour and key.
-    pub(crate) key_hours: Vec<KeyHour>,
+    pub(crate) hourly_counts: Vec<HourlyKeyCounts>,
     /// New rows of the verification log, and additions to existing ones.
     pub(crate) denials: Vec<Denial>,
 }
 
-impl Batch {
+impl UsageBatch {
     /// Splits the batch into chunks of at most `max` usage counts and `max` denials, so that no chunk
     /// occupies the database writer for long.
     pub(crate) fn chunks(self, max: usize) -> Vec<Self> {
-        let mut key_hours = self.key_hours.into_iter();
+        let mut key_hours = self.hourly_counts.into_iter();
         let mut denials = self.denials.into_iter();
         let mut chunks = Vec::new();
         loop {
             let chunk = Self {
-                key_hours: key_hours.by_ref().take(max).collect(),
+                hourly_counts: key_hours.by_ref().take(max).collect(),
                 denials: denials.by_ref().take(max).collect(),
             };
-            if chunk.key_hours.is_empty() && chunk.denials.is_empty() {
+            if chunk.hourly_counts.is_empty() && chunk.denials.is_empty() {
                 return chunks;
             }
             chunks.push(chunk);
@@ -68,19 +68,19 @@ impl Batch {
 
 /// The rows of one shard, by the start of the hour and the key's `seq`.
 #[derive(Default)]
-struct RecorderShard(HashMap<(Timestamp, i64), KeyHour, RandomState>);
+struct RecorderShard(HashMap<(Timestamp, i64), HourlyKeyCounts, RandomState>);
 
 impl RecorderShard {
     /// The row of a key and hour, which is inserted if it doesn't exist. `UNAVAILABLE` when the row doesn't
     /// exist and the shard is full.
-    fn row_mut(&mut self, hour: Timestamp, credential: &Arc<Credential>) -> Result<&mut KeyHour> {
+    fn row_mut(&mut self, hour: Timestamp, credential: &Arc<Credential>) -> Result<&mut HourlyKeyCounts> {
         let has_room = self.0.len() < MAX_USAGE_ROWS_PER_SHARD;
         match self.0.entry((hour, credential.seq)) {
             Entry::Occupied(row) => Ok(row.into_mut()),
-            Entry::Vacant(entry) if has_room => Ok(entry.insert(KeyHour {
+            Entry::Vacant(entry) if has_room => Ok(entry.insert(HourlyKeyCounts {
                 hour,
                 credential: credential.clone(),
-                counts: Counts::default(),
+                counts: UsageCounts::default(),
                 last_used: None,
             })),
             Entry::Vacant(_) => {
@@ -130,7 +130,7 @@ impl Recorder {
     /// Counts one verification of a known key. `cost` is the cost that was spent (0 for a denial), `ip` the
     /// client's address. `UNAVAILABLE` when the key needs a new row and the maximum number of rows is
     /// reached; then nothing is counted.
-    pub fn count(
+    pub fn count_verification(
         &self,
         credential: &Arc<Credential>,
         outcome: Outcome,
@@ -156,7 +156,7 @@ impl Recorder {
 
     /// Counts a denial of a key that doesn't exist or is not visible to the caller, for the verification log
     /// only. `organization_id` is that of the caller's key; `None` for a platform key or without a caller.
-    pub fn deny_unknown(
+    pub fn count_unknown_key_denial(
         &self,
         outcome: Outcome,
         organization_id: Option<&str>,
@@ -167,7 +167,7 @@ impl Recorder {
     }
 
     /// Removes and returns everything that was counted since the last call.
-    pub(crate) fn take(&self) -> Batch {
+    pub(crate) fn take(&self) -> UsageBatch {
         self.any_shard_half_full.store(false, Ordering::Relaxed);
         let mut key_hours: Vec<_> = self
             .shards
@@ -175,12 +175,12 @@ impl Recorder {
             .flat_map(|shard| std::mem::take(&mut lock_ignoring_poison(shard).0).into_values())
             .collect();
         key_hours.sort_unstable_by_key(|row| (row.hour, row.credential.seq));
-        Batch { key_hours, denials: lock_ignoring_poison(&self.denials).take() }
+        UsageBatch { hourly_counts: key_hours, denials: lock_ignoring_poison(&self.denials).take() }
     }
 
     /// Puts back a batch that could not be written. Its rows may exceed the maximum number of rows.
-    pub(crate) fn put_back(&self, batch: Batch) {
-        for row in batch.key_hours {
+    pub(crate) fn put_back(&self, batch: UsageBatch) {
+        for row in batch.hourly_counts {
             match self.lock_shard(row.credential.seq).0.entry((row.hour, row.credential.seq)) {
                 Entry::Occupied(mut entry) => {
                     let existing = entry.get_mut();

@@ -58,8 +58,8 @@ fn test_credential(seq: i64) -> Arc<Credential> {
 }
 
 /// Total requests and cost of a batch.
-fn total_requests_and_cost(batch: &Batch) -> (u64, u64) {
-    let counts = batch.key_hours.iter().map(|row| &row.counts);
+fn total_requests_and_cost(batch: &UsageBatch) -> (u64, u64) {
+    let counts = batch.hourly_counts.iter().map(|row| &row.counts);
     counts.fold((0, 0), |(requests, cost), counts| (requests + counts.requests(), cost + counts.cost()))
 }
 
@@ -76,10 +76,10 @@ fn i9_each_verification_is_counted_in_one_batch_by_hour_and_key() {
         (&key_1, Outcome::RateLimited, 0, hour - 1),
         (&key_1, Outcome::Valid, 7, hour),
     ] {
-        recorder.count(key, outcome, cost, None, timestamp(now)).unwrap();
+        recorder.count_verification(key, outcome, cost, None, timestamp(now)).unwrap();
     }
     let batch = recorder.take();
-    let rows = batch.key_hours.iter().map(|row| {
+    let rows = batch.hourly_counts.iter().map(|row| {
         let totals = row.counts.totals();
         (
             row.hour.as_millis(),
@@ -113,7 +113,7 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
                     let keys: Vec<_> = (0..100).map(|seq| test_credential(seq + thread % 2)).collect();
                     for (index, key) in (0..VERIFICATIONS_PER_THREAD).zip(keys.iter().cycle()) {
                         let now = timestamp(i64::try_from(index).unwrap() * 1000);
-                        recorder.count(key, Outcome::Valid, 3, None, now).unwrap();
+                        recorder.count_verification(key, Outcome::Valid, 3, None, now).unwrap();
                     }
                 })
             })
@@ -157,20 +157,20 @@ fn i10_a_full_recorder_shard_refuses_new_rows_and_still_counts_in_existing_ones(
     for index in 0..max {
         // Each hour of a key has its own row.
         let hour = timestamp(i64::try_from(index).unwrap() * Interval::Hour.millis());
-        recorder.count(&known, Outcome::Valid, 1, None, hour).unwrap();
+        recorder.count_verification(&known, Outcome::Valid, 1, None, hour).unwrap();
     }
     // `ensure_room_for` refuses the same rows, and an existing row needs no more room.
     assert_eq!(recorder.ensure_room_for(&key(1), timestamp(0)).unwrap_err().code, Code::Unavailable);
     recorder.ensure_room_for(&known, timestamp(0)).unwrap();
-    let refused = recorder.count(&key(1), Outcome::Revoked, 0, None, timestamp(0)).unwrap_err();
+    let refused = recorder.count_verification(&key(1), Outcome::Revoked, 0, None, timestamp(0)).unwrap_err();
     assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(1)));
-    recorder.count(&known, Outcome::Valid, 1, None, timestamp(0)).unwrap();
-    recorder.count(&test_credential(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
+    recorder.count_verification(&known, Outcome::Valid, 1, None, timestamp(0)).unwrap();
+    recorder.count_verification(&test_credential(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
 
     let batch = recorder.take();
     assert_eq!(total_requests_and_cost(&batch).0, max as u64 + 2);
     assert!(batch.denials.is_empty(), "a denial that isn't counted isn't logged either");
-    recorder.count(&key(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
+    recorder.count_verification(&key(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
     recorder.put_back(batch);
     assert_eq!(total_requests_and_cost(&recorder.take()).0, max as u64 + 3);
 }
@@ -187,7 +187,7 @@ fn denials_are_aggregated_by_minute_code_and_key_or_address() {
         (&key_2, Outcome::Revoked, "192.0.2.1", 9),
         (&key_1, Outcome::Revoked, "192.0.2.3", MINUTE_MILLIS),
     ] {
-        recorder.count(key, code, 0, parse_ip(from), timestamp(now)).unwrap();
+        recorder.count_verification(key, code, 0, parse_ip(from), timestamp(now)).unwrap();
     }
     for (organization, from, now) in [
         (None, "::ffff:192.0.2.1", 20),
@@ -197,9 +197,9 @@ fn denials_are_aggregated_by_minute_code_and_key_or_address() {
         (None, "2001:db8:1:2:ffff::4", 24),
         (None, "2001:db8:1:3::3", 25),
     ] {
-        recorder.deny_unknown(Outcome::NotFound, organization, parse_ip(from), timestamp(now));
+        recorder.count_unknown_key_denial(Outcome::NotFound, organization, parse_ip(from), timestamp(now));
     }
-    recorder.deny_unknown(Outcome::NotFound, None, None, timestamp(26));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, None, timestamp(26));
     let denials = recorder.take().denials;
     let rows: Vec<_> = denials
         .iter()
@@ -243,11 +243,11 @@ fn i10_the_denial_rows_of_a_minute_are_bounded_and_count_every_denial() {
     for round in 0..4 {
         for index in 0..half {
             let ip = address(round * half + index);
-            recorder.deny_unknown(Outcome::NotFound, Some("org_1"), ip, timestamp(1000));
+            recorder.count_unknown_key_denial(Outcome::NotFound, Some("org_1"), ip, timestamp(1000));
         }
         let denials = recorder.take().denials;
         if round == 3 {
-            recorder.put_back(Batch { denials, ..Batch::default() });
+            recorder.put_back(UsageBatch { denials, ..UsageBatch::default() });
             rows.extend(recorder.take().denials);
         } else {
             rows.extend(denials);
@@ -262,10 +262,10 @@ fn i10_the_denial_rows_of_a_minute_are_bounded_and_count_every_denial() {
     assert_eq!(overflow, [(half as u64, None, None, None); 2]);
 
     // The next minute has free rows again, also for an address that already had a row in the previous minute.
-    recorder.deny_unknown(Outcome::NotFound, None, address(1), timestamp(MINUTE_MILLIS));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, address(1), timestamp(MINUTE_MILLIS));
     assert_eq!(recorder.take().denials.len(), 1);
-    recorder.deny_unknown(Outcome::NotFound, None, address(1), timestamp(MINUTE_MILLIS + 1));
-    recorder.deny_unknown(Outcome::NotFound, None, address(2), timestamp(MINUTE_MILLIS + 1));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, address(1), timestamp(MINUTE_MILLIS + 1));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, address(2), timestamp(MINUTE_MILLIS + 1));
     let denials = recorder.take().denials;
     assert_eq!(
         denials
@@ -280,10 +280,10 @@ fn i10_the_denial_rows_of_a_minute_are_bounded_and_count_every_denial() {
 fn the_chunks_of_a_batch_contain_all_of_its_rows() {
     let recorder = Recorder::default();
     for seq in 0..25 {
-        recorder.count(&test_credential(seq), Outcome::Disabled, 0, None, timestamp(0)).unwrap();
+        recorder.count_verification(&test_credential(seq), Outcome::Disabled, 0, None, timestamp(0)).unwrap();
     }
     let chunks = recorder.take().chunks(10);
-    let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.key_hours.len(), chunk.denials.len())).collect();
+    let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.hourly_counts.len(), chunk.denials.len())).collect();
     assert_eq!(sizes, [(10, 10), (10, 10), (5, 5)]);
     chunks.into_iter().for_each(|chunk| recorder.put_back(chunk));
     let batch = recorder.take();

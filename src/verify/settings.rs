@@ -7,11 +7,11 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use super::cache::{ShardIndex, VersionClock, shard};
-use crate::domain::settings::{Current, SETTINGS_ID};
+use crate::domain::settings::{SETTINGS_ID, StoredSettings};
 use crate::error::Result;
 
 /// The future of a function that loads the settings from the database.
-pub(crate) type LoadFuture = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
+pub(crate) type LoadFuture = Pin<Box<dyn Future<Output = Result<Arc<StoredSettings>>> + Send>>;
 
 /// The cache of the platform's settings, which are reloaded when they may have changed.
 pub(crate) struct SettingsCache {
@@ -27,23 +27,23 @@ pub(crate) struct SettingsCache {
 /// its result is not used, whenever the load ended.
 struct LoadedSettings {
     loaded_at: u64,
-    current: Arc<Current>,
+    current: Arc<StoredSettings>,
 }
 
 /// Access to the settings for the duration of a request. The settings don't change while the guard exists.
 pub(crate) struct SettingsGuard(Guard<Arc<LoadedSettings>>);
 
 impl Deref for SettingsGuard {
-    type Target = Current;
+    type Target = StoredSettings;
 
-    fn deref(&self) -> &Current {
+    fn deref(&self) -> &StoredSettings {
         &self.0.current
     }
 }
 
 impl SettingsGuard {
     /// The settings as an `Arc` that can outlive the guard.
-    pub(crate) fn shared(&self) -> Arc<Current> {
+    pub(crate) fn to_arc(&self) -> Arc<StoredSettings> {
         self.0.current.clone()
     }
 }
@@ -54,7 +54,7 @@ impl SettingsCache {
     pub(crate) fn new(
         version_clock: Arc<VersionClock>,
         loaded_at: u64,
-        current: Arc<Current>,
+        current: Arc<StoredSettings>,
         load: impl Fn() -> LoadFuture + Send + Sync + 'static,
     ) -> Self {
         Self {

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bucket::{Buckets, Limit, RateLimitDecision};
+use super::bucket::{BucketLimit, Buckets, RateLimitDecision};
 use super::cache::KeyCache;
 use super::quota::{self, QuotaDecision, Quotas};
 use super::recorder::Recorder;
 use super::secret;
 use super::settings::SettingsCache;
 use crate::domain::api_key::Credential;
-use crate::domain::settings::Current;
+use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
-use crate::domain::verification::{Outcome, before_limits};
+use crate::domain::verification::{Outcome, check_before_limits};
 use crate::error::Result;
 use crate::telemetry::tally::Counts;
 
@@ -102,7 +102,7 @@ impl Verifier {
     }
 
     /// Drops full rate-limit buckets from memory.
-    pub(crate) fn sweep(&self, monotonic: Duration) {
+    pub(crate) fn drop_full_buckets(&self, monotonic: Duration) {
         self.rate_limits.sweep(monotonic);
     }
 
@@ -134,12 +134,17 @@ impl Verifier {
                 Ok(credential) => credential,
                 Err(outcome) => {
                     if !request.dry_run {
-                        self.recorder.deny_unknown(outcome, request.caller_organization_id, request.ip, now);
+                        self.recorder.count_unknown_key_denial(
+                            outcome,
+                            request.caller_organization_id,
+                            request.ip,
+                            now,
+                        );
                     }
                     return Ok(Verdict::without_credential(outcome));
                 }
             };
-        let outcome_before_limits = before_limits(&credential, now, request.ip, request.scopes);
+        let outcome_before_limits = check_before_limits(&credential, now, request.ip, request.scopes);
         // A denied request spends nothing, but its result includes the state of the limits too.
         let denied = !outcome_before_limits.is_valid();
         let spend = !denied && !request.dry_run;
@@ -153,13 +158,13 @@ impl Verifier {
         let outcome = if denied { outcome_before_limits } else { limits_outcome };
         if !request.dry_run {
             let spent = if outcome.is_valid() { request.cost } else { 0 };
-            self.recorder.count(&credential, outcome, spent, request.ip, now)?;
+            self.recorder.count_verification(&credential, outcome, spent, request.ip, now)?;
         }
         Ok(Verdict { outcome, credential: Some(credential), rate, quota })
     }
 
     /// Number of verifications by outcome, dry runs included, indexed by `Outcome as usize`.
-    pub(crate) fn outcomes(&self) -> [u64; OUTCOME_COUNT] {
+    pub(crate) fn outcome_counts(&self) -> [u64; OUTCOME_COUNT] {
         self.outcome_counts.sums()
     }
 
@@ -178,27 +183,27 @@ impl Verifier {
         let credential = match self.find_credential(&settings, secret, caller_organization_id).await? {
             Ok(credential) => credential,
             Err(outcome) => {
-                self.recorder.deny_unknown(outcome, caller_organization_id, None, now);
+                self.recorder.count_unknown_key_denial(outcome, caller_organization_id, None, now);
                 self.outcome_counts.add(outcome as usize);
                 return Ok(None);
             }
         };
-        let outcome = before_limits::<&str>(&credential, now, None, &[]);
-        self.recorder.count(&credential, outcome, 0, None, now)?;
+        let outcome = check_before_limits::<&str>(&credential, now, None, &[]);
+        self.recorder.count_verification(&credential, outcome, 0, None, now)?;
         self.outcome_counts.add(outcome as usize);
         Ok(outcome.is_valid().then_some(credential))
     }
 
     async fn find_credential(
         &self,
-        settings: &Current,
+        settings: &StoredSettings,
         secret: &str,
         caller_organization_id: Option<&str>,
     ) -> Result<Result<Arc<Credential>, Outcome>> {
         if !secret::is_plausible(&settings.checked_prefixes, secret) {
             return Ok(Err(Outcome::Malformed));
         }
-        let credential = self.keys.get(&secret::hash(secret)).await?;
+        let credential = self.keys.get(&secret::hash_secret(secret)).await?;
         let is_visible = |credential: &Arc<Credential>| {
             caller_organization_id.is_none()
                 || credential.key.organization_id.as_deref() == caller_organization_id
@@ -212,7 +217,7 @@ impl Verifier {
     async fn check_and_spend_limits(
         &self,
         credential: &Credential,
-        limit: Option<Limit>,
+        limit: Option<BucketLimit>,
         cost: u32,
         spend: bool,
         denied: bool,
@@ -264,10 +269,13 @@ impl Verifier {
 
 /// The key's own rate limit, or else the rate limit of the plan of its organization. `None` when neither
 /// exists, as for a platform key without its own rate limit.
-fn effective_rate_limit(settings: &Current, credential: &Credential) -> Option<Limit> {
+fn effective_rate_limit(settings: &StoredSettings, credential: &Credential) -> Option<BucketLimit> {
     if let Some(rate) = credential.key.rate_limit {
-        return Some(Limit { tokens: rate.limit, window: Duration::from_secs(rate.window_seconds.into()) });
+        return Some(BucketLimit {
+            tokens: rate.limit,
+            window: Duration::from_secs(rate.window_seconds.into()),
+        });
     }
     let plan = settings.settings.plan(&credential.organization.as_ref()?.plan)?;
-    (plan.requests_per_minute > 0).then_some(Limit { tokens: plan.requests_per_minute, window: MINUTE })
+    (plan.requests_per_minute > 0).then_some(BucketLimit { tokens: plan.requests_per_minute, window: MINUTE })
 }

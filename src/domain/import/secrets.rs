@@ -17,7 +17,7 @@ const MAX_RETIRED_SECRETS: usize = 10_000;
 
 /// The state of an imported key's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ImportedSecret {
+pub(crate) enum ImportedSecretState {
     /// The secret that was issued last.
     Current,
     /// The secret from before the last rotation, which is valid until its grace period ends.
@@ -26,12 +26,12 @@ pub(crate) enum ImportedSecret {
     Retired,
 }
 
-impl ImportedSecret {
+impl ImportedSecretState {
     /// The names of the states in the database.
-    pub(crate) const NAMES: &'static [(&'static str, ImportedSecret)] = &[
-        ("current", ImportedSecret::Current),
-        ("previous", ImportedSecret::Previous),
-        ("retired", ImportedSecret::Retired),
+    pub(crate) const NAMES: &'static [(&'static str, ImportedSecretState)] = &[
+        ("current", ImportedSecretState::Current),
+        ("previous", ImportedSecretState::Previous),
+        ("retired", ImportedSecretState::Retired),
     ];
 
     /// Returns the name of this state in the database.
@@ -97,7 +97,7 @@ fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<
 }
 
 /// Parses the hashes of a key's current, previous and retired secrets.
-pub(super) fn parse_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecret)> {
+pub(super) fn parse_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecretState)> {
     let encoding = fields.optional("hash_encoding", rules::one_of_parser(HashEncoding::NAMES));
     let current = fields.required("hash", |json, faults| match json {
         // An object has the format of Unkey's migration API.
@@ -127,9 +127,9 @@ pub(super) fn parse_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, Importe
         };
         Some(items.iter().enumerate().filter_map(read_item).collect::<Vec<_>>())
     });
-    let mut secrets = vec![(current, ImportedSecret::Current)];
-    secrets.extend(previous.map(|hash| (hash, ImportedSecret::Previous)));
-    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, ImportedSecret::Retired)));
+    let mut secrets = vec![(current, ImportedSecretState::Current)];
+    secrets.extend(previous.map(|hash| (hash, ImportedSecretState::Previous)));
+    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, ImportedSecretState::Retired)));
     let distinct: BTreeSet<_> = secrets.iter().map(|(hash, _)| hash).collect();
     if distinct.len() < secrets.len() {
         fields.add_fault("hash", "DUPLICATE_HASH", "The same hash is given twice.");

@@ -6,8 +6,8 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Object, OneOfBuilder, Ref, Schema};
 
 use super::{
-    Keys, MAX_DURATION_DAYS, MAX_LIMIT_VALUE, MAX_PLANS, MIN_AUDIT_RETENTION_DAYS, Maintenance, Plan,
-    RateLimits, Retention, Settings, is_plan_name, is_prefix, plan_map_schema,
+    KeySettings, MAX_DURATION_DAYS, MAX_LIMIT_VALUE, MAX_PLANS, MIN_AUDIT_RETENTION_DAYS, Maintenance, Plan,
+    RateLimits, Retention, Settings, is_plan_name, is_secret_prefix, plan_map_schema,
 };
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::patch::Patch;
@@ -211,7 +211,7 @@ impl KeysPatch {
         Some(value)
     }
 
-    fn apply(&self, keys: &mut Keys, faults: &mut Faults) {
+    fn apply(&self, keys: &mut KeySettings, faults: &mut Faults) {
         set_if_given(&mut keys.prefix, &self.prefix);
         set_if_given(&mut keys.default_expiry_days, &self.default_expiry_days);
         set_if_given(&mut keys.max_expiry_days, &self.max_expiry_days);
@@ -226,7 +226,7 @@ impl KeysPatch {
     }
 }
 
-impl Keys {
+impl KeySettings {
     /// Checks that the settings for keys are consistent. Returns the reason if they aren't.
     pub(crate) fn ensure_consistent(&self) -> Result<(), &'static str> {
         let is_consistent = self.max_expiry_days == 0 || self.default_expiry_days <= self.max_expiry_days;
@@ -353,7 +353,7 @@ fn parse_audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
 
 fn parse_prefix(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
-    if is_prefix(text) {
+    if is_secret_prefix(text) {
         return Some(text.to_owned());
     }
     let message = "Must be a lowercase letter, followed by up to 15 lowercase letters or digits.";

@@ -7,7 +7,7 @@ use utoipa::openapi::{ObjectBuilder, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::verification::Outcome;
-use crate::error::{CODES, Code, Detail};
+use crate::error::{CODES, Code, ErrorDetail};
 use crate::http::batch::OperationResult;
 
 /// An error response.
@@ -34,7 +34,7 @@ pub(crate) struct ErrorBody {
     #[schema(example = "The request has 2 faults; see details.")]
     pub(crate) message: String,
     /// All faults of the request; empty if there is nothing to add to the message.
-    pub(crate) details: Vec<Detail>,
+    pub(crate) details: Vec<ErrorDetail>,
     /// With `BATCH_FAILED`: the result of each operation.
     #[schema(required = false)]
     pub(crate) results: Vec<OperationResult>,
@@ -109,7 +109,7 @@ pub(crate) struct DenialBody {
     #[schema(example = "The key lacks a required scope.")]
     pub(crate) message: String,
     /// Always empty.
-    pub(crate) details: Vec<Detail>,
+    pub(crate) details: Vec<ErrorDetail>,
 }
 
 fn any_code_schema() -> Schema {

@@ -11,7 +11,7 @@ use crate::domain::page::Order;
 use crate::domain::usage::{GroupBy, Interval};
 use crate::domain::verification::Outcome;
 use crate::domain::{api_key, organization, schemas};
-use crate::service::audit::Format;
+use crate::service::audit::ExportFormat;
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
@@ -255,7 +255,7 @@ pub(crate) struct AuditQuery {
 pub(crate) struct ExportQuery {
     /// The format: one JSON object per line, or CSV with a header line.
     #[param(default = "ndjson")]
-    pub(crate) format: Option<Format>,
+    pub(crate) format: Option<ExportFormat>,
 }
 
 #[derive(IntoParams)]

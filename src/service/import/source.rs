@@ -29,7 +29,7 @@ pub(crate) struct SourceRecord {
 }
 
 /// A source of the records to import.
-pub(crate) enum Source<'a> {
+pub(crate) enum ImportSource<'a> {
     /// A text with one JSON object per line.
     Ndjson(NdjsonSource<'a>),
     /// A CSV table with a header line.
@@ -38,7 +38,7 @@ pub(crate) enum Source<'a> {
     BetterAuth(Box<BetterAuthSource>),
 }
 
-impl<'a> Source<'a> {
+impl<'a> ImportSource<'a> {
     pub(crate) fn ndjson(input: Box<dyn BufRead + 'a>) -> Self {
         Self::Ndjson(NdjsonSource { input, line: 0, read: 0 })
     }
@@ -112,7 +112,7 @@ impl<'a> Source<'a> {
 
     /// The total amount to read, in the unit of [`amount_read`](Self::amount_read); `None` if the amount is
     /// unknown.
-    pub(crate) fn total(&self) -> Option<u64> {
+    pub(crate) fn total_amount(&self) -> Option<u64> {
         match self {
             Self::BetterAuth(source) => Some(source.total),
             _ => None,
@@ -294,7 +294,7 @@ impl BetterAuthSource {
                 let rows = store::better_auth::rows(tx, table, after, ROWS_PER_PAGE)?;
                 let rows = rows.into_iter().map(|(rowid, row)| {
                     let owner = match table {
-                        "apikey" => Some(store::better_auth::owner(tx, &row)?),
+                        "apikey" => Some(store::better_auth::find_key_owner(tx, &row)?),
                         _ => None,
                     };
                     Ok((rowid, row, owner))
@@ -313,9 +313,9 @@ impl BetterAuthSource {
                 let at = format!("{table} {id}");
                 let Some(owner) = owner else {
                     let record = match table {
-                        "organization" => better_auth::organization(&row),
-                        "user" => better_auth::user(&row),
-                        _ => better_auth::member(&row),
+                        "organization" => better_auth::convert_organization(&row),
+                        "user" => better_auth::convert_user(&row),
+                        _ => better_auth::convert_member(&row),
                     };
                     self.queue.push_back(SourceRecord { at, json: record_to_json(record) });
                     continue;
@@ -325,13 +325,13 @@ impl BetterAuthSource {
                 // member already.
                 let is_member = |record: &better_auth::Row, organizations: &[String]| {
                     let id = record.get("organization_id").and_then(Value::as_str).unwrap_or_default();
-                    let organization = Kind::Organization.adopt(id);
-                    organizations.iter().any(|id| Kind::Organization.adopt(id) == organization)
+                    let organization = Kind::Organization.convert_foreign_id(id);
+                    organizations.iter().any(|id| Kind::Organization.convert_foreign_id(id) == organization)
                 };
                 if let (Ok(record), better_auth::Owner::User(_, organizations)) = (&record, &owner)
                     && !is_member(record, organizations)
                 {
-                    let membership = better_auth::membership(record);
+                    let membership = better_auth::membership_for_key(record);
                     self.queue.push_back(SourceRecord { at: at.clone(), json: record_to_json(membership) });
                 }
                 self.queue.push_back(SourceRecord { at, json: record.and_then(record_to_json) });

@@ -8,16 +8,16 @@ use futures_util::future::try_join_all;
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
-use crate::domain::quota::Lease;
+use crate::domain::quota::QuotaLease;
 use crate::domain::restore::{self, ReappliedRevocations};
 use crate::error::Result;
 use crate::service::check::ProgressFn;
 use crate::service::organizations::revoked_keys_change;
 use crate::service::{RequestContext, mutate};
-use crate::store::export::{Page, WithSecrets};
+use crate::store::export::{ExportPage, KeyWithSecrets};
 use crate::store::restore::ReplacedDatabase;
 use crate::store::{self, db::Tx, export, import as stored};
 
@@ -34,7 +34,7 @@ pub(crate) async fn reapply_all(
     progress: ProgressFn<'_>,
 ) -> Result<ReappliedRevocations> {
     let mut reapplied = ReappliedRevocations::default();
-    let rows = replaced_db.read(store::check::rows)?;
+    let rows = replaced_db.read(store::check::count_rows)?;
     let total = rows.get("api_keys").and_then(|n| u64::try_from(*n).ok()).unwrap_or(0);
     reapply_organizations(app, replaced_db, &mut reapplied).await?;
     reapply_users(app, replaced_db, &mut reapplied).await?;
@@ -42,7 +42,7 @@ pub(crate) async fn reapply_all(
     let mut after = i64::MIN;
     let mut compared = 0;
     loop {
-        let page = replaced_db.read(|tx| export::api_keys(tx, after, ROWS_PER_PAGE))?;
+        let page = replaced_db.read(|tx| export::api_keys_page(tx, after, ROWS_PER_PAGE))?;
         compared += page.len() as u64;
         progress("revocations", compared, total.max(compared));
         let Some(last) = page.last().map(|(seq, _)| *seq) else { break };
@@ -98,7 +98,7 @@ async fn reapply_organizations(
         });
         let mut pending = Vec::new();
         for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
-            let status = restore::status(restored.status, replaced.status);
+            let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
@@ -107,13 +107,18 @@ async fn reapply_organizations(
             let now = ctx.now;
             pending.push(async move {
                 mutate(app, &ctx, 200, move |tx, _| {
-                    let entry = Entry::of(Some(&restored.id), "organization", &restored.id, &restored.name);
+                    let entry = AuditEntry::for_resource(
+                        Some(&restored.id),
+                        "organization",
+                        &restored.id,
+                        &restored.name,
+                    );
                     tx.invalidate(Invalidation::Id(restored.id.clone()));
                     if let Some(deleted_at) = deleted_at {
                         let id = &restored.id;
                         let revoked =
                             store::api_keys::revoke_all(tx, id, None, "organization deleted", deleted_at)?;
-                        store::memberships::delete_of_organization(tx, id)?;
+                        store::memberships::delete_all_of_organization(tx, id)?;
                         store::organizations::delete(tx, id, deleted_at)?;
                         return Ok(((), vec![entry.with(deletion_changes(revoked))]));
                     }
@@ -122,7 +127,7 @@ async fn reapply_organizations(
                     after.revision += 1;
                     after.updated_at = now;
                     store::organizations::update(tx, &after)?;
-                    Ok(((), vec![entry.with(changes(&restored, &after))]))
+                    Ok(((), vec![entry.with(changed_fields(&restored, &after))]))
                 })
                 .await
             });
@@ -149,7 +154,7 @@ async fn reapply_users(
         });
         let mut pending = Vec::new();
         for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
-            let status = restore::status(restored.status, replaced.status);
+            let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
@@ -160,9 +165,10 @@ async fn reapply_users(
                 mutate(app, &ctx, 200, move |tx, _| {
                     tx.invalidate(Invalidation::Id(restored.id.clone()));
                     let entry = |organization: Option<&str>, changed: Vec<Change>| {
-                        Entry::of(organization, "user", &restored.id, &restored.name).with(changed)
+                        AuditEntry::for_resource(organization, "user", &restored.id, &restored.name)
+                            .with(changed)
                     };
-                    let memberships = store::memberships::of_user(tx, &restored.id)?;
+                    let memberships = store::memberships::organizations_and_roles_of_user(tx, &restored.id)?;
                     let mut entries = Vec::new();
                     if let Some(deleted_at) = deleted_at {
                         for (organization, _) in &memberships {
@@ -175,7 +181,7 @@ async fn reapply_users(
                         if entries.is_empty() {
                             entries.push(entry(None, deletion_changes(0)));
                         }
-                        store::memberships::delete_of_user(tx, &restored.id)?;
+                        store::memberships::delete_all_of_user(tx, &restored.id)?;
                         store::users::delete(tx, &restored.id, deleted_at)?;
                         return Ok(((), entries));
                     }
@@ -184,7 +190,7 @@ async fn reapply_users(
                     after.revision += 1;
                     after.updated_at = now;
                     store::users::update(tx, &after)?;
-                    let changed = changes(&restored, &after);
+                    let changed = changed_fields(&restored, &after);
                     let organizations =
                         memberships.iter().map(|(organization, _)| Some(organization.as_str()));
                     entries.extend(organizations.map(|organization| entry(organization, changed.clone())));
@@ -209,7 +215,8 @@ async fn reapply_memberships(
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, ROWS_PER_PAGE)).await?;
+        let page: ExportPage<_> =
+            app.db.read(move |tx| export::memberships_page(tx, after, ROWS_PER_PAGE)).await?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let mut pending = Vec::new();
@@ -223,7 +230,7 @@ async fn reapply_memberships(
                 // If the replaced database lacks the organization or the user, a missing membership doesn't
                 // mean that the membership was ended.
                 Ok(if known {
-                    Some(replaced.map(|replaced| restore::role(restored.role, replaced.role)))
+                    Some(replaced.map(|replaced| restore::lower_role(restored.role, replaced.role)))
                 } else {
                     None
                 })
@@ -240,7 +247,8 @@ async fn reapply_memberships(
                         return Ok(((), Vec::new()));
                     };
                     tx.invalidate(Invalidation::Id(user.clone()));
-                    let entry = Entry::of(Some(&organization), "membership", &user, &before.user.name);
+                    let entry =
+                        AuditEntry::for_resource(Some(&organization), "membership", &user, &before.user.name);
                     let Some(role) = role else {
                         let owner = Some(user.as_str());
                         let reason = "membership ended";
@@ -251,7 +259,7 @@ async fn reapply_memberships(
                     let after =
                         Membership { role, updated_at: now, revision: before.revision + 1, ..before.clone() };
                     store::memberships::update(tx, &after)?;
-                    Ok(((), vec![entry.with(changes(&before, &after))]))
+                    Ok(((), vec![entry.with(changed_fields(&before, &after))]))
                 })
                 .await
             });
@@ -260,7 +268,7 @@ async fn reapply_memberships(
     }
 }
 
-async fn reapply_api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
+async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result<u64> {
     let pairs = app.db.read(move |tx| {
         let pairs = page
             .into_iter()
@@ -269,7 +277,7 @@ async fn reapply_api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
     });
     let mut pending = Vec::new();
     for ((restored, restored_secrets), (replaced, secrets)) in pairs.await?.into_iter().flatten() {
-        let after = restore::api_key(&restored, &replaced);
+        let after = restore::reapply_key_revocations(&restored, &replaced);
         let has_same_secrets = restored_secrets == secrets;
         if after == restored && has_same_secrets {
             continue;
@@ -283,8 +291,13 @@ async fn reapply_api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
                     stored::replace_secrets(tx, &after, &secrets)?;
                 }
                 tx.invalidate(Invalidation::Id(after.id.clone()));
-                let entry = Entry::of(after.organization_id.as_deref(), "api_key", &after.id, &after.name);
-                Ok(((), vec![entry.with(changes(&restored, &after))]))
+                let entry = AuditEntry::for_resource(
+                    after.organization_id.as_deref(),
+                    "api_key",
+                    &after.id,
+                    &after.name,
+                );
+                Ok(((), vec![entry.with(changed_fields(&restored, &after))]))
             })
             .await
         });
@@ -293,11 +306,11 @@ async fn reapply_api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
 }
 
 /// Finds the same API key in the restored database; `None` if the key was created after the backup.
-fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<WithSecrets>> {
+fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<KeyWithSecrets>> {
     let Some(key) = store::api_keys::get(tx, &replaced.id)? else { return Ok(None) };
-    let Some(seq) = store::restore::key_seq(tx, &key.id)? else { return Ok(None) };
+    let Some(seq) = store::restore::find_key_seq(tx, &key.id)? else { return Ok(None) };
     let is_same = key.created_at == replaced.created_at;
-    Ok(if is_same { Some((key, export::secrets(tx, seq)?)) } else { None })
+    Ok(if is_same { Some((key, export::secrets_of_key(tx, seq)?)) } else { None })
 }
 
 /// Copies the quota leases that are later or larger than the restored leases, so that quota units used since
@@ -307,8 +320,8 @@ async fn reapply_quotas(
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
-    let leases = replaced_db.read(store::restore::leases)?;
-    let is_later = |a: &Lease, b: &Lease| (a.start, a.units) > (b.start, b.units);
+    let leases = replaced_db.read(store::restore::all_quota_leases)?;
+    let is_later = |a: &QuotaLease, b: &QuotaLease| (a.start, a.units) > (b.start, b.units);
     for chunk in leases.chunks(ROWS_PER_PAGE) {
         let chunk = chunk.to_vec();
         reapplied.quotas += app
@@ -316,8 +329,8 @@ async fn reapply_quotas(
             .write(move |tx| {
                 let mut changed = Vec::new();
                 for (id, lease) in &chunk {
-                    let Some(key) = store::restore::key_seq(tx, id)? else { continue };
-                    let lease = Lease { key, ..*lease };
+                    let Some(key) = store::restore::find_key_seq(tx, id)? else { continue };
+                    let lease = QuotaLease { key, ..*lease };
                     let restored = store::quotas::get(tx, key, lease.period)?;
                     if restored.is_none_or(|restored| is_later(&lease, &restored)) {
                         changed.push(lease);

@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::domain::api_key::{Credential, Status};
 use crate::domain::organization::Status as Account;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Counts, Interval, OUTCOMES};
+use crate::domain::usage::{Interval, OUTCOME_COUNT, UsageCounts};
 use crate::domain::verification::Outcome;
 use crate::domain::verification::Outcome::{
     Disabled, InsufficientScope, IpNotAllowed, Malformed, NotFound, OrganizationSuspended, QuotaExceeded,
     RateLimited, Revoked, Valid,
 };
 use crate::verify::denials::{AggregationKey, Denial};
-use crate::verify::recorder::{Batch, KeyHour};
+use crate::verify::recorder::{HourlyKeyCounts, UsageBatch};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HOUR_MILLIS: i64 = Interval::Hour.millis();
@@ -59,8 +59,8 @@ pub(crate) fn generate_verifications(
     keys: &[(String, Arc<Credential>)],
     begin: Timestamp,
     now: Timestamp,
-) -> Batch {
-    let mut batch = Batch::default();
+) -> UsageBatch {
+    let mut batch = UsageBatch::default();
     let mut random = fastrand::Rng::with_seed(123);
     let mut hour = Interval::Hour.ceil(begin);
     while hour < now {
@@ -87,7 +87,7 @@ impl KeyProfile {
         hour: Timestamp,
         now: Timestamp,
         random: &mut fastrand::Rng,
-        batch: &mut Batch,
+        batch: &mut UsageBatch,
     ) {
         let elapsed = (now.as_millis() - hour.as_millis()).min(HOUR_MILLIS);
         let noise = 0.85 + 0.3 * random.f64();
@@ -96,7 +96,7 @@ impl KeyProfile {
         let requests = self.peak * load_factor(self, hour) * noise * elapsed as f64 / HOUR_MILLIS as f64;
         let hours_ago = (now.as_millis() - hour.as_millis()) / HOUR_MILLIS;
         let is_retry_storm = self.key == "key_papaya" && INCIDENT_HOURS_AGO.contains(&hours_ago);
-        let mut outcomes = [0; OUTCOMES];
+        let mut outcomes = [0; OUTCOME_COUNT];
         let mut add = |outcome: Outcome, count: f64| {
             // Rounds the count up with a probability equal to its fractional part, otherwise down.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -125,8 +125,8 @@ impl KeyProfile {
         }
         let valid = outcomes[Valid as usize - Revoked as usize];
         let last_used = (valid > 0).then(|| random_time(hour, elapsed, random));
-        let counts = Counts::new(outcomes, valid);
-        batch.key_hours.push(KeyHour { hour, credential: credential.clone(), counts, last_used });
+        let counts = UsageCounts::new(outcomes, valid);
+        batch.hourly_counts.push(HourlyKeyCounts { hour, credential: credential.clone(), counts, last_used });
     }
 }
 
