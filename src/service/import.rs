@@ -21,11 +21,9 @@ pub(crate) use source::{ImportSource, SourceRecord};
 use super::check::ProgressFn;
 use crate::app::App;
 use crate::domain::id::Kind;
-use crate::domain::import::{
-    ImportDefaults, ImportLine, RecordKind,
-};
+use crate::domain::import::{ImportDefaults, ImportLine, RecordKind};
 use crate::error::{Code, Error, Result};
-use crate::store::{self};
+use crate::store;
 
 /// The largest number of records that wait for the writer at a time, and thus of records in one commit.
 const MAX_QUEUED_RECORDS: usize = 256;
