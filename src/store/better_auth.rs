@@ -1,4 +1,5 @@
-//! Statements on a database of better-auth, which is only read.
+//! Statements on a database of the library better-auth, from which data is imported. The database is only
+//! read.
 
 use std::path::Path;
 
@@ -9,27 +10,28 @@ use serde_json::Value;
 
 use super::db::Tx;
 use super::reader::Reader;
-use super::schema::conflict;
+use super::schema::conflict_error;
 use crate::domain::better_auth::{self, Owner, Row};
 use crate::error::{Code, Result};
 
-/// The longest value that is read, or computed for a generated column, in bytes.
+/// The largest length of a value that is read, or computed for a generated column, in bytes.
 const MAX_VALUE_BYTES: i32 = 1 << 20;
 
-/// The maximum number of rows read at a time.
-const MAX_PAGE_ROWS: usize = 500;
+/// The largest number of rows that are read at a time.
+const MAX_ROWS_PER_PAGE: usize = 500;
 
-/// The longest row, and the size at which no more rows are read at a time, in bytes.
+/// The largest length of a row, in bytes. A page of rows also ends when its rows have this length in total.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// Opens the file.
+/// Opens a database of better-auth.
 ///
 /// # Errors
-/// `CONFLICT` when it isn't a database of better-auth.
+/// `CONFLICT` when the file isn't a database of better-auth.
 pub(crate) fn open(file: &Path) -> Result<Reader> {
-    let not_better_auth = |_| conflict(format!("{} is not a better-auth SQLite database.", file.display()));
+    let not_better_auth =
+        |_| conflict_error(format!("{} is not a better-auth SQLite database.", file.display()));
     if !file.exists() {
-        return Err(conflict(format!("{} doesn't exist.", file.display())));
+        return Err(conflict_error(format!("{} doesn't exist.", file.display())));
     }
     let mut reader = Reader::open_any(file).map_err(not_better_auth)?;
     if !reader.read(|tx| has_table(tx, "user")).map_err(not_better_auth)? {
@@ -44,7 +46,7 @@ fn has_table(tx: &Tx<'_>, table: &str) -> Result<bool> {
     Ok(tx.query_first(sql, params![table], |_| Ok(()))?.is_some())
 }
 
-/// Number of rows to be read, for the progress display.
+/// Counts the rows that an import reads, for the progress display.
 pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     let mut total = 0;
     for table in ["user", "organization", "member", "apikey"] {
@@ -57,13 +59,14 @@ pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     Ok(total)
 }
 
-/// The next rows of a table after a rowid, oldest first, each with its rowid; empty at the end, or when the
-/// table doesn't exist. A row that is too long is `None`.
-pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i64, Option<Row>)>> {
+/// Fetches rows with a rowid greater than `after`, oldest first, each with its rowid. Returns no rows at the
+/// end of the table, or when the table doesn't exist. A row that is too long is returned as `None`.
+pub(crate) fn rows_after(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i64, Option<Row>)>> {
     if !has_table(tx, table)? {
         return Ok(Vec::new());
     }
-    // An organization of better-auth has no email address: it gets that of its owner, or of its first member.
+    // better-auth stores no email address for an organization, so the address of the organization's owner is
+    // used, or else that of its first member.
     let email_column = if table == "organization" && has_table(tx, "member")? {
         ", (SELECT u.email FROM member m JOIN user u ON u.id = m.userId WHERE m.organizationId = t.id \
          ORDER BY ',' || m.role || ',' NOT LIKE '%,owner,%', m.createdAt, m.rowid LIMIT 1) AS email"
@@ -71,7 +74,7 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i64, Opt
         ""
     };
     let mut columns = String::new();
-    for column in columns_read(tx, table)? {
+    for column in imported_columns(tx, table)? {
         columns.push_str(&format!(", t.\"{column}\""));
     }
     let rest = format!("FROM \"{table}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT 1");
@@ -79,10 +82,10 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i64, Opt
     let next_rowid = format!("SELECT t.rowid {rest}");
     let mut page: Vec<(i64, Option<Row>)> = Vec::new();
     let mut bytes = 0;
-    while page.len() < MAX_PAGE_ROWS && bytes < MAX_PAGE_BYTES {
+    while page.len() < MAX_ROWS_PER_PAGE && bytes < MAX_PAGE_BYTES {
         let after = page.last().map_or(after, |(rowid, _)| *rowid);
         let row = match tx
-            .query_first(&next_row, params![after], |row| Ok((row.get(0)?, Some(by_column_name(row)?))))
+            .query_first(&next_row, params![after], |row| Ok((row.get(0)?, Some(row_by_column_name(row)?))))
         {
             Err(error) if error.code == Code::PayloadTooLarge => {
                 tx.query_first(&next_rowid, params![after], |row| Ok((row.get(0)?, None)))
@@ -98,16 +101,17 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i64, Opt
     Ok(page)
 }
 
-/// The columns of a table that an import uses, generated ones included. Others may be of any number and size.
-fn columns_read(tx: &Tx<'_>, table: &str) -> Result<Vec<String>> {
-    // `hidden` is 1 for columns of virtual tables, 2 and 3 for generated columns.
+/// Finds the columns of a table that an import uses, including generated columns. Other columns are not read,
+/// because their number and size are not bounded.
+fn imported_columns(tx: &Tx<'_>, table: &str) -> Result<Vec<String>> {
+    // `hidden` is 1 for hidden columns of virtual tables, and 2 or 3 for generated columns.
     let sql = "SELECT name FROM pragma_table_xinfo(?1) WHERE hidden <> 1";
     let mut columns: Vec<String> = tx.query_all(sql, params![table], |row| row.get(0))?;
-    columns.retain(|column| better_auth::COLUMNS.contains(&column.as_str()));
+    columns.retain(|column| better_auth::IMPORTED_COLUMNS.contains(&column.as_str()));
     Ok(columns)
 }
 
-fn by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+fn row_by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let columns = row.as_ref().column_names().into_iter().map(str::to_owned).enumerate();
     let value = |(index, name)| {
         let value = match row.get_ref(index)? {
@@ -121,8 +125,9 @@ fn by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     columns.map(value).collect()
 }
 
-/// The owner of a key. Before release 1.5, better-auth stored it in `userId`.
-pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
+/// The organization or user that owns a key. better-auth stores the owner's id in `referenceId`; before
+/// release 1.5 it was in `userId`.
+pub(crate) fn find_key_owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
     let id = |column| key.get(column).and_then(Value::as_str);
     let Some(id) = id("referenceId").or(id("userId")) else { return Ok(Owner::Nobody) };
     let exists = |table: &str| -> Result<bool> {

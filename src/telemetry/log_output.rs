@@ -1,4 +1,5 @@
-//! Standard error, written by a thread of its own: a reader that has stopped reading delays only that thread.
+//! Writes log lines to standard error on a separate thread, so that a stalled reader of standard error delays
+//! no request.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,55 +9,56 @@ use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// Lines that can wait to be written; further ones are dropped. About 2 MiB.
-const MAX_WAITING_LINES: usize = 8192;
+/// The largest number of lines that wait to be written; further lines are dropped. The lines take about 2
+/// MiB.
+const MAX_QUEUED_LINES: usize = 8192;
 
-/// The longest wait for the lines to be written when the process stops.
-const MAX_FLUSH: Duration = Duration::from_secs(2);
+/// The time for which a process that stops waits until its queued lines are written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The log of the process; unset until [`open`] is called.
-static OUTPUT: OnceLock<NonBlocking> = OnceLock::new();
+/// The queue of lines to write; unset until [`start_writer`] is called.
+static LINE_QUEUE: OnceLock<NonBlocking> = OnceLock::new();
 
-/// The number of dropped lines that [`log_dropped_lines`] has reported.
-static REPORTED: AtomicU64 = AtomicU64::new(0);
+/// The number of dropped lines that [`log_dropped_lines`] has logged.
+static LOGGED_DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 
-/// Writes the lines that wait when it is dropped.
+/// Writes the queued lines when it is dropped.
 #[must_use]
 pub(crate) struct LogGuard(Option<WorkerGuard>);
 
-/// Starts the thread that writes the lines.
-pub(super) fn open() -> (NonBlocking, LogGuard) {
+/// Starts the thread that writes queued lines to standard error.
+pub(super) fn start_writer() -> (NonBlocking, LogGuard) {
     let builder = NonBlockingBuilder::default().lossy(true).thread_name("log");
-    let (output, guard) = builder.buffered_lines_limit(MAX_WAITING_LINES).finish(io::stderr());
-    (OUTPUT.get_or_init(|| output).clone(), LogGuard(Some(guard)))
+    let (output, guard) = builder.buffered_lines_limit(MAX_QUEUED_LINES).finish(io::stderr());
+    (LINE_QUEUE.get_or_init(|| output).clone(), LogGuard(Some(guard)))
 }
 
-/// Writes text for the person who starts the server, in order with the log lines. It is plain text in either
+/// Writes plain text for the person who starts the server, in order with the log lines, whatever their
 /// format.
-pub(crate) fn print(text: &str) {
+pub(crate) fn print_text(text: &str) {
     let line = format!("{text}\n");
-    // A closed standard error must not fail the server.
-    let _ = match OUTPUT.get() {
+    // Errors are ignored: the server must run even if standard error is closed.
+    let _ = match LINE_QUEUE.get() {
         Some(output) => output.clone().write_all(line.as_bytes()),
         None => io::stderr().write_all(line.as_bytes()),
     };
 }
 
-/// The number of lines that were dropped because too many were waiting.
-pub(crate) fn dropped_lines() -> u64 {
-    OUTPUT.get().map_or(0, |output| output.error_counter().dropped_lines() as u64)
+/// The number of lines that were dropped because the queue was full.
+pub(crate) fn dropped_line_count() -> u64 {
+    LINE_QUEUE.get().map_or(0, |output| output.error_counter().dropped_lines() as u64)
 }
 
-/// Logs the number of dropped lines if it has grown.
+/// Logs the number of dropped lines if it has grown since it was last logged.
 pub(crate) fn log_dropped_lines() {
-    let total = dropped_lines();
-    if total == REPORTED.load(Ordering::Relaxed) {
+    let total = dropped_line_count();
+    if total == LOGGED_DROPPED_LINES.load(Ordering::Relaxed) {
         return;
     }
     tracing::warn!(total, "log lines dropped: standard error was not read in time");
-    // This line may have been dropped too; then the next call reports it.
-    if dropped_lines() == total {
-        REPORTED.store(total, Ordering::Relaxed);
+    // If the line above was dropped too, the next call repeats it.
+    if dropped_line_count() == total {
+        LOGGED_DROPPED_LINES.store(total, Ordering::Relaxed);
     }
 }
 
@@ -65,14 +67,14 @@ impl Drop for LogGuard {
         log_dropped_lines();
         let guard = self.0.take();
         let (flushed, wait) = mpsc::channel();
-        // On a thread of its own: if no line can be written, the guard says so on standard output, which may
-        // have the same reader.
+        // The worker guard is dropped on a separate thread: if no line can be written, it prints a message to
+        // standard output, which may have the same stalled reader.
         let flush = thread::Builder::new().name("log-flush".to_owned()).spawn(move || {
             drop(guard);
             let _ = flushed.send(());
         });
         if flush.is_ok() {
-            let _ = wait.recv_timeout(MAX_FLUSH);
+            let _ = wait.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }

@@ -1,107 +1,127 @@
-//! Figures of the operating system about this process and the disk.
+//! Metrics that the operating system reports about this process, and the free disk space.
 
 use std::path::Path;
 
-use super::families::Families;
+use super::families::MetricFamilies;
 #[cfg(target_os = "linux")]
-use super::families::{float, single};
+use super::families::{integer_to_float, unlabeled_sample};
 
-/// Free space available to this process on the file system of `path`, in bytes.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+/// The free space available to this process on the file system that contains `path`, in bytes. `None` if the
+/// operating system can't report the free space.
+pub(crate) fn free_disk_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Adds the standard process metrics of Prometheus client libraries.
+/// Adds the process metrics that Prometheus client libraries export by default (`process_…`).
 #[cfg(target_os = "linux")]
-pub(crate) fn add_process(families: &mut Families) {
+pub(crate) fn add_process_metrics(families: &mut MetricFamilies) {
     use procfs::process::{LimitValue, Process};
 
     let Ok(process) = Process::myself() else { return };
     if let Ok(stat) = process.stat() {
-        let ticks = float(procfs::ticks_per_second());
-        let cpu = float(stat.utime + stat.stime) / ticks;
-        families.counter(
+        let ticks = integer_to_float(procfs::ticks_per_second());
+        let cpu = integer_to_float(stat.utime + stat.stime) / ticks;
+        families.add_counter(
             "process_cpu_seconds_total",
             "CPU time used, user and system, in seconds.",
-            single(cpu),
+            unlabeled_sample(cpu),
         );
         let resident = stat.rss.saturating_mul(procfs::page_size());
-        families.gauge(
+        families.add_gauge(
             "process_resident_memory_bytes",
             "Resident memory, in bytes.",
-            single(float(resident)),
+            unlabeled_sample(integer_to_float(resident)),
         );
-        families.gauge(
+        families.add_gauge(
             "process_virtual_memory_bytes",
             "Virtual memory, in bytes.",
-            single(float(stat.vsize)),
+            unlabeled_sample(integer_to_float(stat.vsize)),
         );
         if let Ok(boot) = procfs::boot_time_secs() {
-            let start = float(boot) + float(stat.starttime) / ticks;
-            families.gauge(
+            let start = integer_to_float(boot) + integer_to_float(stat.starttime) / ticks;
+            families.add_gauge(
                 "process_start_time_seconds",
                 "Start time of the process, in Unix time.",
-                single(start),
+                unlabeled_sample(start),
             );
         }
         let threads = u64::try_from(stat.num_threads).unwrap_or(0);
-        families.gauge("process_threads", "Number of threads.", single(float(threads)));
+        families.add_gauge(
+            "process_threads",
+            "Number of threads.",
+            unlabeled_sample(integer_to_float(threads)),
+        );
     }
     if let Ok(open) = process.fd_count() {
-        families.gauge(
+        families.add_gauge(
             "process_open_fds",
-            "Open file descriptors; each connection uses single.",
-            single(float(open as u64)),
+            "Open file descriptors; each connection uses one.",
+            unlabeled_sample(integer_to_float(open as u64)),
         );
     }
     if let Ok(limits) = process.limits()
         && let LimitValue::Value(max) = limits.max_open_files.soft_limit
     {
-        families.gauge("process_max_fds", "The largest number of open file descriptors.", single(float(max)));
+        families.add_gauge(
+            "process_max_fds",
+            "The largest number of open file descriptors.",
+            unlabeled_sample(integer_to_float(max)),
+        );
     }
 }
 
-/// Available on Linux only.
+/// Adds nothing: process metrics are available on Linux only.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn add_process(_: &mut Families) {}
+pub(crate) fn add_process_metrics(_: &mut MetricFamilies) {}
 
-/// The memory that this process may use, in bytes, if its control groups limit it: a container's limit, or a
-/// service's. The lowest of its groups and of the groups above them counts.
+/// The memory limit of this process, in bytes; `None` if its memory isn't limited. It is the lowest limit of
+/// the process's cgroups and of their ancestors, as set by a container runtime or a service manager.
 #[cfg(target_os = "linux")]
-pub(crate) fn memory_limit() -> Option<u64> {
+pub(crate) fn memory_limit_bytes() -> Option<u64> {
     let process = procfs::process::Process::myself().ok()?;
-    let groups = process.cgroups().ok()?;
+    let cgroups = process.cgroups().ok()?;
     let mounts = process.mountinfo().ok()?;
-    let limits = groups.0.iter().flat_map(|group| mounts.0.iter().filter_map(|mount| limit_in(group, mount)));
-    limits.min()
+    lowest_memory_limit(&cgroups, &mounts)
 }
 
-/// Known on Linux only.
+/// Returns `None`: memory limits are read on Linux only.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn memory_limit() -> Option<u64> {
+pub(crate) fn memory_limit_bytes() -> Option<u64> {
     None
 }
 
-/// The lowest limit of a group and those above it, if this mount shows them: version 2 of control groups has
-/// one hierarchy, version 1 has one for memory.
 #[cfg(target_os = "linux")]
-fn limit_in(group: &procfs::ProcessCGroup, mount: &procfs::process::MountInfo) -> Option<u64> {
+fn lowest_memory_limit(
+    cgroups: &procfs::ProcessCGroups,
+    mounts: &procfs::process::MountInfos,
+) -> Option<u64> {
+    let limits =
+        cgroups.0.iter().flat_map(|cgroup| mounts.0.iter().filter_map(|mount| limit_in_mount(cgroup, mount)));
+    limits.min()
+}
+
+/// The lowest memory limit of a cgroup and its ancestors, as far as `mount` contains them; `None` if the
+/// mount is not a cgroup hierarchy that limits memory. cgroup version 2 has one hierarchy; version 1 has a
+/// hierarchy for memory.
+#[cfg(target_os = "linux")]
+fn limit_in_mount(cgroup: &procfs::ProcessCGroup, mount: &procfs::process::MountInfo) -> Option<u64> {
     let file = match mount.fs_type.as_str() {
-        "cgroup2" if group.hierarchy == 0 => "memory.max",
+        "cgroup2" if cgroup.hierarchy == 0 => "memory.max",
         "cgroup"
-            if group.controllers.iter().any(|name| name == "memory")
+            if cgroup.controllers.iter().any(|name| name == "memory")
                 && mount.super_options.contains_key("memory") =>
         {
             "memory.limit_in_bytes"
         }
         _ => return None,
     };
-    // In a container, the mount may show only its own group, or the path may lead out of what it shows.
-    let inside = Path::new(&group.pathname).strip_prefix(&mount.root).unwrap_or(Path::new(""));
-    let inside = inside.strip_prefix("/").unwrap_or(inside);
-    let directory = mount.mount_point.join(inside);
-    let directories = directory.ancestors().take_while(|above| above.starts_with(&mount.mount_point));
+    // In a container, the mount may contain only the container's own cgroup, whose path may lie outside of
+    // the mount. Then the root of the mount is used.
+    let relative = Path::new(&cgroup.pathname).strip_prefix(&mount.root).unwrap_or(Path::new(""));
+    let relative = relative.strip_prefix("/").unwrap_or(relative);
+    let directory = mount.mount_point.join(relative);
+    let directories = directory.ancestors().take_while(|directory| directory.starts_with(&mount.mount_point));
     let limit = |directory: &Path| {
         let text = std::fs::read_to_string(directory.join(file)).ok()?;
         // "max" in version 2, and almost 2^63 in version 1, mean that there is no limit.
@@ -120,14 +140,12 @@ mod tests {
 
     use super::*;
 
-    /// The limit that a process in these groups finds with these mounts below `root`.
-    fn limit(groups: &str, mounts: &str, root: &Path) -> Option<u64> {
-        let groups = ProcessCGroups::from_buf_read(groups.as_bytes()).unwrap();
+    /// The memory limit of a process in `cgroups` with `mounts` below `root`.
+    fn limit(cgroups: &str, mounts: &str, root: &Path) -> Option<u64> {
+        let cgroups = ProcessCGroups::from_buf_read(cgroups.as_bytes()).unwrap();
         let mounts = mounts.replace("ROOT", root.to_str().unwrap());
         let mounts = MountInfos::from_buf_read(mounts.as_bytes()).unwrap();
-        let limits =
-            groups.0.iter().flat_map(|group| mounts.0.iter().filter_map(|mount| limit_in(group, mount)));
-        limits.min()
+        lowest_memory_limit(&cgroups, &mounts)
     }
 
     fn write(root: &Path, file: &str, text: &str) {
@@ -137,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_limit_is_the_lowest_of_the_groups_of_either_version() {
+    fn the_memory_limit_is_the_lowest_limit_of_the_cgroups_of_either_version() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path();
         let v2 = "30 23 0:29 / ROOT rw,nosuid - cgroup2 cgroup rw\n";
@@ -149,7 +167,7 @@ mod tests {
         assert_eq!(limit("0::/a.slice/b.service\n", v2, root), Some(300_000_000));
         assert_eq!(limit("0::/c\n", v2, root), None);
         assert_eq!(limit("0::/none\n", v2, root), None);
-        // With a namespace of its own, a container sees its group as the root.
+        // In a container with its own cgroup namespace, the root is the container's cgroup.
         write(root, "memory.max", "200000000\n");
         assert_eq!(limit("0::/\n", v2, root), Some(200_000_000));
 
@@ -158,7 +176,7 @@ mod tests {
         write(root, "v1/docker/7/memory.limit_in_bytes", "100000000\n");
         write(root, "v1/memory.limit_in_bytes", "9223372036854771712\n");
         assert_eq!(limit(groups, v1, root), Some(100_000_000));
-        // Without a namespace, the mount shows only the container's group.
+        // In a container without its own namespace, the mount contains only the container's cgroup.
         let bound = "35 31 0:32 /docker/7 ROOT/v1/docker/7 rw - cgroup cgroup rw,memory\n";
         assert_eq!(limit(groups, bound, root), Some(100_000_000));
         assert_eq!(limit("4:memory:/\n", v1, root), None);

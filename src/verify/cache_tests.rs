@@ -94,12 +94,16 @@ async fn a_process_that_fills_the_cache() {
         next.store(number, Ordering::SeqCst);
         let credential = cache.get(&hash(number)).await.unwrap().unwrap();
         // As long as the longest that `http::verify` stores.
-        let json = "x".repeat(answer_json_bytes(&credential));
-        credential.memo.answer_json.get_or_init(|| json.into());
+        let json = "x".repeat(max_shared_response_json_bytes(&credential));
+        credential.memo.shared_response_json.get_or_init(|| json.into());
     }
-    cache.0.hits.run_pending_tasks();
+    cache.0.credentials.run_pending_tasks();
     let taken = resident_bytes() - before;
-    println!("measured {taken} {} {}", cache.0.hits.weighted_size(), cache.0.hits.entry_count());
+    println!(
+        "measured {taken} {} {}",
+        cache.0.credentials.weighted_size(),
+        cache.0.credentials.entry_count()
+    );
 }
 
 #[cfg(target_os = "linux")]

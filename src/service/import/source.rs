@@ -1,4 +1,4 @@
-//! Sources of records: NDJSON, CSV, or a SQLite database of better-auth.
+//! The sources from which records are imported: NDJSON, CSV, or a SQLite database of better-auth.
 
 mod csv;
 
@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use self::csv::Csv;
-use crate::domain::audit::cut;
+use self::csv::CsvSource;
+use crate::domain::audit::truncate_text;
 use crate::domain::better_auth;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
@@ -17,52 +17,54 @@ use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::reader::Reader;
 
-/// The longest line, in bytes: longer than any record. It bounds memory.
+/// The largest length of an NDJSON line or a CSV row, in bytes. The limit bounds memory use, and exceeds the
+/// size of any valid record.
 const MAX_LINE_BYTES: u64 = 4 << 20;
 
-/// One record, or the reason why it can't be read.
-pub(crate) struct Item {
-    /// The record's position: `line 7`, or a table and a row's id.
+/// One record of a source with its position, or the reason why the record can't be read.
+pub(crate) struct SourceRecord {
+    /// The record's position in the source: `line 7`, or the name of a table with the id of a row.
     pub(crate) at: String,
-    /// The record, or the reason.
+    /// The record as JSON, or the reason why the record can't be read.
     pub(crate) json: Result<Json, String>,
 }
 
-/// A source of records.
-pub(crate) enum Source<'a> {
-    /// One JSON object per line.
-    Ndjson(Ndjson<'a>),
-    /// A table with a header line.
-    Csv(Box<Csv<'a>>),
-    /// The tables of better-auth.
-    BetterAuth(Box<BetterAuth>),
+/// A source of the records to import.
+pub(crate) enum ImportSource<'a> {
+    /// A text with one JSON object per line.
+    Ndjson(NdjsonSource<'a>),
+    /// A CSV table with a header line.
+    Csv(Box<CsvSource<'a>>),
+    /// A SQLite database of better-auth.
+    BetterAuth(Box<BetterAuthSource>),
 }
 
-impl<'a> Source<'a> {
+impl<'a> ImportSource<'a> {
     pub(crate) fn ndjson(input: Box<dyn BufRead + 'a>) -> Self {
-        Self::Ndjson(Ndjson { input, line: 0, read: 0 })
+        Self::Ndjson(NdjsonSource { input, line: 0, read: 0 })
     }
 
-    /// Reads the header line; an unknown column is an error before anything is imported.
+    /// Opens a CSV source and reads the header line, so that an unknown column is reported before any record
+    /// is imported.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with the name of the column.
+    /// `INVALID_REQUEST` with the name of the unknown column.
     pub(crate) fn csv(input: Box<dyn BufRead + 'a>) -> Result<Self> {
-        Ok(Self::Csv(Box::new(Csv::new(input)?)))
+        Ok(Self::Csv(Box::new(CsvSource::new(input)?)))
     }
 
-    /// Opens better-auth's SQLite file. Keys of users who aren't in exactly one organization are assigned to
-    /// `organization`, and their users become members there.
+    /// Opens a SQLite database of better-auth. API keys of users who are not in exactly one organization are
+    /// assigned to `organization`, and these users become members of `organization`.
     ///
     /// # Errors
-    /// `CONFLICT` when the file is not a database of better-auth.
+    /// `CONFLICT` when `file` is not a database of better-auth.
     pub(crate) fn better_auth(file: &Path, organization: Option<&str>) -> Result<Self> {
         let mut reader = store::better_auth::open(file)?;
         let total = reader.read(store::better_auth::total)?;
         let organization = organization.map(str::to_owned);
         let tables = ["organization", "user", "member", "apikey"].into();
         let after = i64::MIN;
-        Ok(Self::BetterAuth(Box::new(BetterAuth {
+        Ok(Self::BetterAuth(Box::new(BetterAuthSource {
             reader,
             organization,
             tables,
@@ -73,11 +75,11 @@ impl<'a> Source<'a> {
         })))
     }
 
-    /// The next record; `None` at the end.
+    /// Reads the next record; `None` at the end of the source.
     ///
     /// # Errors
-    /// When reading the source fails.
-    pub(crate) fn take_next(&mut self) -> Result<Option<Item>> {
+    /// Errors of reading the source.
+    pub(crate) fn take_next(&mut self) -> Result<Option<SourceRecord>> {
         match self {
             Self::Ndjson(source) => source.next(),
             Self::Csv(source) => source.next(),
@@ -85,17 +87,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The amount read so far: bytes, or rows for a database.
-    pub(crate) fn read(&self) -> u64 {
+    /// The amount read so far: the number of rows for a database, otherwise the number of bytes.
+    pub(crate) fn amount_read(&self) -> u64 {
         match self {
             Self::Ndjson(source) => source.read,
-            Self::Csv(source) => source.read(),
+            Self::Csv(source) => source.bytes_read(),
             Self::BetterAuth(source) => source.read,
         }
     }
 
-    /// The total amount in the unit of [`read`](Self::read), if the source knows it.
-    pub(crate) fn total(&self) -> Option<u64> {
+    /// The total amount to read, in the unit of [`amount_read`](Self::amount_read); `None` if the amount is
+    /// unknown.
+    pub(crate) fn total_amount(&self) -> Option<u64> {
         match self {
             Self::BetterAuth(source) => Some(source.total),
             _ => None,
@@ -103,19 +106,19 @@ impl<'a> Source<'a> {
     }
 }
 
-fn invalid(message: String) -> Error {
+fn invalid_source_error(message: String) -> Error {
     Error::new(Code::InvalidRequest, message)
 }
 
-/// Reads NDJSON.
-pub(crate) struct Ndjson<'a> {
+/// Reads records from NDJSON.
+pub(crate) struct NdjsonSource<'a> {
     input: Box<dyn BufRead + 'a>,
     line: u64,
     read: u64,
 }
 
-impl Ndjson<'_> {
-    fn next(&mut self) -> Result<Option<Item>> {
+impl NdjsonSource<'_> {
+    fn next(&mut self) -> Result<Option<SourceRecord>> {
         loop {
             let mut text = Vec::new();
             self.line += 1;
@@ -123,26 +126,27 @@ impl Ndjson<'_> {
             self.read += max.read_until(b'\n', &mut text).map_err(Error::internal)? as u64;
             let at = format!("line {}", self.line);
             if text.len() as u64 == MAX_LINE_BYTES && !text.ends_with(b"\n") {
-                self.skip_line()?;
+                self.skip_rest_of_line()?;
                 let reason = format!("The line is longer than {MAX_LINE_BYTES} bytes.");
-                return Ok(Some(Item { at, json: Err(reason) }));
+                return Ok(Some(SourceRecord { at, json: Err(reason) }));
             }
             if text.is_empty() {
                 return Ok(None);
             }
             if !text.trim_ascii().is_empty() {
-                // serde_json's message also names the line, which is always 1 here.
+                // The message of serde_json is not shown for syntax errors, because it contains a line
+                // number, which is always 1 here.
                 let json = serde_json::from_slice(&text);
                 let json = json.map_err(|error: serde_json::Error| match error.classify() {
                     serde_json::error::Category::Data => format!("{error}."),
                     _ => format!("The line is not valid JSON (column {}).", error.column()),
                 });
-                return Ok(Some(Item { at, json }));
+                return Ok(Some(SourceRecord { at, json }));
             }
         }
     }
 
-    fn skip_line(&mut self) -> Result<()> {
+    fn skip_rest_of_line(&mut self) -> Result<()> {
         loop {
             let buffer = self.input.fill_buf().map_err(Error::internal)?;
             let end = buffer.iter().position(|byte| *byte == b'\n');
@@ -156,29 +160,29 @@ impl Ndjson<'_> {
     }
 }
 
-/// Reads better-auth's tables, organizations and users first.
-pub(crate) struct BetterAuth {
+/// Reads records from the tables of better-auth: organizations and users first, then members and API keys.
+pub(crate) struct BetterAuthSource {
     reader: Reader,
     organization: Option<String>,
-    /// The tables still to be read.
+    /// The tables that are not completely read yet, in the order of reading.
     tables: VecDeque<&'static str>,
     after: i64,
-    queue: VecDeque<Item>,
+    queue: VecDeque<SourceRecord>,
     read: u64,
     total: u64,
 }
 
-impl BetterAuth {
-    fn next(&mut self) -> Result<Option<Item>> {
+impl BetterAuthSource {
+    fn next(&mut self) -> Result<Option<SourceRecord>> {
         while self.queue.is_empty() {
             let Some(&table) = self.tables.front() else { return Ok(None) };
             let after = self.after;
             let default_organization = self.organization.as_deref();
             let page = self.reader.read(|tx| {
-                let rows = store::better_auth::rows(tx, table, after)?;
+                let rows = store::better_auth::rows_after(tx, table, after)?;
                 let rows = rows.into_iter().map(|(rowid, row)| {
                     let owner = match &row {
-                        Some(row) if table == "apikey" => Some(store::better_auth::owner(tx, row)?),
+                        Some(row) if table == "apikey" => Some(store::better_auth::find_key_owner(tx, row)?),
                         _ => None,
                     };
                     Ok((rowid, row, owner))
@@ -195,34 +199,36 @@ impl BetterAuth {
             for (rowid, row, owner) in page {
                 let Some(row) = row else {
                     let reason = "The row, or a value of it, is too long.".to_owned();
-                    self.queue.push_back(Item { at: format!("{table} at rowid {rowid}"), json: Err(reason) });
+                    let at = format!("{table} at rowid {rowid}");
+                    self.queue.push_back(SourceRecord { at, json: Err(reason) });
                     continue;
                 };
                 let id = row.get("id").and_then(Value::as_str).unwrap_or("-");
-                let at = format!("{table} {}", cut(id));
+                let at = format!("{table} {}", truncate_text(id));
                 let Some(owner) = owner else {
                     let record = match table {
-                        "organization" => better_auth::organization(&row),
-                        "user" => better_auth::user(&row),
-                        _ => better_auth::member(&row),
+                        "organization" => better_auth::convert_organization(&row),
+                        "user" => better_auth::convert_user(&row),
+                        _ => better_auth::convert_member(&row),
                     };
-                    self.queue.push_back(Item { at, json: json(record) });
+                    self.queue.push_back(SourceRecord { at, json: record_to_json(record) });
                     continue;
                 };
                 let record = better_auth::api_key(&row, &owner, default_organization);
-                // A user becomes a member of its key's organization unless it is one already.
+                // The owner of an API key becomes a member of the key's organization, unless the owner is a
+                // member already.
                 let is_member = |record: &better_auth::Row, organizations: &[String]| {
                     let id = record.get("organization_id").and_then(Value::as_str).unwrap_or_default();
-                    let organization = Kind::Organization.adopt(id);
-                    organizations.iter().any(|id| Kind::Organization.adopt(id) == organization)
+                    let organization = Kind::Organization.convert_foreign_id(id);
+                    organizations.iter().any(|id| Kind::Organization.convert_foreign_id(id) == organization)
                 };
                 if let (Ok(record), better_auth::Owner::User(_, organizations)) = (&record, &owner)
                     && !is_member(record, organizations)
                 {
-                    let membership = better_auth::membership(record);
-                    self.queue.push_back(Item { at: at.clone(), json: json(membership) });
+                    let membership = better_auth::membership_for_key(record);
+                    self.queue.push_back(SourceRecord { at: at.clone(), json: record_to_json(membership) });
                 }
-                self.queue.push_back(Item { at, json: record.and_then(json) });
+                self.queue.push_back(SourceRecord { at, json: record.and_then(record_to_json) });
             }
         }
         self.read += 1;
@@ -230,6 +236,6 @@ impl BetterAuth {
     }
 }
 
-fn json(record: better_auth::Row) -> Result<Json, String> {
+fn record_to_json(record: better_auth::Row) -> Result<Json, String> {
     serde_json::from_value(Value::Object(record)).map_err(|error| error.to_string())
 }

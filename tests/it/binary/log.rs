@@ -119,7 +119,7 @@ async fn i10_calls_without_a_key_are_counted_in_the_log() {
     let (log_text, lines) = stop_and_read_log(server);
     let requests: Vec<_> = lines.iter().filter(|line| line["message"] == "request").collect();
     let anonymous = requests.iter().filter(|line| line["key"] == "-").count() as u64;
-    let counted = lines.iter().filter(|line| line["message"] == "requests not logged one by one");
+    let counted = lines.iter().filter(|line| line["message"] == "repeated requests not logged individually");
     let counts: Vec<_> = counted.map(|line| line["count"].as_u64().unwrap()).collect();
     assert_eq!(anonymous + counts.iter().sum::<u64>(), 3 * CALLS, "{log_text}");
     // Three codes and no error, in the one or two minutes of the test.

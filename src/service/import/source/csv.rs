@@ -1,16 +1,16 @@
-//! Reads CSV in bounded memory. An open quote turns the rest of a file into one record, so a record that is
-//! too long is read to its end without being kept.
+//! Reads records from CSV in bounded memory. An unclosed quote turns the rest of a file into one row, so a row
+//! that is too long is read to its end, but not kept in memory.
 
 use std::io::BufRead;
 
 use csv_core::{ReadRecordResult, Reader};
 
-use super::{Item, MAX_LINE_BYTES, invalid};
+use super::{MAX_LINE_BYTES, SourceRecord, invalid_source_error};
 use crate::domain::fields::Json;
 use crate::error::{Error, Result};
 
-/// The known columns; a dot leads to a field of a nested object.
-const COLUMNS: &[&str] = &[
+/// The known columns of a CSV source. A dot separates a nested object from its field.
+const CSV_COLUMNS: &[&str] = &[
     "type",
     "id",
     "name",
@@ -40,89 +40,97 @@ const COLUMNS: &[&str] = &[
     "revoked_reason",
 ];
 
-const METADATA: &str = "metadata.";
+/// The prefix of CSV columns that are fields of the nested object `metadata`.
+const METADATA_PREFIX: &str = "metadata.";
 
-/// The maximum number of columns: more than any record has fields.
+/// The largest number of columns. The limit exceeds the number of fields of any valid record.
 const MAX_COLUMNS: usize = 200;
 
-/// Reads CSV.
-pub(crate) struct Csv<'a> {
+/// Reads records from CSV.
+pub(crate) struct CsvSource<'a> {
     input: Box<dyn BufRead + 'a>,
     parser: Reader,
     columns: Vec<String>,
-    /// The current line.
+    /// The number of the line at the current position, starting at 1.
     line: u64,
-    read: u64,
+    bytes_read: u64,
 }
 
-/// A row: its first line, and its cells or the reason why it can't be read.
-struct Row {
+/// A row of a CSV source.
+struct CsvRow {
+    /// The number of the row's first line.
     line: u64,
+    /// The cells, or the reason why the row can't be read.
     cells: Result<Vec<String>, String>,
-    /// The number of cells, also of those that are not kept because the header has fewer.
-    len: usize,
+    /// The number of cells, including cells that are not kept because the header has fewer.
+    cell_count: usize,
 }
 
-impl<'a> Csv<'a> {
-    /// Reads the header line; an unknown column is an error before anything is imported.
+impl<'a> CsvSource<'a> {
+    /// Opens a CSV source and reads the header line.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with the name of the column.
+    /// `INVALID_REQUEST` with the name of an unknown column, or if the header line is invalid.
     pub(super) fn new(input: Box<dyn BufRead + 'a>) -> Result<Self> {
-        let mut csv = Self { input, parser: Reader::new(), columns: Vec::new(), line: 1, read: 0 };
-        let Some(Row { cells, len, .. }) = csv.next_row(MAX_COLUMNS)? else { return Ok(csv) };
-        let columns = cells.map_err(|reason| invalid(format!("The header line is invalid: {reason}")))?;
-        if len > MAX_COLUMNS {
-            return Err(invalid(format!("The header has {len} columns; at most {MAX_COLUMNS} are allowed.")));
+        let mut source = Self { input, parser: Reader::new(), columns: Vec::new(), line: 1, bytes_read: 0 };
+        let Some(CsvRow { cells, cell_count, .. }) = source.next_row(MAX_COLUMNS)? else { return Ok(source) };
+        let columns =
+            cells.map_err(|reason| invalid_source_error(format!("The header line is invalid: {reason}")))?;
+        if cell_count > MAX_COLUMNS {
+            let message = format!("The header has {cell_count} columns; at most {MAX_COLUMNS} are allowed.");
+            return Err(invalid_source_error(message));
         }
         for column in &columns {
-            if !COLUMNS.contains(&column.as_str()) && !column.starts_with(METADATA) {
-                let known = COLUMNS.join(", ");
+            if !CSV_COLUMNS.contains(&column.as_str()) && !column.starts_with(METADATA_PREFIX) {
+                let known = CSV_COLUMNS.join(", ");
                 let message = format!("Unknown column {column:?}. Known columns: {known}, metadata.NAME.");
-                return Err(invalid(message));
+                return Err(invalid_source_error(message));
             }
         }
-        csv.columns = columns;
-        Ok(csv)
+        source.columns = columns;
+        Ok(source)
     }
 
     /// The number of bytes read.
-    pub(super) fn read(&self) -> u64 {
-        self.read
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Item>> {
+    pub(super) fn next(&mut self) -> Result<Option<SourceRecord>> {
         let expected = self.columns.len();
-        let Some(Row { line, cells, len }) = self.next_row(expected)? else { return Ok(None) };
+        let Some(CsvRow { line, cells, cell_count }) = self.next_row(expected)? else { return Ok(None) };
         let cells = match cells {
-            Ok(_) if len != expected => Err(format!("The line has {len} cells, the header has {expected}.")),
+            Ok(_) if cell_count != expected => {
+                Err(format!("The line has {cell_count} cells, the header has {expected}."))
+            }
             cells => cells,
         };
-        Ok(Some(Item { at: format!("line {line}"), json: cells.map(|cells| self.record(&cells)) }))
+        let json = cells.map(|cells| self.row_to_json(&cells));
+        Ok(Some(SourceRecord { at: format!("line {line}"), json }))
     }
 
-    /// Reads a row and keeps at most `max_cells` of its cells, and none if it is too long.
-    fn next_row(&mut self, max_cells: usize) -> Result<Option<Row>> {
+    /// Reads the next row and keeps at most `max_cells` of its cells. Keeps none if the row is too long.
+    fn next_row(&mut self, max_cells: usize) -> Result<Option<CsvRow>> {
         self.skip_line_ends()?;
         let line = self.line;
-        let start = self.read;
+        let start = self.bytes_read;
         let mut text = Vec::new();
-        let mut ends = Vec::new();
-        let mut len = 0;
+        let mut cell_ends = Vec::new();
+        let mut cell_count = 0;
         loop {
             let input = self.input.fill_buf().map_err(Error::internal)?;
-            let mut some_text = [0; 4096];
-            let mut some_ends = [0; 64];
-            let (result, read, written, ended) =
-                self.parser.read_record(input, &mut some_text, &mut some_ends);
-            self.line += newlines(&input[..read]);
-            self.input.consume(read);
-            self.read += read as u64;
-            len += ended;
-            if self.read - start <= MAX_LINE_BYTES {
-                text.extend_from_slice(&some_text[..written]);
-                let kept = ended.min(max_cells.saturating_sub(ends.len()));
-                ends.extend_from_slice(&some_ends[..kept]);
+            let mut text_buffer = [0; 4096];
+            let mut cell_end_buffer = [0; 64];
+            let (result, bytes_read, bytes_written, cells_ended) =
+                self.parser.read_record(input, &mut text_buffer, &mut cell_end_buffer);
+            self.line += count_newlines(&input[..bytes_read]);
+            self.input.consume(bytes_read);
+            self.bytes_read += bytes_read as u64;
+            cell_count += cells_ended;
+            if self.bytes_read - start <= MAX_LINE_BYTES {
+                text.extend_from_slice(&text_buffer[..bytes_written]);
+                let kept = cells_ended.min(max_cells.saturating_sub(cell_ends.len()));
+                cell_ends.extend_from_slice(&cell_end_buffer[..kept]);
             } else {
                 text = Vec::new();
             }
@@ -132,32 +140,31 @@ impl<'a> Csv<'a> {
                 _ => {}
             }
         }
-        let cells = if self.read - start <= MAX_LINE_BYTES {
-            // The library's own message would show the row's content.
-            cells(&text, &ends).ok_or_else(|| "The line is not valid CSV in UTF-8.".to_owned())
+        let cells = if self.bytes_read - start <= MAX_LINE_BYTES {
+            split_cells(&text, &cell_ends).ok_or_else(|| "The line is not valid CSV in UTF-8.".to_owned())
         } else {
             Err(format!("The line is longer than {MAX_LINE_BYTES} bytes; a closing quote may be missing."))
         };
-        Ok(Some(Row { line, cells, len }))
+        Ok(Some(CsvRow { line, cells, cell_count }))
     }
 
-    /// Skips the ends of the previous line and of empty lines.
+    /// Skips the end of the previous line, and empty lines.
     fn skip_line_ends(&mut self) -> Result<()> {
         loop {
             let input = self.input.fill_buf().map_err(Error::internal)?;
-            let ends = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            self.line += newlines(&input[..ends]);
-            let is_end = ends < input.len() || input.is_empty();
-            self.input.consume(ends);
-            self.read += ends as u64;
-            if is_end {
+            let skipped = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            self.line += count_newlines(&input[..skipped]);
+            let is_done = skipped < input.len() || input.is_empty();
+            self.input.consume(skipped);
+            self.bytes_read += skipped as u64;
+            if is_done {
                 return Ok(());
             }
         }
     }
 
-    /// Converts a row to the equivalent JSON object. Empty cells are left out.
-    fn record(&self, row: &[String]) -> Json {
+    /// Converts a CSV row to the equivalent JSON object. Empty cells are omitted.
+    fn row_to_json(&self, row: &[String]) -> Json {
         let mut pairs: Vec<(String, Json)> = Vec::new();
         for (column, cell) in self.columns.iter().zip(row).filter(|(_, cell)| !cell.is_empty()) {
             let value = match column.as_str() {
@@ -194,17 +201,17 @@ impl<'a> Csv<'a> {
     }
 }
 
-fn newlines(bytes: &[u8]) -> u64 {
+fn count_newlines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// The cells of a row without surrounding spaces; `None` if it isn't UTF-8.
-fn cells(text: &[u8], ends: &[usize]) -> Option<Vec<String>> {
+/// Splits the text of a row into cells and trims them; `None` if the text isn't valid UTF-8.
+fn split_cells(text: &[u8], cell_ends: &[usize]) -> Option<Vec<String>> {
     let mut start = 0;
     let cell = |end: &usize| {
         let cell = text.get(start..*end)?;
         start = *end;
         Some(std::str::from_utf8(cell).ok()?.trim().to_owned())
     };
-    ends.iter().map(cell).collect()
+    cell_ends.iter().map(cell).collect()
 }
