@@ -72,14 +72,8 @@ pub(super) fn ensure_known(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
 
 /// The index of the first grant that does not exist.
 pub(super) fn first_unknown(tx: &Tx<'_>, grants: &[String]) -> Result<Option<usize>> {
-    let wildcards = grants.iter().any(|grant| grant.ends_with(":*"));
-    let catalogue = if wildcards { Some(store::scopes::catalogue(tx)?) } else { None };
     for (index, grant) in grants.iter().enumerate() {
-        let known = match &catalogue {
-            Some(catalogue) => catalogue.knows(grant),
-            None => grant == "*" || store::scopes::get(tx, grant)?.is_some(),
-        };
-        if !known {
+        if !store::scopes::knows(tx, grant)? {
             return Ok(Some(index));
         }
     }
