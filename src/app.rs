@@ -12,13 +12,13 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::api_key::Credential;
 use crate::domain::id::Kind;
-use crate::domain::scope::Catalogue;
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::service::aggregated::Aggregated;
 use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
+use crate::service::scopes::CatalogueCache;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
 use crate::telemetry::tally::Traffic;
@@ -68,8 +68,8 @@ pub struct App {
     pub in_flight: Arc<InFlight>,
     /// Seals and opens the cursors of lists.
     pub(crate) cursors: Cursors,
-    /// The cached catalogue of scopes, with the version at which its load began.
-    pub(crate) catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
+    /// The cached catalogue of scopes.
+    pub(crate) catalogue: CatalogueCache,
     /// Time of the last use of keys, by `seq`, that is not stored yet.
     pub last_used: DashMap<i64, Timestamp>,
     /// Held during a flush of the verifier's recorder.
@@ -116,7 +116,7 @@ impl App {
             aggregated: Aggregated::default(),
             in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
-            catalogue: std::sync::Mutex::new(None),
+            catalogue: CatalogueCache::default(),
             last_used: DashMap::new(),
             flushing: tokio::sync::Mutex::default(),
             random: SystemRandom::new(),

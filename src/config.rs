@@ -147,10 +147,10 @@ pub struct Database {
     pub dir: PathBuf,
     /// The number of read connections.
     #[serde(deserialize_with = "values::number::<1, 64, _, _>")]
-    pub(crate) readers: u32,
+    pub readers: u32,
     /// The timeout of a single read.
     #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
-    pub(crate) read_timeout: Duration,
+    pub read_timeout: Duration,
     /// The largest number of changes that can wait for the writer.
     #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
     pub writer_queue: usize,

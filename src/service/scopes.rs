@@ -1,6 +1,6 @@
 //! The scope catalogue.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -17,7 +17,17 @@ use crate::store::{self, db::Tx};
 /// The id of the catalogue in [`Invalidation`].
 pub(super) const CATALOGUE: &str = "scopes";
 
-/// The catalogue, at least as recent as this call; from memory if nothing has changed.
+/// The catalogue in memory.
+#[derive(Default)]
+pub(crate) struct CatalogueCache {
+    /// The catalogue, with the version at which its load began.
+    loaded: Mutex<Option<(u64, Arc<Catalogue>)>>,
+    /// Held during a load, so that concurrent callers wait for its result.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// The catalogue, at least as recent as this call; from memory if nothing has changed. Verifications need it,
+/// so it is loaded by the lookups thread, which doesn't queue behind long reads.
 ///
 /// # Errors
 /// Those of reading the database.
@@ -25,8 +35,12 @@ pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
     if let Some(catalogue) = cached(app) {
         return Ok(catalogue);
     }
+    let _one_at_a_time = app.catalogue.loading.lock().await;
+    if let Some(catalogue) = cached(app) {
+        return Ok(catalogue);
+    }
     let began = app.version_clock.now();
-    let catalogue = Arc::new(app.db.read(store::scopes::catalogue).await?);
+    let catalogue = Arc::new(app.db.look_up(store::scopes::catalogue).await?);
     cache(app, began, &catalogue);
     Ok(catalogue)
 }
@@ -53,13 +67,13 @@ pub(super) async fn catalogue_for(app: &App, ctx: &RequestContext) -> Result<Arc
 }
 
 fn cached(app: &App) -> Option<Arc<Catalogue>> {
-    let entry = app.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let entry = app.catalogue.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let (_, catalogue) = entry.filter(|(began, _)| app.version_clock.is_fresh(*began, [CATALOGUE]))?;
     Some(catalogue)
 }
 
 fn cache(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
-    *app.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
+    *app.catalogue.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
 }
 
 /// Refuses with `INVALID_REQUEST` unless all these grants exist as of the transaction that gives them.

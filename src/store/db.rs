@@ -218,8 +218,8 @@ impl Db {
         tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(timed_out)
     }
 
-    /// Runs a read of one or two rows that doesn't queue behind long reads. It sees everything committed
-    /// before this call.
+    /// Runs a short read that verifications need: one or two rows, or the scope catalogue. It doesn't queue
+    /// behind long reads, and sees everything committed before this call.
     ///
     /// # Errors
     /// The closure's error; `UNAVAILABLE` when too many lookups are waiting.

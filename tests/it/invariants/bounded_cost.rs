@@ -1,5 +1,8 @@
 //! Invariant 12: cost is bounded before it is paid.
 
+use std::sync::mpsc;
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::config::Config;
@@ -90,4 +93,68 @@ async fn i12_a_verification_asks_for_at_most_100_scopes() {
             assert_eq!(answer.details(), [("/scopes".to_owned(), "TOO_MANY".to_owned())]);
         }
     }
+}
+
+/// Occupies every reader until the returned sender is dropped.
+pub(super) async fn occupy_readers(server: &Server) -> mpsc::Sender<()> {
+    let (release, released) = mpsc::channel::<()>();
+    let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+    let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let readers = server.app.config.database.readers;
+    for _ in 0..readers {
+        let (app, released, began) = (server.app.clone(), released.clone(), began.clone());
+        tokio::spawn(async move {
+            let reading = app.db.read(move |_| {
+                began.send(()).unwrap();
+                // Fails when the sender is dropped.
+                let _ = released.lock().unwrap().recv();
+                Ok(())
+            });
+            reading.await
+        });
+    }
+    for _ in 0..readers {
+        begun.recv().await.unwrap();
+    }
+    release
+}
+
+/// What a verification needs from the database never waits for a long read, even if nothing is in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i12_verifications_do_not_wait_for_long_reads() {
+    let server = Server::with(|config| {
+        config.database.readers = 2;
+        config.database.read_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    server.organization("org_1").await;
+    let quota = json!({"limit": 1000, "period": "month"});
+    let body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:*"], "quota": quota});
+    let (client, key) = server.key_with(body).await;
+    let admin = server.admin();
+    let release = occupy_readers(&server).await;
+    let ask = async |scopes: &[&str], code: &str| {
+        let answering = verify(&admin, json!({"key": key["key"], "scopes": scopes}));
+        let answer =
+            tokio::time::timeout(Duration::from_secs(20), answering).await.expect("waits for a read");
+        assert_eq!((answer.status, answer.data()["code"].as_str()), (200, Some(code)), "{answer:?}");
+        let path = format!("{FORWARD_AUTH}?scope={}", scopes.join("&scope="));
+        let answering = client.send(client.request_at_root(Method::GET, &path));
+        let answer =
+            tokio::time::timeout(Duration::from_secs(20), answering).await.expect("waits for a read");
+        assert_eq!(status(&answer).1, code, "{answer:?}");
+    };
+    ask(&["workflows:read"], "VALID").await;
+    // A new scope makes the catalogue stale, and everything after it is loaded again.
+    assert_eq!(admin.post("/scopes", json!({"scope": "reports:read"})).await.status, 201);
+    ask(&["reports:read"], "INSUFFICIENT_SCOPE").await;
+    server.app.version_clock.publish(&[tollhouse::domain::invalidation::Invalidation::All]);
+    ask(&["workflows:*", "workflows:read"], "VALID").await;
+    let introspect = admin.request_at_root(Method::POST, "/v1/introspect");
+    let introspect = introspect.form(&[("token", key["key"].as_str().unwrap())]);
+    server.app.version_clock.publish(&[tollhouse::domain::invalidation::Invalidation::All]);
+    let answering = admin.send(introspect);
+    let answer = tokio::time::timeout(Duration::from_secs(20), answering).await.expect("waits for a read");
+    assert_eq!(answer.json["active"], true, "{answer:?}");
+    drop(release);
 }
