@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::service::aggregated::Aggregated;
 use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
+use crate::service::long_reads::LongReads;
 use crate::service::scopes::CatalogueCache;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
@@ -66,6 +67,8 @@ pub struct App {
     pub(crate) aggregated: Aggregated,
     /// Requests with an `Idempotency-Key` that are being processed.
     pub in_flight: Arc<InFlight>,
+    /// The running audit exports and chain verifications.
+    pub(crate) long_reads: Arc<LongReads>,
     /// Seals and opens the cursors of lists.
     pub(crate) cursors: Cursors,
     /// The cached catalogue of scopes.
@@ -115,6 +118,7 @@ impl App {
             failure_limits: Buckets::new(MAX_BUCKETS),
             aggregated: Aggregated::default(),
             in_flight: Arc::default(),
+            long_reads: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: CatalogueCache::default(),
             last_used: DashMap::new(),

@@ -153,6 +153,7 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
     let target = pipeline::target(route, &params);
     let ctx = RequestContext { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
     let app = call.app.clone();
+    let disconnected = call.disconnected.clone();
     let query = query.to_owned();
     let body = requested.body;
     let handler = move |ctx: Arc<RequestContext>| -> HandlerFuture {
@@ -169,6 +170,7 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
             accept: Vec::new(),
             body: body.clone(),
             limits: None,
+            disconnected: disconnected.clone(),
         })
     };
     Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))

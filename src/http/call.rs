@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::domain::fields::Json;
@@ -32,6 +33,8 @@ pub struct Call {
     pub(crate) body: Option<Json>,
     /// The state of the caller's rate limit; `None` if it has none.
     pub(crate) limits: Option<RateLimitDecision>,
+    /// Canceled when the client disconnects before it has the response.
+    pub(crate) disconnected: CancellationToken,
 }
 
 impl Call {

@@ -14,6 +14,7 @@ use futures_util::Stream;
 use http::HeaderMap;
 use http::header::{ACCEPT, ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
@@ -106,13 +107,23 @@ where
     let id = request.id.clone();
     let route_index = request.route_index;
     let panic_app = app.clone();
+    let disconnected = CancellationToken::new();
+    // Dropped with this future when the client disconnects.
+    let _guard = disconnected.clone().drop_guard();
     let task = async move {
         let counting_app = app.clone();
         let response = match matched {
             Err(not_found) => refuse_route(&app, &request, body, not_found).await,
             Ok((route, handler, params)) => {
-                let mut pipeline =
-                    RequestPipeline { app, request, route, handler, ctx: None, rate_limit: None };
+                let mut pipeline = RequestPipeline {
+                    app,
+                    request,
+                    route,
+                    handler,
+                    ctx: None,
+                    rate_limit: None,
+                    disconnected,
+                };
                 let result = pipeline.run(params, body).await;
                 pipeline.finish(result).await
             }
@@ -185,6 +196,8 @@ struct RequestPipeline {
     /// `None` until the caller is authenticated, and for open routes.
     ctx: Option<Arc<RequestContext>>,
     rate_limit: Option<RateLimitDecision>,
+    /// Canceled when the client disconnects.
+    disconnected: CancellationToken,
 }
 
 impl RequestPipeline {
@@ -300,7 +313,8 @@ impl RequestPipeline {
         let app = self.app.clone();
         let query = self.request.head.uri.query().unwrap_or_default().to_owned();
         let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
-        let call = Call { app, ctx, params, query, accept, body, limits: self.rate_limit };
+        let disconnected = self.disconnected.clone();
+        let call = Call { app, ctx, params, query, accept, body, limits: self.rate_limit, disconnected };
         if self.route.is_idempotent_by_key()
             && let Some(idempotent) = idempotency::claim(&call, &self.request.head, &bytes)?
         {

@@ -1,14 +1,20 @@
 //! The audit log: lists, reads and exports events, and verifies the chain.
 
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::thread;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::aggregated::REFUSED;
 use super::api_keys::effective_organization;
+use super::long_reads::LongReadGuard;
 use super::{Listed, RequestContext, outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -23,6 +29,9 @@ use crate::store::{self, db::Tx};
 
 /// Events read at a time while exporting or verifying: no read transaction is held across a slow client.
 const CHUNK: usize = 500;
+
+/// Events hashed before the thread yields its core; they take about 100 µs.
+const LINKS_BETWEEN_YIELDS: usize = 16;
 
 /// An event as the caller may see it.
 fn visible_event(stored: StoredEvent, caller: &Caller) -> Result<Event> {
@@ -75,14 +84,40 @@ impl Format {
         &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
 }
 
+/// The chunks of an export.
+pub(crate) struct Chunks {
+    receiver: mpsc::Receiver<Result<Bytes>>,
+    /// Dropped before the end of the stream is visible, so that a client that has read everything can export
+    /// again.
+    running: Option<LongReadGuard>,
+    /// Reads the chunks. Aborted when the client disconnects, so that it doesn't outlast the guard.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Stream for Chunks {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = ready!(self.receiver.poll_recv(context));
+        if chunk.is_none() {
+            self.running = None;
+        }
+        Poll::Ready(chunk)
+    }
+}
+
 /// Starts an export of the events that exist now, oldest first. Chunks are read as the receiver takes them,
 /// so that memory use is constant. The stream ends with an error when the database fails, or when retention
 /// removes events, before it is complete.
+///
+/// # Errors
+/// `RATE_LIMITED` while another export or chain verification of the key is running, or too many are.
 pub(crate) async fn export(
     app: &Arc<App>,
     ctx: &Arc<RequestContext>,
     mut query: Query,
-) -> Result<(Format, mpsc::Receiver<Result<Bytes>>)> {
+) -> Result<(Format, Chunks)> {
+    let running = app.long_reads.start(&ctx.caller)?;
     let format = query.one_of("format", Format::NAMES).unwrap_or_default();
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
@@ -95,7 +130,7 @@ pub(crate) async fn export(
     .await?;
     let (sender, receiver) = mpsc::channel(2);
     let (app, ctx) = (app.clone(), ctx.clone());
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut after = checkpoint.map(|checkpoint| checkpoint.seq);
         if format == Format::Csv && sender.send(csv_header()).await.is_err() {
             return;
@@ -123,7 +158,7 @@ pub(crate) async fn export(
             after = next;
         }
     });
-    Ok((format, receiver))
+    Ok((format, Chunks { receiver, running: Some(running), _task: AbortOnDropHandle::new(task) }))
 }
 
 fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
@@ -236,12 +271,26 @@ fn csv_header() -> Result<Bytes> {
     Ok(Bytes::from(written).slice(..end))
 }
 
-/// Verifies the chain, completely or from an anchor; platform keys only.
-pub(crate) async fn verify(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Verification> {
+/// Verifies the chain, completely or from an anchor; platform keys only. Stops when the client disconnects.
+///
+/// # Errors
+/// `RATE_LIMITED` while another export or chain verification of the key is running, or too many are.
+pub(crate) async fn verify(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    mut query: Query,
+    disconnected: impl Future<Output = ()>,
+) -> Result<Verification> {
+    let _running = app.long_reads.start(&ctx.caller)?;
     let anchor = query.text("anchor");
     query.finish(())?;
     let anchor = anchor.as_deref().map(read_anchor).transpose()?;
-    let verification = walk(app, anchor).await?;
+    let verification = tokio::select! {
+        verification = walk(app, anchor) => verification?,
+        () = disconnected => {
+            return Err(Error::unavailable("The client disconnected during the verification.", 1));
+        }
+    };
     read_audited(app, ctx, move |_, caller| {
         caller.require_platform()?;
         Ok((verification, Entry::about(None)))
@@ -310,7 +359,11 @@ fn anchor_pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
 /// Verifies the chunk of the chain from `next` on. Returns the `seq` to continue from, if there may be more.
 pub(super) fn walk_chunk(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
     let links = store::audit::links(tx, next, CHUNK)?;
-    for ChainRow { seq, link } in &links {
+    for (index, ChainRow { seq, link }) in links.iter().enumerate() {
+        // Without the yield, a verification of a key waits milliseconds until the kernel preempts this thread.
+        if index % LINKS_BETWEEN_YIELDS == 0 {
+            thread::yield_now();
+        }
         let is_valid =
             |(link, columns): &(Link, EventColumns)| walk.step(link) && columns.match_event(&link.json);
         if !link.as_ref().is_some_and(is_valid) {

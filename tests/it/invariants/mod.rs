@@ -10,6 +10,7 @@ mod exports;
 mod failed_auth;
 mod invalidation;
 mod limits;
+mod long_reads;
 mod pruning;
 mod quota;
 mod revocation;
