@@ -54,10 +54,6 @@ impl Request {
         Self { route_index, head, ip, id, arrived: app.clock.monotonic() }
     }
 
-    fn header(&self, name: HeaderName) -> Option<String> {
-        self.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-    }
-
     fn context(&self) -> EventContext {
         EventContext {
             request_id: Some(self.id.clone()),
@@ -65,7 +61,7 @@ impl Request {
             path: Some(cut(self.head.uri.path())),
             status: None,
             ip: self.ip.map(|ip| ip.to_string()),
-            user_agent: self.header(USER_AGENT).map(|agent| cut(&agent)),
+            user_agent: self.head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(cut),
             batch_id: None,
         }
     }
@@ -246,6 +242,7 @@ impl RequestPipeline {
             Err(error) => return Err(error),
         };
         let caller = Caller::Key(credential.clone());
+        let if_match = self.if_match();
         let ctx = Arc::new(RequestContext {
             caller: caller.clone(),
             secret: Some(secret),
@@ -254,7 +251,7 @@ impl RequestPipeline {
             access: route.access(),
             now: app.clock.now(),
             ip: self.request.ip,
-            if_match: self.request.header(IF_MATCH),
+            if_match: if_match.as_ref().ok().cloned().flatten(),
             target: target(route, params),
             context: self.request.context(),
             random: app.random()?,
@@ -275,7 +272,16 @@ impl RequestPipeline {
             caller.require_platform()?;
         }
         app.note_call(&credential, ctx.now);
-        Ok(ctx)
+        if_match.map(|_| ctx)
+    }
+
+    /// The condition of a change; several lines of the header are one list. Reads ignore it.
+    fn if_match(&self) -> Result<Option<String>> {
+        if self.route.method == "GET" {
+            return Ok(None);
+        }
+        let lines = call::header_lines(&self.request.head.headers, &IF_MATCH)?;
+        Ok((!lines.is_empty()).then(|| lines.join(",")))
     }
 
     fn class(&self) -> Class {

@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY};
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
-use super::call::Call;
+use super::call::{self, Call};
 use super::pages;
 use super::reply::{self, Reply};
 use crate::error::{Error, Result};
@@ -51,13 +51,16 @@ pub(crate) struct Addresses {
 /// get a page with links.
 #[utoipa::path(
     get, path = "/", tag = "Server", operation_id = "getAddresses",
-    responses((
-        status = 200, description = "The addresses, relative to this one.",
-        content((Addresses = "application/json"), (String = "text/html")),
-    )),
+    responses(
+        (
+            status = 200, description = "The addresses, relative to this one.",
+            content((Addresses = "application/json"), (String = "text/html")),
+        ),
+        (status = 400, description = "`INVALID_REQUEST`: the `Accept` header can't be read."),
+    ),
 )]
 pub(crate) async fn addresses(call: Call) -> Result<Reply> {
-    if !prefers_html(&call.accept) {
+    if !prefers_html(&call::readable(&call.accept, &ACCEPT)?) {
         return Reply::ok(&ADDRESSES);
     }
     let (page, policy) = DOCUMENT.as_ref().map_err(Clone::clone)?;
@@ -98,7 +101,7 @@ static DOCUMENT: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new(|| {
 
 /// True if the client names HTML and doesn't like JSON better (RFC 9110 §12.5.1). Browsers name it; programs
 /// that take anything get JSON.
-fn prefers_html(accept: &[HeaderValue]) -> bool {
+fn prefers_html(accept: &[&str]) -> bool {
     let (precision, html) = quality(accept, "text", "html");
     let (_, json) = quality(accept, "application", "json");
     precision > 1 && html > 0.0 && html >= json
@@ -106,10 +109,9 @@ fn prefers_html(accept: &[HeaderValue]) -> bool {
 
 /// The quality of a media type, and how precisely the range that sets it names the type: 3 for the type itself, 1
 /// for `*/*`, 0 for no range.
-fn quality(accept: &[HeaderValue], class: &str, kind: &str) -> (u8, f32) {
+fn quality(accept: &[&str], class: &str, kind: &str) -> (u8, f32) {
     let mut best = (0, 0.0);
-    let lines = accept.iter().filter_map(|line| line.to_str().ok());
-    for range in lines.flat_map(|line| line.split(',')) {
+    for range in accept.iter().flat_map(|line| line.split(',')) {
         let mut parts = range.split(';').map(str::trim);
         let Some((named_class, named_kind)) = parts.next().and_then(|name| name.split_once('/')) else {
             continue;
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
 
     fn is_html(lines: &[&'static str]) -> bool {
-        prefers_html(&lines.iter().map(|line| HeaderValue::from_static(line)).collect::<Vec<_>>())
+        prefers_html(lines)
     }
 
     #[test]
