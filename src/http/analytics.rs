@@ -27,8 +27,8 @@ use crate::service::{overview, usage, verification_log};
         (status = 404, description = "`NOT_FOUND`: the organization or key doesn't exist, or the calling key has no access to it."),
     ),
 )]
-pub(crate) async fn usage(call: Call) -> Result<Reply> {
-    Reply::ok(&usage::get(&call.app, &call.ctx, call.query()).await?)
+pub(crate) async fn get_usage(call: Call) -> Result<Reply> {
+    Reply::ok(&usage::get(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Get the overview
@@ -38,8 +38,8 @@ pub(crate) async fn usage(call: Call) -> Result<Reply> {
     get, path = "/admin/v1/analytics/overview", tag = "Analytics", operation_id = "getOverview",
     responses((status = 200, description = "The totals.", body = Overview)),
 )]
-pub(crate) async fn overview(call: Call) -> Result<Reply> {
-    Reply::ok(&overview::get(&call.app, &call.ctx, call.query()).await?)
+pub(crate) async fn get_overview(call: Call) -> Result<Reply> {
+    Reply::ok(&overview::get(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// List denials
@@ -57,6 +57,6 @@ pub(crate) async fn overview(call: Call) -> Result<Reply> {
         (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),
     ),
 )]
-pub(crate) async fn logs(call: Call) -> Result<Reply> {
-    Reply::list(&verification_log::list(&call.app, &call.ctx, call.query()).await?)
+pub(crate) async fn list_denials(call: Call) -> Result<Reply> {
+    Reply::list(&verification_log::list(&call.app, &call.ctx, call.parse_query()).await?)
 }

@@ -1,4 +1,4 @@
-//! The input of a handler: the caller, the path parameters, the query and the body.
+//! The input of a control-plane handler: the caller, the path parameters, the query and the body.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,57 +14,60 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::domain::fields::Json;
 use crate::domain::page::Query;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
 use crate::verify::bucket::RateLimitDecision;
 
-/// A call that has passed the checks of the pipeline.
+/// A control-plane request that has passed the checks of the pipeline: the input of its handler.
 #[derive(Clone)]
 pub struct Call {
     pub(crate) app: Arc<App>,
     pub(crate) ctx: Arc<RequestContext>,
     /// The path parameters, percent-decoded, in the order of the path.
-    pub(crate) params: Vec<String>,
+    pub(crate) path_params: Vec<String>,
     /// The raw query string.
     pub(crate) query: String,
-    /// The `Accept` headers; empty for an operation of a batch.
+    /// The values of the `Accept` headers; empty for an operation of a batch.
     pub(crate) accept: Vec<HeaderValue>,
-    /// The body; `None` if there was none.
+    /// The request's JSON body; `None` if the request has no body.
     pub(crate) body: Option<Json>,
-    /// The state of the caller's rate limit; `None` if it has none.
-    pub(crate) limits: Option<RateLimitDecision>,
+    /// The state of the caller's rate limit; `None` if the caller has no rate limit.
+    pub(crate) rate_limit: Option<RateLimitDecision>,
     /// Canceled when the client disconnects before it has the response.
     pub(crate) disconnected: CancellationToken,
 }
 
 impl Call {
-    /// The path parameter at this index.
-    pub(crate) fn param(&self, index: usize) -> String {
-        self.params.get(index).cloned().unwrap_or_default()
+    /// The path parameter at this index, in the order of the path; empty if there is no such parameter.
+    pub(crate) fn path_param(&self, index: usize) -> String {
+        self.path_params.get(index).cloned().unwrap_or_default()
     }
 
-    /// The body.
+    /// The request's JSON body.
     ///
     /// # Errors
-    /// `INVALID_JSON` if there is none.
-    pub(crate) fn body(&self) -> Result<&Json> {
+    /// `INVALID_JSON` if the request has no body.
+    pub(crate) fn require_body(&self) -> Result<&Json> {
         self.body
             .as_ref()
             .ok_or_else(|| Error::new(Code::InvalidJson, "The body is empty; send a JSON object."))
     }
 
-    pub(crate) fn query(&self) -> Query {
-        query(&self.query)
+    pub(crate) fn parse_query(&self) -> Query {
+        parse_query_string(&self.query)
     }
 
-    /// Rejects all query parameters, for routes that have none.
-    pub(crate) fn no_query(&self) -> Result<()> {
-        self.query().finish(())
+    /// Rejects every query parameter, for routes that accept none.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` if the request has a query parameter.
+    pub(crate) fn reject_query(&self) -> Result<()> {
+        self.parse_query().finish(())
     }
 }
 
 /// Parses a query string.
-pub(crate) fn query(text: &str) -> Query {
+pub(crate) fn parse_query_string(text: &str) -> Query {
     Query::of(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
 }
 
@@ -73,26 +76,26 @@ pub(crate) fn query(text: &str) -> Query {
 ///
 /// # Errors
 /// `INVALID_REQUEST`, naming the header, if a line has characters other than visible ASCII, spaces and tabs.
-pub(crate) fn header_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>> {
-    readable(headers.get_all(name), name)
+pub(crate) fn readable_header_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>> {
+    readable_lines(headers.get_all(name), name)
 }
 
-/// Like [`header_lines`], for lines of the header that were taken from the request before.
-pub(crate) fn readable<'a>(
+/// Like [`readable_header_lines`], for lines of the header that were taken from the request before.
+pub(crate) fn readable_lines<'a>(
     lines: impl IntoIterator<Item = &'a HeaderValue>,
     name: &HeaderName,
 ) -> Result<Vec<&'a str>> {
-    lines.into_iter().map(|line| line.to_str().map_err(|_| unreadable(name))).collect()
+    lines.into_iter().map(|line| line.to_str().map_err(|_| unreadable_header_error(name))).collect()
 }
 
-/// Like [`header_lines`], the first line only; `None` if there is none.
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>> {
-    headers.get(name).map(|line| line.to_str().map_err(|_| unreadable(name))).transpose()
+/// Like [`readable_header_lines`], the first line only; `None` if there is none.
+pub(crate) fn readable_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>> {
+    headers.get(name).map(|line| line.to_str().map_err(|_| unreadable_header_error(name))).transpose()
 }
 
-fn unreadable(name: &HeaderName) -> Error {
+fn unreadable_header_error(name: &HeaderName) -> Error {
     let name = display_name(name);
-    Error::invalid(vec![Detail {
+    Error::invalid_request(vec![ErrorDetail {
         message: format!("The {name} header must be visible ASCII characters."),
         pointer: None,
         parameter: Some(name),
@@ -110,22 +113,23 @@ fn display_name(name: &HeaderName) -> String {
 ///
 /// # Errors
 /// `INVALID_REQUEST` if the header is unreadable.
-pub(crate) fn is_compressed(headers: &HeaderMap) -> Result<bool> {
-    Ok(header_lines(headers, &CONTENT_ENCODING)?.iter().any(|encoding| *encoding != "identity"))
+pub(crate) fn has_compressed_body(headers: &HeaderMap) -> Result<bool> {
+    let encodings = readable_header_lines(headers, &CONTENT_ENCODING)?;
+    Ok(encodings.iter().any(|encoding| *encoding != "identity"))
 }
 
-/// Accepts uncompressed JSON and, with `merge_patch`, a JSON merge patch (RFC 7396).
+/// Checks that the body is uncompressed JSON or, if `merge_patch` is true, a JSON merge patch (RFC 7396).
 ///
 /// # Errors
-/// `UNSUPPORTED_MEDIA_TYPE` for anything else, `INVALID_REQUEST` if a header is unreadable.
+/// `UNSUPPORTED_MEDIA_TYPE` for any other media type or encoding, `INVALID_REQUEST` if a header is unreadable.
 pub(crate) fn check_media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
     let unsupported = |message| Err(Error::new(Code::UnsupportedMediaType, message));
-    if is_compressed(headers)? {
+    if has_compressed_body(headers)? {
         return unsupported("The request body must not be compressed.");
     }
-    let content_type = header(headers, &CONTENT_TYPE)?.unwrap_or_default();
+    let content_type = readable_header(headers, &CONTENT_TYPE)?.unwrap_or_default();
     if content_type == "application/json" {
-        return Ok(()); // By far the most common.
+        return Ok(()); // Fast path for by far the most common value.
     }
     let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     let essence = essence.trim().to_ascii_lowercase();
@@ -138,19 +142,19 @@ pub(crate) fn check_media_type(headers: &HeaderMap, merge_patch: bool) -> Result
     unsupported("Send the request body as application/json in UTF-8.")
 }
 
-/// Reads a body of at most `max` bytes within `timeout`. Of a longer body, up to four times `max` is
-/// drained, so that the client receives the 413 instead of a connection reset.
+/// Reads a body of at most `max_bytes` within `timeout`. Of a longer body, up to four times `max_bytes` are
+/// drained, so that the client receives the 413 response instead of a connection reset.
 ///
 /// # Errors
-/// `PAYLOAD_TOO_LARGE`, or `INVALID_REQUEST` if the body is incomplete or late.
-pub(crate) async fn collect<S, B>(body: S, max: usize, timeout: Duration) -> Result<Bytes>
+/// `PAYLOAD_TOO_LARGE`, or `INVALID_REQUEST` if the body is incomplete or doesn't arrive in time.
+pub(crate) async fn read_body<S, B>(body: S, max_bytes: usize, timeout: Duration) -> Result<Bytes>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
     let mut body = std::pin::pin!(body);
     let reading = async {
-        // Most bodies arrive in one chunk, which isn't copied.
+        // Most bodies arrive in one chunk, which is returned without a copy.
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         let mut length = 0;
@@ -158,21 +162,21 @@ where
             let mut chunk =
                 chunk.map_err(|_| Error::new(Code::InvalidRequest, "The request body is incomplete."))?;
             length += chunk.remaining();
-            if length <= max && first.is_empty() {
+            if length <= max_bytes && first.is_empty() {
                 first = chunk.copy_to_bytes(chunk.remaining());
-            } else if length <= max {
+            } else if length <= max_bytes {
                 if all.is_empty() {
                     all.extend_from_slice(&first);
                 }
                 all.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
-            } else if length > max.saturating_mul(4) {
+            } else if length > max_bytes.saturating_mul(4) {
                 break;
             }
         }
-        if length <= max {
+        if length <= max_bytes {
             return Ok(if all.is_empty() { first } else { all.freeze() });
         }
-        Err(Error::new(Code::PayloadTooLarge, format!("The request body is larger than {max} bytes.")))
+        Err(Error::new(Code::PayloadTooLarge, format!("The request body is larger than {max_bytes} bytes.")))
     };
     let late =
         || Error::new(Code::InvalidRequest, format!("The request body did not arrive within {timeout:?}."));
@@ -184,20 +188,20 @@ where
     tokio::time::timeout(timeout, reading).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Drains a body that isn't needed, so that the connection can be reused. Stops after four times `max`
-/// bytes, or after `timeout`.
-pub(crate) async fn discard<S, B>(body: S, max: usize, timeout: Duration)
+/// Reads and drops a body that isn't needed, so that the connection can be reused. Stops after four times
+/// `max_bytes`, or after `timeout`.
+pub(crate) async fn drain_body<S, B>(body: S, max_bytes: usize, timeout: Duration)
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
     let mut body = std::pin::pin!(body);
-    // Nothing is buffered, because clients without a key can cause this.
+    // The body isn't buffered, because clients without a key can make the server drain one.
     let reading = async {
         let mut length = 0usize;
         while let Some(Ok(chunk)) = body.next().await {
             length = length.saturating_add(chunk.remaining());
-            if length > max.saturating_mul(4) {
+            if length > max_bytes.saturating_mul(4) {
                 break;
             }
         }

@@ -1,4 +1,5 @@
-//! Denials waiting to be written to the verification log, aggregated by key or address, code and minute.
+//! Denials that are waiting to be written to the verification log, aggregated by minute, code, and key or
+//! address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,17 +12,19 @@ use crate::domain::cidr;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
 
-/// Maximum number of rows. Denials beyond it are counted in one overflow row per minute.
-pub(super) const MAX_ROWS: usize = 1000;
+/// Maximum number of rows in memory. When it is reached, denials that need a new row are counted in one
+/// overflow row per minute.
+pub(super) const MAX_DENIAL_ROWS: usize = 1000;
 
-/// The key of the aggregation, in addition to code and minute.
+/// What denials of the same code and minute are aggregated by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum AggregationKey {
-    /// A key, by its `seq`.
+    /// Denials of one API key, given by its `seq`.
     Key(i64),
-    /// Unknown keys, by the organization that verified them and the client's address (of IPv6, its /64).
+    /// Denials of unknown keys, given by the id of the organization that verified them and the client's
+    /// address (for IPv6, its /64 network).
     Address(Option<String>, Option<IpNet>),
-    /// All denials that found no free row.
+    /// Denials that needed a new row when the maximum number of rows was reached.
     Overflow,
 }
 
@@ -39,7 +42,7 @@ impl fmt::Display for AggregationKey {
     }
 }
 
-/// A row of the log, or an addition to a row that is already written.
+/// A row of the verification log, or counts to add to a row that is already written.
 #[derive(Clone, Debug)]
 pub(crate) struct Denial {
     pub(crate) aggregation_key: AggregationKey,
@@ -47,7 +50,7 @@ pub(crate) struct Denial {
     pub(crate) code: Option<Outcome>,
     /// The key's organization; for an unknown key, the organization that verified it.
     pub(crate) organization_id: Option<String>,
-    /// The client's address in the first denial.
+    /// The client's address of the first denial.
     pub(crate) ip: Option<IpAddr>,
     /// Number of denials.
     pub(crate) count: u64,
@@ -65,21 +68,21 @@ impl Denial {
         now: Timestamp,
     ) -> Self {
         let organization_id = credential.key.organization_id.clone();
-        Self::single(AggregationKey::Key(credential.seq), code, organization_id, ip, now)
+        Self::first_denial(AggregationKey::Key(credential.seq), code, organization_id, ip, now)
     }
 
-    pub(super) fn for_unknown(
+    pub(super) fn for_unknown_key(
         code: Outcome,
         organization_id: Option<&str>,
         ip: Option<IpAddr>,
         now: Timestamp,
     ) -> Self {
         let organization_id = organization_id.map(str::to_owned);
-        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::subject));
-        Self::single(aggregation_key, code, organization_id, ip, now)
+        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::client_network));
+        Self::first_denial(aggregation_key, code, organization_id, ip, now)
     }
 
-    fn single(
+    fn first_denial(
         aggregation_key: AggregationKey,
         code: Outcome,
         organization_id: Option<String>,
@@ -116,13 +119,13 @@ impl Denial {
 type RowKey = (Timestamp, Option<Outcome>, AggregationKey);
 
 /// The rows of the current minute, and earlier rows that aren't written yet. A written row stays until its
-/// minute is over, with a count of 0, so that `MAX_ROWS` bounds the rows per minute and not per batch.
+/// minute is over, with a count of 0, so that `MAX_DENIAL_ROWS` bounds the rows per minute and not per batch.
 #[derive(Default)]
 pub(crate) struct Denials(HashMap<RowKey, Denial>);
 
 impl Denials {
     pub(crate) fn add(&mut self, denial: Denial) {
-        let has_room = self.0.len() < MAX_ROWS;
+        let has_room = self.0.len() < MAX_DENIAL_ROWS;
         let mut row_key = denial.row_key();
         if let Some(row) = self.0.get_mut(&row_key) {
             row.merge(&denial);
@@ -136,7 +139,7 @@ impl Denials {
         }
     }
 
-    /// Takes the denials counted since the last call, oldest first.
+    /// Removes and returns the denials counted since the last call, oldest first.
     pub(crate) fn take(&mut self) -> Vec<Denial> {
         let latest = self.0.keys().map(|(minute, ..)| *minute).max();
         let mut denials: Vec<_> = self.0.values().filter(|row| row.count > 0).cloned().collect();

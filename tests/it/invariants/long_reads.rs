@@ -153,7 +153,7 @@ async fn i12_a_chain_verification_stops_when_its_client_leaves() {
     let recorded = async {
         loop {
             // Through the writer, because the readers are occupied.
-            let events = server.app.db.write(|tx| store::audit::links(tx, 1, 1_000_000)).await.unwrap();
+            let events = server.app.db.write(|tx| store::audit::chain_rows(tx, 1, 1_000_000)).await.unwrap();
             let stopped = events.iter().any(|event| {
                 let json = &event.link.as_ref().unwrap().0.json;
                 json.contains("audit_log.verify") && json.contains("\"status\":503")
