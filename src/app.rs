@@ -12,13 +12,14 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::api_key::Credential;
 use crate::domain::id::Kind;
-use crate::domain::scope::Catalogue;
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::service::aggregated::AggregatedEvents;
 use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
+use crate::service::long_reads::LongReads;
+use crate::service::scopes::CatalogueCache;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
 use crate::telemetry::machine;
@@ -71,10 +72,12 @@ pub struct App {
     pub(crate) repeated_requests: RepeatedRequests,
     /// Requests with an `Idempotency-Key` that are being processed.
     pub in_flight: Arc<InFlight>,
+    /// The running audit exports and chain verifications.
+    pub(crate) long_reads: Arc<LongReads>,
     /// Seals and opens the cursors of lists.
     pub(crate) cursors: Cursors,
-    /// The cached catalogue of scopes, with the version at which its load began.
-    pub(crate) catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
+    /// The cached catalogue of scopes.
+    pub(crate) catalogue: CatalogueCache,
     /// Times of last use that are not stored yet, by the key's `seq`.
     pub unstored_last_uses: DashMap<i64, Timestamp>,
     /// Locked while the verifier's recorder is flushed, so that only one flush runs at a time.
@@ -125,8 +128,9 @@ impl App {
             aggregated: AggregatedEvents::default(),
             repeated_requests: RepeatedRequests::default(),
             in_flight: Arc::default(),
+            long_reads: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
-            catalogue: std::sync::Mutex::new(None),
+            catalogue: CatalogueCache::default(),
             unstored_last_uses: DashMap::new(),
             flush_lock: tokio::sync::Mutex::default(),
             random: SystemRandom::new(),

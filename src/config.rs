@@ -166,13 +166,13 @@ pub struct DatabaseConfig {
     pub dir: PathBuf,
     /// The number of database connections for reading.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 64, _, _>")]
-    pub(crate) readers: u32,
+    pub readers: u32,
     /// The timeout of a single database read.
     #[serde(
         deserialize_with = "values::deserialize_nonzero_timeout",
         serialize_with = "values::serialize_duration"
     )]
-    pub(crate) read_timeout: Duration,
+    pub read_timeout: Duration,
     /// The largest number of changes that can wait for the database's writer.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 1_000_000, _, _>")]
     pub writer_queue: usize,

@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use futures_util::StreamExt as _;
+
 use super::args::{AuditExport, AuditVerify, ExportFormat};
 use crate::config::Config;
 use crate::domain::access::Caller;
@@ -118,7 +120,7 @@ pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
         ),
         None => Box::new(std::io::stdout().lock()),
     };
-    while let Some(chunk) = chunks.recv().await {
+    while let Some(chunk) = chunks.next().await {
         output.write_all(&chunk?).map_err(Error::internal)?;
     }
     output.flush().map_err(Error::internal)?;

@@ -41,21 +41,24 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 ///
 /// Checks the hash chain over all events, or from an anchor on, and detects events that were edited, removed
 /// or reordered. Store `last_seq` and `head_hash` outside of the server: used as an anchor, they also reveal
-/// a rewritten end of the log.
+/// a rewritten end of the log. A key can run one chain verification or export at a time, and at most four run on
+/// the server; more are refused with 429.
 #[utoipa::path(
     get, path = "/admin/v1/audit-logs/verify", tag = "Audit log", operation_id = "verifyAuditLog",
     params(AnchorQuery),
     responses((status = 200, description = "The result of the check.", body = Verification)),
 )]
 pub(crate) async fn verify_chain(call: Call) -> Result<Reply> {
-    Reply::ok(&audit::verify(&call.app, &call.ctx, call.parse_query()).await?)
+    let disconnected = call.disconnected.cancelled();
+    Reply::ok(&audit::verify(&call.app, &call.ctx, call.parse_query(), disconnected).await?)
 }
 
 /// Export audit events
 ///
 /// Streams events, oldest first, without the response envelope: as NDJSON (one JSON object per line), or as
 /// CSV, in which cells that a spreadsheet would run as formulas are escaped. An unfiltered export made with a
-/// platform key can be verified with `tollhouse audit verify`.
+/// platform key can be verified with `tollhouse audit verify`. A key can run one export or chain verification at
+/// a time, and at most four run on the server; more are refused with 429.
 #[utoipa::path(
     get, path = "/admin/v1/audit-logs/export", tag = "Audit log", operation_id = "exportAuditLog",
     params(ExportQuery, AuditQuery),
@@ -68,9 +71,8 @@ pub(crate) async fn verify_chain(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn export_events(call: Call) -> Result<Reply> {
-    let (format, mut chunks) = audit::export(&call.app, &call.ctx, call.parse_query()).await?;
-    let stream = futures_util::stream::poll_fn(move |context| chunks.poll_recv(context));
-    let mut response = warp::reply::stream(stream).into_response();
+    let (format, chunks) = audit::export(&call.app, &call.ctx, call.parse_query()).await?;
+    let mut response = warp::reply::stream(chunks).into_response();
     let (content_type, disposition) = match format {
         ExportFormat::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit-logs.ndjson\""),
         ExportFormat::Csv => {

@@ -74,8 +74,9 @@ pub(crate) fn uses_bearer_auth(headers: &HeaderMap) -> bool {
 
 fn uses_auth_scheme(headers: &HeaderMap, wanted: &str) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| {
-        let text = value.to_str().unwrap_or_default();
-        text.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(wanted))
+        // Bytes instead of text, so that an unreadable credential is refused and not taken for another scheme.
+        let mut words = value.as_bytes().split(|byte| matches!(byte, b' ' | b'\t'));
+        words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(wanted.as_bytes()))
     })
 }
 

@@ -156,6 +156,7 @@ fn prepare_operation(
     let target = pipeline::audit_target(route, &params);
     let ctx = RequestContext { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
     let app = call.app.clone();
+    let disconnected = call.disconnected.clone();
     let query = query.to_owned();
     let body = requested.body;
     let handler = move |ctx: Arc<RequestContext>| -> HandlerFuture {
@@ -172,6 +173,7 @@ fn prepare_operation(
             accept: Vec::new(),
             body: body.clone(),
             rate_limit: None,
+            disconnected: disconnected.clone(),
         })
     };
     Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(handler) }))

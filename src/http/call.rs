@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::domain::fields::Json;
 use crate::domain::page::Query;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
 use crate::verify::bucket::RateLimitDecision;
 
@@ -32,6 +33,8 @@ pub struct Call {
     pub(crate) body: Option<Json>,
     /// The state of the caller's rate limit; `None` if the caller has no rate limit.
     pub(crate) rate_limit: Option<RateLimitDecision>,
+    /// Canceled when the client disconnects before it has the response.
+    pub(crate) disconnected: CancellationToken,
 }
 
 impl Call {
@@ -68,21 +71,63 @@ pub(crate) fn parse_query_string(text: &str) -> Query {
     Query::of(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
 }
 
+/// The text of each line of a header that the server acts on. Taking an unreadable line for an absent one would
+/// skip what the client asked for, such as the condition in `If-Match`.
+///
+/// # Errors
+/// `INVALID_REQUEST`, naming the header, if a line has characters other than visible ASCII, spaces and tabs.
+pub(crate) fn readable_header_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>> {
+    readable_lines(headers.get_all(name), name)
+}
+
+/// Like [`readable_header_lines`], for lines of the header that were taken from the request before.
+pub(crate) fn readable_lines<'a>(
+    lines: impl IntoIterator<Item = &'a HeaderValue>,
+    name: &HeaderName,
+) -> Result<Vec<&'a str>> {
+    lines.into_iter().map(|line| line.to_str().map_err(|_| unreadable_header_error(name))).collect()
+}
+
+/// Like [`readable_header_lines`], the first line only; `None` if there is none.
+pub(crate) fn readable_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>> {
+    headers.get(name).map(|line| line.to_str().map_err(|_| unreadable_header_error(name))).transpose()
+}
+
+fn unreadable_header_error(name: &HeaderName) -> Error {
+    let name = display_name(name);
+    Error::invalid_request(vec![ErrorDetail {
+        message: format!("The {name} header must be visible ASCII characters."),
+        pointer: None,
+        parameter: Some(name),
+        code: "INVALID_HEADER".into(),
+    }])
+}
+
+/// The name as documentation writes it, such as `If-Match`.
+fn display_name(name: &HeaderName) -> String {
+    let capitalize = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+    name.as_str().split('-').map(capitalize).collect::<Vec<_>>().join("-")
+}
+
 /// True if `Content-Encoding` says that the body is compressed.
-pub(crate) fn has_compressed_body(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
+///
+/// # Errors
+/// `INVALID_REQUEST` if the header is unreadable.
+pub(crate) fn has_compressed_body(headers: &HeaderMap) -> Result<bool> {
+    let encodings = readable_header_lines(headers, &CONTENT_ENCODING)?;
+    Ok(encodings.iter().any(|encoding| *encoding != "identity"))
 }
 
 /// Checks that the body is uncompressed JSON or, if `merge_patch` is true, a JSON merge patch (RFC 7396).
 ///
 /// # Errors
-/// `UNSUPPORTED_MEDIA_TYPE` for any other media type or encoding.
+/// `UNSUPPORTED_MEDIA_TYPE` for any other media type or encoding, `INVALID_REQUEST` if a header is unreadable.
 pub(crate) fn check_media_type(headers: &HeaderMap, merge_patch: bool) -> Result<()> {
     let unsupported = |message| Err(Error::new(Code::UnsupportedMediaType, message));
-    if has_compressed_body(headers) {
+    if has_compressed_body(headers)? {
         return unsupported("The request body must not be compressed.");
     }
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = readable_header(headers, &CONTENT_TYPE)?.unwrap_or_default();
     if content_type == "application/json" {
         return Ok(()); // Fast path for by far the most common value.
     }

@@ -12,7 +12,9 @@ use warp::reply::Response as WarpResponse;
 use super::data_plane::DataPlaneRequest;
 use super::openapi::params;
 use super::{auth, reply};
+use crate::app::App;
 use crate::domain::api_key::Credential;
+use crate::domain::scope::MAX_SCOPES;
 use crate::domain::verification::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::service::scopes;
@@ -38,28 +40,67 @@ struct ProxyRequirements<'a> {
 }
 
 impl<'a> ProxyRequirements<'a> {
+    fn new() -> Self {
+        Self { scopes: Vec::new(), limit_status: StatusCode::TOO_MANY_REQUESTS }
+    }
+
     /// Parses the parameters from the query, or from the path segment after `/v1/forward-auth/`, which the
-    /// client's own path follows. `None` if a parameter is unknown; then the request is denied.
-    fn parse(path: &'a str, query: Option<&'a str>) -> Option<Self> {
-        let mut requirements = Self { scopes: Vec::new(), limit_status: StatusCode::TOO_MANY_REQUESTS };
-        if let Some(rest) = path.strip_prefix(PATH)?.strip_prefix('/') {
+    /// client's own path follows.
+    ///
+    /// # Errors
+    /// `INSUFFICIENT_SCOPE` at the first unknown parameter and beyond [`MAX_SCOPES`] scopes; then the request is
+    /// denied. The rest isn't parsed, because anyone can send it.
+    fn parse(&mut self, path: &'a str, query: Option<&'a str>) -> Result<()> {
+        let rest = path
+            .strip_prefix(PATH)
+            .ok_or_else(|| misconfiguration_error("The proxy sent an unknown path."))?;
+        if let Some(rest) = rest.strip_prefix('/') {
             let segment = rest.split('/').next().unwrap_or_default();
-            if let Some(scopes) = segment.strip_prefix("scope=") {
-                let decoded = percent_decode_str(scopes).decode_utf8().ok()?;
-                requirements.scopes.extend(decoded.split(',').map(|scope| Cow::Owned(scope.to_owned())));
-            }
-            return Some(requirements);
+            let Some(scopes) = segment.strip_prefix("scope=") else { return Ok(()) };
+            let decoded = percent_decode_str(scopes).decode_utf8();
+            let decoded = decoded.map_err(|_| misconfiguration_error("The proxy's scopes must be UTF-8."))?;
+            return decoded.split(',').try_for_each(|scope| self.add_scope(Cow::Owned(scope.to_owned())));
         }
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match (&*name, &*value) {
-                ("scope", _) => requirements.scopes.push(value),
-                ("limit_status", "403") => requirements.limit_status = StatusCode::FORBIDDEN,
-                ("limit_status", "429") => requirements.limit_status = StatusCode::TOO_MANY_REQUESTS,
-                _ => return None,
+                ("scope", _) => self.add_scope(value)?,
+                ("limit_status", "403") => self.limit_status = StatusCode::FORBIDDEN,
+                ("limit_status", "429") => self.limit_status = StatusCode::TOO_MANY_REQUESTS,
+                _ => {
+                    let message =
+                        "The proxy sent an unknown parameter; only scope and limit_status are supported.";
+                    return Err(misconfiguration_error(message));
+                }
             }
         }
-        Some(requirements)
+        Ok(())
     }
+
+    fn add_scope(&mut self, scope: Cow<'a, str>) -> Result<()> {
+        if self.scopes.len() == MAX_SCOPES {
+            return Err(misconfiguration_error(format!("The proxy requires more than {MAX_SCOPES} scopes.")));
+        }
+        self.scopes.push(scope);
+        Ok(())
+    }
+
+    /// Refuses scopes that don't exist.
+    async fn ensure_scopes_exist(&self, app: &App) -> Result<()> {
+        if self.scopes.is_empty() {
+            return Ok(());
+        }
+        let catalogue = scopes::load_catalogue(app).await?;
+        let Some(unknown) = self.scopes.iter().find(|scope| !catalogue.is_known_grant(scope)) else {
+            return Ok(());
+        };
+        let excerpt: String = unknown.chars().take(65).collect();
+        Err(misconfiguration_error(format!("The proxy requires the scope {excerpt:?}, which doesn't exist.")))
+    }
+}
+
+/// The refusal of requirements that no key can meet.
+fn misconfiguration_error(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(Code::InsufficientScope, message)
 }
 
 /// The client's API key, from `Authorization: Bearer` or `X-Api-Key`. Both headers may be present if they
@@ -94,32 +135,22 @@ fn client_key(headers: &HeaderMap) -> Result<&str> {
 /// disabled or expired; 403 if its organization, owner, address or scopes don't permit the request; and
 /// 429 (or `limit_status`) if a limit is exceeded. Any method is accepted, and the body is never read.
 /// `X-Auth-…` headers identify the key to the upstream, with `-` for absent values. An unknown scope or
-/// parameter denies all requests.
+/// parameter, or more than 100 scopes, denies all requests, and each of them counts as a failed attempt.
 #[utoipa::path(
     get, path = "/v1/forward-auth", tag = "Verification", operation_id = "forwardAuth",
     params(params::ForwardAuthQuery),
     responses(
         (status = 200, description = "The request is authorized."),
         (status = 401, description = "The key is missing, malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter."),
+        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter or more than 100 scopes."),
         (status = 429, description = "The key's rate limit or quota is exceeded, or there were too many failed attempts from this address."),
         (status = 500, description = "`INTERNAL`"),
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
 pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
-    let uri = &request.head.uri;
-    let mut limit_status = StatusCode::TOO_MANY_REQUESTS;
-    let result = match ProxyRequirements::parse(uri.path(), uri.query()) {
-        Some(requirements) => {
-            limit_status = requirements.limit_status;
-            verify_client_key(request, &requirements).await
-        }
-        None => {
-            let message = "The proxy sent an unknown parameter; only scope and limit_status are supported.";
-            Err(Error::new(Code::InsufficientScope, message))
-        }
-    };
+    let mut requirements = ProxyRequirements::new();
+    let result = verify_client_key(request, &mut requirements).await;
     let mut response = match &result {
         Ok(verdict) => write_verdict(request, verdict),
         Err(error) => {
@@ -129,7 +160,7 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
         }
     };
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
-        *response.status_mut() = limit_status;
+        *response.status_mut() = requirements.limit_status;
     }
     response
 }
@@ -145,7 +176,7 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
     responses(
         (status = 200, description = "The request is authorized."),
         (status = 401, description = "The key is missing, malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter."),
+        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter or more than 100 scopes."),
         (status = 429, description = "The key's rate limit or quota is exceeded, or there were too many failed attempts from this address."),
         (status = 500, description = "`INTERNAL`"),
         (status = 503, description = "`UNAVAILABLE`"),
@@ -154,23 +185,26 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
 #[expect(dead_code, reason = "only the derived documentation reads it")]
 pub(crate) fn answer_with_path() {}
 
-async fn verify_client_key(
-    request: &DataPlaneRequest<'_>,
-    requirements: &ProxyRequirements<'_>,
+async fn verify_client_key<'a>(
+    request: &DataPlaneRequest<'a>,
+    requirements: &mut ProxyRequirements<'a>,
 ) -> Result<Verdict> {
     let app = request.app;
     let charge = |error| auth::charge_failure(app, request.client_ip, error);
+    let uri = &request.head.uri;
+    // Before the key: this refusal is the same for everyone, so it costs no lookup of a key. It counts as a
+    // failed attempt, because anyone can cause it.
+    if let Err(error) = requirements.parse(uri.path(), uri.query()) {
+        return Err(charge(error).await);
+    }
+    match requirements.ensure_scopes_exist(app).await {
+        Err(error) if error.code == Code::InsufficientScope => return Err(charge(error).await),
+        checked => checked?,
+    }
     let secret = match client_key(&request.head.headers) {
         Ok(secret) => secret,
         Err(error) => return Err(charge(error).await),
     };
-    if !requirements.scopes.is_empty() {
-        let catalogue = scopes::load_catalogue(app).await?;
-        if let Some(unknown) = requirements.scopes.iter().find(|scope| !catalogue.is_known_grant(scope)) {
-            let message = format!("The proxy requires the scope {unknown:?}, which doesn't exist.");
-            return Err(Error::new(Code::InsufficientScope, message));
-        }
-    }
     let verification = VerifyRequest {
         secret,
         scopes: &requirements.scopes,

@@ -93,7 +93,7 @@ pub(crate) struct OauthError {
     request_body(content = IntrospectToken, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "The result.", body = inline(Introspection)),
-        (status = 400, description = "`invalid_request`: the `token` parameter is missing or repeated, or the body is incomplete."),
+        (status = 400, description = "`invalid_request`: the `token` parameter is missing or repeated, the body is incomplete, or a header can't be read."),
         (status = 401, description = "`invalid_client`: no credentials, or invalid ones with HTTP Basic. `invalid_token`: the bearer token is invalid."),
         (status = 403, description = "`insufficient_scope`: the calling key lacks the scope, or can't be used from this address."),
         (status = 413, description = "`invalid_request`: the body is too large."),
@@ -122,7 +122,7 @@ where
     let (caller, body) = request.authorize_caller(body, true).await?;
     let is_form_encoded = is_form_encoded(&request.head.headers);
     let bytes = request.read_body(body).await;
-    if !is_form_encoded {
+    if !is_form_encoded? {
         let message = "Send the parameters as application/x-www-form-urlencoded.";
         return Err(Error::new(Code::UnsupportedMediaType, message));
     }
@@ -153,10 +153,11 @@ where
     }))
 }
 
-fn is_form_encoded(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn is_form_encoded(headers: &HeaderMap) -> Result<bool> {
+    let content_type = call::readable_header(headers, &CONTENT_TYPE)?.unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !call::has_compressed_body(headers)
+    let is_compressed = call::has_compressed_body(headers)?;
+    Ok(essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !is_compressed)
 }
 
 fn write_oauth_error(request: &DataPlaneRequest<'_>, error: &Error) -> Response {

@@ -14,6 +14,7 @@ use http::header::{
 };
 use warp::reply::Response as WarpResponse;
 
+use super::call;
 use super::pipeline::{add_request_id, received_or_new_request_id};
 use super::reply;
 use super::server::RequestHead;
@@ -96,10 +97,10 @@ fn redirect_to_directory(path: &str) -> WarpResponse {
 
 impl File {
     fn answer(&self, request_headers: &HeaderMap) -> Result<WarpResponse> {
-        let use_gzip = accepts_gzip(request_headers);
+        let use_gzip = accepts_gzip(&call::readable_header_lines(request_headers, &ACCEPT_ENCODING)?);
         let tag = format!("\"{}{}\"", self.tag, if use_gzip { "-gzip" } else { "" });
-        let lists = request_headers.get_all(IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
-        let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
+        let lists = call::readable_header_lines(request_headers, &IF_NONE_MATCH)?;
+        let mut tags = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
         let is_unchanged = tags.any(|other| other == "*" || other.strip_prefix("W/").unwrap_or(other) == tag);
         let body = match use_gzip {
             _ if is_unchanged => Bytes::new(),
@@ -133,10 +134,9 @@ impl File {
 }
 
 /// True if `Accept-Encoding` lists gzip with a quality above 0, or covers gzip by `*` (RFC 9110 §12.5.3).
-fn accepts_gzip(request_headers: &HeaderMap) -> bool {
+fn accepts_gzip(accept_encoding: &[&str]) -> bool {
     let mut accepts_any = false;
-    let lines = request_headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-    for coding in lines.flat_map(|line| line.split(',')) {
+    for coding in accept_encoding.iter().flat_map(|line| line.split(',')) {
         let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
         let quality = parameter.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
         let is_accepted = quality.is_ok_and(|quality| quality > 0.0);

@@ -14,6 +14,7 @@ use futures_util::Stream;
 use http::HeaderMap;
 use http::header::{ACCEPT, ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
@@ -54,18 +55,15 @@ impl Request {
         Self { route_index, head, client_ip, request_id, arrived_at: app.clock.monotonic() }
     }
 
-    fn header(&self, name: HeaderName) -> Option<String> {
-        self.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-    }
-
     fn event_context(&self) -> EventContext {
+        let user_agent = self.head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         EventContext {
             request_id: Some(self.request_id.clone()),
             method: Some(self.head.method.to_string()),
             path: Some(truncate_text(self.head.uri.path())),
             status: None,
             ip: self.client_ip.map(|ip| ip.to_string()),
-            user_agent: self.header(USER_AGENT).map(|agent| truncate_text(&agent)),
+            user_agent: user_agent.map(truncate_text),
             batch_id: None,
         }
     }
@@ -109,13 +107,23 @@ where
     let id = request.request_id.clone();
     let route_index = request.route_index;
     let panic_app = app.clone();
+    let disconnected = CancellationToken::new();
+    // Dropped with this future when the client disconnects.
+    let _guard = disconnected.clone().drop_guard();
     let task = async move {
         let counting_app = app.clone();
         let response = match matched {
             Err(unmatched) => answer_unmatched(&app, &request, body, unmatched).await,
             Ok((route, handler, params)) => {
-                let mut pipeline =
-                    RequestPipeline { app, request, route, handler, ctx: None, rate_limit: None };
+                let mut pipeline = RequestPipeline {
+                    app,
+                    request,
+                    route,
+                    handler,
+                    ctx: None,
+                    rate_limit: None,
+                    disconnected,
+                };
                 let result = pipeline.check_and_handle(params, body).await;
                 pipeline.record_and_respond(result).await
             }
@@ -189,6 +197,8 @@ struct RequestPipeline {
     /// The authenticated caller and the request's context; `None` before authentication and for open routes.
     ctx: Option<Arc<RequestContext>>,
     rate_limit: Option<RateLimitDecision>,
+    /// Canceled when the client disconnects.
+    disconnected: CancellationToken,
 }
 
 impl RequestPipeline {
@@ -239,6 +249,7 @@ impl RequestPipeline {
             Err(error) => return Err(error),
         };
         let caller = Caller::Key(credential.clone());
+        let if_match = self.if_match();
         let ctx = Arc::new(RequestContext {
             caller: caller.clone(),
             secret: Some(secret),
@@ -247,7 +258,7 @@ impl RequestPipeline {
             access: route.access(),
             now: app.clock.now(),
             ip: self.request.client_ip,
-            if_match: self.request.header(IF_MATCH),
+            if_match: if_match.as_ref().ok().cloned().flatten(),
             target: audit_target(route, params),
             context: self.request.event_context(),
             random: app.random_bits()?,
@@ -268,7 +279,17 @@ impl RequestPipeline {
             caller.require_platform()?;
         }
         app.record_call(&credential, ctx.now);
-        Ok(ctx)
+        if_match.map(|_| ctx)
+    }
+
+    /// The condition of a change, from `If-Match`; several lines of the header are one list. `None` for reads,
+    /// which ignore the header.
+    fn if_match(&self) -> Result<Option<String>> {
+        if self.route.method == "GET" {
+            return Ok(None);
+        }
+        let lines = call::readable_header_lines(&self.request.head.headers, &IF_MATCH)?;
+        Ok((!lines.is_empty()).then(|| lines.join(",")))
     }
 
     fn rate_limit_class(&self) -> RateLimitClass {
@@ -311,7 +332,9 @@ impl RequestPipeline {
         let app = self.app.clone();
         let query = self.request.head.uri.query().unwrap_or_default().to_owned();
         let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
-        let call = Call { app, ctx, path_params: params, query, accept, body, rate_limit: self.rate_limit };
+        let disconnected = self.disconnected.clone();
+        let rate_limit = self.rate_limit;
+        let call = Call { app, ctx, path_params: params, query, accept, body, rate_limit, disconnected };
         if self.route.is_idempotent_by_key()
             && let Some(idempotent) = idempotency::claim_idempotency_key(&call, &self.request.head, &bytes)?
         {

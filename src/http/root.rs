@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY};
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
-use super::call::Call;
+use super::call::{self, Call};
 use super::pages;
 use super::reply::{self, Reply};
 use crate::error::{Error, Result};
@@ -51,13 +51,16 @@ pub(crate) struct Addresses {
 /// Browsers get a page with links.
 #[utoipa::path(
     get, path = "/", tag = "Server", operation_id = "getAddresses",
-    responses((
-        status = 200, description = "The addresses, relative to this one.",
-        content((Addresses = "application/json"), (String = "text/html")),
-    )),
+    responses(
+        (
+            status = 200, description = "The addresses, relative to this one.",
+            content((Addresses = "application/json"), (String = "text/html")),
+        ),
+        (status = 400, description = "`INVALID_REQUEST`: the `Accept` header can't be read."),
+    ),
 )]
 pub(crate) async fn list_addresses(call: Call) -> Result<Reply> {
-    if !prefers_html(&call.accept) {
+    if !prefers_html(&call::readable_lines(&call.accept, &ACCEPT)?) {
         return Reply::ok(&ADDRESSES);
     }
     let (page, policy) = PAGE_WITH_POLICY.as_ref().map_err(Clone::clone)?;
@@ -98,7 +101,7 @@ static PAGE_WITH_POLICY: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new
 
 /// True if `Accept` names `text/html` or `text/*` with at least the quality of JSON (RFC 9110 §12.5.1).
 /// Browsers name HTML; a program that accepts anything (`*/*`) gets JSON.
-fn prefers_html(accept: &[HeaderValue]) -> bool {
+fn prefers_html(accept: &[&str]) -> bool {
     let (precision, html) = accept_quality(accept, "text", "html");
     let (_, json) = accept_quality(accept, "application", "json");
     precision > 1 && html > 0.0 && html >= json
@@ -106,10 +109,9 @@ fn prefers_html(accept: &[HeaderValue]) -> bool {
 
 /// The precision and quality of the most precise media range in `Accept` that covers a media type. The
 /// precision is 3 for the type itself, 2 for `class/*`, 1 for `*/*`, and 0 if no range covers the type.
-fn accept_quality(accept: &[HeaderValue], class: &str, kind: &str) -> (u8, f32) {
+fn accept_quality(accept: &[&str], class: &str, kind: &str) -> (u8, f32) {
     let mut best = (0, 0.0);
-    let lines = accept.iter().filter_map(|line| line.to_str().ok());
-    for range in lines.flat_map(|line| line.split(',')) {
+    for range in accept.iter().flat_map(|line| line.split(',')) {
         let mut parts = range.split(';').map(str::trim);
         let Some((named_class, named_kind)) = parts.next().and_then(|name| name.split_once('/')) else {
             continue;
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
 
     fn is_html(lines: &[&'static str]) -> bool {
-        prefers_html(&lines.iter().map(|line| HeaderValue::from_static(line)).collect::<Vec<_>>())
+        prefers_html(lines)
     }
 
     #[test]

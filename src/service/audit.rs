@@ -1,14 +1,20 @@
 //! The audit log: lists, reads and exports audit events, and verifies the audit chain.
 
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::thread;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::aggregated::REQUEST_REFUSED;
 use super::api_keys::effective_organization;
+use super::long_reads::LongReadGuard;
 use super::{ListPage, RequestContext, audit_outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -24,6 +30,9 @@ use crate::store::{self, db::Tx};
 /// The number of events that an export or a verification reads in one transaction. Reading in chunks avoids a
 /// read transaction that stays open while a slow client receives the export.
 const EVENTS_PER_CHUNK: usize = 500;
+
+/// Events hashed before the thread yields its core; they take about 100 µs.
+const EVENTS_BETWEEN_YIELDS: usize = 16;
 
 /// Returns the audit event as the caller may see it: complete for a platform key, redacted for an
 /// organization's key.
@@ -77,14 +86,41 @@ impl ExportFormat {
         &[("ndjson", ExportFormat::Ndjson), ("csv", ExportFormat::Csv)];
 }
 
+/// The chunks of an export.
+pub(crate) struct ExportChunks {
+    receiver: mpsc::Receiver<Result<Bytes>>,
+    /// Dropped before the end of the stream is visible, so that a client that has read everything can export
+    /// again.
+    running: Option<LongReadGuard>,
+    /// The task that reads the chunks. Aborted when the client disconnects, so that the task doesn't outlast the
+    /// guard.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Stream for ExportChunks {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = ready!(self.receiver.poll_recv(context));
+        if chunk.is_none() {
+            self.running = None;
+        }
+        Poll::Ready(chunk)
+    }
+}
+
 /// Starts an export of the audit events that exist now, oldest first. Each chunk is read when the receiver
 /// has room for it, so that memory use is constant. The export ends with an error when the database fails or
 /// when retention removes events before the export is complete.
+///
+/// # Errors
+/// `RATE_LIMITED` while another export or chain verification of the key is running, or too many are.
 pub(crate) async fn export(
     app: &Arc<App>,
     ctx: &Arc<RequestContext>,
     mut query: Query,
-) -> Result<(ExportFormat, mpsc::Receiver<Result<Bytes>>)> {
+) -> Result<(ExportFormat, ExportChunks)> {
+    let running = app.long_reads.start(&ctx.caller)?;
     let format = query.one_of("format", ExportFormat::NAMES).unwrap_or_default();
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
@@ -97,7 +133,7 @@ pub(crate) async fn export(
     .await?;
     let (sender, receiver) = mpsc::channel(2);
     let (app, ctx) = (app.clone(), ctx.clone());
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut after = checkpoint.map(|checkpoint| checkpoint.seq);
         if format == ExportFormat::Csv && sender.send(csv_header()).await.is_err() {
             return;
@@ -126,7 +162,7 @@ pub(crate) async fn export(
             after = next;
         }
     });
-    Ok((format, receiver))
+    Ok((format, ExportChunks { receiver, running: Some(running), _task: AbortOnDropHandle::new(task) }))
 }
 
 /// Encodes the events of a chunk in the format of the export; omits events after the event `last`.
@@ -241,12 +277,27 @@ fn csv_header() -> Result<Bytes> {
     Ok(Bytes::from(written).slice(..end))
 }
 
-/// Verifies the audit chain, completely or from an anchor. Only platform keys can verify the chain.
-pub(crate) async fn verify(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Verification> {
+/// Verifies the audit chain, completely or from an anchor. Only platform keys can verify the chain. Stops when
+/// the client disconnects.
+///
+/// # Errors
+/// `RATE_LIMITED` while another export or chain verification of the key is running, or too many are.
+pub(crate) async fn verify(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    mut query: Query,
+    disconnected: impl Future<Output = ()>,
+) -> Result<Verification> {
+    let _running = app.long_reads.start(&ctx.caller)?;
     let anchor = query.text("anchor");
     query.finish(())?;
     let anchor = anchor.as_deref().map(parse_anchor).transpose()?;
-    let verification = verify_chain(app, anchor).await?;
+    let verification = tokio::select! {
+        verification = verify_chain(app, anchor) => verification?,
+        () = disconnected => {
+            return Err(Error::unavailable("The client disconnected during the verification.", 1));
+        }
+    };
     read_audited(app, ctx, move |_, caller| {
         caller.require_platform()?;
         Ok((verification, AuditEntry::without_target(None)))
@@ -322,7 +373,11 @@ pub(super) fn verify_chunk(
     next: i64,
 ) -> Result<(ChainVerifier, Option<i64>)> {
     let links = store::audit::chain_rows(tx, next, EVENTS_PER_CHUNK)?;
-    for ChainRow { seq, link } in &links {
+    for (index, ChainRow { seq, link }) in links.iter().enumerate() {
+        // Without the yield, a verification of a key waits milliseconds until the kernel preempts this thread.
+        if index % EVENTS_BETWEEN_YIELDS == 0 {
+            thread::yield_now();
+        }
         let is_valid = |(link, columns): &(ChainLink, EventColumns)| {
             walk.verify_next(link) && columns.matches_event(&link.json)
         };

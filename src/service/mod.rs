@@ -17,6 +17,7 @@ pub(crate) mod export;
 pub mod housekeeping;
 pub mod idempotency;
 pub(crate) mod import;
+pub(crate) mod long_reads;
 pub mod memberships;
 pub(crate) mod metrics;
 pub mod organizations;

@@ -1,6 +1,6 @@
 //! The scope catalogue: lists, adds, deletes and checks the scopes that API keys can have.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -17,8 +17,18 @@ use crate::store::{self, db::Tx};
 /// The id of the scope catalogue in an [`Invalidation`].
 pub(super) const CATALOGUE_ID: &str = "scopes";
 
+/// The scope catalogue in memory.
+#[derive(Default)]
+pub(crate) struct CatalogueCache {
+    /// The catalogue, with the version at which its load began.
+    loaded: Mutex<Option<(u64, Arc<Catalogue>)>>,
+    /// Locked during a load, so that concurrent callers wait for its result.
+    load_lock: tokio::sync::Mutex<()>,
+}
+
 /// Returns the scope catalogue with all changes committed before this call: from memory, or from the database
-/// if the catalogue has changed.
+/// if the catalogue has changed. Verifications need the catalogue, so the lookups thread loads it, which
+/// doesn't queue behind long reads.
 ///
 /// # Errors
 /// Errors of reading the database.
@@ -26,14 +36,18 @@ pub async fn load_catalogue(app: &App) -> Result<Arc<Catalogue>> {
     if let Some(catalogue) = cached_catalogue(app) {
         return Ok(catalogue);
     }
+    let _one_at_a_time = app.catalogue.load_lock.lock().await;
+    if let Some(catalogue) = cached_catalogue(app) {
+        return Ok(catalogue);
+    }
     let began = app.version_clock.now();
-    let catalogue = Arc::new(app.db.read(store::scopes::catalogue).await?);
+    let catalogue = Arc::new(app.db.look_up(store::scopes::catalogue).await?);
     cache_catalogue(app, began, &catalogue);
     Ok(catalogue)
 }
 
 /// Returns the scope catalogue for an operation: as seen by the operation's open transaction if there is one,
-/// otherwise like [`catalogue`].
+/// otherwise like [`load_catalogue`].
 pub(super) async fn catalogue_for_operation(app: &App, ctx: &RequestContext) -> Result<Arc<Catalogue>> {
     let Some(seat) = &ctx.seat else { return load_catalogue(app).await };
     let began = app.version_clock.now();
@@ -56,14 +70,14 @@ pub(super) async fn catalogue_for_operation(app: &App, ctx: &RequestContext) -> 
 
 /// Returns the scope catalogue from memory, unless it has changed since it was loaded.
 fn cached_catalogue(app: &App) -> Option<Arc<Catalogue>> {
-    let entry = app.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let entry = app.catalogue.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let (_, catalogue) = entry.filter(|(began, _)| app.version_clock.is_fresh(*began, [CATALOGUE_ID]))?;
     Some(catalogue)
 }
 
 /// Stores the scope catalogue in memory. `began` is the version of the clock at which loading it began.
 fn cache_catalogue(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
-    *app.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
+    *app.catalogue.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
 }
 
 /// Returns `INVALID_REQUEST` unless all these grants exist in the transaction that assigns them to a key.
@@ -76,14 +90,8 @@ pub(super) fn ensure_scopes_exist(tx: &Tx<'_>, grants: &[String]) -> Result<()> 
 
 /// Finds the index of the first grant that doesn't exist; `None` if all grants exist.
 pub(super) fn first_unknown_scope(tx: &Tx<'_>, grants: &[String]) -> Result<Option<usize>> {
-    let wildcards = grants.iter().any(|grant| grant.ends_with(":*"));
-    let catalogue = if wildcards { Some(store::scopes::catalogue(tx)?) } else { None };
     for (index, grant) in grants.iter().enumerate() {
-        let known = match &catalogue {
-            Some(catalogue) => catalogue.is_known_grant(grant),
-            None => grant == "*" || store::scopes::get(tx, grant)?.is_some(),
-        };
-        if !known {
+        if !store::scopes::is_known_grant(tx, grant)? {
             return Ok(Some(index));
         }
     }

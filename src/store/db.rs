@@ -220,8 +220,8 @@ impl Db {
         tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(timed_out)
     }
 
-    /// Runs a read of one or two rows, which doesn't queue behind long reads and sees everything committed
-    /// before this call.
+    /// Runs a short read that verifications need, of one or two rows or of the scope catalogue. The read doesn't
+    /// queue behind long reads and sees everything committed before this call.
     ///
     /// # Errors
     /// The closure's error; `UNAVAILABLE` when too many lookups are waiting.

@@ -20,6 +20,16 @@ pub(crate) fn catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
     Ok(tx.query_all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
 }
 
+/// True if `grant` is `*`, an existing scope, or the wildcard of a resource that has at least one scope.
+pub(crate) fn is_known_grant(tx: &Tx<'_>, grant: &str) -> Result<bool> {
+    let Some(resource) = grant.strip_suffix(":*") else {
+        return Ok(grant == "*" || get(tx, grant)?.is_some());
+    };
+    // `;` is the character after `:`, so that the index finds the resource's first scope.
+    let sql = "SELECT 1 FROM scopes WHERE scope > ?1 || ':' AND scope < ?1 || ';' LIMIT 1";
+    Ok(tx.query_first(sql, params![resource], |_| Ok(()))?.is_some())
+}
+
 /// Stores a new scope. Returns `false` when the catalogue already has a scope of this name.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
     let stored = tx.execute(

@@ -178,7 +178,6 @@ async fn unsupported_content_types_and_encodings_are_refused() {
             &["content-type: multipart/form-data; boundary=x"],
             &["content-type: application/json; charset=utf-16"],
             &["content-type: application/json; charset=utf-8; charset=utf-16"],
-            &["content-type: application/json\u{fc}"],
             &["content-type: application/json, application/json"],
             &["content-type: application/json", "content-encoding: gzip"],
             &["content-type: application/json", "content-encoding: br"],
@@ -187,6 +186,8 @@ async fn unsupported_content_types_and_encodings_are_refused() {
             let answer = connection.send(route, headers, b"{}").await;
             assert_refused(&answer, 415, "UNSUPPORTED_MEDIA_TYPE", &format!("{} {headers:?}", route.path));
         }
+        let unreadable = connection.send(route, &["content-type: application/json\u{fc}"], b"{}").await;
+        assert_refused(&unreadable, 400, "INVALID_REQUEST", route.path);
         let merge_patch =
             connection.send(route, &["content-type: application/merge-patch+json"], b"[]").await;
         assert_eq!(merge_patch.status, if route.method == "PATCH" { 400 } else { 415 }, "{}", route.path);

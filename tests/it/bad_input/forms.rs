@@ -63,11 +63,11 @@ async fn unsupported_and_too_large_forms_are_refused_and_the_connection_stays_op
         &["content-type: application/json"],
         &["content-type: application/x-www-form-urlencodedx"],
         &["content-type: multipart/form-data; boundary=x"],
-        &["content-type: \u{fc}"],
         &[FORM, "content-encoding: gzip"],
     ] {
         assert_error(&send(&mut raw, headers, b"token=a").await, 415, "invalid_request");
     }
+    assert_error(&send(&mut raw, &["content-type: \u{fc}"], b"token=a").await, 400, "invalid_request");
     let parameter = format!("{}; charset=UTF-8", FORM.to_uppercase());
     assert_eq!(send(&mut raw, &[&parameter], b"token=a").await.status, 200);
     for length in [MIB + 1, 2 * MIB] {

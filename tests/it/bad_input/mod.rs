@@ -3,6 +3,7 @@
 
 mod bodies;
 mod forms;
+mod headers;
 mod requests;
 mod transfers;
 

@@ -1,6 +1,7 @@
 //! The invariants of the design: each test tries to break one.
 
 mod audit;
+mod bounded_cost;
 mod cache;
 mod connection_auth;
 mod cross_tenant;
@@ -9,6 +10,7 @@ mod exports;
 mod failed_auth;
 mod invalidation;
 mod limits;
+mod long_reads;
 mod pruning;
 mod quota;
 mod revocation;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tollhouse::http::routes::AuthRequirement;
@@ -224,6 +224,10 @@ async fn every_documented_refusal_is_as_documented() {
             tested.insert((operation.name(), status));
         }
     }
+    let addresses = document.operation("getAddresses");
+    let unreadable = HeaderValue::from_bytes(b"text/html\xff").unwrap();
+    let answer = admin.send(admin.request_at_root(Method::GET, "/").header(ACCEPT, unreadable)).await;
+    tested.insert((addresses.name(), addresses.assert_documented(&answer)));
     let conflicts = not_found_and_conflicts(&server).await;
     let others = rate_limited_calls(&document).await.into_iter().chain(concurrent_calls(&document).await);
     for (id, answer) in others.chain(conflicts) {
