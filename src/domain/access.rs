@@ -98,14 +98,26 @@ pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result
 
 /// `INSUFFICIENT_SCOPE` if the key has administrative scopes that the caller lacks.
 pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()> {
-    for (index, wanted) in key.scopes.iter().enumerate() {
-        if scope::is_administrative(wanted) && !caller.holds(wanted) {
-            let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
-            let detail = exceeds_caller(format!("/scopes/{index}"), message.clone());
-            return Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) });
-        }
-    }
-    Ok(())
+    let Some(index) = scope_beyond(caller, &key.scopes) else { return Ok(()) };
+    let wanted = &key.scopes[index];
+    let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
+    let detail = exceeds_caller(format!("/scopes/{index}"), message.clone());
+    Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) })
+}
+
+/// `INSUFFICIENT_SCOPE`, naming the key, if a user's key has administrative scopes that the caller lacks. What
+/// happens to the user happens to the key, so it must not be a way around [`ensure_can_administer`].
+pub(crate) fn ensure_can_affect_owned(caller: &Caller, key_id: &str, scopes: &[String]) -> Result<()> {
+    let Some(index) = scope_beyond(caller, scopes) else { return Ok(()) };
+    let wanted = &scopes[index];
+    let message =
+        format!("The user owns the key {key_id}, which has the scope {wanted}. Your key lacks that scope.");
+    Err(Error::new(Code::InsufficientScope, message))
+}
+
+/// The index of the first administrative scope that the caller lacks.
+fn scope_beyond(caller: &Caller, scopes: &[String]) -> Option<usize> {
+    scopes.iter().position(|wanted| scope::is_administrative(wanted) && !caller.holds(wanted))
 }
 
 /// `INSUFFICIENT_SCOPE` unless the caller may grant this key: create it, widen it, or rotate its

@@ -324,6 +324,21 @@ async fn change_key(
     Ok(changed.await?.effective_at(ctx.now))
 }
 
+/// Refuses with `INSUFFICIENT_SCOPE` if the user owns a key, in this organization or in any, that the caller
+/// can't administer. Required before the user is removed, suspended, reactivated or deleted, because that ends
+/// or enables the key.
+pub(super) fn ensure_can_affect_owned(
+    tx: &Tx<'_>,
+    caller: &Caller,
+    organization_id: Option<&str>,
+    user_id: &str,
+) -> Result<()> {
+    for (key_id, scopes) in store::api_keys::owned_scopes(tx, organization_id, user_id)? {
+        access::ensure_can_affect_owned(caller, &key_id, &scopes)?;
+    }
+    Ok(())
+}
+
 fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
     if store::api_keys::insert(tx, new, hash)? {
         return Ok(());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::{self, revoked_keys};
-use super::{Listed, RequestContext, etag, mutate, read_audited, settings, users};
+use super::{Listed, RequestContext, api_keys, etag, mutate, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Entry, changes};
@@ -121,7 +121,7 @@ pub(crate) async fn update(
 /// Removes a member and revokes the keys that the user owns in the organization.
 ///
 /// # Errors
-/// `NOT_FOUND`, `PRECONDITION_FAILED`, and `CONFLICT` for the last owner.
+/// `NOT_FOUND`, `INSUFFICIENT_SCOPE` if one of these keys is beyond the caller's, `PRECONDITION_FAILED`, and `CONFLICT` for the last owner.
 pub async fn delete(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -131,6 +131,7 @@ pub async fn delete(
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &organization_id, &user_id)?;
+        api_keys::ensure_can_affect_owned(tx, caller, Some(&organization_id), &user_id)?;
         context.require_match(&etag(before.created_at, before.revision))?;
         ensure_another_owner(tx, &before)?;
         let user = Some(user_id.as_str());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::revoked_keys;
-use super::{Listed, RequestContext, etag, mutate, organizations, read_audited, settings};
+use super::{Listed, RequestContext, api_keys, etag, mutate, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Change, Entry, changes};
@@ -83,14 +83,18 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Res
 
 /// Updates a user; platform keys only.
 ///
-/// # Errors `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`, and
-/// `ALREADY_EXISTS` for an email address in use.
+/// # Errors
+/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `INSUFFICIENT_SCOPE` if a change of the status would
+/// affect a key beyond the caller's, `PRECONDITION_FAILED`, and `ALREADY_EXISTS` for an email address in use.
 pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<User> {
     let patch = UserPatch::read(body)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
         caller.require_platform()?;
+        if patch.status.is_some_and(|status| status != before.status) {
+            api_keys::ensure_can_affect_owned(tx, caller, None, &id)?;
+        }
         context.require_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;
         ensure_email_available(tx, &after)?;
@@ -110,13 +114,14 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
 /// Deletes a user, ends its memberships, revokes its keys, and frees its email address; platform keys only.
 ///
 /// # Errors
-/// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of an
-/// organization.
+/// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `INSUFFICIENT_SCOPE` if the user owns a key beyond the caller's,
+/// `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of an organization.
 pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = visible(tx, caller, &id)?;
         caller.require_platform()?;
+        api_keys::ensure_can_affect_owned(tx, caller, None, &id)?;
         context.require_match(&etag(before.created_at, before.revision))?;
         let memberships = store::memberships::of_user(tx, &id)?;
         for (organization, role) in &memberships {

@@ -222,6 +222,21 @@ pub(crate) fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// Keys that a user owns, in one organization or in all, and that aren't revoked: for each distinct list of
+/// scopes the id of one key, and the list.
+pub(crate) fn owned_scopes(
+    tx: &Tx<'_>,
+    organization_id: Option<&str>,
+    user_id: &str,
+) -> Result<Vec<(String, Vec<String>)>> {
+    let organization = if organization_id.is_some() { "organization_id = ?2" } else { "?2 IS NULL" };
+    let sql = format!(
+        "SELECT min(id), scopes FROM api_keys WHERE user_id = ?1 AND {organization} AND status <> 'revoked' \
+         GROUP BY scopes ORDER BY min(id)"
+    );
+    tx.query_all(&sql, params![user_id, organization_id], |row| Ok((row.get(0)?, rows::json(row, 1)?)))
+}
+
 /// Revokes all keys of an organization, or only those a user owns there; returns the number revoked.
 pub(crate) fn revoke_all(
     tx: &Tx<'_>,

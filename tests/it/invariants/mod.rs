@@ -9,6 +9,7 @@ mod exports;
 mod failed_auth;
 mod invalidation;
 mod limits;
+mod owned_keys;
 mod pruning;
 mod quota;
 mod revocation;
