@@ -58,6 +58,19 @@ impl Caller {
         Err(Error::new(Code::PlatformKeyRequired, "This operation requires a platform key."))
     }
 
+    /// `SECRET_SUPERSEDED` if the caller authenticated with a rotated secret in its grace period. Such a secret
+    /// may have leaked, so it can't give, keep or end access.
+    pub(crate) fn require_current_secret(&self) -> Result<()> {
+        match self {
+            Caller::Key(credential) if credential.is_superseded() => {
+                let message = "This secret was rotated and is in its grace period. It can't change who has \
+                               access. Use the key's current secret.";
+                Err(Error::new(Code::SecretSuperseded, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the caller holds one of them. An empty
     /// list requires nothing.
     pub(crate) fn require_scope(&self, any_of: &[&str]) -> Result<()> {

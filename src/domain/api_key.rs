@@ -176,6 +176,13 @@ pub struct Credential {
     pub memo: Memo,
 }
 
+impl Credential {
+    /// True if the secret was rotated and works only until its grace period ends.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.secret_ends_at.is_some()
+    }
+}
+
 /// Values that users of a cached record store on it for later requests. A reloaded or cloned record
 /// starts with none.
 #[derive(Debug, Default)]

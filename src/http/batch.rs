@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::call::Call;
 use super::pipeline;
 use super::reply::Reply;
-use super::routes::{self, BATCH, Dispatch, HandlerFuture, RouteMatch};
+use super::routes::{self, BATCH, Dispatch, HandlerFuture, Route, RouteMatch};
 use crate::domain::audit::{EventContext, cut};
 use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
@@ -94,9 +94,9 @@ pub(crate) async fn run(call: Call) -> Result<Reply> {
     respond(&call, &operation_ids, ran)
 }
 
-/// The scopes that each operation of a batch accepts. Empty for any other call, for which the pipeline checks
-/// the scopes of its route.
-pub(crate) fn operation_scopes(call: &Call) -> Vec<&'static [&'static str]> {
+/// The routes of the operations of a batch. Empty for any other call, for which the pipeline authorizes the
+/// caller.
+pub(crate) fn operation_routes(call: &Call) -> Vec<&'static Route> {
     if call.ctx.action != BATCH {
         return Vec::new();
     }
@@ -105,7 +105,7 @@ pub(crate) fn operation_scopes(call: &Call) -> Vec<&'static [&'static str]> {
         let path = full_path(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
         let path = path.split('?').next().unwrap_or_default();
-        routes::find(&method, path).ok()?.ok().map(|matched| matched.route.auth.scopes())
+        routes::find(&method, path).ok()?.ok().map(|matched| matched.route)
     };
     batch.operations.iter().filter_map(route).collect()
 }
@@ -124,6 +124,7 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
     let matched = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
     let ctx = RequestContext {
         scopes: &[],
+        requires_current_secret: false,
         action: REFUSED,
         access: if method == "GET" { "read" } else { "write" },
         if_match: requested.if_match,
@@ -151,7 +152,13 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
         return Ok(None);
     }
     let target = pipeline::target(route, &params);
-    let ctx = RequestContext { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
+    let ctx = RequestContext {
+        scopes: route.auth.scopes(),
+        requires_current_secret: route.requires_current_secret(),
+        action: route.action,
+        target,
+        ..ctx
+    };
     let app = call.app.clone();
     let query = query.to_owned();
     let body = requested.body;

@@ -108,6 +108,13 @@ impl Route {
         if self.method == "GET" { "read" } else { "write" }
     }
 
+    /// True if a rotated secret in its grace period doesn't suffice: the route changes who has access, or how
+    /// it is limited, or deletes something.
+    pub fn requires_current_secret(&self) -> bool {
+        let changes_access = CHANGE_ACCESS.iter().any(|path| self.path.starts_with(path));
+        self.access() == "write" && (self.method == "DELETE" || changes_access)
+    }
+
     /// True if it honors `Idempotency-Key`.
     pub fn is_idempotent_by_key(&self) -> bool {
         self.method == "POST" && matches!(self.dispatch, Dispatch::Pipeline(_))
@@ -116,6 +123,9 @@ impl Route {
 
 /// The [`Route::method`] of routes that accept any method.
 pub const ANY: &str = "ANY";
+
+/// The paths below which every change requires the current secret of a key.
+const CHANGE_ACCESS: &[&str] = &["/admin/v1/api-keys", "/admin/v1/config", "/admin/v1/scopes"];
 
 const ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
 const USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);

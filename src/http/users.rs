@@ -57,7 +57,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 ///
 /// Only platform keys can update users, because a user can be a member of several organizations. Changing the
 /// status also requires every administrative scope that a key of the user has; otherwise the response is `403`
-/// and names the key.
+/// and names the key. The previous secret of a rotated key can't change the status (`SECRET_SUPERSEDED`).
 #[utoipa::path(
     patch, path = "/admin/v1/users/{id}", tag = "Users", operation_id = "updateUser",
     params(UserPath, IfMatch),

@@ -54,6 +54,8 @@ pub struct RequestContext {
     pub(crate) secret: Option<SecretHash>,
     /// Any one of these scopes suffices; empty means no scope is required.
     pub(crate) scopes: &'static [&'static str],
+    /// True if a rotated secret in its grace period doesn't suffice.
+    pub(crate) requires_current_secret: bool,
     /// `resource.verb`.
     pub(crate) action: &'static str,
     /// `read` or `write`.
@@ -89,6 +91,7 @@ impl RequestContext {
             caller,
             secret: None,
             scopes: &[],
+            requires_current_secret: false,
             action,
             access,
             now: app.clock.now(),
@@ -101,8 +104,8 @@ impl RequestContext {
         }))
     }
 
-    /// Reads the caller from the database again; refuses it unless it is usable, its address allowed and its
-    /// scope sufficient.
+    /// Reads the caller from the database again; refuses it unless it is usable, its address allowed, and its
+    /// scope and secret sufficient.
     fn reload(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
         let caller = self.read_caller(tx)?;
         self.admit(&caller, clock)?;
@@ -116,12 +119,18 @@ impl RequestContext {
         Ok(Caller::Key(Arc::new(credential)))
     }
 
-    /// Refuses the caller unless it is usable, its address allowed and its scope sufficient.
+    /// Refuses the caller unless it is usable, its address allowed, and its scope and secret sufficient.
     fn admit(&self, caller: &Caller, clock: &Clock) -> Result<()> {
         let (Caller::Key(credential), Some(_)) = (caller, &self.secret) else { return Ok(()) };
         access::ensure_usable(credential, clock.now())?;
         access::ensure_address_allowed(&credential.key, self.ip)?;
-        caller.require_scope(self.scopes)
+        self.authorize(caller)
+    }
+
+    /// Refuses the caller unless its scope and secret suffice.
+    pub(crate) fn authorize(&self, caller: &Caller) -> Result<()> {
+        caller.require_scope(self.scopes)?;
+        if self.requires_current_secret { caller.require_current_secret() } else { Ok(()) }
     }
 
     /// The audit event number `index` of this call.

@@ -93,6 +93,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         let before = visible(tx, caller, &id)?;
         caller.require_platform()?;
         if patch.status.is_some_and(|status| status != before.status) {
+            caller.require_current_secret()?;
             api_keys::ensure_can_affect_owned(tx, caller, None, &id)?;
         }
         context.require_match(&etag(before.created_at, before.revision))?;

@@ -13,6 +13,7 @@ mod owned_keys;
 mod pruning;
 mod quota;
 mod revocation;
+mod superseded;
 mod tampering;
 mod tenancy;
 
