@@ -145,14 +145,15 @@ impl ApiKey {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// True for a platform key that is active, can manage keys, and has neither an owner nor an expiry.
-    /// The last such key must stay one: it can't be revoked, disabled, narrowed below that or set to
-    /// expire.
+    /// True for a platform key that can manage keys from anywhere at any time: it is active and has no owner,
+    /// expiry or allowlist. The last such key must stay one: it can't be revoked, disabled, narrowed below
+    /// that, set to expire or bound to addresses.
     pub(crate) fn is_recovery_key(&self) -> bool {
         self.organization_id.is_none()
             && self.user_id.is_none()
             && self.status == Status::Active
             && self.expires_at.is_none()
+            && self.allowed_ips.is_none()
             && scope::any_covers(&self.scopes, "admin:keys")
     }
 }

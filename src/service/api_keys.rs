@@ -308,7 +308,8 @@ async fn change_key(
             && !after.is_recovery_key()
             && !store::api_keys::has_other_recovery_key(tx, &id)?
         {
-            let message = "This is the last platform key that can manage keys. Create another one first.";
+            let message = "This is the last platform key that can manage keys from anywhere at any time. \
+                           Create another one without expires_at and allowed_ips first.";
             return Err(Error::new(Code::Conflict, message));
         }
         let changed = changes(&before, &after);

@@ -256,7 +256,7 @@ pub(crate) fn revoke_all(
 pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL AND k.id <> ?1 \
-         AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL"
+         AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL AND k.allowed_ips IS NULL"
     );
     // There are only a few such rows: keys of the platform's own staff.
     Ok(tx.query_all(&sql, params![id], api_key)?.iter().any(ApiKey::is_recovery_key))
