@@ -46,7 +46,8 @@ pub(crate) async fn overview(call: Call) -> Result<Reply> {
 ///
 /// Returns the verification log: all verifications with a result other than `VALID`, aggregated by key,
 /// code and minute with a count. Verifications of unknown keys are aggregated by address instead of
-/// key. Entries are kept for `retention.verification_log_days`. With an organization key, returns the
+/// key. Each organization has 10 entries a minute of its own; beyond those, all share 1,000, where keys come
+/// before unknown keys, and one more entry counts the rest. Entries are kept for `retention.verification_log_days`. With an organization key, returns the
 /// denials of its organization's keys, and of unknown keys that were verified with one of its
 /// organization's keys.
 #[utoipa::path(

@@ -1,72 +1,107 @@
 //! Events that a client can repeat cheaply: counted in memory, as one audit event per API key or address,
 //! code and minute. The event is written when its minute closes.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::audit::Event;
+use crate::domain::minute_rows::{Admission, MAX_ROWS, MinuteRows, RowOwner};
 use crate::domain::time::Timestamp;
-
-/// The largest number of rows; further events are counted in one overflow row a minute.
-const MAX_ROWS: usize = 1000;
 
 /// The action of an aggregated refusal, which may stand for calls of several routes.
 pub(crate) const REFUSED: &str = "request.refused";
 
 /// Events with the same key are counted together.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RowKey {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RowKey {
     minute: Timestamp,
-    /// Key id or address; empty for the overflow.
+    /// Key id or address; empty for the overflow row.
     subject: String,
     code: String,
 }
 
+impl RowKey {
+    fn overflow(minute: Timestamp) -> Self {
+        Self { minute, subject: String::new(), code: String::new() }
+    }
+}
+
 /// The aggregated events that aren't written yet.
 #[derive(Default)]
-pub(crate) struct Aggregated(Mutex<HashMap<RowKey, Event>>);
+pub(crate) struct Aggregated(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    rows: HashMap<RowKey, Event>,
+    minutes: HashMap<Timestamp, MinuteRows<RowKey>>,
+    /// Events of closed minutes, oldest first.
+    closed: VecDeque<Event>,
+}
+
+impl State {
+    /// Adds an event to its row, without a bound.
+    fn merge(&mut self, key: RowKey, event: Event) {
+        match self.rows.get_mut(&key) {
+            Some(row) => row.count += event.count,
+            None => drop(self.rows.insert(key, event)),
+        }
+    }
+}
 
 impl Aggregated {
-    /// Counts an event. The first event of a row stands for all of them.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an event. The first event of a row stands for all of them; events without room for a row are
+    /// counted in one overflow row a minute.
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
         let minute = now.minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = RowKey { minute, subject: subject.to_owned(), code };
-        if let Some(aggregated) = rows.get_mut(&key) {
-            aggregated.count += event.count;
+        let mut state = self.lock();
+        if let Some(row) = state.rows.get_mut(&key) {
+            row.count += event.count;
             return;
         }
-        if rows.len() < MAX_ROWS {
-            rows.insert(key, event);
-            return;
-        }
-        let overflow = RowKey { minute, subject: String::new(), code: String::new() };
-        match rows.get_mut(&overflow) {
-            Some(aggregated) => aggregated.count += event.count,
-            None => drop(rows.insert(overflow, without_details(event))),
-        }
-    }
-
-    /// Takes out the rows of the minutes that have closed, or all rows, oldest first.
-    pub(crate) fn take(&self, now: Timestamp, all: bool) -> Vec<(RowKey, Event)> {
-        let current = now.minute();
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken: Vec<_> = rows.extract_if(|key, _| all || key.minute < current).collect();
-        drop(rows);
-        taken.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
-        taken
-    }
-
-    /// Puts back the rows that could not be written.
-    pub(crate) fn put_back(&self, taken: Vec<(RowKey, Event)>) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, event) in taken {
-            match rows.get_mut(&key) {
-                Some(aggregated) => aggregated.count += event.count,
-                None => drop(rows.insert(key, event)),
+        let admission = if state.rows.len() + state.closed.len() < MAX_ROWS {
+            let owner = RowOwner {
+                organization_id: event.organization_id.as_deref(),
+                is_key: event.actor.id.is_some(),
+            };
+            state.minutes.entry(minute).or_default().admit(&key, owner)
+        } else {
+            Admission::Overflow
+        };
+        match admission {
+            Admission::Admitted => drop(state.rows.insert(key, event)),
+            Admission::Replaces(replaced) => {
+                if let Some(replaced) = state.rows.remove(&replaced) {
+                    state.merge(RowKey::overflow(minute), without_details(replaced));
+                }
+                state.rows.insert(key, event);
             }
+            Admission::Overflow => state.merge(RowKey::overflow(minute), without_details(event)),
         }
+    }
+
+    /// Takes out at most `max` events of the minutes that have closed, or of all minutes, oldest first.
+    pub(crate) fn take(&self, now: Timestamp, all: bool, max: usize) -> Vec<Event> {
+        let current = now.minute();
+        let mut state = self.lock();
+        let mut closing: Vec<_> =
+            state.rows.extract_if(|key, _| all || key.minute < current).map(|(_, event)| event).collect();
+        closing.sort_by(|a, b| a.id.cmp(&b.id));
+        state.closed.extend(closing);
+        state.minutes.retain(|minute, _| !all && *minute >= current);
+        let max = max.min(state.closed.len());
+        state.closed.drain(..max).collect()
+    }
+
+    /// Puts back the events that could not be written.
+    pub(crate) fn put_back(&self, events: Vec<Event>) {
+        let mut state = self.lock();
+        events.into_iter().rev().for_each(|event| state.closed.push_front(event));
     }
 }
 

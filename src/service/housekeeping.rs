@@ -15,6 +15,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(30);
 /// Keys written in one transaction; other changes wait for it.
 const LAST_USED_CHUNK: usize = 5000;
+/// Aggregated events written in one transaction; other changes wait for it.
+const REFUSALS_CHUNK: usize = 500;
 /// How long a key may hold leased quota units without using them.
 const QUOTA_IDLE: Duration = Duration::from_secs(30);
 /// The interval at which the head of the audit chain is logged.
@@ -55,19 +57,20 @@ pub async fn run(app: &App) {
 /// # Errors
 /// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
-    let rows = app.aggregated.take(app.clock.now(), all);
-    if rows.is_empty() {
-        return Ok(());
+    loop {
+        let events = app.aggregated.take(app.clock.now(), all, REFUSALS_CHUNK);
+        if events.is_empty() {
+            return Ok(());
+        }
+        let written = events.clone();
+        let append = move |tx: &store::db::Tx<'_>| {
+            written.iter().try_for_each(|event| store::audit::append(tx, event.clone()))
+        };
+        if let Err(error) = app.db.write(append).await {
+            app.aggregated.put_back(events);
+            return Err(error);
+        }
     }
-    let events: Vec<_> = rows.iter().map(|(_, event)| event.clone()).collect();
-    let append = move |tx: &store::db::Tx<'_>| {
-        events.iter().try_for_each(|event| store::audit::append(tx, event.clone()))
-    };
-    let result = app.db.write(append).await;
-    if result.is_err() {
-        app.aggregated.put_back(rows);
-    }
-    result
 }
 
 /// Writes the keys' `last_used_at`. Times that can't be written are kept for the next call.

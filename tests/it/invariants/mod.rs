@@ -12,6 +12,7 @@ mod limits;
 mod owned_keys;
 mod pruning;
 mod quota;
+mod records;
 mod revocation;
 mod superseded;
 mod tampering;
