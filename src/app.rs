@@ -16,12 +16,12 @@ use crate::domain::scope::Catalogue;
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
-use crate::service::aggregated::Aggregated;
+use crate::service::aggregated::AggregatedEvents;
 use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
-use crate::telemetry::tally::Traffic;
+use crate::telemetry::tally::HttpMetrics;
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, VersionClock};
 use crate::verify::quota::Quotas;
@@ -29,13 +29,14 @@ use crate::verify::recorder::Recorder;
 use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
 
-/// Maximum number of buckets in each map of the Admin API's limits, and of quota counts in memory.
-const MAX_BUCKETS: usize = 100_000;
-/// Maximum number of keys whose last use is waiting in memory to be stored.
-const MAX_LAST_USED: usize = 1_000_000;
+/// Maximum number of rate-limit buckets in each map of the Admin API, and of quota counts in memory.
+const MAX_BUCKETS_PER_MAP: usize = 100_000;
+/// Maximum number of keys whose time of last use is held in memory until it is stored.
+const MAX_UNSTORED_LAST_USES: usize = 1_000_000;
 
-/// Maximum number of keys with a rate-limit bucket in memory, about 150 bytes each. Full buckets are dropped.
-const MAX_VERIFIED: usize = 1_000_000;
+/// Maximum number of keys with a rate-limit bucket in the verifier. A bucket takes about 150 bytes; full
+/// buckets are dropped.
+const MAX_VERIFIER_BUCKETS: usize = 1_000_000;
 
 /// Everything a request may need, shared by all requests.
 pub struct App {
@@ -47,8 +48,8 @@ pub struct App {
     /// The database.
     pub db: db::Db,
     /// Counters of requests and responses.
-    pub(crate) traffic: Traffic,
-    /// The cache of credentials.
+    pub(crate) traffic: HttpMetrics,
+    /// The cache of API keys, by the hash of their secret.
     pub keys: Arc<KeyCache>,
     /// Decides whether keys are valid.
     pub verifier: Verifier,
@@ -56,31 +57,31 @@ pub struct App {
     pub(crate) settings: Arc<SettingsCache>,
     /// Versions of the cached records, for their invalidation.
     pub version_clock: Arc<VersionClock>,
-    /// The `admin` bucket of each key, by its id.
+    /// Rate-limit bucket `admin` of each API key, by the key's id.
     pub(crate) admin_limits: Buckets<String>,
-    /// The `batch` bucket of each key, by its id.
+    /// Rate-limit bucket `batch` of each API key, by the key's id.
     pub(crate) batch_limits: Buckets<String>,
-    /// Limits of failed authentications, by address.
+    /// Rate-limit buckets of failed authentications, by client address.
     pub(crate) failure_limits: Buckets<IpNet>,
-    /// Refusals, aggregated until their minute has closed.
-    pub(crate) aggregated: Aggregated,
+    /// Refused requests, aggregated in memory and written once their minute is over.
+    pub(crate) aggregated: AggregatedEvents,
     /// Requests with an `Idempotency-Key` that are being processed.
     pub in_flight: Arc<InFlight>,
     /// Seals and opens the cursors of lists.
     pub(crate) cursors: Cursors,
     /// The cached catalogue of scopes, with the version at which its load began.
     pub(crate) catalogue: std::sync::Mutex<Option<(u64, Arc<Catalogue>)>>,
-    /// Time of the last use of keys, by `seq`, that is not stored yet.
-    pub last_used: DashMap<i64, Timestamp>,
-    /// Held during a flush of the verifier's recorder.
-    pub(crate) flushing: tokio::sync::Mutex<()>,
+    /// Times of last use that are not stored yet, by the key's `seq`.
+    pub unstored_last_uses: DashMap<i64, Timestamp>,
+    /// Locked while the verifier's recorder is flushed, so that only one flush runs at a time.
+    pub(crate) flush_lock: tokio::sync::Mutex<()>,
     random: SystemRandom,
     draining: AtomicBool,
 }
 
 impl App {
-    /// Opens the database and creates the caches. Fails when the file isn't a Tollhouse database, is newer
-    /// than this program, or can't be opened.
+    /// Opens the database and creates the caches. Fails when the database file isn't a Tollhouse database,
+    /// has a newer schema than this program supports, or can't be opened.
     pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>> {
         let version_clock = Arc::new(VersionClock::default());
         let publisher = version_clock.clone();
@@ -93,32 +94,35 @@ impl App {
             max_bytes: config.database.max_bytes,
         };
         let db = db::Db::open(&options, move |invalidations| publisher.publish(invalidations))?;
-        let cursor_key = db.read(store::schema::cursor_key).await?;
+        let cursor_key = db.read(store::schema::load_cursor_key).await?;
         let loader = db.clone();
         let load = move |hash| -> crate::verify::cache::LoadFuture {
             let db = loader.clone();
-            Box::pin(async move { db.look_up(move |tx| store::api_keys::by_hash(tx, &hash)).await })
+            Box::pin(async move {
+                db.look_up(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await
+            })
         };
         let keys = Arc::new(KeyCache::new(config.cache.max_bytes, version_clock.clone(), load));
-        let settings = Arc::new(settings(&db, &version_clock, config.initial_settings(), clock.now()).await?);
-        let quotas = quotas(&db);
+        let settings =
+            Arc::new(load_settings_cache(&db, &version_clock, config.initial_settings(), clock.now()).await?);
+        let quotas = quotas_stored_in(&db);
         let recorder = Recorder::default();
-        let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIED, quotas, recorder);
+        let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIER_BUCKETS, quotas, recorder);
         Ok(Arc::new(Self {
-            traffic: Traffic::default(),
+            traffic: HttpMetrics::default(),
             keys,
             verifier,
             settings,
             version_clock,
-            admin_limits: Buckets::new(MAX_BUCKETS),
-            batch_limits: Buckets::new(MAX_BUCKETS),
-            failure_limits: Buckets::new(MAX_BUCKETS),
-            aggregated: Aggregated::default(),
+            admin_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
+            batch_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
+            failure_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
+            aggregated: AggregatedEvents::default(),
             in_flight: Arc::default(),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: std::sync::Mutex::new(None),
-            last_used: DashMap::new(),
-            flushing: tokio::sync::Mutex::default(),
+            unstored_last_uses: DashMap::new(),
+            flush_lock: tokio::sync::Mutex::default(),
             random: SystemRandom::new(),
             draining: AtomicBool::new(false),
             config,
@@ -130,16 +134,16 @@ impl App {
     /// Stores everything that is buffered in memory, then closes the database.
     pub async fn close(&self) -> Result<()> {
         let usage = usage::flush(self).await;
-        let refusals = housekeeping::write_refusals(self, true).await;
+        let refusals = housekeeping::write_aggregated_events(self, true).await;
         let last_used = housekeeping::write_last_used(self).await;
         let quotas = self.verifier.quotas().close().await;
-        housekeeping::log_head(self, "stop").await;
+        housekeeping::log_audit_head(self, "stop").await;
         self.db.close().await;
         usage.and(refusals).and(last_used).and(quotas)
     }
 
     /// Makes `/readyz` report from now on that the server is shutting down.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn start_draining(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
 
@@ -147,13 +151,13 @@ impl App {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// A new id. Fails when the operating system provides no random bytes.
+    /// Generates a new id of this kind. Fails when the operating system provides no random bytes.
     pub(crate) fn new_id(&self, kind: Kind) -> Result<String> {
-        Ok(kind.new_id(self.clock.now(), self.random()?))
+        Ok(kind.new_id(self.clock.now(), self.random_bits()?))
     }
 
-    /// Random bits for ids.
-    pub(crate) fn random(&self) -> Result<u128> {
+    /// Generates 128 random bits for an id. Fails when the operating system provides no random bytes.
+    pub(crate) fn random_bits(&self) -> Result<u128> {
         let mut bytes = [0; 16];
         self.random
             .fill(&mut bytes)
@@ -166,35 +170,36 @@ impl App {
         &self.random
     }
 
-    /// Records that a key makes a call now, at most once a second per key.
-    pub(crate) fn note_call(&self, credential: &Credential, now: Timestamp) {
-        // Checked first, because the map is shared by all cores, while `noted` is rarely written.
-        let noted = &credential.memo.last_use_recorded;
-        if now.as_millis() - noted.load(Ordering::Relaxed) >= 1000 {
-            noted.store(now.as_millis(), Ordering::Relaxed);
-            self.note_use(credential.seq, now);
+    /// Records that this API key is used now. Has no effect within a second of the key's last record.
+    pub(crate) fn record_call(&self, credential: &Credential, now: Timestamp) {
+        // Checked before the map `last_used`, because that map is shared by all cores, while
+        // `last_recorded_millis` is rarely written.
+        let last_recorded_millis = &credential.memo.last_use_recorded_millis;
+        if now.as_millis() - last_recorded_millis.load(Ordering::Relaxed) >= 1000 {
+            last_recorded_millis.store(now.as_millis(), Ordering::Relaxed);
+            self.record_last_use(credential.seq, now);
         }
     }
 
-    /// Records the last use of a key, by `seq`. Ignored for further keys while the map is full.
-    pub(crate) fn note_use(&self, key_seq: i64, now: Timestamp) {
-        if let Some(mut at) = self.last_used.get_mut(&key_seq) {
+    /// Records the time of a key's last use. While `last_used` is full, keys that aren't in it are ignored.
+    pub(crate) fn record_last_use(&self, key_seq: i64, now: Timestamp) {
+        if let Some(mut at) = self.unstored_last_uses.get_mut(&key_seq) {
             *at = now.max(*at);
-        } else if self.last_used.len() < MAX_LAST_USED {
-            self.last_used.insert(key_seq, now);
+        } else if self.unstored_last_uses.len() < MAX_UNSTORED_LAST_USES {
+            self.unstored_last_uses.insert(key_seq, now);
         }
     }
 }
 
-/// The cache of the settings. Stores the initial settings if the database has none.
-async fn settings(
+/// Loads the settings into a cache. Stores the initial settings first if the database has none.
+async fn load_settings_cache(
     db: &db::Db,
     version_clock: &Arc<VersionClock>,
     initial: Settings,
     now: Timestamp,
 ) -> Result<SettingsCache> {
     let loaded_at = version_clock.now();
-    // Checked first, so that a database with settings is not written to.
+    // Read before writing, so that a database that already has settings is not written to.
     if db.read(store::settings::find).await?.is_none() {
         db.write(move |tx| store::settings::insert_initial(tx, &initial, now)).await?;
     }
@@ -207,12 +212,13 @@ async fn settings(
     Ok(SettingsCache::new(version_clock.clone(), loaded_at, current, load))
 }
 
-/// The quota counts. No other process leases from this database: it is served by one process.
-fn quotas(db: &db::Db) -> Quotas {
+/// Creates the quota counts, whose leases are stored in this database. Only one process serves a database, so
+/// no other process leases from it.
+fn quotas_stored_in(db: &db::Db) -> Quotas {
     let reader = db.clone();
     let writer = db.clone();
     Quotas::new(
-        MAX_BUCKETS,
+        MAX_BUCKETS_PER_MAP,
         move |key, period| {
             let db = reader.clone();
             Box::pin(async move { db.look_up(move |tx| store::quotas::get(tx, key, period)).await })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::Timestamp;
 
-/// A source of time. Clones share it.
+/// A source of time: the system clock, or a manual clock for tests. Clones share the same source.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -39,7 +39,7 @@ impl Clock {
         }
     }
 
-    /// The wall-clock time, for timestamps that are stored or shown. It jumps when the system clock is set.
+    /// The wall-clock time, for timestamps that are stored or shown. Jumps when the system clock is set.
     #[allow(clippy::disallowed_methods)]
     pub fn now(&self) -> Timestamp {
         let millis = match &self.0 {
@@ -51,7 +51,7 @@ impl Clock {
         Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
-    /// The time since an arbitrary fixed point, for limits and latencies. It never goes back.
+    /// The time since an arbitrary fixed point, for rate limits and latencies. Never goes backwards.
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { started } => started.elapsed(),

@@ -1,8 +1,8 @@
-//! The settings of the process.
+//! The configuration of the process.
 //!
 //! `config.toml` in the root of the repository is the only list of settings and holds their defaults. This
 //! file defines their types, `values` parses and validates each, and `sources` overrides the defaults with
-//! the user's file, the environment and the flags. Everything is validated at startup, and all faults are
+//! the user's file, the environment and the flags. Every setting is validated at startup, and all errors are
 //! reported at once.
 
 mod sources;
@@ -17,54 +17,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::settings::{self, Settings};
 
-pub(crate) use sources::{ConfigError, Effective, Flags};
+pub(crate) use sources::{ConfigError, ConfigFlags, EffectiveConfig};
 
-/// The largest integer in TOML.
-const MAX: u64 = i64::MAX as u64;
+/// The largest integer that TOML can represent.
+const MAX_TOML_INTEGER: u64 = i64::MAX as u64;
 
-/// All settings. `config.toml` documents each.
+/// All settings of the process. `config.toml` documents each setting.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Config {
     /// The HTTP listener and its limits.
-    pub http: Http,
+    pub http: HttpConfig,
     pub(crate) tls: Tls,
-    /// The listener for Prometheus.
-    pub(crate) metrics: Metrics,
+    /// The HTTP listener that Prometheus scrapes.
+    pub(crate) metrics: MetricsConfig,
     /// The database file and its connections.
-    pub database: Database,
-    pub(crate) cache: Cache,
-    /// Initial values: new API keys.
-    pub keys: Keys,
-    /// Initial values: requests per minute.
-    pub rate_limits: RateLimits,
-    /// Initial values: the plans of organizations.
-    pub plans: Plans,
-    pub(crate) usage: Usage,
-    /// Initial values: how long recorded data is kept.
-    pub retention: Retention,
-    /// Initial values: read-only mode.
-    pub(crate) maintenance: Maintenance,
-    pub(crate) log: Log,
+    pub database: DatabaseConfig,
+    pub(crate) cache: CacheConfig,
+    /// Initial values of the platform settings for new API keys.
+    pub keys: KeyConfig,
+    /// Initial values of the platform's rate limits, in requests per minute.
+    pub rate_limits: RateLimitConfig,
+    /// Initial values of the plans of organizations.
+    pub plans: PlansConfig,
+    pub(crate) usage: UsageConfig,
+    /// Initial values of the number of days for which recorded data is kept.
+    pub retention: RetentionConfig,
+    /// Initial values of read-only mode.
+    pub(crate) maintenance: MaintenanceConfig,
+    pub(crate) log: LogConfig,
 }
 
 impl Config {
-    /// The shipped defaults.
+    /// Loads the defaults from the embedded `config.toml`, without the user's file, environment and flags.
     ///
     /// # Errors
-    /// When `config.toml`, as compiled in, is invalid.
-    pub fn shipped() -> Result<Self, ConfigError> {
-        Effective::load(None, [], Flags::default()).map(|effective| effective.config)
+    /// `ConfigError` when the embedded `config.toml` is invalid.
+    pub fn load_defaults() -> Result<Self, ConfigError> {
+        EffectiveConfig::load(None, [], ConfigFlags::default()).map(|effective| effective.config)
     }
 
-    /// The platform settings of a new database.
+    /// The platform settings with which a new database is created.
     pub(crate) fn initial_settings(&self) -> Settings {
         let Self { keys, rate_limits, plans, retention, maintenance, .. } = self;
-        let plan = |name: &str, plan: &Plan| {
-            let Plan { requests_per_minute, max_keys, max_members } = *plan;
+        let plan = |name: &str, plan: &PlanConfig| {
+            let PlanConfig { requests_per_minute, max_keys, max_members } = *plan;
             (name.to_owned(), settings::Plan { requests_per_minute, max_keys, max_members })
         };
         Settings {
-            keys: settings::Keys {
+            keys: settings::KeySettings {
                 prefix: keys.prefix.clone(),
                 default_expiry_days: keys.default_expiry_days,
                 max_expiry_days: keys.max_expiry_days,
@@ -75,7 +75,8 @@ impl Config {
                 batch_per_minute: rate_limits.batch_per_minute,
                 failed_auth_per_minute: rate_limits.failed_auth_per_minute,
             },
-            plans: [plan(settings::STANDARD, &plans.standard), plan("enterprise", &plans.enterprise)].into(),
+            plans: [plan(settings::STANDARD_PLAN, &plans.standard), plan("enterprise", &plans.enterprise)]
+                .into(),
             retention: settings::Retention {
                 audit_days: retention.audit_days,
                 usage_hourly_days: retention.usage_hourly_days,
@@ -92,183 +93,211 @@ impl Config {
 
 /// `[http]`: the HTTP listener.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Http {
+pub struct HttpConfig {
     /// The address to listen on; port 0 picks a free port.
-    #[serde(deserialize_with = "values::listen")]
+    #[serde(deserialize_with = "values::deserialize_socket_address")]
     pub listen: SocketAddr,
-    /// The proxies whose `X-Forwarded-For` is trusted. None has host bits set, and none is an IPv4-mapped
-    /// IPv6 network.
-    #[serde(deserialize_with = "values::networks")]
+    /// The networks of the proxies whose `X-Forwarded-For` header is trusted. Networks with host bits and
+    /// IPv4-mapped IPv6 networks are rejected.
+    #[serde(deserialize_with = "values::deserialize_networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// The largest request body, in bytes.
-    #[serde(deserialize_with = "values::number::<1_024, 67_108_864, _, _>")]
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_024, 67_108_864, _, _>")]
     pub max_body_bytes: usize,
     /// The largest number of open connections.
-    #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 1_000_000, _, _>")]
     pub max_connections: usize,
-    /// The timeout for receiving a request's head, and for an idle connection between two requests.
-    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    /// The timeout for receiving a request's headers, and for a connection that is idle between two requests.
+    #[serde(
+        deserialize_with = "values::deserialize_nonzero_timeout",
+        serialize_with = "values::serialize_duration"
+    )]
     pub header_timeout: Duration,
     /// The timeout for receiving a request's body.
-    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    #[serde(
+        deserialize_with = "values::deserialize_nonzero_timeout",
+        serialize_with = "values::serialize_duration"
+    )]
     pub body_timeout: Duration,
-    /// The timeout for sending a response without progress.
-    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    /// The time for which sending a response may make no progress before the connection is closed.
+    #[serde(
+        deserialize_with = "values::deserialize_nonzero_timeout",
+        serialize_with = "values::serialize_duration"
+    )]
     pub write_timeout: Duration,
-    /// The time running requests get to finish at shutdown; zero aborts them at once.
-    #[serde(deserialize_with = "values::timeout_or_zero", serialize_with = "values::show_duration")]
+    /// The time that running requests get to finish at shutdown; zero aborts these requests at once.
+    #[serde(deserialize_with = "values::deserialize_timeout", serialize_with = "values::serialize_duration")]
     pub drain_timeout: Duration,
 }
 
-/// `[tls]`: both files, or neither for plain HTTP.
+/// `[tls]`: the certificate and its private key. Both files are set, or neither for plain HTTP.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Tls {
-    /// The certificate and its chain, as PEM.
-    #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
+    /// The PEM file with the server's certificate and its chain.
+    #[serde(
+        deserialize_with = "values::deserialize_optional_file",
+        serialize_with = "values::serialize_optional_file"
+    )]
     pub(crate) cert: Option<PathBuf>,
-    /// The certificate's private key, as PEM.
-    #[serde(deserialize_with = "values::file_or_none", serialize_with = "values::show_file")]
+    /// The PEM file with the certificate's private key.
+    #[serde(
+        deserialize_with = "values::deserialize_optional_file",
+        serialize_with = "values::serialize_optional_file"
+    )]
     pub(crate) key: Option<PathBuf>,
 }
 
-/// `[metrics]`: the listener for Prometheus.
+/// `[metrics]`: the HTTP listener that Prometheus scrapes.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Metrics {
-    /// The address that serves `/metrics`; port 0 picks a free port, `None` disables it.
-    #[serde(deserialize_with = "values::listen_or_none", serialize_with = "values::show_listen")]
+pub(crate) struct MetricsConfig {
+    /// The address that serves `/metrics`; port 0 picks a free port, and `None` disables the listener.
+    #[serde(
+        deserialize_with = "values::deserialize_optional_socket_address",
+        serialize_with = "values::serialize_optional_socket_address"
+    )]
     pub(crate) listen: Option<SocketAddr>,
 }
 
 /// `[database]`: the database file and its connections.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Database {
+pub struct DatabaseConfig {
     /// The directory that holds `tollhouse.db`.
-    #[serde(deserialize_with = "values::path")]
+    #[serde(deserialize_with = "values::deserialize_directory")]
     pub dir: PathBuf,
-    /// The number of read connections.
-    #[serde(deserialize_with = "values::number::<1, 64, _, _>")]
+    /// The number of database connections for reading.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 64, _, _>")]
     pub(crate) readers: u32,
-    /// The timeout of a single read.
-    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+    /// The timeout of a single database read.
+    #[serde(
+        deserialize_with = "values::deserialize_nonzero_timeout",
+        serialize_with = "values::serialize_duration"
+    )]
     pub(crate) read_timeout: Duration,
-    /// The largest number of changes that can wait for the writer.
-    #[serde(deserialize_with = "values::number::<1, 1_000_000, _, _>")]
+    /// The largest number of changes that can wait for the database's writer.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 1_000_000, _, _>")]
     pub writer_queue: usize,
-    /// The largest number of changes in one commit.
-    #[serde(deserialize_with = "values::number::<1, 65_536, _, _>")]
+    /// The largest number of changes that one database commit contains.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 65_536, _, _>")]
     pub(crate) group_limit: usize,
-    /// The largest size of the database file, in bytes; 0 = unlimited.
-    #[serde(deserialize_with = "values::number_or_zero::<1_048_576, MAX, _, _>")]
+    /// The largest size of the database file, in bytes; 0 means unlimited.
+    #[serde(
+        deserialize_with = "values::deserialize_integer_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
+    )]
     pub max_bytes: u64,
 }
 
-/// `[cache]`: the in-memory cache of keys.
+/// `[cache]`: the in-memory cache of API keys.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Cache {
-    /// The approximate memory for cached keys, in bytes.
-    #[serde(deserialize_with = "values::number::<1_048_576, MAX, _, _>")]
+pub(crate) struct CacheConfig {
+    /// The approximate memory limit for cached API keys, in bytes.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_048_576, MAX_TOML_INTEGER, _, _>")]
     pub(crate) max_bytes: u64,
 }
 
-// The following sections are initial values; the settings in force are in the database (`domain::settings`).
+// The sections from `[keys]` on, except `[usage]` and `[log]`, are initial values of a new database. The
+// settings in force are stored in the database (`domain::settings`).
 
-/// `[keys]`: new API keys.
+/// `[keys]`: settings for new API keys.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Keys {
-    /// The prefix of new secrets: `^[a-z][a-z0-9]{0,15}$`.
-    #[serde(deserialize_with = "values::prefix")]
+pub struct KeyConfig {
+    /// The prefix of new API key secrets; it matches `^[a-z][a-z0-9]{0,15}$`.
+    #[serde(deserialize_with = "values::deserialize_key_prefix")]
     pub(crate) prefix: String,
-    /// Days until a key expires if its creator sets no expiry; 0 = never.
-    #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
+    /// Days until a new API key expires if its creator sets no expiry; 0 means never.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 36_500, _, _>")]
     pub default_expiry_days: u32,
-    /// The largest number of days until a key must expire; 0 = keys need not expire.
-    #[serde(deserialize_with = "values::number::<0, 36_500, _, _>")]
+    /// The largest number of days for which an API key can be valid; 0 means that keys need not expire.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 36_500, _, _>")]
     pub(crate) max_expiry_days: u32,
-    /// Require an IP allowlist on keys with administrative scopes.
-    #[serde(deserialize_with = "values::flag")]
+    /// True if API keys with administrative scopes must have an IP allowlist.
+    #[serde(deserialize_with = "values::deserialize_boolean")]
     pub(crate) require_allowed_ips_for_admin: bool,
 }
 
-/// `[rate_limits]`: requests per minute; 0 = unlimited.
+/// `[rate_limits]`: rate limits in requests per minute; 0 means unlimited.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct RateLimits {
-    /// Control-plane requests by one key.
-    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+pub struct RateLimitConfig {
+    /// Control-plane requests per minute allowed for one API key; 0 means unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub admin_per_minute: u32,
-    /// Batches by one key.
-    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    /// Batch requests per minute allowed for one API key; 0 means unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub batch_per_minute: u32,
-    /// Failed authentications from one address.
-    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    /// Failed authentications per minute allowed from one client address; 0 means unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub failed_auth_per_minute: u32,
 }
 
 /// `[plans]`: the plans of organizations.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Plans {
-    /// The default plan.
-    pub standard: Plan,
-    pub(crate) enterprise: Plan,
+pub struct PlansConfig {
+    /// The plan of organizations that were not assigned another plan.
+    pub standard: PlanConfig,
+    pub(crate) enterprise: PlanConfig,
 }
 
-/// The limits of one plan.
+/// The limits that a plan sets for each of its organizations.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Plan {
-    /// Verifications per minute of each key without a rate limit of its own; 0 = unlimited.
-    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+pub struct PlanConfig {
+    /// Default rate limit: verifications per minute of each API key that has no rate limit itself; 0 means
+    /// unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub requests_per_minute: u32,
-    /// The largest number of unrevoked keys of an organization; 0 = unlimited.
-    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    /// The largest number of unrevoked API keys of an organization; 0 means unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub(crate) max_keys: u32,
-    /// The largest number of members of an organization; 0 = unlimited.
-    #[serde(deserialize_with = "values::number::<0, 1_000_000_000, _, _>")]
+    /// The largest number of members of an organization; 0 means unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub(crate) max_members: u32,
 }
 
-/// `[usage]`: counting verifications.
+/// `[usage]`: how API key verifications are counted.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Usage {
-    /// The interval at which counts are written to the database.
-    #[serde(deserialize_with = "values::timeout", serialize_with = "values::show_duration")]
+pub(crate) struct UsageConfig {
+    /// The interval at which verification counts are written to the database.
+    #[serde(
+        deserialize_with = "values::deserialize_nonzero_timeout",
+        serialize_with = "values::serialize_duration"
+    )]
     pub(crate) flush_interval: Duration,
 }
 
-/// `[retention]`: how long recorded data is kept.
+/// `[retention]`: the number of days for which recorded data is kept.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Retention {
-    /// Days of the audit log; 0 = kept indefinitely.
-    #[serde(deserialize_with = "values::number_or_zero::<30, 36_500, _, _>")]
+pub struct RetentionConfig {
+    /// Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range_or_zero::<30, 36_500, _, _>")]
     pub(crate) audit_days: u32,
-    /// Days of hourly usage.
-    #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
+    /// Days for which hourly usage counts are kept.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 36_500, _, _>")]
     pub usage_hourly_days: u32,
-    /// Days of daily usage.
-    #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
+    /// Days for which daily usage counts are kept.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 36_500, _, _>")]
     pub usage_daily_days: u32,
-    /// Days of the verification log.
-    #[serde(deserialize_with = "values::number::<1, 36_500, _, _>")]
+    /// Days for which entries of the verification log are kept.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 36_500, _, _>")]
     pub verification_log_days: u32,
 }
 
-/// `[maintenance]`: read-only mode.
+/// `[maintenance]`: read-only mode, in which changes are refused.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Maintenance {
-    /// Refuse changes through the control plane.
-    #[serde(deserialize_with = "values::flag")]
+pub(crate) struct MaintenanceConfig {
+    /// True if changes through the control plane are refused.
+    #[serde(deserialize_with = "values::deserialize_boolean")]
     pub(crate) read_only: bool,
-    /// The error message of refused changes; empty = a default message.
-    #[serde(deserialize_with = "values::message")]
+    /// The error message of changes refused in read-only mode; an empty text selects a default message.
+    #[serde(deserialize_with = "values::deserialize_maintenance_message")]
     pub(crate) message: String,
 }
 
-/// `[log]`: the log on standard error.
+/// `[log]`: the log, which is written to standard error.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Log {
-    /// Directives of `tracing_subscriber::EnvFilter`.
-    #[serde(deserialize_with = "values::log_level")]
+pub(crate) struct LogConfig {
+    /// The log filter, as directives of `tracing_subscriber::EnvFilter`.
+    #[serde(deserialize_with = "values::deserialize_log_filter")]
     pub(crate) level: String,
-    /// The format of the lines.
-    #[serde(deserialize_with = "values::log_format")]
+    /// The format of log lines.
+    #[serde(deserialize_with = "values::deserialize_log_format")]
     pub(crate) format: LogFormat,
 }
 
@@ -276,9 +305,9 @@ pub(crate) struct Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
-    /// `Human` on a terminal, `Json` otherwise.
+    /// `Human` if standard error is a terminal, `Json` otherwise.
     Auto,
-    /// Text for people.
+    /// Readable text, for a terminal.
     Human,
     /// One JSON object per line.
     Json,

@@ -41,7 +41,7 @@ pub enum Code {
     StorageFull,
 }
 
-/// All codes, with their names in responses and their HTTP statuses.
+/// All error codes, each with its name in responses and its HTTP status.
 pub const CODES: &[(Code, &str, u16)] = &[
     (Code::InvalidJson, "INVALID_JSON", 400),
     (Code::InvalidRequest, "INVALID_REQUEST", 400),
@@ -70,28 +70,28 @@ pub const CODES: &[(Code, &str, u16)] = &[
 ];
 
 impl Code {
-    fn row(self) -> (&'static str, u16) {
+    fn name_and_status(self) -> (&'static str, u16) {
         CODES
             .iter()
             .find(|(code, ..)| *code == self)
             .map_or(("INTERNAL", 500), |(_, name, status)| (name, *status))
     }
 
-    /// The name in responses, in `UPPER_SNAKE_CASE`.
+    /// The name of the code in responses, in `UPPER_SNAKE_CASE`.
     pub(crate) fn name(self) -> &'static str {
-        self.row().0
+        self.name_and_status().0
     }
 
     /// The HTTP status of a response with this code.
     pub(crate) fn status(self) -> u16 {
-        self.row().1
+        self.name_and_status().1
     }
 }
 
 /// One fault of the request: where it is and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = ErrorDetail)]
-pub(crate) struct Detail {
+pub(crate) struct ErrorDetail {
     /// JSON Pointer (RFC 6901) into the request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "/scopes/0")]
@@ -107,20 +107,21 @@ pub(crate) struct Detail {
     pub(crate) message: String,
 }
 
-/// A refusal or a failure.
+/// The error of a request: refused, or failed in the server.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// For programs.
+    /// The error code, for client programs.
     pub code: Code,
-    /// For people: what is wrong and what to do.
+    /// The message for people: what is wrong and what to do.
     pub(crate) message: Cow<'static, str>,
     /// The individual faults of the request.
-    pub(crate) details: Vec<Detail>,
-    /// Logged, and never shown to a client.
+    pub(crate) details: Vec<ErrorDetail>,
+    /// The internal cause, which is logged and never shown to a client.
     pub(crate) cause: Option<String>,
     /// Whole seconds after which a retry can succeed (`Retry-After`).
     pub(crate) retry_after: Option<u64>,
-    /// The status is 5xx but the cause is the request; later operations of the batch may continue.
+    /// True if the request caused the error although its status is 5xx; later operations of a batch may
+    /// continue then.
     pub(crate) caused_by_request: bool,
 }
 
@@ -137,7 +138,7 @@ impl Error {
     }
 
     /// `INVALID_REQUEST` with the faults of the request.
-    pub(crate) fn invalid(details: Vec<Detail>) -> Self {
+    pub(crate) fn invalid_request(details: Vec<ErrorDetail>) -> Self {
         let message = match details.as_slice() {
             [detail] => detail.message.clone(),
             details => format!("The request has {} errors. See details.", details.len()),

@@ -1,4 +1,4 @@
-//! The log, written as lines on standard error, for people or for a log collector; and the metrics.
+//! Logging to standard error, as text for people or as JSON for a log collector; and the metrics.
 
 pub(crate) mod families;
 pub(crate) mod machine;
@@ -13,14 +13,15 @@ use std::thread;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
-/// Sends log events to standard error, and panics to the log. A second call has no effect.
-pub(crate) fn init(log: &Log) {
+/// Initializes logging: log events are written to standard error, and panics are logged. A second call has no
+/// effect.
+pub(crate) fn init_logging(log: &LogConfig) {
     let is_terminal = io::stderr().is_terminal();
     let output = OutputFormat::choose(log.format, is_terminal, env::var_os("NO_COLOR").as_deref());
-    // The subscriber would print its own failures (standard error was closed) to standard error: that panics,
-    // and inside the panic hook it would abort the process.
+    // Internal errors of the subscriber are not reported: the subscriber would print them to standard error,
+    // which panics if standard error is closed, and a panic inside the panic hook aborts the process.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse_lossy(&log.level))
         .with_writer(io::stderr)
@@ -30,7 +31,7 @@ pub(crate) fn init(log: &Log) {
         OutputFormat::Human { colors } => subscriber.with_ansi(colors).try_init(),
     };
     if result.is_ok() {
-        log_panics();
+        install_panic_hook();
     }
 }
 
@@ -41,8 +42,8 @@ enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// `no_color` is the environment variable `NO_COLOR`: set and not empty, it disables colors
-    /// (<https://no-color.org>).
+    /// Chooses the format. `no_color` is the value of the environment variable `NO_COLOR`; a nonempty value
+    /// disables colors (<https://no-color.org>).
     fn choose(format: LogFormat, is_terminal: bool, no_color: Option<&OsStr>) -> Self {
         match format {
             LogFormat::Json => OutputFormat::Json,
@@ -54,13 +55,15 @@ impl OutputFormat {
     }
 }
 
-/// Logs the location of a panic, never its message, which may contain what a client sent.
-fn log_panics() {
+/// Installs a panic hook that logs the location of a panic. The panic's message is not logged, because the
+/// message may contain data that a client sent.
+fn install_panic_hook() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        // A backtrace holds only function names and lines; it is captured only if RUST_BACKTRACE is set.
+        // A backtrace contains only function names and lines. The backtrace is captured only if
+        // RUST_BACKTRACE is set.
         let backtrace = Backtrace::capture();
         let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
         tracing::error!(thread, location, backtrace, "panicked");
@@ -76,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_gets_colors_and_a_collector_gets_json() {
+    fn a_terminal_gets_colors_and_a_log_collector_gets_json() {
         let colored = OutputFormat::Human { colors: true };
         let plain = OutputFormat::Human { colors: false };
         let empty = Some(OsStr::new(""));
@@ -90,14 +93,14 @@ mod tests {
         assert_eq!(OutputFormat::choose(LogFormat::Json, true, None), OutputFormat::Json);
     }
 
-    /// Not a test of its own: the tests below run it in a child process, because the log and the panic hook
+    /// Logs and panics in a child process, which the tests below start, because the log and the panic hook
     /// are process-wide.
     #[test]
     #[ignore = "run by the other tests, which capture its standard error"]
     fn a_process_that_logs_and_panics() {
-        let log = |level: &str| Log { level: level.to_owned(), format: LogFormat::Auto };
-        init(&log("warn,verbose=debug"));
-        init(&log("trace"));
+        let log = |level: &str| LogConfig { level: level.to_owned(), format: LogFormat::Auto };
+        init_logging(&log("warn,verbose=debug"));
+        init_logging(&log("trace"));
         tracing::info!("filtered out");
         tracing::debug!(target: "verbose", answer = 42, "logged");
         let panicking = thread::Builder::new().name("doomed".to_owned()).spawn(|| {
@@ -107,7 +110,7 @@ mod tests {
         assert!(panic::catch_unwind(|| panic!("toll_secret")).is_err());
     }
 
-    fn child() -> Command {
+    fn logging_child() -> Command {
         let mut child = Command::new(env::current_exe().unwrap());
         let name = "telemetry::tests::a_process_that_logs_and_panics";
         child.args(["--ignored", "--exact", name, "--nocapture"]).env_remove("RUST_BACKTRACE");
@@ -116,7 +119,7 @@ mod tests {
 
     #[test]
     fn i6_a_panic_is_logged_without_its_payload() {
-        let output = child().output().unwrap();
+        let output = logging_child().output().unwrap();
         assert!(output.status.success());
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!stderr.contains("secret"), "{stderr}");
@@ -133,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_backtrace_is_logged_when_rust_backtrace_is_set() {
-        let output = child().env("RUST_BACKTRACE", "1").output().unwrap();
+        let output = logging_child().env("RUST_BACKTRACE", "1").output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         let last: Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
         assert!(last["backtrace"].as_str().unwrap().contains("a_process_that_logs_and_panics"), "{stderr}");
@@ -141,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_standard_error_is_no_failure() {
-        let mut child = child().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    fn logging_to_a_closed_standard_error_does_not_fail() {
+        let mut child = logging_child().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stderr.take());
         assert!(child.wait().unwrap().success());
     }

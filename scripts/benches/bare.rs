@@ -19,7 +19,7 @@ use warp::reply::Response;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The values of the shipped config.toml.
-const LIMITS: server::Limits = server::Limits {
+const LIMITS: server::ConnectionLimits = server::ConnectionLimits {
     max_connections: 10_000,
     header_timeout: Duration::from_secs(10),
     write_timeout: Duration::from_secs(30),

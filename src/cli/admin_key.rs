@@ -1,5 +1,5 @@
-//! `tollhouse admin-key create`: break-glass access for a locked-out operator. Works while a server is
-//! running.
+//! `tollhouse admin-key create`: creates a platform key for an operator who has lost theirs. The command
+//! works while a server is running.
 
 use super::args::CreateAdminKey;
 use crate::config::Config;
@@ -14,7 +14,7 @@ pub(crate) async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
             "--name must have 1 to 200 characters and no control characters.",
         ));
     }
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     let created = api_keys::create_as_operator(&app, &args.name, args.scopes).await;
     app.close().await?;
     let created = created?;

@@ -1,6 +1,6 @@
 //! The command line's arguments and help texts.
 
-pub(crate) mod moving;
+pub(crate) mod data_commands;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,9 +9,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::config::Flags;
+use crate::config::ConfigFlags;
 use crate::domain::chain::Anchor;
-use moving::{Backup, Check, Export, Import, Restore};
+use data_commands::{Backup, Check, Export, Import, Restore};
 
 /// API keys, organizations, limits and an audit log in one binary with one SQLite file
 ///
@@ -20,7 +20,7 @@ use moving::{Backup, Check, Export, Import, Restore};
 #[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
-    common: Common,
+    common: CommonFlags,
     #[command(flatten)]
     serve: Serve,
     #[command(subcommand)]
@@ -34,22 +34,23 @@ config check` prints all settings.
 
 Exit status: 0 success, 1 failure, 2 usage error.";
 
-/// The help position of flags that every command accepts: after the command's own flags.
-const LAST: usize = 100;
+/// The display order in `--help` of the flags that every command accepts. It places them after the command's
+/// own flags.
+const COMMON_FLAG_DISPLAY_ORDER: usize = 100;
 
 /// Flags that every command accepts.
 #[derive(Debug, clap::Args)]
-struct Common {
+struct CommonFlags {
     /// Read settings from this TOML file [env: TOLLHOUSE_CONFIG]
-    #[arg(long, value_name = "FILE", global = true, display_order = LAST)]
+    #[arg(long, value_name = "FILE", global = true, display_order = COMMON_FLAG_DISPLAY_ORDER)]
     config: Option<PathBuf>,
 
     /// Keep the database in this directory (setting: database.dir)
-    #[arg(long, value_name = "DIR", global = true, display_order = LAST)]
+    #[arg(long, value_name = "DIR", global = true, display_order = COMMON_FLAG_DISPLAY_ORDER)]
     data: Option<String>,
 }
 
-/// `tollhouse serve`
+/// Arguments of `tollhouse serve`.
 #[derive(Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Serve {
     /// Listen on this address and port; port 0 picks a free port (setting: http.listen)
@@ -126,7 +127,7 @@ pub(crate) enum Command {
     },
 }
 
-/// `tollhouse admin-key …`
+/// The subcommands of `tollhouse admin-key`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum AdminKey {
     /// Create a platform key and print it once
@@ -135,7 +136,7 @@ pub(crate) enum AdminKey {
     Create(CreateAdminKey),
 }
 
-/// `tollhouse admin-key create`
+/// Arguments of `tollhouse admin-key create`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct CreateAdminKey {
     /// Name of the key, 1 to 200 characters
@@ -151,7 +152,7 @@ pub(crate) struct CreateAdminKey {
     pub(crate) json: bool,
 }
 
-/// `tollhouse audit …`
+/// The subcommands of `tollhouse audit`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum Audit {
     /// Detect events that were edited, removed or reordered
@@ -164,7 +165,7 @@ pub(crate) enum Audit {
     Export(AuditExport),
 }
 
-/// `tollhouse audit verify`
+/// Arguments of `tollhouse audit verify`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct AuditVerify {
     /// Exported NDJSON file to verify instead of the database
@@ -175,7 +176,7 @@ pub(crate) struct AuditVerify {
     pub(crate) filtered: bool,
 
     /// A head stored elsewhere: the sequence number of an event and its hash
-    #[arg(long, value_name = "SEQ:HASH", value_parser = anchor)]
+    #[arg(long, value_name = "SEQ:HASH", value_parser = parse_anchor)]
     pub(crate) anchor: Option<Anchor>,
 
     /// Print the result as JSON
@@ -183,7 +184,7 @@ pub(crate) struct AuditVerify {
     pub(crate) json: bool,
 }
 
-/// `tollhouse audit export`
+/// Arguments of `tollhouse audit export`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct AuditExport {
     /// Output format; only ndjson can be verified later
@@ -195,7 +196,7 @@ pub(crate) struct AuditExport {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// The format of exported events.
+/// The output format of `tollhouse audit export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
     /// One JSON object per line, byte for byte as hashed
@@ -204,33 +205,33 @@ pub(crate) enum ExportFormat {
     Csv,
 }
 
-/// `tollhouse config …`
+/// The subcommands of `tollhouse config`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum Config {
     /// Check the configuration and print the effective settings with their sources
     Check,
 }
 
-/// A parsed and consistent command line.
+/// A parsed command line whose flags don't contradict each other.
 #[derive(Debug, PartialEq)]
 pub struct Args {
-    /// `--config`
+    /// The configuration file given with `--config`.
     pub(crate) config: Option<PathBuf>,
-    /// The flags that override settings.
-    pub(crate) flags: Flags,
+    /// The flags that override settings of the configuration, such as `--listen`.
+    pub(crate) flags: ConfigFlags,
     /// The command to run.
     pub(crate) command: Command,
 }
 
 impl Args {
-    /// Reads the command line of this process. Exits the process for help and version (status 0) and
-    /// for usage errors (status 2).
+    /// Parses the command line of this process. `--help` and `--version` exit the process with status 0,
+    /// usage errors with status 2.
     pub fn read() -> Self {
-        Cli::parse().resolve().unwrap_or_else(|error| error.exit())
+        Cli::parse().into_args().unwrap_or_else(|error| error.exit())
     }
 }
 
-/// The completion script for a shell.
+/// Generates the completion script for a shell.
 pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tollhouse", &mut script);
@@ -238,9 +239,9 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 }
 
 impl Cli {
-    /// `serve` is the default command. So its flags are accepted before it and without it, but not with
-    /// another command.
-    fn resolve(self) -> Result<Args, clap::Error> {
+    /// Merges the flags of the default command `serve` into the named command. The flags of `serve` may stand
+    /// before the word `serve` or without it, but are refused together with another command.
+    fn into_args(self) -> Result<Args, clap::Error> {
         let Cli { common, serve: implied, command } = self;
         let command = match command {
             None => Command::Serve(implied),
@@ -257,18 +258,18 @@ impl Cli {
         };
         let listen = match &command {
             Command::Serve(serve) => {
-                serve.check(common.data.as_deref())?;
+                serve.ensure_dev_is_temporary(common.data.as_deref())?;
                 serve.listen
             }
             _ => None,
         };
-        Ok(Args { config: common.config, flags: Flags { listen, data: common.data }, command })
+        Ok(Args { config: common.config, flags: ConfigFlags { listen, data: common.data }, command })
     }
 }
 
 impl Serve {
-    /// Checks that `--dev` uses only temporary data and listens only on loopback.
-    fn check(&self, data: Option<&str>) -> Result<(), clap::Error> {
+    /// Refuses flags that contradict `--dev`, which uses only temporary data and listens only on loopback.
+    fn ensure_dev_is_temporary(&self, data: Option<&str>) -> Result<(), clap::Error> {
         let message = match self.listen {
             _ if !self.dev => return Ok(()),
             _ if data.is_some() => "--dev uses a temporary database; remove --data",
@@ -282,7 +283,7 @@ impl Serve {
     }
 }
 
-fn anchor(text: &str) -> Result<Anchor, &'static str> {
+fn parse_anchor(text: &str) -> Result<Anchor, &'static str> {
     Anchor::parse(text)
         .ok_or("expected the sequence number of an event, a colon, and its hash (64 hexadecimal digits)")
 }
@@ -293,32 +294,41 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &str) -> Result<Args, clap::Error> {
+    fn parse_args(line: &str) -> Result<Args, clap::Error> {
         let words = std::iter::once("tollhouse").chain(line.split_whitespace());
-        Cli::try_parse_from(words).and_then(Cli::resolve)
+        Cli::try_parse_from(words).and_then(Cli::into_args)
     }
 
-    fn command(line: &str) -> Command {
-        read(line).unwrap_or_else(|error| panic!("{line}: {error}")).command
+    fn parse_command(line: &str) -> Command {
+        parse_args(line).unwrap_or_else(|error| panic!("{line}: {error}")).command
     }
 
     #[test]
-    fn the_definition_is_consistent() {
+    fn the_clap_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
     fn serve_is_the_default_command() {
-        let serve = read("--listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap();
-        assert_eq!(serve, read("serve --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap());
-        assert_eq!(serve, read("--listen 127.0.0.1:0 --config c serve --data d --admin-key-file k").unwrap());
+        let serve = parse_args("--listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap();
+        assert_eq!(
+            serve,
+            parse_args("serve --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap()
+        );
+        assert_eq!(
+            serve,
+            parse_args("--listen 127.0.0.1:0 --config c serve --data d --admin-key-file k").unwrap()
+        );
         assert_eq!(serve.config.as_deref(), Some(Path::new("c")));
-        assert_eq!(serve.flags, Flags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()) });
-        assert_eq!(command(""), Command::Serve(Serve::default()));
+        assert_eq!(
+            serve.flags,
+            ConfigFlags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()) }
+        );
+        assert_eq!(parse_command(""), Command::Serve(Serve::default()));
         for line in ["--dev", "serve --dev --listen [::1]:0", "--dev serve"] {
-            assert!(matches!(command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
+            assert!(matches!(parse_command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
         }
-        let named = read("--listen 127.0.0.1:1 serve --listen 127.0.0.1:2").unwrap();
+        let named = parse_args("--listen 127.0.0.1:1 serve --listen 127.0.0.1:2").unwrap();
         assert_eq!(named.flags.listen, "127.0.0.1:2".parse().ok());
     }
 
@@ -339,9 +349,9 @@ mod tests {
             "completions bash",
         ] {
             for line in [format!("--config c --data d {words}"), format!("{words} --config c --data d")] {
-                let read = read(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let read = parse_args(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert_eq!(read.config.as_deref(), Some(Path::new("c")), "{line}");
-                assert_eq!(read.flags, Flags { listen: None, data: Some("d".to_owned()) }, "{line}");
+                assert_eq!(read.flags, ConfigFlags { listen: None, data: Some("d".to_owned()) }, "{line}");
             }
         }
     }
@@ -352,9 +362,9 @@ mod tests {
             let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
             Command::AdminKey(AdminKey::Create(CreateAdminKey { name: name.to_owned(), scopes, json }))
         };
-        assert_eq!(command("admin-key create"), create("admin", &["*"], false));
+        assert_eq!(parse_command("admin-key create"), create("admin", &["*"], false));
         let line = "admin-key create --name ops --scopes admin:keys,admin:audit --json";
-        assert_eq!(command(line), create("ops", &["admin:keys", "admin:audit"], true));
+        assert_eq!(parse_command(line), create("ops", &["admin:keys", "admin:audit"], true));
 
         let hash = "ab".repeat(32);
         let verify = AuditVerify {
@@ -364,26 +374,27 @@ mod tests {
             json: true,
         };
         let line = format!("audit verify events.ndjson --anchor 7:{hash} --json");
-        assert_eq!(command(&line), Command::Audit(Audit::Verify(verify)));
+        assert_eq!(parse_command(&line), Command::Audit(Audit::Verify(verify)));
         let export = AuditExport { format: ExportFormat::Csv, output: Some("x.csv".into()) };
         assert_eq!(
-            command("audit export --format csv --output x.csv"),
+            parse_command("audit export --format csv --output x.csv"),
             Command::Audit(Audit::Export(export))
         );
-        assert_eq!(command("config check"), Command::Config(Config::Check));
+        assert_eq!(parse_command("config check"), Command::Config(Config::Check));
 
-        let import = moving::Import {
+        let import = data_commands::Import {
             file: "auth.db".into(),
             format: None,
-            from: Some(moving::System::BetterAuth),
+            from: Some(data_commands::System::BetterAuth),
             organization: Some("org_1".to_owned()),
             create_scopes: true,
             json: true,
         };
         let line = "import auth.db --from better-auth --organization org_1 --create-scopes --json";
-        assert_eq!(command(line), Command::Import(import));
-        let restore = moving::Restore { file: "b".into(), force: true, accept_unrevoked: true, json: false };
-        assert_eq!(command("restore b --force --accept-unrevoked"), Command::Restore(restore));
+        assert_eq!(parse_command(line), Command::Import(import));
+        let restore =
+            data_commands::Restore { file: "b".into(), force: true, accept_unrevoked: true, json: false };
+        assert_eq!(parse_command("restore b --force --accept-unrevoked"), Command::Restore(restore));
     }
 
     #[test]
@@ -419,11 +430,11 @@ mod tests {
             "admin-key",
             "completions",
         ] {
-            let error = read(line).expect_err(line);
+            let error = parse_args(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
-        assert_eq!(read("--help").unwrap_err().exit_code(), 0);
-        assert_eq!(read("--version").unwrap_err().exit_code(), 0);
+        assert_eq!(parse_args("--help").unwrap_err().exit_code(), 0);
+        assert_eq!(parse_args("--version").unwrap_err().exit_code(), 0);
     }
 
     #[test]

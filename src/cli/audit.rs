@@ -1,4 +1,5 @@
-//! `tollhouse audit verify` and `audit export`, for the database or an exported file.
+//! `tollhouse audit verify` verifies the audit log in the database or in an exported file; `tollhouse audit
+//! export` exports it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -9,38 +10,38 @@ use super::args::{AuditExport, AuditVerify, ExportFormat};
 use crate::config::Config;
 use crate::domain::access::Caller;
 use crate::domain::audit::Verification;
-use crate::domain::chain::{Anchor, Link, Walk};
+use crate::domain::chain::{Anchor, ChainLink, ChainVerifier};
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::service::{RequestContext, audit};
 
-/// Verifies the chain; exits with status 1 if it is broken.
+/// Verifies the audit chain and prints the result. Returns exit status 1 if the chain is broken.
 pub(crate) async fn verify(config: Config, args: AuditVerify) -> ExitCode {
     match verify_chain(config, &args).await {
         Ok(result) => {
             if args.json {
                 println!("{}", serde_json::to_string(&result).unwrap_or_default());
             } else {
-                println!("{}", summary(&result));
+                println!("{}", format_verification(&result));
             }
             if result.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => super::report(Err(error)),
+        Err(error) => super::report_result(Err(error)),
     }
 }
 
 async fn verify_chain(config: Config, args: &AuditVerify) -> Result<Verification> {
     let anchor = args.anchor;
     if let Some(file) = &args.file {
-        return verify_file(file, anchor, !args.filtered);
+        return verify_exported_file(file, anchor, !args.filtered);
     }
-    let app = super::open_beside(config).await?;
-    let result = audit::walk(&app, anchor).await;
+    let app = super::open_existing_database(config).await?;
+    let result = audit::verify_chain(&app, anchor).await;
     app.db.close().await;
     result
 }
 
-fn summary(result: &Verification) -> String {
+fn format_verification(result: &Verification) -> String {
     let seq = |seq: Option<i64>| seq.map_or("-".to_owned(), |seq| seq.to_string());
     let head = result.head_hash.as_deref().unwrap_or("-");
     match result.broken_at {
@@ -59,35 +60,36 @@ fn summary(result: &Verification) -> String {
     }
 }
 
-/// Verifies an exported NDJSON file. A line that isn't an event counts as a break.
-fn verify_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
+/// Verifies an exported NDJSON file. A line that isn't an audit event counts as a break of the chain.
+fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
-    let mut walk = Walk::new(anchor, complete);
+    let mut walk = ChainVerifier::new(anchor, complete);
     let first = walk.first_seq();
     let mut last = 0;
     let mut is_first = true;
     for line in lines {
         let line = line.map_err(unreadable)?;
-        let Some(link) = Link::from_line(&line) else {
-            walk.break_at(last + 1);
+        let Some(link) = ChainLink::from_line(&line) else {
+            walk.record_break(last + 1);
             break;
         };
         last = link.seq;
         if let Some(anchor) = anchor.filter(|_| is_first) {
-            ensure_covers_anchor(&link, anchor)?;
+            ensure_file_covers_anchor(&link, anchor)?;
         }
         is_first = false;
         // Events before the anchor are not verified.
-        if link.seq >= first && !walk.step(&link) {
+        if link.seq >= first && !walk.verify_next(&link) {
             break;
         }
     }
     Ok(walk.finish())
 }
 
-/// Refuses an anchor before the first event of the file, because it can't be verified.
-fn ensure_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
+/// Refuses an anchor that precedes the first event of the file, because nothing in the file can confirm such
+/// an anchor.
+fn ensure_file_covers_anchor(first: &ChainLink, anchor: Anchor) -> Result<()> {
     let is_checkpoint = first.seq == anchor.seq + 1 && first.prev_hash == anchor.hash;
     if first.seq <= anchor.seq || is_checkpoint {
         return Ok(());
@@ -99,9 +101,9 @@ fn ensure_covers_anchor(first: &Link, anchor: Anchor) -> Result<()> {
     Err(Error::new(Code::InvalidRequest, message))
 }
 
-/// Exports the log, oldest first.
+/// Exports all audit events, oldest first.
 pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     let ctx = RequestContext::internal(&app, Caller::Operator, "audit_log.export", "read")?;
     let format = match args.format {
         ExportFormat::Ndjson => "ndjson",

@@ -1,15 +1,16 @@
-//! `tollhouse backup`: a verified copy of the database. Works while a server is running.
+//! `tollhouse backup`: writes a verified copy of the database. The command works while a server is running.
 
-use super::args::moving::Backup;
+use super::args::data_commands::Backup;
 use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::service::backup;
 
 pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
-    // A running server has priority. If lowering our priority fails, the server is only slower.
+    // Lowers the priority of this process, so that a running server is not slowed down. A failure is ignored,
+    // because the backup works at any priority.
     let _ = rustix::process::nice(19);
-    let app = super::open_beside(config).await?;
+    let app = super::open_existing_database(config).await?;
     let progress = ProgressReporter::new();
     let backup =
         backup::run(&app, &args.file, args.force, &|step, done, total| progress.show(step, done, total))

@@ -2,16 +2,16 @@
 
 use std::process::ExitCode;
 
-use super::args::moving::Check;
+use super::args::data_commands::Check;
 use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::Result;
-use crate::service::check::{self, Findings};
+use crate::service::check::{self, CheckReport};
 use crate::store::reader::Reader;
 
-/// Prints the findings; exits with status 1 if there are errors.
+/// Checks the database or a backup and prints the findings. Returns exit status 1 if there are errors.
 pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
-    match examine(config, args) {
+    match check_database(config, args) {
         Ok(findings) => {
             if args.json {
                 println!("{}", serde_json::to_string(&findings).unwrap_or_default());
@@ -25,13 +25,13 @@ pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
             }
             if findings.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => super::report(Err(error)),
+        Err(error) => super::report_result(Err(error)),
     }
 }
 
-fn examine(config: &Config, args: &Check) -> Result<Findings> {
+fn check_database(config: &Config, args: &Check) -> Result<CheckReport> {
     let live = config.database.dir.join("tollhouse.db");
     let mut reader = Reader::open(args.file.as_deref().unwrap_or(&live))?;
     let progress = ProgressReporter::new();
-    check::examine(&mut reader, &|step, done, total| progress.show(step, done, total))
+    check::check_database(&mut reader, &|step, done, total| progress.show(step, done, total))
 }

@@ -8,12 +8,13 @@ use std::process::ExitCode;
 
 use toml_edit::{DocumentMut, Item};
 
-use crate::config::{Effective, Flags};
+use crate::config::{ConfigFlags, EffectiveConfig};
 use crate::http::tls::Tls;
 
-/// Prints the effective settings to standard output, or all faults to standard error (status 1).
-pub(crate) fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
-    let printed = match report(file, std::env::vars_os(), flags) {
+/// Prints the effective settings to standard output. If the configuration has faults, prints all of them to
+/// standard error and returns exit status 1.
+pub(crate) fn check(file: Option<&Path>, flags: ConfigFlags) -> ExitCode {
+    let printed = match format_effective_settings(file, std::env::vars_os(), flags) {
         Ok(report) => io::stdout().write_all(report.as_bytes()).map_err(Into::into),
         Err(faults) => Err(faults),
     };
@@ -27,15 +28,16 @@ pub(crate) fn check(file: Option<&Path>, flags: Flags) -> ExitCode {
     }
 }
 
-/// The effective settings as TOML, usable as a configuration file. Each setting that isn't a default is
-/// followed by its source.
-fn report(
+/// Formats the effective settings as TOML that is usable as a configuration file. A comment behind each
+/// setting that isn't a default names the setting's source.
+fn format_effective_settings(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-    flags: Flags,
+    flags: ConfigFlags,
 ) -> Result<String, Box<dyn Error>> {
-    let Effective { config, origins, warnings } = Effective::load(file, environment, flags)?;
-    super::warn(&warnings);
+    let EffectiveConfig { config, setting_sources, warnings } =
+        EffectiveConfig::load(file, environment, flags)?;
+    super::print_warnings(&warnings);
     Tls::load(&config.tls).map_err(|error| error.message)?;
     let settings = toml_edit::ser::to_document(&config)?;
     let mut document = DocumentMut::new();
@@ -43,7 +45,7 @@ fn report(
     for (section, settings) in settings.iter() {
         let Ok(mut table) = settings.clone().into_table() else { continue };
         for (name, setting) in table.iter_mut() {
-            let Some(origin) = origins.get(&format!("{section}.{}", name.get())) else { continue };
+            let Some(origin) = setting_sources.get(&format!("{section}.{}", name.get())) else { continue };
             if let Item::Value(value) = setting {
                 // A file name may contain a line break, which would end the comment.
                 value.decor_mut().set_suffix(format!("  # {}", origin.escape_debug()));
@@ -73,9 +75,9 @@ mod tests {
             ("TOLLHOUSE_ADMIN_KEY", secret),
         ];
         let environment = environment.map(|(name, value)| (name.into(), value.into()));
-        let flags = Flags { listen: None, data: Some("with \"quotes\"".to_owned()) };
-        let effective = Effective::load(Some(&file), environment.clone(), flags.clone()).unwrap();
-        let report = report(Some(&file), environment, flags).unwrap();
+        let flags = ConfigFlags { listen: None, data: Some("with \"quotes\"".to_owned()) };
+        let effective = EffectiveConfig::load(Some(&file), environment.clone(), flags.clone()).unwrap();
+        let report = format_effective_settings(Some(&file), environment, flags).unwrap();
 
         assert!(report.starts_with("# The configuration is valid. "), "{report}");
         let has = |line: &str| assert!(report.lines().any(|reported| reported == line), "{line}\n\n{report}");
@@ -91,20 +93,23 @@ mod tests {
         assert!(!report.contains(secret), "{report}");
 
         fs::write(&file, &report).unwrap();
-        assert_eq!(Effective::load(Some(&file), [], Flags::default()).unwrap().config, effective.config);
+        assert_eq!(
+            EffectiveConfig::load(Some(&file), [], ConfigFlags::default()).unwrap().config,
+            effective.config
+        );
     }
 
     #[test]
     fn every_setting_is_reported() {
-        let report = report(None, [], Flags::default()).unwrap();
-        assert_eq!(toml_edit::de::from_str::<Config>(&report).unwrap(), Config::shipped().unwrap());
+        let report = format_effective_settings(None, [], ConfigFlags::default()).unwrap();
+        assert_eq!(toml_edit::de::from_str::<Config>(&report).unwrap(), Config::load_defaults().unwrap());
         assert_eq!(report.matches('#').count(), 1, "defaults have no comment: {report}");
     }
 
     #[test]
-    fn faults_replace_the_report() {
+    fn configuration_faults_replace_the_report() {
         let environment = [("TOLLHOUSE_CACHE__MAX_BYTES".into(), "few".into())];
-        let error = report(None, environment, Flags::default()).unwrap_err();
+        let error = format_effective_settings(None, environment, ConfigFlags::default()).unwrap_err();
         assert!(error.to_string().contains("TOLLHOUSE_CACHE__MAX_BYTES: cache.max_bytes: "), "{error}");
     }
 }

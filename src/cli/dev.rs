@@ -1,36 +1,37 @@
-//! `tollhouse serve --dev`: sample data in a temporary database.
+//! `tollhouse serve --dev`: serves sample data from a temporary database.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::serve::{self, Start};
+use super::serve::{self, InitialData};
 use crate::app::App;
-use crate::config::{Effective, Tls};
+use crate::config::{EffectiveConfig, Tls};
 use crate::error::{Code, Error, Result};
 use crate::service::sample;
 use crate::verify::secret::Secret;
 
-/// Serves a month of sample data from a temporary directory, regardless of the configured one.
-pub(crate) async fn run(mut effective: Effective) -> Result<()> {
+/// Serves a month of sample data from a temporary directory. The configured database directory is not used.
+pub(crate) async fn run(mut effective: EffectiveConfig) -> Result<()> {
     let config = &mut effective.config;
     if !config.http.listen.ip().is_loopback() {
         let message = format!("--dev listens only on loopback, but http.listen is {}.", config.http.listen);
         return Err(Error::new(Code::InvalidRequest, message));
     }
     let dir = tempfile::Builder::new().prefix("tollhouse-dev-").tempdir().map_err(Error::internal)?;
-    // Loopback traffic can't be intercepted, and no certificate is issued for it.
+    // TLS is off: loopback traffic doesn't leave the machine, and no certificate authority issues
+    // certificates for loopback addresses.
     config.tls = Tls { cert: None, key: None };
     config.database.dir = dir.path().to_owned();
-    let served = serve::run(effective, Start::Sample).await;
+    let served = serve::run(effective, InitialData::Sample).await;
     let removed = dir.close().map_err(Error::internal);
     served.and(removed)
 }
 
-/// Fills the database with sample data and prints the keys. Returns the admin key, for the sample
-/// command.
+/// Fills the database with sample data and prints the keys. Returns the admin key, which the caller prints in
+/// a sample `curl` command.
 pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
-    let (secret, admin_key) = match serve::given_key(&current.checked_prefixes)? {
+    let (secret, admin_key) = match serve::key_from_environment(&current.checked_prefixes)? {
         Some(given) => given,
         None => {
             let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;

@@ -1,18 +1,18 @@
-//! `tollhouse export`: all resources as NDJSON, for another Tollhouse or another system.
+//! `tollhouse export`: writes all resources as NDJSON, for import into another Tollhouse or another system.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::args::moving::Export;
+use super::args::data_commands::Export;
 use super::progress::ProgressReporter;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::export;
-use crate::store::backup::{remove, rename_durably, with_suffix};
+use crate::store::backup::{remove_file_if_exists, rename_durably, with_suffix};
 
-/// Exports to a file or to standard output.
+/// Exports all resources to a file or to standard output.
 pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     if let Some(output) = &args.output
         && output.exists()
@@ -23,14 +23,15 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
         ));
     }
     let dir = config.database.dir.clone();
-    let app = super::open_beside(config).await?;
-    // Written to a file first, so that a slow reader of the output doesn't hold up the database.
+    let app = super::open_existing_database(config).await?;
+    // The export is written to a file first. Otherwise a slow reader of standard output would keep the
+    // database's read transaction open.
     let part = match &args.output {
         Some(output) => with_suffix(output, ".part"),
         None => dir.join("tollhouse.export.part"),
     };
     let written = async {
-        let file = private(&part)?;
+        let file = create_private_file(&part)?;
         let mut output = BufWriter::with_capacity(1 << 16, file);
         let progress = ProgressReporter::new();
         let records =
@@ -41,26 +42,26 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
     };
     let written: Result<_> = written.await;
     let closed = app.close().await;
-    let (file, records) = written.inspect_err(|_| drop(remove(&part)))?;
+    let (file, records) = written.inspect_err(|_| drop(remove_file_if_exists(&part)))?;
     match &args.output {
         Some(output) => rename_durably(&part, output)?,
         None => {
-            remove(&part)?;
-            to_standard_output(file)?;
+            remove_file_if_exists(&part)?;
+            copy_to_standard_output(file)?;
         }
     }
     eprintln!("{records} records");
     closed
 }
 
-/// Creates a file that only its owner can read, because it contains hashes.
-fn private(path: &Path) -> Result<File> {
-    remove(path)?;
+/// Creates an export file that only its owner can read, because an export contains hashes of keys.
+fn create_private_file(path: &Path) -> Result<File> {
+    remove_file_if_exists(path)?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))
 }
 
-fn to_standard_output(mut file: File) -> Result<()> {
+fn copy_to_standard_output(mut file: File) -> Result<()> {
     let mut output = io::stdout().lock();
     let copied = file.seek(SeekFrom::Start(0)).and_then(|_| io::copy(&mut file, &mut output));
     match copied.and_then(|_| output.flush()) {

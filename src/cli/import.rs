@@ -1,19 +1,20 @@
-//! `tollhouse import`: imports NDJSON, CSV, or another system's database.
+//! `tollhouse import`: imports an NDJSON file, a CSV file, or another system's database.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::args::moving::{Import, ImportFormat, System};
+use super::args::data_commands::{Import, ImportFormat, System};
 use super::progress::ProgressReporter;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::service::import::{self, Options, Report, Source};
+use crate::service::import::{self, ImportOptions, ImportReport, ImportSource};
 
-/// Imports and prints a report; exits with status 1 if a record was refused.
+/// Imports a file and prints a report. Returns exit status 1 if a record was refused or the file is
+/// truncated.
 pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
     let print_json = args.json;
     match import(config, args).await {
@@ -33,13 +34,13 @@ pub(crate) async fn run(config: Config, args: Import) -> ExitCode {
             }
             if report.refused == 0 && !report.cut_off { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => super::report(Err(error)),
+        Err(error) => super::report_result(Err(error)),
     }
 }
 
-async fn import(config: Config, args: Import) -> Result<Report> {
-    let mut source = open(&args)?;
-    let length = match source.total() {
+async fn import(config: Config, args: Import) -> Result<ImportReport> {
+    let mut source = open_source(&args)?;
+    let length = match source.total_amount() {
         Some(total) => total,
         None => std::fs::metadata(&args.file).map_or(0, |file| file.len()),
     };
@@ -48,8 +49,9 @@ async fn import(config: Config, args: Import) -> Result<Report> {
         eprintln!("note: no database at {}; creating it.", database.display());
     }
     let app = App::open(config, Clock::system()).await?;
-    let options = Options { create_scopes: args.create_scopes, organization_id: args.organization };
-    let progress = if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::of_bytes() };
+    let options = ImportOptions { create_scopes: args.create_scopes, organization_id: args.organization };
+    let progress =
+        if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::counting_bytes() };
     let show = |step, done, _| progress.show(step, done, length);
     let report = import::run(&app, &mut source, &options, &show).await;
     drop(progress);
@@ -58,10 +60,10 @@ async fn import(config: Config, args: Import) -> Result<Report> {
     closed.map(|()| report)
 }
 
-fn open(args: &Import) -> Result<Source<'static>> {
+fn open_source(args: &Import) -> Result<ImportSource<'static>> {
     let path = &args.file;
     if args.from == Some(System::BetterAuth) {
-        return Source::better_auth(path, args.organization.as_deref());
+        return ImportSource::better_auth(path, args.organization.as_deref());
     }
     let format = args.format.or_else(|| format_by_extension(path)).ok_or_else(|| {
         let message = format!("{}: unknown extension; set --format to ndjson or csv.", path.display());
@@ -70,8 +72,8 @@ fn open(args: &Import) -> Result<Source<'static>> {
     let file = File::open(path).map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
     let input = Box::new(BufReader::with_capacity(1 << 16, file));
     match format {
-        ImportFormat::Ndjson => Ok(Source::ndjson(input)),
-        ImportFormat::Csv => Source::csv(input),
+        ImportFormat::Ndjson => Ok(ImportSource::ndjson(input)),
+        ImportFormat::Csv => ImportSource::csv(input),
     }
 }
 
@@ -83,7 +85,7 @@ fn format_by_extension(path: &Path) -> Option<ImportFormat> {
     }
 }
 
-fn print_report(report: &Report) {
+fn print_report(report: &ImportReport) {
     let listed = |counts: &std::collections::BTreeMap<&str, u64>| {
         let each: Vec<_> = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }

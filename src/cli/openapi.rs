@@ -1,9 +1,9 @@
-//! `tollhouse openapi`: the document that the server serves at `/openapi.json`.
+//! `tollhouse openapi`: prints the OpenAPI document that the server serves at `/openapi.json`.
 
-use super::print as write;
+use super::write_to_standard_output;
 use crate::error::Result;
 use crate::http::openapi;
 
-pub(crate) fn print() -> Result<()> {
-    write(format!("{}\n", openapi::text()?).as_bytes())
+pub(crate) fn print_document() -> Result<()> {
+    write_to_standard_output(format!("{}\n", openapi::text()?).as_bytes())
 }

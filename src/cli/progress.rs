@@ -1,19 +1,19 @@
-//! Progress of long operations, shown only on a terminal.
+//! Progress bars of long operations, shown only on a terminal.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A progress bar on standard error; hidden if that isn't a terminal.
+/// A progress bar on standard error. The bar is hidden if standard error isn't a terminal.
 pub(crate) struct ProgressReporter {
     bar: ProgressBar,
-    /// True if the numbers are bytes.
-    bytes: bool,
+    /// True if the progress bar counts bytes, false if it counts items.
+    counts_bytes: bool,
 }
 
 impl ProgressReporter {
-    /// A bar that counts items.
+    /// Creates a progress bar that counts items.
     pub(crate) fn new() -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
@@ -22,19 +22,19 @@ impl ProgressReporter {
         };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, bytes: false }
+        Self { bar, counts_bytes: false }
     }
 
-    /// A bar that counts bytes.
-    pub(crate) fn of_bytes() -> Self {
+    /// Creates a progress bar that counts bytes.
+    pub(crate) fn counting_bytes() -> Self {
         let mut progress = Self::new();
-        progress.bytes = true;
+        progress.counts_bytes = true;
         progress
     }
 
     /// Shows the current step and how much of `total` is done. `total` is 0 if it is unknown.
     pub(crate) fn show(&self, step: &'static str, done: u64, total: u64) {
-        let template = match (total, self.bytes) {
+        let template = match (total, self.counts_bytes) {
             (0, _) => "{spinner} {msg} {elapsed}",
             (_, true) => "{msg} {bar:30} {bytes}/{total_bytes} {eta}",
             (_, false) => "{msg} {bar:30} {human_pos}/{human_len} {eta}",
@@ -51,7 +51,7 @@ impl ProgressReporter {
 }
 
 impl Drop for ProgressReporter {
-    /// Removes the bar from the terminal.
+    /// Removes the progress bar from the terminal.
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,6 +1,6 @@
 //! `tollhouse restore`: replaces the database with a backup.
 
-use super::args::moving::Restore;
+use super::args::data_commands::Restore;
 use super::progress::ProgressReporter;
 use crate::clock::Clock;
 use crate::config::Config;

@@ -1,12 +1,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::tests::{faults, pairs, warnings};
+use super::tests::{env_pairs, env_warnings, fault_messages};
 use super::*;
 
 #[test]
-fn variables_of_other_programs_are_ignored() {
-    // The guides use these names for the user's own programs.
+fn environment_variables_of_other_programs_are_ignored() {
+    // The guides use these variables in examples of client programs.
     let guides =
         [("TOLLHOUSE_URL", "http://127.0.0.1:8080"), ("TOLLHOUSE_KEY", "x"), ("TOLLHOUSE_KEY_ID", "key_1")];
     // Kubernetes sets these in every pod of a namespace with a Service named tollhouse or tollhouse--canary.
@@ -24,11 +24,11 @@ fn variables_of_other_programs_are_ignored() {
     ];
     let others =
         [("TOLLHOUSE_", ""), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_VERSION", "1"), ("TOLLHOUSE", "x")];
-    assert_eq!(warnings(&[&guides[..], &kubernetes, &others].concat()), [""; 0]);
+    assert_eq!(env_warnings(&[&guides[..], &kubernetes, &others].concat()), [""; 0]);
 }
 
 #[test]
-fn a_misnamed_setting_is_a_warning_with_the_right_name() {
+fn a_misnamed_environment_variable_is_a_warning_with_the_right_name() {
     for (name, right) in [
         ("TOLLHOUSE_LISTEN", "TOLLHOUSE_HTTP__LISTEN or TOLLHOUSE_METRICS__LISTEN"),
         ("TOLLHOUSE_MAX_BYTES", "TOLLHOUSE_CACHE__MAX_BYTES or TOLLHOUSE_DATABASE__MAX_BYTES"),
@@ -41,39 +41,41 @@ fn a_misnamed_setting_is_a_warning_with_the_right_name() {
         ("TOLLHOUSE_DATA", "TOLLHOUSE_DATABASE__DIR"),
         ("TOLLHOUSE_CONFIGS", "TOLLHOUSE_CONFIG"),
     ] {
-        // The value isn't shown: it may be a secret.
+        // The warning omits the variable's value, which may be a secret.
         let warning = format!("{name} has no effect; did you mean {right}?");
-        assert_eq!(warnings(&[(name, "the value")]), [warning]);
+        assert_eq!(env_warnings(&[(name, "the value")]), [warning]);
     }
-    // The right name beside the wrong one is in effect, and the wrong one still a warning.
-    let both = pairs(&[("TOLLHOUSE_LISTEN", "127.0.0.1:1"), ("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2")]);
-    let effective = Effective::load(None, both, Flags::default()).unwrap();
+    // If both the right and the wrong variable are set, the right one is in effect and the wrong one is a
+    // warning.
+    let both = env_pairs(&[("TOLLHOUSE_LISTEN", "127.0.0.1:1"), ("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2")]);
+    let effective = EffectiveConfig::load(None, both, ConfigFlags::default()).unwrap();
     assert_eq!((effective.config.http.listen.port(), effective.warnings.len()), (2, 1));
 }
 
 #[test]
-fn the_environment_can_name_the_file() {
+fn an_environment_variable_can_name_the_config_file() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (dir.path().join("one.toml"), dir.path().join("other.toml"));
     fs::write(&one, "[database]\nreaders = 7\n").unwrap();
     fs::write(&other, "[database]\nreaders = 8\n").unwrap();
     let load = |flag: Option<&Path>, named: &Path, more: &[(&str, &str)]| {
         let named = [("TOLLHOUSE_CONFIG".into(), named.as_os_str().to_owned())];
-        Effective::load(flag, [named.into(), pairs(more)].concat(), Flags::default())
+        EffectiveConfig::load(flag, [named.into(), env_pairs(more)].concat(), ConfigFlags::default())
     };
     let effective = load(None, &one, &[]).unwrap();
     assert_eq!(effective.config.database.readers, 7);
-    assert_eq!(effective.origins["database.readers"], format!("{}:2", one.display()));
-    // A variable for the setting itself wins over the file, and --config over the variable that names one.
+    assert_eq!(effective.setting_sources["database.readers"], format!("{}:2", one.display()));
+    // A variable for the setting itself overrides the file, and the flag --config overrides TOLLHOUSE_CONFIG.
     let more = [("TOLLHOUSE_DATABASE__READERS", "9")];
     assert_eq!(load(None, &one, &more).unwrap().config.database.readers, 9);
     assert_eq!(load(Some(&other), &one, &[]).unwrap().config.database.readers, 8);
-    // An empty variable counts as not set. A missing or wrong file is reported with the variable's name.
-    assert_eq!(load(None, Path::new(""), &[]).unwrap().config, Config::shipped().unwrap());
-    let missing = faults(load(None, Path::new("not/there.toml"), &[]).map(|effective| effective.config));
+    // An empty TOLLHOUSE_CONFIG counts as not set. The error for a missing file names the variable.
+    assert_eq!(load(None, Path::new(""), &[]).unwrap().config, Config::load_defaults().unwrap());
+    let missing =
+        fault_messages(load(None, Path::new("not/there.toml"), &[]).map(|effective| effective.config));
     assert!(missing[0].starts_with("TOLLHOUSE_CONFIG: not/there.toml: can't be read: "), "{missing:?}");
     fs::write(&one, "[database]\nreader = 7\n").unwrap();
-    let wrong = faults(load(None, &one, &[]).map(|effective| effective.config));
+    let wrong = fault_messages(load(None, &one, &[]).map(|effective| effective.config));
     assert_eq!(wrong.len(), 1);
     assert!(wrong[0].starts_with(&format!("{}:2: database.reader: ", one.display())), "{wrong:?}");
 }

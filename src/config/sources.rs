@@ -1,4 +1,5 @@
-//! The sources of settings, and the errors for wrong ones.
+//! Loads the configuration from its sources (defaults, file, environment, flags) and reports invalid
+//! settings.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,88 +16,91 @@ use toml_edit::{ImDocument, TableLike};
 
 use super::Config;
 
-/// The defaults, which are also the list of all settings.
-pub(crate) const SHIPPED: &str = include_str!("../../config.toml");
-/// The name of the layer of the defaults.
-const SHIPPED_NAME: &str = "default";
-const PREFIX: &str = "TOLLHOUSE_";
-/// Names the user's file, as `--config` does.
-const CONFIG: &str = "TOLLHOUSE_CONFIG";
-/// Variables of this program that are not settings. The first key is a secret, used once.
-const NOT_SETTINGS: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG];
-/// The guides' name for the key of a program that verifies keys. It is not a misspelled `tls.key`.
-const CLIENT_KEY: &str = "TOLLHOUSE_KEY";
+/// The text of the default configuration, which is also the list of all settings.
+pub(crate) const DEFAULT_CONFIG_TOML: &str = include_str!("../../config.toml");
+/// The name of the configuration layer that holds the defaults.
+const DEFAULTS_LAYER: &str = "default";
+/// The prefix of all environment variables of this program.
+const ENV_PREFIX: &str = "TOLLHOUSE_";
+/// The environment variable with the path of the user's file; the flag `--config` overrides this variable.
+const CONFIG_VARIABLE: &str = "TOLLHOUSE_CONFIG";
+/// Environment variables of this program that are not settings. `TOLLHOUSE_ADMIN_KEY` and
+/// `TOLLHOUSE_ADMIN_KEY_FILE` give the secret of the first admin key, which is used only once.
+const NON_SETTING_VARIABLES: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG_VARIABLE];
+/// The environment variable that the guides use for the API key of a client program. The variable is not
+/// taken for a misspelled `tls.key`.
+const CLIENT_KEY_VARIABLE: &str = "TOLLHOUSE_KEY";
 
-/// The path of a setting: `["http", "listen"]`.
-type Names = Vec<String>;
+/// The path of a setting, such as `["http", "listen"]`.
+type SettingPath = Vec<String>;
 
 /// Settings given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags {
-    /// `--listen` sets `http.listen`.
+pub(crate) struct ConfigFlags {
+    /// The value of the flag `--listen`, which sets `http.listen`.
     pub(crate) listen: Option<SocketAddr>,
-    /// `--data` sets `database.dir`.
+    /// The value of the flag `--data`, which sets `database.dir`.
     pub(crate) data: Option<String>,
 }
 
-/// The settings in effect and their origins.
+/// The settings in effect, and the source of each setting that is not a default.
 #[derive(Clone, Debug)]
-pub(crate) struct Effective {
+pub(crate) struct EffectiveConfig {
     pub(crate) config: Config,
-    /// The origin of each setting (`http.listen`) that is not a default: the file and line, the environment
-    /// variable or the flag.
-    pub(crate) origins: BTreeMap<String, String>,
-    /// Environment variables that have no effect but were probably meant as settings.
+    /// The source of each setting that is not a default, by the setting's name (`http.listen`): a file and
+    /// line, an environment variable or a flag.
+    pub(crate) setting_sources: BTreeMap<String, String>,
+    /// Warnings about environment variables that have no effect but were probably meant as settings.
     pub(crate) warnings: Vec<String>,
 }
 
-impl Effective {
-    /// Merges the sources, in this order, later ones overriding earlier ones: the defaults, `file` (or the one
-    /// named by the environment), the `environment` as pairs of name and value, the `flags`.
+impl EffectiveConfig {
+    /// Merges the sources in this order, in which later sources override earlier ones: the defaults, `file`
+    /// (or the file named by the environment), the `environment` as pairs of name and value, the `flags`.
     ///
     /// # Errors
-    /// All faults at once.
+    /// `ConfigError` with all errors of all sources.
     pub(crate) fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-        flags: Flags,
+        flags: ConfigFlags,
     ) -> Result<Self, ConfigError> {
-        let mut layers = Layers::new()?;
+        let mut layers = ConfigLayers::new()?;
         let environment: Vec<_> = environment.into_iter().collect();
-        let named = environment.iter().find(|(name, path)| name == CONFIG && !path.is_empty());
+        let named = environment.iter().find(|(name, path)| name == CONFIG_VARIABLE && !path.is_empty());
         match (file, named) {
             (Some(path), _) => layers.add_file(path, ""),
-            (None, Some((_, path))) => layers.add_file(Path::new(path), &format!("{CONFIG}: ")),
+            (None, Some((_, path))) => layers.add_file(Path::new(path), &format!("{CONFIG_VARIABLE}: ")),
             (None, None) => {}
         }
         for (name, value) in environment {
             layers.add_variable(&name.to_string_lossy(), value);
         }
         if let Some(listen) = flags.listen {
-            layers.add("--listen", &["http", "listen"], listen.to_string().into());
+            layers.add_value("--listen", &["http", "listen"], listen.to_string().into());
         }
         if let Some(data) = flags.data {
-            layers.add("--data", &["database", "dir"], data.into());
+            layers.add_value("--data", &["database", "dir"], data.into());
         }
-        layers.read()
+        layers.into_effective_config()
     }
 }
 
-/// All faults of the configuration.
+/// All errors of the configuration, reported together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The faults in the order in which they were found; at least one.
-    pub(crate) faults: Vec<Fault>,
+    /// The errors in the order in which they were found; at least one error.
+    pub(crate) faults: Vec<ConfigFault>,
 }
 
-/// One fault of the configuration.
+/// One error of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// The file (and line), the environment variable or the flag.
-    pub(crate) origin: String,
-    /// The setting; `None` if the origin itself is wrong.
+pub(crate) struct ConfigFault {
+    /// The source of the error: a file and line, an environment variable or a flag.
+    pub(crate) source: String,
+    /// The name of the setting; `None` if the error concerns the source as a whole.
     pub(crate) setting: Option<String>,
-    /// What is wrong, and what is expected.
+    /// What is wrong with the setting, and which values are valid.
     pub(crate) message: String,
 }
 
@@ -112,9 +116,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.origin)?;
+        write!(f, "{}: ", self.source)?;
         if let Some(setting) = &self.setting {
             write!(f, "{setting}: ")?;
         }
@@ -122,13 +126,13 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One source under the name shown to users.
-struct Layer {
+/// Settings of one source, with the source's name as shown to users.
+struct ConfigLayer {
     name: String,
     data: Dict,
 }
 
-impl Provider for Layer {
+impl Provider for ConfigLayer {
     fn metadata(&self) -> Metadata {
         Metadata::named(self.name.clone())
     }
@@ -138,146 +142,161 @@ impl Provider for Layer {
     }
 }
 
-/// The sources merged so far.
-struct Layers {
+/// Merges the sources of the configuration, and collects their errors and warnings.
+struct ConfigLayers {
     figment: Figment,
-    /// The default of every setting.
-    known: BTreeMap<Names, Value>,
-    /// The user's file: its name and text.
+    /// The default value of every setting, by the setting's path.
+    defaults: BTreeMap<SettingPath, Value>,
+    /// The name and the text of the user's file.
     file: Option<(String, String)>,
-    faults: Vec<Fault>,
+    faults: Vec<ConfigFault>,
     warnings: Vec<String>,
 }
 
-impl Layers {
+impl ConfigLayers {
     fn new() -> Result<Self, ConfigError> {
-        let data: Dict = Toml::from_str(SHIPPED).map_err(|error| {
-            let fault = Fault { origin: SHIPPED_NAME.to_owned(), setting: None, message: error.to_string() };
+        let data: Dict = Toml::from_str(DEFAULT_CONFIG_TOML).map_err(|error| {
+            let fault =
+                ConfigFault { source: DEFAULTS_LAYER.to_owned(), setting: None, message: error.to_string() };
             ConfigError { faults: vec![fault] }
         })?;
-        let known = leaves(&data);
-        let figment = Figment::from(Layer { name: SHIPPED_NAME.to_owned(), data });
-        Ok(Self { figment, known, file: None, faults: Vec::new(), warnings: Vec::new() })
+        let defaults = collect_leaves(&data);
+        let figment = Figment::from(ConfigLayer { name: DEFAULTS_LAYER.to_owned(), data });
+        Ok(Self { figment, defaults, file: None, faults: Vec::new(), warnings: Vec::new() })
     }
 
-    /// Adds the user's file. `named_by` precedes the path in the error for an unreadable file.
+    /// Adds the settings of the user's file. `named_by` precedes the path in the error for an unreadable
+    /// file.
     fn add_file(&mut self, path: &Path, named_by: &str) {
         let name = path.display().to_string();
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
-                return self.fault(format!("{named_by}{name}"), None, format!("can't be read: {error}"));
+                return self.add_fault(format!("{named_by}{name}"), None, format!("can't be read: {error}"));
             }
         };
         let data: Dict = match Toml::from_str(&text) {
             Ok(data) => data,
-            Err(error) => return self.fault(name, None, error.to_string().trim_end().to_owned()),
+            Err(error) => return self.add_fault(name, None, error.to_string().trim_end().to_owned()),
         };
         self.file = Some((name.clone(), text));
-        // Only known settings are added, so that every later error concerns one setting.
-        for (names, value) in leaves(&data) {
-            if self.known.contains_key(&names) {
-                self.add(&name, &names, value);
+        // Only known settings are added, so that each error of a later step concerns exactly one setting.
+        for (names, value) in collect_leaves(&data) {
+            if self.defaults.contains_key(&names) {
+                self.add_value(&name, &names, value);
                 continue;
             }
-            let is_section = self.known.keys().any(|known| known.starts_with(&names));
+            let is_section = self.defaults.keys().any(|known| known.starts_with(&names));
             let message = match value {
                 Value::Dict(..) if is_section => continue,
                 _ if is_section => "is a section, not a setting".to_owned(),
-                _ => unknown(nearest(&names, self.known.keys()).map(|names| names.join("."))),
+                _ => unknown_setting_message(
+                    nearest_setting(&names, self.defaults.keys()).map(|names| names.join(".")),
+                ),
             };
-            self.fault(self.file_position(&names), Some(names.join(".")), message);
+            self.add_fault(self.position_in_file(&names), Some(names.join(".")), message);
         }
     }
 
     fn add_variable(&mut self, name: &str, value: OsString) {
-        let Some(rest) = name.strip_prefix(PREFIX).filter(|_| !NOT_SETTINGS.contains(&name)) else { return };
+        let Some(rest) = name.strip_prefix(ENV_PREFIX).filter(|_| !NON_SETTING_VARIABLES.contains(&name))
+        else {
+            return;
+        };
         if !rest.contains("__") {
-            // A variable of another program, or one that Kubernetes sets for a Service named tollhouse
-            // (TOLLHOUSE_PORT).
-            self.warnings.extend(self.warning(name, rest));
+            // The variable belongs to another program, or Kubernetes sets the variable for a Service named
+            // tollhouse (TOLLHOUSE_PORT).
+            self.warnings.extend(self.misnamed_variable_warning(name, rest));
             return;
         }
-        let names: Names = rest.to_lowercase().split("__").map(str::to_owned).collect();
-        let Some(default) = self.known.get(&names) else {
-            let others = NOT_SETTINGS.map(|name| vec![name[PREFIX.len()..].to_lowercase()]);
-            let nearest = nearest(&names, self.known.keys().chain(&others));
-            // The value is not shown: it may be a secret whose variable was misspelled.
-            return self.fault(name.to_owned(), None, unknown(nearest.map(|names| variable(names))));
+        let names: SettingPath = rest.to_lowercase().split("__").map(str::to_owned).collect();
+        let Some(default) = self.defaults.get(&names) else {
+            let others = NON_SETTING_VARIABLES.map(|name| vec![name[ENV_PREFIX.len()..].to_lowercase()]);
+            let nearest = nearest_setting(&names, self.defaults.keys().chain(&others));
+            // The error omits the value, which may be a secret whose variable was misspelled.
+            return self.add_fault(
+                name.to_owned(),
+                None,
+                unknown_setting_message(nearest.map(|names| variable_name(names))),
+            );
         };
         match value.into_string() {
             Ok(text) => {
-                let value = parse_as(text, default);
-                self.add(name, &names, value);
+                let value = parse_like_default(text, default);
+                self.add_value(name, &names, value);
             }
-            Err(_) => self.fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
+            Err(_) => self.add_fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
         }
     }
 
-    /// A warning about a name without `__` that was probably meant as a setting (it is the last part of the
-    /// setting's path, its flag, or its path with single underscores) or as another variable of this program.
-    fn warning(&self, name: &str, rest: &str) -> Option<String> {
-        if name == CLIENT_KEY {
+    /// Returns a warning if a variable without `__` in its name was probably meant as a setting (the name is
+    /// the last part of the setting's path, its flag, or its path with single underscores) or as another
+    /// variable of this program.
+    fn misnamed_variable_warning(&self, name: &str, rest: &str) -> Option<String> {
+        if name == CLIENT_KEY_VARIABLE {
             return None;
         }
         let rest = rest.to_lowercase();
-        let is_meant = |names: &&Names| {
+        let is_meant = |names: &&SettingPath| {
             names.last() == Some(&rest)
                 || names.join("_") == rest
                 || rest == "data" && names.join(".") == "database.dir"
         };
-        let settings = self.known.keys().filter(is_meant).map(|names| variable(names));
-        let others = NOT_SETTINGS.into_iter().filter(|other| strsim::damerau_levenshtein(other, name) <= 2);
+        let settings = self.defaults.keys().filter(is_meant).map(|names| variable_name(names));
+        let others =
+            NON_SETTING_VARIABLES.into_iter().filter(|other| strsim::damerau_levenshtein(other, name) <= 2);
         let meant: Vec<_> = settings.chain(others.map(str::to_owned)).collect();
         (!meant.is_empty()).then(|| format!("{name} has no effect; did you mean {}?", meant.join(" or ")))
     }
 
-    fn add(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
-        let layer = Layer { name: layer.to_owned(), data: nest(names, value) };
+    fn add_value(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
+        let layer = ConfigLayer { name: layer.to_owned(), data: nest_value(names, value) };
         self.figment = std::mem::take(&mut self.figment).merge(layer);
     }
 
-    fn fault(&mut self, origin: String, setting: Option<String>, message: String) {
-        self.faults.push(Fault { origin, setting, message });
+    fn add_fault(&mut self, source: String, setting: Option<String>, message: String) {
+        self.faults.push(ConfigFault { source, setting, message });
     }
 
-    /// Reads all settings. serde stops at the first wrong value; its fault is recorded, its default takes its
-    /// place, and everything is read again, until no value is wrong.
-    fn read(mut self) -> Result<Effective, ConfigError> {
+    /// Deserializes all settings. serde stops at the first invalid value: its error is recorded, the
+    /// setting's default replaces the value, and all settings are deserialized again, until no value is
+    /// invalid.
+    fn into_effective_config(mut self) -> Result<EffectiveConfig, ConfigError> {
         let config = loop {
             let error = match self.figment.extract::<Config>() {
                 Ok(config) => break config,
                 Err(error) => error,
             };
-            // The error's path may be longer than the setting's: it may lead into a list.
-            let wrong = self.known.iter().find(|(names, _)| error.path.starts_with(names));
+            // The path in the error may be longer than the setting's path: it may include an index into a
+            // list.
+            let wrong = self.defaults.iter().find(|(names, _)| error.path.starts_with(names));
             let wrong = wrong.map(|(names, default)| (names.clone(), default.clone()));
             let setting = error.path.join(".");
-            let message = describe(&error.kind);
-            match wrong.and_then(|(names, default)| Some((self.origin(&names)?, names, default))) {
-                Some((origin, names, default)) => {
-                    self.fault(origin, Some(setting), message);
-                    self.add(SHIPPED_NAME, &names, default);
+            let message = describe_error(&error.kind);
+            match wrong.and_then(|(names, default)| Some((self.source_of(&names)?, names, default))) {
+                Some((source, names, default)) => {
+                    self.add_fault(source, Some(setting), message);
+                    self.add_value(DEFAULTS_LAYER, &names, default);
                 }
                 None => {
-                    // The default itself is wrong, which can't be corrected here.
-                    self.fault(SHIPPED_NAME.to_owned(), Some(setting), message);
+                    // The invalid value is the default itself, so that no valid value can replace it.
+                    self.add_fault(DEFAULTS_LAYER.to_owned(), Some(setting), message);
                     return Err(ConfigError { faults: self.faults });
                 }
             }
         };
         if let Err(message) = config.initial_settings().keys.ensure_consistent() {
             let names = ["keys", "default_expiry_days"].map(str::to_owned);
-            let origin = self.origin(&names).unwrap_or_else(|| SHIPPED_NAME.to_owned());
-            self.fault(origin, Some(names.join(".")), message.to_owned());
+            let source = self.source_of(&names).unwrap_or_else(|| DEFAULTS_LAYER.to_owned());
+            self.add_fault(source, Some(names.join(".")), message.to_owned());
         }
         self.check_tls_pair(&config);
         if !self.faults.is_empty() {
             return Err(ConfigError { faults: self.faults });
         }
-        let given = self.known.keys().filter_map(|names| Some((names.join("."), self.origin(names)?)));
-        let origins = given.collect();
-        Ok(Effective { config, origins, warnings: self.warnings })
+        let given = self.defaults.keys().filter_map(|names| Some((names.join("."), self.source_of(names)?)));
+        let setting_sources = given.collect();
+        Ok(EffectiveConfig { config, setting_sources, warnings: self.warnings })
     }
 
     /// Reports a certificate without its key, or a key without its certificate.
@@ -287,38 +306,38 @@ impl Layers {
             (None, Some(_)) => ("key", "cert"),
             _ => return,
         };
-        let origin = self.origin(&["tls".to_owned(), given.to_owned()]).unwrap_or_default();
+        let source = self.source_of(&["tls".to_owned(), given.to_owned()]).unwrap_or_default();
         let message = format!("is missing: tls.{given} is given, and TLS needs both");
-        self.fault(origin, Some(format!("tls.{missing}")), message);
+        self.add_fault(source, Some(format!("tls.{missing}")), message);
     }
 
-    /// The origin of the value in effect; `None` for a default.
-    fn origin(&self, names: &[String]) -> Option<String> {
+    /// The source of a setting's value in effect; `None` if the value is the default.
+    fn source_of(&self, names: &[String]) -> Option<String> {
         let layer = &*self.figment.find_metadata(&names.join("."))?.name;
         match &self.file {
-            _ if layer == SHIPPED_NAME => None,
-            Some((file, _)) if layer == file => Some(self.file_position(names)),
+            _ if layer == DEFAULTS_LAYER => None,
+            Some((file, _)) if layer == file => Some(self.position_in_file(names)),
             _ => Some(layer.to_owned()),
         }
     }
 
-    /// The user's file, with the line of this setting.
-    fn file_position(&self, names: &[String]) -> String {
+    /// The name of the user's file with the line of this setting: `file:line`.
+    fn position_in_file(&self, names: &[String]) -> String {
         let (file, text) = self.file.as_ref().map_or(("", ""), |(file, text)| (file, text));
-        match line_of(text, names) {
+        match line_of_setting(text, names) {
             Some(line) => format!("{file}:{line}"),
             None => file.to_owned(),
         }
     }
 }
 
-/// The leaves of a tree, by their paths.
-pub(crate) fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
+/// Collects the leaves of a tree of settings, by their paths.
+pub(crate) fn collect_leaves(tree: &Dict) -> BTreeMap<SettingPath, Value> {
     let mut all = BTreeMap::new();
     for (name, value) in tree {
         match value {
             Value::Dict(_, below) if !below.is_empty() => {
-                let below = leaves(below).into_iter();
+                let below = collect_leaves(below).into_iter();
                 all.extend(below.map(|(names, value)| ([vec![name.clone()], names].concat(), value)));
             }
             _ => {
@@ -329,18 +348,18 @@ pub(crate) fn leaves(tree: &Dict) -> BTreeMap<Names, Value> {
     all
 }
 
-/// A tree with a single value.
-fn nest(names: &[impl AsRef<str>], value: Value) -> Dict {
+/// Builds a tree of settings that has a single value, at the path `names`.
+fn nest_value(names: &[impl AsRef<str>], value: Value) -> Dict {
     match names {
         [] => Dict::new(),
         [name] => Dict::from([(name.as_ref().to_owned(), value)]),
-        [name, below @ ..] => Dict::from([(name.as_ref().to_owned(), nest(below, value).into())]),
+        [name, below @ ..] => Dict::from([(name.as_ref().to_owned(), nest_value(below, value).into())]),
     }
 }
 
-/// Parses a text of the environment as the type of the setting's default. A text that doesn't parse stays a
-/// text, which the setting's deserializer refuses.
-fn parse_as(text: String, default: &Value) -> Value {
+/// Parses the value of an environment variable as the type of the setting's default. A value that can't be
+/// parsed stays a text, which the setting's deserializer rejects.
+fn parse_like_default(text: String, default: &Value) -> Value {
     match default {
         Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
         Value::Bool(..) => text.trim().parse::<bool>().map_or(text.into(), Value::from),
@@ -356,12 +375,12 @@ fn parse_as(text: String, default: &Value) -> Value {
     }
 }
 
-fn variable(names: &[String]) -> String {
-    format!("{PREFIX}{}", names.join("__").to_uppercase())
+fn variable_name(names: &[String]) -> String {
+    format!("{ENV_PREFIX}{}", names.join("__").to_uppercase())
 }
 
-/// Describes a fault, in one form for wrong types and wrong values.
-fn describe(wrong: &Kind) -> String {
+/// Describes an error of deserialization, in the same form for values of a wrong type and invalid values.
+fn describe_error(wrong: &Kind) -> String {
     match wrong {
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("found {found}, expected {expected}")
@@ -370,23 +389,27 @@ fn describe(wrong: &Kind) -> String {
     }
 }
 
-fn unknown(nearest: Option<String>) -> String {
+fn unknown_setting_message(nearest: Option<String>) -> String {
     match nearest {
         Some(nearest) => format!("unknown setting; the nearest known one is {nearest}"),
         None => "unknown setting".to_owned(),
     }
 }
 
-/// The known setting most likely meant: it was misspelled, or put in the wrong section.
-fn nearest<'a>(names: &Names, known: impl Iterator<Item = &'a Names>) -> Option<&'a Names> {
+/// The known setting that was most likely meant by the unknown setting `names`, which is misspelled or in the
+/// wrong section.
+fn nearest_setting<'a>(
+    names: &SettingPath,
+    known: impl Iterator<Item = &'a SettingPath>,
+) -> Option<&'a SettingPath> {
     known.min_by_key(|known| match names.last() == known.last() {
         true => 1,
         false => strsim::damerau_levenshtein(&names.join("."), &known.join(".")),
     })
 }
 
-/// The line, from 1, on which a TOML text sets this.
-fn line_of(text: &str, names: &[String]) -> Option<usize> {
+/// The line, counted from 1, on which a TOML text sets the setting with this path.
+fn line_of_setting(text: &str, names: &[String]) -> Option<usize> {
     let document = ImDocument::parse(text).ok()?;
     let mut table: Option<&dyn TableLike> = Some(document.as_table());
     let mut at = None;

@@ -9,55 +9,57 @@ use toml_edit::{DocumentMut, Table};
 
 use super::*;
 
-pub(super) fn pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+pub(super) fn env_pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     environment.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-fn with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Effective::load(None, pairs(environment), Flags::default()).map(|effective| effective.config)
+fn load_with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    EffectiveConfig::load(None, env_pairs(environment), ConfigFlags::default())
+        .map(|effective| effective.config)
 }
 
-/// Loads a file with this text; errors show its path as `FILE`.
-fn with_file(text: &str) -> Result<Config, ConfigError> {
+/// Loads the configuration from a file with this text; errors show the file's path as `FILE`.
+fn load_with_file(text: &str) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollhouse.toml");
     fs::write(&path, text).unwrap();
-    let loaded = Effective::load(Some(&path), [], Flags::default()).map(|effective| effective.config);
+    let loaded =
+        EffectiveConfig::load(Some(&path), [], ConfigFlags::default()).map(|effective| effective.config);
     loaded.map_err(|mut error| {
         for fault in &mut error.faults {
-            fault.origin = fault.origin.replace(path.to_str().unwrap(), "FILE");
+            fault.source = fault.source.replace(path.to_str().unwrap(), "FILE");
         }
         error
     })
 }
 
-/// The warnings about an environment, beside which the shipped settings are in effect.
-pub(super) fn warnings(environment: &[(&str, &str)]) -> Vec<String> {
-    let effective = Effective::load(None, pairs(environment), Flags::default()).unwrap();
-    assert_eq!((effective.config, effective.origins.len()), (Config::shipped().unwrap(), 0));
+/// The warnings about these environment variables, of which none changes a setting.
+pub(super) fn env_warnings(environment: &[(&str, &str)]) -> Vec<String> {
+    let effective = EffectiveConfig::load(None, env_pairs(environment), ConfigFlags::default()).unwrap();
+    assert_eq!((effective.config, effective.setting_sources.len()), (Config::load_defaults().unwrap(), 0));
     effective.warnings
 }
 
-pub(super) fn faults(loaded: Result<Config, ConfigError>) -> Vec<String> {
+pub(super) fn fault_messages(loaded: Result<Config, ConfigError>) -> Vec<String> {
     loaded.unwrap_err().faults.iter().map(ToString::to_string).collect()
 }
 
-fn names(tree: &Dict) -> BTreeSet<String> {
-    sources::leaves(tree).into_keys().map(|names| names.join(".")).collect()
+fn setting_names(tree: &Dict) -> BTreeSet<String> {
+    sources::collect_leaves(tree).into_keys().map(|names| names.join(".")).collect()
 }
 
 #[test]
-fn the_shipped_file_lists_exactly_the_fields() {
-    let config = Config::shipped().unwrap();
+fn the_default_file_lists_exactly_the_fields_of_config() {
+    let config = Config::load_defaults().unwrap();
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
-    let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
-    assert_eq!(names(&listed), names(&fields));
-    assert_eq!(names(&listed).len(), 40);
+    let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
+    assert_eq!(setting_names(&listed), setting_names(&fields));
+    assert_eq!(setting_names(&listed).len(), 40);
 }
 
 #[test]
-fn the_shipped_file_has_a_default_for_every_field() {
-    let listed: Dict = Toml::from_str(sources::SHIPPED).unwrap();
+fn the_default_file_has_a_default_for_every_field() {
+    let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
     for (section, settings) in &listed {
         for name in settings.as_dict().unwrap().keys() {
             let mut without: Dict = listed.clone();
@@ -70,8 +72,8 @@ fn the_shipped_file_has_a_default_for_every_field() {
 }
 
 #[test]
-fn every_setting_of_the_shipped_file_is_commented() {
-    let document: DocumentMut = sources::SHIPPED.parse().unwrap();
+fn every_setting_of_the_default_file_is_commented() {
+    let document: DocumentMut = sources::DEFAULT_CONFIG_TOML.parse().unwrap();
     for (section, item) in document.iter() {
         let table = item.as_table().unwrap();
         for (name, setting) in table.iter() {
@@ -87,15 +89,17 @@ fn every_setting_of_the_shipped_file_is_commented() {
 
 #[test]
 fn an_effective_configuration_can_be_loaded_again() {
-    let first =
-        with_env(&[("TOLLHOUSE_HTTP__HEADER_TIMEOUT", "1m 30s"), ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::1")]);
+    let first = load_with_env(&[
+        ("TOLLHOUSE_HTTP__HEADER_TIMEOUT", "1m 30s"),
+        ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::1"),
+    ]);
     let first = first.unwrap();
-    let again = with_file(&toml_edit::ser::to_string_pretty(&first).unwrap()).unwrap();
+    let again = load_with_file(&toml_edit::ser::to_string_pretty(&first).unwrap()).unwrap();
     assert_eq!(first, again);
 }
 
 #[test]
-fn later_sources_win_and_are_named() {
+fn later_sources_override_earlier_ones_and_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollhouse.toml");
     fs::write(
@@ -103,9 +107,11 @@ fn later_sources_win_and_are_named() {
         "http.listen = '127.0.0.1:1'\n\n[database]\nreaders = 7\ndir = 'a'\n[keys]\nprefix = 'file'\n",
     )
     .unwrap();
-    let environment = pairs(&[("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2"), ("TOLLHOUSE_DATABASE__DIR", "b")]);
-    let flags = Flags { listen: None, data: Some("c".to_owned()) };
-    let Effective { config, origins, .. } = Effective::load(Some(&file), environment, flags).unwrap();
+    let environment =
+        env_pairs(&[("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2"), ("TOLLHOUSE_DATABASE__DIR", "b")]);
+    let flags = ConfigFlags { listen: None, data: Some("c".to_owned()) };
+    let EffectiveConfig { config, setting_sources: origins, .. } =
+        EffectiveConfig::load(Some(&file), environment, flags).unwrap();
 
     assert_eq!(config.http.listen.port(), 2);
     assert_eq!((config.database.readers, &*config.database.dir), (7, Path::new("c")));
@@ -122,8 +128,8 @@ fn later_sources_win_and_are_named() {
 }
 
 #[test]
-fn the_environment_is_read_as_the_type_of_the_setting() {
-    let config = with_env(&[
+fn an_environment_variable_is_parsed_as_the_type_of_the_setting() {
+    let config = load_with_env(&[
         ("TOLLHOUSE_DATABASE__DIR", "2024"),
         ("TOLLHOUSE_DATABASE__READERS", " 8 "),
         ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.1,2001:db8::/32"),
@@ -138,16 +144,16 @@ fn the_environment_is_read_as_the_type_of_the_setting() {
     assert_eq!(config.http.trusted_proxies, networks);
 
     for (list, count) in [("", 0), ("[]", 0), ("[\"10.0.0.0/8\", '::1']", 2), ("::ffff:192.0.2.1", 1)] {
-        let config = with_env(&[("TOLLHOUSE_HTTP__TRUSTED_PROXIES", list)]).unwrap();
+        let config = load_with_env(&[("TOLLHOUSE_HTTP__TRUSTED_PROXIES", list)]).unwrap();
         assert_eq!(config.http.trusted_proxies.len(), count, "{list}");
     }
-    let config = with_env(&[("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::ffff:192.0.2.1")]).unwrap();
+    let config = load_with_env(&[("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "::ffff:192.0.2.1")]).unwrap();
     assert_eq!(config.http.trusted_proxies[0].to_string(), "192.0.2.1/32");
 }
 
 #[test]
 fn optional_settings_are_none_when_empty() {
-    let shipped = Config::shipped().unwrap();
+    let shipped = Config::load_defaults().unwrap();
     assert_eq!((shipped.metrics.listen, shipped.tls.cert, shipped.tls.key), (None, None, None));
     for (given, listen) in [
         ("9464", "127.0.0.1:9464"),
@@ -155,25 +161,25 @@ fn optional_settings_are_none_when_empty() {
         ("0.0.0.0:9464", "0.0.0.0:9464"),
         ("[::1]:1", "[::1]:1"),
     ] {
-        let config = with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]).unwrap();
+        let config = load_with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]).unwrap();
         assert_eq!(config.metrics.listen, listen.parse().ok(), "{given}");
-        assert_eq!(with_file(&toml_edit::ser::to_string_pretty(&config).unwrap()).unwrap(), config);
+        assert_eq!(load_with_file(&toml_edit::ser::to_string_pretty(&config).unwrap()).unwrap(), config);
     }
     for given in ["65536", "localhost:9464", ":9464", "127.0.0.1"] {
-        let errors = faults(with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]));
+        let errors = fault_messages(load_with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]));
         assert!(errors.len() == 1 && errors[0].contains("a port on the loopback address"), "{errors:?}");
     }
 }
 
 #[test]
 fn a_certificate_requires_its_key() {
-    let both = with_file("[tls]\ncert = 'c.pem'\nkey = 'k.pem'\n").unwrap();
+    let both = load_with_file("[tls]\ncert = 'c.pem'\nkey = 'k.pem'\n").unwrap();
     assert_eq!(both.tls.cert.as_deref(), Some(Path::new("c.pem")));
-    assert_eq!(with_file(&toml_edit::ser::to_string_pretty(&both).unwrap()).unwrap(), both);
-    let errors = faults(with_file("[tls]\ncert = 'c.pem'\n[cache]\nmax_bytes = 1\n"));
+    assert_eq!(load_with_file(&toml_edit::ser::to_string_pretty(&both).unwrap()).unwrap(), both);
+    let errors = fault_messages(load_with_file("[tls]\ncert = 'c.pem'\n[cache]\nmax_bytes = 1\n"));
     assert_eq!(errors.len(), 2, "beside other faults: {errors:?}");
     assert_eq!(errors[1], "FILE:2: tls.key: is missing: tls.cert is given, and TLS needs both");
-    let errors = faults(with_env(&[("TOLLHOUSE_TLS__KEY", "k.pem")]));
+    let errors = fault_messages(load_with_env(&[("TOLLHOUSE_TLS__KEY", "k.pem")]));
     assert_eq!(errors, ["TOLLHOUSE_TLS__KEY: tls.cert: is missing: tls.key is given, and TLS needs both"]);
 }
 
@@ -181,19 +187,19 @@ fn a_certificate_requires_its_key() {
 fn the_first_key_is_not_a_setting_and_is_never_shown() {
     let secret = "a-secret-of-at-least-32-characters";
     let first_key = [("TOLLHOUSE_ADMIN_KEY", secret), ("TOLLHOUSE_ADMIN_KEY_FILE", secret)];
-    let effective = Effective::load(None, pairs(&first_key), Flags::default()).unwrap();
-    assert_eq!(effective.config, Config::shipped().unwrap());
-    assert!(effective.origins.is_empty());
+    let effective = EffectiveConfig::load(None, env_pairs(&first_key), ConfigFlags::default()).unwrap();
+    assert_eq!(effective.config, Config::load_defaults().unwrap());
+    assert!(effective.setting_sources.is_empty());
 
     assert!(effective.warnings.is_empty(), "{:?}", effective.warnings);
 
     let misspelt = [("TOLLHOUSE_ADMIN__KEY_FILE", secret)];
     assert_eq!(
-        faults(with_env(&misspelt)),
+        fault_messages(load_with_env(&misspelt)),
         ["TOLLHOUSE_ADMIN__KEY_FILE: unknown setting; the nearest known one is TOLLHOUSE_ADMIN_KEY_FILE"]
     );
     assert_eq!(
-        warnings(&[("TOLLHOUSE_ADMINKEY", secret)]),
+        env_warnings(&[("TOLLHOUSE_ADMINKEY", secret)]),
         ["TOLLHOUSE_ADMINKEY has no effect; did you mean TOLLHOUSE_ADMIN_KEY?"]
     );
 }
@@ -205,7 +211,7 @@ fn unknown_settings_are_reported_with_position_and_nearest_name() {
     let unknown = |position: &str, nearest: &str| {
         format!("FILE:{position}: unknown setting; the nearest known one is {nearest}")
     };
-    let mut errors = faults(with_file(file));
+    let mut errors = fault_messages(load_with_file(file));
     errors.sort();
     let mut expected = vec![
         unknown("1: readers", "database.readers"),
@@ -220,23 +226,27 @@ fn unknown_settings_are_reported_with_position_and_nearest_name() {
     assert_eq!(errors, expected);
 
     assert_eq!(
-        faults(with_env(&[("TOLLHOUSE_HTTP__LISTN", "x"), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_", "")])),
+        fault_messages(load_with_env(&[
+            ("TOLLHOUSE_HTTP__LISTN", "x"),
+            ("TOLLHOUSE_HTTP", "x"),
+            ("TOLLHOUSE_", "")
+        ])),
         ["TOLLHOUSE_HTTP__LISTN: unknown setting; the nearest known one is TOLLHOUSE_HTTP__LISTEN"]
     );
-    assert_eq!(faults(with_file("http = 5")), ["FILE:1: http: is a section, not a setting"]);
-    assert_eq!(with_file("[http]\n").unwrap(), Config::shipped().unwrap());
+    assert_eq!(fault_messages(load_with_file("http = 5")), ["FILE:1: http: is a section, not a setting"]);
+    assert_eq!(load_with_file("[http]\n").unwrap(), Config::load_defaults().unwrap());
 }
 
 #[test]
-fn all_faults_are_reported_at_once() {
+fn all_config_errors_are_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollhouse.toml");
     let text = "[http]\nlisten = 8080\nheader_timeout = '0s'\ntrusted_proxies = ['10.0.0.0/8', 'x', '10.0.0.1/8']\n\
                 [database]\nreaders = 'many'\nreader = 1\n[cache]\nmax_bytes = -1\n";
     fs::write(&path, text).unwrap();
-    let environment = pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
-    let flags = Flags { listen: None, data: Some(String::new()) };
-    let error = Effective::load(Some(&path), environment, flags).unwrap_err();
+    let environment = env_pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
+    let flags = ConfigFlags { listen: None, data: Some(String::new()) };
+    let error = EffectiveConfig::load(Some(&path), environment, flags).unwrap_err();
     let errors = error.to_string().replace(path.to_str().unwrap(), "FILE");
     let mut lines: Vec<&str> = errors.lines().collect();
     assert_eq!(lines.remove(0), "The configuration has 9 errors:");
@@ -263,7 +273,7 @@ fn all_faults_are_reported_at_once() {
 }
 
 #[test]
-fn bounds_hold_on_both_sides() {
+fn setting_values_outside_their_bounds_are_rejected() {
     let valid = [
         ("http.listen", "'[::]:0'"),
         ("http.max_body_bytes", "1024"),
@@ -285,7 +295,8 @@ fn bounds_hold_on_both_sides() {
         ("log.format", "'json'"),
     ];
     for (name, value) in valid {
-        with_file(&format!("{name} = {value}")).unwrap_or_else(|error| panic!("{name} = {value}: {error}"));
+        load_with_file(&format!("{name} = {value}"))
+            .unwrap_or_else(|error| panic!("{name} = {value}: {error}"));
     }
     let invalid = [
         ("http.listen", "'localhost:80'"),
@@ -327,7 +338,7 @@ fn bounds_hold_on_both_sides() {
         ("log.format", "1"),
     ];
     for (name, value) in invalid {
-        let errors = faults(with_file(&format!("{name} = {value}")));
+        let errors = fault_messages(load_with_file(&format!("{name} = {value}")));
         assert_eq!(errors.len(), 1, "{name} = {value}: {errors:?}");
         assert!(
             errors[0].starts_with(&format!("FILE:1: {name}")) && errors[0].contains(", expected "),
@@ -337,15 +348,17 @@ fn bounds_hold_on_both_sides() {
 }
 
 #[test]
-fn unreadable_files_are_reported_with_path_line_and_column() {
+fn unreadable_config_files_are_reported_with_path_line_and_column() {
     let missing = Path::new("does/not/exist.toml");
-    let environment = pairs(&[("TOLLHOUSE_DATABASE__READERS", "none")]);
-    let errors = faults(Effective::load(Some(missing), environment, Flags::default()).map(|e| e.config));
+    let environment = env_pairs(&[("TOLLHOUSE_DATABASE__READERS", "none")]);
+    let errors = fault_messages(
+        EffectiveConfig::load(Some(missing), environment, ConfigFlags::default()).map(|e| e.config),
+    );
     assert!(errors[0].starts_with("does/not/exist.toml: can't be read: "), "{errors:?}");
     assert_eq!(errors.len(), 2, "the other faults are reported, too: {errors:?}");
 
     for text in ["[http]\nlisten = \n", "[http]\nlisten = 'a'\nlisten = 'b'\n"] {
-        let errors = faults(with_file(text));
+        let errors = fault_messages(load_with_file(text));
         assert_eq!(errors.len(), 1);
         let line = text.lines().count();
         assert!(errors[0].contains(&format!("line {line}, column ")), "{errors:?}");
@@ -354,14 +367,14 @@ fn unreadable_files_are_reported_with_path_line_and_column() {
 
 #[cfg(unix)]
 #[test]
-fn values_that_are_not_utf8_are_refused() {
+fn environment_values_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let bytes = || OsString::from_vec(vec![b'a', 0xff]);
-    let errors = faults(
-        Effective::load(
+    let errors = fault_messages(
+        EffectiveConfig::load(
             None,
             [("TOLLHOUSE_DATABASE__DIR".into(), bytes()), (bytes(), bytes())],
-            Flags::default(),
+            ConfigFlags::default(),
         )
         .map(|e| e.config),
     );
@@ -369,8 +382,8 @@ fn values_that_are_not_utf8_are_refused() {
 }
 
 #[test]
-fn initial_values_are_read_and_must_be_consistent() {
-    let config = with_env(&[
+fn initial_settings_are_read_and_must_be_consistent() {
+    let config = load_with_env(&[
         ("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "true"),
         ("TOLLHOUSE_MAINTENANCE__MESSAGE", "Back at noon."),
         ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "30"),
@@ -379,17 +392,17 @@ fn initial_values_are_read_and_must_be_consistent() {
     assert!(initial.keys.require_allowed_ips_for_admin);
     assert_eq!(initial.maintenance.message.as_deref(), Some("Back at noon."));
     assert_eq!(initial.retention.audit_days, 30);
-    assert_eq!(Config::shipped().unwrap().initial_settings().maintenance.message, None);
+    assert_eq!(Config::load_defaults().unwrap().initial_settings().maintenance.message, None);
 
     let wrong =
         [("TOLLHOUSE_KEYS__REQUIRE_ALLOWED_IPS_FOR_ADMIN", "yes"), ("TOLLHOUSE_RETENTION__AUDIT_DAYS", "29")];
-    let errors = faults(with_env(&wrong));
+    let errors = fault_messages(load_with_env(&wrong));
     assert!(errors.iter().any(|fault| fault.contains("expected true or false")), "{errors:?}");
     assert!(errors.iter().any(|fault| fault.contains("from 30 to 36500, or 0")), "{errors:?}");
     let inconsistent =
         [("TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS", "91"), ("TOLLHOUSE_KEYS__MAX_EXPIRY_DAYS", "90")];
     assert_eq!(
-        faults(with_env(&inconsistent)),
+        fault_messages(load_with_env(&inconsistent)),
         [
             "TOLLHOUSE_KEYS__DEFAULT_EXPIRY_DAYS: keys.default_expiry_days: default_expiry_days must not exceed \
              max_expiry_days."

@@ -10,16 +10,17 @@ use super::api_key::{ApiKey, Credential, Status};
 use super::scope;
 use super::time::Timestamp;
 use super::verification;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 
 /// The caller of an operation.
 #[derive(Clone, Debug)]
 pub enum Caller {
     /// A client that authenticated with an API key.
     Key(Arc<Credential>),
-    /// The operator at the command line. May do everything, because the operator can also write the file.
+    /// The operator at the command line, who may do everything. A check would add no protection, because the
+    /// operator can write the database file directly.
     Operator,
-    /// The server itself.
+    /// The server itself, such as its background jobs.
     System,
 }
 
@@ -36,21 +37,21 @@ impl Caller {
         self.key().and_then(|key| key.organization_id.as_deref())
     }
 
-    /// True if one of the caller's scopes covers `wanted`.
-    pub(crate) fn holds(&self, wanted: &str) -> bool {
+    /// True if one of the caller's scopes covers the scope `wanted`.
+    pub(crate) fn has_scope(&self, wanted: &str) -> bool {
         self.key().is_none_or(|key| scope::any_covers(&key.scopes, wanted))
     }
 
-    /// True if the caller may see resources of this organization (`None` = the platform). Other
-    /// resources are reported as not found.
-    pub(crate) fn reaches(&self, organization_id: Option<&str>) -> bool {
+    /// True if the caller may see resources of this organization, or of the platform if `organization_id` is
+    /// `None`. Resources that the caller may not see are reported as not found.
+    pub(crate) fn can_access_organization(&self, organization_id: Option<&str>) -> bool {
         match self.organization_id() {
             None => true,
             organization => organization == organization_id,
         }
     }
 
-    /// `PLATFORM_KEY_REQUIRED` if the caller belongs to an organization.
+    /// Returns the error `PLATFORM_KEY_REQUIRED` if the caller belongs to an organization.
     pub(crate) fn require_platform(&self) -> Result<()> {
         if self.organization_id().is_none() {
             return Ok(());
@@ -58,8 +59,8 @@ impl Caller {
         Err(Error::new(Code::PlatformKeyRequired, "This operation requires a platform key."))
     }
 
-    /// `SECRET_SUPERSEDED` if the caller authenticated with a rotated secret in its grace period. Such a secret
-    /// may have leaked, so it can't give, keep or end access.
+    /// Returns the error `SECRET_SUPERSEDED` if the caller authenticated with the previous secret of a rotated
+    /// key. Such a secret may have leaked, so it must not give, keep or end access.
     pub(crate) fn require_current_secret(&self) -> Result<()> {
         match self {
             Caller::Key(credential) if credential.is_superseded() => {
@@ -71,15 +72,15 @@ impl Caller {
         }
     }
 
-    /// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the caller holds one of them. An empty
-    /// list requires nothing.
+    /// Returns the error `INSUFFICIENT_SCOPE` if the caller has none of the scopes `any_of`. An empty list
+    /// requires no scope.
     pub(crate) fn require_scope(&self, any_of: &[&str]) -> Result<()> {
         self.key().map_or(Ok(()), |key| require_scope(key, any_of))
     }
 }
 
-/// `INSUFFICIENT_SCOPE`, naming the missing scopes, unless the key has one of them. An empty list
-/// requires nothing.
+/// Returns the error `INSUFFICIENT_SCOPE` if the key has none of the scopes `any_of`. An empty list requires
+/// no scope.
 pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
     if any_of.is_empty() || any_of.iter().any(|wanted| scope::any_covers(&key.scopes, wanted)) {
         return Ok(());
@@ -88,19 +89,20 @@ pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
     Err(Error::new(Code::InsufficientScope, message))
 }
 
-/// `INVALID_API_KEY` unless the credential is valid at `now`. The error doesn't reveal the reason.
+/// Returns the error `INVALID_API_KEY` if the credential is not valid at `now`. The error doesn't reveal why.
 pub(crate) fn ensure_usable(credential: &Credential, now: Timestamp) -> Result<()> {
     let outcome = verification::check_credential(credential, now);
     if outcome.is_valid() { Ok(()) } else { Err(invalid_api_key()) }
 }
 
-/// `INVALID_API_KEY`, the same for every reason.
+/// The error `INVALID_API_KEY`. Its message is the same for every cause, so that it doesn't reveal whether a
+/// key exists.
 pub(crate) fn invalid_api_key() -> Error {
     Error::new(Code::InvalidApiKey, "The API key is not valid.")
 }
 
-/// `IP_NOT_ALLOWED` unless the key may be used from this address. An unknown address is outside every
-/// allowlist.
+/// Returns the error `IP_NOT_ALLOWED` if the key's allowlist doesn't contain the client's address. An unknown
+/// address is in no allowlist.
 pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
     let Some(cidrs) = &key.allowed_ips else { return Ok(()) };
     if ip.is_some_and(|ip| cidrs.iter().any(|cidr| cidr.contains(&ip))) {
@@ -109,19 +111,20 @@ pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result
     Err(Error::new(Code::IpNotAllowed, "The key can't be used from this address."))
 }
 
-/// `INSUFFICIENT_SCOPE` if the key has administrative scopes that the caller lacks.
+/// Returns the error `INSUFFICIENT_SCOPE` if `key` has administrative scopes that the caller lacks.
 pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()> {
-    let Some(index) = scope_beyond(caller, &key.scopes) else { return Ok(()) };
+    let Some(index) = find_exceeding_scope(caller, &key.scopes) else { return Ok(()) };
     let wanted = &key.scopes[index];
     let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
-    let detail = exceeds_caller(format!("/scopes/{index}"), message.clone());
+    let detail = exceeds_caller_detail(format!("/scopes/{index}"), message.clone());
     Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) })
 }
 
-/// `INSUFFICIENT_SCOPE`, naming the key, if a user's key has administrative scopes that the caller lacks. What
-/// happens to the user happens to the key, so it must not be a way around [`ensure_can_administer`].
-pub(crate) fn ensure_can_affect_owned(caller: &Caller, key_id: &str, scopes: &[String]) -> Result<()> {
-    let Some(index) = scope_beyond(caller, scopes) else { return Ok(()) };
+/// Returns the error `INSUFFICIENT_SCOPE`, naming the key, if a key that a user owns has administrative scopes
+/// that the caller lacks. A change of the user affects the key, so it must not bypass
+/// [`ensure_can_administer`].
+pub(crate) fn ensure_can_affect_owned_key(caller: &Caller, key_id: &str, scopes: &[String]) -> Result<()> {
+    let Some(index) = find_exceeding_scope(caller, scopes) else { return Ok(()) };
     let wanted = &scopes[index];
     let message =
         format!("The user owns the key {key_id}, which has the scope {wanted}. Your key lacks that scope.");
@@ -129,12 +132,12 @@ pub(crate) fn ensure_can_affect_owned(caller: &Caller, key_id: &str, scopes: &[S
 }
 
 /// The index of the first administrative scope that the caller lacks.
-fn scope_beyond(caller: &Caller, scopes: &[String]) -> Option<usize> {
-    scopes.iter().position(|wanted| scope::is_administrative(wanted) && !caller.holds(wanted))
+fn find_exceeding_scope(caller: &Caller, scopes: &[String]) -> Option<usize> {
+    scopes.iter().position(|wanted| scope::is_administrative(wanted) && !caller.has_scope(wanted))
 }
 
-/// `INSUFFICIENT_SCOPE` unless the caller may grant this key: create it, widen it, or rotate its
-/// secret. The key's administrative scopes, expiry and allowlist must not exceed the caller's.
+/// Returns the error `INSUFFICIENT_SCOPE` if the caller may not create `key`, widen its access or rotate its
+/// secret. The key's administrative scopes, expiry and allowlist must not exceed those of the calling key.
 pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
     ensure_can_administer(caller, key)?;
     let Some(calling) = caller.key() else { return Ok(()) };
@@ -142,7 +145,7 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
     if let Some(end) = calling.expires_at
         && key.expires_at.is_none_or(|later| later > end)
     {
-        details.push(exceeds_caller(
+        details.push(exceeds_caller_detail(
             "/expires_at".into(),
             format!("Must not be later than your key's expiry, {end}."),
         ));
@@ -151,7 +154,7 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
         let is_covered = |cidr| cidrs.iter().any(|wider| wider.contains(cidr));
         if !key.allowed_ips.as_ref().is_some_and(|wanted| wanted.iter().all(is_covered)) {
             let message = "Each CIDR must be within one of your key's allowed_ips.".to_owned();
-            details.push(exceeds_caller("/allowed_ips".into(), message));
+            details.push(exceeds_caller_detail("/allowed_ips".into(), message));
         }
     }
     if details.is_empty() {
@@ -161,14 +164,14 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
     Err(Error { details, ..Error::new(Code::InsufficientScope, message) })
 }
 
-/// True if the change gives the key more access, which requires [`ensure_can_grant`].
-pub(crate) fn widens(before: &ApiKey, after: &ApiKey) -> bool {
+/// True if a changed key may have more access than before. Such a change requires [`ensure_can_grant`].
+pub(crate) fn widens_access(before: &ApiKey, after: &ApiKey) -> bool {
     after.expires_at != before.expires_at
         || after.allowed_ips != before.allowed_ips
         || after.status == Status::Active && before.status != Status::Active
         || after.scopes.iter().any(|wanted| !scope::any_covers(&before.scopes, wanted))
 }
 
-fn exceeds_caller(pointer: String, message: String) -> Detail {
-    Detail { pointer: Some(pointer), parameter: None, code: "EXCEEDS_CALLER".into(), message }
+fn exceeds_caller_detail(pointer: String, message: String) -> ErrorDetail {
+    ErrorDetail { pointer: Some(pointer), parameter: None, code: "EXCEEDS_CALLER".into(), message }
 }

@@ -19,10 +19,10 @@ use super::time::Timestamp;
 use super::user;
 use crate::error::Result;
 
-/// The SHA-256 of a complete secret.
+/// The SHA-256 hash of an API key's complete secret.
 pub type SecretHash = [u8; 32];
 
-/// The status of a key.
+/// The status of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = ApiKeyStatus)]
@@ -31,14 +31,14 @@ pub enum Status {
     Active,
     /// The key is disabled and can be enabled again.
     Disabled,
-    /// The key has expired. Derived from `expires_at`, never stored.
+    /// The key has expired. This status is derived from `expires_at` and never stored.
     Expired,
-    /// The key has ended permanently.
+    /// The key was revoked and can't be enabled again.
     Revoked,
 }
 
 impl Status {
-    /// The names on the wire and in the database.
+    /// The names of the statuses of a key, in JSON and in the database.
     pub(crate) const NAMES: &'static [(&'static str, Status)] = &[
         ("active", Status::Active),
         ("disabled", Status::Disabled),
@@ -46,7 +46,7 @@ impl Status {
         ("revoked", Status::Revoked),
     ];
 
-    /// The statuses that a caller may set.
+    /// The names of the statuses of a key that a caller may set.
     pub(crate) const SETTABLE: &'static [(&'static str, Status)] =
         &[("active", Status::Active), ("disabled", Status::Disabled)];
 
@@ -60,8 +60,8 @@ impl Status {
     }
 }
 
-/// A key as stored and, after [`ApiKey::effective_at`], as returned. It holds neither the secret nor a
-/// hash.
+/// An API key as stored. [`ApiKey::effective_at`] turns it into the key that the API returns. It contains
+/// neither the secret nor its hash.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 #[schema(description = "A key, without its secret.")]
 pub struct ApiKey {
@@ -75,33 +75,33 @@ pub struct ApiKey {
     /// The member who owns the key. The key is revoked when the membership ends.
     #[schema(required, example = "user_123")]
     pub user_id: Option<String>,
-    /// Display name, 1 to 200 characters.
+    /// Display name of the key, 1 to 200 characters.
     #[schema(example = "Production API Key")]
     pub name: String,
-    /// The first characters of the secret, to identify the key.
+    /// The first characters of the secret, which help people identify the key.
     #[schema(example = "toll_a1B2")]
     pub start: String,
     /// Scopes granted to the key.
     #[schema(example = json!(["workflows:read", "transactions:write"]))]
     pub scopes: Vec<String>,
-    /// Current status.
+    /// The key's current status.
     pub status: Status,
-    /// When the key expires; `null` = never.
+    /// When the key expires; `null` means never.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
-    /// Addresses from which the key may be used, as CIDRs; `null` = anywhere.
+    /// IP addresses from which the key may be used, as CIDRs; `null` means any address.
     #[schema(required, value_type = Option<Vec<String>>, example = json!(["203.0.113.0/24"]))]
     pub allowed_ips: Option<Vec<IpNet>>,
-    /// Rate limit; `null` = the limit of the organization's plan.
+    /// The key's rate limit; `null` means that the limit of the organization's plan applies.
     #[schema(required)]
     pub rate_limit: Option<RateLimit>,
-    /// Quota per calendar period; `null` = no quota.
+    /// The key's quota per calendar period; `null` means no quota.
     #[schema(required)]
     pub quota: Option<Quota>,
     /// Custom key-value pairs.
     #[schema(value_type = schemas::Metadata)]
     pub metadata: Metadata,
-    /// The key that created this one; `null` if the server or the command line did.
+    /// Id of the key that created this key; `null` if the server or the command line created it.
     #[schema(required, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     pub created_by: Option<String>,
     /// When the key was created.
@@ -110,7 +110,7 @@ pub struct ApiKey {
     /// When the key was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
-    /// When the key was last used, up to a minute behind.
+    /// When the key was last used. The time may be up to a minute out of date.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub last_used_at: Option<Timestamp>,
     /// When the secret was last rotated.
@@ -125,14 +125,14 @@ pub struct ApiKey {
     /// Why the key was revoked.
     #[schema(required, example = "Leaked in a log")]
     pub revoked_reason: Option<String>,
-    /// Number of stored changes; determines the ETag.
+    /// Number of stored changes to this key, from which its ETag is computed.
     #[serde(skip)]
     pub revision: i64,
 }
 
 impl ApiKey {
-    /// The key as clients see it at `now`: `expired` once it has expired, and without a previous secret
-    /// whose grace period has ended.
+    /// Returns the key as clients see it at `now`. The status of an expired key becomes `expired`, and the
+    /// end of a grace period that is over is removed.
     pub(crate) fn effective_at(mut self, now: Timestamp) -> Self {
         if self.status == Status::Active && self.is_expired(now) {
             self.status = Status::Expired;
@@ -145,9 +145,9 @@ impl ApiKey {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// True for a platform key that can manage keys from anywhere at any time: it is active and has no owner,
-    /// expiry or allowlist. The last such key must stay one: it can't be revoked, disabled, narrowed below
-    /// that, set to expire or bound to addresses.
+    /// True for an active platform key that can manage keys from any address at any time: it has no owner,
+    /// expiry or allowlist. At least one such key must remain, so the last recovery key can't be revoked,
+    /// disabled, set to expire, restricted to addresses or deprived of the scope `admin:keys`.
     pub(crate) fn is_recovery_key(&self) -> bool {
         self.organization_id.is_none()
             && self.user_id.is_none()
@@ -158,40 +158,41 @@ impl ApiKey {
     }
 }
 
-/// Everything that decides whether a secret is valid, read in one query and cached as one record.
+/// A key with all other data that decides whether a secret is valid. It is read in one query and cached as
+/// one record.
 #[derive(Clone, Debug)]
 pub struct Credential {
-    /// The key's `seq` in the database. Identifies the key in memory and is never reused.
+    /// The key's `seq` (row number) in the database. It identifies the key in memory and is never reused.
     pub seq: i64,
-    /// The key.
+    /// The API key to which the secret belongs.
     pub key: ApiKey,
-    /// When this secret stops working: `None` for the current secret, the end of the grace period for the
-    /// previous one.
+    /// When this secret stops working. For the previous secret of a rotated key, this is the end of the grace
+    /// period; for the current secret, it is `None`.
     pub secret_ends_at: Option<Timestamp>,
     /// The key's organization; `None` for a platform key.
     pub organization: Option<Tenant>,
-    /// The status of the key's owner, if it has one. An owner who is deleted or no longer a member
-    /// counts as suspended.
+    /// The status of the user who owns the key; `None` if no user owns it. A user who is deleted or no longer
+    /// a member counts as suspended.
     pub owner: Option<user::Status>,
-    /// Values derived from this record, cached with it.
+    /// Values that are computed from this credential and cached with it.
     pub memo: Memo,
 }
 
 impl Credential {
-    /// True if the secret was rotated and works only until its grace period ends.
+    /// True if the secret is the previous one of a rotated key, which works until its grace period ends.
     pub(crate) fn is_superseded(&self) -> bool {
         self.secret_ends_at.is_some()
     }
 }
 
-/// Values that users of a cached record store on it for later requests. A reloaded or cloned record
-/// starts with none.
+/// Values that are computed from a cached [`Credential`] and stored with it for later requests. A reloaded or
+/// cloned credential starts without them.
 #[derive(Debug, Default)]
 pub struct Memo {
-    /// The part of the verification response's JSON that is the same for every outcome.
-    pub(crate) answer_json: OnceLock<Box<str>>,
+    /// The part of the verification response's JSON that depends only on this credential, not on the outcome.
+    pub(crate) shared_response_json: OnceLock<Box<str>>,
     /// When the key's use was last recorded, in milliseconds since the epoch.
-    pub(crate) last_use_recorded: AtomicI64,
+    pub(crate) last_use_recorded_millis: AtomicI64,
 }
 
 impl Clone for Memo {
@@ -200,13 +201,13 @@ impl Clone for Memo {
     }
 }
 
-/// The properties of an organization that verifications of its keys need.
+/// The properties of an organization that are needed to verify its keys.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub(crate) seq: i64,
     pub(crate) name: String,
     pub(crate) plan: String,
-    /// A deleted organization counts as suspended.
+    /// The status of the organization. A deleted organization counts as suspended.
     pub(crate) status: organization::Status,
 }
 
@@ -218,40 +219,41 @@ pub(crate) struct NewApiKey {
     /// organization's key creates a key of its own organization.
     #[schema(min_length = 1, max_length = 69, example = "org_123")]
     pub(crate) organization_id: Option<String>,
-    /// A member of that organization who owns the key. The key is revoked when the membership ends.
+    /// A member of the organization who owns the key. The key is revoked when the membership ends.
     #[schema(min_length = 1, max_length = 69, example = "user_123")]
     pub(crate) user_id: Option<String>,
-    /// Display name, without control characters.
+    /// Display name of the key, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Production API Key")]
     pub(crate) name: String,
     /// Scopes to grant: scopes of the catalogue, `resource:*` or `*`.
     #[schema(max_items = 100, example = json!(["workflows:read", "transactions:write"]))]
     pub(crate) scopes: Vec<String>,
-    /// When the key expires; must be in the future. If omitted, the configured default applies; `null`
-    /// = never. Must not be later than the expiry of the calling key.
+    /// When the key expires; must be in the future and not later than the expiry of the calling key. If
+    /// omitted, the configured default applies; `null` means never.
     #[schema(value_type = Option<String>, format = DateTime, example = "2030-01-01T00:00:00.000Z")]
     pub(crate) expires_at: Patch<Timestamp>,
-    /// Addresses from which the key may be used: CIDRs without host bits, or single addresses. If
-    /// `null` or omitted, it may be used from anywhere. Must not be wider than the calling key's list.
+    /// IP addresses from which the key may be used: CIDRs without host bits, or single addresses. If `null`
+    /// or omitted, the key may be used from any address. Must not be wider than the calling key's list.
     #[schema(
         value_type = Option<Vec<String>>, min_items = 1, max_items = 100,
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub(crate) allowed_ips: Option<Vec<IpNet>>,
-    /// Rate limit; if `null` or omitted, the limit of the organization's plan applies. Platform keys
-    /// only.
+    /// The key's rate limit; if `null` or omitted, the limit of the organization's plan applies. Only
+    /// platform keys can set it.
     pub(crate) rate_limit: Option<RateLimit>,
-    /// Quota per calendar period; if `null` or omitted, there is no quota. Platform keys only.
+    /// The key's quota per calendar period; if `null` or omitted, the key has no quota. Only platform keys
+    /// can set it.
     pub(crate) quota: Option<Quota>,
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
-    /// Custom id, to keep ids when importing; generated if omitted. Platform keys only.
+    /// Custom id of the key, to keep ids when importing; generated if omitted. Only platform keys can set it.
     #[schema(nullable = false, pattern = "^key_[0-9A-Za-z-]{1,64}$", example = "key_production")]
     pub(crate) id: Option<String>,
 }
 
-const READ_ONLY: &[&str] = &[
+const READ_ONLY_FIELDS: &[&str] = &[
     "start",
     "created_by",
     "created_at",
@@ -264,22 +266,22 @@ const READ_ONLY: &[&str] = &[
 ];
 
 impl NewApiKey {
-    /// Reads a body. An expiry that isn't after `now` is a fault.
+    /// Parses a request body. An expiry in the past is a fault.
     pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["key", "status"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["key", "status"]);
         let value = Self {
-            organization_id: fields.nullable("organization_id", referenced_id).into_option(),
-            user_id: fields.nullable("user_id", referenced_id).into_option(),
-            name: fields.required("name", rules::name),
-            scopes: fields.required("scopes", |json, faults| scope::list(catalogue, json, faults)),
-            expires_at: fields.nullable("expires_at", |json, faults| future_time(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", cidr::allowlist).into_option(),
+            organization_id: fields.nullable("organization_id", parse_referenced_id).into_option(),
+            user_id: fields.nullable("user_id", parse_referenced_id).into_option(),
+            name: fields.required("name", rules::parse_name),
+            scopes: fields.required("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults)),
+            expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
+            allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
             rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
             quota: fields.nullable("quota", Quota::read).into_option(),
-            metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::custom_id(Kind::ApiKey)),
+            metadata: fields.optional("metadata", rules::parse_metadata),
+            id: fields.optional("id", rules::custom_id_parser(Kind::ApiKey)),
         };
         fields.finish(value)
     }
@@ -289,66 +291,67 @@ impl NewApiKey {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKeyPatch {
-    /// Display name, without control characters.
+    /// Display name of the key, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Staging API Key")]
     pub(crate) name: Option<String>,
-    /// Scopes to grant; replaces the whole list.
+    /// Scopes to grant to the key, in place of its current scopes.
     #[schema(nullable = false, max_items = 100, example = json!(["workflows:read"]))]
     pub(crate) scopes: Option<Vec<String>>,
     /// Enables or disables the key.
     #[schema(value_type = Option<schemas::SettableStatus>, nullable = false)]
     pub(crate) status: Option<Status>,
-    /// When the key expires; must be in the future. `null` = never.
+    /// When the key expires; must be in the future. `null` means never.
     #[schema(value_type = Option<String>, format = DateTime, example = "2030-01-01T00:00:00.000Z")]
     pub(crate) expires_at: Patch<Timestamp>,
-    /// Addresses from which the key may be used; replaces the whole list. `null` = anywhere.
+    /// IP addresses from which the key may be used, in place of the current list. `null` means any address.
     #[schema(
         value_type = Option<Vec<String>>, min_items = 1, max_items = 100,
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub(crate) allowed_ips: Patch<Vec<IpNet>>,
-    /// Rate limit; replaces the whole limit. `null` = the limit of the organization's plan. Tokens
-    /// already spent stay spent. Platform keys only.
+    /// The key's new rate limit; `null` means that the limit of the organization's plan applies. Tokens
+    /// already spent stay spent. Only platform keys can set it.
     #[schema(value_type = Option<RateLimit>)]
     pub(crate) rate_limit: Patch<RateLimit>,
-    /// Quota per calendar period; replaces the whole quota. `null` = no quota. Units already used stay
-    /// used, unless the period changes. Platform keys only.
+    /// The key's new quota per calendar period; `null` means no quota. Units already used stay used unless
+    /// the period changes. Only platform keys can set it.
     #[schema(value_type = Option<Quota>)]
     pub(crate) quota: Patch<Quota>,
-    /// Merged pair by pair; `null` removes a pair, or all of them.
+    /// Changes to the metadata, merged pair by pair; `null` as a value removes the pair, `null` in place of
+    /// the object removes all pairs.
     #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
 
 impl ApiKeyPatch {
-    /// Reads a body. An expiry that isn't after `now` is a fault.
+    /// Parses a request body. An expiry in the past is a fault.
     pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["id", "key", "organization_id", "user_id"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["id", "key", "organization_id", "user_id"]);
         let value = Self {
-            name: fields.optional("name", rules::name),
-            scopes: fields.optional("scopes", |json, faults| scope::list(catalogue, json, faults)),
-            status: fields.optional("status", rules::one_of(Status::SETTABLE)),
-            expires_at: fields.nullable("expires_at", |json, faults| future_time(json, faults, now)),
-            allowed_ips: fields.nullable("allowed_ips", cidr::allowlist),
+            name: fields.optional("name", rules::parse_name),
+            scopes: fields.optional("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults)),
+            status: fields.optional("status", rules::one_of_parser(Status::SETTABLE)),
+            expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
+            allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist),
             rate_limit: fields.nullable("rate_limit", RateLimit::read),
             quota: fields.nullable("quota", Quota::read),
-            metadata: fields.nullable("metadata", rules::metadata_patch),
+            metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
     }
 
     /// True if the patch sets a field that only platform keys may set.
-    pub(crate) fn needs_platform(&self) -> bool {
+    pub(crate) fn requires_platform_key(&self) -> bool {
         self.rate_limit.is_given() || self.quota.is_given()
     }
 
-    /// The key after the patch. `INVALID_REQUEST` when the merged metadata is too large.
+    /// Returns the key after the patch, or `INVALID_REQUEST` if the merged metadata has too many pairs.
     pub(crate) fn apply(&self, before: &ApiKey) -> Result<ApiKey> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.at_child("metadata", |faults| rules::check_metadata_size(&metadata, faults));
         let expires_at = self.expires_at.apply(&before.expires_at);
         // The previous secret's grace period never outlasts the key.
         let grace_end = before.previous_secret_expires_at;
@@ -372,7 +375,7 @@ impl ApiKeyPatch {
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Revocation {
-    /// The reason, stored with the key.
+    /// Why the key is revoked. The reason is stored with the key.
     #[schema(min_length = 1, max_length = 200, example = "Leaked in a log")]
     pub(crate) reason: Option<String>,
 }
@@ -380,7 +383,7 @@ pub(crate) struct Revocation {
 impl Revocation {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        let value = Self { reason: fields.nullable("reason", rules::name).into_option() };
+        let value = Self { reason: fields.nullable("reason", rules::parse_name).into_option() };
         fields.finish(value)
     }
 }
@@ -389,14 +392,15 @@ impl Revocation {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rotation {
-    /// How long the old secret keeps working, in seconds. The grace period never outlasts the key.
+    /// Seconds for which the old secret keeps working. The grace period ends at the latest when the key
+    /// expires.
     #[schema(required = false, minimum = 0, maximum = 604_800, default = 86_400)]
     pub(crate) grace_period_seconds: u32,
 }
 
-/// One day.
+/// The default grace period after a rotation: one day.
 const DEFAULT_GRACE_SECONDS: u32 = 86_400;
-/// One week.
+/// The longest grace period after a rotation: one week.
 const MAX_GRACE_SECONDS: u32 = 604_800;
 
 impl Default for Rotation {
@@ -414,14 +418,15 @@ impl Rotation {
     }
 }
 
-/// The id of another resource. Only its length and characters are checked here; an unknown id is
-/// reported as not found.
-fn referenced_id(json: &Json, faults: &mut Faults) -> Option<String> {
-    rules::text(json, faults, 69)
+/// Parses the id of another resource. Only the id's length and characters are checked here; an id that
+/// doesn't exist is reported as not found later.
+fn parse_referenced_id(json: &Json, faults: &mut Faults) -> Option<String> {
+    rules::parse_text(json, faults, 69)
 }
 
-fn future_time(json: &Json, faults: &mut Faults, now: Timestamp) -> Option<Timestamp> {
-    let time = rules::time(json, faults)?;
+/// Parses a timestamp that must be later than `now`.
+fn parse_future_time(json: &Json, faults: &mut Faults, now: Timestamp) -> Option<Timestamp> {
+    let time = rules::parse_time(json, faults)?;
     if time <= now {
         faults.add("NOT_AHEAD", "Must be in the future.");
     }

@@ -3,14 +3,14 @@
 use super::*;
 use crate::error::Error;
 
-fn read(body: &str) -> Result<NewApiKey, Error> {
+fn parse_new_key(body: &str) -> Result<NewApiKey, Error> {
     let catalogue: Catalogue = ["a:read", "admin:keys"].map(str::to_owned).into_iter().collect();
     NewApiKey::read(&Json::parse(body.as_bytes()).unwrap(), &catalogue, Timestamp::from_millis(1000))
 }
 
 #[test]
 fn cidrs_are_normalized_and_scopes_deduplicated() {
-    let key = read(
+    let key = parse_new_key(
         r#"{"name":"n","scopes":["a:read","a:read"],"allowed_ips":["10.0.0.0/8","::ffff:10.1.2.3","::1"]}"#,
     );
     let key = key.unwrap();
@@ -20,8 +20,8 @@ fn cidrs_are_normalized_and_scopes_deduplicated() {
 }
 
 #[test]
-fn reports_every_fault() {
-    let error = read(
+fn a_new_key_reports_every_fault() {
+    let error = parse_new_key(
         r#"{"name":"","scopes":["b:read","*"],"expires_at":"1970-01-01T00:00:01Z","allowed_ips":["10.0.0.1/8","x"],"rate_limit":{"limit":0,"windows":1},"quota":{"limit":1e3,"period":"week"},"x":1,"status":"active"}"#,
     );
     let faults: Vec<_> =
@@ -45,6 +45,6 @@ fn reports_every_fault() {
 
 #[test]
 fn an_empty_allowlist_is_refused() {
-    assert!(read(r#"{"name":"n","scopes":[],"allowed_ips":[]}"#).is_err());
-    assert!(read(r#"{"name":"n","scopes":[],"allowed_ips":null}"#).is_ok());
+    assert!(parse_new_key(r#"{"name":"n","scopes":[],"allowed_ips":[]}"#).is_err());
+    assert!(parse_new_key(r#"{"name":"n","scopes":[],"allowed_ips":null}"#).is_ok());
 }

@@ -10,42 +10,43 @@ use super::page::Query;
 use super::schemas;
 use super::time::Timestamp;
 
-/// The SHA-256 of an event in the chain.
+/// The SHA-256 hash of an audit event in the audit chain.
 pub(crate) type ChainHash = [u8; 32];
 
-/// Domain separation: the prefix of the hashed bytes of every event, so that no other hash can pass for
-/// one.
+/// Prefix of the hashed bytes of every audit event (domain separation). It ensures that a hash computed for
+/// another purpose never equals the hash of an event.
 pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 
-/// The `prev_hash` of the first event.
-pub(crate) const GENESIS: ChainHash = [0; 32];
+/// The `prev_hash` of the first audit event, which has no predecessor.
+pub(crate) const GENESIS_HASH: ChainHash = [0; 32];
 
-/// Client-supplied strings are truncated to this many characters.
+/// Strings from clients are truncated to this many characters before they are stored in an audit event.
 const MAX_TEXT_CHARS: usize = 256;
-/// A changed value whose JSON is longer than this many bytes is stored as truncated text.
-const MAX_VALUE_BYTES: usize = 1024;
+/// The maximum length of a changed value's JSON. A longer value is stored in the audit event as truncated
+/// text.
+const MAX_CHANGED_VALUE_BYTES: usize = 1024;
 
-/// Who performed the action.
+/// Who performed an audited action.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditActor)]
 pub struct Actor {
-    /// `api_key`, `cli`, `system` or `anonymous`.
+    /// Kind of actor: `api_key`, `cli`, `system` or `anonymous`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "api_key")]
     pub(crate) kind: Cow<'static, str>,
-    /// The key's id.
+    /// Id of the key that performed the action.
     #[schema(required)]
     pub(crate) id: Option<String>,
-    /// The key's name.
+    /// Name of the key that performed the action.
     #[schema(required)]
     pub(crate) name: Option<String>,
-    /// The user who owns the key.
+    /// Id of the user who owns the key that performed the action.
     #[schema(required)]
     pub(crate) user_id: Option<String>,
 }
 
 impl Actor {
-    /// A client without a valid key.
+    /// The actor for a client without a valid key.
     pub fn anonymous() -> Self {
         Self { kind: "anonymous".into(), id: None, name: None, user_id: None }
     }
@@ -67,11 +68,12 @@ impl From<&Caller> for Actor {
     }
 }
 
-/// The resource that the action affected.
+/// The resource that an audited action affected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct Target {
-    /// `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log`, `database`.
+    /// Kind of resource: `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log` or
+    /// `database`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "organization")]
     pub(crate) kind: Cow<'static, str>,
@@ -83,41 +85,41 @@ pub struct Target {
     pub(crate) name: Option<String>,
 }
 
-/// A changed field.
+/// A field of a resource that an audited action changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditChange)]
 pub struct Change {
-    /// The field's name.
+    /// Name of the changed field.
     pub(crate) field: String,
-    /// Value before the change.
+    /// Value of the field before the change.
     pub(crate) from: Value,
-    /// Value after the change.
+    /// Value of the field after the change.
     pub(crate) to: Value,
 }
 
-/// The request that caused the event.
+/// The HTTP request that caused an audit event.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditContext)]
 pub struct EventContext {
     /// `metadata.requestId` of the response.
     #[schema(required)]
     pub(crate) request_id: Option<String>,
-    /// The HTTP method.
+    /// HTTP method of the request.
     #[schema(required)]
     pub(crate) method: Option<String>,
-    /// The path without its query.
+    /// URL path of the request, without the query string.
     #[schema(required)]
     pub(crate) path: Option<String>,
     /// The HTTP status of the response.
     #[schema(required)]
     pub(crate) status: Option<u16>,
-    /// The client's address.
+    /// IP address of the client.
     #[schema(required)]
     pub(crate) ip: Option<String>,
-    /// `User-Agent`.
+    /// `User-Agent` header of the request.
     #[schema(required)]
     pub(crate) user_agent: Option<String>,
-    /// Shared by the operations of one batch.
+    /// Id of the batch; the same for all operations of one batch request.
     #[schema(required)]
     pub(crate) batch_id: Option<String>,
 }
@@ -129,19 +131,19 @@ pub struct Event {
     /// Unique identifier, `evt_…`.
     #[schema(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     pub id: String,
-    /// Sequence number in the chain; only for platform keys.
+    /// Sequence number of the event in the audit chain; returned only to platform keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub seq: Option<i64>,
     /// When the event happened.
     #[schema(format = DateTime)]
     pub occurred_at: String,
-    /// The organization whose audit log contains the event; `null` for the platform's.
+    /// The organization whose audit log contains the event; `null` for the platform's audit log.
     #[schema(required)]
     pub organization_id: Option<String>,
     /// Who performed the action.
     pub actor: Actor,
-    /// `resource.verb`.
+    /// The audited action, as `resource.verb`.
     #[schema(example = "api_key.create")]
     pub action: Cow<'static, str>,
     /// Whether the action read or changed something.
@@ -156,25 +158,26 @@ pub struct Event {
     /// The error code, if the action did not succeed.
     #[schema(required)]
     pub code: Option<Cow<'static, str>>,
-    /// Number of calls aggregated in this event.
+    /// Number of API calls that this event aggregates.
     pub count: u64,
-    /// The changed fields.
+    /// The fields that the action changed.
     pub changes: Vec<Change>,
     /// The request that caused the event.
     pub context: EventContext,
-    /// Hash of the previous event, in hex; only for platform keys.
+    /// Hash of the previous event, in hex; returned only to platform keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub prev_hash: Option<String>,
-    /// Hash of this event, in hex; only for platform keys.
+    /// Hash of this event, in hex; returned only to platform keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub hash: Option<String>,
 }
 
 impl Event {
-    /// The event as its organization may see it: without its place in the chain and, unless the
-    /// organization's own key caused it, without address, user agent and key name.
+    /// Removes what the organization of the event may not see: the event's position in the chain and, if a
+    /// key outside the organization caused the event, that key's name and the client's address and user
+    /// agent.
     pub(crate) fn redacted(mut self, by_own_key: bool) -> Self {
         self.seq = None;
         self.prev_hash = None;
@@ -188,21 +191,28 @@ impl Event {
     }
 }
 
-/// The part of an event that an operation supplies. Actor, time and request are added from its context.
+/// The part of an audit event that an operation supplies. The actor, the time and the request are added from
+/// the `RequestContext`.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    /// The organization whose audit log contains the event.
+pub(crate) struct AuditEntry {
+    /// The organization whose audit log contains the event; `None` for the platform's audit log.
     pub(crate) organization_id: Option<String>,
-    /// The affected resource.
+    /// The resource that the operation affected.
     pub(crate) target: Option<Target>,
-    /// The changed fields.
+    /// The fields that the operation changed.
     pub(crate) changes: Vec<Change>,
 }
 
-impl Entry {
-    /// An operation on one resource.
-    pub(crate) fn of(organization_id: Option<&str>, kind: &'static str, id: &str, name: &str) -> Self {
-        let target = Target { kind: kind.into(), id: Some(cut(id)), name: Some(cut(name)) };
+impl AuditEntry {
+    /// Creates the audit entry for an operation on one resource.
+    pub(crate) fn for_resource(
+        organization_id: Option<&str>,
+        kind: &'static str,
+        id: &str,
+        name: &str,
+    ) -> Self {
+        let target =
+            Target { kind: kind.into(), id: Some(truncate_text(id)), name: Some(truncate_text(name)) };
         Self {
             organization_id: organization_id.map(str::to_owned),
             target: Some(target),
@@ -210,22 +220,22 @@ impl Entry {
         }
     }
 
-    /// A read of a list or of the whole platform.
-    pub(crate) fn about(organization_id: Option<&str>) -> Self {
+    /// Creates the audit entry for a read of a list or of the whole platform, which has no single target.
+    pub(crate) fn without_target(organization_id: Option<&str>) -> Self {
         Self { organization_id: organization_id.map(str::to_owned), target: None, changes: Vec::new() }
     }
 
-    /// Adds changed fields.
+    /// Sets the changed fields of the audit entry.
     pub(crate) fn with(self, changes: Vec<Change>) -> Self {
         Self { changes, ..self }
     }
 }
 
-/// The fields that differ between two states of a resource, except its timestamps of creation and
-/// change. For a creation, `before` is [`Value::Null`].
-pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
-    let before = to_value(before);
-    let after = to_value(after);
+/// Returns the fields that differ between two states of a resource. The id, the embedded user and the
+/// timestamps `created_at` and `updated_at` are left out. For a creation, `before` is [`Value::Null`].
+pub(crate) fn changed_fields(before: &impl Serialize, after: &impl Serialize) -> Vec<Change> {
+    let before = to_json(before);
+    let after = to_json(after);
     let Value::Object(after) = after else { return Vec::new() };
     let names = after
         .iter()
@@ -233,36 +243,37 @@ pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<Ch
     names
         .filter_map(|(name, to)| {
             let from = before.get(name).cloned().unwrap_or(Value::Null);
-            // Fields left empty by a creation are not listed.
+            // Empty fields of a newly created resource are not listed as changes.
             let left_empty = from.is_null()
                 && (*to == Value::Object(Default::default()) || *to == Value::Array(Vec::new()));
             (from != *to && !left_empty).then(|| Change {
                 field: name.clone(),
-                from: bounded(from),
-                to: bounded(to.clone()),
+                from: truncate_value(from),
+                to: truncate_value(to.clone()),
             })
         })
         .collect()
 }
 
-fn to_value(resource: &impl Serialize) -> Value {
+fn to_json(resource: &impl Serialize) -> Value {
     serde_json::to_value(resource).unwrap_or_default()
 }
 
-fn bounded(value: Value) -> Value {
+/// Replaces a value whose JSON is too long by its truncated text.
+fn truncate_value(value: Value) -> Value {
     let text = value.to_string();
-    if text.len() <= MAX_VALUE_BYTES { value } else { Value::String(cut(&text)) }
+    if text.len() <= MAX_CHANGED_VALUE_BYTES { value } else { Value::String(truncate_text(&text)) }
 }
 
 /// Truncates a client-supplied string and marks the truncation with an ellipsis.
-pub(crate) fn cut(text: &str) -> String {
+pub(crate) fn truncate_text(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT_CHARS) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
-/// The filters of a list or an export.
+/// The filters of the list and the export of audit events.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // The fields have the names of the query parameters.
 pub(crate) struct AuditFilter {
@@ -272,9 +283,9 @@ pub(crate) struct AuditFilter {
     pub(crate) target_id: Option<String>,
     pub(crate) access: Option<&'static str>,
     pub(crate) outcome: Option<&'static str>,
-    /// Inclusive.
+    /// Start of the time range, inclusive.
     pub(crate) from: Option<Timestamp>,
-    /// Exclusive.
+    /// End of the time range, exclusive.
     pub(crate) to: Option<Timestamp>,
 }
 
@@ -298,20 +309,21 @@ impl AuditFilter {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditVerification)]
 pub(crate) struct Verification {
-    /// True if every event is as it was written and none is missing.
+    /// True if no audit event was changed or is missing.
     pub(crate) valid: bool,
-    /// Number of events checked.
+    /// Number of audit events that were checked.
     pub(crate) checked: u64,
-    /// Sequence number of the first event checked.
+    /// Sequence number of the first audit event that was checked.
     #[schema(required)]
     pub(crate) first_seq: Option<i64>,
-    /// Sequence number of the last event checked.
+    /// Sequence number of the last audit event that was checked.
     #[schema(required)]
     pub(crate) last_seq: Option<i64>,
-    /// Hash of the last event, in hex. Keep it elsewhere, with `last_seq`, as an anchor.
+    /// Hash of the last audit event that was checked, in hex. Store it elsewhere together with `last_seq`, as
+    /// an anchor for later verifications.
     #[schema(required)]
     pub(crate) head_hash: Option<String>,
-    /// Sequence number at which the chain is broken.
+    /// Sequence number of the event at which the audit chain is broken; `null` if it is intact.
     #[schema(required)]
     pub(crate) broken_at: Option<i64>,
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 /// The maximum number of operations in a batch.
 pub(crate) const MAX_OPERATIONS: usize = 100;
 
-/// Several operations in one request.
+/// A request that contains several operations.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[schema(as = Batch)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +15,8 @@ pub(crate) struct Batch {
     /// If `true`, all operations succeed or none is applied; if `false`, each operation is independent.
     #[schema(required = false, default = true)]
     pub(crate) atomic: bool,
-    /// The operations, executed in order: changes, and reads of single resources.
+    /// The operations of the batch, executed in order. An operation changes resources or reads a single
+    /// resource.
     #[schema(min_items = 1, max_items = 100, example = json!([
         {"id": "acme", "method": "POST", "path": "/organizations", "body": {"name": "Acme Corporation", "email": "admin@acme.com"}},
         {"method": "GET", "path": "/organizations/org_123"},
@@ -31,20 +32,20 @@ pub(crate) struct Operation {
     /// Custom id of the operation, returned with its result. Unique within the batch.
     #[schema(min_length = 1, max_length = 200, example = "acme")]
     pub(crate) id: Option<String>,
-    /// The HTTP method.
+    /// HTTP method of the operation.
     pub(crate) method: Method,
-    /// Path and query, relative to `/admin/v1`; that prefix may be included.
+    /// URL path and query of the operation, relative to `/admin/v1`. The path may also include that prefix.
     #[schema(min_length = 1, max_length = 2000, pattern = "^/", example = "/organizations")]
     pub(crate) path: String,
-    /// The request body, if the operation takes one.
+    /// Request body of the operation, if the operation accepts a body.
     #[schema(value_type = Option<Object>, nullable = false)]
     pub(crate) body: Option<Json>,
-    /// `If-Match`: run the operation only if the resource has this ETag.
+    /// Value of the `If-Match` header: the operation runs only if the resource has this ETag.
     #[schema(min_length = 1, max_length = 2000, example = "\"1a2073bcba8-1\"")]
     pub(crate) if_match: Option<String>,
 }
 
-/// The HTTP method of an operation.
+/// The HTTP method of a batch operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = BatchMethod, rename_all = "UPPERCASE")]
 #[allow(missing_docs)]
@@ -69,14 +70,14 @@ impl Batch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self {
-            atomic: fields.optional("atomic", flag).unwrap_or(true),
-            operations: fields.required("operations", operations),
+            atomic: fields.optional("atomic", parse_bool).unwrap_or(true),
+            operations: fields.required("operations", parse_operations),
         };
         fields.finish(value)
     }
 }
 
-fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+fn parse_bool(json: &Json, faults: &mut Faults) -> Option<bool> {
     if let Json::Bool(flag) = json {
         return Some(*flag);
     }
@@ -84,8 +85,8 @@ fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
     None
 }
 
-fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
-    let items = faults.array(json)?;
+fn parse_operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
+    let items = faults.expect_array(json)?;
     if !(1..=MAX_OPERATIONS).contains(&items.len()) {
         let message = format!("Must have 1 to {MAX_OPERATIONS} operations; has {}.", items.len());
         faults.add("INVALID_LENGTH", message);
@@ -93,10 +94,10 @@ fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
     }
     let mut operations: Vec<Operation> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.nested(&index.to_string(), |faults| {
-            let operation = operation(item, faults);
+        faults.at_child(&index.to_string(), |faults| {
+            let operation = parse_operation(item, faults);
             if operation.id.is_some() && operations.iter().any(|earlier| earlier.id == operation.id) {
-                faults.nested("id", |faults| faults.add("DUPLICATE_ID", "Must be unique in the batch."));
+                faults.at_child("id", |faults| faults.add("DUPLICATE_ID", "Must be unique in the batch."));
             }
             operations.push(operation);
         });
@@ -104,21 +105,23 @@ fn operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {
     Some(operations)
 }
 
-fn operation(json: &Json, faults: &mut Faults) -> Operation {
-    let mut fields = Fields::nested(json, faults);
+fn parse_operation(json: &Json, faults: &mut Faults) -> Operation {
+    let mut fields = Fields::of_nested_object(json, faults);
     let operation = Operation {
-        id: fields.nullable("id", rules::name).into_option(),
-        method: fields.required("method", rules::one_of(Method::NAMES)),
-        path: fields.required("path", path),
-        body: fields.raw("body"),
-        if_match: fields.nullable("if_match", |json, faults| rules::text(json, faults, 2000)).into_option(),
+        id: fields.nullable("id", rules::parse_name).into_option(),
+        method: fields.required("method", rules::one_of_parser(Method::NAMES)),
+        path: fields.required("path", parse_path),
+        body: fields.cloned_value("body"),
+        if_match: fields
+            .nullable("if_match", |json, faults| rules::parse_text(json, faults, 2000))
+            .into_option(),
     };
     fields.finish_nested(faults);
     operation
 }
 
-fn path(json: &Json, faults: &mut Faults) -> Option<String> {
-    let path = rules::text(json, faults, 2000)?;
+fn parse_path(json: &Json, faults: &mut Faults) -> Option<String> {
+    let path = rules::parse_text(json, faults, 2000)?;
     if path.starts_with('/') {
         return Some(path);
     }
@@ -130,13 +133,13 @@ fn path(json: &Json, faults: &mut Faults) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn faults(body: &str) -> Vec<(String, String)> {
+    fn pointers_and_codes(body: &str) -> Vec<(String, String)> {
         let details = Batch::read(&Json::parse(body.as_bytes()).unwrap()).unwrap_err().details;
         details.into_iter().map(|d| (d.pointer.unwrap_or_default(), d.code.into_owned())).collect()
     }
 
     #[test]
-    fn reports_all_faults_of_all_operations() {
+    fn a_batch_reports_all_faults_of_all_operations() {
         let body = r#"{"atomic": 1, "operations": [
             {"id": "a", "method": "PUT", "path": "organizations"},
             {"id": "a", "method": "GET", "path": "/users", "boddy": {}},
@@ -151,9 +154,12 @@ mod tests {
             ("/operations/2/method", "REQUIRED"),
             ("/operations/2/path", "REQUIRED"),
         ];
-        assert_eq!(faults(body), expected.map(|(pointer, code)| (pointer.to_owned(), code.to_owned())));
+        assert_eq!(
+            pointers_and_codes(body),
+            expected.map(|(pointer, code)| (pointer.to_owned(), code.to_owned()))
+        );
         for body in [r#"{"operations": []}"#, &format!(r#"{{"operations": [{}1]}}"#, "1,".repeat(100))] {
-            assert_eq!(faults(body), [("/operations".to_owned(), "INVALID_LENGTH".to_owned())]);
+            assert_eq!(pointers_and_codes(body), [("/operations".to_owned(), "INVALID_LENGTH".to_owned())]);
         }
     }
 

@@ -1,34 +1,35 @@
-//! Converts rows of better-auth into records of an import.
+//! Converts rows of a better-auth database into records of an import.
 //!
-//! The tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. Each row
-//! becomes the record that an import file would contain, and is processed in the same way from then on.
+//! The tables are those of better-auth and its plugins `organization`, `admin` and `api-key`. Each row is
+//! converted into the record that an import file would contain, and then imported like a line of such a file.
 
 use serde_json::{Map, Value, json};
 
 use super::scope;
 use super::time::Timestamp;
 
-/// A row: values by column name.
+/// A database row or an import record: values by column or field name.
 pub(crate) type Row = Map<String, Value>;
 
 /// The maximum length of a metadata value, in characters.
 const MAX_METADATA_VALUE_CHARS: usize = 500;
 
-/// One day in milliseconds.
-const DAY: i64 = 86_400_000;
-/// The lengths in milliseconds that count as a month.
-const MONTH: std::ops::RangeInclusive<i64> = 28 * DAY..=31 * DAY;
+/// The length of a day in milliseconds.
+const DAY_MILLIS: i64 = 86_400_000;
+/// The refill intervals in milliseconds that are converted into a monthly quota.
+const MONTH_MILLIS: std::ops::RangeInclusive<i64> = 28 * DAY_MILLIS..=31 * DAY_MILLIS;
 
-fn text<'r>(row: &'r Row, column: &str) -> Option<&'r str> {
+fn text_column<'r>(row: &'r Row, column: &str) -> Option<&'r str> {
     row.get(column).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-fn number(row: &Row, column: &str) -> Option<i64> {
+fn integer_column(row: &Row, column: &str) -> Option<i64> {
     row.get(column).and_then(Value::as_i64)
 }
 
-/// A time: RFC 3339, or milliseconds since the epoch. Numbers too small for milliseconds are seconds.
-fn time(row: &Row, column: &str) -> Value {
+/// Reads a timestamp column: RFC 3339 text, or a number of milliseconds since the epoch. A number too small
+/// to be milliseconds is read as seconds.
+fn time_column(row: &Row, column: &str) -> Value {
     match row.get(column) {
         Some(Value::Number(number)) => {
             let number = number.as_i64().unwrap_or(0);
@@ -40,16 +41,16 @@ fn time(row: &Row, column: &str) -> Value {
     }
 }
 
-/// Inserts the value unless it is null.
+/// Inserts a field into a record. A null value is left out.
 fn insert_non_null(record: &mut Row, name: &str, value: Value) {
     if !value.is_null() {
         record.insert(name.to_owned(), value);
     }
 }
 
-/// The metadata of a row: strings as they are, other values as JSON.
-fn pairs(row: &Row) -> Row {
-    let parsed = text(row, "metadata").and_then(|text| serde_json::from_str(text).ok());
+/// Reads the metadata of a row. Strings are kept as they are; other values become JSON text.
+fn metadata_column(row: &Row) -> Row {
+    let parsed = text_column(row, "metadata").and_then(|text| serde_json::from_str(text).ok());
     let Some(Value::Object(pairs)) = parsed else { return Row::new() };
     let as_text = |value: Value| match value {
         Value::String(text) => text,
@@ -58,72 +59,76 @@ fn pairs(row: &Row) -> Row {
     pairs.into_iter().map(|(name, value)| (name, json!(as_text(value)))).collect()
 }
 
-/// An organization. better-auth stores no email address for it, so the row contains an owner's as
-/// `email`.
-pub(crate) fn organization(row: &Row) -> Row {
-    let mut metadata = pairs(row);
+/// Converts an organization. better-auth stores no email address for an organization, so the query adds that of
+/// its owner or, without an owner, of its first member to the row as `email`.
+pub(crate) fn convert_organization(row: &Row) -> Row {
+    let mut metadata = metadata_column(row);
     for name in ["slug", "logo"] {
-        if let Some(text) = text(row, name).filter(|text| text.chars().count() <= MAX_METADATA_VALUE_CHARS) {
+        if let Some(text) =
+            text_column(row, name).filter(|text| text.chars().count() <= MAX_METADATA_VALUE_CHARS)
+        {
             metadata.entry(name).or_insert_with(|| json!(text));
         }
     }
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("organization"));
     for name in ["id", "name", "email"] {
-        insert_non_null(&mut record, name, json!(text(row, name)));
+        insert_non_null(&mut record, name, json!(text_column(row, name)));
     }
     insert_non_null(&mut record, "metadata", json!(metadata));
-    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "created_at", time_column(row, "createdAt"));
     record
 }
 
-/// A user. A banned user becomes suspended.
-pub(crate) fn user(row: &Row) -> Row {
+/// Converts a user. A banned user becomes a suspended user.
+pub(crate) fn convert_user(row: &Row) -> Row {
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("user"));
-    insert_non_null(&mut record, "id", json!(text(row, "id")));
-    insert_non_null(&mut record, "external_id", json!(text(row, "id")));
-    insert_non_null(&mut record, "email", json!(text(row, "email")));
-    insert_non_null(&mut record, "name", json!(text(row, "name").or(text(row, "email"))));
-    if number(row, "banned").is_some_and(|banned| banned != 0) {
+    insert_non_null(&mut record, "id", json!(text_column(row, "id")));
+    insert_non_null(&mut record, "external_id", json!(text_column(row, "id")));
+    insert_non_null(&mut record, "email", json!(text_column(row, "email")));
+    insert_non_null(&mut record, "name", json!(text_column(row, "name").or(text_column(row, "email"))));
+    if integer_column(row, "banned").is_some_and(|banned| banned != 0) {
         insert_non_null(&mut record, "status", json!("suspended"));
     }
-    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "created_at", time_column(row, "createdAt"));
     record
 }
 
-/// A member. The highest of its roles counts; an unknown role becomes `viewer`.
-pub(crate) fn member(row: &Row) -> Row {
-    let roles = text(row, "role").unwrap_or_default();
+/// Converts a member of an organization. Of several roles the highest is kept; an unknown role becomes
+/// `viewer`.
+pub(crate) fn convert_member(row: &Row) -> Row {
+    let roles = text_column(row, "role").unwrap_or_default();
     let has = |wanted: &&str| roles.split(',').any(|role| role.trim() == *wanted);
     let role = ["owner", "admin", "member"].into_iter().find(has).unwrap_or("viewer");
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("membership"));
-    insert_non_null(&mut record, "organization_id", json!(text(row, "organizationId")));
-    insert_non_null(&mut record, "user_id", json!(text(row, "userId")));
+    insert_non_null(&mut record, "organization_id", json!(text_column(row, "organizationId")));
+    insert_non_null(&mut record, "user_id", json!(text_column(row, "userId")));
     insert_non_null(&mut record, "role", json!(role));
-    insert_non_null(&mut record, "created_at", time(row, "createdAt"));
+    insert_non_null(&mut record, "created_at", time_column(row, "createdAt"));
     record
 }
 
 /// The owner of a key in better-auth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// An organization.
+    /// The organization with this id owns the key.
     Organization(String),
-    /// A user, with the organizations of which the user is a member.
+    /// The user with this id owns the key. The list contains the ids of the user's organizations.
     User(String, Vec<String>),
-    /// An owner that doesn't exist.
+    /// The owner doesn't exist in better-auth.
     Nobody,
 }
 
-/// A key.
+/// Converts an API key. `fallback` is the organization for the key of a user who isn't a member of exactly
+/// one organization.
 ///
 /// # Errors
-/// The reason that the key can't be imported, and what to do about it.
+/// A message that says why the key can't be imported, and what to do.
 pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Result<Row, String> {
     let mut record = Row::new();
-    insert_non_null(&mut record, "id", json!(text(row, "id")));
+    insert_non_null(&mut record, "id", json!(text_column(row, "id")));
     match owner {
         Owner::Nobody => {
             return Err(
@@ -149,35 +154,36 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
     insert_non_null(
         &mut record,
         "name",
-        json!(text(row, "name").or(text(row, "start")).unwrap_or("API key")),
+        json!(text_column(row, "name").or(text_column(row, "start")).unwrap_or("API key")),
     );
-    insert_non_null(&mut record, "start", json!(text(row, "start")));
-    insert_non_null(&mut record, "hash", json!(text(row, "key").unwrap_or_default()));
+    insert_non_null(&mut record, "start", json!(text_column(row, "start")));
+    insert_non_null(&mut record, "hash", json!(text_column(row, "key").unwrap_or_default()));
     insert_non_null(&mut record, "hash_encoding", json!("base64url"));
-    insert_non_null(&mut record, "scopes", json!(scopes(row)?));
-    let mut metadata = pairs(row);
-    let remaining = number(row, "remaining");
-    let quota = quota(row);
+    insert_non_null(&mut record, "scopes", json!(convert_permissions(row)?));
+    let mut metadata = metadata_column(row);
+    let remaining = integer_column(row, "remaining");
+    let quota = convert_quota(row);
     if let (Some(remaining), None) = (remaining, &quota) {
         metadata.insert("better_auth_remaining".to_owned(), json!(remaining.to_string()));
     }
-    // better-auth refuses a key without remaining requests from then on, unless it is refilled.
-    let used_up = remaining == Some(0) && number(row, "refillAmount").is_none();
-    let enabled = number(row, "enabled").is_none_or(|enabled| enabled != 0) && !used_up;
+    // better-auth permanently refuses a key that has no remaining requests and no refill, so that key is
+    // imported as disabled.
+    let used_up = remaining == Some(0) && integer_column(row, "refillAmount").is_none();
+    let enabled = integer_column(row, "enabled").is_none_or(|enabled| enabled != 0) && !used_up;
     insert_non_null(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
     insert_non_null(&mut record, "metadata", json!(metadata));
     insert_non_null(&mut record, "quota", json!(quota));
-    insert_non_null(&mut record, "rate_limit", json!(rate_limit(row)));
+    insert_non_null(&mut record, "rate_limit", json!(convert_rate_limit(row)));
     for (name, column) in
         [("expires_at", "expiresAt"), ("created_at", "createdAt"), ("last_used_at", "lastRequest")]
     {
-        insert_non_null(&mut record, name, time(row, column));
+        insert_non_null(&mut record, name, time_column(row, column));
     }
     Ok(record)
 }
 
-/// The membership that a user's key needs in its organization.
-pub(crate) fn membership(key: &Row) -> Row {
+/// Creates the membership that the owner of a key needs in the key's organization.
+pub(crate) fn membership_for_key(key: &Row) -> Row {
     let mut record = Row::new();
     insert_non_null(&mut record, "type", json!("membership"));
     for name in ["organization_id", "user_id"] {
@@ -187,10 +193,10 @@ pub(crate) fn membership(key: &Row) -> Row {
     record
 }
 
-/// Converts permissions: `{"files": ["read"]}` becomes `files:read`. A permission must not become an
-/// administrative scope of Tollhouse.
-fn scopes(row: &Row) -> Result<Vec<String>, String> {
-    let Some(permissions) = text(row, "permissions") else { return Ok(Vec::new()) };
+/// Converts the permissions of a key into scopes: `{"files": ["read"]}` becomes `files:read`. A permission
+/// whose scope would be an administrative scope of Tollhouse is an error.
+fn convert_permissions(row: &Row) -> Result<Vec<String>, String> {
+    let Some(permissions) = text_column(row, "permissions") else { return Ok(Vec::new()) };
     let parsed = match serde_json::from_str(permissions) {
         Ok(Value::Object(parsed)) => parsed,
         Ok(Value::Null) => return Ok(Vec::new()),
@@ -205,7 +211,9 @@ fn scopes(row: &Row) -> Result<Vec<String>, String> {
                     "The permission {scope} would administer Tollhouse; rename it in better-auth."
                 ));
             }
-            if !scope::is_custom(&scope) && !scope::is_custom(&scope.replace(":*", ":all")) {
+            if !scope::is_custom_scope_name(&scope)
+                && !scope::is_custom_scope_name(&scope.replace(":*", ":all"))
+            {
                 return Err(format!(
                     "The permission {scope:?} isn't a valid scope; scopes are lowercase resource:action."
                 ));
@@ -216,26 +224,28 @@ fn scopes(row: &Row) -> Result<Vec<String>, String> {
     Ok(scopes)
 }
 
-fn rate_limit(row: &Row) -> Option<Value> {
-    if number(row, "rateLimitEnabled").is_some_and(|enabled| enabled == 0) {
+fn convert_rate_limit(row: &Row) -> Option<Value> {
+    if integer_column(row, "rateLimitEnabled").is_some_and(|enabled| enabled == 0) {
         return None;
     }
-    let limit = number(row, "rateLimitMax")?;
-    let window = number(row, "rateLimitTimeWindow")?;
-    // A window can't be longer than a day, so the limit of a longer one is reduced proportionally.
-    let limit = if window > DAY { limit.saturating_mul(DAY) / window } else { limit };
-    let seconds = (window.clamp(1, DAY) + 999) / 1000;
+    let limit = integer_column(row, "rateLimitMax")?;
+    let window = integer_column(row, "rateLimitTimeWindow")?;
+    // The window of a rate limit can't be longer than a day. A longer window is shortened to a day, and the
+    // limit is reduced proportionally.
+    let limit = if window > DAY_MILLIS { limit.saturating_mul(DAY_MILLIS) / window } else { limit };
+    let seconds = (window.clamp(1, DAY_MILLIS) + 999) / 1000;
     Some(json!({"limit": limit.clamp(1, 1_000_000_000), "window_seconds": seconds}))
 }
 
-/// An hourly, daily or monthly refill becomes a quota; other refills have no equivalent.
-fn quota(row: &Row) -> Option<Value> {
-    let amount = number(row, "refillAmount")?;
-    let interval = number(row, "refillInterval")?;
+/// Converts the refill of a key into a quota if the refill is hourly, daily or monthly. Other refills have no
+/// equivalent in Tollhouse and are dropped.
+fn convert_quota(row: &Row) -> Option<Value> {
+    let amount = integer_column(row, "refillAmount")?;
+    let interval = integer_column(row, "refillInterval")?;
     let period = match interval {
         3_600_000 => "hour",
-        DAY => "day",
-        interval if MONTH.contains(&interval) => "month",
+        DAY_MILLIS => "day",
+        interval if MONTH_MILLIS.contains(&interval) => "month",
         _ => return None,
     };
     Some(json!({"limit": amount.max(1), "period": period}))
@@ -272,7 +282,7 @@ mod tests {
 
     #[test]
     fn permissions_become_scopes_but_never_administrative_ones() {
-        let scopes_of = |permissions: &str| scopes(&row(json!({"permissions": permissions})));
+        let scopes_of = |permissions: &str| convert_permissions(&row(json!({"permissions": permissions})));
         assert_eq!(
             scopes_of(r#"{"files":["read","*"],"a-b":["c"]}"#).unwrap(),
             ["a-b:c", "files:read", "files:*"]
@@ -291,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_converted() {
+    fn better_auth_limits_are_converted() {
         let limits = |value| {
             let record = api_key(&row(value), &Owner::Organization("o".into()), None).unwrap();
             (record.get("rate_limit").cloned(), record.get("quota").cloned(), record["status"].clone())
@@ -301,9 +311,9 @@ mod tests {
         assert_eq!(limits(limited), (Some(rate), None, json!("active")));
         let unlimited = json!({"rateLimitEnabled": 0, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
         assert_eq!(limits(unlimited).0, None);
-        let week = json!({"rateLimitMax": 70, "rateLimitTimeWindow": 7 * DAY});
+        let week = json!({"rateLimitMax": 70, "rateLimitTimeWindow": 7 * DAY_MILLIS});
         assert_eq!(limits(week).0, Some(json!({"limit": 10, "window_seconds": 86_400})));
-        let refilled = json!({"remaining": 0, "refillAmount": 9, "refillInterval": 30 * DAY});
+        let refilled = json!({"remaining": 0, "refillAmount": 9, "refillInterval": 30 * DAY_MILLIS});
         assert_eq!(limits(refilled), (None, Some(json!({"limit": 9, "period": "month"})), json!("active")));
         assert_eq!(limits(json!({"remaining": 0, "enabled": 1})).2, "disabled");
         assert_eq!(limits(json!({"enabled": 0})).2, "disabled");
@@ -312,9 +322,9 @@ mod tests {
     #[test]
     fn times_are_read_in_every_form_that_better_auths_adapters_write() {
         for value in [json!("2026-11-24T14:22:57.404Z"), json!(1_795_530_177_404_i64)] {
-            assert_eq!(time(&row(json!({"t": value})), "t"), "2026-11-24T14:22:57.404Z");
+            assert_eq!(time_column(&row(json!({"t": value})), "t"), "2026-11-24T14:22:57.404Z");
         }
-        assert_eq!(time(&row(json!({"t": 1_795_530_177})), "t"), "2026-11-24T14:22:57.000Z");
-        assert_eq!(time(&row(json!({"t": null})), "t"), Value::Null);
+        assert_eq!(time_column(&row(json!({"t": 1_795_530_177})), "t"), "2026-11-24T14:22:57.000Z");
+        assert_eq!(time_column(&row(json!({"t": null})), "t"), Value::Null);
     }
 }

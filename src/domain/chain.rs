@@ -1,14 +1,15 @@
-//! The audit chain: each event's hash covers the previous hash and the event's own JSON, byte for byte.
+//! The audit chain: the hash of each audit event covers the hash of the previous event and the event's own
+//! JSON, byte for byte.
 
 use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
-use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS, Verification};
+use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS_HASH, Verification};
 use super::id;
 use super::time::Timestamp;
 
-/// `SHA-256(tag ‖ prev_hash ‖ json)`.
+/// Computes the hash of an audit event: `SHA-256(DOMAIN_TAG ‖ prev_hash ‖ json)`.
 pub fn hash(prev_hash: &ChainHash, json: &str) -> ChainHash {
     let mut digest = Context::new(&SHA256);
     digest.update(DOMAIN_TAG);
@@ -19,13 +20,13 @@ pub fn hash(prev_hash: &ChainHash, json: &str) -> ChainHash {
     hash
 }
 
-/// Bytes as lowercase hex.
+/// Formats bytes as lowercase hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Parses a hash from its 64 hex digits.
-pub(crate) fn unhex(text: &str) -> Option<ChainHash> {
+/// Parses a SHA-256 hash from 64 hex digits.
+pub(crate) fn parse_hash(text: &str) -> Option<ChainHash> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
         return None;
@@ -38,27 +39,28 @@ pub(crate) fn unhex(text: &str) -> Option<ChainHash> {
     Some(hash)
 }
 
-/// An event with its place in the chain.
+/// An audit event with its position in the audit chain.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Link {
+pub struct ChainLink {
+    /// The sequence number of the event.
     pub(crate) seq: i64,
     /// The hash of the previous event.
     pub(crate) prev_hash: ChainHash,
     /// The hash of this event.
     pub(crate) hash: ChainHash,
-    /// The event's JSON as stored.
+    /// The event's JSON exactly as stored, because the hash covers these bytes.
     pub json: String,
 }
 
-impl Link {
-    /// A line of an export: the stored JSON with both hashes appended after its last field, so that
-    /// removing them restores the stored bytes.
+impl ChainLink {
+    /// Formats the event as a line of an export: the stored JSON with both hashes appended after its last
+    /// field, so that removing the hashes restores the stored bytes.
     pub(crate) fn to_line(&self) -> String {
         let body = self.json.strip_suffix('}').unwrap_or(&self.json);
         format!("{body},\"prev_hash\":\"{}\",\"hash\":\"{}\"}}", hex(&self.prev_hash), hex(&self.hash))
     }
 
-    /// Parses a line of an export; `None` if it isn't one.
+    /// Parses a line of an export. Returns `None` if the text isn't such a line.
     pub(crate) fn from_line(line: &str) -> Option<Self> {
         const BEFORE: &str = ",\"prev_hash\":\"";
         const BETWEEN: &str = "\",\"hash\":\"";
@@ -68,10 +70,10 @@ impl Link {
         let (rest, prev_hash) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
         let json = format!("{}}}", rest.strip_suffix(BEFORE)?);
         let event: Event = serde_json::from_str(&json).ok()?;
-        Some(Self { seq: event.seq?, prev_hash: unhex(prev_hash)?, hash: unhex(hash)?, json })
+        Some(Self { seq: event.seq?, prev_hash: parse_hash(prev_hash)?, hash: parse_hash(hash)?, json })
     }
 
-    /// The event, if its hash and its sequence number match.
+    /// Returns the parsed event if the stored hash and sequence number match its JSON, otherwise `None`.
     fn verified_event(&self) -> Option<Event> {
         if hash(&self.prev_hash, &self.json) != self.hash {
             return None;
@@ -80,7 +82,8 @@ impl Link {
     }
 }
 
-/// The copies of an event's fields that the database stores in columns for filters.
+/// Copies of an audit event's fields, which the database stores in columns of their own so that lists can be
+/// filtered.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // The fields have the names of the event's fields.
 pub struct EventColumns {
@@ -95,10 +98,10 @@ pub struct EventColumns {
 }
 
 impl EventColumns {
-    /// True if the copies equal the fields of the event.
-    pub(crate) fn match_event(&self, json: &str) -> bool {
+    /// True if the columns equal the fields in the event's JSON.
+    pub(crate) fn matches_event(&self, json: &str) -> bool {
         let Ok(event) = serde_json::from_str::<Event>(json) else { return false };
-        id::event_bytes(&event.id) == Some(self.id)
+        id::event_id_bytes(&event.id) == Some(self.id)
             && Timestamp::parse(&event.occurred_at) == Some(self.occurred_at)
             && event.organization_id == self.organization_id
             && event.actor.id == self.actor_id
@@ -109,15 +112,16 @@ impl EventColumns {
     }
 }
 
-/// A head of the chain that was stored elsewhere, or a checkpoint: the hash that the event `seq` had.
+/// Sequence number and hash of an audit event against which the chain is verified: a head that was stored
+/// outside the database, or the checkpoint of a pruning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Anchor {
     pub(crate) seq: i64,
     pub(crate) hash: ChainHash,
 }
 
-/// The action of the event that records a pruning.
-pub(crate) const PRUNED: &str = "audit_log.prune";
+/// The action of the audit event that records a pruning (the deletion of the oldest events).
+pub(crate) const PRUNE_ACTION: &str = "audit_log.prune";
 
 impl fmt::Display for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,82 +130,90 @@ impl fmt::Display for Anchor {
 }
 
 impl Anchor {
-    /// The field of a pruning event that holds the checkpoint.
-    pub(crate) const CHECKPOINT: &str = "checkpoint";
+    /// The name of the changed field that holds the checkpoint in a pruning event.
+    pub(crate) const CHECKPOINT_FIELD: &str = "checkpoint";
 
-    /// The checkpoint of a pruning event: the last event that was removed. `None` for other events.
-    pub(crate) fn of_pruning(event: &Event) -> Option<Self> {
-        let is_pruning = event.action == PRUNED && event.actor.kind == "system" && event.outcome == "success";
-        let change = event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT)?;
-        // A pruning removes only events before its own event.
+    /// Returns the checkpoint that a pruning event records, which is the last deleted event. `None` for other
+    /// events.
+    pub(crate) fn from_pruning_event(event: &Event) -> Option<Self> {
+        let is_pruning =
+            event.action == PRUNE_ACTION && event.actor.kind == "system" && event.outcome == "success";
+        let change =
+            event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT_FIELD)?;
+        // A pruning deletes only events that precede the pruning event.
         Self::parse(change.to.as_str()?)
             .filter(|checkpoint| event.seq.is_some_and(|seq| checkpoint.seq < seq))
     }
 
-    /// Reads `seq:hash`.
+    /// Parses an anchor of the form `seq:hash`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (seq, hash) = text.split_once(':')?;
         let seq = seq.parse().ok().filter(|seq| *seq >= 1)?;
-        Some(Self { seq, hash: unhex(hash)? })
+        Some(Self { seq, hash: parse_hash(hash)? })
     }
 }
 
-/// Walks the chain from old to new and finds the first event that was edited, removed or reordered.
+/// Verifies the audit chain from the oldest event to the newest and finds the first event that was edited,
+/// removed or reordered.
 #[derive(Debug)]
-pub(crate) struct Walk {
+pub(crate) struct ChainVerifier {
     result: Verification,
     anchor: Option<Anchor>,
-    /// True if no event may be missing.
+    /// True if a gap in the sequence numbers is a break; false for a filtered export, which has gaps.
     complete: bool,
-    /// Sequence number and hash of the previous event.
+    /// Sequence number and hash of the event that was checked last.
     previous: Option<(i64, ChainHash)>,
-    /// The last removed event of a chain with a missing beginning, until an event records that pruning.
-    unexplained_cut: Option<Anchor>,
-    /// The latest checkpoint recorded by a pruning event.
+    /// The last missing event if the beginning of the chain is missing. Cleared when a pruning event with
+    /// this checkpoint is found, because that event explains the missing beginning.
+    unexplained_pruning: Option<Anchor>,
+    /// The checkpoint of the last pruning event that was found.
     checkpoint: Option<Anchor>,
 }
 
-impl Walk {
-    /// Starts at the first existing event, or at an anchor. A walk that isn't `complete` (over a filtered
-    /// export) allows gaps and checks each event by itself.
+impl ChainVerifier {
+    /// Starts a verification at the anchor or, without an anchor, at the first existing event. If `complete`
+    /// is false (for a filtered export), gaps are allowed and each event is checked by itself.
     ///
-    /// If earlier events were pruned, the first existing event isn't event 1. Then a pruning event must
-    /// follow whose checkpoint is the event before the first existing one.
+    /// If the oldest events were pruned, the first existing event isn't event 1. In that case a later pruning
+    /// event must have the last missing event as its checkpoint.
     pub(crate) fn new(anchor: Option<Anchor>, complete: bool) -> Self {
         let result = Verification { valid: true, ..Verification::default() };
-        Self { result, anchor, complete, previous: None, unexplained_cut: None, checkpoint: None }
+        Self { result, anchor, complete, previous: None, unexplained_pruning: None, checkpoint: None }
     }
 
-    /// The sequence number to read from: the anchor's, else below 1, where no event may exist.
+    /// Returns the sequence number from which the caller must read events: that of the anchor. Without an
+    /// anchor, the number is below 1, so that events with invalid numbers are found too.
     pub(crate) fn first_seq(&self) -> i64 {
         self.anchor.map_or(i64::MIN, |anchor| anchor.seq)
     }
 
-    /// Checks the next link; `false` if the chain is broken there.
-    pub(crate) fn step(&mut self, link: &Link) -> bool {
+    /// Checks the next event. Returns `false` if the chain is broken at this event.
+    pub(crate) fn verify_next(&mut self, link: &ChainLink) -> bool {
         let follows = match (self.previous, self.anchor) {
             (Some((seq, hash)), _) if link.seq == seq + 1 => link.prev_hash == hash,
             (Some((seq, _)), _) => !self.complete && link.seq > seq,
             (None, Some(anchor)) if link.seq == anchor.seq => link.hash == anchor.hash,
-            // The anchor may have been the checkpoint of a pruning, whose event must follow.
+            // The anchor's event may have been pruned. In that case the anchor is the checkpoint of the
+            // pruning, and the next event must refer to its hash.
             (None, Some(anchor)) => {
                 self.complete && link.seq == anchor.seq + 1 && link.prev_hash == anchor.hash
             }
-            (None, None) if link.seq == 1 => link.prev_hash == GENESIS,
+            (None, None) if link.seq == 1 => link.prev_hash == GENESIS_HASH,
             (None, None) => !self.complete || link.seq > 1,
         };
         let event = if follows { link.verified_event() } else { None };
         let Some(event) = event else {
-            // The break is reported at the missing event, not at the intact one after it.
-            let expected = self.previous.map_or_else(|| self.expected_start(), |(seq, _)| seq + 1);
-            self.break_at(if self.complete { link.seq.min(expected) } else { link.seq });
+            // If an event is missing, the break is reported at the missing event, not at the intact event
+            // after the gap.
+            let expected = self.previous.map_or_else(|| self.expected_first_seq(), |(seq, _)| seq + 1);
+            self.record_break(if self.complete { link.seq.min(expected) } else { link.seq });
             return false;
         };
-        if self.previous.is_none() && self.complete && link.seq > self.expected_start() {
-            self.unexplained_cut = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
+        if self.previous.is_none() && self.complete && link.seq > self.expected_first_seq() {
+            self.unexplained_pruning = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
         }
-        if let Some(checkpoint) = Anchor::of_pruning(&event) {
-            self.unexplained_cut = self.unexplained_cut.filter(|cut| *cut != checkpoint);
+        if let Some(checkpoint) = Anchor::from_pruning_event(&event) {
+            self.unexplained_pruning = self.unexplained_pruning.filter(|cut| *cut != checkpoint);
             self.checkpoint = Some(checkpoint);
         }
         self.previous = Some((link.seq, link.hash));
@@ -211,34 +223,33 @@ impl Walk {
         true
     }
 
-    /// The sequence number at which the chain must start unless it was pruned.
-    fn expected_start(&self) -> i64 {
+    /// Returns the sequence number at which an unpruned chain starts.
+    fn expected_first_seq(&self) -> i64 {
         self.anchor.map_or(1, |anchor| anchor.seq)
     }
 
-    /// Records a break at `seq`, unless one was recorded before.
-    pub(crate) fn break_at(&mut self, seq: i64) {
+    /// Records that the chain is broken at the event `seq`. Only the first break is kept.
+    pub(crate) fn record_break(&mut self, seq: i64) {
         self.result.valid = false;
         self.result.broken_at.get_or_insert(seq);
     }
 
-    /// The result of the walk. An anchor that was never reached (the chain ends before it) is a break.
-    /// So is a missing beginning that no pruning event records, because those events were removed by
-    /// someone else.
+    /// Returns the result of the verification. The chain is also broken if it ends before the anchor, or if
+    /// its beginning is missing and no pruning event records the deletion.
     pub(crate) fn finish(mut self) -> Verification {
         if let (Some(anchor), None) = (self.anchor, self.previous)
             && self.result.valid
         {
-            self.break_at(anchor.seq);
+            self.record_break(anchor.seq);
         }
-        if let Some(cut) = self.unexplained_cut
+        if let Some(cut) = self.unexplained_pruning
             && self.result.valid
         {
-            // The first missing event after the latest checkpoint.
+            // The break is reported at the first missing event after the latest checkpoint.
             let kept_from = self.checkpoint.map_or(1, |checkpoint| checkpoint.seq + 1);
-            self.break_at(kept_from.min(cut.seq + 1));
+            self.record_break(kept_from.min(cut.seq + 1));
         }
-        self.result.head_hash = self.previous.map(|(_, hash)| hex(&hash));
+        self.result.head_hash = self.previous.map(|(_, hash_secret)| hex(&hash_secret));
         self.result
     }
 }

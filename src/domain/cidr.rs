@@ -1,4 +1,4 @@
-//! CIDRs: allowlists of keys, and the network that counts as one client.
+//! CIDRs: parsing the allowlists of keys, and determining the network that counts as one client.
 
 use std::net::IpAddr;
 
@@ -9,9 +9,9 @@ use super::fields::{Faults, Json};
 /// The maximum number of CIDRs in a key's allowlist.
 pub(crate) const MAX_ALLOWED_IPS: usize = 100;
 
-/// Reads an allowlist: CIDRs without host bits, or single addresses.
-pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
-    let items = faults.array(json)?;
+/// Parses a key's allowlist: CIDRs without host bits, or single IP addresses.
+pub(crate) fn parse_allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> {
+    let items = faults.expect_array(json)?;
     if items.is_empty() || items.len() > MAX_ALLOWED_IPS {
         faults.add(
             "INVALID_LENGTH",
@@ -21,11 +21,11 @@ pub(crate) fn allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<IpNet>> 
     }
     let mut cidrs = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.nested(&index.to_string(), |faults| {
+        faults.at_child(&index.to_string(), |faults| {
             let Some(text) = faults.text(item) else { return };
             match parse_cidr(text) {
                 Some(cidr) if cidr == cidr.trunc() => {
-                    let cidr = canonical(cidr);
+                    let cidr = unmap_ipv4(cidr);
                     if !cidrs.contains(&cidr) {
                         cidrs.push(cidr);
                     }
@@ -46,8 +46,9 @@ fn parse_cidr(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Converts IPv4-mapped IPv6 to IPv4, as is done with client addresses.
-fn canonical(cidr: IpNet) -> IpNet {
+/// Converts an IPv4-mapped IPv6 CIDR to IPv4. Client addresses are converted in the same way, so that the two
+/// match.
+fn unmap_ipv4(cidr: IpNet) -> IpNet {
     match cidr {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
             Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - 96).map_or(cidr, IpNet::V4),
@@ -57,9 +58,9 @@ fn canonical(cidr: IpNet) -> IpNet {
     }
 }
 
-/// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address, because one
-/// subscriber usually gets a whole /64.
-pub(crate) fn subject(address: IpAddr) -> IpNet {
+/// Returns the network that counts as one client: the address itself for IPv4, the /64 network for IPv6,
+/// because one subscriber usually gets a whole /64.
+pub(crate) fn client_network(address: IpAddr) -> IpNet {
     match address.to_canonical() {
         IpAddr::V4(v4) => Ipv4Net::from(v4).into(),
         IpAddr::V6(v6) => Ipv6Net::new_assert(v6, 64).trunc().into(),

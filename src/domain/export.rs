@@ -1,4 +1,4 @@
-//! The lines of an export, which an [import](super::import) can read.
+//! The NDJSON lines of an export. [`import`](super::import) parses them.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::api_key::ApiKey;
 use super::api_key::SecretHash;
 use super::audit::ChainHash;
 use super::chain::hex;
-use super::import::{ImportedSecret, VERSION};
+use super::import::{EXPORT_FORMAT_VERSION, ImportedSecretState};
 use super::membership::Role;
 use super::organization::Organization;
 use super::settings::Settings;
@@ -19,14 +19,15 @@ use crate::error::{Error, Result};
 #[serde(tag = "type", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub(crate) enum Line<'a> {
-    /// The first line: identifies the file as an export.
+    /// The first line of an export. It identifies the file as an export.
     #[serde(rename = "export")]
     Begin {
         version: u64,
         exported_at: Timestamp,
         audit_head: String,
     },
-    /// The last line, with the number of records before it. A file without this line is truncated.
+    /// The last line of an export, with the number of records before it. A file without this line is
+    /// truncated.
     End {
         records: u64,
     },
@@ -73,30 +74,35 @@ pub(crate) enum Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The first line, with the head of the audit chain at the time of the export.
+    /// Creates the first line of an export from the time of the export and the head of the audit chain at
+    /// that time.
     pub(crate) fn begin(exported_at: Timestamp, (seq, hash): (i64, ChainHash)) -> Self {
-        Self::Begin { version: VERSION, exported_at, audit_head: format!("{seq}:{}", hex(&hash)) }
+        Self::Begin {
+            version: EXPORT_FORMAT_VERSION,
+            exported_at,
+            audit_head: format!("{seq}:{}", hex(&hash)),
+        }
     }
 
-    /// A key with its secrets' hashes.
-    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(SecretHash, ImportedSecret)]) -> Self {
+    /// Creates the line of an API key from the key and the hashes of its secrets.
+    pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(SecretHash, ImportedSecretState)]) -> Self {
         let hashes =
             |wanted| secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex(hash));
         Self::ApiKey {
             key,
             revision: key.revision,
             hash_encoding: "hex",
-            hash: hashes(ImportedSecret::Current).next().unwrap_or_default(),
-            previous_hash: hashes(ImportedSecret::Previous).next(),
-            retired_hashes: hashes(ImportedSecret::Retired).collect(),
+            hash: hashes(ImportedSecretState::Current).next().unwrap_or_default(),
+            previous_hash: hashes(ImportedSecretState::Previous).next(),
+            retired_hashes: hashes(ImportedSecretState::Retired).collect(),
         }
     }
 
-    /// The line as JSON, with a line break.
+    /// Formats the line as JSON, with a line break at its end.
     ///
     /// # Errors
     /// `INTERNAL` if serialization fails, which does not happen.
-    pub(crate) fn text(&self) -> Result<String> {
+    pub(crate) fn to_json_line(&self) -> Result<String> {
         serde_json::to_string(self).map(|text| text + "\n").map_err(Error::internal)
     }
 }

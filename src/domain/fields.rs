@@ -1,7 +1,8 @@
-//! Reads a JSON body. Reports all faults at once, and refuses unknown and duplicate fields.
+//! Parses JSON request bodies. Reports all faults of a body at once, and refuses unknown and duplicate
+//! fields.
 //!
-//! serde's derive stops at the first fault, and `serde_json::Value` drops duplicate names. So a body is
-//! first parsed into [`Json`], which keeps duplicates, and then read field by field.
+//! serde's derive stops at the first fault, and `serde_json::Value` drops duplicate names. Therefore a body
+//! is first parsed into [`Json`], which keeps duplicates, and then field by field.
 
 use std::fmt;
 
@@ -9,9 +10,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::patch::Patch;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 
-/// A JSON value whose objects keep all names, including duplicates, in the order sent.
+/// A JSON value. Its objects keep all fields in the order sent, including fields with duplicate names.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Json {
@@ -24,10 +25,11 @@ pub enum Json {
 }
 
 impl Json {
-    /// Parses a body.
+    /// Parses a request body.
     ///
     /// # Errors
-    /// `INVALID_JSON`, with line and column; also for nesting deeper than 128.
+    /// `INVALID_JSON` with line and column if the body is not valid JSON or is nested more than 128 levels
+    /// deep.
     pub fn parse(body: &[u8]) -> Result<Json> {
         if body.is_empty() {
             return Err(Error::new(Code::InvalidJson, "The body is empty; send a JSON object."));
@@ -91,7 +93,8 @@ impl<'de> Visitor<'de> for JsonVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut entries: Vec<(String, Json)> = Vec::new();
         while let Some(entry) = map.next_entry()? {
-            // No resource has that many fields. Without a bound, finding duplicates would be quadratic.
+            // No resource has more than 1000 fields. The limit is needed because finding duplicates takes
+            // quadratic time.
             if entries.len() == 1000 {
                 return Err(A::Error::custom("an object with more than 1000 fields"));
             }
@@ -101,43 +104,50 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 }
 
-/// The faults found so far, and the JSON pointer of the value being read.
+/// The faults found so far in a request body, and the JSON pointer of the value being parsed.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    list: Vec<Detail>,
+    details: Vec<ErrorDetail>,
     pointer: String,
 }
 
-/// The maximum number of reported faults, so that a response stays small for any request.
+/// The maximum number of faults in an error response, so that the response stays small for any request.
 const MAX_FAULTS: usize = 100;
 
 impl Faults {
-    /// Records a fault of the value being read.
+    /// Records a fault of the value being parsed.
     pub(crate) fn add(&mut self, code: &'static str, message: impl Into<String>) {
-        if self.list.len() < MAX_FAULTS {
+        if self.details.len() < MAX_FAULTS {
             let pointer = Some(self.pointer.clone());
-            self.list.push(Detail { pointer, parameter: None, code: code.into(), message: message.into() });
+            self.details.push(ErrorDetail {
+                pointer,
+                parameter: None,
+                code: code.into(),
+                message: message.into(),
+            });
         }
     }
 
-    /// Reads a value one level deeper: an object's field or an array's item.
-    pub(crate) fn nested<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+    /// Calls `read` with the JSON pointer extended by `child`, the name of an object's field or the index of
+    /// an array's item.
+    pub(crate) fn at_child<T>(&mut self, child: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.pointer.len();
         self.pointer.push('/');
-        // A client-supplied name may be a megabyte long, so the pointer is shortened.
-        let short: String = step.chars().take(64).collect();
+        // A field name from a client may be a megabyte long, so the pointer contains only its first
+        // characters.
+        let short: String = child.chars().take(64).collect();
         self.pointer.push_str(&short.replace('~', "~0").replace('/', "~1"));
         let value = read(self);
         self.pointer.truncate(length);
         value
     }
 
-    /// The value, or an error with all faults.
+    /// Returns the value if there are no faults, otherwise an error with all faults.
     pub(crate) fn finish<T>(self, value: T) -> Result<T> {
-        if self.list.is_empty() { Ok(value) } else { Err(Error::invalid(self.list)) }
+        if self.details.is_empty() { Ok(value) } else { Err(Error::invalid_request(self.details)) }
     }
 
-    /// The value as a string, or a fault.
+    /// Returns the value as a string. Records a fault if the value has another type.
     pub(crate) fn text<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
         match json {
             Json::String(text) => Some(text),
@@ -148,22 +158,23 @@ impl Faults {
         }
     }
 
-    /// The fields of an object, or a fault. Duplicate names are faults.
-    pub(crate) fn object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
+    /// Returns the fields of an object. Records a fault if the value has another type, and one per duplicate
+    /// name.
+    pub(crate) fn expect_object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
         let Json::Object(entries) = json else {
             self.add("INVALID_TYPE", "Must be an object.");
             return None;
         };
         for (index, (name, _)) in entries.iter().enumerate() {
             if entries[..index].iter().any(|(earlier, _)| earlier == name) {
-                self.nested(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
+                self.at_child(name, |faults| faults.add("DUPLICATE_FIELD", "Given more than once."));
             }
         }
         Some(entries)
     }
 
-    /// The items of an array, or a fault.
-    pub(crate) fn array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
+    /// Returns the items of an array. Records a fault if the value has another type.
+    pub(crate) fn expect_array<'j>(&mut self, json: &'j Json) -> Option<&'j [Json]> {
         match json {
             Json::Array(items) => Some(items),
             _ => {
@@ -174,41 +185,42 @@ impl Faults {
     }
 }
 
-/// Reads the fields of an object. A faulty field is read as its default, which is never used, because
-/// [`Fields::finish`] then returns an error.
+/// Parses the fields of a JSON object. A faulty field yields a default value that is never used, because
+/// [`Fields::finish`] returns an error if there are faults.
 pub(crate) struct Fields<'j> {
     entries: &'j [(String, Json)],
-    known: Vec<&'static str>,
-    read_only: Vec<&'static str>,
+    known_names: Vec<&'static str>,
+    read_only_names: Vec<&'static str>,
     faults: Faults,
 }
 
 impl<'j> Fields<'j> {
-    /// From a body; a body that isn't an object is a fault.
+    /// Starts parsing a request body. A body that isn't an object is a fault.
     pub(crate) fn of(body: &'j Json) -> Self {
         let mut faults = Faults::default();
-        let entries = faults.object(body).unwrap_or_default();
-        Self { entries, known: Vec::new(), read_only: Vec::new(), faults }
+        let entries = faults.expect_object(body).unwrap_or_default();
+        Self { entries, known_names: Vec::new(), read_only_names: Vec::new(), faults }
     }
 
-    /// From an object inside a body. [`finish_nested`](Self::finish_nested) adds its faults to those of
-    /// the body.
-    pub(crate) fn nested(json: &'j Json, faults: &mut Faults) -> Self {
-        let mut inner = Faults { list: Vec::new(), pointer: faults.pointer.clone() };
-        let entries = inner.object(json).unwrap_or_default();
-        Self { entries, known: Vec::new(), read_only: Vec::new(), faults: inner }
+    /// Starts parsing an object inside a body. [`finish_nested`](Self::finish_nested) adds the object's
+    /// faults to those of the body.
+    pub(crate) fn of_nested_object(json: &'j Json, faults: &mut Faults) -> Self {
+        let mut inner = Faults { details: Vec::new(), pointer: faults.pointer.clone() };
+        let entries = inner.expect_object(json).unwrap_or_default();
+        Self { entries, known_names: Vec::new(), read_only_names: Vec::new(), faults: inner }
     }
 
-    /// Adds the faults of a nested object to those of the body.
+    /// Ends the parsing of a nested object and adds the object's faults to those of the body.
     pub(crate) fn finish_nested(mut self, faults: &mut Faults) {
-        self.refuse_unknown();
-        let remaining = MAX_FAULTS.saturating_sub(faults.list.len());
-        faults.list.extend(self.faults.list.into_iter().take(remaining));
+        self.report_unknown_fields();
+        let remaining = MAX_FAULTS.saturating_sub(faults.details.len());
+        faults.details.extend(self.faults.details.into_iter().take(remaining));
     }
 
-    fn find(&mut self, name: &'static str) -> Option<&'j Json> {
-        if !self.known.contains(&name) {
-            self.known.push(name);
+    /// Returns the value of a field and remembers the field as a known one.
+    fn find_known(&mut self, name: &'static str) -> Option<&'j Json> {
+        if !self.known_names.contains(&name) {
+            self.known_names.push(name);
         }
         self.value_of(name)
     }
@@ -217,15 +229,15 @@ impl<'j> Fields<'j> {
         self.entries.iter().find(|(given, _)| given == name).map(|(_, value)| value)
     }
 
-    /// A required field.
+    /// Parses a required field with `read`. A missing field is a fault.
     pub(crate) fn required<T: Default>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> T {
-        let value = self.find(name);
+        let value = self.find_known(name);
         self.faults
-            .nested(name, |faults| match value {
+            .at_child(name, |faults| match value {
                 Some(value) => read(value, faults),
                 None => {
                     faults.add("REQUIRED", "Required.");
@@ -235,14 +247,14 @@ impl<'j> Fields<'j> {
             .unwrap_or_default()
     }
 
-    /// A field that may be omitted but not be `null`.
+    /// Parses a field that may be omitted with `read`. The value `null` is a fault.
     pub(crate) fn optional<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> Option<T> {
-        let value = self.find(name)?;
-        self.faults.nested(name, |faults| match value {
+        let value = self.find_known(name)?;
+        self.faults.at_child(name, |faults| match value {
             Json::Null => {
                 faults.add("NOT_NULLABLE", "Must not be null; omit the field instead.");
                 None
@@ -251,53 +263,56 @@ impl<'j> Fields<'j> {
         })
     }
 
-    /// A field that may be omitted or `null`.
+    /// Parses a field that may be omitted or `null` with `read`.
     pub(crate) fn nullable<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Json, &mut Faults) -> Option<T>,
     ) -> Patch<T> {
-        match self.find(name) {
+        match self.find_known(name) {
             None => Patch::Keep,
             Some(Json::Null) => Patch::Clear,
-            Some(value) => match self.faults.nested(name, |faults| read(value, faults)) {
+            Some(value) => match self.faults.at_child(name, |faults| read(value, faults)) {
                 Some(value) => Patch::Set(value),
                 None => Patch::Keep,
             },
         }
     }
 
-    /// A field of any type, to be read later.
-    pub(crate) fn raw(&mut self, name: &'static str) -> Option<Json> {
-        self.find(name).cloned()
+    /// Returns a copy of a field's JSON, for parsing later. The value may have any type.
+    pub(crate) fn cloned_value(&mut self, name: &'static str) -> Option<Json> {
+        self.find_known(name).cloned()
     }
 
-    /// Refuses fields that exist but can't be set, with a clearer message than for unknown fields.
-    pub(crate) fn read_only(&mut self, names: &[&'static str]) {
+    /// Records a fault for each of the named fields that the body contains. These fields exist in responses
+    /// but can't be set, so the message is clearer than that for unknown fields.
+    pub(crate) fn refuse_read_only(&mut self, names: &[&'static str]) {
         for &name in names {
-            self.read_only.push(name);
+            self.read_only_names.push(name);
             if self.value_of(name).is_some() {
-                self.faults.nested(name, |faults| faults.add("READ_ONLY", "Read-only; omit this field."));
+                self.faults.at_child(name, |faults| faults.add("READ_ONLY", "Read-only; omit this field."));
             }
         }
     }
 
-    /// Records a fault of a field that depends on other fields.
-    pub(crate) fn fault(&mut self, name: &str, code: &'static str, message: &'static str) {
-        self.faults.nested(name, |faults| faults.add(code, message));
+    /// Records a fault of the named field. Used for rules that involve several fields.
+    pub(crate) fn add_fault(&mut self, name: &str, code: &'static str, message: &'static str) {
+        self.faults.at_child(name, |faults| faults.add(code, message));
     }
 
-    /// The value, or an error with all faults. Fields that were never read are unknown, which is a fault.
+    /// Returns the value if there are no faults, otherwise an error with all faults. Each field that no
+    /// method asked for is unknown, which is a fault.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
-        self.refuse_unknown();
+        self.report_unknown_fields();
         self.faults.finish(value)
     }
 
-    fn refuse_unknown(&mut self) {
+    /// Records a fault for each field that is neither known nor read-only.
+    fn report_unknown_fields(&mut self) {
         for (name, _) in self.entries {
-            if !self.known.contains(&name.as_str()) && !self.read_only.contains(&name.as_str()) {
-                let known = self.known.join(", ");
-                self.faults.nested(name, |faults| {
+            if !self.known_names.contains(&name.as_str()) && !self.read_only_names.contains(&name.as_str()) {
+                let known = self.known_names.join(", ");
+                self.faults.at_child(name, |faults| {
                     faults.add("UNKNOWN_FIELD", format!("Unknown field; supported fields are: {known}."));
                 });
             }
@@ -310,23 +325,24 @@ mod tests {
     use super::*;
     use crate::domain::rules;
 
-    fn read(body: &str) -> Result<(String, Option<String>)> {
+    fn parse_name_and_email(body: &str) -> Result<(String, Option<String>)> {
         let json = Json::parse(body.as_bytes())?;
         let mut fields = Fields::of(&json);
-        fields.read_only(&["created_at"]);
-        let value = (fields.required("name", rules::name), fields.optional("email", rules::email));
+        fields.refuse_read_only(&["created_at"]);
+        let value =
+            (fields.required("name", rules::parse_name), fields.optional("email", rules::parse_email));
         fields.finish(value)
     }
 
-    fn faults(body: &str) -> Vec<(String, String)> {
-        let details = read(body).unwrap_err().details;
+    fn pointers_and_codes(body: &str) -> Vec<(String, String)> {
+        let details = parse_name_and_email(body).unwrap_err().details;
         details.into_iter().map(|d| (d.pointer.unwrap_or_default(), d.code.into_owned())).collect()
     }
 
     #[test]
-    fn reports_all_faults_at_once() {
+    fn an_object_reports_all_faults_at_once() {
         assert_eq!(
-            faults(r#"{"email":7,"created_at":"x","a/b~":1,"email":"b@c"}"#),
+            pointers_and_codes(r#"{"email":7,"created_at":"x","a/b~":1,"email":"b@c"}"#),
             [
                 ("/email", "DUPLICATE_FIELD"),
                 ("/created_at", "READ_ONLY"),
@@ -336,13 +352,13 @@ mod tests {
             ]
             .map(|(pointer, code)| (pointer.to_owned(), code.to_owned()))
         );
-        assert_eq!(faults("[]")[0], (String::new(), "INVALID_TYPE".to_owned()));
-        assert_eq!(read(r#"{"name":"n"}"#).unwrap(), ("n".to_owned(), None));
+        assert_eq!(pointers_and_codes("[]")[0], (String::new(), "INVALID_TYPE".to_owned()));
+        assert_eq!(parse_name_and_email(r#"{"name":"n"}"#).unwrap(), ("n".to_owned(), None));
     }
 
     #[test]
     fn an_unknown_field_lists_the_supported_ones() {
-        let message = &read(r#"{"name":"n","nmae":"n"}"#).unwrap_err().details[0].message;
+        let message = &parse_name_and_email(r#"{"name":"n","nmae":"n"}"#).unwrap_err().details[0].message;
         assert_eq!(message, "Unknown field; supported fields are: name, email.");
     }
 
@@ -352,7 +368,7 @@ mod tests {
         for body in
             ["", "{", "{\"name\":\"\u{0}\"}", "{'name':1}", "{\"name\":1e999}", deep.as_str(), "{} {}"]
         {
-            assert_eq!(read(body).unwrap_err().code, Code::InvalidJson, "{body:.40}");
+            assert_eq!(parse_name_and_email(body).unwrap_err().code, Code::InvalidJson, "{body:.40}");
         }
         assert_eq!(Json::parse(b"{\"name\":\"\xff\"}").unwrap_err().code, Code::InvalidJson);
     }

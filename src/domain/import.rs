@@ -1,8 +1,7 @@
-//! Records of an import: each line describes one resource.
+//! Parses the records of an import: each line describes one resource.
 //!
-//! Records follow the rules of the API. In addition they may contain state that clients can't set:
-//! status, timestamps, revocation and deletion. Ids and references of other systems are
-//! [converted](Kind::adopt).
+//! Records follow the rules of the API. In addition they may contain state that API clients can't set:
+//! status, timestamps, revocation and deletion. Ids of other systems are [converted](Kind::adopt).
 
 mod secrets;
 
@@ -19,18 +18,19 @@ use super::organization::{self, Organization};
 use super::patch::Patch;
 use super::rules;
 use super::scope;
-use super::settings::{STANDARD, SettingsPatch};
+use super::settings::{STANDARD_PLAN, SettingsPatch};
 use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
-pub(crate) use secrets::ImportedSecret;
-use secrets::{read_secrets, sha256};
+pub(crate) use secrets::ImportedSecretState;
+use secrets::{parse_secrets, sha256};
 
-/// The format version that an export writes.
-pub(crate) const VERSION: u64 = 1;
+/// The version of the export format that this program writes. An import accepts this version and lower ones.
+pub(crate) const EXPORT_FORMAT_VERSION: u64 = 1;
 
-/// The maximum length of `start`, which identifies a key and must not be the complete secret.
-const MAX_START: usize = 32;
+/// The maximum length of `start`, the first characters of a secret. It is short so that `start` can't contain
+/// a complete secret.
+const MAX_START_CHARS: usize = 32;
 
 /// The kind of resource that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -46,7 +46,7 @@ pub(crate) enum RecordKind {
 }
 
 impl RecordKind {
-    /// The names of `type`.
+    /// The values of the field `type` in a record.
     pub(crate) const NAMES: &'static [(&'static str, RecordKind)] = &[
         ("settings", RecordKind::Settings),
         ("scope", RecordKind::Scope),
@@ -56,35 +56,36 @@ impl RecordKind {
         ("api_key", RecordKind::ApiKey),
     ];
 
-    /// The name in `type`.
+    /// Returns the value of the field `type` in a record of this kind.
     pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 }
 
-/// A line of an import.
+/// A parsed line of an import file.
 #[derive(Clone, Debug)]
-pub(crate) enum Line {
+pub(crate) enum ImportLine {
     /// The first line of an export.
     Begin,
     /// The last line of an export, with the number of records before it.
     End(u64),
-    /// A record.
+    /// A line that describes a resource.
     Record(Box<Record>),
 }
 
-/// A resource to import.
+/// A parsed record: a resource to import and the names of the fields it had.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    pub(crate) thing: Thing,
-    /// The names of the given fields. If the resource exists already, these fields must be equal.
+    pub(crate) thing: ImportedResource,
+    /// The names of the fields that the record contains. If the resource exists already, these fields must be
+    /// equal to the stored ones.
     pub(crate) given: Vec<String>,
 }
 
-/// A resource as it will be stored.
+/// A resource as the import will store it.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub(crate) enum Thing {
+pub(crate) enum ImportedResource {
     Settings(Box<SettingsPatch>),
     Scope(NewScope),
     Organization { new: Organization, deleted_at: Option<Timestamp> },
@@ -93,7 +94,7 @@ pub(crate) enum Thing {
     ApiKey(Box<NewKey>),
 }
 
-/// A scope of the catalogue.
+/// A scope to add to the catalogue.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub(crate) struct NewScope {
@@ -102,7 +103,7 @@ pub(crate) struct NewScope {
     pub(crate) created_at: Timestamp,
 }
 
-/// A membership. Its user is looked up when it is stored.
+/// A membership to import. Its user is looked up when the membership is stored.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub(crate) struct NewMembership {
@@ -114,25 +115,25 @@ pub(crate) struct NewMembership {
     pub(crate) revision: i64,
 }
 
-/// A key and all its secrets.
+/// An API key to import, with the hashes of all its secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct NewKey {
-    /// The key. Its id is empty if the record has none.
+    /// The API key. Its id is empty if the record contains no id.
     pub(crate) key: ApiKey,
-    /// SHA-256 of its secrets, the current one first.
-    pub(crate) secrets: Vec<(SecretHash, ImportedSecret)>,
+    /// SHA-256 hashes of the key's secrets, that of the current secret first.
+    pub(crate) secrets: Vec<(SecretHash, ImportedSecretState)>,
 }
 
-/// Defaults from the command line for values that the file omits.
+/// Values from the command line for fields that the import file omits.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Defaults {
-    /// The organization of keys that name none.
+pub(crate) struct ImportDefaults {
+    /// The organization of keys whose record names no organization.
     pub(crate) organization_id: Option<String>,
 }
 
-impl Line {
-    /// Reads a line. A record that has a `hash` but no `type` is a key.
-    pub(crate) fn read(json: &Json, defaults: &Defaults, now: Timestamp) -> Result<Self> {
+impl ImportLine {
+    /// Parses a line of an import file. A record with a `hash` but without a `type` is an API key.
+    pub(crate) fn read(json: &Json, defaults: &ImportDefaults, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(json);
         let value_of = |name: &str| match json {
             Json::Object(pairs) => pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value),
@@ -140,61 +141,63 @@ impl Line {
         };
         let text = |json: &Json, faults: &mut Faults| faults.text(json).map(str::to_owned);
         let kind = match fields.optional("type", text).as_deref() {
-            Some("export") => return begin(fields),
-            Some("end") => return end(fields),
+            Some("export") => return parse_first_line(fields),
+            Some("end") => return parse_last_line(fields),
             None if value_of("hash").is_some() => Some(RecordKind::ApiKey),
-            _ => fields
-                .required("type", |json, faults| rules::one_of(RecordKind::NAMES)(json, faults).map(Some)),
+            _ => fields.required("type", |json, faults| {
+                rules::one_of_parser(RecordKind::NAMES)(json, faults).map(Some)
+            }),
         };
         let thing = match kind {
-            None => return fields.finish(Line::Begin),
-            Some(RecordKind::Settings) => read_settings(json),
-            Some(RecordKind::Scope) => read_scope(fields, now),
-            Some(RecordKind::Organization) => read_organization(fields, now),
-            Some(RecordKind::User) => read_user(fields, now),
-            Some(RecordKind::Membership) => read_membership(fields, now),
-            Some(RecordKind::ApiKey) => read_key(fields, defaults, now),
+            None => return fields.finish(ImportLine::Begin),
+            Some(RecordKind::Settings) => parse_settings(json),
+            Some(RecordKind::Scope) => parse_scope(fields, now),
+            Some(RecordKind::Organization) => parse_organization(fields, now),
+            Some(RecordKind::User) => parse_user(fields, now),
+            Some(RecordKind::Membership) => parse_membership(fields, now),
+            Some(RecordKind::ApiKey) => parse_key(fields, defaults, now),
         }?;
         let given = match json {
             Json::Object(pairs) => pairs.iter().map(|(name, _)| name.clone()).collect(),
             _ => Vec::new(),
         };
-        Ok(Line::Record(Box::new(Record { thing, given })))
+        Ok(ImportLine::Record(Box::new(Record { thing, given })))
     }
 }
 
 impl Record {
     pub(crate) fn kind(&self) -> RecordKind {
         match self.thing {
-            Thing::Settings(_) => RecordKind::Settings,
-            Thing::Scope(_) => RecordKind::Scope,
-            Thing::Organization { .. } => RecordKind::Organization,
-            Thing::User { .. } => RecordKind::User,
-            Thing::Membership(_) => RecordKind::Membership,
-            Thing::ApiKey(_) => RecordKind::ApiKey,
+            ImportedResource::Settings(_) => RecordKind::Settings,
+            ImportedResource::Scope(_) => RecordKind::Scope,
+            ImportedResource::Organization { .. } => RecordKind::Organization,
+            ImportedResource::User { .. } => RecordKind::User,
+            ImportedResource::Membership(_) => RecordKind::Membership,
+            ImportedResource::ApiKey(_) => RecordKind::ApiKey,
         }
     }
 }
 
-fn begin(mut fields: Fields<'_>) -> Result<Line> {
+fn parse_first_line(mut fields: Fields<'_>) -> Result<ImportLine> {
     let version = fields.required("version", rules::integer(1, i64::MAX as u64));
-    fields.optional("exported_at", rules::time);
+    fields.optional("exported_at", rules::parse_time);
     fields.optional("audit_head", |json, faults| faults.text(json).map(str::to_owned));
     fields.finish(())?;
-    if version > VERSION {
-        let message =
-            format!("The export has version {version}; this version of Tollhouse reads up to {VERSION}.");
+    if version > EXPORT_FORMAT_VERSION {
+        let message = format!(
+            "The export has version {version}; this version of Tollhouse reads up to {EXPORT_FORMAT_VERSION}."
+        );
         return Err(Error::new(crate::error::Code::Conflict, message));
     }
-    Ok(Line::Begin)
+    Ok(ImportLine::Begin)
 }
 
-fn end(mut fields: Fields<'_>) -> Result<Line> {
+fn parse_last_line(mut fields: Fields<'_>) -> Result<ImportLine> {
     let records = fields.required("records", rules::integer(0, i64::MAX as u64));
-    fields.finish(Line::End(records))
+    fields.finish(ImportLine::End(records))
 }
 
-/// Fields that most records share.
+/// The fields `created_at`, `updated_at` and `revision`, which most records have.
 struct Timestamps {
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -203,17 +206,18 @@ struct Timestamps {
 
 impl Timestamps {
     fn read(fields: &mut Fields<'_>, now: Timestamp) -> Self {
-        let created_at = fields.optional("created_at", past_time(now)).unwrap_or(now);
-        let updated_at = fields.optional("updated_at", rules::time).unwrap_or(created_at);
+        let created_at = fields.optional("created_at", past_time_parser(now)).unwrap_or(now);
+        let updated_at = fields.optional("updated_at", rules::parse_time).unwrap_or(created_at);
         let revision = fields.optional("revision", rules::integer(1, i64::MAX as u64)).unwrap_or(1);
         Self { created_at, updated_at, revision: i64::try_from(revision).unwrap_or(1) }
     }
 }
 
-/// A time in the past. Clocks may differ by up to a day.
-fn past_time(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
+/// Returns a parser of timestamps that are not in the future. Times up to a day after `now` are accepted,
+/// because the clock of the other system may be wrong.
+fn past_time_parser(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
     move |json, faults| {
-        let time = rules::time(json, faults)?;
+        let time = rules::parse_time(json, faults)?;
         if time > now + std::time::Duration::from_secs(86_400) {
             faults.add("NOT_PAST", "Must not be in the future.");
         }
@@ -221,160 +225,170 @@ fn past_time(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timest
     }
 }
 
-/// An id of Tollhouse or of another system.
-fn id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
-    move |json, faults| rules::text(json, faults, 200).map(|text| kind.adopt(&text))
+/// Returns a parser that accepts an id of Tollhouse or of another system and converts the latter.
+fn id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
+    move |json, faults| rules::parse_text(json, faults, 200).map(|text| kind.convert_foreign_id(&text))
 }
 
-/// Reads settings. The fields beside `type` are those of `PATCH /config`.
-fn read_settings(json: &Json) -> Result<Thing> {
+/// Parses a record with settings. Its fields are `type` and those of `PATCH /config`.
+fn parse_settings(json: &Json) -> Result<ImportedResource> {
     let mut json = json.clone();
     if let Json::Object(pairs) = &mut json {
         pairs.retain(|(name, _)| name != "type");
     }
-    SettingsPatch::read(&json).map(|patch| Thing::Settings(Box::new(patch)))
+    SettingsPatch::read(&json).map(|patch| ImportedResource::Settings(Box::new(patch)))
 }
 
-fn read_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let new = NewScope {
-        scope: fields.required("scope", scope::custom),
-        description: fields.nullable("description", rules::name).into_option(),
-        created_at: fields.optional("created_at", past_time(now)).unwrap_or(now),
+        scope: fields.required("scope", scope::parse_custom_scope),
+        description: fields.nullable("description", rules::parse_name).into_option(),
+        created_at: fields.optional("created_at", past_time_parser(now)).unwrap_or(now),
     };
-    fields.finish(Thing::Scope(new))
+    fields.finish(ImportedResource::Scope(new))
 }
 
-fn read_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
     let new = Organization {
-        id: fields.required("id", id(Kind::Organization)),
-        name: fields.required("name", rules::name),
-        email: fields.required("email", rules::email),
-        plan: fields.optional("plan", plan).unwrap_or_else(|| STANDARD.to_owned()),
-        status: fields.optional("status", rules::one_of(organization::Status::NAMES)).unwrap_or_default(),
-        metadata: fields.optional("metadata", rules::metadata).unwrap_or_default(),
+        id: fields.required("id", id_parser(Kind::Organization)),
+        name: fields.required("name", rules::parse_name),
+        email: fields.required("email", rules::parse_email),
+        plan: fields.optional("plan", parse_plan_name).unwrap_or_else(|| STANDARD_PLAN.to_owned()),
+        status: fields
+            .optional("status", rules::one_of_parser(organization::Status::NAMES))
+            .unwrap_or_default(),
+        metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
         created_at: timestamps.created_at,
         updated_at: timestamps.updated_at,
         revision: timestamps.revision,
     };
-    let deleted_at = fields.nullable("deleted_at", past_time(now)).into_option();
-    fields.finish(Thing::Organization { new, deleted_at })
+    let deleted_at = fields.nullable("deleted_at", past_time_parser(now)).into_option();
+    fields.finish(ImportedResource::Organization { new, deleted_at })
 }
 
-/// The name of a plan. Whether the plan exists is checked when the organization is stored.
-fn plan(json: &Json, faults: &mut Faults) -> Option<String> {
-    rules::text(json, faults, 32)
+/// Parses the name of a plan. Whether the plan exists is checked when the organization is stored.
+fn parse_plan_name(json: &Json, faults: &mut Faults) -> Option<String> {
+    rules::parse_text(json, faults, 32)
 }
 
-fn read_user(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_user(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
-    let given_id = fields.optional("id", id(Kind::User));
+    let given_id = fields.optional("id", id_parser(Kind::User));
     let own_id = given_id.is_some();
     let new = User {
         id: given_id.unwrap_or_default(),
-        email: fields.required("email", rules::email),
-        name: fields.required("name", rules::name),
-        external_id: fields.nullable("external_id", rules::name).into_option(),
-        status: fields.optional("status", rules::one_of(organization::Status::NAMES)).unwrap_or_default(),
-        metadata: fields.optional("metadata", rules::metadata).unwrap_or_default(),
+        email: fields.required("email", rules::parse_email),
+        name: fields.required("name", rules::parse_name),
+        external_id: fields.nullable("external_id", rules::parse_name).into_option(),
+        status: fields
+            .optional("status", rules::one_of_parser(organization::Status::NAMES))
+            .unwrap_or_default(),
+        metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
         created_at: timestamps.created_at,
         updated_at: timestamps.updated_at,
         revision: timestamps.revision,
     };
-    let deleted_at = fields.nullable("deleted_at", past_time(now)).into_option();
-    fields.finish(Thing::User { new, own_id, deleted_at })
+    let deleted_at = fields.nullable("deleted_at", past_time_parser(now)).into_option();
+    fields.finish(ImportedResource::User { new, own_id, deleted_at })
 }
 
-fn read_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<Thing> {
+fn parse_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
     let new = NewMembership {
-        organization_id: fields.required("organization_id", id(Kind::Organization)),
-        user_id: fields.required("user_id", id(Kind::User)),
-        role: fields.required("role", rules::one_of(Role::NAMES)),
+        organization_id: fields.required("organization_id", id_parser(Kind::Organization)),
+        user_id: fields.required("user_id", id_parser(Kind::User)),
+        role: fields.required("role", rules::one_of_parser(Role::NAMES)),
         created_at: timestamps.created_at,
         updated_at: timestamps.updated_at,
         revision: timestamps.revision,
     };
-    fields.finish(Thing::Membership(new))
+    fields.finish(ImportedResource::Membership(new))
 }
 
-fn read_key(mut fields: Fields<'_>, defaults: &Defaults, now: Timestamp) -> Result<Thing> {
+fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) -> Result<ImportedResource> {
     let timestamps = Timestamps::read(&mut fields, now);
-    let secrets = read_secrets(&mut fields);
-    let organization_id = match fields.nullable("organization_id", id(Kind::Organization)) {
+    let secrets = parse_secrets(&mut fields);
+    let organization_id = match fields.nullable("organization_id", id_parser(Kind::Organization)) {
         Patch::Set(id) => Some(id),
         Patch::Clear => None,
         Patch::Keep if defaults.organization_id.is_some() => defaults.organization_id.clone(),
-        // An empty cell must not create a key with access to every organization.
+        // A missing organization is a fault: an empty cell of a CSV file must not create a platform key,
+        // which can access every organization.
         Patch::Keep => {
-            fields.fault("organization_id", "REQUIRED", "Required; null creates a platform key.");
+            fields.add_fault("organization_id", "REQUIRED", "Required; null creates a platform key.");
             None
         }
     };
-    let user_id = fields.nullable("user_id", id(Kind::User)).into_option();
+    let user_id = fields.nullable("user_id", id_parser(Kind::User)).into_option();
     if organization_id.is_none() && user_id.is_some() {
-        fields.fault("user_id", "NEEDS_ORGANIZATION", "A platform key can't have an owner.");
+        fields.add_fault("user_id", "NEEDS_ORGANIZATION", "A platform key can't have an owner.");
     }
-    let expires_at = fields.nullable("expires_at", rules::time).into_option();
-    let status = match fields.optional("status", rules::one_of(Status::NAMES)) {
+    let expires_at = fields.nullable("expires_at", rules::parse_time).into_option();
+    let status = match fields.optional("status", rules::one_of_parser(Status::NAMES)) {
         Some(Status::Expired) if expires_at.is_none_or(|end| end > now) => {
-            fields.fault("status", "INVALID_VALUE", "Requires an expires_at in the past.");
+            fields.add_fault("status", "INVALID_VALUE", "Requires an expires_at in the past.");
             Status::Active
         }
-        // `expired` is derived from `expires_at`.
+        // The status `expired` is not stored, because it is derived from `expires_at`.
         Some(Status::Expired) | None => Status::Active,
         Some(status) => status,
     };
     let revoked = status == Status::Revoked;
-    let revoked_at = fields.nullable("revoked_at", past_time(now)).into_option();
+    let revoked_at = fields.nullable("revoked_at", past_time_parser(now)).into_option();
     let start = fields.optional("start", |json, faults| match faults.text(json)? {
         "" => Some(String::new()),
-        _ => rules::text(json, faults, MAX_START),
+        _ => rules::parse_text(json, faults, MAX_START_CHARS),
     });
     let start = start.unwrap_or_default();
     if !start.is_empty() && secrets.iter().any(|(hash, _)| *hash == sha256(&start)) {
-        fields.fault(
+        fields.add_fault(
             "start",
             "WHOLE_SECRET",
             "Must be the first few characters of the secret, not the complete secret.",
         );
     }
     let key = ApiKey {
-        id: fields.optional("id", id(Kind::ApiKey)).unwrap_or_default(),
+        id: fields.optional("id", id_parser(Kind::ApiKey)).unwrap_or_default(),
         organization_id,
         user_id,
-        name: fields.required("name", rules::name),
+        name: fields.required("name", rules::parse_name),
         start,
-        scopes: fields.required("scopes", scope_names),
+        scopes: fields.required("scopes", parse_scope_names),
         status,
         expires_at,
-        allowed_ips: fields.nullable("allowed_ips", cidr::allowlist).into_option(),
+        allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
         rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
         quota: fields.nullable("quota", Quota::read).into_option(),
-        metadata: fields.optional("metadata", rules::metadata).unwrap_or_default(),
-        created_by: fields.nullable("created_by", id(Kind::ApiKey)).into_option(),
+        metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
+        created_by: fields.nullable("created_by", id_parser(Kind::ApiKey)).into_option(),
         created_at: timestamps.created_at,
         updated_at: timestamps.updated_at,
-        last_used_at: fields.nullable("last_used_at", past_time(now)).into_option(),
-        rotated_at: fields.nullable("rotated_at", past_time(now)).into_option(),
-        previous_secret_expires_at: fields.nullable("previous_secret_expires_at", rules::time).into_option(),
+        last_used_at: fields.nullable("last_used_at", past_time_parser(now)).into_option(),
+        rotated_at: fields.nullable("rotated_at", past_time_parser(now)).into_option(),
+        previous_secret_expires_at: fields
+            .nullable("previous_secret_expires_at", rules::parse_time)
+            .into_option(),
         revoked_at: if revoked { revoked_at.or(Some(now)) } else { None },
-        revoked_reason: fields.nullable("revoked_reason", rules::name).into_option().filter(|_| revoked),
+        revoked_reason: fields
+            .nullable("revoked_reason", rules::parse_name)
+            .into_option()
+            .filter(|_| revoked),
         revision: timestamps.revision,
     };
     if revoked_at.is_some() && !revoked {
-        fields.fault("revoked_at", "INVALID_VALUE", "Requires the status revoked.");
+        fields.add_fault("revoked_at", "INVALID_VALUE", "Requires the status revoked.");
     }
-    let has_previous = secrets.iter().any(|(_, state)| *state == ImportedSecret::Previous);
+    let has_previous = secrets.iter().any(|(_, state)| *state == ImportedSecretState::Previous);
     if has_previous && key.previous_secret_expires_at.is_none() {
-        fields.fault("previous_secret_expires_at", "REQUIRED", "Required with previous_hash.");
+        fields.add_fault("previous_secret_expires_at", "REQUIRED", "Required with previous_hash.");
     }
-    fields.finish(Thing::ApiKey(Box::new(NewKey { key, secrets })))
+    fields.finish(ImportedResource::ApiKey(Box::new(NewKey { key, secrets })))
 }
 
-/// Reads scopes without the catalogue. Whether they exist is checked when the key is stored.
-fn scope_names(json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
-    let items = faults.array(json)?;
+/// Parses the scopes of a key. Whether the scopes exist in the catalogue is checked when the key is stored.
+fn parse_scope_names(json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
+    let items = faults.expect_array(json)?;
     if items.len() > scope::MAX_SCOPES {
         faults.add(
             "TOO_MANY",
@@ -384,8 +398,8 @@ fn scope_names(json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.nested(&index.to_string(), |faults| {
-            let Some(scope) = rules::text(item, faults, 65) else { return };
+        faults.at_child(&index.to_string(), |faults| {
+            let Some(scope) = rules::parse_text(item, faults, 65) else { return };
             if !scopes.contains(&scope) {
                 scopes.push(scope);
             }

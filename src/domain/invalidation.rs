@@ -1,12 +1,13 @@
 //! Cache invalidations caused by committed changes.
 
-/// Recorded inside a transaction; applied after its commit and before its response is sent.
+/// Cached records that a committed change makes outdated. A transaction records invalidations; they are
+/// applied after its commit and before the response is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invalidation {
     /// Cached records of the key, organization or user with this id.
     Id(String),
-    /// The cached miss for the secret with this hash, which now exists.
+    /// The cached information that no key has the secret with this hash. The secret now exists.
     Secret([u8; 32]),
-    /// Everything, because another process wrote to the database.
+    /// All cached records, because another process wrote to the database.
     All,
 }

@@ -1,5 +1,5 @@
-//! Memberships: the roles of users in organizations. Tollhouse itself uses roles only to protect the last
-//! owner.
+//! Memberships: the roles of users in organizations. Tollhouse itself uses roles only to ensure that an
+//! organization keeps an owner.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use super::time::Timestamp;
 use super::user::User;
 use crate::error::Result;
 
-/// The role of a member. The platform decides what a role may do.
+/// The role of a member in an organization. The application behind the API decides what a role may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(example = "member")]
@@ -23,7 +23,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The names on the wire and in the database.
+    /// The names of the roles, in JSON and in the database.
     pub(crate) const NAMES: &'static [(&'static str, Role)] =
         &[("owner", Role::Owner), ("admin", Role::Admin), ("member", Role::Member), ("viewer", Role::Viewer)];
 
@@ -37,35 +37,35 @@ impl Role {
     }
 }
 
-/// A membership, with its user inlined.
+/// A membership of a user in an organization, with the user embedded.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Membership {
-    /// The organization.
+    /// Id of the organization.
     #[schema(example = "org_123")]
     pub(crate) organization_id: String,
-    /// The user's id.
+    /// Id of the user who is the member.
     #[schema(example = "user_123")]
     pub(crate) user_id: String,
     /// The user's role in the organization.
     pub(crate) role: Role,
-    /// The user.
+    /// The user who is the member.
     pub(crate) user: User,
     /// When the membership was created.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Timestamp,
-    /// When the role was last changed.
+    /// When the member's role was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) updated_at: Timestamp,
-    /// Number of stored changes; determines the ETag.
+    /// Number of stored changes to this membership, from which its ETag is computed.
     #[serde(skip)]
     pub(crate) revision: i64,
 }
 
-/// Parameters for adding a member.
+/// Parameters for adding a member to an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewMember {
-    /// The user to add.
+    /// Id of the user to add as a member.
     #[schema(min_length = 1, max_length = 69, example = "user_123")]
     pub(crate) user_id: String,
     /// The user's role in the organization.
@@ -75,10 +75,10 @@ pub(crate) struct NewMember {
 impl NewMember {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(&["organization_id", "user", "created_at", "updated_at"]);
+        fields.refuse_read_only(&["organization_id", "user", "created_at", "updated_at"]);
         let value = Self {
-            user_id: fields.required("user_id", |json, faults| rules::text(json, faults, 69)),
-            role: fields.required("role", rules::one_of(Role::NAMES)),
+            user_id: fields.required("user_id", |json, faults| rules::parse_text(json, faults, 69)),
+            role: fields.required("role", rules::one_of_parser(Role::NAMES)),
         };
         fields.finish(value)
     }
@@ -96,8 +96,8 @@ pub(crate) struct MembershipPatch {
 impl MembershipPatch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
-        let value = Self { role: fields.optional("role", rules::one_of(Role::NAMES)) };
+        fields.refuse_read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
+        let value = Self { role: fields.optional("role", rules::one_of_parser(Role::NAMES)) };
         fields.finish(value)
     }
 }

@@ -1,7 +1,7 @@
-//! Pure types and rules. No HTTP, no SQL, no clock, no randomness.
+//! The types and rules of the product, as pure code: without HTTP, SQL, clock or randomness.
 //!
-//! `fields` and `rules` read request bodies, `page` reads list queries, and `access` decides who may do
-//! what. Every resource has its own file.
+//! `fields` and `rules` parse request bodies, `page` parses the query strings of lists, and `access` decides
+//! which caller may do what. Every resource has its own file.
 
 pub mod access;
 pub mod api_key;

@@ -7,11 +7,11 @@ use super::id::Kind;
 use super::patch::{Metadata, MetadataPatch};
 use super::rules;
 use super::schemas;
-use super::settings::{STANDARD, Settings};
+use super::settings::{STANDARD_PLAN, Settings};
 use super::time::Timestamp;
 use crate::error::Result;
 
-/// The status of an organization or a user. Keys of a suspended one are refused.
+/// The status of an organization or a user. Keys of a suspended organization or user are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AccountStatus)]
@@ -23,7 +23,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The names on the wire and in the database.
+    /// The names of the statuses, in JSON and in the database.
     pub(crate) const NAMES: &'static [(&'static str, Status)] =
         &[("active", Status::Active), ("suspended", Status::Suspended)];
 
@@ -41,16 +41,18 @@ pub struct Organization {
     /// Unique identifier, `org_…`.
     #[schema(example = "org_123")]
     pub(crate) id: String,
-    /// Display name, 1 to 200 characters.
+    /// Display name of the organization, 1 to 200 characters.
     #[schema(example = "Acme Corporation")]
     pub(crate) name: String,
-    /// Contact email address.
+    /// Contact email address of the organization.
     #[schema(example = "admin@acme.com")]
     pub(crate) email: String,
-    /// The organization's plan, one of the configuration. Set by platform keys.
+    /// Name of the organization's plan, which is one of the configured plans. Only platform keys can change
+    /// it.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}$", example = "enterprise")]
     pub(crate) plan: String,
-    /// Keys of a suspended organization are refused. Set by platform keys.
+    /// Status of the organization. Keys of a suspended organization are refused. Only platform keys can
+    /// change it.
     pub(crate) status: Status,
     /// Custom key-value pairs.
     #[schema(value_type = schemas::Metadata)]
@@ -61,7 +63,7 @@ pub struct Organization {
     /// When the organization was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) updated_at: Timestamp,
-    /// Number of stored changes; determines the ETag.
+    /// Number of stored changes to this organization, from which its ETag is computed.
     #[serde(skip)]
     pub(crate) revision: i64,
 }
@@ -70,47 +72,47 @@ pub struct Organization {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewOrganization {
-    /// Display name, without control characters.
+    /// Display name of the organization, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Acme Corporation")]
     pub(crate) name: String,
-    /// Contact email address.
+    /// Contact email address of the organization.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "admin@acme.com")]
     pub(crate) email: String,
-    /// The organization's plan, one of the configuration.
+    /// Name of the organization's plan, which is one of the configured plans.
     #[schema(nullable = false, default = "standard", example = "enterprise")]
     pub(crate) plan: Option<String>,
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
-    /// Custom id, to keep ids when importing; generated if omitted.
+    /// Custom id of the organization, to keep ids when importing; generated if omitted.
     #[schema(nullable = false, pattern = "^org_[0-9A-Za-z-]{1,64}$", example = "org_acme")]
     pub(crate) id: Option<String>,
 }
 
-const READ_ONLY: &[&str] = &["created_at", "updated_at"];
+const READ_ONLY_FIELDS: &[&str] = &["created_at", "updated_at"];
 
 impl NewOrganization {
     pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["status"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["status"]);
         let value = Self {
-            name: fields.required("name", rules::name),
-            email: fields.required("email", rules::email),
-            plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
-            metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::custom_id(Kind::Organization)),
+            name: fields.required("name", rules::parse_name),
+            email: fields.required("email", rules::parse_email),
+            plan: fields.optional("plan", |json, faults| parse_plan_name(json, faults, settings)),
+            metadata: fields.optional("metadata", rules::parse_metadata),
+            id: fields.optional("id", rules::custom_id_parser(Kind::Organization)),
         };
         fields.finish(value)
     }
 
-    /// The new organization, with its custom id or else `id`.
+    /// Creates the organization. Its id is the custom id or, if none was given, `id`.
     pub(crate) fn into_organization(self, id: String, now: Timestamp) -> Organization {
         Organization {
             id: self.id.unwrap_or(id),
             name: self.name,
             email: self.email,
-            plan: self.plan.unwrap_or_else(|| STANDARD.to_owned()),
+            plan: self.plan.unwrap_or_else(|| STANDARD_PLAN.to_owned()),
             status: Status::Active,
             metadata: self.metadata.unwrap_or_default(),
             created_at: now,
@@ -124,19 +126,22 @@ impl NewOrganization {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrganizationPatch {
-    /// Display name, without control characters.
+    /// Display name of the organization, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Acme Corporation")]
     pub(crate) name: Option<String>,
-    /// Contact email address.
+    /// Contact email address of the organization.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "billing@acme.com")]
     pub(crate) email: Option<String>,
-    /// The organization's plan, one of the configuration. Platform keys only.
+    /// Name of the organization's plan, which is one of the configured plans. Only platform keys can change
+    /// it.
     #[schema(nullable = false, example = "enterprise")]
     pub(crate) plan: Option<String>,
-    /// Keys of a suspended organization are refused immediately. Platform keys only.
+    /// Status of the organization. Keys of a suspended organization are refused immediately. Only platform
+    /// keys can change it.
     #[schema(nullable = false)]
     pub(crate) status: Option<Status>,
-    /// Merged pair by pair; `null` removes a pair, or all of them.
+    /// Changes to the metadata, merged pair by pair; `null` as a value removes the pair, `null` in place of
+    /// the object removes all pairs.
     #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
@@ -144,14 +149,14 @@ pub(crate) struct OrganizationPatch {
 impl OrganizationPatch {
     pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["id"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["id"]);
         let value = Self {
-            name: fields.optional("name", rules::name),
-            email: fields.optional("email", rules::email),
-            plan: fields.optional("plan", |json, faults| plan(json, faults, settings)),
-            status: fields.optional("status", rules::one_of(Status::NAMES)),
-            metadata: fields.nullable("metadata", rules::metadata_patch),
+            name: fields.optional("name", rules::parse_name),
+            email: fields.optional("email", rules::parse_email),
+            plan: fields.optional("plan", |json, faults| parse_plan_name(json, faults, settings)),
+            status: fields.optional("status", rules::one_of_parser(Status::NAMES)),
+            metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
     }
@@ -161,11 +166,12 @@ impl OrganizationPatch {
         self.plan.is_some() || self.status.is_some()
     }
 
-    /// The organization after the patch. `INVALID_REQUEST` when the merged metadata is too large.
+    /// Returns the organization after the patch, or `INVALID_REQUEST` if the merged metadata has too many
+    /// pairs.
     pub(crate) fn apply(&self, before: &Organization) -> Result<Organization> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.at_child("metadata", |faults| rules::check_metadata_size(&metadata, faults));
         faults.finish(Organization {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
@@ -177,8 +183,8 @@ impl OrganizationPatch {
     }
 }
 
-/// Reads the name of an existing plan.
-fn plan(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
+/// Parses the name of a plan. A plan that isn't in the settings is a fault.
+fn parse_plan_name(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
     let name = faults.text(json)?;
     if settings.plans.contains_key(name) {
         return Some(name.to_owned());

@@ -1,11 +1,11 @@
-//! Queries of lists: filters, order and cursor.
+//! Parses the query strings of lists: filters, order and cursor.
 
 use std::net::IpAddr;
 
 use super::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 
-/// Sort order of a list.
+/// The sort order of a list, by time of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Order {
@@ -19,25 +19,25 @@ pub enum Order {
 /// The requested page of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Maximum number of rows, 1 to 100.
+    /// The maximum number of rows on the page, 1 to 100.
     pub limit: usize,
-    /// Sort order.
+    /// The sort order of the list.
     pub order: Order,
-    /// The `seq` of the last row of the previous page.
+    /// The `seq` of the last row of the previous page; `None` for the first page.
     pub after: Option<i64>,
 }
 
-/// A page's rows and, if there are more, where the next page starts.
+/// The rows of a page and, if more rows follow, the position at which the next page starts.
 #[derive(Clone, Debug)]
 pub struct Rows<T> {
-    /// At most `limit`.
+    /// The rows of the page, at most [`Page::limit`].
     pub rows: Vec<T>,
-    /// The `seq` of the last row, if more rows follow.
+    /// The `seq` of the page's last row if more rows follow, otherwise `None`.
     pub(crate) next: Option<i64>,
 }
 
 impl Page {
-    /// Turns the result of a query for `limit + 1` rows, each with its `seq`, into a page.
+    /// Converts the result of a database query for `limit + 1` rows, each with its `seq`, into a page.
     pub(crate) fn paginate<T>(&self, mut rows: Vec<(i64, T)>) -> Rows<T> {
         let has_more = rows.len() > self.limit;
         rows.truncate(self.limit);
@@ -46,122 +46,133 @@ impl Page {
     }
 }
 
-/// Reads the parameters of a query string. Reports all faults at once, and refuses unknown and repeated
+/// Parses the parameters of a query string. Reports all faults at once, and refuses unknown and repeated
 /// parameters.
 pub(crate) struct Query {
     pairs: Vec<(String, String)>,
-    known: Vec<&'static str>,
-    faults: Vec<Detail>,
+    known_names: Vec<&'static str>,
+    faults: Vec<ErrorDetail>,
 }
 
 impl Query {
-    /// From decoded name-value pairs.
+    /// Starts parsing a query string, given as decoded name-value pairs.
     pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
-        Self { pairs, known: Vec::new(), faults: Vec::new() }
+        Self { pairs, known_names: Vec::new(), faults: Vec::new() }
     }
 
-    /// Records a fault of a parameter.
-    pub(super) fn fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
+    /// Records a fault of a query parameter. At most 100 faults are kept.
+    pub(super) fn add_fault(&mut self, parameter: &str, code: &'static str, message: impl Into<String>) {
         if self.faults.len() < 100 {
             let parameter = Some(parameter.chars().take(64).collect());
-            self.faults.push(Detail { pointer: None, parameter, code: code.into(), message: message.into() });
+            self.faults.push(ErrorDetail {
+                pointer: None,
+                parameter,
+                code: code.into(),
+                message: message.into(),
+            });
         }
     }
 
-    /// True if a fault was recorded, so that consequential faults need not be reported.
+    /// True if a fault was recorded. Checks that would only report follow-on errors can then be skipped.
     pub(super) fn has_faults(&self) -> bool {
         !self.faults.is_empty()
     }
 
-    /// The raw value of a parameter, which may be given only once.
-    fn single(&mut self, name: &'static str) -> Option<String> {
-        self.known.push(name);
+    /// Returns the text of a query parameter. A parameter that is given more than once is a fault.
+    fn single_value(&mut self, name: &'static str) -> Option<String> {
+        self.known_names.push(name);
         let mut values = self.pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
         let value = values.next()?;
         if values.next().is_some() {
-            self.fault(name, "DUPLICATE_PARAMETER", "Given more than once.");
+            self.add_fault(name, "DUPLICATE_PARAMETER", "Given more than once.");
             return None;
         }
         Some(value)
     }
 
-    /// A text of 1 to 200 characters.
+    /// Parses a query parameter that is a text of 1 to 200 characters.
     pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
-        let value = self.single(name)?;
+        let value = self.single_value(name)?;
         if (1..=200).contains(&value.chars().count()) && !value.contains('\0') {
             return Some(value);
         }
-        self.fault(name, "INVALID_LENGTH", "Must have 1 to 200 characters.");
+        self.add_fault(name, "INVALID_LENGTH", "Must have 1 to 200 characters.");
         None
     }
 
-    /// One of the names in `choices`.
+    /// Parses a query parameter that is one of the names in `choices`.
     pub(crate) fn one_of<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(name)?;
         let chosen = choices.iter().find(|(choice, _)| *choice == text).map(|(_, value)| *value);
         if chosen.is_none() {
             let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
-            self.fault(name, "INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
+            self.add_fault(name, "INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
         }
         chosen
     }
 
-    /// An IP address. IPv4-mapped IPv6 is converted to IPv4.
+    /// Parses a query parameter that is an IP address. An IPv4-mapped IPv6 address is converted to IPv4.
     pub(crate) fn address(&mut self, name: &'static str) -> Option<IpAddr> {
         let text = self.text(name)?;
         let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
         if address.is_none() {
-            self.fault(name, "INVALID_ADDRESS", "Must be an IPv4 or IPv6 address.");
+            self.add_fault(name, "INVALID_ADDRESS", "Must be an IPv4 or IPv6 address.");
         }
         address
     }
 
-    /// An RFC 3339 timestamp.
+    /// Parses a query parameter that is an RFC 3339 timestamp.
     pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         let text = self.text(name)?;
         let time = Timestamp::parse(&text);
         if time.is_none() {
-            self.fault(name, "INVALID_TIME", "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.");
+            self.add_fault(
+                name,
+                "INVALID_TIME",
+                "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.",
+            );
         }
         time
     }
 
-    /// `limit`, `order` and the sealed cursor of a list. The caller opens the cursor.
+    /// Parses the query parameters `limit`, `order` and `cursor` of a list. The cursor is returned encrypted;
+    /// the caller decrypts it.
     pub(crate) fn page(&mut self) -> (Page, Option<String>) {
         let limit = match self.text("limit").map(|text| text.parse::<usize>()) {
             None => 20,
             Some(Ok(limit)) if (1..=100).contains(&limit) => limit,
             Some(_) => {
-                self.fault("limit", "INVALID_VALUE", "Must be a whole number from 1 to 100.");
+                self.add_fault("limit", "INVALID_VALUE", "Must be a whole number from 1 to 100.");
                 20
             }
         };
         let order = self.one_of("order", &[("desc", Order::Desc), ("asc", Order::Asc)]).unwrap_or_default();
-        let cursor = self.single("cursor");
+        let cursor = self.single_value("cursor");
         (Page { limit, order, after: None }, cursor)
     }
 
-    /// The value, or all faults. Parameters that were never read are unknown, which is a fault.
+    /// Returns the value if there are no faults, otherwise an error with all faults. Each parameter that no
+    /// method asked for is unknown, which is a fault.
     pub(crate) fn finish<T>(mut self, value: T) -> Result<T> {
         let pairs = std::mem::take(&mut self.pairs);
         for (name, _) in &pairs {
-            if !self.known.contains(&name.as_str()) {
-                let known = self.known.join(", ");
+            if !self.known_names.contains(&name.as_str()) {
+                let known = self.known_names.join(", ");
                 let hint = if known.is_empty() {
                     "none are supported here".to_owned()
                 } else {
                     format!("supported parameters are: {known}")
                 };
-                self.fault(name, "UNKNOWN_PARAMETER", format!("Unknown parameter; {hint}."));
+                self.add_fault(name, "UNKNOWN_PARAMETER", format!("Unknown parameter; {hint}."));
             }
         }
-        if self.faults.is_empty() { Ok(value) } else { Err(Error::invalid(self.faults)) }
+        if self.faults.is_empty() { Ok(value) } else { Err(Error::invalid_request(self.faults)) }
     }
 }
 
-/// `INVALID_CURSOR`, the same for every reason.
+/// The error `INVALID_CURSOR`. Its message is the same for every cause.
 pub(crate) fn invalid_cursor() -> Error {
-    let detail = Detail {
+    let detail = ErrorDetail {
         pointer: None,
         parameter: Some("cursor".to_owned()),
         code: "INVALID_CURSOR".into(),

@@ -1,21 +1,22 @@
-//! JSON merge patch (RFC 7396): an omitted field is kept, `null` clears it, a value replaces it.
+//! JSON merge patch (RFC 7396): an omitted field is kept, `null` clears the field, a value replaces its
+//! content.
 
 use std::collections::BTreeMap;
 
-/// A patch of a nullable field.
+/// A merge patch of one nullable field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Patch<T> {
-    /// Omitted.
+    /// The patch omits the field, so its value is kept.
     #[default]
     Keep,
-    /// `null`.
+    /// The patch contains `null`, so the field's value is removed.
     Clear,
-    /// A value.
+    /// The patch contains this new value for the field.
     Set(T),
 }
 
 impl<T: Clone> Patch<T> {
-    /// The field after the patch.
+    /// Returns the field's value after the patch.
     pub(crate) fn apply(&self, before: &Option<T>) -> Option<T> {
         match self {
             Patch::Keep => before.clone(),
@@ -24,12 +25,12 @@ impl<T: Clone> Patch<T> {
         }
     }
 
-    /// True unless the field was omitted.
+    /// True if the patch contains the field, as a value or `null`.
     pub(crate) fn is_given(&self) -> bool {
         !matches!(self, Patch::Keep)
     }
 
-    /// The value for a creation, where omitting and clearing both mean no value.
+    /// Returns the value for a new resource, for which an omitted field and `null` both mean no value.
     pub(crate) fn into_option(self) -> Option<T> {
         match self {
             Patch::Set(value) => Some(value),
@@ -45,7 +46,7 @@ pub(crate) type Metadata = BTreeMap<String, String>;
 pub(crate) type MetadataPatch = Patch<BTreeMap<String, Option<String>>>;
 
 impl MetadataPatch {
-    /// The pairs after the patch.
+    /// Returns the metadata after the patch.
     pub(crate) fn merge(&self, before: &Metadata) -> Metadata {
         match self {
             Patch::Keep => before.clone(),

@@ -1,113 +1,115 @@
-//! Counting of quotas: leased units, used units, and the start of a new period.
+//! Counts the use of quotas: leased units, used units, and the start of a new period.
 //!
-//! Units are leased by a committed write before they are used. So the file never records less than was
-//! used, and after a crash all leased units count as used.
+//! Units are leased by a committed write to the database before they are used. Therefore the database never
+//! records fewer units than were used, and after a crash all leased units count as used.
 
 use super::limits::{Period, Quota};
 use super::time::Timestamp;
 
-/// The stored part of a count: all units that were leased in a period.
+/// The part of a quota's count that is stored in the database: the units that a key leased in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct QuotaLease {
     /// The `seq` of the key ([`Credential::seq`](super::api_key::Credential::seq)).
     pub(crate) key: i64,
-    /// The kind of period.
+    /// Whether the quota counts per hour, day or month.
     pub(crate) period: Period,
-    /// When the period began.
+    /// When the period of this lease began.
     pub(crate) start: Timestamp,
-    /// Units leased in total, including earlier leases of the period.
+    /// Total number of units leased in the period, including earlier leases.
     pub units: u64,
 }
 
-/// The state of a quota.
+/// The state of a key's quota in the current period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaStatus {
-    /// Units per period.
+    /// Quota units per period.
     pub(crate) limit: u64,
-    /// Units left in the current period.
+    /// Quota units left in the current period.
     pub remaining: u64,
-    /// When the next period begins.
+    /// When the next period begins and the full quota is available again.
     pub resets_at: Timestamp,
 }
 
-/// The in-memory count of one key for one kind of period.
+/// The in-memory count of one key's quota for one kind of period.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Count {
-    /// The lease known to be stored.
-    lease: Lease,
+pub(crate) struct QuotaCount {
+    /// The last lease that is known to be stored in the database.
+    lease: QuotaLease,
     /// When the lease's period ends.
-    end: Timestamp,
-    /// Units used; never more than are leased.
-    used: u64,
-    /// True while a write has begun and isn't known to have succeeded: more may be stored than `lease`
-    /// says.
-    uncertain: bool,
+    period_end: Timestamp,
+    /// Quota units used in the period; never more than are leased.
+    used_units: u64,
+    /// True from the start of a write until the write is known to have succeeded. Meanwhile the database may
+    /// contain more leased units than `lease`.
+    is_stored_lease_uncertain: bool,
 }
 
-impl Count {
-    /// Resumes from the stored lease. Units that a crash left leased count as used.
-    pub(crate) fn resume(key: i64, period: Period, stored: Option<Lease>, now: Timestamp) -> Self {
-        let new = || Lease { key, period, start: period.around(now).0, units: 0 };
+impl QuotaCount {
+    /// Creates the count from the lease stored in the database. All units of that lease count as used,
+    /// because a crash may have prevented the return of unused units.
+    pub(crate) fn resume(key: i64, period: Period, stored: Option<QuotaLease>, now: Timestamp) -> Self {
+        let new = || QuotaLease { key, period, start: period.bounds_at(now).0, units: 0 };
         let lease = stored.unwrap_or_else(new);
-        let end = period.around(lease.start).1;
-        let mut count = Self { lease, end, used: lease.units, uncertain: false };
-        count.enter(now);
+        let end = period.bounds_at(lease.start).1;
+        let mut count =
+            Self { lease, period_end: end, used_units: lease.units, is_stored_lease_uncertain: false };
+        count.advance_period(now);
         count
     }
 
-    /// Starts a new period if `now` is past the current one. If the clock steps back, the later period
-    /// stays.
-    pub(crate) fn enter(&mut self, now: Timestamp) {
-        if now >= self.end {
-            let (start, end) = self.lease.period.around(now);
-            let lease = Lease { start, units: 0, ..self.lease };
-            *self = Self { lease, end, used: 0, uncertain: false };
+    /// Starts a new period if the current period has ended at `now`. If the clock was set back, the current
+    /// period stays.
+    pub(crate) fn advance_period(&mut self, now: Timestamp) {
+        if now >= self.period_end {
+            let (start, end) = self.lease.period.bounds_at(now);
+            let lease = QuotaLease { start, units: 0, ..self.lease };
+            *self = Self { lease, period_end: end, used_units: 0, is_stored_lease_uncertain: false };
         }
     }
 
-    /// True if `cost` units are left. Uses the limit of the current call, which may differ from the
-    /// previous call's.
+    /// True if at least `cost` units of the quota are left. The quota is a parameter because its limit may
+    /// have changed since the last call.
     pub(crate) fn admits(&self, quota: Quota, cost: u32) -> bool {
-        u64::from(cost) <= quota.limit.saturating_sub(self.used)
+        u64::from(cost) <= quota.limit.saturating_sub(self.used_units)
     }
 
-    /// The lease that must be stored before an admitted cost can be spent: a whole lease, or as much as
-    /// the cost needs. `None` if enough units are leased already.
-    pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<Lease> {
+    /// Returns the lease that must be stored before an admitted cost can be spent, or `None` if enough units
+    /// are leased already. The lease has the usual size, or more if the cost is higher.
+    pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<QuotaLease> {
         let cost = u64::from(cost);
-        if cost <= self.lease.units - self.used {
+        if cost <= self.lease.units - self.used_units {
             return None;
         }
-        self.uncertain = true;
-        let units = self.used.saturating_add(quota.lease().max(cost)).min(quota.limit);
-        Some(Lease { units, ..self.lease })
+        self.is_stored_lease_uncertain = true;
+        let units = self.used_units.saturating_add(quota.lease_units().max(cost)).min(quota.limit);
+        Some(QuotaLease { units, ..self.lease })
     }
 
-    /// Confirms that a lease is stored.
-    pub(crate) fn confirm_lease(&mut self, lease: Lease) {
+    /// Records that the database contains this lease.
+    pub(crate) fn confirm_lease(&mut self, lease: QuotaLease) {
         self.lease = lease;
-        self.uncertain = false;
+        self.is_stored_lease_uncertain = false;
     }
 
-    /// Spends units that are admitted and leased.
+    /// Spends `cost` units, which must be admitted and leased.
     pub(crate) fn spend(&mut self, cost: u32) {
-        self.used += u64::from(cost);
+        self.used_units += u64::from(cost);
     }
 
-    /// Returns all unused units: the lease that must be stored so that nothing is forfeited, or `None`
-    /// if it is stored already. From now on no units are left to spend, because a failed write leaves
-    /// the stored lease unknown.
-    pub(crate) fn give_back(&mut self) -> Option<Lease> {
-        let all_used = self.lease.units == self.used;
-        let was_uncertain = self.uncertain;
-        self.lease.units = self.used;
-        self.uncertain |= !all_used;
+    /// Gives up all unused leased units. Returns the reduced lease, which must be stored so that the units
+    /// are not lost, or `None` if the database contains it already. Afterwards units can be spent only after
+    /// a new lease, because the database's content is unknown if the write fails.
+    pub(crate) fn return_unused_units(&mut self) -> Option<QuotaLease> {
+        let all_used = self.lease.units == self.used_units;
+        let was_uncertain = self.is_stored_lease_uncertain;
+        self.lease.units = self.used_units;
+        self.is_stored_lease_uncertain |= !all_used;
         (!all_used || was_uncertain).then_some(self.lease)
     }
 
     pub(crate) fn status(&self, quota: Quota) -> QuotaStatus {
-        let remaining = quota.limit.saturating_sub(self.used);
-        QuotaStatus { limit: quota.limit, remaining, resets_at: self.end }
+        let remaining = quota.limit.saturating_sub(self.used_units);
+        QuotaStatus { limit: quota.limit, remaining, resets_at: self.period_end }
     }
 }
 

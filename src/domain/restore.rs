@@ -1,10 +1,10 @@
-//! Reapplies revocations after a restore: every right that was withdrawn since the backup stays
+//! Reapplies revocations after a restore: every right that was withdrawn after the backup was made stays
 //! withdrawn.
 //!
-//! A backup contains the rights as of the time it was made. Each function here takes a resource as
-//! restored and as it was in the replaced database, and returns the restored one without the rights
-//! that were withdrawn in between. The result never grants more than the backup did, except where an
-//! allowlist or a role was replaced.
+//! A backup contains the rights as of the time it was made. Each function here takes a resource as restored
+//! and as it was in the replaced database, and returns the restored one without the rights that were
+//! withdrawn in between. The result never grants more than the backup did, except where an allowlist or a
+//! role was replaced.
 
 use std::collections::BTreeSet;
 
@@ -17,24 +17,24 @@ use super::membership::Role;
 use super::organization;
 use super::scope;
 
-/// The number of resources with reapplied revocations.
+/// The number of resources whose revocations were reapplied after a restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct ReappliedRevocations {
-    /// Organizations that were deleted or suspended since.
+    /// Number of organizations that were deleted or suspended since the backup.
     pub(crate) organizations: u64,
-    /// Users that were deleted or suspended since.
+    /// Number of users that were deleted or suspended since the backup.
     pub(crate) users: u64,
-    /// Memberships that ended since, or whose role was lowered.
+    /// Number of memberships that ended, or whose role was lowered, since the backup.
     pub(crate) memberships: u64,
-    /// Keys that were revoked, disabled, narrowed, shortened or rotated since.
+    /// Number of keys that were revoked, disabled or rotated, or lost scopes or lifetime, since the backup.
     pub(crate) api_keys: u64,
-    /// Quotas with units used since.
+    /// Number of quotas of which units were used since the backup.
     pub(crate) quotas: u64,
 }
 
-/// The restored key without the rights that it lost since. Its secrets are those of the replaced
-/// database.
-pub(crate) fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
+/// Returns the restored key without the rights that the key lost since the backup. The fields about its
+/// secret are those of the replaced database.
+pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
     let mut key = ApiKey {
         start: replaced.start.clone(),
         rotated_at: replaced.rotated_at,
@@ -72,7 +72,7 @@ pub(crate) fn api_key(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
     key
 }
 
-/// The scopes that both lists grant.
+/// Returns the scopes that both lists grant.
 fn common_scopes(restored: &[String], replaced: &[String]) -> Vec<String> {
     let kept = restored.iter().filter(|grant| scope::any_covers(replaced, grant));
     let narrowed = replaced.iter().filter(|grant| scope::any_covers(restored, grant));
@@ -92,18 +92,24 @@ fn is_stricter(rate: RateLimit, other: RateLimit) -> bool {
         || burst * u64::from(other.window_seconds) < other_burst * u64::from(rate.window_seconds)
 }
 
-/// True if `quota` has a lower limit than `older`, or another period, so that the two can't be compared.
+/// True if `quota` must replace `older`: it has a lower limit, or another period, so that the limits can't be
+/// compared.
 fn replaces_quota(quota: Quota, older: Quota) -> bool {
     quota.period != older.period || quota.limit < older.limit
 }
 
-/// The status of an organization or a user: suspended if it was suspended since.
-pub(crate) fn status(restored: organization::Status, replaced: organization::Status) -> organization::Status {
+/// Returns the status of a restored organization or user: suspended if it was suspended in the replaced
+/// database, otherwise the restored status.
+pub(crate) fn reapply_suspension(
+    restored: organization::Status,
+    replaced: organization::Status,
+) -> organization::Status {
     if replaced == organization::Status::Suspended { replaced } else { restored }
 }
 
-/// The lower of two roles.
-pub(crate) fn role(restored: Role, replaced: Role) -> Role {
+/// Returns the role of a restored membership: the lower of the restored role and the role in the replaced
+/// database.
+pub(crate) fn lower_role(restored: Role, replaced: Role) -> Role {
     let rank = |role| match role {
         Role::Owner => 3,
         Role::Admin => 2,
@@ -163,9 +169,9 @@ mod tests {
         newer.allowed_ips = cidrs(&["0.0.0.0/0"]);
         newer.rate_limit = Some(RateLimit { limit: 2, window_seconds: 1 });
         newer.quota = Some(Quota { limit: 2, period: Period::Day });
-        assert_eq!(api_key(&older, &newer), older);
+        assert_eq!(reapply_key_revocations(&older, &newer), older);
         older.status = Status::Revoked;
-        assert_eq!(api_key(&older, &newer), older);
+        assert_eq!(reapply_key_revocations(&older, &newer), older);
     }
 
     #[test]
@@ -188,11 +194,11 @@ mod tests {
         for (index, (withdraw, is_withdrawn)) in cases.into_iter().enumerate() {
             let mut newer = key();
             withdraw(&mut newer);
-            assert!(is_withdrawn(&api_key(&older, &newer)), "case {index}");
+            assert!(is_withdrawn(&reapply_key_revocations(&older, &newer)), "case {index}");
         }
         let mut newer = key();
         newer.scopes = vec!["*".into()];
-        assert_eq!(api_key(&older, &newer).scopes, older.scopes);
+        assert_eq!(reapply_key_revocations(&older, &newer).scopes, older.scopes);
     }
 
     #[test]
@@ -201,18 +207,18 @@ mod tests {
         let mut newer = key();
         older.allowed_ips = cidrs(&["10.0.0.0/8"]);
         newer.allowed_ips = cidrs(&["192.0.2.0/24"]);
-        assert_eq!(api_key(&older, &newer).allowed_ips, newer.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer).allowed_ips, newer.allowed_ips);
         newer.allowed_ips = cidrs(&["10.0.0.0/8", "192.0.2.0/24"]);
-        assert_eq!(api_key(&older, &newer).allowed_ips, older.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer).allowed_ips, older.allowed_ips);
     }
 
     #[test]
-    fn limits_are_compared_by_burst_and_by_rate() {
+    fn rate_limits_are_compared_by_burst_and_by_rate() {
         let rate = |limit, window_seconds| RateLimit { limit, window_seconds };
         assert!(is_stricter(rate(10, 60), rate(20, 60)) && is_stricter(rate(10, 60), rate(10, 30)));
         assert!(is_stricter(rate(10, 1), rate(20, 60)), "a smaller burst");
         assert!(!is_stricter(rate(20, 60), rate(10, 60)) && !is_stricter(rate(10, 60), rate(10, 60)));
-        assert_eq!(role(Role::Owner, Role::Viewer), Role::Viewer);
-        assert_eq!(role(Role::Member, Role::Admin), Role::Member);
+        assert_eq!(lower_role(Role::Owner, Role::Viewer), Role::Viewer);
+        assert_eq!(lower_role(Role::Member, Role::Admin), Role::Member);
     }
 }

@@ -1,4 +1,4 @@
-//! Rules for values that several resources share. Each rule reads a JSON value and records its faults.
+//! Parsers of values that several resources share. Each parser takes a JSON value and records its faults.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use super::id::Kind;
 use super::patch::Metadata;
 use super::time::Timestamp;
 
-/// The maximum number of metadata pairs of a resource.
-pub(crate) const MAX_METADATA: usize = 50;
+/// The maximum number of metadata key-value pairs of a resource.
+pub(crate) const MAX_METADATA_PAIRS: usize = 50;
 
-/// A name: 1 to 200 characters without control characters.
-pub(crate) fn name(json: &Json, faults: &mut Faults) -> Option<String> {
-    text(json, faults, 200)
+/// Parses a name: 1 to 200 characters without control characters.
+pub(crate) fn parse_name(json: &Json, faults: &mut Faults) -> Option<String> {
+    parse_text(json, faults, 200)
 }
 
-/// A text of 1 to `max` characters without control characters.
-pub(crate) fn text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
+/// Parses a text of 1 to `max` characters without control characters.
+pub(crate) fn parse_text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
     let text = faults.text(json)?;
     let length = text.chars().count();
     if !(1..=max).contains(&length) {
@@ -30,9 +30,9 @@ pub(crate) fn text(json: &Json, faults: &mut Faults, max: usize) -> Option<Strin
     Some(text.to_owned())
 }
 
-/// An email address. Only sending mail can show that an address exists, so the check is minimal: text
-/// before and after exactly one `@`, no whitespace, at most 254 characters (RFC 5321).
-pub(crate) fn email(json: &Json, faults: &mut Faults) -> Option<String> {
+/// Parses an email address. The check is minimal, because only sending mail can show that an address exists:
+/// exactly one `@` with text before and after it, no whitespace, at most 254 characters (RFC 5321).
+pub(crate) fn parse_email(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
     let is_valid = text.chars().count() <= 254
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
@@ -44,13 +44,13 @@ pub(crate) fn email(json: &Json, faults: &mut Faults) -> Option<String> {
     None
 }
 
-/// Converts a text for case-insensitive comparison.
+/// Converts a text to lower case, for case-insensitive comparison.
 pub(crate) fn casefold(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// An RFC 3339 timestamp.
-pub(crate) fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
+/// Parses an RFC 3339 timestamp.
+pub(crate) fn parse_time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
     let time = Timestamp::parse(faults.text(json)?);
     if time.is_none() {
         faults.add("INVALID_TIME", "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.");
@@ -58,7 +58,7 @@ pub(crate) fn time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
     time
 }
 
-/// A whole number from `min` to `max`.
+/// Returns a parser of whole numbers from `min` to `max`.
 pub(crate) fn integer(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
     move |json, faults| {
         let number = match json {
@@ -73,11 +73,11 @@ pub(crate) fn integer(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> 
     }
 }
 
-/// A custom id of the kind.
-pub(crate) fn custom_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
+/// Returns a parser of custom ids of this kind.
+pub(crate) fn custom_id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| {
         let id = faults.text(json)?;
-        if kind.accepts(id) {
+        if kind.accepts_custom_id(id) {
             return Some(id.to_owned());
         }
         let prefix = kind.prefix();
@@ -86,8 +86,8 @@ pub(crate) fn custom_id(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option
     }
 }
 
-/// One of the names in `choices`; otherwise a fault that lists them.
-pub(crate) fn one_of<T: Copy>(
+/// Returns a parser of names in `choices`. For any other text it records a fault that lists the names.
+pub(crate) fn one_of_parser<T: Copy>(
     choices: &'static [(&'static str, T)],
 ) -> impl FnOnce(&Json, &mut Faults) -> Option<T> {
     move |json, faults| {
@@ -101,26 +101,29 @@ pub(crate) fn one_of<T: Copy>(
     }
 }
 
-/// Metadata of a new resource: at most 50 pairs, names of 1 to 40 characters, string values of at most
-/// 500 characters.
-pub(crate) fn metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
-    let pairs = metadata_patch(json, faults)?;
+/// Parses the metadata of a new resource: at most 50 key-value pairs with names of 1 to 40 characters and
+/// string values of at most 500 characters.
+pub(crate) fn parse_metadata(json: &Json, faults: &mut Faults) -> Option<Metadata> {
+    let pairs = parse_metadata_patch(json, faults)?;
     let mut metadata = Metadata::new();
     for (name, value) in pairs {
         match value {
             Some(value) => drop(metadata.insert(name, value)),
-            None => faults.nested(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
+            None => faults.at_child(&name, |faults| faults.add("INVALID_TYPE", "Must be a string.")),
         }
     }
-    metadata_size(&metadata, faults);
+    check_metadata_size(&metadata, faults);
     Some(metadata)
 }
 
-/// Metadata in a merge patch, where `null` removes a pair.
-pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<String>>> {
+/// Parses metadata in a merge patch, in which the value `null` removes a pair.
+pub(crate) fn parse_metadata_patch(
+    json: &Json,
+    faults: &mut Faults,
+) -> Option<BTreeMap<String, Option<String>>> {
     let mut pairs = BTreeMap::new();
-    for (name, value) in faults.object(json)? {
-        faults.nested(name, |faults| {
+    for (name, value) in faults.expect_object(json)? {
+        faults.at_child(name, |faults| {
             if !(1..=40).contains(&name.chars().count()) || name.chars().any(char::is_control) {
                 faults.add("INVALID_LENGTH", "Names must have 1 to 40 characters and no control characters.");
             }
@@ -128,7 +131,7 @@ pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMa
                 Json::Null => None,
                 value => match faults.text(value) {
                     Some(text) => Some(text),
-                    // Skipped instead of stored as `null`, which could cause a second fault.
+                    // The pair is skipped. Treating its value as `null` could cause a second fault.
                     None => return,
                 },
             };
@@ -141,18 +144,18 @@ pub(crate) fn metadata_patch(json: &Json, faults: &mut Faults) -> Option<BTreeMa
     Some(pairs)
 }
 
-/// Records a fault if there are too many pairs. Also used after merging a patch.
-pub(crate) fn metadata_size(metadata: &Metadata, faults: &mut Faults) {
-    if metadata.len() > MAX_METADATA {
+/// Records a fault if the metadata has too many pairs. Also called after merging a patch.
+pub(crate) fn check_metadata_size(metadata: &Metadata, faults: &mut Faults) {
+    if metadata.len() > MAX_METADATA_PAIRS {
         faults.add(
             "TOO_MANY",
-            format!("At most {MAX_METADATA} pairs are allowed; this would be {}.", metadata.len()),
+            format!("At most {MAX_METADATA_PAIRS} pairs are allowed; this would be {}.", metadata.len()),
         );
     }
 }
 
-/// A boolean.
-pub(crate) fn flag(json: &Json, faults: &mut Faults) -> Option<bool> {
+/// Parses a boolean.
+pub(crate) fn parse_bool(json: &Json, faults: &mut Faults) -> Option<bool> {
     match json {
         Json::Bool(flag) => Some(*flag),
         _ => {

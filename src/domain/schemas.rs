@@ -1,5 +1,5 @@
-//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The
-//! rules are implemented in [`rules`](super::rules).
+//! OpenAPI schemas of values that several resources share and that a Rust type can't describe. The parsers in
+//! [`rules`](super::rules) enforce them.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, SchemaType, 
 use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::rules::MAX_METADATA;
+use super::rules::MAX_METADATA_PAIRS;
 
 /// Custom key-value pairs of a resource.
 pub(crate) struct Metadata;
@@ -21,9 +21,9 @@ impl ToSchema for Metadata {
 impl PartialSchema for Metadata {
     fn schema() -> RefOr<Schema> {
         let example = serde_json::json!({ "team": "payments" });
-        pairs(text(SchemaType::new(Type::String)))
+        metadata_schema(metadata_value_schema(SchemaType::new(Type::String)))
             .description(Some("Custom key-value pairs."))
-            .max_properties(Some(MAX_METADATA))
+            .max_properties(Some(MAX_METADATA_PAIRS))
             .examples([example])
             .into()
     }
@@ -41,7 +41,7 @@ impl ToSchema for MetadataPatch {
 impl PartialSchema for MetadataPatch {
     fn schema() -> RefOr<Schema> {
         let example = serde_json::json!({ "team": "billing", "cost_center": null });
-        pairs(text(SchemaType::from_iter([Type::String, Type::Null])))
+        metadata_schema(metadata_value_schema(SchemaType::from_iter([Type::String, Type::Null])))
             .description(Some(
                 "Key-value pairs to set; `null` removes a pair. Other pairs are kept. After the patch there \
                  must be at most 50 pairs.",
@@ -51,11 +51,11 @@ impl PartialSchema for MetadataPatch {
     }
 }
 
-fn text(kind: SchemaType) -> Object {
+fn metadata_value_schema(kind: SchemaType) -> Object {
     ObjectBuilder::new().schema_type(kind).max_length(Some(500)).build()
 }
 
-fn pairs(value: Object) -> ObjectBuilder {
+fn metadata_schema(value: Object) -> ObjectBuilder {
     let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(40));
     ObjectBuilder::new()
         .schema_type(Type::Object)

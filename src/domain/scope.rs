@@ -1,4 +1,4 @@
-//! Scopes: `resource:action`, `resource:*` or `*`, and which of them cover others.
+//! Scopes of keys: `resource:action`, `resource:*` or `*`, and which scopes cover other scopes.
 
 use std::collections::BTreeSet;
 
@@ -7,31 +7,34 @@ use super::fields::{Faults, Json};
 /// The maximum number of scopes of a key.
 pub(crate) const MAX_SCOPES: usize = 100;
 
-/// True if the scope administers the platform itself. Only a caller that has such a scope can grant it.
+/// True if the scope gives access to Tollhouse's own operations, such as managing keys. Only a caller who has
+/// such a scope can grant it.
 pub(crate) fn is_administrative(scope: &str) -> bool {
-    scope == "*" || matches!(resource(scope), "admin" | "keys")
+    scope == "*" || matches!(resource_of(scope), "admin" | "keys")
 }
 
-/// True if holding `grant` includes `scope`. A wildcard is covered only by itself or a wider wildcard,
-/// never by the list of scopes that it currently expands to.
+/// True if a key with the scope `grant` also has the scope `scope`. A wildcard is covered only by itself or a
+/// wider wildcard, never by the list of scopes to which it currently expands.
 pub(crate) fn covers(grant: &str, scope: &str) -> bool {
     if grant == "*" || grant == scope {
         return true;
     }
     grant
         .strip_suffix(":*")
-        .is_some_and(|resource_of_grant| resource_of_grant == resource(scope) && scope != "*")
+        .is_some_and(|resource_of_grant| resource_of_grant == resource_of(scope) && scope != "*")
 }
 
+/// True if at least one of the scopes in `grants` covers `scope`.
 pub(crate) fn any_covers(grants: &[String], scope: &str) -> bool {
     grants.iter().any(|grant| covers(grant, scope))
 }
 
-fn resource(scope: &str) -> &str {
+/// Returns the part of a scope before the colon.
+fn resource_of(scope: &str) -> &str {
     scope.split_once(':').map_or(scope, |(resource, _)| resource)
 }
 
-/// All existing scopes: built-in and custom.
+/// The catalogue: all existing scopes, built-in and custom.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue(BTreeSet<String>);
 
@@ -42,22 +45,23 @@ impl FromIterator<String> for Catalogue {
 }
 
 impl Catalogue {
-    /// True for `*`, a scope of the catalogue, or a wildcard that covers at least one of them.
-    pub(crate) fn knows(&self, grant: &str) -> bool {
+    /// True if `grant` is `*`, a scope of the catalogue, or a wildcard that covers at least one scope of the
+    /// catalogue.
+    pub(crate) fn is_known_grant(&self, grant: &str) -> bool {
         grant == "*"
             || self.0.contains(grant)
             || grant.ends_with(":*") && self.0.iter().any(|scope| covers(grant, scope))
     }
 
-    /// Every scope of the catalogue that one of the grants covers.
+    /// Returns all scopes of the catalogue that at least one of `grants` covers.
     pub(crate) fn expand(&self, grants: &[String]) -> Vec<String> {
         self.0.iter().filter(|scope| any_covers(grants, scope)).cloned().collect()
     }
 
-    /// The grants that would cover nothing without `scope`: the scope itself and, if it is the last
-    /// scope of its resource, the resource's wildcard.
+    /// Returns the grants that would cover no scope if `scope` were removed: the scope itself and, if it is
+    /// the last scope of its resource, the resource's wildcard.
     pub(crate) fn grants_depending_on(&self, scope: &str) -> Vec<String> {
-        let wildcard = format!("{}:*", resource(scope));
+        let wildcard = format!("{}:*", resource_of(scope));
         let mut grants = vec![scope.to_owned()];
         if self.0.iter().filter(|other| covers(&wildcard, other)).count() == 1 {
             grants.push(wildcard);
@@ -66,9 +70,9 @@ impl Catalogue {
     }
 }
 
-/// Reads a key's scopes: an array of known scopes. Duplicates are dropped.
-pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
-    let items = faults.array(json)?;
+/// Parses the scopes of a key: an array of scopes that the catalogue knows. Duplicates are dropped.
+pub(crate) fn parse_scopes(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
+    let items = faults.expect_array(json)?;
     if items.len() > MAX_SCOPES {
         faults
             .add("TOO_MANY", format!("At most {MAX_SCOPES} scopes are allowed; {} were given.", items.len()));
@@ -76,9 +80,9 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
     }
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        faults.nested(&index.to_string(), |faults| {
+        faults.at_child(&index.to_string(), |faults| {
             let Some(scope) = faults.text(item) else { return };
-            if !catalogue.knows(scope) {
+            if !catalogue.is_known_grant(scope) {
                 let excerpt: String = scope.chars().take(65).collect();
                 faults.add(
                     "UNKNOWN_SCOPE",
@@ -92,11 +96,11 @@ pub(crate) fn list(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> O
     Some(scopes)
 }
 
-/// Reads the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`, without the
-/// resources `admin` and `keys`.
-pub(crate) fn custom(json: &Json, faults: &mut Faults) -> Option<String> {
+/// Parses the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`. The resources `admin`
+/// and `keys` are reserved.
+pub(crate) fn parse_custom_scope(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
-    if !has_form(text) {
+    if !is_resource_and_action(text) {
         faults.add("INVALID_SCOPE", "Must be a lowercase resource:action, such as invoices:read.");
         return None;
     }
@@ -108,11 +112,11 @@ pub(crate) fn custom(json: &Json, faults: &mut Faults) -> Option<String> {
 }
 
 /// True if the text is a valid name for a custom scope.
-pub(crate) fn is_custom(text: &str) -> bool {
-    has_form(text) && !is_administrative(text)
+pub(crate) fn is_custom_scope_name(text: &str) -> bool {
+    is_resource_and_action(text) && !is_administrative(text)
 }
 
-fn has_form(text: &str) -> bool {
+fn is_resource_and_action(text: &str) -> bool {
     let part = |part: &str| {
         part.len() <= 32
             && part.starts_with(|c: char| c.is_ascii_lowercase())
@@ -124,13 +128,13 @@ fn has_form(text: &str) -> bool {
 /// A scope of the catalogue.
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Scope {
-    /// `resource:action`.
+    /// Name of the scope, as `resource:action`.
     #[schema(example = "reports:read")]
     pub(crate) scope: String,
-    /// Human-readable description.
+    /// Human-readable description of the scope.
     #[schema(required, example = "Read reports")]
     pub(crate) description: Option<String>,
-    /// Built-in scopes can't be removed.
+    /// Whether the scope is built in. Built-in scopes can't be removed.
     pub(crate) built_in: bool,
 }
 
@@ -138,10 +142,10 @@ pub(crate) struct Scope {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewScope {
-    /// `resource:action`; the resources `admin` and `keys` are reserved.
+    /// Name of the scope, as `resource:action`. The resources `admin` and `keys` are reserved.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$", example = "reports:read")]
     pub(crate) scope: String,
-    /// Human-readable description.
+    /// Human-readable description of the scope.
     #[schema(min_length = 1, max_length = 200, example = "Read reports")]
     pub(crate) description: Option<String>,
 }
@@ -149,10 +153,10 @@ pub(crate) struct NewScope {
 impl NewScope {
     pub(crate) fn read(body: &Json) -> crate::error::Result<Self> {
         let mut fields = super::fields::Fields::of(body);
-        fields.read_only(&["built_in"]);
+        fields.refuse_read_only(&["built_in"]);
         let value = Self {
-            scope: fields.required("scope", custom),
-            description: fields.nullable("description", super::rules::name).into_option(),
+            scope: fields.required("scope", parse_custom_scope),
+            description: fields.nullable("description", super::rules::parse_name).into_option(),
         };
         fields.finish(value)
     }
@@ -188,8 +192,16 @@ mod tests {
     fn catalogue_recognizes_and_expands_grants_and_finds_dependent_ones() {
         let catalogue: Catalogue =
             ["a:read", "a:write", "b:read", "admin:keys"].map(str::to_owned).into_iter().collect();
-        assert!(catalogue.knows("a:*") && catalogue.knows("*") && catalogue.knows("b:read"));
-        assert!(!catalogue.knows("c:*") && !catalogue.knows("a:delete") && !catalogue.knows(":*"));
+        assert!(
+            catalogue.is_known_grant("a:*")
+                && catalogue.is_known_grant("*")
+                && catalogue.is_known_grant("b:read")
+        );
+        assert!(
+            !catalogue.is_known_grant("c:*")
+                && !catalogue.is_known_grant("a:delete")
+                && !catalogue.is_known_grant(":*")
+        );
         assert_eq!(catalogue.expand(&["a:*".to_owned()]), ["a:read", "a:write"]);
         assert_eq!(catalogue.grants_depending_on("a:read"), ["a:read"]);
         assert_eq!(catalogue.grants_depending_on("b:read"), ["b:read", "b:*"]);

@@ -1,5 +1,5 @@
-//! The platform's settings, which can be changed while the server runs. Their initial values come from
-//! the process's configuration; afterwards the database holds them.
+//! The platform's settings, which can be changed while the server runs. The initial values come from the
+//! configuration of the process (file, environment, flags); afterwards the database stores the settings.
 
 mod patch;
 
@@ -18,19 +18,19 @@ use super::time::Timestamp;
 /// The id of the settings in an [`Invalidation`](super::invalidation::Invalidation).
 pub(crate) const SETTINGS_ID: &str = "settings";
 
-/// The default plan of an organization. It always exists.
-pub(crate) const STANDARD: &str = "standard";
+/// The name of an organization's default plan. This plan always exists.
+pub(crate) const STANDARD_PLAN: &str = "standard";
 
-/// The maximum of every limit: calls per minute, keys, members.
-pub(crate) const MAX_COUNT: u32 = 1_000_000_000;
+/// The highest value of any limit in the settings: calls per minute, number of keys, number of members.
+pub(crate) const MAX_LIMIT_VALUE: u32 = 1_000_000_000;
 
-/// The longest duration: a hundred years.
-pub(crate) const MAX_DAYS: u32 = 36_500;
+/// The longest duration in the settings: a hundred years.
+pub(crate) const MAX_DURATION_DAYS: u32 = 36_500;
 
-/// The shortest retention of the audit log, unless it is kept indefinitely.
-pub(crate) const MIN_AUDIT_DAYS: u32 = 30;
+/// The shortest time for which the audit log can be kept. The value 0 keeps the log indefinitely.
+pub(crate) const MIN_AUDIT_RETENTION_DAYS: u32 = 30;
 
-/// The maximum number of plans.
+/// The maximum number of plans in the settings.
 pub(crate) const MAX_PLANS: usize = 100;
 
 /// The platform's settings.
@@ -38,7 +38,7 @@ pub(crate) const MAX_PLANS: usize = 100;
 #[schema(as = Configuration)]
 pub(crate) struct Settings {
     /// Policy for new and changed API keys.
-    pub(crate) keys: Keys,
+    pub(crate) keys: KeySettings,
     /// Rate limits of the Admin API.
     pub(crate) rate_limits: RateLimits,
     /// Plans by name. `standard`, the default plan, always exists.
@@ -53,125 +53,129 @@ pub(crate) struct Settings {
 /// Policy for new and changed API keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = KeySettings)]
-pub(crate) struct Keys {
+pub(crate) struct KeySettings {
     /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: String,
-    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
-    /// `max_expiry_days` allows.
+    /// Default number of days until a new key expires, used if no expiry is given. 0 means that such a key
+    /// never expires or, if `max_expiry_days` is set, expires as late as allowed.
     #[schema(maximum = 36_500, example = 0)]
     pub(crate) default_expiry_days: u32,
-    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum. Existing
-    /// keys are not affected.
+    /// Maximum number of days until a new key expires; 0 means no maximum. Also applies when the expiry of a
+    /// key is changed. Existing keys are not affected.
     #[schema(maximum = 36_500, example = 0)]
     pub(crate) max_expiry_days: u32,
     /// Whether keys with administrative scopes (`admin:*`, `keys:verify`, `*`) must have an allowlist.
     pub(crate) require_allowed_ips_for_admin: bool,
 }
 
-/// Rate limits per minute; 0 = no limit.
+/// Rate limits of the Admin API, per minute; 0 means no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RateLimitSettings)]
 pub(crate) struct RateLimits {
-    /// Admin API calls per key.
+    /// Maximum number of Admin API calls of a key per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 500)]
     pub(crate) admin_per_minute: u32,
-    /// Batches per key.
+    /// Maximum number of batch requests of a key per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
     pub(crate) batch_per_minute: u32,
-    /// Failed authentications per client address.
+    /// Maximum number of failed authentications of a client address per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 30)]
     pub(crate) failed_auth_per_minute: u32,
 }
 
-/// Limits of a plan; 0 = no limit.
+/// The limits of a plan; 0 means no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Plan {
-    /// Verifications per minute of each key without its own rate limit.
+    /// Default rate limit: verifications per minute of each key that has no rate limit of its own; 0 means no
+    /// limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
     pub(crate) requests_per_minute: u32,
-    /// Keys per organization that aren't revoked. Lowering the limit doesn't remove existing keys.
+    /// Maximum number of keys of an organization, not counting revoked keys; 0 means no limit. Lowering the
+    /// limit doesn't remove existing keys.
     #[schema(maximum = 1_000_000_000, example = 0)]
     pub(crate) max_keys: u32,
-    /// Members per organization. Lowering the limit doesn't remove existing members.
+    /// Maximum number of members of an organization; 0 means no limit. Lowering the limit doesn't remove
+    /// existing members.
     #[schema(maximum = 1_000_000_000, example = 0)]
     pub(crate) max_members: u32,
 }
 
-/// Retention in days.
+/// Number of days for which recorded data is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RetentionSettings)]
 pub(crate) struct Retention {
-    /// Audit log; 0 = indefinitely, otherwise at least 30.
+    /// Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.
     #[schema(schema_with = audit_days_schema)]
     pub(crate) audit_days: u32,
-    /// Hourly usage.
+    /// Days for which hourly usage is kept.
     #[schema(minimum = 1, maximum = 36_500, example = 90)]
     pub(crate) usage_hourly_days: u32,
-    /// Daily usage.
+    /// Days for which daily usage is kept.
     #[schema(minimum = 1, maximum = 36_500, example = 730)]
     pub(crate) usage_daily_days: u32,
-    /// Verification log.
+    /// Days for which entries of the verification log are kept.
     #[schema(minimum = 1, maximum = 36_500, example = 30)]
     pub(crate) verification_log_days: u32,
 }
 
-/// Maintenance mode.
+/// Settings of the maintenance mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = MaintenanceSettings)]
 pub(crate) struct Maintenance {
-    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
-    /// work.
+    /// Whether changes are refused with 503. Verification, reads and changes that only withdraw access
+    /// continue to work.
     pub(crate) read_only: bool,
-    /// Message for refused requests; `null` = a default message.
+    /// Message in the responses to refused requests; `null` means a default message.
     #[schema(required, example = "Back at 14:00 UTC.")]
     pub(crate) message: Option<String>,
 }
 
-/// The settings as stored.
+/// The settings as stored in the database.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Current {
+pub(crate) struct StoredSettings {
     pub(crate) settings: Settings,
-    /// Prefixes under which no secret with a wrong checksum was ever stored, so that such a secret is
-    /// refused without a lookup.
+    /// Prefixes of secrets whose checksum can be relied on: no secret with such a prefix and a wrong checksum
+    /// was ever stored. A secret with a wrong checksum is therefore refused without a lookup.
     pub(crate) checked_prefixes: Vec<String>,
-    /// Number of stored changes; determines the ETag.
+    /// Number of stored changes to the settings, from which their ETag is computed.
     pub(crate) revision: i64,
     pub(crate) updated_at: Timestamp,
 }
 
 impl Settings {
-    /// The limits of a plan. A removed plan has no organizations; a stale reference to it gets the
-    /// standard plan.
+    /// Returns the limits of a plan. If the plan doesn't exist, returns those of the standard plan: only an
+    /// outdated cached record can refer to a removed plan, because a plan with organizations can't be
+    /// removed.
     pub(crate) fn plan(&self, name: &str) -> Option<&Plan> {
-        self.plans.get(name).or_else(|| self.plans.get(STANDARD))
+        self.plans.get(name).or_else(|| self.plans.get(STANDARD_PLAN))
     }
 
-    /// The names of all plans, for messages.
+    /// Returns the names of all plans, separated by commas, for error messages.
     pub(crate) fn plan_names(&self) -> String {
         self.plans.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 
-    /// Every setting by its full name, such as `plans.standard.max_keys`.
+    /// Returns every setting by its full name, such as `plans.standard.max_keys`.
     pub(crate) fn by_name(&self) -> BTreeMap<String, Value> {
         let mut settings = BTreeMap::new();
-        collect(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
+        collect_settings(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
         settings
     }
 }
 
-fn collect(name: String, value: Value, settings: &mut BTreeMap<String, Value>) {
+fn collect_settings(name: String, value: Value, settings: &mut BTreeMap<String, Value>) {
     let Value::Object(children) = value else {
         settings.insert(name, value);
         return;
     };
     for (child, value) in children {
-        collect(if name.is_empty() { child } else { format!("{name}.{child}") }, value, settings);
+        collect_settings(if name.is_empty() { child } else { format!("{name}.{child}") }, value, settings);
     }
 }
 
-/// The changed settings. The settings of an added or removed plan are `null` on the side without the
-/// plan.
+/// Returns the settings that differ between `before` and `after`. The settings of an added plan have the old
+/// value `null`, those of a removed plan the new value `null`.
 pub(crate) fn changes(before: &Settings, after: &Settings) -> Vec<Change> {
     let before = before.by_name();
     let after = after.by_name();
@@ -191,18 +195,18 @@ pub(crate) fn is_plan_name(text: &str) -> bool {
 }
 
 /// True if the text is a valid prefix for secrets: `^[a-z][a-z0-9]{0,15}$`.
-pub(crate) fn is_prefix(text: &str) -> bool {
+pub(crate) fn is_secret_prefix(text: &str) -> bool {
     text.len() <= 16
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-/// The schema of plans by name, for the OpenAPI document.
+/// Returns the OpenAPI schema of an object that contains plans by name.
 fn plans_schema() -> Object {
-    plans_of(Ref::from_schema_name("Plan").into()).max_properties(Some(MAX_PLANS)).build()
+    plan_map_schema(Ref::from_schema_name("Plan").into()).max_properties(Some(MAX_PLANS)).build()
 }
 
-fn plans_of(plan: RefOr<Schema>) -> ObjectBuilder {
+fn plan_map_schema(plan: RefOr<Schema>) -> ObjectBuilder {
     let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[a-z][a-z0-9-]{0,31}$"));
     ObjectBuilder::new()
         .schema_type(Type::Object)
@@ -217,7 +221,9 @@ fn audit_days_schema() -> Schema {
     };
     let either = utoipa::openapi::schema::AnyOfBuilder::new()
         .item(range(0, 0))
-        .item(range(MIN_AUDIT_DAYS, MAX_DAYS))
-        .description(Some("Audit log; 0 = indefinitely, otherwise at least 30."));
+        .item(range(MIN_AUDIT_RETENTION_DAYS, MAX_DURATION_DAYS))
+        .description(Some(
+            "Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.",
+        ));
     Schema::AnyOf(either.build())
 }

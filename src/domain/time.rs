@@ -21,35 +21,36 @@ const MAX_MILLIS: i64 = 253_402_300_799_999;
 const MILLIS_PER_DAY: i64 = 86_400_000;
 
 impl Timestamp {
-    /// From milliseconds since the epoch.
+    /// Creates a timestamp from milliseconds since the Unix epoch.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded up so that a `…-Reset` header is never too early.
+    /// Returns the whole seconds since the Unix epoch, rounded up so that the time in a `…-Reset` header is
+    /// never too early.
     pub(crate) fn as_seconds_ceil(self) -> i64 {
         self.0.div_euclid(1000) + i64::from(self.0.rem_euclid(1000) != 0)
     }
 
-    /// The start of the minute that contains this time.
+    /// Returns the start of the minute that contains this time.
     pub(crate) fn minute(self) -> Self {
         Self(self.0 - self.0.rem_euclid(60_000))
     }
 
-    /// The bucket of `millis` milliseconds, aligned to the epoch, that contains this time: its start,
-    /// and the start of the next bucket.
-    pub(crate) fn bucket(self, millis: i64) -> (Self, Self) {
+    /// Divides time into buckets of `millis` milliseconds, aligned to the Unix epoch. Returns the start of
+    /// the bucket that contains this time, and the start of the next bucket.
+    pub(crate) fn bucket_bounds(self, millis: i64) -> (Self, Self) {
         let start = self.0 - self.0.rem_euclid(millis);
         (Self(start), Self(start + millis))
     }
 
-    /// The calendar month in UTC that contains this time: its start, and the start of the next month.
-    pub(crate) fn month(self) -> (Self, Self) {
+    /// Returns the start of the UTC calendar month that contains this time, and the start of the next month.
+    pub(crate) fn month_bounds(self) -> (Self, Self) {
         let bounds = || {
             let date = jiff::Timestamp::from_millisecond(self.0).ok()?.to_zoned(TimeZone::UTC).date();
             let first = date.first_of_month();
@@ -62,7 +63,8 @@ impl Timestamp {
         bounds().unwrap_or((self, Self(i64::MAX)))
     }
 
-    /// Appends the text that [`Display`](fmt::Display) writes, without the cost of a formatter.
+    /// Appends this time to `text` in the format of [`Display`](fmt::Display), without the cost of a
+    /// formatter.
     pub(crate) fn push_to(self, text: &mut String) {
         // Writing to a string can't fail.
         let _ = self.write_to(text);
@@ -75,16 +77,16 @@ impl Timestamp {
         }
     }
 
-    /// Parses RFC 3339 with any offset; fractions of a millisecond are truncated. `None` if the text
-    /// isn't RFC 3339 or the time is outside the years 1970 to 9999.
+    /// Parses an RFC 3339 timestamp with any offset; fractions of a millisecond are truncated. Returns `None`
+    /// if the text isn't RFC 3339 or the time is outside the years 1970 to 9999.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        // jiff accepts more formats than RFC 3339, and its `Timestamp` can't represent the last day of
-        // 9999.
+        // The format is checked here because jiff accepts more formats than RFC 3339. `jiff::Timestamp` is
+        // not used because it can't represent the last day of 9999.
         let (seconds, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
         let digits = |c: char| c.is_ascii_digit();
         let offset = rest.strip_prefix('.').map_or(rest, |fraction| fraction.trim_start_matches(digits));
-        let has_offset = matches!(offset, "Z" | "z") || has_form(offset, "+00:00");
-        if !has_form(seconds, "0000-00-00T00:00:00") || !has_offset {
+        let has_offset = matches!(offset, "Z" | "z") || matches_pattern(offset, "+00:00");
+        if !matches_pattern(seconds, "0000-00-00T00:00:00") || !has_offset {
             return None;
         }
         let pieces = Pieces::parse(text).ok()?;
@@ -99,7 +101,7 @@ const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// True if the text matches the pattern: `0` stands for any digit, `T` also for `t` or a space (RFC
 /// 3339 allows both), `+` also for `-`, every other character for itself.
-fn has_form(text: &str, pattern: &str) -> bool {
+fn matches_pattern(text: &str, pattern: &str) -> bool {
     text.len() == pattern.len()
         && text.bytes().zip(pattern.bytes()).all(|(given, expected)| match expected {
             b'0' => given.is_ascii_digit(),
@@ -110,23 +112,25 @@ fn has_form(text: &str, pattern: &str) -> bool {
 }
 
 /// The length in bytes of an RFC 3339 timestamp with milliseconds, for the years 0 to 9999.
-const LENGTH: usize = 24;
+const RFC3339_BYTES: usize = 24;
 
 thread_local! {
-    /// The last formatted day (days since the epoch) and its text. On the hot path it is always today.
-    static LAST_DAY: Cell<(i64, [u8; 10])> = const { Cell::new((0, *b"1970-01-01")) };
+    /// The day (in days since the Unix epoch) that was formatted last on this thread, and its text. While
+    /// requests are served, that day is nearly always today.
+    static LAST_FORMATTED_DAY: Cell<(i64, [u8; 10])> = const { Cell::new((0, *b"1970-01-01")) };
 }
 
-/// Formats RFC 3339 in UTC with milliseconds, in ASCII. `None` if the year doesn't have four digits.
-fn format_millis(millis: i64) -> Option<[u8; LENGTH]> {
+/// Formats milliseconds since the Unix epoch as RFC 3339 in UTC, in ASCII. Returns `None` if the year doesn't
+/// have four digits.
+fn format_millis(millis: i64) -> Option<[u8; RFC3339_BYTES]> {
     let day = millis.div_euclid(MILLIS_PER_DAY);
     let rest = millis.rem_euclid(MILLIS_PER_DAY);
-    let (cached_day, mut date) = LAST_DAY.get();
+    let (cached_day, mut date) = LAST_FORMATTED_DAY.get();
     if cached_day != day {
         let text = EPOCH.date().checked_add(Span::new().try_days(day).ok()?).ok()?.to_string();
-        // The text of a negative year is longer, so the conversion fails.
+        // The conversion fails for a negative year, because its text is longer.
         date = text.as_bytes().try_into().ok()?;
-        LAST_DAY.set((day, date));
+        LAST_FORMATTED_DAY.set((day, date));
     }
     let mut text = *b"0000-00-00T00:00:00.000Z";
     text[..10].copy_from_slice(&date);
@@ -166,7 +170,7 @@ impl Add<Duration> for Timestamp {
 impl Sub for Timestamp {
     type Output = Duration;
 
-    /// The time since `earlier`; zero if `earlier` is later than `self`.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later than `self`.
     fn sub(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
@@ -177,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_milliseconds_and_parses_any_offset() {
+    fn timestamps_are_formatted_with_milliseconds_and_parsed_with_any_offset() {
         let time = Timestamp::parse("2026-11-23T08:08:09.123456+01:00").unwrap();
         assert_eq!(time.to_string(), "2026-11-23T07:08:09.123Z");
         assert_eq!(Timestamp::parse("2026-11-23T07:08:09Z").unwrap().to_string(), "2026-11-23T07:08:09.000Z");
@@ -186,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_every_rfc_3339_form_up_to_the_end_of_9999() {
+    fn timestamps_in_every_rfc_3339_form_are_parsed_up_to_the_end_of_9999() {
         for (text, expected) in [
             ("1970-01-01t00:00:00z", "1970-01-01T00:00:00.000Z"),
             ("2026-11-23 07:08:09.5-03:30", "2026-11-23T10:38:09.500Z"),
@@ -199,8 +203,8 @@ mod tests {
     }
 
     #[test]
-    fn formats_as_jiff_does() {
-        // The days are unordered, so that the cached day differs each time.
+    fn timestamps_are_formatted_as_by_jiff() {
+        // The days are unordered, so that each day differs from the cached day.
         let steps = [0, 1, 86_399_999, 86_400_000, 951_782_400_000, 4_107_542_399_999, -1, -86_400_001];
         for millis in steps.iter().flat_map(|at| [*at, at + 1234, at - 98_765_432]) {
             let expected = format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap());
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_formats_and_years() {
+    fn timestamps_in_other_formats_and_years_are_refused() {
         for text in [
             "",
             "tomorrow",

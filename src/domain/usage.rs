@@ -1,4 +1,4 @@
-//! Usage: verifications of keys by outcome, per hour and per day.
+//! Usage: the number of verifications of keys by outcome, per hour and per day.
 
 use serde::Serialize;
 
@@ -6,45 +6,47 @@ use super::page::Query;
 use super::time::Timestamp;
 use super::verification::Outcome;
 
-/// The maximum number of buckets in a series.
+/// The maximum number of buckets (hours or days) in a usage report.
 const MAX_BUCKETS: i64 = 10_000;
-/// The longest period in milliseconds for which the default interval is an hour.
+/// The longest reported period for which the default interval is an hour. The default for longer periods is a
+/// day.
 const MAX_HOURLY_MILLIS: i64 = 48 * Interval::Hour.millis();
-/// The period in milliseconds if the query names none.
+/// The reported period if the query contains no period: 30 days.
 const DEFAULT_PERIOD_MILLIS: i64 = 30 * Interval::Day.millis();
 
 /// The number of outcomes that a known key can have: `REVOKED` to `VALID`.
-pub(crate) const OUTCOMES: usize = Outcome::Valid as usize - FIRST + 1;
-const FIRST: usize = Outcome::Revoked as usize;
+pub(crate) const OUTCOME_COUNT: usize = Outcome::Valid as usize - FIRST_COUNTED_OUTCOME + 1;
+/// The discriminant of the first outcome that a known key can have.
+const FIRST_COUNTED_OUTCOME: usize = Outcome::Revoked as usize;
 
-/// The counts of one key, one organization or all of them, over a span of time.
+/// Counts of verifications of one key, one organization's keys or all keys, over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    outcomes: [u64; OUTCOMES],
+pub struct UsageCounts {
+    outcomes: [u64; OUTCOME_COUNT],
     cost: u64,
 }
 
-impl Counts {
-    /// From stored counts, in the order of [`Counts::names`].
-    pub(crate) fn new(outcomes: [u64; OUTCOMES], cost: u64) -> Self {
+impl UsageCounts {
+    /// Creates counts from stored numbers. `outcomes` is in the order of [`Counts::names`].
+    pub(crate) fn new(outcomes: [u64; OUTCOME_COUNT], cost: u64) -> Self {
         Self { outcomes, cost }
     }
 
-    /// The names of the outcomes, in the order of the checks.
+    /// Returns the names of the counted outcomes, in the order in which a verification checks for them.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        Outcome::NAMES.iter().skip(FIRST).map(|(name, _)| *name)
+        Outcome::NAMES.iter().skip(FIRST_COUNTED_OUTCOME).map(|(name, _)| *name)
     }
 
     /// Counts one verification. Outcomes of unknown keys are ignored.
     pub(crate) fn add(&mut self, outcome: Outcome, cost: u32) {
-        let index = (outcome as usize).checked_sub(FIRST);
+        let index = (outcome as usize).checked_sub(FIRST_COUNTED_OUTCOME);
         if let Some(count) = index.and_then(|index| self.outcomes.get_mut(index)) {
             *count += 1;
             self.cost += u64::from(cost);
         }
     }
 
-    /// Adds other counts.
+    /// Adds the counts of `other` to these counts.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (count, more) in self.outcomes.iter_mut().zip(other.outcomes) {
             *count += more;
@@ -52,50 +54,53 @@ impl Counts {
         self.cost += other.cost;
     }
 
-    /// Verifications with each outcome, in the order of [`Counts::names`].
-    pub(crate) fn outcomes(&self) -> &[u64; OUTCOMES] {
+    /// Returns the number of verifications with each outcome, in the order of [`Counts::names`].
+    pub(crate) fn outcomes(&self) -> &[u64; OUTCOME_COUNT] {
         &self.outcomes
     }
 
-    /// Total cost of the verifications.
+    /// Returns the total cost of the verifications.
     pub(crate) fn cost(&self) -> u64 {
         self.cost
     }
 
-    /// Number of verifications.
+    /// Returns the number of verifications.
     pub(crate) fn requests(&self) -> u64 {
         self.outcomes.iter().sum()
     }
 
-    fn count(&self, outcome: Outcome) -> u64 {
-        let index = (outcome as usize).checked_sub(FIRST);
+    fn count_of(&self, outcome: Outcome) -> u64 {
+        let index = (outcome as usize).checked_sub(FIRST_COUNTED_OUTCOME);
         index.and_then(|index| self.outcomes.get(index)).copied().unwrap_or(0)
     }
 
-    /// The totals as returned by the API.
+    /// Computes the totals that the API returns.
     pub(crate) fn totals(&self) -> Totals {
         let requests = self.requests();
-        let allowed = self.count(Outcome::Valid);
+        let allowed = self.count_of(Outcome::Valid);
         Totals {
             requests,
             allowed,
             denied: requests - allowed,
-            rate_limited: self.count(Outcome::RateLimited),
-            quota_exceeded: self.count(Outcome::QuotaExceeded),
+            rate_limited: self.count_of(Outcome::RateLimited),
+            quota_exceeded: self.count_of(Outcome::QuotaExceeded),
             cost: self.cost,
         }
     }
 
-    /// One group for each outcome that occurred, the most frequent first. Only valid verifications have
-    /// a cost.
+    /// Returns one group for each outcome that occurred, the most frequent outcome first. The cost belongs to
+    /// the outcome `VALID`, because only valid verifications have a cost.
     pub(crate) fn by_code(&self) -> Vec<Group> {
-        let outcomes = Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.count(*outcome)));
+        let outcomes =
+            Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.count_of(*outcome)));
         let mut groups: Vec<_> = outcomes
             .filter(|(.., count)| *count > 0)
             .map(|(name, outcome, count)| {
                 let mut counts =
                     Self { cost: if outcome.is_valid() { self.cost } else { 0 }, ..Self::default() };
-                if let Some(slot) = counts.outcomes.get_mut((outcome as usize).saturating_sub(FIRST)) {
+                if let Some(slot) =
+                    counts.outcomes.get_mut((outcome as usize).saturating_sub(FIRST_COUNTED_OUTCOME))
+                {
                     *slot = count;
                 }
                 Group { id: Some(name.to_owned()), name: Some(name.to_owned()), totals: counts.totals() }
@@ -106,53 +111,55 @@ impl Counts {
     }
 }
 
-/// The subject of a usage row. Each has a distinct number, so that all of them fit into one table.
+/// The subject whose usage a database row counts. Each subject has a distinct number, so that the rows of all
+/// subjects fit into one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
+pub enum UsageSubject {
     /// All keys.
     All,
-    /// All keys of the organization with this `seq`; 0 = the platform's own keys.
+    /// All keys of the organization with this `seq`; 0 stands for platform keys.
     Organization(i64),
     /// The key with this `seq`.
     Key(i64),
 }
 
-impl Subject {
-    /// The subject's number: 0 for all keys, negative for an organization, positive for a key.
+impl UsageSubject {
+    /// Returns the subject's number: 0 for all keys, negative for an organization, positive for a key.
     pub(crate) fn number(self) -> i64 {
         match self {
-            Subject::All => 0,
-            Subject::Organization(seq) => -1 - seq,
-            Subject::Key(seq) => seq,
+            UsageSubject::All => 0,
+            UsageSubject::Organization(seq) => -1 - seq,
+            UsageSubject::Key(seq) => seq,
         }
     }
 
-    /// The subject with this number.
+    /// Returns the subject with this number.
     pub(crate) fn from_number(number: i64) -> Self {
         match number {
-            0 => Subject::All,
-            1.. => Subject::Key(number),
-            _ => Subject::Organization(-1 - number),
+            0 => UsageSubject::All,
+            1.. => UsageSubject::Key(number),
+            _ => UsageSubject::Organization(-1 - number),
         }
     }
 }
 
-/// Encodes the size of `figure` to within an eighth: its highest four bits and the number of bits that
-/// follow. Exact below 16. An index over the magnitude changes rarely, however often the figure does.
+/// Encodes the approximate size of `figure`: its highest four bits and the number of bits after them. The
+/// error is at most one eighth; figures below 16 are exact. Because the magnitude rarely changes when the
+/// figure grows, a database index over it needs few updates.
 pub(crate) fn magnitude(figure: u64) -> u32 {
     let shift = (u64::BITS - figure.leading_zeros()).saturating_sub(4);
-    // At most 60 shifts and a mantissa of 15. The mantissa's highest bit makes the scale continuous
-    // where the shift changes.
+    // The shift is at most 60 and the mantissa at most 15. The mantissa includes its highest bit, which makes
+    // the scale continuous where the shift changes.
     shift * 8 + u32::try_from(figure >> shift).unwrap_or(0)
 }
 
-/// The smallest figure with this magnitude.
+/// Returns the smallest figure with this [`magnitude`].
 pub(crate) fn magnitude_floor(magnitude: u32) -> u64 {
     let shift = (magnitude / 8).saturating_sub(1);
     u64::from(magnitude - shift * 8) << shift
 }
 
-/// The length of a bucket.
+/// The length of a bucket in a usage report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = UsageInterval)]
@@ -163,11 +170,11 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// The names on the wire.
+    /// The names of the intervals in JSON and query strings.
     pub(crate) const NAMES: &'static [(&'static str, Interval)] =
         &[("hour", Interval::Hour), ("day", Interval::Day)];
 
-    /// The length in milliseconds.
+    /// Returns the length of the interval in milliseconds.
     pub const fn millis(self) -> i64 {
         match self {
             Interval::Hour => 3_600_000,
@@ -175,20 +182,20 @@ impl Interval {
         }
     }
 
-    /// The start of the bucket that contains `time`.
+    /// Returns the start of the bucket that contains `time`.
     pub(crate) fn floor(self, time: Timestamp) -> Timestamp {
-        time.bucket(self.millis()).0
+        time.bucket_bounds(self.millis()).0
     }
 
-    /// The earliest start of a bucket that is not before `time`.
+    /// Returns `time` if a bucket starts then, otherwise the start of the next bucket.
     pub(crate) fn ceil(self, time: Timestamp) -> Timestamp {
-        let (start, next) = time.bucket(self.millis());
+        let (start, next) = time.bucket_bounds(self.millis());
         if start == time { start } else { next }
     }
 
-    /// The start of the bucket that contains the time `days` before `now`. Buckets that start earlier
-    /// are not retained.
-    pub(crate) fn days_before(self, now: Timestamp, days: u32) -> Timestamp {
+    /// Returns the start of the oldest bucket to keep if data is kept for `days` days: the bucket that
+    /// contains the time `days` days before `now`.
+    pub(crate) fn oldest_retained_start(self, now: Timestamp, days: u32) -> Timestamp {
         let length = i64::from(days) * Interval::Day.millis();
         self.floor(Timestamp::from_millis(now.as_millis() - length))
     }
@@ -197,45 +204,50 @@ impl Interval {
 /// A span of time, divided into buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The start of the first bucket.
+    /// The start of the span, which is the start of its first bucket.
     pub(crate) start: Timestamp,
     /// The end of the span; inside the last bucket or at its end.
     pub(crate) end: Timestamp,
-    /// The length of each bucket.
+    /// The length of each bucket in the span.
     pub(crate) interval: Interval,
 }
 
 impl Span {
-    /// The last `millis` milliseconds before `now`, with the start rounded down to a full interval.
+    /// Creates the span of the last `millis` milliseconds before `now`. The start is rounded down to the
+    /// start of a bucket.
     pub fn until(now: Timestamp, millis: i64, interval: Interval) -> Self {
         let start = Timestamp::from_millis((now.as_millis() - millis).max(0));
         Self { start: interval.floor(start), end: now, interval }
     }
 
-    /// Reads `period`, or `start` and `end`, and `interval`. `hourly_days` is the number of days for
-    /// which hourly usage is retained.
+    /// Parses the query parameters `period`, `start`, `end` and `interval` of a usage report. `hourly_days`
+    /// is the number of days for which hourly usage is kept.
     pub(crate) fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
         let period = query.text("period");
-        let length = period.as_deref().map(read_period);
+        let length = period.as_deref().map(parse_period_millis);
         let start = query.time("start");
         let end = query.time("end");
         let interval = query.one_of("interval", Interval::NAMES);
         if length == Some(None) {
-            query.fault("period", "INVALID_PERIOD", "Must be a number of hours or days, such as 24h or 30d.");
+            query.add_fault(
+                "period",
+                "INVALID_PERIOD",
+                "Must be a number of hours or days, such as 24h or 30d.",
+            );
         }
         if query.has_faults() {
             return Self { start: now, end: now, interval: Interval::Day };
         }
         if period.is_some() && (start.is_some() || end.is_some()) {
-            query.fault("period", "CONFLICT", "Use either period, or start and end.");
+            query.add_fault("period", "CONFLICT", "Use either period, or start and end.");
         }
         if start.is_none() && end.is_some() {
-            query.fault("start", "REQUIRED", "Required if end is given.");
+            query.add_fault("start", "REQUIRED", "Required if end is given.");
         }
         if start.is_some_and(|start| start > now) {
-            query.fault("start", "INVALID_TIME", "Must not be in the future.");
+            query.add_fault("start", "INVALID_TIME", "Must not be in the future.");
         } else if start.zip(end).is_some_and(|(start, end)| end <= start) {
-            query.fault("end", "INVALID_TIME", "Must be later than start.");
+            query.add_fault("end", "INVALID_TIME", "Must be later than start.");
         }
         let length = length.flatten().unwrap_or(DEFAULT_PERIOD_MILLIS);
         let first = start.unwrap_or(Timestamp::from_millis((now.as_millis() - length).max(0)));
@@ -244,41 +256,43 @@ impl Span {
         let interval = interval.unwrap_or(if is_short { Interval::Hour } else { Interval::Day });
         let end = if end.is_some() { interval.ceil(last) } else { last };
         let span = Self { start: interval.floor(first), end, interval };
-        if span.buckets() > MAX_BUCKETS {
+        if span.bucket_count() > MAX_BUCKETS {
             let message =
                 format!("More than {MAX_BUCKETS} buckets; use a shorter period or a longer interval.");
-            query.fault("interval", "TOO_MANY", message);
-        } else if interval == Interval::Hour && span.start < interval.days_before(now, hourly_days) {
+            query.add_fault("interval", "TOO_MANY", message);
+        } else if interval == Interval::Hour && span.start < interval.oldest_retained_start(now, hourly_days)
+        {
             let message = format!("Hourly usage is kept for {hourly_days} days; use interval=day.");
-            query.fault("interval", "NOT_KEPT", message);
+            query.add_fault("interval", "NOT_KEPT", message);
         }
         span
     }
 
-    /// The end of the last bucket.
+    /// Returns the end of the last bucket, which may be later than the end of the span.
     pub(crate) fn buckets_end(&self) -> Timestamp {
         self.interval.ceil(self.end)
     }
 
-    fn buckets(&self) -> i64 {
+    fn bucket_count(&self) -> i64 {
         (self.buckets_end().as_millis() - self.start.as_millis()) / self.interval.millis()
     }
 
-    /// The start of each bucket.
-    pub(crate) fn starts(&self) -> impl Iterator<Item = Timestamp> {
+    /// Returns the start of each bucket in the span.
+    pub(crate) fn bucket_starts(&self) -> impl Iterator<Item = Timestamp> {
         let start = self.start.as_millis();
         let interval = self.interval.millis();
-        (0..self.buckets()).map(move |index| Timestamp::from_millis(start + index * interval))
+        (0..self.bucket_count()).map(move |index| Timestamp::from_millis(start + index * interval))
     }
 
-    /// The smallest span of whole days that contains this one.
-    pub(crate) fn days(&self) -> Self {
+    /// Returns the smallest span of whole days that contains this span.
+    pub(crate) fn widen_to_days(&self) -> Self {
         let day = Interval::Day;
         Self { start: day.floor(self.start), end: day.ceil(self.buckets_end()), interval: day }
     }
 
-    /// The same time in as few buckets as possible: whole days, and hours before and after them.
-    pub(crate) fn parts(&self) -> Vec<Self> {
+    /// Splits the span into parts with as few buckets as possible: whole days, and hours before and after the
+    /// days.
+    pub(crate) fn split_by_interval(&self) -> Vec<Self> {
         let day = Interval::Day;
         let close = self.buckets_end();
         let first = day.ceil(self.start).min(close);
@@ -290,7 +304,7 @@ impl Span {
 }
 
 /// Parses a period such as `30d` or `24h` into milliseconds.
-fn read_period(text: &str) -> Option<i64> {
+fn parse_period_millis(text: &str) -> Option<i64> {
     let (digits, interval) = match text.strip_suffix('h') {
         Some(digits) => (digits, Interval::Hour),
         None => (text.strip_suffix('d')?, Interval::Day),
@@ -299,7 +313,7 @@ fn read_period(text: &str) -> Option<i64> {
     fits.then(|| digits.parse::<i64>().ok().map(|count| count * interval.millis())).flatten()
 }
 
-/// How totals are grouped.
+/// The property by which a usage report groups its totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = UsageGroupBy, rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -310,24 +324,24 @@ pub(crate) enum GroupBy {
 }
 
 impl GroupBy {
-    /// The names on the wire.
+    /// The values of the query parameter `group_by`.
     pub(crate) const NAMES: &'static [(&'static str, GroupBy)] =
         &[("key", GroupBy::Key), ("organization", GroupBy::Organization), ("code", GroupBy::Code)];
 }
 
-/// Totals over a span of time.
+/// Totals of verifications over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageTotals)]
 pub(crate) struct Totals {
     /// Number of verifications.
     pub(crate) requests: u64,
-    /// Verifications with the outcome `VALID`.
+    /// Number of verifications with the outcome `VALID`.
     pub(crate) allowed: u64,
-    /// Denied verifications, including `rate_limited` and `quota_exceeded`.
+    /// Number of denied verifications, including `rate_limited` and `quota_exceeded`.
     pub(crate) denied: u64,
-    /// Verifications denied by the key's rate limit.
+    /// Number of verifications denied by the key's rate limit.
     pub(crate) rate_limited: u64,
-    /// Verifications denied by the key's quota.
+    /// Number of verifications denied by the key's quota.
     pub(crate) quota_exceeded: u64,
     /// Total cost of the allowed verifications.
     pub(crate) cost: u64,
@@ -337,10 +351,10 @@ pub(crate) struct Totals {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageBucket)]
 pub(crate) struct Bucket {
-    /// The start of the bucket.
+    /// When the hour or day starts.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) start: Timestamp,
-    /// Totals of the bucket.
+    /// Totals of the hour or day.
     #[serde(flatten)]
     pub(crate) totals: Totals,
 }
@@ -349,24 +363,24 @@ pub(crate) struct Bucket {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageGroup)]
 pub(crate) struct Group {
-    /// The key's or the organization's id, or the code; `null` for the platform's own keys.
+    /// Id of the key or organization, or the code of the outcome; `null` for platform keys.
     #[schema(required, example = "key_123")]
     pub(crate) id: Option<String>,
-    /// The name of the key or organization; for a code, the code.
+    /// Name of the key or organization, or the code of the outcome.
     #[schema(required, example = "Production API Key")]
     pub(crate) name: Option<String>,
-    /// Totals of the group.
+    /// Totals of the key, organization or outcome.
     pub(crate) totals: Totals,
 }
 
-/// The reported period.
+/// The period that a usage report covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsagePeriod)]
 pub(crate) struct Period {
-    /// The start of the first bucket.
+    /// Start of the period, which is the start of the first bucket.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) start: Timestamp,
-    /// The end: now, or the end of the last bucket.
+    /// End of the period: the time of the request, or the end of the last bucket.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) end: Timestamp,
 }
@@ -374,13 +388,13 @@ pub(crate) struct Period {
 /// Usage of a key, of an organization's keys or of all keys.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Usage {
-    /// The organization; `null` = all organizations and the platform's own keys.
+    /// Id of the organization to which the usage is limited; `null` means all keys, including platform keys.
     #[schema(required, example = "org_123")]
     pub(crate) org_id: Option<String>,
-    /// The key; `null` = all keys.
+    /// Id of the key to which the usage is limited; `null` means all keys.
     #[schema(required, example = "key_123")]
     pub(crate) key_id: Option<String>,
-    /// The reported period.
+    /// The period that the report covers.
     pub(crate) period: Period,
     /// The length of each bucket in `series`.
     pub(crate) interval: Interval,

@@ -2,23 +2,23 @@ use super::*;
 
 const HOUR: i64 = 3_600_000;
 
-fn at(text: &str) -> Timestamp {
+fn parse_time(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
 }
 
-fn read(query: &str) -> Result<Span, Vec<(String, String)>> {
+fn parse_span(query: &str) -> Result<Span, Vec<(String, String)>> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let mut query = Query::of(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
-    let span = Span::read(&mut query, at("2026-11-23T07:08:09.123Z"), 90);
+    let span = Span::read(&mut query, parse_time("2026-11-23T07:08:09.123Z"), 90);
     query.finish(span).map_err(|error| {
         let parameter_and_code =
-            |detail: crate::error::Detail| (detail.parameter.unwrap(), detail.code.into_owned());
+            |detail: crate::error::ErrorDetail| (detail.parameter.unwrap(), detail.code.into_owned());
         error.details.into_iter().map(parameter_and_code).collect()
     })
 }
 
 #[test]
-fn a_span_starts_at_a_full_bucket_and_ends_now_or_at_a_bucket_end() {
+fn a_usage_span_starts_at_a_full_bucket_and_ends_now_or_at_a_bucket_end() {
     let now = "2026-11-23T07:08:09.123Z";
     for (query, start, end, interval, buckets) in [
         ("", "2026-10-24T00:00:00Z", now, Interval::Day, 31),
@@ -45,16 +45,16 @@ fn a_span_starts_at_a_full_bucket_and_ends_now_or_at_a_bucket_end() {
             24,
         ),
     ] {
-        let span = read(query).unwrap();
-        assert_eq!(span, Span { start: at(start), end: at(end), interval }, "{query}");
-        assert_eq!(span.starts().count(), buckets, "{query}");
-        assert_eq!(span.starts().next(), Some(at(start)), "{query}");
-        assert!(span.starts().last().unwrap() < at(end), "{query}");
+        let span = parse_span(query).unwrap();
+        assert_eq!(span, Span { start: parse_time(start), end: parse_time(end), interval }, "{query}");
+        assert_eq!(span.bucket_starts().count(), buckets, "{query}");
+        assert_eq!(span.bucket_starts().next(), Some(parse_time(start)), "{query}");
+        assert!(span.bucket_starts().last().unwrap() < parse_time(end), "{query}");
     }
 }
 
 #[test]
-fn invalid_spans_report_the_faulty_parameter() {
+fn invalid_usage_spans_report_the_faulty_parameter() {
     for (query, faults) in [
         ("period=30", vec![("period", "INVALID_PERIOD")]),
         ("period=d", vec![("period", "INVALID_PERIOD")]),
@@ -72,15 +72,15 @@ fn invalid_spans_report_the_faulty_parameter() {
     ] {
         let faults: Vec<_> =
             faults.iter().map(|(parameter, code)| (parameter.to_string(), code.to_string())).collect();
-        assert_eq!(read(query).unwrap_err(), faults, "{query}");
+        assert_eq!(parse_span(query).unwrap_err(), faults, "{query}");
     }
 }
 
-/// The parts of any span cover its hours exactly once, with at most 46 single hours and whole days
-/// otherwise.
+/// The parts of any usage span cover each of its hours exactly once. At most 46 hours are covered by hourly
+/// buckets, the others by whole days.
 #[test]
-fn parts_cover_a_span_exactly() {
-    let midnight = at("2026-11-20T00:00:00Z").as_millis();
+fn parts_cover_a_usage_span_exactly() {
+    let midnight = parse_time("2026-11-20T00:00:00Z").as_millis();
     for first in 0..50 {
         for length in 0..80 {
             let start = Timestamp::from_millis(midnight + first * HOUR);
@@ -88,23 +88,23 @@ fn parts_cover_a_span_exactly() {
             let span = Span { start, end, interval: Interval::Hour };
             let mut reached = start;
             let mut hours = 0;
-            for part in span.parts() {
+            for part in span.split_by_interval() {
                 assert_eq!(part.start, reached, "{span:?}");
                 assert!(part.interval == Interval::Hour || part.start == Interval::Day.floor(part.start));
-                hours += if part.interval == Interval::Hour { part.starts().count() } else { 0 };
+                hours += if part.interval == Interval::Hour { part.bucket_starts().count() } else { 0 };
                 reached = part.buckets_end();
             }
             assert_eq!(reached, end, "{span:?}");
             assert!(hours <= 46, "{span:?}");
         }
     }
-    let open = read("period=5d").unwrap();
-    assert_eq!(open.parts().iter().map(|part| part.starts().count()).sum::<usize>(), 6);
+    let open = parse_span("period=5d").unwrap();
+    assert_eq!(open.split_by_interval().iter().map(|part| part.bucket_starts().count()).sum::<usize>(), 6);
 }
 
 #[test]
-fn totals_are_sums_of_outcomes() {
-    let mut counts = Counts::default();
+fn usage_totals_are_sums_of_outcomes() {
+    let mut counts = UsageCounts::default();
     for (outcome, cost) in [
         (Outcome::Valid, 3),
         (Outcome::Valid, 0),
@@ -112,7 +112,7 @@ fn totals_are_sums_of_outcomes() {
         (Outcome::RateLimited, 0),
         (Outcome::RateLimited, 0),
         (Outcome::QuotaExceeded, 0),
-        // Outcomes of unknown keys.
+        // Outcomes of unknown keys are not counted.
         (Outcome::NotFound, 7),
         (Outcome::Malformed, 7),
     ] {
@@ -132,15 +132,20 @@ fn totals_are_sums_of_outcomes() {
         (sum(|t| t.allowed), sum(|t| t.denied), sum(|t| t.rate_limited), sum(|t| t.cost)),
         (expected.allowed, expected.denied, expected.rate_limited, expected.cost)
     );
-    assert_eq!(Counts::names().count(), OUTCOMES);
+    assert_eq!(UsageCounts::names().count(), OUTCOME_COUNT);
 }
 
 #[test]
-fn every_subject_has_a_distinct_number() {
-    let subjects =
-        [Subject::All, Subject::Organization(0), Subject::Organization(1), Subject::Key(1), Subject::Key(2)];
-    assert_eq!(subjects.map(Subject::number), [0, -1, -2, 1, 2]);
-    assert_eq!(subjects.map(|subject| Subject::from_number(subject.number())), subjects);
+fn every_usage_subject_has_a_distinct_number() {
+    let subjects = [
+        UsageSubject::All,
+        UsageSubject::Organization(0),
+        UsageSubject::Organization(1),
+        UsageSubject::Key(1),
+        UsageSubject::Key(2),
+    ];
+    assert_eq!(subjects.map(UsageSubject::number), [0, -1, -2, 1, 2]);
+    assert_eq!(subjects.map(|subject| UsageSubject::from_number(subject.number())), subjects);
 }
 
 #[test]

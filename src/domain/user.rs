@@ -11,22 +11,22 @@ use super::schemas;
 use super::time::Timestamp;
 use crate::error::Result;
 
-/// A user.
+/// A user: a person who can be a member of organizations and own keys.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct User {
     /// Unique identifier, `user_…`.
     #[schema(example = "user_123")]
     pub(crate) id: String,
-    /// Email address; unique, ignoring case.
+    /// Email address of the user. It is unique, ignoring case.
     #[schema(example = "ada@example.com")]
     pub(crate) email: String,
-    /// Display name, 1 to 200 characters.
+    /// Display name of the user, 1 to 200 characters.
     #[schema(example = "Ada Lovelace")]
     pub(crate) name: String,
-    /// Id in another system, such as an identity provider.
+    /// The user's id in another system, such as an identity provider.
     #[schema(required)]
     pub(crate) external_id: Option<String>,
-    /// Keys of a suspended user are refused.
+    /// Status of the user. Keys of a suspended user are refused.
     pub(crate) status: Status,
     /// Custom key-value pairs.
     #[schema(value_type = schemas::Metadata)]
@@ -37,7 +37,7 @@ pub struct User {
     /// When the user was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) updated_at: Timestamp,
-    /// Number of stored changes; determines the ETag.
+    /// Number of stored changes to this user, from which its ETag is computed.
     #[serde(skip)]
     pub(crate) revision: i64,
 }
@@ -46,41 +46,42 @@ pub struct User {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewUser {
-    /// Email address; unique, ignoring case.
+    /// Email address of the user. It is unique, ignoring case.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.com")]
     pub(crate) email: String,
-    /// Display name, without control characters.
+    /// Display name of the user, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Ada Lovelace")]
     pub(crate) name: String,
-    /// Id in another system, such as an identity provider.
+    /// The user's id in another system, such as an identity provider.
     #[schema(min_length = 1, max_length = 200, example = "auth0|5f7c8ec7c33c6c004bbafe82")]
     pub(crate) external_id: Option<String>,
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
-    /// Custom id, to keep ids when importing; generated if omitted. Platform keys only.
+    /// Custom id of the user, to keep ids when importing; generated if omitted. Only platform keys can set
+    /// it.
     #[schema(nullable = false, pattern = "^user_[0-9A-Za-z-]{1,64}$", example = "user_ada")]
     pub(crate) id: Option<String>,
 }
 
-const READ_ONLY: &[&str] = &["created_at", "updated_at"];
+const READ_ONLY_FIELDS: &[&str] = &["created_at", "updated_at"];
 
 impl NewUser {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["status"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["status"]);
         let value = Self {
-            email: fields.required("email", rules::email),
-            name: fields.required("name", rules::name),
-            external_id: fields.nullable("external_id", rules::name).into_option(),
-            metadata: fields.optional("metadata", rules::metadata),
-            id: fields.optional("id", rules::custom_id(Kind::User)),
+            email: fields.required("email", rules::parse_email),
+            name: fields.required("name", rules::parse_name),
+            external_id: fields.nullable("external_id", rules::parse_name).into_option(),
+            metadata: fields.optional("metadata", rules::parse_metadata),
+            id: fields.optional("id", rules::custom_id_parser(Kind::User)),
         };
         fields.finish(value)
     }
 
-    /// The new user, with its custom id or else `id`.
+    /// Creates the user. Its id is the custom id or, if none was given, `id`.
     pub(crate) fn into_user(self, id: String, now: Timestamp) -> User {
         User {
             id: self.id.unwrap_or(id),
@@ -96,23 +97,24 @@ impl NewUser {
     }
 }
 
-/// A JSON merge patch of a user. Platform keys only.
+/// A JSON merge patch of a user. Only platform keys can change users.
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UserPatch {
-    /// Email address; unique, ignoring case.
+    /// Email address of the user. It is unique, ignoring case.
     #[schema(nullable = false, format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "ada@example.org")]
     pub(crate) email: Option<String>,
-    /// Display name, without control characters.
+    /// Display name of the user, without control characters.
     #[schema(nullable = false, min_length = 1, max_length = 200, example = "Ada King")]
     pub(crate) name: Option<String>,
-    /// Id in another system; `null` clears it.
+    /// The user's id in another system; `null` removes it.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "auth0|5f7c8ec7")]
     pub(crate) external_id: Patch<String>,
-    /// Keys of a suspended user are refused immediately.
+    /// Status of the user. Keys of a suspended user are refused immediately.
     #[schema(nullable = false)]
     pub(crate) status: Option<Status>,
-    /// Merged pair by pair; `null` removes a pair, or all of them.
+    /// Changes to the metadata, merged pair by pair; `null` as a value removes the pair, `null` in place of
+    /// the object removes all pairs.
     #[schema(value_type = Option<schemas::MetadataPatch>)]
     pub(crate) metadata: MetadataPatch,
 }
@@ -120,23 +122,23 @@ pub(crate) struct UserPatch {
 impl UserPatch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        fields.read_only(READ_ONLY);
-        fields.read_only(&["id"]);
+        fields.refuse_read_only(READ_ONLY_FIELDS);
+        fields.refuse_read_only(&["id"]);
         let value = Self {
-            email: fields.optional("email", rules::email),
-            name: fields.optional("name", rules::name),
-            external_id: fields.nullable("external_id", rules::name),
-            status: fields.optional("status", rules::one_of(Status::NAMES)),
-            metadata: fields.nullable("metadata", rules::metadata_patch),
+            email: fields.optional("email", rules::parse_email),
+            name: fields.optional("name", rules::parse_name),
+            external_id: fields.nullable("external_id", rules::parse_name),
+            status: fields.optional("status", rules::one_of_parser(Status::NAMES)),
+            metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
     }
 
-    /// The user after the patch. `INVALID_REQUEST` when the merged metadata is too large.
+    /// Returns the user after the patch, or `INVALID_REQUEST` if the merged metadata has too many pairs.
     pub(crate) fn apply(&self, before: &User) -> Result<User> {
         let metadata = self.metadata.merge(&before.metadata);
         let mut faults = Faults::default();
-        faults.nested("metadata", |faults| rules::metadata_size(&metadata, faults));
+        faults.at_child("metadata", |faults| rules::check_metadata_size(&metadata, faults));
         faults.finish(User {
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),

@@ -14,7 +14,8 @@ use super::scope;
 use super::time::Timestamp;
 use super::{organization, user};
 
-/// The outcomes in the order in which they are checked; the first that applies is returned.
+/// The outcomes of verifying a key, in the order in which they are checked. The first outcome that applies is
+/// returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)] // `message` describes each outcome.
 pub enum Outcome {
@@ -33,7 +34,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The names on the wire and in the database, in the order of the checks.
+    /// The names of the outcomes in JSON and in the database, in the order of the checks.
     pub const NAMES: &'static [(&'static str, Outcome)] = &[
         ("MALFORMED", Outcome::Malformed),
         ("NOT_FOUND", Outcome::NotFound),
@@ -50,11 +51,12 @@ impl Outcome {
     ];
 
     pub(crate) fn name(self) -> &'static str {
-        // `NAMES` is in the order of the variants; a test checks that.
+        // `NAMES` has the same order as the variants of `Outcome`; a test checks this.
         Self::NAMES[self as usize].0
     }
 
-    /// The text for people. Must not need escaping in JSON, because responses are written by hand.
+    /// Returns the human-readable message of the outcome. It must not contain characters that need escaping
+    /// in JSON, because verification responses are written without a JSON serializer.
     pub(crate) fn message(self) -> &'static str {
         match self {
             Outcome::Malformed => "Not a valid key: it is empty, too long, or has a wrong checksum.",
@@ -95,15 +97,16 @@ impl PartialSchema for Outcome {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "The outcomes in the order in which they are checked; the first that applies is returned.",
+                "The outcomes of verifying a key, in the order in which they are checked. The first outcome that \
+                 applies is returned.",
             ))
             .enum_values(Some(Self::NAMES.iter().map(|(name, _)| *name)))
             .into()
     }
 }
 
-/// The outcome that follows from the key alone, regardless of the request: `REVOKED` to
-/// `OWNER_INACTIVE`, else `VALID`.
+/// Returns the outcome that follows from the stored key, regardless of the request: one of `REVOKED` to
+/// `OWNER_INACTIVE`, or `VALID` if none of these applies.
 pub(crate) fn check_credential(credential: &Credential, now: Timestamp) -> Outcome {
     let key = &credential.key;
     match key.status {
@@ -124,8 +127,9 @@ pub(crate) fn check_credential(credential: &Credential, now: Timestamp) -> Outco
     Outcome::Valid
 }
 
-/// All checks that come before the limits: the key itself, the client's address, and the scopes.
-pub(crate) fn before_limits<S: AsRef<str>>(
+/// Runs all checks that come before the rate limit and the quota: the stored key, the client's address, and
+/// the required scopes.
+pub(crate) fn check_before_limits<S: AsRef<str>>(
     credential: &Credential,
     now: Timestamp,
     ip: Option<IpAddr>,
@@ -152,7 +156,7 @@ mod tests {
     fn every_outcome_has_its_name_and_a_message_without_escapes() {
         for (index, (name, outcome)) in Outcome::NAMES.iter().enumerate() {
             assert_eq!((*outcome as usize, outcome.name()), (index, *name));
-            // Responses are written by hand, so no message may need escaping.
+            // Verification responses are written without a JSON serializer, so no message may need escaping.
             let json = serde_json::to_string(outcome.message()).unwrap();
             assert_eq!(json, format!("\"{}\"", outcome.message()));
         }

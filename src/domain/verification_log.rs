@@ -1,4 +1,4 @@
-//! The verification log: denials, aggregated by key or address, code and minute.
+//! The verification log: denied verifications, aggregated by key or address, by code, and by minute.
 
 use std::net::IpAddr;
 
@@ -8,35 +8,36 @@ use super::page::Query;
 use super::time::Timestamp;
 use super::verification::Outcome;
 
-/// Denials aggregated into one entry.
+/// An entry of the verification log, which aggregates denied verifications of one minute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = VerificationLogEntry)]
 pub struct Entry {
-    /// The reason; `null` if the minute had too many keys, addresses and codes to list separately.
+    /// Why the verifications were denied; `null` if the minute had too many keys, addresses and codes to list
+    /// separately.
     #[schema(required)]
     pub(crate) code: Option<Outcome>,
-    /// The denied key; `null` if it is unknown.
+    /// Id of the denied key; `null` if no such key exists.
     #[schema(required, example = "key_123")]
     pub(crate) key_id: Option<String>,
-    /// The organization that owns the key or, if the key is unknown, the organization whose key
-    /// requested the verification; `null` for the platform.
+    /// Id of the organization that owns the denied key; if the key is unknown, of the organization whose key
+    /// requested the verification. `null` stands for the platform.
     #[schema(required, example = "org_123")]
     pub(crate) organization_id: Option<String>,
-    /// The client's address in the first denial. For unknown keys all denials share this address or,
-    /// for IPv6, its /64.
+    /// IP address of the client in the first denied verification. If the key is unknown, all verifications in
+    /// this entry came from this address or, for IPv6, its /64 network.
     #[schema(required, value_type = Option<String>, example = "203.0.113.9")]
     pub(crate) ip: Option<IpAddr>,
-    /// Number of denials in this entry.
+    /// Number of denied verifications in this entry.
     pub count: u64,
-    /// When the first denial happened.
+    /// When the first verification in this entry was denied.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) first_at: Timestamp,
-    /// When the last denial happened, within the same minute.
+    /// When the last verification in this entry was denied, within the same minute.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) last_at: Timestamp,
 }
 
-/// The filters of the list.
+/// The filters of the list of verification log entries.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // The fields have the names of the query parameters.
 pub struct VerificationLogFilter {
@@ -44,9 +45,9 @@ pub struct VerificationLogFilter {
     pub(crate) key_id: Option<String>,
     pub(crate) code: Option<Outcome>,
     pub(crate) ip: Option<IpAddr>,
-    /// Inclusive.
+    /// Start of the time range, inclusive.
     pub(crate) from: Option<Timestamp>,
-    /// Exclusive.
+    /// End of the time range, exclusive.
     pub(crate) to: Option<Timestamp>,
 }
 

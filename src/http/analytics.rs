@@ -27,8 +27,8 @@ use crate::service::{overview, usage, verification_log};
         (status = 404, description = "`NOT_FOUND`: the organization or key doesn't exist, or the calling key has no access to it."),
     ),
 )]
-pub(crate) async fn usage(call: Call) -> Result<Reply> {
-    Reply::ok(&usage::get(&call.app, &call.ctx, call.query()).await?)
+pub(crate) async fn get_usage(call: Call) -> Result<Reply> {
+    Reply::ok(&usage::get(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Get the overview
@@ -38,18 +38,18 @@ pub(crate) async fn usage(call: Call) -> Result<Reply> {
     get, path = "/admin/v1/analytics/overview", tag = "Analytics", operation_id = "getOverview",
     responses((status = 200, description = "The totals.", body = Overview)),
 )]
-pub(crate) async fn overview(call: Call) -> Result<Reply> {
-    Reply::ok(&overview::get(&call.app, &call.ctx, call.query()).await?)
+pub(crate) async fn get_overview(call: Call) -> Result<Reply> {
+    Reply::ok(&overview::get(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// List denials
 ///
 /// Returns the verification log: all verifications with a result other than `VALID`, aggregated by key,
 /// code and minute with a count. Verifications of unknown keys are aggregated by address instead of
-/// key. Each organization has 10 entries a minute of its own; beyond those, all share 1,000, where keys come
-/// before unknown keys, and one more entry counts the rest. Entries are kept for `retention.verification_log_days`. With an organization key, returns the
-/// denials of its organization's keys, and of unknown keys that were verified with one of its
-/// organization's keys.
+/// key. For each organization, 10 entries per minute are reserved. Beyond those, all organizations share 1,000
+/// entries per minute, where keys take precedence over unknown keys; one more entry counts the rest. Entries
+/// are kept for `retention.verification_log_days`. With an organization key, returns the denials of its
+/// organization's keys, and of unknown keys that were verified with one of its organization's keys.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/logs", tag = "Analytics", operation_id = "listDenials",
     params(PageQuery, DenialQuery),
@@ -58,6 +58,6 @@ pub(crate) async fn overview(call: Call) -> Result<Reply> {
         (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),
     ),
 )]
-pub(crate) async fn logs(call: Call) -> Result<Reply> {
-    Reply::list(&verification_log::list(&call.app, &call.ctx, call.query()).await?)
+pub(crate) async fn list_denials(call: Call) -> Result<Reply> {
+    Reply::list(&verification_log::list(&call.app, &call.ctx, call.parse_query()).await?)
 }

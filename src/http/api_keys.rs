@@ -28,9 +28,9 @@ fn etag_of(key: &ApiKey) -> String {
     ),
 )]
 pub(crate) async fn create(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let created = api_keys::create(&call.app, &call.ctx, call.body()?).await?;
-    Ok(Reply::created(&created, Some(etag_of(&created.api_key)))?.with_secret())
+    call.reject_query()?;
+    let created = api_keys::create(&call.app, &call.ctx, call.require_body()?).await?;
+    Ok(Reply::created(&created, Some(etag_of(&created.api_key)))?.mark_secret())
 }
 
 /// List API keys
@@ -46,7 +46,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
-    Reply::list(&api_keys::list(&call.app, &call.ctx, call.query()).await?)
+    Reply::list(&api_keys::list(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Get an API key
@@ -56,8 +56,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     responses((status = 200, description = "The API key.", body = ApiKey, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let key = api_keys::get(&call.app, &call.ctx, call.param(0)).await?.effective_at(call.ctx.now);
+    call.reject_query()?;
+    let key = api_keys::get(&call.app, &call.ctx, call.path_param(0)).await?.effective_at(call.ctx.now);
     Reply::with_etag(&key, etag_of(&key))
 }
 
@@ -75,8 +75,8 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn update(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let updated = api_keys::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
+    call.reject_query()?;
+    let updated = api_keys::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
     Reply::with_etag(&updated, etag_of(&updated))
 }
 
@@ -108,8 +108,8 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn revoke(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let revoked = api_keys::revoke(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
+    call.reject_query()?;
+    let revoked = api_keys::revoke(&call.app, &call.ctx, call.path_param(0), call.body.as_ref()).await?;
     Reply::with_etag(&revoked, etag_of(&revoked))
 }
 
@@ -127,9 +127,9 @@ pub(crate) async fn revoke(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn rotate(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let rotated = api_keys::rotate(&call.app, &call.ctx, call.param(0), call.body.as_ref()).await?;
-    Ok(Reply::with_etag(&rotated, etag_of(&rotated.api_key))?.with_secret())
+    call.reject_query()?;
+    let rotated = api_keys::rotate(&call.app, &call.ctx, call.path_param(0), call.body.as_ref()).await?;
+    Ok(Reply::with_etag(&rotated, etag_of(&rotated.api_key))?.mark_secret())
 }
 
 /// Expire the previous secret
@@ -141,8 +141,8 @@ pub(crate) async fn rotate(call: Call) -> Result<Reply> {
     params(ApiKeyPath, IfMatch),
     responses((status = 200, description = "The updated API key.", body = ApiKey, headers(("ETag")))),
 )]
-pub(crate) async fn expire_previous(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let changed = api_keys::expire_previous(&call.app, &call.ctx, call.param(0)).await?;
+pub(crate) async fn expire_previous_secret(call: Call) -> Result<Reply> {
+    call.reject_query()?;
+    let changed = api_keys::expire_previous(&call.app, &call.ctx, call.path_param(0)).await?;
     Reply::with_etag(&changed, etag_of(&changed))
 }

@@ -8,7 +8,7 @@ use super::openapi::params::{AnchorQuery, AuditQuery, EventPath, ExportQuery, Pa
 use super::reply::Reply;
 use crate::domain::audit::{Event, Verification};
 use crate::error::Result;
-use crate::service::audit::{self, Format};
+use crate::service::audit::{self, ExportFormat};
 
 /// List audit events
 ///
@@ -23,7 +23,7 @@ use crate::service::audit::{self, Format};
     ),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
-    Reply::list(&audit::list(&call.app, &call.ctx, call.query()).await?)
+    Reply::list(&audit::list(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Get an audit event
@@ -33,8 +33,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     responses((status = 200, description = "The event.", body = Event)),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    Reply::ok(&audit::get(&call.app, &call.ctx, call.param(0)).await?)
+    call.reject_query()?;
+    Reply::ok(&audit::get(&call.app, &call.ctx, call.path_param(0)).await?)
 }
 
 /// Verify the audit log
@@ -47,8 +47,8 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     params(AnchorQuery),
     responses((status = 200, description = "The result of the check.", body = Verification)),
 )]
-pub(crate) async fn verify(call: Call) -> Result<Reply> {
-    Reply::ok(&audit::verify(&call.app, &call.ctx, call.query()).await?)
+pub(crate) async fn verify_chain(call: Call) -> Result<Reply> {
+    Reply::ok(&audit::verify(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Export audit events
@@ -67,13 +67,15 @@ pub(crate) async fn verify(call: Call) -> Result<Reply> {
         (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),
     ),
 )]
-pub(crate) async fn export(call: Call) -> Result<Reply> {
-    let (format, mut chunks) = audit::export(&call.app, &call.ctx, call.query()).await?;
+pub(crate) async fn export_events(call: Call) -> Result<Reply> {
+    let (format, mut chunks) = audit::export(&call.app, &call.ctx, call.parse_query()).await?;
     let stream = futures_util::stream::poll_fn(move |context| chunks.poll_recv(context));
     let mut response = warp::reply::stream(stream).into_response();
     let (content_type, disposition) = match format {
-        Format::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit-logs.ndjson\""),
-        Format::Csv => ("text/csv; charset=utf-8; header=present", "attachment; filename=\"audit-logs.csv\""),
+        ExportFormat::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit-logs.ndjson\""),
+        ExportFormat::Csv => {
+            ("text/csv; charset=utf-8; header=present", "attachment; filename=\"audit-logs.csv\"")
+        }
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -12,16 +12,16 @@ use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
 use super::address;
-use super::reply::seconds_ceil;
-use super::server::Head;
+use super::reply::ceil_seconds;
+use super::server::RequestHead;
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::Credential;
 use crate::domain::api_key::SecretHash;
 use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
-use crate::verify::bucket::{Buckets, Limit, RateLimitDecision};
-use crate::verify::cache::Loaded;
+use crate::verify::bucket::{BucketLimit, Buckets, RateLimitDecision};
+use crate::verify::cache::LoadedCredential;
 use crate::verify::secret;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,58 +29,58 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Authenticates the caller by bearer token; returns its key and the hash of the token.
 ///
 /// # Errors
-/// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if it isn't valid.
+/// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if the token isn't valid.
 pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, SecretHash)> {
-    let (hash, loaded) = load(app, bearer(headers)?).await?;
-    Ok((ensure_usable(app, &loaded)?, hash))
+    let (hash, loaded) = load_key_by_token(app, bearer_token(headers)?).await?;
+    Ok((require_usable_key(app, &loaded)?, hash))
 }
 
-/// Like [`authenticate`], with the connection's cache, for the data plane: requests over one connection
-/// mostly come from the same caller.
-pub(crate) async fn authenticate_cached(app: &App, head: &Head) -> Result<Arc<Credential>> {
+/// Authenticates the caller of the data plane by bearer token, like [`authenticate`], but first looks in the
+/// connection's cache: requests over one connection mostly come from the same caller.
+pub(crate) async fn authenticate_cached(app: &App, head: &RequestHead) -> Result<Arc<Credential>> {
     if let Some(credential) = head.auth_cache.get(&head.headers, &app.keys) {
         access::ensure_usable(&credential, app.clock.now())?;
         return Ok(credential);
     }
-    let (_, loaded) = load(app, bearer(&head.headers)?).await?;
-    let credential = ensure_usable(app, &loaded)?;
+    let (_, loaded) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
+    let credential = require_usable_key(app, &loaded)?;
     head.auth_cache.set(&head.headers, loaded);
     Ok(credential)
 }
 
-async fn load(app: &App, token: &str) -> Result<(SecretHash, Loaded)> {
+async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, LoadedCredential)> {
     if !secret::is_plausible(&app.settings.get().await?.checked_prefixes, token) {
         return Err(access::invalid_api_key());
     }
-    let hash = secret::hash(token);
+    let hash = secret::hash_secret(token);
     Ok((hash, app.keys.get_loaded(&hash).await?))
 }
 
-fn ensure_usable(app: &App, loaded: &Loaded) -> Result<Arc<Credential>> {
+fn require_usable_key(app: &App, loaded: &LoadedCredential) -> Result<Arc<Credential>> {
     let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
     access::ensure_usable(credential, app.clock.now())?;
     Ok(credential.clone())
 }
 
 /// True if the request uses HTTP Basic authentication (RFC 7617).
-pub(crate) fn is_basic(headers: &HeaderMap) -> bool {
-    has_scheme(headers, "basic")
+pub(crate) fn uses_basic_auth(headers: &HeaderMap) -> bool {
+    uses_auth_scheme(headers, "basic")
 }
 
 /// True if the request has an `Authorization: Bearer` header.
-pub(crate) fn has_bearer(headers: &HeaderMap) -> bool {
-    has_scheme(headers, "bearer")
+pub(crate) fn uses_bearer_auth(headers: &HeaderMap) -> bool {
+    uses_auth_scheme(headers, "bearer")
 }
 
-fn has_scheme(headers: &HeaderMap, wanted: &str) -> bool {
+fn uses_auth_scheme(headers: &HeaderMap, wanted: &str) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| {
         let text = value.to_str().unwrap_or_default();
         text.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(wanted))
     })
 }
 
-/// Like [`authenticate`], by HTTP Basic with a key's id and secret, both form-encoded first (RFC 6749
-/// §2.3.1).
+/// Authenticates the caller by HTTP Basic: the username is a key's id and the password its secret, both
+/// form-encoded before the Base64 encoding (RFC 6749 §2.3.1).
 pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -93,23 +93,23 @@ pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result
         let message = "The Authorization header must be: Basic base64(<key id>:<secret>).";
         return Err(Error::new(Code::Unauthenticated, message));
     };
-    let (_, loaded) = load(app, &form_decode(secret)).await?;
-    let credential = ensure_usable(app, &loaded)?;
-    if credential.key.id != form_decode(id) {
+    let (_, loaded) = load_key_by_token(app, &decode_form_value(secret)).await?;
+    let credential = require_usable_key(app, &loaded)?;
+    if credential.key.id != decode_form_value(id) {
         return Err(access::invalid_api_key());
     }
     Ok(credential)
 }
 
-fn form_decode(text: &str) -> String {
+fn decode_form_value(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 /// The token of the `Authorization: Bearer` header; the scheme is case-insensitive.
 ///
 /// # Errors
-/// `UNAUTHENTICATED` if there isn't exactly one such header, or if it is malformed.
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str> {
+/// `UNAUTHENTICATED` if the request has no `Authorization` header or several, or a malformed one.
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let missing = |message| Err(Error::new(Code::Unauthenticated, message));
     match (values.next(), values.next()) {
@@ -130,7 +130,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str> {
 }
 
 /// Charges a failed authentication to the client's address. Returns `failure`, or `RATE_LIMITED` if the
-/// address has no attempts left. Only called after a failure, so that it never affects a valid key.
+/// address has no attempts left. Call it only after a failure, so that valid keys
+/// are never limited by it.
 pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error) -> Error {
     let per_minute = match app.settings.get().await {
         Ok(current) => current.settings.rate_limits.failed_auth_per_minute,
@@ -140,80 +141,86 @@ pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error
         return failure;
     }
     // All clients with an unknown address share one bucket.
-    let subject = address::subject(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
-    let limit = Limit { tokens: per_minute, window: MINUTE };
+    let subject = address::client_network(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
+    let limit = BucketLimit { tokens: per_minute, window: MINUTE };
     let decision = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
     if decision.allowed {
         failure
     } else {
-        limited(&decision, "Too many failed authentication attempts from your address")
+        rate_limited_error(&decision, "Too many failed authentication attempts from your address")
     }
 }
 
-/// The class of a call, which determines its rate limit.
+/// Determines which rate limit applies to a control-plane call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// A call of the control plane.
+pub(crate) enum RateLimitClass {
+    /// Any call of the control plane other than a batch.
     Admin,
-    /// A batch, regardless of its operations.
+    /// A batch counts as one call, regardless of the number of its operations.
     Batch,
 }
 
-impl Class {
-    /// The name of the limit in the rate limit headers.
-    pub(crate) fn policy(self) -> &'static str {
+impl RateLimitClass {
+    /// The name of the rate limit policy in the `RateLimit` headers.
+    pub(crate) fn policy_name(self) -> &'static str {
         match self {
-            Class::Admin => "admin",
-            Class::Batch => "batch",
+            RateLimitClass::Admin => "admin",
+            RateLimitClass::Batch => "batch",
         }
     }
 
-    fn limit<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a Buckets<String>, u32) {
+    fn buckets_and_tokens<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a Buckets<String>, u32) {
         match self {
-            Class::Admin => (&app.admin_limits, limits.admin_per_minute),
-            Class::Batch => (&app.batch_limits, limits.batch_per_minute),
+            RateLimitClass::Admin => (&app.admin_limits, limits.admin_per_minute),
+            RateLimitClass::Batch => (&app.batch_limits, limits.batch_per_minute),
         }
     }
 }
 
-/// Charges one call to the key's bucket. The decision is `None` if there is no limit.
+/// Takes one token from the bucket of the caller's key. The decision is `None` if no rate limit is set.
 pub(crate) fn charge_call(
     app: &App,
     limits: &RateLimits,
-    class: Class,
+    class: RateLimitClass,
     caller: &Caller,
 ) -> (Option<RateLimitDecision>, Result<()>) {
-    let Some((buckets, key, limit)) = call_limit(app, limits, class, caller) else { return (None, Ok(())) };
+    let Some((buckets, key, limit)) = bucket_of_call(app, limits, class, caller) else {
+        return (None, Ok(()));
+    };
     let decision = buckets.take(key, limit, 1, app.clock.monotonic());
-    let allowed =
-        if decision.allowed { Ok(()) } else { Err(limited(&decision, "Too many requests with this key")) };
+    let allowed = if decision.allowed {
+        Ok(())
+    } else {
+        Err(rate_limited_error(&decision, "Too many requests with this key"))
+    };
     (Some(decision), allowed)
 }
 
-/// The state of the key's bucket, for a call that is refused before it is charged.
+/// The state of the token bucket of the caller's key, for the headers of a call that is refused before a
+/// token is taken.
 pub(crate) fn peek_call_limit(
     app: &App,
     limits: &RateLimits,
-    class: Class,
+    class: RateLimitClass,
     caller: &Caller,
 ) -> Option<RateLimitDecision> {
-    let (buckets, key, limit) = call_limit(app, limits, class, caller)?;
+    let (buckets, key, limit) = bucket_of_call(app, limits, class, caller)?;
     Some(buckets.peek(key, limit, 0, app.clock.monotonic()))
 }
 
-fn call_limit<'a>(
+fn bucket_of_call<'a>(
     app: &'a App,
     limits: &RateLimits,
-    class: Class,
+    class: RateLimitClass,
     caller: &'a Caller,
-) -> Option<(&'a Buckets<String>, &'a String, Limit)> {
-    let (buckets, tokens) = class.limit(app, limits);
+) -> Option<(&'a Buckets<String>, &'a String, BucketLimit)> {
+    let (buckets, tokens) = class.buckets_and_tokens(app, limits);
     let key = caller.key().filter(|_| tokens > 0)?;
-    Some((buckets, &key.id, Limit { tokens, window: MINUTE }))
+    Some((buckets, &key.id, BucketLimit { tokens, window: MINUTE }))
 }
 
-fn limited(decision: &RateLimitDecision, message: &str) -> Error {
-    let seconds = seconds_ceil(decision.retry_after).max(1);
+fn rate_limited_error(decision: &RateLimitDecision, message: &str) -> Error {
+    let seconds = ceil_seconds(decision.retry_after).max(1);
     let message = format!("{message}; try again in {seconds} s.");
     Error { retry_after: Some(seconds), ..Error::new(Code::RateLimited, message) }
 }

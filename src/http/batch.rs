@@ -9,22 +9,21 @@ use serde_json::value::RawValue;
 use super::call::Call;
 use super::pipeline;
 use super::reply::Reply;
-use super::routes::{self, BATCH, Dispatch, HandlerFuture, Route, RouteMatch};
-use crate::domain::audit::{EventContext, cut};
+use super::routes::{self, BATCH_ACTION, Dispatch, HandlerFuture, Route, RouteMatch};
+use crate::domain::audit::{EventContext, truncate_text};
 use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
-use crate::service::aggregated::REFUSED;
-use crate::service::batch::{self, BatchOutcome, Operation};
+use crate::service::aggregated::REQUEST_REFUSED;
+use crate::service::batch::{self, BatchOperation, BatchOutcome};
 
-/// The path prefix of all operations; they may omit it.
-const BASE: &str = "/admin/v1";
+/// The path prefix of all operations of a batch; an operation may omit it.
+const PATH_PREFIX: &str = "/admin/v1";
 
 /// The results of a batch.
 #[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = BatchResults)]
-pub(crate) struct Results {
+pub(crate) struct BatchResults {
     /// The result of each operation, in order.
     pub(crate) results: Vec<OperationResult>,
 }
@@ -61,22 +60,22 @@ pub(crate) struct OperationResult {
     post, path = "/admin/v1/batch", tag = "Batch", operation_id = "runBatch",
     request_body = Batch,
     responses(
-        (status = 200, description = "The batch ran; `results` has the status of each operation.", body = Results),
+        (status = 200, description = "The batch ran; `results` has the status of each operation.", body = BatchResults),
         (status = 409, description = "`BATCH_FAILED`: an operation failed and no changes were made; see `error.results`."),
     ),
 )]
-pub(crate) async fn run(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let batch = Batch::read(call.body()?)?;
+pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
+    call.reject_query()?;
+    let batch = Batch::read(call.require_body()?)?;
     let id = call.app.new_id(Kind::Batch)?;
     let mut operations = Vec::with_capacity(batch.operations.len());
     let mut details = Vec::new();
     let mut operation_ids = Vec::with_capacity(batch.operations.len());
     for (index, operation) in batch.operations.into_iter().enumerate() {
         operation_ids.push(operation.id.clone());
-        match prepare(&call, &id, operation)? {
+        match prepare_operation(&call, &id, operation)? {
             Some(operation) => operations.push(operation),
-            None => details.push(Detail {
+            None => details.push(ErrorDetail {
                 pointer: Some(format!("/operations/{index}/path")),
                 parameter: None,
                 code: "NOT_IN_BATCH".into(),
@@ -86,72 +85,76 @@ pub(crate) async fn run(call: Call) -> Result<Reply> {
         }
     }
     if !details.is_empty() {
-        return Err(Error::invalid(details));
+        return Err(Error::invalid_request(details));
     }
     let context = EventContext { batch_id: Some(id), ..call.ctx.context.clone() };
     let ctx = Arc::new(RequestContext { context, ..(*call.ctx).clone() });
     let ran = batch::run(&call.app, &ctx, batch.atomic, operations).await?;
-    respond(&call, &operation_ids, ran)
+    batch_reply(&call, &operation_ids, ran)
 }
 
-/// The routes of the operations of a batch. Empty for any other call, for which the pipeline authorizes the
-/// caller.
+/// The routes of the operations of a batch. Empty if the call isn't a batch: then the pipeline has authorized
+/// the caller.
 pub(crate) fn operation_routes(call: &Call) -> Vec<&'static Route> {
-    if call.ctx.action != BATCH {
+    if call.ctx.action != BATCH_ACTION {
         return Vec::new();
     }
     let Some(Ok(batch)) = call.body.as_ref().map(Batch::read) else { return Vec::new() };
     let route = |operation: &RequestedOperation| {
-        let path = full_path(&operation.path);
+        let path = add_path_prefix(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
         let path = path.split('?').next().unwrap_or_default();
-        routes::find(&method, path).ok()?.ok().map(|matched| matched.route)
+        routes::find_route(&method, path).ok()?.ok().map(|matched| matched.route)
     };
     batch.operations.iter().filter_map(route).collect()
 }
 
-/// An operation's path with the prefix that may be omitted.
-fn full_path(path: &str) -> String {
-    let has_prefix = path.strip_prefix(BASE).is_some_and(|rest| rest.starts_with('/'));
-    if has_prefix { path.to_owned() } else { format!("{BASE}{path}") }
+/// Adds [`PATH_PREFIX`] to an operation's path that omits the prefix.
+fn add_path_prefix(path: &str) -> String {
+    let has_prefix = path.strip_prefix(PATH_PREFIX).is_some_and(|rest| rest.starts_with('/'));
+    if has_prefix { path.to_owned() } else { format!("{PATH_PREFIX}{path}") }
 }
 
 /// Binds an operation to its route's handler and authorization. `None` if the route can't be used in a batch.
-fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result<Option<Operation<Reply>>> {
+fn prepare_operation(
+    call: &Call,
+    batch_id: &str,
+    requested: RequestedOperation,
+) -> Result<Option<BatchOperation<Reply>>> {
     let method = requested.method.name();
-    let path = full_path(&requested.path);
+    let path = add_path_prefix(&requested.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-    let matched = routes::find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
+    let matched = routes::find_route(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
     let ctx = RequestContext {
         scopes: &[],
         requires_current_secret: false,
-        action: REFUSED,
+        action: REQUEST_REFUSED,
         access: if method == "GET" { "read" } else { "write" },
         if_match: requested.if_match,
         target: None,
         context: EventContext {
             method: Some(method.to_owned()),
-            path: Some(cut(path)),
+            path: Some(truncate_text(path)),
             batch_id: Some(batch_id.to_owned()),
             ..call.ctx.context.clone()
         },
-        random: call.app.random()?,
+        random: call.app.random_bits()?,
         seat: None,
         ..(*call.ctx).clone()
     };
     let RouteMatch { route, params, .. } = match matched {
         Ok(matched) => matched,
-        Err(not_found) => {
+        Err(unmatched) => {
             let refuse =
-                move |_| -> HandlerFuture { Box::pin(std::future::ready(Err(not_found.error.clone()))) };
-            return Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
+                move |_| -> HandlerFuture { Box::pin(std::future::ready(Err(unmatched.error.clone()))) };
+            return Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
         }
     };
     let Dispatch::Pipeline(handler) = route.dispatch else { return Ok(None) };
     if !route.in_batch {
         return Ok(None);
     }
-    let target = pipeline::target(route, &params);
+    let target = pipeline::audit_target(route, &params);
     let ctx = RequestContext {
         scopes: route.auth.scopes(),
         requires_current_secret: route.requires_current_secret(),
@@ -171,17 +174,17 @@ fn prepare(call: &Call, batch_id: &str, requested: RequestedOperation) -> Result
         handler(Call {
             app: app.clone(),
             ctx,
-            params: params.clone(),
+            path_params: params.clone(),
             query: query.clone(),
             accept: Vec::new(),
             body: body.clone(),
-            limits: None,
+            rate_limit: None,
         })
     };
-    Ok(Some(Operation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
+    Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
 }
 
-fn respond(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<Reply>) -> Result<Reply> {
+fn batch_reply(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<Reply>) -> Result<Reply> {
     let mut has_secret = false;
     let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
     let results = operation_ids.iter().zip(outcome.results).map(|(id, result)| {
@@ -189,13 +192,13 @@ fn respond(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<
             if let Some(cause) = &error.cause {
                 tracing::error!(request_id, cause, "batch operation failed");
             }
-            Reply::failed(&error)
+            Reply::from_error(&error)
         });
         let Reply::Enveloped(enveloped) = reply else {
             return Err(Error::internal("a batch operation returned a raw response"));
         };
         has_secret |= enveloped.has_secret();
-        let body = enveloped.body(call.ctx.now, request_id);
+        let body = enveloped.to_json(call.ctx.now, request_id);
         Ok(OperationResult {
             id: id.clone(),
             status: enveloped.status().as_u16(),
@@ -205,23 +208,23 @@ fn respond(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<
     });
     let results = results.collect::<Result<Vec<_>>>()?;
     let Some(failed_index) = outcome.failed_index else {
-        let reply = Reply::ok(&Results { results })?;
-        return Ok(if has_secret { reply.with_secret() } else { reply });
+        let reply = Reply::ok(&BatchResults { results })?;
+        return Ok(if has_secret { reply.mark_secret() } else { reply });
     };
-    let failed = Failed {
+    let failed = FailedBatchError {
         code: Code::BatchFailed.name(),
         message: format!("The operation at /operations/{failed_index} failed; no changes were made."),
         details: [],
         results,
     };
-    Reply::failed_with(Code::BatchFailed, &failed)
+    Reply::from_error_payload(Code::BatchFailed, &failed)
 }
 
-/// The `error` of a failed batch.
+/// The `error` member of the response to an atomic batch that failed.
 #[derive(Serialize)]
-struct Failed {
+struct FailedBatchError {
     code: &'static str,
     message: String,
-    details: [Detail; 0],
+    details: [ErrorDetail; 0],
     results: Vec<OperationResult>,
 }

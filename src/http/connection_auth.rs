@@ -7,45 +7,46 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::domain::api_key::Credential;
-use crate::verify::cache::{KeyCache, Loaded};
+use crate::verify::cache::{KeyCache, LoadedCredential};
 
-/// The last `Authorization` header that belonged to a key, verbatim, and the key. It isn't shared between
-/// connections, so that no client can probe for the header of another.
+/// The connection's last `Authorization` header that authenticated a key, verbatim, and that key. The cache
+/// isn't shared between connections, so that no client can probe for the header of another client.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionAuthCache(Mutex<Option<Entry>>);
+pub(crate) struct ConnectionAuthCache(Mutex<Option<CachedAuth>>);
 
-struct Entry {
+struct CachedAuth {
     header: Box<[u8]>,
-    loaded: Loaded,
+    loaded: LoadedCredential,
 }
 
-impl std::fmt::Debug for Entry {
+impl std::fmt::Debug for CachedAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Entry(…)") // The header is a secret.
+        f.write_str("CachedAuth(…)") // The header is a secret.
     }
 }
 
 impl ConnectionAuthCache {
-    /// The key, if the header is the same as in the last request and the key hasn't changed since. The
-    /// caller must check that the key is usable.
+    /// The cached key, if the `Authorization` header is the same as in the cached request and the key hasn't
+    /// changed since. Callers of this function must check that the key is usable.
     pub(crate) fn get(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
-        let header = single_header(headers)?;
+        let header = single_authorization_header(headers)?;
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = last.as_ref().filter(|entry| *entry.header == *header && keys.is_fresh(&entry.loaded))?;
         entry.loaded.credential().cloned()
     }
 
-    /// Caches the key of the request's header.
-    pub(crate) fn set(&self, headers: &HeaderMap, loaded: Loaded) {
-        let Some(header) = single_header(headers) else { return };
-        let entry = Entry { header: header.into(), loaded };
+    /// Caches the key that the request's `Authorization` header authenticated.
+    pub(crate) fn set(&self, headers: &HeaderMap, loaded: LoadedCredential) {
+        let Some(header) = single_authorization_header(headers) else { return };
+        let entry = CachedAuth { header: header.into(), loaded };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
     }
 }
 
-/// The value of the `Authorization` header; `None` if there isn't exactly one. It is borrowed, and
-/// copied by the cache, because it is a slice of a much larger buffer of the connection.
-fn single_header(headers: &HeaderMap) -> Option<&[u8]> {
+/// The value of the `Authorization` header; `None` if the request has no such header or several.
+/// The cache copies the value instead of keeping the `HeaderValue`, which would retain the connection's much
+/// larger read buffer.
+fn single_authorization_header(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let header = values.next()?;
     values.next().is_none().then_some(header.as_bytes())

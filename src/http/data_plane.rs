@@ -9,9 +9,9 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use warp::reply::Response;
 
-use super::pipeline::{add_request_id, request_id};
+use super::pipeline::{add_request_id, received_or_new_request_id};
 use super::routes::VERIFY_SCOPES;
-use super::server::Head;
+use super::server::RequestHead;
 use super::{address, auth, call, forward_auth, introspect, reply, verify};
 use crate::app::App;
 use crate::domain::access;
@@ -33,79 +33,91 @@ pub enum Endpoint {
 /// A request to the data plane.
 pub(crate) struct DataPlaneRequest<'a> {
     pub(crate) app: &'a App,
-    pub(crate) head: &'a Head,
-    /// The client's address; `None` if it is unknown.
-    pub(crate) ip: Option<IpAddr>,
-    /// When the request arrived.
+    pub(crate) head: &'a RequestHead,
+    /// The client's IP address, behind trusted proxies; `None` if the address is unknown.
+    pub(crate) client_ip: Option<IpAddr>,
+    /// Wall-clock time at which the request arrived.
     pub(crate) now: Timestamp,
-    /// The request id.
-    pub(crate) id: String,
+    /// The request's `X-Request-Id`, received from the client or generated.
+    pub(crate) request_id: String,
 }
 
-/// Handles a request.
-pub(crate) async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &Head, body: S) -> Response
+/// Handles a request to the data plane.
+pub(crate) async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &RequestHead, body: S) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
+    let client_ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
     let now = app.clock.now();
-    let request = DataPlaneRequest { app, head, ip, now, id: request_id(&head.headers, now) };
-    let arrived = app.clock.monotonic();
+    let request = DataPlaneRequest {
+        app,
+        head,
+        client_ip,
+        now,
+        request_id: received_or_new_request_id(&head.headers, now),
+    };
+    let arrived_at = app.clock.monotonic();
     let mut response = match endpoint {
         Endpoint::Verify => match verify::answer(&request, body).await {
             Ok(response) => response,
-            Err(error) => request.refuse(&error),
+            Err(error) => request.error_response(&error),
         },
         Endpoint::Introspect => introspect::answer(&request, body).await,
         // The body is not read, because it is meant for the upstream.
         Endpoint::ForwardAuth => forward_auth::answer(&request).await,
     };
-    add_request_id(&mut response, &request.id);
-    app.traffic.took(endpoint as usize, app.clock.monotonic().saturating_sub(arrived));
+    add_request_id(&mut response, &request.request_id);
+    app.traffic.observe_response_time(endpoint as usize, app.clock.monotonic().saturating_sub(arrived_at));
     response
 }
 
 impl DataPlaneRequest<'_> {
-    /// The response to an error, which is logged if it is a server error.
-    pub(crate) fn refuse(&self, error: &Error) -> Response {
-        self.log(error);
-        reply::write_error(error, self.now, &self.id)
+    /// The JSON response to an error. Logs the error if it is a server error (5xx).
+    pub(crate) fn error_response(&self, error: &Error) -> Response {
+        self.log_server_error(error);
+        reply::write_error(error, self.now, &self.request_id)
     }
 
-    /// Logs an error if it is a server error.
-    pub(crate) fn log(&self, error: &Error) {
+    /// Logs an error if its status is 5xx.
+    pub(crate) fn log_server_error(&self, error: &Error) {
         if error.code.status() >= 500 {
-            tracing::error!(request_id = %self.id, path = self.head.uri.path(), %error, "request failed");
+            tracing::error!(request_id = %self.request_id, path = self.head.uri.path(), %error, "request failed");
         }
     }
 
-    /// Authenticates and authorizes the caller, by HTTP Basic too if `allow_basic` is true. If the request is
-    /// refused, its body is drained, so that the connection can be reused.
+    /// Authenticates the caller by bearer token, or by HTTP Basic if `allow_basic` is true, and authorizes
+    /// it. Returns the caller's credential and the unread body. If the request is refused, its body is
+    /// drained, so that the connection can be reused.
     ///
     /// # Errors
-    /// In this order: 401 (429 after too many failures), 403 for the address, 403 for the scope.
-    pub(crate) async fn caller<S, B>(&self, body: S, allow_basic: bool) -> Result<(Arc<Credential>, S)>
+    /// Checked in this order: 401 for the credential (429 after too many failures from the address), 403 for
+    /// the address, 403 for the scope.
+    pub(crate) async fn authorize_caller<S, B>(
+        &self,
+        body: S,
+        allow_basic: bool,
+    ) -> Result<(Arc<Credential>, S)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        match self.authorize(allow_basic).await {
+        match self.authenticate_and_authorize(allow_basic).await {
             Ok(caller) => Ok((caller, body)),
             Err(error) => {
                 if self.head.has_body {
                     let http = &self.app.config.http;
-                    call::discard(body, http.max_body_bytes, http.body_timeout).await;
+                    call::drain_body(body, http.max_body_bytes, http.body_timeout).await;
                 }
                 Err(error)
             }
         }
     }
 
-    async fn authorize(&self, allow_basic: bool) -> Result<Arc<Credential>> {
+    async fn authenticate_and_authorize(&self, allow_basic: bool) -> Result<Arc<Credential>> {
         let app = self.app;
         let headers = &self.head.headers;
-        let authenticated = if allow_basic && auth::is_basic(headers) {
+        let authenticated = if allow_basic && auth::uses_basic_auth(headers) {
             auth::authenticate_basic(app, headers).await
         } else {
             auth::authenticate_cached(app, self.head).await
@@ -113,22 +125,22 @@ impl DataPlaneRequest<'_> {
         let credential = match authenticated {
             Ok(credential) => credential,
             Err(error) if error.code.status() == 401 => {
-                return Err(auth::charge_failure(app, self.ip, error).await);
+                return Err(auth::charge_failure(app, self.client_ip, error).await);
             }
             Err(error) => return Err(error),
         };
-        access::ensure_address_allowed(&credential.key, self.ip)?;
+        access::ensure_address_allowed(&credential.key, self.client_ip)?;
         access::require_scope(&credential.key, VERIFY_SCOPES)?;
-        app.note_call(&credential, self.now);
+        app.record_call(&credential, self.now);
         Ok(credential)
     }
 
-    /// Reads the whole body.
-    pub(crate) async fn body<S, B>(&self, body: S) -> Result<Bytes>
+    /// Reads the whole body, within the configured size and time.
+    pub(crate) async fn read_body<S, B>(&self, body: S) -> Result<Bytes>
     where
         S: Stream<Item = Result<B, warp::Error>>,
         B: Buf,
     {
-        call::collect(body, self.app.config.http.max_body_bytes, self.app.config.http.body_timeout).await
+        call::read_body(body, self.app.config.http.max_body_bytes, self.app.config.http.body_timeout).await
     }
 }

@@ -1,5 +1,6 @@
 //! `/v1/forward-auth`: authorizes requests for reverse proxies: nginx `auth_request`, Caddy `forward_auth`,
-//! Traefik ForwardAuth, Envoy `ext_authz` and HAProxy; `docs/guides/gateways.md` has a configuration for each.
+//! Traefik ForwardAuth, Envoy `ext_authz` and HAProxy; `docs/guides/gateways.md` has a configuration for
+//! each.
 
 use std::borrow::Cow;
 
@@ -19,8 +20,8 @@ use crate::verify::verifier::{Verdict, VerifyRequest};
 
 const PATH: &str = "/v1/forward-auth";
 
-/// Headers that identify the key to the upstream. Every response has all of them, with `-` for absent values:
-/// a proxy that copies only the headers present would otherwise let a header forged by the client through.
+/// Headers that identify the client's key to the upstream. Every response has all `X-Auth-…` headers, with
+/// `-` for absent values: if one were missing, a proxy would forward the header that the client forged.
 const KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
 const ORGANIZATION_ID: HeaderName = HeaderName::from_static("x-auth-organization-id");
 const USER_ID: HeaderName = HeaderName::from_static("x-auth-user-id");
@@ -28,17 +29,18 @@ const PLAN: HeaderName = HeaderName::from_static("x-auth-plan");
 const SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
 const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
 
-/// What the proxy's configuration requires.
-struct Requirements<'a> {
+/// The parameters of a forward-auth request, which the proxy's configuration sets.
+struct ProxyRequirements<'a> {
     scopes: Vec<Cow<'a, str>>,
-    /// The status in place of a 429; nginx turns any status other than 401 and 403 into a 500.
+    /// The response status if a limit is exceeded: 429, or 403 for nginx, which turns any denial other than
+    /// 401 and 403 into a 500.
     limit_status: StatusCode,
 }
 
-impl<'a> Requirements<'a> {
-    /// Reads them from the query, or from the first segment of a path that continues with the client's own.
-    /// `None` if a parameter is unknown; then every request is denied.
-    fn read(path: &'a str, query: Option<&'a str>) -> Option<Self> {
+impl<'a> ProxyRequirements<'a> {
+    /// Parses the parameters from the query, or from the path segment after `/v1/forward-auth/`, which the
+    /// client's own path follows. `None` if a parameter is unknown; then the request is denied.
+    fn parse(path: &'a str, query: Option<&'a str>) -> Option<Self> {
         let mut requirements = Self { scopes: Vec::new(), limit_status: StatusCode::TOO_MANY_REQUESTS };
         if let Some(rest) = path.strip_prefix(PATH)?.strip_prefix('/') {
             let segment = rest.split('/').next().unwrap_or_default();
@@ -60,8 +62,9 @@ impl<'a> Requirements<'a> {
     }
 }
 
-/// The client's key, from `Authorization: Bearer` or `X-Api-Key`. Both may be present if they are equal.
-fn key(headers: &HeaderMap) -> Result<&str> {
+/// The client's API key, from `Authorization: Bearer` or `X-Api-Key`. Both headers may be present if they
+/// have the same key.
+fn client_key(headers: &HeaderMap) -> Result<&str> {
     let missing = |message| Err(Error::new(Code::Unauthenticated, message));
     let mut values = headers.get_all("x-api-key").iter();
     let api_key = match (values.next(), values.next()) {
@@ -70,12 +73,14 @@ fn key(headers: &HeaderMap) -> Result<&str> {
         (Some(_), Some(_)) => return missing("Send the X-Api-Key header only once."),
     };
     match api_key {
-        None => auth::bearer(headers),
-        // Another scheme, such as Basic, is meant for the upstream.
-        Some(api_key) if !auth::has_bearer(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 => {
+        None => auth::bearer_token(headers),
+        // An `Authorization` header with another scheme, such as Basic, is meant for the upstream.
+        Some(api_key)
+            if !auth::uses_bearer_auth(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 =>
+        {
             Ok(api_key)
         }
-        Some(api_key) if auth::bearer(headers)? == api_key => Ok(api_key),
+        Some(api_key) if auth::bearer_token(headers)? == api_key => Ok(api_key),
         Some(_) => {
             missing("The Authorization and X-Api-Key headers have different keys; send only one of them.")
         }
@@ -105,10 +110,10 @@ fn key(headers: &HeaderMap) -> Result<&str> {
 pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
     let uri = &request.head.uri;
     let mut limit_status = StatusCode::TOO_MANY_REQUESTS;
-    let result = match Requirements::read(uri.path(), uri.query()) {
+    let result = match ProxyRequirements::parse(uri.path(), uri.query()) {
         Some(requirements) => {
             limit_status = requirements.limit_status;
-            decide(request, &requirements).await
+            verify_client_key(request, &requirements).await
         }
         None => {
             let message = "The proxy sent an unknown parameter; only scope and limit_status are supported.";
@@ -116,10 +121,10 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
         }
     };
     let mut response = match &result {
-        Ok(verdict) => write(request, verdict),
+        Ok(verdict) => write_verdict(request, verdict),
         Err(error) => {
-            let mut response = request.refuse(error);
-            add_identity(response.headers_mut(), None, error.code.name());
+            let mut response = request.error_response(error);
+            add_identity_headers(response.headers_mut(), None, error.code.name());
             response
         }
     };
@@ -147,18 +152,21 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
     ),
 )]
 #[expect(dead_code, reason = "only the derived documentation reads it")]
-pub(crate) fn with_path() {}
+pub(crate) fn answer_with_path() {}
 
-async fn decide(request: &DataPlaneRequest<'_>, requirements: &Requirements<'_>) -> Result<Verdict> {
+async fn verify_client_key(
+    request: &DataPlaneRequest<'_>,
+    requirements: &ProxyRequirements<'_>,
+) -> Result<Verdict> {
     let app = request.app;
-    let charge = |error| auth::charge_failure(app, request.ip, error);
-    let secret = match key(&request.head.headers) {
+    let charge = |error| auth::charge_failure(app, request.client_ip, error);
+    let secret = match client_key(&request.head.headers) {
         Ok(secret) => secret,
         Err(error) => return Err(charge(error).await),
     };
     if !requirements.scopes.is_empty() {
-        let catalogue = scopes::catalogue(app).await?;
-        if let Some(unknown) = requirements.scopes.iter().find(|scope| !catalogue.knows(scope)) {
+        let catalogue = scopes::load_catalogue(app).await?;
+        if let Some(unknown) = requirements.scopes.iter().find(|scope| !catalogue.is_known_grant(scope)) {
             let message = format!("The proxy requires the scope {unknown:?}, which doesn't exist.");
             return Err(Error::new(Code::InsufficientScope, message));
         }
@@ -166,7 +174,7 @@ async fn decide(request: &DataPlaneRequest<'_>, requirements: &Requirements<'_>)
     let verification = VerifyRequest {
         secret,
         scopes: &requirements.scopes,
-        ip: request.ip,
+        ip: request.client_ip,
         cost: 1,
         dry_run: false,
         caller_organization_id: None,
@@ -180,22 +188,26 @@ async fn decide(request: &DataPlaneRequest<'_>, requirements: &Requirements<'_>)
     }
 }
 
-fn write(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpResponse {
+fn write_verdict(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpResponse {
     let outcome = verdict.outcome;
     let mut response = match outcome {
-        Outcome::Valid => reply::empty(),
-        denied => {
-            reply::write_denial(status(denied), denied.name(), denied.message(), request.now, &request.id)
-        }
+        Outcome::Valid => reply::empty_response(),
+        denied => reply::write_denial(
+            denial_status(denied),
+            denied.name(),
+            denied.message(),
+            request.now,
+            &request.request_id,
+        ),
     };
     let headers = response.headers_mut();
-    add_identity(headers, verdict.credential.as_deref(), outcome.name());
+    add_identity_headers(headers, verdict.credential.as_deref(), outcome.name());
     if let Some(rate_limit) = &verdict.rate {
-        reply::add_limits(headers, "key", rate_limit, request.now);
+        reply::add_rate_limit_headers(headers, "key", rate_limit, request.now);
     }
     let retry_after = match (outcome, &verdict.rate, &verdict.quota) {
-        (Outcome::RateLimited, Some(rate_limit), _) => Some(reply::seconds_ceil(rate_limit.retry_after)),
-        (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::seconds_ceil(quota.resets_at - request.now)),
+        (Outcome::RateLimited, Some(rate_limit), _) => Some(reply::ceil_seconds(rate_limit.retry_after)),
+        (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::ceil_seconds(quota.resets_at - request.now)),
         _ => None,
     };
     if let Some(seconds) = retry_after {
@@ -204,7 +216,7 @@ fn write(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpResponse {
     response
 }
 
-fn status(denied: Outcome) -> StatusCode {
+fn denial_status(denied: Outcome) -> StatusCode {
     match denied {
         Outcome::QuotaExceeded | Outcome::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Outcome::OrganizationSuspended
@@ -215,7 +227,7 @@ fn status(denied: Outcome) -> StatusCode {
     }
 }
 
-fn add_identity(headers: &mut HeaderMap, credential: Option<&Credential>, status: &'static str) {
+fn add_identity_headers(headers: &mut HeaderMap, credential: Option<&Credential>, status: &'static str) {
     let key = credential.map(|credential| &credential.key);
     let or_dash = |text: Option<&str>| {
         let value = text.filter(|text| !text.is_empty()).and_then(|text| HeaderValue::from_str(text).ok());

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// The state of the server.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct Health {
-    /// `ok` or `ready`.
+    /// `ok` from the liveness check, `ready` from the readiness check.
     #[schema(value_type = String)]
     status: &'static str,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Health {
     get, path = "/healthz", tag = "Server", operation_id = "getHealth",
     responses((status = 200, description = "The process answers requests.", body = Health)),
 )]
-pub(crate) async fn live(_: Call) -> Result<Reply> {
+pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
     Reply::ok(&Health { status: "ok" })
 }
 
@@ -35,11 +35,11 @@ pub(crate) async fn live(_: Call) -> Result<Reply> {
         (status = 503, description = "`UNAVAILABLE`: the database isn't writable, or the server is shutting down."),
     ),
 )]
-pub(crate) async fn ready(call: Call) -> Result<Reply> {
+pub(crate) async fn check_readiness(call: Call) -> Result<Reply> {
     if call.app.is_draining() {
         return Err(Error::unavailable("The server is shutting down.", 1));
     }
-    match call.app.db.probe(call.app.clock.monotonic()).await {
+    match call.app.db.probe_writable(call.app.clock.monotonic()).await {
         Ok(()) => Reply::ok(&Health { status: "ready" }),
         Err(error) => {
             tracing::warn!(%error, "not ready: the database isn't writable");

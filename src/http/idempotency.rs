@@ -9,46 +9,59 @@ use super::batch;
 use super::call::Call;
 use super::reply::Reply;
 use super::routes::Handler;
-use super::server::Head;
+use super::server::RequestHead;
 use crate::domain::access::Caller;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
 use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Maximum length of a key, in characters.
-pub(crate) const MAX_KEY_LENGTH: usize = 255;
+/// Maximum length of an idempotency key, in ASCII characters.
+pub(crate) const MAX_IDEMPOTENCY_KEY_LENGTH: usize = 255;
 
-/// Claims the idempotency key of a call; `None` if it has none.
+/// Claims the idempotency key of a call; `None` if the call has no `Idempotency-Key` header.
 ///
 /// # Errors
-/// `INVALID_REQUEST` if the header is invalid; otherwise those of [`IdempotentRequest::claim`].
-pub(crate) fn claim(call: &Call, head: &Head, body: &[u8]) -> Result<Option<IdempotentRequest>> {
-    let Some(key) = header(head)? else { return Ok(None) };
+/// `INVALID_REQUEST` if the header is invalid; otherwise the errors of [`IdempotentRequest::claim`].
+pub(crate) fn claim_idempotency_key(
+    call: &Call,
+    head: &RequestHead,
+    body: &[u8],
+) -> Result<Option<IdempotentRequest>> {
+    let Some(key) = idempotency_key_header(head)? else { return Ok(None) };
     let path = head.uri.path_and_query().map_or_else(|| head.uri.path(), |path| path.as_str());
-    let token = auth::bearer(&head.headers)?;
+    let token = auth::bearer_token(&head.headers)?;
     IdempotentRequest::claim(&call.app, &call.ctx, token, key, [head.method.as_str(), path], body).map(Some)
 }
 
-fn header(head: &Head) -> Result<Option<&str>> {
+fn idempotency_key_header(head: &RequestHead) -> Result<Option<&str>> {
     let mut values = head.headers.get_all(IDEMPOTENCY_KEY).iter();
     let fault = |message: String| {
         let parameter = Some("Idempotency-Key".to_owned());
-        Err(Error::invalid(vec![Detail { pointer: None, parameter, code: "INVALID_HEADER".into(), message }]))
+        Err(Error::invalid_request(vec![ErrorDetail {
+            pointer: None,
+            parameter,
+            code: "INVALID_HEADER".into(),
+            message,
+        }]))
     };
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(_), Some(_)) => fault("Send the Idempotency-Key header only once.".to_owned()),
         (Some(key), None) => match key.to_str() {
-            Ok(key) if (1..=MAX_KEY_LENGTH).contains(&key.len()) => Ok(Some(key)),
-            _ => fault(format!("Must be 1 to {MAX_KEY_LENGTH} visible ASCII characters.")),
+            Ok(key) if (1..=MAX_IDEMPOTENCY_KEY_LENGTH).contains(&key.len()) => Ok(Some(key)),
+            _ => fault(format!("Must be 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} visible ASCII characters.")),
         },
     }
 }
 
 /// Runs the handler and stores its response, or replays the response of an earlier request.
-pub(crate) async fn answer(call: Call, handler: Handler, idempotent: IdempotentRequest) -> Result<Reply> {
+pub(crate) async fn answer_idempotently(
+    call: Call,
+    handler: Handler,
+    idempotent: IdempotentRequest,
+) -> Result<Reply> {
     let app = call.app.clone();
     let ctx = call.ctx.clone();
     let idempotent = Arc::new(idempotent);
@@ -64,13 +77,13 @@ pub(crate) async fn answer(call: Call, handler: Handler, idempotent: IdempotentR
         Ok(IdempotentOutcome::Executed(reply)) => Ok(reply),
         Ok(IdempotentOutcome::Replayed(stored)) => Reply::from_stored(stored),
         Ok(IdempotentOutcome::Refused(error)) => Err(error),
-        // Errors that the operation itself decided are stored too.
+        // Errors that the operation itself decides (404, 409) are stored and replayed like a success.
         Err(error) if matches!(error.code.status(), 404 | 409) => {
-            let reply = Reply::failed(&error);
+            let reply = Reply::from_error(&error);
             let stored = reply
                 .to_stored()
                 .ok_or_else(|| Error::new(Code::Internal, "an error response without a payload"))?;
-            idempotency::refuse(&app, &ctx, &idempotent, &error, stored).await?;
+            idempotency::record_and_store_refusal(&app, &ctx, &idempotent, &error, stored).await?;
             Ok(reply)
         }
         Err(error) => Err(error),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::data_plane::DataPlaneRequest;
-use super::openapi::envelope::{always_false, always_true};
+use super::openapi::envelope::{always_false_schema, always_true_schema};
 use super::{auth, call};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
@@ -40,7 +40,7 @@ pub(crate) enum Introspection {
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct InactiveToken {
     /// Always `false`.
-    #[schema(schema_with = always_false)]
+    #[schema(schema_with = always_false_schema)]
     active: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct InactiveToken {
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct ActiveToken {
     /// Always `true`.
-    #[schema(schema_with = always_true)]
+    #[schema(schema_with = always_true_schema)]
     active: bool,
     /// The key's scopes, separated by spaces, with wildcards expanded.
     #[schema(example = "transactions:write workflows:read")]
@@ -108,21 +108,21 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    match introspect(request, body).await {
-        Ok(introspection) => write(StatusCode::OK, &introspection),
-        Err(error) => refuse(request, &error),
+    match introspect_token(request, body).await {
+        Ok(introspection) => write_json(StatusCode::OK, &introspection),
+        Err(error) => write_oauth_error(request, &error),
     }
 }
 
-async fn introspect<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Introspection>
+async fn introspect_token<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Introspection>
 where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (caller, body) = request.caller(body, true).await?;
-    let is_form = is_form(&request.head.headers);
-    let bytes = request.body(body).await;
-    if !is_form {
+    let (caller, body) = request.authorize_caller(body, true).await?;
+    let is_form_encoded = is_form_encoded(&request.head.headers);
+    let bytes = request.read_body(body).await;
+    if !is_form_encoded {
         let message = "Send the parameters as application/x-www-form-urlencoded.";
         return Err(Error::new(Code::UnsupportedMediaType, message));
     }
@@ -138,7 +138,7 @@ where
         return Ok(Introspection::Inactive(InactiveToken { active: false }));
     };
     let Credential { key, secret_ends_at, .. } = &*credential;
-    let catalogue = scopes::catalogue(request.app).await?;
+    let catalogue = scopes::load_catalogue(request.app).await?;
     // A previous secret expires with its grace period, which never outlasts the key.
     let expiry = secret_ends_at.or(key.expires_at);
     Ok(Introspection::Active(ActiveToken {
@@ -146,22 +146,22 @@ where
         scope: catalogue.expand(&key.scopes).join(" "),
         client_id: key.id.clone(),
         sub: key.user_id.clone().or_else(|| key.organization_id.clone()),
-        // Rounded down, so that nobody trusts the key after it has expired.
+        // Rounded down, so that no resource server accepts the key after its expiry.
         exp: expiry.map(|expiry| expiry.as_millis().div_euclid(1000)),
         iat: key.created_at.as_millis().div_euclid(1000),
         token_type: "Bearer",
     }))
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
+fn is_form_encoded(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !call::is_compressed(headers)
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !call::has_compressed_body(headers)
 }
 
-fn refuse(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
-    request.log(error);
-    let basic = auth::is_basic(&request.head.headers);
+fn write_oauth_error(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
+    request.log_server_error(error);
+    let basic = auth::uses_basic_auth(&request.head.headers);
     let name = match error.code {
         Code::InvalidApiKey if !basic => "invalid_token",
         Code::Unauthenticated | Code::InvalidApiKey => "invalid_client",
@@ -172,7 +172,7 @@ fn refuse(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
     };
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response =
-        write(status, &OauthError { error: name, error_description: error.message.to_string() });
+        write_json(status, &OauthError { error: name, error_description: error.message.to_string() });
     let headers = response.headers_mut();
     if status == StatusCode::UNAUTHORIZED {
         let challenge = if basic { "Basic realm=\"tollhouse\"" } else { "Bearer" };
@@ -185,7 +185,7 @@ fn refuse(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
     response
 }
 
-fn write(status: StatusCode, body: &impl Serialize) -> Response {
+fn write_json(status: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_string(body).unwrap_or_default();
     let mut response = Response::new(body.into());
     *response.status_mut() = status;

@@ -35,8 +35,8 @@ fn etag_of(membership: &Membership) -> String {
     ),
 )]
 pub(crate) async fn create(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let created = memberships::create(&call.app, &call.ctx, call.param(0), call.body()?).await?;
+    call.reject_query()?;
+    let created = memberships::create(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
     Reply::created(&created, Some(etag_of(&created)))
 }
 
@@ -49,7 +49,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
     responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
-    Reply::list(&memberships::list(&call.app, &call.ctx, call.param(0), call.query()).await?)
+    Reply::list(&memberships::list(&call.app, &call.ctx, call.path_param(0), call.parse_query()).await?)
 }
 
 /// Get a member
@@ -59,8 +59,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     responses((status = 200, description = "The membership.", body = Membership, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let membership = memberships::get(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
+    call.reject_query()?;
+    let membership = memberships::get(&call.app, &call.ctx, call.path_param(0), call.path_param(1)).await?;
     Reply::with_etag(&membership, etag_of(&membership))
 }
 
@@ -75,9 +75,15 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn update(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let updated =
-        memberships::update(&call.app, &call.ctx, call.param(0), call.param(1), call.body()?).await?;
+    call.reject_query()?;
+    let updated = memberships::update(
+        &call.app,
+        &call.ctx,
+        call.path_param(0),
+        call.path_param(1),
+        call.require_body()?,
+    )
+    .await?;
     Reply::with_etag(&updated, etag_of(&updated))
 }
 
@@ -94,8 +100,8 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn delete(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let deleted = memberships::delete(&call.app, &call.ctx, call.param(0), call.param(1)).await?;
+    call.reject_query()?;
+    let deleted = memberships::delete(&call.app, &call.ctx, call.path_param(0), call.path_param(1)).await?;
     Reply::ok(&DeletedMembership {
         organization_id: deleted.organization_id,
         user_id: deleted.user_id,

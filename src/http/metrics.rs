@@ -13,115 +13,121 @@ use warp::reply::Response;
 
 use super::data_plane::Endpoint;
 use super::routes::ROUTES;
-use super::server::{self, Head, Limits};
+use super::server::{self, ConnectionLimits, RequestHead};
 use super::workers::Workers;
 use crate::app::App;
 use crate::error::Result;
 use crate::service;
 use crate::service::metrics::NANOSECOND;
-use crate::telemetry::families::{Families, Labels, MEDIA_TYPE, float};
+use crate::telemetry::families::{Labels, MEDIA_TYPE, MetricFamilies, integer_to_float};
 
-/// Scrapers that are served at once, each with one request at a time. More wait.
+/// Maximum number of scraper connections that are served at once. Further connections wait.
 const MAX_CONNECTIONS: usize = 8;
 
-/// The label values of the endpoints, in the order of their discriminants.
-const ENDPOINTS: [(Endpoint, &str); 3] = [
+/// The values of the metric label `endpoint`, in the order of the discriminants of [`Endpoint`].
+const ENDPOINT_LABELS: [(Endpoint, &str); 3] = [
     (Endpoint::Verify, "verify"),
     (Endpoint::Introspect, "introspect"),
     (Endpoint::ForwardAuth, "forward_auth"),
 ];
 
-/// Serves until the future is dropped; without a listener it only waits.
+/// Serves `/metrics` until the future is dropped. Without a listener, serves nothing.
 pub(crate) async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
     let Some(listener) = listener else { return std::future::pending().await };
-    let limits = Limits {
+    let limits = ConnectionLimits {
         max_connections: MAX_CONNECTIONS,
         header_timeout: app.config.http.header_timeout,
         write_timeout: app.config.http.write_timeout,
         drain_timeout: Duration::ZERO,
     };
-    server::serve(listener, None, filter(app.clone()), &limits, workers, std::future::pending()).await;
+    server::serve(listener, None, metrics_filter(app.clone()), &limits, workers, std::future::pending())
+        .await;
 }
 
-fn filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
+fn metrics_filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
     // Metrics are gathered on this runtime, apart from the workers, so that they don't delay verifications.
     let runtime = Handle::current();
-    let answer = move |head: Head| {
+    let answer = move |head: RequestHead| {
         let app = app.clone();
         let runtime = runtime.clone();
         async move {
             if head.uri.path() != "/metrics" {
-                return plain(StatusCode::NOT_FOUND, "Only /metrics is served here.\n".to_owned());
+                return plain_text_response(
+                    StatusCode::NOT_FOUND,
+                    "Only /metrics is served here.\n".to_owned(),
+                );
             }
             if !matches!(head.method, Method::GET | Method::HEAD) {
-                let mut response =
-                    plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed here.\n".to_owned());
+                let mut response = plain_text_response(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "Only GET and HEAD are allowed here.\n".to_owned(),
+                );
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 return response;
             }
-            match runtime.spawn(async move { gather(&app).await }).await {
-                Ok(Ok(text)) => return plain(StatusCode::OK, text),
+            match runtime.spawn(async move { gather_metrics(&app).await }).await {
+                Ok(Ok(text)) => return plain_text_response(StatusCode::OK, text),
                 Ok(Err(error)) => tracing::error!(%error, "could not render metrics"),
                 // The panic hook has logged the panic, without its message.
                 Err(_) => tracing::error!("could not gather metrics"),
             }
-            plain(
+            plain_text_response(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Metrics are unavailable; see the server log.\n".to_owned(),
             )
         }
     };
-    warp::ext::get::<Head>().then(answer).boxed()
+    warp::ext::get::<RequestHead>().then(answer).boxed()
 }
 
-fn plain(status: StatusCode, text: String) -> Response {
+fn plain_text_response(status: StatusCode, text: String) -> Response {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     response
 }
 
-async fn gather(app: &App) -> Result<String> {
-    let mut families = Families::default();
-    let responses = app.traffic.answers().map(|(route, status, count)| {
-        // The index after the last route stands for requests that matched none.
+async fn gather_metrics(app: &App) -> Result<String> {
+    let mut families = MetricFamilies::default();
+    let responses = app.traffic.response_counts().map(|(route, status, count)| {
+        // The index after the last route counts the requests that matched no route.
         let (method, path) = ROUTES.get(route).map_or(("", ""), |route| (route.method, route.path));
         let labels: Labels = vec![
             ("route", path.to_owned()),
             ("method", method.to_owned()),
             ("status", if status == 0 { "other".to_owned() } else { status.to_string() }),
         ];
-        (labels, float(count))
+        (labels, integer_to_float(count))
     });
-    families.counter(
+    families.add_counter(
         "tollhouse_http_requests_total",
         "Requests answered, by route pattern, method and status.",
         responses,
     );
-    let times = ENDPOINTS.iter().zip(app.traffic.times());
-    families.histogram(
+    let times = ENDPOINT_LABELS.iter().zip(app.traffic.response_times());
+    families.add_histogram(
         "tollhouse_verification_duration_seconds",
         "Time from the head of a verification request to its response, by endpoint.",
         NANOSECOND,
         times.map(|((_, name), observed)| (vec![("endpoint", (*name).to_owned())], observed)),
     );
     service::metrics::add(app, &mut families).await;
-    families.write()
+    families.encode_as_text()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::CODES;
-    use crate::telemetry::tally::{MAX_ROUTES, STATUSES};
+    use crate::telemetry::tally::{COUNTED_STATUSES, MAX_ROUTES};
 
     #[test]
     fn every_route_status_and_endpoint_has_its_own_counter() {
         assert!(ROUTES.len() < MAX_ROUTES);
         for (_, name, status) in CODES {
-            assert!(STATUSES.contains(status), "{name} {status} would be counted as other");
+            assert!(COUNTED_STATUSES.contains(status), "{name} {status} would be counted as other");
         }
-        for (number, (endpoint, name)) in ENDPOINTS.iter().enumerate() {
+        for (number, (endpoint, name)) in ENDPOINT_LABELS.iter().enumerate() {
             assert_eq!(*endpoint as usize, number, "{name}");
         }
     }

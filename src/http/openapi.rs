@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 #[openapi(
     info(title = "Tollhouse", description = include_str!("openapi/about.md"), license(name = "MIT", identifier = "MIT")),
     external_docs(url = "docs/", description = "API reference"),
-    // Relative to the document, so that it includes the path that a proxy adds.
+    // The server URL is relative to the document, so that it includes a path prefix that a proxy adds.
     servers((url = ".", description = "The server that serves this document")),
     tags(
         (name = "Verification", description = "The data plane. Checks API keys against their status, scopes, allowed addresses, rate limits and quotas. Known keys are checked in memory, without touching the database. Requests are not rate limited and not in the audit log, but are counted in usage analytics."),
@@ -42,42 +42,42 @@ use crate::error::{Error, Result};
         (name = "Server", description = "Health checks and this document."),
     ),
     paths(
-        verify::answer, introspect::answer, forward_auth::answer, forward_auth::with_path,
-        whoami::whoami,
+        verify::answer, introspect::answer, forward_auth::answer, forward_auth::answer_with_path,
+        whoami::get_caller,
         organizations::list, organizations::create,
         organizations::get, organizations::update, organizations::delete,
         memberships::list, memberships::create, memberships::get, memberships::update, memberships::delete,
-        users::list, users::create, users::get, users::update, users::delete, users::memberships,
+        users::list, users::create, users::get, users::update, users::delete, users::list_memberships,
         api_keys::list, api_keys::create, api_keys::get, api_keys::update, api_keys::delete,
-        api_keys::revoke, api_keys::rotate, api_keys::expire_previous,
+        api_keys::revoke, api_keys::rotate, api_keys::expire_previous_secret,
         scopes::list, scopes::create, scopes::delete,
         settings::get, settings::update,
-        analytics::usage, analytics::overview, analytics::logs,
-        audit::list, audit::export, audit::verify, audit::get,
-        batch::run,
-        root::addresses, health::live, health::ready, document,
+        analytics::get_usage, analytics::get_overview, analytics::list_denials,
+        audit::list, audit::export_events, audit::verify_chain, audit::get,
+        batch::run_batch,
+        root::list_addresses, health::check_liveness, health::check_readiness, get_document,
     ),
     components(schemas(
         crate::domain::settings::Plan, crate::domain::settings::PlanPatch,
-        envelope::Failure, envelope::Denial, envelope::ResponseMetadata, envelope::ListMetadata, introspect::OauthError,
-        crate::domain::page::Order, crate::domain::usage::GroupBy, crate::service::audit::Format,
+        envelope::ErrorEnvelope, envelope::Denial, envelope::ResponseMetadata, envelope::ListMetadata, introspect::OauthError,
+        crate::domain::page::Order, crate::domain::usage::GroupBy, crate::service::audit::ExportFormat,
     )),
 )]
-struct Api;
+struct ApiDocument;
 
-/// Serialized once: it is the same for every caller.
-static TEXT: LazyLock<Result<String>> = LazyLock::new(|| {
-    let mut api = Api::openapi();
-    complete::complete(&mut api);
+/// The OpenAPI document as JSON, serialized once because it is the same for every caller.
+static DOCUMENT_JSON: LazyLock<Result<String>> = LazyLock::new(|| {
+    let mut api = ApiDocument::openapi();
+    complete::complete_document(&mut api);
     api.to_pretty_json().map_err(Error::internal)
 });
 
-/// The document as JSON.
+/// The OpenAPI document as JSON.
 ///
 /// # Errors
-/// `INTERNAL` if it can't be serialized.
+/// `INTERNAL` if the document can't be serialized.
 pub fn text() -> Result<&'static str> {
-    TEXT.as_deref().map_err(Clone::clone)
+    DOCUMENT_JSON.as_deref().map_err(Clone::clone)
 }
 
 /// Get this document
@@ -87,8 +87,8 @@ pub fn text() -> Result<&'static str> {
     get, path = "/openapi.json", tag = "Server", operation_id = "getOpenapi",
     responses((status = 200, description = "The OpenAPI document.", body = Object)),
 )]
-pub(crate) async fn document(_: Call) -> Result<Reply> {
-    let mut response = reply::from_bytes(text()?.into());
+pub(crate) async fn get_document(_: Call) -> Result<Reply> {
+    let mut response = reply::response_from_bytes(text()?.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

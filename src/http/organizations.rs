@@ -21,8 +21,8 @@ fn etag_of(organization: &Organization) -> String {
     ),
 )]
 pub(crate) async fn create(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let created = organizations::create(&call.app, &call.ctx, call.body()?).await?;
+    call.reject_query()?;
+    let created = organizations::create(&call.app, &call.ctx, call.require_body()?).await?;
     Reply::created(&created, Some(etag_of(&created)))
 }
 
@@ -35,7 +35,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
     responses((status = 200, description = "A page of organizations.", body = Vec<Organization>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
-    Reply::list(&organizations::list(&call.app, &call.ctx, call.query()).await?)
+    Reply::list(&organizations::list(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Get an organization
@@ -45,8 +45,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     responses((status = 200, description = "The organization.", body = Organization, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let organization = organizations::get(&call.app, &call.ctx, call.param(0)).await?;
+    call.reject_query()?;
+    let organization = organizations::get(&call.app, &call.ctx, call.path_param(0)).await?;
     Reply::with_etag(&organization, etag_of(&organization))
 }
 
@@ -62,8 +62,9 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     responses((status = 200, description = "The updated organization.", body = Organization, headers(("ETag")))),
 )]
 pub(crate) async fn update(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let updated = organizations::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
+    call.reject_query()?;
+    let updated =
+        organizations::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
     Reply::with_etag(&updated, etag_of(&updated))
 }
 
@@ -77,7 +78,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
     responses((status = 200, description = "Deleted.", body = Deleted)),
 )]
 pub(crate) async fn delete(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let id = organizations::delete(&call.app, &call.ctx, call.param(0)).await?;
+    call.reject_query()?;
+    let id = organizations::delete(&call.app, &call.ctx, call.path_param(0)).await?;
     Reply::ok(&Deleted { id, deleted: true })
 }

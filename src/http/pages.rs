@@ -14,41 +14,42 @@ use http::header::{
 };
 use warp::reply::Response as WarpResponse;
 
-use super::pipeline::{add_request_id, request_id};
+use super::pipeline::{add_request_id, received_or_new_request_id};
 use super::reply;
-use super::server::Head;
+use super::server::RequestHead;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
-/// A file of a page. `build.rs` generates the list of files.
+/// An embedded file of the console or the API reference. `build.rs` generates the list of these files.
 pub struct File {
-    /// The path at which it is served.
+    /// The URL path of this file.
     pub path: &'static str,
-    /// The `Content-Type`.
+    /// The value of the file's `Content-Type` header.
     kind: &'static str,
-    /// Identifies the content, for the `ETag`.
+    /// Hash of the file's content, for the `ETag`.
     tag: &'static str,
     /// True for the HTML page itself, false for its assets, which have a version in their path.
     is_page: bool,
-    /// Uncompressed size in bytes.
+    /// Uncompressed size of the file, in bytes.
     pub length: usize,
-    /// The content, compressed.
+    /// The file's content, compressed with gzip.
     pub gzip: &'static [u8],
 }
 
 include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
-static BY_PATH: LazyLock<HashMap<&'static str, &'static File>> =
+static FILES_BY_PATH: LazyLock<HashMap<&'static str, &'static File>> =
     LazyLock::new(|| FILES.iter().map(|file| (file.path, file)).collect());
 
-/// Permits no external resources, no inline scripts or styles and no framing, and enforces Trusted
-/// Types, so that no string becomes markup or code.
+/// The console's Content-Security-Policy. Permits no external resources, no inline scripts or styles and no
+/// framing, and enforces Trusted Types, so that no string becomes markup or code.
 const CONSOLE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
 );
-/// The same without Trusted Types, because Swagger UI assigns (sanitized) strings as markup, and with
-/// `data:` images, because its style sheet embeds its icons.
+/// The API reference's Content-Security-Policy. Differs from the console's: it doesn't enforce Trusted Types,
+/// because Swagger UI assigns (sanitized) strings as markup, and permits `data:` images, because Swagger UI's
+/// style sheet embeds icons.
 const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -57,7 +58,7 @@ const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
 const CACHE_IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const CACHE_REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// Headers of every page and file.
+/// Security headers of every page and its assets.
 pub(super) const COMMON_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -65,12 +66,12 @@ pub(super) const COMMON_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// Serves a file.
-pub(crate) fn answer(app: &App, head: &Head) -> WarpResponse {
+/// Serves a page or one of its assets.
+pub(crate) fn answer(app: &App, head: &RequestHead) -> WarpResponse {
     let path = head.uri.path();
     let now = app.clock.now();
-    let id = request_id(&head.headers, now);
-    let mut response = match BY_PATH.get(path) {
+    let id = received_or_new_request_id(&head.headers, now);
+    let mut response = match FILES_BY_PATH.get(path) {
         Some(file) => file.answer(&head.headers).unwrap_or_else(|error| reply::write_error(&error, now, &id)),
         None if !path[1..].contains('/') => redirect_to_directory(path),
         None => {
@@ -84,9 +85,9 @@ pub(crate) fn answer(app: &App, head: &Head) -> WarpResponse {
 
 /// Redirects `/console` to `/console/`, because pages reference their files relative to their directory.
 fn redirect_to_directory(path: &str) -> WarpResponse {
-    let mut response = reply::empty();
+    let mut response = reply::empty_response();
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    // Relative, so that it also works behind a proxy that adds a path prefix.
+    // The location is relative, so that the redirect also works behind a proxy that adds a path prefix.
     if let Ok(location) = HeaderValue::from_str(&format!("{}/", &path[1..])) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -105,7 +106,7 @@ impl File {
             true => Bytes::from_static(self.gzip),
             false => self.decompress()?,
         };
-        let mut response = reply::from_bytes(body);
+        let mut response = reply::response_from_bytes(body);
         let headers = response.headers_mut();
         headers.extend(COMMON_HEADERS);
         headers.insert(ETAG, HeaderValue::from_str(&tag).map_err(Error::internal)?);
@@ -131,7 +132,7 @@ impl File {
     }
 }
 
-/// True if `Accept-Encoding` lists gzip with a quality above 0, or covers it by `*` (RFC 9110 §12.5.3).
+/// True if `Accept-Encoding` lists gzip with a quality above 0, or covers gzip by `*` (RFC 9110 §12.5.3).
 fn accepts_gzip(request_headers: &HeaderMap) -> bool {
     let mut accepts_any = false;
     let lines = request_headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());

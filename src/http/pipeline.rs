@@ -17,15 +17,15 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
-use super::auth::{self, Class};
+use super::auth::{self, RateLimitClass};
 use super::call::{self, Call};
 use super::reply::{self, Reply};
-use super::routes::{AuthRequirement, BATCH, Body, Handler, NotFound, Route, WHOAMI};
-use super::server::Head;
+use super::routes::{AuthRequirement, BATCH_ACTION, Body, Handler, Route, UnmatchedRoute, WHOAMI_ACTION};
+use super::server::RequestHead;
 use super::{address, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
-use crate::domain::audit::{EventContext, Target, cut};
+use crate::domain::audit::{EventContext, Target, truncate_text};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::time::Timestamp;
@@ -35,90 +35,93 @@ use crate::verify::bucket::RateLimitDecision;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A request before authentication.
+/// A control-plane request before authentication.
 pub(crate) struct Request {
     /// Index into [`ROUTES`](super::routes::ROUTES).
     route_index: usize,
-    head: Head,
-    ip: Option<IpAddr>,
-    id: String,
-    /// The monotonic time of its arrival.
-    arrived: Duration,
+    head: RequestHead,
+    client_ip: Option<IpAddr>,
+    request_id: String,
+    /// The monotonic time at which the request arrived.
+    arrived_at: Duration,
 }
 
 impl Request {
-    pub(crate) fn new(app: &App, route_index: usize, head: Head) -> Self {
-        let ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
-        let id = request_id(&head.headers, app.clock.now());
-        Self { route_index, head, ip, id, arrived: app.clock.monotonic() }
+    pub(crate) fn new(app: &App, route_index: usize, head: RequestHead) -> Self {
+        let client_ip =
+            address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
+        let request_id = received_or_new_request_id(&head.headers, app.clock.now());
+        Self { route_index, head, client_ip, request_id, arrived_at: app.clock.monotonic() }
     }
 
     fn header(&self, name: HeaderName) -> Option<String> {
         self.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     }
 
-    fn context(&self) -> EventContext {
+    fn event_context(&self) -> EventContext {
         EventContext {
-            request_id: Some(self.id.clone()),
+            request_id: Some(self.request_id.clone()),
             method: Some(self.head.method.to_string()),
-            path: Some(cut(self.head.uri.path())),
+            path: Some(truncate_text(self.head.uri.path())),
             status: None,
-            ip: self.ip.map(|ip| ip.to_string()),
-            user_agent: self.header(USER_AGENT).map(|agent| cut(&agent)),
+            ip: self.client_ip.map(|ip| ip.to_string()),
+            user_agent: self.header(USER_AGENT).map(|agent| truncate_text(&agent)),
             batch_id: None,
         }
     }
 }
 
-/// The `X-Request-Id` that the client sent, if it is valid, otherwise a new one.
-pub(crate) fn request_id(headers: &HeaderMap, now: Timestamp) -> String {
-    let client_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+/// The `X-Request-Id` that the client sent if that id is valid, otherwise a new id.
+pub(crate) fn received_or_new_request_id(headers: &HeaderMap, now: Timestamp) -> String {
+    let client_id =
+        headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_valid_request_id(id));
     // The id protects nothing, so it doesn't need randomness from the operating system.
     client_id.map_or_else(|| Kind::Request.new_id(now, fastrand::u128(..)), str::to_owned)
 }
 
-fn is_request_id(id: &str) -> bool {
+fn is_valid_request_id(id: &str) -> bool {
     (1..=128).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
-/// Where control-plane calls run: apart from the workers, so that they don't delay verifications.
+/// The runtime on which control-plane calls run, and their tracker. It isn't a worker's runtime, so that
+/// these calls don't delay verifications.
 #[derive(Clone)]
-pub(crate) struct Tasks {
+pub(crate) struct ControlPlaneTasks {
     /// Tracks the running calls, for a graceful shutdown.
     pub(crate) tracker: TaskTracker,
     /// The runtime for calls that may take long.
     pub(crate) runtime: Handle,
 }
 
-/// Handles a request in a task that outlives a client disconnect.
+/// Handles a control-plane request in a task that outlives a client disconnect.
 pub(crate) async fn answer<S, B>(
     app: Arc<App>,
     request: Request,
-    matched: Result<(&'static Route, Handler, Vec<String>), NotFound>,
+    matched: Result<(&'static Route, Handler, Vec<String>), UnmatchedRoute>,
     body: S,
-    tasks: &Tasks,
+    tasks: &ControlPlaneTasks,
 ) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
     B: Buf + Send,
 {
-    let id = request.id.clone();
+    let id = request.request_id.clone();
     let route_index = request.route_index;
     let panic_app = app.clone();
     let task = async move {
         let counting_app = app.clone();
         let response = match matched {
-            Err(not_found) => refuse_route(&app, &request, body, not_found).await,
+            Err(unmatched) => answer_unmatched(&app, &request, body, unmatched).await,
             Ok((route, handler, params)) => {
                 let mut pipeline =
                     RequestPipeline { app, request, route, handler, ctx: None, rate_limit: None };
-                let result = pipeline.run(params, body).await;
-                pipeline.finish(result).await
+                let result = pipeline.check_and_handle(params, body).await;
+                pipeline.record_and_respond(result).await
             }
         };
         // Counted inside the task, so that requests of disconnected clients are counted too.
-        counting_app.traffic.answered(route_index, response.status().as_u16());
+        counting_app.traffic.count_response(route_index, response.status().as_u16());
         response
     };
     // The panic hook has logged the panic, without its message.
@@ -126,39 +129,40 @@ where
         tracing::error!(request_id = %id, "handler panicked");
         let mut response = reply::write_error(&Error::internal("panic"), panic_app.clock.now(), &id);
         add_request_id(&mut response, &id);
-        panic_app.traffic.answered(route_index, response.status().as_u16());
+        panic_app.traffic.count_response(route_index, response.status().as_u16());
         response
     })
 }
 
 /// Responds to an unknown path, or to a known path with an unsupported method.
-async fn refuse_route<S, B>(app: &App, request: &Request, body: S, not_found: NotFound) -> Response
+async fn answer_unmatched<S, B>(app: &App, request: &Request, body: S, unmatched: UnmatchedRoute) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
     if request.head.has_body {
-        call::discard(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
+        call::drain_body(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
     }
-    let NotFound { mut error, allow } = not_found;
+    let UnmatchedRoute { mut error, allow } = unmatched;
     if request.head.uri.path().starts_with("/admin/")
-        && let Err(audit_error) = aggregate_anonymous(app, request, error.code)
+        && let Err(audit_error) = record_anonymous_error(app, request, error.code)
     {
         error = audit_error;
     }
-    let mut response = reply::write_error(&error, app.clock.now(), &request.id);
+    let mut response = reply::write_error(&error, app.clock.now(), &request.request_id);
     if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
         response.headers_mut().insert(ALLOW, allow);
     }
-    add_request_id(&mut response, &request.id);
-    tracing::debug!(request_id = %request.id, status = response.status().as_u16(), "no route matched");
+    add_request_id(&mut response, &request.request_id);
+    tracing::debug!(request_id = %request.request_id, status = response.status().as_u16(), "no route matched");
     response
 }
 
-/// Records the error of a request without a known caller, aggregated by its address.
-fn aggregate_anonymous(app: &App, request: &Request, code: Code) -> Result<()> {
-    let subject = request.ip.map_or_else(|| "unknown".to_owned(), |ip| address::subject(ip).to_string());
-    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, request.context())
+/// Records in the audit log the error of a request without a known caller, aggregated by client address.
+fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()> {
+    let subject =
+        request.client_ip.map_or_else(|| "unknown".to_owned(), |ip| address::client_network(ip).to_string());
+    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, request.event_context())
 }
 
 pub(crate) fn add_request_id(response: &mut Response, id: &str) {
@@ -167,11 +171,11 @@ pub(crate) fn add_request_id(response: &mut Response, id: &str) {
     }
 }
 
-/// The resource that a path names, for the audit log.
-pub(crate) fn target(route: &Route, params: &[String]) -> Option<Target> {
+/// The resource that the request's path names, for the audit event.
+pub(crate) fn audit_target(route: &Route, params: &[String]) -> Option<Target> {
     params.last().map(|id| Target {
         kind: route.action.split('.').next().unwrap_or_default().into(),
-        id: Some(cut(id)),
+        id: Some(truncate_text(id)),
         name: None,
     })
 }
@@ -182,43 +186,45 @@ struct RequestPipeline {
     request: Request,
     route: &'static Route,
     handler: Handler,
-    /// `None` until the caller is authenticated, and for open routes.
+    /// The authenticated caller and the request's context; `None` before authentication and for open routes.
     ctx: Option<Arc<RequestContext>>,
     rate_limit: Option<RateLimitDecision>,
 }
 
 impl RequestPipeline {
-    async fn run<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
+    async fn check_and_handle<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
     {
-        let max = self.app.config.http.max_body_bytes;
+        let max_bytes = self.app.config.http.max_body_bytes;
         let timeout = self.app.config.http.body_timeout;
         let has_body = self.request.head.has_body;
         if self.route.body == Body::None {
-            // Drained before authentication: a key that is revoked while a slow body arrives is refused.
+            // The body is drained before authentication, so that a key that is revoked while a slow body
+            // arrives is refused.
             if has_body {
-                call::discard(body, max, timeout).await;
+                call::drain_body(body, max_bytes, timeout).await;
             }
             let ctx = self.authorize(&params).await?;
-            return self.handle(ctx, params, (Bytes::new(), None)).await;
+            return self.call_handler(ctx, params, (Bytes::new(), None)).await;
         }
         match self.authorize(&params).await {
             Ok(ctx) => {
-                let body = self.read_body(body, max, timeout).await?;
-                self.handle(ctx, params, body).await
+                let body = self.read_body(body, max_bytes, timeout).await?;
+                self.call_handler(ctx, params, body).await
             }
             Err(error) => {
                 if has_body {
-                    call::discard(body, max, timeout).await;
+                    call::drain_body(body, max_bytes, timeout).await;
                 }
                 Err(error)
             }
         }
     }
 
-    /// Runs all checks that don't need the body.
+    /// Authenticates and authorizes the caller and charges the rate limit: all checks that don't need the
+    /// body.
     async fn authorize(&mut self, params: &[String]) -> Result<Arc<RequestContext>> {
         let app = self.app.clone();
         let route = self.route;
@@ -228,7 +234,7 @@ impl RequestPipeline {
         let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
             Ok(authenticated) => authenticated,
             Err(error) if error.code.status() == 401 => {
-                return Err(auth::charge_failure(&app, self.request.ip, error).await);
+                return Err(auth::charge_failure(&app, self.request.client_ip, error).await);
             }
             Err(error) => return Err(error),
         };
@@ -241,37 +247,42 @@ impl RequestPipeline {
             action: route.action,
             access: route.access(),
             now: app.clock.now(),
-            ip: self.request.ip,
+            ip: self.request.client_ip,
             if_match: self.request.header(IF_MATCH),
-            target: target(route, params),
-            context: self.request.context(),
-            random: app.random()?,
+            target: audit_target(route, params),
+            context: self.request.event_context(),
+            random: app.random_bits()?,
             seat: None,
         });
         self.ctx = Some(ctx.clone());
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
-        if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.ip) {
-            self.rate_limit = auth::peek_call_limit(&app, limits, self.class(), &caller);
+        if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.client_ip) {
+            self.rate_limit = auth::peek_call_limit(&app, limits, self.rate_limit_class(), &caller);
             return Err(error);
         }
-        let (rate_limit, allowed) = auth::charge_call(&app, limits, self.class(), &caller);
+        let (rate_limit, allowed) = auth::charge_call(&app, limits, self.rate_limit_class(), &caller);
         self.rate_limit = rate_limit;
         allowed?;
         ctx.authorize(&caller)?;
         if route.auth.requires_platform_key() {
             caller.require_platform()?;
         }
-        app.note_call(&credential, ctx.now);
+        app.record_call(&credential, ctx.now);
         Ok(ctx)
     }
 
-    fn class(&self) -> Class {
-        if self.route.action == BATCH { Class::Batch } else { Class::Admin }
+    fn rate_limit_class(&self) -> RateLimitClass {
+        if self.route.action == BATCH_ACTION { RateLimitClass::Batch } else { RateLimitClass::Admin }
     }
 
-    /// Reads the body; returns its bytes and the parsed JSON.
-    async fn read_body<S, B>(&self, body: S, max: usize, timeout: Duration) -> Result<(Bytes, Option<Json>)>
+    /// Reads the request body; returns its bytes and the parsed JSON.
+    async fn read_body<S, B>(
+        &self,
+        body: S,
+        max_bytes: usize,
+        timeout: Duration,
+    ) -> Result<(Bytes, Option<Json>)>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send,
         B: Buf,
@@ -281,10 +292,10 @@ impl RequestPipeline {
             return Ok((Bytes::new(), None));
         }
         if let Err(error) = call::check_media_type(&self.request.head.headers, self.route.method == "PATCH") {
-            call::discard(body, max, timeout).await;
+            call::drain_body(body, max_bytes, timeout).await;
             return Err(error);
         }
-        let bytes = call::collect(body, max, timeout).await?;
+        let bytes = call::read_body(body, max_bytes, timeout).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
             return Ok((bytes, None));
         }
@@ -292,7 +303,7 @@ impl RequestPipeline {
         Ok((bytes, Some(json)))
     }
 
-    async fn handle(
+    async fn call_handler(
         &self,
         ctx: Arc<RequestContext>,
         params: Vec<String>,
@@ -301,58 +312,65 @@ impl RequestPipeline {
         let app = self.app.clone();
         let query = self.request.head.uri.query().unwrap_or_default().to_owned();
         let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
-        let call = Call { app, ctx, params, query, accept, body, limits: self.rate_limit };
+        let call = Call { app, ctx, path_params: params, query, accept, body, rate_limit: self.rate_limit };
         if self.route.is_idempotent_by_key()
-            && let Some(idempotent) = idempotency::claim(&call, &self.request.head, &bytes)?
+            && let Some(idempotent) = idempotency::claim_idempotency_key(&call, &self.request.head, &bytes)?
         {
-            return idempotency::answer(call, self.handler, idempotent).await;
+            return idempotency::answer_idempotently(call, self.handler, idempotent).await;
         }
         (self.handler)(call).await
     }
 
-    /// Records the outcome, writes the response and logs the request.
-    async fn finish(self, result: Result<Reply>) -> Response {
-        let result = self.record(result).await;
+    /// Records the handler's outcome in the audit log, builds the response and logs the request.
+    async fn record_and_respond(self, result: Result<Reply>) -> Response {
+        let result = self.record_outcome(result).await;
         let now = self.app.clock.now();
-        let id = &self.request.id;
-        let code = result.as_ref().map_or_else(|error| Some(error.code), Reply::code);
+        let id = &self.request.request_id;
+        let code = result.as_ref().map_or_else(|error| Some(error.code), Reply::error_code);
         let cause = result.as_ref().err().and_then(|error| error.cause.clone());
         let mut response = match result {
-            Ok(reply) => reply::write(reply, now, id),
+            Ok(reply) => reply::write_reply(reply, now, id),
             Err(error) => reply::write_error(&error, now, id),
         };
         add_request_id(&mut response, id);
         if let Some(rate_limit) = &self.rate_limit {
-            reply::add_limits(response.headers_mut(), self.class().policy(), rate_limit, now);
+            reply::add_rate_limit_headers(
+                response.headers_mut(),
+                self.rate_limit_class().policy_name(),
+                rate_limit,
+                now,
+            );
         }
-        self.log(response.status().as_u16(), code, cause.as_deref());
+        self.log_request(response.status().as_u16(), code, cause.as_deref());
         response
     }
 
     /// Records errors, and aggregated reads, in the audit log before the response is sent. If an error
     /// can't be recorded, that failure becomes the response.
-    async fn record(&self, result: Result<Reply>) -> Result<Reply> {
+    async fn record_outcome(&self, result: Result<Reply>) -> Result<Reply> {
         match (&result, &self.ctx) {
-            (Ok(_), Some(ctx)) if self.route.action == WHOAMI => service::aggregate_read(&self.app, ctx),
+            (Ok(_), Some(ctx)) if self.route.action == WHOAMI_ACTION => {
+                service::aggregate_read(&self.app, ctx)
+            }
             (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
             (Err(error), None) if self.route.auth != AuthRequirement::Open => {
-                aggregate_anonymous(&self.app, &self.request, error.code)?;
+                record_anonymous_error(&self.app, &self.request, error.code)?;
             }
             _ => {}
         }
         result
     }
 
-    fn log(&self, status: u16, code: Option<Code>, cause: Option<&str>) {
+    fn log_request(&self, status: u16, code: Option<Code>, cause: Option<&str>) {
         let latency_us =
-            u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived).as_micros())
+            u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived_at).as_micros())
                 .unwrap_or(u64::MAX);
         let key = self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map_or("-", |key| key.id.as_str());
-        let id = &self.request.id;
+        let id = &self.request.request_id;
         let method = &self.request.head.method;
         let route = self.route.path;
         let code = code.map_or("-", Code::name);
-        let trace = trace_parent(&self.request.head.headers).unwrap_or("-");
+        let trace = valid_traceparent(&self.request.head.headers).unwrap_or("-");
         if let Some(cause) = cause {
             tracing::error!(request_id = %id, cause, "request failed");
         }
@@ -360,9 +378,9 @@ impl RequestPipeline {
     }
 }
 
-/// The `traceparent` header of W3C Trace Context (§3.2). A malformed one is ignored, because it could contain
-/// anything.
-fn trace_parent(headers: &HeaderMap) -> Option<&str> {
+/// The `traceparent` header of W3C Trace Context (§3.2). `None` for a malformed header, so that a client
+/// can't write arbitrary text to the log.
+fn valid_traceparent(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

@@ -13,29 +13,30 @@ use warp::Reply as _;
 use warp::reply::Response as WarpResponse;
 
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
-use crate::service::Listed;
+use crate::error::{Code, Error, ErrorDetail, Result};
+use crate::service::ListPage;
 use crate::service::idempotency::StoredResponse;
 use crate::verify::bucket::RateLimitDecision;
 
 /// The `WWW-Authenticate` value for an invalid bearer token (RFC 6750 §3.1).
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 
-/// Marks the stored response of an earlier request.
+/// Response header that marks the replayed response of an earlier request.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Bytes of a body that are written at once. That takes about as long as ten verifications.
+/// Maximum number of bytes of a response body that are written at once. Writing them takes about as long as
+/// ten verifications.
 const CHUNK_BYTES: usize = 32 * 1024;
 
 /// A handler's response.
 pub enum Reply {
-    /// JSON in the envelope.
-    Enveloped(Enveloped),
+    /// A JSON response in the API's envelope.
+    Enveloped(EnvelopedReply),
     /// A complete response, such as an export's stream or the OpenAPI document.
     Raw(Box<WarpResponse>),
 }
 
-/// The response to a deletion.
+/// The response data of a deletion.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct Deleted {
     /// The id of the deleted resource.
@@ -44,73 +45,78 @@ pub(crate) struct Deleted {
     pub(crate) deleted: bool,
 }
 
-/// A response in the envelope.
-pub struct Enveloped {
+/// A JSON response in the API's envelope: `success`, `data` or `error`, and `metadata`.
+pub struct EnvelopedReply {
     status: StatusCode,
     /// The JSON of `data`, or of `error` if the status isn't a success.
     payload: String,
-    /// `Some` for a list, with the cursor of its next page.
+    /// `None` if the response isn't a list, `Some(None)` for a list's last page, otherwise the next page's
+    /// cursor.
     page: Option<Option<String>>,
     etag: Option<String>,
     /// True if `payload` contains a secret.
     has_secret: bool,
     /// True for the stored response of an earlier request.
     is_replayed: bool,
-    /// The error code, for the log.
-    code: Option<Code>,
+    /// The error code, for the log; `None` for a success and for a replayed response.
+    error_code: Option<Code>,
 }
 
 impl Reply {
-    /// 200 with `data`.
+    /// A 200 response with `data`.
     pub(crate) fn ok(data: &impl Serialize) -> Result<Self> {
-        Self::with(StatusCode::OK, data, None)
+        Self::with_data(StatusCode::OK, data, None)
     }
 
-    /// 200 with `data` and its strong ETag.
+    /// A 200 response with `data` and its strong ETag.
     pub(crate) fn with_etag(data: &impl Serialize, etag: String) -> Result<Self> {
-        Self::with(StatusCode::OK, data, Some(etag))
+        Self::with_data(StatusCode::OK, data, Some(etag))
     }
 
-    /// 201 with `data` and its strong ETag.
+    /// A 201 response with `data` and its strong ETag, if any.
     pub(crate) fn created(data: &impl Serialize, etag: Option<String>) -> Result<Self> {
-        Self::with(StatusCode::CREATED, data, etag)
+        Self::with_data(StatusCode::CREATED, data, etag)
     }
 
-    /// 200 with a page of a list.
-    pub(crate) fn list<T: Serialize>(listed: &Listed<T>) -> Result<Self> {
+    /// A 200 response with one page of a list.
+    pub(crate) fn list<T: Serialize>(listed: &ListPage<T>) -> Result<Self> {
         let payload = serde_json::to_string(&listed.rows).map_err(Error::internal)?;
         let page = Some(listed.next_cursor.clone());
-        Ok(Self::Enveloped(Enveloped { page, ..Enveloped::new(StatusCode::OK, payload) }))
+        Ok(Self::Enveloped(EnvelopedReply { page, ..EnvelopedReply::new(StatusCode::OK, payload) }))
     }
 
-    fn with(status: StatusCode, data: &impl Serialize, etag: Option<String>) -> Result<Self> {
+    fn with_data(status: StatusCode, data: &impl Serialize, etag: Option<String>) -> Result<Self> {
         let payload = serde_json::to_string(data).map_err(Error::internal)?;
-        Ok(Self::Enveloped(Enveloped { etag, ..Enveloped::new(status, payload) }))
+        Ok(Self::Enveloped(EnvelopedReply { etag, ..EnvelopedReply::new(status, payload) }))
     }
 
-    /// Marks the response as containing a secret, so that it is encrypted if it is stored for a replay.
-    pub(crate) fn with_secret(self) -> Self {
+    /// Marks the response as containing a secret, so that the response is encrypted if it is stored for
+    /// a replay.
+    pub(crate) fn mark_secret(self) -> Self {
         match self {
-            Self::Enveloped(enveloped) => Self::Enveloped(Enveloped { has_secret: true, ..enveloped }),
+            Self::Enveloped(enveloped) => Self::Enveloped(EnvelopedReply { has_secret: true, ..enveloped }),
             raw @ Self::Raw(_) => raw,
         }
     }
 
     /// The response to an error that is already in the audit log.
-    pub(crate) fn failed(error: &Error) -> Self {
-        Self::Enveloped(Enveloped::failed(error))
+    pub(crate) fn from_error(error: &Error) -> Self {
+        Self::Enveloped(EnvelopedReply::from_error(error))
     }
 
     /// An error response with more fields than an [`Error`] has.
-    pub(crate) fn failed_with(code: Code, error: &impl Serialize) -> Result<Self> {
+    pub(crate) fn from_error_payload(code: Code, error: &impl Serialize) -> Result<Self> {
         let payload = serde_json::to_string(error).map_err(Error::internal)?;
-        Ok(Self::Enveloped(Enveloped { code: Some(code), ..Enveloped::new(status(code), payload) }))
+        Ok(Self::Enveloped(EnvelopedReply {
+            error_code: Some(code),
+            ..EnvelopedReply::new(http_status(code), payload)
+        }))
     }
 
-    /// The error code; `None` for a success.
-    pub(crate) fn code(&self) -> Option<Code> {
+    /// The error code; `None` for a success and for a replayed response.
+    pub(crate) fn error_code(&self) -> Option<Code> {
         match self {
-            Self::Enveloped(enveloped) => enveloped.code,
+            Self::Enveloped(enveloped) => enveloped.error_code,
             Self::Raw(_) => None,
         }
     }
@@ -119,17 +125,20 @@ impl Reply {
     pub(crate) fn from_stored(stored: StoredResponse) -> Result<Self> {
         let status = StatusCode::from_u16(stored.status).map_err(Error::internal)?;
         let StoredResponse { etag, secret, body, .. } = stored;
-        Ok(Self::Enveloped(Enveloped {
+        Ok(Self::Enveloped(EnvelopedReply {
             etag,
             has_secret: secret,
             is_replayed: true,
-            ..Enveloped::new(status, body)
+            ..EnvelopedReply::new(status, body)
         }))
     }
 
-    /// The form in which the response is stored for a replay; `None` if it can't be.
+    /// The form in which the response is stored for a replay; `None` for a raw response, which can't be
+    /// stored.
     pub(crate) fn to_stored(&self) -> Option<StoredResponse> {
-        let Self::Enveloped(Enveloped { status, payload, etag, has_secret, .. }) = self else { return None };
+        let Self::Enveloped(EnvelopedReply { status, payload, etag, has_secret, .. }) = self else {
+            return None;
+        };
         Some(StoredResponse {
             status: status.as_u16(),
             etag: etag.clone(),
@@ -139,15 +148,23 @@ impl Reply {
     }
 }
 
-impl Enveloped {
+impl EnvelopedReply {
     fn new(status: StatusCode, payload: String) -> Self {
-        Self { status, payload, page: None, etag: None, has_secret: false, is_replayed: false, code: None }
+        Self {
+            status,
+            payload,
+            page: None,
+            etag: None,
+            has_secret: false,
+            is_replayed: false,
+            error_code: None,
+        }
     }
 
-    fn failed(error: &Error) -> Self {
+    fn from_error(error: &Error) -> Self {
         let body = ErrorBody { code: error.code.name(), message: &error.message, details: &error.details };
         let body = serde_json::to_string(&body).unwrap_or_default();
-        Self { code: Some(error.code), ..Self::new(status(error.code), body) }
+        Self { error_code: Some(error.code), ..Self::new(http_status(error.code), body) }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -164,8 +181,8 @@ impl Enveloped {
     }
 
     /// The response body: the payload and metadata in the envelope.
-    pub(crate) fn body(&self, now: Timestamp, request_id: &str) -> String {
-        let metadata = metadata(now, request_id, self.page.as_ref().map(Option::as_deref));
+    pub(crate) fn to_json(&self, now: Timestamp, request_id: &str) -> String {
+        let metadata = metadata_json(now, request_id, self.page.as_ref().map(Option::as_deref));
         let (success, member) = if self.status.is_success() { (true, "data") } else { (false, "error") };
         format!("{{\"success\":{success},\"{member}\":{},\"metadata\":{metadata}}}", self.payload)
     }
@@ -173,7 +190,7 @@ impl Enveloped {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata<'a> {
+struct EnvelopeMetadata<'a> {
     timestamp: Timestamp,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,8 +199,8 @@ struct Metadata<'a> {
     next_cursor: Option<Option<&'a str>>,
 }
 
-fn metadata(now: Timestamp, request_id: &str, page: Option<Option<&str>>) -> String {
-    let metadata = Metadata {
+fn metadata_json(now: Timestamp, request_id: &str, page: Option<Option<&str>>) -> String {
+    let metadata = EnvelopeMetadata {
         timestamp: now,
         request_id,
         has_more: page.map(|cursor| cursor.is_some()),
@@ -193,11 +210,11 @@ fn metadata(now: Timestamp, request_id: &str, page: Option<Option<&str>>) -> Str
 }
 
 /// Converts a handler's reply to an HTTP response.
-pub(crate) fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
+pub(crate) fn write_reply(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
     match reply {
         Reply::Raw(response) => *response,
         Reply::Enveloped(enveloped) => {
-            let mut response = json(enveloped.status, enveloped.body(now, request_id));
+            let mut response = json_response(enveloped.status, enveloped.to_json(now, request_id));
             if enveloped.is_replayed {
                 response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             }
@@ -209,7 +226,8 @@ pub(crate) fn write(reply: Reply, now: Timestamp, request_id: &str) -> WarpRespo
     }
 }
 
-/// Appends the member `metadata` to hand-written JSON. Request ids contain nothing to escape.
+/// Appends the member `metadata` to JSON that is written without a serializer. Request ids contain no
+/// characters that JSON escapes.
 pub(crate) fn push_metadata(json: &mut String, now: Timestamp, request_id: &str) {
     json.push_str(r#""metadata":{"timestamp":""#);
     now.push_to(json);
@@ -218,14 +236,14 @@ pub(crate) fn push_metadata(json: &mut String, now: Timestamp, request_id: &str)
     }
 }
 
-/// 200 without a body.
-pub(crate) fn empty() -> WarpResponse {
+/// A 200 response without a body.
+pub(crate) fn empty_response() -> WarpResponse {
     let mut response = WarpResponse::new("".into());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// The response to a denied verification, in the form of an error.
+/// The response to a denied verification, in the format of an error response.
 pub(crate) fn write_denial(
     status: StatusCode,
     code: &str,
@@ -234,7 +252,7 @@ pub(crate) fn write_denial(
     request_id: &str,
 ) -> WarpResponse {
     let error = ErrorBody { code, message, details: &[] };
-    let mut response = json(status, failure(&error, now, request_id));
+    let mut response = json_response(status, error_json(&error, now, request_id));
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, INVALID_TOKEN);
     }
@@ -245,26 +263,26 @@ pub(crate) fn write_denial(
 struct ErrorBody<'a> {
     code: &'a str,
     message: &'a str,
-    details: &'a [Detail],
+    details: &'a [ErrorDetail],
 }
 
-fn failure(error: &ErrorBody<'_>, now: Timestamp, request_id: &str) -> String {
+fn error_json(error: &ErrorBody<'_>, now: Timestamp, request_id: &str) -> String {
     let error = serde_json::to_string(error).unwrap_or_default();
-    let metadata = metadata(now, request_id, None);
+    let metadata = metadata_json(now, request_id, None);
     format!("{{\"success\":false,\"error\":{error},\"metadata\":{metadata}}}")
 }
 
-fn status(code: Code) -> StatusCode {
+fn http_status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The response to an error.
+/// The error response in the envelope, with its `WWW-Authenticate` and `Retry-After` headers.
 pub(crate) fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
-    let failure = Enveloped::failed(error);
-    let mut response = json(failure.status, failure.body(now, request_id));
+    let failure = EnvelopedReply::from_error(error);
+    let mut response = json_response(failure.status, failure.to_json(now, request_id));
     let headers = response.headers_mut();
     match error.code {
-        // RFC 6750 §3: no error code if the request has no credential.
+        // RFC 6750 §3: the challenge has no error code if the request has no credential.
         Code::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
         Code::InvalidApiKey => drop(headers.insert(WWW_AUTHENTICATE, INVALID_TOKEN)),
         _ => {}
@@ -275,9 +293,9 @@ pub(crate) fn write_error(error: &Error, now: Timestamp, request_id: &str) -> Wa
     response
 }
 
-/// 200 with a body. A long body is written in chunks, so that the connection's worker serves other
-/// connections in between.
-pub(crate) fn from_bytes(body: Bytes) -> WarpResponse {
+/// A 200 response with this body. A long body is written in chunks, so that the connection's worker serves
+/// other connections in between.
+pub(crate) fn response_from_bytes(body: Bytes) -> WarpResponse {
     if body.len() <= CHUNK_BYTES {
         return Response::new(body.into());
     }
@@ -292,9 +310,9 @@ pub(crate) fn from_bytes(body: Bytes) -> WarpResponse {
     response
 }
 
-/// A response with serialized JSON.
-pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
-    let mut response = from_bytes(body.into());
+/// A response with a body that is already serialized JSON.
+pub(crate) fn json_response(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
+    let mut response = response_from_bytes(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -302,9 +320,9 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
     response
 }
 
-/// Adds the rate limit headers: the common `X-RateLimit-*`, and those of the IETF draft
-/// (draft-ietf-httpapi-ratelimit-headers), in which the policy has a name.
-pub(crate) fn add_limits(
+/// Adds the rate limit headers: the common `X-RateLimit-*` headers, and `RateLimit` and `RateLimit-Policy` of
+/// the IETF draft (draft-ietf-httpapi-ratelimit-headers), in which `policy` is the limit's name.
+pub(crate) fn add_rate_limit_headers(
     headers: &mut HeaderMap,
     policy: &str,
     decision: &RateLimitDecision,
@@ -313,7 +331,7 @@ pub(crate) fn add_limits(
     let limit = decision.limit;
     let window = decision.window.as_secs();
     let reset = (now + decision.full_after).as_seconds_ceil();
-    let next = seconds_ceil(decision.next_token);
+    let next = ceil_seconds(decision.next_token);
     let values = [
         ("x-ratelimit-limit", limit.to_string()),
         ("x-ratelimit-remaining", decision.remaining.to_string()),
@@ -328,8 +346,8 @@ pub(crate) fn add_limits(
     }
 }
 
-/// Whole seconds, rounded up.
-pub(crate) fn seconds_ceil(duration: std::time::Duration) -> u64 {
+/// The duration in whole seconds, rounded up.
+pub(crate) fn ceil_seconds(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() != 0)
 }
 
@@ -353,7 +371,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let mut response = from_bytes(body.clone());
+        let mut response = response_from_bytes(body.clone());
         assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string());
         let mut received = Vec::new();
         let mut turns_before = 0;

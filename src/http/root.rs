@@ -13,10 +13,10 @@ use super::pages;
 use super::reply::{self, Reply};
 use crate::error::{Error, Result};
 
-const PAGE: &str = include_str!("root/page.html");
-const STYLE: &str = include_str!("root/page.css");
+const PAGE_TEMPLATE: &str = include_str!("root/page.html");
+const STYLE_SHEET: &str = include_str!("root/page.css");
 
-/// Relative references, so that they hold behind a proxy that adds a path.
+/// Relative URLs, so that they also work behind a proxy that adds a path prefix.
 const ADDRESSES: Addresses = Addresses {
     console: "console/",
     docs: "docs/",
@@ -25,30 +25,30 @@ const ADDRESSES: Addresses = Addresses {
     ready: "readyz",
 };
 
-/// Addresses relative to this one.
+/// Paths of the server's pages and probes, relative to the URL of this response.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct Addresses {
-    /// The console.
+    /// Path of the console.
     #[schema(value_type = String, example = "console/")]
     console: &'static str,
-    /// The API reference.
+    /// Path of the API reference.
     #[schema(value_type = String, example = "docs/")]
     docs: &'static str,
-    /// The OpenAPI document.
+    /// Path of the OpenAPI document.
     #[schema(value_type = String, example = "openapi.json")]
     openapi: &'static str,
-    /// Answers 200 while the process is running.
+    /// Path of the health check, which returns 200 while the process is running.
     #[schema(value_type = String, example = "healthz")]
     health: &'static str,
-    /// Answers 200 while the server can take requests.
+    /// Path of the readiness check, which returns 200 while the server can take requests.
     #[schema(value_type = String, example = "readyz")]
     ready: &'static str,
 }
 
 /// List addresses
 ///
-/// Where this server has its console, API reference, OpenAPI document, health check and readiness check. Browsers
-/// get a page with links.
+/// Where this server has its console, API reference, OpenAPI document, health check and readiness check.
+/// Browsers get a page with links.
 #[utoipa::path(
     get, path = "/", tag = "Server", operation_id = "getAddresses",
     responses((
@@ -56,12 +56,12 @@ pub(crate) struct Addresses {
         content((Addresses = "application/json"), (String = "text/html")),
     )),
 )]
-pub(crate) async fn addresses(call: Call) -> Result<Reply> {
+pub(crate) async fn list_addresses(call: Call) -> Result<Reply> {
     if !prefers_html(&call.accept) {
         return Reply::ok(&ADDRESSES);
     }
-    let (page, policy) = DOCUMENT.as_ref().map_err(Clone::clone)?;
-    let mut response = reply::from_bytes(page.as_str().into());
+    let (page, policy) = PAGE_WITH_POLICY.as_ref().map_err(Clone::clone)?;
+    let mut response = reply::response_from_bytes(page.as_str().into());
     let headers = response.headers_mut();
     headers.extend(pages::COMMON_HEADERS);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -72,7 +72,7 @@ pub(crate) async fn addresses(call: Call) -> Result<Reply> {
 }
 
 /// The page and its Content-Security-Policy, which allows the page's own style sheet by its hash.
-static DOCUMENT: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new(|| {
+static PAGE_WITH_POLICY: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new(|| {
     let icon =
         pages::FILES.iter().find(|file| file.path.starts_with("/docs/") && file.path.ends_with("/icon.svg"));
     let icon = icon.ok_or_else(|| Error::internal("no icon"))?.path.trim_start_matches('/');
@@ -84,11 +84,11 @@ static DOCUMENT: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new(|| {
         ("{openapi}", openapi),
         ("{health}", health),
         ("{ready}", ready),
-        ("{style}", STYLE),
+        ("{style}", STYLE_SHEET),
     ]
     .into_iter()
-    .fold(PAGE.to_owned(), |page, (name, value)| page.replace(name, value));
-    let style = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+    .fold(PAGE_TEMPLATE.to_owned(), |page, (name, value)| page.replace(name, value));
+    let style = STANDARD.encode(digest(&SHA256, STYLE_SHEET.as_bytes()));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; img-src 'self'; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -96,17 +96,17 @@ static DOCUMENT: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new(|| {
     Ok((page, HeaderValue::from_str(&policy).map_err(Error::internal)?))
 });
 
-/// True if the client names HTML and doesn't like JSON better (RFC 9110 §12.5.1). Browsers name it; programs
-/// that take anything get JSON.
+/// True if `Accept` names `text/html` or `text/*` with at least the quality of JSON (RFC 9110 §12.5.1).
+/// Browsers name HTML; a program that accepts anything (`*/*`) gets JSON.
 fn prefers_html(accept: &[HeaderValue]) -> bool {
-    let (precision, html) = quality(accept, "text", "html");
-    let (_, json) = quality(accept, "application", "json");
+    let (precision, html) = accept_quality(accept, "text", "html");
+    let (_, json) = accept_quality(accept, "application", "json");
     precision > 1 && html > 0.0 && html >= json
 }
 
-/// The quality of a media type, and how precisely the range that sets it names the type: 3 for the type itself, 1
-/// for `*/*`, 0 for no range.
-fn quality(accept: &[HeaderValue], class: &str, kind: &str) -> (u8, f32) {
+/// The precision and quality of the most precise media range in `Accept` that covers a media type. The
+/// precision is 3 for the type itself, 2 for `class/*`, 1 for `*/*`, and 0 if no range covers the type.
+fn accept_quality(accept: &[HeaderValue], class: &str, kind: &str) -> (u8, f32) {
     let mut best = (0, 0.0);
     let lines = accept.iter().filter_map(|line| line.to_str().ok());
     for range in lines.flat_map(|line| line.split(',')) {

@@ -1,4 +1,4 @@
-//! The route table: every path that is served, who may call it, and its handler.
+//! The route table: for every path that is served, who may call the path, and its handler.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,9 +15,9 @@ use warp::reply::Response;
 use super::call::Call;
 use super::data_plane;
 pub use super::data_plane::Endpoint;
-use super::pipeline::{self, Request, Tasks};
+use super::pipeline::{self, ControlPlaneTasks, Request};
 use super::reply::Reply;
-use super::server::Head;
+use super::server::RequestHead;
 use super::{
     analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, root, scopes,
     settings, users, whoami,
@@ -31,22 +31,22 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply>> + Sen
 /// A handler of the control plane.
 pub(crate) type Handler = fn(Call) -> HandlerFuture;
 
-/// How a route is served.
+/// Which part of the server handles a route.
 #[derive(Clone, Copy)]
 pub enum Dispatch {
-    /// By the control plane's request pipeline: rate limited, audited, in a task that outlives the
-    /// connection.
+    /// The control plane's request pipeline with this handler: rate limited, audited, in a task that outlives
+    /// the connection.
     Pipeline(Handler),
-    /// By the data plane, without the pipeline.
+    /// The data plane, which bypasses the pipeline.
     DataPlane(Endpoint),
-    /// As a file of the console or the API reference, which are not part of the API.
+    /// A file of the console or the API reference, which are not part of the API.
     Page,
 }
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthRequirement {
-    /// Anyone, without a key; not audited.
+    /// Anyone may call the route without a key; its calls are not audited.
     Open,
     /// Any valid key.
     AnyKey,
@@ -76,7 +76,7 @@ impl AuthRequirement {
 /// Whether a route has a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// No body; one that is sent is drained and ignored.
+    /// The route has no request body; a body that is sent is drained and ignored.
     None,
     /// The body may be omitted.
     Optional,
@@ -88,17 +88,17 @@ pub enum Body {
 pub struct Route {
     /// `GET`, `POST`, `PATCH`, `DELETE`, or [`ANY`]; `HEAD` is supported wherever `GET` is.
     pub method: &'static str,
-    /// The path with `{parameters}`.
+    /// The route's URL path, with `{name}` for parameters.
     pub path: &'static str,
-    /// The action in the audit log.
+    /// The name of the action in the audit log, such as `api_key.create`.
     pub action: &'static str,
-    /// Who may call it.
+    /// Who may call the route.
     pub auth: AuthRequirement,
-    /// Whether it has a request body.
+    /// Whether the route has a request body.
     pub body: Body,
-    /// True if it can be an operation of a batch.
+    /// True if the route can be an operation of a batch.
     pub in_batch: bool,
-    /// How it is served.
+    /// Which part of the server handles the route.
     pub dispatch: Dispatch,
 }
 
@@ -108,14 +108,14 @@ impl Route {
         if self.method == "GET" { "read" } else { "write" }
     }
 
-    /// True if a rotated secret in its grace period doesn't suffice: the route changes who has access, or how
-    /// it is limited, or deletes something.
+    /// True if the route refuses the previous secret of a rotated key: it deletes something, or it changes who
+    /// has access or the limits of that access.
     pub fn requires_current_secret(&self) -> bool {
-        let changes_access = CHANGE_ACCESS.iter().any(|path| self.path.starts_with(path));
+        let changes_access = ACCESS_PATHS.iter().any(|path| self.path.starts_with(path));
         self.access() == "write" && (self.method == "DELETE" || changes_access)
     }
 
-    /// True if it honors `Idempotency-Key`.
+    /// True if the route honors the `Idempotency-Key` header.
     pub fn is_idempotent_by_key(&self) -> bool {
         self.method == "POST" && matches!(self.dispatch, Dispatch::Pipeline(_))
     }
@@ -124,18 +124,18 @@ impl Route {
 /// The [`Route::method`] of routes that accept any method.
 pub const ANY: &str = "ANY";
 
-/// The paths below which every change requires the current secret of a key.
-const CHANGE_ACCESS: &[&str] = &["/admin/v1/api-keys", "/admin/v1/config", "/admin/v1/scopes"];
+/// The paths under which every change requires the current secret of a key.
+const ACCESS_PATHS: &[&str] = &["/admin/v1/api-keys", "/admin/v1/config", "/admin/v1/scopes"];
 
-const ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
-const USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);
-const KEYS: AuthRequirement = AuthRequirement::Scope(&["admin:keys"]);
-const ANALYTICS: AuthRequirement = AuthRequirement::Scope(&["admin:analytics", "admin:orgs"]);
-/// The scopes of which one is required to verify keys.
+const ADMIN_ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
+const ADMIN_USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);
+const ADMIN_KEYS: AuthRequirement = AuthRequirement::Scope(&["admin:keys"]);
+const ADMIN_ANALYTICS: AuthRequirement = AuthRequirement::Scope(&["admin:analytics", "admin:orgs"]);
+/// Any one of these scopes permits a key to verify other keys.
 pub(super) const VERIFY_SCOPES: &[&str] = &["keys:verify", "admin:keys"];
-/// The client's own path may follow this prefix.
-const FORWARD_AUTH: &str = "/v1/forward-auth";
-const AUDIT: AuthRequirement = AuthRequirement::Scope(&["admin:audit", "admin:orgs"]);
+/// Path of the forward-auth endpoint. Some proxies append the client's own path to it.
+const FORWARD_AUTH_PATH: &str = "/v1/forward-auth";
+const ADMIN_AUDIT: AuthRequirement = AuthRequirement::Scope(&["admin:audit", "admin:orgs"]);
 
 const fn get(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
     Route {
@@ -149,8 +149,13 @@ const fn get(path: &'static str, action: &'static str, auth: AuthRequirement, ha
     }
 }
 
-/// A read of a single resource, which can be an operation of a batch.
-const fn get_one(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+/// A GET route that reads a single resource and can be an operation of a batch.
+const fn get_in_batch(
+    path: &'static str,
+    action: &'static str,
+    auth: AuthRequirement,
+    handler: Handler,
+) -> Route {
     Route { in_batch: true, ..get(path, action, auth, handler) }
 }
 
@@ -199,12 +204,12 @@ const fn data_plane_route(
     }
 }
 
-/// A batch can't be an operation of a batch.
-const fn batch(path: &'static str, handler: Handler) -> Route {
-    Route { in_batch: false, ..post(path, BATCH, AuthRequirement::AnyKey, Body::Required, handler) }
+/// The route of the batch endpoint, which can't be an operation of a batch.
+const fn batch_route(path: &'static str, handler: Handler) -> Route {
+    Route { in_batch: false, ..post(path, BATCH_ACTION, AuthRequirement::AnyKey, Body::Required, handler) }
 }
 
-const fn page(path: &'static str) -> Route {
+const fn page_route(path: &'static str) -> Route {
     Route {
         method: "GET",
         path,
@@ -216,79 +221,79 @@ const fn page(path: &'static str) -> Route {
     }
 }
 
-/// The action of the one read that is aggregated like a refusal, because clients may poll it.
-pub(super) const WHOAMI: &str = "whoami.read";
+/// The audit action of `whoami`, the only read that the audit log aggregates, because clients may poll it.
+pub(super) const WHOAMI_ACTION: &str = "whoami.read";
 
-/// The action of the one call that has its own rate limit.
-pub(super) const BATCH: &str = "batch.run";
+/// The audit action of the batch endpoint, the only control-plane call with its own rate limit.
+pub(super) const BATCH_ACTION: &str = "batch.run";
 
 /// All routes.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
-    get("/", "root.read", AuthRequirement::Open, |call| Box::pin(root::addresses(call))),
-    get("/healthz", "health.live", AuthRequirement::Open, |call| Box::pin(health::live(call))),
-    get("/readyz", "health.ready", AuthRequirement::Open, |call| Box::pin(health::ready(call))),
-    get("/openapi.json", "openapi.read", AuthRequirement::Open, |call| Box::pin(openapi::document(call))),
+    get("/", "root.read", AuthRequirement::Open, |call| Box::pin(root::list_addresses(call))),
+    get("/healthz", "health.live", AuthRequirement::Open, |call| Box::pin(health::check_liveness(call))),
+    get("/readyz", "health.ready", AuthRequirement::Open, |call| Box::pin(health::check_readiness(call))),
+    get("/openapi.json", "openapi.read", AuthRequirement::Open, |call| Box::pin(openapi::get_document(call))),
 
-    page("/docs"),
-    page("/docs/"),
-    page("/docs/{*path}"),
-    page("/console"),
-    page("/console/"),
-    page("/console/{*path}"),
+    page_route("/docs"),
+    page_route("/docs/"),
+    page_route("/docs/{*path}"),
+    page_route("/console"),
+    page_route("/console/"),
+    page_route("/console/{*path}"),
 
     data_plane_route("POST", "/v1/keys/verify", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Verify),
     data_plane_route("POST", "/v1/introspect", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Introspect),
-    data_plane_route(ANY, FORWARD_AUTH, AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
+    data_plane_route(ANY, FORWARD_AUTH_PATH, AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
     data_plane_route(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
 
-    get("/admin/v1/whoami", WHOAMI, AuthRequirement::AnyKey, |call| Box::pin(whoami::whoami(call))),
+    get("/admin/v1/whoami", WHOAMI_ACTION, AuthRequirement::AnyKey, |call| Box::pin(whoami::get_caller(call))),
 
-    get("/admin/v1/organizations", "organization.list", ORGS, |call| Box::pin(organizations::list(call))),
+    get("/admin/v1/organizations", "organization.list", ADMIN_ORGS, |call| Box::pin(organizations::list(call))),
     post("/admin/v1/organizations", "organization.create", AuthRequirement::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
-    get_one("/admin/v1/organizations/{id}", "organization.read", ORGS, |call| Box::pin(organizations::get(call))),
-    patch("/admin/v1/organizations/{id}", "organization.update", ORGS, |call| Box::pin(organizations::update(call))),
-    delete("/admin/v1/organizations/{id}", "organization.delete", ORGS, |call| Box::pin(organizations::delete(call))),
+    get_in_batch("/admin/v1/organizations/{id}", "organization.read", ADMIN_ORGS, |call| Box::pin(organizations::get(call))),
+    patch("/admin/v1/organizations/{id}", "organization.update", ADMIN_ORGS, |call| Box::pin(organizations::update(call))),
+    delete("/admin/v1/organizations/{id}", "organization.delete", ADMIN_ORGS, |call| Box::pin(organizations::delete(call))),
 
-    get("/admin/v1/organizations/{id}/members", "membership.list", USERS, |call| Box::pin(memberships::list(call))),
-    post("/admin/v1/organizations/{id}/members", "membership.create", USERS, Body::Required, |call| Box::pin(memberships::create(call))),
-    get_one("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", USERS, |call| Box::pin(memberships::get(call))),
-    patch("/admin/v1/organizations/{id}/members/{user_id}", "membership.update", USERS, |call| Box::pin(memberships::update(call))),
-    delete("/admin/v1/organizations/{id}/members/{user_id}", "membership.delete", USERS, |call| Box::pin(memberships::delete(call))),
+    get("/admin/v1/organizations/{id}/members", "membership.list", ADMIN_USERS, |call| Box::pin(memberships::list(call))),
+    post("/admin/v1/organizations/{id}/members", "membership.create", ADMIN_USERS, Body::Required, |call| Box::pin(memberships::create(call))),
+    get_in_batch("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", ADMIN_USERS, |call| Box::pin(memberships::get(call))),
+    patch("/admin/v1/organizations/{id}/members/{user_id}", "membership.update", ADMIN_USERS, |call| Box::pin(memberships::update(call))),
+    delete("/admin/v1/organizations/{id}/members/{user_id}", "membership.delete", ADMIN_USERS, |call| Box::pin(memberships::delete(call))),
 
-    get("/admin/v1/users", "user.list", USERS, |call| Box::pin(users::list(call))),
-    post("/admin/v1/users", "user.create", USERS, Body::Required, |call| Box::pin(users::create(call))),
-    get_one("/admin/v1/users/{id}", "user.read", USERS, |call| Box::pin(users::get(call))),
-    patch("/admin/v1/users/{id}", "user.update", USERS, |call| Box::pin(users::update(call))),
-    delete("/admin/v1/users/{id}", "user.delete", USERS, |call| Box::pin(users::delete(call))),
-    get("/admin/v1/users/{id}/memberships", "user.memberships", USERS, |call| Box::pin(users::memberships(call))),
+    get("/admin/v1/users", "user.list", ADMIN_USERS, |call| Box::pin(users::list(call))),
+    post("/admin/v1/users", "user.create", ADMIN_USERS, Body::Required, |call| Box::pin(users::create(call))),
+    get_in_batch("/admin/v1/users/{id}", "user.read", ADMIN_USERS, |call| Box::pin(users::get(call))),
+    patch("/admin/v1/users/{id}", "user.update", ADMIN_USERS, |call| Box::pin(users::update(call))),
+    delete("/admin/v1/users/{id}", "user.delete", ADMIN_USERS, |call| Box::pin(users::delete(call))),
+    get("/admin/v1/users/{id}/memberships", "user.memberships", ADMIN_USERS, |call| Box::pin(users::list_memberships(call))),
 
-    get("/admin/v1/api-keys", "api_key.list", KEYS, |call| Box::pin(api_keys::list(call))),
-    post("/admin/v1/api-keys", "api_key.create", KEYS, Body::Required, |call| Box::pin(api_keys::create(call))),
-    get_one("/admin/v1/api-keys/{id}", "api_key.read", KEYS, |call| Box::pin(api_keys::get(call))),
-    patch("/admin/v1/api-keys/{id}", "api_key.update", KEYS, |call| Box::pin(api_keys::update(call))),
-    delete("/admin/v1/api-keys/{id}", "api_key.revoke", KEYS, |call| Box::pin(api_keys::delete(call))),
-    post("/admin/v1/api-keys/{id}/revoke", "api_key.revoke", KEYS, Body::Optional, |call| Box::pin(api_keys::revoke(call))),
-    post("/admin/v1/api-keys/{id}/rotate", "api_key.rotate", KEYS, Body::Optional, |call| Box::pin(api_keys::rotate(call))),
-    post("/admin/v1/api-keys/{id}/expire-previous", "api_key.expire_previous", KEYS, Body::None, |call| Box::pin(api_keys::expire_previous(call))),
+    get("/admin/v1/api-keys", "api_key.list", ADMIN_KEYS, |call| Box::pin(api_keys::list(call))),
+    post("/admin/v1/api-keys", "api_key.create", ADMIN_KEYS, Body::Required, |call| Box::pin(api_keys::create(call))),
+    get_in_batch("/admin/v1/api-keys/{id}", "api_key.read", ADMIN_KEYS, |call| Box::pin(api_keys::get(call))),
+    patch("/admin/v1/api-keys/{id}", "api_key.update", ADMIN_KEYS, |call| Box::pin(api_keys::update(call))),
+    delete("/admin/v1/api-keys/{id}", "api_key.revoke", ADMIN_KEYS, |call| Box::pin(api_keys::delete(call))),
+    post("/admin/v1/api-keys/{id}/revoke", "api_key.revoke", ADMIN_KEYS, Body::Optional, |call| Box::pin(api_keys::revoke(call))),
+    post("/admin/v1/api-keys/{id}/rotate", "api_key.rotate", ADMIN_KEYS, Body::Optional, |call| Box::pin(api_keys::rotate(call))),
+    post("/admin/v1/api-keys/{id}/expire-previous", "api_key.expire_previous", ADMIN_KEYS, Body::None, |call| Box::pin(api_keys::expire_previous_secret(call))),
 
     get("/admin/v1/scopes", "scope.list", AuthRequirement::AnyKey, |call| Box::pin(scopes::list(call))),
     post("/admin/v1/scopes", "scope.create", AuthRequirement::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
     delete("/admin/v1/scopes/{scope}", "scope.delete", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
 
-    get_one("/admin/v1/config", "config.read", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
+    get_in_batch("/admin/v1/config", "config.read", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
     patch("/admin/v1/config", "config.update", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
 
-    get("/admin/v1/analytics/usage", "usage.read", ANALYTICS, |call| Box::pin(analytics::usage(call))),
-    get("/admin/v1/analytics/overview", "overview.read", ANALYTICS, |call| Box::pin(analytics::overview(call))),
-    get("/admin/v1/analytics/logs", "verification_log.list", ANALYTICS, |call| Box::pin(analytics::logs(call))),
+    get("/admin/v1/analytics/usage", "usage.read", ADMIN_ANALYTICS, |call| Box::pin(analytics::get_usage(call))),
+    get("/admin/v1/analytics/overview", "overview.read", ADMIN_ANALYTICS, |call| Box::pin(analytics::get_overview(call))),
+    get("/admin/v1/analytics/logs", "verification_log.list", ADMIN_ANALYTICS, |call| Box::pin(analytics::list_denials(call))),
 
-    get("/admin/v1/audit-logs", "audit_log.list", AUDIT, |call| Box::pin(audit::list(call))),
-    get("/admin/v1/audit-logs/export", "audit_log.export", AUDIT, |call| Box::pin(audit::export(call))),
-    get("/admin/v1/audit-logs/verify", "audit_log.verify", AuthRequirement::Platform(&["admin:audit"]), |call| Box::pin(audit::verify(call))),
-    get_one("/admin/v1/audit-logs/{id}", "audit_log.read", AUDIT, |call| Box::pin(audit::get(call))),
+    get("/admin/v1/audit-logs", "audit_log.list", ADMIN_AUDIT, |call| Box::pin(audit::list(call))),
+    get("/admin/v1/audit-logs/export", "audit_log.export", ADMIN_AUDIT, |call| Box::pin(audit::export_events(call))),
+    get("/admin/v1/audit-logs/verify", "audit_log.verify", AuthRequirement::Platform(&["admin:audit"]), |call| Box::pin(audit::verify_chain(call))),
+    get_in_batch("/admin/v1/audit-logs/{id}", "audit_log.read", ADMIN_AUDIT, |call| Box::pin(audit::get(call))),
 
-    batch("/admin/v1/batch", |call| Box::pin(batch::run(call))),
+    batch_route("/admin/v1/batch", |call| Box::pin(batch::run_batch(call))),
 ];
 
 /// Builds the filter that serves all routes. Control-plane calls run as tasks of `tracker`, on the current
@@ -297,39 +302,40 @@ pub static ROUTES: &[Route] = &[
 /// # Errors
 /// `INTERNAL` if two routes of the table conflict.
 pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
-    let tasks = Tasks { tracker, runtime: Handle::current() };
-    // One `Arc` for all: each reference count is written by every core on every request.
+    let tasks = ControlPlaneTasks { tracker, runtime: Handle::current() };
+    // One `Arc` for all three values, because every core writes each reference count on every request.
     let state = Arc::new((app, router()?, tasks));
-    let filter = warp::ext::get::<Head>().and(warp::body::stream()).then(move |head: Head, body| {
-        let state = state.clone();
-        async move {
-            let (app, router, tasks) = &*state;
-            let (route_index, matched) = match router.find(&head.method, head.uri.path()) {
-                Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
-                    Dispatch::DataPlane(endpoint) => {
-                        let response = data_plane::answer(app, endpoint, &head, body).await;
-                        app.traffic.answered(route_index, response.status().as_u16());
-                        return response;
-                    }
-                    Dispatch::Page => {
-                        let response = pages::answer(app, &head);
-                        app.traffic.answered(route_index, response.status().as_u16());
-                        return response;
-                    }
-                    Dispatch::Pipeline(handler) => (route_index, Ok((route, handler, params))),
-                },
-                Err(not_found) => (ROUTES.len(), Err(not_found)),
-            };
-            let request = Request::new(app, route_index, head);
-            // Boxed so that data-plane futures don't reserve space for the larger control-plane future.
-            Box::pin(pipeline::answer(app.clone(), request, matched, body, tasks)).await
-        }
-    });
+    let filter =
+        warp::ext::get::<RequestHead>().and(warp::body::stream()).then(move |head: RequestHead, body| {
+            let state = state.clone();
+            async move {
+                let (app, router, tasks) = &*state;
+                let (route_index, matched) = match router.find(&head.method, head.uri.path()) {
+                    Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
+                        Dispatch::DataPlane(endpoint) => {
+                            let response = data_plane::answer(app, endpoint, &head, body).await;
+                            app.traffic.count_response(route_index, response.status().as_u16());
+                            return response;
+                        }
+                        Dispatch::Page => {
+                            let response = pages::answer(app, &head);
+                            app.traffic.count_response(route_index, response.status().as_u16());
+                            return response;
+                        }
+                        Dispatch::Pipeline(handler) => (route_index, Ok((route, handler, params))),
+                    },
+                    Err(unmatched) => (ROUTES.len(), Err(unmatched)),
+                };
+                let request = Request::new(app, route_index, head);
+                // Boxed so that data-plane futures don't reserve space for the larger control-plane future.
+                Box::pin(pipeline::answer(app.clone(), request, matched, body, tasks)).await
+            }
+        });
     Ok(filter.boxed())
 }
 
 /// Finds the route of a request.
-pub(super) fn find(method: &Method, path: &str) -> Result<Result<RouteMatch, NotFound>> {
+pub(super) fn find_route(method: &Method, path: &str) -> Result<Result<RouteMatch, UnmatchedRoute>> {
     Ok(router()?.find(method, path))
 }
 
@@ -356,7 +362,7 @@ pub(super) struct RouteMatch {
 }
 
 /// Why no route serves a request.
-pub(super) struct NotFound {
+pub(super) struct UnmatchedRoute {
     /// `NOT_FOUND` or `METHOD_NOT_ALLOWED`.
     pub(crate) error: Error,
     /// The methods that the path supports, for `Allow`.
@@ -375,19 +381,19 @@ impl Router {
                 _ => paths.insert(route.path, vec![(route_index, route)]).map_err(Error::internal)?,
             }
         }
-        let forward_auth = ROUTES.iter().enumerate().find(|(_, route)| route.path == FORWARD_AUTH);
+        let forward_auth = ROUTES.iter().enumerate().find(|(_, route)| route.path == FORWARD_AUTH_PATH);
         Ok(Self { paths, forward_auth: forward_auth.ok_or_else(|| Error::internal("no forward-auth"))? })
     }
 
-    fn find(&self, method: &Method, path: &str) -> Result<RouteMatch, NotFound> {
-        if path.strip_prefix(FORWARD_AUTH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            // Any path may follow, also one that the router couldn't match.
+    fn find(&self, method: &Method, path: &str) -> Result<RouteMatch, UnmatchedRoute> {
+        if path.strip_prefix(FORWARD_AUTH_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            // Any path of the client may follow the prefix, even a path that the router couldn't match.
             let (route_index, route) = self.forward_auth;
             return Ok(RouteMatch { route_index, route, params: Vec::new() });
         }
         let unknown = || {
             let message = "This path doesn't exist; see /openapi.json for all paths.";
-            NotFound { error: Error::new(Code::NotFound, message), allow: None }
+            UnmatchedRoute { error: Error::new(Code::NotFound, message), allow: None }
         };
         let matched = self.paths.at(path).map_err(|_| unknown())?;
         let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
@@ -403,10 +409,10 @@ impl Router {
                 Some((others, last)) => format!("Only {others} and {last} are allowed here."),
             };
             let error = Error::new(Code::MethodNotAllowed, message);
-            return Err(NotFound { error, allow: Some(allow) });
+            return Err(UnmatchedRoute { error, allow: Some(allow) });
         };
         let decode = |value: &str| percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned());
-        // A parameter that can't be decoded names nothing, so it is a 404.
+        // A path parameter that isn't valid UTF-8 names no resource, so the response is a 404.
         let params: Option<Vec<_>> = matched.params.iter().map(|(_, value)| decode(value)).collect();
         Ok(RouteMatch { route_index, route, params: params.ok_or_else(unknown)? })
     }

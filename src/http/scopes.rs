@@ -24,7 +24,7 @@ pub(crate) struct DeletedScope {
     responses((status = 200, description = "A page of scopes.", body = Vec<Scope>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
-    Reply::list(&scopes::list(&call.app, &call.ctx, call.query()).await?)
+    Reply::list(&scopes::list(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Create a scope
@@ -37,8 +37,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn create(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    Reply::created(&scopes::create(&call.app, &call.ctx, call.body()?).await?, None)
+    call.reject_query()?;
+    Reply::created(&scopes::create(&call.app, &call.ctx, call.require_body()?).await?, None)
 }
 
 /// Delete a scope
@@ -51,7 +51,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn delete(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let removed = scopes::delete(&call.app, &call.ctx, call.param(0)).await?;
+    call.reject_query()?;
+    let removed = scopes::delete(&call.app, &call.ctx, call.path_param(0)).await?;
     Reply::ok(&DeletedScope { scope: removed.scope, deleted: true })
 }

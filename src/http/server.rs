@@ -1,7 +1,7 @@
 //! The accept loop: connection limits, timeouts and the graceful shutdown.
 //!
-//! warp's own loop has no timeouts and no deadline for its graceful shutdown. This one serves HTTP/1.1
-//! without TLS, and with TLS the protocol negotiated by ALPN. hyper's `auto` builder isn't used,
+//! warp's own accept loop has no timeouts and no deadline for its graceful shutdown. This loop serves
+//! HTTP/1.1 without TLS, and with TLS the protocol negotiated by ALPN. hyper's `auto` builder isn't used,
 //! because it waits without a timeout for the first bytes, which distinguish HTTP/1 from HTTP/2.
 
 use std::convert::Infallible;
@@ -36,28 +36,30 @@ use super::timer::ConnectionTimer;
 use super::tls::{self, Tls};
 use super::workers::Workers;
 
-/// Maximum size of a head (request line and headers), and of a connection's buffer, in bytes. The number of
-/// headers stays at hyper's default of 100, the only limit that needs no allocation per request. Exceeding
-/// either is a 431.
+/// Maximum size of a request head (request line and headers), and of a connection's buffer, in bytes.
+/// The number of headers stays at hyper's default of 100, the only limit that needs no allocation per
+/// request. A request that exceeds either limit gets a 431.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The pause after a failed accept. Such failures, mostly a lack of file descriptors, last until another
-/// connection ends.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// The delay before the next accept after a failed one. Most failures are a lack of file descriptors, which
+/// lasts until another connection ends.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// The error that ended a connection, for the log.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Limits and timeouts of connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Maximum number of connections served at once (at least 1). More wait in the kernel's backlog.
+pub struct ConnectionLimits {
+    /// Maximum number of connections served at once (at least 1). Further connections wait in the
+    /// kernel's backlog.
     pub max_connections: usize,
     /// Maximum time from the start of the connection, or the end of a response, to the end of the next
-    /// request's head. It is therefore also the idle timeout. A TLS handshake has its own timeout of
+    /// request's head. This is therefore also the idle timeout. A TLS handshake has its own timeout of
     /// the same length.
     pub header_timeout: Duration,
-    /// Maximum time in which a client reads no byte of a response.
+    /// Maximum time for which a client may read no byte of a response; then the server closes the
+    /// connection, or resets the HTTP/2 stream.
     pub write_timeout: Duration,
     /// Maximum time that running requests have to finish after the shutdown has begun.
     pub drain_timeout: Duration,
@@ -66,41 +68,42 @@ pub struct Limits {
 /// The head of a request, stored in its extensions, so that filters don't clone its parts one by one.
 /// The request that warp sees keeps its method and URI, but has no headers.
 #[derive(Clone, Debug)]
-pub(crate) struct Head(Arc<HeadParts>);
+pub(crate) struct RequestHead(Arc<RequestHeadParts>);
 
 /// The peer, method, URI and headers of a request.
 #[derive(Debug)]
-pub(crate) struct HeadParts {
+pub(crate) struct RequestHeadParts {
     /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
     /// see [`client_address`](super::address::client_address).
     pub(crate) peer: SocketAddr,
     /// The last authentication over this connection; the next request mostly has the same credential.
     pub(crate) auth_cache: Arc<ConnectionAuthCache>,
     pub(crate) method: Method,
-    /// Path and query.
+    /// The request's path and query.
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
-    /// True if a body follows. HTTP/2 requires no header that says so.
+    /// True if the request has a body. Taken from the body stream, because HTTP/2 requires no header that
+    /// announces a body.
     pub(crate) has_body: bool,
 }
 
-impl Deref for Head {
-    type Target = HeadParts;
+impl Deref for RequestHead {
+    type Target = RequestHeadParts;
 
-    fn deref(&self) -> &HeadParts {
+    fn deref(&self) -> &RequestHeadParts {
         &self.0
     }
 }
 
-/// Signals that the server is shutting down. Each connection polls it whenever it is woken, so polling
-/// takes no shared lock.
+/// Signals to all connections that the server is shutting down. Each connection polls the signal whenever the
+/// connection is woken, so polling takes no shared lock.
 #[derive(Default)]
-pub(super) struct Drain {
+pub(super) struct DrainSignal {
     begun: AtomicBool,
     notify: Notify,
 }
 
-impl Drain {
+impl DrainSignal {
     fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
         self.notify.notify_waiters();
@@ -111,45 +114,45 @@ impl Drain {
     }
 
     /// Resolves when the drain begins.
-    pub(super) async fn started(&self) {
+    pub(super) async fn wait(&self) {
         let mut notified = pin!(self.notify.notified());
         let mut is_registered = false;
         poll_fn(|context| {
-            // Registered only once, because every waker of this future wakes the same task.
+            // The waker is registered only once, because every waker of this future wakes the same task.
             if !is_registered && notified.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
             is_registered = true;
-            // Checked after registering, so that a drain that begins in between isn't missed.
+            // The flag is checked after registering, so that a drain that begins in between isn't missed.
             if self.has_begun() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 }
 
-/// Serves on the workers, with or without TLS, until `shutdown` resolves, then drains: new connections are
-/// refused, idle ones are closed, and running requests finish with `Connection: close` (HTTP/2: GOAWAY).
-/// Connections that are still open after `drain_timeout` are aborted; returns their number.
+/// Serves connections on the workers, with or without TLS, until `shutdown` resolves, then drains: new
+/// connections are refused, idle ones are closed, and running requests finish with `Connection: close`
+/// (HTTP/2: GOAWAY). Connections that are still open after `drain_timeout` are aborted; returns their number.
 ///
 /// A handler that panics only loses its own connection; the process's panic hook logs where it panicked.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     workers: &Workers,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
     let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let draining = Arc::new(Drain::default());
+    let draining = Arc::new(DrainSignal::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            Some(result) = connections.join_next() => log_panic(&result),
-            (stream, peer, slot) = accept(&listener, &slots) => {
+            Some(result) = connections.join_next() => log_connection_panic(&result),
+            (stream, peer, slot) = accept_connection(&listener, &slots) => {
                 let tls = tls.clone();
                 let routes = routes.clone();
                 let connection = serve_connection(stream, peer, tls, routes, *limits, draining.clone());
@@ -164,7 +167,7 @@ pub async fn serve(
     draining.begin();
     let all_ended = async {
         while let Some(result) = connections.join_next().await {
-            log_panic(&result);
+            log_connection_panic(&result);
         }
     };
     if tokio::time::timeout(limits.drain_timeout, all_ended).await.is_ok() {
@@ -173,16 +176,17 @@ pub async fn serve(
     connections.abort_all();
     let mut aborted = 0;
     while let Some(result) = connections.join_next().await {
-        log_panic(&result);
+        log_connection_panic(&result);
         aborted += usize::from(result.is_err_and(|error| error.is_cancelled()));
     }
     aborted
 }
 
-/// Accepts the next connection. Acquires a slot first, so that no connection is accepted without one.
+/// Accepts the next connection. Acquires a connection slot first, so that no connection is accepted without a
+/// slot.
 ///
 /// Cancel-safe: dropping the future loses no connection.
-async fn accept(
+async fn accept_connection(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> (std::net::TcpStream, SocketAddr, OwnedSemaphorePermit) {
@@ -200,13 +204,13 @@ async fn accept(
             }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection; will retry");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
-/// True if the peer left between its handshake and the accept. Then the next accept needs no pause.
+/// True if an accept failed because the peer disconnected before it. The next accept then needs no delay.
 fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -218,8 +222,8 @@ async fn serve_connection(
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
-    limits: Limits,
-    draining: Arc<Drain>,
+    limits: ConnectionLimits,
+    draining: Arc<DrainSignal>,
 ) {
     let routes = TowerToHyperService::new(warp::service(routes));
     let auth_cache = Arc::new(ConnectionAuthCache::default());
@@ -228,16 +232,17 @@ async fn serve_connection(
         let method = request.method().clone();
         let uri = request.uri().clone();
         let has_body = !request.body().is_end_stream();
-        let head = HeadParts { peer, auth_cache: auth_cache.clone(), method, uri, headers, has_body };
-        request.extensions_mut().insert(Head(Arc::new(head)));
+        let head = RequestHeadParts { peer, auth_cache: auth_cache.clone(), method, uri, headers, has_body };
+        request.extensions_mut().insert(RequestHead(Arc::new(head)));
         routes.call(request)
     });
-    // Registers the connection with this thread's runtime. That fails only if memory runs out.
+    // Registers the connection with this thread's runtime, which fails only if memory runs out.
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    // Responses are written at once; waiting to fill a packet would only delay them. This fails if the
-    // peer is gone, which the first read reports as well.
+    // Disables Nagle's algorithm: responses are written at once, so waiting to fill a packet would only delay
+    // them. A failure means that the peer is gone, which the first read reports as well.
     let _ = stream.set_nodelay(true);
-    // Only for writes: hyper also reads while a handler runs, when the client is expected to be silent.
+    // The timeout applies only to writes: hyper also reads while a handler runs, when the client is expected
+    // to be silent.
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(limits.write_timeout));
     let stream = Box::pin(stream);
@@ -256,8 +261,8 @@ async fn serve_tls<IO, S>(
     stream: IO,
     tls: &Tls,
     service: S,
-    limits: &Limits,
-    draining: &Drain,
+    limits: &ConnectionLimits,
+    draining: &DrainSignal,
 ) -> Result<(), BoxError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
@@ -267,15 +272,20 @@ where
     let handshake = tokio::time::timeout(limits.header_timeout, tls.accept(stream));
     let stream = tokio::select! {
         stream = handshake => stream??,
-        () = draining.started() => return Ok(()),
+        () = draining.wait() => return Ok(()),
     };
     if tls::negotiated_http2(&stream) {
-        return streams::serve(stream, service, limits, draining).await.map_err(Into::into);
+        return streams::serve_http2(stream, service, limits, draining).await.map_err(Into::into);
     }
     serve_http1(stream, service, limits, draining).await
 }
 
-async fn serve_http1<IO, S>(stream: IO, service: S, limits: &Limits, draining: &Drain) -> Result<(), BoxError>
+async fn serve_http1<IO, S>(
+    stream: IO,
+    service: S,
+    limits: &ConnectionLimits,
+    draining: &DrainSignal,
+) -> Result<(), BoxError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Service<http::Request<Incoming>, Response = Response, Error = Infallible>,
@@ -284,7 +294,7 @@ where
         let response = service.call(request);
         async {
             let mut response = response.await?;
-            // Added here, because hyper may be notified of the drain only after this response.
+            // The header is added here, because hyper may be notified of the drain only after this response.
             if draining.has_begun() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -302,7 +312,7 @@ where
         // Biased so that a request that has already arrived is answered before the drain begins.
         biased;
         result = connection.as_mut() => result,
-        () = draining.started() => {
+        () = draining.wait() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -310,7 +320,7 @@ where
     result.map_err(Into::into)
 }
 
-fn log_panic(result: &Result<(), JoinError>) {
+fn log_connection_panic(result: &Result<(), JoinError>) {
     if result.as_ref().is_err_and(JoinError::is_panic) {
         tracing::error!("handler panicked; connection closed");
     }

@@ -9,14 +9,18 @@ use warp::{Filter, Reply};
 
 use super::*;
 
-/// Short enough for a test to wait for, long enough not to expire because the machine is busy.
-const SHORT: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(60);
+/// A timeout short enough for a test to wait for, and long enough not to expire because the machine is busy.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 const HUGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Limits that no test reaches unless it overrides them.
-const DEFAULT_LIMITS: Limits =
-    Limits { max_connections: 100, header_timeout: LONG, write_timeout: LONG, drain_timeout: LONG };
+const DEFAULT_LIMITS: ConnectionLimits = ConnectionLimits {
+    max_connections: 100,
+    header_timeout: LONG_TIMEOUT,
+    write_timeout: LONG_TIMEOUT,
+    drain_timeout: LONG_TIMEOUT,
+};
 
 /// State that a test shares with its routes.
 struct TestState {
@@ -28,18 +32,19 @@ struct TestState {
     max_running: AtomicUsize,
 }
 
-struct Server {
+struct TestServer {
     address: SocketAddr,
     state: Arc<TestState>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<usize>,
 }
 
-fn routes(state: &Arc<TestState>) -> BoxedFilter<(Response,)> {
+fn test_routes(state: &Arc<TestState>) -> BoxedFilter<(Response,)> {
     let hello = warp::path("hello").map(|| "hello".into_response());
     let huge = warp::path("huge").map(|| vec![b'x'; HUGE_BYTES].into_response());
-    let peer =
-        warp::path("peer").and(warp::ext::get()).map(|head: Head| head.peer.to_string().into_response());
+    let peer = warp::path("peer")
+        .and(warp::ext::get())
+        .map(|head: RequestHead| head.peer.to_string().into_response());
     let panic = warp::path("panic").map(|| -> Response { panic!("on purpose") });
     let shared = Arc::clone(state);
     let gated = warp::path("gated").then(move || {
@@ -66,7 +71,7 @@ fn routes(state: &Arc<TestState>) -> BoxedFilter<(Response,)> {
     hello.or(huge).unify().or(peer).unify().or(panic).unify().or(gated).unify().or(counted).unify().boxed()
 }
 
-async fn start(limits: Limits) -> Server {
+async fn start_server(limits: ConnectionLimits) -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let state = Arc::new(TestState {
@@ -75,13 +80,13 @@ async fn start(limits: Limits) -> Server {
         running: AtomicUsize::new(0),
         max_running: AtomicUsize::new(0),
     });
-    let routes = routes(&state);
+    let routes = test_routes(&state);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or_default() };
     let task = tokio::spawn(async move {
         serve(listener, None, routes, &limits, &Workers::start().unwrap(), shutdown).await
     });
-    Server { address, state, stop, task }
+    TestServer { address, state, stop, task }
 }
 
 /// Fails a test that would otherwise hang.
@@ -89,7 +94,7 @@ async fn with_deadline<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("timed out")
 }
 
-impl Server {
+impl TestServer {
     async fn connect(&self) -> TcpStream {
         with_deadline(TcpStream::connect(self.address)).await.unwrap()
     }
@@ -101,23 +106,23 @@ impl Server {
         stream
     }
 
-    /// The response to a request on a new connection.
+    /// Sends a GET request on a new connection and returns the whole response.
     async fn get(&self, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         read_to_end(self.send(request.as_bytes()).await).await
     }
 
     /// Waits until a call of `/gated` has started.
-    async fn started(&self) {
+    async fn wait_for_gated_call(&self) {
         with_deadline(self.state.started.acquire()).await.unwrap().forget();
     }
 }
 
-fn request(path: &str) -> Vec<u8> {
+fn get_request(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes()
 }
 
-/// Everything the server sends until it closes or resets the connection.
+/// Reads everything that the server sends until the server closes or resets the connection.
 async fn read_to_end(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = with_deadline(stream.read_to_end(&mut bytes)).await;
@@ -134,17 +139,17 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 #[tokio::test]
-async fn requests_know_their_peer() {
-    let server = start(DEFAULT_LIMITS).await;
-    let mut stream = server.send(&request("/peer")).await;
+async fn the_request_head_has_the_peer_address() {
+    let server = start_server(DEFAULT_LIMITS).await;
+    let mut stream = server.send(&get_request("/peer")).await;
     let address = stream.local_addr().unwrap().to_string();
     assert!(read_until(&mut stream, &address).await.starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
 #[tokio::test]
 async fn pipelined_requests_are_all_answered() {
-    let server = start(DEFAULT_LIMITS).await;
-    let mut stream = server.send(&request("/hello").repeat(3)).await;
+    let server = start_server(DEFAULT_LIMITS).await;
+    let mut stream = server.send(&get_request("/hello").repeat(3)).await;
     for _ in 0..3 {
         assert!(read_until(&mut stream, "\r\n\r\nhello").await.starts_with("HTTP/1.1 200 OK\r\n"));
     }
@@ -152,18 +157,18 @@ async fn pipelined_requests_are_all_answered() {
 
 #[tokio::test]
 async fn silent_and_slow_connections_are_closed() {
-    let server = start(Limits { header_timeout: SHORT, ..DEFAULT_LIMITS }).await;
+    let server = start_server(ConnectionLimits { header_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
     assert_eq!(read_to_end(server.connect().await).await, "");
     let incomplete = read_to_end(server.send(b"GET /hello HTTP/1.1\r\nhost: a\r\nx-half").await).await;
     assert!(incomplete.is_empty() || incomplete.starts_with("HTTP/1.1 408"), "{incomplete}");
-    let mut idle = server.send(&request("/hello")).await;
+    let mut idle = server.send(&get_request("/hello")).await;
     read_until(&mut idle, "\r\n\r\nhello").await;
     assert_eq!(read_to_end(idle).await, "");
 }
 
 #[tokio::test]
 async fn http2_without_tls_is_refused() {
-    let server = start(DEFAULT_LIMITS).await;
+    let server = start_server(DEFAULT_LIMITS).await;
     for preface in ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI * HTTP/2.0\r\n\r\n"] {
         let response = read_to_end(server.send(preface.as_bytes()).await).await;
         assert!(response.is_empty() || response.starts_with("HTTP/1.1 4"), "{response}");
@@ -172,9 +177,14 @@ async fn http2_without_tls_is_refused() {
 
 #[tokio::test]
 async fn a_handler_may_take_longer_than_the_header_timeout() {
-    let server = start(Limits { header_timeout: SHORT, write_timeout: SHORT, ..DEFAULT_LIMITS }).await;
+    let server = start_server(ConnectionLimits {
+        header_timeout: SHORT_TIMEOUT,
+        write_timeout: SHORT_TIMEOUT,
+        ..DEFAULT_LIMITS
+    })
+    .await;
     let stream = server.send(b"GET /gated HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-    server.started().await;
+    server.wait_for_gated_call().await;
     // This connection is newer and was closed by the timeout, so the timeout has passed for the first
     // one too.
     assert_eq!(read_to_end(server.connect().await).await, "");
@@ -184,15 +194,17 @@ async fn a_handler_may_take_longer_than_the_header_timeout() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_disconnected_and_frees_its_slot() {
-    let server = start(Limits { max_connections: 1, write_timeout: SHORT, ..DEFAULT_LIMITS }).await;
-    let stalled = server.send(&request("/huge")).await;
+    let server =
+        start_server(ConnectionLimits { max_connections: 1, write_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS })
+            .await;
+    let stalled = server.send(&get_request("/huge")).await;
     assert!(server.get("/hello").await.ends_with("hello"));
     assert!(read_to_end(stalled).await.len() < HUGE_BYTES);
 }
 
 #[tokio::test]
-async fn oversized_heads_are_refused() {
-    let server = start(Limits { max_connections: 1, ..DEFAULT_LIMITS }).await;
+async fn oversized_request_heads_are_refused() {
+    let server = start_server(ConnectionLimits { max_connections: 1, ..DEFAULT_LIMITS }).await;
     let with = |headers: String| format!("GET /hello HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
     let oversized = [
         with("x: y\r\n".repeat(10_000)),
@@ -212,8 +224,8 @@ async fn oversized_heads_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn i10_more_connections_than_the_cap_wait_and_are_served() {
-    let server = Arc::new(start(Limits { max_connections: 3, ..DEFAULT_LIMITS }).await);
+async fn i10_connections_above_max_connections_wait_and_are_served() {
+    let server = Arc::new(start_server(ConnectionLimits { max_connections: 3, ..DEFAULT_LIMITS }).await);
     let call = |_| {
         let server = Arc::clone(&server);
         tokio::spawn(async move { server.get("/counted").await })
@@ -227,8 +239,8 @@ async fn i10_more_connections_than_the_cap_wait_and_are_served() {
 }
 
 #[tokio::test]
-async fn a_panic_only_closes_its_own_connection() {
-    let server = start(Limits { max_connections: 1, ..DEFAULT_LIMITS }).await;
+async fn a_handler_panic_only_closes_its_own_connection() {
+    let server = start_server(ConnectionLimits { max_connections: 1, ..DEFAULT_LIMITS }).await;
     for _ in 0..3 {
         assert_eq!(server.get("/panic").await, "");
     }
@@ -238,13 +250,13 @@ async fn a_panic_only_closes_its_own_connection() {
 }
 
 #[tokio::test]
-async fn a_drain_finishes_running_requests_and_closes_idle_connections() {
-    let server = start(DEFAULT_LIMITS).await;
+async fn a_server_drain_finishes_running_requests_and_closes_idle_connections() {
+    let server = start_server(DEFAULT_LIMITS).await;
     let fresh = server.connect().await;
-    let mut idle = server.send(&request("/hello")).await;
+    let mut idle = server.send(&get_request("/hello")).await;
     read_until(&mut idle, "\r\n\r\nhello").await;
-    let running = server.send(&request("/gated")).await;
-    server.started().await;
+    let running = server.send(&get_request("/gated")).await;
+    server.wait_for_gated_call().await;
     server.stop.send(()).unwrap();
     assert_eq!(read_to_end(idle).await, "");
     assert_eq!(read_to_end(fresh).await, "");
@@ -258,9 +270,9 @@ async fn a_drain_finishes_running_requests_and_closes_idle_connections() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_responses_that_are_still_being_written() {
-    let server = start(DEFAULT_LIMITS).await;
-    let mut reader = server.send(&request("/huge")).await;
+async fn a_server_drain_waits_for_responses_that_are_still_being_written() {
+    let server = start_server(DEFAULT_LIMITS).await;
+    let mut reader = server.send(&get_request("/huge")).await;
     read_until(&mut reader, "\r\n\r\n").await;
     server.stop.send(()).unwrap();
     assert_eq!(read_to_end(reader).await.len(), HUGE_BYTES);
@@ -269,11 +281,11 @@ async fn a_drain_waits_for_responses_that_are_still_being_written() {
 
 #[tokio::test]
 async fn connections_that_outlast_the_drain_are_aborted_and_counted() {
-    let server = start(Limits { drain_timeout: SHORT, ..DEFAULT_LIMITS }).await;
-    let first = server.send(&request("/gated")).await;
-    let second = server.send(&request("/gated")).await;
-    server.started().await;
-    server.started().await;
+    let server = start_server(ConnectionLimits { drain_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
+    let first = server.send(&get_request("/gated")).await;
+    let second = server.send(&get_request("/gated")).await;
+    server.wait_for_gated_call().await;
+    server.wait_for_gated_call().await;
     server.stop.send(()).unwrap();
     assert_eq!(with_deadline(server.task).await.unwrap(), 2);
     for aborted in [first, second] {
@@ -282,8 +294,8 @@ async fn connections_that_outlast_the_drain_are_aborted_and_counted() {
 }
 
 #[tokio::test]
-async fn an_incomplete_head_does_not_outlast_the_drain() {
-    let server = start(Limits { drain_timeout: SHORT, ..DEFAULT_LIMITS }).await;
+async fn an_incomplete_request_head_does_not_outlast_the_drain() {
+    let server = start_server(ConnectionLimits { drain_timeout: SHORT_TIMEOUT, ..DEFAULT_LIMITS }).await;
     let incomplete = server.send(b"GET /hello HTTP/1.1\r\nhost: a\r\nx-half").await;
     // This request came later and was served, so the incomplete one was accepted too. The test can't
     // know whether its bytes were read: the connection is aborted if they were, otherwise closed as
@@ -295,7 +307,7 @@ async fn an_incomplete_head_does_not_outlast_the_drain() {
 }
 
 #[test]
-fn only_an_error_of_the_peer_is_retried_immediately() {
+fn accept_is_retried_immediately_only_after_a_peer_error() {
     assert!(is_peer_error(&io::ErrorKind::ConnectionAborted.into()));
     const EMFILE: i32 = 24;
     assert!(!is_peer_error(&io::Error::from_raw_os_error(EMFILE)));

@@ -16,7 +16,7 @@ use crate::service::settings;
     responses((status = 200, description = "The configuration.", body = Settings, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
-    call.no_query()?;
+    call.reject_query()?;
     let current = settings::get(&call.app, &call.ctx).await?;
     Reply::with_etag(&current.settings, current.etag)
 }
@@ -36,7 +36,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn update(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let updated = settings::update(&call.app, &call.ctx, call.body()?).await?;
+    call.reject_query()?;
+    let updated = settings::update(&call.app, &call.ctx, call.require_body()?).await?;
     Reply::with_etag(&updated.settings, updated.etag)
 }

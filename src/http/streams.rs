@@ -1,4 +1,4 @@
-//! HTTP/2, which is only served over TLS: concurrent requests on one connection, each with the same
+//! Serves HTTP/2, which is only available over TLS: concurrent requests on one connection, each with the same
 //! limits as on a separate connection.
 //!
 //! hyper has no idle timeout for HTTP/2 and no write timeout for a stalled stream. Each stream runs in
@@ -24,27 +24,28 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::server::{Drain, Limits, MAX_HEAD_BYTES};
+use super::server::{ConnectionLimits, DrainSignal, MAX_HEAD_BYTES};
 
-/// Maximum number of concurrent requests on a connection; clients delay further ones. RFC 9113 §6.5.2
-/// recommends at least 100.
+/// Maximum number of concurrent requests on an HTTP/2 connection; clients delay further requests. RFC 9113
+/// §6.5.2 recommends at least 100.
 const MAX_STREAMS: u32 = 100;
 
-/// Bytes of a response that are handed to hyper at once, and so stay in memory for a client that
-/// doesn't read.
+/// Maximum number of bytes of a response that are handed to hyper at once, and so stay in memory for a client
+/// that doesn't read.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 tokio::task_local! {
-    /// The progress of the stream that a task serves.
-    static STREAM: Arc<StreamProgress>;
+    /// The progress of the HTTP/2 stream that the current task serves.
+    static CURRENT_PROGRESS: Arc<StreamProgress>;
 }
 
-/// Serves a connection until the client closes it, the server drains, or it was idle for `header_timeout`.
-pub(super) async fn serve<IO, S, B>(
+/// Serves an HTTP/2 connection until the client closes it, the server drains, or the connection was idle for
+/// `header_timeout`.
+pub(super) async fn serve_http2<IO, S, B>(
     stream: IO,
     service: S,
-    limits: &Limits,
-    draining: &Drain,
+    limits: &ConnectionLimits,
+    draining: &DrainSignal,
 ) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
@@ -57,13 +58,13 @@ where
         let is_head = request.method() == Method::HEAD;
         let response = service.call(request);
         async move {
-            let progress = STREAM.with(Arc::clone);
+            let progress = CURRENT_PROGRESS.with(Arc::clone);
             let mut response = response.await?;
-            // With HTTP/1.1 hyper does this itself.
+            // hyper adds `Content-Length` to responses to HEAD only with HTTP/1.1.
             if is_head && let Some(length) = response.body().size_hint().exact() {
                 response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
             }
-            let chunked = |body| ChunkedBody { body: (!is_head).then_some(body), rest: None, progress };
+            let chunked = |body| ChunkedBody { body: (!is_head).then_some(body), remaining: None, progress };
             Ok::<_, Infallible>(response.map(chunked))
         }
     });
@@ -83,11 +84,11 @@ where
         // Biased so that a request that has already arrived is answered before the connection is closed.
         biased;
         result = connection.as_mut() => return result,
-        () = draining.started() => {
+        () = draining.wait() => {
             connection.as_mut().graceful_shutdown();
             return connection.await;
         }
-        () = streams.idle(limits.header_timeout) => {}
+        () = streams.wait_until_idle(limits.header_timeout) => {}
     }
     if !streams.any_started() {
         return Ok(()); // Without a request there is no response to finish.
@@ -97,7 +98,7 @@ where
     timeout(limits.write_timeout, connection).await.unwrap_or(Ok(()))
 }
 
-/// Spawns the streams of one connection.
+/// Spawns the tasks of one connection's HTTP/2 streams.
 #[derive(Clone)]
 struct StreamExecutor {
     counter: Arc<StreamCounter>,
@@ -106,28 +107,28 @@ struct StreamExecutor {
 
 /// Counts the open streams of a connection.
 struct StreamCounter {
-    state: Mutex<CounterState>,
+    state: Mutex<StreamCounts>,
     /// Notified when the last open stream ends.
     became_idle: Notify,
 }
 
 #[derive(Clone, Copy)]
-struct CounterState {
-    open: usize,
+struct StreamCounts {
+    open_streams: usize,
     any_started: bool,
-    /// Since when no stream is open. Only meaningful if `open` is 0.
+    /// The time since which no stream is open. Only meaningful if `open_streams` is 0.
     idle_since: Instant,
 }
 
 impl Default for StreamCounter {
     fn default() -> Self {
-        let state = CounterState { open: 0, any_started: false, idle_since: Instant::now() };
+        let state = StreamCounts { open_streams: 0, any_started: false, idle_since: Instant::now() };
         Self { state: Mutex::new(state), became_idle: Notify::new() }
     }
 }
 
 impl StreamCounter {
-    fn lock(&self) -> MutexGuard<'_, CounterState> {
+    fn lock(&self) -> MutexGuard<'_, StreamCounts> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,10 +139,10 @@ impl StreamExecutor {
     }
 
     /// Resolves when no stream was open for `idle_timeout`.
-    async fn idle(&self, idle_timeout: Duration) {
+    async fn wait_until_idle(&self, idle_timeout: Duration) {
         loop {
             let state = *self.counter.lock();
-            if state.open > 0 {
+            if state.open_streams > 0 {
                 self.counter.became_idle.notified().await;
             } else if state.idle_since.elapsed() < idle_timeout {
                 sleep_until(state.idle_since + idle_timeout).await;
@@ -152,13 +153,13 @@ impl StreamExecutor {
     }
 }
 
-/// Counts a stream as open until it is dropped.
+/// Counts a stream as open until the guard is dropped.
 struct StreamGuard(Arc<StreamCounter>);
 
 impl StreamGuard {
     fn new(counter: &Arc<StreamCounter>) -> Self {
         let mut state = counter.lock();
-        state.open += 1;
+        state.open_streams += 1;
         state.any_started = true;
         Self(Arc::clone(counter))
     }
@@ -167,8 +168,8 @@ impl StreamGuard {
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.open -= 1;
-        if state.open == 0 {
+        state.open_streams -= 1;
+        if state.open_streams == 0 {
             state.idle_since = Instant::now();
             self.0.became_idle.notify_one();
         }
@@ -182,12 +183,12 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
         tokio::spawn(async move {
             let _guard = guard;
             let progress = Arc::new(StreamProgress::default());
-            let task = STREAM.scope(Arc::clone(&progress), stream);
+            let task = CURRENT_PROGRESS.scope(Arc::clone(&progress), stream);
             tokio::select! {
                 biased;
                 () = task => {}
                 // Dropping the task resets the stream.
-                () = progress.stalled(write_timeout) => {
+                () = progress.wait_until_stalled(write_timeout) => {
                     tracing::debug!("stream reset: the client stopped reading");
                 }
             }
@@ -203,7 +204,7 @@ struct StreamProgress(AtomicU64);
 impl StreamProgress {
     /// Resolves when the same chunk has waited for `write_timeout`. Must run in the task that sends the
     /// chunks, because it only checks the progress when that task is polled.
-    async fn stalled(&self, write_timeout: Duration) {
+    async fn wait_until_stalled(&self, write_timeout: Duration) {
         let mut last_waiting = 0;
         let mut timer = None;
         poll_fn(|context| {
@@ -221,11 +222,11 @@ impl StreamProgress {
     }
 }
 
-/// A body in chunks, each handed to hyper when it has room for it.
+/// A response body in chunks; each chunk is handed to hyper when hyper has room for it.
 struct ChunkedBody<B> {
-    /// `None` for a response to HEAD.
+    /// The response body; `None` for a response to HEAD.
     body: Option<B>,
-    rest: Option<Bytes>,
+    remaining: Option<Bytes>,
     progress: Arc<StreamProgress>,
 }
 
@@ -239,8 +240,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ChunkedBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
         let sent_chunks = this.progress.0.swap(0, Ordering::Relaxed);
-        let mut data = match this.rest.take() {
-            Some(rest) => rest,
+        let mut data = match this.remaining.take() {
+            Some(remaining) => remaining,
             None => {
                 let Some(body) = &mut this.body else { return Poll::Ready(None) };
                 match Pin::new(body).poll_frame(context) {
@@ -253,14 +254,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ChunkedBody<B> {
             }
         };
         if data.len() > CHUNK_BYTES {
-            this.rest = Some(data.split_off(CHUNK_BYTES));
+            this.remaining = Some(data.split_off(CHUNK_BYTES));
         }
         this.progress.0.store(sent_chunks + 1, Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.remaining.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     /// hyper calls this before the first chunk, when the whole body is still to come.

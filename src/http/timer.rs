@@ -1,7 +1,7 @@
 //! The timer of a connection, for hyper's timeout for reading a request's head.
 //!
 //! hyper creates a sleep for each request and drops it when the head has arrived. With tokio's own
-//! timer each of them would be registered in the runtime's timer wheel and removed again. Here all
+//! timer each sleep would be registered in the runtime's timer wheel and removed again. Here all
 //! sleeps of a connection share one tokio sleep, which stays registered: it fires too early, at most
 //! once per head timeout, and is then extended to the current deadline.
 
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// The shared tokio sleep. It fires no later than the deadline of the sleep that is polled.
+/// The tokio sleep that all sleeps of a connection share. It fires no later than the deadline of the sleep
+/// that is polled.
 type SharedSleep = Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>;
 
 /// The timer of one connection. Only one of its sleeps is polled at a time.
@@ -30,7 +31,7 @@ impl Timer for ConnectionTimer {
     }
 }
 
-/// A sleep until a deadline.
+/// A sleep until a deadline, based on the connection's shared sleep.
 struct ConnectionSleep {
     deadline: tokio::time::Instant,
     shared: SharedSleep,
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_sleep_ends_at_its_own_deadline() {
+    async fn each_sleep_of_a_connection_ends_at_its_own_deadline() {
         let timer = ConnectionTimer::default();
         let start = tokio::time::Instant::now();
         let until = |seconds: u32| timer.sleep_until((start + SECOND * seconds).into_std());

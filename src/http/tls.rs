@@ -1,4 +1,4 @@
-//! TLS: loads the certificate and key from files, and reloads them when they are replaced.
+//! TLS: loads the certificate and key from files, and reloads the files on request.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,41 +18,41 @@ use crate::config;
 use crate::error::{Code, Error, Result};
 
 /// The ALPN name of HTTP/2.
-const H2: &[u8] = b"h2";
+const ALPN_HTTP_2: &[u8] = b"h2";
 /// The ALPN name of HTTP/1.1.
-const HTTP_1_1: &[u8] = b"http/1.1";
+const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 /// The TLS configuration of a listener.
 pub struct Tls {
-    cert: PathBuf,
-    key: PathBuf,
-    /// The configuration of new connections. A reload replaces all of it, including the keys of session
-    /// tickets, so that a client that resumes an old session sees the new certificate.
+    cert_path: PathBuf,
+    key_path: PathBuf,
+    /// The rustls configuration of new connections. A reload replaces the whole configuration, including the
+    /// keys of session tickets, so that a client that resumes an old session sees the new certificate.
     current: RwLock<Arc<ServerConfig>>,
 }
 
 impl Tls {
-    /// Loads the configured files; `None` if none are configured.
+    /// Loads the configured certificate and key files; `None` if TLS isn't configured.
     ///
     /// # Errors
     /// `CONFLICT` if a file can't be used; the message names the file and the reason.
     pub(crate) fn load(settings: &config::Tls) -> Result<Option<Arc<Self>>> {
         let (Some(cert), Some(key)) = (&settings.cert, &settings.key) else { return Ok(None) };
-        let current = RwLock::new(read(cert, key)?);
-        Ok(Some(Arc::new(Self { cert: cert.clone(), key: key.clone(), current })))
+        let current = RwLock::new(load_server_config(cert, key)?);
+        Ok(Some(Arc::new(Self { cert_path: cert.clone(), key_path: key.clone(), current })))
     }
 
-    /// Reloads the files. Open connections are not affected.
+    /// Reloads the certificate and key files. Open connections are not affected.
     ///
     /// # Errors
-    /// Those of [`load`](Self::load); the previous certificate is kept.
+    /// The errors of [`load`](Self::load); the previous certificate is kept.
     pub(crate) fn reload(&self) -> Result<()> {
-        let reloaded = read(&self.cert, &self.key)?;
+        let reloaded = load_server_config(&self.cert_path, &self.key_path)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = reloaded;
         Ok(())
     }
 
-    /// Performs the handshake with a client.
+    /// Performs the TLS handshake with a client.
     pub(super) async fn accept<IO>(&self, stream: IO) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -62,19 +62,19 @@ impl Tls {
     }
 }
 
-/// True if HTTP/2 was negotiated. Clients that don't negotiate a protocol get HTTP/1.1.
+/// True if the client and server negotiated HTTP/2. Clients that don't negotiate a protocol get HTTP/1.1.
 pub(super) fn negotiated_http2<IO>(stream: &TlsStream<IO>) -> bool {
-    stream.get_ref().1.alpn_protocol() == Some(H2)
+    stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP_2)
 }
 
-fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+fn load_server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     let certificates = read_certificates(cert)?;
-    let private_key = read_key(key)?;
+    let private_key = read_private_key(key)?;
     let provider = Arc::new(ring::default_provider());
     let pair = CertifiedKey::from_der(certificates, private_key, &provider).map_err(|error| {
         let cert = cert.display();
         let key = key.display();
-        refuse(match error {
+        tls_file_error(match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
                 "tls.key: {key} doesn't match the first certificate in {cert}; the server's own certificate must \
                  come first, before intermediate certificates."
@@ -90,7 +90,7 @@ fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
         .map_err(Error::internal)?
         .with_no_client_auth();
     let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
-    config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+    config.alpn_protocols = vec![ALPN_HTTP_2.to_vec(), ALPN_HTTP_1_1.to_vec()];
     // Session state is encrypted and stored by the clients, so that it uses no memory of the server.
     config.ticketer = ring::Ticketer::new().map_err(Error::internal)?;
     Ok(Arc::new(config))
@@ -99,7 +99,7 @@ fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
 fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let text = read_file("tls.cert", file)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certificates = certificates.map_err(|error| invalid_pem("tls.cert", file, &error))?;
+    let certificates = certificates.map_err(|error| invalid_pem_error("tls.cert", file, &error))?;
     if !certificates.is_empty() {
         return Ok(certificates);
     }
@@ -107,15 +107,17 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
         Ok(_) => "it contains a private key; are tls.cert and tls.key swapped?",
         Err(_) => "it must be PEM with a -----BEGIN CERTIFICATE----- block.",
     };
-    Err(refuse(format!("tls.cert: no certificate found in {}: {hint}", file.display())))
+    Err(tls_file_error(format!("tls.cert: no certificate found in {}: {hint}", file.display())))
 }
 
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
+fn read_private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
     let text = read_file("tls.key", file)?;
     let name = file.display();
-    if [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"].iter().any(|marker| contains(&text, marker))
+    if [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|marker| contains_bytes(&text, marker))
     {
-        return Err(refuse(format!(
+        return Err(tls_file_error(format!(
             "tls.key: the key in {name} is encrypted, which is not supported. Decrypt it with: \
              openssl pkey -in {name} -out NEW_FILE"
         )));
@@ -127,24 +129,25 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
                 Ok(_) => "it contains a certificate; are tls.cert and tls.key swapped?",
                 Err(_) => "it must be PEM with a -----BEGIN PRIVATE KEY----- block.",
             };
-            Err(refuse(format!("tls.key: no private key found in {name}: {hint}")))
+            Err(tls_file_error(format!("tls.key: no private key found in {name}: {hint}")))
         }
-        Err(error) => Err(invalid_pem("tls.key", file, &error)),
+        Err(error) => Err(invalid_pem_error("tls.key", file, &error)),
     }
 }
 
 fn read_file(setting: &str, file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).map_err(|error| refuse(format!("{setting}: can't read {}: {error}.", file.display())))
+    std::fs::read(file)
+        .map_err(|error| tls_file_error(format!("{setting}: can't read {}: {error}.", file.display())))
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
+fn contains_bytes(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn invalid_pem(setting: &str, file: &Path, error: &pem::Error) -> Error {
-    refuse(format!("{setting}: {} is not valid PEM: {error}.", file.display()))
+fn invalid_pem_error(setting: &str, file: &Path, error: &pem::Error) -> Error {
+    tls_file_error(format!("{setting}: {} is not valid PEM: {error}.", file.display()))
 }
 
-fn refuse(message: String) -> Error {
+fn tls_file_error(message: String) -> Error {
     Error::new(Code::Conflict, message)
 }

@@ -24,8 +24,8 @@ fn etag_of(user: &User) -> String {
     ),
 )]
 pub(crate) async fn create(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let created = users::create(&call.app, &call.ctx, call.body()?).await?;
+    call.reject_query()?;
+    let created = users::create(&call.app, &call.ctx, call.require_body()?).await?;
     Reply::created(&created, Some(etag_of(&created)))
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
     responses((status = 200, description = "A page of users.", body = Vec<User>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
-    Reply::list(&users::list(&call.app, &call.ctx, call.query()).await?)
+    Reply::list(&users::list(&call.app, &call.ctx, call.parse_query()).await?)
 }
 
 /// Get a user
@@ -48,8 +48,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     responses((status = 200, description = "The user.", body = User, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let user = users::get(&call.app, &call.ctx, call.param(0)).await?;
+    call.reject_query()?;
+    let user = users::get(&call.app, &call.ctx, call.path_param(0)).await?;
     Reply::with_etag(&user, etag_of(&user))
 }
 
@@ -68,8 +68,8 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn update(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let updated = users::update(&call.app, &call.ctx, call.param(0), call.body()?).await?;
+    call.reject_query()?;
+    let updated = users::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
     Reply::with_etag(&updated, etag_of(&updated))
 }
 
@@ -87,8 +87,8 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
     ),
 )]
 pub(crate) async fn delete(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let id = users::delete(&call.app, &call.ctx, call.param(0)).await?;
+    call.reject_query()?;
+    let id = users::delete(&call.app, &call.ctx, call.path_param(0)).await?;
     Reply::ok(&Deleted { id, deleted: true })
 }
 
@@ -100,6 +100,6 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
     params(UserPath, PageQuery),
     responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
 )]
-pub(crate) async fn memberships(call: Call) -> Result<Reply> {
-    Reply::list(&users::memberships(&call.app, &call.ctx, call.param(0), call.query()).await?)
+pub(crate) async fn list_memberships(call: Call) -> Result<Reply> {
+    Reply::list(&users::memberships(&call.app, &call.ctx, call.path_param(0), call.parse_query()).await?)
 }

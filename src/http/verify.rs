@@ -13,7 +13,7 @@ use warp::reply::Response;
 
 use super::call;
 use super::data_plane::DataPlaneRequest;
-use super::openapi::envelope::always_false;
+use super::openapi::envelope::always_false_schema;
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};
 use crate::domain::fields::{Faults, Fields, Json};
@@ -66,8 +66,8 @@ struct VerifyParams<'a> {
 }
 
 impl<'a> VerifyParams<'a> {
-    /// Parses a valid body in one pass. `None` means that [`parse_reporting_faults`] has to parse it, which
-    /// describes what is wrong.
+    /// Parses a valid body in one pass. `None` if this fast path can't parse the body; then
+    /// [`parse_reporting_faults`] parses the body again and reports what is wrong.
     ///
     /// [`parse_reporting_faults`]: Self::parse_reporting_faults
     fn parse(body: &'a [u8], catalogue: &Catalogue) -> Option<Self> {
@@ -82,19 +82,19 @@ impl<'a> VerifyParams<'a> {
         let dry_run = dry_run.unwrap_or(false);
         let is_valid = cost <= MAX_COST
             && scopes.len() <= scope::MAX_SCOPES
-            && scopes.iter().all(|wanted| catalogue.knows(wanted));
+            && scopes.iter().all(|wanted| catalogue.is_known_grant(wanted));
         is_valid.then_some(Self { key, scopes, ip, cost, dry_run })
     }
 
-    /// Parses a body field by field and reports all of its faults.
+    /// Parses a body field by field and reports all faults of the body.
     fn parse_reporting_faults(body: &[u8], catalogue: &Catalogue) -> Result<Self> {
         let json = Json::parse(body)?;
         let mut fields = Fields::of(&json);
         let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
-        let scopes = fields.nullable("scopes", |json, faults| scope::list(catalogue, json, faults));
-        let ip = fields.nullable("ip", address).into_option();
+        let scopes = fields.nullable("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults));
+        let ip = fields.nullable("ip", parse_ip_address).into_option();
         let cost = fields.nullable("cost", rules::integer(0, MAX_COST.into())).into_option();
-        let dry_run = fields.nullable("dry_run", boolean).into_option();
+        let dry_run = fields.nullable("dry_run", parse_boolean).into_option();
         fields.finish(Self {
             key: key.into(),
             scopes: scopes.into_option().unwrap_or_default(),
@@ -105,7 +105,7 @@ impl<'a> VerifyParams<'a> {
     }
 }
 
-fn address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
+fn parse_ip_address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
     let address = faults.text(json)?.parse::<IpAddr>().ok();
     if address.is_none() {
         faults.add(
@@ -116,7 +116,7 @@ fn address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
     address.map(|address| address.to_canonical())
 }
 
-fn boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
+fn parse_boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
     match json {
         Json::Bool(value) => Some(*value),
         _ => {
@@ -142,17 +142,17 @@ pub(crate) enum Verification<'a> {
 #[expect(dead_code, reason = "only the derived documentation reads it")]
 pub(crate) struct UnknownKey {
     /// Always `false`.
-    #[schema(schema_with = always_false)]
+    #[schema(schema_with = always_false_schema)]
     valid: bool,
-    /// The reason.
-    #[schema(schema_with = unknown_key_codes)]
+    /// The reason why the key isn't valid.
+    #[schema(schema_with = unknown_key_codes_schema)]
     code: Outcome,
     /// A description of the code, for people.
     #[schema(value_type = String, example = "Key not found.")]
     message: &'static str,
 }
 
-fn unknown_key_codes() -> ObjectBuilder {
+fn unknown_key_codes_schema() -> ObjectBuilder {
     let names = [Outcome::Malformed, Outcome::NotFound].map(Outcome::name);
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names))
 }
@@ -204,10 +204,10 @@ pub(crate) struct VerifiedKey<'a> {
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only the derived documentation reads it")]
 pub(crate) struct RateLimitStatus {
-    /// Tokens in a full bucket.
+    /// Number of tokens in a full bucket.
     #[schema(example = 100)]
     limit: u32,
-    /// Tokens left now.
+    /// Number of tokens left now.
     #[schema(example = 99)]
     remaining: u32,
     /// Unix time, in seconds, at which the bucket is full again.
@@ -219,10 +219,10 @@ pub(crate) struct RateLimitStatus {
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only the derived documentation reads it")]
 pub(crate) struct QuotaStatus {
-    /// Units per period.
+    /// Quota units per period.
     #[schema(example = 10_000)]
     limit: u64,
-    /// Units left in the current period.
+    /// Quota units left in the current period.
     #[schema(example = 9_999)]
     remaining: u64,
     /// When the next period begins.
@@ -230,7 +230,7 @@ pub(crate) struct QuotaStatus {
     resets_at: Timestamp,
 }
 
-/// The fields that are the same in every response about a key.
+/// The response fields that are the same in every verification of a key.
 #[derive(Serialize)]
 struct KeyFields<'a> {
     key_id: &'a str,
@@ -243,9 +243,9 @@ struct KeyFields<'a> {
     metadata: &'a Metadata,
 }
 
-/// The JSON of [`KeyFields`] without braces. It is serialized once per loaded key.
-fn key_fields(credential: &Credential) -> &str {
-    credential.memo.answer_json.get_or_init(|| {
+/// The JSON of [`KeyFields`] without braces, serialized once per loaded key.
+fn key_fields_json(credential: &Credential) -> &str {
+    credential.memo.shared_response_json.get_or_init(|| {
         let ApiKey { id, organization_id, user_id, name, scopes, expires_at, metadata, .. } = &credential.key;
         let fields = KeyFields {
             key_id: id,
@@ -262,8 +262,8 @@ fn key_fields(credential: &Credential) -> &str {
     })
 }
 
-/// Writes the response body piece by piece, which takes a third of the time of a serializer.
-fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
+/// Writes the response body piece by piece as text, which takes a third of the time of a serializer.
+fn write_response_json(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
     let mut json = String::with_capacity(1024);
     let outcome = verdict.outcome;
     json.push_str(if outcome.is_valid() {
@@ -276,7 +276,7 @@ fn write(verdict: &Verdict, now: Timestamp, request_id: &str) -> String {
     }
     if let Some(credential) = &verdict.credential {
         json.push(',');
-        json.push_str(key_fields(credential));
+        json.push_str(key_fields_json(credential));
         match &verdict.rate {
             None => json.push_str(r#","rate_limit":null"#),
             Some(rate_limit) => {
@@ -331,13 +331,13 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
-    let (caller, body) = request.caller(body, false).await?;
+    let (caller, body) = request.authorize_caller(body, false).await?;
     let media_type = call::check_media_type(&request.head.headers, false);
-    let bytes = request.body(body).await;
+    let bytes = request.read_body(body).await;
     media_type?;
     let bytes = bytes?;
-    call::query(request.head.uri.query().unwrap_or_default()).finish(())?;
-    let catalogue = scopes::catalogue(request.app).await?;
+    call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;
+    let catalogue = scopes::load_catalogue(request.app).await?;
     let params = VerifyParams::parse(&bytes, &catalogue)
         .map_or_else(|| VerifyParams::parse_reporting_faults(&bytes, &catalogue), Ok)?;
     let verification = VerifyRequest {
@@ -348,9 +348,9 @@ where
         dry_run: params.dry_run,
         caller_organization_id: caller.key.organization_id.as_deref(),
     };
-    // The time of the decision, which may be later than the request's: reading the body takes time.
+    // The time of the decision, which is later than the request's arrival if the body arrives slowly.
     let now = request.app.clock.now();
     let monotonic = request.app.clock.monotonic();
     let verdict = request.app.verifier.verify(&verification, now, monotonic).await?;
-    Ok(reply::json(StatusCode::OK, write(&verdict, now, &request.id)))
+    Ok(reply::json_response(StatusCode::OK, write_response_json(&verdict, now, &request.request_id)))
 }

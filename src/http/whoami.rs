@@ -26,7 +26,7 @@ pub(crate) struct Whoami {
 /// An organization's id and name.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct OrganizationName {
-    /// `org_…`
+    /// The organization's id, `org_…`.
     id: String,
     name: String,
 }
@@ -50,9 +50,9 @@ pub(crate) struct CallerRateLimit {
     get, path = "/admin/v1/whoami", tag = "Caller", operation_id = "getCaller",
     responses((status = 200, description = "The calling key.", body = Whoami)),
 )]
-pub(crate) async fn whoami(call: Call) -> Result<Reply> {
-    call.no_query()?;
-    let catalogue = scopes::catalogue(&call.app).await?;
+pub(crate) async fn get_caller(call: Call) -> Result<Reply> {
+    call.reject_query()?;
+    let catalogue = scopes::load_catalogue(&call.app).await?;
     let crate::domain::access::Caller::Key(credential) = &call.ctx.caller else {
         return Err(Error::internal("whoami without a key"));
     };
@@ -61,7 +61,7 @@ pub(crate) async fn whoami(call: Call) -> Result<Reply> {
     Reply::ok(&Whoami {
         organization: key.organization_id.clone().zip(name).map(|(id, name)| OrganizationName { id, name }),
         scopes: catalogue.expand(&key.scopes),
-        rate_limit: call.limits.map(|decision| CallerRateLimit {
+        rate_limit: call.rate_limit.map(|decision| CallerRateLimit {
             limit: decision.limit,
             remaining: decision.remaining,
             reset: (call.ctx.now + decision.full_after).as_seconds_ceil(),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
-/// The pool of worker threads. They stop when it is dropped.
+/// The pool of worker threads. The threads stop when the pool is dropped.
 pub struct Workers {
     workers: Vec<Worker>,
     stop: CancellationToken,
@@ -23,8 +23,8 @@ pub struct Workers {
 
 struct Worker {
     runtime: Handle,
-    /// Number of connections that it serves.
-    load: Arc<AtomicUsize>,
+    /// Number of connections that the worker serves.
+    connections: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -42,12 +42,13 @@ impl Workers {
 
     /// Serves a connection on the worker with the fewest connections.
     pub(crate) fn spawn(&self, set: &mut JoinSet<()>, connection: impl Future<Output = ()> + Send + 'static) {
-        let Some(worker) = self.workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed))
+        let Some(worker) =
+            self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
         else {
             return; // Unreachable: there is at least one worker.
         };
-        worker.load.fetch_add(1, Ordering::Relaxed);
-        let guard = LoadGuard(worker.load.clone());
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        let guard = ConnectionGuard(worker.connections.clone());
         let task = async move {
             let _guard = guard;
             connection.await;
@@ -56,10 +57,10 @@ impl Workers {
     }
 }
 
-/// Counts a connection in a worker's load until it is dropped.
-struct LoadGuard(Arc<AtomicUsize>);
+/// Counts a connection of a worker until the guard is dropped.
+struct ConnectionGuard(Arc<AtomicUsize>);
 
-impl Drop for LoadGuard {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -71,7 +72,7 @@ impl Worker {
         let handle = runtime.handle().clone();
         let thread = thread::Builder::new().name("worker".to_owned());
         let thread = thread.spawn(move || runtime.block_on(stop.cancelled())).map_err(Error::internal)?;
-        Ok(Self { runtime: handle, load: Arc::default(), thread: Some(thread) })
+        Ok(Self { runtime: handle, connections: Arc::default(), thread: Some(thread) })
     }
 }
 

@@ -1,116 +1,122 @@
-//! Events that a client can repeat cheaply: counted in memory, as one audit event per API key or address,
-//! code and minute. The event is written when its minute closes.
+//! Aggregates events that a client can repeat cheaply: they are counted in memory, as one audit event per API
+//! key or address, error code and minute. The audit event is written after its minute has ended.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::audit::Event;
-use crate::domain::minute_rows::{Admission, MAX_ROWS, MinuteRows, RowOwner};
+use crate::domain::minute_rows::{MAX_ROWS_IN_MEMORY, MinuteRows, RowAdmission, RowOwner};
 use crate::domain::time::Timestamp;
 
-/// The action of an aggregated refusal, which may stand for calls of several routes.
-pub(crate) const REFUSED: &str = "request.refused";
+/// The action in the audit event of aggregated refusals, which may combine requests to several routes.
+pub(crate) const REQUEST_REFUSED: &str = "request.refused";
 
-/// Events with the same key are counted together.
+/// The key by which events are aggregated: events with the same key are counted as one audit event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RowKey {
+struct AggregatedEventKey {
     minute: Timestamp,
-    /// Key id or address; empty for the overflow row.
+    /// The id of the API key, or the client's address; empty for the overflow event.
     subject: String,
     code: String,
 }
 
-impl RowKey {
+impl AggregatedEventKey {
     fn overflow(minute: Timestamp) -> Self {
         Self { minute, subject: String::new(), code: String::new() }
     }
 }
 
-/// The aggregated events that aren't written yet.
+/// The aggregated events that are not yet written to the database.
 #[derive(Default)]
-pub(crate) struct Aggregated(Mutex<State>);
+pub(crate) struct AggregatedEvents(Mutex<UnwrittenEvents>);
 
 #[derive(Default)]
-struct State {
-    rows: HashMap<RowKey, Event>,
-    minutes: HashMap<Timestamp, MinuteRows<RowKey>>,
-    /// Events of closed minutes, oldest first.
-    closed: VecDeque<Event>,
+struct UnwrittenEvents {
+    rows: HashMap<AggregatedEventKey, Event>,
+    minutes: HashMap<Timestamp, MinuteRows<AggregatedEventKey>>,
+    /// Events of minutes that have ended, oldest first.
+    ended: VecDeque<Event>,
 }
 
-impl State {
-    /// Adds an event to its row, without a bound.
-    fn merge(&mut self, key: RowKey, event: Event) {
+impl UnwrittenEvents {
+    /// Adds an event, whatever the number of events. If an event with the same key exists, only its count is
+    /// increased.
+    fn merge(&mut self, key: AggregatedEventKey, event: Event) {
         match self.rows.get_mut(&key) {
-            Some(row) => row.count += event.count,
+            Some(aggregated) => aggregated.count += event.count,
             None => drop(self.rows.insert(key, event)),
         }
     }
 }
 
-impl Aggregated {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl AggregatedEvents {
+    fn lock(&self) -> MutexGuard<'_, UnwrittenEvents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an event. The first event of a row stands for all of them; events without room for a row are
-    /// counted in one overflow row a minute.
+    /// Adds an event. If an event with the same key exists, only its count is increased; its other fields
+    /// stay those of the first event. Events for which there is no room are counted in one overflow event per
+    /// minute.
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
         let minute = now.minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
-        let key = RowKey { minute, subject: subject.to_owned(), code };
-        let mut state = self.lock();
-        if let Some(row) = state.rows.get_mut(&key) {
-            row.count += event.count;
+        let key = AggregatedEventKey { minute, subject: subject.to_owned(), code };
+        let mut unwritten = self.lock();
+        if let Some(aggregated) = unwritten.rows.get_mut(&key) {
+            aggregated.count += event.count;
             return;
         }
-        let admission = if state.rows.len() + state.closed.len() < MAX_ROWS {
+        let admission = if unwritten.rows.len() + unwritten.ended.len() < MAX_ROWS_IN_MEMORY {
             let owner = RowOwner {
                 organization_id: event.organization_id.as_deref(),
                 is_key: event.actor.id.is_some(),
             };
-            state.minutes.entry(minute).or_default().admit(&key, owner)
+            unwritten.minutes.entry(minute).or_default().admit(&key, owner)
         } else {
-            Admission::Overflow
+            RowAdmission::Overflow
         };
         match admission {
-            Admission::Admitted => drop(state.rows.insert(key, event)),
-            Admission::Replaces(replaced) => {
-                if let Some(replaced) = state.rows.remove(&replaced) {
-                    state.merge(RowKey::overflow(minute), without_details(replaced));
+            RowAdmission::Admitted => drop(unwritten.rows.insert(key, event)),
+            RowAdmission::Replaces(replaced) => {
+                if let Some(replaced) = unwritten.rows.remove(&replaced) {
+                    unwritten.merge(AggregatedEventKey::overflow(minute), strip_details(replaced));
                 }
-                state.rows.insert(key, event);
+                unwritten.rows.insert(key, event);
             }
-            Admission::Overflow => state.merge(RowKey::overflow(minute), without_details(event)),
+            RowAdmission::Overflow => {
+                unwritten.merge(AggregatedEventKey::overflow(minute), strip_details(event));
+            }
         }
     }
 
-    /// Takes out at most `max` events of the minutes that have closed, or of all minutes, oldest first.
+    /// Removes and returns at most `max` aggregated events of the minutes that have ended, or, if `all` is
+    /// true, of all minutes; oldest first.
     pub(crate) fn take(&self, now: Timestamp, all: bool, max: usize) -> Vec<Event> {
         let current = now.minute();
-        let mut state = self.lock();
-        let mut closing: Vec<_> =
-            state.rows.extract_if(|key, _| all || key.minute < current).map(|(_, event)| event).collect();
-        closing.sort_by(|a, b| a.id.cmp(&b.id));
-        state.closed.extend(closing);
-        state.minutes.retain(|minute, _| !all && *minute >= current);
-        let max = max.min(state.closed.len());
-        state.closed.drain(..max).collect()
+        let mut unwritten = self.lock();
+        let extracted = unwritten.rows.extract_if(|key, _| all || key.minute < current);
+        let mut ending: Vec<_> = extracted.map(|(_, event)| event).collect();
+        ending.sort_by(|a, b| a.id.cmp(&b.id));
+        unwritten.ended.extend(ending);
+        unwritten.minutes.retain(|minute, _| !all && *minute >= current);
+        let max = max.min(unwritten.ended.len());
+        unwritten.ended.drain(..max).collect()
     }
 
-    /// Puts back the events that could not be written.
+    /// Puts back aggregated events that could not be written to the database.
     pub(crate) fn put_back(&self, events: Vec<Event>) {
-        let mut state = self.lock();
-        events.into_iter().rev().for_each(|event| state.closed.push_front(event));
+        let mut unwritten = self.lock();
+        events.into_iter().rev().for_each(|event| unwritten.ended.push_front(event));
     }
 }
 
-/// Strips an event for the overflow row, which stands for many keys, addresses and organizations.
-fn without_details(event: Event) -> Event {
+/// Removes the details of an event that becomes the overflow event, which combines many API keys, addresses
+/// and organizations.
+fn strip_details(event: Event) -> Event {
     Event {
         organization_id: None,
         actor: crate::domain::audit::Actor::anonymous(),
-        action: REFUSED.into(),
+        action: REQUEST_REFUSED.into(),
         target: None,
         code: None,
         context: Default::default(),

@@ -1,5 +1,5 @@
-//! API keys: create, list, read, update, rotate, revoke. Every change of what a key may do is checked by
-//! [`access`]: the caller must be allowed to grant it.
+//! API keys: create, list, read, update, rotate, revoke. Every change of a key's permissions is checked by
+//! [`access`]: the caller must be allowed to grant the permissions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Listed, RequestContext, etag, mutate, read_audited, scopes, settings};
+use super::{ListPage, RequestContext, etag, mutate, read_audited, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, Status};
-use crate::domain::audit::{Entry, changes};
+use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy::default_expiry;
 use crate::domain::page::Query;
 use crate::domain::patch::Patch;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 use crate::verify::secret::Secret;
 
@@ -33,14 +33,14 @@ pub struct ApiKeyWithSecret {
     pub key: String,
 }
 
-/// Creates a key.
+/// Creates an API key.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<ApiKeyWithSecret> {
-    let catalogue = scopes::catalogue_for(app, ctx).await?;
+    let catalogue = scopes::catalogue_for_operation(app, ctx).await?;
     let input = NewApiKey::read(body, &catalogue, ctx.now)?;
     if input.id.is_some() || input.rate_limit.is_some() || input.quota.is_some() {
         ctx.caller.require_platform()?;
     }
-    let current = settings::current(app, ctx).await?;
+    let current = settings::current_settings(app, ctx).await?;
     let keys = &current.settings.keys;
     let secret = Secret::generate(app.system_random(), &keys.prefix)?;
     let organization_id = input.organization_id.or_else(|| ctx.caller.organization_id().map(str::to_owned));
@@ -48,7 +48,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         let message = "A platform key can't have an owner. Set organization_id too.";
         return Err(field_error("/user_id", "NEEDS_ORGANIZATION", message));
     }
-    let base = platform_key(app, ctx, &input.name, input.scopes, secret.start(&keys.prefix))?;
+    let base = new_platform_key(app, ctx, &input.name, input.scopes, secret.start(&keys.prefix))?;
     let new = ApiKey {
         id: input.id.unwrap_or_else(|| base.id.clone()),
         organization_id,
@@ -65,13 +65,14 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         created_by: ctx.caller.key().map(|key| key.id.clone()),
         ..base
     };
-    // Computed before the transaction, off the writer's thread.
+    // The hash and the audited changes are computed before the transaction, so that the writer's thread
+    // doesn't spend time on them.
     let hash = secret.hash();
-    let created = changes(&Value::Null, &new);
+    let created = changed_fields(&Value::Null, &new);
     let context = ctx.clone();
     let api_key = mutate(app, ctx, 201, move |tx, caller| {
         let organization = match &new.organization_id {
-            Some(organization) => Some(super::organizations::visible(tx, caller, organization)?),
+            Some(organization) => Some(super::organizations::get_visible(tx, caller, organization)?),
             None => caller.require_platform().map(|()| None)?,
         };
         if let (Some(organization), Some(user)) = (&organization, &new.user_id)
@@ -79,50 +80,50 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         {
             return Err(Error::not_found("member of the organization"));
         }
-        scopes::ensure_known(tx, &new.scopes)?;
+        scopes::ensure_scopes_exist(tx, &new.scopes)?;
         access::ensure_can_grant(caller, &new)?;
         settings::check_key_policy(tx, &context, None, &new)?;
-        insert(tx, &new, &hash)?;
+        insert_key(tx, &new, &hash)?;
         if let Some(organization) = &organization {
             settings::check_key_limit(tx, organization)?;
         }
-        Ok((new.clone(), vec![entry(&new).with(created.clone())]))
+        Ok((new.clone(), vec![audit_entry(&new).with(created.clone())]))
     })
     .await?;
     Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
 }
 
-/// Creates the first key from the given secret; returns `None` if a key has ever existed. Like keys created
-/// by the operator, it is exempt from the key policy of the settings: a policy must not lock out the
-/// administrator who could change it.
+/// Creates the first API key, with the given secret; returns `None` if any key has ever existed. The first
+/// key is exempt from the key policy of the settings, as are keys created by the operator: a policy must not
+/// lock out the administrator who could change the policy.
 ///
 /// # Errors
-/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
-pub async fn bootstrap(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
+/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
+pub async fn create_first_key(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
     bootstrap_as(app, &RequestContext::internal(app, Caller::System, "api_key.create", "write")?, secret)
         .await
 }
 
-/// Like [`bootstrap`], with the caller and the time of `ctx`.
+/// Creates the first API key like [`bootstrap`], with the caller and the time of `ctx`.
 pub(super) async fn bootstrap_as(
     app: &App,
     ctx: &Arc<RequestContext>,
     secret: Secret,
 ) -> Result<Option<ApiKey>> {
     let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
-    let new = platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
+    let new = new_platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
     mutate(app, ctx, 201, move |tx, _| {
         if store::api_keys::any(tx)? {
             return Ok((None, Vec::new()));
         }
-        insert(tx, &new, &secret.hash())?;
-        Ok((Some(new.clone()), vec![entry(&new).with(changes(&Value::Null, &new))]))
+        insert_key(tx, &new, &secret.hash())?;
+        Ok((Some(new.clone()), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
 
-/// True if a key has ever existed.
-pub(crate) async fn any(app: &App) -> Result<bool> {
+/// True if any API key has ever existed, including revoked ones.
+pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
     app.db.read(store::api_keys::any).await
 }
 
@@ -134,19 +135,19 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
     let ctx = RequestContext::internal(app, Caller::Operator, "api_key.create", "write")?;
     let prefix = app.settings.get().await?.settings.keys.prefix.clone();
     let secret = Secret::generate(app.system_random(), &prefix)?;
-    let new = platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
+    let new = new_platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
     let hash = secret.hash();
     let api_key = mutate(app, &ctx, 201, move |tx, _| {
-        scopes::ensure_known(tx, &new.scopes)?;
-        insert(tx, &new, &hash)?;
-        Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
+        scopes::ensure_scopes_exist(tx, &new.scopes)?;
+        insert_key(tx, &new, &hash)?;
+        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await?;
     Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
 }
 
-/// Lists the keys that the caller can access.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<ApiKey>> {
+/// Lists the API keys that the caller can access.
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<ApiKey>> {
     let (mut page, cursor) = query.page();
     let requested = query.text("organization_id");
     let mut filter = store::api_keys::ApiKeyFilter {
@@ -162,16 +163,17 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let now = ctx.now;
     let rows = read_audited(app, ctx, move |tx, _| {
-        let entry = Entry::about(filter.organization_id.as_deref());
+        let entry = AuditEntry::without_target(filter.organization_id.as_deref());
         Ok((store::api_keys::list(tx, &filter, &page, now)?, entry))
     });
-    let mut listed = Listed::new(app, &binding, rows.await?)?;
+    let mut listed = ListPage::new(app, &binding, rows.await?)?;
     listed.rows = listed.rows.into_iter().map(|key| key.effective_at(now)).collect();
     Ok(listed)
 }
 
-/// The organization that a list is restricted to: the caller's own, or for a platform key the requested one.
-/// `NOT_FOUND` when an organization's key requests another organization.
+/// Returns the organization to which a list is restricted: the organization of the caller's key, or for a
+/// platform key the requested organization. `NOT_FOUND` when an organization's key requests another
+/// organization.
 pub(super) fn effective_organization(caller: &Caller, requested: Option<String>) -> Result<Option<String>> {
     match (caller.organization_id(), requested) {
         (Some(own), Some(requested)) if own != requested => Err(Error::not_found("organization")),
@@ -180,27 +182,27 @@ pub(super) fn effective_organization(caller: &Caller, requested: Option<String>)
     }
 }
 
-/// Reads a key.
+/// Reads an API key.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<ApiKey> {
     read_audited(app, ctx, move |tx, caller| {
-        let key = visible(tx, caller, &id)?;
-        let entry = entry(&key);
+        let key = get_visible(tx, caller, &id)?;
+        let entry = audit_entry(&key);
         Ok((key, entry))
     })
     .await
 }
 
-/// Updates a key.
+/// Updates an API key.
 ///
 /// # Errors
 /// `INVALID_REQUEST`, `NOT_FOUND`, the refusals of [`access`], `PRECONDITION_FAILED`, and `CONFLICT` for a
 /// revoked key or the last platform key that can manage keys.
 pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<ApiKey> {
-    let catalogue = scopes::catalogue_for(app, ctx).await?;
+    let catalogue = scopes::catalogue_for_operation(app, ctx).await?;
     let patch = ApiKeyPatch::read(body, &catalogue, ctx.now)?;
     let context = ctx.clone();
     change_key(app, ctx, id, move |tx, caller, before| {
-        if patch.needs_platform() {
+        if patch.requires_platform_key() {
             caller.require_platform()?;
         }
         if before.status == Status::Revoked {
@@ -208,9 +210,9 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         }
         let after = patch.apply(before)?;
         if patch.scopes.is_some() {
-            scopes::ensure_known(tx, &after.scopes)?;
+            scopes::ensure_scopes_exist(tx, &after.scopes)?;
         }
-        if access::widens(before, &after) {
+        if access::widens_access(before, &after) {
             access::ensure_can_grant(caller, &after)?;
         }
         settings::check_key_policy(tx, &context, Some(before), &after)?;
@@ -219,7 +221,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
     .await
 }
 
-/// Revokes a key permanently. A key that is already revoked stays as it is.
+/// Revokes an API key permanently. A key that is already revoked is not changed.
 ///
 /// # Errors
 /// `INVALID_REQUEST`, `NOT_FOUND`, the refusals of [`access`], `PRECONDITION_FAILED`, and `CONFLICT` for the
@@ -239,8 +241,8 @@ pub async fn revoke(app: &App, ctx: &Arc<RequestContext>, id: String, body: Opti
     .await
 }
 
-/// Gives a key a new secret. The current secret works until its grace period ends; an earlier one stops
-/// working.
+/// Replaces the secret of an API key. The current secret stays valid until its grace period ends; a secret
+/// from an earlier rotation becomes invalid.
 ///
 /// # Errors
 /// `INVALID_REQUEST`, `NOT_FOUND`, the refusals of [`access`], `PRECONDITION_FAILED`, and `CONFLICT` for a
@@ -252,7 +254,7 @@ pub async fn rotate(
     body: Option<&Json>,
 ) -> Result<ApiKeyWithSecret> {
     let grace = body.map(Rotation::read).transpose()?.unwrap_or_default().grace_period_seconds;
-    let prefix = settings::current(app, ctx).await?.settings.keys.prefix.clone();
+    let prefix = settings::current_settings(app, ctx).await?.settings.keys.prefix.clone();
     let secret = Secret::generate(app.system_random(), &prefix)?;
     let hash = secret.hash();
     let start = secret.start(&prefix);
@@ -262,11 +264,12 @@ pub async fn rotate(
             let message = "A revoked or expired key can't be rotated. Create a new key.";
             return Err(Error::new(Code::Conflict, message));
         }
-        // A new secret grants the key's access anew.
+        // The caller receives a new secret and with it the key's permissions, as if the caller had created
+        // the key.
         access::ensure_can_grant(caller, before)?;
         let grace_end = now + Duration::from_secs(u64::from(grace));
         let grace_end = before.expires_at.map_or(grace_end, |end| end.min(grace_end));
-        if !store::api_keys::rotate(tx, &before.id, &hash, grace > 0)? {
+        if !store::api_keys::rotate_secret(tx, &before.id, &hash, grace > 0)? {
             return Err(Error::internal("a generated secret already exists"));
         }
         Ok(ApiKey {
@@ -280,17 +283,18 @@ pub async fn rotate(
     Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
 }
 
-/// Ends the grace period of the previous secret now.
+/// Ends the grace period of an API key's previous secret, which becomes invalid.
 pub(crate) async fn expire_previous(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<ApiKey> {
     change_key(app, ctx, id, move |tx, _, before| {
-        store::api_keys::expire_previous(tx, &before.id)?;
+        store::api_keys::retire_previous_secret(tx, &before.id)?;
         Ok(ApiKey { previous_secret_expires_at: None, ..before.clone() })
     })
     .await
 }
 
-/// The steps that every change of a key shares: read it, check that the caller may administer it, apply
-/// `work`, check that the platform keeps a recovery key, store the changes and invalidate the cached key.
+/// Performs the steps that all changes of an API key share: reads the key, checks that the caller may
+/// administer the key, applies `work`, checks that the platform keeps a recovery key, stores the changes and
+/// invalidates the cached key.
 async fn change_key(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -299,9 +303,9 @@ async fn change_key(
 ) -> Result<ApiKey> {
     let context = ctx.clone();
     let changed = mutate(app, ctx, 200, move |tx, caller| {
-        let before = visible(tx, caller, &id)?;
+        let before = get_visible(tx, caller, &id)?;
         access::ensure_can_administer(caller, &before)?;
-        context.require_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag(before.created_at, before.revision))?;
         let mut after = work(tx, caller, &before)?;
         access::ensure_can_administer(caller, &after)?;
         if before.is_recovery_key()
@@ -312,43 +316,43 @@ async fn change_key(
                            Create another one without expires_at and allowed_ips first.";
             return Err(Error::new(Code::Conflict, message));
         }
-        let changed = changes(&before, &after);
+        let changed = changed_fields(&before, &after);
         if after != before {
             after.revision += 1;
             after.updated_at = context.now;
             store::api_keys::update(tx, &before, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entry = entry(&after).with(changed);
+        let entry = audit_entry(&after).with(changed);
         Ok((after, vec![entry]))
     });
     Ok(changed.await?.effective_at(ctx.now))
 }
 
-/// Refuses with `INSUFFICIENT_SCOPE` if the user owns a key, in this organization or in any, that the caller
-/// can't administer. Required before the user is removed, suspended, reactivated or deleted, because that ends
-/// or enables the key.
-pub(super) fn ensure_can_affect_owned(
+/// Returns `INSUFFICIENT_SCOPE` if the user owns a key, in this organization or, if `organization_id` is
+/// `None`, in any, that the caller can't administer. Required before a user is removed, suspended, reactivated
+/// or deleted, because that ends or enables the user's keys.
+pub(super) fn ensure_can_affect_owned_keys(
     tx: &Tx<'_>,
     caller: &Caller,
     organization_id: Option<&str>,
     user_id: &str,
 ) -> Result<()> {
-    for (key_id, scopes) in store::api_keys::owned_scopes(tx, organization_id, user_id)? {
-        access::ensure_can_affect_owned(caller, &key_id, &scopes)?;
+    for (key_id, scopes) in store::api_keys::scopes_of_owned_keys(tx, organization_id, user_id)? {
+        access::ensure_can_affect_owned_key(caller, &key_id, &scopes)?;
     }
     Ok(())
 }
 
-fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
+fn insert_key(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
     if store::api_keys::insert(tx, new, hash)? {
         return Ok(());
     }
     Err(Error::new(Code::AlreadyExists, "The id or the secret is already in use, possibly by a revoked key."))
 }
 
-/// A new platform key without owner, expiry or allowed addresses.
-fn platform_key(
+/// Builds a new platform key without an owner, an expiry or an IP allowlist. The key is not stored.
+fn new_platform_key(
     app: &App,
     ctx: &RequestContext,
     name: &str,
@@ -380,18 +384,19 @@ fn platform_key(
     })
 }
 
-fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<ApiKey> {
-    let key = store::api_keys::get(tx, id)?.filter(|key| caller.reaches(key.organization_id.as_deref()));
+fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<ApiKey> {
+    let key = store::api_keys::get(tx, id)?
+        .filter(|key| caller.can_access_organization(key.organization_id.as_deref()));
     key.ok_or_else(|| Error::not_found("API key"))
 }
 
-fn entry(key: &ApiKey) -> Entry {
-    Entry::of(key.organization_id.as_deref(), "api_key", &key.id, &key.name)
+fn audit_entry(key: &ApiKey) -> AuditEntry {
+    AuditEntry::for_resource(key.organization_id.as_deref(), "api_key", &key.id, &key.name)
 }
 
 fn field_error(pointer: &str, code: &'static str, message: &str) -> Error {
     let message = message.to_owned();
-    Error::invalid(vec![Detail {
+    Error::invalid_request(vec![ErrorDetail {
         pointer: Some(pointer.to_owned()),
         parameter: None,
         code: code.into(),

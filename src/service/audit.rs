@@ -1,4 +1,4 @@
-//! The audit log: lists, reads and exports events, and verifies the chain.
+//! The audit log: lists, reads and exports audit events, and verifies the audit chain.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,32 +7,34 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::aggregated::REFUSED;
+use super::aggregated::REQUEST_REFUSED;
 use super::api_keys::effective_organization;
-use super::{Listed, RequestContext, outcome, read_audited};
+use super::{ListPage, RequestContext, audit_outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Actor, AuditFilter, Entry, Event, EventContext, Verification};
-use crate::domain::chain::{Anchor, EventColumns, Link, Walk};
+use crate::domain::audit::{Actor, AuditEntry, AuditFilter, Event, EventContext, Verification};
+use crate::domain::chain::{Anchor, ChainLink, ChainVerifier, EventColumns};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::audit::{ChainRow, StoredEvent};
 use crate::store::{self, db::Tx};
 
-/// Events read at a time while exporting or verifying: no read transaction is held across a slow client.
-const CHUNK: usize = 500;
+/// The number of events that an export or a verification reads in one transaction. Reading in chunks avoids a
+/// read transaction that stays open while a slow client receives the export.
+const EVENTS_PER_CHUNK: usize = 500;
 
-/// An event as the caller may see it.
+/// Returns the audit event as the caller may see it: complete for a platform key, redacted for an
+/// organization's key.
 fn visible_event(stored: StoredEvent, caller: &Caller) -> Result<Event> {
     let line = stored.link.to_line();
     let event: Event = serde_json::from_str(&line).map_err(Error::internal)?;
     Ok(if caller.organization_id().is_none() { event } else { event.redacted(stored.by_own_key) })
 }
 
-/// Lists events.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Event>> {
+/// Lists the audit events that the caller can access.
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<Event>> {
     let (mut page, cursor) = query.page();
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
@@ -40,20 +42,20 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     let binding = format!("audit_events {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, _| {
-        Ok((store::audit::list(tx, &filter, &page)?, Entry::about(filter.org_id.as_deref())))
+        Ok((store::audit::list(tx, &filter, &page)?, AuditEntry::without_target(filter.org_id.as_deref())))
     });
-    let listed = Listed::new(app, &binding, rows.await?)?;
+    let listed = ListPage::new(app, &binding, rows.await?)?;
     let rows =
         listed.rows.into_iter().map(|stored| visible_event(stored, &ctx.caller)).collect::<Result<_>>()?;
-    Ok(Listed { rows, next_cursor: listed.next_cursor })
+    Ok(ListPage { rows, next_cursor: listed.next_cursor })
 }
 
-/// Reads an event.
+/// Reads an audit event.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Event> {
     let stored = read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let event = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
-        Ok((event, Entry::of(own, "audit_event", &id, "")))
+        Ok((event, AuditEntry::for_resource(own, "audit_event", &id, "")))
     });
     visible_event(stored.await?, &ctx.caller)
 }
@@ -61,7 +63,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Res
 /// The format of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = ExportFormat, rename_all = "lowercase")]
-pub(crate) enum Format {
+pub(crate) enum ExportFormat {
     /// One JSON object per line, one line per event.
     #[default]
     Ndjson,
@@ -69,41 +71,42 @@ pub(crate) enum Format {
     Csv,
 }
 
-impl Format {
-    /// The names on the wire.
-    pub(crate) const NAMES: &'static [(&'static str, Format)] =
-        &[("ndjson", Format::Ndjson), ("csv", Format::Csv)];
+impl ExportFormat {
+    /// The names of the formats in the query parameter `format`.
+    pub(crate) const NAMES: &'static [(&'static str, ExportFormat)] =
+        &[("ndjson", ExportFormat::Ndjson), ("csv", ExportFormat::Csv)];
 }
 
-/// Starts an export of the events that exist now, oldest first. Chunks are read as the receiver takes them,
-/// so that memory use is constant. The stream ends with an error when the database fails, or when retention
-/// removes events, before it is complete.
+/// Starts an export of the audit events that exist now, oldest first. Each chunk is read when the receiver
+/// has room for it, so that memory use is constant. The export ends with an error when the database fails or
+/// when retention removes events before the export is complete.
 pub(crate) async fn export(
     app: &Arc<App>,
     ctx: &Arc<RequestContext>,
     mut query: Query,
-) -> Result<(Format, mpsc::Receiver<Result<Bytes>>)> {
-    let format = query.one_of("format", Format::NAMES).unwrap_or_default();
+) -> Result<(ExportFormat, mpsc::Receiver<Result<Bytes>>)> {
+    let format = query.one_of("format", ExportFormat::NAMES).unwrap_or_default();
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
     filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();
     let ((last, _), checkpoint) = read_audited(app, ctx, move |tx, _| {
-        let bounds = (store::audit::head(tx)?, store::audit::checkpoint(tx)?);
-        Ok((bounds, Entry::about(organization.as_deref())))
+        let bounds = (store::audit::chain_head(tx)?, store::audit::checkpoint(tx)?);
+        Ok((bounds, AuditEntry::without_target(organization.as_deref())))
     })
     .await?;
     let (sender, receiver) = mpsc::channel(2);
     let (app, ctx) = (app.clone(), ctx.clone());
     tokio::spawn(async move {
         let mut after = checkpoint.map(|checkpoint| checkpoint.seq);
-        if format == Format::Csv && sender.send(csv_header()).await.is_err() {
+        if format == ExportFormat::Csv && sender.send(csv_header()).await.is_err() {
             return;
         }
         loop {
-            let (filter, page) = (filter.clone(), Page { limit: CHUNK, order: Order::Asc, after });
+            let (filter, page) = (filter.clone(), Page { limit: EVENTS_PER_CHUNK, order: Order::Asc, after });
             let read = app.db.read(move |tx| {
-                // Events missing from the export would look as if someone had removed them.
+                // An export without the events that retention removed would look as if it had been tampered
+                // with.
                 if store::audit::checkpoint(tx)? != checkpoint {
                     let message = "Retention removed events during the export. Start the export again.";
                     return Err(Error::new(Code::Conflict, message));
@@ -116,7 +119,7 @@ pub(crate) async fn export(
                 Err(error) => (Err(error), None),
             };
             let failed = chunk.is_err();
-            // The client disconnected, or the export is complete.
+            // The export ends when the client has disconnected, reading has failed, or all events are sent.
             if sender.send(chunk).await.is_err() || failed || next.is_none_or(|seq| seq >= last) {
                 return;
             }
@@ -126,13 +129,15 @@ pub(crate) async fn export(
     Ok((format, receiver))
 }
 
-fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Caller) -> Result<Bytes> {
+/// Encodes the events of a chunk in the format of the export; omits events after the event `last`.
+fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: ExportFormat, caller: &Caller) -> Result<Bytes> {
     let rows = rows.into_iter().filter(|stored| stored.link.seq <= last);
     match format {
-        Format::Ndjson => {
+        ExportFormat::Ndjson => {
             let mut text = String::new();
             for stored in rows {
-                // Platform keys get the stored bytes, so that the file can be verified.
+                // Platform keys get the stored bytes, so that the audit chain of the exported file can be
+                // verified.
                 let line = match caller.organization_id() {
                     None => stored.link.to_line(),
                     Some(_) => {
@@ -143,7 +148,7 @@ fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Call
             }
             Ok(text.into())
         }
-        Format::Csv => {
+        ExportFormat::Csv => {
             let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
             for stored in rows {
                 csv.serialize(CsvRow::from(visible_event(stored, caller)?)).map_err(Error::internal)?;
@@ -153,7 +158,7 @@ fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: Format, caller: &Call
     }
 }
 
-/// One event as a CSV record.
+/// One audit event as a row of the CSV export.
 #[derive(Default, Serialize)]
 struct CsvRow {
     seq: Option<i64>,
@@ -222,12 +227,12 @@ impl From<Event> for CsvRow {
     }
 }
 
-/// Prefixes a cell with an apostrophe if a spreadsheet would run it as a formula.
+/// Prefixes the text of a CSV cell with an apostrophe if a spreadsheet would evaluate the text as a formula.
 fn escape_formula(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
 }
 
-/// The CSV header line: the field names of [`CsvRow`].
+/// Returns the header line of the CSV export: the field names of [`CsvRow`].
 fn csv_header() -> Result<Bytes> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.serialize(CsvRow::default()).map_err(Error::internal)?;
@@ -236,53 +241,55 @@ fn csv_header() -> Result<Bytes> {
     Ok(Bytes::from(written).slice(..end))
 }
 
-/// Verifies the chain, completely or from an anchor; platform keys only.
+/// Verifies the audit chain, completely or from an anchor. Only platform keys can verify the chain.
 pub(crate) async fn verify(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Verification> {
     let anchor = query.text("anchor");
     query.finish(())?;
-    let anchor = anchor.as_deref().map(read_anchor).transpose()?;
-    let verification = walk(app, anchor).await?;
+    let anchor = anchor.as_deref().map(parse_anchor).transpose()?;
+    let verification = verify_chain(app, anchor).await?;
     read_audited(app, ctx, move |_, caller| {
         caller.require_platform()?;
-        Ok((verification, Entry::about(None)))
+        Ok((verification, AuditEntry::without_target(None)))
     })
     .await
 }
 
-/// Verifies the chain of the database in chunks.
+/// Verifies the audit chain of the open database, in chunks.
 ///
 /// # Errors
 /// `INVALID_REQUEST` when retention has removed the anchor's event.
-pub(crate) async fn walk(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
+pub(crate) async fn verify_chain(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
     loop {
         let checkpoint = app.db.read(store::audit::checkpoint).await?;
         if let (Some(anchor), Some(checkpoint)) = (anchor, checkpoint)
             && anchor.seq < checkpoint.seq
         {
-            return Err(anchor_pruned(anchor, checkpoint));
+            return Err(anchor_pruned_error(anchor, checkpoint));
         }
-        // Retention may remove old events during the walk; it then starts again from the new checkpoint.
-        if let Some(verification) = walk_from(app, anchor, checkpoint).await? {
+        // If retention moves the checkpoint during the verification, the verification starts again from the
+        // new checkpoint.
+        if let Some(verification) = verify_chain_after(app, anchor, checkpoint).await? {
             return Ok(verification);
         }
     }
 }
 
-/// Verifies the chain after `checkpoint`; `None` if the checkpoint moved meanwhile.
-async fn walk_from(
+/// Verifies the audit chain after `checkpoint`; returns `None` if the checkpoint moved during the
+/// verification.
+async fn verify_chain_after(
     app: &App,
     anchor: Option<Anchor>,
     checkpoint: Option<Anchor>,
 ) -> Result<Option<Verification>> {
-    let mut walk = Walk::new(anchor, true);
-    // Events up to the checkpoint are being removed.
+    let mut walk = ChainVerifier::new(anchor, true);
+    // Events up to the checkpoint are skipped, because retention is removing them.
     let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = app.db.read(move |tx| {
             if store::audit::checkpoint(tx)? != checkpoint {
                 return Ok(None);
             }
-            walk_chunk(tx, walk, next).map(Some)
+            verify_chunk(tx, walk, next).map(Some)
         });
         let Some((walked, more)) = walked.await? else { return Ok(None) };
         walk = walked;
@@ -293,11 +300,11 @@ async fn walk_from(
     }
 }
 
-/// The refusal of an anchor that can't be checked because its event has been removed.
-fn anchor_pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
+/// The error for an anchor that can't be checked because retention removed the anchor's event.
+fn anchor_pruned_error(anchor: Anchor, checkpoint: Anchor) -> Error {
     let seq = anchor.seq;
     let first = checkpoint.seq + 1;
-    Error::invalid(vec![Detail {
+    Error::invalid_request(vec![ErrorDetail {
         pointer: None,
         parameter: Some("anchor".to_owned()),
         code: "ANCHOR_PRUNED".into(),
@@ -307,25 +314,31 @@ fn anchor_pruned(anchor: Anchor, checkpoint: Anchor) -> Error {
     }])
 }
 
-/// Verifies the chunk of the chain from `next` on. Returns the `seq` to continue from, if there may be more.
-pub(super) fn walk_chunk(tx: &Tx<'_>, mut walk: Walk, next: i64) -> Result<(Walk, Option<i64>)> {
-    let links = store::audit::links(tx, next, CHUNK)?;
+/// Verifies the chunk of the audit chain that starts at the event `next`. Returns the `seq` of the next
+/// chunk, or `None` at the end of the chain or at a broken event.
+pub(super) fn verify_chunk(
+    tx: &Tx<'_>,
+    mut walk: ChainVerifier,
+    next: i64,
+) -> Result<(ChainVerifier, Option<i64>)> {
+    let links = store::audit::chain_rows(tx, next, EVENTS_PER_CHUNK)?;
     for ChainRow { seq, link } in &links {
-        let is_valid =
-            |(link, columns): &(Link, EventColumns)| walk.step(link) && columns.match_event(&link.json);
+        let is_valid = |(link, columns): &(ChainLink, EventColumns)| {
+            walk.verify_next(link) && columns.matches_event(&link.json)
+        };
         if !link.as_ref().is_some_and(is_valid) {
-            walk.break_at(*seq);
+            walk.record_break(*seq);
             return Ok((walk, None));
         }
     }
-    let more = links.last().filter(|_| links.len() == CHUNK).map(|last| last.seq + 1);
+    let more = links.last().filter(|_| links.len() == EVENTS_PER_CHUNK).map(|last| last.seq + 1);
     Ok((walk, more))
 }
 
-/// Parses an anchor of the form `seq:hash`; otherwise `INVALID_REQUEST`.
-pub(crate) fn read_anchor(text: &str) -> Result<Anchor> {
+/// Parses an anchor of the form `seq:hash`; returns `INVALID_REQUEST` if the text has another form.
+pub(crate) fn parse_anchor(text: &str) -> Result<Anchor> {
     Anchor::parse(text).ok_or_else(|| {
-        Error::invalid(vec![Detail {
+        Error::invalid_request(vec![ErrorDetail {
             pointer: None,
             parameter: Some("anchor".to_owned()),
             code: "INVALID_ANCHOR".into(),
@@ -335,7 +348,8 @@ pub(crate) fn read_anchor(text: &str) -> Result<Anchor> {
     })
 }
 
-/// Counts a refusal of a caller without a valid key, by address.
+/// Adds the refusal of a request without a valid API key to the aggregated events. `subject` is the client's
+/// address.
 pub(crate) fn aggregate_anonymous(
     app: &App,
     subject: &str,
@@ -350,10 +364,10 @@ pub(crate) fn aggregate_anonymous(
         occurred_at: now.to_string(),
         organization_id: None,
         actor: Actor::anonymous(),
-        action: REFUSED.into(),
+        action: REQUEST_REFUSED.into(),
         access: if is_read { "read" } else { "write" }.into(),
         target: None,
-        outcome: outcome(Some(code)).into(),
+        outcome: audit_outcome(Some(code)).into(),
         code: Some(code.name().into()),
         count: 1,
         changes: Vec::new(),

@@ -1,42 +1,45 @@
-//! Backups: copies the database while others write to it, and verifies the copy before it gets its name.
+//! Backups: copies the database while other processes may write to it, and verifies the copy before renaming
+//! it to its final name.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::check::{ProgressFn, examine};
+use super::check::{ProgressFn, check_database};
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry};
+use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::chain::hex;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{copy, is_same_file, remove, rename_durably, with_suffix};
+use crate::store::backup::{copy_database, is_same_file, remove_file_if_exists, rename_durably, with_suffix};
 use crate::store::reader::Reader;
 
 /// The result of a backup, printed by `backup --json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct BackupReport {
     pub(crate) file: PathBuf,
-    /// The size of the file.
+    /// The size of the backup file, in bytes.
     pub(crate) bytes: u64,
-    /// The head of the backup's audit chain, as `seq:hash`. Kept elsewhere, it reveals a backup that was
-    /// exchanged.
+    /// The head of the backup's audit chain, as `seq:hash`. A copy of the head that is kept elsewhere reveals
+    /// whether the backup was replaced by another file.
     pub(crate) audit_head: String,
-    /// The number of rows of each table.
+    /// The number of rows of each table in the backup.
     pub(crate) rows: store::check::RowCounts,
-    /// The duration of the copy.
+    /// The duration of copying the database, in seconds.
     pub(crate) copy_seconds: f64,
-    /// The duration of the verification.
+    /// The duration of verifying the copy, in seconds.
     pub(crate) proof_seconds: f64,
 }
 
-/// Copies the database beside `target`, verifies the copy, and only then renames it to `target`.
+/// Copies the database to a temporary file beside `target`, verifies the copy, and only then renames the copy
+/// to `target`.
 ///
-/// # Errors `ALREADY_EXISTS` when `target` exists and `replace` is false; `CONFLICT` when `target` is not a
-/// regular file, or when the copy fails verification: it is removed then.
+/// # Errors
+/// `ALREADY_EXISTS` when `target` exists and `replace` is false; `CONFLICT` when `target` is not a regular
+/// file, or when the copy fails verification, after which the copy is removed.
 pub(crate) async fn run(
     app: &App,
     target: &Path,
@@ -48,7 +51,7 @@ pub(crate) async fn run(
         return Err(Error::new(Code::Conflict, "This is the database itself. Choose another file."));
     }
     if let Ok(existing) = target.symlink_metadata() {
-        // The copy is renamed over the target; that would destroy a device such as /dev/null, or a link.
+        // Renaming the copy to the target would destroy a device such as /dev/null, or a symbolic link.
         if !existing.is_file() {
             let message =
                 format!("{} exists and is not a regular file. Choose another file.", target.display());
@@ -64,15 +67,16 @@ pub(crate) async fn run(
     let report = match result.and_then(|report| rename_durably(&part, target).map(|()| report)) {
         Ok(report) => BackupReport { file: target.to_owned(), ..report },
         Err(error) => {
-            // A partial backup is of no use; the error to report is the one that made the backup fail.
-            let _ = remove(&part);
+            // An error of removing the partial backup is ignored: the error to report is the one that made
+            // the backup fail.
+            let _ = remove_file_if_exists(&part);
             return Err(error);
         }
     };
     let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
-    let entry = Entry::of(None, "database", "tollhouse.db", &name).with(vec![head]);
+    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", &name).with(vec![head]);
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, _| {
         store::backup::set_last_backup_at(tx, now)?;
@@ -82,12 +86,12 @@ pub(crate) async fn run(
     Ok(report)
 }
 
-/// Makes a verified, durable copy under its temporary name.
+/// Copies the database to the temporary file `part`, and verifies the copy.
 fn copy_and_verify(app: &App, live: &Path, part: &Path, progress: ProgressFn<'_>) -> Result<BackupReport> {
     let started_at = app.clock.monotonic();
-    let copied = copy(&mut Reader::open(live)?, part, &|done, total| progress("copy", done, total))?;
+    let copied = copy_database(&mut Reader::open(live)?, part, &|done, total| progress("copy", done, total))?;
     let copied_at = app.clock.monotonic();
-    let findings = examine(&mut Reader::open(part)?, progress)?;
+    let findings = check_database(&mut Reader::open(part)?, progress)?;
     let head = (findings.audit.last_seq.unwrap_or(0), findings.audit.head_hash.unwrap_or(hex(&[0; 32])));
     let mut faults = findings.faults;
     if head != (copied.head.0, hex(&copied.head.1)) {

@@ -1,55 +1,61 @@
-//! Batches: several operations in one transaction, run in order, each as if it had been sent by itself.
+//! Batches: run several operations in one transaction and in order, each with the result that it would have
+//! as a single request.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use super::within::{Handler, SameCaller};
-use super::{RequestContext, aggregate_refusal, is_aggregated, transact};
+use super::{RequestContext, aggregate_refusal, is_aggregated, run_in_transaction};
 use crate::app::App;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::db::Tx;
 
 /// One operation of a batch.
-pub(crate) struct Operation<R> {
+pub(crate) struct BatchOperation<R> {
     pub(crate) ctx: Arc<RequestContext>,
     pub(crate) handler: Handler<R>,
 }
 
 /// The results of a batch.
 pub(crate) struct BatchOutcome<R> {
-    /// One result an operation, in the order of the operations.
+    /// The result of each operation, in the order of the operations.
     pub(crate) results: Vec<Result<R>>,
-    /// The operation that failed an atomic batch.
+    /// The index of the operation whose error failed an atomic batch; otherwise `None`.
     pub(crate) failed_index: Option<usize>,
 }
 
-/// Runs the operations of a batch. In an atomic batch either all of them take effect or none; otherwise each
-/// succeeds or fails by itself.
+/// Runs the operations of a batch. In an atomic batch, either all operations take effect or none; otherwise
+/// each operation succeeds or fails independently.
 ///
 /// # Errors
-/// Failures of the server that concern the whole batch: the disk is full, the server is overloaded; in an
-/// atomic batch also `INTERNAL`. Nothing is changed then.
+/// Failures of the server that concern the whole batch, such as a full disk or an overloaded server; in an
+/// atomic batch also `INTERNAL`. If an error is returned, nothing was changed.
 pub(crate) async fn run<R: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
     atomic: bool,
-    operations: Vec<Operation<R>>,
+    operations: Vec<BatchOperation<R>>,
 ) -> Result<BatchOutcome<R>> {
     let batch_ctx = ctx.clone();
     let clock = app.clock.clone();
     let operations = Arc::new(operations);
     let batch = operations.clone();
-    let outcome = transact(app, ctx, move |tx, caller| {
-        let same = SameCaller::default();
-        let run_one =
-            |operation: &Operation<R>, tx: &Tx<'_>| same.run(tx, &clock, &operation.ctx, &operation.handler);
+    let outcome = run_in_transaction(app, ctx, move |tx, caller| {
+        let shared_caller = SameCaller::default();
+        let run_one = |operation: &BatchOperation<R>, tx: &Tx<'_>| {
+            shared_caller.run(tx, &clock, &operation.ctx, &operation.handler)
+        };
         let outcome =
             if atomic { run_atomic(tx, &batch, run_one)? } else { run_independent(tx, &batch, run_one)? };
         let code = outcome.failed_index.map(|_| Code::BatchFailed);
-        let event =
-            batch_ctx.event(0, Entry::about(caller.organization_id()), code.map_or(200, Code::status), code);
+        let event = batch_ctx.audit_event(
+            0,
+            AuditEntry::without_target(caller.organization_id()),
+            code.map_or(200, Code::status),
+            code,
+        );
         store::audit::append(tx, event)?;
         Ok(outcome)
     })
@@ -62,11 +68,11 @@ pub(crate) async fn run<R: Send + 'static>(
     Ok(outcome)
 }
 
-/// Runs the operations of an atomic batch: all of them take effect, or none.
+/// Runs the operations of an atomic batch: either all operations take effect or none.
 fn run_atomic<R>(
     tx: &Tx<'_>,
-    operations: &[Operation<R>],
-    run_one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
+    operations: &[BatchOperation<R>],
+    run_one: impl Fn(&BatchOperation<R>, &Tx<'_>) -> Result<R>,
 ) -> Result<BatchOutcome<R>> {
     let succeeded = Cell::new(0);
     let run_all = |tx: &Tx<'_>| {
@@ -77,15 +83,15 @@ fn run_atomic<R>(
         });
         results.collect::<Result<Vec<_>>>()
     };
-    match tx.attempt(run_all)? {
+    match tx.run_in_savepoint(run_all)? {
         Ok(results) => Ok(BatchOutcome { results, failed_index: None }),
         Err(error) if error.code.status() >= 500 => Err(error),
         Err(error) => {
             let failed_index = succeeded.get();
             let results = operations.iter().enumerate().map(|(index, operation)| {
                 let error =
-                    if index == failed_index { error.clone() } else { failed_dependency(failed_index) };
-                record(tx, operation, &error)?;
+                    if index == failed_index { error.clone() } else { failed_dependency_error(failed_index) };
+                record_failed_operation(tx, operation, &error)?;
                 Ok(Err(error))
             });
             Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: Some(failed_index) })
@@ -93,33 +99,34 @@ fn run_atomic<R>(
     }
 }
 
-/// Runs operations that succeed or fail each by itself.
+/// Runs the operations of a batch that is not atomic: each operation succeeds or fails independently.
 fn run_independent<R>(
     tx: &Tx<'_>,
-    operations: &[Operation<R>],
-    run_one: impl Fn(&Operation<R>, &Tx<'_>) -> Result<R>,
+    operations: &[BatchOperation<R>],
+    run_one: impl Fn(&BatchOperation<R>, &Tx<'_>) -> Result<R>,
 ) -> Result<BatchOutcome<R>> {
-    let results = operations.iter().map(|operation| match tx.attempt(|tx| run_one(operation, tx))? {
-        Err(error) if error.code.status() > 500 && !error.caused_by_request => Err(error),
-        Err(error) => {
-            record(tx, operation, &error)?;
-            Ok(Err(error))
-        }
-        success => Ok(success),
-    });
+    let results =
+        operations.iter().map(|operation| match tx.run_in_savepoint(|tx| run_one(operation, tx))? {
+            Err(error) if error.code.status() > 500 && !error.caused_by_request => Err(error),
+            Err(error) => {
+                record_failed_operation(tx, operation, &error)?;
+                Ok(Err(error))
+            }
+            success => Ok(success),
+        });
     Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: None })
 }
 
-/// Appends the audit event of a failed operation, after its changes were rolled back. Operations that succeed
-/// append their own.
-fn record<R>(tx: &Tx<'_>, operation: &Operation<R>, error: &Error) -> Result<()> {
+/// Appends the audit event of a failed operation, whose changes were rolled back before. Successful
+/// operations append their audit events themselves.
+fn record_failed_operation<R>(tx: &Tx<'_>, operation: &BatchOperation<R>, error: &Error) -> Result<()> {
     if is_aggregated(error) {
-        return Ok(()); // Aggregated after the commit.
+        return Ok(()); // `run` aggregates these refusals after the commit.
     }
-    store::audit::append(tx, operation.ctx.refusal(error))
+    store::audit::append(tx, operation.ctx.refusal_event(error))
 }
 
-fn failed_dependency(failed_index: usize) -> Error {
+fn failed_dependency_error(failed_index: usize) -> Error {
     let message = format!("Not executed because the operation at /operations/{failed_index} failed.");
     Error::new(Code::FailedDependency, message)
 }

@@ -7,19 +7,19 @@ use crate::domain::access::Caller;
 use crate::domain::time::Timestamp;
 use crate::service::within;
 
-async fn app() -> (tempfile::TempDir, Arc<App>) {
+async fn open_app() -> (tempfile::TempDir, Arc<App>) {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = Config::shipped().unwrap();
+    let mut config = Config::load_defaults().unwrap();
     config.database.dir = dir.path().join("data");
     (dir, App::open(config, Clock::manual(Timestamp::from_millis(1_795_417_689_000))).await.unwrap())
 }
 
-fn ctx(app: &App) -> Arc<RequestContext> {
+fn internal_ctx(app: &App) -> Arc<RequestContext> {
     RequestContext::internal(app, Caller::System, "scope.create", "write").unwrap()
 }
 
-/// An operation that creates a scope and then runs `then`.
-fn operation(app: &App, name: &str, then: fn() -> Result<()>) -> Operation<()> {
+/// An operation that creates the scope `name` and then runs `then`.
+fn test_operation(app: &App, name: &str, then: fn() -> Result<()>) -> BatchOperation<()> {
     let name = name.to_owned();
     let clock = app.clock.clone();
     let handler: Handler<()> = Box::new(move |ctx| {
@@ -35,66 +35,67 @@ fn operation(app: &App, name: &str, then: fn() -> Result<()>) -> Operation<()> {
             then()
         })
     });
-    Operation { ctx: ctx(app), handler }
+    BatchOperation { ctx: internal_ctx(app), handler }
 }
 
-async fn scopes(app: &App) -> Vec<&'static str> {
+/// The scopes created by the test operations, as stored in the database.
+async fn created_scopes(app: &App) -> Vec<&'static str> {
     let names = ["a:a", "b:b", "c:c"];
     let known = app.db.read(store::scopes::catalogue).await.unwrap();
-    names.into_iter().filter(|name| known.knows(name)).collect()
+    names.into_iter().filter(|name| known.is_known_grant(name)).collect()
 }
 
-fn succeeds() -> Result<()> {
+fn succeed() -> Result<()> {
     Ok(())
 }
 
-fn panics() -> Result<()> {
+fn panic_in_operation() -> Result<()> {
     panic!("an operation's own fault")
 }
 
 #[tokio::test]
 async fn a_panic_fails_the_whole_atomic_batch_but_only_its_operation_of_an_independent_batch() {
-    let (_dir, app) = app().await;
+    let (_dir, app) = open_app().await;
     let operations = || {
         vec![
-            operation(&app, "a:a", succeeds),
-            operation(&app, "b:b", panics),
-            operation(&app, "c:c", succeeds),
+            test_operation(&app, "a:a", succeed),
+            test_operation(&app, "b:b", panic_in_operation),
+            test_operation(&app, "c:c", succeed),
         ]
     };
-    let failed = run(&app, &ctx(&app), true, operations()).await;
+    let failed = run(&app, &internal_ctx(&app), true, operations()).await;
     assert_eq!(failed.err().map(|error| error.code), Some(Code::Internal));
-    assert_eq!(scopes(&app).await, [""; 0]);
+    assert_eq!(created_scopes(&app).await, [""; 0]);
 
-    let outcome = run(&app, &ctx(&app), false, operations()).await.unwrap();
+    let outcome = run(&app, &internal_ctx(&app), false, operations()).await.unwrap();
     let codes: Vec<_> =
         outcome.results.iter().map(|result| result.as_ref().err().map(|error| error.code)).collect();
     assert_eq!(codes, [None, Some(Code::Internal), None]);
-    assert_eq!(scopes(&app).await, ["a:a", "c:c"]);
+    assert_eq!(created_scopes(&app).await, ["a:a", "c:c"]);
 }
 
 #[tokio::test]
 async fn a_full_disk_fails_the_whole_batch() {
-    let (_dir, app) = app().await;
+    let (_dir, app) = open_app().await;
     let full = || Err(Error::new(Code::StorageFull, "full"));
     for atomic in [true, false] {
-        let operations = vec![operation(&app, "a:a", succeeds), operation(&app, "b:b", full)];
-        let failed = run(&app, &ctx(&app), atomic, operations).await;
+        let operations = vec![test_operation(&app, "a:a", succeed), test_operation(&app, "b:b", full)];
+        let failed = run(&app, &internal_ctx(&app), atomic, operations).await;
         assert_eq!(failed.err().map(|error| error.code), Some(Code::StorageFull));
-        assert_eq!(scopes(&app).await, [""; 0]);
+        assert_eq!(created_scopes(&app).await, [""; 0]);
     }
 }
 
-/// The writer may run a mutation again: only its last run counts.
+/// The writer may repeat a transaction, and then runs its handlers again; only the last run takes effect.
 #[tokio::test]
-async fn a_handler_can_be_run_twice() {
-    let (_dir, app) = app().await;
-    let operation_a = operation(&app, "a:a", succeeds);
+async fn a_batch_handler_can_run_twice_in_one_transaction() {
+    let (_dir, app) = open_app().await;
+    let operation_a = test_operation(&app, "a:a", succeed);
     let clock = app.clock.clone();
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = runs.clone();
     let twice = move |tx: &Tx<'_>| {
-        let first = tx.attempt(|tx| {
+        let first = tx.run_in_savepoint(|tx| {
             within::run(tx, &clock, &operation_a.ctx, &operation_a.handler)?;
             counted.fetch_add(1, Ordering::SeqCst);
             Err::<(), _>(Error::internal("again"))
@@ -103,15 +104,18 @@ async fn a_handler_can_be_run_twice() {
         within::run(tx, &clock, &operation_a.ctx, &operation_a.handler)
     };
     app.db.write(twice).await.unwrap();
-    assert_eq!((runs.load(Ordering::SeqCst), scopes(&app).await), (1, vec!["a:a"]));
+    assert_eq!((runs.load(Ordering::SeqCst), created_scopes(&app).await), (1, vec!["a:a"]));
 }
 
-/// Nothing would wake the handler, and all other changes would wait with it.
+/// Nothing would wake such a handler on the writer's thread, and all other changes would wait for it.
 #[tokio::test]
 async fn a_handler_that_waits_for_more_than_its_transaction_fails() {
-    let (_dir, app) = app().await;
+    let (_dir, app) = open_app().await;
     let handler: Handler<()> = Box::new(|_| Box::pin(std::future::pending()));
-    let outcome = run(&app, &ctx(&app), false, vec![Operation { ctx: ctx(&app), handler }]).await.unwrap();
+    let outcome =
+        run(&app, &internal_ctx(&app), false, vec![BatchOperation { ctx: internal_ctx(&app), handler }])
+            .await
+            .unwrap();
     let error = outcome.results[0].as_ref().unwrap_err();
     assert!(error.cause.as_ref().unwrap().contains("waits for more"), "{error}");
 }

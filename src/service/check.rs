@@ -1,49 +1,50 @@
-//! Checks the integrity of a database file: its pages, references, audit chain and counts.
+//! Checks the integrity of a database file: its pages, foreign keys, audit chain and stored counts.
 
 use serde::Serialize;
 
 use super::audit;
 use crate::domain::audit::Verification;
-use crate::domain::chain::{Anchor, Walk};
+use crate::domain::chain::{Anchor, ChainVerifier};
 use crate::error::Result;
 use crate::store;
 use crate::store::check::RowCounts;
 use crate::store::reader::Reader;
 
-/// Receives the progress of a long operation: the step, the amount done, and the total (0 if unknown).
+/// A function that receives the progress of a long operation: the name of the current step, the amount done,
+/// and the total amount, which is 0 if unknown.
 pub(crate) type ProgressFn<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
 
-/// The result of a check, printed by `check --json`.
+/// The result of a database check, printed by `check --json`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Findings {
-    /// True if there are no faults.
+pub(crate) struct CheckReport {
+    /// True if the check found no faults.
     pub(crate) sound: bool,
-    /// The faults, in words.
+    /// Descriptions of the faults that the check found.
     pub(crate) faults: Vec<String>,
     /// The result of verifying the audit chain.
     pub(crate) audit: Verification,
-    /// The number of rows of each table.
+    /// The number of rows of each table in the database.
     pub(crate) rows: RowCounts,
     pub(crate) schema_version: i64,
 }
 
-/// Checks everything. Parts that can't be read because the file is damaged are reported as faults.
+/// Checks a database. Parts that can't be read because the file is damaged are reported as faults.
 ///
 /// # Errors
-/// When the file can't be queried at all.
-pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Findings> {
-    let mut findings = Findings {
+/// Errors of reading the schema version. Later errors of reading become faults in the result.
+pub(crate) fn check_database(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<CheckReport> {
+    let mut findings = CheckReport {
         sound: false,
         faults: Vec::new(),
         audit: Verification::default(),
         rows: RowCounts::new(),
-        schema_version: reader.read(store::check::version)?,
+        schema_version: reader.read(store::check::schema_version)?,
     };
     progress("pages and indexes", 0, 0);
-    findings.add("pages", reader.read(store::check::integrity));
+    findings.add_faults("pages", reader.read(store::check::find_page_errors));
     progress("references", 0, 0);
-    findings.add("references", reader.read(store::check::foreign_keys));
-    match walk(reader, progress) {
+    findings.add_faults("references", reader.read(store::check::find_broken_foreign_keys));
+    match verify_chain(reader, progress) {
         Ok(verification) => {
             if let Some(at) = verification.broken_at {
                 findings.faults.push(format!("the audit log is broken at event {at}"));
@@ -53,10 +54,11 @@ pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<F
         Err(error) => findings.faults.push(format!("audit log: {error}")),
     }
     progress("counts", 0, 0);
-    // Counted in one read transaction; a write in between would appear as a difference.
+    // All counts are read in one transaction, because a write between two reads would appear as a difference.
     let counted = reader.read(|tx| {
-        let faults = [store::check::counts(tx)?, store::check::keys(tx)?].concat();
-        Ok((faults, store::check::rows(tx)?))
+        let faults =
+            [store::check::find_wrong_counts(tx)?, store::check::find_inconsistent_keys(tx)?].concat();
+        Ok((faults, store::check::count_rows(tx)?))
     });
     match counted {
         Ok((faults, rows)) => {
@@ -69,8 +71,9 @@ pub(crate) fn examine(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<F
     Ok(findings)
 }
 
-impl Findings {
-    fn add(&mut self, step: &str, result: Result<Vec<String>>) {
+impl CheckReport {
+    /// Adds the faults found by a step, or the error of the step as a fault.
+    fn add_faults(&mut self, step: &str, result: Result<Vec<String>>) {
         match result {
             Ok(faults) => self.faults.extend(faults),
             Err(error) => self.faults.push(format!("{step}: {error}")),
@@ -78,31 +81,34 @@ impl Findings {
     }
 }
 
-fn walk(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Verification> {
-    // Retention may remove old events during the walk; it then starts again from the new checkpoint.
+/// Verifies the audit chain of the database.
+fn verify_chain(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Verification> {
+    // If retention moves the checkpoint during the verification, the verification starts again from the new
+    // checkpoint.
     loop {
         let checkpoint = reader.read(store::audit::checkpoint)?;
-        if let Some(verification) = walk_from(reader, checkpoint, progress)? {
+        if let Some(verification) = verify_chain_after(reader, checkpoint, progress)? {
             return Ok(verification);
         }
     }
 }
 
-/// Verifies the chain after `checkpoint`; `None` if the checkpoint moved meanwhile.
-fn walk_from(
+/// Verifies the audit chain after `checkpoint`; returns `None` if the checkpoint moved during the
+/// verification.
+fn verify_chain_after(
     reader: &mut Reader,
     checkpoint: Option<Anchor>,
     progress: ProgressFn<'_>,
 ) -> Result<Option<Verification>> {
-    let (last, _) = reader.read(store::audit::head)?;
-    let mut walk = Walk::new(None, true);
+    let (last, _) = reader.read(store::audit::chain_head)?;
+    let mut walk = ChainVerifier::new(None, true);
     let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = reader.read(|tx| {
             if store::audit::checkpoint(tx)? != checkpoint {
                 return Ok(None);
             }
-            audit::walk_chunk(tx, walk, next).map(Some)
+            audit::verify_chunk(tx, walk, next).map(Some)
         });
         let Some((walked, more)) = walked? else { return Ok(None) };
         walk = walked;

@@ -1,7 +1,8 @@
-//! Cursors: the encrypted position at which a list continues.
+//! Cursors: encrypted positions at which paginated lists continue.
 //!
-//! A cursor is encrypted and bound to its list, filters and order (AEAD with these as the associated data).
-//! It works for no other list, and reveals nothing about the number of other organizations' rows.
+//! A cursor is bound to its list, filters and order: it is encrypted with an AEAD that has these as the
+//! associated data. A cursor is therefore invalid for other lists, and reveals nothing about the number of
+//! rows of other organizations.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,18 +12,19 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::domain::page;
 use crate::error::{Error, Result};
 
-/// Seals and opens cursors with the database's own key.
+/// Encrypts and decrypts cursors with a key that is stored in the database.
 pub(crate) struct Cursors(LessSafeKey);
 
 impl Cursors {
-    /// Creates it with a 32-byte key, which the database stores.
+    /// Creates the cipher for cursors from a 32-byte key, which is stored in the database.
     pub(crate) fn new(key: &[u8]) -> Result<Self> {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key)
             .map_err(|_| Error::internal("the cursor key is not 32 bytes"))?;
         Ok(Self(LessSafeKey::new(key)))
     }
 
-    /// The cursor for continuing after the row with this `seq`.
+    /// Encrypts a cursor at which the list continues after the row with this `seq`. `binding` identifies the
+    /// list, its filters and its order.
     pub(crate) fn seal(&self, random: &SystemRandom, binding: &str, seq: i64) -> Result<String> {
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce).map_err(|_| Error::internal("no randomness"))?;
@@ -33,8 +35,8 @@ impl Cursors {
         Ok(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &text].concat()))
     }
 
-    /// The `seq` in a cursor. `INVALID_CURSOR` when the cursor was not created by this server, or for another
-    /// list, other filters or another order.
+    /// Decrypts a cursor and returns its `seq`. `INVALID_CURSOR` when the cursor was not created with
+    /// this key, or was created for another `binding`: another list, other filters or another order.
     pub(crate) fn open(&self, binding: &str, cursor: Option<&str>) -> Result<Option<i64>> {
         let Some(cursor) = cursor else { return Ok(None) };
         let decrypt = || {
@@ -55,7 +57,7 @@ mod tests {
     use crate::error::Code;
 
     #[test]
-    fn opens_only_what_it_sealed_for_the_same_list() {
+    fn a_cursor_can_be_opened_only_for_the_list_it_was_created_for() {
         let cursors = Cursors::new(&[7; 32]).unwrap();
         let cursor = cursors.seal(&SystemRandom::new(), "users|asc", 42).unwrap();
         assert_eq!(cursors.open("users|asc", Some(&cursor)).unwrap(), Some(42));

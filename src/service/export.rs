@@ -1,6 +1,7 @@
 //! Exports all organizations, users, memberships, scopes and keys, in the format that an import reads.
 //!
-//! The export is a consistent snapshot. It is written page by page, so that memory use is constant.
+//! The export is a consistent snapshot of the database. It is written page by page, so that memory use is
+//! constant.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,55 +10,61 @@ use super::check::ProgressFn;
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::domain::export::Line;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::db::Tx;
-use crate::store::export::Page;
+use crate::store::export::ExportPage;
 use crate::store::reader::Reader;
 use crate::store::{self, export};
 
-/// Rows read at a time.
-const PAGE_SIZE: usize = 500;
+/// The number of rows that are read from a table at a time.
+const ROWS_PER_PAGE: usize = 500;
 
-/// Writes the export; returns the number of records. The open read keeps the WAL from being reset for as long
-/// as `output` takes: `output` should be a file.
+/// Writes the export to `output`, and returns the number of records. `output` should be a file: the export is
+/// one read transaction, and the database's WAL can't be reset until the transaction ends, so a slow `output`
+/// lets the WAL grow.
 pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: ProgressFn<'_>) -> Result<u64> {
     let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
     let file = app.config.database.dir.join("tollhouse.db");
-    let records = write(&file, output, ctx.now, progress)?;
-    let entry = Entry::of(None, "database", "tollhouse.db", "");
+    let records = write_export(&file, output, ctx.now, progress)?;
+    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "");
     mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
     Ok(records)
 }
 
-fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: ProgressFn<'_>) -> Result<u64> {
+fn write_export(
+    file: &Path,
+    output: &mut dyn Write,
+    now: Timestamp,
+    progress: ProgressFn<'_>,
+) -> Result<u64> {
     let mut reader = Reader::open(file)?;
     reader.read(|tx| {
-        let rows = store::check::rows(tx)?;
+        let rows = store::check::count_rows(tx)?;
         let tables = ["scopes", "organizations", "users", "memberships", "api_keys"];
         let total = tables.iter().filter_map(|table| rows.get(*table)).sum::<i64>();
-        let mut out = Output { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
-        out.line(&Line::begin(now, store::audit::head(tx)?))?;
-        out.line(&Line::Settings { settings: &store::settings::get(tx)?.settings })?;
+        let mut out = ExportWriter { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
+        out.write_line(&Line::begin(now, store::audit::chain_head(tx)?))?;
+        out.write_line(&Line::Settings { settings: &store::settings::get(tx)?.settings })?;
         out.records += 1;
-        out.pages(tx, export::scopes, |new| Line::Scope {
+        out.write_table(tx, export::scopes_page, |new| Line::Scope {
             scope: &new.scope,
             description: new.description.as_deref(),
             created_at: new.created_at,
         })?;
-        out.pages(tx, export::organizations, |(organization, deleted_at)| Line::Organization {
+        out.write_table(tx, export::organizations, |(organization, deleted_at)| Line::Organization {
             organization,
             deleted_at: *deleted_at,
             revision: organization.revision,
         })?;
-        out.pages(tx, export::users, |(user, deleted_at)| Line::User {
+        out.write_table(tx, export::users, |(user, deleted_at)| Line::User {
             user,
             deleted_at: *deleted_at,
             revision: user.revision,
         })?;
-        out.pages(tx, export::memberships, |new| Line::Membership {
+        out.write_table(tx, export::memberships_page, |new| Line::Membership {
             organization_id: &new.organization_id,
             user_id: &new.user_id,
             role: new.role,
@@ -65,43 +72,44 @@ fn write(file: &Path, output: &mut dyn Write, now: Timestamp, progress: Progress
             updated_at: new.updated_at,
             revision: new.revision,
         })?;
-        out.pages(tx, export::api_keys, |(key, secrets)| Line::api_key(key, secrets))?;
+        out.write_table(tx, export::api_keys_page, |(key, secrets)| Line::api_key(key, secrets))?;
         let records = out.records;
-        out.line(&Line::End { records })?;
+        out.write_line(&Line::End { records })?;
         Ok(records)
     })
 }
 
-/// Writes lines and counts records.
-struct Output<'a> {
+/// Writes the lines of an export, and counts the records.
+struct ExportWriter<'a> {
     output: &'a mut dyn Write,
     records: u64,
     total: u64,
     progress: ProgressFn<'a>,
 }
 
-impl Output<'_> {
-    fn line(&mut self, line: &Line<'_>) -> Result<()> {
-        self.output.write_all(line.text()?.as_bytes()).map_err(Error::internal)
+impl ExportWriter<'_> {
+    fn write_line(&mut self, line: &Line<'_>) -> Result<()> {
+        self.output.write_all(line.to_json_line()?.as_bytes()).map_err(Error::internal)
     }
 
-    /// Writes a line for each row of a table, page by page.
-    fn pages<T>(
+    /// Writes a line for each row of a table. `read` reads a page of rows, and `line` converts a row to its
+    /// line.
+    fn write_table<T>(
         &mut self,
         tx: &Tx<'_>,
-        read: impl Fn(&Tx<'_>, i64, usize) -> Result<Page<T>>,
+        read: impl Fn(&Tx<'_>, i64, usize) -> Result<ExportPage<T>>,
         line: impl Fn(&T) -> Line<'_>,
     ) -> Result<()> {
         let mut after = i64::MIN;
         loop {
-            let page = read(tx, after, PAGE_SIZE)?;
+            let page = read(tx, after, ROWS_PER_PAGE)?;
             for (seq, row) in &page {
-                self.line(&line(row))?;
+                self.write_line(&line(row))?;
                 self.records += 1;
                 after = *seq;
             }
             (self.progress)("records", self.records, self.total.max(self.records));
-            if page.len() < PAGE_SIZE {
+            if page.len() < ROWS_PER_PAGE {
                 return Ok(());
             }
         }

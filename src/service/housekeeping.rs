@@ -1,6 +1,6 @@
-//! Background work of the server: writes what was counted in memory, and logs the head of the audit chain so
-//! that it can be kept elsewhere. [Usage](super::usage::run) and [retention](super::retention::run) have
-//! intervals of their own.
+//! Background work of the server: writes counts from memory to the database, and logs the head of the audit
+//! chain, so that the head can be kept outside the server. [Usage](super::usage::run) and
+//! [retention](super::retention::run) run in separate background tasks.
 
 use std::time::Duration;
 
@@ -9,20 +9,21 @@ use crate::domain::chain;
 use crate::error::Result;
 use crate::store;
 
-/// The interval at which due work is checked for.
+/// The interval at which the background task checks for due work.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The interval at which keys' `last_used_at` is written.
+/// The interval at which the `last_used_at` of API keys is written to the database.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(30);
-/// Keys written in one transaction; other changes wait for it.
-const LAST_USED_CHUNK: usize = 5000;
-/// Aggregated events written in one transaction; other changes wait for it.
-const REFUSALS_CHUNK: usize = 500;
-/// How long a key may hold leased quota units without using them.
-const QUOTA_IDLE: Duration = Duration::from_secs(30);
-/// The interval at which the head of the audit chain is logged.
-const HEAD_INTERVAL: Duration = Duration::from_secs(3600);
+/// The largest number of API keys whose `last_used_at` is written in one transaction, for which other changes
+/// wait.
+const KEYS_PER_LAST_USED_WRITE: usize = 5000;
+/// The largest number of aggregated events that are written in one transaction, for which other changes wait.
+const AGGREGATED_EVENTS_PER_WRITE: usize = 500;
+/// The time for which an API key may hold leased quota units without using them.
+const QUOTA_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The interval at which the head of the audit chain is written to the log.
+const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Runs until the future is dropped.
+/// Runs the background work until the returned future is dropped.
 pub async fn run(app: &App) {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -31,34 +32,35 @@ pub async fn run(app: &App) {
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
-        let mut result = write_refusals(app, false).await;
+        let mut result = write_aggregated_events(app, false).await;
         if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
             last_used_written_at = now;
             result = result.and(write_last_used(app).await);
-            result = result.and(app.verifier.quotas().release_idle(QUOTA_IDLE, app.clock.now()).await);
+            result =
+                result.and(app.verifier.quotas().release_idle(QUOTA_IDLE_TIMEOUT, app.clock.now()).await);
             app.admin_limits.sweep(now);
             app.batch_limits.sweep(now);
             app.failure_limits.sweep(now);
-            app.verifier.sweep(now);
+            app.verifier.drop_full_buckets(now);
         }
         if let Err(error) = result {
             tracing::warn!(%error, "could not write counts from memory; will retry");
         }
-        if now.saturating_sub(head_logged_at) >= HEAD_INTERVAL {
+        if now.saturating_sub(head_logged_at) >= AUDIT_HEAD_INTERVAL {
             head_logged_at = now;
-            log_head(app, "hour").await;
+            log_audit_head(app, "hour").await;
         }
     }
 }
 
-/// Writes the aggregated events of the minutes that have closed, or, with `all`, every one. Those that
-/// can't be written are kept for the next call.
+/// Writes the aggregated events of the minutes that have ended, or, if `all` is true, all aggregated events.
+/// Events that can't be written are kept in memory for the next call.
 ///
 /// # Errors
-/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
-pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
+/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
+pub async fn write_aggregated_events(app: &App, all: bool) -> Result<()> {
     loop {
-        let events = app.aggregated.take(app.clock.now(), all, REFUSALS_CHUNK);
+        let events = app.aggregated.take(app.clock.now(), all, AGGREGATED_EVENTS_PER_WRITE);
         if events.is_empty() {
             return Ok(());
         }
@@ -73,27 +75,29 @@ pub async fn write_refusals(app: &App, all: bool) -> Result<()> {
     }
 }
 
-/// Writes the keys' `last_used_at`. Times that can't be written are kept for the next call.
+/// Writes the `last_used_at` of API keys to the database. Times that can't be written are kept in memory for
+/// the next call.
 ///
 /// # Errors
-/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
+/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_last_used(app: &App) -> Result<()> {
-    let mut used: Vec<_> = app.last_used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+    let mut used: Vec<_> =
+        app.unstored_last_uses.iter().map(|entry| (*entry.key(), *entry.value())).collect();
     used.sort_unstable();
-    for chunk in used.chunks(LAST_USED_CHUNK) {
+    for chunk in used.chunks(KEYS_PER_LAST_USED_WRITE) {
         let written = chunk.to_vec();
-        app.db.write(move |tx| store::api_keys::touch(tx, &written)).await?;
+        app.db.write(move |tx| store::api_keys::update_last_used(tx, &written)).await?;
         for (seq, at) in chunk {
-            app.last_used.remove_if(seq, |_, latest| latest <= at);
+            app.unstored_last_uses.remove_if(seq, |_, latest| latest <= at);
         }
     }
     Ok(())
 }
 
-/// Logs the head of the audit chain.
-pub(crate) async fn log_head(app: &App, when: &str) {
-    match app.db.read(store::audit::head).await {
-        Ok((seq, hash)) => tracing::info!(when, "audit head {seq}:{}", chain::hex(&hash)),
+/// Writes the head of the audit chain to the log.
+pub(crate) async fn log_audit_head(app: &App, when: &str) {
+    match app.db.read(store::audit::chain_head).await {
+        Ok((seq, hash_secret)) => tracing::info!(when, "audit head {seq}:{}", chain::hex(&hash_secret)),
         Err(error) => tracing::warn!(%error, "could not read the audit head"),
     }
 }

@@ -1,8 +1,9 @@
 //! `Idempotency-Key`: a repeated POST with the same key gets the stored response instead of running again.
 //!
 //! The response is stored in the transaction of the change, so that neither exists without the other. A
-//! response that holds a secret is encrypted with a key derived from the caller's bearer token and the
-//! Idempotency-Key. Neither of the two is stored, so the file is not enough to decrypt it.
+//! response that contains a secret is encrypted with a key derived from the caller's bearer token and the
+//! Idempotency-Key. Neither the token nor the Idempotency-Key is stored, so the response can't be decrypted
+//! from the database file only.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,32 +17,36 @@ use super::RequestContext;
 use super::within::{self, Handler};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Entry, Event};
+use crate::domain::audit::{AuditEntry, Event};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::db::Tx;
 use crate::store::idempotency::ResponseRow;
 
-/// How long a response is stored: 24 hours.
-const RETENTION_MILLIS: i64 = 86_400_000;
+/// The time for which a response is stored: 24 hours, in milliseconds.
+const RESPONSE_TTL_MILLIS: i64 = 86_400_000;
 
-/// Responses deleted by one write; other changes wait for it.
-const PRUNE_CHUNK: usize = 1000;
+/// The largest number of expired responses that one write deletes, for which other changes wait.
+const MAX_PRUNED_PER_WRITE: usize = 1000;
 
 /// The largest number of requests with an Idempotency-Key that run at the same time.
 const MAX_IN_FLIGHT: usize = 10_000;
 
-/// The audit action of a replayed response, for every route: nothing was changed.
-const REPLAYED: &str = "request.replayed";
+/// The action in the audit event of a replayed response, for every route. It differs from the route's own
+/// action, because a replay changes nothing.
+const REQUEST_REPLAYED: &str = "request.replayed";
 
+/// A SHA-256 digest.
 type Digest = [u8; 32];
 
-/// The running requests with an Idempotency-Key, by the digest of caller and key.
+/// The running requests with an Idempotency-Key, identified by the digest of the caller and the
+/// Idempotency-Key.
 #[derive(Debug, Default)]
 pub struct InFlight(Mutex<HashSet<Digest>>);
 
 impl InFlight {
+    /// The number of running requests with an Idempotency-Key.
     pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -65,7 +70,7 @@ impl InFlight {
     }
 }
 
-/// Marks a request as running until it is dropped.
+/// Marks a request as running until the guard is dropped.
 #[derive(Debug)]
 struct InFlightGuard {
     id: Digest,
@@ -78,44 +83,47 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// A response as it is replayed: everything but its metadata.
+/// A stored response, without its metadata, which each replay creates anew.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoredResponse {
-    /// The HTTP status.
+    /// The HTTP status of the response.
     pub(crate) status: u16,
-    /// The `ETag` header.
+    /// The `ETag` header of the response.
     pub(crate) etag: Option<String>,
-    /// True if the body holds a secret.
+    /// True if the response body contains an API key secret; the stored body is then encrypted.
     pub(crate) secret: bool,
-    /// `data`, or `error`, as JSON.
+    /// The `data` or the `error` of the response body, as JSON.
     pub(crate) body: String,
 }
 
 /// The outcome of a request with an Idempotency-Key.
 pub(crate) enum IdempotentOutcome<R> {
-    /// The handler ran.
+    /// The handler ran and returned this response.
     Executed(R),
-    /// The stored response of an earlier request.
+    /// The handler did not run; the stored response of an earlier request is returned.
     Replayed(StoredResponse),
-    /// The key was used for another request, or the stored response can't be decrypted.
+    /// The request is refused: the Idempotency-Key was used for another request, or the stored response can't
+    /// be decrypted.
     Refused(Error),
 }
 
-/// A request with an Idempotency-Key. Until it is dropped, no other request of the caller can use the same
-/// key.
+/// A request with an Idempotency-Key. Until this value is dropped, no other request of the caller can use the
+/// same Idempotency-Key.
 pub struct IdempotentRequest {
     guard: InFlightGuard,
-    /// The hash of method, path and body.
+    /// The SHA-256 digest of the request's method, path and body.
     request: Digest,
-    key: LessSafeKey,
+    /// The key that encrypts a stored response with a secret.
+    encryption_key: LessSafeKey,
     now: Timestamp,
 }
 
 impl IdempotentRequest {
-    /// Claims the key for this request.
+    /// Claims the Idempotency-Key for this request.
     ///
     /// # Errors
-    /// `CONFLICT` while another request with the key is running; `UNAVAILABLE` when too many requests run.
+    /// `CONFLICT` while another request of the caller with the same Idempotency-Key is running; `UNAVAILABLE`
+    /// when too many requests with an Idempotency-Key are running.
     pub fn claim(
         app: &App,
         ctx: &RequestContext,
@@ -125,49 +133,55 @@ impl IdempotentRequest {
         body: &[u8],
     ) -> Result<Self> {
         let caller = ctx.caller.key().map_or("", |key| &key.id);
-        let id = hash(&[b"tollhouse.idempotency.name.v1\n", caller.as_bytes(), b"\n", key.as_bytes()]);
+        let id = sha256(&[b"tollhouse.idempotency.name.v1\n", caller.as_bytes(), b"\n", key.as_bytes()]);
         let request = [method.as_bytes(), b" ", path.as_bytes(), b"\n", body];
         Ok(Self {
             guard: app.in_flight.claim(id)?,
-            request: hash(&request),
-            key: derive_key(token, key, &id)?,
+            request: sha256(&request),
+            encryption_key: derive_encryption_key(token, key, &id)?,
             now: ctx.now,
         })
     }
 
-    fn seal(&self, response: &StoredResponse) -> Result<Vec<u8>> {
-        // A fresh nonce each time: the same token and Idempotency-Key derive the same encryption key again.
+    fn encrypt_body(&self, response: &StoredResponse) -> Result<Vec<u8>> {
+        // The nonce is random, because the same token and Idempotency-Key derive the same encryption key
+        // again.
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| Error::internal("no randomness"))?;
         let mut text = response.body.clone().into_bytes();
-        self.key
+        self.encryption_key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                self.binding(response.status),
+                self.associated_data(response.status),
                 &mut text,
             )
             .map_err(|_| Error::internal("could not seal a response"))?;
         Ok([nonce.as_slice(), &text].concat())
     }
 
-    fn unseal(&self, stored: ResponseRow) -> Option<String> {
+    fn decrypt_body(&self, stored: ResponseRow) -> Option<String> {
         if !stored.sealed {
             return String::from_utf8(stored.answer).ok();
         }
         let (nonce, text) = stored.answer.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut text = text.to_vec();
-        let length = self.key.open_in_place(nonce, self.binding(stored.status), &mut text).ok()?.len();
+        let length = self
+            .encryption_key
+            .open_in_place(nonce, self.associated_data(stored.status), &mut text)
+            .ok()?
+            .len();
         text.truncate(length);
         String::from_utf8(text).ok()
     }
 
-    fn binding(&self, status: u16) -> Aad<Vec<u8>> {
+    fn associated_data(&self, status: u16) -> Aad<Vec<u8>> {
         Aad::from([self.guard.id.as_slice(), &self.request, &status.to_be_bytes()].concat())
     }
 
-    fn store(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
-        let answer = if response.secret { self.seal(response)? } else { response.body.clone().into_bytes() };
+    fn store_response(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
+        let answer =
+            if response.secret { self.encrypt_body(response)? } else { response.body.clone().into_bytes() };
         let stored = ResponseRow {
             request: self.request,
             created_at: self.now,
@@ -179,11 +193,12 @@ impl IdempotentRequest {
         store::idempotency::put(tx, &self.guard.id, &stored)
     }
 
-    /// The stored response, unless it has expired; the inner error refuses the request.
-    fn find(&self, tx: &Tx<'_>) -> Result<Option<Result<StoredResponse>>> {
+    /// Reads the stored response of an earlier request; `None` if there is none or it has expired. The inner
+    /// error is the reason to refuse the request.
+    fn find_stored_response(&self, tx: &Tx<'_>) -> Result<Option<Result<StoredResponse>>> {
         let stored = store::idempotency::get(tx, &self.guard.id)?;
-        let Some(stored) =
-            stored.filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + RETENTION_MILLIS)
+        let Some(stored) = stored
+            .filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + RESPONSE_TTL_MILLIS)
         else {
             return Ok(None);
         };
@@ -195,7 +210,7 @@ impl IdempotentRequest {
         let status = stored.status;
         let etag = stored.etag.clone();
         let secret = stored.sealed;
-        let response = self.unseal(stored).map(|body| StoredResponse { status, etag, secret, body });
+        let response = self.decrypt_body(stored).map(|body| StoredResponse { status, etag, secret, body });
         Ok(Some(response.ok_or_else(|| {
             let message = "The request succeeded earlier, but its response holds a secret and can be decrypted \
                            only with the API key secret that made the request. Read the created resource, and \
@@ -205,14 +220,14 @@ impl IdempotentRequest {
     }
 }
 
-fn derive_key(token: &str, key: &str, id: &Digest) -> Result<LessSafeKey> {
+fn derive_encryption_key(token: &str, key: &str, id: &Digest) -> Result<LessSafeKey> {
     let secret = Salt::new(HKDF_SHA256, b"tollhouse.idempotency.answer.v1").extract(token.as_bytes());
     let info = [id.as_slice(), key.as_bytes()];
     let okm = secret.expand(&info, &AES_256_GCM).map_err(|_| Error::internal("could not derive a key"))?;
     Ok(LessSafeKey::new(UnboundKey::from(okm)))
 }
 
-fn hash(parts: &[&[u8]]) -> Digest {
+fn sha256(parts: &[&[u8]]) -> Digest {
     let mut digest = digest::Context::new(&SHA256);
     parts.iter().for_each(|part| digest.update(part));
     let mut hash = [0; 32];
@@ -220,12 +235,13 @@ fn hash(parts: &[&[u8]]) -> Digest {
     hash
 }
 
-/// Replays the stored response, or runs the handler and stores its response: all in one transaction, with
-/// the caller as read inside it. `may_see` authorizes the replay of a secret. `to_store` returns the response
-/// to store, if any.
+/// Replays the stored response, or runs the handler and stores the handler's response. Reading the caller,
+/// running the handler and storing the response happen in one transaction. `may_see` authorizes the replay of
+/// a secret. `to_store` returns the response to store, or `None` to store nothing.
 ///
 /// # Errors
-/// The handler's error. Its changes are rolled back and the error is not stored yet: see [`refuse`].
+/// The handler's error. The handler's changes are then rolled back, and the caller of this function stores
+/// the error response with [`refuse`].
 pub(crate) async fn answer<R: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -239,14 +255,14 @@ pub(crate) async fn answer<R: Send + 'static>(
     let idempotent = idempotent.clone();
     app.db
         .write(move |tx| {
-            let caller = ctx.reload(tx, &clock)?;
-            if let Some(stored) = idempotent.find(tx)? {
+            let caller = ctx.reload_caller(tx, &clock)?;
+            if let Some(stored) = idempotent.find_stored_response(tx)? {
                 return match stored {
                     Ok(response) => {
                         if response.secret {
                             may_see(&caller)?;
                         }
-                        store::audit::append(tx, replayed(&ctx, response.status))?;
+                        store::audit::append(tx, replayed_event(&ctx, response.status))?;
                         Ok(IdempotentOutcome::Replayed(response))
                     }
                     Err(error) => Ok(IdempotentOutcome::Refused(error)),
@@ -254,43 +270,48 @@ pub(crate) async fn answer<R: Send + 'static>(
             }
             let reply = within::run(tx, &clock, &ctx, &handler)?;
             if let Some(response) = to_store(&reply) {
-                idempotent.store(tx, &response)?;
+                idempotent.store_response(tx, &response)?;
             }
             Ok(IdempotentOutcome::Executed(reply))
         })
         .await
 }
 
-/// The audit event of a replayed response: a read, since nothing was changed.
-fn replayed(ctx: &RequestContext, status: u16) -> Event {
-    let entry = Entry { target: ctx.target.clone(), ..Entry::about(ctx.caller.organization_id()) };
-    Event { action: REPLAYED.into(), access: "read".into(), ..ctx.event(0, entry, status, None) }
+/// The audit event of a replayed response. Its access is `read`, because a replay changes nothing.
+fn replayed_event(ctx: &RequestContext, status: u16) -> Event {
+    let entry =
+        AuditEntry { target: ctx.target.clone(), ..AuditEntry::without_target(ctx.caller.organization_id()) };
+    Event {
+        action: REQUEST_REPLAYED.into(),
+        access: "read".into(),
+        ..ctx.audit_event(0, entry, status, None)
+    }
 }
 
-/// Records a refusal that the handler decided, and stores its response.
-pub(crate) async fn refuse(
+/// Records a refusal or failure of the handler as an audit event, and stores the error response for replays.
+pub(crate) async fn record_and_store_refusal(
     app: &App,
     ctx: &Arc<RequestContext>,
     idempotent: &Arc<IdempotentRequest>,
     error: &Error,
     response: StoredResponse,
 ) -> Result<()> {
-    let event = ctx.refusal(error);
+    let event = ctx.refusal_event(error);
     let idempotent = idempotent.clone();
     app.db
         .write(move |tx| {
             store::audit::append(tx, event.clone())?;
-            idempotent.store(tx, &response)
+            idempotent.store_response(tx, &response)
         })
         .await
 }
 
-/// Deletes a chunk of expired responses. Returns `true` if there may be more.
+/// Deletes a chunk of expired responses. Returns `true` if there may be more expired responses.
 ///
 /// # Errors
-/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
+/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn prune(app: &App) -> Result<bool> {
-    let expired_before = Timestamp::from_millis(app.clock.now().as_millis() - RETENTION_MILLIS);
-    let pruned = app.db.write(move |tx| store::idempotency::prune(tx, expired_before, PRUNE_CHUNK));
-    Ok(pruned.await? == PRUNE_CHUNK)
+    let expired_before = Timestamp::from_millis(app.clock.now().as_millis() - RESPONSE_TTL_MILLIS);
+    let pruned = app.db.write(move |tx| store::idempotency::prune(tx, expired_before, MAX_PRUNED_PER_WRITE));
+    Ok(pruned.await? == MAX_PRUNED_PER_WRITE)
 }

@@ -1,9 +1,10 @@
-//! Imports records of other systems, or of an export, with their state and the hashes of their keys.
+//! Imports records from other systems or from an export, with their state and the hashes of API key secrets.
 //!
-//! Each record is one change, atomic in its own savepoint, with its own audit event; the writer commits many
-//! of them together. A record that exists already with the same values is skipped, so that an import can be
-//! repeated; one with different values is refused. Existing records are never changed.
+//! Each record is one atomic change with a savepoint and an audit event; the writer commits many changes
+//! together. A record that exists already with the same values is skipped, so that an import can be repeated.
+//! A record that exists with different values is refused. Existing records are never changed.
 
+mod records;
 mod source;
 
 use std::collections::BTreeMap;
@@ -13,143 +14,141 @@ use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
-pub(crate) use source::{Item, Source};
+use records::store_record;
+pub(crate) use source::{ImportSource, SourceRecord};
 
 use super::check::ProgressFn;
-use super::{RequestContext, mutate, scopes, settings};
 use crate::app::App;
-use crate::domain::access::Caller;
-use crate::domain::api_key::Status;
-use crate::domain::audit::{Entry, changes};
 use crate::domain::id::Kind;
-use crate::domain::import::{Defaults, Line, NewKey, NewMembership, NewScope, Record, RecordKind, Thing};
-use crate::domain::invalidation::Invalidation;
-use crate::domain::membership::Membership;
-use crate::domain::organization::Organization;
-use crate::domain::scope::{self, Scope};
-use crate::domain::time::Timestamp;
-use crate::domain::user::User;
+use crate::domain::import::{ImportDefaults, ImportLine, RecordKind};
 use crate::error::{Code, Error, Result};
-use crate::store::{self, db::Tx, import as stored};
+use crate::store;
 
-/// Records queued at the writer at a time; this also bounds how many it commits together.
-const MAX_QUEUED: usize = 256;
+/// The largest number of records that wait for the writer at a time, and thus of records in one commit.
+const MAX_QUEUED_RECORDS: usize = 256;
 
-/// Refusals that are listed one by one; further ones are only counted.
-const MAX_REFUSALS: usize = 1000;
+/// The largest number of refused records that the report lists; further refused records are only counted.
+const MAX_LISTED_REFUSALS: usize = 1000;
 
 /// The options of an import.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Options {
-    /// Add unknown scopes to the catalogue.
+pub(crate) struct ImportOptions {
+    /// True if unknown scopes are added to the catalogue.
     pub(crate) create_scopes: bool,
-    /// The organization of keys that name none.
+    /// The id of the organization to which API keys without an organization are assigned.
     pub(crate) organization_id: Option<String>,
 }
 
 /// The result of an import, printed by `import --json`.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct ImportReport {
     /// The number of stored records, by kind.
     pub(crate) imported: BTreeMap<&'static str, u64>,
     /// The number of records that existed already with the same values, by kind.
     pub(crate) unchanged: BTreeMap<&'static str, u64>,
     /// The number of refused records.
     pub(crate) refused: u64,
-    /// The first refusals, at most 1,000.
-    pub(crate) refusals: Vec<Refusal>,
+    /// The first refused records, at most 1,000.
+    pub(crate) refusals: Vec<RefusedRecord>,
     /// True if the source is an export whose end is missing.
     pub(crate) cut_off: bool,
-    /// True if there is a platform key that can manage keys.
+    /// True if the database has a platform key that can manage API keys after the import.
     pub(crate) has_platform_key: bool,
 }
 
-/// A record that was not stored.
+/// A record that was refused and therefore not stored.
 #[derive(Debug, Serialize)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusedRecord {
     /// The record's position in the source.
     pub(crate) at: String,
-    /// What is wrong, and where in the record.
+    /// The reasons for the refusal: what is wrong in which field of the record.
     pub(crate) reasons: Vec<String>,
 }
 
-/// A record to be processed: a change in progress, or the reasons for its refusal.
-enum Queued<'a> {
-    Change(RecordKind, Change<'a>),
+/// A record in the queue of the import: the change that stores the record, or the reasons for its refusal.
+enum QueueItem<'a> {
+    Change(RecordKind, StoreRecordFuture<'a>),
     Refused(Vec<String>),
 }
 
-type Change<'a> = Pin<Box<dyn Future<Output = Result<bool>> + 'a>>;
+type StoreRecordFuture<'a> = Pin<Box<dyn Future<Output = Result<bool>> + 'a>>;
 
 /// Imports all records of a source.
 ///
 /// # Errors
-/// When the source or the database fails. Records stored until then stay; the import can be repeated.
+/// Errors of reading the source or of the database. Records that were stored before the error stay stored.
 pub(crate) async fn run(
     app: &App,
-    source: &mut Source<'_>,
-    options: &Options,
+    source: &mut ImportSource<'_>,
+    options: &ImportOptions,
     progress: ProgressFn<'_>,
-) -> Result<Report> {
-    let mut report = Report::default();
-    let defaults = Defaults {
-        organization_id: options.organization_id.as_deref().map(|id| Kind::Organization.adopt(id)),
+) -> Result<ImportReport> {
+    let mut report = ImportReport::default();
+    let defaults = ImportDefaults {
+        organization_id: options
+            .organization_id
+            .as_deref()
+            .map(|id| Kind::Organization.convert_foreign_id(id)),
     };
-    let max_queued = MAX_QUEUED.min(app.config.database.writer_queue);
+    let max_queued = MAX_QUEUED_RECORDS.min(app.config.database.writer_queue);
     let mut has_begin = false;
     let mut has_end = false;
     let mut records = 0;
-    let mut queue: Vec<(String, Queued<'_>)> = Vec::with_capacity(max_queued);
-    while let Some(Item { at, json }) = source.take_next()? {
+    let mut queue: Vec<(String, QueueItem<'_>)> = Vec::with_capacity(max_queued);
+    while let Some(SourceRecord { at, json }) = source.take_next()? {
         let now = app.clock.now();
         let line = json.map_err(|reason| vec![reason]);
-        let line = line.and_then(|json| Line::read(&json, &defaults, now).map_err(|fault| reasons(&fault)));
+        let line =
+            line.and_then(|json| ImportLine::read(&json, &defaults, now).map_err(|e| refusal_reasons(&e)));
         match line {
-            Ok(Line::Begin) => has_begin = true,
-            Ok(Line::End(count)) => has_end = count == records,
-            Ok(Line::Record(record)) => {
+            Ok(ImportLine::Begin) => has_begin = true,
+            Ok(ImportLine::End(count)) => has_end = count == records,
+            Ok(ImportLine::Record(record)) => {
                 records += 1;
                 let kind = record.kind();
                 let change = Box::pin(store_record(app, *record, options.create_scopes));
-                queue.push((at, Queued::Change(kind, change)));
+                queue.push((at, QueueItem::Change(kind, change)));
             }
             Err(reasons) => {
                 records += 1;
-                queue.push((at, Queued::Refused(reasons)));
+                queue.push((at, QueueItem::Refused(reasons)));
             }
         }
         if queue.len() >= max_queued {
-            run_queued(app, &mut queue, &mut report).await?;
-            progress("records", source.read(), source.total().unwrap_or(0));
+            run_queue(app, &mut queue, &mut report).await?;
+            progress("records", source.amount_read(), source.total_amount().unwrap_or(0));
         }
     }
-    run_queued(app, &mut queue, &mut report).await?;
+    run_queue(app, &mut queue, &mut report).await?;
     report.cut_off = has_begin && !has_end;
     report.has_platform_key = app.db.read(|tx| store::api_keys::has_other_recovery_key(tx, "")).await?;
     Ok(report)
 }
 
-/// Runs all queued records in their order: an organization comes before its keys.
-async fn run_queued(app: &App, queue: &mut Vec<(String, Queued<'_>)>, report: &mut Report) -> Result<()> {
+/// Stores all queued records in their order, because an organization must be stored before its API keys.
+async fn run_queue(
+    app: &App,
+    queue: &mut Vec<(String, QueueItem<'_>)>,
+    report: &mut ImportReport,
+) -> Result<()> {
     if queue.is_empty() {
         return Ok(());
     }
     let started_at = app.clock.monotonic();
     let mut first_polls = Vec::with_capacity(queue.len());
-    // The first poll of each change puts it into the writer's queue.
+    // The first poll of each change puts the change into the writer's queue.
     for (_, queued) in queue.iter_mut() {
         first_polls.push(match queued {
-            Queued::Change(_, change) => poll_fn(|cx| Poll::Ready(change.as_mut().poll(cx))).await,
-            Queued::Refused(_) => Poll::Pending,
+            QueueItem::Change(_, change) => poll_fn(|cx| Poll::Ready(change.as_mut().poll(cx))).await,
+            QueueItem::Refused(_) => Poll::Pending,
         });
     }
     for ((at, queued), first_poll) in queue.drain(..).zip(first_polls) {
         let (kind, change) = match queued {
-            Queued::Change(kind, change) => (kind, change),
-            Queued::Refused(reasons) => {
-                report.refuse(at, reasons);
+            QueueItem::Change(kind, change) => (kind, change),
+            QueueItem::Refused(reasons) => {
+                report.add_refusal(at, reasons);
                 continue;
             }
         };
@@ -162,288 +161,38 @@ async fn run_queued(app: &App, queue: &mut Vec<(String, Queued<'_>)>, report: &m
                 let counts = if is_new { &mut report.imported } else { &mut report.unchanged };
                 *counts.entry(kind.name()).or_default() += 1;
             }
-            Err(error) if is_refusal(&error) => report.refuse(at, reasons(&error)),
+            Err(error) if is_record_error(&error) => report.add_refusal(at, refusal_reasons(&error)),
             Err(error) => return Err(error),
         }
     }
-    // Pause, because a server running beside the import writes too and waits for the same lock.
+    // The import pauses, because a server that runs on the same database waits for the same write lock.
     let elapsed = app.clock.monotonic() - started_at;
     tokio::time::sleep((elapsed / 8).min(Duration::from_millis(50))).await;
     Ok(())
 }
 
-/// True if the record itself is at fault, rather than the server.
-fn is_refusal(error: &Error) -> bool {
+/// True if an error is caused by the record itself, so that only this record is refused.
+fn is_record_error(error: &Error) -> bool {
     matches!(error.code, Code::InvalidRequest | Code::AlreadyExists | Code::NotFound | Code::Conflict)
 }
 
-/// The error's messages, each with its position in the record.
-fn reasons(error: &Error) -> Vec<String> {
+/// The messages of an error, each with the field of the record that it concerns.
+fn refusal_reasons(error: &Error) -> Vec<String> {
     if error.details.is_empty() {
         return vec![error.message.to_string()];
     }
-    let reason = |detail: &crate::error::Detail| match detail.pointer.as_deref() {
+    let reason = |detail: &crate::error::ErrorDetail| match detail.pointer.as_deref() {
         None | Some("") => detail.message.clone(),
         Some(pointer) => format!("{}: {}", pointer.trim_start_matches('/'), detail.message),
     };
     error.details.iter().map(reason).collect()
 }
 
-impl Report {
-    fn refuse(&mut self, at: String, reasons: Vec<String>) {
+impl ImportReport {
+    fn add_refusal(&mut self, at: String, reasons: Vec<String>) {
         self.refused += 1;
-        if self.refusals.len() < MAX_REFUSALS {
-            self.refusals.push(Refusal { at, reasons });
+        if self.refusals.len() < MAX_LISTED_REFUSALS {
+            self.refusals.push(RefusedRecord { at, reasons });
         }
     }
-}
-
-/// Stores one record; `false` if it exists already.
-async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<bool> {
-    let action = match record.kind() {
-        RecordKind::Settings => "config.import",
-        RecordKind::Scope => "scope.import",
-        RecordKind::Organization => "organization.import",
-        RecordKind::User => "user.import",
-        RecordKind::Membership => "membership.import",
-        RecordKind::ApiKey => "api_key.import",
-    };
-    let ctx = RequestContext::internal(app, Caller::Operator, action, "write")?;
-    let Record { thing, given } = record;
-    // Ids are generated before the transaction, which may run more than once.
-    let now = ctx.now;
-    let random = ctx.random;
-    let thing = match thing {
-        Thing::User { mut new, own_id: false, deleted_at } => {
-            new.id = Kind::User.new_id(now, random);
-            Thing::User { new, own_id: false, deleted_at }
-        }
-        thing => thing,
-    };
-    mutate(app, &ctx, 201, move |tx, _| {
-        let entries = match &thing {
-            Thing::Settings(patch) => settings::import(tx, patch, now)?,
-            Thing::Scope(new) => put_scope(tx, new, &given)?,
-            Thing::Organization { new, deleted_at } => put_organization(tx, new, *deleted_at, &given)?,
-            Thing::User { new, own_id, deleted_at } => put_user(tx, new, *own_id, *deleted_at, &given)?,
-            Thing::Membership(new) => put_membership(tx, new, &given)?,
-            Thing::ApiKey(new) => {
-                let generated_id = Kind::ApiKey.new_id(now, random);
-                put_key(tx, new, generated_id, create_scopes.then_some(now), &given)?
-            }
-        };
-        Ok((!entries.is_empty(), entries))
-    })
-    .await
-}
-
-/// Fields that change without an edit, or are compared by other means.
-const NOT_COMPARED: &[&str] =
-    &["type", "id", "created_at", "updated_at", "last_used_at", "revision", "created_by"];
-
-/// Refuses with `ALREADY_EXISTS` unless the existing resource equals the imported one in all `given` fields.
-fn ensure_same(
-    kind: RecordKind,
-    id: &str,
-    existing: &impl Serialize,
-    new: &impl Serialize,
-    given: &[String],
-) -> Result<Vec<Entry>> {
-    let existing: Value = serde_json::to_value(existing).map_err(Error::internal)?;
-    let new: Value = serde_json::to_value(new).map_err(Error::internal)?;
-    let differs =
-        |name: &&String| !NOT_COMPARED.contains(&name.as_str()) && existing.get(name) != new.get(name);
-    let fields: Vec<_> = given.iter().filter(differs).map(String::as_str).collect();
-    if fields.is_empty() {
-        return Ok(Vec::new());
-    }
-    let kind = kind.name().replace('_', " ");
-    let fields = fields.join(", ");
-    let message = format!("The {kind} {id} already exists and differs in: {fields}. It was not changed.");
-    Err(Error::new(Code::AlreadyExists, message))
-}
-
-fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<Entry>> {
-    let as_scope = Scope { scope: new.scope.clone(), description: new.description.clone(), built_in: false };
-    if let Some(existing) = store::scopes::get(tx, &new.scope)? {
-        return ensure_same(RecordKind::Scope, &new.scope, &existing, &as_scope, given);
-    }
-    store::scopes::insert(tx, &as_scope, new.created_at)?;
-    tx.invalidate(Invalidation::Id(scopes::CATALOGUE.to_owned()));
-    Ok(vec![Entry::of(None, "scope", &new.scope, &new.scope).with(changes(&Value::Null, &as_scope))])
-}
-
-/// Refuses with `ALREADY_EXISTS` if only one of the existing and the imported resource is deleted.
-fn ensure_same_deletion(
-    kind: RecordKind,
-    id: &str,
-    here: Option<Timestamp>,
-    new: Option<Timestamp>,
-) -> Result<()> {
-    if here.is_some() == new.is_some() {
-        return Ok(());
-    }
-    let state = if here.is_some() { "was deleted here" } else { "already exists here and is not deleted" };
-    let kind = kind.name();
-    Err(Error::new(Code::AlreadyExists, format!("The {kind} {id} {state}. It was not changed.")))
-}
-
-fn put_organization(
-    tx: &Tx<'_>,
-    new: &Organization,
-    deleted_at: Option<Timestamp>,
-    given: &[String],
-) -> Result<Vec<Entry>> {
-    if let Some((existing, existing_deleted_at)) = stored::organization(tx, &new.id)? {
-        ensure_same_deletion(RecordKind::Organization, &new.id, existing_deleted_at, deleted_at)?;
-        return ensure_same(RecordKind::Organization, &new.id, &existing, new, given);
-    }
-    if deleted_at.is_none() {
-        settings::ensure_plan_exists(tx, &new.plan)?;
-    }
-    store::organizations::insert(tx, new, deleted_at)?;
-    tx.invalidate(Invalidation::Id(new.id.clone()));
-    let entry = Entry::of(Some(&new.id), "organization", &new.id, &new.name);
-    Ok(vec![entry.with(changes(&Value::Null, new))])
-}
-
-fn put_user(
-    tx: &Tx<'_>,
-    new: &User,
-    own_id: bool,
-    deleted_at: Option<Timestamp>,
-    given: &[String],
-) -> Result<Vec<Entry>> {
-    let holder = if deleted_at.is_some() { None } else { store::users::id_by_email(tx, &new.email)? };
-    let id = match &holder {
-        // A user imported without an id is identified by its email address.
-        Some(holder) if !own_id => holder,
-        _ => &new.id,
-    };
-    if let Some((existing, existing_deleted_at)) = stored::user(tx, id)? {
-        ensure_same_deletion(RecordKind::User, id, existing_deleted_at, deleted_at)?;
-        return ensure_same(RecordKind::User, id, &existing, new, given);
-    }
-    if let Some(holder) = holder {
-        let message = format!("email: The address is already used by {holder}.");
-        return Err(Error::new(Code::AlreadyExists, message));
-    }
-    store::users::insert(tx, new, deleted_at)?;
-    tx.invalidate(Invalidation::Id(new.id.clone()));
-    Ok(vec![Entry::of(None, "user", &new.id, &new.name).with(changes(&Value::Null, new))])
-}
-
-fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<Vec<Entry>> {
-    if store::organizations::get(tx, &new.organization_id)?.is_none() {
-        return Err(missing("organization", &new.organization_id));
-    }
-    let Some(user) = store::users::get(tx, &new.user_id)? else {
-        return Err(missing("user", &new.user_id));
-    };
-    let membership = Membership {
-        organization_id: new.organization_id.clone(),
-        user_id: user.id.clone(),
-        role: new.role,
-        user,
-        created_at: new.created_at,
-        updated_at: new.updated_at,
-        revision: new.revision,
-    };
-    if let Some(existing) = store::memberships::get(tx, &new.organization_id, &new.user_id)? {
-        return ensure_same(RecordKind::Membership, &new.user_id, &existing, &membership, given);
-    }
-    store::memberships::insert(tx, &membership)?;
-    tx.invalidate(Invalidation::Id(new.user_id.clone()));
-    let entry = Entry::of(Some(&new.organization_id), "membership", &new.user_id, &membership.user.name);
-    Ok(vec![entry.with(changes(&Value::Null, &membership))])
-}
-
-fn missing(kind: &str, id: &str) -> Error {
-    Error::new(Code::NotFound, format!("There is no {kind} {id}. Import it first."))
-}
-
-fn put_key(
-    tx: &Tx<'_>,
-    new: &NewKey,
-    generated_id: String,
-    create_scopes: Option<Timestamp>,
-    given: &[String],
-) -> Result<Vec<Entry>> {
-    let own_id = !new.key.id.is_empty();
-    let id = if own_id { new.key.id.clone() } else { generated_id };
-    let mut holders = Vec::new();
-    for (hash, _) in &new.secrets {
-        holders.push(stored::key_of_hash(tx, hash)?);
-    }
-    let existing = match (own_id, &holders[0]) {
-        (false, Some(holder)) => store::api_keys::get(tx, holder)?,
-        _ => store::api_keys::get(tx, &id)?,
-    };
-    if let Some(existing) = existing {
-        if !holders.iter().all(|holder| holder.as_deref() == Some(&existing.id)) {
-            let message = format!("The key {} already exists with a different secret.", existing.id);
-            return Err(Error::new(Code::AlreadyExists, message));
-        }
-        return ensure_same(RecordKind::ApiKey, &existing.id, &existing, &new.key, given);
-    }
-    if let Some(holder) = holders.into_iter().flatten().next() {
-        let message = format!("hash: The secret is, or was, used by {holder}.");
-        return Err(Error::new(Code::AlreadyExists, message));
-    }
-    let mut entries = Vec::new();
-    let mut new = new.clone();
-    new.key.id = id;
-    ensure_owner_exists(tx, &new)?;
-    if new.key.status != Status::Revoked {
-        entries = ensure_scopes(tx, &new.key.scopes, create_scopes)?;
-    }
-    if !stored::insert_key(tx, &new)? {
-        return Err(Error::new(Code::AlreadyExists, "The id or a secret is already in use."));
-    }
-    tx.invalidate(Invalidation::Id(new.key.id.clone()));
-    let entry = Entry::of(new.key.organization_id.as_deref(), "api_key", &new.key.id, &new.key.name);
-    entries.push(entry.with(changes(&Value::Null, &new.key)));
-    Ok(entries)
-}
-
-/// Refuses a key without an existing organization and owner; those of a revoked key may be deleted.
-fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
-    let Some(organization) = &new.key.organization_id else { return Ok(()) };
-    let is_deleted = match stored::organization(tx, organization)? {
-        None => return Err(missing("organization", organization)),
-        Some((_, deleted_at)) => deleted_at.is_some(),
-    };
-    let is_revoked = new.key.status == Status::Revoked;
-    if is_deleted && !is_revoked {
-        let message = format!("{organization} was deleted. Only its revoked keys can be imported.");
-        return Err(Error::new(Code::Conflict, message));
-    }
-    let Some(user) = &new.key.user_id else { return Ok(()) };
-    if is_revoked {
-        return stored::user(tx, user)?.map(drop).ok_or_else(|| missing("user", user));
-    }
-    if store::memberships::get(tx, organization, user)?.is_none() {
-        let message = format!("{user} is not a member of {organization}. Import the membership first.");
-        return Err(Error::new(Code::NotFound, message));
-    }
-    Ok(())
-}
-
-/// Refuses unknown scopes, or adds them to the catalogue; returns the audit entries of those added.
-fn ensure_scopes(tx: &Tx<'_>, grants: &[String], create: Option<Timestamp>) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    if let Some(created_at) = create {
-        for grant in grants.iter().filter(|grant| scope::is_custom(grant)) {
-            let new = NewScope { scope: grant.clone(), description: None, created_at };
-            if store::scopes::get(tx, grant)?.is_none() {
-                entries.extend(put_scope(tx, &new, &[])?);
-            }
-        }
-    }
-    let Some(index) = scopes::first_unknown(tx, grants)? else { return Ok(entries) };
-    let mut detail = scopes::unknown_scope(index, &grants[index]);
-    if scope::is_custom(&grants[index]) {
-        detail.message.push_str(" Use --create-scopes to add it.");
-    }
-    Err(Error::invalid(vec![detail]))
 }

@@ -1,118 +1,128 @@
-//! The metrics of `/metrics` outside of HTTP. They are read when scraped, from counters that exist anyway.
+//! The metrics of `/metrics` that are not about HTTP. A scrape reads them from the counters of the other
+//! modules.
 
 use std::path::Path;
 
 use crate::app::App;
 use crate::domain::verification::Outcome;
 use crate::store;
-use crate::telemetry::families::{Families, Labels, float, single};
+use crate::telemetry::families::{Labels, MetricFamilies, integer_to_float, unlabeled_sample};
 use crate::telemetry::machine;
 
-/// The unit of duration histograms, in seconds: they count nanoseconds.
+/// One nanosecond, in seconds. Duration histograms record nanoseconds, and their metrics are in seconds.
 pub(crate) const NANOSECOND: f64 = 1e-9;
 
-/// Adds all metrics but those of HTTP.
-pub(crate) async fn add(app: &App, families: &mut Families) {
+/// Adds all metrics that are not about HTTP.
+pub(crate) async fn add(app: &App, families: &mut MetricFamilies) {
     let build = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("sqlite", store::db::sqlite_version().to_owned()),
     ];
-    families.gauge(
+    families.add_gauge(
         "tollhouse_build_info",
         "Always 1; the labels name the running version and its SQLite version.",
         [(build, 1.0)],
     );
-    add_verifications(app, families);
-    add_writer(app, families);
-    add_files(app, families);
-    // Left out when it can't be read, as when there never was a backup.
+    add_verification_metrics(app, families);
+    add_writer_metrics(app, families);
+    add_disk_metrics(app, families);
+    // The time of the last backup is omitted if it can't be read or if there never was a backup.
     if let Ok(Some(at)) = app.db.look_up(store::schema::last_backup_at).await {
-        let at = float(u64::try_from(at.as_millis()).unwrap_or(0)) / 1000.0;
-        families.gauge(
+        let at = integer_to_float(u64::try_from(at.as_millis()).unwrap_or(0)) / 1000.0;
+        families.add_gauge(
             "tollhouse_last_backup_timestamp_seconds",
             "Unix time of the last verified backup.",
-            single(at),
+            unlabeled_sample(at),
         );
     }
-    machine::add_process(families);
+    machine::add_process_metrics(families);
 }
 
-fn add_verifications(app: &App, families: &mut Families) {
-    let counts = app.verifier.outcomes();
-    let by_code = Outcome::NAMES
-        .iter()
-        .map(|(name, outcome)| (vec![("code", (*name).to_owned())], float(counts[*outcome as usize])));
-    families.counter("tollhouse_verifications_total", "Key verifications, by outcome.", by_code);
+fn add_verification_metrics(app: &App, families: &mut MetricFamilies) {
+    let counts = app.verifier.outcome_counts();
+    let by_code = Outcome::NAMES.iter().map(|(name, outcome)| {
+        (vec![("code", (*name).to_owned())], integer_to_float(counts[*outcome as usize]))
+    });
+    families.add_counter("tollhouse_verifications_total", "Key verifications, by outcome.", by_code);
     let (hits, misses) = app.keys.lookup_counts();
-    families.counter(
+    families.add_counter(
         "tollhouse_key_cache_hits_total",
         "Key lookups answered from memory, including unknown keys.",
-        single(float(hits)),
+        unlabeled_sample(integer_to_float(hits)),
     );
-    families.counter(
+    families.add_counter(
         "tollhouse_key_cache_misses_total",
         "Key lookups that read the database.",
-        single(float(misses)),
+        unlabeled_sample(integer_to_float(misses)),
     );
     let (known, unknown) = app.keys.len();
     let kind = |name: &str| -> Labels { vec![("kind", name.to_owned())] };
-    families.gauge(
+    families.add_gauge(
         "tollhouse_key_cache_entries",
         "Keys in memory: existing keys, and hashes known to belong to no key.",
-        [(kind("known"), float(known)), (kind("unknown"), float(unknown))],
+        [(kind("known"), integer_to_float(known)), (kind("unknown"), integer_to_float(unknown))],
     );
 }
 
-fn add_writer(app: &App, families: &mut Families) {
-    let stats = app.db.stats();
-    let work = app.db.work();
-    families.counter(
+fn add_writer_metrics(app: &App, families: &mut MetricFamilies) {
+    let stats = app.db.writer_totals();
+    let work = app.db.writer_metrics();
+    families.add_counter(
         "tollhouse_writer_mutations_total",
         "Committed changes, including those of background tasks.",
-        single(float(stats.mutations)),
+        unlabeled_sample(integer_to_float(stats.mutations)),
     );
-    families.counter(
+    families.add_counter(
         "tollhouse_writer_refused_total",
         "Changes refused with 503 because the writer's queue was full.",
-        single(float(stats.refused)),
+        unlabeled_sample(integer_to_float(stats.refused_mutations)),
     );
-    families.gauge(
+    families.add_gauge(
         "tollhouse_writer_queue_length",
         "Changes waiting for the writer.",
-        single(float(work.waiting)),
+        unlabeled_sample(integer_to_float(work.queued_mutations)),
     );
     let max = app.config.database.writer_queue as u64;
-    families.gauge(
+    families.add_gauge(
         "tollhouse_writer_queue_limit",
         "The largest number of changes that can wait for the writer.",
-        single(float(max)),
+        unlabeled_sample(integer_to_float(max)),
     );
-    families.histogram("tollhouse_writer_group_size", "Changes per commit.", 1.0, single(work.groups));
-    families.histogram(
+    families.add_histogram(
+        "tollhouse_writer_group_size",
+        "Changes per commit.",
+        1.0,
+        unlabeled_sample(work.mutations_per_commit),
+    );
+    families.add_histogram(
         "tollhouse_writer_commit_duration_seconds",
         "Duration of a group commit; mostly the wait for the disk.",
         NANOSECOND,
-        single(work.commits),
+        unlabeled_sample(work.commit_nanos),
     );
 }
 
-fn add_files(app: &App, families: &mut Families) {
+fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
     let dir = &app.config.database.dir;
-    // A missing WAL file is an empty one.
-    let size = |name: &str| file_size(&dir.join(name)).map_or(0.0, float);
-    families.gauge("tollhouse_database_bytes", "Size of the database file.", single(size("tollhouse.db")));
-    families.gauge(
+    // A missing WAL file counts as an empty one.
+    let size = |name: &str| file_size_bytes(&dir.join(name)).map_or(0.0, integer_to_float);
+    families.add_gauge(
+        "tollhouse_database_bytes",
+        "Size of the database file.",
+        unlabeled_sample(size("tollhouse.db")),
+    );
+    families.add_gauge(
         "tollhouse_wal_bytes",
         "Size of the database's write-ahead log.",
-        single(size("tollhouse.db-wal")),
+        unlabeled_sample(size("tollhouse.db-wal")),
     );
-    families.gauge(
+    families.add_gauge(
         "tollhouse_disk_free_bytes",
         "Free disk space available to the database, in bytes.",
-        machine::free_bytes(dir).map(|free| (Labels::new(), float(free))),
+        machine::free_disk_bytes(dir).map(|free| (Labels::new(), integer_to_float(free))),
     );
 }
 
-fn file_size(file: &Path) -> Option<u64> {
+fn file_size_bytes(file: &Path) -> Option<u64> {
     file.metadata().ok().map(|file| file.len())
 }

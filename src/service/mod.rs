@@ -1,9 +1,10 @@
-//! Use cases: each reads the body, then authorizes, writes and audits in one transaction.
+//! The operations of the control plane: each one parses its input, then authorizes the caller, writes and
+//! audits in one transaction.
 //!
-//! [`mutate`] and [`read_audited`] are the only two entry points. Both record an audit event: a change in
-//! the same transaction, a read before its response. [`refuse`] records what was refused or failed. In a
-//! [`batch`], and where a response is stored for its [replay](idempotency), both run [`within`] a
-//! transaction that is already open.
+//! Every operation runs through [`mutate`] or [`read_audited`]. Both record an audit event: a change records
+//! it in the same transaction, a read records it before the response is sent. [`refuse`] records refused and
+//! failed operations. In a [`batch`], and where a response is stored for its [replay](idempotency), both
+//! functions run [`within`] a transaction that is already open.
 
 pub(crate) mod aggregated;
 pub mod api_keys;
@@ -37,7 +38,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::SecretHash;
-use crate::domain::audit::{Actor, Entry, Event, EventContext, Target};
+use crate::domain::audit::{Actor, AuditEntry, Event, EventContext, Target};
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::time::Timestamp;
@@ -45,7 +46,7 @@ use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 use within::Seat;
 
-/// Who calls, with which credential, for which operation, and from where.
+/// The context of an operation: its caller and credential, the requested operation, and the client's address.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     /// The caller as of the request's arrival.
@@ -54,11 +55,11 @@ pub struct RequestContext {
     pub(crate) secret: Option<SecretHash>,
     /// Any one of these scopes suffices; empty means no scope is required.
     pub(crate) scopes: &'static [&'static str],
-    /// True if a rotated secret in its grace period doesn't suffice.
+    /// True if the operation refuses the previous secret of a rotated key.
     pub(crate) requires_current_secret: bool,
-    /// `resource.verb`.
+    /// The name of the operation in the audit log, as `resource.verb`.
     pub(crate) action: &'static str,
-    /// `read` or `write`.
+    /// The kind of access in the audit log: `read` or `write`.
     pub(crate) access: &'static str,
     /// The time of the request's arrival.
     pub(crate) now: Timestamp,
@@ -66,21 +67,22 @@ pub struct RequestContext {
     pub(crate) ip: Option<IpAddr>,
     /// The value of the `If-Match` header.
     pub(crate) if_match: Option<String>,
-    /// The resource named by the path, for the audit event of a refusal.
+    /// The resource named by the URL path; the audit event of a refusal contains it.
     pub(crate) target: Option<Target>,
-    /// The `context` of the audit events.
+    /// The field `context` of the operation's audit events.
     pub(crate) context: EventContext,
-    /// Random bits for the ids of the audit events.
+    /// Random bits from which the ids of the operation's audit events are derived.
     pub(crate) random: u128,
-    /// Set when the operation runs [within](within::run) an open transaction.
+    /// Runs closures in the open transaction; `None` if no transaction is open ([`within::run`]).
     pub(crate) seat: Option<Arc<Seat>>,
 }
 
 impl RequestContext {
-    /// The context of an operation of the command line or of the server itself: no secret, no required scope.
+    /// Creates the context of an operation by the command line or by the server itself, without a secret and
+    /// without a required scope.
     ///
     /// # Errors
-    /// `INTERNAL` when the system has no randomness.
+    /// `INTERNAL` when the operating system provides no random bytes.
     pub fn internal(
         app: &App,
         caller: Caller,
@@ -99,42 +101,44 @@ impl RequestContext {
             if_match: None,
             target: None,
             context: EventContext::default(),
-            random: app.random()?,
+            random: app.random_bits()?,
             seat: None,
         }))
     }
 
-    /// Reads the caller from the database again; refuses it unless it is usable, its address allowed, and its
-    /// scope and secret sufficient.
-    fn reload(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
+    /// Reads the caller from the database again. Returns an error unless the caller's key is usable, the
+    /// client's address is allowed, and the key's scopes and the presented secret suffice.
+    fn reload_caller(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
         let caller = self.read_caller(tx)?;
-        self.admit(&caller, clock)?;
+        self.ensure_admitted(&caller, clock)?;
         Ok(caller)
     }
 
-    /// Reads the caller from the database again, usable or not.
+    /// Reads the caller from the database again, without checking whether the caller's key is usable.
     fn read_caller(&self, tx: &Tx<'_>) -> Result<Caller> {
         let Some(secret) = &self.secret else { return Ok(self.caller.clone()) };
-        let credential = store::api_keys::by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
+        let credential =
+            store::api_keys::find_credential_by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
         Ok(Caller::Key(Arc::new(credential)))
     }
 
-    /// Refuses the caller unless it is usable, its address allowed, and its scope and secret sufficient.
-    fn admit(&self, caller: &Caller, clock: &Clock) -> Result<()> {
+    /// Returns an error unless the caller's key is usable, the client's address is allowed, and the key's
+    /// scopes and the presented secret suffice.
+    fn ensure_admitted(&self, caller: &Caller, clock: &Clock) -> Result<()> {
         let (Caller::Key(credential), Some(_)) = (caller, &self.secret) else { return Ok(()) };
         access::ensure_usable(credential, clock.now())?;
         access::ensure_address_allowed(&credential.key, self.ip)?;
         self.authorize(caller)
     }
 
-    /// Refuses the caller unless its scope and secret suffice.
+    /// Returns an error unless the scopes of the caller's key and the presented secret suffice.
     pub(crate) fn authorize(&self, caller: &Caller) -> Result<()> {
         caller.require_scope(self.scopes)?;
         if self.requires_current_secret { caller.require_current_secret() } else { Ok(()) }
     }
 
-    /// The audit event number `index` of this call.
-    fn event(&self, index: usize, entry: Entry, status: u16, code: Option<Code>) -> Event {
+    /// Creates the audit event number `index` of this operation.
+    fn audit_event(&self, index: usize, entry: AuditEntry, status: u16, code: Option<Code>) -> Event {
         Event {
             id: Kind::Event.new_id(self.now, self.random.wrapping_add(index as u128)),
             seq: None,
@@ -144,7 +148,7 @@ impl RequestContext {
             action: self.action.into(),
             access: self.access.into(),
             target: entry.target,
-            outcome: outcome(code).into(),
+            outcome: audit_outcome(code).into(),
             code: code.map(|code| code.name().into()),
             count: 1,
             changes: entry.changes,
@@ -157,18 +161,19 @@ impl RequestContext {
         }
     }
 
-    /// The audit event of a refusal.
-    fn refusal(&self, error: &Error) -> Event {
-        let entry = Entry {
+    /// Creates the audit event of this operation's refusal or failure.
+    fn refusal_event(&self, error: &Error) -> Event {
+        let entry = AuditEntry {
             organization_id: self.caller.organization_id().map(str::to_owned),
             target: self.target.clone(),
             changes: Vec::new(),
         };
-        self.event(0, entry, error.code.status(), Some(error.code))
+        self.audit_event(0, entry, error.code.status(), Some(error.code))
     }
 
-    /// Refuses with `PRECONDITION_FAILED` unless `If-Match` is absent or names this ETag (RFC 9110 §13.1.1).
-    fn require_match(&self, etag: &str) -> Result<()> {
+    /// Returns `PRECONDITION_FAILED` if the request has an `If-Match` header that doesn't match this ETag
+    /// (RFC 9110 §13.1.1).
+    fn require_if_match(&self, etag: &str) -> Result<()> {
         let Some(if_match) = &self.if_match else { return Ok(()) };
         if if_match.trim() == "*" || if_match.split(',').any(|tag| tag.trim() == etag) {
             return Ok(());
@@ -179,8 +184,9 @@ impl RequestContext {
     }
 }
 
-/// The audit log's name for a call's outcome; `None` stands for success.
-fn outcome(code: Option<Code>) -> &'static str {
+/// The outcome of an operation as named in the audit log. `code` is the operation's error code, or `None` if
+/// the operation succeeded.
+fn audit_outcome(code: Option<Code>) -> &'static str {
     match code.map(Code::status) {
         None => "success",
         Some(401 | 403 | 429) => "denied",
@@ -188,21 +194,21 @@ fn outcome(code: Option<Code>) -> &'static str {
     }
 }
 
-/// The strong ETag of a resource's stored state. The time of creation distinguishes a membership from an
-/// earlier one of the same user and organization.
+/// The strong ETag of a resource's stored state. The ETag contains the creation time, because a membership
+/// that is removed and added again starts again at revision 1.
 pub(crate) fn etag(created_at: Timestamp, revision: i64) -> String {
     format!("\"{:x}-{revision}\"", created_at.as_millis())
 }
 
 /// One page of a list.
 #[derive(Debug)]
-pub(crate) struct Listed<T> {
+pub(crate) struct ListPage<T> {
     pub(crate) rows: Vec<T>,
-    /// The cursor of the next page; `None` on the last.
+    /// The cursor of the next page; `None` on the last page.
     pub(crate) next_cursor: Option<String>,
 }
 
-impl<T> Listed<T> {
+impl<T> ListPage<T> {
     fn new(app: &App, binding: &str, rows: Rows<T>) -> Result<Self> {
         let next_cursor =
             rows.next.map(|seq| app.cursors.seal(app.system_random(), binding, seq)).transpose()?;
@@ -210,29 +216,29 @@ impl<T> Listed<T> {
     }
 }
 
-/// Runs a change: one transaction reads the caller again and authorizes it, runs `work`, and appends the
-/// audit events of the entries that `work` returns. Returns after the commit; an error means nothing was
-/// changed.
+/// Runs a change: one transaction reads the caller again and authorizes the caller, runs `work`, and appends
+/// the audit events of the entries that `work` returns. Returns after the commit; if an error is returned,
+/// nothing was changed.
 pub(crate) async fn mutate<T, F>(app: &App, ctx: &Arc<RequestContext>, status: u16, mut work: F) -> Result<T>
 where
     T: Send + 'static,
-    F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<Entry>)> + Send + 'static,
+    F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<AuditEntry>)> + Send + 'static,
 {
     let context = ctx.clone();
-    transact(app, ctx, move |tx, caller| {
+    run_in_transaction(app, ctx, move |tx, caller| {
         let (value, entries) = work(tx, caller)?;
         settings::check_read_only(tx, &context, &entries)?;
         for (index, entry) in entries.into_iter().enumerate() {
-            store::audit::append(tx, context.event(index, entry, status, None))?;
+            store::audit::append(tx, context.audit_event(index, entry, status, None))?;
         }
         Ok(value)
     })
     .await
 }
 
-/// Runs `work` in the transaction that is already open, or else in a new one, with the caller as read
-/// inside it.
-async fn transact<T, F>(app: &App, ctx: &Arc<RequestContext>, mut work: F) -> Result<T>
+/// Runs `work` in the operation's open transaction, or in a new transaction if there is none. `work` receives
+/// the caller as read in that transaction.
+async fn run_in_transaction<T, F>(app: &App, ctx: &Arc<RequestContext>, mut work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<T> + Send + 'static,
@@ -248,7 +254,7 @@ where
         None => {
             app.db
                 .write(move |tx| {
-                    let caller = ctx.reload(tx, &clock)?;
+                    let caller = ctx.reload_caller(tx, &clock)?;
                     work(tx, &caller)
                 })
                 .await
@@ -256,68 +262,77 @@ where
     }
 }
 
-/// Runs a read, and records its audit event before it returns.
+/// Runs a read, and records the read's audit event before returning the result.
 pub(crate) async fn read_audited<T, F>(app: &App, ctx: &Arc<RequestContext>, work: F) -> Result<T>
 where
     T: Send + 'static,
-    F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, Entry)> + Send + 'static,
+    F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, AuditEntry)> + Send + 'static,
 {
     let reader = ctx.clone();
     if let Some(seat) = &ctx.seat {
         return seat
             .run(move |tx| {
                 let (value, entry) = work(tx, &reader.caller)?;
-                store::audit::append(tx, reader.event(0, entry, 200, None))?;
+                store::audit::append(tx, reader.audit_event(0, entry, 200, None))?;
                 Ok(value)
             })
             .await;
     }
     let (value, entry) = app.db.read(move |tx| work(tx, &reader.caller)).await?;
-    record(app, ctx, entry, 200, None).await?;
+    record_event(app, ctx, entry, 200, None).await?;
     Ok(value)
 }
 
-/// Records a refusal or a failure. What a client can repeat cheaply is aggregated; everything else gets an
-/// audit event of its own.
+/// Records the refusal or failure of an operation in the audit log. Refusals that a client can repeat cheaply
+/// are aggregated; every other one gets a separate audit event.
 pub(crate) async fn refuse(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
     if is_aggregated(error) {
         aggregate_refusal(app, ctx, error);
         return Ok(());
     }
-    append(app, ctx.refusal(error)).await
+    append_event(app, ctx.refusal_event(error)).await
 }
 
-/// True for refusals that a client can repeat cheaply; they are aggregated.
+/// True if refusals with this error are aggregated, because a client can repeat them cheaply.
 fn is_aggregated(error: &Error) -> bool {
     matches!(error.code.status(), 401 | 403 | 429)
 }
 
-/// Counts a refusal if it is one of those that are aggregated.
+/// Adds a refusal to the aggregated events, if refusals with this error are aggregated.
 fn aggregate_refusal(app: &App, ctx: &RequestContext, error: &Error) {
     if is_aggregated(error) {
-        aggregate(app, ctx, Event { action: aggregated::REFUSED.into(), ..ctx.refusal(error) });
+        aggregate_event(
+            app,
+            ctx,
+            Event { action: aggregated::REQUEST_REFUSED.into(), ..ctx.refusal_event(error) },
+        );
     }
 }
 
-/// Counts a read that a client may repeat all the time, instead of recording each one.
+/// Adds a read to the aggregated events, instead of recording an audit event for each read, because clients
+/// may poll it.
 pub(crate) fn aggregate_read(app: &App, ctx: &Arc<RequestContext>) {
-    aggregate(app, ctx, ctx.event(0, Entry::about(ctx.caller.organization_id()), 200, None));
+    aggregate_event(
+        app,
+        ctx,
+        ctx.audit_event(0, AuditEntry::without_target(ctx.caller.organization_id()), 200, None),
+    );
 }
 
-fn aggregate(app: &App, ctx: &RequestContext, event: Event) {
+fn aggregate_event(app: &App, ctx: &RequestContext, event: Event) {
     app.aggregated.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
 }
 
-async fn record(
+async fn record_event(
     app: &App,
     ctx: &Arc<RequestContext>,
-    entry: Entry,
+    entry: AuditEntry,
     status: u16,
     code: Option<Code>,
 ) -> Result<()> {
-    append(app, ctx.event(0, entry, status, code)).await
+    append_event(app, ctx.audit_event(0, entry, status, code)).await
 }
 
-async fn append(app: &App, event: Event) -> Result<()> {
+async fn append_event(app: &App, event: Event) -> Result<()> {
     app.db.write(move |tx| store::audit::append(tx, event.clone())).await
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Listed, RequestContext, etag, mutate, read_audited, settings};
+use super::{ListPage, RequestContext, etag, mutate, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
@@ -16,9 +16,9 @@ use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
-/// Creates an organization; platform keys only.
+/// Creates an organization. Only platform keys can create organizations.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Organization> {
-    let input = NewOrganization::read(body, &settings::current(app, ctx).await?.settings)?;
+    let input = NewOrganization::read(body, &settings::current_settings(app, ctx).await?.settings)?;
     let new = input.into_organization(app.new_id(Kind::Organization)?, ctx.now);
     mutate(app, ctx, 201, move |tx, caller| {
         caller.require_platform()?;
@@ -29,7 +29,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
                 "The id is already in use, possibly by a deleted organization.",
             ));
         }
-        Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
@@ -39,7 +39,7 @@ pub(crate) async fn list(
     app: &App,
     ctx: &Arc<RequestContext>,
     mut query: Query,
-) -> Result<Listed<Organization>> {
+) -> Result<ListPage<Organization>> {
     let (mut page, cursor) = query.page();
     let filter = store::organizations::OrganizationFilter {
         id: ctx.caller.organization_id().map(str::to_owned),
@@ -51,16 +51,19 @@ pub(crate) async fn list(
     let binding = format!("organizations {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
-        Ok((store::organizations::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
+        Ok((
+            store::organizations::list(tx, &filter, &page)?,
+            AuditEntry::without_target(caller.organization_id()),
+        ))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Reads an organization.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Organization> {
     read_audited(app, ctx, move |tx, caller| {
-        let organization = visible(tx, caller, &id)?;
-        let entry = entry(&organization);
+        let organization = get_visible(tx, caller, &id)?;
+        let entry = audit_entry(&organization);
         Ok((organization, entry))
     })
     .await
@@ -72,64 +75,66 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Res
 /// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `SECRET_SUPERSEDED` for a change of the status,
 /// `PRECONDITION_FAILED`.
 pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Organization> {
-    let patch = OrganizationPatch::read(body, &settings::current(app, ctx).await?.settings)?;
+    let patch = OrganizationPatch::read(body, &settings::current_settings(app, ctx).await?.settings)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
-        let before = visible(tx, caller, &id)?;
+        let before = get_visible(tx, caller, &id)?;
         if patch.needs_platform() {
             caller.require_platform()?;
         }
         if patch.status.is_some_and(|status| status != before.status) {
             caller.require_current_secret()?;
         }
-        context.require_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;
         if patch.plan.is_some() {
             settings::ensure_plan_exists(tx, &after.plan)?;
         }
-        let changed = changes(&before, &after);
+        let changed = changed_fields(&before, &after);
         if !changed.is_empty() {
             after.revision += 1;
             after.updated_at = context.now;
             store::organizations::update(tx, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entry = entry(&after).with(changed);
+        let entry = audit_entry(&after).with(changed);
         Ok((after, vec![entry]))
     })
     .await
 }
 
-/// Deletes an organization, revokes its keys, and ends its memberships; platform keys only.
+/// Deletes an organization, revokes its API keys, and ends its memberships. Only platform keys can delete
+/// organizations.
 ///
 /// # Errors
 /// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`.
 pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
-        let before = visible(tx, caller, &id)?;
+        let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
-        context.require_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag(before.created_at, before.revision))?;
         let revoked = store::api_keys::revoke_all(tx, &id, None, "organization deleted", context.now)?;
-        store::memberships::delete_of_organization(tx, &id)?;
+        store::memberships::delete_all_of_organization(tx, &id)?;
         store::organizations::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
-        Ok((id.clone(), vec![entry(&before).with(vec![revoked_keys(revoked)])]))
+        Ok((id.clone(), vec![audit_entry(&before).with(vec![revoked_keys_change(revoked)])]))
     })
     .await
 }
 
-/// The audited change that counts the keys revoked together with their owner.
-pub(super) fn revoked_keys(count: usize) -> Change {
+/// The audited change that states how many API keys were revoked together with their organization or owner.
+pub(super) fn revoked_keys_change(count: usize) -> Change {
     Change { field: "revoked_keys".into(), from: Value::from(0), to: Value::from(count) }
 }
 
-/// Reads an organization that the caller can access; otherwise `NOT_FOUND`.
-pub(super) fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<Organization> {
-    let organization = if caller.reaches(Some(id)) { store::organizations::get(tx, id)? } else { None };
+/// Reads an organization. Returns `NOT_FOUND` if it doesn't exist or the caller can't access it.
+pub(super) fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<Organization> {
+    let organization =
+        if caller.can_access_organization(Some(id)) { store::organizations::get(tx, id)? } else { None };
     organization.ok_or_else(|| Error::not_found("organization"))
 }
 
-fn entry(organization: &Organization) -> Entry {
-    Entry::of(Some(&organization.id), "organization", &organization.id, &organization.name)
+fn audit_entry(organization: &Organization) -> AuditEntry {
+    AuditEntry::for_resource(Some(&organization.id), "organization", &organization.id, &organization.name)
 }

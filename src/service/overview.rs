@@ -4,47 +4,49 @@ use std::sync::Arc;
 
 use super::{RequestContext, read_audited, usage};
 use crate::app::App;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::domain::overview::Overview;
 use crate::domain::page::Query;
-use crate::domain::usage::{Interval, Span, Subject};
+use crate::domain::usage::{Interval, Span, UsageSubject};
 use crate::error::{Error, Result};
 use crate::store;
-use crate::store::usage::Candidates;
+use crate::store::usage::SubjectSet;
 
-/// The number of busiest organizations and keys listed.
-const MAX_BUSIEST: usize = 10;
+/// The largest number of busiest organizations, and of busiest API keys, in the overview.
+const MAX_BUSIEST_ENTRIES: usize = 10;
 
-/// Totals of what the caller can access, and the usage of the last 24 hours.
+/// Returns the number of organizations, users and API keys that the caller can access, and their usage in the
+/// last 24 hours.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> Result<Overview> {
     query.finish(())?;
     let now = ctx.now;
     read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let subject = match own {
-            None => Subject::All,
+            None => UsageSubject::All,
             Some(id) => {
                 let organization = store::usage::organization(tx, id)?;
-                Subject::Organization(organization.ok_or_else(|| Error::not_found("organization"))?.seq)
+                UsageSubject::Organization(organization.ok_or_else(|| Error::not_found("organization"))?.seq)
             }
         };
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
-            None => {
-                (usage::busiest(tx, Candidates::PartsOf(Subject::All), &day, MAX_BUSIEST)?, Candidates::Keys)
-            }
-            Some(_) => (vec![subject], Candidates::PartsOf(subject)),
+            None => (
+                usage::find_busiest(tx, SubjectSet::PartsOf(UsageSubject::All), &day, MAX_BUSIEST_ENTRIES)?,
+                SubjectSet::Keys,
+            ),
+            Some(_) => (vec![subject], SubjectSet::PartsOf(subject)),
         };
-        let keys = usage::busiest(tx, keys, &day, MAX_BUSIEST)?;
+        let keys = usage::find_busiest(tx, keys, &day, MAX_BUSIEST_ENTRIES)?;
         let overview = Overview {
-            organizations: if own.is_some() { 1 } else { store::overview::organizations(tx)? },
-            users: store::overview::users(tx, own)?,
+            organizations: if own.is_some() { 1 } else { store::overview::count_organizations(tx)? },
+            users: store::overview::count_users(tx, own)?,
             api_keys: store::overview::keys(tx, own, now)?,
             last_24h: store::usage::total(tx, subject, &day)?.totals(),
-            busiest_organizations: usage::groups(tx, organizations, &day)?,
-            busiest_keys: usage::groups(tx, keys, &day)?,
+            busiest_organizations: usage::load_groups(tx, organizations, &day)?,
+            busiest_keys: usage::load_groups(tx, keys, &day)?,
         };
-        Ok((overview, Entry::about(own)))
+        Ok((overview, AuditEntry::without_target(own)))
     })
     .await
 }

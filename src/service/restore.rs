@@ -1,8 +1,10 @@
-//! Replaces the database with a backup, without restoring any access that was revoked since.
+//! Restores a backup: replaces the database with the backup, without restoring access that was revoked after
+//! the backup was made.
 //!
-//! The backup is copied into a directory of its own beside the database and verified there. Every revocation
-//! made since is read from the database to be replaced and applied to the copy (`reapply_revocations`). Only
-//! then is the copy atomically renamed to the database's name; the replaced file is kept beside it.
+//! The backup is copied into a separate directory beside the database and verified there. Every revocation
+//! made since the backup is read from the database to be replaced and applied to the copy
+//! (`reapply_revocations`). Only then is the copy atomically renamed to the database's name. The replaced
+//! database file is kept beside the new one.
 
 mod reapply_revocations;
 
@@ -11,78 +13,80 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::check::{ProgressFn, examine};
+use super::check::{ProgressFn, check_database};
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::access::Caller;
-use crate::domain::audit::{ChainHash, Change, Entry};
+use crate::domain::audit::{AuditEntry, ChainHash, Change};
 use crate::domain::chain::hex;
 use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{copy, is_same_file, with_suffix};
+use crate::store::backup::{copy_database, is_same_file, with_suffix};
 use crate::store::reader::Reader;
 use crate::store::restore::{
-    ReplacedDatabase, create_staging_dir, leave_wal, remove_staging_dir, replace_database,
+    ReplacedDatabase, create_staging_dir, disable_wal_mode, remove_staging_dir, replace_database,
 };
 
 /// The options of a restore.
 #[derive(Clone, Debug)]
 pub(crate) struct RestoreOptions {
-    /// The backup.
+    /// The path of the backup file.
     pub(crate) file: PathBuf,
-    /// Replace an existing database.
+    /// True if an existing database may be replaced.
     pub(crate) replace: bool,
-    /// Restore even if it is unknown what was revoked since the backup.
+    /// True if the backup is restored even if it is unknown what was revoked since the backup.
     pub(crate) accept_unrevoked: bool,
 }
 
 /// The result of a restore, printed by `restore --json`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Restored {
-    /// The database.
+pub(crate) struct RestoreReport {
+    /// The path of the restored database.
     pub(crate) file: PathBuf,
-    /// Where the replaced database is kept.
+    /// The path at which the replaced database is kept; `None` if no database was replaced.
     pub(crate) replaced: Option<PathBuf>,
-    /// The head of the backup's audit chain.
+    /// The head of the backup's audit chain, as `seq:hash`.
     pub(crate) audit_head: String,
-    /// The head of the replaced database's audit chain; `None` if it could not be read.
+    /// The head of the replaced database's audit chain, as `seq:hash`; `None` if the chain could not be read.
     pub(crate) replaced_audit_head: Option<String>,
-    /// True if the replaced database is a later state of the backup and was read completely.
+    /// True if all revocations since the backup are known: the replaced database is a later state of the
+    /// backup and was read completely.
     pub(crate) complete: bool,
-    /// The revocations applied to the restored database.
+    /// The numbers of revocations that were reapplied to the restored database.
     #[serde(rename = "carried")]
     pub(crate) reapplied: ReappliedRevocations,
 }
 
-/// The head of an audit chain as `seq:hash`.
+/// Formats the head of an audit chain as `seq:hash`.
 fn format_head((seq, hash): &(i64, ChainHash)) -> String {
     format!("{seq}:{}", hex(hash))
 }
 
-fn refuse(message: String) -> Error {
+fn conflict_error(message: String) -> Error {
     Error::new(Code::Conflict, message)
 }
 
 const ACCEPT_HINT: &str = "--accept-unrevoked restores anyway, with every right as it was in the backup";
 
-/// Restores a backup. At any moment the database file is either the old or the new one, complete.
+/// Restores a backup. The database file is replaced atomically: at any moment it is either the complete old
+/// database or the complete new one.
 ///
 /// # Errors
-/// `CONFLICT` with what to do; nothing is replaced then.
+/// `CONFLICT` with a message that says what to do. If an error is returned, nothing was replaced.
 pub(crate) async fn run(
     config: Config,
     clock: Clock,
     options: &RestoreOptions,
     progress: ProgressFn<'_>,
-) -> Result<Restored> {
+) -> Result<RestoreReport> {
     let dir = config.database.dir.clone();
     let file = dir.join("tollhouse.db");
     let mut backup = Reader::open(&options.file)?;
     if is_same_file(&file, &options.file) {
-        return Err(refuse("This is the database itself. Choose a backup.".to_owned()));
+        return Err(conflict_error("This is the database itself. Choose a backup.".to_owned()));
     }
     let exists = file.exists();
     if exists && !options.replace {
@@ -90,18 +94,18 @@ pub(crate) async fn run(
             "A database already exists at {}. Use --force to replace it; the old one is kept beside it.",
             file.display()
         );
-        return Err(refuse(message));
+        return Err(conflict_error(message));
     }
     if !exists && !options.accept_unrevoked {
         let message = format!(
             "There is no database at {}, so it is unknown what was revoked since the backup. {ACCEPT_HINT}.",
             file.display()
         );
-        return Err(refuse(message));
+        return Err(conflict_error(message));
     }
-    // Held until the end, so that no server starts meanwhile.
-    let _lock = store::db::lock(&dir).map_err(|error| match error.code {
-        Code::Conflict => refuse(format!("{} Stop it first.", error.message)),
+    // The lock is held until the restore ends, so that no server can start during the restore.
+    let _lock = store::db::lock_data_dir(&dir).map_err(|error| match error.code {
+        Code::Conflict => conflict_error(format!("{} Stop it first.", error.message)),
         _ => error,
     })?;
     let replaced_db = if exists { open_replaced(&file, options.accept_unrevoked)? } else { None };
@@ -109,16 +113,17 @@ pub(crate) async fn run(
     create_staging_dir(&staged)?;
     let restore = Restore { config, clock, options, file, staged: staged.clone(), replaced_db };
     let result = restore.run(&mut backup, progress).await;
-    // Whatever the result, what is left in the directory is of no use.
+    // The staging directory is removed whether the restore succeeded or failed.
     result
         .and_then(|restored| remove_staging_dir(&staged).map(|()| restored))
         .inspect_err(|_| drop(remove_staging_dir(&staged)))
 }
 
-/// Opens and checks the database to be replaced; `None` if it can't be read and `accept_unrevoked` is set.
+/// Opens and checks the database to be replaced; returns `None` if the database can't be read and
+/// `accept_unrevoked` is true.
 fn open_replaced(file: &Path, accept_unrevoked: bool) -> Result<Option<ReplacedDatabase>> {
-    let opened = ReplacedDatabase::take(file).and_then(|mut replaced_db| {
-        let faults = replaced_db.read(store::check::integrity)?;
+    let opened = ReplacedDatabase::lock_for_replacement(file).and_then(|mut replaced_db| {
+        let faults = replaced_db.read(store::check::find_page_errors)?;
         match faults.first() {
             None => Ok(replaced_db),
             Some(fault) => Err(Error::internal(fault)),
@@ -127,12 +132,12 @@ fn open_replaced(file: &Path, accept_unrevoked: bool) -> Result<Option<ReplacedD
     match opened {
         Ok(replaced_db) => Ok(Some(replaced_db)),
         Err(error) if error.code == Code::Unavailable => {
-            Err(refuse("Another process has the database open. Stop it first.".to_owned()))
+            Err(conflict_error("Another process has the database open. Stop it first.".to_owned()))
         }
         Err(_) if accept_unrevoked => Ok(None),
         Err(error) => {
             let cause = error.cause.unwrap_or_else(|| error.message.to_string());
-            Err(refuse(format!(
+            Err(conflict_error(format!(
                 "{} can't be read ({cause}), so it is unknown what was revoked since the backup. {ACCEPT_HINT}.",
                 file.display()
             )))
@@ -151,28 +156,31 @@ struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    async fn run(mut self, backup: &mut Reader, progress: ProgressFn<'_>) -> Result<Restored> {
+    async fn run(mut self, backup: &mut Reader, progress: ProgressFn<'_>) -> Result<RestoreReport> {
         let new = self.staged.join("tollhouse.db");
-        let copied = copy(backup, &new, &|done, of| progress("copy", done, of))?;
+        let copied = copy_database(backup, &new, &|done, of| progress("copy", done, of))?;
         let mut reader = Reader::open(&new)?;
-        let findings = examine(&mut reader, progress)?;
+        let findings = check_database(&mut reader, progress)?;
         if !findings.sound {
             let faults = findings.faults.join("; ");
-            return Err(refuse(format!("{} failed verification: {faults}.", self.options.file.display())));
+            return Err(conflict_error(format!(
+                "{} failed verification: {faults}.",
+                self.options.file.display()
+            )));
         }
-        let origin = reader.read(store::check::origin)?;
+        let origin = reader.read(store::check::database_origin)?;
         drop(reader);
 
         let mut replaced_head = None;
         let mut complete = false;
         if let Some(replaced_db) = &mut self.replaced_db {
-            let head = replaced_db.read(store::audit::head)?;
-            complete = replaced_db.read(|tx| Ok(store::check::origin(tx)? == origin))?
+            let head = replaced_db.read(store::audit::chain_head)?;
+            complete = replaced_db.read(|tx| Ok(store::check::database_origin(tx)? == origin))?
                 && continues_chain(replaced_db, &copied.head)?;
             replaced_head = Some(format_head(&head));
         }
         if !complete && !self.options.accept_unrevoked {
-            return Err(refuse(format!(
+            return Err(conflict_error(format!(
                 "The database at {} is not a later state of this backup (its audit log does not continue the \
                  backup's), so it is unknown what was revoked since. {ACCEPT_HINT}.",
                 self.file.display()
@@ -189,11 +197,11 @@ impl Restore<'_> {
         drop(app);
         let reapplied = result?;
         closed?;
-        leave_wal(&new)?;
+        disable_wal_mode(&new)?;
 
-        let kept_as = self.file.exists().then(|| unused_name(&self.file));
+        let kept_as = self.file.exists().then(|| unused_name_for_replaced(&self.file));
         replace_database(&new, &self.file, kept_as.as_deref())?;
-        Ok(Restored {
+        Ok(RestoreReport {
             file: self.file,
             replaced: kept_as,
             audit_head: format_head(&copied.head),
@@ -213,7 +221,7 @@ impl Restore<'_> {
     ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
         let change = |field: &str, from, to| Change { field: field.to_owned(), from, to };
-        let entry = Entry::of(None, "database", "tollhouse.db", "").with(vec![
+        let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "").with(vec![
             change("audit_head", json!(replaced_head), json!(head)),
             change("accept_unrevoked", Value::Null, json!(self.options.accept_unrevoked)),
         ]);
@@ -225,22 +233,23 @@ impl Restore<'_> {
     }
 }
 
-/// True if the audit chain of the replaced database continues from this head. Where retention has removed
-/// that event, the common origin, which the caller checks, has to suffice.
+/// True if the audit chain of the replaced database continues from this head. If retention has removed the
+/// head's event, the chain can't be compared; the result is then true, and the caller relies on the same
+/// origin of both databases.
 fn continues_chain(replaced_db: &mut ReplacedDatabase, head: &(i64, ChainHash)) -> Result<bool> {
     let (seq, hash) = *head;
     if seq == 0 {
         return Ok(true);
     }
-    let (event_hash, first) = replaced_db.read(|tx| store::restore::event_at(tx, seq))?;
+    let (event_hash, first) = replaced_db.read(|tx| store::restore::event_hash_and_first_seq(tx, seq))?;
     Ok(match event_hash {
         Some(event_hash) => event_hash == hash,
         None => first.is_some_and(|first| first > seq),
     })
 }
 
-/// An unused name beside the database for the replaced file.
-fn unused_name(file: &Path) -> PathBuf {
+/// Returns an unused file name beside the database, for the replaced database.
+fn unused_name_for_replaced(file: &Path) -> PathBuf {
     let first = with_suffix(file, ".before-restore");
     let numbered = (2..).map(|n: u32| with_suffix(file, &format!(".before-restore-{n}")));
     std::iter::once(first.clone()).chain(numbered).find(|name| !name.exists()).unwrap_or(first)

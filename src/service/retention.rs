@@ -1,34 +1,36 @@
-//! Retention: deletes expired data and returns its space to the file system, in small steps with
-//! pauses between them so that other changes get their turn at the writer.
+//! Retention: deletes expired data and returns the freed space to the file system. The work is done in small
+//! steps with pauses, so that other changes don't wait long for the writer.
 
 use std::time::Duration;
 
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry};
-use crate::domain::chain::{Anchor, PRUNED};
+use crate::domain::audit::{AuditEntry, Change};
+use crate::domain::chain::{Anchor, PRUNE_ACTION};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
 use crate::error::Result;
 use crate::service::{RequestContext, idempotency};
 use crate::store;
 
-/// The interval between prunings; a change of the settings starts one at the next poll.
+/// The interval at which expired data is deleted. A change of the settings starts a deletion earlier, at the
+/// next check of the settings.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// The interval at which the settings are checked for changes.
 const SETTINGS_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Rows of usage, and of the verification log, deleted by one write.
-const MAX_ROWS: usize = 1000;
-/// Audit events deleted by one write: each is in eight indexes.
-const MAX_EVENTS: usize = 200;
-/// Pages released by one write.
-const MAX_PAGES: u64 = 200;
-/// Free pages (1 MiB) that stay in the file for new data.
+/// The largest number of rows of usage, and of the verification log, that one write deletes.
+const MAX_ROWS_PER_WRITE: usize = 1000;
+/// The largest number of audit events that one write deletes. It is small because each event is in eight
+/// indexes.
+const MAX_EVENTS_PER_WRITE: usize = 200;
+/// The largest number of free database pages that one write releases to the file system.
+const MAX_PAGES_PER_WRITE: u64 = 200;
+/// The number of free database pages (1 MiB in total) that stay in the file for new data.
 const SPARE_PAGES: u64 = 256;
 /// The pause after a step, as a multiple of the step's duration.
 const PAUSE_FACTOR: u32 = 3;
 
-/// Prunes regularly, until the future is dropped.
+/// Deletes expired data regularly, until the returned future is dropped.
 pub(crate) async fn run(app: &App) {
     let mut ticks = tokio::time::interval(SETTINGS_POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -47,20 +49,21 @@ pub(crate) async fn run(app: &App) {
     }
 }
 
-/// Deletes all expired data and returns its space to the file system.
+/// Deletes all expired data and returns the freed space to the file system.
 ///
 /// # Errors
-/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`. Earlier deletions stay in effect.
+/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`. Deletions before the error stay in
+/// effect.
 pub async fn prune(app: &App) -> Result<()> {
-    repeat_paced(app, || prune_counts(app)).await?;
+    repeat_paced(app, || prune_usage_and_verification_log(app)).await?;
     repeat_paced(app, || idempotency::prune(app)).await?;
     advance_checkpoint(app).await?;
-    let removed = repeat_paced(app, || remove_old_events(app)).await?;
+    let removed = repeat_paced(app, || remove_expired_events(app)).await?;
     let freed = repeat_paced(app, || reclaim_space(app)).await?;
     if removed || freed {
         app.db
             .write(|tx| {
-                tx.checkpoint();
+                tx.request_wal_checkpoint();
                 Ok(())
             })
             .await?;
@@ -68,7 +71,8 @@ pub async fn prune(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Repeats a step, with pauses, until it returns `false`. Returns `true` if any step returned `true`.
+/// Repeats `step`, with pauses, until it returns `false`. Returns `true` if `step` returned `true` at least
+/// once.
 async fn repeat_paced<F: Future<Output = Result<bool>>>(app: &App, step: impl Fn() -> F) -> Result<bool> {
     let mut any = false;
     loop {
@@ -81,49 +85,53 @@ async fn repeat_paced<F: Future<Output = Result<bool>>>(app: &App, step: impl Fn
     }
 }
 
-/// Deletes expired rows of usage and of the verification log. Returns `true` if there may be more.
-async fn prune_counts(app: &App) -> Result<bool> {
+/// Deletes expired rows of usage and of the verification log. Returns `true` if there may be more expired
+/// rows.
+async fn prune_usage_and_verification_log(app: &App) -> Result<bool> {
     let now = app.clock.now();
     let current = app.settings.get().await?;
     let retention = &current.settings.retention;
-    let hourly = Interval::Hour.days_before(now, retention.usage_hourly_days);
-    let daily = Interval::Day.days_before(now, retention.usage_daily_days);
-    let log = Interval::Hour.days_before(now, retention.verification_log_days);
+    let hourly = Interval::Hour.oldest_retained_start(now, retention.usage_hourly_days);
+    let daily = Interval::Day.oldest_retained_start(now, retention.usage_daily_days);
+    let log = Interval::Hour.oldest_retained_start(now, retention.verification_log_days);
     let pruned = app.db.write(move |tx| {
-        let usage = store::usage::prune(tx, hourly, daily, MAX_ROWS)?;
-        Ok(usage.max(store::verification_log::prune(tx, log, MAX_ROWS)?))
+        let usage = store::usage::prune(tx, hourly, daily, MAX_ROWS_PER_WRITE)?;
+        Ok(usage.max(store::verification_log::prune(tx, log, MAX_ROWS_PER_WRITE)?))
     });
-    Ok(pruned.await? == MAX_ROWS)
+    Ok(pruned.await? == MAX_ROWS_PER_WRITE)
 }
 
-/// Moves the checkpoint, after which the audit log begins, forward past the expired events. An audit event
-/// records it with the last expired event; from then on, events up to the checkpoint count as removed.
+/// Moves the checkpoint of the audit log forward to the last expired event, and records the new checkpoint in
+/// an audit event. From then on the audit log begins after the checkpoint, and earlier events count as
+/// removed.
 async fn advance_checkpoint(app: &App) -> Result<()> {
     let days = app.settings.get().await?.settings.retention.audit_days;
     if days == 0 {
         return Ok(());
     }
-    let before = Interval::Day.days_before(app.clock.now(), days);
-    let Some(last_expired) = app.db.read(move |tx| store::audit::last_before(tx, before)).await? else {
+    let before = Interval::Day.oldest_retained_start(app.clock.now(), days);
+    let Some(last_expired) = app.db.read(move |tx| store::audit::last_prunable_event(tx, before)).await?
+    else {
         return Ok(());
     };
-    let ctx = RequestContext::internal(app, Caller::System, PRUNED, "write")?;
+    let ctx = RequestContext::internal(app, Caller::System, PRUNE_ACTION, "write")?;
     super::mutate(app, &ctx, 200, move |tx, _| {
         let earlier = store::audit::checkpoint(tx)?;
         if earlier.is_some_and(|earlier| earlier.seq >= last_expired.seq) {
             return Ok(((), Vec::new()));
         }
-        Ok(((), vec![pruning_entry(earlier, last_expired, before)]))
+        Ok(((), vec![checkpoint_entry(earlier, last_expired, before)]))
     })
     .await
 }
 
-/// The audit entry of a pruning_entry.
-fn pruning_entry(earlier: Option<Anchor>, checkpoint: Anchor, before: Timestamp) -> Entry {
+/// The audit entry that records a new checkpoint of the audit log. `before` is the time before which events
+/// have expired.
+fn checkpoint_entry(earlier: Option<Anchor>, checkpoint: Anchor, before: Timestamp) -> AuditEntry {
     let as_value = |anchor: Anchor| anchor.to_string().into();
     let changes = vec![
         Change {
-            field: Anchor::CHECKPOINT.to_owned(),
+            field: Anchor::CHECKPOINT_FIELD.to_owned(),
             from: earlier.map_or(serde_json::Value::Null, as_value),
             to: as_value(checkpoint),
         },
@@ -133,29 +141,35 @@ fn pruning_entry(earlier: Option<Anchor>, checkpoint: Anchor, before: Timestamp)
             to: before.to_string().into(),
         },
     ];
-    Entry::of(None, "audit_log", "audit_log", "audit log").with(changes)
+    AuditEntry::for_resource(None, "audit_log", "audit_log", "audit log").with(changes)
 }
 
-/// Deletes events up to the checkpoint. Returns `true` if there were any.
-async fn remove_old_events(app: &App) -> Result<bool> {
+/// Deletes audit events up to the checkpoint. Returns `true` if any events were deleted.
+async fn remove_expired_events(app: &App) -> Result<bool> {
     let Some(checkpoint) = app.db.read(store::audit::checkpoint).await? else { return Ok(false) };
-    let first = app.db.read(store::audit::first).await?;
+    let first = app.db.read(store::audit::first_seq).await?;
     if first.is_none_or(|first| first > checkpoint.seq) {
         return Ok(false);
     }
-    app.db.write(move |tx| store::audit::remove_through(tx, checkpoint, MAX_EVENTS)).await.map(|n| n > 0)
+    app.db
+        .write(move |tx| store::audit::delete_through(tx, checkpoint, MAX_EVENTS_PER_WRITE))
+        .await
+        .map(|n| n > 0)
 }
 
-/// Releases free pages to the file system. Returns `true` if any were released.
+/// Releases free database pages to the file system. Returns `true` if any pages were released.
 async fn reclaim_space(app: &App) -> Result<bool> {
-    if app.db.read(store::space::free_pages).await? <= SPARE_PAGES {
+    if app.db.read(store::space::count_free_pages).await? <= SPARE_PAGES {
         return Ok(false);
     }
     app.db
         .write(|tx| {
-            let before = store::space::free_pages(tx)?;
-            store::space::reclaim(tx, MAX_PAGES.min(before.saturating_sub(SPARE_PAGES)))?;
-            Ok(store::space::free_pages(tx)? < before)
+            let before = store::space::count_free_pages(tx)?;
+            store::space::reclaim_free_pages(
+                tx,
+                MAX_PAGES_PER_WRITE.min(before.saturating_sub(SPARE_PAGES)),
+            )?;
+            Ok(store::space::count_free_pages(tx)? < before)
         })
         .await
 }

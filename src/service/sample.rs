@@ -1,6 +1,6 @@
-//! Sample data of `tollhouse serve --dev`: a month of a small platform, created through the same services and
-//! stores that a caller uses, with times in the past. `org_123`, `user_123` and `key_123` are those of the
-//! documentation's examples.
+//! Creates the sample data of `tollhouse serve --dev`: a month of activity on a small platform. The data is
+//! created by the same functions that serve API requests, but with times in the past. The ids `org_123`,
+//! `user_123` and `key_123` are the ones in the examples of the documentation.
 
 mod script;
 mod traffic;
@@ -23,25 +23,25 @@ use crate::store;
 use crate::verify::secret::{self, Secret};
 use script::{SCRIPT, Step};
 
-/// The number of days that the sample covers.
-const DAYS: i64 = 30;
-const DAY: i64 = Interval::Day.millis();
-const MINUTE: i64 = 60_000;
-/// Rows of usage written in one transaction.
-const USAGE_CHUNK: usize = 2000;
+/// The number of days that the sample data covers.
+const SAMPLE_DAYS: i64 = 30;
+const DAY_MILLIS: i64 = Interval::Day.millis();
+const MINUTE_MILLIS: i64 = 60_000;
+/// The largest number of rows of usage that are written in one transaction.
+const USAGE_ROWS_PER_WRITE: usize = 2000;
 
-/// Fills an empty database. `first` becomes its first admin key, the actor of all sample changes. Returns the
-/// secret of `key_123`.
+/// Fills an empty database with sample data. `first` becomes the secret of the first admin key, which is the
+/// actor of all sample changes. Returns the secret of `key_123`.
 pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     let now = app.clock.now();
-    let begin = Timestamp::from_millis(now.as_millis() - DAYS * DAY);
+    let begin = Timestamp::from_millis(now.as_millis() - SAMPLE_DAYS * DAY_MILLIS);
     let mut sample = Sample { app, caller: Caller::System, secrets: HashMap::new() };
-    let ctx = sample.ctx(begin, "api_key.create", "POST", "/admin/v1/api-keys")?;
+    let ctx = sample.backdated_ctx(begin, "api_key.create", "POST", "/admin/v1/api-keys")?;
     let hash = first.hash();
     api_keys::bootstrap_as(app, &ctx, first).await?;
-    sample.caller = Caller::Key(sample.credential(hash).await?);
+    sample.caller = Caller::Key(sample.load_credential(hash).await?);
     for step in SCRIPT {
-        let at = Timestamp::from_millis(now.as_millis() - step.minutes_ago * MINUTE);
+        let at = Timestamp::from_millis(now.as_millis() - step.minutes_ago * MINUTE_MILLIS);
         sample.run_step(step, at.max(begin)).await?;
     }
     sample.write_usage(begin, now).await?;
@@ -49,16 +49,17 @@ pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     secret.ok_or_else(|| Error::internal("the sample has no key to show"))
 }
 
+/// The state of creating the sample data.
 struct Sample<'a> {
     app: &'a Arc<App>,
     caller: Caller,
-    /// The secrets of the keys, by key id.
+    /// The secrets of the sample's API keys, by key id.
     secrets: HashMap<String, String>,
 }
 
 impl Sample<'_> {
-    /// The context of a call in the past, as if it had come over HTTP.
-    fn ctx(
+    /// Creates the context of an operation at a time in the past, as if it had been requested over HTTP.
+    fn backdated_ctx(
         &self,
         at: Timestamp,
         action: &'static str,
@@ -80,17 +81,20 @@ impl Sample<'_> {
         Ok(Arc::new(RequestContext { now: at, context, ..Arc::unwrap_or_clone(ctx) }))
     }
 
-    async fn credential(&self, hash: SecretHash) -> Result<Arc<Credential>> {
-        let credential = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await?;
+    async fn load_credential(&self, hash: SecretHash) -> Result<Arc<Credential>> {
+        let credential =
+            self.app.db.read(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await?;
         credential.map(Arc::new).ok_or_else(|| Error::internal("a key of the sample is missing"))
     }
 
+    /// Performs one operation of the script at the time `at`.
     async fn run_step(&mut self, step: &Step, at: Timestamp) -> Result<()> {
         let app = self.app;
         let body = Json::parse(step.body.as_bytes())?;
-        let ctx = self.ctx(at, step.action, step.method, step.path)?;
+        let ctx = self.backdated_ctx(at, step.action, step.method, step.path)?;
         let ctx = &ctx;
-        // `/admin/v1/organizations/org_123/members`: split at the slashes, the id is part 4, counted from 0.
+        // The id is part 4, counted from 0, of a path such as `/admin/v1/organizations/org_123/members` split
+        // at its slashes.
         let mut parts = step.path.split('/').skip(4).map(str::to_owned);
         let id = parts.next().unwrap_or_default();
         match step.action {
@@ -117,20 +121,20 @@ impl Sample<'_> {
         Ok(())
     }
 
-    /// Writes the verifications of the month.
+    /// Generates the verifications of the sample's API keys, and writes them to the database.
     async fn write_usage(&self, begin: Timestamp, now: Timestamp) -> Result<()> {
         let mut keys = Vec::new();
         for (id, secret) in &self.secrets {
-            keys.push((id.clone(), self.credential(secret::hash(secret)).await?));
+            keys.push((id.clone(), self.load_credential(secret::hash_secret(secret)).await?));
         }
-        let batch = traffic::generate(&keys, begin, now);
-        for counted in &batch.key_hours {
+        let batch = traffic::generate_verifications(&keys, begin, now);
+        for counted in &batch.hourly_counts {
             if let Some(at) = counted.last_used {
-                self.app.note_use(counted.credential.seq, at);
+                self.app.record_last_use(counted.credential.seq, at);
             }
         }
-        for chunk in batch.chunks(USAGE_CHUNK) {
-            self.app.db.write(move |tx| usage::write(tx, &chunk)).await?;
+        for chunk in batch.chunks(USAGE_ROWS_PER_WRITE) {
+            self.app.db.write(move |tx| usage::write_chunk(tx, &chunk)).await?;
         }
         housekeeping::write_last_used(self.app).await
     }

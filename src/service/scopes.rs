@@ -1,44 +1,46 @@
-//! The scope catalogue.
+//! The scope catalogue: lists, adds, deletes and checks the scopes that API keys can have.
 
 use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
-use super::{Listed, RequestContext, mutate, read_audited};
+use super::{ListPage, RequestContext, mutate, read_audited};
 use crate::app::App;
-use crate::domain::audit::{Entry, changes};
+use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::page::Query;
 use crate::domain::scope::{Catalogue, NewScope, Scope};
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
-/// The id of the catalogue in [`Invalidation`].
-pub(super) const CATALOGUE: &str = "scopes";
+/// The id of the scope catalogue in an [`Invalidation`].
+pub(super) const CATALOGUE_ID: &str = "scopes";
 
-/// The catalogue, at least as recent as this call; from memory if nothing has changed.
+/// Returns the scope catalogue with all changes committed before this call: from memory, or from the database
+/// if the catalogue has changed.
 ///
 /// # Errors
-/// Those of reading the database.
-pub async fn catalogue(app: &App) -> Result<Arc<Catalogue>> {
-    if let Some(catalogue) = cached(app) {
+/// Errors of reading the database.
+pub async fn load_catalogue(app: &App) -> Result<Arc<Catalogue>> {
+    if let Some(catalogue) = cached_catalogue(app) {
         return Ok(catalogue);
     }
     let began = app.version_clock.now();
     let catalogue = Arc::new(app.db.read(store::scopes::catalogue).await?);
-    cache(app, began, &catalogue);
+    cache_catalogue(app, began, &catalogue);
     Ok(catalogue)
 }
 
-/// The catalogue for an operation: as seen by its open transaction, if any; otherwise like [`catalogue`].
-pub(super) async fn catalogue_for(app: &App, ctx: &RequestContext) -> Result<Arc<Catalogue>> {
-    let Some(seat) = &ctx.seat else { return catalogue(app).await };
+/// Returns the scope catalogue for an operation: as seen by the operation's open transaction if there is one,
+/// otherwise like [`catalogue`].
+pub(super) async fn catalogue_for_operation(app: &App, ctx: &RequestContext) -> Result<Arc<Catalogue>> {
+    let Some(seat) = &ctx.seat else { return load_catalogue(app).await };
     let began = app.version_clock.now();
-    let known = cached(app);
+    let known = cached_catalogue(app);
     let (catalogue, changed) = seat
         .run(move |tx| {
-            let changed = tx.is_invalidated(CATALOGUE);
+            let changed = tx.is_invalidated(CATALOGUE_ID);
             let catalogue = match known.filter(|_| !changed) {
                 Some(catalogue) => catalogue,
                 None => Arc::new(store::scopes::catalogue(tx)?),
@@ -47,36 +49,38 @@ pub(super) async fn catalogue_for(app: &App, ctx: &RequestContext) -> Result<Arc
         })
         .await?;
     if !changed {
-        cache(app, began, &catalogue);
+        cache_catalogue(app, began, &catalogue);
     }
     Ok(catalogue)
 }
 
-fn cached(app: &App) -> Option<Arc<Catalogue>> {
+/// Returns the scope catalogue from memory, unless it has changed since it was loaded.
+fn cached_catalogue(app: &App) -> Option<Arc<Catalogue>> {
     let entry = app.catalogue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let (_, catalogue) = entry.filter(|(began, _)| app.version_clock.is_fresh(*began, [CATALOGUE]))?;
+    let (_, catalogue) = entry.filter(|(began, _)| app.version_clock.is_fresh(*began, [CATALOGUE_ID]))?;
     Some(catalogue)
 }
 
-fn cache(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
+/// Stores the scope catalogue in memory. `began` is the version of the clock at which loading it began.
+fn cache_catalogue(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
     *app.catalogue.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
 }
 
-/// Refuses with `INVALID_REQUEST` unless all these grants exist as of the transaction that gives them.
-pub(super) fn ensure_known(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
-    match first_unknown(tx, grants)? {
+/// Returns `INVALID_REQUEST` unless all these grants exist in the transaction that assigns them to a key.
+pub(super) fn ensure_scopes_exist(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
+    match first_unknown_scope(tx, grants)? {
         None => Ok(()),
-        Some(index) => Err(Error::invalid(vec![unknown_scope(index, &grants[index])])),
+        Some(index) => Err(Error::invalid_request(vec![unknown_scope_detail(index, &grants[index])])),
     }
 }
 
-/// The index of the first grant that does not exist.
-pub(super) fn first_unknown(tx: &Tx<'_>, grants: &[String]) -> Result<Option<usize>> {
+/// Finds the index of the first grant that doesn't exist; `None` if all grants exist.
+pub(super) fn first_unknown_scope(tx: &Tx<'_>, grants: &[String]) -> Result<Option<usize>> {
     let wildcards = grants.iter().any(|grant| grant.ends_with(":*"));
     let catalogue = if wildcards { Some(store::scopes::catalogue(tx)?) } else { None };
     for (index, grant) in grants.iter().enumerate() {
         let known = match &catalogue {
-            Some(catalogue) => catalogue.knows(grant),
+            Some(catalogue) => catalogue.is_known_grant(grant),
             None => grant == "*" || store::scopes::get(tx, grant)?.is_some(),
         };
         if !known {
@@ -86,9 +90,9 @@ pub(super) fn first_unknown(tx: &Tx<'_>, grants: &[String]) -> Result<Option<usi
     Ok(None)
 }
 
-/// The error detail for a grant that does not exist.
-pub(super) fn unknown_scope(index: usize, grant: &str) -> Detail {
-    Detail {
+/// Creates the error detail for a grant that doesn't exist. `index` is the grant's index in `scopes`.
+pub(super) fn unknown_scope_detail(index: usize, grant: &str) -> ErrorDetail {
+    ErrorDetail {
         pointer: Some(format!("/scopes/{index}")),
         parameter: None,
         code: "UNKNOWN_SCOPE".into(),
@@ -96,19 +100,19 @@ pub(super) fn unknown_scope(index: usize, grant: &str) -> Detail {
     }
 }
 
-/// Lists the catalogue.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Scope>> {
+/// Lists the scopes of the catalogue.
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<Scope>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
     let binding = format!("scopes {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
-        Ok((store::scopes::list(tx, &page)?, Entry::about(caller.organization_id())))
+        Ok((store::scopes::list(tx, &page)?, AuditEntry::without_target(caller.organization_id())))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
-/// Adds a scope; platform keys only.
+/// Adds a scope to the catalogue. Only platform keys can add scopes.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Scope> {
     let input = NewScope::read(body)?;
     let new = Scope { scope: input.scope, description: input.description, built_in: false };
@@ -118,13 +122,14 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         if !store::scopes::insert(tx, &new, now)? {
             return Err(Error::new(Code::AlreadyExists, "A scope with this name already exists."));
         }
-        tx.invalidate(Invalidation::Id(CATALOGUE.to_owned()));
-        Ok((new.clone(), vec![entry(&new).with(changes(&Value::Null, &new))]))
+        tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
+        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
 
-/// Deletes a scope that no live key holds; platform keys only.
+/// Deletes a scope from the catalogue, unless an unrevoked API key has the scope. Only platform keys can
+/// delete scopes.
 pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -> Result<Scope> {
     mutate(app, ctx, 200, move |tx, caller| {
         caller.require_platform()?;
@@ -133,7 +138,7 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -
             return Err(Error::new(Code::Conflict, "A built-in scope can't be deleted."));
         }
         for grant in store::scopes::catalogue(tx)?.grants_depending_on(&name) {
-            if store::scopes::in_use(tx, &grant)? {
+            if store::scopes::is_scope_in_use(tx, &grant)? {
                 let message = format!(
                     "At least one key that isn't revoked has {grant}. Remove it from those keys first."
                 );
@@ -141,13 +146,13 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -
             }
         }
         store::scopes::delete(tx, &name)?;
-        tx.invalidate(Invalidation::Id(CATALOGUE.to_owned()));
-        let entry = entry(&scope);
+        tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
+        let entry = audit_entry(&scope);
         Ok((scope, vec![entry]))
     })
     .await
 }
 
-fn entry(scope: &Scope) -> Entry {
-    Entry::of(None, "scope", &scope.scope, &scope.scope)
+fn audit_entry(scope: &Scope) -> AuditEntry {
+    AuditEntry::for_resource(None, "scope", &scope.scope, &scope.scope)
 }

@@ -1,5 +1,5 @@
-//! The platform's settings: reading and changing them, and the rules they impose on other changes, checked
-//! inside the transaction of the change.
+//! The platform settings: reads and changes the settings, and checks the rules that the settings impose on
+//! other changes, in the transaction of the change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,52 +7,57 @@ use std::sync::Arc;
 use super::{RequestContext, etag, mutate, read_audited};
 use crate::app::App;
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy;
 use crate::domain::organization::Organization;
-use crate::domain::settings::{self, Current, Plan, SETTINGS_ID, STANDARD, Settings, SettingsPatch};
+use crate::domain::settings::{
+    self, Plan, SETTINGS_ID, STANDARD_PLAN, Settings, SettingsPatch, StoredSettings,
+};
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
-/// `Retry-After` of changes refused in read-only mode, in seconds.
-const RETRY_AFTER: u64 = 60;
+/// The value of the `Retry-After` header for changes refused in read-only mode, in seconds.
+const RETRY_AFTER_SECONDS: u64 = 60;
 
-/// The settings with their ETag.
-pub(crate) struct Tagged {
+/// The platform settings with their ETag.
+pub(crate) struct SettingsWithEtag {
     pub(crate) settings: Settings,
-    /// The strong ETag.
+    /// The strong ETag of the settings.
     pub(crate) etag: String,
 }
 
-impl From<&Current> for Tagged {
-    fn from(current: &Current) -> Self {
-        // Includes the time: a restored database may reach the same revision with other settings.
+impl From<&StoredSettings> for SettingsWithEtag {
+    fn from(current: &StoredSettings) -> Self {
+        // The ETag includes the time of the last update, because a restored database may reach the same
+        // revision with other settings.
         Self { settings: current.settings.clone(), etag: etag(current.updated_at, current.revision) }
     }
 }
 
-/// The settings for an operation: as seen by its open transaction, if any; otherwise from memory.
-pub(super) async fn current(app: &App, ctx: &RequestContext) -> Result<Arc<Current>> {
+/// Returns the platform settings for an operation: as seen by the operation's open transaction if there is
+/// one, otherwise from memory.
+pub(super) async fn current_settings(app: &App, ctx: &RequestContext) -> Result<Arc<StoredSettings>> {
     match &ctx.seat {
         Some(seat) => seat.run(store::settings::get).await,
-        None => Ok(app.settings.get().await?.shared()),
+        None => Ok(app.settings.get().await?.to_arc()),
     }
 }
 
-/// Reads the settings; platform keys only.
-pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>) -> Result<Tagged> {
+/// Reads the platform settings. Only platform keys can read the settings.
+pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>) -> Result<SettingsWithEtag> {
     read_audited(app, ctx, |tx, caller| {
         caller.require_platform()?;
-        Ok((Tagged::from(&*store::settings::get(tx)?), entry()))
+        Ok((SettingsWithEtag::from(&*store::settings::get(tx)?), audit_entry()))
     })
     .await
 }
 
-/// Updates the settings; platform keys only. Requires `If-Match`.
-pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Tagged> {
+/// Updates the platform settings. Only platform keys can update the settings, and the request must have an
+/// `If-Match` header.
+pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<SettingsWithEtag> {
     let patch = SettingsPatch::read(body)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
@@ -62,44 +67,48 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
             let message = "If-Match is required. Send the ETag of the configuration you last read.";
             return Err(Error::new(Code::PreconditionRequired, message));
         }
-        let tagged = Tagged::from(&*before);
-        context.require_match(&tagged.etag)?;
+        let tagged = SettingsWithEtag::from(&*before);
+        context.require_if_match(&tagged.etag)?;
         let after = patch.apply(&before.settings)?;
         let changed = settings::changes(&before.settings, &after);
         if changed.is_empty() {
-            return Ok((tagged, vec![entry()]));
+            return Ok((tagged, vec![audit_entry()]));
         }
         let mut checked_prefixes = before.checked_prefixes.clone();
         let prefix = &after.keys.prefix;
-        if !checked_prefixes.contains(prefix) && !store::api_keys::any_start_matches(tx, prefix)? {
+        if !checked_prefixes.contains(prefix) && !store::api_keys::any_key_start_matches(tx, prefix)? {
             checked_prefixes.push(prefix.clone());
         }
-        Ok((replace(tx, &before, after, checked_prefixes, context.now)?, vec![entry().with(changed)]))
+        Ok((
+            replace_settings(tx, &before, after, checked_prefixes, context.now)?,
+            vec![audit_entry().with(changed)],
+        ))
     })
     .await
 }
 
-/// Stores the settings `after` in place of `before`.
-fn replace(
+/// Replaces the platform settings `before` with `after`.
+fn replace_settings(
     tx: &Tx<'_>,
-    before: &Current,
+    before: &StoredSettings,
     after: Settings,
     checked_prefixes: Vec<String>,
     now: Timestamp,
-) -> Result<Tagged> {
+) -> Result<SettingsWithEtag> {
     for plan in before.settings.plans.keys().filter(|plan| !after.plans.contains_key(*plan)) {
         ensure_plan_removable(tx, plan)?;
     }
     let revision = before.revision + 1;
-    let current = Current { settings: after, checked_prefixes, revision, updated_at: now };
-    let tagged = Tagged::from(&current);
+    let current = StoredSettings { settings: after, checked_prefixes, revision, updated_at: now };
+    let tagged = SettingsWithEtag::from(&current);
     store::settings::update(tx, current)?;
     tx.invalidate(Invalidation::Id(SETTINGS_ID.to_owned()));
     Ok(tagged)
 }
 
-/// Imports settings. Refuses with `ALREADY_EXISTS` if the initial settings were changed and differ.
-pub(super) fn import(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Result<Vec<Entry>> {
+/// Imports the platform settings. Returns `ALREADY_EXISTS` if the stored settings differ from the imported
+/// ones and were changed since the database was created.
+pub(super) fn import_settings(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Result<Vec<AuditEntry>> {
     let before = store::settings::get(tx)?;
     let after = patch.apply(&before.settings)?;
     let changed = settings::changes(&before.settings, &after);
@@ -113,19 +122,21 @@ pub(super) fn import(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Resu
             format!("The settings were changed here and differ in: {fields}. They were not changed.");
         return Err(Error::new(Code::AlreadyExists, message));
     }
-    // The prefix stays unchecked: keys are imported after the settings, and some may begin like it.
+    // The imported key prefix is not added to `checked_prefixes`: API keys that are imported after the
+    // settings may begin with the prefix.
     let checked_prefixes = before.checked_prefixes.clone();
-    replace(tx, &before, after, checked_prefixes, now)?;
-    Ok(vec![entry().with(changed)])
+    replace_settings(tx, &before, after, checked_prefixes, now)?;
+    Ok(vec![audit_entry().with(changed)])
 }
 
-/// Refuses with `CONFLICT` if this plan can't be removed.
+/// Returns `CONFLICT` if this plan can't be removed: it is the default plan, or an organization is on the
+/// plan.
 fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
-    if plan == STANDARD {
+    if plan == STANDARD_PLAN {
         let message = "The plan standard can't be removed: it is the default for new organizations.";
         return Err(Error::new(Code::Conflict, message));
     }
-    if store::organizations::any_on_plan(tx, plan)? {
+    if store::organizations::any_organization_on_plan(tx, plan)? {
         let message =
             format!("At least one organization is on the plan {plan}. Move it to another plan first.");
         return Err(Error::new(Code::Conflict, message));
@@ -133,17 +144,17 @@ fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
     Ok(())
 }
 
-fn entry() -> Entry {
-    Entry::of(None, "config", "config", "configuration")
+fn audit_entry() -> AuditEntry {
+    AuditEntry::for_resource(None, "config", "config", "configuration")
 }
 
-/// Refuses with `INVALID_REQUEST` unless this plan exists as of the transaction that assigns it.
+/// Returns `INVALID_REQUEST` unless this plan exists in the transaction that assigns the plan.
 pub(super) fn ensure_plan_exists(tx: &Tx<'_>, plan: &str) -> Result<()> {
     let current = store::settings::get(tx)?;
     if current.settings.plans.contains_key(plan) {
         return Ok(());
     }
-    Err(Error::invalid(vec![Detail {
+    Err(Error::invalid_request(vec![ErrorDetail {
         pointer: Some("/plan".to_owned()),
         parameter: None,
         code: "UNKNOWN_PLAN".into(),
@@ -151,22 +162,24 @@ pub(super) fn ensure_plan_exists(tx: &Tx<'_>, plan: &str) -> Result<()> {
     }]))
 }
 
-/// Refuses with `CONFLICT` if the key just inserted exceeds its plan's `max_keys`.
+/// Returns `CONFLICT` if the organization has more unrevoked API keys than its plan allows (`max_keys`). The
+/// check runs after the new key was inserted, in the same transaction.
 pub(super) fn check_key_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
     let max = plan_of(tx, organization)?.max_keys;
-    if max == 0 || store::overview::live_keys(tx, &organization.id)? <= max.into() {
+    if max == 0 || store::overview::count_unrevoked_keys(tx, &organization.id)? <= max.into() {
         return Ok(());
     }
-    Err(limit_reached(organization, "max_keys", max, "Revoke a key"))
+    Err(plan_limit_error(organization, "max_keys", max, "Revoke a key"))
 }
 
-/// Refuses with `CONFLICT` if the member just inserted exceeds its plan's `max_members`.
+/// Returns `CONFLICT` if the organization has more members than its plan allows (`max_members`). The check
+/// runs after the new member was inserted, in the same transaction.
 pub(super) fn check_member_limit(tx: &Tx<'_>, organization: &Organization) -> Result<()> {
     let max = plan_of(tx, organization)?.max_members;
-    if max == 0 || store::overview::users(tx, Some(&organization.id))? <= max.into() {
+    if max == 0 || store::overview::count_users(tx, Some(&organization.id))? <= max.into() {
         return Ok(());
     }
-    Err(limit_reached(organization, "max_members", max, "Remove a member"))
+    Err(plan_limit_error(organization, "max_members", max, "Remove a member"))
 }
 
 fn plan_of(tx: &Tx<'_>, organization: &Organization) -> Result<Plan> {
@@ -175,7 +188,7 @@ fn plan_of(tx: &Tx<'_>, organization: &Organization) -> Result<Plan> {
     plan.ok_or_else(|| Error::internal("the plan standard is missing from the settings"))
 }
 
-fn limit_reached(organization: &Organization, setting: &str, max: u32, remedy: &str) -> Error {
+fn plan_limit_error(organization: &Organization, setting: &str, max: u32, remedy: &str) -> Error {
     let plan = &organization.plan;
     let message = format!(
         "The limit of the plan {plan} is reached: its {setting} is {max}. {remedy}, or move the organization to \
@@ -184,22 +197,24 @@ fn limit_reached(organization: &Organization, setting: &str, max: u32, remedy: &
     Error::new(Code::Conflict, message)
 }
 
-/// Refuses a created or changed key that violates the key policy of the settings.
+/// Returns an error if a created or changed API key violates the key policy of the platform settings.
 pub(super) fn check_key_policy(
     tx: &Tx<'_>,
     ctx: &RequestContext,
     before: Option<&ApiKey>,
     after: &ApiKey,
 ) -> Result<()> {
-    key_policy::check(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
+    key_policy::ensure_allowed(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
 }
 
-/// Refuses a change while the platform is read-only, unless it revokes access or updates the settings.
-/// Decided by the changes made; a refusal rolls them back.
-pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Entry]) -> Result<()> {
+/// Returns an error for a change while the platform is read-only, unless the change revokes access or updates
+/// the settings. The decision depends on the changes already made in the transaction; an error rolls them
+/// back.
+pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[AuditEntry]) -> Result<()> {
     let current = store::settings::get(tx)?;
     let maintenance = &current.settings.maintenance;
-    // The operator at the command line and the server itself are exempt.
+    // The operator at the command line and the server itself have no secret, and are exempt from read-only
+    // mode.
     if !maintenance.read_only || ctx.secret.is_none() {
         return Ok(());
     }
@@ -217,28 +232,33 @@ pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Entr
     }
     let message = maintenance.message.clone();
     let default = "The platform is in read-only mode for maintenance. Try again later.";
-    let refusal = Error::unavailable(message.unwrap_or_else(|| default.to_owned()), RETRY_AFTER);
+    let refusal = Error::unavailable(message.unwrap_or_else(|| default.to_owned()), RETRY_AFTER_SECONDS);
     Err(Error { caused_by_request: true, ..refusal })
 }
 
-/// A setting given at the start whose value in the database differs; the database's value is in force.
+/// A setting in the configuration whose value differs from the stored one. The configured value has no
+/// effect: such settings are initial values, and the value in the database is in force.
 pub(crate) struct ShadowedSetting {
     /// The name of the setting, such as `keys.prefix`.
     pub(crate) setting: String,
-    /// The source that gives it: a file and line, or an environment variable.
+    /// The source of the configured value: a file and line, or an environment variable.
     pub(crate) origin: String,
-    /// The given value, as JSON.
+    /// The configured value, as JSON.
     pub(crate) named: String,
-    /// The value in force, as JSON.
+    /// The value in the database, which is in force, as JSON.
     pub(crate) stored: String,
 }
 
-/// The given initial values that differ from the stored settings.
-pub(crate) async fn shadowed(app: &App, origins: &BTreeMap<String, String>) -> Result<Vec<ShadowedSetting>> {
+/// Finds the configured initial values that differ from the stored settings. `origins` has the source of each
+/// configured setting, by the setting's name.
+pub(crate) async fn find_shadowed_settings(
+    app: &App,
+    setting_sources: &BTreeMap<String, String>,
+) -> Result<Vec<ShadowedSetting>> {
     let given = app.config.initial_settings().by_name();
     let stored = app.settings.get().await?.settings.by_name();
     let mut shadowed = Vec::new();
-    for (setting, origin) in origins {
+    for (setting, origin) in setting_sources {
         let Some(given) = given.get(setting) else { continue };
         let stored = stored.get(setting).cloned().unwrap_or_default();
         if *given != stored {

@@ -1,4 +1,4 @@
-//! Usage: flush the recorder's counts to the database, and report them.
+//! Usage: flushes verification counts from the recorder to the database, and reports these counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,30 +7,33 @@ use super::api_keys::effective_organization;
 use super::{RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::Entry;
+use crate::domain::audit::AuditEntry;
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Bucket, Counts, Group, GroupBy, Period, Span, Subject, Usage, magnitude_floor};
+use crate::domain::usage::{
+    Bucket, Group, GroupBy, Period, Span, Usage, UsageCounts, UsageSubject, magnitude_floor,
+};
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
-use crate::store::usage::{Candidates, NamedSubject};
+use crate::store::usage::{NamedSubject, SubjectSet};
 use crate::store::{self, db::Tx};
 use crate::verify::denials::{AggregationKey, Denial};
-use crate::verify::recorder::Batch;
+use crate::verify::recorder::UsageBatch;
 
-/// Keys written in one transaction; other changes wait for it.
-const FLUSH_CHUNK: usize = 500;
-/// The largest number of groups in a response.
-const MAX_GROUPS: usize = 100;
+/// The largest number of API keys whose counts are written in one transaction, for which other changes wait.
+const KEYS_PER_FLUSH_WRITE: usize = 500;
+/// The largest number of groups in a usage report.
+const MAX_USAGE_GROUPS: usize = 100;
 
-/// Flushes the counts every `usage.flush_interval`, until the future is dropped.
+/// Flushes verification counts every `usage.flush_interval`, until the returned future is dropped.
 pub(crate) async fn run(app: &Arc<App>) {
     let mut ticks = tokio::time::interval(app.config.usage.flush_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let app = app.clone();
-        // In a task of its own: dropping this loop must not lose the counts that a running flush has taken.
+        // The flush runs in a separate task, so that dropping this future doesn't lose the counts that a
+        // running flush has taken from the recorder.
         let result = tokio::spawn(async move { flush(&app).await }).await;
         if let Err(error) = result.unwrap_or_else(|panic| Err(Error::internal(panic))) {
             tracing::warn!(%error, "could not write usage; will retry");
@@ -38,47 +41,55 @@ pub(crate) async fn run(app: &Arc<App>) {
     }
 }
 
-/// Writes the counts to the database. Counts that can't be written are kept for the next flush.
+/// Writes the recorder's verification counts to the database. Counts that can't be written are kept in memory
+/// for the next flush.
 ///
 /// # Errors
-/// Those of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
+/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn flush(app: &App) -> Result<()> {
-    let _one_at_a_time = app.flushing.lock().await;
+    let _one_at_a_time = app.flush_lock.lock().await;
     let recorder = app.verifier.recorder();
-    let mut chunks = recorder.take().chunks(FLUSH_CHUNK).into_iter();
+    let mut chunks = recorder.take().chunks(KEYS_PER_FLUSH_WRITE).into_iter();
     while let Some(chunk) = chunks.next() {
         let chunk = Arc::new(chunk);
         let writing = chunk.clone();
-        if let Err(error) = app.db.write(move |tx| write(tx, &writing)).await {
+        if let Err(error) = app.db.write(move |tx| write_chunk(tx, &writing)).await {
             recorder.put_back(Arc::unwrap_or_clone(chunk));
             chunks.for_each(|chunk| recorder.put_back(chunk));
             return Err(error);
         }
-        for counted in &chunk.key_hours {
+        for counted in &chunk.hourly_counts {
             if let Some(at) = counted.last_used {
-                app.note_use(counted.credential.seq, at);
+                app.record_last_use(counted.credential.seq, at);
             }
         }
     }
     Ok(())
 }
 
-/// Writes one chunk atomically: the counts of its keys, of their organizations, and of the whole platform.
-pub(super) fn write(tx: &Tx<'_>, chunk: &Batch) -> Result<()> {
-    let mut sums: HashMap<(Timestamp, Subject), Counts> = HashMap::new();
-    for counted in &chunk.key_hours {
+/// Writes one chunk of verification counts in a transaction: the counts of its API keys, of their
+/// organizations, and of the whole platform.
+pub(super) fn write_chunk(tx: &Tx<'_>, chunk: &UsageBatch) -> Result<()> {
+    let mut sums: HashMap<(Timestamp, UsageSubject), UsageCounts> = HashMap::new();
+    for counted in &chunk.hourly_counts {
         let hour = counted.hour;
         let credential = &counted.credential;
         let organization = credential.organization.as_ref().map_or(0, |organization| organization.seq);
-        let organization = Subject::Organization(organization);
-        store::usage::add(tx, hour, Subject::Key(credential.seq), Some(organization), &counted.counts)?;
-        for subject in [organization, Subject::All] {
+        let organization = UsageSubject::Organization(organization);
+        store::usage::add_counts(
+            tx,
+            hour,
+            UsageSubject::Key(credential.seq),
+            Some(organization),
+            &counted.counts,
+        )?;
+        for subject in [organization, UsageSubject::All] {
             sums.entry((hour, subject)).or_default().merge(&counted.counts);
         }
     }
     for ((hour, subject), counts) in sums {
-        let parent = (subject != Subject::All).then_some(Subject::All);
-        store::usage::add(tx, hour, subject, parent, &counts)?;
+        let parent = (subject != UsageSubject::All).then_some(UsageSubject::All);
+        store::usage::add_counts(tx, hour, subject, parent, &counts)?;
     }
     chunk.denials.iter().try_for_each(|denial| write_denial(tx, denial))
 }
@@ -97,7 +108,8 @@ fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
     store::verification_log::add(tx, &denial.aggregation_key.to_string(), key_seq, &entry)
 }
 
-/// Reports the verifications of a key, of an organization's keys, or of all keys that the caller can access.
+/// Reports the verifications of an API key, of an organization's keys, or of all keys that the caller can
+/// access.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Usage> {
     let org_id = query.text("org_id");
     let key_id = query.text("key_id");
@@ -108,19 +120,20 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
     let org_id = effective_organization(&ctx.caller, org_id)?;
     read_audited(app, ctx, move |tx, caller| {
         let query = UsageQuery::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
-        let stored: HashMap<_, _> = store::usage::series(tx, query.subject, &span)?.into_iter().collect();
-        let mut total = Counts::default();
+        let stored: HashMap<_, _> =
+            store::usage::usage_by_bucket(tx, query.subject, &span)?.into_iter().collect();
+        let mut total = UsageCounts::default();
         let bucket = |start| {
             let counts = stored.get(&start).copied().unwrap_or_default();
             total.merge(&counts);
             Bucket { start, totals: counts.totals() }
         };
-        let series = span.starts().map(bucket).collect();
+        let series = span.bucket_starts().map(bucket).collect();
         let groups = match group_by {
             None => Vec::new(),
             Some(GroupBy::Code) => total.by_code(),
-            Some(GroupBy::Key) => query.by_key(tx, &span)?,
-            Some(GroupBy::Organization) => query.by_organization(tx, &span)?,
+            Some(GroupBy::Key) => query.group_by_key(tx, &span)?,
+            Some(GroupBy::Organization) => query.group_by_organization(tx, &span)?,
         };
         let usage = Usage {
             org_id,
@@ -136,17 +149,18 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
     .await
 }
 
-/// The subject of a usage query.
+/// A usage query: the subject whose usage is reported, and the audit entry of the read.
 struct UsageQuery {
-    subject: Subject,
-    /// The organization that the subject belongs to, or is.
-    organization: Option<Subject>,
-    entry: Entry,
+    subject: UsageSubject,
+    /// The organization of the subject: the organization that owns the API key, or the subject itself. `None`
+    /// for all usage.
+    organization: Option<UsageSubject>,
+    entry: AuditEntry,
 }
 
 impl UsageQuery {
-    /// `NOT_FOUND` when the organization or key does not exist or the caller can't access it. Deleted ones
-    /// are found: their usage is kept.
+    /// Resolves the ids of a usage request. `NOT_FOUND` when the organization or key does not exist or the
+    /// caller can't access it. Deleted organizations and keys are found, because their usage is kept.
     fn find(tx: &Tx<'_>, caller: &Caller, org_id: Option<&str>, key_id: Option<&str>) -> Result<Self> {
         let missing = || Error::not_found("organization");
         let organization = match org_id {
@@ -154,52 +168,67 @@ impl UsageQuery {
             Some(id) => Some(store::usage::organization(tx, id)?.ok_or_else(missing)?),
         };
         let Some(key_id) = key_id else {
-            let subject = organization.map(|organization| Subject::Organization(organization.seq));
-            let entry = Entry::about(org_id);
-            return Ok(Self { subject: subject.unwrap_or(Subject::All), organization: subject, entry });
+            let subject = organization.map(|organization| UsageSubject::Organization(organization.seq));
+            let entry = AuditEntry::without_target(org_id);
+            return Ok(Self { subject: subject.unwrap_or(UsageSubject::All), organization: subject, entry });
         };
-        let key = store::usage::key(tx, key_id)?.filter(|key| {
+        let key = store::usage::find_key(tx, key_id)?.filter(|key| {
             let owner = key.organization.as_ref().map(|(id, _)| id.as_str());
-            caller.reaches(owner) && org_id.is_none_or(|org_id| owner == Some(org_id))
+            caller.can_access_organization(owner) && org_id.is_none_or(|org_id| owner == Some(org_id))
         });
         let key = key.ok_or_else(|| Error::not_found("API key"))?;
         let (id, seq) = key.organization.map_or((None, 0), |(id, seq)| (Some(id), seq));
         Ok(Self {
-            subject: Subject::Key(key.seq),
-            organization: Some(Subject::Organization(seq)),
-            entry: Entry::of(id.as_deref(), "api_key", &key.id, &key.name),
+            subject: UsageSubject::Key(key.seq),
+            organization: Some(UsageSubject::Organization(seq)),
+            entry: AuditEntry::for_resource(id.as_deref(), "api_key", &key.id, &key.name),
         })
     }
 
-    fn by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
+    fn group_by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
         match self.subject {
-            Subject::Key(_) => groups(tx, vec![self.subject], span),
-            Subject::All => groups(tx, busiest(tx, Candidates::Keys, span, MAX_GROUPS)?, span),
-            Subject::Organization(_) => {
-                groups(tx, busiest(tx, Candidates::PartsOf(self.subject), span, MAX_GROUPS)?, span)
+            UsageSubject::Key(_) => load_groups(tx, vec![self.subject], span),
+            UsageSubject::All => {
+                load_groups(tx, find_busiest(tx, SubjectSet::Keys, span, MAX_USAGE_GROUPS)?, span)
             }
+            UsageSubject::Organization(_) => load_groups(
+                tx,
+                find_busiest(tx, SubjectSet::PartsOf(self.subject), span, MAX_USAGE_GROUPS)?,
+                span,
+            ),
         }
     }
 
-    fn by_organization(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
+    fn group_by_organization(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
         match (self.subject, self.organization) {
-            // All usage of the key belongs to its organization: one group with the organization's name.
-            (Subject::Key(_), Some(organization)) => {
+            // All usage of a key belongs to one organization, so the result is one group with that
+            // organization's name.
+            (UsageSubject::Key(_), Some(organization)) => {
                 let total = store::usage::total(tx, self.subject, span)?;
-                Ok(group(tx, organization, &total)?.into_iter().collect())
+                Ok(load_group(tx, organization, &total)?.into_iter().collect())
             }
-            (subject @ Subject::Organization(_), _) => groups(tx, vec![subject], span),
-            _ => groups(tx, busiest(tx, Candidates::PartsOf(Subject::All), span, MAX_GROUPS)?, span),
+            (subject @ UsageSubject::Organization(_), _) => load_groups(tx, vec![subject], span),
+            _ => load_groups(
+                tx,
+                find_busiest(tx, SubjectSet::PartsOf(UsageSubject::All), span, MAX_USAGE_GROUPS)?,
+                span,
+            ),
         }
     }
 }
 
-/// The `max` busiest subjects of a span: the `max` busiest of each day, ranked by their sum over those days.
-/// With more than `max` subjects, one that never was among a day's `max` busiest is missing.
-pub(super) fn busiest(tx: &Tx<'_>, candidates: Candidates, span: &Span, max: usize) -> Result<Vec<Subject>> {
-    let mut requests: HashMap<Subject, u64> = HashMap::new();
-    for day in span.days().starts() {
-        for (subject, magnitude) in store::usage::busiest(tx, candidates, day, max)? {
+/// Finds the `max` busiest subjects of a span: takes the `max` busiest subjects of each day and ranks them by
+/// the sum of their requests on those days. A subject that is not among the `max` busiest on any day is
+/// missing.
+pub(super) fn find_busiest(
+    tx: &Tx<'_>,
+    candidates: SubjectSet,
+    span: &Span,
+    max: usize,
+) -> Result<Vec<UsageSubject>> {
+    let mut requests: HashMap<UsageSubject, u64> = HashMap::new();
+    for day in span.widen_to_days().bucket_starts() {
+        for (subject, magnitude) in store::usage::busiest_subjects(tx, candidates, day, max)? {
             *requests.entry(subject).or_default() += magnitude_floor(magnitude);
         }
     }
@@ -209,21 +238,22 @@ pub(super) fn busiest(tx: &Tx<'_>, candidates: Candidates, span: &Span, max: usi
     Ok(ranking.into_iter().map(|(_, subject)| subject).collect())
 }
 
-/// The groups of the subjects, busiest first. A subject without requests is left out.
-pub(super) fn groups(tx: &Tx<'_>, subjects: Vec<Subject>, span: &Span) -> Result<Vec<Group>> {
+/// Loads the usage of each subject as a group, busiest first. Subjects without requests are omitted.
+pub(super) fn load_groups(tx: &Tx<'_>, subjects: Vec<UsageSubject>, span: &Span) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for subject in subjects {
-        groups.extend(group(tx, subject, &store::usage::total(tx, subject, span)?)?);
+        groups.extend(load_group(tx, subject, &store::usage::total(tx, subject, span)?)?);
     }
     groups.sort_by(|a, b| (b.totals.requests, &a.id).cmp(&(a.totals.requests, &b.id)));
     Ok(groups)
 }
 
-fn group(tx: &Tx<'_>, subject: Subject, total: &Counts) -> Result<Option<Group>> {
+/// Loads the usage of a subject as a group with the subject's id and name; `None` if it has no requests.
+fn load_group(tx: &Tx<'_>, subject: UsageSubject, total: &UsageCounts) -> Result<Option<Group>> {
     if total.requests() == 0 {
         return Ok(None);
     }
-    let (id, name) = match store::usage::name(tx, subject)? {
+    let (id, name) = match store::usage::find_subject(tx, subject)? {
         Some(NamedSubject { id, name, .. }) => (Some(id), Some(name)),
         None => (None, None),
     };

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::organizations::revoked_keys;
-use super::{Listed, RequestContext, api_keys, etag, mutate, organizations, read_audited, settings};
+use super::organizations::revoked_keys_change;
+use super::{ListPage, RequestContext, api_keys, etag, mutate, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, Role};
 use crate::domain::page::Query;
 use crate::domain::user::{NewUser, Status, User, UserPatch};
-use crate::error::{Code, Detail, Error, Result};
+use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
-/// Creates a user. A user created by an organization's key becomes a member of that organization.
+/// Creates a user. A user created with an organization's API key becomes a member of that organization.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<User> {
     let input = NewUser::read(body)?;
     let own_id = input.id.is_some();
@@ -45,15 +45,16 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
                 revision: 1,
             };
             store::memberships::insert(tx, &membership)?;
-            settings::check_member_limit(tx, &organizations::visible(tx, caller, organization)?)?;
+            settings::check_member_limit(tx, &organizations::get_visible(tx, caller, organization)?)?;
         }
-        Ok((new.clone(), vec![entry(organization, &new).with(changes(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(organization, &new).with(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
 
-/// Lists the users visible to the caller: all of them, or the members of its organization.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<User>> {
+/// Lists the users visible to the caller: all users for a platform key, the organization's members for an
+/// organization's key.
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<User>> {
     let (mut page, cursor) = query.page();
     let filter = store::users::UserFilter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
@@ -66,53 +67,59 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     let binding = format!("users {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
-        Ok((store::users::list(tx, &filter, &page)?, Entry::about(caller.organization_id())))
+        Ok((store::users::list(tx, &filter, &page)?, AuditEntry::without_target(caller.organization_id())))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Reads a user.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<User> {
     read_audited(app, ctx, move |tx, caller| {
-        let user = visible(tx, caller, &id)?;
-        let entry = entry(caller.organization_id(), &user);
+        let user = get_visible(tx, caller, &id)?;
+        let entry = audit_entry(caller.organization_id(), &user);
         Ok((user, entry))
     })
     .await
 }
 
-/// Updates a user; platform keys only.
+/// Updates a user. Only platform keys can update users.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `INSUFFICIENT_SCOPE` if a change of the status would
-/// affect a key beyond the caller's, `PRECONDITION_FAILED`, and `ALREADY_EXISTS` for an email address in use.
+/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`, and `ALREADY_EXISTS` for
+/// an email address that another user has. For a change of the status also `SECRET_SUPERSEDED`, and
+/// `INSUFFICIENT_SCOPE` if the user owns a key with administrative scopes that the caller lacks.
 pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<User> {
     let patch = UserPatch::read(body)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
-        let before = visible(tx, caller, &id)?;
+        let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
         if patch.status.is_some_and(|status| status != before.status) {
             caller.require_current_secret()?;
-            api_keys::ensure_can_affect_owned(tx, caller, None, &id)?;
+            api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
         }
-        context.require_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;
         ensure_email_available(tx, &after)?;
-        let changed = changes(&before, &after);
+        let changed = changed_fields(&before, &after);
         if !changed.is_empty() {
             after.revision += 1;
             after.updated_at = context.now;
             store::users::update(tx, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entries = for_each_organization(&store::memberships::of_user(tx, &id)?, &after, &changed);
+        let entries = entries_for_each_organization(
+            &store::memberships::organizations_and_roles_of_user(tx, &id)?,
+            &after,
+            &changed,
+        );
         Ok((after, entries))
     })
     .await
 }
 
-/// Deletes a user, ends its memberships, revokes its keys, and frees its email address; platform keys only.
+/// Deletes a user, ends the user's memberships, revokes the user's API keys, and frees the user's email
+/// address. Only platform keys can delete users.
 ///
 /// # Errors
 /// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `INSUFFICIENT_SCOPE` if the user owns a key beyond the caller's,
@@ -120,11 +127,11 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
 pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
-        let before = visible(tx, caller, &id)?;
+        let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
-        api_keys::ensure_can_affect_owned(tx, caller, None, &id)?;
-        context.require_match(&etag(before.created_at, before.revision))?;
-        let memberships = store::memberships::of_user(tx, &id)?;
+        api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
+        context.require_if_match(&etag(before.created_at, before.revision))?;
+        let memberships = store::memberships::organizations_and_roles_of_user(tx, &id)?;
         for (organization, role) in &memberships {
             if *role == Role::Owner && !store::memberships::has_other_owner(tx, organization, &id)? {
                 let message = format!(
@@ -133,17 +140,18 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
                 return Err(Error::new(Code::Conflict, message));
             }
         }
-        // A user owns keys where it is a member; each organization's event counts only its own keys.
+        // A user owns API keys only in organizations of which the user is a member. Each organization's audit
+        // event counts only the revoked keys of that organization.
         let mut entries = Vec::new();
         for (organization, _) in &memberships {
             let user = Some(id.as_str());
             let revoked = store::api_keys::revoke_all(tx, organization, user, "owner deleted", context.now)?;
-            entries.push(entry(Some(organization), &before).with(vec![revoked_keys(revoked)]));
+            entries.push(audit_entry(Some(organization), &before).with(vec![revoked_keys_change(revoked)]));
         }
         if entries.is_empty() {
-            entries.push(entry(None, &before));
+            entries.push(audit_entry(None, &before));
         }
-        store::memberships::delete_of_user(tx, &id)?;
+        store::memberships::delete_all_of_user(tx, &id)?;
         store::users::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
         Ok((id.clone(), entries))
@@ -151,13 +159,13 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
     .await
 }
 
-/// Lists a user's memberships, as far as the caller can access their organizations.
+/// Lists a user's memberships in the organizations that the caller can access.
 pub(crate) async fn memberships(
     app: &App,
     ctx: &Arc<RequestContext>,
     id: String,
     mut query: Query,
-) -> Result<Listed<Membership>> {
+) -> Result<ListPage<Membership>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
     let filter = store::memberships::MembershipFilter {
@@ -168,14 +176,15 @@ pub(crate) async fn memberships(
     let binding = format!("memberships {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
-        let user = visible(tx, caller, &id)?;
-        Ok((store::memberships::list(tx, &filter, &page)?, entry(caller.organization_id(), &user)))
+        let user = get_visible(tx, caller, &id)?;
+        Ok((store::memberships::list(tx, &filter, &page)?, audit_entry(caller.organization_id(), &user)))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }
 
-/// Reads a user visible to the caller: any user, or a member of its organization; otherwise `NOT_FOUND`.
-pub(super) fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<User> {
+/// Reads a user. Returns `NOT_FOUND` if the user doesn't exist, or if the caller is an organization's key and
+/// the user is not a member of that organization.
+pub(super) fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<User> {
     let user = match caller.organization_id() {
         None => store::users::get(tx, id)?,
         Some(organization) => {
@@ -185,14 +194,14 @@ pub(super) fn visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<User> {
     user.ok_or_else(|| Error::not_found("user"))
 }
 
-/// Refuses an email address that another user has. The error doesn't name that user: it may belong to another
-/// organization.
+/// Returns `ALREADY_EXISTS` if another user has this user's email address. The error doesn't name the other
+/// user, who may belong to an organization that the caller can't access.
 fn ensure_email_available(tx: &Tx<'_>, user: &User) -> Result<()> {
     if store::users::id_by_email(tx, &user.email)?.is_none_or(|id| id == user.id) {
         return Ok(());
     }
     let message = "The email address is already in use.";
-    let detail = Detail {
+    let detail = ErrorDetail {
         pointer: Some("/email".into()),
         parameter: None,
         code: "ALREADY_EXISTS".into(),
@@ -201,17 +210,22 @@ fn ensure_email_available(tx: &Tx<'_>, user: &User) -> Result<()> {
     Err(Error { details: vec![detail], ..Error::new(Code::AlreadyExists, message) })
 }
 
-fn entry(organization: Option<&str>, user: &User) -> Entry {
-    Entry::of(organization, "user", &user.id, &user.name)
+fn audit_entry(organization: Option<&str>, user: &User) -> AuditEntry {
+    AuditEntry::for_resource(organization, "user", &user.id, &user.name)
 }
 
-/// One audit entry for each of a user's organizations, or one for the platform if it has none.
-fn for_each_organization(memberships: &[(String, Role)], user: &User, changed: &[Change]) -> Vec<Entry> {
+/// Creates one audit entry for each organization of a user, or one entry without an organization if the user
+/// has no memberships.
+fn entries_for_each_organization(
+    memberships: &[(String, Role)],
+    user: &User,
+    changed: &[Change],
+) -> Vec<AuditEntry> {
     if memberships.is_empty() {
-        return vec![entry(None, user).with(changed.to_vec())];
+        return vec![audit_entry(None, user).with(changed.to_vec())];
     }
     memberships
         .iter()
-        .map(|(organization, _)| entry(Some(organization), user).with(changed.to_vec()))
+        .map(|(organization, _)| audit_entry(Some(organization), user).with(changed.to_vec()))
         .collect()
 }

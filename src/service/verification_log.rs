@@ -1,9 +1,10 @@
-//! The verification log: lists denials. The [flush of usage](super::usage::flush) writes it.
+//! The verification log: lists denied verifications. The [flush of usage](super::usage::flush) writes the
+//! log.
 
 use std::sync::Arc;
 
 use super::api_keys::effective_organization;
-use super::{Listed, RequestContext, read_audited};
+use super::{ListPage, RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::audit;
 use crate::domain::page::Query;
@@ -11,8 +12,8 @@ use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 use crate::store;
 
-/// Lists denials.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Listed<Entry>> {
+/// Lists the denied verifications that the caller can access.
+pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<Entry>> {
     let (mut page, cursor) = query.page();
     let mut filter = VerificationLogFilter::read(&mut query);
     query.finish(())?;
@@ -20,8 +21,8 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     let binding = format!("verification_log {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, _| {
-        let entry = audit::Entry::about(filter.org_id.as_deref());
+        let entry = audit::AuditEntry::without_target(filter.org_id.as_deref());
         Ok((store::verification_log::list(tx, &filter, &page)?, entry))
     });
-    Listed::new(app, &binding, rows.await?)
+    ListPage::new(app, &binding, rows.await?)
 }

@@ -1,10 +1,10 @@
-//! Handlers that run inside a transaction.
+//! Runs handlers inside an open transaction.
 //!
-//! Usually a handler runs outside the transaction: [`mutate`](super::mutate) sends the writer a closure.
-//! Where more belongs in that same transaction (the other operations of a batch, a response that is stored
-//! for its replay), the writer's thread runs the handler itself over the open transaction, from validation
-//! to the finished response. The handler then sees everything that ran before it in the transaction, and
-//! nothing about it or its response has to be known beforehand.
+//! Usually a handler runs outside the transaction: [`mutate`](super::mutate) sends a closure to the writer.
+//! If other work belongs to the same transaction (the other operations of a batch, or storing the response
+//! for its replay), the writer's thread runs the whole handler over the open transaction, from validation to
+//! the finished response. The handler then sees all earlier changes of the transaction, and the transaction
+//! needs no knowledge of the handler or its response in advance.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -20,10 +20,12 @@ use crate::domain::access::Caller;
 use crate::error::{Error, Result};
 use crate::store::db::Tx;
 
-/// A handler. It can be started more than once; only its last run counts.
+/// The handler of an operation. A handler can be run more than once, because the writer may repeat a
+/// transaction; only the last run takes effect.
 pub(crate) type Handler<R> =
     Box<dyn Fn(Arc<RequestContext>) -> Pin<Box<dyn Future<Output = Result<R>> + Send>> + Send + Sync>;
 
+/// A closure that a handler runs in the open transaction.
 type Work = Box<dyn FnOnce(&Tx<'_>) + Send>;
 
 /// Slot through which a handler hands its closure to the transaction's thread.
@@ -53,18 +55,20 @@ impl Seat {
     }
 }
 
-/// Runs a handler to completion over an open transaction, with the caller as read inside it. When the handler
-/// fails, its changes are not rolled back here.
+/// Runs a handler to completion in an open transaction, after reading its caller in that transaction. If the
+/// handler fails, this function doesn't roll back the handler's changes.
 pub(crate) fn run<R>(tx: &Tx<'_>, clock: &Clock, ctx: &RequestContext, handler: &Handler<R>) -> Result<R> {
-    run_as(tx, ctx.reload(tx, clock)?, ctx, handler)
+    run_with_caller(tx, ctx.reload_caller(tx, clock)?, ctx, handler)
 }
 
-/// The caller of several handlers in one transaction, read again only when something has changed.
+/// The caller shared by several handlers in one transaction. The caller is read again only if an earlier
+/// handler may have changed it.
 #[derive(Default)]
 pub(crate) struct SameCaller(RefCell<Option<(usize, Caller)>>);
 
 impl SameCaller {
-    /// Like [`run`], with the caller that all the handlers share.
+    /// Runs a handler like [`run`], but reads the shared caller only if an earlier handler may have changed
+    /// it.
     pub(crate) fn run<R>(
         &self,
         tx: &Tx<'_>,
@@ -72,20 +76,20 @@ impl SameCaller {
         ctx: &RequestContext,
         handler: &Handler<R>,
     ) -> Result<R> {
-        // Every change of a caller queues an invalidation, and a rollback removes it: as long as `told` is
-        // the same, the caller is unchanged.
+        // Every change of a caller queues an invalidation, and a rollback removes the invalidation. The
+        // caller is therefore unchanged as long as `told`, the number of queued invalidations, is unchanged.
         let known = self.0.borrow().clone().filter(|(told, _)| *told == tx.told());
         let caller = match known {
             Some((_, caller)) => caller,
             None => ctx.read_caller(tx)?,
         };
         self.0.replace(Some((tx.told(), caller.clone())));
-        ctx.admit(&caller, clock)?;
-        run_as(tx, caller, ctx, handler)
+        ctx.ensure_admitted(&caller, clock)?;
+        run_with_caller(tx, caller, ctx, handler)
     }
 }
 
-fn run_as<R>(tx: &Tx<'_>, caller: Caller, ctx: &RequestContext, handler: &Handler<R>) -> Result<R> {
+fn run_with_caller<R>(tx: &Tx<'_>, caller: Caller, ctx: &RequestContext, handler: &Handler<R>) -> Result<R> {
     let seat = Arc::new(Seat::default());
     let mut future = handler(Arc::new(RequestContext { caller, seat: Some(seat.clone()), ..ctx.clone() }));
     let mut context = Context::from_waker(Waker::noop());
@@ -94,7 +98,8 @@ fn run_as<R>(tx: &Tx<'_>, caller: Caller, ctx: &RequestContext, handler: &Handle
             Poll::Ready(result) => return result,
             Poll::Pending => match seat.take() {
                 Some(work) => work(tx),
-                // Nothing would wake the handler on this thread, and every queued write would wait for it.
+                // The handler waits for something other than the transaction, which nothing would complete on
+                // this thread, while every queued write waits.
                 None => return Err(Error::internal("a handler waits for more than its transaction")),
             },
         }

@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
@@ -19,25 +19,25 @@ pub(super) const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.n
                        k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
                        k.revoked_reason, k.revision, k.rate_limit, k.rate_window, k.quota_limit, k.quota_period";
 
-pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+pub(super) fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
     Ok(ApiKey {
         id: row.get(1)?,
         organization_id: row.get(2)?,
         user_id: row.get(3)?,
         name: row.get(4)?,
         start: row.get(5)?,
-        scopes: rows::json(row, 6)?,
-        status: rows::variant(row, 7, Status::NAMES)?,
-        expires_at: rows::time_option(row, 8)?,
-        allowed_ips: rows::json_option(row, 9)?,
-        metadata: rows::json(row, 10)?,
+        scopes: rows::json_column(row, 6)?,
+        status: rows::enum_column(row, 7, Status::NAMES)?,
+        expires_at: rows::optional_timestamp_column(row, 8)?,
+        allowed_ips: rows::optional_json_column(row, 9)?,
+        metadata: rows::json_column(row, 10)?,
         created_by: row.get(11)?,
-        created_at: rows::time(row, 12)?,
-        updated_at: rows::time(row, 13)?,
-        last_used_at: rows::time_option(row, 14)?,
-        rotated_at: rows::time_option(row, 15)?,
-        previous_secret_expires_at: rows::time_option(row, 16)?,
-        revoked_at: rows::time_option(row, 17)?,
+        created_at: rows::timestamp_column(row, 12)?,
+        updated_at: rows::timestamp_column(row, 13)?,
+        last_used_at: rows::optional_timestamp_column(row, 14)?,
+        rotated_at: rows::optional_timestamp_column(row, 15)?,
+        previous_secret_expires_at: rows::optional_timestamp_column(row, 16)?,
+        revoked_at: rows::optional_timestamp_column(row, 17)?,
         revoked_reason: row.get(18)?,
         revision: row.get(19)?,
         rate_limit: match row.get(20)? {
@@ -46,12 +46,12 @@ pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         },
         quota: match row.get(22)? {
             None => None,
-            Some(limit) => Some(Quota { limit, period: rows::variant(row, 23, Period::NAMES)? }),
+            Some(limit) => Some(Quota { limit, period: rows::enum_column(row, 23, Period::NAMES)? }),
         },
     })
 }
 
-/// Stores a new key with the hash of its secret; `false` when its id or its secret is already in use.
+/// Stores a new key with the hash of its secret. Returns `false` when the id or the secret is already in use.
 pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
     let seq: Option<i64> = tx.query_first(
         "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
@@ -99,13 +99,17 @@ fn insert_scopes(tx: &Tx<'_>, seq: i64, scopes: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A key in any state.
+/// Fetches a key, whatever its status.
 pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
-    tx.query_first(&format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"), params![id], api_key)
+    tx.query_first(
+        &format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = ?1"),
+        params![id],
+        api_key_from_row,
+    )
 }
 
-/// Everything that decides whether a secret is valid, by the secret's hash.
-pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
+/// Fetches, by the hash of a secret, the key with everything that decides whether the secret is valid.
+pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
     let sql = format!(
         "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan, o.seq \
          FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq \
@@ -115,8 +119,8 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
          WHERE h.hash = ?1"
     );
     tx.query_first(&sql, params![hash], |row| {
-        let key = api_key(row)?;
-        // The end of a retired secret: always in the past.
+        let key = api_key_from_row(row)?;
+        // A retired secret ended in the past: the epoch stands for any past time.
         let epoch = Timestamp::from_millis(0);
         let secret_ends_at = match row.get_ref(24)?.as_str()? {
             "current" => None,
@@ -130,7 +134,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 let status = if deleted {
                     organization::Status::Suspended
                 } else {
-                    rows::variant(row, 26, organization::Status::NAMES)?
+                    rows::enum_column(row, 26, organization::Status::NAMES)?
                 };
                 Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan: row.get(31)?, status })
             }
@@ -143,7 +147,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
                 Some(if deleted || !member {
                     user::Status::Suspended
                 } else {
-                    rows::variant(row, 28, user::Status::NAMES)?
+                    rows::enum_column(row, 28, user::Status::NAMES)?
                 })
             }
         };
@@ -151,7 +155,7 @@ pub fn by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
     })
 }
 
-/// Stores all mutable fields, and updates the scope index if the scopes changed.
+/// Stores all mutable fields of a key, and updates the scope index if the scopes changed.
 pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
     let seq: Option<i64> = tx.query_first(
         "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
@@ -194,9 +198,9 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
 
 /// Makes a new secret the current one. With `keep_previous` the replaced secret becomes the previous one,
 /// valid until the row's `previous_secret_expires_at`; otherwise it is retired immediately. An existing
-/// previous secret is retired. `false` when the new secret is already in use.
-pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool) -> Result<bool> {
-    expire_previous(tx, id)?;
+/// previous secret is retired. Returns `false` when the new secret is already in use.
+pub(crate) fn rotate_secret(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool) -> Result<bool> {
+    retire_previous_secret(tx, id)?;
     let state = if keep_previous { "previous" } else { "retired" };
     tx.execute(
         "UPDATE api_key_hashes SET state = ?2 WHERE state = 'current' \
@@ -212,8 +216,8 @@ pub(crate) fn rotate(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool
     Ok(stored == 1)
 }
 
-/// Retires the previous secret, if there is one.
-pub(crate) fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
+/// Retires the previous secret of a key, if there is one.
+pub(crate) fn retire_previous_secret(tx: &Tx<'_>, id: &str) -> Result<()> {
     tx.execute(
         "UPDATE api_key_hashes SET state = 'retired' WHERE state = 'previous' \
          AND key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
@@ -222,9 +226,9 @@ pub(crate) fn expire_previous(tx: &Tx<'_>, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Keys that a user owns, in one organization or in all, and that aren't revoked: for each distinct list of
-/// scopes the id of one key, and the list.
-pub(crate) fn owned_scopes(
+/// The scopes of the unrevoked keys that a user owns in this organization or, if `organization_id` is `None`,
+/// in any: each distinct list of scopes once, with the id of one key that has it.
+pub(crate) fn scopes_of_owned_keys(
     tx: &Tx<'_>,
     organization_id: Option<&str>,
     user_id: &str,
@@ -234,10 +238,11 @@ pub(crate) fn owned_scopes(
         "SELECT min(id), scopes FROM api_keys WHERE user_id = ?1 AND {organization} AND status <> 'revoked' \
          GROUP BY scopes ORDER BY min(id)"
     );
-    tx.query_all(&sql, params![user_id, organization_id], |row| Ok((row.get(0)?, rows::json(row, 1)?)))
+    tx.query_all(&sql, params![user_id, organization_id], |row| Ok((row.get(0)?, rows::json_column(row, 1)?)))
 }
 
-/// Revokes all keys of an organization, or only those a user owns there; returns the number revoked.
+/// Revokes all keys of an organization, or with `user_id` only those this user owns. Returns the number of
+/// keys revoked.
 pub(crate) fn revoke_all(
     tx: &Tx<'_>,
     organization_id: &str,
@@ -252,24 +257,24 @@ pub(crate) fn revoke_all(
     tx.execute(&sql, params![organization_id, user_id, now.as_millis(), reason])
 }
 
-/// True if there is a [recovery key](ApiKey::is_recovery_key) other than this key.
+/// True if a key other than `id` is a [recovery key](ApiKey::is_recovery_key).
 pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL AND k.id <> ?1 \
          AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL AND k.allowed_ips IS NULL"
     );
-    // There are only a few such rows: keys of the platform's own staff.
-    Ok(tx.query_all(&sql, params![id], api_key)?.iter().any(ApiKey::is_recovery_key))
+    // Only a few rows match: keys of the platform's own staff.
+    Ok(tx.query_all(&sql, params![id], api_key_from_row)?.iter().any(ApiKey::is_recovery_key))
 }
 
-/// True if any key was ever stored: keys are never deleted.
+/// True if any key was ever stored. Keys are never deleted from the table.
 pub(crate) fn any(tx: &Tx<'_>) -> Result<bool> {
     Ok(tx.query_first("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
 /// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, and the revision (the ETag) doesn't
 /// change.
-pub(crate) fn touch(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
+pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
     for (seq, at) in used {
         tx.execute(
             "UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)",
@@ -288,17 +293,17 @@ pub(crate) struct ApiKeyFilter {
     pub(crate) q: Option<String>,
 }
 
-/// A page of keys in any state.
+/// Fetches a page of keys, whatever their status unless the filter names one.
 pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
-    let (list, seq) = query(filter, now);
-    list.page(tx, seq, page, api_key)
+    let (list, seq) = list_query(filter, now);
+    list.fetch_page(tx, seq, page, api_key_from_row)
 }
 
-/// The list, and the column it is ordered by.
-pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static str) {
+/// The query for a list of keys, and the name of the `seq` column that orders it.
+pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp) -> (ListQuery, &'static str) {
     let now = now.as_millis();
-    // A filter by scope alone is driven by the scope index, which has the same order. The keys of one owner
-    // or organization are few, so there the scope is checked for each key. CROSS JOIN fixes the join order.
+    // A filter by scope only scans the scope index, which is ordered by `seq` too. An organization or a user
+    // has few keys, so with such a filter the scope is checked for each key. CROSS JOIN fixes the join order.
     let has_owner = filter.user_id.is_some() || filter.organization_id.is_some();
     let (checked_scope, driving_scope) =
         if has_owner { (filter.scope.clone(), None) } else { (None, filter.scope.as_deref()) };
@@ -308,25 +313,25 @@ pub(super) fn query(filter: &ApiKeyFilter, now: Timestamp) -> (List, &'static st
         (_, Some(_)) => ("api_key_scopes s CROSS JOIN api_keys k WHERE k.seq = s.key_seq", "s.key_seq"),
     };
     let status = filter.status.map(|status| if status == Status::Expired { Status::Active } else { status });
-    let list = List::new(&format!("SELECT {COLUMNS} FROM {from}"))
-        .equal(&[
+    let list = ListQuery::new(&format!("SELECT {COLUMNS} FROM {from}"))
+        .and_equal(&[
             ("k.user_id", filter.user_id.as_deref()),
             ("k.organization_id", filter.organization_id.as_deref()),
             ("s.scope", driving_scope),
             ("k.status", status.map(Status::name)),
         ])
-        .and("s.scope = ?", checked_scope)
-        .prefix(&["k.name_key"], filter.q.as_deref());
+        .and_condition("s.scope = ?", checked_scope)
+        .and_prefix(&["k.name_key"], filter.q.as_deref());
     let list = match filter.status {
-        Some(Status::Active) => list.and("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
-        Some(Status::Expired) => list.and("k.expires_at <= ?", Some(now)),
+        Some(Status::Active) => list.and_condition("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
+        Some(Status::Expired) => list.and_condition("k.expires_at <= ?", Some(now)),
         _ => list,
     };
     (list, seq)
 }
 
-/// True if the stored start of a key that isn't revoked is compatible with this prefix.
-pub(crate) fn any_start_matches(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
+/// True if the secret of any key that isn't revoked may begin with this prefix, judged by its stored start.
+pub(crate) fn any_key_start_matches(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
     // Compared in both directions, because the stored start of an imported key may be shorter than the
     // prefix. Scans all keys, which is acceptable: it runs once per new prefix.
     let sql = "SELECT 1 FROM api_keys WHERE status <> 'revoked' AND (substr(start, 1, length(?1)) = ?1 \

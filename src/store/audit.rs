@@ -3,11 +3,11 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
-use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS};
-use crate::domain::chain::{self, Anchor, Link};
+use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS_HASH};
+use crate::domain::chain::{self, Anchor, ChainLink};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
@@ -15,22 +15,23 @@ use crate::error::{Error, Result};
 
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "audit_events", column: "occurred_at" };
 
-/// `seq` and hash of the last event; `(0, GENESIS)` for an empty chain.
-pub(crate) fn head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
+/// Returns `seq` and hash of the last audit event; `(0, GENESIS)` for an empty chain.
+pub(crate) fn chain_head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
     let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
-    Ok(tx.query_first(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS)))
+    Ok(tx.query_first(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS_HASH)))
 }
 
-/// Appends an event to the chain and assigns its `seq`.
+/// Appends an event to the audit chain and assigns its `seq`.
 pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
-    // Read inside the transaction, because another process may have appended; once for the whole group.
-    let (last, prev_hash) = match tx.head.get() {
+    // The head is read inside the transaction, because another process may have appended an event. It is read
+    // once for all mutations of the transaction.
+    let (last, prev_hash) = match tx.chain_head.get() {
         Some(head) => head,
-        None => head(tx)?,
+        None => chain_head(tx)?,
     };
     let seq = last + 1;
     event.seq = Some(seq);
-    let id = id::event_bytes(&event.id).ok_or_else(|| Error::internal("an event id is not a ULID"))?;
+    let id = id::event_id_bytes(&event.id).ok_or_else(|| Error::internal("an event id is not a ULID"))?;
     let occurred_at = Timestamp::parse(&event.occurred_at)
         .ok_or_else(|| Error::internal("the time of an event is not valid"))?;
     SEQ_INDEX.record_skew(tx, occurred_at)?;
@@ -54,14 +55,14 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
             json,
         ],
     )?;
-    tx.head.set(Some((seq, hash)));
+    tx.chain_head.set(Some((seq, hash)));
     Ok(())
 }
 
-/// An event as stored.
+/// An audit event as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
-    pub(crate) link: Link,
+    pub(crate) link: ChainLink,
     /// True if the actor is a key of the event's organization.
     pub(crate) by_own_key: bool,
 }
@@ -69,30 +70,31 @@ pub(crate) struct StoredEvent {
 const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization_id = e.organization_id \
                       FROM audit_events e LEFT JOIN api_keys k ON k.id = e.actor_id WHERE 1 = 1";
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
+fn stored_event_from_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    let link = ChainLink { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
     Ok(StoredEvent { link, by_own_key: row.get::<_, Option<bool>>(4)?.unwrap_or(false) })
 }
 
-/// One event. With `organization_id`, only if it belongs to that organization.
+/// Fetches an audit event. With `organization_id`, only if the event belongs to that organization.
 pub(crate) fn get(tx: &Tx<'_>, event_id: &str, organization_id: Option<&str>) -> Result<Option<StoredEvent>> {
-    let Some(id) = id::event_bytes(event_id) else { return Ok(None) };
+    let Some(id) = id::event_id_bytes(event_id) else { return Ok(None) };
     let sql = format!("{SELECT} AND e.id = ?1 AND (?2 IS NULL OR e.organization_id = ?2)");
-    tx.query_first(&sql, params![id, organization_id], stored)
+    tx.query_first(&sql, params![id, organization_id], stored_event_from_row)
 }
 
 pub(crate) fn list(tx: &Tx<'_>, filter: &AuditFilter, page: &Page) -> Result<Rows<StoredEvent>> {
-    query(tx, filter)?.page(tx, "e.seq", page, stored)
+    list_query(tx, filter)?.fetch_page(tx, "e.seq", page, stored_event_from_row)
 }
 
-pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
-    let list = List::new(SELECT);
+pub(super) fn list_query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<ListQuery> {
+    let list = ListQuery::new(SELECT);
     let list = match filter.outcome {
-        // The index on the outcome is partial, without successes; SQLite uses it only with this condition.
-        Some(outcome) if outcome != "success" => list.and_literal("e.outcome <> 'success'"),
+        // The index on the outcome excludes successes. SQLite uses such a partial index only if the query
+        // repeats its condition.
+        Some(outcome) if outcome != "success" => list.and_fixed_condition("e.outcome <> 'success'"),
         _ => list,
     };
-    let list = list.equal(&[
+    let list = list.and_equal(&[
         ("e.target_id", filter.target_id.as_deref()),
         ("e.actor_id", filter.actor_id.as_deref()),
         ("e.organization_id", filter.org_id.as_deref()),
@@ -100,37 +102,38 @@ pub(super) fn query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<List> {
         ("e.outcome", filter.outcome),
         ("e.access", filter.access),
     ]);
-    // The unary plus keeps SQLite from the index on the time, whose order would require a sort. That index
-    // is used to find the range of `seq` instead.
+    // The unary plus prevents SQLite from using the index on `occurred_at`, which would require a sort by
+    // `seq`. `SEQ_INDEX` uses that index to find the range of `seq`.
     Ok(list
-        .and("+e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
-        .and("+e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
-        .in_range(SEQ_INDEX.between(tx, filter.from, filter.to)?))
+        .and_condition("+e.occurred_at >= ?", filter.from.map(Timestamp::as_millis))
+        .and_condition("+e.occurred_at < ?", filter.to.map(Timestamp::as_millis))
+        .in_seq_range(SEQ_INDEX.seq_range_of(tx, filter.from, filter.to)?))
 }
 
-/// A row of the chain, to be verified.
+/// A row of the audit chain, to be verified.
 pub struct ChainRow {
     pub(crate) seq: i64,
-    /// The link, and the copied columns that the filters use: columns that contradict the JSON break the
-    /// chain as a wrong hash does. `None` when the row can't be read, which means that it was modified.
-    pub link: Option<(Link, chain::EventColumns)>,
+    /// The link, and the columns that copy parts of the event's JSON for filters. A column that contradicts
+    /// the JSON breaks the chain, as a wrong hash does. `None` when the row can't be read because it was
+    /// modified.
+    pub link: Option<(ChainLink, chain::EventColumns)>,
 }
 
-/// The next links from `first` on, oldest first.
-pub fn links(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> {
+/// Fetches at most `max` rows of the audit chain whose `seq` is `first` or greater, oldest first.
+pub fn chain_rows(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> {
     tx.query_all(
         "SELECT seq, prev_hash, hash, event, id, occurred_at, organization_id, actor_id, action, target_id, access, \
          outcome FROM audit_events WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
         params![first, i64::try_from(max).unwrap_or(i64::MAX)],
-        |row| Ok(ChainRow { seq: row.get(0)?, link: link(row).ok() }),
+        |row| Ok(ChainRow { seq: row.get(0)?, link: link_from_row(row).ok() }),
     )
 }
 
-fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
-    let link = Link { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
-    let copies = chain::EventColumns {
+fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(ChainLink, chain::EventColumns)> {
+    let link = ChainLink { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
+    let columns = chain::EventColumns {
         id: row.get(4)?,
-        occurred_at: rows::time(row, 5)?,
+        occurred_at: rows::timestamp_column(row, 5)?,
         organization_id: row.get(6)?,
         actor_id: row.get(7)?,
         action: row.get(8)?,
@@ -138,32 +141,32 @@ fn link(row: &Row<'_>) -> rusqlite::Result<(Link, chain::EventColumns)> {
         access: row.get(10)?,
         outcome: row.get(11)?,
     };
-    Ok((link, copies))
+    Ok((link, columns))
 }
 
-/// The last checkpoint of pruning: the last event that was removed, or is about to be.
+/// The last pruning checkpoint: the newest event that pruning has deleted or is about to delete.
 pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
-    let event = tx.query_first(sql, params![chain::PRUNED], |row| row.get::<_, String>(0))?;
+    let event = tx.query_first(sql, params![chain::PRUNE_ACTION], |row| row.get::<_, String>(0))?;
     // An unreadable event is no checkpoint; the verification of the chain reports it.
     let event: Option<Event> = event.and_then(|json| serde_json::from_str(&json).ok());
-    Ok(event.as_ref().and_then(Anchor::of_pruning))
+    Ok(event.as_ref().and_then(Anchor::from_pruning_event))
 }
 
-/// The `seq` of the first event.
-pub(crate) fn first(tx: &Tx<'_>) -> Result<Option<i64>> {
+/// The `seq` of the oldest stored audit event.
+pub(crate) fn first_seq(tx: &Tx<'_>) -> Result<Option<i64>> {
     tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
 }
 
-/// The last event of the leading part of the chain in which every event occurred before `time`; `None` when
-/// that part is empty.
-pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
+/// The newest event that can be pruned with `time` as the limit: the event itself and all events before it in
+/// the chain occurred before `time`. `None` when the oldest event is not older than `time`.
+pub(crate) fn last_prunable_event(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
     let time = time.as_millis();
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
     if tx.query_first(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
         return Ok(None);
     }
-    // Answered from the index on the time only, which is small compared with the events.
+    // SQLite answers this from the index on `occurred_at`, which is small compared with the table.
     let sql = "SELECT min(seq) FROM audit_events WHERE occurred_at >= ?1";
     let first_kept: Option<i64> = tx.query_first(sql, params![time], |row| row.get(0))?.flatten();
     let before = first_kept.unwrap_or(i64::MAX);
@@ -171,9 +174,9 @@ pub(crate) fn last_before(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>
     tx.query_first(sql, params![before], |row| Ok(Anchor { seq: row.get(0)?, hash: row.get(1)? }))
 }
 
-/// Deletes events up to and including a checkpoint, oldest first, at most `max`; returns the number
-/// deleted. Deletes nothing if the checkpoint isn't an event of this chain.
-pub(crate) fn remove_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
+/// Deletes audit events up to and including a checkpoint, oldest first, at most `max`. Returns the number of
+/// deleted events: 0 if the checkpoint isn't an event of this chain.
+pub(crate) fn delete_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \
          AND (SELECT hash FROM audit_events WHERE seq = ?1) = ?2 ORDER BY seq LIMIT ?3)",

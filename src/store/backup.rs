@@ -1,4 +1,4 @@
-//! Copies of a whole database, also while other connections write to it.
+//! Copies a whole database, also while other connections write to it.
 //!
 //! SQLite's backup API copies pages as they are, and restarts whenever another connection writes. Here a
 //! read transaction pins one state for the duration of the copy, so that it never restarts. Until the
@@ -17,8 +17,8 @@ use rusqlite::backup::{Backup, StepResult};
 use super::check;
 use super::db::Tx;
 use super::reader::Reader;
-use super::schema::{self, directory};
-use super::tx::is_busy;
+use super::schema::{self, parent_directory};
+use super::tx::is_busy_error;
 use super::{audit, check::RowCounts};
 use crate::domain::audit::ChainHash;
 use crate::domain::time::Timestamp;
@@ -32,13 +32,13 @@ const PAGES_PER_STEP: i32 = 128;
 const PAGES_PER_SYNC: i32 = 2048;
 
 /// Pause after each step, so that the copy doesn't use the whole bandwidth of the disk.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
-/// Properties of a copy. `head` and `rows` are read from the source.
-pub(crate) struct Copied {
-    /// Size of the copy.
+/// Properties of a finished copy of a database. `head` and `rows` are read from the source database.
+pub(crate) struct DatabaseCopy {
+    /// Size of the copy, in bytes.
     pub(crate) bytes: u64,
-    /// The head of the audit chain.
+    /// `seq` and hash of the last audit event.
     pub(crate) head: (i64, ChainHash),
     /// Number of rows of each table.
     pub(crate) rows: RowCounts,
@@ -48,26 +48,31 @@ pub(crate) struct Copied {
 /// called with the number of pages copied and their total.
 ///
 /// # Errors
-/// Those of SQLite and of the file system.
-pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u64)) -> Result<Copied> {
-    remove(target)?;
+/// The errors of SQLite and of the file system.
+pub(crate) fn copy_database(
+    source: &mut Reader,
+    target: &Path,
+    progress: &dyn Fn(u64, u64),
+) -> Result<DatabaseCopy> {
+    remove_file_if_exists(target)?;
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     // SQLite uses an existing empty file and keeps its permissions.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).map_err(with_path)?;
-    let mut copy = schema::connect(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // No journal: a partial copy is useless. It is synced explicitly, and removed after a failure.
+    let mut copy = schema::open_connection(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // The copy needs no journal: a partial copy is useless and is removed after a failure. The code below
+    // syncs the copy, so SQLite doesn't.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2048")?;
     let state = source.conn.transaction()?;
     let tx = Tx::new(&state);
-    // The first read pins the state.
-    let head = audit::head(&tx)?;
+    // The first read of a transaction pins the state of the database that the transaction sees.
+    let head = audit::chain_head(&tx)?;
     let backup = Backup::new(&state, &mut copy)?;
     let mut unsynced = 0;
     loop {
         match backup.step(PAGES_PER_STEP) {
             Ok(StepResult::Done) => break,
             Ok(_) => {}
-            Err(error) if is_busy(&error) => {}
+            Err(error) if is_busy_error(&error) => {}
             Err(error) => return Err(error.into()),
         }
         let status = backup.progress();
@@ -78,10 +83,10 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
             unsynced = 0;
             file.sync_data().map_err(with_path)?;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(PAUSE_BETWEEN_STEPS);
     }
     drop(backup);
-    let rows = check::rows(&tx)?;
+    let rows = check::count_rows(&tx)?;
     drop(tx);
     state.finish()?;
     // The copy must be a single file, without a WAL.
@@ -89,11 +94,11 @@ pub(crate) fn copy(source: &mut Reader, target: &Path, progress: &dyn Fn(u64, u6
     copy.close().map_err(|(_, error)| error)?;
     file.sync_all().map_err(with_path)?;
     let bytes = file.metadata().map_err(with_path)?.len();
-    Ok(Copied { bytes, head, rows })
+    Ok(DatabaseCopy { bytes, head, rows })
 }
 
-/// Removes a file. It need not exist.
-pub(crate) fn remove(file: &Path) -> Result<()> {
+/// Removes a file if it exists.
+pub(crate) fn remove_file_if_exists(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::internal(format!("{}: {error}", file.display())))
@@ -105,7 +110,7 @@ pub(crate) fn remove(file: &Path) -> Result<()> {
 /// Renames a complete, synced file and syncs the directory. An existing target is replaced.
 pub(crate) fn rename_durably(part: &Path, target: &Path) -> Result<()> {
     fs::rename(part, target).map_err(|error| Error::internal(format!("{}: {error}", target.display())))?;
-    schema::sync(directory(target))
+    schema::sync_to_disk(parent_directory(target))
 }
 
 /// The path with `suffix` appended to the file name.

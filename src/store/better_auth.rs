@@ -1,4 +1,5 @@
-//! Statements on a database of better-auth, which is only read.
+//! Statements on a database of the library better-auth, from which data is imported. The database is only
+//! read.
 
 use std::path::Path;
 
@@ -8,18 +9,19 @@ use serde_json::Value;
 
 use super::db::Tx;
 use super::reader::Reader;
-use super::schema::conflict;
+use super::schema::conflict_error;
 use crate::domain::better_auth::{Owner, Row};
 use crate::error::Result;
 
-/// Opens the file.
+/// Opens a database of better-auth.
 ///
 /// # Errors
-/// `CONFLICT` when it isn't a database of better-auth.
+/// `CONFLICT` when the file isn't a database of better-auth.
 pub(crate) fn open(file: &Path) -> Result<Reader> {
-    let not_better_auth = |_| conflict(format!("{} is not a better-auth SQLite database.", file.display()));
+    let not_better_auth =
+        |_| conflict_error(format!("{} is not a better-auth SQLite database.", file.display()));
     if !file.exists() {
-        return Err(conflict(format!("{} doesn't exist.", file.display())));
+        return Err(conflict_error(format!("{} doesn't exist.", file.display())));
     }
     let mut reader = Reader::open_any(file).map_err(not_better_auth)?;
     if !reader.read(|tx| has_table(tx, "user")).map_err(not_better_auth)? {
@@ -33,7 +35,7 @@ fn has_table(tx: &Tx<'_>, table: &str) -> Result<bool> {
     Ok(tx.query_first(sql, params![table], |_| Ok(()))?.is_some())
 }
 
-/// Number of rows to be read, for the progress display.
+/// Counts the rows that an import reads, for the progress display.
 pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     let mut total = 0;
     for table in ["user", "organization", "member", "apikey"] {
@@ -46,13 +48,14 @@ pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     Ok(total)
 }
 
-/// The next rows of a table after a rowid, oldest first, each with its rowid; empty when the table
-/// doesn't exist.
+/// Fetches at most `max` rows with a rowid greater than `after`, oldest first, each with its rowid. Returns
+/// none when the table doesn't exist.
 pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<Vec<(i64, Row)>> {
     if !has_table(tx, table)? {
         return Ok(Vec::new());
     }
-    // An organization of better-auth has no email address: it gets that of its owner, or of its first member.
+    // better-auth stores no email address for an organization, so the address of the organization's owner is
+    // used, or else that of its first member.
     let email_column = if table == "organization" && has_table(tx, "member")? {
         ", (SELECT u.email FROM member m JOIN user u ON u.id = m.userId WHERE m.organizationId = t.id \
          ORDER BY ',' || m.role || ',' NOT LIKE '%,owner,%', m.createdAt, m.rowid LIMIT 1) AS email"
@@ -64,10 +67,10 @@ pub(crate) fn rows(tx: &Tx<'_>, table: &str, after: i64, max: usize) -> Result<V
          WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT ?2"
     );
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, by_column_name(row)?)))
+    tx.query_all(&sql, params![after, max], |row| Ok((row.get(0)?, row_by_column_name(row)?)))
 }
 
-fn by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+fn row_by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let columns = row.as_ref().column_names().into_iter().map(str::to_owned).enumerate();
     let value = |(index, name)| {
         let value = match row.get_ref(index)? {
@@ -81,8 +84,9 @@ fn by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     columns.map(value).collect()
 }
 
-/// The owner of a key. Before release 1.5, better-auth stored it in `userId`.
-pub(crate) fn owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
+/// The organization or user that owns a key. better-auth stores the owner's id in `referenceId`; before
+/// release 1.5 it was in `userId`.
+pub(crate) fn find_key_owner(tx: &Tx<'_>, key: &Row) -> Result<Owner> {
     let id = |column| key.get(column).and_then(Value::as_str);
     let Some(id) = id("referenceId").or(id("userId")) else { return Ok(Owner::Nobody) };
     let exists = |table: &str| -> Result<bool> {

@@ -6,21 +6,21 @@ use super::db::Tx;
 use super::schema;
 use crate::error::Result;
 
-/// Number of rows of each table.
+/// Number of rows, by table name.
 pub(crate) type RowCounts = BTreeMap<String, i64>;
 
 /// Maximum number of faults reported by each check.
 const MAX_FAULTS: usize = 20;
 
-/// Faults that SQLite finds in pages and indexes; empty when there are none.
-pub(crate) fn integrity(tx: &Tx<'_>) -> Result<Vec<String>> {
+/// Errors that SQLite finds in the file's pages and indexes; empty when there are none.
+pub(crate) fn find_page_errors(tx: &Tx<'_>) -> Result<Vec<String>> {
     let lines =
         tx.query_all(&format!("PRAGMA integrity_check({MAX_FAULTS})"), [], |row| row.get::<_, String>(0))?;
     Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 
-/// Foreign keys that refer to missing rows.
-pub(crate) fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
+/// Describes each foreign key that refers to a missing row.
+pub(crate) fn find_broken_foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     let faults = tx.query_all("PRAGMA foreign_key_check", [], |row| {
         let table: String = row.get(0)?;
         let rowid: Option<i64> = row.get(1)?;
@@ -31,7 +31,7 @@ pub(crate) fn foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
 }
 
 /// Counts the rows of each table.
-pub(crate) fn rows(tx: &Tx<'_>) -> Result<RowCounts> {
+pub(crate) fn count_rows(tx: &Tx<'_>) -> Result<RowCounts> {
     let sql =
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
     let tables = tx.query_all(sql, [], |row| row.get::<_, String>(0))?;
@@ -42,8 +42,8 @@ pub(crate) fn rows(tx: &Tx<'_>) -> Result<RowCounts> {
     tables.into_iter().map(count).collect()
 }
 
-/// Entries of the table `counts` that differ from the actual number of rows.
-pub(crate) fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
+/// Describes each entry of the table `counts` that differs from the actual number of rows.
+pub(crate) fn find_wrong_counts(tx: &Tx<'_>) -> Result<Vec<String>> {
     tx.query_all(
         "WITH actual (what, organization_id, n) AS (
              SELECT 'organizations', '*', count(*) FROM organizations WHERE deleted_at IS NULL
@@ -79,8 +79,9 @@ pub(crate) fn counts(tx: &Tx<'_>) -> Result<Vec<String>> {
     )
 }
 
-/// Keys that don't have exactly one current secret, or whose scopes differ from the scope index.
-pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
+/// Describes each API key whose number of current secrets isn't 1, or whose scopes differ from the scope
+/// index.
+pub(crate) fn find_inconsistent_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     let mut faults = tx.query_all(
         "SELECT k.id, (SELECT count(*) FROM api_key_hashes h WHERE h.key_seq = k.seq AND h.state = 'current') AS n \
          FROM api_keys k WHERE n <> 1 LIMIT 20",
@@ -101,12 +102,13 @@ pub(crate) fn keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// The schema version.
-pub(crate) fn version(tx: &Tx<'_>) -> Result<i64> {
+/// The schema version of the database.
+pub(crate) fn schema_version(tx: &Tx<'_>) -> Result<i64> {
     Ok(tx.query_first("PRAGMA user_version", [], |row| row.get(0))?.unwrap_or(0))
 }
 
-/// Identifies databases of the same origin: created with the first of them and copied with the file.
-pub(crate) fn origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
-    schema::cursor_key(tx)
+/// A random value that is created with a database and copied with its file, so a database and its copies have
+/// the same value.
+pub(crate) fn database_origin(tx: &Tx<'_>) -> Result<[u8; 32]> {
+    schema::load_cursor_key(tx)
 }

@@ -19,34 +19,34 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::counters::Counters;
-pub(crate) use super::counters::{Stats, Work};
+use super::counters::WriterCounters;
+pub(crate) use super::counters::{WriterMetrics, WriterTotals};
 use super::lookup::Lookups;
 use super::schema;
-pub(crate) use super::schema::lock;
+pub(crate) use super::schema::lock_data_dir;
 pub(crate) use super::tx::Tx;
-use super::tx::{Mutation, Value, is_busy};
+use super::tx::{Mutation, MutationResult, is_busy_error};
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
 
-/// Maximum time a connection waits for another process's lock.
+/// Maximum time for which a connection waits for a lock that another process holds.
 pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval at which the writer checks whether another process wrote. It also waits for a lock in steps
-/// of this length: a process that commits in a tight loop could otherwise keep it waiting, without
-/// detecting the writes, for much longer than a second.
-pub(in crate::store) const POLL: Duration = Duration::from_millis(250);
+/// Interval at which the writer checks whether another process wrote to the database. The writer also waits
+/// for locks in steps of this length and checks after each step: otherwise, while another process commits in
+/// a tight loop, the writer would wait for much longer than a second without detecting that process's writes.
+pub(in crate::store) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// 3.51.3. Older versions can corrupt a database in WAL mode when the WAL is reset.
+/// SQLite 3.51.3, as an integer. Older versions can corrupt a database in WAL mode when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
-/// Interval, in steps of SQLite's virtual machine (1000 take about 10 µs), at which a read checks whether
-/// it should stop.
+/// Number of steps of SQLite's virtual machine after which a read checks whether it should stop. 1000 steps
+/// take about 10 µs.
 const STEPS_BETWEEN_CHECKS: i32 = 1000;
 
-/// Number of those checks after which a read yields its core. Without the yield, a verification waits
-/// milliseconds until the kernel preempts a long read.
+/// Number of checks (see [`STEPS_BETWEEN_CHECKS`]) after which a read yields its CPU core. Without the yield,
+/// the verification of a key could wait milliseconds until the kernel preempts a long read.
 const CHECKS_BETWEEN_YIELDS: u32 = 8;
 
 type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
@@ -54,7 +54,7 @@ type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 /// Location and limits of the database.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// The database file. Its directory is created when it is missing.
+    /// Path of the database file. A missing parent directory is created.
     pub(crate) file: PathBuf,
     /// Maximum number of concurrent reads.
     pub(crate) readers: u32,
@@ -64,32 +64,33 @@ pub(crate) struct Options {
     pub(crate) writer_queue: usize,
     /// Maximum number of mutations that share one commit.
     pub(crate) group_limit: usize,
-    /// Maximum size of the file, in bytes; 0 = no limit. The WAL is not counted.
+    /// Maximum size of the database file, in bytes; 0 means no limit. The WAL is not counted.
     pub(crate) max_bytes: u64,
 }
 
-/// The open database. Clones share it; dropping the last clone closes it.
+/// The open database. Clones share the same database; dropping the last clone closes it.
 #[derive(Clone)]
 pub struct Db(Arc<Shared>);
 
 struct Shared {
-    /// `None` once the database is closing.
-    queue: Mutex<Option<SyncSender<Job>>>,
-    /// Closed when the writer's thread ends, which owns the sender.
-    writer: watch::Receiver<()>,
-    counters: Arc<Counters>,
+    /// Sender of the writer's queue; `None` once the database is closing.
+    queue: Mutex<Option<SyncSender<QueuedMutation>>>,
+    /// The channel closes when the writer's thread ends, because that thread owns the sender. Nothing is
+    /// sent.
+    writer_ended: watch::Receiver<()>,
+    counters: Arc<WriterCounters>,
     lookups: Arc<Lookups>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     /// One permit per reader, so that a read waiting for a connection doesn't occupy a thread.
-    permits: Arc<Semaphore>,
+    reader_permits: Arc<Semaphore>,
     read_timeout: Duration,
     /// Monotonic time and result of the last probe.
     last_probe: tokio::sync::Mutex<Option<(Duration, Result<()>)>>,
 }
 
-struct Job {
+struct QueuedMutation {
     mutation: Mutation,
-    answer: oneshot::Sender<Result<Value>>,
+    answer: oneshot::Sender<Result<MutationResult>>,
 }
 
 impl Db {
@@ -108,20 +109,20 @@ impl Db {
             let message = format!("SQLite {} is too old; 3.51.3 or later is required.", rusqlite::version());
             return Err(Error::new(Code::Conflict, message));
         }
-        schema::prepare(&options.file)?;
-        let conn = schema::write_connection(options)?;
+        schema::create_or_upgrade(&options.file)?;
+        let conn = schema::open_writer_connection(options)?;
         let readers = r2d2::Pool::builder()
             .max_size(options.readers.max(1))
             .test_on_check_out(false)
             .idle_timeout(None)
             .max_lifetime(None)
             .connection_timeout(options.read_timeout)
-            .build(schema::readers(options))
+            .build(schema::reader_connections(options))
             .map_err(Error::internal)?;
 
         let (queue, jobs) = mpsc::sync_channel(options.writer_queue.max(1));
-        let (writer_alive, writer) = watch::channel(());
-        let counters = Arc::new(Counters::default());
+        let (writer_alive, writer_ended) = watch::channel(());
+        let counters = Arc::new(WriterCounters::default());
         let writer_thread = Writer {
             data_version: data_version(&conn)?,
             conn,
@@ -134,16 +135,16 @@ impl Db {
         thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
-                writer_thread.run();
+                writer_thread.run_until_closed();
                 drop(writer_alive);
             })
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Shared {
             queue: Mutex::new(Some(queue)),
-            writer,
+            writer_ended,
             counters,
             lookups: Lookups::start(options)?,
-            permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
+            reader_permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
             readers,
             read_timeout: options.read_timeout,
             last_probe: tokio::sync::Mutex::default(),
@@ -151,7 +152,7 @@ impl Db {
     }
 
     /// Runs a mutation and returns after its commit. A queued mutation runs even if the returned future
-    /// is dropped. It may be run more than once; only the last run takes effect.
+    /// is dropped. The closure may run more than once; only its last run takes effect.
     ///
     /// # Errors
     /// The closure's error, or the commit's; `UNAVAILABLE` when the queue is full or the database is closed.
@@ -161,8 +162,8 @@ impl Db {
         F: FnMut(&Tx<'_>) -> Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let mutation = Box::new(move |tx: &Tx<'_>| f(tx).map(|value| Box::new(value) as Value));
-        self.enqueue(Job { mutation, answer })?;
+        let mutation = Box::new(move |tx: &Tx<'_>| f(tx).map(|value| Box::new(value) as MutationResult));
+        self.enqueue(QueuedMutation { mutation, answer })?;
         let value =
             answered.await.map_err(|_| Error::internal("the writer stopped before it answered"))??;
         value
@@ -171,12 +172,13 @@ impl Db {
             .map_err(|_| Error::internal("unexpected type of a mutation's result"))
     }
 
-    fn enqueue(&self, job: Job) -> Result<()> {
+    fn enqueue(&self, job: QueuedMutation) -> Result<()> {
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(queue) = &*queue else {
             return Err(Error::unavailable("The server is shutting down.", 1));
         };
-        // Counted before the writer can take the job, so that the counter never goes below zero.
+        // Incremented before the writer can dequeue the mutation and decrement the counter, so that the
+        // counter never goes below zero.
         self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = queue.try_send(job);
         if sent.is_err() {
@@ -203,7 +205,7 @@ impl Db {
     {
         let stop = StopOnDrop::default();
         let stopped = Arc::clone(&stop.0);
-        let permits = Arc::clone(&self.0.permits);
+        let permits = Arc::clone(&self.0.reader_permits);
         let readers = self.0.readers.clone();
         let work = async move {
             let permit = permits.acquire_owned().await.map_err(Error::internal)?;
@@ -218,7 +220,7 @@ impl Db {
         tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(timed_out)
     }
 
-    /// Runs a read of one or two rows that doesn't queue behind long reads. It sees everything committed
+    /// Runs a read of one or two rows, which doesn't queue behind long reads and sees everything committed
     /// before this call.
     ///
     /// # Errors
@@ -228,16 +230,16 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.0.lookups.run(f).await
+        self.0.lookups.run_lookup(f).await
     }
 
-    /// Totals since the database was opened.
-    pub(crate) fn stats(&self) -> Stats {
+    /// Totals of the writer since the database was opened.
+    pub(crate) fn writer_totals(&self) -> WriterTotals {
         self.0.counters.stats()
     }
 
     /// Queue length, group sizes and commit times of the writer.
-    pub(crate) fn work(&self) -> Work {
+    pub(crate) fn writer_metrics(&self) -> WriterMetrics {
         self.0.counters.work()
     }
 
@@ -246,23 +248,24 @@ impl Db {
     pub(crate) async fn close(&self) {
         self.0.lookups.close();
         drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // Nothing is ever sent; `changed` fails once the writer's thread has ended.
-        while self.0.writer.clone().changed().await.is_ok() {}
+        // Nothing is ever sent on this channel; `changed` fails once the writer's thread has ended.
+        while self.0.writer_ended.clone().changed().await.is_ok() {}
     }
 
-    /// Checks with a durable write that the file is writable, at most once a second; calls within that
-    /// second share the result. `now` is the clock's monotonic time.
+    /// Checks that the database file is writable by committing a write. Calls within a second of the last
+    /// check get its result. `now` is the clock's monotonic time.
     ///
     /// # Errors
     /// The same errors as [`write`](Self::write).
-    pub(crate) async fn probe(&self, now: Duration) -> Result<()> {
+    pub(crate) async fn probe_writable(&self, now: Duration) -> Result<()> {
         let mut last_probe = self.0.last_probe.lock().await;
         if let Some((at, result)) = &*last_probe
             && now.saturating_sub(*at) < Duration::from_secs(1)
         {
             return result.clone();
         }
-        // Longer than a page, so that it needs new pages and fails when the file is at its size limit.
+        // The inserted value is longer than a page. It needs new pages, so it fails when the file is at its
+        // size limit.
         let result = self.write(|tx| {
             tx.execute("INSERT INTO meta (name, value) VALUES ('probe', ?1)", ["x".repeat(8192)])?;
             tx.execute("DELETE FROM meta WHERE name = 'probe'", [])
@@ -273,12 +276,12 @@ impl Db {
     }
 }
 
-/// Version of the bundled SQLite.
+/// The version of the bundled SQLite, such as `3.51.3`.
 pub(crate) fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
-/// Interrupts a read when it is dropped.
+/// Makes a read stop when this value is dropped, by setting a flag that the read checks.
 #[derive(Default)]
 struct StopOnDrop(Arc<AtomicBool>);
 
@@ -306,23 +309,23 @@ fn run_read<T>(
     f(&Tx::new(&transaction))
 }
 
-/// Runs the mutations, on a thread of its own.
+/// The writer, which runs all mutations on a dedicated thread.
 struct Writer {
     conn: Connection,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<QueuedMutation>,
     group_limit: usize,
     on_commit: OnCommit,
-    /// The system clock even where tests set the time: commit durations are real durations.
+    /// The system clock, also in tests that set the time elsewhere, because commit times are measured.
     clock: Clock,
-    counters: Arc<Counters>,
+    counters: Arc<WriterCounters>,
     /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
     data_version: i64,
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run_until_closed(mut self) {
         loop {
-            match self.jobs.recv_timeout(POLL) {
+            match self.jobs.recv_timeout(POLL_INTERVAL) {
                 Ok(first) => {
                     let group =
                         iter::once(first).chain(self.jobs.try_iter()).take(self.group_limit).collect();
@@ -338,11 +341,11 @@ impl Writer {
         }
     }
 
-    fn run_group(&mut self, group: Vec<Job>) {
+    fn run_group(&mut self, group: Vec<QueuedMutation>) {
         self.counters.waiting.fetch_sub(group.len() as u64, Ordering::Relaxed);
         let (mutations, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|job| (job.mutation, job.answer)).unzip();
-        match self.commit(mutations) {
+        match self.run_and_commit(mutations) {
             // The mutation is committed even if its caller has dropped the receiver.
             Ok(results) => {
                 answers.into_iter().zip(results).for_each(|(answer, result)| drop(answer.send(result)))
@@ -354,14 +357,16 @@ impl Writer {
         }
     }
 
-    /// Runs the mutations in one transaction. On an error nothing is stored, and it applies to all of them.
-    fn commit(&mut self, mutations: Vec<Mutation>) -> Result<Vec<Result<Value>>> {
-        self.begin()?;
+    /// Runs the mutations in one transaction and commits it. Returns the result of each mutation, or an error
+    /// when the whole transaction failed and nothing was stored.
+    fn run_and_commit(&mut self, mutations: Vec<Mutation>) -> Result<Vec<Result<MutationResult>>> {
+        self.begin_transaction()?;
         let tx = Tx::new(&self.conn);
-        let results = mutations.into_iter().map(|mut mutation| tx.savepoint(&mut mutation));
+        let results = mutations.into_iter().map(|mut mutation| tx.run_mutation(&mut mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
-            // A commit would write and sync the pages dirtied by rolled-back savepoints to no purpose.
-            if !tx.wrote.get() {
+            // Nothing is to be stored. A commit would nevertheless write and sync the pages that rolled-back
+            // savepoints have changed.
+            if !tx.has_written.get() {
                 tx.execute("ROLLBACK", [])?;
                 return Ok(results);
             }
@@ -371,10 +376,10 @@ impl Writer {
             self.counters.groups.observe(results.len() as u64);
             Ok(results)
         });
-        let wrote = tx.wrote.get();
+        let wrote = tx.has_written.get();
         let invalidations = tx.invalidations.take();
-        let checkpoint = tx.checkpoint.get();
-        let results = results.inspect_err(|_| roll_back(&self.conn))?;
+        let checkpoint = tx.checkpoint_requested.get();
+        let results = results.inspect_err(|_| roll_back_if_open(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();
         self.counters.mutations.fetch_add(succeeded as u64, Ordering::Relaxed);
@@ -383,32 +388,34 @@ impl Writer {
             (self.on_commit)(&invalidations);
         }
         if checkpoint {
-            self.checkpoint();
+            self.checkpoint_wal();
         }
         Ok(results)
     }
 
-    /// Doesn't wait for readers: frames they still need stay in the WAL until the next checkpoint.
-    fn checkpoint(&self) {
+    /// Moves the WAL into the database file without waiting for readers. Frames that readers still need stay
+    /// in the WAL until the next checkpoint.
+    fn checkpoint_wal(&self) {
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::warn!(%error, "could not checkpoint the WAL");
         }
     }
 
-    fn begin(&mut self) -> Result<()> {
+    fn begin_transaction(&mut self) -> Result<()> {
         // The previous transaction is still open only if its rollback failed.
-        roll_back(&self.conn);
+        roll_back_if_open(&self.conn);
         let mut waited = Duration::ZERO;
         loop {
             match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
-                Err(error) if is_busy(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
+                Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
                 begun => return begun.map(drop).map_err(Error::from),
             }
-            waited += POLL;
+            waited += POLL_INTERVAL;
         }
     }
 
-    /// Invalidates everything after another process's commit: what it changed is unknown.
+    /// Checks whether another process has committed, and invalidates all cache entries if so, because it is
+    /// unknown what that process changed.
     fn detect_external_writes(&mut self) {
         match data_version(&self.conn) {
             Ok(version) if version == self.data_version => return,
@@ -421,7 +428,7 @@ impl Writer {
     }
 }
 
-fn roll_back(conn: &Connection) {
+fn roll_back_if_open(conn: &Connection) {
     if !conn.is_autocommit()
         && let Err(error) = conn.execute_batch("ROLLBACK")
     {

@@ -12,14 +12,14 @@ use tempfile::TempDir;
 use super::*;
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
-/// Makes a test fail instead of hang.
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// Maximum wait for an expected event, after which a test fails instead of hanging.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 // Changes of another process have to be detected within a second. Asserted on the constant, because measured
 // times would depend on the machine that runs the tests.
-const _: () = assert!(POLL.as_millis() <= 500);
+const _: () = assert!(POLL_INTERVAL.as_millis() <= 500);
 
-fn options(dir: &Path) -> Options {
+fn test_options(dir: &Path) -> Options {
     Options {
         file: dir.join("tollhouse.db"),
         readers: 1,
@@ -31,21 +31,21 @@ fn options(dir: &Path) -> Options {
 }
 
 /// A database with a table `t`, and a receiver of the invalidations passed to its `on_commit`.
-async fn open(options: &Options) -> (Db, Receiver<Vec<Invalidation>>) {
+async fn open_with_table(options: &Options) -> (Db, Receiver<Vec<Invalidation>>) {
     let (sender, committed) = channel();
     let db = Db::open(options, move |invalidations| drop(sender.send(invalidations.to_vec()))).unwrap();
     db.write(|tx| tx.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT", [])).await.unwrap();
     (db, committed)
 }
 
-async fn fresh() -> (TempDir, Db, Receiver<Vec<Invalidation>>) {
+async fn open_new_database() -> (TempDir, Db, Receiver<Vec<Invalidation>>) {
     let dir = TempDir::new().unwrap();
-    let (db, committed) = open(&options(dir.path())).await;
+    let (db, committed) = open_with_table(&test_options(dir.path())).await;
     (dir, db, committed)
 }
 
-/// Polls a future once, after which a mutation is in the queue and a read is under way.
-async fn started<F: Future>(future: F) -> Pin<Box<F>> {
+/// Polls a future once and returns it. After the first poll a mutation is queued, and a read has begun.
+async fn poll_once<F: Future>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     poll_fn(|context| {
         assert!(future.as_mut().poll(context).is_pending());
@@ -57,7 +57,7 @@ async fn started<F: Future>(future: F) -> Pin<Box<F>> {
 
 /// Blocks the writer inside a mutation until the sender is used or dropped. Mutations queued meanwhile form
 /// one group.
-async fn block(db: &Db) -> Sender<()> {
+async fn block_writer(db: &Db) -> Sender<()> {
     let (entered, inside) = oneshot::channel();
     let (release, released) = channel();
     let mut entered = Some(entered);
@@ -66,134 +66,134 @@ async fn block(db: &Db) -> Sender<()> {
         let _ = released.recv();
         Ok(())
     });
-    drop(started(blocker).await);
+    drop(poll_once(blocker).await);
     inside.await.unwrap();
     release
 }
 
-fn insert(tx: &Tx<'_>, n: i64, bytes: usize) -> Result<usize> {
+fn insert_row(tx: &Tx<'_>, n: i64, bytes: usize) -> Result<usize> {
     tx.invalidate(Invalidation::Id(n.to_string()));
     tx.execute("INSERT INTO t (n, text) VALUES (?1, ?2)", (n, "x".repeat(bytes)))
 }
 
-async fn numbers(db: &Db) -> Vec<i64> {
+async fn stored_numbers(db: &Db) -> Vec<i64> {
     db.read(|tx| tx.query_all("SELECT n FROM t ORDER BY n", [], |row| row.get(0))).await.unwrap()
 }
 
-fn ids(numbers: &[i64]) -> Vec<Invalidation> {
+fn id_invalidations(numbers: &[i64]) -> Vec<Invalidation> {
     numbers.iter().map(|n| Invalidation::Id(n.to_string())).collect()
 }
 
-fn code<T>(result: Result<T>) -> Option<Code> {
+fn error_code<T>(result: Result<T>) -> Option<Code> {
     result.err().map(|error| error.code)
 }
 
 #[tokio::test]
 async fn i2_only_the_mutation_that_fails_or_panics_is_rolled_back() {
-    let (_dir, db, committed) = fresh().await;
-    let before = db.stats();
-    let release = block(&db).await;
-    let first = started(db.write(|tx| {
-        assert_eq!(tx.head.get(), None);
-        tx.head.set(Some((7, [7; 32])));
-        insert(tx, 1, 1)
+    let (_dir, db, committed) = open_new_database().await;
+    let before = db.writer_totals();
+    let release = block_writer(&db).await;
+    let first = poll_once(db.write(|tx| {
+        assert_eq!(tx.chain_head.get(), None);
+        tx.chain_head.set(Some((7, [7; 32])));
+        insert_row(tx, 1, 1)
     }))
     .await;
-    let fails = started(db.write(|tx| {
-        insert(tx, 2, 1)?;
-        tx.head.set(Some((8, [8; 32])));
+    let fails = poll_once(db.write(|tx| {
+        insert_row(tx, 2, 1)?;
+        tx.chain_head.set(Some((8, [8; 32])));
         Err::<(), _>(Error::not_found("thing"))
     }))
     .await;
-    let panics = started(db.write(|tx| {
-        insert(tx, 3, 1)?;
-        tx.head.set(Some((9, [9; 32])));
-        if tx.wrote.get() { panic!("s3cret") } else { Ok(()) }
+    let panics = poll_once(db.write(|tx| {
+        insert_row(tx, 3, 1)?;
+        tx.chain_head.set(Some((9, [9; 32])));
+        if tx.has_written.get() { panic!("s3cret") } else { Ok(()) }
     }))
     .await;
-    let last = started(db.write(|tx| {
-        insert(tx, 4, 1)?;
-        Ok(tx.head.get())
+    let last = poll_once(db.write(|tx| {
+        insert_row(tx, 4, 1)?;
+        Ok(tx.chain_head.get())
     }))
     .await;
     drop(release);
 
     assert_eq!(first.await.unwrap(), 1);
-    assert_eq!(code(fails.await), Some(Code::NotFound));
+    assert_eq!(error_code(fails.await), Some(Code::NotFound));
     let panicked = panics.await.unwrap_err();
     assert!(panicked.code == Code::Internal && !format!("{panicked:?}").contains("s3cret"));
     assert_eq!(last.await.unwrap(), Some((7, [7; 32])));
-    assert_eq!(numbers(&db).await, [1, 4]);
-    assert_eq!(committed.recv().unwrap(), ids(&[1, 4]));
-    assert_eq!(db.stats().commits - before.commits, 1);
-    assert_eq!(db.stats().mutations - before.mutations, 3); // The blocker is one.
+    assert_eq!(stored_numbers(&db).await, [1, 4]);
+    assert_eq!(committed.recv().unwrap(), id_invalidations(&[1, 4]));
+    assert_eq!(db.writer_totals().commits - before.commits, 1);
+    assert_eq!(db.writer_totals().mutations - before.mutations, 3); // The blocker is one.
 }
 
 #[tokio::test]
 async fn i1_a_failed_commit_fails_the_whole_group() {
-    let (_dir, db, committed) = fresh().await;
+    let (_dir, db, committed) = open_new_database().await;
     let child = "CREATE TABLE child (t INTEGER REFERENCES t (n)) STRICT";
     db.write(|tx| tx.execute(child, [])).await.unwrap();
-    let release = block(&db).await;
-    let valid = started(db.write(|tx| insert(tx, 1, 1))).await;
-    let refused = started(db.write(|_| Err::<(), _>(Error::not_found("thing")))).await;
-    let orphan = started(db.write(|tx| {
+    let release = block_writer(&db).await;
+    let valid = poll_once(db.write(|tx| insert_row(tx, 1, 1))).await;
+    let refused = poll_once(db.write(|_| Err::<(), _>(Error::not_found("thing")))).await;
+    let orphan = poll_once(db.write(|tx| {
         tx.execute("PRAGMA defer_foreign_keys = ON", [])?;
         tx.execute("INSERT INTO child (t) VALUES (99)", [])
     }))
     .await;
     drop(release);
     for result in [valid.await.map(drop), refused.await, orphan.await.map(drop)] {
-        assert_eq!(code(result), Some(Code::Internal));
+        assert_eq!(error_code(result), Some(Code::Internal));
     }
-    assert!(numbers(&db).await.is_empty() && committed.try_recv().is_err());
+    assert!(stored_numbers(&db).await.is_empty() && committed.try_recv().is_err());
 
-    db.write(|tx| insert(tx, 2, 1)).await.unwrap();
-    assert_eq!(numbers(&db).await, [2]);
+    db.write(|tx| insert_row(tx, 2, 1)).await.unwrap();
+    assert_eq!(stored_numbers(&db).await, [2]);
     let orphans = db.read(|tx| tx.query_all("SELECT t FROM child", [], |row| row.get::<_, i64>(0)));
     assert!(orphans.await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn i1_an_acknowledged_mutation_survives_a_crash() {
-    let (dir, db, _committed) = fresh().await;
-    db.write(|tx| insert(tx, 1, 1)).await.unwrap();
-    // The state that a killed process leaves behind: the file and its WAL, as they are.
+    let (dir, db, _committed) = open_new_database().await;
+    db.write(|tx| insert_row(tx, 1, 1)).await.unwrap();
+    // A killed process leaves the database file and its WAL behind. The test copies them as they are now.
     let after = TempDir::new().unwrap();
     for name in ["tollhouse.db", "tollhouse.db-wal"] {
         fs::copy(dir.path().join(name), after.path().join(name)).unwrap();
     }
-    let copy = Db::open(&options(after.path()), |_| ()).unwrap();
-    assert_eq!(numbers(&copy).await, [1]);
-    let [key, same] = [db.read(schema::cursor_key).await, copy.read(schema::cursor_key).await];
+    let copy = Db::open(&test_options(after.path()), |_| ()).unwrap();
+    assert_eq!(stored_numbers(&copy).await, [1]);
+    let [key, same] = [db.read(schema::load_cursor_key).await, copy.read(schema::load_cursor_key).await];
     assert_eq!(key.unwrap(), same.unwrap());
 }
 
 /// Asserts that nothing of a group is stored when one of its mutations runs out of space.
 async fn assert_group_fails_when_full(db: &Db, too_much: usize) {
-    let before = numbers(db).await;
-    let release = block(db).await;
-    let small = started(db.write(|tx| insert(tx, 101, 1))).await;
-    let big = started(db.write(move |tx| insert(tx, 102, too_much))).await;
-    let swallowed = started(db.write(move |tx| {
-        let _ = insert(tx, 103, too_much);
-        let _ = insert(tx, 104, 1);
+    let before = stored_numbers(db).await;
+    let release = block_writer(db).await;
+    let small = poll_once(db.write(|tx| insert_row(tx, 101, 1))).await;
+    let big = poll_once(db.write(move |tx| insert_row(tx, 102, too_much))).await;
+    let swallowed = poll_once(db.write(move |tx| {
+        let _ = insert_row(tx, 103, too_much);
+        let _ = insert_row(tx, 104, 1);
         Ok(1)
     }))
     .await;
-    let after = started(db.write(|tx| insert(tx, 105, 1))).await;
+    let after = poll_once(db.write(|tx| insert_row(tx, 105, 1))).await;
     drop(release);
     for result in [small.await, big.await, swallowed.await, after.await] {
         let error = result.unwrap_err();
         assert_eq!((error.code, error.retry_after), (Code::StorageFull, Some(30)), "{error}");
     }
-    assert_eq!(numbers(db).await, before);
+    assert_eq!(stored_numbers(db).await, before);
 }
 
 #[tokio::test]
-async fn i1_a_file_at_its_size_limit_fails_the_group_and_works_again_with_free_space() {
+async fn i1_a_file_at_its_size_limit_fails_the_group_and_writes_succeed_again_once_space_is_free() {
     let dir = TempDir::new().unwrap();
-    let (db, committed) = open(&Options { max_bytes: 1 << 20, ..options(dir.path()) }).await;
+    let (db, committed) = open_with_table(&Options { max_bytes: 1 << 20, ..test_options(dir.path()) }).await;
     assert_group_fails_when_full(&db, 2 << 20).await;
     assert!(committed.try_recv().is_err());
 
@@ -203,34 +203,35 @@ async fn i1_a_file_at_its_size_limit_fails_the_group_and_works_again_with_free_s
         while db.write(move |tx| tx.execute(sql, ["x".repeat(bytes)])).await.is_ok() {}
     }
     assert!(fs::metadata(dir.path().join("tollhouse.db")).unwrap().len() <= 1 << 20);
-    assert_eq!(code(db.probe(Duration::ZERO).await), Some(Code::StorageFull));
+    assert_eq!(error_code(db.probe_writable(Duration::ZERO).await), Some(Code::StorageFull));
     db.write(|tx| tx.execute("DELETE FROM t", [])).await.unwrap();
-    let shared = db.probe(ONE_SECOND - Duration::from_nanos(1)).await;
-    assert_eq!(code(shared), Some(Code::StorageFull));
-    db.probe(ONE_SECOND).await.unwrap();
-    db.write(|tx| insert(tx, 1, 100_000)).await.unwrap();
+    let shared = db.probe_writable(ONE_SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(error_code(shared), Some(Code::StorageFull));
+    db.probe_writable(ONE_SECOND).await.unwrap();
+    db.write(|tx| insert_row(tx, 1, 100_000)).await.unwrap();
 }
 
 /// Runs on a file system of 2 MiB. Mounting it without privileges requires a mount namespace, so the test
 /// runs itself again inside of one. The mount is removed with the process.
 #[tokio::test]
-async fn i1_a_full_disk_fails_the_group_and_works_again_with_free_space() {
+async fn i1_a_full_disk_fails_the_group_and_writes_succeed_again_once_space_is_free() {
     const SMALL_DISK: &str = "TOLLHOUSE_TEST_SMALL_DISK";
     if let Some(dir) = env::var_os(SMALL_DISK) {
         let dir = Path::new(&dir);
-        let (db, committed) = open(&options(dir)).await;
-        db.write(|tx| insert(tx, 1, 1)).await.unwrap();
-        assert_eq!(committed.recv().unwrap(), ids(&[1]));
+        let (db, committed) = open_with_table(&test_options(dir)).await;
+        db.write(|tx| insert_row(tx, 1, 1)).await.unwrap();
+        assert_eq!(committed.recv().unwrap(), id_invalidations(&[1]));
         fs::write(dir.join("ballast"), vec![0; 1 << 20]).unwrap();
         assert_group_fails_when_full(&db, 1 << 20).await;
         assert!(committed.try_recv().is_err());
         fs::remove_file(dir.join("ballast")).unwrap();
-        db.write(|tx| insert(tx, 2, 400_000)).await.unwrap();
-        return assert_eq!(numbers(&db).await, [1, 2]);
+        db.write(|tx| insert_row(tx, 2, 400_000)).await.unwrap();
+        return assert_eq!(stored_numbers(&db).await, [1, 2]);
     }
     let dir = TempDir::new().unwrap();
     let module = module_path!().split_once("::").unwrap().1;
-    let name = format!("{module}::i1_a_full_disk_fails_the_group_and_works_again_with_free_space");
+    let name =
+        format!("{module}::i1_a_full_disk_fails_the_group_and_writes_succeed_again_once_space_is_free");
     let script = r#"mount -t tmpfs -o size=2m none "$0" || exit 77; exec "$@""#;
     let child = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", script])
@@ -249,119 +250,123 @@ async fn i1_a_full_disk_fails_the_group_and_works_again_with_free_space() {
 #[tokio::test]
 async fn i3_on_commit_is_called_after_the_commit_and_before_the_answer() {
     let dir = TempDir::new().unwrap();
-    open(&options(dir.path())).await.0.close().await;
+    open_with_table(&test_options(dir.path())).await.0.close().await;
     let (entered, inside) = channel();
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
     let file = dir.path().join("tollhouse.db");
-    let db = Db::open(&options(dir.path()), move |invalidations| {
-        assert_eq!(invalidations, ids(&[1]));
+    let db = Db::open(&test_options(dir.path()), move |invalidations| {
+        assert_eq!(invalidations, id_invalidations(&[1]));
         let other = Connection::open(&file).unwrap();
         entered.send(other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).unwrap();
         released.lock().unwrap().recv().unwrap();
     });
     let db = db.unwrap();
-    let write = started(db.write(|tx| insert(tx, 1, 1))).await;
+    let write = poll_once(db.write(|tx| insert_row(tx, 1, 1))).await;
     assert_eq!(inside.recv().unwrap().unwrap(), 1, "called before the commit");
-    let write = started(write).await; // Still not answered.
+    let write = poll_once(write).await; // Still not answered.
     release.send(()).unwrap();
     write.await.unwrap();
 }
 
 #[tokio::test]
 async fn i3_a_write_by_another_process_is_detected_within_a_second() {
-    let (dir, db, committed) = fresh().await;
+    let (dir, db, committed) = open_new_database().await;
     for n in 1..=20 {
-        db.write(move |tx| insert(tx, n, 1)).await.unwrap();
-        assert_eq!(committed.recv().unwrap(), ids(&[n]));
+        db.write(move |tx| insert_row(tx, n, 1)).await.unwrap();
+        assert_eq!(committed.recv().unwrap(), id_invalidations(&[n]));
         // Neither commits nor rollbacks of this process may be taken for those of another.
-        assert_eq!(code(db.write(move |tx| insert(tx, n, 1)).await), Some(Code::Internal));
+        assert_eq!(error_code(db.write(move |tx| insert_row(tx, n, 1)).await), Some(Code::Internal));
     }
     let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
     for n in 101..=110 {
         other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
-        assert_eq!(committed.recv_timeout(TIMEOUT).unwrap(), [Invalidation::All]);
+        assert_eq!(committed.recv_timeout(TEST_TIMEOUT).unwrap(), [Invalidation::All]);
     }
     for n in 201..=210 {
         other.execute("INSERT INTO t (n) VALUES (?1)", [n]).unwrap();
         // A commit of this process in between must not hide the other's.
-        db.write(move |tx| insert(tx, 1000 + n, 1)).await.unwrap();
-        let both = [committed.recv_timeout(TIMEOUT).unwrap(), committed.recv_timeout(TIMEOUT).unwrap()];
-        assert!(both.contains(&vec![Invalidation::All]) && both.contains(&ids(&[1000 + n])), "{both:?}");
+        db.write(move |tx| insert_row(tx, 1000 + n, 1)).await.unwrap();
+        let both =
+            [committed.recv_timeout(TEST_TIMEOUT).unwrap(), committed.recv_timeout(TEST_TIMEOUT).unwrap()];
+        assert!(
+            both.contains(&vec![Invalidation::All]) && both.contains(&id_invalidations(&[1000 + n])),
+            "{both:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn waiting_for_a_lock_of_another_process_is_bounded() {
-    let (dir, db, committed) = fresh().await;
+    let (dir, db, committed) = open_new_database().await;
     let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE; INSERT INTO t (n) VALUES (1)").unwrap();
-    let waiting = started(db.write(|tx| insert(tx, 2, 1))).await;
+    let waiting = poll_once(db.write(|tx| insert_row(tx, 2, 1))).await;
     other.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
-    let invalidations = committed.recv_timeout(TIMEOUT).unwrap();
+    let invalidations = committed.recv_timeout(TEST_TIMEOUT).unwrap();
     // It succeeds if it happened to get the lock between the two transactions.
     if let Err(error) = waiting.await {
         assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
         assert_eq!(invalidations, [Invalidation::All]);
     }
     other.execute_batch("COMMIT").unwrap();
-    db.write(|tx| insert(tx, 3, 1)).await.unwrap();
+    db.write(|tx| insert_row(tx, 3, 1)).await.unwrap();
 }
 
 #[tokio::test]
-async fn i10_a_full_queue_refuses() {
+async fn i10_a_full_writer_queue_refuses_mutations() {
     let dir = TempDir::new().unwrap();
-    let (db, _) = open(&Options { writer_queue: 2, ..options(dir.path()) }).await;
-    let release = block(&db).await;
-    let waiting = started(db.write(|tx| insert(tx, 1, 1))).await;
-    let dropped = started(db.write(|tx| insert(tx, 2, 1))).await;
-    let error = db.write(|tx| insert(tx, 3, 1)).await.unwrap_err();
+    let (db, _) = open_with_table(&Options { writer_queue: 2, ..test_options(dir.path()) }).await;
+    let release = block_writer(&db).await;
+    let waiting = poll_once(db.write(|tx| insert_row(tx, 1, 1))).await;
+    let dropped = poll_once(db.write(|tx| insert_row(tx, 2, 1))).await;
+    let error = db.write(|tx| insert_row(tx, 3, 1)).await.unwrap_err();
     assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
-    assert_eq!(db.stats().refused, 1);
+    assert_eq!(db.writer_totals().refused_mutations, 1);
     drop((dropped, release)); // One caller drops its future; its mutation stays queued.
     waiting.await.unwrap();
-    assert_eq!(numbers(&db).await, [1, 2]);
+    assert_eq!(stored_numbers(&db).await, [1, 2]);
 }
 
 #[tokio::test]
 async fn i1_queued_mutations_share_one_commit_and_failures_cause_none() {
-    let (dir, db, _committed) = fresh().await;
-    let before = db.stats();
-    let release = block(&db).await;
+    let (dir, db, _committed) = open_new_database().await;
+    let before = db.writer_totals();
+    let release = block_writer(&db).await;
     let mut waiting = Vec::new();
     for n in 0..64 {
-        waiting.push(started(db.write(move |tx| insert(tx, n, 1))).await);
+        waiting.push(poll_once(db.write(move |tx| insert_row(tx, n, 1))).await);
     }
     drop(release);
     for write in waiting {
         write.await.unwrap();
     }
-    assert_eq!(db.stats().commits - before.commits, 1);
-    assert_eq!(db.stats().mutations - before.mutations, 65);
+    assert_eq!(db.writer_totals().commits - before.commits, 1);
+    assert_eq!(db.writer_totals().mutations - before.mutations, 65);
 
     let wal = || fs::metadata(dir.path().join("tollhouse.db-wal")).unwrap().len();
     let size = wal();
-    let commits = db.stats().commits;
-    let release = block(&db).await;
-    let fails = db.write(|tx| insert(tx, 100, 10_000).and(Err::<(), _>(Error::not_found("thing"))));
-    let fails = started(fails).await;
-    let reads = started(db.write(|tx| tx.query_first("SELECT 1", [], |row| row.get::<_, i64>(0)))).await;
+    let commits = db.writer_totals().commits;
+    let release = block_writer(&db).await;
+    let fails = db.write(|tx| insert_row(tx, 100, 10_000).and(Err::<(), _>(Error::not_found("thing"))));
+    let fails = poll_once(fails).await;
+    let reads = poll_once(db.write(|tx| tx.query_first("SELECT 1", [], |row| row.get::<_, i64>(0)))).await;
     drop(release);
-    assert_eq!(code(fails.await), Some(Code::NotFound));
+    assert_eq!(error_code(fails.await), Some(Code::NotFound));
     assert_eq!(reads.await.unwrap(), Some(1));
-    assert_eq!((wal(), db.stats().commits), (size, commits));
+    assert_eq!((wal(), db.writer_totals().commits), (size, commits));
 }
 
 #[tokio::test]
 async fn i1_close_answers_all_queued_mutations() {
-    let (dir, db, _committed) = fresh().await;
-    let release = block(&db).await;
+    let (dir, db, _committed) = open_new_database().await;
+    let release = block_writer(&db).await;
     let mut waiting = Vec::new();
     for n in 1..=5 {
-        waiting.push(started(db.write(move |tx| insert(tx, n, 1))).await);
+        waiting.push(poll_once(db.write(move |tx| insert_row(tx, n, 1))).await);
     }
-    let closing = started(db.close()).await;
-    assert_eq!(code(db.write(|tx| insert(tx, 6, 1)).await), Some(Code::Unavailable));
+    let closing = poll_once(db.close()).await;
+    assert_eq!(error_code(db.write(|tx| insert_row(tx, 6, 1)).await), Some(Code::Unavailable));
     drop(release);
     for future in waiting {
         future.await.unwrap();
@@ -369,25 +374,27 @@ async fn i1_close_answers_all_queued_mutations() {
     closing.await;
     db.close().await;
     assert_eq!(fs::metadata(dir.path().join("tollhouse.db-wal")).map_or(0, |wal| wal.len()), 0);
-    assert_eq!(numbers(&db).await, [1, 2, 3, 4, 5]);
+    assert_eq!(stored_numbers(&db).await, [1, 2, 3, 4, 5]);
 }
 
 #[tokio::test]
 async fn i10_a_read_ends_on_timeout_and_when_its_caller_is_gone() {
     let dir = TempDir::new().unwrap();
-    let (db, _) = open(&Options { read_timeout: Duration::from_millis(500), ..options(dir.path()) }).await;
+    let (db, _) =
+        open_with_table(&Options { read_timeout: Duration::from_millis(500), ..test_options(dir.path()) })
+            .await;
     let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
     let endless = || db.read(move |tx| tx.query_first(endless, [], |row| row.get::<_, i64>(0)));
-    assert_eq!(code(endless().await), Some(Code::Unavailable));
+    assert_eq!(error_code(endless().await), Some(Code::Unavailable));
     // The only reader is free again.
-    assert!(numbers(&db).await.is_empty());
-    drop(started(endless()).await);
-    assert!(numbers(&db).await.is_empty());
+    assert!(stored_numbers(&db).await.is_empty());
+    drop(poll_once(endless()).await);
+    assert!(stored_numbers(&db).await.is_empty());
 }
 
 #[tokio::test]
 async fn reads_see_one_state_and_cannot_write() {
-    let (_dir, db, _committed) = fresh().await;
+    let (_dir, db, _committed) = open_new_database().await;
     let count = |tx: &Tx<'_>| tx.query_first("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
     let (counted, first_counted) = oneshot::channel();
     let (release, released) = channel::<()>();
@@ -397,12 +404,12 @@ async fn reads_see_one_state_and_cannot_write() {
         let _ = released.recv();
         Ok((first, count(tx)?))
     });
-    let both = started(both).await;
+    let both = poll_once(both).await;
     first_counted.await.unwrap();
-    db.write(|tx| insert(tx, 1, 1)).await.unwrap();
+    db.write(|tx| insert_row(tx, 1, 1)).await.unwrap();
     drop(release);
     assert_eq!(both.await.unwrap(), (Some(0), Some(0)));
-    assert_eq!(code(db.read(|tx| tx.execute("DELETE FROM t", [])).await), Some(Code::Internal));
-    assert_eq!(code(db.read(|_| -> Result<()> { panic!("in a read") }).await), Some(Code::Internal));
-    assert_eq!(numbers(&db).await, [1]);
+    assert_eq!(error_code(db.read(|tx| tx.execute("DELETE FROM t", [])).await), Some(Code::Internal));
+    assert_eq!(error_code(db.read(|_| -> Result<()> { panic!("in a read") }).await), Some(Code::Internal));
+    assert_eq!(stored_numbers(&db).await, [1]);
 }

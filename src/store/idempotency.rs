@@ -10,11 +10,11 @@ use crate::error::Result;
 /// A stored response, as a row of the table.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseRow {
-    /// Hash of the request.
+    /// Hash of the request that the response belongs to.
     pub(crate) request: [u8; 32],
     /// Time of the request.
     pub(crate) created_at: Timestamp,
-    /// HTTP status.
+    /// HTTP status of the response.
     pub(crate) status: u16,
     /// ETag of the response.
     pub(crate) etag: Option<String>,
@@ -24,13 +24,13 @@ pub(crate) struct ResponseRow {
     pub(crate) answer: Vec<u8>,
 }
 
-/// The response stored under a name.
+/// Fetches the response stored under a name.
 pub(crate) fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<ResponseRow>> {
     let sql = "SELECT request, created_at, status, etag, sealed, answer FROM idempotency WHERE name = ?1";
     tx.query_first(sql, params![name], |row| {
         Ok(ResponseRow {
             request: row.get(0)?,
-            created_at: rows::time(row, 1)?,
+            created_at: rows::timestamp_column(row, 1)?,
             status: row.get(2)?,
             etag: row.get(3)?,
             sealed: row.get(4)?,
@@ -59,7 +59,8 @@ pub(crate) fn put(tx: &Tx<'_>, name: &[u8; 32], response: &ResponseRow) -> Resul
     Ok(())
 }
 
-/// Deletes responses stored before a time, at most `max`; returns the number deleted.
+/// Deletes responses created before a time, oldest first, at most `max`. Returns the number of deleted
+/// responses.
 pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM idempotency WHERE name IN \

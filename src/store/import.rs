@@ -1,5 +1,5 @@
-//! Statements that store records of another system unchanged: with their times and states, and with the
-//! tombstones of deleted ones.
+//! Statements that store records of another system unchanged: with their times and statuses, deleted records
+//! as tombstones.
 
 use rusqlite::params;
 
@@ -7,43 +7,45 @@ use super::db::Tx;
 use super::{api_keys, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
 use crate::domain::api_key::SecretHash;
-use crate::domain::import::{ImportedSecret, NewKey};
+use crate::domain::import::{ImportedSecretState, NewKey};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
 
-/// An organization, deleted or not, with the time of its deletion.
+/// Fetches an organization, deleted or not, with its time of deletion if it is deleted.
 pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Option<Timestamp>)>> {
     let sql = format!("SELECT {}, deleted_at FROM organizations WHERE id = ?1", organizations::COLUMNS);
     tx.query_first(&sql, params![id], |row| {
-        Ok((organizations::organization(row)?, rows::time_option(row, 10)?))
+        Ok((organizations::organization_from_row(row)?, rows::optional_timestamp_column(row, 10)?))
     })
 }
 
-/// A user, deleted or not, with the time of its deletion.
+/// Fetches a user, deleted or not, with its time of deletion if it is deleted.
 pub(crate) fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
     let sql = format!("SELECT u.deleted_at, {} FROM users u WHERE u.id = ?1", users::COLUMNS);
-    tx.query_first(&sql, params![id], |row| Ok((users::user(row, 1)?, rows::time_option(row, 0)?)))
+    tx.query_first(&sql, params![id], |row| {
+        Ok((users::user_from_row(row, 1)?, rows::optional_timestamp_column(row, 0)?))
+    })
 }
 
-/// The id of the key that this hash is, or was, a secret of.
-pub(crate) fn key_of_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<String>> {
+/// The id of the key that has, or had, the secret with this hash.
+pub(crate) fn find_key_id_by_hash(tx: &Tx<'_>, hash: &SecretHash) -> Result<Option<String>> {
     let sql = "SELECT k.id FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq WHERE h.hash = ?1";
     tx.query_first(sql, params![hash], |row| row.get(0))
 }
 
-/// Stores a key with all its secrets; `false` when its id or one of the secrets is already in use.
+/// Stores a key with all its secrets. Returns `false` when the id or one of the secrets is already in use.
 pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     let NewKey { key, secrets } = new;
-    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == ImportedSecret::Current) else {
+    let Some((current, _)) = secrets.iter().find(|(_, state)| *state == ImportedSecretState::Current) else {
         return Ok(false);
     };
     if !api_keys::insert(tx, key, current)? {
         return Ok(false);
     }
-    for secret in secrets.iter().filter(|(_, state)| *state != ImportedSecret::Current) {
+    for secret in secrets.iter().filter(|(_, state)| *state != ImportedSecretState::Current) {
         if !insert_secret(tx, &key.id, secret)? {
             return Ok(false);
         }
@@ -60,7 +62,7 @@ pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     Ok(true)
 }
 
-fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSecret)) -> Result<bool> {
+fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSecretState)) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO api_key_hashes (hash, key_seq, state) SELECT ?2, seq, ?3 FROM api_keys WHERE id = ?1 \
          ON CONFLICT (hash) DO NOTHING",
@@ -75,7 +77,7 @@ fn insert_secret(tx: &Tx<'_>, id: &str, (hash, state): &(SecretHash, ImportedSec
 pub(crate) fn replace_secrets(
     tx: &Tx<'_>,
     key: &ApiKey,
-    secrets: &[(SecretHash, ImportedSecret)],
+    secrets: &[(SecretHash, ImportedSecretState)],
 ) -> Result<()> {
     tx.execute(
         "UPDATE api_key_hashes SET state = 'retired' WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",

@@ -9,21 +9,21 @@ use crate::domain::page::{Order, Page, Rows};
 use crate::domain::rules;
 use crate::error::Result;
 
-/// A query to which filters are added. Its `SELECT` must return `seq` as the first column.
-pub(crate) struct List {
+/// A query for a list, to which filters are added. Its `SELECT` must return `seq` as the first column.
+pub(crate) struct ListQuery {
     sql: String,
     values: Vec<Value>,
     range: SeqRange,
 }
 
-impl List {
-    /// A list from an SQL text that includes a first condition (`WHERE …`).
+impl ListQuery {
+    /// A query from an SQL text that ends in a first condition (`WHERE …`).
     pub(crate) fn new(select: &str) -> Self {
         Self { sql: select.to_owned(), values: Vec::new(), range: (None, None) }
     }
 
-    /// Adds a condition with one `?`, if there is a value.
-    pub(crate) fn and(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
+    /// Adds a condition with one placeholder `?` for `value`; adds nothing if `value` is `None`.
+    pub(crate) fn and_condition(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
         if let Some(value) = value {
             self.sql.push_str(" AND ");
             self.sql.push_str(condition);
@@ -35,25 +35,25 @@ impl List {
     /// Adds conditions on columns that each have an index. SQLite uses the index of the first column that has
     /// a value, so the most selective column comes first; a unary plus excludes the indexes of the others,
     /// because SQLite can't know which is the most selective.
-    pub(crate) fn equal(mut self, columns: &[(&str, Option<&str>)]) -> Self {
+    pub(crate) fn and_equal(mut self, columns: &[(&str, Option<&str>)]) -> Self {
         let given = columns.iter().filter_map(|(column, value)| Some((column, (*value)?)));
         for (index, (column, value)) in given.enumerate() {
             let plus = if index == 0 { "" } else { "+" };
-            self = self.and(&format!("{plus}{column} = ?"), Some(value.to_owned()));
+            self = self.and_condition(&format!("{plus}{column} = ?"), Some(value.to_owned()));
         }
         self
     }
 
-    /// Adds a condition without a value.
-    pub(crate) fn and_literal(mut self, condition: &str) -> Self {
+    /// Adds a condition that has no placeholder.
+    pub(crate) fn and_fixed_condition(mut self, condition: &str) -> Self {
         self.sql.push_str(" AND ");
         self.sql.push_str(condition);
         self
     }
 
-    /// Adds the condition that one of these case-folded columns starts with the text. Written as a range,
-    /// so that an index can be used.
-    pub(crate) fn prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
+    /// Adds the condition that one of these case-folded columns starts with the text. The condition is
+    /// written as a range of values, so that SQLite can use an index.
+    pub(crate) fn and_prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
         let Some(text) = text else { return self };
         let low = rules::casefold(text);
         let high = format!("{low}\u{10FFFF}");
@@ -68,32 +68,33 @@ impl List {
     }
 
     /// Limits the scan to a range of `seq`, which must contain all rows that match the conditions.
-    pub(crate) fn in_range(self, range: SeqRange) -> Self {
+    pub(crate) fn in_seq_range(self, range: SeqRange) -> Self {
         Self { range, ..self }
     }
 
-    /// Fetches a page; `seq` is the column's name with its table.
-    pub(crate) fn page<T>(
+    /// Fetches a page. `seq` is the qualified name of the column `seq`, such as `k.seq`.
+    pub(crate) fn fetch_page<T>(
         self,
         tx: &Tx<'_>,
         seq: &str,
         page: &Page,
         mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Rows<T>> {
-        let (sql, values) = self.statement(seq, page);
+        let (sql, values) = self.page_statement(seq, page);
         let rows = tx.query_all(&sql, params_from_iter(values), |row| Ok((row.get(0)?, map(row)?)))?;
         Ok(page.paginate(rows))
     }
 
-    fn statement(self, seq: &str, page: &Page) -> (String, Vec<Value>) {
+    fn page_statement(self, seq: &str, page: &Page) -> (String, Vec<Value>) {
         let (low, high) = self.range;
         let (after, start, before, end, direction) = match page.order {
             Order::Desc => ("<", high, ">", low, "DESC"),
             Order::Asc => (">", low, "<", high, "ASC"),
         };
-        // The row of the cursor lies in the range, so it replaces the range's bound on that side.
-        let list = self.and(&format!("{seq} {after} ?"), page.after.or(start));
-        let list = list.and(&format!("{seq} {before} ?"), end);
+        // The page starts after the cursor's row, which lies in the range. So that row replaces the bound of
+        // the range on its side.
+        let list = self.and_condition(&format!("{seq} {after} ?"), page.after.or(start));
+        let list = list.and_condition(&format!("{seq} {before} ?"), end);
         // One row more than requested shows whether there is a next page.
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
         (format!("{} ORDER BY {seq} {direction} LIMIT {limit}", list.sql), list.values)

@@ -8,7 +8,7 @@ use crate::domain::time::Timestamp;
 use crate::store::db::{Db, Options};
 use crate::store::{api_keys, audit as audit_store};
 
-async fn fresh() -> (tempfile::TempDir, Db) {
+async fn open_new_database() -> (tempfile::TempDir, Db) {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         file: dir.path().join("tollhouse.db"),
@@ -22,9 +22,10 @@ async fn fresh() -> (tempfile::TempDir, Db) {
     (dir, db)
 }
 
-/// SQLite's query plan of a later page: the step of the first table, and any sort.
-fn query_plan(tx: &Tx<'_>, list: List, seq: &str, order: Order) -> Result<String> {
-    let (sql, values) = list.statement(seq, &Page { limit: 20, order, after: Some(1000) });
+/// SQLite's query plan for a page other than the first: the step that reads the first table, and the steps
+/// that sort.
+fn query_plan(tx: &Tx<'_>, list: ListQuery, seq: &str, order: Order) -> Result<String> {
+    let (sql, values) = list.page_statement(seq, &Page { limit: 20, order, after: Some(1000) });
     let explain = format!("EXPLAIN QUERY PLAN {sql}");
     let steps = tx.query_all(&explain, params_from_iter(values), |row| row.get(3))?;
     let relevant = |(index, step): &(usize, String)| *index == 0 || step.contains("TEMP");
@@ -33,7 +34,7 @@ fn query_plan(tx: &Tx<'_>, list: List, seq: &str, order: Order) -> Result<String
 
 #[tokio::test]
 async fn every_page_of_events_is_read_through_an_index_in_its_order() {
-    let (_dir, db) = fresh().await;
+    let (_dir, db) = open_new_database().await;
     let checked = db.read(|tx| {
         let all = audit::AuditFilter::default();
         let some = || Some("x".to_owned());
@@ -66,7 +67,7 @@ async fn every_page_of_events_is_read_through_an_index_in_its_order() {
         ];
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {
-                let plan = query_plan(tx, audit_store::query(tx, &filter)?, "e.seq", order)?;
+                let plan = query_plan(tx, audit_store::list_query(tx, &filter)?, "e.seq", order)?;
                 assert!(plan.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {plan}");
                 assert!(plan.contains("seq") || plan.contains("rowid"), "{filter:?}: {plan}");
                 assert!(!plan.contains("TEMP"), "{filter:?}: {plan}");
@@ -79,7 +80,7 @@ async fn every_page_of_events_is_read_through_an_index_in_its_order() {
 
 #[tokio::test]
 async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
-    let (_dir, db) = fresh().await;
+    let (_dir, db) = open_new_database().await;
     let checked = db.read(|tx| {
         let all = api_keys::ApiKeyFilter::default();
         let some = || Some("x".to_owned());
@@ -102,7 +103,7 @@ async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
         ];
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {
-                let (list, seq) = api_keys::query(&filter, Timestamp::from_millis(1));
+                let (list, seq) = api_keys::list_query(&filter, Timestamp::from_millis(1));
                 let plan = query_plan(tx, list, seq, order)?;
                 assert!(plan.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {plan}");
                 assert!(plan.contains("seq") || plan.contains("rowid"), "{filter:?}: {plan}");

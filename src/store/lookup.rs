@@ -17,25 +17,26 @@ use super::schema;
 use super::tx::Tx;
 use crate::error::{Error, Result};
 
-/// Maximum number of waiting lookups; further ones are answered 503. In most setups at least the
-/// maximum number of connections.
-const MAX_WAITING: usize = 16_384;
+/// Maximum number of waiting lookups; further lookups fail with status 503. In most setups this is at least
+/// the maximum number of client connections, so the queue doesn't fill up.
+const MAX_WAITING_LOOKUPS: usize = 16_384;
 
 /// Maximum number of lookups that share one transaction.
-const MAX_GROUP: usize = 256;
+const MAX_LOOKUPS_PER_TRANSACTION: usize = 256;
 
-/// Runs the read and sends its result to the caller. The error is that of opening the transaction.
+/// Runs a read in the given transaction and sends the result to the caller. Gets an error instead of a
+/// transaction when the transaction could not be opened.
 type Lookup = Box<dyn FnOnce(Result<&Tx<'_>>) + Send>;
 
-/// Handle to the thread, which ends when the handle is dropped or closed.
+/// Handle to the lookup thread, which ends when the handle is dropped or closed.
 pub(super) struct Lookups(Mutex<Option<SyncSender<Lookup>>>);
 
 impl Lookups {
     pub(super) fn start(options: &Options) -> Result<Arc<Self>> {
-        let conn = schema::readers(options).connect().map_err(Error::internal)?;
-        let (sender, waiting) = mpsc::sync_channel(MAX_WAITING);
+        let conn = schema::reader_connections(options).connect().map_err(Error::internal)?;
+        let (sender, waiting) = mpsc::sync_channel(MAX_WAITING_LOOKUPS);
         let thread = thread::Builder::new().name("lookups".to_owned());
-        thread.spawn(move || run(conn, &waiting)).map_err(Error::internal)?;
+        thread.spawn(move || run_lookup_thread(conn, &waiting)).map_err(Error::internal)?;
         Ok(Arc::new(Self(Mutex::new(Some(sender)))))
     }
 
@@ -43,7 +44,7 @@ impl Lookups {
     ///
     /// # Errors
     /// The closure's error; `UNAVAILABLE` when too many lookups are waiting or the database is closed.
-    pub(super) async fn run<T, F>(&self, f: F) -> Result<T>
+    pub(super) async fn run_lookup<T, F>(&self, f: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
@@ -66,11 +67,12 @@ impl Lookups {
     }
 }
 
-fn run(mut conn: Connection, waiting: &Receiver<Lookup>) {
+fn run_lookup_thread(mut conn: Connection, waiting: &Receiver<Lookup>) {
     while let Ok(first) = waiting.recv() {
-        // Taken before the transaction begins, so that it sees everything committed before each call.
+        // The group is collected before the transaction begins, so that each lookup sees everything that was
+        // committed before its call.
         let mut group: Vec<Lookup> =
-            std::iter::once(first).chain(waiting.try_iter()).take(MAX_GROUP).collect();
+            std::iter::once(first).chain(waiting.try_iter()).take(MAX_LOOKUPS_PER_TRANSACTION).collect();
         let run_group = std::panic::AssertUnwindSafe(|| match conn.transaction() {
             Ok(transaction) => {
                 let tx = Tx::new(&transaction);
@@ -81,7 +83,8 @@ fn run(mut conn: Connection, waiting: &Receiver<Lookup>) {
                 group.drain(..).for_each(|lookup| lookup(Err(error.clone())));
             }
         });
-        // A panic fails the lookups of this group only: their senders are dropped, and the thread continues.
+        // A panic fails only the lookups of this group, because their senders are dropped. The thread
+        // continues.
         let _ = std::panic::catch_unwind(run_group);
     }
 }

@@ -3,13 +3,13 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::{rows, users};
 use crate::domain::membership::{Membership, Role};
 use crate::domain::page::{Page, Rows};
 use crate::error::Result;
 
-/// The columns of the table `memberships`, as `m`.
+/// The columns of a membership; the table `memberships` has the alias `m`.
 pub(super) const COLUMNS: &str =
     "m.seq, m.organization_id, m.user_id, m.role, m.created_at, m.updated_at, m.revision";
 
@@ -21,19 +21,19 @@ fn select() -> String {
     )
 }
 
-fn membership(row: &Row<'_>) -> rusqlite::Result<Membership> {
+fn membership_from_row(row: &Row<'_>) -> rusqlite::Result<Membership> {
     Ok(Membership {
         organization_id: row.get(1)?,
         user_id: row.get(2)?,
-        role: rows::variant(row, 3, Role::NAMES)?,
-        created_at: rows::time(row, 4)?,
-        updated_at: rows::time(row, 5)?,
+        role: rows::enum_column(row, 3, Role::NAMES)?,
+        created_at: rows::timestamp_column(row, 4)?,
+        updated_at: rows::timestamp_column(row, 5)?,
         revision: row.get(6)?,
-        user: users::user(row, 7)?,
+        user: users::user_from_row(row, 7)?,
     })
 }
 
-/// Stores a new membership; `false` when the user is already a member.
+/// Stores a new membership. Returns `false` when the user is already a member.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO memberships (organization_id, user_id, role, created_at, updated_at, revision) \
@@ -50,13 +50,13 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
     Ok(stored == 1)
 }
 
-/// A user's membership in an organization.
+/// Fetches a user's membership in an organization.
 pub(crate) fn get(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<Option<Membership>> {
     let sql = format!("{} AND m.organization_id = ?1 AND m.user_id = ?2", select());
-    tx.query_first(&sql, params![organization_id, user_id], membership)
+    tx.query_first(&sql, params![organization_id, user_id], membership_from_row)
 }
 
-/// Stores the role and the revision.
+/// Stores the changed role, time of update and revision of a membership.
 pub(crate) fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
     tx.execute(
         "UPDATE memberships SET role = ?3, updated_at = ?4, revision = ?5 \
@@ -79,13 +79,13 @@ pub(crate) fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Resul
 }
 
 /// Deletes all memberships of an organization.
-pub(crate) fn delete_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
+pub(crate) fn delete_all_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE organization_id = ?1", params![organization_id])?;
     Ok(())
 }
 
 /// Deletes all memberships of a user.
-pub(crate) fn delete_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
+pub(crate) fn delete_all_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE user_id = ?1", params![user_id])?;
     Ok(())
 }
@@ -98,9 +98,9 @@ pub(crate) fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str)
 }
 
 /// The organizations a user belongs to, with the user's role in each.
-pub(crate) fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
+pub(crate) fn organizations_and_roles_of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
     let sql = "SELECT organization_id, role FROM memberships WHERE user_id = ?1 ORDER BY seq";
-    tx.query_all(sql, params![user_id], |row| Ok((row.get(0)?, rows::variant(row, 1, Role::NAMES)?)))
+    tx.query_all(sql, params![user_id], |row| Ok((row.get(0)?, rows::enum_column(row, 1, Role::NAMES)?)))
 }
 
 #[derive(Clone, Debug, Default)]
@@ -110,11 +110,11 @@ pub(crate) struct MembershipFilter {
     pub(crate) role: Option<Role>,
 }
 
-/// A page of memberships, each with its user.
+/// Fetches a page of memberships, each with its user.
 pub(crate) fn list(tx: &Tx<'_>, filter: &MembershipFilter, page: &Page) -> Result<Rows<Membership>> {
-    List::new(&select())
-        .and("m.organization_id = ?", filter.organization_id.clone())
-        .and("m.user_id = ?", filter.user_id.clone())
-        .and("m.role = ?", filter.role.map(|role| role.name().to_owned()))
-        .page(tx, "m.seq", page, membership)
+    ListQuery::new(&select())
+        .and_condition("m.organization_id = ?", filter.organization_id.clone())
+        .and_condition("m.user_id = ?", filter.user_id.clone())
+        .and_condition("m.role = ?", filter.role.map(|role| role.name().to_owned()))
+        .fetch_page(tx, "m.seq", page, membership_from_row)
 }

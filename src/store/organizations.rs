@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use crate::domain::organization::{Organization, Status};
 use crate::domain::page::{Page, Rows};
@@ -11,7 +11,7 @@ use crate::domain::rules;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// The columns that [`organization`] reads.
+/// The columns that [`organization_from_row`] reads.
 pub(super) const COLUMNS: &str =
     "seq, id, name, email, plan, status, metadata, created_at, updated_at, revision";
 
@@ -19,22 +19,22 @@ fn select() -> String {
     format!("SELECT {COLUMNS} FROM organizations WHERE deleted_at IS NULL")
 }
 
-pub(super) fn organization(row: &Row<'_>) -> rusqlite::Result<Organization> {
+pub(super) fn organization_from_row(row: &Row<'_>) -> rusqlite::Result<Organization> {
     Ok(Organization {
         id: row.get(1)?,
         name: row.get(2)?,
         email: row.get(3)?,
         plan: row.get(4)?,
-        status: rows::variant(row, 5, Status::NAMES)?,
-        metadata: rows::json(row, 6)?,
-        created_at: rows::time(row, 7)?,
-        updated_at: rows::time(row, 8)?,
+        status: rows::enum_column(row, 5, Status::NAMES)?,
+        metadata: rows::json_column(row, 6)?,
+        created_at: rows::timestamp_column(row, 7)?,
+        updated_at: rows::timestamp_column(row, 8)?,
         revision: row.get(9)?,
     })
 }
 
-/// Stores an organization, with `deleted_at` as a tombstone; `false` when its id is already in use, also by
-/// a deleted organization.
+/// Stores an organization; with `deleted_at`, as the tombstone of a deleted organization. Returns `false`
+/// when the id is already in use, also by a deleted organization.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
@@ -57,12 +57,12 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
     Ok(stored == 1)
 }
 
-/// An organization that isn't deleted.
+/// Fetches an organization; `None` when it doesn't exist or is deleted.
 pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
-    tx.query_first(&format!("{} AND id = ?1", select()), params![id], organization)
+    tx.query_first(&format!("{} AND id = ?1", select()), params![id], organization_from_row)
 }
 
-/// Stores all mutable fields.
+/// Stores all mutable fields of an organization.
 pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET name = ?2, name_key = ?3, email = ?4, email_key = ?5, plan = ?6, status = ?7, \
@@ -83,7 +83,7 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
     Ok(())
 }
 
-/// Turns the row into a tombstone.
+/// Deletes an organization by marking its row as deleted. The row stays as a tombstone.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE organizations SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
@@ -94,25 +94,26 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OrganizationFilter {
-    /// Only this organization: the one that an organization's key can see.
+    /// Restricts the list to this organization. Set for an organization's key, which sees no other
+    /// organization.
     pub(crate) id: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) plan: Option<String>,
     pub(crate) q: Option<String>,
 }
 
-/// A page of organizations that aren't deleted.
+/// Fetches a page of organizations that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Result<Rows<Organization>> {
-    List::new(&select())
-        .and("id = ?", filter.id.clone())
-        .and("status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and("plan = ?", filter.plan.clone())
-        .prefix(&["name_key", "email_key"], filter.q.as_deref())
-        .page(tx, "seq", page, organization)
+    ListQuery::new(&select())
+        .and_condition("id = ?", filter.id.clone())
+        .and_condition("status = ?", filter.status.map(|status| status.name().to_owned()))
+        .and_condition("plan = ?", filter.plan.clone())
+        .and_prefix(&["name_key", "email_key"], filter.q.as_deref())
+        .fetch_page(tx, "seq", page, organization_from_row)
 }
 
 /// True if an organization that isn't deleted is on this plan.
-pub(crate) fn any_on_plan(tx: &Tx<'_>, plan: &str) -> Result<bool> {
+pub(crate) fn any_organization_on_plan(tx: &Tx<'_>, plan: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM organizations WHERE plan = ?1 AND deleted_at IS NULL LIMIT 1";
     Ok(tx.query_first(sql, params![plan], |_| Ok(()))?.is_some())
 }

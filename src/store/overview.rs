@@ -7,24 +7,24 @@ use crate::domain::overview::Keys;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// A count that the triggers maintain; `None` for all organizations together.
+/// Reads a count that database triggers maintain, of one organization or, with `None`, of all together.
 fn count(tx: &Tx<'_>, kind: &str, organization_id: Option<&str>) -> Result<u64> {
     let sql = "SELECT n FROM counts WHERE what = ?1 AND organization_id = ?2";
     Ok(tx.query_first(sql, params![kind, organization_id.unwrap_or("*")], |row| row.get(0))?.unwrap_or(0))
 }
 
-/// Number of organizations that aren't deleted.
-pub fn organizations(tx: &Tx<'_>) -> Result<u64> {
+/// Number of organizations, without deleted ones.
+pub fn count_organizations(tx: &Tx<'_>) -> Result<u64> {
     count(tx, "organizations", None)
 }
 
-/// Number of users that aren't deleted, or of members of an organization.
-pub(crate) fn users(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<u64> {
+/// Number of members of an organization or, with `None`, of all users without deleted ones.
+pub(crate) fn count_users(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<u64> {
     count(tx, "users", organization_id)
 }
 
-/// Number of keys by status, of an organization or in total. The cost is linear in the number of expired
-/// keys that aren't revoked, which are scanned in an index.
+/// Number of keys by status, of an organization or, with `None`, of all together. Takes time linear in the
+/// number of expired keys that aren't revoked, because those are counted in an index.
 pub(crate) fn keys(tx: &Tx<'_>, organization_id: Option<&str>, now: Timestamp) -> Result<Keys> {
     let owner = if organization_id.is_some() { "organization_id = ?2" } else { "?2 IS NULL" };
     let sql =
@@ -40,6 +40,6 @@ pub(crate) fn keys(tx: &Tx<'_>, organization_id: Option<&str>, now: Timestamp) -
 }
 
 /// Number of keys of an organization that aren't revoked.
-pub(crate) fn live_keys(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
+pub(crate) fn count_unrevoked_keys(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
     Ok(count(tx, "active", Some(organization_id))? + count(tx, "disabled", Some(organization_id))?)
 }

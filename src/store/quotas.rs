@@ -5,20 +5,20 @@ use rusqlite::params;
 use super::db::Tx;
 use super::rows;
 use crate::domain::limits::Period;
-use crate::domain::quota::Lease;
+use crate::domain::quota::QuotaLease;
 use crate::error::Result;
 
-/// The lease of a key's quota over this kind of period, if there ever was one.
-pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<Lease>> {
+/// Fetches the lease of a key's quota for this length of period; `None` when nothing was ever leased.
+pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<QuotaLease>> {
     tx.query_first(
         "SELECT started_at, leased FROM quotas WHERE key_seq = ?1 AND period = ?2",
         params![key, period.name()],
-        |row| Ok(Lease { key, period, start: rows::time(row, 0)?, units: row.get(1)? }),
+        |row| Ok(QuotaLease { key, period, start: rows::timestamp_column(row, 0)?, units: row.get(1)? }),
     )
 }
 
 /// Stores leases, replacing those of the same keys and periods.
-pub(crate) fn put(tx: &Tx<'_>, leases: &[Lease]) -> Result<()> {
+pub(crate) fn put(tx: &Tx<'_>, leases: &[QuotaLease]) -> Result<()> {
     for lease in leases {
         tx.execute(
             "INSERT INTO quotas (key_seq, period, started_at, leased) VALUES (?1, ?2, ?3, ?4) \

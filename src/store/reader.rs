@@ -1,7 +1,8 @@
 //! A dedicated connection for long-running reads: exports, backups, checks.
 //!
-//! It has no timeout and takes no connection from the server's pool. An open transaction sees one state
-//! and keeps the WAL from being reset, so it should be as short as the work allows.
+//! Reads on this connection have no timeout and don't occupy a connection of the server's pool. An open
+//! transaction sees one state and keeps the WAL from being reset, so it should be as short as the work
+//! allows.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::schema;
 use super::tx::Tx;
 use crate::error::Result;
 
-/// A read-only connection.
+/// A read-only connection to a database file.
 pub(crate) struct Reader {
     pub(in crate::store) conn: Connection,
 }
@@ -20,32 +21,32 @@ impl Reader {
     /// Opens a Tollhouse database that this program can read.
     ///
     /// # Errors
-    /// `CONFLICT` when it isn't a Tollhouse database, is newer than this program, or is empty. The
-    /// message says what to do.
+    /// `CONFLICT` when the file isn't a Tollhouse database, has a newer schema than this program supports, or
+    /// is empty. The message says what to do.
     pub(crate) fn open(file: &Path) -> Result<Self> {
         if !file.exists() {
-            return Err(schema::conflict(format!("{} doesn't exist.", file.display())));
+            return Err(schema::conflict_error(format!("{} doesn't exist.", file.display())));
         }
-        let mut conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let mut conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         if let Err(error) = conn.query_row("PRAGMA user_version", [], |_| Ok(()))
             && error.sqlite_error_code() == Some(ErrorCode::ReadOnly)
         {
             // A crash left a journal that only a writable connection can roll back.
-            let writer = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let writer = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             writer.query_row("PRAGMA user_version", [], |_| Ok(()))?;
-            conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         }
         schema::ensure_readable(&conn, file)?;
-        Self::with_connection(conn)
+        Self::from_connection(conn)
     }
 
     /// Opens any SQLite file, not only one of Tollhouse.
     pub(in crate::store) fn open_any(file: &Path) -> Result<Self> {
-        Self::with_connection(schema::connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+        Self::from_connection(schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
     }
 
-    fn with_connection(conn: Connection) -> Result<Self> {
-        conn.set_prepared_statement_cache_capacity(schema::STATEMENTS_CACHED);
+    fn from_connection(conn: Connection) -> Result<Self> {
+        conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
         conn.execute_batch(
             "PRAGMA mmap_size = 0; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
              PRAGMA trusted_schema = OFF; PRAGMA query_only = ON",

@@ -1,4 +1,5 @@
-//! The database that a restore replaces: locked, read, kept under another name, and replaced atomically.
+//! Statements and file operations of a restore, which locks and reads the existing database, keeps it under
+//! another name, and replaces it atomically.
 
 use std::fs;
 use std::path::Path;
@@ -9,25 +10,25 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::audit::ChainRow;
 use super::backup::{sync, with_suffix};
-use super::db::{BUSY_TIMEOUT, POLL, Tx};
-use super::schema::{self, directory};
-use super::tx::is_busy;
+use super::db::{BUSY_TIMEOUT, POLL_INTERVAL, Tx};
+use super::schema::{self, parent_directory};
+use super::tx::is_busy_error;
 use super::{audit, rows};
 use crate::domain::limits::Period;
-use crate::domain::quota::Lease;
+use crate::domain::quota::QuotaLease;
 use crate::error::{Error, Result};
 
-/// The database to be replaced, locked exclusively.
+/// The database that a restore is about to replace, locked exclusively.
 pub(crate) struct ReplacedDatabase(Connection);
 
 impl ReplacedDatabase {
     /// Locks out all other processes and merges the WAL into the file, so that the database is one file.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when another process has it open; anything else when it can't be read.
-    pub(crate) fn take(file: &Path) -> Result<Self> {
-        let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        conn.set_prepared_statement_cache_capacity(schema::STATEMENTS_CACHED);
+    /// `UNAVAILABLE` when another process has the database open; other codes when the database can't be read.
+    pub(crate) fn lock_for_replacement(file: &Path) -> Result<Self> {
+        let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
         schema::ensure_readable(&conn, file)?;
         conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF")?;
         let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
@@ -54,7 +55,7 @@ impl ReplacedDatabase {
 /// with the old database: SQLite would otherwise apply it to the new one.
 ///
 /// # Errors
-/// Those of the file system; nothing is replaced then.
+/// The errors of the file system. After an error nothing is replaced.
 pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>) -> Result<()> {
     let with_path = |path: &Path| {
         let path = path.display().to_string();
@@ -69,19 +70,19 @@ pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>)
                 fs::rename(&remaining, with_suffix(previous, suffix)).map_err(with_path(&remaining))?;
             }
         }
-        schema::sync(directory(file))?;
+        schema::sync_to_disk(parent_directory(file))?;
     }
     fs::rename(new, file).map_err(with_path(file))?;
-    schema::sync(directory(file))
+    schema::sync_to_disk(parent_directory(file))
 }
 
-/// Creates an empty directory that only its owner can read. An existing one is removed first.
+/// Creates an empty directory that only its owner can read. An existing directory is removed first.
 pub(crate) fn create_staging_dir(dir: &Path) -> Result<()> {
     remove_staging_dir(dir)?;
-    schema::create_dir(dir)
+    schema::create_private_dir(dir)
 }
 
-/// Removes the directory with its contents. It need not exist.
+/// Removes a directory with its contents, if it exists.
 pub(crate) fn remove_staging_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -92,27 +93,28 @@ pub(crate) fn remove_staging_dir(dir: &Path) -> Result<()> {
 }
 
 /// Turns a database that is not open anywhere into a single file without a WAL.
-pub(crate) fn leave_wal(file: &Path) -> Result<()> {
-    let conn = schema::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+pub(crate) fn disable_wal_mode(file: &Path) -> Result<()> {
+    let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut waited = Duration::ZERO;
     loop {
-        // A connection that is just being closed makes this fail immediately, regardless of the busy timeout.
+        // While another connection is being closed, this statement fails immediately instead of waiting for
+        // the busy timeout.
         match conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "delete" => break,
-            Err(error) if !is_busy(&error) => return Err(error.into()),
+            Err(error) if !is_busy_error(&error) => return Err(error.into()),
             _ if waited >= BUSY_TIMEOUT => {
                 return Err(Error::internal("another connection has the new database open"));
             }
-            _ => thread::sleep(POLL / 10),
+            _ => thread::sleep(POLL_INTERVAL / 10),
         }
-        waited += POLL / 10;
+        waited += POLL_INTERVAL / 10;
     }
     conn.close().map_err(|(_, error)| Error::from(error))
 }
 
 /// The hash of the audit event with this `seq`, if it exists, and the `seq` of the first event.
-pub(crate) fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)> {
-    let rows = audit::links(tx, seq, 1)?;
+pub(crate) fn event_hash_and_first_seq(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Option<i64>)> {
+    let rows = audit::chain_rows(tx, seq, 1)?;
     let hash = rows.into_iter().find_map(|ChainRow { link, .. }| {
         link.filter(|(link, _)| link.seq == seq).map(|(link, _)| link.hash)
     });
@@ -120,20 +122,20 @@ pub(crate) fn event_at(tx: &Tx<'_>, seq: i64) -> Result<(Option<[u8; 32]>, Optio
     Ok((hash, first))
 }
 
-/// A key's `seq` in this file.
-pub(crate) fn key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
+/// Fetches the `seq` of a key in this database.
+pub(crate) fn find_key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
     tx.query_first("SELECT seq FROM api_keys WHERE id = ?1", params![id], |row| row.get(0))
 }
 
-/// All quota leases, each with the id of its key.
-pub(crate) fn leases(tx: &Tx<'_>) -> Result<Vec<(String, Lease)>> {
+/// Fetches all quota leases, each with the id of its key.
+pub(crate) fn all_quota_leases(tx: &Tx<'_>) -> Result<Vec<(String, QuotaLease)>> {
     let sql = "SELECT k.id, q.key_seq, q.period, q.started_at, q.leased FROM quotas q \
                JOIN api_keys k ON k.seq = q.key_seq";
     tx.query_all(sql, [], |row| {
-        let lease = Lease {
+        let lease = QuotaLease {
             key: row.get(1)?,
-            period: rows::variant(row, 2, Period::NAMES)?,
-            start: rows::time(row, 3)?,
+            period: rows::enum_column(row, 2, Period::NAMES)?,
+            start: rows::timestamp_column(row, 3)?,
             units: row.get(4)?,
         };
         Ok((row.get(0)?, lease))

@@ -8,27 +8,27 @@ use super::*;
 const V1: &str = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) STRICT";
 const TO_V2: &str = "CREATE TABLE two (n INTEGER PRIMARY KEY) STRICT; INSERT INTO two (n) VALUES (1)";
 
-/// A new directory with an empty database file.
-fn file() -> (TempDir, PathBuf) {
+/// Creates a directory with an empty database file.
+fn new_empty_file() -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("data/tollhouse.db");
-    create_dir(directory(&file)).unwrap();
-    create_file(&file).unwrap();
+    create_private_dir(parent_directory(&file)).unwrap();
+    create_private_file(&file).unwrap();
     (dir, file)
 }
 
-fn query<T: rusqlite::types::FromSql>(file: &Path, sql: &str) -> T {
+fn query_value<T: rusqlite::types::FromSql>(file: &Path, sql: &str) -> T {
     Connection::open(file).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
-fn mode(path: &Path) -> u32 {
+fn permission_bits(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 /// Asserts that the file is refused and not changed; returns the message.
-fn refused(file: &Path, upgrades: &[&str]) -> String {
+fn assert_refused(file: &Path, upgrades: &[&str]) -> String {
     let before = fs::read(file).unwrap();
-    let error = prepare_with(file, V1, upgrades).unwrap_err();
+    let error = create_or_upgrade_with(file, V1, upgrades).unwrap_err();
     assert_eq!(error.code, Code::Conflict, "{error}");
     assert_eq!(fs::read(file).unwrap(), before);
     error.message.into_owned()
@@ -50,84 +50,84 @@ fn an_empty_file_gets_its_schema_once_however_many_threads_open_it() {
     let keys: Vec<String> = thread::scope(|scope| {
         let open = || {
             start.wait();
-            prepare(&file).unwrap();
-            let conn = write_connection(&options).unwrap();
+            create_or_upgrade(&file).unwrap();
+            let conn = open_writer_connection(&options).unwrap();
             conn.query_row("SELECT value FROM meta WHERE name = 'cursor_key'", [], |row| row.get(0)).unwrap()
         };
         let threads = [(); 4].map(|()| scope.spawn(open));
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(keys.iter().all(|key| *key == keys[0] && key.len() == 64), "{keys:?}");
-    assert_eq!(query::<i32>(&file, "PRAGMA application_id"), APPLICATION_ID);
-    assert_eq!(query::<i64>(&file, "PRAGMA user_version"), 1);
+    assert_eq!(query_value::<i32>(&file, "PRAGMA application_id"), APPLICATION_ID);
+    assert_eq!(query_value::<i64>(&file, "PRAGMA user_version"), 1);
 
-    let conn = write_connection(&options).unwrap();
+    let conn = open_writer_connection(&options).unwrap();
     conn.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
-    let modes = ["", "-wal", "-shm"].map(|suffix| mode(&with_suffix(&file, suffix)));
-    assert_eq!((mode(directory(&file)), modes), (0o700, [0o600; 3]));
+    let modes = ["", "-wal", "-shm"].map(|suffix| permission_bits(&with_suffix(&file, suffix)));
+    assert_eq!((permission_bits(parent_directory(&file)), modes), (0o700, [0o600; 3]));
 }
 
 #[test]
 fn i11_a_newer_file_is_refused_and_not_changed() {
-    let (_dir, file) = file();
-    prepare_with(&file, V1, &[TO_V2, ""]).unwrap();
-    let message = refused(&file, &[TO_V2]);
+    let (_dir, file) = new_empty_file();
+    create_or_upgrade_with(&file, V1, &[TO_V2, ""]).unwrap();
+    let message = assert_refused(&file, &[TO_V2]);
     assert!(message.contains("has schema version 3") && message.contains("versions up to 2."), "{message}");
 }
 
 #[test]
 fn i11_a_file_that_is_not_a_tollhouse_database_is_refused_and_not_changed() {
-    let (_dir, file) = file();
+    let (_dir, file) = new_empty_file();
     for garbage in ["x".to_owned(), "no database ".repeat(1000)] {
         fs::write(&file, garbage).unwrap();
-        assert!(refused(&file, &[]).contains("not a Tollhouse database"));
+        assert!(assert_refused(&file, &[]).contains("not a Tollhouse database"));
     }
     for foreign in ["CREATE TABLE theirs (n)", "PRAGMA application_id = 7", "PRAGMA user_version = 1"] {
         fs::write(&file, "").unwrap();
         Connection::open(&file).unwrap().execute_batch(foreign).unwrap();
-        assert!(refused(&file, &[]).contains("not a Tollhouse database"));
+        assert!(assert_refused(&file, &[]).contains("not a Tollhouse database"));
     }
 }
 
 #[test]
 fn i11_an_older_file_is_copied_and_upgraded() {
-    let (_dir, file) = file();
-    prepare_with(&file, V1, &[]).unwrap();
+    let (_dir, file) = new_empty_file();
+    create_or_upgrade_with(&file, V1, &[]).unwrap();
     let to_v3 = "INSERT INTO two (n) VALUES (2)";
-    prepare_with(&file, V1, &[TO_V2, to_v3]).unwrap();
-    prepare_with(&file, V1, &[TO_V2, to_v3]).unwrap();
-    assert_eq!(query::<i64>(&file, "PRAGMA user_version"), 3);
-    assert_eq!(query::<i64>(&file, "SELECT sum(n) FROM two"), 3);
+    create_or_upgrade_with(&file, V1, &[TO_V2, to_v3]).unwrap();
+    create_or_upgrade_with(&file, V1, &[TO_V2, to_v3]).unwrap();
+    assert_eq!(query_value::<i64>(&file, "PRAGMA user_version"), 3);
+    assert_eq!(query_value::<i64>(&file, "SELECT sum(n) FROM two"), 3);
 
     let copy = with_suffix(&file, ".before-v2");
-    assert_eq!(query::<i64>(&copy, "PRAGMA user_version"), 1);
-    assert_eq!(query::<i64>(&copy, "SELECT count(*) FROM sqlite_schema WHERE name = 'two'"), 0);
+    assert_eq!(query_value::<i64>(&copy, "PRAGMA user_version"), 1);
+    assert_eq!(query_value::<i64>(&copy, "SELECT count(*) FROM sqlite_schema WHERE name = 'two'"), 0);
     let key = "SELECT value FROM meta WHERE name = 'cursor_key'";
-    assert_eq!(query::<String>(&copy, key), query::<String>(&file, key));
-    assert_eq!(mode(&copy), 0o600);
-    prepare_with(&copy, V1, &[]).unwrap();
-    let names = fs::read_dir(directory(&file)).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(query_value::<String>(&copy, key), query_value::<String>(&file, key));
+    assert_eq!(permission_bits(&copy), 0o600);
+    create_or_upgrade_with(&copy, V1, &[]).unwrap();
+    let names = fs::read_dir(parent_directory(&file)).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(names.count(), 2, "a temporary file was not removed");
 }
 
 #[test]
 fn i11_a_failed_upgrade_changes_nothing_and_can_be_repeated() {
-    let (_dir, file) = file();
-    prepare_with(&file, V1, &[]).unwrap();
+    let (_dir, file) = new_empty_file();
+    create_or_upgrade_with(&file, V1, &[]).unwrap();
     let orphan = "CREATE TABLE child (t TEXT REFERENCES meta (name)); INSERT INTO child (t) VALUES ('?')";
     for broken in ["CREATE TABLE two (n); nonsense", orphan] {
-        assert!(prepare_with(&file, V1, &[broken]).is_err());
-        assert_eq!(query::<i64>(&file, "PRAGMA user_version"), 1);
-        assert_eq!(query::<i64>(&file, "SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 1);
+        assert!(create_or_upgrade_with(&file, V1, &[broken]).is_err());
+        assert_eq!(query_value::<i64>(&file, "PRAGMA user_version"), 1);
+        assert_eq!(query_value::<i64>(&file, "SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 1);
     }
-    prepare_with(&file, V1, &[TO_V2]).unwrap();
-    assert_eq!(query::<i64>(&with_suffix(&file, ".before-v2"), "PRAGMA user_version"), 1);
+    create_or_upgrade_with(&file, V1, &[TO_V2]).unwrap();
+    assert_eq!(query_value::<i64>(&with_suffix(&file, ".before-v2"), "PRAGMA user_version"), 1);
 }
 
 #[test]
 fn a_crash_in_the_first_transaction_is_recovered_from() {
-    let (_dir, file) = file();
-    prepare_with(&file, V1, &[]).unwrap();
+    let (_dir, file) = new_empty_file();
+    create_or_upgrade_with(&file, V1, &[]).unwrap();
     let conn = Connection::open(&file).unwrap();
     conn.execute_batch(
         "PRAGMA cache_size = 1; BEGIN; CREATE TABLE half (n); INSERT INTO half (n)
@@ -137,22 +137,22 @@ fn a_crash_in_the_first_transaction_is_recovered_from() {
     let crashed = with_suffix(&file, ".crashed");
     fs::copy(&file, &crashed).unwrap();
     fs::copy(with_suffix(&file, "-journal"), with_suffix(&crashed, "-journal")).unwrap();
-    prepare_with(&crashed, V1, &[]).unwrap();
-    assert_eq!(query::<i64>(&crashed, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"), 0);
+    create_or_upgrade_with(&crashed, V1, &[]).unwrap();
+    assert_eq!(query_value::<i64>(&crashed, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"), 0);
 }
 
 #[test]
 fn a_directory_is_served_by_one_process() {
     let dir = TempDir::new().unwrap();
-    let held = lock(dir.path()).unwrap();
-    let error = lock(dir.path()).unwrap_err();
+    let held = lock_data_dir(dir.path()).unwrap();
+    let error = lock_data_dir(dir.path()).unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains(&dir.path().display().to_string()), "{error}");
     drop(held);
-    lock(dir.path()).unwrap();
+    lock_data_dir(dir.path()).unwrap();
 }
 
-/// The reason is in `.cargo/config.toml`.
+/// `.cargo/config.toml` states why SQLite is compiled this way.
 #[test]
 fn connections_share_no_page_cache() {
     let sql = "SELECT sqlite_compileoption_used('ENABLE_MEMORY_MANAGEMENT') OR \

@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use crate::domain::page::{Page, Rows};
 use crate::domain::scope::{Catalogue, Scope};
 use crate::domain::time::Timestamp;
@@ -11,16 +11,16 @@ use crate::error::Result;
 
 const SELECT: &str = "SELECT seq, scope, description, built_in FROM scopes WHERE 1 = 1";
 
-fn scope(row: &Row<'_>) -> rusqlite::Result<Scope> {
+fn scope_from_row(row: &Row<'_>) -> rusqlite::Result<Scope> {
     Ok(Scope { scope: row.get(1)?, description: row.get(2)?, built_in: row.get(3)? })
 }
 
-/// The whole catalogue.
+/// Fetches the names of all scopes.
 pub(crate) fn catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
     Ok(tx.query_all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
 }
 
-/// Stores a scope; `false` when the catalogue already has a scope of this name.
+/// Stores a new scope. Returns `false` when the catalogue already has a scope of this name.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
     let stored = tx.execute(
         "INSERT INTO scopes (scope, description, built_in, created_at) VALUES (?1, ?2, ?3, ?4) \
@@ -31,7 +31,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Scope, now: Timestamp) -> Result<bool> {
 }
 
 pub(crate) fn get(tx: &Tx<'_>, name: &str) -> Result<Option<Scope>> {
-    tx.query_first(&format!("{SELECT} AND scope = ?1"), params![name], scope)
+    tx.query_first(&format!("{SELECT} AND scope = ?1"), params![name], scope_from_row)
 }
 
 pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<()> {
@@ -39,14 +39,14 @@ pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// True if a key that isn't revoked holds exactly this grant.
-pub(crate) fn in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
+/// True if any key that isn't revoked has exactly this scope or scope pattern.
+pub(crate) fn is_scope_in_use(tx: &Tx<'_>, grant: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM api_key_scopes s JOIN api_keys k ON k.seq = s.key_seq \
                WHERE s.scope = ?1 AND k.status <> 'revoked' LIMIT 1";
     Ok(tx.query_first(sql, params![grant], |_| Ok(()))?.is_some())
 }
 
-/// A page of the catalogue.
+/// Fetches a page of the catalogue of scopes.
 pub(crate) fn list(tx: &Tx<'_>, page: &Page) -> Result<Rows<Scope>> {
-    List::new(SELECT).page(tx, "seq", page, scope)
+    ListQuery::new(SELECT).fetch_page(tx, "seq", page, scope_from_row)
 }

@@ -6,34 +6,34 @@ use rusqlite::params;
 
 use super::db::Tx;
 use super::rows;
-use crate::domain::settings::{Current, Settings};
+use crate::domain::settings::{Settings, StoredSettings};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// The settings, read once per group of mutations.
-pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<Current>> {
-    if let Some(current) = &*tx.settings.borrow() {
+/// Fetches the settings, at most once per transaction.
+pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<StoredSettings>> {
+    if let Some(current) = &*tx.cached_settings.borrow() {
         return Ok(current.clone());
     }
     let current = find(tx)?.ok_or_else(|| Error::internal("the settings are missing from the database"))?;
     let current = Arc::new(current);
-    tx.settings.replace(Some(current.clone()));
+    tx.cached_settings.replace(Some(current.clone()));
     Ok(current)
 }
 
-/// The settings; `None` in a newly created database.
-pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<Current>> {
+/// Fetches the settings; `None` in a newly created database.
+pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<StoredSettings>> {
     tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
-        Ok(Current {
-            settings: rows::json(row, 0)?,
-            checked_prefixes: rows::json(row, 1)?,
+        Ok(StoredSettings {
+            settings: rows::json_column(row, 0)?,
+            checked_prefixes: rows::json_column(row, 1)?,
             revision: row.get(2)?,
-            updated_at: rows::time(row, 3)?,
+            updated_at: rows::timestamp_column(row, 3)?,
         })
     })
 }
 
-/// Stores the initial settings, unless there are settings already.
+/// Stores the initial settings if the database has no settings.
 pub(crate) fn insert_initial(tx: &Tx<'_>, initial: &Settings, now: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO settings (one, settings, checked_prefixes, revision, updated_at) VALUES (1, ?1, ?2, 1, ?3) \
@@ -43,7 +43,7 @@ pub(crate) fn insert_initial(tx: &Tx<'_>, initial: &Settings, now: Timestamp) ->
     Ok(())
 }
 
-pub(crate) fn update(tx: &Tx<'_>, changed: Current) -> Result<()> {
+pub(crate) fn update(tx: &Tx<'_>, changed: StoredSettings) -> Result<()> {
     tx.execute(
         "UPDATE settings SET settings = ?1, checked_prefixes = ?2, revision = ?3, updated_at = ?4",
         params![
@@ -53,6 +53,6 @@ pub(crate) fn update(tx: &Tx<'_>, changed: Current) -> Result<()> {
             changed.updated_at.as_millis(),
         ],
     )?;
-    tx.settings.replace(Some(Arc::new(changed)));
+    tx.cached_settings.replace(Some(Arc::new(changed)));
     Ok(())
 }

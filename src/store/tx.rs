@@ -8,27 +8,28 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
 
 use crate::domain::invalidation::Invalidation;
-use crate::domain::settings::Current;
+use crate::domain::settings::StoredSettings;
 use crate::error::{Code, Error, Result};
 
-/// A mutation's result, type-erased for its way through the writer.
-pub(super) type Value = Box<dyn Any + Send>;
-pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<Value> + Send>;
+/// A mutation's result, type-erased so that mutations with different results can share the writer's queue.
+pub(super) type MutationResult = Box<dyn Any + Send>;
+pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<MutationResult> + Send>;
 
-/// An open transaction. Times, ids and random bytes are passed in by the caller, never made in SQL.
+/// An open transaction. SQL never generates times, ids or random bytes; the caller passes them in.
 pub struct Tx<'c> {
     conn: &'c Connection,
     pub(super) invalidations: RefCell<Vec<Invalidation>>,
-    pub(super) wrote: Cell<bool>,
-    /// The error after which SQLite rolled back the whole transaction. Any statement run after that
-    /// would be committed on its own.
+    pub(super) has_written: Cell<bool>,
+    /// The error on which SQLite rolled back the whole transaction, if there was one. Further statements are
+    /// refused then, because each would be committed on its own.
     aborted_by: RefCell<Option<Error>>,
-    /// `seq` and hash of the audit chain's last event, once [`super::audit`] has read it in this group.
-    pub(in crate::store) head: Cell<Option<(i64, [u8; 32])>>,
-    /// The settings, once [`super::settings`] has read them in this group.
-    pub(in crate::store) settings: RefCell<Option<Arc<Current>>>,
+    /// `seq` and hash of the last audit event; `None` until [`super::audit`] has read them in this
+    /// transaction.
+    pub(in crate::store) chain_head: Cell<Option<(i64, [u8; 32])>>,
+    /// The settings; `None` until [`super::settings`] has read them in this transaction.
+    pub(in crate::store) cached_settings: RefCell<Option<Arc<StoredSettings>>>,
     /// True if the WAL is to be checkpointed after the commit.
-    pub(super) checkpoint: Cell<bool>,
+    pub(super) checkpoint_requested: Cell<bool>,
 }
 
 impl<'c> Tx<'c> {
@@ -36,22 +37,22 @@ impl<'c> Tx<'c> {
         Self {
             conn,
             invalidations: RefCell::default(),
-            wrote: Cell::new(false),
+            has_written: Cell::new(false),
             aborted_by: RefCell::default(),
-            head: Cell::new(None),
-            settings: RefCell::default(),
-            checkpoint: Cell::new(false),
+            chain_head: Cell::new(None),
+            cached_settings: RefCell::default(),
+            checkpoint_requested: Cell::new(false),
         }
     }
 
-    /// Requests a checkpoint of the WAL after the commit, as far as readers allow. A file with fewer
-    /// pages is truncated only by a checkpoint.
-    pub(crate) fn checkpoint(&self) {
-        self.checkpoint.set(true);
+    /// Requests a checkpoint of the WAL after the commit. After free pages were reclaimed, only a checkpoint
+    /// shortens the file. Open readers can delay it.
+    pub(crate) fn request_wal_checkpoint(&self) {
+        self.checkpoint_requested.set(true);
     }
 
-    /// Records an invalidation. It is published after the commit and before the answer, and discarded
-    /// when the change is rolled back.
+    /// Records an invalidation, which is published after the commit and before the mutation's caller gets its
+    /// result. It is discarded when the change is rolled back.
     pub(crate) fn invalidate(&self, invalidation: Invalidation) {
         self.invalidations.borrow_mut().push(invalidation);
     }
@@ -73,33 +74,33 @@ impl<'c> Tx<'c> {
 
     /// Runs a statement that returns no rows; returns the number of rows changed.
     pub(in crate::store) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
-        self.run(sql, |statement| statement.execute(params))
+        self.run_statement(sql, |statement| statement.execute(params))
     }
 
-    /// The first row, if there is one.
+    /// Runs a query and returns its first row, if there is one.
     pub(in crate::store) fn query_first<T>(
         &self,
         sql: &str,
         params: impl Params,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
-        self.run(sql, |statement| {
+        self.run_statement(sql, |statement| {
             let mut rows = statement.query(params)?;
             rows.next()?.map(map).transpose()
         })
     }
 
-    /// All rows. The SQL has to bound their number.
+    /// Runs a query and returns all its rows. The SQL has to limit their number.
     pub(in crate::store) fn query_all<T>(
         &self,
         sql: &str,
         params: impl Params,
         map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
-        self.run(sql, |statement| statement.query_map(params, map)?.collect())
+        self.run_statement(sql, |statement| statement.query_map(params, map)?.collect())
     }
 
-    fn run<T>(
+    fn run_statement<T>(
         &self,
         sql: &str,
         f: impl FnOnce(&mut CachedStatement<'_>) -> rusqlite::Result<T>,
@@ -109,7 +110,7 @@ impl<'c> Tx<'c> {
         }
         let result = self.conn.prepare_cached(sql).and_then(|mut statement| {
             if !statement.readonly() {
-                self.wrote.set(true);
+                self.has_written.set(true);
             }
             f(&mut statement)
         });
@@ -123,29 +124,30 @@ impl<'c> Tx<'c> {
         })
     }
 
-    /// Runs one mutation of a group. An outer error fails the whole group: nothing of it can be committed.
-    pub(super) fn savepoint(&self, mutation: &mut Mutation) -> Result<Result<Value>> {
-        self.attempt(|tx| mutation(tx))
+    /// Runs one mutation of a group in a savepoint. The outer error means that the whole transaction is lost
+    /// and that the group fails; the inner error fails only this mutation.
+    pub(super) fn run_mutation(&self, mutation: &mut Mutation) -> Result<Result<MutationResult>> {
+        self.run_in_savepoint(|tx| mutation(tx))
     }
 
     /// Runs a closure in a savepoint. If it fails or panics, only its changes are rolled back and the
     /// transaction continues. An outer error means that the whole transaction is lost.
-    pub(crate) fn attempt<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
-        let head = self.head.get();
-        let wrote = self.wrote.get();
+    pub(crate) fn run_in_savepoint<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
+        let head = self.chain_head.get();
+        let wrote = self.has_written.get();
         let invalidated = self.invalidations.borrow().len();
-        // Nested savepoints may share a name: SQLite takes the innermost.
+        // Nested savepoints may have the same name: SQLite releases or rolls back the innermost.
         self.execute("SAVEPOINT mutation", [])?;
         let result = catch_unwind(AssertUnwindSafe(|| work(self)))
             .unwrap_or_else(|_| Err(Error::internal("a mutation panicked")));
-        // Checked whatever the result: the closure may have ignored the error that aborted the transaction.
+        // Checked even if the closure succeeded: it may have ignored the error that aborted the transaction.
         if let Some(error) = &*self.aborted_by.borrow() {
             return Err(error.clone());
         }
         if result.is_err() {
-            self.head.set(head);
-            self.settings.take();
-            self.wrote.set(wrote);
+            self.chain_head.set(head);
+            self.cached_settings.take();
+            self.has_written.set(wrote);
             self.invalidations.borrow_mut().truncate(invalidated);
             self.execute("ROLLBACK TO mutation", [])?;
         }
@@ -154,12 +156,13 @@ impl<'c> Tx<'c> {
     }
 }
 
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+pub(super) fn is_busy_error(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 impl From<rusqlite::Error> for Error {
-    /// The cause names columns and statements, never values: a value may be a secret.
+    /// Converts an error of SQLite. Its cause names columns and statements but no values, because a value may
+    /// be a secret.
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::Error as Sqlite;
         use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
@@ -173,8 +176,8 @@ impl From<rusqlite::Error> for Error {
             _ => error.to_string(),
         };
         let shown = match error.sqlite_error().map(|failure| (failure.code, failure.extended_code)) {
-            // On a full disk the WAL's index fails with a code of its own. Other write failures stay
-            // internal errors with the cause in the log: "disk full" would be misleading for them.
+            // On a full disk, extending the WAL's index fails with SQLITE_IOERR_SHMSIZE instead of "disk
+            // full". Other write failures stay internal errors, whose cause is in the log.
             Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE)) => {
                 let message =
                     "The disk is full or the database has reached its size limit. Nothing was stored.";

@@ -6,26 +6,26 @@ use rusqlite::{Row, params, params_from_iter};
 
 use super::db::Tx;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Counts, Interval, OUTCOMES, Span, Subject, magnitude};
+use crate::domain::usage::{Interval, OUTCOME_COUNT, Span, UsageCounts, UsageSubject, magnitude};
 use crate::error::Result;
 
-/// The columns of counts: `cost`, then the outcomes.
+/// The columns of the usage tables that hold counts: `cost`, then one column per outcome.
 static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let outcomes = Counts::names().map(str::to_lowercase);
+    let outcomes = UsageCounts::names().map(str::to_lowercase);
     std::iter::once("cost".to_owned()).chain(outcomes).collect()
 });
 
-/// Statements on both tables.
-struct Sql {
+/// The SQL statements on `usage_hourly` and `usage_daily`.
+struct UsageSql {
     add_hour: String,
     add_day: String,
-    day: String,
+    select_day: String,
     series: [String; 2],
-    series_of_sums: String,
-    sum: [String; 2],
+    hourly_series_of_sums: String,
+    sum_of_span: [String; 2],
 }
 
-static SQL: LazyLock<Sql> = LazyLock::new(|| {
+static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
     let columns = COLUMNS.join(", ");
     let placeholders: Vec<_> = (1..=COLUMNS.len()).map(|index| format!("?{}", index + 2)).collect();
     let values = placeholders.join(", ");
@@ -34,9 +34,10 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
     let additions = additions.join(", ");
     let parent = COLUMNS.len() + 3;
     let magnitude = COLUMNS.len() + 4;
-    // One lookup per bucket: CROSS JOIN makes the buckets the outer loop, never the larger table.
+    // CROSS JOIN makes the time buckets the outer loop and the usage table the inner one, so that the cost is
+    // one index lookup per bucket.
     let select = |columns: &str, interval: Interval| {
-        let table = table(interval);
+        let table = table_name(interval);
         let step = interval.millis();
         format!(
             "WITH RECURSIVE buckets (start) AS (VALUES (?2) UNION ALL \
@@ -47,7 +48,7 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
     let select_both = |columns: &str| [select(columns, Interval::Hour), select(columns, Interval::Day)];
     let sums: Vec<_> = COLUMNS.iter().map(|column| format!("coalesce(sum(u.{column}), 0)")).collect();
     let qualified: Vec<_> = COLUMNS.iter().map(|column| format!("u.{column}")).collect();
-    Sql {
+    UsageSql {
         add_hour: format!(
             "INSERT INTO usage_hourly (start, subject, {columns}) VALUES (?1, ?2, {values}) \
              ON CONFLICT (start, subject) DO UPDATE SET {additions}"
@@ -57,20 +58,20 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
              VALUES (?1, ?2, {values}, ?{parent}, ?{magnitude}) \
              ON CONFLICT (start, subject) DO UPDATE SET {additions}"
         ),
-        // A query of its own instead of RETURNING: RETURNING gives each statement a journal, and closing it
-        // takes longer the more the savepoint has written.
-        day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
+        // A separate query instead of RETURNING in `add_day`, because RETURNING gives each statement a
+        // journal. Closing that journal takes longer the more the savepoint has written.
+        select_day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
         series: select_both(&format!("u.start, {}", qualified.join(", "))),
         // `subject <= 0` repeats the condition of the partial index, without which SQLite can't use it.
-        series_of_sums: format!(
+        hourly_series_of_sums: format!(
             "SELECT start, {columns} FROM usage_hourly INDEXED BY usage_hourly_sums \
              WHERE subject = ?1 AND subject <= 0 AND start >= ?2 AND start < ?3"
         ),
-        sum: select_both(&sums.join(", ")),
+        sum_of_span: select_both(&sums.join(", ")),
     }
 });
 
-fn table(interval: Interval) -> &'static str {
+fn table_name(interval: Interval) -> &'static str {
     match interval {
         Interval::Hour => "usage_hourly",
         Interval::Day => "usage_daily",
@@ -78,36 +79,36 @@ fn table(interval: Interval) -> &'static str {
 }
 
 /// Reads [`COLUMNS`], starting at the column `first`.
-fn counts(row: &Row<'_>, first: usize) -> rusqlite::Result<Counts> {
-    let mut outcomes = [0; OUTCOMES];
+fn counts_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<UsageCounts> {
+    let mut outcomes = [0; OUTCOME_COUNT];
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         *outcome = row.get(first + 1 + index)?;
     }
-    Ok(Counts::new(outcomes, row.get(first)?))
+    Ok(UsageCounts::new(outcomes, row.get(first)?))
 }
 
-/// Adds counts of a subject to an hour and to the day of that hour. `parent` is the subject that this
-/// subject is part of.
-pub(crate) fn add(
+/// Adds counts to the rows of a subject for an hour and for the day of that hour. `parent` is the subject
+/// that contains this subject, such as the organization of a key.
+pub(crate) fn add_counts(
     tx: &Tx<'_>,
     hour: Timestamp,
-    subject: Subject,
-    parent: Option<Subject>,
-    added: &Counts,
+    subject: UsageSubject,
+    parent: Option<UsageSubject>,
+    added: &UsageCounts,
 ) -> Result<()> {
     let row = |start: Timestamp| {
         let key = [start.as_millis(), subject.number()];
         let figures = std::iter::once(added.cost()).chain(added.outcomes().iter().copied());
-        // A count can't practically reach 2^63.
+        // The clamping has no effect in practice: no count reaches 2^63.
         key.into_iter().chain(figures.map(|figure| i64::try_from(figure).unwrap_or(i64::MAX))).map(Some)
     };
     tx.execute(&SQL.add_hour, params_from_iter(row(hour)))?;
     let day = Interval::Day.floor(hour);
     let initial_magnitude = magnitude(added.requests());
-    let day_columns = [parent.map(Subject::number), Some(initial_magnitude.into())];
+    let day_columns = [parent.map(UsageSubject::number), Some(initial_magnitude.into())];
     tx.execute(&SQL.add_day, params_from_iter(row(day).chain(day_columns)))?;
-    let stored = tx.query_first(&SQL.day, params![day.as_millis(), subject.number()], |row| {
-        Ok((counts(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
+    let stored = tx.query_first(&SQL.select_day, params![day.as_millis(), subject.number()], |row| {
+        Ok((counts_from_row(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
     })?;
     let Some((requests, stored_magnitude)) = stored else { return Ok(()) };
     let new_magnitude = magnitude(requests);
@@ -120,58 +121,63 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// The nonempty buckets of a span, each with its start.
-pub fn series(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timestamp, Counts)>> {
+/// Fetches the counts of a subject in a span of time, by bucket (hour or day). Empty buckets are omitted.
+pub fn usage_by_bucket(
+    tx: &Tx<'_>,
+    subject: UsageSubject,
+    span: &Span,
+) -> Result<Vec<(Timestamp, UsageCounts)>> {
     let [hourly, daily] = &SQL.series;
     let sql = match (span.interval, subject) {
         (Interval::Day, _) => daily,
-        (Interval::Hour, Subject::Key(_)) => hourly,
-        (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.series_of_sums,
+        (Interval::Hour, UsageSubject::Key(_)) => hourly,
+        (Interval::Hour, UsageSubject::All | UsageSubject::Organization(_)) => &SQL.hourly_series_of_sums,
     };
     let range = params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()];
-    tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts(row, 1)?)))
+    tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts_from_row(row, 1)?)))
 }
 
-/// The sum of a span.
-pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Counts> {
-    let mut total = Counts::default();
-    for part in span.parts() {
-        let [hourly, daily] = &SQL.sum;
+/// Fetches the sum of a subject's counts in a span of time.
+pub(crate) fn total(tx: &Tx<'_>, subject: UsageSubject, span: &Span) -> Result<UsageCounts> {
+    let mut total = UsageCounts::default();
+    for part in span.split_by_interval() {
+        let [hourly, daily] = &SQL.sum_of_span;
         let sql = if part.interval == Interval::Hour { hourly } else { daily };
         let range = params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()];
-        if let Some(sum) = tx.query_first(sql, range, |row| counts(row, 0))? {
+        if let Some(sum) = tx.query_first(sql, range, |row| counts_from_row(row, 0))? {
             total.merge(&sum);
         }
     }
     Ok(total)
 }
 
-/// The subjects among which the busiest are searched.
+/// The set of subjects among which [`busiest`] searches.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Candidates {
-    /// All keys.
+pub(crate) enum SubjectSet {
+    /// All API keys.
     Keys,
-    /// The parts of a subject.
-    PartsOf(Subject),
+    /// The subjects whose parent is this subject, such as the keys of an organization.
+    PartsOf(UsageSubject),
 }
 
-/// The busiest subjects of a day, at most `max`, with the [`magnitude`] of their requests.
-pub(crate) fn busiest(
+/// Fetches the subjects with the most requests on a day, at most `max`, each with the [`magnitude`] of its
+/// number of requests.
+pub(crate) fn busiest_subjects(
     tx: &Tx<'_>,
-    candidates: Candidates,
+    candidates: SubjectSet,
     day: Timestamp,
     max: usize,
-) -> Result<Vec<(Subject, u32)>> {
+) -> Result<Vec<(UsageSubject, u32)>> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let map = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
+    let map = |row: &Row<'_>| Ok((UsageSubject::from_number(row.get(0)?), row.get(1)?));
     match candidates {
-        Candidates::Keys => tx.query_all(
+        SubjectSet::Keys => tx.query_all(
             "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \
              ORDER BY magnitude DESC LIMIT ?2",
             params![day.as_millis(), max],
             map,
         ),
-        Candidates::PartsOf(subject) => tx.query_all(
+        SubjectSet::PartsOf(subject) => tx.query_all(
             "SELECT subject, magnitude FROM usage_daily WHERE parent = ?1 AND start = ?2 \
              ORDER BY magnitude DESC LIMIT ?3",
             params![subject.number(), day.as_millis(), max],
@@ -180,37 +186,42 @@ pub(crate) fn busiest(
     }
 }
 
-/// Deletes rows that start before these times, at most `max` of each table; returns the larger of the two
-/// numbers of deleted rows.
-pub(crate) fn prune(tx: &Tx<'_>, hourly: Timestamp, daily: Timestamp, max: usize) -> Result<usize> {
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
+/// Deletes hourly and daily rows that start before these times, at most `max_rows` of each table. Returns the
+/// larger of the two numbers of deleted rows.
+pub(crate) fn prune(
+    tx: &Tx<'_>,
+    hourly_before: Timestamp,
+    daily_before: Timestamp,
+    max_rows: usize,
+) -> Result<usize> {
+    let max_rows = i64::try_from(max_rows).unwrap_or(i64::MAX);
     let mut deleted = 0;
-    for (interval, before) in [(Interval::Hour, hourly), (Interval::Day, daily)] {
-        let table = table(interval);
+    for (interval, before) in [(Interval::Hour, hourly_before), (Interval::Day, daily_before)] {
+        let table = table_name(interval);
         let sql = format!(
             "DELETE FROM {table} WHERE (start, subject) IN \
              (SELECT start, subject FROM {table} WHERE start < ?1 ORDER BY start, subject LIMIT ?2)"
         );
-        deleted = deleted.max(tx.execute(&sql, params![before.as_millis(), max])?);
+        deleted = deleted.max(tx.execute(&sql, params![before.as_millis(), max_rows])?);
     }
     Ok(deleted)
 }
 
-/// Id and name of a subject.
+/// Id and name of a key or organization, for usage reports.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedSubject {
     pub(crate) seq: i64,
     pub(crate) id: String,
     pub(crate) name: String,
-    /// `id` and `seq` of a key's organization.
+    /// `id` and `seq` of the key's organization; `None` for an organization or a platform key.
     pub(crate) organization: Option<(String, i64)>,
 }
 
-const KEY: &str = "SELECT k.seq, k.id, k.name, o.id, o.seq FROM api_keys k \
+const SELECT_KEY: &str = "SELECT k.seq, k.id, k.name, o.id, o.seq FROM api_keys k \
                    LEFT JOIN organizations o ON o.id = k.organization_id";
-const ORGANIZATION: &str = "SELECT seq, id, name, NULL, NULL FROM organizations";
+const SELECT_ORGANIZATION: &str = "SELECT seq, id, name, NULL, NULL FROM organizations";
 
-fn named(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
+fn named_subject_from_row(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
     let organization = match row.get(3)? {
         None => None,
         Some(id) => Some((id, row.get(4)?)),
@@ -218,23 +229,28 @@ fn named(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
     Ok(NamedSubject { seq: row.get(0)?, id: row.get(1)?, name: row.get(2)?, organization })
 }
 
-/// A key in any state.
-pub(crate) fn key(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
-    tx.query_first(&format!("{KEY} WHERE k.id = ?1"), params![id], named)
+/// Fetches id and name of a key, whatever its status.
+pub(crate) fn find_key(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
+    tx.query_first(&format!("{SELECT_KEY} WHERE k.id = ?1"), params![id], named_subject_from_row)
 }
 
-/// An organization, deleted or not.
+/// Fetches id and name of an organization, deleted or not.
 pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>> {
-    tx.query_first(&format!("{ORGANIZATION} WHERE id = ?1"), params![id], named)
+    tx.query_first(&format!("{SELECT_ORGANIZATION} WHERE id = ?1"), params![id], named_subject_from_row)
 }
 
-/// The key or organization of a subject; `None` for [`Subject::All`] and when it doesn't exist.
-pub(crate) fn name(tx: &Tx<'_>, subject: Subject) -> Result<Option<NamedSubject>> {
+/// Fetches id and name of a subject; `None` for [`Subject::All`], or when the key or organization doesn't
+/// exist.
+pub(crate) fn find_subject(tx: &Tx<'_>, subject: UsageSubject) -> Result<Option<NamedSubject>> {
     match subject {
-        Subject::All => Ok(None),
-        Subject::Organization(seq) => {
-            tx.query_first(&format!("{ORGANIZATION} WHERE seq = ?1"), params![seq], named)
+        UsageSubject::All => Ok(None),
+        UsageSubject::Organization(seq) => tx.query_first(
+            &format!("{SELECT_ORGANIZATION} WHERE seq = ?1"),
+            params![seq],
+            named_subject_from_row,
+        ),
+        UsageSubject::Key(seq) => {
+            tx.query_first(&format!("{SELECT_KEY} WHERE k.seq = ?1"), params![seq], named_subject_from_row)
         }
-        Subject::Key(seq) => tx.query_first(&format!("{KEY} WHERE k.seq = ?1"), params![seq], named),
     }
 }

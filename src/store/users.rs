@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use crate::domain::page::{Page, Rows};
 use crate::domain::rules;
@@ -11,21 +11,21 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Status, User};
 use crate::error::Result;
 
-/// The columns that [`user`] reads, of the table `users` as `u`.
+/// The columns that [`user_from_row`] reads, of the table `users` as `u`.
 pub(super) const COLUMNS: &str =
     "u.id, u.email, u.name, u.external_id, u.status, u.metadata, u.created_at, u.updated_at, u.revision";
 
 /// Reads [`COLUMNS`], starting at the column `first`.
-pub(super) fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
+pub(super) fn user_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
     Ok(User {
         id: row.get(first)?,
         email: row.get(first + 1)?,
         name: row.get(first + 2)?,
         external_id: row.get(first + 3)?,
-        status: rows::variant(row, first + 4, Status::NAMES)?,
-        metadata: rows::json(row, first + 5)?,
-        created_at: rows::time(row, first + 6)?,
-        updated_at: rows::time(row, first + 7)?,
+        status: rows::enum_column(row, first + 4, Status::NAMES)?,
+        metadata: rows::json_column(row, first + 5)?,
+        created_at: rows::timestamp_column(row, first + 6)?,
+        updated_at: rows::timestamp_column(row, first + 7)?,
         revision: row.get(first + 8)?,
     })
 }
@@ -41,8 +41,8 @@ pub(crate) fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
     tx.query_first(sql, params![rules::casefold(email)], |row| row.get(0))
 }
 
-/// Stores a user, with `deleted_at` as a tombstone. The id must be free, and unless it is a tombstone the
-/// email address too.
+/// Stores a user; with `deleted_at`, as the tombstone of a deleted user. The id must not be in use, and
+/// without `deleted_at` the email address must not be in use either.
 pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
     tx.execute(
         "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
@@ -65,13 +65,13 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
     Ok(())
 }
 
-/// A user that isn't deleted.
+/// Fetches a user; `None` when the user doesn't exist or is deleted.
 pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<User>> {
     let sql = format!("SELECT {COLUMNS} FROM users u WHERE u.id = ?1 AND u.deleted_at IS NULL");
-    tx.query_first(&sql, params![id], |row| user(row, 0))
+    tx.query_first(&sql, params![id], |row| user_from_row(row, 0))
 }
 
-/// Stores all mutable fields.
+/// Stores all mutable fields of a user.
 pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
     tx.execute(
         "UPDATE users SET email = ?2, email_key = ?3, name = ?4, name_key = ?5, external_id = ?6, status = ?7, \
@@ -92,7 +92,8 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
     Ok(())
 }
 
-/// Turns the row into a tombstone, which frees the email address.
+/// Deletes a user by marking the row as deleted. The row stays as a tombstone; the email address can be used
+/// again.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
     tx.execute(
         "UPDATE users SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
@@ -103,7 +104,8 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UserFilter {
-    /// Only members of this organization: those that an organization's key can see.
+    /// Restricts the list to members of this organization. Set for an organization's key, which sees no other
+    /// users.
     pub(crate) organization_id: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) email: Option<String>,
@@ -111,16 +113,16 @@ pub(crate) struct UserFilter {
     pub(crate) q: Option<String>,
 }
 
-/// A page of users that aren't deleted.
+/// Fetches a page of users that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows<User>> {
-    List::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
-        .and(
+    ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
+        .and_condition(
             "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)",
             filter.organization_id.clone(),
         )
-        .and("u.status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and("u.email_key = ?", filter.email.as_deref().map(rules::casefold))
-        .and("u.external_id = ?", filter.external_id.clone())
-        .prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
-        .page(tx, "u.seq", page, |row| user(row, 1))
+        .and_condition("u.status = ?", filter.status.map(|status| status.name().to_owned()))
+        .and_condition("u.email_key = ?", filter.email.as_deref().map(rules::casefold))
+        .and_condition("u.external_id = ?", filter.external_id.clone())
+        .and_prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
+        .fetch_page(tx, "u.seq", page, |row| user_from_row(row, 1))
 }

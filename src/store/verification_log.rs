@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::db::Tx;
-use super::list::List;
+use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
 use crate::domain::page::{Page, Rows};
@@ -14,8 +14,8 @@ use crate::error::Result;
 
 const SEQ_INDEX: SeqIndex = SeqIndex { table: "verification_log", column: "minute" };
 
-/// Adds denials to their row, which is inserted if it doesn't exist. `aggregation_key` distinguishes the
-/// rows of one minute and code; the entry's `key_id` is ignored.
+/// Adds the denials of an entry to their row of the verification log, which is inserted if it doesn't exist.
+/// `aggregation_key` distinguishes the rows of one minute and code; the entry's `key_id` is ignored.
 pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
     SEQ_INDEX.record_skew(tx, entry.first_at.minute())?;
     tx.execute(
@@ -38,36 +38,37 @@ pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entr
     Ok(())
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let is_overflow = row.get_ref(1)?.as_str()?.is_empty();
     Ok(Entry {
-        code: if is_overflow { None } else { Some(rows::variant(row, 1, Outcome::NAMES)?) },
+        code: if is_overflow { None } else { Some(rows::enum_column(row, 1, Outcome::NAMES)?) },
         key_id: row.get(2)?,
         organization_id: row.get(3)?,
         ip: row.get::<_, Option<String>>(4)?.and_then(|ip| ip.parse().ok()),
         count: row.get(5)?,
-        first_at: rows::time(row, 6)?,
-        last_at: rows::time(row, 7)?,
+        first_at: rows::timestamp_column(row, 6)?,
+        last_at: rows::timestamp_column(row, 7)?,
     })
 }
 
-/// A page of the log.
+/// Fetches a page of the verification log.
 pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<Rows<Entry>> {
     let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
                   FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
-    let range = SEQ_INDEX.between(tx, filter.from.map(Timestamp::minute), filter.to)?;
-    List::new(select)
-        .and("l.organization_id = ?", filter.org_id.clone())
-        .and("l.key_seq = (SELECT seq FROM api_keys WHERE id = ?)", filter.key_id.clone())
-        .and("l.code = ?", filter.code.map(|code| code.name().to_owned()))
-        .and("l.ip = ?", filter.ip.map(|ip| ip.to_string()))
-        .and("l.last_at >= ?", filter.from.map(Timestamp::as_millis))
-        .and("l.first_at < ?", filter.to.map(Timestamp::as_millis))
-        .in_range(range)
-        .page(tx, "l.seq", page, entry)
+    let range = SEQ_INDEX.seq_range_of(tx, filter.from.map(Timestamp::minute), filter.to)?;
+    ListQuery::new(select)
+        .and_condition("l.organization_id = ?", filter.org_id.clone())
+        .and_condition("l.key_seq = (SELECT seq FROM api_keys WHERE id = ?)", filter.key_id.clone())
+        .and_condition("l.code = ?", filter.code.map(|code| code.name().to_owned()))
+        .and_condition("l.ip = ?", filter.ip.map(|ip| ip.to_string()))
+        .and_condition("l.last_at >= ?", filter.from.map(Timestamp::as_millis))
+        .and_condition("l.first_at < ?", filter.to.map(Timestamp::as_millis))
+        .in_seq_range(range)
+        .fetch_page(tx, "l.seq", page, entry_from_row)
 }
 
-/// Deletes rows of minutes before a time, at most `max`; returns the number deleted.
+/// Deletes rows whose minute is before a time, oldest first, at most `max`. Returns the number of deleted
+/// rows.
 pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM verification_log WHERE seq IN \

@@ -3,7 +3,7 @@
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::tally::Observed;
+use super::tally::HistogramSnapshot;
 use crate::error::{Error, Result};
 
 /// The media type of the text that [`Families::write`] returns.
@@ -12,60 +12,66 @@ pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The labels of a sample, as names and values.
 pub(crate) type Labels = Vec<(&'static str, String)>;
 
-/// Metrics with their samples. A metric without samples is left out.
+/// Metric families with their samples. A family without samples is omitted.
 #[derive(Default)]
-pub(crate) struct Families(Vec<MetricFamily>);
+pub(crate) struct MetricFamilies(Vec<MetricFamily>);
 
-impl Families {
-    /// Adds a counter.
-    pub(crate) fn counter(
+impl MetricFamilies {
+    /// Adds a metric family of type counter.
+    pub(crate) fn add_counter(
         &mut self,
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = (Labels, f64)>,
     ) {
-        self.add(name, help, MetricType::COUNTER, samples, |metric, value| {
+        self.add_family(name, help, MetricType::COUNTER, samples, |metric, value| {
             let mut counter = Counter::default();
             counter.set_value(value);
             metric.set_counter(counter);
         });
     }
 
-    /// Adds a gauge.
-    pub(crate) fn gauge(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels, f64)>) {
-        self.add(name, help, MetricType::GAUGE, samples, |metric, value| {
+    /// Adds a metric family of type gauge.
+    pub(crate) fn add_gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) {
+        self.add_family(name, help, MetricType::GAUGE, samples, |metric, value| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
             metric.set_gauge(gauge);
         });
     }
 
-    /// Adds a histogram. `unit` is the factor that converts observed values to the unit of the metric's name.
-    pub(crate) fn histogram(
+    /// Adds a metric family of type histogram. Observed values are multiplied by `unit` to convert them to
+    /// the unit in the metric's name.
+    pub(crate) fn add_histogram(
         &mut self,
         name: &str,
         help: &str,
         unit: f64,
-        samples: impl IntoIterator<Item = (Labels, Observed)>,
+        samples: impl IntoIterator<Item = (Labels, HistogramSnapshot)>,
     ) {
-        self.add(name, help, MetricType::HISTOGRAM, samples, |metric, observed| {
+        self.add_family(name, help, MetricType::HISTOGRAM, samples, |metric, observed| {
             let mut count = 0;
             let buckets = observed.bounds.iter().zip(&observed.buckets).map(|(bound, bucket_count)| {
                 count += bucket_count;
                 let mut bucket = Bucket::default();
-                bucket.set_upper_bound(float(*bound) * unit);
+                bucket.set_upper_bound(integer_to_float(*bound) * unit);
                 bucket.set_cumulative_count(count);
                 bucket
             });
             let mut histogram = Histogram::default();
             histogram.set_bucket(buckets.collect());
             histogram.set_sample_count(observed.buckets.iter().sum());
-            histogram.set_sample_sum(float(observed.sum) * unit);
+            histogram.set_sample_sum(integer_to_float(observed.sum) * unit);
             metric.set_histogram(histogram);
         });
     }
 
-    fn add<T>(
+    fn add_family<T>(
         &mut self,
         name: &str,
         help: &str,
@@ -96,22 +102,22 @@ impl Families {
         self.0.push(family);
     }
 
-    /// Encodes all metrics as text.
+    /// Encodes all metric families in the Prometheus text format.
     ///
     /// # Errors
-    /// `INTERNAL` when a metric is not valid for Prometheus.
-    pub(crate) fn write(self) -> Result<String> {
+    /// `INTERNAL` when the Prometheus encoder rejects a metric family.
+    pub(crate) fn encode_as_text(self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.0).map_err(Error::internal)
     }
 }
 
-/// A single sample without labels.
-pub(crate) fn single<T>(value: T) -> [(Labels, T); 1] {
+/// Returns the only sample of a metric that has no labels.
+pub(crate) fn unlabeled_sample<T>(value: T) -> [(Labels, T); 1] {
     [(Labels::new(), value)]
 }
 
-/// Converts to a float, Prometheus's only number type. Above 2⁵³ the last digits are lost.
+/// Converts an integer to `f64`, the only number type of Prometheus. Integers above 2⁵³ lose precision.
 #[allow(clippy::cast_precision_loss)]
-pub(crate) fn float(number: u64) -> f64 {
+pub(crate) fn integer_to_float(number: u64) -> f64 {
     number as f64
 }

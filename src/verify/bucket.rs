@@ -1,9 +1,9 @@
 //! Token buckets, in memory and separate from the records of keys: a key that is renamed, or evicted from
 //! the cache, keeps its bucket.
 //!
-//! A bucket counts spent units. One token is as many units as its window has nanoseconds, and `tokens` units
-//! are refilled per nanosecond. So every number is an integer, and as long as the limit stays the same
-//! nothing is rounded: no burst gets a token too many, and no caller paced at the rate is refused.
+//! A bucket counts spent units. One token is worth as many units as the window has nanoseconds, and `tokens`
+//! units are refilled per nanosecond. So all numbers are integers, and nothing is rounded while the limit
+//! stays the same: no burst gets a token too many, and no caller that keeps to the rate is refused.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,40 +14,42 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use foldhash::fast::RandomState;
 
-/// Longer windows are clamped to this. The API allows none, and the arithmetic below stays within 128 bits.
+/// Maximum window of a limit; longer windows are clamped to it. The API allows no longer windows. The maximum
+/// keeps the arithmetic below within 128 bits.
 const MAX_WINDOW: Duration = Duration::from_secs(86_400);
 
-/// Number of shards of the map, each with its own lock. A sweep locks one at a time, so with many shards it
-/// delays few callers.
-const SHARDS: usize = 256;
+/// Number of shards of the map, each with its own lock. A sweep locks one shard at a time, so with many
+/// shards a sweep delays few callers.
+const MAP_SHARDS: usize = 256;
 
 /// A bucket's limit: bursts of up to `tokens`, and a continuous refill of `tokens` per `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit {
-    /// The capacity, and the refill per window. 0 admits only a cost of 0.
+pub(crate) struct BucketLimit {
+    /// The capacity of the bucket, and the number of tokens refilled per window. With 0 tokens, only a cost
+    /// of 0 is admitted.
     pub(crate) tokens: u32,
-    /// Clamped to 1 ns to 86,400 s.
+    /// The time in which `tokens` tokens are refilled. Clamped to the range from 1 ns to 86,400 s.
     pub(crate) window: Duration,
 }
 
-impl Limit {
-    fn window(self) -> Duration {
+impl BucketLimit {
+    fn clamped_window(self) -> Duration {
         self.window.clamp(Duration::from_nanos(1), MAX_WINDOW)
     }
 
-    /// Units per token.
-    fn token(self) -> u128 {
-        self.window().as_nanos()
+    /// Number of units that one token is worth.
+    fn units_per_token(self) -> u128 {
+        self.clamped_window().as_nanos()
     }
 
-    /// Units of a full bucket.
-    fn capacity(self) -> u128 {
-        u128::from(self.tokens) * self.token()
+    /// Number of units in a full bucket.
+    fn capacity_units(self) -> u128 {
+        u128::from(self.tokens) * self.units_per_token()
     }
 
     /// Time until this many units are refilled, rounded up. Zero for a limit of 0 tokens, which is never
     /// refilled.
-    fn time(self, units: u128) -> Duration {
+    fn refill_time(self, units: u128) -> Duration {
         let nanos = if self.tokens == 0 { 0 } else { units.div_ceil(u128::from(self.tokens)) };
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
@@ -56,104 +58,107 @@ impl Limit {
 /// The decision on a cost, and the state of the bucket after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitDecision {
-    /// True if the cost was admitted; from [`Buckets::peek`], if it would be.
+    /// True if the cost was admitted; from [`Buckets::peek`], true if the cost would be admitted.
     pub(crate) allowed: bool,
-    /// The capacity, in tokens.
+    /// Capacity of the bucket, in tokens.
     pub limit: u32,
     /// The time in which `limit` tokens are refilled.
     pub(crate) window: Duration,
-    /// Whole tokens left.
+    /// Number of whole tokens left in the bucket.
     pub(crate) remaining: u32,
     /// Time until one token more than `remaining` is available; zero when the bucket is full.
     pub(crate) next_token: Duration,
     /// Time until the bucket is full.
     pub(crate) full_after: Duration,
-    /// Time until the cost would be admitted; zero if it was. A cost above the capacity is never admitted:
-    /// then this is the whole window, so that a client that honors it doesn't retry in a tight loop.
+    /// Time until the cost would be admitted; zero if the cost was admitted. For a cost above the capacity,
+    /// which is never admitted, the whole window, so that a client doesn't retry in a tight loop.
     pub(crate) retry_after: Duration,
 }
 
-/// The state of one bucket at its last call.
+/// A token bucket, with its state as of the last call.
 #[derive(Clone, Copy)]
 struct Bucket {
-    limit: Limit,
+    limit: BucketLimit,
     /// Monotonic time of the last call.
-    at: Duration,
-    /// Units spent and not yet refilled; at most the capacity.
-    spent: u128,
-    /// Units spent beyond the capacity, after a limit was lowered. They don't reduce what the lower limit
-    /// grants, but count again if the limit is raised. Refilled after `spent`.
-    owed: u128,
+    last_call_at: Duration,
+    /// Number of units spent and not yet refilled; at most the capacity.
+    spent_units: u128,
+    /// Number of units spent beyond the capacity, after the limit was lowered. They don't reduce what the
+    /// lower limit grants, but count again if the limit is raised. They are refilled after `spent_units`.
+    owed_units: u128,
 }
 
 impl Bucket {
-    fn full(limit: Limit, at: Duration) -> Self {
-        Self { limit, at, spent: 0, owed: 0 }
+    fn new_full(limit: BucketLimit, now: Duration) -> Self {
+        Self { limit, last_call_at: now, spent_units: 0, owed_units: 0 }
     }
 
     /// Refills for the time since the last call, at the limit of that call, then changes to `limit` with the
     /// number of spent tokens unchanged. A `now` before the last call refills nothing.
-    fn refill(&mut self, limit: Limit, now: Duration) {
-        let elapsed = now.saturating_sub(self.at).as_nanos();
+    fn refill(&mut self, limit: BucketLimit, now: Duration) {
+        let elapsed = now.saturating_sub(self.last_call_at).as_nanos();
         let refill = elapsed * u128::from(self.limit.tokens);
-        self.owed = self.owed.saturating_sub(refill.saturating_sub(self.spent));
-        self.spent = self.spent.saturating_sub(refill);
-        self.at = self.at.max(now);
+        self.owed_units = self.owed_units.saturating_sub(refill.saturating_sub(self.spent_units));
+        self.spent_units = self.spent_units.saturating_sub(refill);
+        self.last_call_at = self.last_call_at.max(now);
         if self.limit != limit {
             // At most 2^32 tokens of 8.64e13 units, times 8.64e13: below 2^128.
-            let spent = (self.spent + self.owed).saturating_mul(limit.token()).div_ceil(self.limit.token());
+            let spent = (self.spent_units + self.owed_units)
+                .saturating_mul(limit.units_per_token())
+                .div_ceil(self.limit.units_per_token());
             self.limit = limit;
-            self.spent = spent.min(limit.capacity());
-            self.owed = spent - self.spent;
+            self.spent_units = spent.min(limit.capacity_units());
+            self.owed_units = spent - self.spent_units;
         }
     }
 
-    fn available(&self) -> u128 {
-        self.limit.capacity() - self.spent
+    fn available_units(&self) -> u128 {
+        self.limit.capacity_units() - self.spent_units
     }
 
     fn admits(&self, cost: u32) -> bool {
-        u128::from(cost) * self.limit.token() <= self.available()
+        u128::from(cost) * self.limit.units_per_token() <= self.available_units()
     }
 
-    fn take(&mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    fn take(&mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         self.refill(limit, now);
         let allowed = self.admits(cost);
         if allowed {
-            self.spent += u128::from(cost) * limit.token();
+            self.spent_units += u128::from(cost) * limit.units_per_token();
         }
         self.snapshot(allowed, cost)
     }
 
-    fn peek(mut self, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    fn peek(mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         self.refill(limit, now);
         self.snapshot(self.admits(cost), cost)
     }
 
     fn snapshot(&self, allowed: bool, cost: u32) -> RateLimitDecision {
         let limit = self.limit;
-        let available = self.available();
-        let remaining = available / limit.token();
-        let until = |tokens: u128| limit.time((tokens * limit.token()).saturating_sub(available));
+        let available = self.available_units();
+        let remaining = available / limit.units_per_token();
+        let until =
+            |tokens: u128| limit.refill_time((tokens * limit.units_per_token()).saturating_sub(available));
         RateLimitDecision {
             allowed,
             limit: limit.tokens,
-            window: limit.window(),
+            window: limit.clamped_window(),
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             next_token: until((remaining + 1).min(limit.tokens.into())),
-            full_after: limit.time(self.spent),
+            full_after: limit.refill_time(self.spent_units),
             retry_after: match allowed {
                 true => Duration::ZERO,
-                false if cost > limit.tokens => limit.window(),
+                false if cost > limit.tokens => limit.clamped_window(),
                 false => until(cost.into()),
             },
         }
     }
 
-    /// True if a new bucket would behave the same.
+    /// True if the bucket is full, so that a new bucket would behave the same.
     fn is_full(mut self, now: Duration) -> bool {
         self.refill(self.limit, now);
-        self.spent + self.owed == 0
+        self.spent_units + self.owed_units == 0
     }
 }
 
@@ -162,63 +167,65 @@ impl Bucket {
 /// Times are monotonic ([`Clock::monotonic`](crate::clock::Clock::monotonic)).
 pub(crate) struct Buckets<K: Eq + Hash> {
     map: DashMap<K, Bucket, RandomState>,
-    capacity: usize,
-    /// Number of entries of the map. Counted here, because `DashMap::len` locks all shards, which costs more
-    /// than a call of `take`.
-    len: AtomicUsize,
+    max_buckets: usize,
+    /// Number of entries of the map. Counted separately, because `DashMap::len` locks all shards and so takes
+    /// longer than a whole call of `take`.
+    bucket_count: AtomicUsize,
     /// Shared by all keys without a bucket while the map is full.
     overflow: Mutex<Bucket>,
-    /// The second of the last sweep of a full map.
-    last_sweep: AtomicU64,
+    /// Monotonic time, in whole seconds, of the last sweep because the map was full.
+    last_sweep_second: AtomicU64,
 }
 
 impl<K: Clone + Eq + Hash> Buckets<K> {
-    /// An empty map. A key's bucket is created, full, by its first [`take`](Self::take).
-    pub(crate) fn new(capacity: usize) -> Self {
-        let no_tokens = Limit { tokens: 0, window: MAX_WINDOW };
+    /// Creates an empty map. A key's first [`take`](Self::take) creates a full bucket for the key.
+    pub(crate) fn new(max_buckets: usize) -> Self {
+        let no_tokens = BucketLimit { tokens: 0, window: MAX_WINDOW };
         Self {
-            map: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
-            capacity,
-            len: AtomicUsize::new(0),
-            overflow: Mutex::new(Bucket::full(no_tokens, Duration::ZERO)),
-            last_sweep: AtomicU64::new(0),
+            map: DashMap::with_hasher_and_shard_amount(RandomState::default(), MAP_SHARDS),
+            max_buckets,
+            bucket_count: AtomicUsize::new(0),
+            overflow: Mutex::new(Bucket::new_full(no_tokens, Duration::ZERO)),
+            last_sweep_second: AtomicU64::new(0),
         }
     }
 
-    /// Takes `cost` tokens from the key's bucket if it has that many, else none.
+    /// Takes `cost` tokens from the key's bucket if the bucket has that many; otherwise takes none.
     ///
     /// Tokens that were spent stay spent when `limit` differs from that of the last call.
-    pub(crate) fn take(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    pub(crate) fn take(&self, key: &K, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         if let Some(mut bucket) = self.map.get_mut(key) {
             return bucket.take(limit, cost, now);
         }
-        if self.len() >= self.capacity {
-            self.make_room(now);
+        if self.len() >= self.max_buckets {
+            self.sweep_if_due(now);
         }
         match self.map.entry(key.clone()) {
             Entry::Occupied(mut entry) => entry.get_mut().take(limit, cost, now),
-            Entry::Vacant(entry) if self.reserve() => {
+            Entry::Vacant(entry) if self.reserve_map_entry() => {
                 let mut bucket = self.new_bucket(limit, now);
                 let decision = bucket.take(limit, cost, now);
                 entry.insert(bucket);
                 decision
             }
-            Entry::Vacant(_) => self.overflow().take(limit, cost, now),
+            Entry::Vacant(_) => self.lock_overflow_bucket().take(limit, cost, now),
         }
     }
 
-    /// The state of the key's bucket and whether `cost` would be admitted. Spends and stores nothing.
-    pub(crate) fn peek(&self, key: &K, limit: Limit, cost: u32, now: Duration) -> RateLimitDecision {
+    /// Returns whether `cost` would be admitted, and the state of the key's bucket. Takes no tokens and
+    /// creates no bucket.
+    pub(crate) fn peek(&self, key: &K, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         let bucket = self.map.get(key).map(|bucket| *bucket);
         bucket.unwrap_or_else(|| self.new_bucket(limit, now)).peek(limit, cost, now)
     }
 
-    /// Drops the full buckets. The owner calls it periodically, so that [`take`](Self::take) rarely has to.
+    /// Drops the full buckets. Called periodically by the owner, so that [`take`](Self::take) rarely has to
+    /// sweep.
     pub(crate) fn sweep(&self, now: Duration) {
         self.map.retain(|_, bucket| {
             let keep = !bucket.is_full(now);
             if !keep {
-                self.len.fetch_sub(1, Ordering::Relaxed);
+                self.bucket_count.fetch_sub(1, Ordering::Relaxed);
             }
             keep
         });
@@ -226,31 +233,33 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
 
     /// Number of keys that have a bucket of their own; never more than the capacity.
     pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        self.bucket_count.load(Ordering::Relaxed)
     }
 
-    /// Sweeps a full map, at most once a second however many new keys there are: a sweep visits every bucket.
-    fn make_room(&self, now: Duration) {
+    /// Drops the full buckets unless that was done within this second. The limit is needed because a sweep
+    /// visits every bucket, and each new key calls this while the map is full.
+    fn sweep_if_due(&self, now: Duration) {
         let second = now.as_secs();
-        if self.last_sweep.fetch_max(second, Ordering::Relaxed) < second {
+        if self.last_sweep_second.fetch_max(second, Ordering::Relaxed) < second {
             self.sweep(now);
         }
     }
 
-    /// Increments the number of buckets if it is below the capacity.
-    fn reserve(&self) -> bool {
-        let increment = |len| (len < self.capacity).then_some(len + 1);
-        self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_ok()
+    /// Increments the number of buckets. Returns false, without incrementing, if the maximum is reached.
+    fn reserve_map_entry(&self) -> bool {
+        let increment = |len| (len < self.max_buckets).then_some(len + 1);
+        self.bucket_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_ok()
     }
 
-    /// A new bucket has no more tokens than the overflow bucket, where this key may have spent its tokens.
-    fn new_bucket(&self, limit: Limit, now: Duration) -> Bucket {
-        let mut bucket = *self.overflow();
+    /// Creates a bucket with as many tokens as the overflow bucket has, because the key may have spent its
+    /// tokens there.
+    fn new_bucket(&self, limit: BucketLimit, now: Duration) -> Bucket {
+        let mut bucket = *self.lock_overflow_bucket();
         bucket.refill(limit, now);
-        Bucket { owed: 0, ..bucket }
+        Bucket { owed_units: 0, ..bucket }
     }
 
-    fn overflow(&self) -> std::sync::MutexGuard<'_, Bucket> {
+    fn lock_overflow_bucket(&self) -> std::sync::MutexGuard<'_, Bucket> {
         self.overflow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,14 +7,14 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 const NANO: Duration = Duration::from_nanos(1);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
-const BIG: Limit = Limit { tokens: u32::MAX, window: MAX_WINDOW };
+const LARGEST_LIMIT: BucketLimit = BucketLimit { tokens: u32::MAX, window: MAX_WINDOW };
 
-fn per(tokens: u32, seconds: u64) -> Limit {
-    Limit { tokens, window: Duration::from_secs(seconds) }
+fn limit_of(tokens: u32, seconds: u64) -> BucketLimit {
+    BucketLimit { tokens, window: Duration::from_secs(seconds) }
 }
 
-/// Takes single tokens until one is refused; returns their number.
-fn drain(buckets: &Buckets<u32>, key: u32, limit: Limit, now: Duration) -> u32 {
+/// Takes single tokens until one is refused. Returns the number of tokens taken.
+fn take_until_refused(buckets: &Buckets<u32>, key: u32, limit: BucketLimit, now: Duration) -> u32 {
     let mut admitted = 0;
     while buckets.take(&key, limit, 1, now).allowed {
         admitted += 1;
@@ -23,9 +23,9 @@ fn drain(buckets: &Buckets<u32>, key: u32, limit: Limit, now: Duration) -> u32 {
 }
 
 #[test]
-fn i7_a_burst_of_500_then_one_every_120_ms() {
+fn i7_a_limit_of_500_per_minute_admits_a_burst_of_500_then_one_every_120_ms() {
     let buckets = Buckets::new(10);
-    let limit = per(500, 60);
+    let limit = limit_of(500, 60);
     let start = YEAR;
     for spent in 1..=500 {
         let decision = buckets.take(&1, limit, 1, start);
@@ -51,13 +51,17 @@ fn i7_a_burst_of_500_then_one_every_120_ms() {
         assert!(buckets.take(&1, limit, 1, due).allowed);
         assert!(!buckets.take(&1, limit, 1, due).allowed);
     }
-    assert_eq!(drain(&buckets, 1, limit, start + YEAR), 500, "a bucket never holds more than its limit");
+    assert_eq!(
+        take_until_refused(&buckets, 1, limit, start + YEAR),
+        500,
+        "a bucket never holds more than its limit"
+    );
 }
 
 #[test]
-fn i8_a_denial_costs_nothing() {
+fn i8_a_refused_cost_takes_no_tokens() {
     let buckets = Buckets::new(10);
-    let limit = per(10, 60);
+    let limit = limit_of(10, 60);
     assert!(buckets.take(&1, limit, 7, SECOND).allowed);
     let refused = buckets.take(&1, limit, 4, SECOND);
     assert_eq!((refused.allowed, refused.remaining), (false, 3));
@@ -71,19 +75,19 @@ fn i8_a_denial_costs_nothing() {
 #[test]
 fn a_cost_above_the_capacity_is_never_admitted() {
     let buckets = Buckets::new(10);
-    let limit = per(10, 60);
+    let limit = limit_of(10, 60);
     let refused = buckets.take(&1, limit, 11, SECOND);
     assert_eq!((refused.allowed, refused.remaining, refused.full_after), (false, 10, Duration::ZERO));
     assert_eq!(refused.retry_after, 60 * SECOND);
     assert!(!buckets.take(&1, limit, u32::MAX, YEAR).allowed);
-    assert!(!buckets.take(&2, per(0, 60), 1, YEAR).allowed);
+    assert!(!buckets.take(&2, limit_of(0, 60), 1, YEAR).allowed);
     assert!(buckets.take(&1, limit, 10, YEAR).allowed);
 }
 
 #[test]
-fn a_peek_decides_as_a_take_and_spends_nothing() {
+fn a_peek_decides_like_a_take_and_spends_no_tokens() {
     let buckets = Buckets::new(10);
-    let limit = per(10, 60);
+    let limit = limit_of(10, 60);
     assert!(buckets.peek(&1, limit, 10, SECOND).allowed);
     assert!(buckets.len() == 0);
     buckets.take(&1, limit, 4, SECOND);
@@ -96,9 +100,9 @@ fn a_peek_decides_as_a_take_and_spends_nothing() {
 }
 
 #[test]
-fn i7_a_race_admits_exactly_the_limit() {
+fn i7_racing_threads_are_admitted_exactly_up_to_the_rate_limit() {
     let buckets = Buckets::new(10);
-    let limit = per(500, 60);
+    let limit = limit_of(500, 60);
     let barrier = Barrier::new(64);
     let admitted: u32 = std::thread::scope(|scope| {
         let racer = || {
@@ -113,69 +117,82 @@ fn i7_a_race_admits_exactly_the_limit() {
 }
 
 #[test]
-fn a_clock_that_goes_back_refills_nothing() {
+fn a_clock_that_goes_back_refills_no_tokens() {
     let buckets = Buckets::new(10);
-    let limit = per(10, 60);
-    assert_eq!(drain(&buckets, 1, limit, 60 * SECOND), 10);
+    let limit = limit_of(10, 60);
+    assert_eq!(take_until_refused(&buckets, 1, limit, 60 * SECOND), 10);
     assert!(!buckets.take(&1, limit, 1, SECOND).allowed);
     assert!(!buckets.take(&1, limit, 1, 66 * SECOND - NANO).allowed);
     assert!(buckets.take(&1, limit, 1, 66 * SECOND).allowed);
 }
 
 #[test]
-fn extremes_do_not_overflow() {
+fn extreme_rate_limits_do_not_overflow() {
     let late = Duration::from_secs(u64::MAX / 2);
-    for limit in
-        [BIG, Limit { tokens: u32::MAX, window: Duration::MAX }, per(1, 86_400), per(u32::MAX, 0), per(0, 0)]
-    {
+    for limit in [
+        LARGEST_LIMIT,
+        BucketLimit { tokens: u32::MAX, window: Duration::MAX },
+        limit_of(1, 86_400),
+        limit_of(u32::MAX, 0),
+        limit_of(0, 0),
+    ] {
         let buckets = Buckets::new(10);
         for now in [Duration::ZERO, YEAR, 1000 * YEAR, late, Duration::MAX] {
             let all = buckets.take(&1, limit, limit.tokens, now);
             assert_eq!((all.allowed, all.remaining), (true, 0), "{limit:?} at {now:?}");
             assert!(!buckets.take(&1, limit, 1, now).allowed);
-            assert!(buckets.peek(&1, BIG, 1, now).full_after <= MAX_WINDOW);
+            assert!(buckets.peek(&1, LARGEST_LIMIT, 1, now).full_after <= MAX_WINDOW);
         }
     }
 }
 
 #[test]
-fn i7_a_changed_limit_keeps_what_is_spent() {
+fn i7_spent_tokens_stay_spent_when_the_limit_changes() {
     let buckets = Buckets::new(10);
-    assert!(buckets.take(&1, per(500, 60), 300, SECOND).allowed);
-    assert_eq!(buckets.peek(&1, per(1000, 60), 1, SECOND).remaining, 700);
-    assert_eq!(buckets.peek(&1, per(500, 3600), 1, SECOND).remaining, 200);
+    assert!(buckets.take(&1, limit_of(500, 60), 300, SECOND).allowed);
+    assert_eq!(buckets.peek(&1, limit_of(1000, 60), 1, SECOND).remaining, 700);
+    assert_eq!(buckets.peek(&1, limit_of(500, 3600), 1, SECOND).remaining, 200);
     // Lowered below the spent tokens: none are left, but tokens are refilled at the new rate from now on.
-    let lowered = buckets.take(&1, per(100, 60), 1, SECOND);
+    let lowered = buckets.take(&1, limit_of(100, 60), 1, SECOND);
     assert_eq!((lowered.allowed, lowered.retry_after), (false, Duration::from_millis(600)));
-    assert!(buckets.take(&1, per(100, 60), 1, SECOND + Duration::from_millis(600)).allowed);
+    assert!(buckets.take(&1, limit_of(100, 60), 1, SECOND + Duration::from_millis(600)).allowed);
     // Raised again: one was refilled, one was taken, and the 300 are still spent.
-    assert_eq!(buckets.take(&1, per(500, 60), 0, SECOND + Duration::from_millis(600)).remaining, 200);
+    assert_eq!(buckets.take(&1, limit_of(500, 60), 0, SECOND + Duration::from_millis(600)).remaining, 200);
     // They are refilled at the current rate.
-    assert_eq!(buckets.peek(&1, per(500, 60), 0, SECOND * 13 + Duration::from_millis(600)).remaining, 300);
+    assert_eq!(
+        buckets.peek(&1, limit_of(500, 60), 0, SECOND * 13 + Duration::from_millis(600)).remaining,
+        300
+    );
 }
 
 #[test]
-fn i7_switching_limits_back_and_forth_refills_nothing() {
+fn i7_switching_limits_back_and_forth_refills_no_tokens() {
     let buckets = Buckets::new(10);
-    let limits =
-        [per(500, 60), per(1, 1), per(499, 86_400), Limit { tokens: 7, window: NANO * 333 }, per(0, 60), BIG];
-    assert_eq!(drain(&buckets, 1, per(500, 60), SECOND), 500);
+    let limits = [
+        limit_of(500, 60),
+        limit_of(1, 1),
+        limit_of(499, 86_400),
+        BucketLimit { tokens: 7, window: NANO * 333 },
+        limit_of(0, 60),
+        LARGEST_LIMIT,
+    ];
+    assert_eq!(take_until_refused(&buckets, 1, limit_of(500, 60), SECOND), 500);
     for limit in limits.iter().cycle().take(600) {
         buckets.take(&1, *limit, 0, SECOND);
     }
-    assert!(!buckets.take(&1, per(500, 60), 1, SECOND).allowed);
+    assert!(!buckets.take(&1, limit_of(500, 60), 1, SECOND).allowed);
     // Not even the fraction of a token that the new unit can't express.
-    assert!(buckets.take(&2, per(7, 60), 1, SECOND).allowed);
-    assert_eq!(buckets.peek(&2, Limit { tokens: 7, window: NANO }, 0, SECOND + NANO).remaining, 6);
+    assert!(buckets.take(&2, limit_of(7, 60), 1, SECOND).allowed);
+    assert_eq!(buckets.peek(&2, BucketLimit { tokens: 7, window: NANO }, 0, SECOND + NANO).remaining, 6);
 }
 
 #[test]
 fn i7_a_sweep_drops_only_full_buckets() {
     let buckets = Buckets::new(10);
-    let limit = per(10, 60);
+    let limit = limit_of(10, 60);
     buckets.take(&1, limit, 1, SECOND);
     buckets.take(&2, limit, 5, SECOND);
-    buckets.take(&3, per(100, 60), 100, SECOND);
+    buckets.take(&3, limit_of(100, 60), 100, SECOND);
     buckets.take(&3, limit, 0, SECOND); // Owes 90 tokens, for nine minutes after its bucket is full.
     buckets.sweep(7 * SECOND - NANO);
     assert_eq!(buckets.len(), 3);
@@ -191,9 +208,9 @@ fn i7_a_sweep_drops_only_full_buckets() {
 }
 
 #[test]
-fn i10_a_million_keys_do_not_grow_the_map() {
+fn i10_a_million_keys_do_not_grow_the_bucket_map_beyond_its_capacity() {
     let buckets = Buckets::new(1000);
-    let limit = per(10, 60);
+    let limit = limit_of(10, 60);
     let known = u32::MAX;
     assert!(buckets.take(&known, limit, 4, YEAR).allowed);
     let admitted = (0..1_000_000)
@@ -201,7 +218,7 @@ fn i10_a_million_keys_do_not_grow_the_map() {
         .inspect(|_| assert!(buckets.len() <= 1000));
     assert_eq!(admitted.count(), 999 + 10, "one per new key with a bucket, then one bucket for all others");
     assert_eq!(buckets.map.len(), 1000);
-    assert_eq!(drain(&buckets, known, limit, YEAR), 6, "an existing bucket is unaffected");
+    assert_eq!(take_until_refused(&buckets, known, limit, YEAR), 6, "an existing bucket is unaffected");
     // Tokens that one key takes from the overflow bucket are missing for the others.
     let later = YEAR + 6 * SECOND;
     assert!(!buckets.take(&2_000_000, limit, 1, YEAR + 5 * SECOND).allowed);
@@ -219,9 +236,9 @@ fn i10_a_million_keys_do_not_grow_the_map() {
 #[test]
 fn a_bucket_created_after_an_overflow_owes_nothing_for_it() {
     let buckets = Buckets::new(1);
-    let limit = per(1, 60);
-    buckets.take(&1, per(1, 1), 1, YEAR);
-    assert!(buckets.take(&2, per(1000, 60), 1000, YEAR).allowed, "from the overflow bucket");
+    let limit = limit_of(1, 60);
+    buckets.take(&1, limit_of(1, 1), 1, YEAR);
+    assert!(buckets.take(&2, limit_of(1000, 60), 1000, YEAR).allowed, "from the overflow bucket");
     assert!(!buckets.take(&3, limit, 1, YEAR).allowed, "empty, and owing 999");
     let later = YEAR + 2 * SECOND;
     assert!(!buckets.take(&4, limit, 1, later).allowed);
@@ -231,9 +248,9 @@ fn a_bucket_created_after_an_overflow_owes_nothing_for_it() {
 }
 
 #[test]
-fn i10_the_bound_holds_while_threads_race() {
+fn i10_racing_threads_do_not_exceed_the_maximum_number_of_buckets() {
     let buckets = Buckets::new(100);
-    let limit = per(10, 1);
+    let limit = limit_of(10, 1);
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let buckets = &buckets;
@@ -250,31 +267,31 @@ fn i10_the_bound_holds_while_threads_race() {
     assert_eq!((buckets.map.len(), buckets.len()), (0, 0));
 }
 
-/// Windows with a common multiple, so that the model below is exact, and limits that don't divide them.
-fn limits() -> impl Strategy<Value = Limit> {
+/// Any limit whose window divides [`COMMON_WINDOW_NANOS`], so that [`in_common_units`] is exact.
+fn any_limit() -> impl Strategy<Value = BucketLimit> {
     let tokens =
         prop_oneof![Just(1), Just(7), Just(500), Just(1000), Just(1_000_000), 0..2000_u32, any::<u32>()];
     (tokens, prop_oneof![Just(1), Just(7), Just(60), Just(3600), Just(86_400)])
-        .prop_map(|(tokens, s)| per(tokens, s))
+        .prop_map(|(tokens, s)| limit_of(tokens, s))
 }
 
-fn advances() -> impl Strategy<Value = Duration> {
+fn any_clock_advance() -> impl Strategy<Value = Duration> {
     prop_oneof![Just(0), 0..1000_u64, 0..2_000_000_000_u64, 0..100_000_000_000_000_u64]
         .prop_map(Duration::from_nanos)
 }
 
-/// A common multiple of all windows of [`limits`], in nanoseconds.
-const COMMON: u128 = 86_400 * 7 * 1_000_000_000;
+/// A common multiple of all windows of [`any_limit`], in nanoseconds.
+const COMMON_WINDOW_NANOS: u128 = 86_400 * 7 * 1_000_000_000;
 
-fn scaled(tokens: u128, limit: Limit) -> u128 {
-    tokens * (COMMON / limit.token())
+fn in_common_units(tokens: u128, limit: BucketLimit) -> u128 {
+    tokens * (COMMON_WINDOW_NANOS / limit.units_per_token())
 }
 
 proptest! {
     #[test]
-    fn i7_never_more_than_capacity_and_rate_times_time(
-        limit in limits(),
-        calls in proptest::collection::vec((advances(), prop_oneof![1..3_u32, 0..2000_u32, any::<u32>()]), 1..60),
+    fn i7_a_bucket_never_admits_more_than_capacity_and_rate_times_time(
+        limit in any_limit(),
+        calls in proptest::collection::vec((any_clock_advance(), prop_oneof![1..3_u32, 0..2000_u32, any::<u32>()]), 1..60),
     ) {
         let buckets = Buckets::new(1);
         let mut now = YEAR;
@@ -292,16 +309,16 @@ proptest! {
         for (first, (start, _)) in admitted.iter().enumerate() {
             let mut sum = 0;
             for (end, cost) in &admitted[first..] {
-                sum += cost * limit.token();
-                let max = limit.capacity() + (*end - *start).as_nanos() * u128::from(limit.tokens);
+                sum += cost * limit.units_per_token();
+                let max = limit.capacity_units() + (*end - *start).as_nanos() * u128::from(limit.tokens);
                 prop_assert!(sum <= max, "{sum} units of {max} from {start:?} to {end:?}");
             }
         }
     }
 
     #[test]
-    fn i7_never_more_when_the_limit_changes(
-        calls in proptest::collection::vec((advances(), any::<u32>(), limits()), 1..40),
+    fn i7_a_bucket_never_admits_more_when_the_limit_changes(
+        calls in proptest::collection::vec((any_clock_advance(), any::<u32>(), any_limit()), 1..40),
         greedy in any::<bool>(),
     ) {
         let buckets = Buckets::new(1);
@@ -309,14 +326,14 @@ proptest! {
         let mut admitted = 0;
         let mut refilled = 0;
         let mut largest = 0;
-        let mut before = per(0, 1);
+        let mut before = limit_of(0, 1);
         for (advance, cost, limit) in calls {
             now += advance;
-            refilled += scaled(advance.as_nanos() * u128::from(before.tokens), before);
-            largest = largest.max(u128::from(limit.tokens) * COMMON);
+            refilled += in_common_units(advance.as_nanos() * u128::from(before.tokens), before);
+            largest = largest.max(u128::from(limit.tokens) * COMMON_WINDOW_NANOS);
             let cost = if greedy { buckets.peek(&1, limit, 0, now).remaining } else { cost % limit.tokens.max(1) };
             if buckets.take(&1, limit, cost, now).allowed {
-                admitted += u128::from(cost) * COMMON;
+                admitted += u128::from(cost) * COMMON_WINDOW_NANOS;
             }
             prop_assert!(admitted <= largest + refilled);
             before = limit;
@@ -324,21 +341,21 @@ proptest! {
     }
 
     #[test]
-    fn i7_a_caller_paced_at_the_rate_is_never_refused(limit in limits(), steps in 1..200_u32, batch in 1..5_u32) {
+    fn i7_a_caller_paced_at_the_rate_is_never_refused(limit in any_limit(), steps in 1..200_u32, batch in 1..5_u32) {
         prop_assume!(limit.tokens >= batch);
         let buckets = Buckets::new(1);
         buckets.take(&1, limit, limit.tokens, YEAR);
         for n in 1..=steps {
-            let now = YEAR + limit.time(u128::from(n * batch) * limit.token());
+            let now = YEAR + limit.refill_time(u128::from(n * batch) * limit.units_per_token());
             prop_assert!(buckets.take(&1, limit, batch, now).allowed, "call {n}");
         }
     }
 
     #[test]
-    fn retry_after_next_token_and_full_are_exact(
-        calls in proptest::collection::vec((advances(), any::<u32>(), limits()), 1..20),
+    fn retry_after_next_token_and_full_after_are_exact(
+        calls in proptest::collection::vec((any_clock_advance(), any::<u32>(), any_limit()), 1..20),
         cost in any::<u32>(),
-        limit in limits(),
+        limit in any_limit(),
     ) {
         prop_assume!(limit.tokens > 0);
         let buckets = Buckets::new(1);
@@ -363,8 +380,8 @@ proptest! {
     }
 
     #[test]
-    fn i7_dropping_full_buckets_changes_no_decision(
-        calls in proptest::collection::vec((advances(), 0..2000_u32, limits(), any::<bool>()), 1..60),
+    fn i7_dropping_full_buckets_changes_no_rate_limit_decision(
+        calls in proptest::collection::vec((any_clock_advance(), 0..2000_u32, any_limit(), any::<bool>()), 1..60),
     ) {
         let unswept = Buckets::new(1);
         let swept = Buckets::new(1);

@@ -1,4 +1,5 @@
-//! Denials waiting to be written to the verification log, aggregated by key or address, code and minute.
+//! Denials that are waiting to be written to the verification log, aggregated by minute, code, and key or
+//! address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,18 +9,19 @@ use ipnet::IpNet;
 
 use crate::domain::api_key::Credential;
 use crate::domain::cidr;
-use crate::domain::minute_rows::{Admission, MAX_ROWS, MinuteRows, RowOwner};
+use crate::domain::minute_rows::{MAX_ROWS_IN_MEMORY, MinuteRows, RowAdmission, RowOwner};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
 
-/// The key of the aggregation, in addition to code and minute.
+/// What denials of the same code and minute are aggregated by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum AggregationKey {
-    /// A key, by its `seq`.
+    /// Denials of one API key, given by its `seq`.
     Key(i64),
-    /// Unknown keys, by the organization that verified them and the client's address (of IPv6, its /64).
+    /// Denials of unknown keys, given by the id of the organization that verified them and the client's
+    /// address (for IPv6, its /64 network).
     Address(Option<String>, Option<IpNet>),
-    /// All denials that found no free row.
+    /// Denials for whose row there was no room.
     Overflow,
 }
 
@@ -37,7 +39,7 @@ impl fmt::Display for AggregationKey {
     }
 }
 
-/// A row of the log, or an addition to a row that is already written.
+/// A row of the verification log, or counts to add to a row that is already written.
 #[derive(Clone, Debug)]
 pub(crate) struct Denial {
     pub(crate) aggregation_key: AggregationKey,
@@ -45,7 +47,7 @@ pub(crate) struct Denial {
     pub(crate) code: Option<Outcome>,
     /// The key's organization; for an unknown key, the organization that verified it.
     pub(crate) organization_id: Option<String>,
-    /// The client's address in the first denial.
+    /// The client's address of the first denial.
     pub(crate) ip: Option<IpAddr>,
     /// Number of denials.
     pub(crate) count: u64,
@@ -63,21 +65,21 @@ impl Denial {
         now: Timestamp,
     ) -> Self {
         let organization_id = credential.key.organization_id.clone();
-        Self::single(AggregationKey::Key(credential.seq), code, organization_id, ip, now)
+        Self::first_denial(AggregationKey::Key(credential.seq), code, organization_id, ip, now)
     }
 
-    pub(super) fn for_unknown(
+    pub(super) fn for_unknown_key(
         code: Outcome,
         organization_id: Option<&str>,
         ip: Option<IpAddr>,
         now: Timestamp,
     ) -> Self {
         let organization_id = organization_id.map(str::to_owned);
-        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::subject));
-        Self::single(aggregation_key, code, organization_id, ip, now)
+        let aggregation_key = AggregationKey::Address(organization_id.clone(), ip.map(cidr::client_network));
+        Self::first_denial(aggregation_key, code, organization_id, ip, now)
     }
 
-    fn single(
+    fn first_denial(
         aggregation_key: AggregationKey,
         code: Outcome,
         organization_id: Option<String>,
@@ -119,8 +121,8 @@ impl Denial {
 type RowKey = (Timestamp, Option<Outcome>, AggregationKey);
 
 /// The rows of the current minute, and earlier rows that aren't written yet. A written row stays until its
-/// minute is over, with a count of 0, so that the bounds hold for each minute and not for each batch. Only a
-/// written row that a key's row replaces stays in the log beyond them.
+/// minute is over, with a count of 0, so that the limits apply per minute and not per batch. Beyond the limits,
+/// the log keeps only rows that were already written when a key's row replaced them.
 #[derive(Default)]
 pub(crate) struct Denials {
     rows: HashMap<RowKey, Denial>,
@@ -134,24 +136,24 @@ impl Denials {
             row.merge(&denial);
             return;
         }
-        let admission = if self.rows.len() < MAX_ROWS {
+        let admission = if self.rows.len() < MAX_ROWS_IN_MEMORY {
             self.minutes.entry(row_key.0).or_default().admit(&row_key, denial.owner())
         } else {
-            Admission::Overflow
+            RowAdmission::Overflow
         };
         match admission {
-            Admission::Admitted => drop(self.rows.insert(row_key, denial)),
-            Admission::Replaces(replaced) => {
+            RowAdmission::Admitted => drop(self.rows.insert(row_key, denial)),
+            RowAdmission::Replaces(replaced) => {
                 if let Some(replaced) = self.rows.remove(&replaced).filter(|row| row.count > 0) {
                     self.merge(replaced.into_overflow());
                 }
                 self.rows.insert(row_key, denial);
             }
-            Admission::Overflow => self.merge(denial.into_overflow()),
+            RowAdmission::Overflow => self.merge(denial.into_overflow()),
         }
     }
 
-    /// Adds a denial to its row, without a bound.
+    /// Adds a denial to its row, whatever the number of rows.
     fn merge(&mut self, denial: Denial) {
         let row_key = denial.row_key();
         match self.rows.get_mut(&row_key) {
@@ -160,7 +162,7 @@ impl Denials {
         }
     }
 
-    /// Takes the denials counted since the last call, oldest first.
+    /// Removes and returns the denials counted since the last call, oldest first.
     pub(crate) fn take(&mut self) -> Vec<Denial> {
         let latest = self.rows.keys().map(|(minute, ..)| *minute).max();
         let mut denials: Vec<_> = self.rows.values().filter(|row| row.count > 0).cloned().collect();

@@ -1,6 +1,5 @@
-//! The hot path: verifies secrets in memory. It uses no HTTP, and reaches the store only through functions
-//! passed in at the start: loaders of keys and settings that aren't in memory, and the reads and writes of
-//! quota leases.
+//! The hot path: verifies secrets in memory. It doesn't depend on HTTP or on the store: functions passed in
+//! at the start load keys and settings that aren't in memory, and read and write quota leases.
 
 pub(crate) mod bucket;
 pub mod cache;

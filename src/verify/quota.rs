@@ -15,120 +15,125 @@ use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphoreP
 pub(crate) use crate::domain::quota::QuotaStatus;
 
 use crate::domain::limits::{Period, Quota};
-use crate::domain::quota::{Count, Lease};
+use crate::domain::quota::{QuotaCount, QuotaLease};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// Maximum number of entries released by one write. The bound lets other writes run in between, and limits
-/// the time for which entries are locked.
-const MAX_RELEASED_AT_ONCE: usize = 1000;
+/// Maximum number of entries released by one write. The maximum lets other writes run between two releases,
+/// and limits the time for which entries are locked.
+const MAX_ENTRIES_PER_RELEASE: usize = 1000;
 
-/// Time since its last use after which an entry may be evicted when all permits are in use.
+/// Minimum time since the last use of an entry before it may be evicted, which happens when all permits are
+/// in use.
 const MIN_IDLE_FOR_EVICTION: Duration = Duration::from_secs(1);
 
-/// The decision on a cost.
+/// The decision whether a cost is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaDecision {
     /// The quota doesn't have enough units left.
     Exceeded,
-    /// The quota has enough units left, but the bucket refused the cost.
+    /// The quota has enough units left, but the rate-limit bucket refused the cost.
     RateLimited,
-    /// The cost was taken from both.
+    /// The cost was taken from both the quota and the rate-limit bucket.
     Spent,
 }
 
 /// The future of a read of a stored lease.
-pub(crate) type ReadFuture = Pin<Box<dyn Future<Output = Result<Option<Lease>>> + Send>>;
+pub(crate) type ReadFuture = Pin<Box<dyn Future<Output = Result<Option<QuotaLease>>> + Send>>;
 
 /// The future of a write of leases. It succeeds only after the commit.
 pub(crate) type WriteFuture = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// A key's `seq` and the period: a key's quotas over different periods are counted separately.
-type Id = (i64, Period);
+type QuotaId = (i64, Period);
 
-struct Entry {
-    /// `None` until the stored lease was read.
-    count: Option<Count>,
+struct QuotaEntry {
+    /// The count of the quota; `None` until the stored lease has been read.
+    count: Option<QuotaCount>,
     used_at: Timestamp,
-    /// True once it is released and no longer in the map: callers that waited for the lock look it up again.
+    /// True once the entry is released and no longer in the map. A caller that has waited for the entry's
+    /// lock then looks up the map again.
     removed: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Entry {
-    /// An entry used in the future counts as idle, so that all can be evicted after the clock was set back.
+impl QuotaEntry {
+    /// True if the entry was not used for `idle`. An entry whose last use is in the future counts as idle
+    /// too, so that entries can be evicted after the clock was set back.
     fn is_idle(&self, idle: Duration, now: Timestamp) -> bool {
         self.used_at > now || now - self.used_at >= idle
     }
 }
 
-type EntryGuard = OwnedMutexGuard<Entry>;
-type CountGuard = OwnedMappedMutexGuard<Entry, Count>;
+type QuotaEntryGuard = OwnedMutexGuard<QuotaEntry>;
+type CountGuard = OwnedMappedMutexGuard<QuotaEntry, QuotaCount>;
 
-/// The counts of all quotas in use. Clones share them.
+/// The counts of all quotas in use. Clones share the same counts.
 #[derive(Clone)]
 pub struct Quotas(Arc<Shared>);
 
 struct Shared {
-    entries: DashMap<Id, Arc<Mutex<Entry>>>,
+    entries: DashMap<QuotaId, Arc<Mutex<QuotaEntry>>>,
     /// One permit per entry, which bounds their number; closed at shutdown.
     permits: Arc<Semaphore>,
-    /// The second of the last search for idle entries that found none. Locked during a search, so that there
-    /// is only one at a time.
-    last_failed_eviction: Mutex<Option<i64>>,
-    read: Box<dyn Fn(i64, Period) -> ReadFuture + Send + Sync>,
-    write: Box<dyn Fn(Vec<Lease>) -> WriteFuture + Send + Sync>,
+    /// The second (Unix time) of the last search for idle entries that found none. Locked during a search, so
+    /// that only one search runs at a time.
+    last_failed_eviction_second: Mutex<Option<i64>>,
+    read_lease: Box<dyn Fn(i64, Period) -> ReadFuture + Send + Sync>,
+    write_leases: Box<dyn Fn(Vec<QuotaLease>) -> WriteFuture + Send + Sync>,
 }
 
 impl Quotas {
-    /// At most `capacity` counts in memory. No other process may lease from the same file. `write` stores
-    /// all of its leases or none.
+    /// Keeps at most `max_entries` counts in memory. `read` and `write` access the stored leases, which no
+    /// other process may change; `write` must store either all of its leases or none.
     pub(crate) fn new(
-        capacity: usize,
+        max_entries: usize,
         read: impl Fn(i64, Period) -> ReadFuture + Send + Sync + 'static,
-        write: impl Fn(Vec<Lease>) -> WriteFuture + Send + Sync + 'static,
+        write: impl Fn(Vec<QuotaLease>) -> WriteFuture + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Shared {
             entries: DashMap::new(),
-            permits: Arc::new(Semaphore::new(capacity)),
-            last_failed_eviction: Mutex::default(),
-            read: Box::new(read),
-            write: Box::new(write),
+            permits: Arc::new(Semaphore::new(max_entries)),
+            last_failed_eviction_second: Mutex::default(),
+            read_lease: Box::new(read),
+            write_leases: Box::new(write),
         }))
     }
 
-    /// Spends `cost` units of the key's quota if enough are left **and** `bucket` returns true; otherwise
-    /// neither has spent anything. `bucket` is called last, at most once, and with the key's quota locked.
+    /// Spends `cost` units of the key's quota if enough are left **and** `take_from_bucket` returns true;
+    /// otherwise neither has spent anything. `take_from_bucket` is called last, at most once, and with the
+    /// key's quota locked.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when too many keys are in use; otherwise those of the read or write. Nothing is spent
-    /// then.
+    /// `UNAVAILABLE` when too many keys are in use; otherwise the errors of the read or write. After an error
+    /// nothing is spent.
     pub async fn take(
         &self,
         key: i64,
         quota: Quota,
         cost: u32,
         now: Timestamp,
-        bucket: impl FnOnce() -> bool,
+        take_from_bucket: impl FnOnce() -> bool,
     ) -> Result<(QuotaDecision, QuotaStatus)> {
-        let mut count = self.count((key, quota.period), now).await?;
+        let mut count = self.lock_count((key, quota.period), now).await?;
         if !count.admits(quota, cost) {
             return Ok((QuotaDecision::Exceeded, count.status(quota)));
         }
         if let Some(lease) = count.lease(quota, cost) {
             count = self.write_lease(count, lease).await?;
         }
-        let decision = if bucket() { QuotaDecision::Spent } else { QuotaDecision::RateLimited };
+        let decision = if take_from_bucket() { QuotaDecision::Spent } else { QuotaDecision::RateLimited };
         if decision == QuotaDecision::Spent {
             count.spend(cost);
         }
         Ok((decision, count.status(quota)))
     }
 
-    /// Whether `cost` would be admitted, and the state of the key's quota. Spends and leases nothing.
+    /// Returns whether `cost` would be admitted, and the state of the key's quota. Spends and leases no
+    /// units.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// The same errors as [`take`](Self::take).
     pub(crate) async fn peek(
         &self,
         key: i64,
@@ -136,27 +141,27 @@ impl Quotas {
         cost: u32,
         now: Timestamp,
     ) -> Result<(bool, QuotaStatus)> {
-        let count = self.count((key, quota.period), now).await?;
+        let count = self.lock_count((key, quota.period), now).await?;
         Ok((count.admits(quota, cost), count.status(quota)))
     }
 
     /// Releases the unused units of entries that were not used for `idle`, and removes the entries.
     ///
     /// # Errors
-    /// Those of the write. Units that could not be released are released by the next call that succeeds.
+    /// The errors of the write. Units that could not be released are released by the next call that succeeds.
     pub(crate) async fn release_idle(&self, idle: Duration, now: Timestamp) -> Result<()> {
-        while self.release_some_idle(idle, now).await? > 0 {}
+        while self.release_idle_batch(idle, now).await? > 0 {}
         Ok(())
     }
 
     /// Accepts no more keys, waits for leases under way and releases all unused units.
     ///
     /// # Errors
-    /// Those of the write.
+    /// The errors of the write.
     pub(crate) async fn close(&self) -> Result<()> {
         self.0.permits.close();
         loop {
-            let batch = self.0.entries.iter().take(MAX_RELEASED_AT_ONCE);
+            let batch = self.0.entries.iter().take(MAX_ENTRIES_PER_RELEASE);
             let batch: Vec<_> = batch.map(|entry| (*entry.key(), entry.value().clone())).collect();
             if batch.is_empty() {
                 return Ok(());
@@ -168,7 +173,7 @@ impl Quotas {
                     locked.push((id, entry));
                 }
             }
-            self.release(locked).await?;
+            self.release_entries(locked).await?;
         }
     }
 
@@ -182,13 +187,13 @@ impl Quotas {
         self.len() == 0
     }
 
-    /// The count of a quota at `now`, locked.
-    async fn count(&self, id: Id, now: Timestamp) -> Result<CountGuard> {
+    /// Locks the count of a quota, updated to `now`. Reads the stored lease if the quota is not in memory.
+    async fn lock_count(&self, id: QuotaId, now: Timestamp) -> Result<CountGuard> {
         loop {
             let existing = self.0.entries.get(&id).map(|entry| entry.clone());
             let entry = match existing {
                 Some(entry) => entry,
-                None => self.insert(id, now).await?,
+                None => self.insert_entry(id, now).await?,
             };
             let mut entry = entry.lock_owned().await;
             if entry.removed {
@@ -196,17 +201,17 @@ impl Quotas {
             }
             entry.used_at = now;
             if entry.count.is_none() {
-                let stored = (self.0.read)(id.0, id.1).await?;
-                entry.count = Some(Count::resume(id.0, id.1, stored, now));
+                let stored = (self.0.read_lease)(id.0, id.1).await?;
+                entry.count = Some(QuotaCount::resume(id.0, id.1, stored, now));
             }
             if let Ok(mut count) = OwnedMutexGuard::try_map(entry, |entry| entry.count.as_mut()) {
-                count.enter(now);
+                count.advance_period(now);
                 return Ok(count);
             }
         }
     }
 
-    async fn insert(&self, id: Id, now: Timestamp) -> Result<Arc<Mutex<Entry>>> {
+    async fn insert_entry(&self, id: QuotaId, now: Timestamp) -> Result<Arc<Mutex<QuotaEntry>>> {
         let mut permit = self.0.permits.clone().try_acquire_owned();
         if permit.is_err() {
             self.evict_idle(now).await?;
@@ -215,54 +220,56 @@ impl Quotas {
         let permit = permit.map_err(|_| {
             Error::unavailable("Too many keys with quotas are in use. Try again in a second.", 1)
         })?;
-        let new =
-            || Arc::new(Mutex::new(Entry { count: None, used_at: now, removed: false, _permit: permit }));
+        let new = || {
+            Arc::new(Mutex::new(QuotaEntry { count: None, used_at: now, removed: false, _permit: permit }))
+        };
         Ok(self.0.entries.entry(id).or_insert_with(new).clone())
     }
 
-    /// Releases idle entries when all permits are in use. A search that finds none visits every entry, so it
-    /// isn't repeated within the second, however many new keys there are.
+    /// Releases idle entries when all permits are in use. Has no effect if a search within this second found
+    /// no idle entry, because such a search visits every entry, and each new key requests a search.
     async fn evict_idle(&self, now: Timestamp) -> Result<()> {
-        let mut last_failed_eviction = self.0.last_failed_eviction.lock().await;
+        let mut last_failed_eviction_second = self.0.last_failed_eviction_second.lock().await;
         let second = Some(now.as_millis().div_euclid(1000));
         if self.0.permits.available_permits() == 0
-            && *last_failed_eviction != second
-            && self.release_some_idle(MIN_IDLE_FOR_EVICTION, now).await? == 0
+            && *last_failed_eviction_second != second
+            && self.release_idle_batch(MIN_IDLE_FOR_EVICTION, now).await? == 0
         {
-            *last_failed_eviction = second;
+            *last_failed_eviction_second = second;
         }
         Ok(())
     }
 
-    async fn write_lease(&self, mut count: CountGuard, lease: Lease) -> Result<CountGuard> {
+    async fn write_lease(&self, mut count: CountGuard, lease: QuotaLease) -> Result<CountGuard> {
         let shared = self.0.clone();
         let writing = async move {
-            (shared.write)(vec![lease]).await?;
+            (shared.write_leases)(vec![lease]).await?;
             count.confirm_lease(lease);
             Ok(count)
         };
         tokio::spawn(writing).await.map_err(Error::internal)?
     }
 
-    /// Releases a batch of idle entries, except those locked at the moment; returns their number.
-    async fn release_some_idle(&self, idle: Duration, now: Timestamp) -> Result<usize> {
+    /// Releases a batch of idle entries, except entries that are locked now. Returns the number of released
+    /// entries.
+    async fn release_idle_batch(&self, idle: Duration, now: Timestamp) -> Result<usize> {
         let locked = self.0.entries.iter().filter_map(|item| {
             let entry = item.value().clone().try_lock_owned().ok()?;
             entry.is_idle(idle, now).then_some((*item.key(), entry))
         });
-        let locked = locked.take(MAX_RELEASED_AT_ONCE).collect();
-        self.release(locked).await
+        let locked = locked.take(MAX_ENTRIES_PER_RELEASE).collect();
+        self.release_entries(locked).await
     }
 
-    /// Releases the unused units of these entries and removes them. A caller that needs one of them waits
-    /// for the lock, and then starts over with the stored lease.
-    async fn release(&self, mut locked: Vec<(Id, EntryGuard)>) -> Result<usize> {
+    /// Releases the unused units of these entries and removes the entries. A caller that needs one of the
+    /// entries waits for its lock, and then reads the stored lease again.
+    async fn release_entries(&self, mut locked: Vec<(QuotaId, QuotaEntryGuard)>) -> Result<usize> {
         let shared = self.0.clone();
         let releasing = async move {
             let counts = locked.iter_mut().filter_map(|(_, entry)| entry.count.as_mut());
-            let leases: Vec<_> = counts.filter_map(Count::give_back).collect();
+            let leases: Vec<_> = counts.filter_map(QuotaCount::return_unused_units).collect();
             if !leases.is_empty() {
-                (shared.write)(leases).await?;
+                (shared.write_leases)(leases).await?;
             }
             for (id, entry) in &mut locked {
                 entry.removed = true;

@@ -3,22 +3,22 @@ use std::thread;
 
 use super::*;
 use crate::domain::api_key::{ApiKey, Status, Tenant};
-use crate::domain::minute_rows::{MAX_OWN_ROWS, MAX_ROWS as MAX_LOG_ROWS, MAX_SHARED_ROWS};
+use crate::domain::minute_rows::{MAX_RESERVED_ROWS, MAX_ROWS_IN_MEMORY, MAX_SHARED_ROWS};
 use crate::domain::organization;
 use crate::error::Code;
 use crate::verify::denials::AggregationKey;
 
-const MINUTE: i64 = 60_000;
+const MINUTE_MILLIS: i64 = 60_000;
 
-fn at(millis: i64) -> Timestamp {
+fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-fn ip(text: &str) -> Option<IpAddr> {
+fn parse_ip(text: &str) -> Option<IpAddr> {
     Some(text.parse().unwrap())
 }
 
-fn credential(seq: i64) -> Arc<Credential> {
+fn test_credential(seq: i64) -> Arc<Credential> {
     let key = ApiKey {
         id: format!("key_{seq}"),
         organization_id: Some("org_1".to_owned()),
@@ -33,8 +33,8 @@ fn credential(seq: i64) -> Arc<Credential> {
         quota: None,
         metadata: Default::default(),
         created_by: None,
-        created_at: at(0),
-        updated_at: at(0),
+        created_at: timestamp(0),
+        updated_at: timestamp(0),
         last_used_at: None,
         rotated_at: None,
         previous_secret_expires_at: None,
@@ -59,16 +59,16 @@ fn credential(seq: i64) -> Arc<Credential> {
 }
 
 /// Total requests and cost of a batch.
-fn sums(batch: &Batch) -> (u64, u64) {
-    let counts = batch.key_hours.iter().map(|row| &row.counts);
+fn total_requests_and_cost(batch: &UsageBatch) -> (u64, u64) {
+    let counts = batch.hourly_counts.iter().map(|row| &row.counts);
     counts.fold((0, 0), |(requests, cost), counts| (requests + counts.requests(), cost + counts.cost()))
 }
 
 #[test]
-fn i9_each_verification_is_taken_once_by_hour_and_key() {
+fn i9_each_verification_is_counted_in_one_batch_by_hour_and_key() {
     let recorder = Recorder::default();
-    let key_1 = credential(1);
-    let key_2 = credential(2);
+    let key_1 = test_credential(1);
+    let key_2 = test_credential(2);
     let hour = Interval::Hour.millis();
     for (key, outcome, cost, now) in [
         (&key_2, Outcome::Valid, 2, 10),
@@ -77,10 +77,10 @@ fn i9_each_verification_is_taken_once_by_hour_and_key() {
         (&key_1, Outcome::RateLimited, 0, hour - 1),
         (&key_1, Outcome::Valid, 7, hour),
     ] {
-        recorder.count(key, outcome, cost, None, at(now)).unwrap();
+        recorder.count_verification(key, outcome, cost, None, timestamp(now)).unwrap();
     }
     let batch = recorder.take();
-    let rows = batch.key_hours.iter().map(|row| {
+    let rows = batch.hourly_counts.iter().map(|row| {
         let totals = row.counts.totals();
         (
             row.hour.as_millis(),
@@ -92,18 +92,18 @@ fn i9_each_verification_is_taken_once_by_hour_and_key() {
         )
     });
     let expected = [
-        (0, 1, 2, 1, 2, Some(at(hour - 1))),
-        (0, 2, 1, 0, 2, Some(at(10))),
-        (hour, 1, 1, 0, 7, Some(at(hour))),
+        (0, 1, 2, 1, 2, Some(timestamp(hour - 1))),
+        (0, 2, 1, 0, 2, Some(timestamp(10))),
+        (hour, 1, 1, 0, 7, Some(timestamp(hour))),
     ];
     assert_eq!(rows.collect::<Vec<_>>(), expected);
-    assert_eq!(sums(&recorder.take()), (0, 0));
+    assert_eq!(total_requests_and_cost(&recorder.take()), (0, 0));
 }
 
 /// One thread takes batches and puts some back while other threads count.
 #[test]
 fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
-    const EACH: u64 = 50_000;
+    const VERIFICATIONS_PER_THREAD: u64 = 50_000;
     let recorder = Recorder::default();
     let done = AtomicBool::new(false);
     let (requests, cost) = thread::scope(|scope| {
@@ -111,10 +111,10 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
             .map(|thread| {
                 let recorder = &recorder;
                 scope.spawn(move || {
-                    let keys: Vec<_> = (0..100).map(|seq| credential(seq + thread % 2)).collect();
-                    for (index, key) in (0..EACH).zip(keys.iter().cycle()) {
-                        let now = at(i64::try_from(index).unwrap() * 1000);
-                        recorder.count(key, Outcome::Valid, 3, None, now).unwrap();
+                    let keys: Vec<_> = (0..100).map(|seq| test_credential(seq + thread % 2)).collect();
+                    for (index, key) in (0..VERIFICATIONS_PER_THREAD).zip(keys.iter().cycle()) {
+                        let now = timestamp(i64::try_from(index).unwrap() * 1000);
+                        recorder.count_verification(key, Outcome::Valid, 3, None, now).unwrap();
                     }
                 })
             })
@@ -132,7 +132,7 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
                 if batches.is_multiple_of(2) && !last {
                     recorder.put_back(batch);
                 } else {
-                    let (batch_requests, batch_cost) = sums(&batch);
+                    let (batch_requests, batch_cost) = total_requests_and_cost(&batch);
                     requests += batch_requests;
                     cost += batch_cost;
                 }
@@ -145,50 +145,50 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
         done.store(true, Ordering::SeqCst);
         taking.join().unwrap()
     });
-    assert_eq!((requests, cost), (4 * EACH, 4 * EACH * 3));
+    assert_eq!((requests, cost), (4 * VERIFICATIONS_PER_THREAD, 4 * VERIFICATIONS_PER_THREAD * 3));
 }
 
 #[test]
-fn i10_a_full_shard_refuses_new_rows_and_still_counts_in_existing_ones() {
+fn i10_a_full_recorder_shard_refuses_new_rows_and_still_counts_in_existing_ones() {
     let recorder = Recorder::default();
-    let max = MAX_ROWS / SHARDS;
+    let max = MAX_USAGE_ROWS / SHARDS;
     // All keys are in one shard, because their `seq`s are multiples of SHARDS.
-    let key = |index: usize| credential(i64::try_from(index * SHARDS).unwrap());
+    let key = |index: usize| test_credential(i64::try_from(index * SHARDS).unwrap());
     let known = key(0);
     for index in 0..max {
-        // Each hour is a row of its own, as each key is.
-        let hour = at(i64::try_from(index).unwrap() * Interval::Hour.millis());
-        recorder.count(&known, Outcome::Valid, 1, None, hour).unwrap();
+        // Each hour of a key has its own row.
+        let hour = timestamp(i64::try_from(index).unwrap() * Interval::Hour.millis());
+        recorder.count_verification(&known, Outcome::Valid, 1, None, hour).unwrap();
     }
-    // `reserve` refuses the same rows, and an existing row needs no more room.
-    assert_eq!(recorder.reserve(&key(1), at(0)).unwrap_err().code, Code::Unavailable);
-    recorder.reserve(&known, at(0)).unwrap();
-    let refused = recorder.count(&key(1), Outcome::Revoked, 0, None, at(0)).unwrap_err();
+    // `ensure_room_for` refuses the same rows, and an existing row needs no more room.
+    assert_eq!(recorder.ensure_room_for(&key(1), timestamp(0)).unwrap_err().code, Code::Unavailable);
+    recorder.ensure_room_for(&known, timestamp(0)).unwrap();
+    let refused = recorder.count_verification(&key(1), Outcome::Revoked, 0, None, timestamp(0)).unwrap_err();
     assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(1)));
-    recorder.count(&known, Outcome::Valid, 1, None, at(0)).unwrap();
-    recorder.count(&credential(1), Outcome::Valid, 1, None, at(0)).unwrap();
+    recorder.count_verification(&known, Outcome::Valid, 1, None, timestamp(0)).unwrap();
+    recorder.count_verification(&test_credential(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
 
     let batch = recorder.take();
-    assert_eq!(sums(&batch).0, max as u64 + 2);
+    assert_eq!(total_requests_and_cost(&batch).0, max as u64 + 2);
     assert!(batch.denials.is_empty(), "a denial that isn't counted isn't logged either");
-    recorder.count(&key(1), Outcome::Valid, 1, None, at(0)).unwrap();
+    recorder.count_verification(&key(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
     recorder.put_back(batch);
-    assert_eq!(sums(&recorder.take()).0, max as u64 + 3);
+    assert_eq!(total_requests_and_cost(&recorder.take()).0, max as u64 + 3);
 }
 
 #[test]
 fn denials_are_aggregated_by_minute_code_and_key_or_address() {
     let recorder = Recorder::default();
-    let key_1 = credential(1);
-    let key_2 = credential(2);
+    let key_1 = test_credential(1);
+    let key_2 = test_credential(2);
     for (key, code, from, now) in [
         (&key_1, Outcome::Revoked, "192.0.2.1", 5),
         (&key_1, Outcome::Revoked, "192.0.2.2", 7),
         (&key_1, Outcome::Expired, "192.0.2.1", 8),
         (&key_2, Outcome::Revoked, "192.0.2.1", 9),
-        (&key_1, Outcome::Revoked, "192.0.2.3", MINUTE),
+        (&key_1, Outcome::Revoked, "192.0.2.3", MINUTE_MILLIS),
     ] {
-        recorder.count(key, code, 0, ip(from), at(now)).unwrap();
+        recorder.count_verification(key, code, 0, parse_ip(from), timestamp(now)).unwrap();
     }
     for (organization, from, now) in [
         (None, "::ffff:192.0.2.1", 20),
@@ -198,9 +198,9 @@ fn denials_are_aggregated_by_minute_code_and_key_or_address() {
         (None, "2001:db8:1:2:ffff::4", 24),
         (None, "2001:db8:1:3::3", 25),
     ] {
-        recorder.deny_unknown(Outcome::NotFound, organization, ip(from), at(now));
+        recorder.count_unknown_key_denial(Outcome::NotFound, organization, parse_ip(from), timestamp(now));
     }
-    recorder.deny_unknown(Outcome::NotFound, None, None, at(26));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, None, timestamp(26));
     let denials = recorder.take().denials;
     let rows: Vec<_> = denials
         .iter()
@@ -224,7 +224,7 @@ fn denials_are_aggregated_by_minute_code_and_key_or_address() {
         (" 2001:db8:1:2::/64", "NOT_FOUND", "2001:db8:1:2::3", 2, 24),
         (" 2001:db8:1:3::/64", "NOT_FOUND", "2001:db8:1:3::3", 1, 25),
         (" ", "NOT_FOUND", "?", 1, 26),
-        ("1", "REVOKED", "192.0.2.3", 1, MINUTE),
+        ("1", "REVOKED", "192.0.2.3", 1, MINUTE_MILLIS),
     ]
     .map(|(aggregation_key, code, from, count, last)| {
         (aggregation_key.to_owned(), code, from.to_owned(), count, last)
@@ -233,9 +233,10 @@ fn denials_are_aggregated_by_minute_code_and_key_or_address() {
     assert!(recorder.take().denials.is_empty());
 }
 
-/// Also across the batches of one minute: otherwise a flood would store a thousand rows per second.
+/// The bound also applies across the batches of one minute. Otherwise a flood of denials would store a
+/// thousand rows per second.
 #[test]
-fn i10_the_rows_of_a_minute_are_bounded_and_count_every_denial() {
+fn i10_the_denial_rows_of_a_minute_are_bounded_and_count_every_denial() {
     let recorder = Recorder::default();
     let address = |index: usize| Some(IpAddr::from(u32::try_from(index).unwrap().to_be_bytes()));
     let half = MAX_SHARED_ROWS / 2;
@@ -243,11 +244,11 @@ fn i10_the_rows_of_a_minute_are_bounded_and_count_every_denial() {
     for round in 0..4 {
         for index in 0..half {
             let ip = address(round * half + index);
-            recorder.deny_unknown(Outcome::NotFound, None, ip, at(1000));
+            recorder.count_unknown_key_denial(Outcome::NotFound, None, ip, timestamp(1000));
         }
         let denials = recorder.take().denials;
         if round == 3 {
-            recorder.put_back(Batch { denials, ..Batch::default() });
+            recorder.put_back(UsageBatch { denials, ..UsageBatch::default() });
             rows.extend(recorder.take().denials);
         } else {
             rows.extend(denials);
@@ -262,10 +263,10 @@ fn i10_the_rows_of_a_minute_are_bounded_and_count_every_denial() {
     assert_eq!(overflow, [(half as u64, None, None, None); 2]);
 
     // The next minute has free rows again, also for an address that already had a row in the previous minute.
-    recorder.deny_unknown(Outcome::NotFound, None, address(1), at(MINUTE));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, address(1), timestamp(MINUTE_MILLIS));
     assert_eq!(recorder.take().denials.len(), 1);
-    recorder.deny_unknown(Outcome::NotFound, None, address(1), at(MINUTE + 1));
-    recorder.deny_unknown(Outcome::NotFound, None, address(2), at(MINUTE + 1));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, address(1), timestamp(MINUTE_MILLIS + 1));
+    recorder.count_unknown_key_denial(Outcome::NotFound, None, address(2), timestamp(MINUTE_MILLIS + 1));
     let denials = recorder.take().denials;
     assert_eq!(
         denials
@@ -280,30 +281,35 @@ fn i10_the_rows_of_a_minute_are_bounded_and_count_every_denial() {
 #[test]
 fn i10_the_rows_of_all_organizations_are_bounded() {
     let recorder = Recorder::default();
-    let organizations = MAX_LOG_ROWS / MAX_OWN_ROWS + 100;
+    let organizations = MAX_ROWS_IN_MEMORY / MAX_RESERVED_ROWS + 100;
     for organization in 0..organizations {
-        for index in 0..MAX_OWN_ROWS {
+        for index in 0..MAX_RESERVED_ROWS {
             let ip = IpAddr::from(u32::try_from(index << 8).unwrap().to_be_bytes());
-            recorder.deny_unknown(Outcome::NotFound, Some(&format!("org_{organization}")), Some(ip), at(0));
+            recorder.count_unknown_key_denial(
+                Outcome::NotFound,
+                Some(&format!("org_{organization}")),
+                Some(ip),
+                timestamp(0),
+            );
         }
     }
     let denials = recorder.take().denials;
-    assert_eq!(denials.len(), MAX_LOG_ROWS + 1);
+    assert_eq!(denials.len(), MAX_ROWS_IN_MEMORY + 1);
     let total: u64 = denials.iter().map(|row| row.count).sum();
-    assert_eq!(total, (organizations * MAX_OWN_ROWS) as u64);
+    assert_eq!(total, (organizations * MAX_RESERVED_ROWS) as u64);
 }
 
 #[test]
-fn chunks_add_up_to_the_batch() {
+fn the_chunks_of_a_batch_contain_all_of_its_rows() {
     let recorder = Recorder::default();
     for seq in 0..25 {
-        recorder.count(&credential(seq), Outcome::Disabled, 0, None, at(0)).unwrap();
+        recorder.count_verification(&test_credential(seq), Outcome::Disabled, 0, None, timestamp(0)).unwrap();
     }
     let chunks = recorder.take().chunks(10);
-    let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.key_hours.len(), chunk.denials.len())).collect();
+    let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.hourly_counts.len(), chunk.denials.len())).collect();
     assert_eq!(sizes, [(10, 10), (10, 10), (5, 5)]);
     chunks.into_iter().for_each(|chunk| recorder.put_back(chunk));
     let batch = recorder.take();
-    assert_eq!((sums(&batch).0, batch.denials.len()), (25, 25));
+    assert_eq!((total_requests_and_cost(&batch).0, batch.denials.len()), (25, 25));
     assert!(recorder.take().chunks(10).is_empty());
 }

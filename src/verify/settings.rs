@@ -1,4 +1,4 @@
-//! The platform's settings in memory, which every call reads, without a lock.
+//! The platform's settings in memory. Every request reads them, without a lock.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -6,58 +6,59 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::cache::{Shard, VersionClock, shard};
-use crate::domain::settings::{Current, SETTINGS_ID};
+use super::cache::{ShardIndex, VersionClock, shard};
+use crate::domain::settings::{SETTINGS_ID, StoredSettings};
 use crate::error::Result;
 
-/// The future of a loader.
-pub(crate) type LoadFuture = Pin<Box<dyn Future<Output = Result<Arc<Current>>> + Send>>;
+/// The future of a function that loads the settings from the database.
+pub(crate) type LoadFuture = Pin<Box<dyn Future<Output = Result<Arc<StoredSettings>>> + Send>>;
 
-/// The settings, reloaded when they may have changed.
+/// The cache of the platform's settings, which are reloaded when they may have changed.
 pub(crate) struct SettingsCache {
-    loaded: ArcSwap<Loaded>,
-    shard: Shard,
+    loaded: ArcSwap<LoadedSettings>,
+    shard: ShardIndex,
     version_clock: Arc<VersionClock>,
     load: Box<dyn Fn() -> LoadFuture + Send + Sync>,
-    /// Held during a load, so that concurrent callers wait for its result.
+    /// Locked during a load, so that concurrent callers wait for the result of the load.
     loading: tokio::sync::Mutex<()>,
 }
 
-/// The result of a load, with the version at which it began. As with credentials, a load that began before
-/// the last change is not used, whenever it ended.
-struct Loaded {
+/// The result of a load, with the version at which the load began. If the load began before the last change,
+/// its result is not used, whenever the load ended.
+struct LoadedSettings {
     loaded_at: u64,
-    current: Arc<Current>,
+    current: Arc<StoredSettings>,
 }
 
-/// The settings for the duration of a call, during which they don't change.
-pub(crate) struct SettingsGuard(Guard<Arc<Loaded>>);
+/// Access to the settings for the duration of a request. The settings don't change while the guard exists.
+pub(crate) struct SettingsGuard(Guard<Arc<LoadedSettings>>);
 
 impl Deref for SettingsGuard {
-    type Target = Current;
+    type Target = StoredSettings;
 
-    fn deref(&self) -> &Current {
+    fn deref(&self) -> &StoredSettings {
         &self.0.current
     }
 }
 
 impl SettingsGuard {
     /// The settings as an `Arc` that can outlive the guard.
-    pub(crate) fn shared(&self) -> Arc<Current> {
+    pub(crate) fn to_arc(&self) -> Arc<StoredSettings> {
         self.0.current.clone()
     }
 }
 
 impl SettingsCache {
-    /// A cache that begins with `current`, loaded at the version `loaded_at`, and reloads with `load`.
+    /// Creates a cache that begins with `current`, loaded at the version `loaded_at`, and reloads with
+    /// `load`.
     pub(crate) fn new(
         version_clock: Arc<VersionClock>,
         loaded_at: u64,
-        current: Arc<Current>,
+        current: Arc<StoredSettings>,
         load: impl Fn() -> LoadFuture + Send + Sync + 'static,
     ) -> Self {
         Self {
-            loaded: ArcSwap::from_pointee(Loaded { loaded_at, current }),
+            loaded: ArcSwap::from_pointee(LoadedSettings { loaded_at, current }),
             shard: shard(SETTINGS_ID),
             version_clock,
             load: Box::new(load),
@@ -65,25 +66,25 @@ impl SettingsCache {
         }
     }
 
-    /// The settings, including every change published before this call.
+    /// Returns the settings, including every change published before this call.
     ///
     /// # Errors
-    /// Those of the loader.
+    /// The errors of the loader.
     pub(crate) async fn get(&self) -> Result<SettingsGuard> {
-        if let Some(settings) = self.fresh() {
+        if let Some(settings) = self.get_if_fresh() {
             return Ok(settings);
         }
         let _one_at_a_time = self.loading.lock().await;
-        if let Some(settings) = self.fresh() {
+        if let Some(settings) = self.get_if_fresh() {
             return Ok(settings);
         }
         let loaded_at = self.version_clock.now();
-        let loaded = Arc::new(Loaded { loaded_at, current: (self.load)().await? });
+        let loaded = Arc::new(LoadedSettings { loaded_at, current: (self.load)().await? });
         self.loaded.store(loaded.clone());
         Ok(SettingsGuard(Guard::from_inner(loaded)))
     }
 
-    fn fresh(&self) -> Option<SettingsGuard> {
+    fn get_if_fresh(&self) -> Option<SettingsGuard> {
         let loaded = self.loaded.load();
         self.version_clock.is_fresh_at(loaded.loaded_at, [self.shard]).then_some(SettingsGuard(loaded))
     }

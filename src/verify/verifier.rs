@@ -1,34 +1,34 @@
-//! The decision whether a key is valid for a request: now, for these scopes, from this address, at this
-//! cost. The checks run in the order documented for the API.
+//! Decides whether an API key is valid for a request: at this time, with these scopes, from this address, at
+//! this cost. The checks run in the order documented for the API.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bucket::{Buckets, Limit, RateLimitDecision};
+use super::bucket::{BucketLimit, Buckets, RateLimitDecision};
 use super::cache::KeyCache;
 use super::quota::{self, QuotaDecision, Quotas};
 use super::recorder::Recorder;
 use super::secret;
 use super::settings::SettingsCache;
 use crate::domain::api_key::Credential;
-use crate::domain::settings::Current;
+use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
-use crate::domain::verification::{Outcome, before_limits};
+use crate::domain::verification::{Outcome, check_before_limits};
 use crate::error::Result;
 use crate::telemetry::tally::Counts;
 
-/// Number of outcomes.
-const OUTCOMES: usize = Outcome::NAMES.len();
+/// Number of possible outcomes of a verification.
+const OUTCOME_COUNT: usize = Outcome::NAMES.len();
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A verification to be decided.
+/// A request to verify a secret.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifyRequest<'a, S> {
     /// The secret as sent by the client.
     pub secret: &'a str,
-    /// The required scopes, all of them.
+    /// The required scopes; the key must have all of them.
     pub scopes: &'a [S],
     /// The client's address, if it is known.
     pub ip: Option<IpAddr>,
@@ -36,51 +36,59 @@ pub struct VerifyRequest<'a, S> {
     pub cost: u32,
     /// True to decide without spending or counting anything.
     pub dry_run: bool,
-    /// The caller's organization, for which keys of other organizations don't exist. `None`: all keys are
-    /// visible.
+    /// The caller's organization. Keys of other organizations are reported as not found. `None` makes all
+    /// keys visible.
     pub caller_organization_id: Option<&'a str>,
 }
 
-/// The outcome, and the state of the key's limits after it.
+/// The result of a verification: the outcome, and the state of the key's limits after the decision.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// The decision and its reason.
     pub outcome: Outcome,
-    /// The key; `None` when the secret is malformed or not found.
+    /// The verified key; `None` when the secret is malformed or not found.
     pub(crate) credential: Option<Arc<Credential>>,
-    /// State of the rate limit; `None` when the key has none.
+    /// State of the rate limit; `None` when the key has no rate limit.
     pub rate: Option<RateLimitDecision>,
-    /// State of the quota; `None` when the key has none.
+    /// State of the quota; `None` when the key has no quota.
     pub(crate) quota: Option<quota::QuotaStatus>,
 }
 
 impl Verdict {
-    fn unknown(outcome: Outcome) -> Self {
+    fn without_credential(outcome: Outcome) -> Self {
         Self { outcome, credential: None, rate: None, quota: None }
     }
 }
 
-/// Verifies keys: decides, spends their limits and counts the outcomes.
+/// Verifies keys: decides whether they are valid, spends their limits and counts the outcomes.
 pub struct Verifier {
     keys: Arc<KeyCache>,
     settings: Arc<SettingsCache>,
-    limits: Buckets<i64>,
+    rate_limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
     /// Indexed by `Outcome as usize`.
-    outcomes: Counts<OUTCOMES>,
+    outcome_counts: Counts<OUTCOME_COUNT>,
 }
 
 impl Verifier {
-    /// A verifier in which at most `capacity` keys have a rate-limit bucket of their own.
+    /// Creates a verifier that holds rate-limit buckets for at most `max_buckets` keys. Further keys share
+    /// one bucket.
     pub(crate) fn new(
         keys: Arc<KeyCache>,
         settings: Arc<SettingsCache>,
-        capacity: usize,
+        max_buckets: usize,
         quotas: Quotas,
         recorder: Recorder,
     ) -> Self {
-        Self { keys, settings, limits: Buckets::new(capacity), quotas, recorder, outcomes: Counts::default() }
+        Self {
+            keys,
+            settings,
+            rate_limits: Buckets::new(max_buckets),
+            quotas,
+            recorder,
+            outcome_counts: Counts::default(),
+        }
     }
 
     /// The recorder of usage and denials.
@@ -93,16 +101,16 @@ impl Verifier {
         &self.quotas
     }
 
-    /// Drops full buckets.
-    pub(crate) fn sweep(&self, monotonic: Duration) {
-        self.limits.sweep(monotonic);
+    /// Drops full rate-limit buckets from memory.
+    pub(crate) fn drop_full_buckets(&self, monotonic: Duration) {
+        self.rate_limits.sweep(monotonic);
     }
 
-    /// Decides a verification. Every change published before this call is taken into account.
+    /// Verifies a secret. Every change published before this call is taken into account.
     ///
     /// # Errors
     /// When the key isn't in memory and can't be read, when its quota can't be leased, or when the recorder
-    /// is full. Nothing was spent then.
+    /// is full. After an error nothing is spent.
     pub async fn verify<S: AsRef<str>>(
         &self,
         request: &VerifyRequest<'_, S>,
@@ -110,7 +118,7 @@ impl Verifier {
         monotonic: Duration,
     ) -> Result<Verdict> {
         let verdict = self.decide(request, now, monotonic).await?;
-        self.outcomes.add(verdict.outcome as usize);
+        self.outcome_counts.add(verdict.outcome as usize);
         Ok(verdict)
     }
 
@@ -121,42 +129,50 @@ impl Verifier {
         monotonic: Duration,
     ) -> Result<Verdict> {
         let settings = self.settings.get().await?;
-        let credential = match self.find(&settings, request.secret, request.caller_organization_id).await? {
-            Ok(credential) => credential,
-            Err(outcome) => {
-                if !request.dry_run {
-                    self.recorder.deny_unknown(outcome, request.caller_organization_id, request.ip, now);
+        let credential =
+            match self.find_credential(&settings, request.secret, request.caller_organization_id).await? {
+                Ok(credential) => credential,
+                Err(outcome) => {
+                    if !request.dry_run {
+                        self.recorder.count_unknown_key_denial(
+                            outcome,
+                            request.caller_organization_id,
+                            request.ip,
+                            now,
+                        );
+                    }
+                    return Ok(Verdict::without_credential(outcome));
                 }
-                return Ok(Verdict::unknown(outcome));
-            }
-        };
-        let record_outcome = before_limits(&credential, now, request.ip, request.scopes);
-        // A denied request gets the state of its limits too, but spends nothing.
-        let denied = !record_outcome.is_valid();
+            };
+        let outcome_before_limits = check_before_limits(&credential, now, request.ip, request.scopes);
+        // A denied request spends nothing, but its result includes the state of the limits too.
+        let denied = !outcome_before_limits.is_valid();
         let spend = !denied && !request.dry_run;
         if spend {
-            self.recorder.reserve(&credential, now)?;
+            self.recorder.ensure_room_for(&credential, now)?;
         }
-        let limit = limit(&settings, &credential);
-        let limits = self.check_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
+        let limit = effective_rate_limit(&settings, &credential);
+        let limits =
+            self.check_and_spend_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
         let (limits_outcome, rate, quota) = limits.await?;
-        let outcome = if denied { record_outcome } else { limits_outcome };
+        let outcome = if denied { outcome_before_limits } else { limits_outcome };
         if !request.dry_run {
             let spent = if outcome.is_valid() { request.cost } else { 0 };
-            self.recorder.count(&credential, outcome, spent, request.ip, now)?;
+            self.recorder.count_verification(&credential, outcome, spent, request.ip, now)?;
         }
         Ok(Verdict { outcome, credential: Some(credential), rate, quota })
     }
 
-    /// Number of decisions by outcome, dry runs included, indexed by `Outcome as usize`.
-    pub(crate) fn outcomes(&self) -> [u64; OUTCOMES] {
-        self.outcomes.sums()
+    /// Number of verifications by outcome, dry runs included, indexed by `Outcome as usize`.
+    pub(crate) fn outcome_counts(&self) -> [u64; OUTCOME_COUNT] {
+        self.outcome_counts.sums()
     }
 
-    /// The credential of a valid secret, for RFC 7662. Limits are neither checked nor spent.
+    /// Returns the credential of a secret if it is valid, for token introspection (RFC 7662). Limits are
+    /// neither checked nor spent.
     ///
     /// # Errors
-    /// As [`verify`](Self::verify).
+    /// The same errors as [`verify`](Self::verify).
     pub(crate) async fn introspect(
         &self,
         secret: &str,
@@ -164,30 +180,30 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<Option<Arc<Credential>>> {
         let settings = self.settings.get().await?;
-        let credential = match self.find(&settings, secret, caller_organization_id).await? {
+        let credential = match self.find_credential(&settings, secret, caller_organization_id).await? {
             Ok(credential) => credential,
             Err(outcome) => {
-                self.recorder.deny_unknown(outcome, caller_organization_id, None, now);
-                self.outcomes.add(outcome as usize);
+                self.recorder.count_unknown_key_denial(outcome, caller_organization_id, None, now);
+                self.outcome_counts.add(outcome as usize);
                 return Ok(None);
             }
         };
-        let outcome = before_limits::<&str>(&credential, now, None, &[]);
-        self.recorder.count(&credential, outcome, 0, None, now)?;
-        self.outcomes.add(outcome as usize);
+        let outcome = check_before_limits::<&str>(&credential, now, None, &[]);
+        self.recorder.count_verification(&credential, outcome, 0, None, now)?;
+        self.outcome_counts.add(outcome as usize);
         Ok(outcome.is_valid().then_some(credential))
     }
 
-    async fn find(
+    async fn find_credential(
         &self,
-        settings: &Current,
+        settings: &StoredSettings,
         secret: &str,
         caller_organization_id: Option<&str>,
     ) -> Result<Result<Arc<Credential>, Outcome>> {
         if !secret::is_plausible(&settings.checked_prefixes, secret) {
             return Ok(Err(Outcome::Malformed));
         }
-        let credential = self.keys.get(&secret::hash(secret)).await?;
+        let credential = self.keys.get(&secret::hash_secret(secret)).await?;
         let is_visible = |credential: &Arc<Credential>| {
             caller_organization_id.is_none()
                 || credential.key.organization_id.as_deref() == caller_organization_id
@@ -195,12 +211,13 @@ impl Verifier {
         Ok(credential.filter(is_visible).ok_or(Outcome::NotFound))
     }
 
-    /// Checks the quota and then the rate limit, as one decision: both are spent or neither.
-    #[allow(clippy::too_many_arguments)] // The second half of `decide`.
-    async fn check_limits(
+    /// Checks the quota and then the rate limit. With `spend`, spends both if both admit the cost, otherwise
+    /// neither.
+    #[allow(clippy::too_many_arguments)] // Only `decide` calls this function, with all of its state.
+    async fn check_and_spend_limits(
         &self,
         credential: &Credential,
-        limit: Option<Limit>,
+        limit: Option<BucketLimit>,
         cost: u32,
         spend: bool,
         denied: bool,
@@ -208,9 +225,9 @@ impl Verifier {
         monotonic: Duration,
     ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::QuotaStatus>)> {
         let key = credential.seq;
-        let check_bucket = |spend| match limit {
-            Some(limit) if spend => Some(self.limits.take(&key, limit, cost, monotonic)),
-            Some(limit) => Some(self.limits.peek(&key, limit, cost, monotonic)),
+        let take_or_peek_bucket = |spend| match limit {
+            Some(limit) if spend => Some(self.rate_limits.take(&key, limit, cost, monotonic)),
+            Some(limit) => Some(self.rate_limits.peek(&key, limit, cost, monotonic)),
             None => None,
         };
         let is_allowed = |rate: &Option<RateLimitDecision>| rate.is_none_or(|decision| decision.allowed);
@@ -218,43 +235,47 @@ impl Verifier {
             if is_allowed(rate) { Outcome::Valid } else { Outcome::RateLimited }
         };
         let Some(quota) = credential.key.quota else {
-            let rate = check_bucket(spend);
+            let rate = take_or_peek_bucket(spend);
             return Ok((rate_outcome(&rate), rate, None));
         };
         if !spend {
-            let rate = check_bucket(false);
-            let (admitted, standing) = match self.quotas.peek(key, quota, cost, now).await {
-                Ok((admitted, standing)) => (admitted, Some(standing)),
+            let rate = take_or_peek_bucket(false);
+            let (admitted, quota_status) = match self.quotas.peek(key, quota, cost, now).await {
+                Ok((admitted, quota_status)) => (admitted, Some(quota_status)),
                 // A request that is denied anyway doesn't fail because the state of its quota is missing.
                 Err(_) if denied => (true, None),
                 Err(error) => return Err(error),
             };
             let outcome = if admitted { rate_outcome(&rate) } else { Outcome::QuotaExceeded };
-            return Ok((outcome, rate, standing));
+            return Ok((outcome, rate, quota_status));
         }
         let mut rate = None;
         let bucket = || {
-            rate = check_bucket(true);
+            rate = take_or_peek_bucket(true);
             is_allowed(&rate)
         };
-        let (decision, standing) = self.quotas.take(key, quota, cost, now, bucket).await?;
+        let (decision, quota_status) = self.quotas.take(key, quota, cost, now, bucket).await?;
         let outcome = match decision {
             QuotaDecision::Exceeded => {
-                rate = check_bucket(false);
+                rate = take_or_peek_bucket(false);
                 Outcome::QuotaExceeded
             }
             QuotaDecision::RateLimited => Outcome::RateLimited,
             QuotaDecision::Spent => Outcome::Valid,
         };
-        Ok((outcome, rate, Some(standing)))
+        Ok((outcome, rate, Some(quota_status)))
     }
 }
 
-/// The key's own rate limit, else that of its plan. A platform key without its own has none.
-fn limit(settings: &Current, credential: &Credential) -> Option<Limit> {
+/// The key's own rate limit, or else the rate limit of the plan of its organization. `None` when neither
+/// exists, as for a platform key without its own rate limit.
+fn effective_rate_limit(settings: &StoredSettings, credential: &Credential) -> Option<BucketLimit> {
     if let Some(rate) = credential.key.rate_limit {
-        return Some(Limit { tokens: rate.limit, window: Duration::from_secs(rate.window_seconds.into()) });
+        return Some(BucketLimit {
+            tokens: rate.limit,
+            window: Duration::from_secs(rate.window_seconds.into()),
+        });
     }
     let plan = settings.settings.plan(&credential.organization.as_ref()?.plan)?;
-    (plan.requests_per_minute > 0).then_some(Limit { tokens: plan.requests_per_minute, window: MINUTE })
+    (plan.requests_per_minute > 0).then_some(BucketLimit { tokens: plan.requests_per_minute, window: MINUTE })
 }

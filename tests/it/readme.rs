@@ -205,6 +205,6 @@ fn the_readme_names_the_defaults_and_the_tools_as_they_are() {
     let text = fs::read_to_string(guide::root().join(README)).unwrap();
     let rust = concat!("Rust ", env!("CARGO_PKG_RUST_VERSION"), " or later");
     assert!(text.contains(rust), "Cargo.toml asks for {rust}");
-    let listen = Config::shipped().unwrap().http.listen;
+    let listen = Config::load_defaults().unwrap().http.listen;
     assert_eq!(SHOWN_URL, format!("URL=http://{listen}\n"));
 }

@@ -9,6 +9,14 @@ async function fillPair(dialog, position, name, value) {
   await dialog.getByLabel(`Metadata value ${position}`).fill(value);
 }
 
+/** The message of the API about an ID that is taken. */
+async function takenIdMessage() {
+  const body = { id: 'key_123', name: 'Taken', scopes: [] };
+  const { status, error } = await callApi('POST', '/admin/v1/api-keys', body);
+  assert.equal(status, 409);
+  return error.message;
+}
+
 const focusedLabel = (page) => {
   return page.evaluate(
     () => document.activeElement.ariaLabel ?? document.activeElement.labels?.[0].textContent,
@@ -47,7 +55,10 @@ await test(
     await idInput.fill('key_123');
     expectedStatuses.add('409');
     await createButton.click();
-    await dialog.getByRole('alert').getByText('is taken').waitFor();
+    await dialog
+      .getByRole('alert')
+      .getByText(await takenIdMessage())
+      .waitFor();
     expectedStatuses.delete('409');
     await idInput.fill('key_chosen');
     await createButton.click();
@@ -302,7 +313,7 @@ await test('errors of a dialog are in sight', { viewport: LOW }, async ({ page, 
   await idInput.fill('key_123');
   await nameInput.focus();
   await nameInput.press('Enter');
-  await alert.getByText('is taken').waitFor();
+  await alert.getByText(await takenIdMessage()).waitFor();
   assert.equal(await isInSight(alert), true);
   assert.equal(await focusedLabel(page), 'Name');
   expectedStatuses.delete('409');

@@ -13,7 +13,7 @@ const [directory = 'target/screenshots', nameFilter = ''] = process.argv.slice(2
 await mkdir(directory, { recursive: true });
 const metadata = { team: 'payments', address: '12 Harbour Street\nBristol' };
 await callApi('PATCH', '/admin/v1/organizations/org_123', { metadata });
-await callApi('PATCH', '/admin/v1/organizations/org_harbour', { status: 'suspended' });
+// The sample data has a suspended organization.
 const harbourKeys = await callApi('GET', '/admin/v1/api-keys?organization_id=org_harbour');
 const suspendedKey = harbourKeys.data[0].id;
 

@@ -1,4 +1,4 @@
-//! The hashes of a key's secrets, in the encodings that other systems use.
+//! Parses the hashes of an imported key's secrets, in the encodings that other systems use.
 
 use std::collections::BTreeSet;
 
@@ -12,72 +12,76 @@ use crate::domain::chain;
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::rules;
 
-/// The maximum number of retired secrets of a key.
-const MAX_RETIRED: usize = 10_000;
+/// The maximum number of retired secrets of an imported key.
+const MAX_RETIRED_SECRETS: usize = 10_000;
 
-/// The state of an imported secret.
+/// The state of an imported key's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ImportedSecret {
-    /// The secret issued last.
+pub(crate) enum ImportedSecretState {
+    /// The secret that was issued last.
     Current,
-    /// The secret before the last rotation, valid during its grace period.
+    /// The secret from before the last rotation, which is valid until its grace period ends.
     Previous,
     /// A secret that is no longer valid and can't be reused.
     Retired,
 }
 
-impl ImportedSecret {
-    /// The names in the database.
-    pub(crate) const NAMES: &'static [(&'static str, ImportedSecret)] = &[
-        ("current", ImportedSecret::Current),
-        ("previous", ImportedSecret::Previous),
-        ("retired", ImportedSecret::Retired),
+impl ImportedSecretState {
+    /// The names of the states in the database.
+    pub(crate) const NAMES: &'static [(&'static str, ImportedSecretState)] = &[
+        ("current", ImportedSecretState::Current),
+        ("previous", ImportedSecretState::Previous),
+        ("retired", ImportedSecretState::Retired),
     ];
 
-    /// The name in the database.
+    /// Returns the name of this state in the database.
     pub(crate) fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, secret)| *secret == self).map_or("", |(name, _)| name)
     }
 }
 
-/// The encoding of a hash.
+/// The text encoding of an imported hash.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Encoding {
+pub(super) enum HashEncoding {
     #[default]
     Hex,
-    /// With or without padding.
+    /// Base64 with or without padding.
     Base64,
     Base64Url,
 }
 
-impl Encoding {
-    const NAMES: &'static [(&'static str, Encoding)] =
-        &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
+impl HashEncoding {
+    const NAMES: &'static [(&'static str, HashEncoding)] = &[
+        ("hex", HashEncoding::Hex),
+        ("base64", HashEncoding::Base64),
+        ("base64url", HashEncoding::Base64Url),
+    ];
 
-    /// The names that Unkey uses.
-    const VARIANTS: &'static [(&'static str, Encoding)] =
-        &[("sha256_hex", Encoding::Hex), ("sha256_base64", Encoding::Base64)];
+    /// The names that Unkey's migration API uses for the encodings.
+    const UNKEY_NAMES: &'static [(&'static str, HashEncoding)] =
+        &[("sha256_hex", HashEncoding::Hex), ("sha256_base64", HashEncoding::Base64)];
 
     pub(super) fn decode(self, text: &str) -> Option<SecretHash> {
         let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let alphabet = match self {
-            Encoding::Hex => return chain::unhex(text),
-            Encoding::Base64 => &STANDARD,
-            Encoding::Base64Url => &URL_SAFE,
+            HashEncoding::Hex => return chain::parse_hash(text),
+            HashEncoding::Base64 => &STANDARD,
+            HashEncoding::Base64Url => &URL_SAFE,
         };
         GeneralPurpose::new(alphabet, lenient).decode(text).ok()?.try_into().ok()
     }
 }
 
-/// SHA-256 of a complete secret.
+/// Computes the SHA-256 hash of a complete secret.
 pub(super) fn sha256(text: &str) -> SecretHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
     hash
 }
 
-/// Reads a hash. Messages never repeat the value, because it may be the secret itself.
-fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
+/// Returns a parser of hashes in this encoding. Its error messages never repeat the value, because the client
+/// may have sent the secret itself by mistake.
+fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
     move |json, faults| {
         let hash = encoding.decode(faults.text(json)?);
         match hash {
@@ -92,15 +96,15 @@ fn read_hash(encoding: Encoding) -> impl Fn(&Json, &mut Faults) -> Option<Secret
     }
 }
 
-/// Reads the current secret, the previous one and the retired ones.
-pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecret)> {
-    let encoding = fields.optional("hash_encoding", rules::one_of(Encoding::NAMES));
+/// Parses the hashes of a key's current, previous and retired secrets.
+pub(super) fn parse_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecretState)> {
+    let encoding = fields.optional("hash_encoding", rules::one_of_parser(HashEncoding::NAMES));
     let current = fields.required("hash", |json, faults| match json {
-        // The format of Unkey's migration API.
+        // An object has the format of Unkey's migration API.
         Json::Object(_) => {
-            let mut inner = Fields::nested(json, faults);
-            let variant = inner.required("variant", rules::one_of(Encoding::VARIANTS));
-            let hash = inner.required("value", read_hash(variant));
+            let mut inner = Fields::of_nested_object(json, faults);
+            let variant = inner.required("variant", rules::one_of_parser(HashEncoding::UNKEY_NAMES));
+            let hash = inner.required("value", hash_parser(variant));
             inner.finish_nested(faults);
             Some(hash)
         }
@@ -108,27 +112,27 @@ pub(super) fn read_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, Imported
             faults.add("REQUIRED", "Requires hash_encoding: hex, base64 or base64url.");
             None
         }
-        json => read_hash(encoding.unwrap_or_default())(json, faults),
+        json => hash_parser(encoding.unwrap_or_default())(json, faults),
     });
     let encoding = encoding.unwrap_or_default();
-    let previous = fields.nullable("previous_hash", read_hash(encoding)).into_option();
+    let previous = fields.nullable("previous_hash", hash_parser(encoding)).into_option();
     let retired = fields.optional("retired_hashes", |json, faults| {
-        let items = faults.array(json)?;
-        if items.len() > MAX_RETIRED {
-            faults.add("TOO_MANY", format!("At most {MAX_RETIRED} hashes are allowed."));
+        let items = faults.expect_array(json)?;
+        if items.len() > MAX_RETIRED_SECRETS {
+            faults.add("TOO_MANY", format!("At most {MAX_RETIRED_SECRETS} hashes are allowed."));
             return None;
         }
         let read_item = |(index, item): (usize, &Json)| {
-            faults.nested(&index.to_string(), |faults| read_hash(encoding)(item, faults))
+            faults.at_child(&index.to_string(), |faults| hash_parser(encoding)(item, faults))
         };
         Some(items.iter().enumerate().filter_map(read_item).collect::<Vec<_>>())
     });
-    let mut secrets = vec![(current, ImportedSecret::Current)];
-    secrets.extend(previous.map(|hash| (hash, ImportedSecret::Previous)));
-    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, ImportedSecret::Retired)));
+    let mut secrets = vec![(current, ImportedSecretState::Current)];
+    secrets.extend(previous.map(|hash| (hash, ImportedSecretState::Previous)));
+    secrets.extend(retired.unwrap_or_default().into_iter().map(|hash| (hash, ImportedSecretState::Retired)));
     let distinct: BTreeSet<_> = secrets.iter().map(|(hash, _)| hash).collect();
     if distinct.len() < secrets.len() {
-        fields.fault("hash", "DUPLICATE_HASH", "The same hash is given twice.");
+        fields.add_fault("hash", "DUPLICATE_HASH", "The same hash is given twice.");
     }
     secrets
 }

@@ -1,4 +1,4 @@
-//! Reads a merge patch of the settings and applies it.
+//! Parses a merge patch of the settings and applies it.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Object, OneOfBuilder, Ref, Schema};
 
 use super::{
-    Keys, MAX_COUNT, MAX_DAYS, MAX_PLANS, MIN_AUDIT_DAYS, Maintenance, Plan, RateLimits, Retention, Settings,
-    is_plan_name, is_prefix, plans_of,
+    KeySettings, MAX_DURATION_DAYS, MAX_LIMIT_VALUE, MAX_PLANS, MIN_AUDIT_RETENTION_DAYS, Maintenance, Plan,
+    RateLimits, Retention, Settings, is_plan_name, is_secret_prefix, plan_map_schema,
 };
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::patch::Patch;
@@ -25,8 +25,8 @@ pub(crate) struct SettingsPatch {
     /// Rate limits of the Admin API.
     #[schema(nullable = false)]
     pub(crate) rate_limits: Option<RateLimitsPatch>,
-    /// Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` removes
-    /// a plan that no organization is on. `standard` can't be removed.
+    /// Changes to the plans, merged plan by plan: an object changes a plan or, if it has all fields, adds a
+    /// plan; `null` removes a plan that no organization is on. `standard` can't be removed.
     #[schema(schema_with = plans_patch_schema, required = false)]
     pub(crate) plans: BTreeMap<String, Option<PlanPatch>>,
     /// How long recorded data is kept.
@@ -47,11 +47,12 @@ pub(crate) struct KeysPatch {
     /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
     #[schema(nullable = false, pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: Option<String>,
-    /// Days until a new key expires if no expiry is given; 0 = never, or the latest that
-    /// `max_expiry_days` allows.
+    /// Default number of days until a new key expires, used if no expiry is given. 0 means that such a key
+    /// never expires or, if `max_expiry_days` is set, expires as late as allowed.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 90)]
     pub(crate) default_expiry_days: Option<u32>,
-    /// Maximum days until a new key, or a key with a changed expiry, expires; 0 = no maximum.
+    /// Maximum number of days until a new key expires; 0 means no maximum. Also applies when the expiry of a
+    /// key is changed.
     #[schema(nullable = false, minimum = 0, maximum = 36_500, example = 365)]
     pub(crate) max_expiry_days: Option<u32>,
     /// Whether keys with administrative scopes must have an allowlist.
@@ -64,13 +65,13 @@ pub(crate) struct KeysPatch {
 #[schema(as = RateLimitSettingsPatch, example = json!({"batch_per_minute": 100}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RateLimitsPatch {
-    /// Admin API calls per key and minute; 0 = no limit.
+    /// Maximum number of Admin API calls of a key per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 500)]
     pub(crate) admin_per_minute: Option<u32>,
-    /// Batches per key and minute; 0 = no limit.
+    /// Maximum number of batch requests of a key per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 100)]
     pub(crate) batch_per_minute: Option<u32>,
-    /// Failed authentications per client address and minute; 0 = no limit.
+    /// Maximum number of failed authentications of a client address per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 30)]
     pub(crate) failed_auth_per_minute: Option<u32>,
 }
@@ -79,14 +80,16 @@ pub(crate) struct RateLimitsPatch {
 #[derive(Clone, Debug, Default, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanPatch {
-    /// Verifications per minute of each key without its own rate limit; 0 = no limit.
+    /// Default rate limit: verifications per minute of each key that has no rate limit of its own; 0 means no
+    /// limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 5_000)]
     pub(crate) requests_per_minute: Option<u32>,
-    /// Keys per organization that aren't revoked; 0 = no limit. Lowering the limit doesn't remove
-    /// existing keys.
+    /// Maximum number of keys of an organization, not counting revoked keys; 0 means no limit. Lowering the
+    /// limit doesn't remove existing keys.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 50)]
     pub(crate) max_keys: Option<u32>,
-    /// Members per organization; 0 = no limit. Lowering the limit doesn't remove existing members.
+    /// Maximum number of members of an organization; 0 means no limit. Lowering the limit doesn't remove
+    /// existing members.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 20)]
     pub(crate) max_members: Option<u32>,
 }
@@ -96,16 +99,16 @@ pub(crate) struct PlanPatch {
 #[schema(as = RetentionSettingsPatch, example = json!({"audit_days": 365}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetentionPatch {
-    /// Retention of the audit log in days; 0 = indefinitely, otherwise at least 30.
+    /// Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.
     #[schema(schema_with = super::audit_days_schema, required = false)]
     pub(crate) audit_days: Option<u32>,
-    /// Retention of hourly usage in days.
+    /// Days for which hourly usage is kept.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 90)]
     pub(crate) usage_hourly_days: Option<u32>,
-    /// Retention of daily usage in days.
+    /// Days for which daily usage is kept.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 730)]
     pub(crate) usage_daily_days: Option<u32>,
-    /// Retention of the verification log in days.
+    /// Days for which entries of the verification log are kept.
     #[schema(nullable = false, minimum = 1, maximum = 36_500, example = 30)]
     pub(crate) verification_log_days: Option<u32>,
 }
@@ -115,11 +118,11 @@ pub(crate) struct RetentionPatch {
 #[schema(as = MaintenanceSettingsPatch, example = json!({"read_only": false, "message": "Back at 14:00 UTC."}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MaintenancePatch {
-    /// Refuse changes with 503. Verification, reads and changes that only withdraw access continue to
-    /// work.
+    /// Whether changes are refused with 503. Verification, reads and changes that only withdraw access
+    /// continue to work.
     #[schema(nullable = false)]
     pub(crate) read_only: Option<bool>,
-    /// Message for refused requests; `null` = a default message.
+    /// Message in the responses to refused requests; `null` means a default message.
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "Back at 14:00 UTC.")]
     pub(crate) message: Patch<String>,
 }
@@ -130,14 +133,14 @@ impl SettingsPatch {
         let value = Self {
             keys: fields.optional("keys", KeysPatch::read),
             rate_limits: fields.optional("rate_limits", RateLimitsPatch::read),
-            plans: fields.optional("plans", plans).unwrap_or_default(),
+            plans: fields.optional("plans", parse_plans).unwrap_or_default(),
             retention: fields.optional("retention", RetentionPatch::read),
             maintenance: fields.optional("maintenance", MaintenancePatch::read),
         };
         fields.finish(value)
     }
 
-    /// The settings after the patch.
+    /// Returns the settings after the patch.
     ///
     /// # Errors
     /// `INVALID_REQUEST` with all faults if the settings are inconsistent or a new plan is incomplete.
@@ -150,7 +153,7 @@ impl SettingsPatch {
         if let Some(patch) = &self.rate_limits {
             patch.apply(&mut after.rate_limits);
         }
-        faults.nested("plans", |faults| self.apply_plans(&mut after.plans, faults));
+        faults.at_child("plans", |faults| self.apply_plans(&mut after.plans, faults));
         if let Some(patch) = &self.retention {
             patch.apply(&mut after.retention);
         }
@@ -166,7 +169,7 @@ impl SettingsPatch {
                 plans.remove(name);
                 continue;
             };
-            let after = faults.nested(name, |faults| patch.apply(plans.get(name), faults));
+            let after = faults.at_child(name, |faults| patch.apply(plans.get(name), faults));
             plans.extend(after.map(|after| (name.clone(), after)));
         }
         if plans.len() > MAX_PLANS {
@@ -178,10 +181,10 @@ impl SettingsPatch {
     }
 }
 
-fn plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<PlanPatch>>> {
+fn parse_plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<PlanPatch>>> {
     let mut plans = BTreeMap::new();
-    for (name, plan) in faults.object(json)? {
-        faults.nested(name, |faults| {
+    for (name, plan) in faults.expect_object(json)? {
+        faults.at_child(name, |faults| {
             if !is_plan_name(name) {
                 let message = "A plan's name must start with a lowercase letter, followed by up to 31 \
                                lowercase letters, digits and hyphens.";
@@ -196,32 +199,34 @@ fn plans(json: &Json, faults: &mut Faults) -> Option<BTreeMap<String, Option<Pla
 
 impl KeysPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::nested(json, faults);
+        let mut fields = Fields::of_nested_object(json, faults);
         let value = Self {
-            prefix: fields.optional("prefix", prefix),
-            default_expiry_days: fields.optional("default_expiry_days", number(0, MAX_DAYS)),
-            max_expiry_days: fields.optional("max_expiry_days", number(0, MAX_DAYS)),
-            require_allowed_ips_for_admin: fields.optional("require_allowed_ips_for_admin", rules::flag),
+            prefix: fields.optional("prefix", parse_prefix),
+            default_expiry_days: fields.optional("default_expiry_days", u32_parser(0, MAX_DURATION_DAYS)),
+            max_expiry_days: fields.optional("max_expiry_days", u32_parser(0, MAX_DURATION_DAYS)),
+            require_allowed_ips_for_admin: fields
+                .optional("require_allowed_ips_for_admin", rules::parse_bool),
         };
         fields.finish_nested(faults);
         Some(value)
     }
 
-    fn apply(&self, keys: &mut Keys, faults: &mut Faults) {
-        set(&mut keys.prefix, &self.prefix);
-        set(&mut keys.default_expiry_days, &self.default_expiry_days);
-        set(&mut keys.max_expiry_days, &self.max_expiry_days);
-        set(&mut keys.require_allowed_ips_for_admin, &self.require_allowed_ips_for_admin);
+    fn apply(&self, keys: &mut KeySettings, faults: &mut Faults) {
+        set_if_given(&mut keys.prefix, &self.prefix);
+        set_if_given(&mut keys.default_expiry_days, &self.default_expiry_days);
+        set_if_given(&mut keys.max_expiry_days, &self.max_expiry_days);
+        set_if_given(&mut keys.require_allowed_ips_for_admin, &self.require_allowed_ips_for_admin);
         if let Err(message) = keys.ensure_consistent() {
             let field =
                 if self.default_expiry_days.is_some() { "default_expiry_days" } else { "max_expiry_days" };
-            faults
-                .nested("keys", |faults| faults.nested(field, |faults| faults.add("INVALID_VALUE", message)));
+            faults.at_child("keys", |faults| {
+                faults.at_child(field, |faults| faults.add("INVALID_VALUE", message))
+            });
         }
     }
 }
 
-impl Keys {
+impl KeySettings {
     /// Checks that the settings for keys are consistent. Returns the reason if they aren't.
     pub(crate) fn ensure_consistent(&self) -> Result<(), &'static str> {
         let is_consistent = self.max_expiry_days == 0 || self.default_expiry_days <= self.max_expiry_days;
@@ -231,43 +236,43 @@ impl Keys {
 
 impl RateLimitsPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::nested(json, faults);
+        let mut fields = Fields::of_nested_object(json, faults);
         let value = Self {
-            admin_per_minute: fields.optional("admin_per_minute", number(0, MAX_COUNT)),
-            batch_per_minute: fields.optional("batch_per_minute", number(0, MAX_COUNT)),
-            failed_auth_per_minute: fields.optional("failed_auth_per_minute", number(0, MAX_COUNT)),
+            admin_per_minute: fields.optional("admin_per_minute", u32_parser(0, MAX_LIMIT_VALUE)),
+            batch_per_minute: fields.optional("batch_per_minute", u32_parser(0, MAX_LIMIT_VALUE)),
+            failed_auth_per_minute: fields.optional("failed_auth_per_minute", u32_parser(0, MAX_LIMIT_VALUE)),
         };
         fields.finish_nested(faults);
         Some(value)
     }
 
     fn apply(&self, limits: &mut RateLimits) {
-        set(&mut limits.admin_per_minute, &self.admin_per_minute);
-        set(&mut limits.batch_per_minute, &self.batch_per_minute);
-        set(&mut limits.failed_auth_per_minute, &self.failed_auth_per_minute);
+        set_if_given(&mut limits.admin_per_minute, &self.admin_per_minute);
+        set_if_given(&mut limits.batch_per_minute, &self.batch_per_minute);
+        set_if_given(&mut limits.failed_auth_per_minute, &self.failed_auth_per_minute);
     }
 }
 
 impl PlanPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::nested(json, faults);
+        let mut fields = Fields::of_nested_object(json, faults);
         let value = Self {
-            requests_per_minute: fields.optional("requests_per_minute", number(0, MAX_COUNT)),
-            max_keys: fields.optional("max_keys", number(0, MAX_COUNT)),
-            max_members: fields.optional("max_members", number(0, MAX_COUNT)),
+            requests_per_minute: fields.optional("requests_per_minute", u32_parser(0, MAX_LIMIT_VALUE)),
+            max_keys: fields.optional("max_keys", u32_parser(0, MAX_LIMIT_VALUE)),
+            max_members: fields.optional("max_members", u32_parser(0, MAX_LIMIT_VALUE)),
         };
         fields.finish_nested(faults);
         Some(value)
     }
 
-    /// The plan after the patch. A new plan must have all fields, because a missing limit could mean
+    /// Returns the plan after the patch. A new plan must have all fields, because a missing limit could mean
     /// either no limit or a limit of zero.
     fn apply(&self, before: Option<&Plan>, faults: &mut Faults) -> Option<Plan> {
         let mut merged = |name: &str, patch: Option<u32>, before: Option<u32>| {
             let after = patch.or(before);
             if after.is_none() {
                 let message = "Required for a new plan; 0 means no limit.";
-                faults.nested(name, |faults| faults.add("REQUIRED", message));
+                faults.at_child(name, |faults| faults.add("REQUIRED", message));
             }
             after
         };
@@ -284,70 +289,71 @@ impl PlanPatch {
 
 impl RetentionPatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::nested(json, faults);
+        let mut fields = Fields::of_nested_object(json, faults);
         let value = Self {
-            audit_days: fields.optional("audit_days", audit_days),
-            usage_hourly_days: fields.optional("usage_hourly_days", number(1, MAX_DAYS)),
-            usage_daily_days: fields.optional("usage_daily_days", number(1, MAX_DAYS)),
-            verification_log_days: fields.optional("verification_log_days", number(1, MAX_DAYS)),
+            audit_days: fields.optional("audit_days", parse_audit_days),
+            usage_hourly_days: fields.optional("usage_hourly_days", u32_parser(1, MAX_DURATION_DAYS)),
+            usage_daily_days: fields.optional("usage_daily_days", u32_parser(1, MAX_DURATION_DAYS)),
+            verification_log_days: fields.optional("verification_log_days", u32_parser(1, MAX_DURATION_DAYS)),
         };
         fields.finish_nested(faults);
         Some(value)
     }
 
     fn apply(&self, retention: &mut Retention) {
-        set(&mut retention.audit_days, &self.audit_days);
-        set(&mut retention.usage_hourly_days, &self.usage_hourly_days);
-        set(&mut retention.usage_daily_days, &self.usage_daily_days);
-        set(&mut retention.verification_log_days, &self.verification_log_days);
+        set_if_given(&mut retention.audit_days, &self.audit_days);
+        set_if_given(&mut retention.usage_hourly_days, &self.usage_hourly_days);
+        set_if_given(&mut retention.usage_daily_days, &self.usage_daily_days);
+        set_if_given(&mut retention.verification_log_days, &self.verification_log_days);
     }
 }
 
 impl MaintenancePatch {
     fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
-        let mut fields = Fields::nested(json, faults);
+        let mut fields = Fields::of_nested_object(json, faults);
         let value = Self {
-            read_only: fields.optional("read_only", rules::flag),
-            message: fields.nullable("message", rules::name),
+            read_only: fields.optional("read_only", rules::parse_bool),
+            message: fields.nullable("message", rules::parse_name),
         };
         fields.finish_nested(faults);
         Some(value)
     }
 
     fn apply(&self, maintenance: &mut Maintenance) {
-        set(&mut maintenance.read_only, &self.read_only);
+        set_if_given(&mut maintenance.read_only, &self.read_only);
         maintenance.message = self.message.apply(&maintenance.message);
     }
 }
 
-fn set<T: Clone>(setting: &mut T, patch: &Option<T>) {
+fn set_if_given<T: Clone>(setting: &mut T, patch: &Option<T>) {
     if let Some(value) = patch {
         setting.clone_from(value);
     }
 }
 
-fn number(min: u32, max: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
+fn u32_parser(min: u32, max: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
     move |json, faults| u32::try_from(rules::integer(min.into(), max.into())(json, faults)?).ok()
 }
 
-fn audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
+fn parse_audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
     if *json == Json::Number(0.into()) {
         return Some(0);
     }
-    // Discarded: the message below also mentions 0.
+    // The faults of the number parser are discarded. The message below also mentions the valid value 0.
     let mut range_faults = Faults::default();
-    let days = number(MIN_AUDIT_DAYS, MAX_DAYS)(json, &mut range_faults);
+    let days = u32_parser(MIN_AUDIT_RETENTION_DAYS, MAX_DURATION_DAYS)(json, &mut range_faults);
     if days.is_none() {
-        let message =
-            format!("Must be 0 (keep indefinitely) or a whole number from {MIN_AUDIT_DAYS} to {MAX_DAYS}.");
+        let message = format!(
+            "Must be 0 (keep indefinitely) or a whole number from {MIN_AUDIT_RETENTION_DAYS} to {MAX_DURATION_DAYS}."
+        );
         faults.add("INVALID_VALUE", message);
     }
     days
 }
 
-fn prefix(json: &Json, faults: &mut Faults) -> Option<String> {
+fn parse_prefix(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.text(json)?;
-    if is_prefix(text) {
+    if is_secret_prefix(text) {
         return Some(text.to_owned());
     }
     let message = "Must be a lowercase letter, followed by up to 15 lowercase letters or digits.";
@@ -359,11 +365,11 @@ fn plans_patch_schema() -> Object {
     let plan =
         OneOfBuilder::new().item(Ref::from_schema_name("PlanPatch")).item(Object::with_type(Type::Null));
     let gold = serde_json::json!({ "requests_per_minute": 5000, "max_keys": 50, "max_members": 20 });
-    plans_of(Schema::OneOf(plan.build()).into())
+    plan_map_schema(Schema::OneOf(plan.build()).into())
         .examples([serde_json::json!({ "gold": gold, "silver": null })])
         .description(Some(
-            "Merged plan by plan: an object changes a plan or, if it has all fields, adds one; `null` \
-             removes a plan that no organization is on. `standard` can't be removed.",
+            "Changes to the plans, merged plan by plan: an object changes a plan or, if it has all fields, \
+             adds a plan; `null` removes a plan that no organization is on. `standard` can't be removed.",
         ))
         .build()
 }

@@ -1,5 +1,5 @@
-//! Completes all operations from the route table and the table of error codes, so that the document can't
-//! disagree with them: required scopes, error responses, headers.
+//! Adds the required scopes, error responses and headers to all operations of the OpenAPI document. They come
+//! from the route table and the table of error codes, so that the document can't disagree with these tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,18 +14,19 @@ use utoipa::openapi::{
 
 use super::{data_plane, envelope};
 use crate::error::CODES;
-use crate::http::idempotency::MAX_KEY_LENGTH;
+use crate::http::idempotency::MAX_IDEMPOTENCY_KEY_LENGTH;
 use crate::http::routes::{ANY, AuthRequirement, Body, Dispatch, Endpoint, ROUTES, Route};
 
-/// Name of the security scheme of all operations.
-pub(super) const BEARER: &str = "bearer";
+/// Name of the OpenAPI security scheme for bearer tokens, which every operation that requires a key
+/// supports.
+pub(super) const BEARER_SCHEME: &str = "bearer";
 
 const BEARER_DESCRIPTION: &str = "An API key. An organization key can only access its own organization; anything else \
 is a `404`. A platform key belongs to no organization and can access all of them. A key needs one of the scopes that \
 an operation lists; `admin:*` covers every `admin:…` scope, and `*` covers all scopes.";
 
 /// The description of a PATCH body.
-const MERGE_PATCH: &str = "A JSON merge patch (RFC 7396): omitted fields keep their values, and `null` clears a field \
+const MERGE_PATCH_DESCRIPTION: &str = "A JSON merge patch (RFC 7396): omitted fields keep their values, and `null` clears a field \
  that is optional.";
 
 const ETAG: &str = "ETag";
@@ -39,11 +40,11 @@ pub(super) const RATE_LIMIT_HEADERS: &[&str] =
 
 /// Response headers: name, type, example and description.
 #[rustfmt::skip]
-const HEADERS: &[(&str, Type, &str, &str)] = &[
+const RESPONSE_HEADERS: &[(&str, Type, &str, &str)] = &[
     (ETAG, Type::String, "\"1a2073bcba8-1\"", "Version of the resource, for use in `If-Match`."),
     (IDEMPOTENT_REPLAYED, Type::String, "true", "`true` if this is the replayed response of an earlier request with the same `Idempotency-Key`; otherwise absent."),
     (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the `X-Request-Id` of the request if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, otherwise a generated id."),
-    (RETRY_AFTER, Type::Integer, "2", "Seconds to wait before retrying."),
+    (RETRY_AFTER, Type::Integer, "2", "Whole seconds to wait before retrying."),
     (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "The authentication scheme to use (RFC 6750)."),
     (RATE_LIMIT_HEADERS[0], Type::Integer, "500", "Requests that a full bucket allows. This header and the other rate limit headers are absent if no limit is set."),
     (RATE_LIMIT_HEADERS[1], Type::Integer, "499", "Requests left now."),
@@ -52,24 +53,25 @@ const HEADERS: &[(&str, Type, &str, &str)] = &[
     (RATE_LIMIT_HEADERS[4], Type::String, "\"admin\";r=499;t=1", "Requests left (`r`) and seconds until the next one is available (`t`)."),
 ];
 
-/// Completes the document generated from the handlers' attributes, in which `body` is the type of `data`.
-pub(crate) fn complete(api: &mut OpenApi) {
+/// Completes the OpenAPI document generated from the handlers' attributes. In these attributes, the `body` of
+/// a response is the type of `data` in the envelope.
+pub(crate) fn complete_document(api: &mut OpenApi) {
     let components = api.components.get_or_insert_with(Components::new);
     let mut shared_statuses = BTreeSet::new();
     for route in ROUTES {
         let item = api.paths.paths.get_mut(route.path);
-        if let Some(operation) = item.and_then(|item| operation(item, route.method)) {
-            wrap(operation, components);
+        if let Some(operation) = item.and_then(|item| find_operation(item, route.method)) {
+            wrap_in_envelopes(operation, components);
             shared_statuses.extend(complete_operation(operation, route));
         }
     }
     let bearer =
         HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(BEARER_DESCRIPTION)).build();
-    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    components.add_security_scheme(BEARER_SCHEME, SecurityScheme::Http(bearer));
     data_plane::add_security_schemes(components);
-    components.headers = HEADERS
+    components.headers = RESPONSE_HEADERS
         .iter()
-        .chain(data_plane::HEADERS)
+        .chain(data_plane::DATA_PLANE_HEADERS)
         .map(|(name, kind, example, description)| {
             let mut header = Header::new(ObjectBuilder::new().schema_type(kind.clone()).build());
             header.description = Some((*description).to_owned());
@@ -81,11 +83,14 @@ pub(crate) fn complete(api: &mut OpenApi) {
         })
         .collect();
     for status in shared_statuses {
-        components.responses.insert(name_of(status), RefOr::T(error_response(status, describe(status))));
+        components.responses.insert(
+            response_name_of(status),
+            RefOr::T(error_response(status, describe_error_status(status))),
+        );
     }
 }
 
-fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operation> {
+fn find_operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operation> {
     match method {
         // A route for any method is documented as a GET, which has no body.
         "GET" | ANY => item.get.as_mut(),
@@ -96,33 +101,34 @@ fn operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operati
     }
 }
 
-/// Returns the statuses of the shared error responses that the operation refers to.
+/// Adds scopes, error responses and headers to an operation. Returns the statuses of the shared error
+/// responses that the operation refers to.
 fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
     let description = operation.description.take().filter(|description| !description.is_empty());
-    let mut access = required_access(route);
+    let mut access = describe_required_access(route);
     if route.requires_current_secret() {
         access.push_str(" The previous secret of a rotated key is refused with `403` (`SECRET_SUPERSEDED`).");
     }
     let paragraphs: Vec<_> = description.into_iter().chain([access]).collect();
     operation.description = Some(paragraphs.join("\n\n"));
-    operation.security = Some(security(route.auth, BEARER));
+    operation.security = Some(security_requirements(route.auth, BEARER_SCHEME));
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(if route.body == Body::Required { Required::True } else { Required::False });
         if route.method == "PATCH"
             && let Some(json) = body.content.get("application/json").cloned()
         {
             body.content.insert("application/merge-patch+json".to_owned(), json);
-            body.description = Some(MERGE_PATCH.to_owned());
+            body.description = Some(MERGE_PATCH_DESCRIPTION.to_owned());
         }
     }
     if let Dispatch::DataPlane(endpoint) = route.dispatch {
-        data_plane::complete(operation, route.auth, endpoint);
+        data_plane::complete_operation(operation, route.auth, endpoint);
         return BTreeSet::new();
     }
     if route.is_idempotent_by_key() {
-        operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+        operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key_parameter()));
     }
-    let mut shared = statuses(operation, route);
+    let mut shared = error_statuses(operation, route);
     for (status, response) in &mut operation.responses.responses {
         let (Ok(status), RefOr::T(response)) = (status.parse::<u16>(), response) else { continue };
         shared.remove(&status);
@@ -134,18 +140,18 @@ fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16>
         let limits = if route.auth == AuthRequirement::Open { &[] } else { RATE_LIMIT_HEADERS };
         let replayed = route.is_idempotent_by_key().then_some(IDEMPOTENT_REPLAYED);
         let names = etag.iter().chain(&replayed).chain([&REQUEST_ID]).chain(limits);
-        response.headers = headers(names.copied());
+        response.headers = header_references(names.copied());
     }
     for status in &shared {
-        let reference = Ref::from_response_name(name_of(*status));
+        let reference = Ref::from_response_name(response_name_of(*status));
         operation.responses.responses.insert(status.to_string(), RefOr::Ref(reference));
     }
     shared
 }
 
-/// The parameter of every POST of the Admin API. It has no example: pages that try the API would send it
-/// with every request.
-fn idempotency_key() -> Parameter {
+/// The `Idempotency-Key` parameter of every POST of the Admin API. It has no example, because the API
+/// reference would send the example with every request that a user tries.
+fn idempotency_key_parameter() -> Parameter {
     let description = format!(
         "A unique value, such as a UUID, that makes it safe to retry the request. For 24 hours, a repeated \
          request with the same idempotency key, API key, path and body gets the original response again, with \
@@ -155,8 +161,10 @@ fn idempotency_key() -> Parameter {
          replayed to the bearer token that received it. After that token was rotated, the request returns `409` \
          with the new token, and `403` with the previous one."
     );
-    let schema =
-        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_KEY_LENGTH));
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(MAX_IDEMPOTENCY_KEY_LENGTH));
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
@@ -166,13 +174,13 @@ fn idempotency_key() -> Parameter {
         .build()
 }
 
-/// Replaces each response's schema by one of its envelope.
-fn wrap(operation: &mut Operation, components: &mut Components) {
+/// Replaces the schema of each response's data by the schema of its envelope.
+fn wrap_in_envelopes(operation: &mut Operation, components: &mut Components) {
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };
         for content in response.content.values_mut() {
             let RefOr::T(content) = content else { continue };
-            if let Some((name, envelope)) = content.schema.as_ref().and_then(envelope::envelope_of) {
+            if let Some((name, envelope)) = content.schema.as_ref().and_then(envelope::envelope_schema) {
                 content.schema = Some(RefOr::Ref(Ref::from_schema_name(name.as_str())));
                 components.schemas.insert(name, RefOr::T(envelope));
             }
@@ -180,8 +188,8 @@ fn wrap(operation: &mut Operation, components: &mut Components) {
     }
 }
 
-/// The sentence of the description that says who may call the operation.
-fn required_access(route: &Route) -> String {
+/// The sentence about who may call the operation, for the end of its description.
+fn describe_required_access(route: &Route) -> String {
     let any_of = |scopes: &[&str]| {
         let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
         format!("the scope {}", names.join(" or "))
@@ -197,8 +205,8 @@ fn required_access(route: &Route) -> String {
     }
 }
 
-/// The security requirements: one alternative for each scope, since any one of them suffices.
-pub(super) fn security(auth: AuthRequirement, scheme: &str) -> Vec<SecurityRequirement> {
+/// The OpenAPI security requirements: one alternative for each scope, because any one of the scopes suffices.
+pub(super) fn security_requirements(auth: AuthRequirement, scheme: &str) -> Vec<SecurityRequirement> {
     match auth {
         AuthRequirement::Open => Vec::new(),
         AuthRequirement::AnyKey => vec![SecurityRequirement::new(scheme, [""; 0])],
@@ -209,11 +217,11 @@ pub(super) fn security(auth: AuthRequirement, scheme: &str) -> Vec<SecurityRequi
 }
 
 /// The error statuses that follow from an operation's route and parameters.
-fn statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
+fn error_statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
     let mut statuses = BTreeSet::from([500]);
     if route.auth != AuthRequirement::Open {
-        // Every such operation parses the query, if only to reject it (400), and writes the audit log
-        // (503, 507).
+        // Every operation that requires a key parses the query, if only to reject it (400), and writes the
+        // audit log (503, 507).
         statuses.extend([400, 401, 403, 429, 503, 507]);
     }
     if route.path.contains('{') {
@@ -234,40 +242,40 @@ fn statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
 }
 
 /// The name of a shared error response, such as `NotFound` for 404.
-fn name_of(status: u16) -> String {
+fn response_name_of(status: u16) -> String {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     status.canonical_reason().unwrap_or_default().split([' ', '-']).collect()
 }
 
-/// The error codes with this status.
-fn codes(status: u16) -> impl Iterator<Item = &'static str> {
+/// The names of the error codes with this HTTP status.
+fn error_codes(status: u16) -> impl Iterator<Item = &'static str> {
     CODES.iter().filter(move |(.., code_status)| *code_status == status).map(|(_, name, _)| *name)
 }
 
-fn describe(status: u16) -> String {
-    codes(status).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
+fn describe_error_status(status: u16) -> String {
+    error_codes(status).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
 /// An error response in the Admin API's envelope.
 pub(super) fn error_response(status: u16, description: String) -> Response {
     let example = json!({
         "success": false,
-        "error": { "code": codes(status).next(), "message": "What is wrong and what to do.", "details": [] },
+        "error": { "code": error_codes(status).next(), "message": "What is wrong and what to do.", "details": [] },
         "metadata": { "timestamp": "2026-11-23T07:08:09.123Z", "requestId": "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0" },
     });
     let mut content = Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name("Error"))));
     content.example = Some(example);
-    // Rate limit headers need an authenticated caller.
+    // A 401 has no rate limit headers, because the rate limit is that of an authenticated caller.
     let limits = if (400..500).contains(&status) && status != 401 { RATE_LIMIT_HEADERS } else { &[] };
     let mut response = Response::new(description);
     response.content.insert("application/json".to_owned(), RefOr::T(content));
     response.headers =
-        headers([&REQUEST_ID].into_iter().chain(status_headers(status)).chain(limits).copied());
+        header_references([&REQUEST_ID].into_iter().chain(headers_of_status(status)).chain(limits).copied());
     response
 }
 
-/// The headers specific to a status.
-pub(super) fn status_headers(status: u16) -> &'static [&'static str] {
+/// The names of the response headers that this status adds.
+pub(super) fn headers_of_status(status: u16) -> &'static [&'static str] {
     match status {
         401 => &[WWW_AUTHENTICATE],
         429 | 503 => &[RETRY_AFTER],
@@ -275,8 +283,8 @@ pub(super) fn status_headers(status: u16) -> &'static [&'static str] {
     }
 }
 
-/// References to the headers with these names.
-pub(super) fn headers<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, RefOr<Header>> {
+/// References to the document's header components with these names.
+pub(super) fn header_references<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, RefOr<Header>> {
     let reference = |name| RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
     names.map(|name| (name.to_owned(), reference(name))).collect()
 }

@@ -1,5 +1,5 @@
-//! Completes the operations of the data plane. Their callers are not rate limited, and two of the three
-//! endpoints have their own error format, because OAuth or proxies require one.
+//! Completes the data plane's operations in the OpenAPI document. Their callers are not rate limited, and two
+//! of the three endpoints have their own error format, because OAuth or proxies require one.
 
 use serde_json::json;
 use utoipa::openapi::path::Operation;
@@ -8,16 +8,18 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{Components, Content, Ref, RefOr, Response};
 
 use super::complete::{
-    BEARER, RATE_LIMIT_HEADERS, REQUEST_ID, RETRY_AFTER, error_response, headers, security, status_headers,
+    BEARER_SCHEME, RATE_LIMIT_HEADERS, REQUEST_ID, RETRY_AFTER, error_response, header_references,
+    headers_of_status, security_requirements,
 };
 use crate::http::routes::{AuthRequirement, Endpoint};
 
-/// HTTP Basic with a key's id and secret.
-const BASIC: &str = "basic";
-/// The client's key, for clients that can't send a bearer token.
-const X_API_KEY: &str = "xApiKey";
+/// Name of the OpenAPI security scheme for HTTP Basic with a key's id and secret.
+const BASIC_SCHEME: &str = "basic";
+/// Name of the OpenAPI security scheme for the `X-Api-Key` header, for clients that can't send a bearer
+/// token.
+const X_API_KEY_SCHEME: &str = "xApiKey";
 
-const IDENTITY: &[&str] = &[
+const IDENTITY_HEADERS: &[&str] = &[
     "X-Auth-Key-Id",
     "X-Auth-Organization-Id",
     "X-Auth-User-Id",
@@ -26,15 +28,15 @@ const IDENTITY: &[&str] = &[
     "X-Auth-Status",
 ];
 
-/// Response headers of the data plane only: name, type, example and description.
+/// Response headers that only the data plane sends: name, type, example and description.
 #[rustfmt::skip]
-pub(crate) const HEADERS: &[(&str, Type, &str, &str)] = &[
-    (IDENTITY[0], Type::String, "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "The id of the client's key; `-` if the key is unknown."),
-    (IDENTITY[1], Type::String, "org_123", "The key's organization; `-` for a platform key."),
-    (IDENTITY[2], Type::String, "user_123", "The member that owns the key; `-` if it has no owner."),
-    (IDENTITY[3], Type::String, "standard", "The plan of the key's organization; `-` for a platform key."),
-    (IDENTITY[4], Type::String, "workflows:read transactions:write", "The key's scopes, separated by spaces, with wildcards as granted; `-` if it has none."),
-    (IDENTITY[5], Type::String, "VALID", "`VALID`, or the error code."),
+pub(crate) const DATA_PLANE_HEADERS: &[(&str, Type, &str, &str)] = &[
+    (IDENTITY_HEADERS[0], Type::String, "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "The id of the client's key; `-` if the key is unknown."),
+    (IDENTITY_HEADERS[1], Type::String, "org_123", "The key's organization; `-` for a platform key."),
+    (IDENTITY_HEADERS[2], Type::String, "user_123", "The member that owns the key; `-` if it has no owner."),
+    (IDENTITY_HEADERS[3], Type::String, "standard", "The plan of the key's organization; `-` for a platform key."),
+    (IDENTITY_HEADERS[4], Type::String, "workflows:read transactions:write", "The key's scopes, separated by spaces, with wildcards as granted; `-` if it has none."),
+    (IDENTITY_HEADERS[5], Type::String, "VALID", "`VALID`, or the error code."),
 ];
 
 /// Adds the data plane's authentication schemes other than the bearer token.
@@ -45,53 +47,58 @@ pub(crate) fn add_security_schemes(components: &mut Components) {
             "A key's id as username and its secret as password, both form-encoded first (RFC 6749 §2.3.1).",
         ))
         .build();
-    components.add_security_scheme(BASIC, SecurityScheme::Http(basic));
+    components.add_security_scheme(BASIC_SCHEME, SecurityScheme::Http(basic));
     let header = ApiKeyValue::with_description(
         "X-Api-Key",
         "An API key. If the request also has a bearer token, both must be the same.",
     );
-    components.add_security_scheme(X_API_KEY, SecurityScheme::ApiKey(ApiKey::Header(header)));
+    components.add_security_scheme(X_API_KEY_SCHEME, SecurityScheme::ApiKey(ApiKey::Header(header)));
 }
 
-/// Completes an operation, the attributes of which list all of its statuses.
-pub(crate) fn complete(operation: &mut Operation, auth: AuthRequirement, endpoint: Endpoint) {
+/// Adds security schemes, error formats and headers to a data-plane operation. Its handler's attributes
+/// already list all of its statuses.
+pub(crate) fn complete_operation(operation: &mut Operation, auth: AuthRequirement, endpoint: Endpoint) {
     operation.security = Some(match endpoint {
-        Endpoint::Verify => security(auth, BEARER),
-        Endpoint::Introspect => [security(auth, BEARER), security(auth, BASIC)].concat(),
-        // The proxy itself needs no key; these schemes are for the client's key.
-        Endpoint::ForwardAuth => {
-            [security(AuthRequirement::AnyKey, BEARER), security(AuthRequirement::AnyKey, X_API_KEY)].concat()
+        Endpoint::Verify => security_requirements(auth, BEARER_SCHEME),
+        Endpoint::Introspect => {
+            [security_requirements(auth, BEARER_SCHEME), security_requirements(auth, BASIC_SCHEME)].concat()
         }
+        // The proxy itself needs no key; these schemes are for the client's key.
+        Endpoint::ForwardAuth => [
+            security_requirements(AuthRequirement::AnyKey, BEARER_SCHEME),
+            security_requirements(AuthRequirement::AnyKey, X_API_KEY_SCHEME),
+        ]
+        .concat(),
     });
     for (status, response) in &mut operation.responses.responses {
         let (Ok(status), RefOr::T(response)) = (status.parse::<u16>(), response) else { continue };
         if status >= 400 {
-            *response = endpoint_error(endpoint, status, std::mem::take(&mut response.description));
+            *response = endpoint_error_response(endpoint, status, std::mem::take(&mut response.description));
         }
         let mut names = vec![REQUEST_ID];
-        names.extend(status_headers(status));
+        names.extend(headers_of_status(status));
         if endpoint == Endpoint::ForwardAuth {
-            names.extend(IDENTITY);
+            names.extend(IDENTITY_HEADERS);
             if status < 500 {
-                names.extend(RATE_LIMIT_HEADERS); // Those of the client's key, if it is known.
+                names.extend(RATE_LIMIT_HEADERS); // The limits of the client's key, if the key is known.
             }
             if status == 403 {
-                names.push(RETRY_AFTER); // With `limit_status=403`.
+                names.push(RETRY_AFTER); // A 403 is sent for an exceeded limit if `limit_status=403`.
             }
         }
-        response.headers = headers(names.into_iter());
+        response.headers = header_references(names.into_iter());
     }
 }
 
-/// An error response in the endpoint's format.
-fn endpoint_error(endpoint: Endpoint, status: u16, description: String) -> Response {
+/// An error response in the error format of this data-plane endpoint.
+fn endpoint_error_response(endpoint: Endpoint, status: u16, description: String) -> Response {
     let mut response = error_response(status, description);
     for content in response.content.values_mut() {
         let RefOr::T(content) = content else { continue };
         match endpoint {
             Endpoint::Verify => {}
             Endpoint::Introspect => {
-                *content = content_of("OauthError");
+                *content = content_with_schema("OauthError");
                 let error = match status {
                     401 => "invalid_client",
                     403 => "insufficient_scope",
@@ -104,7 +111,7 @@ fn endpoint_error(endpoint: Endpoint, status: u16, description: String) -> Respo
             }
             Endpoint::ForwardAuth => {
                 let example = content.example.take();
-                *content = content_of("Denial");
+                *content = content_with_schema("Denial");
                 content.example = example;
             }
         }
@@ -112,6 +119,6 @@ fn endpoint_error(endpoint: Endpoint, status: u16, description: String) -> Respo
     response
 }
 
-fn content_of(name: &str) -> Content {
+fn content_with_schema(name: &str) -> Content {
     Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name(name))))
 }

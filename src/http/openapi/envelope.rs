@@ -7,18 +7,18 @@ use utoipa::openapi::{ObjectBuilder, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::verification::Outcome;
-use crate::error::{CODES, Code, Detail};
+use crate::error::{CODES, Code, ErrorDetail};
 use crate::http::batch::OperationResult;
 
-/// An error.
+/// An error response.
 #[derive(ToSchema)]
 #[schema(as = Error)]
 #[expect(dead_code, reason = "only the derived documentation reads the fields")]
-pub(crate) struct Failure {
+pub(crate) struct ErrorEnvelope {
     /// Always `false`.
-    #[schema(schema_with = always_false)]
+    #[schema(schema_with = always_false_schema)]
     pub(crate) success: bool,
-    /// The error.
+    /// The code, message and details of the error.
     pub(crate) error: ErrorBody,
     /// Metadata of the response.
     pub(crate) metadata: ResponseMetadata,
@@ -34,7 +34,7 @@ pub(crate) struct ErrorBody {
     #[schema(example = "The request has 2 faults; see details.")]
     pub(crate) message: String,
     /// All faults of the request; empty if there is nothing to add to the message.
-    pub(crate) details: Vec<Detail>,
+    pub(crate) details: Vec<ErrorDetail>,
     /// With `BATCH_FAILED`: the result of each operation.
     #[schema(required = false)]
     pub(crate) results: Vec<OperationResult>,
@@ -71,18 +71,18 @@ pub(crate) struct ListMetadata {
     pub(crate) next_cursor: Option<String>,
 }
 
-fn constant(value: bool) -> ObjectBuilder {
+fn boolean_constant(value: bool) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([value]))
 }
 
-/// The boolean `false`.
-pub(crate) fn always_false() -> ObjectBuilder {
-    constant(false)
+/// The schema of a field that is always `false`.
+pub(crate) fn always_false_schema() -> ObjectBuilder {
+    boolean_constant(false)
 }
 
-/// The boolean `true`.
-pub(crate) fn always_true() -> ObjectBuilder {
-    constant(true)
+/// The schema of a field that is always `true`.
+pub(crate) fn always_true_schema() -> ObjectBuilder {
+    boolean_constant(true)
 }
 
 /// A denial by `forward-auth`: an error code of the API, or the result of the key's verification.
@@ -90,9 +90,9 @@ pub(crate) fn always_true() -> ObjectBuilder {
 #[expect(dead_code, reason = "only the derived documentation reads the fields")]
 pub(crate) struct Denial {
     /// Always `false`.
-    #[schema(schema_with = always_false)]
+    #[schema(schema_with = always_false_schema)]
     pub(crate) success: bool,
-    /// The reason.
+    /// The reason for the denial.
     pub(crate) error: DenialBody,
     /// Metadata of the response.
     pub(crate) metadata: ResponseMetadata,
@@ -103,16 +103,16 @@ pub(crate) struct Denial {
 #[expect(dead_code, reason = "only the derived documentation reads the fields")]
 pub(crate) struct DenialBody {
     /// The error code, for programs; also in `X-Auth-Status`.
-    #[schema(schema_with = any_code)]
+    #[schema(schema_with = any_code_schema)]
     pub(crate) code: String,
     /// What is wrong and what to do, for people.
     #[schema(example = "The key lacks a required scope.")]
     pub(crate) message: String,
     /// Always empty.
-    pub(crate) details: Vec<Detail>,
+    pub(crate) details: Vec<ErrorDetail>,
 }
 
-fn any_code() -> Schema {
+fn any_code_schema() -> Schema {
     let names = [<Code as ToSchema>::name(), <Outcome as ToSchema>::name()];
     Schema::AnyOf(AnyOf {
         items: names.map(|name| Ref::from_schema_name(name).into()).into(),
@@ -120,9 +120,9 @@ fn any_code() -> Schema {
     })
 }
 
-/// The name and schema of the envelope around an operation's data. `None` if it has no envelope, which is the
-/// case unless it is a component of the document or an array of one.
-pub(crate) fn envelope_of(data: &RefOr<Schema>) -> Option<(String, Schema)> {
+/// The name and schema of the envelope around a response's data. Only data whose schema is a component of the
+/// document, or an array of a component, has an envelope; `None` for any other data.
+pub(crate) fn envelope_schema(data: &RefOr<Schema>) -> Option<(String, Schema)> {
     let (component, suffix, metadata) = match data {
         RefOr::Ref(component) => (component, "Response", ResponseMetadata::name()),
         RefOr::T(Schema::Array(array)) => match &array.items {
@@ -136,7 +136,7 @@ pub(crate) fn envelope_of(data: &RefOr<Schema>) -> Option<(String, Schema)> {
     };
     let component = component.ref_location.rsplit('/').next()?;
     let envelope = ObjectBuilder::new()
-        .property("success", constant(true))
+        .property("success", boolean_constant(true))
         .property("data", data.clone())
         .property("metadata", Ref::from_schema_name(metadata))
         .required("success")

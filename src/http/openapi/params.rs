@@ -1,5 +1,5 @@
 //! Documentation of the parameters in paths, queries and headers. These types are never constructed: services
-//! parse the queries themselves, and a test compares the two.
+//! parse the queries themselves, and a test compares the documented parameters with the parsed ones.
 #![expect(dead_code, reason = "only the derived documentation reads the fields")]
 
 use utoipa::IntoParams;
@@ -11,7 +11,7 @@ use crate::domain::page::Order;
 use crate::domain::usage::{GroupBy, Interval};
 use crate::domain::verification::Outcome;
 use crate::domain::{api_key, organization, schemas};
-use crate::service::audit::Format;
+use crate::service::audit::ExportFormat;
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
@@ -96,11 +96,11 @@ pub(crate) struct ForwardAuthQuery {
     /// A required scope. Repeat the parameter to require several.
     #[param(nullable = false, example = json!(["workflows:read"]))]
     pub(crate) scope: Option<Vec<String>>,
-    #[param(schema_with = limit_status, required = false)]
+    #[param(schema_with = limit_status_schema, required = false)]
     pub(crate) limit_status: Option<u16>,
 }
 
-fn limit_status() -> ObjectBuilder {
+fn limit_status_schema() -> ObjectBuilder {
     let description = "The status if a limit is exceeded. Use 403 for nginx, which turns any status other than 401 and 403 into a 500.";
     let values = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([403, 429]));
     values.default(Some(429.into())).description(Some(description))
@@ -255,7 +255,7 @@ pub(crate) struct AuditQuery {
 pub(crate) struct ExportQuery {
     /// The format: one JSON object per line, or CSV with a header line.
     #[param(default = "ndjson")]
-    pub(crate) format: Option<Format>,
+    pub(crate) format: Option<ExportFormat>,
 }
 
 #[derive(IntoParams)]

@@ -1,4 +1,4 @@
-//! Sources of records: NDJSON, CSV, or a SQLite database of better-auth.
+//! The sources from which records are imported: NDJSON, CSV, or a SQLite database of better-auth.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
@@ -13,68 +13,72 @@ use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::reader::Reader;
 
-/// The longest line, in bytes: longer than any record. It bounds memory.
+/// The largest length of an NDJSON line, in bytes. The limit bounds memory use, and exceeds the size of any
+/// valid record.
 const MAX_LINE_BYTES: u64 = 4 << 20;
 
-/// Rows read at a time.
-const PAGE_SIZE: usize = 500;
+/// The number of database rows that are read at a time.
+const ROWS_PER_PAGE: usize = 500;
 
-/// One record, or the reason why it can't be read.
-pub(crate) struct Item {
-    /// The record's position: `line 7`, or a table and a row's id.
+/// One record of a source with its position, or the reason why the record can't be read.
+pub(crate) struct SourceRecord {
+    /// The record's position in the source: `line 7`, or the name of a table with the id of a row.
     pub(crate) at: String,
-    /// The record, or the reason.
+    /// The record as JSON, or the reason why the record can't be read.
     pub(crate) json: Result<Json, String>,
 }
 
-/// A source of records.
-pub(crate) enum Source<'a> {
-    /// One JSON object per line.
-    Ndjson(Ndjson<'a>),
-    /// A table with a header line.
-    Csv(Box<Csv<'a>>),
-    /// The tables of better-auth.
-    BetterAuth(Box<BetterAuth>),
+/// A source of the records to import.
+pub(crate) enum ImportSource<'a> {
+    /// A text with one JSON object per line.
+    Ndjson(NdjsonSource<'a>),
+    /// A CSV table with a header line.
+    Csv(Box<CsvSource<'a>>),
+    /// A SQLite database of better-auth.
+    BetterAuth(Box<BetterAuthSource>),
 }
 
-impl<'a> Source<'a> {
+impl<'a> ImportSource<'a> {
     pub(crate) fn ndjson(input: Box<dyn BufRead + 'a>) -> Self {
-        Self::Ndjson(Ndjson { input, line: 0, read: 0 })
+        Self::Ndjson(NdjsonSource { input, line: 0, read: 0 })
     }
 
-    /// Reads the header line; an unknown column is an error before anything is imported.
+    /// Opens a CSV source and reads the header line, so that an unknown column is reported before any record
+    /// is imported.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with the name of the column.
+    /// `INVALID_REQUEST` with the name of the unknown column.
     pub(crate) fn csv(input: Box<dyn BufRead + 'a>) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
-        let header =
-            reader.headers().map_err(|error| invalid(format!("The header line is invalid: {error}.")))?;
+        let header = reader
+            .headers()
+            .map_err(|error| invalid_source_error(format!("The header line is invalid: {error}.")))?;
         let columns: Vec<_> = header.iter().map(str::to_owned).collect();
-        // After a "\r\n", the library leaves the "\n", by which it counts lines, to the next row.
-        let behind = u64::from(reader.position().line() == 1);
+        // The csv library counts lines by "\n". It ends a header line at the "\r" of "\r\n" and leaves the
+        // "\n" to the next row, so that its line numbers are one too low.
+        let line_offset = u64::from(reader.position().line() == 1);
         for column in &columns {
-            if !COLUMNS.contains(&column.as_str()) && !column.starts_with(METADATA) {
-                let known = COLUMNS.join(", ");
+            if !CSV_COLUMNS.contains(&column.as_str()) && !column.starts_with(METADATA_PREFIX) {
+                let known = CSV_COLUMNS.join(", ");
                 let message = format!("Unknown column {column:?}. Known columns: {known}, metadata.NAME.");
-                return Err(invalid(message));
+                return Err(invalid_source_error(message));
             }
         }
-        Ok(Self::Csv(Box::new(Csv { rows: reader.into_records(), columns, behind })))
+        Ok(Self::Csv(Box::new(CsvSource { rows: reader.into_records(), columns, line_offset })))
     }
 
-    /// Opens better-auth's SQLite file. Keys of users who aren't in exactly one organization are assigned to
-    /// `organization`, and their users become members there.
+    /// Opens a SQLite database of better-auth. API keys of users who are not in exactly one organization are
+    /// assigned to `organization`, and these users become members of `organization`.
     ///
     /// # Errors
-    /// `CONFLICT` when the file is not a database of better-auth.
+    /// `CONFLICT` when `file` is not a database of better-auth.
     pub(crate) fn better_auth(file: &Path, organization: Option<&str>) -> Result<Self> {
         let mut reader = store::better_auth::open(file)?;
         let total = reader.read(store::better_auth::total)?;
         let organization = organization.map(str::to_owned);
         let tables = ["organization", "user", "member", "apikey"].into();
         let after = i64::MIN;
-        Ok(Self::BetterAuth(Box::new(BetterAuth {
+        Ok(Self::BetterAuth(Box::new(BetterAuthSource {
             reader,
             organization,
             tables,
@@ -85,11 +89,11 @@ impl<'a> Source<'a> {
         })))
     }
 
-    /// The next record; `None` at the end.
+    /// Reads the next record; `None` at the end of the source.
     ///
     /// # Errors
-    /// When reading the source fails.
-    pub(crate) fn take_next(&mut self) -> Result<Option<Item>> {
+    /// Errors of reading the source.
+    pub(crate) fn take_next(&mut self) -> Result<Option<SourceRecord>> {
         match self {
             Self::Ndjson(source) => source.next(),
             Self::Csv(source) => Ok(source.next()),
@@ -97,8 +101,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The amount read so far: bytes, or rows for a database.
-    pub(crate) fn read(&self) -> u64 {
+    /// The amount read so far: the number of rows for a database, otherwise the number of bytes.
+    pub(crate) fn amount_read(&self) -> u64 {
         match self {
             Self::Ndjson(source) => source.read,
             Self::Csv(source) => source.rows.reader().position().byte(),
@@ -106,8 +110,9 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The total amount in the unit of [`read`](Self::read), if the source knows it.
-    pub(crate) fn total(&self) -> Option<u64> {
+    /// The total amount to read, in the unit of [`amount_read`](Self::amount_read); `None` if the amount is
+    /// unknown.
+    pub(crate) fn total_amount(&self) -> Option<u64> {
         match self {
             Self::BetterAuth(source) => Some(source.total),
             _ => None,
@@ -115,19 +120,19 @@ impl<'a> Source<'a> {
     }
 }
 
-fn invalid(message: String) -> Error {
+fn invalid_source_error(message: String) -> Error {
     Error::new(Code::InvalidRequest, message)
 }
 
-/// Reads NDJSON.
-pub(crate) struct Ndjson<'a> {
+/// Reads records from NDJSON.
+pub(crate) struct NdjsonSource<'a> {
     input: Box<dyn BufRead + 'a>,
     line: u64,
     read: u64,
 }
 
-impl Ndjson<'_> {
-    fn next(&mut self) -> Result<Option<Item>> {
+impl NdjsonSource<'_> {
+    fn next(&mut self) -> Result<Option<SourceRecord>> {
         loop {
             let mut text = Vec::new();
             self.line += 1;
@@ -135,26 +140,27 @@ impl Ndjson<'_> {
             self.read += max.read_until(b'\n', &mut text).map_err(Error::internal)? as u64;
             let at = format!("line {}", self.line);
             if text.len() as u64 == MAX_LINE_BYTES && !text.ends_with(b"\n") {
-                self.skip_line()?;
+                self.skip_rest_of_line()?;
                 let reason = format!("The line is longer than {MAX_LINE_BYTES} bytes.");
-                return Ok(Some(Item { at, json: Err(reason) }));
+                return Ok(Some(SourceRecord { at, json: Err(reason) }));
             }
             if text.is_empty() {
                 return Ok(None);
             }
             if !text.trim_ascii().is_empty() {
-                // serde_json's message also names the line, which is always 1 here.
+                // The message of serde_json is not shown for syntax errors, because it contains a line
+                // number, which is always 1 here.
                 let json = serde_json::from_slice(&text);
                 let json = json.map_err(|error: serde_json::Error| match error.classify() {
                     serde_json::error::Category::Data => format!("{error}."),
                     _ => format!("The line is not valid JSON (column {}).", error.column()),
                 });
-                return Ok(Some(Item { at, json }));
+                return Ok(Some(SourceRecord { at, json }));
             }
         }
     }
 
-    fn skip_line(&mut self) -> Result<()> {
+    fn skip_rest_of_line(&mut self) -> Result<()> {
         loop {
             let buffer = self.input.fill_buf().map_err(Error::internal)?;
             let end = buffer.iter().position(|byte| *byte == b'\n');
@@ -168,8 +174,8 @@ impl Ndjson<'_> {
     }
 }
 
-/// The known columns; a dot leads to a field of a nested object.
-const COLUMNS: &[&str] = &[
+/// The known columns of a CSV source. A dot separates a nested object from its field.
+const CSV_COLUMNS: &[&str] = &[
     "type",
     "id",
     "name",
@@ -199,36 +205,37 @@ const COLUMNS: &[&str] = &[
     "revoked_reason",
 ];
 
-const METADATA: &str = "metadata.";
+/// The prefix of CSV columns that are fields of the nested object `metadata`.
+const METADATA_PREFIX: &str = "metadata.";
 
-/// Reads CSV.
-pub(crate) struct Csv<'a> {
+/// Reads records from CSV.
+pub(crate) struct CsvSource<'a> {
     rows: csv::StringRecordsIntoIter<Box<dyn BufRead + 'a>>,
     columns: Vec<String>,
-    /// The number of lines by which the library's count is too low.
-    behind: u64,
+    /// The number of lines by which the line numbers of the csv library are too low.
+    line_offset: u64,
 }
 
-impl Csv<'_> {
-    fn next(&mut self) -> Option<Item> {
+impl CsvSource<'_> {
+    fn next(&mut self) -> Option<SourceRecord> {
         let row = self.rows.next()?;
         let line = match &row {
             Ok(row) => row.position().map(csv::Position::line),
             Err(error) => error.position().map(csv::Position::line),
         };
-        let at = format!("line {}", line.unwrap_or(0) + self.behind);
-        // The library's own message would show the row's content.
-        let json = row.map(|row| self.record(&row)).map_err(|error| match error.kind() {
+        let at = format!("line {}", line.unwrap_or(0) + self.line_offset);
+        // The message of the csv library is not shown, because it contains the row's content.
+        let json = row.map(|row| self.row_to_json(&row)).map_err(|error| match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
                 format!("The line has {len} cells, the header has {expected_len}.")
             }
             _ => "The line is not valid CSV in UTF-8.".to_owned(),
         });
-        Some(Item { at, json })
+        Some(SourceRecord { at, json })
     }
 
-    /// Converts a row to the equivalent JSON object. Empty cells are left out.
-    fn record(&self, row: &csv::StringRecord) -> Json {
+    /// Converts a CSV row to the equivalent JSON object. Empty cells are omitted.
+    fn row_to_json(&self, row: &csv::StringRecord) -> Json {
         let mut pairs: Vec<(String, Json)> = Vec::new();
         for (column, cell) in self.columns.iter().zip(row).filter(|(_, cell)| !cell.is_empty()) {
             let value = match column.as_str() {
@@ -265,36 +272,36 @@ impl Csv<'_> {
     }
 }
 
-/// Reads better-auth's tables, organizations and users first.
-pub(crate) struct BetterAuth {
+/// Reads records from the tables of better-auth: organizations and users first, then members and API keys.
+pub(crate) struct BetterAuthSource {
     reader: Reader,
     organization: Option<String>,
-    /// The tables still to be read.
+    /// The tables that are not completely read yet, in the order of reading.
     tables: VecDeque<&'static str>,
     after: i64,
-    queue: VecDeque<Item>,
+    queue: VecDeque<SourceRecord>,
     read: u64,
     total: u64,
 }
 
-impl BetterAuth {
-    fn next(&mut self) -> Result<Option<Item>> {
+impl BetterAuthSource {
+    fn next(&mut self) -> Result<Option<SourceRecord>> {
         while self.queue.is_empty() {
             let Some(&table) = self.tables.front() else { return Ok(None) };
             let after = self.after;
             let default_organization = self.organization.as_deref();
             let page = self.reader.read(|tx| {
-                let rows = store::better_auth::rows(tx, table, after, PAGE_SIZE)?;
+                let rows = store::better_auth::rows(tx, table, after, ROWS_PER_PAGE)?;
                 let rows = rows.into_iter().map(|(rowid, row)| {
                     let owner = match table {
-                        "apikey" => Some(store::better_auth::owner(tx, &row)?),
+                        "apikey" => Some(store::better_auth::find_key_owner(tx, &row)?),
                         _ => None,
                     };
                     Ok((rowid, row, owner))
                 });
                 rows.collect::<Result<Vec<_>>>()
             })?;
-            if page.len() < PAGE_SIZE {
+            if page.len() < ROWS_PER_PAGE {
                 self.tables.pop_front();
                 self.after = i64::MIN;
             } else {
@@ -306,27 +313,28 @@ impl BetterAuth {
                 let at = format!("{table} {id}");
                 let Some(owner) = owner else {
                     let record = match table {
-                        "organization" => better_auth::organization(&row),
-                        "user" => better_auth::user(&row),
-                        _ => better_auth::member(&row),
+                        "organization" => better_auth::convert_organization(&row),
+                        "user" => better_auth::convert_user(&row),
+                        _ => better_auth::convert_member(&row),
                     };
-                    self.queue.push_back(Item { at, json: json(record) });
+                    self.queue.push_back(SourceRecord { at, json: record_to_json(record) });
                     continue;
                 };
                 let record = better_auth::api_key(&row, &owner, default_organization);
-                // A user becomes a member of its key's organization unless it is one already.
+                // The owner of an API key becomes a member of the key's organization, unless the owner is a
+                // member already.
                 let is_member = |record: &better_auth::Row, organizations: &[String]| {
                     let id = record.get("organization_id").and_then(Value::as_str).unwrap_or_default();
-                    let organization = Kind::Organization.adopt(id);
-                    organizations.iter().any(|id| Kind::Organization.adopt(id) == organization)
+                    let organization = Kind::Organization.convert_foreign_id(id);
+                    organizations.iter().any(|id| Kind::Organization.convert_foreign_id(id) == organization)
                 };
                 if let (Ok(record), better_auth::Owner::User(_, organizations)) = (&record, &owner)
                     && !is_member(record, organizations)
                 {
-                    let membership = better_auth::membership(record);
-                    self.queue.push_back(Item { at: at.clone(), json: json(membership) });
+                    let membership = better_auth::membership_for_key(record);
+                    self.queue.push_back(SourceRecord { at: at.clone(), json: record_to_json(membership) });
                 }
-                self.queue.push_back(Item { at, json: record.and_then(json) });
+                self.queue.push_back(SourceRecord { at, json: record.and_then(record_to_json) });
             }
         }
         self.read += 1;
@@ -334,6 +342,6 @@ impl BetterAuth {
     }
 }
 
-fn json(record: better_auth::Row) -> Result<Json, String> {
+fn record_to_json(record: better_auth::Row) -> Result<Json, String> {
     serde_json::from_value(Value::Object(record)).map_err(|error| error.to_string())
 }

@@ -1,4 +1,5 @@
-//! Reapplies to a restored backup what was revoked since: each resource as one change with its audit event.
+//! Reapplies the revocations since a backup to the restored database: for each affected resource, one change
+//! with an audit event.
 
 use std::sync::Arc;
 
@@ -7,24 +8,24 @@ use futures_util::future::try_join_all;
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::ApiKey;
-use crate::domain::audit::{Change, Entry, changes};
+use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
-use crate::domain::quota::Lease;
+use crate::domain::quota::QuotaLease;
 use crate::domain::restore::{self, ReappliedRevocations};
 use crate::error::Result;
 use crate::service::check::ProgressFn;
-use crate::service::organizations::revoked_keys;
+use crate::service::organizations::revoked_keys_change;
 use crate::service::{RequestContext, mutate};
-use crate::store::export::{Page, WithSecrets};
+use crate::store::export::{ExportPage, KeyWithSecrets};
 use crate::store::restore::ReplacedDatabase;
 use crate::store::{self, db::Tx, export, import as stored};
 
-/// Rows compared at a time.
-const PAGE_SIZE: usize = 500;
+/// The number of rows that are compared at a time.
+const ROWS_PER_PAGE: usize = 500;
 
-/// Changes queued at the writer at a time.
-const MAX_QUEUED: usize = 200;
+/// The largest number of changes that wait for the writer at a time.
+const MAX_QUEUED_CHANGES: usize = 200;
 
 /// Reapplies all revocations recorded in the replaced database.
 pub(crate) async fn reapply_all(
@@ -33,35 +34,36 @@ pub(crate) async fn reapply_all(
     progress: ProgressFn<'_>,
 ) -> Result<ReappliedRevocations> {
     let mut reapplied = ReappliedRevocations::default();
-    let rows = replaced_db.read(store::check::rows)?;
+    let rows = replaced_db.read(store::check::count_rows)?;
     let total = rows.get("api_keys").and_then(|n| u64::try_from(*n).ok()).unwrap_or(0);
-    organizations(app, replaced_db, &mut reapplied).await?;
-    users(app, replaced_db, &mut reapplied).await?;
-    memberships(app, replaced_db, &mut reapplied).await?;
+    reapply_organizations(app, replaced_db, &mut reapplied).await?;
+    reapply_users(app, replaced_db, &mut reapplied).await?;
+    reapply_memberships(app, replaced_db, &mut reapplied).await?;
     let mut after = i64::MIN;
     let mut compared = 0;
     loop {
-        let page = replaced_db.read(|tx| export::api_keys(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::api_keys_page(tx, after, ROWS_PER_PAGE))?;
         compared += page.len() as u64;
         progress("revocations", compared, total.max(compared));
         let Some(last) = page.last().map(|(seq, _)| *seq) else { break };
         after = last;
-        reapplied.api_keys += api_keys(app, page).await?;
+        reapplied.api_keys += reapply_api_keys(app, page).await?;
     }
-    quotas(app, replaced_db, &mut reapplied).await?;
+    reapply_quotas(app, replaced_db, &mut reapplied).await?;
     Ok(reapplied)
 }
 
+/// Creates the context of a change that reapplies a revocation.
 fn restore_ctx(app: &App, action: &'static str) -> Result<Arc<RequestContext>> {
     RequestContext::internal(app, Caller::Operator, action, "write")
 }
 
-/// Runs independent changes and waits for their commits; returns the number of changes.
-async fn run_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u64> {
+/// Runs changes that don't depend on each other and waits for their commits. Returns the number of changes.
+async fn commit_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u64> {
     let count = changes.len() as u64;
     let mut changes = changes.into_iter();
     loop {
-        let batch: Vec<_> = changes.by_ref().take(MAX_QUEUED).collect();
+        let batch: Vec<_> = changes.by_ref().take(MAX_QUEUED_CHANGES).collect();
         if batch.is_empty() {
             return Ok(count);
         }
@@ -69,19 +71,22 @@ async fn run_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u64>
     }
 }
 
-/// The audited changes of a deletion.
+/// The audited changes of a reapplied deletion. `revoked` is the number of API keys revoked by the deletion.
 fn deletion_changes(revoked: usize) -> Vec<Change> {
-    vec![Change { field: "deleted".into(), from: false.into(), to: true.into() }, revoked_keys(revoked)]
+    vec![
+        Change { field: "deleted".into(), from: false.into(), to: true.into() },
+        revoked_keys_change(revoked),
+    ]
 }
 
-async fn organizations(
+async fn reapply_organizations(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::organizations(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::organizations(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -93,7 +98,7 @@ async fn organizations(
         });
         let mut pending = Vec::new();
         for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
-            let status = restore::status(restored.status, replaced.status);
+            let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
@@ -102,13 +107,18 @@ async fn organizations(
             let now = ctx.now;
             pending.push(async move {
                 mutate(app, &ctx, 200, move |tx, _| {
-                    let entry = Entry::of(Some(&restored.id), "organization", &restored.id, &restored.name);
+                    let entry = AuditEntry::for_resource(
+                        Some(&restored.id),
+                        "organization",
+                        &restored.id,
+                        &restored.name,
+                    );
                     tx.invalidate(Invalidation::Id(restored.id.clone()));
                     if let Some(deleted_at) = deleted_at {
                         let id = &restored.id;
                         let revoked =
                             store::api_keys::revoke_all(tx, id, None, "organization deleted", deleted_at)?;
-                        store::memberships::delete_of_organization(tx, id)?;
+                        store::memberships::delete_all_of_organization(tx, id)?;
                         store::organizations::delete(tx, id, deleted_at)?;
                         return Ok(((), vec![entry.with(deletion_changes(revoked))]));
                     }
@@ -117,23 +127,23 @@ async fn organizations(
                     after.revision += 1;
                     after.updated_at = now;
                     store::organizations::update(tx, &after)?;
-                    Ok(((), vec![entry.with(changes(&restored, &after))]))
+                    Ok(((), vec![entry.with(changed_fields(&restored, &after))]))
                 })
                 .await
             });
         }
-        reapplied.organizations += run_all(pending).await?;
+        reapplied.organizations += commit_all(pending).await?;
     }
 }
 
-async fn users(
+async fn reapply_users(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::users(tx, after, PAGE_SIZE))?;
+        let page = replaced_db.read(|tx| export::users(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -144,7 +154,7 @@ async fn users(
         });
         let mut pending = Vec::new();
         for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
-            let status = restore::status(restored.status, replaced.status);
+            let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
@@ -155,9 +165,10 @@ async fn users(
                 mutate(app, &ctx, 200, move |tx, _| {
                     tx.invalidate(Invalidation::Id(restored.id.clone()));
                     let entry = |organization: Option<&str>, changed: Vec<Change>| {
-                        Entry::of(organization, "user", &restored.id, &restored.name).with(changed)
+                        AuditEntry::for_resource(organization, "user", &restored.id, &restored.name)
+                            .with(changed)
                     };
-                    let memberships = store::memberships::of_user(tx, &restored.id)?;
+                    let memberships = store::memberships::organizations_and_roles_of_user(tx, &restored.id)?;
                     let mut entries = Vec::new();
                     if let Some(deleted_at) = deleted_at {
                         for (organization, _) in &memberships {
@@ -170,7 +181,7 @@ async fn users(
                         if entries.is_empty() {
                             entries.push(entry(None, deletion_changes(0)));
                         }
-                        store::memberships::delete_of_user(tx, &restored.id)?;
+                        store::memberships::delete_all_of_user(tx, &restored.id)?;
                         store::users::delete(tx, &restored.id, deleted_at)?;
                         return Ok(((), entries));
                     }
@@ -179,7 +190,7 @@ async fn users(
                     after.revision += 1;
                     after.updated_at = now;
                     store::users::update(tx, &after)?;
-                    let changed = changes(&restored, &after);
+                    let changed = changed_fields(&restored, &after);
                     let organizations =
                         memberships.iter().map(|(organization, _)| Some(organization.as_str()));
                     entries.extend(organizations.map(|organization| entry(organization, changed.clone())));
@@ -191,19 +202,21 @@ async fn users(
                 .await
             });
         }
-        reapplied.users += run_all(pending).await?;
+        reapplied.users += commit_all(pending).await?;
     }
 }
 
-/// An ended membership leaves no row in the replaced database: each restored membership is looked up there.
-async fn memberships(
+/// Removes or changes restored memberships as in the replaced database. Each restored membership is looked up
+/// in the replaced database, because an ended membership leaves no row that could be found there.
+async fn reapply_memberships(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page: Page<_> = app.db.read(move |tx| export::memberships(tx, after, PAGE_SIZE)).await?;
+        let page: ExportPage<_> =
+            app.db.read(move |tx| export::memberships_page(tx, after, ROWS_PER_PAGE)).await?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let mut pending = Vec::new();
@@ -214,9 +227,10 @@ async fn memberships(
                 let known =
                     stored::organization(tx, &organization)?.is_some() && stored::user(tx, &user)?.is_some();
                 let replaced = store::memberships::get(tx, &organization, &user)?;
-                // A database that does not know both says nothing about their membership.
+                // If the replaced database lacks the organization or the user, a missing membership doesn't
+                // mean that the membership was ended.
                 Ok(if known {
-                    Some(replaced.map(|replaced| restore::role(restored.role, replaced.role)))
+                    Some(replaced.map(|replaced| restore::lower_role(restored.role, replaced.role)))
                 } else {
                     None
                 })
@@ -233,10 +247,11 @@ async fn memberships(
                         return Ok(((), Vec::new()));
                     };
                     tx.invalidate(Invalidation::Id(user.clone()));
-                    let entry = Entry::of(Some(&organization), "membership", &user, &before.user.name);
+                    let entry =
+                        AuditEntry::for_resource(Some(&organization), "membership", &user, &before.user.name);
                     let Some(role) = role else {
                         let owner = Some(user.as_str());
-                        let reason = "membership deleted_at";
+                        let reason = "membership ended";
                         let revoked = store::api_keys::revoke_all(tx, &organization, owner, reason, now)?;
                         store::memberships::delete(tx, &organization, &user)?;
                         return Ok(((), vec![entry.with(deletion_changes(revoked))]));
@@ -244,16 +259,16 @@ async fn memberships(
                     let after =
                         Membership { role, updated_at: now, revision: before.revision + 1, ..before.clone() };
                     store::memberships::update(tx, &after)?;
-                    Ok(((), vec![entry.with(changes(&before, &after))]))
+                    Ok(((), vec![entry.with(changed_fields(&before, &after))]))
                 })
                 .await
             });
         }
-        reapplied.memberships += run_all(pending).await?;
+        reapplied.memberships += commit_all(pending).await?;
     }
 }
 
-async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
+async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result<u64> {
     let pairs = app.db.read(move |tx| {
         let pairs = page
             .into_iter()
@@ -262,7 +277,7 @@ async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
     });
     let mut pending = Vec::new();
     for ((restored, restored_secrets), (replaced, secrets)) in pairs.await?.into_iter().flatten() {
-        let after = restore::api_key(&restored, &replaced);
+        let after = restore::reapply_key_revocations(&restored, &replaced);
         let has_same_secrets = restored_secrets == secrets;
         if after == restored && has_same_secrets {
             continue;
@@ -276,40 +291,46 @@ async fn api_keys(app: &App, page: Page<WithSecrets>) -> Result<u64> {
                     stored::replace_secrets(tx, &after, &secrets)?;
                 }
                 tx.invalidate(Invalidation::Id(after.id.clone()));
-                let entry = Entry::of(after.organization_id.as_deref(), "api_key", &after.id, &after.name);
-                Ok(((), vec![entry.with(changes(&restored, &after))]))
+                let entry = AuditEntry::for_resource(
+                    after.organization_id.as_deref(),
+                    "api_key",
+                    &after.id,
+                    &after.name,
+                );
+                Ok(((), vec![entry.with(changed_fields(&restored, &after))]))
             })
             .await
         });
     }
-    run_all(pending).await
+    commit_all(pending).await
 }
 
-/// The same key in the restored database, if it existed at the time of the backup.
-fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<WithSecrets>> {
+/// Finds the same API key in the restored database; `None` if the key was created after the backup.
+fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<KeyWithSecrets>> {
     let Some(key) = store::api_keys::get(tx, &replaced.id)? else { return Ok(None) };
-    let Some(seq) = store::restore::key_seq(tx, &key.id)? else { return Ok(None) };
+    let Some(seq) = store::restore::find_key_seq(tx, &key.id)? else { return Ok(None) };
     let is_same = key.created_at == replaced.created_at;
-    Ok(if is_same { Some((key, export::secrets(tx, seq)?)) } else { None })
+    Ok(if is_same { Some((key, export::secrets_of_key(tx, seq)?)) } else { None })
 }
 
-/// Copies the quota leases that are later or larger than the restored ones: units used since stay used.
-async fn quotas(
+/// Copies the quota leases that are later or larger than the restored leases, so that quota units used since
+/// the backup stay used.
+async fn reapply_quotas(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
-    let leases = replaced_db.read(store::restore::leases)?;
-    let is_later = |a: &Lease, b: &Lease| (a.start, a.units) > (b.start, b.units);
-    for chunk in leases.chunks(PAGE_SIZE) {
+    let leases = replaced_db.read(store::restore::all_quota_leases)?;
+    let is_later = |a: &QuotaLease, b: &QuotaLease| (a.start, a.units) > (b.start, b.units);
+    for chunk in leases.chunks(ROWS_PER_PAGE) {
         let chunk = chunk.to_vec();
         reapplied.quotas += app
             .db
             .write(move |tx| {
                 let mut changed = Vec::new();
                 for (id, lease) in &chunk {
-                    let Some(key) = store::restore::key_seq(tx, id)? else { continue };
-                    let lease = Lease { key, ..*lease };
+                    let Some(key) = store::restore::find_key_seq(tx, id)? else { continue };
+                    let lease = QuotaLease { key, ..*lease };
                     let restored = store::quotas::get(tx, key, lease.period)?;
                     if restored.is_none_or(|restored| is_later(&lease, &restored)) {
                         changed.push(lease);

@@ -1,15 +1,16 @@
-//! The control-plane calls of the sample's month, oldest first.
+//! The control-plane requests that create the sample data, oldest first.
 
-/// A call of the control plane.
+/// A request to the control plane, performed at a time in the past.
 pub(crate) struct Step {
+    /// The time of the request, in minutes before now.
     pub(crate) minutes_ago: i64,
-    /// The audit log's name of the action.
+    /// The name of the operation in the audit log, such as `user.create`.
     pub(crate) action: &'static str,
-    /// The HTTP method.
+    /// The HTTP method of the request.
     pub(crate) method: &'static str,
-    /// The path, including the id of the resource.
+    /// The URL path of the request, including the id of the resource.
     pub(crate) path: &'static str,
-    /// The body, as JSON.
+    /// The request body, as JSON.
     pub(crate) body: &'static str,
 }
 
@@ -23,10 +24,10 @@ const fn step(
     Step { minutes_ago, action, method, path, body }
 }
 
-/// The key whose secret is printed, so that there is one to verify.
+/// The id of the API key whose secret is printed at startup, so that users can try a verification.
 pub(crate) const SHOWN_KEY: &str = "key_123";
 
-/// All steps, oldest first.
+/// All requests of the sample data, oldest first.
 #[rustfmt::skip]
 pub(crate) static SCRIPT: &[Step] = &[
     step(43_171, "organization.create", "POST", "/admin/v1/organizations", r#"{"id": "org_123", "name": "Acme Corporation", "email": "admin@acme.com", "plan": "enterprise", "metadata": {"region": "eu-central", "crm": "4711"}}"#),

@@ -219,7 +219,7 @@ async fn refusals_of_the_caller_are_aggregated() {
         expect_results(&answer, 200, &[(403, "INSUFFICIENT_SCOPE"), (403, "INSUFFICIENT_SCOPE")]);
     }
     server.advance(MINUTE);
-    tollhouse::service::housekeeping::write_refusals(&server.app, false).await.unwrap();
+    tollhouse::service::housekeeping::write_aggregated_events(&server.app, false).await.unwrap();
     let events = events(&server).await.split_off(before);
     let denied: Vec<_> = events.iter().filter(|event| event["outcome"] == "denied").collect();
     assert_eq!(denied.len(), 1, "{denied:?}");

@@ -27,7 +27,7 @@ async fn create_key(server: &Server, quota: Value) -> String {
 }
 
 async fn credential(app: &App, secret: &str) -> Arc<Credential> {
-    app.keys.get(&Secret::from_outside(secret.to_owned()).hash()).await.unwrap().unwrap()
+    app.keys.get(&Secret::from_plain_text(secret.to_owned()).hash()).await.unwrap().unwrap()
 }
 
 /// Charges the quota as a verification does, with the key's current record.

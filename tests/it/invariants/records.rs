@@ -26,7 +26,7 @@ async fn flood(server: &Server, organization: Option<&str>) {
     for index in 0..FLOOD {
         let now = server.clock.now();
         let recorder = server.app.verifier.recorder();
-        recorder.deny_unknown(Outcome::NotFound, organization, Some(address(index)), now);
+        recorder.count_unknown_key_denial(Outcome::NotFound, organization, Some(address(index)), now);
         if index % 500 == 0 {
             usage::flush(&server.app).await.unwrap();
         }
@@ -102,7 +102,7 @@ async fn i5_callers_without_a_key_push_no_refused_calls_out_of_the_audit_log() {
     let (reader, _) = server.key(Some("org_a"), &["admin:audit"]).await;
     let anonymous = server.anonymous();
     server.advance(Duration::from_secs(60));
-    housekeeping::write_refusals(&server.app, false).await.unwrap();
+    housekeeping::write_aggregated_events(&server.app, false).await.unwrap();
     for index in 0..FLOOD {
         let answer = call_from(address(index), &anonymous, Method::GET, "/users", None).await;
         assert_eq!(answer.status, 401);
@@ -112,7 +112,7 @@ async fn i5_callers_without_a_key_push_no_refused_calls_out_of_the_audit_log() {
         assert_eq!(platform.get("/users").await.status, 403);
     }
     server.advance(Duration::from_secs(60));
-    housekeeping::write_refusals(&server.app, false).await.unwrap();
+    housekeeping::write_aggregated_events(&server.app, false).await.unwrap();
 
     let refused = |client: Client, id: Value| async move {
         let id = id.as_str().unwrap().to_owned();

@@ -217,7 +217,7 @@ async fn i4_a_change_queued_behind_its_secrets_rotation_is_refused() {
     let seq = server.credential(client.key.as_deref().unwrap()).await.seq;
     let release = block_the_writer(&server).await;
     // With the catalogue cached, the first poll of each change enqueues it.
-    scopes::catalogue(&server.app).await.unwrap();
+    scopes::load_catalogue(&server.app).await.unwrap();
     let app = server.app.clone();
     let ctx = RequestContext::internal(&app, Caller::Operator, "api_key.rotate", "write").unwrap();
     let mut rotating = Box::pin(async move { api_keys::rotate(&app, &ctx, id, None).await.map(drop) });
@@ -225,7 +225,7 @@ async fn i4_a_change_queued_behind_its_secrets_rotation_is_refused() {
     assert!(is_pending, "the writer must be blocked");
     let creating =
         tokio::spawn(async move { client.post("/api-keys", json!({"name": "late", "scopes": ["*"]})).await });
-    until("the change is authorized", || server.app.last_used.contains_key(&seq)).await;
+    until("the change is authorized", || server.app.unstored_last_uses.contains_key(&seq)).await;
     drop(release);
     rotating.await.unwrap();
     let answer = creating.await.unwrap();

@@ -128,7 +128,7 @@ impl Fixture {
         for (index, step) in script.steps.iter().enumerate() {
             fixture.run_step(index, *step).await;
         }
-        housekeeping::write_refusals(&fixture.server.app, true).await.unwrap();
+        housekeeping::write_aggregated_events(&fixture.server.app, true).await.unwrap();
         let admin = fixture.server.admin();
         let path = "/audit-logs?limit=100&org_id=org_bravo";
         let events = fixture.call(PLATFORM, &admin, Method::GET, path, None).await;

@@ -91,10 +91,10 @@ impl Server {
 
     /// Starts on a directory that may hold the data of an earlier server.
     pub(crate) async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::shipped().unwrap();
+        let mut config = Config::load_defaults().unwrap();
         config.database.dir = dir.path().join("data");
         change(&mut config);
-        let limits = server::Limits {
+        let limits = server::ConnectionLimits {
             max_connections: config.http.max_connections,
             header_timeout: config.http.header_timeout,
             write_timeout: config.http.write_timeout,
@@ -102,7 +102,7 @@ impl Server {
         };
         let clock = Clock::manual(Timestamp::from_millis(NOW));
         let app = App::open(config, clock.clone()).await.unwrap();
-        api_keys::bootstrap(&app, Secret::from_outside(ADMIN_KEY.to_owned())).await.unwrap();
+        api_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let routes = routes::filter(app.clone(), TaskTracker::new()).unwrap();
@@ -195,8 +195,9 @@ impl Server {
 
     /// Reads the credential of a secret from the database.
     pub(crate) async fn credential(&self, secret: &str) -> Arc<Credential> {
-        let hash = Secret::from_outside(secret.to_owned()).hash();
-        let credential = self.app.db.read(move |tx| store::api_keys::by_hash(tx, &hash)).await.unwrap();
+        let hash = Secret::from_plain_text(secret.to_owned()).hash();
+        let credential =
+            self.app.db.read(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await.unwrap();
         Arc::new(credential.expect("a key with this secret"))
     }
 

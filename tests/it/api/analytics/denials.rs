@@ -25,7 +25,12 @@ async fn summaries(client: &Client, query: &str) -> Vec<String> {
 }
 
 fn unknown(server: &Server, outcome: Outcome, organization: Option<&str>, ip: &str) {
-    server.app.verifier.recorder().deny_unknown(outcome, organization, ip.parse().ok(), server.clock.now());
+    server.app.verifier.recorder().count_unknown_key_denial(
+        outcome,
+        organization,
+        ip.parse().ok(),
+        server.clock.now(),
+    );
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ impl Key {
                 .app
                 .verifier
                 .recorder()
-                .count(&self.credential, outcome, cost, ip, server.clock.now())
+                .count_verification(&self.credential, outcome, cost, ip, server.clock.now())
                 .unwrap();
         }
     }

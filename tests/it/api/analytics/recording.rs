@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::domain::usage::{Interval, Span, Subject};
+use tollhouse::domain::usage::{Interval, Span, UsageSubject};
 use tollhouse::domain::verification::Outcome::*;
 use tollhouse::service::retention::prune;
 use tollhouse::service::usage::flush as try_flush;
@@ -153,7 +153,7 @@ async fn expired_usage_and_denials_are_deleted() {
     let older = server.app.db.read(move |tx| {
         let end = Timestamp::from_millis(NOW) + (DAY * 3 - HOUR);
         let span = Span::until(end, 4 * Interval::Day.millis(), Interval::Hour);
-        tollhouse::store::usage::series(tx, Subject::Key(key_1.credential.seq), &span)
+        tollhouse::store::usage::usage_by_bucket(tx, UsageSubject::Key(key_1.credential.seq), &span)
     });
     assert_eq!(older.await.unwrap(), []);
 }

@@ -23,7 +23,7 @@ async fn get(client: &Client, from: &str, path: &str) -> u16 {
 async fn end_minute(server: &Server) -> Vec<Value> {
     let before = events(server).await.len();
     server.advance(MINUTE);
-    housekeeping::write_refusals(&server.app, false).await.unwrap();
+    housekeeping::write_aggregated_events(&server.app, false).await.unwrap();
     events(server).await.split_off(before)
 }
 
@@ -54,7 +54,7 @@ async fn refusals_are_counted_by_caller_code_and_minute() {
         assert_eq!(put.status, 405);
     }
     assert_eq!(events(&server).await.len(), before, "the minute has not ended");
-    housekeeping::write_refusals(&server.app, false).await.unwrap();
+    housekeeping::write_aggregated_events(&server.app, false).await.unwrap();
     assert_eq!(events(&server).await.len(), before, "the minute has still not ended");
     let counts: BTreeMap<_, _> = end_minute(&server)
         .await

@@ -13,7 +13,7 @@ use crate::support::{ADMIN_KEY, Server};
 
 /// A secret, and its hash in every encoding.
 fn encodings(secret_text: &str) -> Vec<String> {
-    let hash = secret::hash(secret_text);
+    let hash = secret::hash_secret(secret_text);
     let hex = chain::hex(&hash);
     let base64 =
         [STANDARD.encode(hash), URL_SAFE.encode(hash)].map(|text| text.trim_end_matches('=').to_owned());
@@ -55,7 +55,7 @@ async fn i6_no_secret_is_in_any_file() {
         assert_eq!(server.admin().delete(&path).await.status, 200);
     }
     assert_eq!(server.admin().get("/audit-logs?limit=100").await.status, 200);
-    tollhouse::service::housekeeping::write_refusals(&server.app, true).await.unwrap();
+    tollhouse::service::housekeeping::write_aggregated_events(&server.app, true).await.unwrap();
 
     let files = data_files(&server);
     let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -103,7 +103,7 @@ async fn strings_that_a_client_supplies_are_truncated() {
     let anonymous = server.anonymous();
     let request = anonymous.request(Method::GET, &format!("/{long}")).header("user-agent", &long);
     assert_eq!(anonymous.send(request).await.status, 404);
-    tollhouse::service::housekeeping::write_refusals(&server.app, true).await.unwrap();
+    tollhouse::service::housekeeping::write_aggregated_events(&server.app, true).await.unwrap();
     assert!(events(&server).await.pop().unwrap().to_string().len() < 4096);
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-/// `tollhouse import`
+/// Arguments of `tollhouse import`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Import {
     /// File to import: NDJSON, CSV, or the SQLite database of another system (--from)
@@ -35,7 +35,7 @@ pub(crate) struct Import {
     pub(crate) json: bool,
 }
 
-/// The format of a file to import.
+/// The file format of `tollhouse import`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImportFormat {
     /// One JSON object per line
@@ -44,14 +44,14 @@ pub(crate) enum ImportFormat {
     Csv,
 }
 
-/// The systems whose databases can be imported.
+/// Another system whose database `tollhouse import --from` can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum System {
     /// better-auth with the plugins organization and api-key
     BetterAuth,
 }
 
-/// `tollhouse export`
+/// Arguments of `tollhouse export`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Export {
     /// Write to this new file instead of standard output
@@ -59,7 +59,7 @@ pub(crate) struct Export {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// `tollhouse backup`
+/// Arguments of `tollhouse backup`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Backup {
     /// File to write
@@ -74,7 +74,7 @@ pub(crate) struct Backup {
     pub(crate) json: bool,
 }
 
-/// `tollhouse restore`
+/// Arguments of `tollhouse restore`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Restore {
     /// Backup to restore
@@ -97,7 +97,7 @@ pub(crate) struct Restore {
     pub(crate) json: bool,
 }
 
-/// `tollhouse check`
+/// Arguments of `tollhouse check`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Check {
     /// Backup to check instead of the database
