@@ -59,6 +59,19 @@ impl Caller {
         Err(Error::new(Code::PlatformKeyRequired, "This operation requires a platform key."))
     }
 
+    /// Returns the error `SECRET_SUPERSEDED` if the caller authenticated with the previous secret of a rotated
+    /// key. Such a secret may have leaked, so it must not give, keep or end access.
+    pub(crate) fn require_current_secret(&self) -> Result<()> {
+        match self {
+            Caller::Key(credential) if credential.is_superseded() => {
+                let message = "This secret was rotated and is in its grace period. It can't change who has \
+                               access. Use the key's current secret.";
+                Err(Error::new(Code::SecretSuperseded, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the error `INSUFFICIENT_SCOPE` if the caller has none of the scopes `any_of`. An empty list
     /// requires no scope.
     pub(crate) fn require_scope(&self, any_of: &[&str]) -> Result<()> {
@@ -100,14 +113,27 @@ pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result
 
 /// Returns the error `INSUFFICIENT_SCOPE` if `key` has administrative scopes that the caller lacks.
 pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()> {
-    for (index, wanted) in key.scopes.iter().enumerate() {
-        if scope::is_administrative(wanted) && !caller.has_scope(wanted) {
-            let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
-            let detail = exceeds_caller_detail(format!("/scopes/{index}"), message.clone());
-            return Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) });
-        }
-    }
-    Ok(())
+    let Some(index) = find_exceeding_scope(caller, &key.scopes) else { return Ok(()) };
+    let wanted = &key.scopes[index];
+    let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
+    let detail = exceeds_caller_detail(format!("/scopes/{index}"), message.clone());
+    Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) })
+}
+
+/// Returns the error `INSUFFICIENT_SCOPE`, naming the key, if a key that a user owns has administrative scopes
+/// that the caller lacks. A change of the user affects the key, so it must not bypass
+/// [`ensure_can_administer`].
+pub(crate) fn ensure_can_affect_owned_key(caller: &Caller, key_id: &str, scopes: &[String]) -> Result<()> {
+    let Some(index) = find_exceeding_scope(caller, scopes) else { return Ok(()) };
+    let wanted = &scopes[index];
+    let message =
+        format!("The user owns the key {key_id}, which has the scope {wanted}. Your key lacks that scope.");
+    Err(Error::new(Code::InsufficientScope, message))
+}
+
+/// The index of the first administrative scope that the caller lacks.
+fn find_exceeding_scope(caller: &Caller, scopes: &[String]) -> Option<usize> {
+    scopes.iter().position(|wanted| scope::is_administrative(wanted) && !caller.has_scope(wanted))
 }
 
 /// Returns the error `INSUFFICIENT_SCOPE` if the caller may not create `key`, widen its access or rotate its

@@ -145,14 +145,15 @@ impl ApiKey {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// True for an active platform key that can manage keys and has neither an owner nor an expiry. At least
-    /// one such key must remain, so the last recovery key can't be revoked, disabled, set to expire or
-    /// deprived of the scope `admin:keys`.
+    /// True for an active platform key that can manage keys from any address at any time: it has no owner,
+    /// expiry or allowlist. At least one such key must remain, so the last recovery key can't be revoked,
+    /// disabled, set to expire, restricted to addresses or deprived of the scope `admin:keys`.
     pub(crate) fn is_recovery_key(&self) -> bool {
         self.organization_id.is_none()
             && self.user_id.is_none()
             && self.status == Status::Active
             && self.expires_at.is_none()
+            && self.allowed_ips.is_none()
             && scope::any_covers(&self.scopes, "admin:keys")
     }
 }
@@ -175,6 +176,13 @@ pub struct Credential {
     pub owner: Option<user::Status>,
     /// Values that are computed from this credential and cached with it.
     pub memo: Memo,
+}
+
+impl Credential {
+    /// True if the secret is the previous one of a rotated key, which works until its grace period ends.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.secret_ends_at.is_some()
+    }
 }
 
 /// Values that are computed from a cached [`Credential`] and stored with it for later requests. A reloaded or

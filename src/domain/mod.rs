@@ -18,6 +18,7 @@ pub mod invalidation;
 pub(crate) mod key_policy;
 pub(crate) mod limits;
 pub(crate) mod membership;
+pub(crate) mod minute_rows;
 pub(crate) mod organization;
 pub(crate) mod overview;
 pub mod page;

@@ -46,9 +46,10 @@ pub(crate) async fn get_overview(call: Call) -> Result<Reply> {
 ///
 /// Returns the verification log: all verifications with a result other than `VALID`, aggregated by key,
 /// code and minute with a count. Verifications of unknown keys are aggregated by address instead of
-/// key. Entries are kept for `retention.verification_log_days`. With an organization key, returns the
-/// denials of its organization's keys, and of unknown keys that were verified with one of its
-/// organization's keys.
+/// key. For each organization, 10 entries per minute are reserved. Beyond those, all organizations share 1,000
+/// entries per minute, where keys take precedence over unknown keys; one more entry counts the rest. Entries
+/// are kept for `retention.verification_log_days`. With an organization key, returns the denials of its
+/// organization's keys, and of unknown keys that were verified with one of its organization's keys.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/logs", tag = "Analytics", operation_id = "listDenials",
     params(PageQuery, DenialQuery),

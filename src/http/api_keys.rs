@@ -71,7 +71,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     request_body = ApiKeyPatch,
     responses(
         (status = 200, description = "The updated API key.", body = ApiKey, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: the key is revoked, or it is the last platform key that can manage keys."),
+        (status = 409, description = "`CONFLICT`: the key is revoked, or it is the last platform key that can manage keys from anywhere at any time."),
     ),
 )]
 pub(crate) async fn update(call: Call) -> Result<Reply> {
@@ -88,7 +88,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
     params(ApiKeyPath, IfMatch),
     responses(
         (status = 200, description = "The revoked API key.", body = ApiKey, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys."),
+        (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys from anywhere at any time."),
     ),
 )]
 pub(crate) async fn delete(call: Call) -> Result<Reply> {
@@ -104,7 +104,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
     request_body = Revocation,
     responses(
         (status = 200, description = "The revoked API key.", body = ApiKey, headers(("ETag"))),
-        (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys."),
+        (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys from anywhere at any time."),
     ),
 )]
 pub(crate) async fn revoke(call: Call) -> Result<Reply> {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::call::Call;
 use super::pipeline;
 use super::reply::Reply;
-use super::routes::{self, BATCH_ACTION, Dispatch, HandlerFuture, RouteMatch};
+use super::routes::{self, BATCH_ACTION, Dispatch, HandlerFuture, Route, RouteMatch};
 use crate::domain::audit::{EventContext, truncate_text};
 use crate::domain::batch::{Batch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
@@ -93,9 +93,9 @@ pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
     batch_reply(&call, &operation_ids, ran)
 }
 
-/// For each operation of a batch, the scopes of which its caller needs one. Empty if the call isn't a batch:
-/// then the pipeline has checked the scopes of the route.
-pub(crate) fn operation_scopes(call: &Call) -> Vec<&'static [&'static str]> {
+/// The routes of the operations of a batch. Empty if the call isn't a batch: then the pipeline has authorized
+/// the caller.
+pub(crate) fn operation_routes(call: &Call) -> Vec<&'static Route> {
     if call.ctx.action != BATCH_ACTION {
         return Vec::new();
     }
@@ -104,7 +104,7 @@ pub(crate) fn operation_scopes(call: &Call) -> Vec<&'static [&'static str]> {
         let path = add_path_prefix(&operation.path);
         let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
         let path = path.split('?').next().unwrap_or_default();
-        routes::find_route(&method, path).ok()?.ok().map(|matched| matched.route.auth.scopes())
+        routes::find_route(&method, path).ok()?.ok().map(|matched| matched.route)
     };
     batch.operations.iter().filter_map(route).collect()
 }
@@ -127,6 +127,7 @@ fn prepare_operation(
     let matched = routes::find_route(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
     let ctx = RequestContext {
         scopes: &[],
+        requires_current_secret: false,
         action: REQUEST_REFUSED,
         access: if method == "GET" { "read" } else { "write" },
         if_match: requested.if_match,
@@ -154,7 +155,13 @@ fn prepare_operation(
         return Ok(None);
     }
     let target = pipeline::audit_target(route, &params);
-    let ctx = RequestContext { scopes: route.auth.scopes(), action: route.action, target, ..ctx };
+    let ctx = RequestContext {
+        scopes: route.auth.scopes(),
+        requires_current_secret: route.requires_current_secret(),
+        action: route.action,
+        target,
+        ..ctx
+    };
     let app = call.app.clone();
     let disconnected = call.disconnected.clone();
     let query = query.to_owned();

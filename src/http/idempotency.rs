@@ -67,7 +67,10 @@ pub(crate) async fn answer_idempotently(
     let idempotent = Arc::new(idempotent);
     let original = call.clone();
     let authorize_replay = move |caller: &Caller| {
-        batch::operation_scopes(&original).into_iter().try_for_each(|scopes| caller.require_scope(scopes))
+        batch::operation_routes(&original).into_iter().try_for_each(|route| {
+            caller.require_scope(route.auth.scopes())?;
+            if route.requires_current_secret() { caller.require_current_secret() } else { Ok(()) }
+        })
     };
     let execute = Box::new(move |ctx: Arc<RequestContext>| handler(Call { ctx, ..call.clone() }));
     match idempotency::answer(&app, &ctx, &idempotent, execute, Reply::to_stored, authorize_replay).await {

@@ -89,7 +89,8 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
 
 /// Remove a member
 ///
-/// Revokes the keys that the user owns in this organization.
+/// Revokes the keys that the user owns in this organization. If one of them has administrative scopes that
+/// the calling key lacks, the response is `403` and names it.
 #[utoipa::path(
     delete, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "deleteMember",
     params(MemberPath, IfMatch),

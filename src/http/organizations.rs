@@ -53,7 +53,8 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 /// Update an organization
 ///
 /// Only platform keys can set `plan` and `status`. Suspending an organization takes effect immediately: its
-/// keys are refused from the next request on.
+/// keys are refused from the next request on. The previous secret of a rotated key can't change the status
+/// (`SECRET_SUPERSEDED`).
 #[utoipa::path(
     patch, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "updateOrganization",
     params(OrganizationPath, IfMatch),

@@ -254,6 +254,7 @@ impl RequestPipeline {
             caller: caller.clone(),
             secret: Some(secret),
             scopes: route.auth.scopes(),
+            requires_current_secret: route.requires_current_secret(),
             action: route.action,
             access: route.access(),
             now: app.clock.now(),
@@ -274,7 +275,7 @@ impl RequestPipeline {
         let (rate_limit, allowed) = auth::charge_call(&app, limits, self.rate_limit_class(), &caller);
         self.rate_limit = rate_limit;
         allowed?;
-        caller.require_scope(route.auth.scopes())?;
+        ctx.authorize(&caller)?;
         if route.auth.requires_platform_key() {
             caller.require_platform()?;
         }

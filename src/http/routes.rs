@@ -108,6 +108,13 @@ impl Route {
         if self.method == "GET" { "read" } else { "write" }
     }
 
+    /// True if the route refuses the previous secret of a rotated key: it deletes something, or it changes who
+    /// has access or the limits of that access.
+    pub fn requires_current_secret(&self) -> bool {
+        let changes_access = ACCESS_PATHS.iter().any(|path| self.path.starts_with(path));
+        self.access() == "write" && (self.method == "DELETE" || changes_access)
+    }
+
     /// True if the route honors the `Idempotency-Key` header.
     pub fn is_idempotent_by_key(&self) -> bool {
         self.method == "POST" && matches!(self.dispatch, Dispatch::Pipeline(_))
@@ -116,6 +123,9 @@ impl Route {
 
 /// The [`Route::method`] of routes that accept any method.
 pub const ANY: &str = "ANY";
+
+/// The paths under which every change requires the current secret of a key.
+const ACCESS_PATHS: &[&str] = &["/admin/v1/api-keys", "/admin/v1/config", "/admin/v1/scopes"];
 
 const ADMIN_ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
 const ADMIN_USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);

@@ -55,7 +55,9 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 
 /// Update a user
 ///
-/// Only platform keys can update users, because a user can be a member of several organizations.
+/// Only platform keys can update users, because a user can be a member of several organizations. Changing the
+/// status also requires every administrative scope that a key of the user has; otherwise the response is `403`
+/// and names the key. The previous secret of a rotated key can't change the status (`SECRET_SUPERSEDED`).
 #[utoipa::path(
     patch, path = "/admin/v1/users/{id}", tag = "Users", operation_id = "updateUser",
     params(UserPath, IfMatch),
@@ -74,7 +76,8 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
 /// Delete a user
 ///
 /// Deletes the user permanently: memberships end, keys that the user owns are revoked, and the email address
-/// can be used again. Only platform keys can delete users.
+/// can be used again. Only platform keys can delete users. If a key that the user owns has administrative
+/// scopes that the calling key lacks, the response is `403` and names it.
 #[utoipa::path(
     delete, path = "/admin/v1/users/{id}", tag = "Users", operation_id = "deleteUser",
     params(UserPath, IfMatch),

@@ -1,75 +1,112 @@
 //! Aggregates events that a client can repeat cheaply: they are counted in memory, as one audit event per API
 //! key or address, error code and minute. The audit event is written after its minute has ended.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::audit::Event;
+use crate::domain::minute_rows::{MAX_ROWS_IN_MEMORY, MinuteRows, RowAdmission, RowOwner};
 use crate::domain::time::Timestamp;
-
-/// The largest number of aggregated events in memory; further events are counted in one overflow event per
-/// minute.
-const MAX_AGGREGATED_EVENTS: usize = 1000;
 
 /// The action in the audit event of aggregated refusals, which may combine requests to several routes.
 pub(crate) const REQUEST_REFUSED: &str = "request.refused";
 
 /// The key by which events are aggregated: events with the same key are counted as one audit event.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AggregatedEventKey {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct AggregatedEventKey {
     minute: Timestamp,
     /// The id of the API key, or the client's address; empty for the overflow event.
     subject: String,
     code: String,
 }
 
+impl AggregatedEventKey {
+    fn overflow(minute: Timestamp) -> Self {
+        Self { minute, subject: String::new(), code: String::new() }
+    }
+}
+
 /// The aggregated events that are not yet written to the database.
 #[derive(Default)]
-pub(crate) struct AggregatedEvents(Mutex<HashMap<AggregatedEventKey, Event>>);
+pub(crate) struct AggregatedEvents(Mutex<UnwrittenEvents>);
+
+#[derive(Default)]
+struct UnwrittenEvents {
+    rows: HashMap<AggregatedEventKey, Event>,
+    minutes: HashMap<Timestamp, MinuteRows<AggregatedEventKey>>,
+    /// Events of minutes that have ended, oldest first.
+    ended: VecDeque<Event>,
+}
+
+impl UnwrittenEvents {
+    /// Adds an event, whatever the number of events. If an event with the same key exists, only its count is
+    /// increased.
+    fn merge(&mut self, key: AggregatedEventKey, event: Event) {
+        match self.rows.get_mut(&key) {
+            Some(aggregated) => aggregated.count += event.count,
+            None => drop(self.rows.insert(key, event)),
+        }
+    }
+}
 
 impl AggregatedEvents {
+    fn lock(&self) -> MutexGuard<'_, UnwrittenEvents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds an event. If an event with the same key exists, only its count is increased; its other fields
-    /// stay those of the first event.
+    /// stay those of the first event. Events for which there is no room are counted in one overflow event per
+    /// minute.
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
         let minute = now.minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = AggregatedEventKey { minute, subject: subject.to_owned(), code };
-        if let Some(aggregated) = rows.get_mut(&key) {
+        let mut unwritten = self.lock();
+        if let Some(aggregated) = unwritten.rows.get_mut(&key) {
             aggregated.count += event.count;
             return;
         }
-        if rows.len() < MAX_AGGREGATED_EVENTS {
-            rows.insert(key, event);
-            return;
-        }
-        let overflow = AggregatedEventKey { minute, subject: String::new(), code: String::new() };
-        match rows.get_mut(&overflow) {
-            Some(aggregated) => aggregated.count += event.count,
-            None => drop(rows.insert(overflow, strip_details(event))),
+        let admission = if unwritten.rows.len() + unwritten.ended.len() < MAX_ROWS_IN_MEMORY {
+            let owner = RowOwner {
+                organization_id: event.organization_id.as_deref(),
+                is_key: event.actor.id.is_some(),
+            };
+            unwritten.minutes.entry(minute).or_default().admit(&key, owner)
+        } else {
+            RowAdmission::Overflow
+        };
+        match admission {
+            RowAdmission::Admitted => drop(unwritten.rows.insert(key, event)),
+            RowAdmission::Replaces(replaced) => {
+                if let Some(replaced) = unwritten.rows.remove(&replaced) {
+                    unwritten.merge(AggregatedEventKey::overflow(minute), strip_details(replaced));
+                }
+                unwritten.rows.insert(key, event);
+            }
+            RowAdmission::Overflow => {
+                unwritten.merge(AggregatedEventKey::overflow(minute), strip_details(event));
+            }
         }
     }
 
-    /// Removes and returns the aggregated events of the minutes that have ended, or, if `all` is true, all
-    /// aggregated events; oldest first.
-    pub(crate) fn take(&self, now: Timestamp, all: bool) -> Vec<(AggregatedEventKey, Event)> {
+    /// Removes and returns at most `max` aggregated events of the minutes that have ended, or, if `all` is
+    /// true, of all minutes; oldest first.
+    pub(crate) fn take(&self, now: Timestamp, all: bool, max: usize) -> Vec<Event> {
         let current = now.minute();
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken: Vec<_> = rows.extract_if(|key, _| all || key.minute < current).collect();
-        drop(rows);
-        taken.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
-        taken
+        let mut unwritten = self.lock();
+        let extracted = unwritten.rows.extract_if(|key, _| all || key.minute < current);
+        let mut ending: Vec<_> = extracted.map(|(_, event)| event).collect();
+        ending.sort_by(|a, b| a.id.cmp(&b.id));
+        unwritten.ended.extend(ending);
+        unwritten.minutes.retain(|minute, _| !all && *minute >= current);
+        let max = max.min(unwritten.ended.len());
+        unwritten.ended.drain(..max).collect()
     }
 
     /// Puts back aggregated events that could not be written to the database.
-    pub(crate) fn put_back(&self, taken: Vec<(AggregatedEventKey, Event)>) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, event) in taken {
-            match rows.get_mut(&key) {
-                Some(aggregated) => aggregated.count += event.count,
-                None => drop(rows.insert(key, event)),
-            }
-        }
+    pub(crate) fn put_back(&self, events: Vec<Event>) {
+        let mut unwritten = self.lock();
+        events.into_iter().rev().for_each(|event| unwritten.ended.push_front(event));
     }
 }
 

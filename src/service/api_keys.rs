@@ -312,7 +312,8 @@ async fn change_key(
             && !after.is_recovery_key()
             && !store::api_keys::has_other_recovery_key(tx, &id)?
         {
-            let message = "This is the last platform key that can manage keys. Create another one first.";
+            let message = "This is the last platform key that can manage keys from anywhere at any time. \
+                           Create another one without expires_at and allowed_ips first.";
             return Err(Error::new(Code::Conflict, message));
         }
         let changed = changed_fields(&before, &after);
@@ -326,6 +327,21 @@ async fn change_key(
         Ok((after, vec![entry]))
     });
     Ok(changed.await?.effective_at(ctx.now))
+}
+
+/// Returns `INSUFFICIENT_SCOPE` if the user owns a key, in this organization or, if `organization_id` is
+/// `None`, in any, that the caller can't administer. Required before a user is removed, suspended, reactivated
+/// or deleted, because that ends or enables the user's keys.
+pub(super) fn ensure_can_affect_owned_keys(
+    tx: &Tx<'_>,
+    caller: &Caller,
+    organization_id: Option<&str>,
+    user_id: &str,
+) -> Result<()> {
+    for (key_id, scopes) in store::api_keys::scopes_of_owned_keys(tx, organization_id, user_id)? {
+        access::ensure_can_affect_owned_key(caller, &key_id, &scopes)?;
+    }
+    Ok(())
 }
 
 fn insert_key(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {

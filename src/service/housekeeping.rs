@@ -17,6 +17,8 @@ const LAST_USED_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest number of API keys whose `last_used_at` is written in one transaction, for which other changes
 /// wait.
 const KEYS_PER_LAST_USED_WRITE: usize = 5000;
+/// The largest number of aggregated events that are written in one transaction, for which other changes wait.
+const AGGREGATED_EVENTS_PER_WRITE: usize = 500;
 /// The time for which an API key may hold leased quota units without using them.
 const QUOTA_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval at which the head of the audit chain is written to the log.
@@ -60,19 +62,20 @@ pub async fn run(app: &App) {
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_aggregated_events(app: &App, all: bool) -> Result<()> {
-    let rows = app.aggregated.take(app.clock.now(), all);
-    if rows.is_empty() {
-        return Ok(());
+    loop {
+        let events = app.aggregated.take(app.clock.now(), all, AGGREGATED_EVENTS_PER_WRITE);
+        if events.is_empty() {
+            return Ok(());
+        }
+        let written = events.clone();
+        let append = move |tx: &store::db::Tx<'_>| {
+            written.iter().try_for_each(|event| store::audit::append(tx, event.clone()))
+        };
+        if let Err(error) = app.db.write(append).await {
+            app.aggregated.put_back(events);
+            return Err(error);
+        }
     }
-    let events: Vec<_> = rows.iter().map(|(_, event)| event.clone()).collect();
-    let append = move |tx: &store::db::Tx<'_>| {
-        events.iter().try_for_each(|event| store::audit::append(tx, event.clone()))
-    };
-    let result = app.db.write(append).await;
-    if result.is_err() {
-        app.aggregated.put_back(rows);
-    }
-    result
 }
 
 /// Writes the `last_used_at` of API keys to the database. Times that can't be written are kept in memory for

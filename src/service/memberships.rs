@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::{self, revoked_keys_change};
-use super::{ListPage, RequestContext, etag, mutate, read_audited, settings, users};
+use super::{ListPage, RequestContext, api_keys, etag, mutate, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, changed_fields};
@@ -127,7 +127,8 @@ pub(crate) async fn update(
 /// Removes a member from an organization and revokes the API keys that the user owns in the organization.
 ///
 /// # Errors
-/// `NOT_FOUND`, `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of the organization.
+/// `NOT_FOUND`, `INSUFFICIENT_SCOPE` if one of these keys has administrative scopes that the caller lacks,
+/// `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of the organization.
 pub async fn delete(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -137,6 +138,7 @@ pub async fn delete(
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = get_visible(tx, caller, &organization_id, &user_id)?;
+        api_keys::ensure_can_affect_owned_keys(tx, caller, Some(&organization_id), &user_id)?;
         context.require_if_match(&etag(before.created_at, before.revision))?;
         ensure_another_owner(tx, &before)?;
         let user = Some(user_id.as_str());

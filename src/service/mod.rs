@@ -56,6 +56,8 @@ pub struct RequestContext {
     pub(crate) secret: Option<SecretHash>,
     /// Any one of these scopes suffices; empty means no scope is required.
     pub(crate) scopes: &'static [&'static str],
+    /// True if the operation refuses the previous secret of a rotated key.
+    pub(crate) requires_current_secret: bool,
     /// The name of the operation in the audit log, as `resource.verb`.
     pub(crate) action: &'static str,
     /// The kind of access in the audit log: `read` or `write`.
@@ -92,6 +94,7 @@ impl RequestContext {
             caller,
             secret: None,
             scopes: &[],
+            requires_current_secret: false,
             action,
             access,
             now: app.clock.now(),
@@ -105,7 +108,7 @@ impl RequestContext {
     }
 
     /// Reads the caller from the database again. Returns an error unless the caller's key is usable, the
-    /// client's address is allowed and the key's scopes suffice.
+    /// client's address is allowed, and the key's scopes and the presented secret suffice.
     fn reload_caller(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
         let caller = self.read_caller(tx)?;
         self.ensure_admitted(&caller, clock)?;
@@ -120,13 +123,19 @@ impl RequestContext {
         Ok(Caller::Key(Arc::new(credential)))
     }
 
-    /// Returns an error unless the caller's key is usable, the client's address is allowed and the key's
-    /// scopes suffice.
+    /// Returns an error unless the caller's key is usable, the client's address is allowed, and the key's
+    /// scopes and the presented secret suffice.
     fn ensure_admitted(&self, caller: &Caller, clock: &Clock) -> Result<()> {
         let (Caller::Key(credential), Some(_)) = (caller, &self.secret) else { return Ok(()) };
         access::ensure_usable(credential, clock.now())?;
         access::ensure_address_allowed(&credential.key, self.ip)?;
-        caller.require_scope(self.scopes)
+        self.authorize(caller)
+    }
+
+    /// Returns an error unless the scopes of the caller's key and the presented secret suffice.
+    pub(crate) fn authorize(&self, caller: &Caller) -> Result<()> {
+        caller.require_scope(self.scopes)?;
+        if self.requires_current_secret { caller.require_current_secret() } else { Ok(()) }
     }
 
     /// Creates the audit event number `index` of this operation.

@@ -72,7 +72,8 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Res
 /// Updates an organization; only platform keys can change its plan and status.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`.
+/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `SECRET_SUPERSEDED` for a change of the status,
+/// `PRECONDITION_FAILED`.
 pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Organization> {
     let patch = OrganizationPatch::read(body, &settings::current_settings(app, ctx).await?.settings)?;
     let context = ctx.clone();
@@ -80,6 +81,9 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         let before = get_visible(tx, caller, &id)?;
         if patch.needs_platform() {
             caller.require_platform()?;
+        }
+        if patch.status.is_some_and(|status| status != before.status) {
+            caller.require_current_secret()?;
         }
         context.require_if_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;

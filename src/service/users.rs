@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::organizations::revoked_keys_change;
-use super::{ListPage, RequestContext, etag, mutate, organizations, read_audited, settings};
+use super::{ListPage, RequestContext, api_keys, etag, mutate, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Change, changed_fields};
@@ -86,13 +86,18 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Res
 ///
 /// # Errors
 /// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`, and `ALREADY_EXISTS` for
-/// an email address that another user has.
+/// an email address that another user has. For a change of the status also `SECRET_SUPERSEDED`, and
+/// `INSUFFICIENT_SCOPE` if the user owns a key with administrative scopes that the caller lacks.
 pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<User> {
     let patch = UserPatch::read(body)?;
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
+        if patch.status.is_some_and(|status| status != before.status) {
+            caller.require_current_secret()?;
+            api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
+        }
         context.require_if_match(&etag(before.created_at, before.revision))?;
         let mut after = patch.apply(&before)?;
         ensure_email_available(tx, &after)?;
@@ -117,13 +122,14 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
 /// address. Only platform keys can delete users.
 ///
 /// # Errors
-/// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of an
-/// organization.
+/// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `INSUFFICIENT_SCOPE` if the user owns a key beyond the caller's,
+/// `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of an organization.
 pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
     let context = ctx.clone();
     mutate(app, ctx, 200, move |tx, caller| {
         let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
+        api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
         context.require_if_match(&etag(before.created_at, before.revision))?;
         let memberships = store::memberships::organizations_and_roles_of_user(tx, &id)?;
         for (organization, role) in &memberships {

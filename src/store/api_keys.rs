@@ -226,6 +226,21 @@ pub(crate) fn retire_previous_secret(tx: &Tx<'_>, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// The scopes of the unrevoked keys that a user owns in this organization or, if `organization_id` is `None`,
+/// in any: each distinct list of scopes once, with the id of one key that has it.
+pub(crate) fn scopes_of_owned_keys(
+    tx: &Tx<'_>,
+    organization_id: Option<&str>,
+    user_id: &str,
+) -> Result<Vec<(String, Vec<String>)>> {
+    let organization = if organization_id.is_some() { "organization_id = ?2" } else { "?2 IS NULL" };
+    let sql = format!(
+        "SELECT min(id), scopes FROM api_keys WHERE user_id = ?1 AND {organization} AND status <> 'revoked' \
+         GROUP BY scopes ORDER BY min(id)"
+    );
+    tx.query_all(&sql, params![user_id, organization_id], |row| Ok((row.get(0)?, rows::json_column(row, 1)?)))
+}
+
 /// Revokes all keys of an organization, or with `user_id` only those this user owns. Returns the number of
 /// keys revoked.
 pub(crate) fn revoke_all(
@@ -246,7 +261,7 @@ pub(crate) fn revoke_all(
 pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL AND k.id <> ?1 \
-         AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL"
+         AND k.status = 'active' AND k.expires_at IS NULL AND k.user_id IS NULL AND k.allowed_ips IS NULL"
     );
     // Only a few rows match: keys of the platform's own staff.
     Ok(tx.query_all(&sql, params![id], api_key_from_row)?.iter().any(ApiKey::is_recovery_key))

@@ -9,12 +9,9 @@ use ipnet::IpNet;
 
 use crate::domain::api_key::Credential;
 use crate::domain::cidr;
+use crate::domain::minute_rows::{MAX_ROWS_IN_MEMORY, MinuteRows, RowAdmission, RowOwner};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
-
-/// Maximum number of rows in memory. When it is reached, denials that need a new row are counted in one
-/// overflow row per minute.
-pub(super) const MAX_DENIAL_ROWS: usize = 1000;
 
 /// What denials of the same code and minute are aggregated by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +21,7 @@ pub(crate) enum AggregationKey {
     /// Denials of unknown keys, given by the id of the organization that verified them and the client's
     /// address (for IPv6, its /64 network).
     Address(Option<String>, Option<IpNet>),
-    /// Denials that needed a new row when the maximum number of rows was reached.
+    /// Denials for whose row there was no room.
     Overflow,
 }
 
@@ -104,6 +101,11 @@ impl Denial {
         }
     }
 
+    fn owner(&self) -> RowOwner<'_> {
+        let is_key = matches!(self.aggregation_key, AggregationKey::Key(_));
+        RowOwner { organization_id: self.organization_id.as_deref(), is_key }
+    }
+
     fn row_key(&self) -> RowKey {
         (self.first_at.minute(), self.code, self.aggregation_key.clone())
     }
@@ -119,34 +121,56 @@ impl Denial {
 type RowKey = (Timestamp, Option<Outcome>, AggregationKey);
 
 /// The rows of the current minute, and earlier rows that aren't written yet. A written row stays until its
-/// minute is over, with a count of 0, so that `MAX_DENIAL_ROWS` bounds the rows per minute and not per batch.
+/// minute is over, with a count of 0, so that the limits apply per minute and not per batch. Beyond the limits,
+/// the log keeps only rows that were already written when a key's row replaced them.
 #[derive(Default)]
-pub(crate) struct Denials(HashMap<RowKey, Denial>);
+pub(crate) struct Denials {
+    rows: HashMap<RowKey, Denial>,
+    minutes: HashMap<Timestamp, MinuteRows<RowKey>>,
+}
 
 impl Denials {
     pub(crate) fn add(&mut self, denial: Denial) {
-        let has_room = self.0.len() < MAX_DENIAL_ROWS;
-        let mut row_key = denial.row_key();
-        if let Some(row) = self.0.get_mut(&row_key) {
+        let row_key = denial.row_key();
+        if let Some(row) = self.rows.get_mut(&row_key) {
             row.merge(&denial);
             return;
         }
-        let denial = if has_room { denial } else { denial.into_overflow() };
-        row_key = denial.row_key();
-        match self.0.get_mut(&row_key) {
+        let admission = if self.rows.len() < MAX_ROWS_IN_MEMORY {
+            self.minutes.entry(row_key.0).or_default().admit(&row_key, denial.owner())
+        } else {
+            RowAdmission::Overflow
+        };
+        match admission {
+            RowAdmission::Admitted => drop(self.rows.insert(row_key, denial)),
+            RowAdmission::Replaces(replaced) => {
+                if let Some(replaced) = self.rows.remove(&replaced).filter(|row| row.count > 0) {
+                    self.merge(replaced.into_overflow());
+                }
+                self.rows.insert(row_key, denial);
+            }
+            RowAdmission::Overflow => self.merge(denial.into_overflow()),
+        }
+    }
+
+    /// Adds a denial to its row, whatever the number of rows.
+    fn merge(&mut self, denial: Denial) {
+        let row_key = denial.row_key();
+        match self.rows.get_mut(&row_key) {
             Some(row) => row.merge(&denial),
-            None => drop(self.0.insert(row_key, denial)),
+            None => drop(self.rows.insert(row_key, denial)),
         }
     }
 
     /// Removes and returns the denials counted since the last call, oldest first.
     pub(crate) fn take(&mut self) -> Vec<Denial> {
-        let latest = self.0.keys().map(|(minute, ..)| *minute).max();
-        let mut denials: Vec<_> = self.0.values().filter(|row| row.count > 0).cloned().collect();
-        self.0.retain(|(minute, ..), row| {
+        let latest = self.rows.keys().map(|(minute, ..)| *minute).max();
+        let mut denials: Vec<_> = self.rows.values().filter(|row| row.count > 0).cloned().collect();
+        self.rows.retain(|(minute, ..), row| {
             row.count = 0;
             Some(*minute) == latest
         });
+        self.minutes.retain(|minute, _| Some(*minute) == latest);
         denials.sort_by(|a, b| {
             (a.first_at, &a.aggregation_key, a.code).cmp(&(b.first_at, &b.aggregation_key, b.code))
         });
@@ -155,12 +179,6 @@ impl Denials {
 
     /// Puts back denials that could not be written.
     pub(crate) fn put_back(&mut self, denials: Vec<Denial>) {
-        for denial in denials {
-            let row_key = denial.row_key();
-            match self.0.get_mut(&row_key) {
-                Some(row) => row.merge(&denial),
-                None => drop(self.0.insert(row_key, denial)),
-            }
-        }
+        denials.into_iter().for_each(|denial| self.merge(denial));
     }
 }

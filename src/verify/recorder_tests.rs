@@ -3,9 +3,10 @@ use std::thread;
 
 use super::*;
 use crate::domain::api_key::{ApiKey, Status, Tenant};
+use crate::domain::minute_rows::{MAX_RESERVED_ROWS, MAX_ROWS_IN_MEMORY, MAX_SHARED_ROWS};
 use crate::domain::organization;
 use crate::error::Code;
-use crate::verify::denials::{AggregationKey, MAX_DENIAL_ROWS as MAX_AGGREGATED};
+use crate::verify::denials::AggregationKey;
 
 const MINUTE_MILLIS: i64 = 60_000;
 
@@ -238,12 +239,12 @@ fn denials_are_aggregated_by_minute_code_and_key_or_address() {
 fn i10_the_denial_rows_of_a_minute_are_bounded_and_count_every_denial() {
     let recorder = Recorder::default();
     let address = |index: usize| Some(IpAddr::from(u32::try_from(index).unwrap().to_be_bytes()));
-    let half = MAX_AGGREGATED / 2;
+    let half = MAX_SHARED_ROWS / 2;
     let mut rows = Vec::new();
     for round in 0..4 {
         for index in 0..half {
             let ip = address(round * half + index);
-            recorder.count_unknown_key_denial(Outcome::NotFound, Some("org_1"), ip, timestamp(1000));
+            recorder.count_unknown_key_denial(Outcome::NotFound, None, ip, timestamp(1000));
         }
         let denials = recorder.take().denials;
         if round == 3 {
@@ -255,7 +256,7 @@ fn i10_the_denial_rows_of_a_minute_are_bounded_and_count_every_denial() {
     }
     let (overflow, single): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| row.aggregation_key == AggregationKey::Overflow);
-    assert_eq!(single.len(), MAX_AGGREGATED);
+    assert_eq!(single.len(), MAX_SHARED_ROWS);
     assert!(single.iter().all(|row| row.count == 1));
     let overflow: Vec<_> =
         overflow.iter().map(|row| (row.count, row.code, row.organization_id.as_deref(), row.ip)).collect();
@@ -274,6 +275,28 @@ fn i10_the_denial_rows_of_a_minute_are_bounded_and_count_every_denial() {
             .collect::<Vec<_>>(),
         [(1, true); 2]
     );
+}
+
+/// Each organization has rows of its own, but all organizations together have no more than fit in memory.
+#[test]
+fn i10_the_rows_of_all_organizations_are_bounded() {
+    let recorder = Recorder::default();
+    let organizations = MAX_ROWS_IN_MEMORY / MAX_RESERVED_ROWS + 100;
+    for organization in 0..organizations {
+        for index in 0..MAX_RESERVED_ROWS {
+            let ip = IpAddr::from(u32::try_from(index << 8).unwrap().to_be_bytes());
+            recorder.count_unknown_key_denial(
+                Outcome::NotFound,
+                Some(&format!("org_{organization}")),
+                Some(ip),
+                timestamp(0),
+            );
+        }
+    }
+    let denials = recorder.take().denials;
+    assert_eq!(denials.len(), MAX_ROWS_IN_MEMORY + 1);
+    let total: u64 = denials.iter().map(|row| row.count).sum();
+    assert_eq!(total, (organizations * MAX_RESERVED_ROWS) as u64);
 }
 
 #[test]

@@ -105,7 +105,11 @@ fn find_operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Op
 /// responses that the operation refers to.
 fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
     let description = operation.description.take().filter(|description| !description.is_empty());
-    let paragraphs: Vec<_> = description.into_iter().chain([describe_required_access(route)]).collect();
+    let mut access = describe_required_access(route);
+    if route.requires_current_secret() {
+        access.push_str(" The previous secret of a rotated key is refused with `403` (`SECRET_SUPERSEDED`).");
+    }
+    let paragraphs: Vec<_> = description.into_iter().chain([access]).collect();
     operation.description = Some(paragraphs.join("\n\n"));
     operation.security = Some(security_requirements(route.auth, BEARER_SCHEME));
     if let Some(RefOr::T(body)) = &mut operation.request_body {
@@ -154,7 +158,8 @@ fn idempotency_key_parameter() -> Parameter {
          `{IDEMPOTENT_REPLAYED}: true`, and nothing is executed. Successful responses and errors with status \
          404 or 409 are stored. Using the key for a different request returns `422`; repeating the request \
          while the first one is still running returns `409`. A response that contains a secret is only \
-         replayed to the bearer token that received it; after that token was rotated, the request returns `409`."
+         replayed to the bearer token that received it. After that token was rotated, the request returns `409` \
+         with the new token, and `403` with the previous one."
     );
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)

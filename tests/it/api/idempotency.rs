@@ -307,12 +307,14 @@ async fn a_response_with_a_secret_is_replayed_only_to_the_secret_that_received_i
     let admin = server.admin();
     let (client, resource) = server.key(None, &["*"]).await;
     let secret = post(&client, "secret", "/api-keys", &key()).await;
+    expect_replay(&secret, &post(&client, "secret", "/api-keys", &key()).await);
     let plain = post(&client, "plain", "/users", &user("one")).await;
     let rotate = format!("/api-keys/{}/rotate", resource["id"].as_str().unwrap());
     let rotated = expect_ok(admin.post(&rotate, json!({})).await, 200);
     let rotated_client = server.client(rotated["key"].as_str());
-    // The previous secret is still valid and decrypts the responses that it received.
-    expect_replay(&secret, &post(&client, "secret", "/api-keys", &key()).await);
+    // The previous secret still reads the responses that it received, unless they give access.
+    expect_replay(&plain, &post(&client, "plain", "/users", &user("one")).await);
+    expect_error(&post(&client, "secret", "/api-keys", &key()).await, 403, "SECRET_SUPERSEDED");
     // With the new secret it is the same caller, so the request is not executed again, but the stored response
     // can't be decrypted.
     let answer = post(&rotated_client, "secret", "/api-keys", &key()).await;

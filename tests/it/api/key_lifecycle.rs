@@ -285,6 +285,7 @@ async fn the_last_recovery_key_cannot_be_ended() {
     server.key(Some("org_1"), &["*"]).await;
     server.key(None, &["admin:users", "admin:config"]).await;
     server.key_with(json!({"name": "n", "scopes": ["*"], "expires_at": in_seconds(60)})).await;
+    server.key_with(json!({"name": "n", "scopes": ["*"], "allowed_ips": ["0.0.0.0/0", "::/0"]})).await;
     let (_, disabled) = server.key(None, &["*"]).await;
     let disabled = format!("/api-keys/{}", disabled["id"].as_str().unwrap());
     expect_ok(admin.patch(&disabled, json!({"status": "disabled"})).await, 200);
@@ -295,8 +296,12 @@ async fn the_last_recovery_key_cannot_be_ended() {
         json!({"scopes": ["admin:users"]}),
         json!({"scopes": []}),
         json!({"expires_at": in_seconds(1_000_000)}),
+        json!({"allowed_ips": ["127.0.0.0/8"]}),
+        json!({"allowed_ips": ["0.0.0.0/0", "::/0"]}),
     ] {
-        expect_error(&admin.patch(&path, patch).await, 409, "CONFLICT");
+        expect_error(&admin.patch(&path, patch.clone()).await, 409, "CONFLICT");
+        let operation = json!({"method": "PATCH", "path": path, "body": patch});
+        expect_error(&admin.post("/batch", json!({"operations": [operation]})).await, 409, "BATCH_FAILED");
     }
     expect_error(&admin.delete(&path).await, 409, "CONFLICT");
     expect_error(&admin.post(&format!("{path}/revoke"), json!({})).await, 409, "CONFLICT");

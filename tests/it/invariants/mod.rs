@@ -11,9 +11,12 @@ mod failed_auth;
 mod invalidation;
 mod limits;
 mod long_reads;
+mod owned_keys;
 mod pruning;
 mod quota;
+mod records;
 mod revocation;
+mod superseded;
 mod tampering;
 mod tenancy;
 

@@ -119,7 +119,7 @@ async fn owned_key(server: &Server) -> (String, String) {
 }
 
 /// Blocks the writer until the returned sender is dropped.
-async fn block_the_writer(server: &Server) -> mpsc::Sender<()> {
+pub(super) async fn block_the_writer(server: &Server) -> mpsc::Sender<()> {
     let (release, released) = mpsc::channel::<()>();
     let (blocked_tx, blocked_rx) = oneshot::channel();
     let released = Mutex::new(released);

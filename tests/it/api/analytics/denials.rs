@@ -139,7 +139,7 @@ async fn a_cursor_leads_to_the_next_page() {
 async fn i10_a_flood_is_counted_in_one_row() {
     let server = Server::start().await;
     for index in 0..1300_u32 {
-        unknown(&server, NotFound, Some("org_1"), &std::net::Ipv4Addr::from(index).to_string());
+        unknown(&server, NotFound, None, &std::net::Ipv4Addr::from(index).to_string());
         if index % 100 == 0 {
             flush(&server).await;
         }
