@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::config::ConfigFlags;
-use crate::domain::chain::Anchor;
+use crate::domain::chain::ChainAnchor;
 use data_commands::{Backup, Check, Export, Import, Restore};
 
 /// API keys, organizations, limits and an audit log in one binary with one SQLite file
@@ -176,8 +176,8 @@ pub(crate) struct AuditVerify {
     pub(crate) filtered: bool,
 
     /// A head stored elsewhere: the sequence number of an event and its hash
-    #[arg(long, value_name = "SEQ:HASH", value_parser = parse_anchor)]
-    pub(crate) anchor: Option<Anchor>,
+    #[arg(long, value_name = "SEQ:HASH", value_parser = parse_chain_anchor)]
+    pub(crate) anchor: Option<ChainAnchor>,
 
     /// Print the result as JSON
     #[arg(long)]
@@ -283,8 +283,8 @@ impl Serve {
     }
 }
 
-fn parse_anchor(text: &str) -> Result<Anchor, &'static str> {
-    Anchor::parse(text)
+fn parse_chain_anchor(text: &str) -> Result<ChainAnchor, &'static str> {
+    ChainAnchor::parse(text)
         .ok_or("expected the sequence number of an event, a colon, and its hash (64 hexadecimal digits)")
 }
 
@@ -370,7 +370,7 @@ mod tests {
         let verify = AuditVerify {
             file: Some("events.ndjson".into()),
             filtered: false,
-            anchor: Anchor::parse(&format!("7:{hash}")),
+            anchor: ChainAnchor::parse(&format!("7:{hash}")),
             json: true,
         };
         let line = format!("audit verify events.ndjson --anchor 7:{hash} --json");

@@ -12,7 +12,7 @@ use super::args::{AuditExport, AuditVerify, ExportFormat};
 use crate::config::Config;
 use crate::domain::access::Caller;
 use crate::domain::audit::Verification;
-use crate::domain::chain::{Anchor, ChainLink, ChainVerifier};
+use crate::domain::chain::{ChainAnchor, ChainLink, ChainVerifier};
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::service::{RequestContext, audit};
@@ -63,7 +63,7 @@ fn format_verification(result: &Verification) -> String {
 }
 
 /// Verifies an exported NDJSON file. A line that isn't an audit event counts as a break of the chain.
-fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> Result<Verification> {
+fn verify_exported_file(file: &Path, anchor: Option<ChainAnchor>, complete: bool) -> Result<Verification> {
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
     let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
     let mut walk = ChainVerifier::new(anchor, complete);
@@ -91,7 +91,7 @@ fn verify_exported_file(file: &Path, anchor: Option<Anchor>, complete: bool) -> 
 
 /// Refuses an anchor that precedes the first event of the file, because nothing in the file can confirm such
 /// an anchor.
-fn ensure_file_covers_anchor(first: &ChainLink, anchor: Anchor) -> Result<()> {
+fn ensure_file_covers_anchor(first: &ChainLink, anchor: ChainAnchor) -> Result<()> {
     let is_checkpoint = first.seq == anchor.seq + 1 && first.prev_hash == anchor.hash;
     if first.seq <= anchor.seq || is_checkpoint {
         return Ok(());

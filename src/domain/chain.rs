@@ -115,7 +115,7 @@ impl EventColumns {
 /// Sequence number and hash of an audit event against which the chain is verified: a head that was stored
 /// outside the database, or the checkpoint of a pruning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Anchor {
+pub(crate) struct ChainAnchor {
     pub(crate) seq: i64,
     pub(crate) hash: ChainHash,
 }
@@ -123,13 +123,13 @@ pub(crate) struct Anchor {
 /// The action of the audit event that records a pruning (the deletion of the oldest events).
 pub(crate) const PRUNE_ACTION: &str = "audit_log.prune";
 
-impl fmt::Display for Anchor {
+impl fmt::Display for ChainAnchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.seq, hex(&self.hash))
     }
 }
 
-impl Anchor {
+impl ChainAnchor {
     /// The name of the changed field that holds the checkpoint in a pruning event.
     pub(crate) const CHECKPOINT_FIELD: &str = "checkpoint";
 
@@ -158,16 +158,16 @@ impl Anchor {
 #[derive(Debug)]
 pub(crate) struct ChainVerifier {
     result: Verification,
-    anchor: Option<Anchor>,
+    anchor: Option<ChainAnchor>,
     /// True if a gap in the sequence numbers is a break; false for a filtered export, which has gaps.
     complete: bool,
     /// Sequence number and hash of the event that was checked last.
     previous: Option<(i64, ChainHash)>,
     /// The last missing event if the beginning of the chain is missing. Cleared when a pruning event with
     /// this checkpoint is found, because that event explains the missing beginning.
-    unexplained_pruning: Option<Anchor>,
+    unexplained_pruning: Option<ChainAnchor>,
     /// The checkpoint of the last pruning event that was found.
-    checkpoint: Option<Anchor>,
+    checkpoint: Option<ChainAnchor>,
 }
 
 impl ChainVerifier {
@@ -176,7 +176,7 @@ impl ChainVerifier {
     ///
     /// If the oldest events were pruned, the first existing event isn't event 1. In that case a later pruning
     /// event must have the last missing event as its checkpoint.
-    pub(crate) fn new(anchor: Option<Anchor>, complete: bool) -> Self {
+    pub(crate) fn new(anchor: Option<ChainAnchor>, complete: bool) -> Self {
         let result = Verification { valid: true, ..Verification::default() };
         Self { result, anchor, complete, previous: None, unexplained_pruning: None, checkpoint: None }
     }
@@ -193,8 +193,8 @@ impl ChainVerifier {
             (Some((seq, hash)), _) if link.seq == seq + 1 => link.prev_hash == hash,
             (Some((seq, _)), _) => !self.complete && link.seq > seq,
             (None, Some(anchor)) if link.seq == anchor.seq => link.hash == anchor.hash,
-            // The anchor's event may have been pruned. In that case the anchor is the checkpoint of the
-            // pruning, and the next event must refer to its hash.
+            // No event up to the anchor is stored: pruning removed them, the anchor's own event included. The first
+            // event that is left is valid only if it directly follows the anchor and refers to its hash.
             (None, Some(anchor)) => {
                 self.complete && link.seq == anchor.seq + 1 && link.prev_hash == anchor.hash
             }
@@ -210,9 +210,9 @@ impl ChainVerifier {
             return false;
         };
         if self.previous.is_none() && self.complete && link.seq > self.expected_first_seq() {
-            self.unexplained_pruning = Some(Anchor { seq: link.seq - 1, hash: link.prev_hash });
+            self.unexplained_pruning = Some(ChainAnchor { seq: link.seq - 1, hash: link.prev_hash });
         }
-        if let Some(checkpoint) = Anchor::from_pruning_event(&event) {
+        if let Some(checkpoint) = ChainAnchor::from_pruning_event(&event) {
             self.unexplained_pruning = self.unexplained_pruning.filter(|cut| *cut != checkpoint);
             self.checkpoint = Some(checkpoint);
         }

@@ -1,7 +1,7 @@
 //! `/admin/v1/api-keys`
 
 use super::call::Call;
-use super::openapi::params::{ApiKeyPath, ApiKeyQuery, IfMatch, PageQuery};
+use super::openapi::params::{ApiKeyPathParams, ApiKeyQuery, IfMatch, PageQuery};
 use super::reply::Reply;
 use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation};
 use crate::error::Result;
@@ -52,7 +52,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 /// Get an API key
 #[utoipa::path(
     get, path = "/admin/v1/api-keys/{id}", tag = "API keys", operation_id = "getApiKey",
-    params(ApiKeyPath),
+    params(ApiKeyPathParams),
     responses((status = 200, description = "The API key.", body = ApiKey, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
@@ -67,7 +67,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 /// calling key's own administrative scopes, expiry and allowlist.
 #[utoipa::path(
     patch, path = "/admin/v1/api-keys/{id}", tag = "API keys", operation_id = "updateApiKey",
-    params(ApiKeyPath, IfMatch),
+    params(ApiKeyPathParams, IfMatch),
     request_body = ApiKeyPatch,
     responses(
         (status = 200, description = "The updated API key.", body = ApiKey, headers(("ETag"))),
@@ -85,7 +85,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
 /// Revokes the key permanently, from its next request on. The key remains visible with status `revoked`.
 #[utoipa::path(
     delete, path = "/admin/v1/api-keys/{id}", tag = "API keys", operation_id = "deleteApiKey",
-    params(ApiKeyPath, IfMatch),
+    params(ApiKeyPathParams, IfMatch),
     responses(
         (status = 200, description = "The revoked API key.", body = ApiKey, headers(("ETag"))),
         (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys from anywhere at any time."),
@@ -100,7 +100,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
 /// Same as deleting the key, but records a reason. A key that is already revoked doesn't change.
 #[utoipa::path(
     post, path = "/admin/v1/api-keys/{id}/revoke", tag = "API keys", operation_id = "revokeApiKey",
-    params(ApiKeyPath, IfMatch),
+    params(ApiKeyPathParams, IfMatch),
     request_body = Revocation,
     responses(
         (status = 200, description = "The revoked API key.", body = ApiKey, headers(("ETag"))),
@@ -119,7 +119,7 @@ pub(crate) async fn revoke(call: Call) -> Result<Reply> {
 /// secret works until its grace period ends or `…/expire-previous` is called; any older secret stops working.
 #[utoipa::path(
     post, path = "/admin/v1/api-keys/{id}/rotate", tag = "API keys", operation_id = "rotateApiKey",
-    params(ApiKeyPath, IfMatch),
+    params(ApiKeyPathParams, IfMatch),
     request_body = Rotation,
     responses(
         (status = 200, description = "The API key with its new secret.", body = ApiKeyWithSecret, headers(("ETag"))),
@@ -138,7 +138,7 @@ pub(crate) async fn rotate(call: Call) -> Result<Reply> {
 /// works.
 #[utoipa::path(
     post, path = "/admin/v1/api-keys/{id}/expire-previous", tag = "API keys", operation_id = "expirePreviousSecret",
-    params(ApiKeyPath, IfMatch),
+    params(ApiKeyPathParams, IfMatch),
     responses((status = 200, description = "The updated API key.", body = ApiKey, headers(("ETag")))),
 )]
 pub(crate) async fn expire_previous_secret(call: Call) -> Result<Reply> {

@@ -4,7 +4,7 @@ use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue
 use warp::Reply as _;
 
 use super::call::Call;
-use super::openapi::params::{AnchorQuery, AuditQuery, EventPath, ExportQuery, PageQuery};
+use super::openapi::params::{AnchorQuery, AuditQuery, EventPathParams, ExportQuery, PageQuery};
 use super::reply::Reply;
 use crate::domain::audit::{Event, Verification};
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 /// Get an audit event
 #[utoipa::path(
     get, path = "/admin/v1/audit-logs/{id}", tag = "Audit log", operation_id = "getAuditEvent",
-    params(EventPath),
+    params(EventPathParams),
     responses((status = 200, description = "The event.", body = Event)),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {

@@ -199,7 +199,7 @@ pub(crate) fn charge_call(
 
 /// The state of the token bucket of the caller's key, for the headers of a call that is refused before a
 /// token is taken.
-pub(crate) fn peek_call_limit(
+pub(crate) fn rate_limit_status(
     app: &App,
     limits: &RateLimits,
     class: RateLimitClass,

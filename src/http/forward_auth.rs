@@ -172,7 +172,7 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
 /// `/v1/forward-auth/scope=workflows:read,workflows:write/…`. The rest is ignored.
 #[utoipa::path(
     get, path = "/v1/forward-auth/{path}", tag = "Verification", operation_id = "forwardAuthPath",
-    params(params::ForwardAuthPath),
+    params(params::ForwardAuthPathParams),
     responses(
         (status = 200, description = "The request is authorized."),
         (status = 401, description = "The key is missing, malformed, unknown, revoked, disabled or expired."),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, MemberPath, MemberQuery, OrganizationPath, PageQuery};
+use super::openapi::params::{IfMatch, MemberPathParams, MemberQuery, OrganizationPathParams, PageQuery};
 use super::reply::Reply;
 use crate::domain::membership::{Membership, MembershipPatch, NewMember};
 use crate::error::Result;
@@ -27,7 +27,7 @@ fn etag_of(membership: &Membership) -> String {
 /// An organization key can only add users that it can already see.
 #[utoipa::path(
     post, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "createMember",
-    params(OrganizationPath),
+    params(OrganizationPathParams),
     request_body = NewMember,
     responses(
         (status = 201, description = "Added.", body = Membership, headers(("ETag"))),
@@ -45,7 +45,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
 /// Each membership includes its user.
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "listMembers",
-    params(OrganizationPath, PageQuery, MemberQuery),
+    params(OrganizationPathParams, PageQuery, MemberQuery),
     responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
@@ -55,7 +55,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 /// Get a member
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "getMember",
-    params(MemberPath),
+    params(MemberPathParams),
     responses((status = 200, description = "The membership.", body = Membership, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
@@ -67,7 +67,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 /// Update a member's role
 #[utoipa::path(
     patch, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "updateMember",
-    params(MemberPath, IfMatch),
+    params(MemberPathParams, IfMatch),
     request_body = MembershipPatch,
     responses(
         (status = 200, description = "The updated membership.", body = Membership, headers(("ETag"))),
@@ -93,7 +93,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
 /// the calling key lacks, the response is `403` and names it.
 #[utoipa::path(
     delete, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "deleteMember",
-    params(MemberPath, IfMatch),
+    params(MemberPathParams, IfMatch),
     responses(
         (status = 200, description = "Removed.", body = DeletedMembership),
         (status = 409, description = "`CONFLICT`: the organization's last owner can't be removed."),

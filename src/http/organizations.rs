@@ -1,7 +1,7 @@
 //! `/admin/v1/organizations`
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, OrganizationPath, OrganizationQuery, PageQuery};
+use super::openapi::params::{IfMatch, OrganizationPathParams, OrganizationQuery, PageQuery};
 use super::reply::{Deleted, Reply};
 use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch};
 use crate::error::Result;
@@ -41,7 +41,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 /// Get an organization
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "getOrganization",
-    params(OrganizationPath),
+    params(OrganizationPathParams),
     responses((status = 200, description = "The organization.", body = Organization, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
@@ -57,7 +57,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 /// (`SECRET_SUPERSEDED`).
 #[utoipa::path(
     patch, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "updateOrganization",
-    params(OrganizationPath, IfMatch),
+    params(OrganizationPathParams, IfMatch),
     request_body = OrganizationPatch,
     responses((status = 200, description = "The updated organization.", body = Organization, headers(("ETag")))),
 )]
@@ -74,7 +74,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
 /// kept, and its `id` can't be reused. Only platform keys can delete organizations.
 #[utoipa::path(
     delete, path = "/admin/v1/organizations/{id}", tag = "Organizations", operation_id = "deleteOrganization",
-    params(OrganizationPath, IfMatch),
+    params(OrganizationPathParams, IfMatch),
     responses((status = 200, description = "Deleted.", body = Deleted)),
 )]
 pub(crate) async fn delete(call: Call) -> Result<Reply> {

@@ -269,7 +269,7 @@ impl RequestPipeline {
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
         if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.client_ip) {
-            self.rate_limit = auth::peek_call_limit(&app, limits, self.rate_limit_class(), &caller);
+            self.rate_limit = auth::rate_limit_status(&app, limits, self.rate_limit_class(), &caller);
             return Err(error);
         }
         let (rate_limit, allowed) = auth::charge_call(&app, limits, self.rate_limit_class(), &caller);

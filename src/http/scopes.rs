@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::call::Call;
-use super::openapi::params::{PageQuery, ScopePath};
+use super::openapi::params::{PageQuery, ScopePathParams};
 use super::reply::Reply;
 use crate::domain::scope::{NewScope, Scope};
 use crate::error::Result;
@@ -44,7 +44,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
 /// Delete a scope
 #[utoipa::path(
     delete, path = "/admin/v1/scopes/{scope}", tag = "Scopes", operation_id = "deleteScope",
-    params(ScopePath),
+    params(ScopePathParams),
     responses(
         (status = 200, description = "Deleted.", body = DeletedScope),
         (status = 409, description = "`CONFLICT`: the scope is built in, or a key that isn't revoked has it."),

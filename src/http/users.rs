@@ -1,7 +1,7 @@
 //! `/admin/v1/users`
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, PageQuery, UserPath, UserQuery};
+use super::openapi::params::{IfMatch, PageQuery, UserPathParams, UserQuery};
 use super::reply::{Deleted, Reply};
 use crate::domain::membership::Membership;
 use crate::domain::user::{NewUser, User, UserPatch};
@@ -44,7 +44,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 /// Get a user
 #[utoipa::path(
     get, path = "/admin/v1/users/{id}", tag = "Users", operation_id = "getUser",
-    params(UserPath),
+    params(UserPathParams),
     responses((status = 200, description = "The user.", body = User, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
@@ -60,7 +60,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
 /// and names the key. The previous secret of a rotated key can't change the status (`SECRET_SUPERSEDED`).
 #[utoipa::path(
     patch, path = "/admin/v1/users/{id}", tag = "Users", operation_id = "updateUser",
-    params(UserPath, IfMatch),
+    params(UserPathParams, IfMatch),
     request_body = UserPatch,
     responses(
         (status = 200, description = "The updated user.", body = User, headers(("ETag"))),
@@ -80,7 +80,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
 /// scopes that the calling key lacks, the response is `403` and names it.
 #[utoipa::path(
     delete, path = "/admin/v1/users/{id}", tag = "Users", operation_id = "deleteUser",
-    params(UserPath, IfMatch),
+    params(UserPathParams, IfMatch),
     responses(
         (status = 200, description = "Deleted.", body = Deleted),
         (status = 409, description = "`CONFLICT`: the user is the last owner of an organization."),
@@ -97,7 +97,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
 /// With an organization key, returns only the membership in its organization.
 #[utoipa::path(
     get, path = "/admin/v1/users/{id}/memberships", tag = "Users", operation_id = "listUserMemberships",
-    params(UserPath, PageQuery),
+    params(UserPathParams, PageQuery),
     responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
 )]
 pub(crate) async fn list_memberships(call: Call) -> Result<Reply> {

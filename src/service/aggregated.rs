@@ -15,7 +15,8 @@ pub(crate) const REQUEST_REFUSED: &str = "request.refused";
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct AggregatedEventKey {
     minute: Timestamp,
-    /// The id of the API key, or the client's address; empty for the overflow event.
+    /// The id of the API key, or the client's address. Empty in the event that combines all subjects for which there
+    /// was no room.
     subject: String,
     code: String,
 }

@@ -19,7 +19,7 @@ use super::{ListPage, RequestContext, audit_outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{Actor, AuditEntry, AuditFilter, Event, EventContext, Verification};
-use crate::domain::chain::{Anchor, ChainLink, ChainVerifier, EventColumns};
+use crate::domain::chain::{ChainAnchor, ChainLink, ChainVerifier, EventColumns};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
 use crate::domain::time::Timestamp;
@@ -291,7 +291,7 @@ pub(crate) async fn verify(
     let _running = app.long_reads.start(&ctx.caller)?;
     let anchor = query.text("anchor");
     query.finish(())?;
-    let anchor = anchor.as_deref().map(parse_anchor).transpose()?;
+    let anchor = anchor.as_deref().map(parse_chain_anchor).transpose()?;
     let verification = tokio::select! {
         verification = verify_chain(app, anchor) => verification?,
         () = disconnected => {
@@ -309,7 +309,7 @@ pub(crate) async fn verify(
 ///
 /// # Errors
 /// `INVALID_REQUEST` when retention has removed the anchor's event.
-pub(crate) async fn verify_chain(app: &App, anchor: Option<Anchor>) -> Result<Verification> {
+pub(crate) async fn verify_chain(app: &App, anchor: Option<ChainAnchor>) -> Result<Verification> {
     loop {
         let checkpoint = app.db.read(store::audit::checkpoint).await?;
         if let (Some(anchor), Some(checkpoint)) = (anchor, checkpoint)
@@ -329,8 +329,8 @@ pub(crate) async fn verify_chain(app: &App, anchor: Option<Anchor>) -> Result<Ve
 /// verification.
 async fn verify_chain_after(
     app: &App,
-    anchor: Option<Anchor>,
-    checkpoint: Option<Anchor>,
+    anchor: Option<ChainAnchor>,
+    checkpoint: Option<ChainAnchor>,
 ) -> Result<Option<Verification>> {
     let mut walk = ChainVerifier::new(anchor, true);
     // Events up to the checkpoint are skipped, because retention is removing them.
@@ -352,7 +352,7 @@ async fn verify_chain_after(
 }
 
 /// The error for an anchor that can't be checked because retention removed the anchor's event.
-fn anchor_pruned_error(anchor: Anchor, checkpoint: Anchor) -> Error {
+fn anchor_pruned_error(anchor: ChainAnchor, checkpoint: ChainAnchor) -> Error {
     let seq = anchor.seq;
     let first = checkpoint.seq + 1;
     Error::invalid_request(vec![ErrorDetail {
@@ -391,8 +391,8 @@ pub(super) fn verify_chunk(
 }
 
 /// Parses an anchor of the form `seq:hash`; returns `INVALID_REQUEST` if the text has another form.
-pub(crate) fn parse_anchor(text: &str) -> Result<Anchor> {
-    Anchor::parse(text).ok_or_else(|| {
+pub(crate) fn parse_chain_anchor(text: &str) -> Result<ChainAnchor> {
+    ChainAnchor::parse(text).ok_or_else(|| {
         Error::invalid_request(vec![ErrorDetail {
             pointer: None,
             parameter: Some("anchor".to_owned()),

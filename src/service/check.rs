@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::audit;
 use crate::domain::audit::Verification;
-use crate::domain::chain::{Anchor, ChainVerifier};
+use crate::domain::chain::{ChainAnchor, ChainVerifier};
 use crate::error::Result;
 use crate::store;
 use crate::store::check::RowCounts;
@@ -97,7 +97,7 @@ fn verify_chain(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Verific
 /// verification.
 fn verify_chain_after(
     reader: &mut Reader,
-    checkpoint: Option<Anchor>,
+    checkpoint: Option<ChainAnchor>,
     progress: ProgressFn<'_>,
 ) -> Result<Option<Verification>> {
     let (last, _) = reader.read(store::audit::chain_head)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Change};
-use crate::domain::chain::{Anchor, PRUNE_ACTION};
+use crate::domain::chain::{ChainAnchor, PRUNE_ACTION};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
 use crate::error::Result;
@@ -127,11 +127,11 @@ async fn advance_checkpoint(app: &App) -> Result<()> {
 
 /// The audit entry that records a new checkpoint of the audit log. `before` is the time before which events
 /// have expired.
-fn checkpoint_entry(earlier: Option<Anchor>, checkpoint: Anchor, before: Timestamp) -> AuditEntry {
-    let as_value = |anchor: Anchor| anchor.to_string().into();
+fn checkpoint_entry(earlier: Option<ChainAnchor>, checkpoint: ChainAnchor, before: Timestamp) -> AuditEntry {
+    let as_value = |anchor: ChainAnchor| anchor.to_string().into();
     let changes = vec![
         Change {
-            field: Anchor::CHECKPOINT_FIELD.to_owned(),
+            field: ChainAnchor::CHECKPOINT_FIELD.to_owned(),
             from: earlier.map_or(serde_json::Value::Null, as_value),
             to: as_value(checkpoint),
         },

@@ -7,7 +7,7 @@ use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
 use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS_HASH};
-use crate::domain::chain::{self, Anchor, ChainLink};
+use crate::domain::chain::{self, ChainAnchor, ChainLink};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
@@ -145,12 +145,12 @@ fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(ChainLink, chain::EventColu
 }
 
 /// The last pruning checkpoint: the newest event that pruning has deleted or is about to delete.
-pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<Anchor>> {
+pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<ChainAnchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
     let event = tx.query_first(sql, params![chain::PRUNE_ACTION], |row| row.get::<_, String>(0))?;
     // An unreadable event is no checkpoint; the verification of the chain reports it.
     let event: Option<Event> = event.and_then(|json| serde_json::from_str(&json).ok());
-    Ok(event.as_ref().and_then(Anchor::from_pruning_event))
+    Ok(event.as_ref().and_then(ChainAnchor::from_pruning_event))
 }
 
 /// The `seq` of the oldest stored audit event.
@@ -160,7 +160,7 @@ pub(crate) fn first_seq(tx: &Tx<'_>) -> Result<Option<i64>> {
 
 /// The newest event that can be pruned with `time` as the limit: the event itself and all events before it in
 /// the chain occurred before `time`. `None` when the oldest event is not older than `time`.
-pub(crate) fn last_prunable_event(tx: &Tx<'_>, time: Timestamp) -> Result<Option<Anchor>> {
+pub(crate) fn last_prunable_event(tx: &Tx<'_>, time: Timestamp) -> Result<Option<ChainAnchor>> {
     let time = time.as_millis();
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
     if tx.query_first(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
@@ -171,12 +171,12 @@ pub(crate) fn last_prunable_event(tx: &Tx<'_>, time: Timestamp) -> Result<Option
     let first_kept: Option<i64> = tx.query_first(sql, params![time], |row| row.get(0))?.flatten();
     let before = first_kept.unwrap_or(i64::MAX);
     let sql = "SELECT seq, hash FROM audit_events WHERE seq < ?1 ORDER BY seq DESC LIMIT 1";
-    tx.query_first(sql, params![before], |row| Ok(Anchor { seq: row.get(0)?, hash: row.get(1)? }))
+    tx.query_first(sql, params![before], |row| Ok(ChainAnchor { seq: row.get(0)?, hash: row.get(1)? }))
 }
 
 /// Deletes audit events up to and including a checkpoint, oldest first, at most `max`. Returns the number of
 /// deleted events: 0 if the checkpoint isn't an event of this chain.
-pub(crate) fn delete_through(tx: &Tx<'_>, checkpoint: Anchor, max: usize) -> Result<usize> {
+pub(crate) fn delete_through(tx: &Tx<'_>, checkpoint: ChainAnchor, max: usize) -> Result<usize> {
     tx.execute(
         "DELETE FROM audit_events WHERE seq IN (SELECT seq FROM audit_events WHERE seq <= ?1 \
          AND (SELECT hash FROM audit_events WHERE seq = ?1) = ?2 ORDER BY seq LIMIT ?3)",

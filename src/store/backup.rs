@@ -35,7 +35,7 @@ const PAGES_PER_SYNC: i32 = 2048;
 const PAUSE_BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
 /// Properties of a finished copy of a database. `head` and `rows` are read from the source database.
-pub(crate) struct DatabaseCopy {
+pub(crate) struct CopySummary {
     /// Size of the copy, in bytes.
     pub(crate) bytes: u64,
     /// `seq` and hash of the last audit event.
@@ -53,7 +53,7 @@ pub(crate) fn copy_database(
     source: &mut Reader,
     target: &Path,
     progress: &dyn Fn(u64, u64),
-) -> Result<DatabaseCopy> {
+) -> Result<CopySummary> {
     remove_file_if_exists(target)?;
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     // SQLite uses an existing empty file and keeps its permissions.
@@ -94,7 +94,7 @@ pub(crate) fn copy_database(
     copy.close().map_err(|(_, error)| error)?;
     file.sync_all().map_err(with_path)?;
     let bytes = file.metadata().map_err(with_path)?.len();
-    Ok(DatabaseCopy { bytes, head, rows })
+    Ok(CopySummary { bytes, head, rows })
 }
 
 /// Removes a file if it exists.

@@ -33,7 +33,7 @@ pub(crate) struct RequiredIfMatch {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub(crate) struct OrganizationPath {
+pub(crate) struct OrganizationPathParams {
     /// The organization's id.
     #[param(example = "org_123")]
     pub(crate) id: String,
@@ -41,7 +41,7 @@ pub(crate) struct OrganizationPath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub(crate) struct MemberPath {
+pub(crate) struct MemberPathParams {
     /// The organization's id.
     #[param(example = "org_123")]
     pub(crate) id: String,
@@ -52,7 +52,7 @@ pub(crate) struct MemberPath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub(crate) struct UserPath {
+pub(crate) struct UserPathParams {
     /// The user's id.
     #[param(example = "user_123")]
     pub(crate) id: String,
@@ -60,7 +60,7 @@ pub(crate) struct UserPath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub(crate) struct ApiKeyPath {
+pub(crate) struct ApiKeyPathParams {
     /// The key's id, not its secret.
     #[param(example = "key_123")]
     pub(crate) id: String,
@@ -68,7 +68,7 @@ pub(crate) struct ApiKeyPath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub(crate) struct ScopePath {
+pub(crate) struct ScopePathParams {
     /// The scope's name.
     #[param(example = "reports:read")]
     pub(crate) scope: String,
@@ -76,7 +76,7 @@ pub(crate) struct ScopePath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub(crate) struct EventPath {
+pub(crate) struct EventPathParams {
     /// The event's id.
     #[param(example = "evt_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
     pub(crate) id: String,
@@ -84,7 +84,7 @@ pub(crate) struct EventPath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub(crate) struct ForwardAuthPath {
+pub(crate) struct ForwardAuthPathParams {
     /// `scope=` and the required scopes, separated by commas; then `/` and the client's own path.
     #[param(example = "scope=workflows:read")]
     pub(crate) path: String,
