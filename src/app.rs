@@ -192,7 +192,8 @@ impl App {
         }
     }
 
-    /// Records the time of a key's last use. While `last_used` is full, keys that aren't in it are ignored.
+    /// Records the time of a key's last use in `unstored_last_uses`. While that map is full, uses of keys that
+    /// aren't in it yet are not recorded.
     pub(crate) fn record_last_use(&self, key_seq: i64, now: Timestamp) {
         if let Some(mut at) = self.unstored_last_uses.get_mut(&key_seq) {
             *at = now.max(*at);
@@ -211,7 +212,7 @@ async fn load_settings_cache(
 ) -> Result<SettingsCache> {
     let loaded_at = version_clock.now();
     // Read before writing, so that a database that already has settings is not written to.
-    if db.read(store::settings::find).await?.is_none() {
+    if db.read(store::settings::find_settings).await?.is_none() {
         db.write(move |tx| store::settings::insert_initial(tx, &initial, now)).await?;
     }
     let current = db.read(store::settings::get).await?;

@@ -412,7 +412,8 @@ impl Default for Rotation {
 impl Rotation {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
-        let grace = fields.optional("grace_period_seconds", rules::integer(0, MAX_GRACE_SECONDS.into()));
+        let grace =
+            fields.optional("grace_period_seconds", rules::integer_parser(0, MAX_GRACE_SECONDS.into()));
         let grace = grace.and_then(|seconds| u32::try_from(seconds).ok());
         fields.finish(Self { grace_period_seconds: grace.unwrap_or(DEFAULT_GRACE_SECONDS) })
     }

@@ -226,7 +226,7 @@ impl AuditEntry {
     }
 
     /// Sets the changed fields of the audit entry.
-    pub(crate) fn with(self, changes: Vec<Change>) -> Self {
+    pub(crate) fn with_changes(self, changes: Vec<Change>) -> Self {
         Self { changes, ..self }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn parse_allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<Ip
     let mut cidrs = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         faults.at_child(&index.to_string(), |faults| {
-            let Some(text) = faults.text(item) else { return };
+            let Some(text) = faults.expect_string(item) else { return };
             match parse_cidr(text) {
                 Some(cidr) if cidr == cidr.trunc() => {
                     let cidr = unmap_ipv4(cidr);

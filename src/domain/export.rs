@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub(crate) enum Line<'a> {
+pub(crate) enum ExportLine<'a> {
     /// The first line of an export. It identifies the file as an export.
     #[serde(rename = "export")]
     Begin {
@@ -73,7 +73,7 @@ pub(crate) enum Line<'a> {
     },
 }
 
-impl<'a> Line<'a> {
+impl<'a> ExportLine<'a> {
     /// Creates the first line of an export from the time of the export and the head of the audit chain at
     /// that time.
     pub(crate) fn begin(exported_at: Timestamp, (seq, hash): (i64, ChainHash)) -> Self {

@@ -148,7 +148,7 @@ impl Faults {
     }
 
     /// Returns the value as a string. Records a fault if the value has another type.
-    pub(crate) fn text<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
+    pub(crate) fn expect_string<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
         match json {
             Json::String(text) => Some(text),
             _ => {

@@ -139,7 +139,7 @@ impl ImportLine {
             Json::Object(pairs) => pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value),
             _ => None,
         };
-        let text = |json: &Json, faults: &mut Faults| faults.text(json).map(str::to_owned);
+        let text = |json: &Json, faults: &mut Faults| faults.expect_string(json).map(str::to_owned);
         let kind = match fields.optional("type", text).as_deref() {
             Some("export") => return parse_first_line(fields),
             Some("end") => return parse_last_line(fields),
@@ -179,9 +179,9 @@ impl Record {
 }
 
 fn parse_first_line(mut fields: Fields<'_>) -> Result<ImportLine> {
-    let version = fields.required("version", rules::integer(1, i64::MAX as u64));
+    let version = fields.required("version", rules::integer_parser(1, i64::MAX as u64));
     fields.optional("exported_at", rules::parse_time);
-    fields.optional("audit_head", |json, faults| faults.text(json).map(str::to_owned));
+    fields.optional("audit_head", |json, faults| faults.expect_string(json).map(str::to_owned));
     fields.finish(())?;
     if version > EXPORT_FORMAT_VERSION {
         let message = format!(
@@ -193,7 +193,7 @@ fn parse_first_line(mut fields: Fields<'_>) -> Result<ImportLine> {
 }
 
 fn parse_last_line(mut fields: Fields<'_>) -> Result<ImportLine> {
-    let records = fields.required("records", rules::integer(0, i64::MAX as u64));
+    let records = fields.required("records", rules::integer_parser(0, i64::MAX as u64));
     fields.finish(ImportLine::End(records))
 }
 
@@ -208,7 +208,7 @@ impl Timestamps {
     fn read(fields: &mut Fields<'_>, now: Timestamp) -> Self {
         let created_at = fields.optional("created_at", past_time_parser(now)).unwrap_or(now);
         let updated_at = fields.optional("updated_at", rules::parse_time).unwrap_or(created_at);
-        let revision = fields.optional("revision", rules::integer(1, i64::MAX as u64)).unwrap_or(1);
+        let revision = fields.optional("revision", rules::integer_parser(1, i64::MAX as u64)).unwrap_or(1);
         Self { created_at, updated_at, revision: i64::try_from(revision).unwrap_or(1) }
     }
 }
@@ -336,7 +336,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) 
     };
     let revoked = status == Status::Revoked;
     let revoked_at = fields.nullable("revoked_at", past_time_parser(now)).into_option();
-    let start = fields.optional("start", |json, faults| match faults.text(json)? {
+    let start = fields.optional("start", |json, faults| match faults.expect_string(json)? {
         "" => Some(String::new()),
         _ => rules::parse_text(json, faults, MAX_START_CHARS),
     });

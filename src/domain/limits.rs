@@ -33,8 +33,8 @@ pub struct RateLimit {
 impl RateLimit {
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of_nested_object(json, faults);
-        let limit = fields.required("limit", rules::integer(1, MAX_RATE_LIMIT_TOKENS.into()));
-        let window = fields.required("window_seconds", rules::integer(1, MAX_WINDOW_SECONDS.into()));
+        let limit = fields.required("limit", rules::integer_parser(1, MAX_RATE_LIMIT_TOKENS.into()));
+        let window = fields.required("window_seconds", rules::integer_parser(1, MAX_WINDOW_SECONDS.into()));
         fields.finish_nested(faults);
         Some(Self { limit: u32::try_from(limit).ok()?, window_seconds: u32::try_from(window).ok()? })
     }
@@ -55,7 +55,7 @@ pub struct Quota {
 impl Quota {
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of_nested_object(json, faults);
-        let limit = fields.required("limit", rules::integer(1, MAX_QUOTA_UNITS));
+        let limit = fields.required("limit", rules::integer_parser(1, MAX_QUOTA_UNITS));
         let period = fields.required("period", rules::one_of_parser(Period::NAMES));
         fields.finish_nested(faults);
         Some(Self { limit, period })

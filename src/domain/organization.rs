@@ -185,7 +185,7 @@ impl OrganizationPatch {
 
 /// Parses the name of a plan. A plan that isn't in the settings is a fault.
 fn parse_plan_name(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
-    let name = faults.text(json)?;
+    let name = faults.expect_string(json)?;
     if settings.plans.contains_key(name) {
         return Some(name.to_owned());
     }

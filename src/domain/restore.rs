@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_gained_since_the_backup_are_not_taken_over() {
+    fn a_restore_does_not_reapply_rights_granted_after_the_backup() {
         let mut older = key();
         older.status = Status::Disabled;
         older.expires_at = Some(Timestamp::from_millis(5));

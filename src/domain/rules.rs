@@ -17,7 +17,7 @@ pub(crate) fn parse_name(json: &Json, faults: &mut Faults) -> Option<String> {
 
 /// Parses a text of 1 to `max` characters without control characters.
 pub(crate) fn parse_text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
-    let text = faults.text(json)?;
+    let text = faults.expect_string(json)?;
     let length = text.chars().count();
     if !(1..=max).contains(&length) {
         faults.add("INVALID_LENGTH", format!("Must have 1 to {max} characters; has {length}."));
@@ -33,7 +33,7 @@ pub(crate) fn parse_text(json: &Json, faults: &mut Faults, max: usize) -> Option
 /// Parses an email address. The check is minimal, because only sending mail can show that an address exists:
 /// exactly one `@` with text before and after it, no whitespace, at most 254 characters (RFC 5321).
 pub(crate) fn parse_email(json: &Json, faults: &mut Faults) -> Option<String> {
-    let text = faults.text(json)?;
+    let text = faults.expect_string(json)?;
     let is_valid = text.chars().count() <= 254
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
         && matches!(text.split_once('@'), Some((local, host)) if !local.is_empty() && !host.is_empty() && !host.contains('@'));
@@ -51,7 +51,7 @@ pub(crate) fn casefold(text: &str) -> String {
 
 /// Parses an RFC 3339 timestamp.
 pub(crate) fn parse_time(json: &Json, faults: &mut Faults) -> Option<Timestamp> {
-    let time = Timestamp::parse(faults.text(json)?);
+    let time = Timestamp::parse(faults.expect_string(json)?);
     if time.is_none() {
         faults.add("INVALID_TIME", "Must be an RFC 3339 timestamp, such as 2026-11-23T07:08:09Z.");
     }
@@ -59,7 +59,7 @@ pub(crate) fn parse_time(json: &Json, faults: &mut Faults) -> Option<Timestamp> 
 }
 
 /// Returns a parser of whole numbers from `min` to `max`.
-pub(crate) fn integer(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
+pub(crate) fn integer_parser(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> Option<u64> {
     move |json, faults| {
         let number = match json {
             Json::Number(number) => number.as_u64(),
@@ -76,7 +76,7 @@ pub(crate) fn integer(min: u64, max: u64) -> impl FnOnce(&Json, &mut Faults) -> 
 /// Returns a parser of custom ids of this kind.
 pub(crate) fn custom_id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| {
-        let id = faults.text(json)?;
+        let id = faults.expect_string(json)?;
         if kind.accepts_custom_id(id) {
             return Some(id.to_owned());
         }
@@ -91,7 +91,7 @@ pub(crate) fn one_of_parser<T: Copy>(
     choices: &'static [(&'static str, T)],
 ) -> impl FnOnce(&Json, &mut Faults) -> Option<T> {
     move |json, faults| {
-        let text = faults.text(json)?;
+        let text = faults.expect_string(json)?;
         let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if chosen.is_none() {
             let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
@@ -129,7 +129,7 @@ pub(crate) fn parse_metadata_patch(
             }
             let value = match value {
                 Json::Null => None,
-                value => match faults.text(value) {
+                value => match faults.expect_string(value) {
                     Some(text) => Some(text),
                     // The pair is skipped. Treating its value as `null` could cause a second fault.
                     None => return,

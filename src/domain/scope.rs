@@ -109,7 +109,7 @@ pub(crate) fn parse_scopes(catalogue: &Catalogue, json: &Json, faults: &mut Faul
     let mut scopes: Vec<String> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         faults.at_child(&index.to_string(), |faults| {
-            let Some(scope) = faults.text(item) else { return };
+            let Some(scope) = faults.expect_string(item) else { return };
             if !catalogue.is_known_grant(scope) {
                 let excerpt: String = scope.chars().take(65).collect();
                 faults.add(
@@ -127,7 +127,7 @@ pub(crate) fn parse_scopes(catalogue: &Catalogue, json: &Json, faults: &mut Faul
 /// Parses the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`. The resources `admin`
 /// and `keys` are reserved.
 pub(crate) fn parse_custom_scope(json: &Json, faults: &mut Faults) -> Option<String> {
-    let text = faults.text(json)?;
+    let text = faults.expect_string(json)?;
     if !is_resource_and_action(text) {
         faults.add("INVALID_SCOPE", "Must be a lowercase resource:action, such as invoices:read.");
         return None;

@@ -176,7 +176,7 @@ fn collect_settings(name: String, value: Value, settings: &mut BTreeMap<String, 
 
 /// Returns the settings that differ between `before` and `after`. The settings of an added plan have the old
 /// value `null`, those of a removed plan the new value `null`.
-pub(crate) fn changes(before: &Settings, after: &Settings) -> Vec<Change> {
+pub(crate) fn changed_settings(before: &Settings, after: &Settings) -> Vec<Change> {
     let before = before.by_name();
     let after = after.by_name();
     let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();

@@ -38,7 +38,7 @@ impl Timestamp {
     }
 
     /// Returns the start of the minute that contains this time.
-    pub(crate) fn minute(self) -> Self {
+    pub(crate) fn start_of_minute(self) -> Self {
         Self(self.0 - self.0.rem_euclid(60_000))
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let time = Timestamp::parse("2026-11-23T08:08:09.123456+01:00").unwrap();
         assert_eq!(time.to_string(), "2026-11-23T07:08:09.123Z");
         assert_eq!(Timestamp::parse("2026-11-23T07:08:09Z").unwrap().to_string(), "2026-11-23T07:08:09.000Z");
-        assert_eq!(time.minute().to_string(), "2026-11-23T07:08:00.000Z");
+        assert_eq!(time.start_of_minute().to_string(), "2026-11-23T07:08:00.000Z");
         assert_eq!(time.as_seconds_ceil() * 1000, time.as_millis() - 123 + 1000);
     }
 

@@ -73,7 +73,9 @@ pub(crate) async fn answer_idempotently(
         })
     };
     let execute = Box::new(move |ctx: Arc<RequestContext>| handler(Call { ctx, ..call.clone() }));
-    match idempotency::answer(&app, &ctx, &idempotent, execute, Reply::to_stored, authorize_replay).await {
+    match idempotency::run_or_replay(&app, &ctx, &idempotent, execute, Reply::to_stored, authorize_replay)
+        .await
+    {
         Ok(IdempotentOutcome::Executed(reply)) => Ok(reply),
         Ok(IdempotentOutcome::Replayed(stored)) => Reply::from_stored(stored),
         Ok(IdempotentOutcome::Refused(error)) => Err(error),

@@ -85,7 +85,7 @@ fn is_valid_request_id(id: &str) -> bool {
 /// The runtime on which control-plane calls run, and their tracker. It isn't a worker's runtime, so that
 /// these calls don't delay verifications.
 #[derive(Clone)]
-pub(crate) struct ControlPlaneTasks {
+pub(crate) struct AdminRequestTasks {
     /// Tracks the running calls, for a graceful shutdown.
     pub(crate) tracker: TaskTracker,
     /// The runtime for calls that may take long.
@@ -98,7 +98,7 @@ pub(crate) async fn answer<S, B>(
     request: Request,
     matched: Result<(&'static Route, Handler, Vec<String>), UnmatchedRoute>,
     body: S,
-    tasks: &ControlPlaneTasks,
+    tasks: &AdminRequestTasks,
 ) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
@@ -375,7 +375,7 @@ impl RequestPipeline {
             (Ok(_), Some(ctx)) if self.route.action == WHOAMI_ACTION => {
                 service::aggregate_read(&self.app, ctx)
             }
-            (Err(error), Some(ctx)) => service::refuse(&self.app, ctx, error).await?,
+            (Err(error), Some(ctx)) => service::record_refusal(&self.app, ctx, error).await?,
             (Err(error), None) if self.route.auth != AuthRequirement::Open => {
                 record_anonymous_error(&self.app, &self.request, error.code)?;
             }

@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::call::Call;
 use super::data_plane;
 pub use super::data_plane::Endpoint;
-use super::pipeline::{self, ControlPlaneTasks, Request};
+use super::pipeline::{self, AdminRequestTasks, Request};
 use super::reply::Reply;
 use super::server::RequestHead;
 use super::{
@@ -302,7 +302,7 @@ pub static ROUTES: &[Route] = &[
 /// # Errors
 /// `INTERNAL` if two routes of the table conflict.
 pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
-    let tasks = ControlPlaneTasks { tracker, runtime: Handle::current() };
+    let tasks = AdminRequestTasks { tracker, runtime: Handle::current() };
     // One `Arc` for all three values, because every core writes each reference count on every request.
     let state = Arc::new((app, router()?, tasks));
     let filter =

@@ -90,10 +90,10 @@ impl<'a> VerifyParams<'a> {
     fn parse_reporting_faults(body: &[u8], catalogue: &Catalogue) -> Result<Self> {
         let json = Json::parse(body)?;
         let mut fields = Fields::of(&json);
-        let key = fields.required("key", |json, faults| faults.text(json).map(str::to_owned));
+        let key = fields.required("key", |json, faults| faults.expect_string(json).map(str::to_owned));
         let scopes = fields.nullable("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults));
         let ip = fields.nullable("ip", parse_ip_address).into_option();
-        let cost = fields.nullable("cost", rules::integer(0, MAX_COST.into())).into_option();
+        let cost = fields.nullable("cost", rules::integer_parser(0, MAX_COST.into())).into_option();
         let dry_run = fields.nullable("dry_run", parse_boolean).into_option();
         fields.finish(Self {
             key: key.into(),
@@ -106,7 +106,7 @@ impl<'a> VerifyParams<'a> {
 }
 
 fn parse_ip_address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
-    let address = faults.text(json)?.parse::<IpAddr>().ok();
+    let address = faults.expect_string(json)?.parse::<IpAddr>().ok();
     if address.is_none() {
         faults.add(
             "INVALID_ADDRESS",

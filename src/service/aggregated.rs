@@ -59,7 +59,7 @@ impl AggregatedEvents {
     /// stay those of the first event. Events for which there is no room are counted in one overflow event per
     /// minute.
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
-        let minute = now.minute();
+        let minute = now.start_of_minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
         let key = AggregatedEventKey { minute, subject: subject.to_owned(), code };
         let mut unwritten = self.lock();
@@ -93,7 +93,7 @@ impl AggregatedEvents {
     /// Removes and returns at most `max` aggregated events of the minutes that have ended, or, if `all` is
     /// true, of all minutes; oldest first.
     pub(crate) fn take(&self, now: Timestamp, all: bool, max: usize) -> Vec<Event> {
-        let current = now.minute();
+        let current = now.start_of_minute();
         let mut unwritten = self.lock();
         let extracted = unwritten.rows.extract_if(|key, _| all || key.minute < current);
         let mut ending: Vec<_> = extracted.map(|(_, event)| event).collect();

@@ -87,7 +87,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         if let Some(organization) = &organization {
             settings::check_key_limit(tx, organization)?;
         }
-        Ok((new.clone(), vec![audit_entry(&new).with(created.clone())]))
+        Ok((new.clone(), vec![audit_entry(&new).with_changes(created.clone())]))
     })
     .await?;
     Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
@@ -113,18 +113,18 @@ pub(super) async fn bootstrap_as(
     let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
     let new = new_platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
     mutate(app, ctx, 201, move |tx, _| {
-        if store::api_keys::any(tx)? {
+        if store::api_keys::any_key_exists(tx)? {
             return Ok((None, Vec::new()));
         }
         insert_key(tx, &new, &secret.hash())?;
-        Ok((Some(new.clone()), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
+        Ok((Some(new.clone()), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
 
 /// True if any API key has ever existed, including revoked ones.
 pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
-    app.db.read(store::api_keys::any).await
+    app.db.read(store::api_keys::any_key_exists).await
 }
 
 /// Creates a platform key for the operator at the command line.
@@ -140,7 +140,7 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
     let api_key = mutate(app, &ctx, 201, move |tx, _| {
         scopes::ensure_scopes_exist(tx, &new.scopes)?;
         insert_key(tx, &new, &hash)?;
-        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
     })
     .await?;
     Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
@@ -323,7 +323,7 @@ async fn change_key(
             store::api_keys::update(tx, &before, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entry = audit_entry(&after).with(changed);
+        let entry = audit_entry(&after).with_changes(changed);
         Ok((after, vec![entry]))
     });
     Ok(changed.await?.effective_at(ctx.now))

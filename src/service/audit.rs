@@ -127,7 +127,7 @@ pub(crate) async fn export(
     filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();
     let ((last, _), checkpoint) = read_audited(app, ctx, move |tx, _| {
-        let bounds = (store::audit::chain_head(tx)?, store::audit::checkpoint(tx)?);
+        let bounds = (store::audit::chain_head(tx)?, store::audit::last_pruning_checkpoint(tx)?);
         Ok((bounds, AuditEntry::without_target(organization.as_deref())))
     })
     .await?;
@@ -143,7 +143,7 @@ pub(crate) async fn export(
             let read = app.db.read(move |tx| {
                 // An export without the events that retention removed would look as if it had been tampered
                 // with.
-                if store::audit::checkpoint(tx)? != checkpoint {
+                if store::audit::last_pruning_checkpoint(tx)? != checkpoint {
                     let message = "Retention removed events during the export. Start the export again.";
                     return Err(Error::new(Code::Conflict, message));
                 }
@@ -311,7 +311,7 @@ pub(crate) async fn verify(
 /// `INVALID_REQUEST` when retention has removed the anchor's event.
 pub(crate) async fn verify_chain(app: &App, anchor: Option<ChainAnchor>) -> Result<Verification> {
     loop {
-        let checkpoint = app.db.read(store::audit::checkpoint).await?;
+        let checkpoint = app.db.read(store::audit::last_pruning_checkpoint).await?;
         if let (Some(anchor), Some(checkpoint)) = (anchor, checkpoint)
             && anchor.seq < checkpoint.seq
         {
@@ -337,7 +337,7 @@ async fn verify_chain_after(
     let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = app.db.read(move |tx| {
-            if store::audit::checkpoint(tx)? != checkpoint {
+            if store::audit::last_pruning_checkpoint(tx)? != checkpoint {
                 return Ok(None);
             }
             verify_chunk(tx, walk, next).map(Some)

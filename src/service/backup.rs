@@ -76,7 +76,7 @@ pub(crate) async fn run(
     let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
-    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", &name).with(vec![head]);
+    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", &name).with_changes(vec![head]);
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, _| {
         store::backup::set_last_backup_at(tx, now)?;

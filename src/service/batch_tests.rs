@@ -41,7 +41,7 @@ fn test_operation(app: &App, name: &str, then: fn() -> Result<()>) -> BatchOpera
 /// The scopes created by the test operations, as stored in the database.
 async fn created_scopes(app: &App) -> Vec<&'static str> {
     let names = ["a:a", "b:b", "c:c"];
-    let known = app.db.read(store::scopes::catalogue).await.unwrap();
+    let known = app.db.read(store::scopes::load_catalogue).await.unwrap();
     names.into_iter().filter(|name| known.is_known_grant(name)).collect()
 }
 

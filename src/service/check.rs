@@ -86,7 +86,7 @@ fn verify_chain(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Verific
     // If retention moves the checkpoint during the verification, the verification starts again from the new
     // checkpoint.
     loop {
-        let checkpoint = reader.read(store::audit::checkpoint)?;
+        let checkpoint = reader.read(store::audit::last_pruning_checkpoint)?;
         if let Some(verification) = verify_chain_after(reader, checkpoint, progress)? {
             return Ok(verification);
         }
@@ -105,7 +105,7 @@ fn verify_chain_after(
     let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
     loop {
         let walked = reader.read(|tx| {
-            if store::audit::checkpoint(tx)? != checkpoint {
+            if store::audit::last_pruning_checkpoint(tx)? != checkpoint {
                 return Ok(None);
             }
             audit::verify_chunk(tx, walk, next).map(Some)

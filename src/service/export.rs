@@ -11,7 +11,7 @@ use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::AuditEntry;
-use crate::domain::export::Line;
+use crate::domain::export::ExportLine;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::db::Tx;
@@ -46,25 +46,27 @@ fn write_export(
         let tables = ["scopes", "organizations", "users", "memberships", "api_keys"];
         let total = tables.iter().filter_map(|table| rows.get(*table)).sum::<i64>();
         let mut out = ExportWriter { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
-        out.write_line(&Line::begin(now, store::audit::chain_head(tx)?))?;
-        out.write_line(&Line::Settings { settings: &store::settings::get(tx)?.settings })?;
+        out.write_line(&ExportLine::begin(now, store::audit::chain_head(tx)?))?;
+        out.write_line(&ExportLine::Settings { settings: &store::settings::get(tx)?.settings })?;
         out.records += 1;
-        out.write_table(tx, export::scopes_page, |new| Line::Scope {
+        out.write_table(tx, export::scopes_page, |new| ExportLine::Scope {
             scope: &new.scope,
             description: new.description.as_deref(),
             created_at: new.created_at,
         })?;
-        out.write_table(tx, export::organizations, |(organization, deleted_at)| Line::Organization {
-            organization,
-            deleted_at: *deleted_at,
-            revision: organization.revision,
+        out.write_table(tx, export::organizations_page, |(organization, deleted_at)| {
+            ExportLine::Organization {
+                organization,
+                deleted_at: *deleted_at,
+                revision: organization.revision,
+            }
         })?;
-        out.write_table(tx, export::users, |(user, deleted_at)| Line::User {
+        out.write_table(tx, export::users_page, |(user, deleted_at)| ExportLine::User {
             user,
             deleted_at: *deleted_at,
             revision: user.revision,
         })?;
-        out.write_table(tx, export::memberships_page, |new| Line::Membership {
+        out.write_table(tx, export::memberships_page, |new| ExportLine::Membership {
             organization_id: &new.organization_id,
             user_id: &new.user_id,
             role: new.role,
@@ -72,9 +74,9 @@ fn write_export(
             updated_at: new.updated_at,
             revision: new.revision,
         })?;
-        out.write_table(tx, export::api_keys_page, |(key, secrets)| Line::api_key(key, secrets))?;
+        out.write_table(tx, export::api_keys_page, |(key, secrets)| ExportLine::api_key(key, secrets))?;
         let records = out.records;
-        out.write_line(&Line::End { records })?;
+        out.write_line(&ExportLine::End { records })?;
         Ok(records)
     })
 }
@@ -88,7 +90,7 @@ struct ExportWriter<'a> {
 }
 
 impl ExportWriter<'_> {
-    fn write_line(&mut self, line: &Line<'_>) -> Result<()> {
+    fn write_line(&mut self, line: &ExportLine<'_>) -> Result<()> {
         self.output.write_all(line.to_json_line()?.as_bytes()).map_err(Error::internal)
     }
 
@@ -98,7 +100,7 @@ impl ExportWriter<'_> {
         &mut self,
         tx: &Tx<'_>,
         read: impl Fn(&Tx<'_>, i64, usize) -> Result<ExportPage<T>>,
-        line: impl Fn(&T) -> Line<'_>,
+        line: impl Fn(&T) -> ExportLine<'_>,
     ) -> Result<()> {
         let mut after = i64::MIN;
         loop {

@@ -242,7 +242,7 @@ fn sha256(parts: &[&[u8]]) -> Digest {
 /// # Errors
 /// The handler's error. The handler's changes are then rolled back, and the caller of this function stores
 /// the error response with [`refuse`].
-pub(crate) async fn answer<R: Send + 'static>(
+pub(crate) async fn run_or_replay<R: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
     idempotent: &Arc<IdempotentRequest>,

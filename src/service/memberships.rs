@@ -46,7 +46,7 @@ pub(crate) async fn create(
         }
         settings::check_member_limit(tx, &organization)?;
         tx.invalidate(Invalidation::Id(new.user_id.clone()));
-        let entry = audit_entry(&new).with(changed_fields(&Value::Null, &new));
+        let entry = audit_entry(&new).with_changes(changed_fields(&Value::Null, &new));
         Ok((new, vec![entry]))
     })
     .await
@@ -118,7 +118,7 @@ pub(crate) async fn update(
             after.updated_at = context.now;
             store::memberships::update(tx, &after)?;
         }
-        let entry = audit_entry(&after).with(changed);
+        let entry = audit_entry(&after).with_changes(changed);
         Ok((after, vec![entry]))
     })
     .await
@@ -146,7 +146,7 @@ pub async fn delete(
             store::api_keys::revoke_all(tx, &organization_id, user, "membership ended", context.now)?;
         store::memberships::delete(tx, &organization_id, &user_id)?;
         tx.invalidate(Invalidation::Id(user_id.clone()));
-        let entry = audit_entry(&before).with(vec![revoked_keys_change(revoked)]);
+        let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]);
         Ok((before, vec![entry]))
     })
     .await

@@ -108,7 +108,8 @@ impl RequestContext {
     }
 
     /// Reads the caller from the database again. Returns an error unless the caller's key is usable, the
-    /// client's address is allowed, and the key's scopes and the presented secret suffice.
+    /// client's address is allowed, the key has a scope that the operation requires, and the operation accepts the
+    /// secret that the caller presented (the previous secret of a rotated key may not change access).
     fn reload_caller(&self, tx: &Tx<'_>, clock: &Clock) -> Result<Caller> {
         let caller = self.read_caller(tx)?;
         self.ensure_admitted(&caller, clock)?;
@@ -286,7 +287,7 @@ where
 
 /// Records the refusal or failure of an operation in the audit log. Refusals that a client can repeat cheaply
 /// are aggregated; every other one gets a separate audit event.
-pub(crate) async fn refuse(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
+pub(crate) async fn record_refusal(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
     if is_aggregated(error) {
         aggregate_refusal(app, ctx, error);
         return Ok(());

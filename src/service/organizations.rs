@@ -29,7 +29,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
                 "The id is already in use, possibly by a deleted organization.",
             ));
         }
-        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
@@ -97,7 +97,7 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
             store::organizations::update(tx, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entry = audit_entry(&after).with(changed);
+        let entry = audit_entry(&after).with_changes(changed);
         Ok((after, vec![entry]))
     })
     .await
@@ -118,7 +118,7 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         store::memberships::delete_all_of_organization(tx, &id)?;
         store::organizations::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
-        Ok((id.clone(), vec![audit_entry(&before).with(vec![revoked_keys_change(revoked)])]))
+        Ok((id.clone(), vec![audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)])]))
     })
     .await
 }

@@ -221,7 +221,7 @@ impl Restore<'_> {
     ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
         let change = |field: &str, from, to| Change { field: field.to_owned(), from, to };
-        let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "").with(vec![
+        let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "").with_changes(vec![
             change("audit_head", json!(replaced_head), json!(head)),
             change("accept_unrevoked", Value::Null, json!(self.options.accept_unrevoked)),
         ]);

@@ -116,7 +116,7 @@ async fn advance_checkpoint(app: &App) -> Result<()> {
     };
     let ctx = RequestContext::internal(app, Caller::System, PRUNE_ACTION, "write")?;
     super::mutate(app, &ctx, 200, move |tx, _| {
-        let earlier = store::audit::checkpoint(tx)?;
+        let earlier = store::audit::last_pruning_checkpoint(tx)?;
         if earlier.is_some_and(|earlier| earlier.seq >= last_expired.seq) {
             return Ok(((), Vec::new()));
         }
@@ -141,12 +141,14 @@ fn checkpoint_entry(earlier: Option<ChainAnchor>, checkpoint: ChainAnchor, befor
             to: before.to_string().into(),
         },
     ];
-    AuditEntry::for_resource(None, "audit_log", "audit_log", "audit log").with(changes)
+    AuditEntry::for_resource(None, "audit_log", "audit_log", "audit log").with_changes(changes)
 }
 
 /// Deletes audit events up to the checkpoint. Returns `true` if any events were deleted.
 async fn remove_expired_events(app: &App) -> Result<bool> {
-    let Some(checkpoint) = app.db.read(store::audit::checkpoint).await? else { return Ok(false) };
+    let Some(checkpoint) = app.db.read(store::audit::last_pruning_checkpoint).await? else {
+        return Ok(false);
+    };
     let first = app.db.read(store::audit::first_seq).await?;
     if first.is_none_or(|first| first > checkpoint.seq) {
         return Ok(false);

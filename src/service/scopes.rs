@@ -41,7 +41,7 @@ pub async fn load_catalogue(app: &App) -> Result<Arc<Catalogue>> {
         return Ok(catalogue);
     }
     let began = app.version_clock.now();
-    let catalogue = Arc::new(app.db.look_up(store::scopes::catalogue).await?);
+    let catalogue = Arc::new(app.db.look_up(store::scopes::load_catalogue).await?);
     cache_catalogue(app, began, &catalogue);
     Ok(catalogue)
 }
@@ -57,7 +57,7 @@ pub(super) async fn catalogue_for_operation(app: &App, ctx: &RequestContext) -> 
             let changed = tx.is_invalidated(CATALOGUE_ID);
             let catalogue = match known.filter(|_| !changed) {
                 Some(catalogue) => catalogue,
-                None => Arc::new(store::scopes::catalogue(tx)?),
+                None => Arc::new(store::scopes::load_catalogue(tx)?),
             };
             Ok((catalogue, changed))
         })
@@ -131,7 +131,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
             return Err(Error::new(Code::AlreadyExists, "A scope with this name already exists."));
         }
         tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
-        Ok((new.clone(), vec![audit_entry(&new).with(changed_fields(&Value::Null, &new))]))
+        Ok((new.clone(), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
     })
     .await
 }
@@ -145,7 +145,7 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -
         if scope.built_in {
             return Err(Error::new(Code::Conflict, "A built-in scope can't be deleted."));
         }
-        for grant in store::scopes::catalogue(tx)?.grants_depending_on(&name) {
+        for grant in store::scopes::load_catalogue(tx)?.grants_depending_on(&name) {
             if store::scopes::is_scope_in_use(tx, &grant)? {
                 let message = format!(
                     "At least one key that isn't revoked has {grant}. Remove it from those keys first."

@@ -70,7 +70,7 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         let tagged = SettingsWithEtag::from(&*before);
         context.require_if_match(&tagged.etag)?;
         let after = patch.apply(&before.settings)?;
-        let changed = settings::changes(&before.settings, &after);
+        let changed = settings::changed_settings(&before.settings, &after);
         if changed.is_empty() {
             return Ok((tagged, vec![audit_entry()]));
         }
@@ -81,7 +81,7 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         }
         Ok((
             replace_settings(tx, &before, after, checked_prefixes, context.now)?,
-            vec![audit_entry().with(changed)],
+            vec![audit_entry().with_changes(changed)],
         ))
     })
     .await
@@ -111,7 +111,7 @@ fn replace_settings(
 pub(super) fn import_settings(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Result<Vec<AuditEntry>> {
     let before = store::settings::get(tx)?;
     let after = patch.apply(&before.settings)?;
-    let changed = settings::changes(&before.settings, &after);
+    let changed = settings::changed_settings(&before.settings, &after);
     if changed.is_empty() {
         return Ok(Vec::new());
     }
@@ -126,7 +126,7 @@ pub(super) fn import_settings(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp
     // settings may begin with the prefix.
     let checked_prefixes = before.checked_prefixes.clone();
     replace_settings(tx, &before, after, checked_prefixes, now)?;
-    Ok(vec![audit_entry().with(changed)])
+    Ok(vec![audit_entry().with_changes(changed)])
 }
 
 /// Returns `CONFLICT` if this plan can't be removed: it is the default plan, or an organization is on the

@@ -249,13 +249,13 @@ pub(super) fn load_groups(tx: &Tx<'_>, subjects: Vec<UsageSubject>, span: &Span)
 }
 
 /// Loads the usage of a subject as a group with the subject's id and name; `None` if it has no requests.
-fn load_group(tx: &Tx<'_>, subject: UsageSubject, total: &UsageCounts) -> Result<Option<Group>> {
-    if total.requests() == 0 {
+fn load_group(tx: &Tx<'_>, subject: UsageSubject, counts: &UsageCounts) -> Result<Option<Group>> {
+    if counts.requests() == 0 {
         return Ok(None);
     }
     let (id, name) = match store::usage::find_subject(tx, subject)? {
         Some(NamedSubject { id, name, .. }) => (Some(id), Some(name)),
         None => (None, None),
     };
-    Ok(Some(Group { id, name, totals: total.totals() }))
+    Ok(Some(Group { id, name, totals: counts.totals() }))
 }

@@ -47,7 +47,10 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
             store::memberships::insert(tx, &membership)?;
             settings::check_member_limit(tx, &organizations::get_visible(tx, caller, organization)?)?;
         }
-        Ok((new.clone(), vec![audit_entry(organization, &new).with(changed_fields(&Value::Null, &new))]))
+        Ok((
+            new.clone(),
+            vec![audit_entry(organization, &new).with_changes(changed_fields(&Value::Null, &new))],
+        ))
     })
     .await
 }
@@ -146,7 +149,9 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         for (organization, _) in &memberships {
             let user = Some(id.as_str());
             let revoked = store::api_keys::revoke_all(tx, organization, user, "owner deleted", context.now)?;
-            entries.push(audit_entry(Some(organization), &before).with(vec![revoked_keys_change(revoked)]));
+            entries.push(
+                audit_entry(Some(organization), &before).with_changes(vec![revoked_keys_change(revoked)]),
+            );
         }
         if entries.is_empty() {
             entries.push(audit_entry(None, &before));
@@ -222,10 +227,10 @@ fn entries_for_each_organization(
     changed: &[Change],
 ) -> Vec<AuditEntry> {
     if memberships.is_empty() {
-        return vec![audit_entry(None, user).with(changed.to_vec())];
+        return vec![audit_entry(None, user).with_changes(changed.to_vec())];
     }
     memberships
         .iter()
-        .map(|(organization, _)| audit_entry(Some(organization), user).with(changed.to_vec()))
+        .map(|(organization, _)| audit_entry(Some(organization), user).with_changes(changed.to_vec()))
         .collect()
 }

@@ -268,7 +268,7 @@ pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
 }
 
 /// True if any key was ever stored. Keys are never deleted from the table.
-pub(crate) fn any(tx: &Tx<'_>) -> Result<bool> {
+pub(crate) fn any_key_exists(tx: &Tx<'_>) -> Result<bool> {
     Ok(tx.query_first("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 

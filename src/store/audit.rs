@@ -145,7 +145,7 @@ fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(ChainLink, chain::EventColu
 }
 
 /// The last pruning checkpoint: the newest event that pruning has deleted or is about to delete.
-pub(crate) fn checkpoint(tx: &Tx<'_>) -> Result<Option<ChainAnchor>> {
+pub(crate) fn last_pruning_checkpoint(tx: &Tx<'_>) -> Result<Option<ChainAnchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
     let event = tx.query_first(sql, params![chain::PRUNE_ACTION], |row| row.get::<_, String>(0))?;
     // An unreadable event is no checkpoint; the verification of the chain reports it.

@@ -32,7 +32,7 @@ fn rows_after<T>(
 }
 
 /// Fetches a page of organizations, each with its time of deletion if it is deleted.
-pub(crate) fn organizations(
+pub(crate) fn organizations_page(
     tx: &Tx<'_>,
     after: i64,
     max: usize,
@@ -44,7 +44,11 @@ pub(crate) fn organizations(
 }
 
 /// Fetches a page of users, each with its time of deletion if it is deleted.
-pub(crate) fn users(tx: &Tx<'_>, after: i64, max: usize) -> Result<ExportPage<(User, Option<Timestamp>)>> {
+pub(crate) fn users_page(
+    tx: &Tx<'_>,
+    after: i64,
+    max: usize,
+) -> Result<ExportPage<(User, Option<Timestamp>)>> {
     let select = format!("SELECT u.seq, u.deleted_at, {} FROM users u", users::COLUMNS);
     rows_after(tx, &select, "u.seq", after, max, |row| {
         Ok((users::user_from_row(row, 2)?, rows::optional_timestamp_column(row, 1)?))

@@ -15,7 +15,10 @@ use crate::domain::user::User;
 use crate::error::Result;
 
 /// Fetches an organization, deleted or not, with its time of deletion if it is deleted.
-pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization, Option<Timestamp>)>> {
+pub(crate) fn find_organization_or_tombstone(
+    tx: &Tx<'_>,
+    id: &str,
+) -> Result<Option<(Organization, Option<Timestamp>)>> {
     let sql = format!("SELECT {}, deleted_at FROM organizations WHERE id = ?1", organizations::COLUMNS);
     tx.query_first(&sql, params![id], |row| {
         Ok((organizations::organization_from_row(row)?, rows::optional_timestamp_column(row, 10)?))
@@ -23,7 +26,7 @@ pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<(Organization
 }
 
 /// Fetches a user, deleted or not, with its time of deletion if it is deleted.
-pub(crate) fn user(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
+pub(crate) fn find_user_or_tombstone(tx: &Tx<'_>, id: &str) -> Result<Option<(User, Option<Timestamp>)>> {
     let sql = format!("SELECT u.deleted_at, {} FROM users u WHERE u.id = ?1", users::COLUMNS);
     tx.query_first(&sql, params![id], |row| {
         Ok((users::user_from_row(row, 1)?, rows::optional_timestamp_column(row, 0)?))

@@ -13,7 +13,7 @@ use crate::error::Result;
 pub(super) const COLUMNS: &str =
     "m.seq, m.organization_id, m.user_id, m.role, m.created_at, m.updated_at, m.revision";
 
-fn select() -> String {
+fn select_statement() -> String {
     format!(
         "SELECT {COLUMNS}, {} \
          FROM memberships m JOIN users u ON u.id = m.user_id WHERE u.deleted_at IS NULL",
@@ -52,7 +52,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
 
 /// Fetches a user's membership in an organization.
 pub(crate) fn get(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<Option<Membership>> {
-    let sql = format!("{} AND m.organization_id = ?1 AND m.user_id = ?2", select());
+    let sql = format!("{} AND m.organization_id = ?1 AND m.user_id = ?2", select_statement());
     tx.query_first(&sql, params![organization_id, user_id], membership_from_row)
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct MembershipFilter {
 
 /// Fetches a page of memberships, each with its user.
 pub(crate) fn list(tx: &Tx<'_>, filter: &MembershipFilter, page: &Page) -> Result<Rows<Membership>> {
-    ListQuery::new(&select())
+    ListQuery::new(&select_statement())
         .and_condition("m.organization_id = ?", filter.organization_id.clone())
         .and_condition("m.user_id = ?", filter.user_id.clone())
         .and_condition("m.role = ?", filter.role.map(|role| role.name().to_owned()))

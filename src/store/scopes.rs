@@ -16,7 +16,7 @@ fn scope_from_row(row: &Row<'_>) -> rusqlite::Result<Scope> {
 }
 
 /// Fetches the names of all scopes.
-pub(crate) fn catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
+pub(crate) fn load_catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
     Ok(tx.query_all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
 }
 

@@ -15,14 +15,15 @@ pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<StoredSettings>> {
     if let Some(current) = &*tx.cached_settings.borrow() {
         return Ok(current.clone());
     }
-    let current = find(tx)?.ok_or_else(|| Error::internal("the settings are missing from the database"))?;
+    let current =
+        find_settings(tx)?.ok_or_else(|| Error::internal("the settings are missing from the database"))?;
     let current = Arc::new(current);
     tx.cached_settings.replace(Some(current.clone()));
     Ok(current)
 }
 
 /// Fetches the settings; `None` in a newly created database.
-pub(crate) fn find(tx: &Tx<'_>) -> Result<Option<StoredSettings>> {
+pub(crate) fn find_settings(tx: &Tx<'_>) -> Result<Option<StoredSettings>> {
     tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
         Ok(StoredSettings {
             settings: rows::json_column(row, 0)?,

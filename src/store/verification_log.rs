@@ -17,14 +17,14 @@ const SEQ_INDEX: SeqIndex = SeqIndex { table: "verification_log", column: "minut
 /// Adds the denials of an entry to their row of the verification log, which is inserted if it doesn't exist.
 /// `aggregation_key` distinguishes the rows of one minute and code; the entry's `key_id` is ignored.
 pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entry: &Entry) -> Result<()> {
-    SEQ_INDEX.record_skew(tx, entry.first_at.minute())?;
+    SEQ_INDEX.record_skew(tx, entry.first_at.start_of_minute())?;
     tx.execute(
         "INSERT INTO verification_log (minute, code, aggregation_key, key_seq, organization_id, ip, count, first_at, last_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, aggregation_key) DO UPDATE SET \
          count = count + excluded.count, \
          last_at = CASE WHEN last_at < excluded.last_at THEN excluded.last_at ELSE last_at END",
         params![
-            entry.first_at.minute().as_millis(),
+            entry.first_at.start_of_minute().as_millis(),
             entry.code.map_or("", Outcome::name),
             aggregation_key,
             key_seq,
@@ -55,7 +55,7 @@ fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
 pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<Rows<Entry>> {
     let select = "SELECT l.seq, l.code, k.id, l.organization_id, l.ip, l.count, l.first_at, l.last_at \
                   FROM verification_log l LEFT JOIN api_keys k ON k.seq = l.key_seq WHERE 1 = 1";
-    let range = SEQ_INDEX.seq_range_of(tx, filter.from.map(Timestamp::minute), filter.to)?;
+    let range = SEQ_INDEX.seq_range_of(tx, filter.from.map(Timestamp::start_of_minute), filter.to)?;
     ListQuery::new(select)
         .and_condition("l.organization_id = ?", filter.org_id.clone())
         .and_condition("l.key_seq = (SELECT seq FROM api_keys WHERE id = ?)", filter.key_id.clone())

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     /// The memory limit of a process in `cgroups` with `mounts` below `root`.
-    fn limit(cgroups: &str, mounts: &str, root: &Path) -> Option<u64> {
+    fn cgroup_memory_limit_bytes(cgroups: &str, mounts: &str, root: &Path) -> Option<u64> {
         let cgroups = ProcessCGroups::from_buf_read(cgroups.as_bytes()).unwrap();
         let mounts = mounts.replace("ROOT", root.to_str().unwrap());
         let mounts = MountInfos::from_buf_read(mounts.as_bytes()).unwrap();
@@ -162,24 +162,24 @@ mod tests {
         write(root, "a.slice/memory.max", "500000000\n");
         write(root, "a.slice/b.service/memory.max", "max\n");
         write(root, "c/memory.max", "max\n");
-        assert_eq!(limit("0::/a.slice/b.service\n", v2, root), Some(500_000_000));
+        assert_eq!(cgroup_memory_limit_bytes("0::/a.slice/b.service\n", v2, root), Some(500_000_000));
         write(root, "a.slice/b.service/memory.max", "300000000\n");
-        assert_eq!(limit("0::/a.slice/b.service\n", v2, root), Some(300_000_000));
-        assert_eq!(limit("0::/c\n", v2, root), None);
-        assert_eq!(limit("0::/none\n", v2, root), None);
+        assert_eq!(cgroup_memory_limit_bytes("0::/a.slice/b.service\n", v2, root), Some(300_000_000));
+        assert_eq!(cgroup_memory_limit_bytes("0::/c\n", v2, root), None);
+        assert_eq!(cgroup_memory_limit_bytes("0::/none\n", v2, root), None);
         // In a container with its own cgroup namespace, the root is the container's cgroup.
         write(root, "memory.max", "200000000\n");
-        assert_eq!(limit("0::/\n", v2, root), Some(200_000_000));
+        assert_eq!(cgroup_memory_limit_bytes("0::/\n", v2, root), Some(200_000_000));
 
         let v1 = "35 31 0:32 / ROOT/cpu rw - cgroup cgroup rw,cpu\n35 31 0:32 / ROOT/v1 rw - cgroup cgroup rw,memory\n";
         let groups = "4:memory:/docker/7\n1:cpu:/docker/7\n0::/\n";
         write(root, "v1/docker/7/memory.limit_in_bytes", "100000000\n");
         write(root, "v1/memory.limit_in_bytes", "9223372036854771712\n");
-        assert_eq!(limit(groups, v1, root), Some(100_000_000));
+        assert_eq!(cgroup_memory_limit_bytes(groups, v1, root), Some(100_000_000));
         // In a container without its own namespace, the mount contains only the container's cgroup.
         let bound = "35 31 0:32 /docker/7 ROOT/v1/docker/7 rw - cgroup cgroup rw,memory\n";
-        assert_eq!(limit(groups, bound, root), Some(100_000_000));
-        assert_eq!(limit("4:memory:/\n", v1, root), None);
-        assert_eq!(limit(groups, "", root), None);
+        assert_eq!(cgroup_memory_limit_bytes(groups, bound, root), Some(100_000_000));
+        assert_eq!(cgroup_memory_limit_bytes("4:memory:/\n", v1, root), None);
+        assert_eq!(cgroup_memory_limit_bytes(groups, "", root), None);
     }
 }

@@ -16,7 +16,7 @@ impl RepeatedRequests {
     /// be logged.
     pub(crate) fn count_request(&self, now: Timestamp, code: &'static str) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry((now.minute(), code)).or_default();
+        let count = counts.entry((now.start_of_minute(), code)).or_default();
         *count += 1;
         *count == 1
     }
@@ -24,7 +24,7 @@ impl RepeatedRequests {
     /// Logs the number of requests that were only counted, for the minutes that are over. With
     /// `include_current_minute`, the current minute is logged as well.
     pub(crate) fn log_counts(&self, now: Timestamp, include_current_minute: bool) {
-        let current = now.minute();
+        let current = now.start_of_minute();
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |minute: Timestamp| include_current_minute || minute != current;
         let mut due: Vec<_> = counts.extract_if(|(minute, _), _| is_due(*minute)).collect();

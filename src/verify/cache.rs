@@ -32,7 +32,7 @@ const VERSION_SHARDS: usize = 4096;
 const MAX_NEGATIVE_LOOKUPS: u64 = 65_536;
 
 /// Memory of a cache entry without its credential, in bytes: the cache's lists, its table and the entry's
-/// timestamps. The test `i10_cached_keys_take_at_most_their_weight` measures it.
+/// timestamps. The test `i10_cached_keys_use_no_more_memory_than_their_weight` measures it.
 const ENTRY_BYTES: usize = 400;
 
 /// Logical clock, advanced by invalidations: the version of the last change, per shard.
@@ -290,7 +290,7 @@ fn weight_bytes(credential: &Credential) -> u32 {
     bytes +=
         organization.as_ref().map_or(0, |organization| text(&organization.name) + text(&organization.plan));
     bytes += scopes + allocation_bytes(key.scopes.capacity() * size_of::<String>());
-    bytes += metadata + key.metadata.len().div_ceil(MIN_PAIRS_PER_METADATA_NODE) * METADATA_NODE_BYTES;
+    bytes += metadata + key.metadata.len().div_ceil(MIN_PAIRS_PER_METADATA_NODE) * METADATA_BTREE_NODE_BYTES;
     let networks = key.allowed_ips.as_ref();
     bytes += networks.map_or(0, |networks| allocation_bytes(networks.capacity() * size_of::<IpNet>()));
     bytes += allocation_bytes(max_shared_response_json_bytes(credential));
@@ -301,7 +301,7 @@ fn weight_bytes(credential: &Credential) -> u32 {
 /// pairs.
 const MIN_PAIRS_PER_METADATA_NODE: usize = 5;
 /// Memory of a node of the metadata's `BTreeMap`, in bytes.
-const METADATA_NODE_BYTES: usize = 640;
+const METADATA_BTREE_NODE_BYTES: usize = 640;
 
 /// An upper bound of the memory that an allocation of `bytes` takes: the allocator rounds sizes up by at most
 /// an eighth, or to 16 bytes.

@@ -108,7 +108,7 @@ async fn a_process_that_fills_the_cache() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn i10_cached_keys_take_at_most_their_weight() {
+fn i10_cached_keys_use_no_more_memory_than_their_weight() {
     for (case, (kind, max_bytes, keys)) in CASES.into_iter().enumerate() {
         let mut child = Command::new(std::env::current_exe().unwrap());
         let name = "verify::cache::tests::a_process_that_fills_the_cache";

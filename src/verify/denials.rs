@@ -101,13 +101,13 @@ impl Denial {
         }
     }
 
-    fn owner(&self) -> RowOwner<'_> {
+    fn row_owner(&self) -> RowOwner<'_> {
         let is_key = matches!(self.aggregation_key, AggregationKey::Key(_));
         RowOwner { organization_id: self.organization_id.as_deref(), is_key }
     }
 
     fn row_key(&self) -> RowKey {
-        (self.first_at.minute(), self.code, self.aggregation_key.clone())
+        (self.first_at.start_of_minute(), self.code, self.aggregation_key.clone())
     }
 
     fn merge(&mut self, other: &Self) {
@@ -121,8 +121,9 @@ impl Denial {
 type RowKey = (Timestamp, Option<Outcome>, AggregationKey);
 
 /// The rows of the current minute, and earlier rows that aren't written yet. A written row stays until its
-/// minute is over, with a count of 0, so that the limits apply per minute and not per batch. Beyond the limits,
-/// the log keeps only rows that were already written when a key's row replaced them.
+/// minute is over, with a count of 0, so that the limits apply per minute and not per batch. When the rows of a
+/// minute reach their limit, a row of a key replaces a row of an address. If the replaced row was already
+/// written, it stays in the log, so that the log can have more rows than the limit.
 #[derive(Default)]
 pub(crate) struct Denials {
     rows: HashMap<RowKey, Denial>,
@@ -137,7 +138,7 @@ impl Denials {
             return;
         }
         let admission = if self.rows.len() < MAX_ROWS_IN_MEMORY {
-            self.minutes.entry(row_key.0).or_default().admit(&row_key, denial.owner())
+            self.minutes.entry(row_key.0).or_default().admit(&row_key, denial.row_owner())
         } else {
             RowAdmission::Overflow
         };

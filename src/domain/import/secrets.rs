@@ -83,7 +83,7 @@ pub(super) fn sha256(text: &str) -> SecretHash {
 /// may have sent the secret itself by mistake.
 fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
     move |json, faults| {
-        let hash = encoding.decode(faults.text(json)?);
+        let hash = encoding.decode(faults.expect_string(json)?);
         match hash {
             None => faults
                 .add("INVALID_HASH", "Must be the SHA-256 of the complete key, encoded as hash_encoding."),

@@ -332,7 +332,7 @@ fn set_if_given<T: Clone>(setting: &mut T, patch: &Option<T>) {
 }
 
 fn u32_parser(min: u32, max: u32) -> impl FnOnce(&Json, &mut Faults) -> Option<u32> {
-    move |json, faults| u32::try_from(rules::integer(min.into(), max.into())(json, faults)?).ok()
+    move |json, faults| u32::try_from(rules::integer_parser(min.into(), max.into())(json, faults)?).ok()
 }
 
 fn parse_audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
@@ -352,7 +352,7 @@ fn parse_audit_days(json: &Json, faults: &mut Faults) -> Option<u32> {
 }
 
 fn parse_prefix(json: &Json, faults: &mut Faults) -> Option<String> {
-    let text = faults.text(json)?;
+    let text = faults.expect_string(json)?;
     if is_secret_prefix(text) {
         return Some(text.to_owned());
     }

@@ -97,7 +97,7 @@ fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<AuditE
     tx.invalidate(Invalidation::Id(scopes::CATALOGUE_ID.to_owned()));
     Ok(vec![
         AuditEntry::for_resource(None, "scope", &new.scope, &new.scope)
-            .with(changed_fields(&Value::Null, &as_scope)),
+            .with_changes(changed_fields(&Value::Null, &as_scope)),
     ])
 }
 
@@ -123,7 +123,7 @@ fn put_organization(
     deleted_at: Option<Timestamp>,
     given: &[String],
 ) -> Result<Vec<AuditEntry>> {
-    if let Some((existing, existing_deleted_at)) = stored::organization(tx, &new.id)? {
+    if let Some((existing, existing_deleted_at)) = stored::find_organization_or_tombstone(tx, &new.id)? {
         ensure_same_deletion(RecordKind::Organization, &new.id, existing_deleted_at, deleted_at)?;
         return ensure_same(RecordKind::Organization, &new.id, &existing, new, given);
     }
@@ -133,7 +133,7 @@ fn put_organization(
     store::organizations::insert(tx, new, deleted_at)?;
     tx.invalidate(Invalidation::Id(new.id.clone()));
     let entry = AuditEntry::for_resource(Some(&new.id), "organization", &new.id, &new.name);
-    Ok(vec![entry.with(changed_fields(&Value::Null, new))])
+    Ok(vec![entry.with_changes(changed_fields(&Value::Null, new))])
 }
 
 fn put_user(
@@ -149,7 +149,7 @@ fn put_user(
         Some(holder) if !own_id => holder,
         _ => &new.id,
     };
-    if let Some((existing, existing_deleted_at)) = stored::user(tx, id)? {
+    if let Some((existing, existing_deleted_at)) = stored::find_user_or_tombstone(tx, id)? {
         ensure_same_deletion(RecordKind::User, id, existing_deleted_at, deleted_at)?;
         return ensure_same(RecordKind::User, id, &existing, new, given);
     }
@@ -160,7 +160,8 @@ fn put_user(
     store::users::insert(tx, new, deleted_at)?;
     tx.invalidate(Invalidation::Id(new.id.clone()));
     Ok(vec![
-        AuditEntry::for_resource(None, "user", &new.id, &new.name).with(changed_fields(&Value::Null, new)),
+        AuditEntry::for_resource(None, "user", &new.id, &new.name)
+            .with_changes(changed_fields(&Value::Null, new)),
     ])
 }
 
@@ -191,7 +192,7 @@ fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<
         &new.user_id,
         &membership.user.name,
     );
-    Ok(vec![entry.with(changed_fields(&Value::Null, &membership))])
+    Ok(vec![entry.with_changes(changed_fields(&Value::Null, &membership))])
 }
 
 fn missing_reference_error(kind: &str, id: &str) -> Error {
@@ -239,14 +240,14 @@ fn put_key(
     tx.invalidate(Invalidation::Id(new.key.id.clone()));
     let entry =
         AuditEntry::for_resource(new.key.organization_id.as_deref(), "api_key", &new.key.id, &new.key.name);
-    entries.push(entry.with(changed_fields(&Value::Null, &new.key)));
+    entries.push(entry.with_changes(changed_fields(&Value::Null, &new.key)));
     Ok(entries)
 }
 
 /// Returns an error unless an API key's organization and owner exist; those of a revoked key may be deleted.
 fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     let Some(organization) = &new.key.organization_id else { return Ok(()) };
-    let is_deleted = match stored::organization(tx, organization)? {
+    let is_deleted = match stored::find_organization_or_tombstone(tx, organization)? {
         None => return Err(missing_reference_error("organization", organization)),
         Some((_, deleted_at)) => deleted_at.is_some(),
     };
@@ -257,7 +258,9 @@ fn ensure_owner_exists(tx: &Tx<'_>, new: &NewKey) -> Result<()> {
     }
     let Some(user) = &new.key.user_id else { return Ok(()) };
     if is_revoked {
-        return stored::user(tx, user)?.map(drop).ok_or_else(|| missing_reference_error("user", user));
+        return stored::find_user_or_tombstone(tx, user)?
+            .map(drop)
+            .ok_or_else(|| missing_reference_error("user", user));
     }
     if store::memberships::get(tx, organization, user)?.is_none() {
         let message = format!("{user} is not a member of {organization}. Import the membership first.");

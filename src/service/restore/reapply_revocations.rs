@@ -86,7 +86,7 @@ async fn reapply_organizations(
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::organizations(tx, after, ROWS_PER_PAGE))?;
+        let page = replaced_db.read(|tx| export::organizations_page(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -120,14 +120,14 @@ async fn reapply_organizations(
                             store::api_keys::revoke_all(tx, id, None, "organization deleted", deleted_at)?;
                         store::memberships::delete_all_of_organization(tx, id)?;
                         store::organizations::delete(tx, id, deleted_at)?;
-                        return Ok(((), vec![entry.with(deletion_changes(revoked))]));
+                        return Ok(((), vec![entry.with_changes(deletion_changes(revoked))]));
                     }
                     let mut after = restored.clone();
                     after.status = status;
                     after.revision += 1;
                     after.updated_at = now;
                     store::organizations::update(tx, &after)?;
-                    Ok(((), vec![entry.with(changed_fields(&restored, &after))]))
+                    Ok(((), vec![entry.with_changes(changed_fields(&restored, &after))]))
                 })
                 .await
             });
@@ -143,7 +143,7 @@ async fn reapply_users(
 ) -> Result<()> {
     let mut after = i64::MIN;
     loop {
-        let page = replaced_db.read(|tx| export::users(tx, after, ROWS_PER_PAGE))?;
+        let page = replaced_db.read(|tx| export::users_page(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
         let pairs = app.db.read(move |tx| {
@@ -166,7 +166,7 @@ async fn reapply_users(
                     tx.invalidate(Invalidation::Id(restored.id.clone()));
                     let entry = |organization: Option<&str>, changed: Vec<Change>| {
                         AuditEntry::for_resource(organization, "user", &restored.id, &restored.name)
-                            .with(changed)
+                            .with_changes(changed)
                     };
                     let memberships = store::memberships::organizations_and_roles_of_user(tx, &restored.id)?;
                     let mut entries = Vec::new();
@@ -224,8 +224,8 @@ async fn reapply_memberships(
             let organization = restored.organization_id.clone();
             let user = restored.user_id.clone();
             let role = replaced_db.read(|tx| {
-                let known =
-                    stored::organization(tx, &organization)?.is_some() && stored::user(tx, &user)?.is_some();
+                let known = stored::find_organization_or_tombstone(tx, &organization)?.is_some()
+                    && stored::find_user_or_tombstone(tx, &user)?.is_some();
                 let replaced = store::memberships::get(tx, &organization, &user)?;
                 // If the replaced database lacks the organization or the user, a missing membership doesn't
                 // mean that the membership was ended.
@@ -254,12 +254,12 @@ async fn reapply_memberships(
                         let reason = "membership ended";
                         let revoked = store::api_keys::revoke_all(tx, &organization, owner, reason, now)?;
                         store::memberships::delete(tx, &organization, &user)?;
-                        return Ok(((), vec![entry.with(deletion_changes(revoked))]));
+                        return Ok(((), vec![entry.with_changes(deletion_changes(revoked))]));
                     };
                     let after =
                         Membership { role, updated_at: now, revision: before.revision + 1, ..before.clone() };
                     store::memberships::update(tx, &after)?;
-                    Ok(((), vec![entry.with(changed_fields(&before, &after))]))
+                    Ok(((), vec![entry.with_changes(changed_fields(&before, &after))]))
                 })
                 .await
             });
@@ -297,7 +297,7 @@ async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result
                     &after.id,
                     &after.name,
                 );
-                Ok(((), vec![entry.with(changed_fields(&restored, &after))]))
+                Ok(((), vec![entry.with_changes(changed_fields(&restored, &after))]))
             })
             .await
         });
