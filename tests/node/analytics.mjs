@@ -180,7 +180,10 @@ for (const timezoneId of ['America/Los_Angeles', 'Pacific/Auckland']) {
     await context.addInitScript(recordDrawnDates);
     await signIn(page);
     for (const interval of ['day', 'hour']) {
-      const loading = page.waitForResponse((response) => response.url().includes('/analytics/usage?'));
+      // The overview, where the session begins, loads the usage of all organizations.
+      const loading = page.waitForResponse((response) =>
+        /\/analytics\/usage\?.*org_id=org_kestrel/.test(response.url()),
+      );
       if (interval === 'day') await goTo(page, 'usage?org_id=org_kestrel');
       else await page.getByLabel('Period').selectOption('24h');
       const { series } = (await (await loading).json()).data;
