@@ -4,10 +4,10 @@ use std::path::Path;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::domain::audit::{Actor, Event, EventContext};
-use tollhouse::domain::id::Kind;
+use tollhouse::domain::audit::Event;
 use tollhouse::store;
 
+use super::anonymous_event;
 use crate::support::{Answer, Binary, Client, Server};
 
 /// A server with one organization and audit events of several actions.
@@ -198,23 +198,9 @@ async fn a_long_export_contains_each_event_once_and_in_order() {
         .db
         .write(move |tx| {
             (0..EVENTS).try_for_each(|index| {
-                let event = Event {
-                    id: Kind::Event.new_id(now, index),
-                    seq: None,
-                    occurred_at: now.to_string(),
-                    organization_id: (index % 3 == 0).then(|| "org_1".to_owned()),
-                    actor: Actor::anonymous(),
-                    action: "test.many".into(),
-                    access: "read".into(),
-                    target: None,
-                    outcome: "success".into(),
-                    code: None,
-                    count: 1,
-                    changes: Vec::new(),
-                    context: EventContext::default(),
-                    prev_hash: None,
-                    hash: None,
-                };
+                let organization_id = (index % 3 == 0).then(|| "org_1".to_owned());
+                let event = anonymous_event(now, index, "test.many".to_owned());
+                let event = Event { organization_id, ..event };
                 store::audit::append(tx, event)
             })
         })

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
-use tollhouse::domain::audit::{Actor, Event, EventContext};
-use tollhouse::domain::id::Kind;
 use tollhouse::store;
 
+use super::anonymous_event;
 use super::bounded_cost::occupy_readers;
 use crate::support::{Answer, Client, DEADLINE, Raw, Server};
 
@@ -19,23 +18,7 @@ async fn add_events(server: &Server) {
     let now = server.clock.now();
     let adding = server.app.db.write(move |tx| {
         (0..1500u128).try_for_each(|index| {
-            let event = Event {
-                id: Kind::Event.new_id(now, index),
-                seq: None,
-                occurred_at: now.to_string(),
-                organization_id: None,
-                actor: Actor::anonymous(),
-                action: format!("test.{}", "x".repeat(30_000)).into(),
-                access: "read".into(),
-                target: None,
-                outcome: "success".into(),
-                code: None,
-                count: 1,
-                changes: Vec::new(),
-                context: EventContext::default(),
-                prev_hash: None,
-                hash: None,
-            };
+            let event = anonymous_event(now, index, format!("test.{}", "x".repeat(30_000)));
             store::audit::append(tx, event)
         })
     });

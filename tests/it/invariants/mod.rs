@@ -25,6 +25,9 @@ use std::net::IpAddr;
 use reqwest::Method;
 use serde_json::Value;
 use tollhouse::config::Config;
+use tollhouse::domain::audit::{Actor, Event, EventContext};
+use tollhouse::domain::id::Kind;
+use tollhouse::domain::time::Timestamp;
 
 use crate::support::{Answer, Client, DEADLINE, Server, until};
 
@@ -58,4 +61,25 @@ async fn call_from(
             None => request,
         })
         .await
+}
+
+/// An audit event that is stored without a request, for tests that need many of them. `index` makes its id unique.
+fn anonymous_event(now: Timestamp, index: u128, action: String) -> Event {
+    Event {
+        id: Kind::Event.new_id(now, index),
+        seq: None,
+        occurred_at: now.to_string(),
+        organization_id: None,
+        actor: Actor::anonymous(),
+        action: action.into(),
+        access: "read".into(),
+        target: None,
+        outcome: "success".into(),
+        code: None,
+        count: 1,
+        changes: Vec::new(),
+        context: EventContext::default(),
+        prev_hash: None,
+        hash: None,
+    }
 }
