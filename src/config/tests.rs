@@ -33,7 +33,7 @@ fn load_with_file(text: &str) -> Result<Config, ConfigError> {
     })
 }
 
-/// The warnings about these environment variables, of which none changes a setting.
+/// The warnings about these environment variables. Panics unless the settings stay the defaults.
 pub(super) fn env_warnings(environment: &[(&str, &str)]) -> Vec<String> {
     let effective = EffectiveConfig::load(None, env_pairs(environment), ConfigFlags::default()).unwrap();
     assert_eq!((effective.config, effective.setting_sources.len()), (Config::load_defaults().unwrap(), 0));

@@ -70,19 +70,11 @@ impl Batch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let value = Self {
-            atomic: fields.optional("atomic", parse_bool).unwrap_or(true),
+            atomic: fields.optional("atomic", rules::parse_bool).unwrap_or(true),
             operations: fields.required("operations", parse_operations),
         };
         fields.finish(value)
     }
-}
-
-fn parse_bool(json: &Json, faults: &mut Faults) -> Option<bool> {
-    if let Json::Bool(flag) = json {
-        return Some(*flag);
-    }
-    faults.add("INVALID_TYPE", "Must be true or false.");
-    None
 }
 
 fn parse_operations(json: &Json, faults: &mut Faults) -> Option<Vec<Operation>> {

@@ -28,7 +28,7 @@ pub(crate) struct ReappliedRevocations {
     pub(crate) memberships: u64,
     /// Number of keys that were revoked, disabled or rotated, or lost scopes or lifetime, since the backup.
     pub(crate) api_keys: u64,
-    /// Number of quotas of which units were used since the backup.
+    /// Number of quotas with units that were used since the backup.
     pub(crate) quotas: u64,
 }
 

@@ -94,7 +94,7 @@ impl<'a> VerifyParams<'a> {
         let scopes = fields.nullable("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults));
         let ip = fields.nullable("ip", parse_ip_address).into_option();
         let cost = fields.nullable("cost", rules::integer_parser(0, MAX_COST.into())).into_option();
-        let dry_run = fields.nullable("dry_run", parse_boolean).into_option();
+        let dry_run = fields.nullable("dry_run", rules::parse_bool).into_option();
         fields.finish(Self {
             key: key.into(),
             scopes: scopes.into_option().unwrap_or_default(),
@@ -114,16 +114,6 @@ fn parse_ip_address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
         );
     }
     address.map(|address| address.to_canonical())
-}
-
-fn parse_boolean(json: &Json, faults: &mut Faults) -> Option<bool> {
-    match json {
-        Json::Bool(value) => Some(*value),
-        _ => {
-            faults.add("INVALID_TYPE", "Must be true or false.");
-            None
-        }
-    }
 }
 
 /// The result of a verification.

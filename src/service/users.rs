@@ -143,7 +143,7 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
                 return Err(Error::new(Code::Conflict, message));
             }
         }
-        // A user owns API keys only in organizations of which the user is a member. Each organization's audit
+        // A user owns API keys only in organizations that the user is a member of. Each organization's audit
         // event counts only the revoked keys of that organization.
         let mut entries = Vec::new();
         for (organization, _) in &memberships {
