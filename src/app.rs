@@ -19,6 +19,7 @@ use crate::service::aggregated::AggregatedEvents;
 use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
 use crate::service::long_reads::LongReads;
+use crate::service::request_memory::RequestMemory;
 use crate::service::scopes::CatalogueCache;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
@@ -74,6 +75,10 @@ pub struct App {
     pub in_flight: Arc<InFlight>,
     /// The running audit exports and chain verifications.
     pub(crate) long_reads: Arc<LongReads>,
+    /// The memory for requests of the control plane.
+    pub request_memory: Arc<RequestMemory>,
+    /// The memory for request bodies of the data plane that arrive slowly.
+    pub data_plane_memory: Arc<RequestMemory>,
     /// Seals and opens the cursors of lists.
     pub(crate) cursors: Cursors,
     /// The cached catalogue of scopes.
@@ -109,7 +114,9 @@ impl App {
                 db.look_up(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await
             })
         };
-        let max_cache_bytes = config.cache.effective_max_bytes(machine::memory_limit_bytes());
+        let memory_limit_bytes = machine::memory_limit_bytes();
+        let max_cache_bytes = config.cache.effective_max_bytes(memory_limit_bytes);
+        let request_memory_bytes = config.http.effective_request_memory_bytes(memory_limit_bytes);
         let keys = Arc::new(KeyCache::new(max_cache_bytes, version_clock.clone(), load));
         let settings =
             Arc::new(load_settings_cache(&db, &version_clock, config.initial_settings(), clock.now()).await?);
@@ -129,6 +136,8 @@ impl App {
             repeated_requests: RepeatedRequests::default(),
             in_flight: Arc::default(),
             long_reads: Arc::default(),
+            request_memory: RequestMemory::new(request_memory_bytes),
+            data_plane_memory: RequestMemory::new(request_memory_bytes / 4),
             cursors: Cursors::new(&cursor_key)?,
             catalogue: CatalogueCache::default(),
             unstored_last_uses: DashMap::new(),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::json;
 use crate::domain::settings::{self, Settings};
 
 pub(crate) use sources::{ConfigError, ConfigFlags, EffectiveConfig};
@@ -104,6 +105,12 @@ pub struct HttpConfig {
     /// The largest request body, in bytes.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_024, 67_108_864, _, _>")]
     pub max_body_bytes: usize,
+    /// The memory for the bodies and long responses of Admin API requests in progress, in bytes; 0 means that it
+    /// is derived from the memory limit of the process.
+    #[serde(
+        deserialize_with = "values::deserialize_integer_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
+    )]
+    pub request_memory_bytes: usize,
     /// The largest number of open connections.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 1_000_000, _, _>")]
     pub max_connections: usize,
@@ -128,6 +135,29 @@ pub struct HttpConfig {
     /// The time that running requests get to finish at shutdown; zero aborts these requests at once.
     #[serde(deserialize_with = "values::deserialize_timeout", serialize_with = "values::serialize_duration")]
     pub drain_timeout: Duration,
+}
+
+impl HttpConfig {
+    /// The memory for requests if neither the configuration nor a memory limit of the process determines it.
+    const DEFAULT_REQUEST_MEMORY_BYTES: usize = 128 << 20;
+
+    /// The memory for requests in progress, in bytes: what is configured, or else an eighth of the memory limit of
+    /// the process.
+    pub(crate) fn effective_request_memory_bytes(&self, memory_limit_bytes: Option<u64>) -> usize {
+        if self.request_memory_bytes > 0 {
+            return self.request_memory_bytes;
+        }
+        let share = memory_limit_bytes.and_then(|limit| usize::try_from(limit / 8).ok());
+        share.unwrap_or(Self::DEFAULT_REQUEST_MEMORY_BYTES).max(self.min_request_memory_bytes())
+    }
+
+    /// The part of the memory for requests that the keys of one organization get together: one of this many.
+    pub(crate) const ORGANIZATION_SHARE: usize = 4;
+
+    /// The memory with which the share of one organization suffices for any single request.
+    pub(crate) fn min_request_memory_bytes(&self) -> usize {
+        Self::ORGANIZATION_SHARE * (3 * self.max_body_bytes + json::MAX_TREE_BYTES)
+    }
 }
 
 /// `[tls]`: the certificate and its private key. Both files are set, or neither for plain HTTP.

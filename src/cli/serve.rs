@@ -64,11 +64,10 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
         drain_timeout: config.http.drain_timeout,
     };
     let drain_timeout = config.http.drain_timeout;
-    if config.cache.max_bytes == 0
-        && let Some(memory_limit_bytes) = machine::memory_limit_bytes()
-    {
+    if let Some(memory_limit_bytes) = machine::memory_limit_bytes() {
         let max_cache_bytes = config.cache.effective_max_bytes(Some(memory_limit_bytes));
-        tracing::info!(memory_limit_bytes, max_cache_bytes, "key cache sized from the memory limit");
+        let request_memory_bytes = config.http.effective_request_memory_bytes(Some(memory_limit_bytes));
+        tracing::info!(memory_limit_bytes, max_cache_bytes, request_memory_bytes, "memory is limited");
     }
     let app = App::open(config, Clock::system()).await?;
     for ShadowedSetting { setting, origin, named, stored } in

@@ -291,6 +291,7 @@ impl ConfigLayers {
             self.add_fault(source, Some(names.join(".")), message.to_owned());
         }
         self.check_tls_pair(&config);
+        self.check_request_memory(&config);
         if !self.faults.is_empty() {
             return Err(ConfigError { faults: self.faults });
         }
@@ -309,6 +310,20 @@ impl ConfigLayers {
         let source = self.source_of(&["tls".to_owned(), given.to_owned()]).unwrap_or_default();
         let message = format!("is missing: tls.{given} is given, and TLS needs both");
         self.add_fault(source, Some(format!("tls.{missing}")), message);
+    }
+
+    /// Reports memory for requests that is too little for a request with the largest body.
+    fn check_request_memory(&mut self, config: &Config) {
+        let minimum = config.http.min_request_memory_bytes();
+        if (1..minimum).contains(&config.http.request_memory_bytes) {
+            let names = ["http", "request_memory_bytes"].map(str::to_owned);
+            let source = self.source_of(&names).unwrap_or_default();
+            let message = format!(
+                "must be at least {minimum}, or 0: a quarter, the share of one organization, must suffice for a \
+                 body of http.max_body_bytes and its values"
+            );
+            self.add_fault(source, Some(names.join(".")), message);
+        }
     }
 
     /// The source of a setting's value in effect; `None` if the value is the default.

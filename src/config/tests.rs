@@ -54,7 +54,7 @@ fn the_default_file_lists_exactly_the_fields_of_config() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
     assert_eq!(setting_names(&listed), setting_names(&fields));
-    assert_eq!(setting_names(&listed).len(), 40);
+    assert_eq!(setting_names(&listed).len(), 41);
 }
 
 #[test]
@@ -182,6 +182,27 @@ fn a_cache_without_a_size_follows_the_memory_limit() {
 }
 
 #[test]
+fn memory_for_requests_follows_the_memory_limit_and_suffices_for_any_request() {
+    let http = |file: &str| load_with_file(file).unwrap().http;
+    assert_eq!(http("").effective_request_memory_bytes(Some(1 << 30)), 128 << 20);
+    assert_eq!(http("").effective_request_memory_bytes(Some(512 << 20)), 64 << 20);
+    assert_eq!(http("").effective_request_memory_bytes(None), 128 << 20);
+    assert_eq!(http("").effective_request_memory_bytes(Some(64 << 20)), 31_782_912);
+    let large_bodies = http("[http]\nmax_body_bytes = 67_108_864");
+    assert_eq!(large_bodies.effective_request_memory_bytes(None), large_bodies.min_request_memory_bytes());
+    let configured = http("[http]\nrequest_memory_bytes = 40_000_000");
+    assert_eq!(configured.effective_request_memory_bytes(Some(1 << 30)), 40_000_000);
+
+    let errors =
+        fault_messages(load_with_file("[http]\nmax_body_bytes = 1_024\nrequest_memory_bytes = 1_048_576"));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].starts_with("FILE:3: http.request_memory_bytes: must be at least 19212288, or 0: "),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn a_certificate_requires_its_key() {
     let both = load_with_file("[tls]\ncert = 'c.pem'\nkey = 'k.pem'\n").unwrap();
     assert_eq!(both.tls.cert.as_deref(), Some(Path::new("c.pem")));
@@ -288,6 +309,8 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("http.listen", "'[::]:0'"),
         ("http.max_body_bytes", "1024"),
         ("http.max_body_bytes", "67108864"),
+        ("http.request_memory_bytes", "0"),
+        ("http.request_memory_bytes", "31782912"),
         ("http.max_connections", "1"),
         ("http.header_timeout", "'1ms'"),
         ("http.header_timeout", "'60 minutes'"),
@@ -314,6 +337,7 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("http.listen", "['127.0.0.1:1']"),
         ("http.max_body_bytes", "1023"),
         ("http.max_body_bytes", "67108865"),
+        ("http.request_memory_bytes", "1048575"),
         ("http.max_connections", "0"),
         ("http.max_connections", "1.5"),
         ("http.header_timeout", "'0s'"),

@@ -103,7 +103,7 @@ fn parse_operation(json: &Json, faults: &mut Faults) -> Operation {
         id: fields.nullable("id", rules::parse_name).into_option(),
         method: fields.required("method", rules::one_of_parser(Method::NAMES)),
         path: fields.required("path", parse_path),
-        body: fields.cloned_value("body"),
+        body: fields.shared_value("body"),
         if_match: fields
             .nullable("if_match", |json, faults| rules::parse_text(json, faults, 2000))
             .into_option(),

@@ -5,6 +5,8 @@
 
 mod secrets;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::api_key::SecretHash;
@@ -234,7 +236,7 @@ fn id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
 fn parse_settings(json: &Json) -> Result<ImportedResource> {
     let mut json = json.clone();
     if let Json::Object(pairs) = &mut json {
-        pairs.retain(|(name, _)| name != "type");
+        Arc::make_mut(pairs).retain(|(name, _)| name != "type");
     }
     SettingsPatch::read(&json).map(|patch| ImportedResource::Settings(Box::new(patch)))
 }

@@ -15,6 +15,7 @@ pub mod fields;
 pub mod id;
 pub(crate) mod import;
 pub mod invalidation;
+pub(crate) mod json;
 pub(crate) mod key_policy;
 pub(crate) mod limits;
 pub(crate) mod membership;

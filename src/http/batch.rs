@@ -164,6 +164,7 @@ fn prepare_operation(
     };
     let app = call.app.clone();
     let disconnected = call.disconnected.clone();
+    let memory = call.memory.clone();
     let query = query.to_owned();
     let body = requested.body;
     let handler = move |ctx: Arc<RequestContext>| -> HandlerFuture {
@@ -172,15 +173,23 @@ fn prepare_operation(
         {
             return Box::pin(std::future::ready(Err(error)));
         }
-        handler(Call {
+        let memory = memory.clone();
+        let call = Call {
             app: app.clone(),
             ctx,
             path_params: params.clone(),
             query: query.clone(),
             accept: Vec::new(),
             body: body.clone(),
+            memory: memory.clone(),
             rate_limit: None,
             disconnected: disconnected.clone(),
+        };
+        Box::pin(async move {
+            let reply = handler(call).await?;
+            // Reserved within the transaction, so that a batch whose results take too much memory changes nothing.
+            memory.grow(reply.max_memory_bytes())?;
+            Ok(reply)
         })
     };
     Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(handler) }))

@@ -8,14 +8,17 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
+use super::server::RequestHead;
 use crate::app::App;
+use crate::config::HttpConfig;
 use crate::domain::fields::Json;
 use crate::domain::page::Query;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
+use crate::service::request_memory::MemoryReservation;
 use crate::verify::bucket::RateLimitDecision;
 
 /// A control-plane request that has passed the checks of the pipeline: the input of its handler.
@@ -31,6 +34,8 @@ pub struct Call {
     pub(crate) accept: Vec<HeaderValue>,
     /// The request's JSON body; `None` if the request has no body.
     pub(crate) body: Option<Json>,
+    /// The memory reserved for this request: for its body and, as far as known, its response.
+    pub(crate) memory: Arc<MemoryReservation>,
     /// The state of the caller's rate limit; `None` if the caller has no rate limit.
     pub(crate) rate_limit: Option<RateLimitDecision>,
     /// Canceled when the client disconnects before it has the response.
@@ -142,16 +147,53 @@ pub(crate) fn check_media_type(headers: &HeaderMap, merge_patch: bool) -> Result
     unsupported("Send the request body as application/json in UTF-8.")
 }
 
-/// Reads a body of at most `max_bytes` within `timeout`. Of a longer body, up to four times `max_bytes` are
-/// drained, so that the client receives the 413 response instead of a connection reset.
+/// The limits of a request body.
+#[derive(Clone, Copy)]
+pub(crate) struct BodyLimits {
+    /// Maximum size.
+    pub(crate) max_bytes: usize,
+    /// Maximum number of bytes that are read of a larger body, or of one that isn't needed, so that the client
+    /// receives the response instead of a connection reset.
+    pub(crate) max_drained_bytes: usize,
+    /// Maximum time for receiving the whole body.
+    pub(crate) timeout: Duration,
+}
+
+impl BodyLimits {
+    /// The configured limits, for a surface whose bodies have at most `max_bytes`.
+    pub(crate) fn new(config: &HttpConfig, max_bytes: usize) -> Self {
+        Self {
+            max_bytes: max_bytes.min(config.max_body_bytes),
+            max_drained_bytes: config.max_body_bytes.saturating_mul(4),
+            timeout: config.body_timeout,
+        }
+    }
+}
+
+/// Reads a body within its limits. If the body has not arrived yet, `reserve` is called first, with the maximum
+/// number of bytes that the body will take, and its result is dropped after the last byte.
+///
+/// A body whose `Content-Length` is too large is refused without waiting for it.
 ///
 /// # Errors
-/// `PAYLOAD_TOO_LARGE`, or `INVALID_REQUEST` if the body is incomplete or doesn't arrive in time.
-pub(crate) async fn read_body<S, B>(body: S, max_bytes: usize, timeout: Duration) -> Result<Bytes>
+/// `PAYLOAD_TOO_LARGE`, `INVALID_REQUEST` if the body is incomplete or doesn't arrive in time, and the errors of
+/// `reserve`.
+pub(crate) async fn read_body<S, B, R>(
+    body: S,
+    head: &RequestHead,
+    limits: BodyLimits,
+    reserve: impl FnOnce(usize) -> Result<R>,
+) -> Result<Bytes>
 where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
 {
+    let BodyLimits { max_bytes, max_drained_bytes, timeout } = limits;
+    let declared_bytes = head.declared_body_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    if declared_bytes.is_some_and(|bytes| bytes > max_bytes) {
+        discard_body(body, head, limits).await;
+        return Err(payload_too_large_error(max_bytes));
+    }
     let mut body = std::pin::pin!(body);
     let reading = async {
         // Most bodies arrive in one chunk, which is returned without a copy.
@@ -169,28 +211,57 @@ where
                     all.extend_from_slice(&first);
                 }
                 all.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
-            } else if length > max_bytes.saturating_mul(4) {
+            } else if length > max_drained_bytes {
                 break;
             }
         }
         if length <= max_bytes {
             return Ok(if all.is_empty() { first } else { all.freeze() });
         }
-        Err(Error::new(Code::PayloadTooLarge, format!("The request body is larger than {max_bytes} bytes.")))
+        Err(payload_too_large_error(max_bytes))
     };
+    let refusal;
     let late =
         || Error::new(Code::InvalidRequest, format!("The request body did not arrive within {timeout:?}."));
-    let mut reading = std::pin::pin!(reading);
-    // Usually the whole body has arrived already and no timer is needed.
-    if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
-        return read;
+    {
+        let mut reading = std::pin::pin!(reading);
+        // Usually the whole body has arrived already, and neither memory for waiting nor a timer is needed.
+        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            return read;
+        }
+        match reserve(declared_bytes.unwrap_or(max_bytes)) {
+            Ok(_reserved) => {
+                return tokio::time::timeout(timeout, reading).await.unwrap_or_else(|_| Err(late()));
+            }
+            Err(error) => refusal = error,
+        }
     }
-    tokio::time::timeout(timeout, reading).await.unwrap_or_else(|_| Err(late()))
+    drain_body(body, limits).await;
+    Err(refusal)
 }
 
-/// Reads and drops a body that isn't needed, so that the connection can be reused. Stops after four times
-/// `max_bytes`, or after `timeout`.
-pub(crate) async fn drain_body<S, B>(body: S, max_bytes: usize, timeout: Duration)
+fn payload_too_large_error(max_bytes: usize) -> Error {
+    Error::new(Code::PayloadTooLarge, format!("The request body is larger than {max_bytes} bytes."))
+}
+
+/// Drops a body that isn't needed. What has not arrived yet is drained while the response is sent.
+pub(crate) async fn discard_body<S, B>(body: S, head: &RequestHead, limits: BodyLimits)
+where
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
+{
+    // Polling the body would tell a client that waits for `100 Continue` to send it.
+    if !head.has_body || head.headers.contains_key(EXPECT) {
+        return;
+    }
+    let mut draining = Box::pin(drain_body(body, limits));
+    if poll_fn(|context| Poll::Ready(draining.as_mut().poll(context))).await.is_pending() {
+        tokio::spawn(draining);
+    }
+}
+
+/// Reads and drops a body that isn't needed, within its limits, so that the connection can be reused.
+pub(crate) async fn drain_body<S, B>(body: S, limits: BodyLimits)
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -201,11 +272,11 @@ where
         let mut length = 0usize;
         while let Some(Ok(chunk)) = body.next().await {
             length = length.saturating_add(chunk.remaining());
-            if length > max_bytes.saturating_mul(4) {
+            if length > limits.max_drained_bytes {
                 break;
             }
         }
     };
     // The response is already decided, so a timeout doesn't matter.
-    let _ = tokio::time::timeout(timeout, reading).await;
+    let _ = tokio::time::timeout(limits.timeout, reading).await;
 }

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use warp::reply::Response;
 
+use super::call::BodyLimits;
 use super::pipeline::{add_request_id, received_or_new_request_id};
 use super::routes::VERIFY_SCOPES;
 use super::server::RequestHead;
@@ -19,6 +20,9 @@ use crate::domain::api_key::Credential;
 use crate::domain::audit::truncate_text;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
+
+/// Maximum size of a request body. The body of the largest valid request has about 10 KB.
+const MAX_BODY_BYTES: usize = 32 * 1024;
 
 /// The endpoints of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +50,8 @@ pub(crate) struct DataPlaneRequest<'a> {
 /// Handles a request to the data plane.
 pub(crate) async fn answer<S, B>(app: &App, endpoint: Endpoint, head: &RequestHead, body: S) -> Response
 where
-    S: Stream<Item = Result<B, warp::Error>> + Send,
-    B: Buf,
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
 {
     let client_ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
     let now = app.clock.now();
@@ -101,16 +105,13 @@ impl DataPlaneRequest<'_> {
         allow_basic: bool,
     ) -> Result<(Arc<Credential>, S)>
     where
-        S: Stream<Item = Result<B, warp::Error>> + Send,
-        B: Buf,
+        S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+        B: Buf + Send + 'static,
     {
         match self.authenticate_and_authorize(allow_basic).await {
             Ok(caller) => Ok((caller, body)),
             Err(error) => {
-                if self.head.has_body {
-                    let http = &self.app.config.http;
-                    call::drain_body(body, http.max_body_bytes, http.body_timeout).await;
-                }
+                call::discard_body(body, self.head, self.body_limits()).await;
                 Err(error)
             }
         }
@@ -137,12 +138,18 @@ impl DataPlaneRequest<'_> {
         Ok(credential)
     }
 
-    /// Reads the whole body, within the configured size and time.
-    pub(crate) async fn read_body<S, B>(&self, body: S) -> Result<Bytes>
+    /// Reads the whole body of a caller's request.
+    pub(crate) async fn read_body<S, B>(&self, body: S, caller: &Credential) -> Result<Bytes>
     where
-        S: Stream<Item = Result<B, warp::Error>>,
-        B: Buf,
+        S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+        B: Buf + Send + 'static,
     {
-        call::read_body(body, self.app.config.http.max_body_bytes, self.app.config.http.body_timeout).await
+        let organization_id = caller.key.organization_id.as_deref();
+        let reserve = |max_bytes| self.app.data_plane_memory.reserve(organization_id, max_bytes);
+        call::read_body(body, self.head, self.body_limits(), reserve).await
+    }
+
+    fn body_limits(&self) -> BodyLimits {
+        BodyLimits::new(&self.app.config.http, MAX_BODY_BYTES)
     }
 }

@@ -105,8 +105,8 @@ pub(crate) struct OauthError {
 )]
 pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Response
 where
-    S: Stream<Item = Result<B, warp::Error>> + Send,
-    B: Buf,
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
 {
     match introspect_token(request, body).await {
         Ok(introspection) => write_json(StatusCode::OK, &introspection),
@@ -116,12 +116,12 @@ where
 
 async fn introspect_token<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Introspection>
 where
-    S: Stream<Item = Result<B, warp::Error>> + Send,
-    B: Buf,
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
 {
     let (caller, body) = request.authorize_caller(body, true).await?;
     let is_form_encoded = is_form_encoded(&request.head.headers);
-    let bytes = request.read_body(body).await;
+    let bytes = request.read_body(body, &caller).await;
     if !is_form_encoded? {
         let message = "Send the parameters as application/x-www-form-urlencoded.";
         return Err(Error::new(Code::UnsupportedMediaType, message));

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
 use super::auth::{self, RateLimitClass};
-use super::call::{self, Call};
+use super::call::{self, BodyLimits, Call};
 use super::reply::{self, Reply};
 use super::routes::{AuthRequirement, BATCH_ACTION, Body, Handler, Route, UnmatchedRoute, WHOAMI_ACTION};
 use super::server::RequestHead;
@@ -31,6 +31,7 @@ use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
+use crate::service::request_memory::MemoryReservation;
 use crate::service::{self, RequestContext};
 use crate::verify::bucket::RateLimitDecision;
 
@@ -102,7 +103,7 @@ pub(crate) async fn answer<S, B>(
 ) -> Response
 where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    B: Buf + Send,
+    B: Buf + Send + 'static,
 {
     let id = request.request_id.clone();
     let route_index = request.route_index;
@@ -121,6 +122,7 @@ where
                     route,
                     handler,
                     ctx: None,
+                    memory: None,
                     rate_limit: None,
                     disconnected,
                 };
@@ -142,15 +144,18 @@ where
     })
 }
 
+/// The limits of request bodies.
+fn body_limits(app: &App) -> BodyLimits {
+    BodyLimits::new(&app.config.http, app.config.http.max_body_bytes)
+}
+
 /// Responds to an unknown path, or to a known path with an unsupported method.
 async fn answer_unmatched<S, B>(app: &App, request: &Request, body: S, unmatched: UnmatchedRoute) -> Response
 where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
 {
-    if request.head.has_body {
-        call::drain_body(body, app.config.http.max_body_bytes, app.config.http.body_timeout).await;
-    }
+    call::discard_body(body, &request.head, body_limits(app)).await;
     let UnmatchedRoute { mut error, allow } = unmatched;
     if request.head.uri.path().starts_with("/admin/")
         && let Err(audit_error) = record_anonymous_error(app, request, error.code)
@@ -196,6 +201,8 @@ struct RequestPipeline {
     handler: Handler,
     /// The authenticated caller and the request's context; `None` before authentication and for open routes.
     ctx: Option<Arc<RequestContext>>,
+    /// The memory reserved for the request; `None` before it is authorized.
+    memory: Option<Arc<MemoryReservation>>,
     rate_limit: Option<RateLimitDecision>,
     /// Canceled when the client disconnects.
     disconnected: CancellationToken,
@@ -204,30 +211,27 @@ struct RequestPipeline {
 impl RequestPipeline {
     async fn check_and_handle<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
     where
-        S: Stream<Item = Result<B, warp::Error>> + Send,
-        B: Buf,
+        S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+        B: Buf + Send + 'static,
     {
-        let max_bytes = self.app.config.http.max_body_bytes;
-        let timeout = self.app.config.http.body_timeout;
-        let has_body = self.request.head.has_body;
         if self.route.body == Body::None {
             // The body is drained before authentication, so that a key that is revoked while a slow body
             // arrives is refused.
-            if has_body {
-                call::drain_body(body, max_bytes, timeout).await;
+            if self.request.head.has_body {
+                call::drain_body(body, body_limits(&self.app)).await;
             }
             let ctx = self.authorize(&params).await?;
-            return self.call_handler(ctx, params, (Bytes::new(), None)).await;
+            let memory = self.reserve_memory(&ctx)?;
+            return self.call_handler(ctx, memory, params, (Bytes::new(), None)).await;
         }
         match self.authorize(&params).await {
             Ok(ctx) => {
-                let body = self.read_body(body, max_bytes, timeout).await?;
-                self.call_handler(ctx, params, body).await
+                let memory = self.reserve_memory(&ctx)?;
+                let body = self.read_body(body, &memory).await?;
+                self.call_handler(ctx, memory, params, body).await
             }
             Err(error) => {
-                if has_body {
-                    call::drain_body(body, max_bytes, timeout).await;
-                }
+                call::discard_body(body, &self.request.head, body_limits(&self.app)).await;
                 Err(error)
             }
         }
@@ -283,6 +287,13 @@ impl RequestPipeline {
         if_match.map(|_| ctx)
     }
 
+    /// Starts the reservation of the request's memory, which lasts until the response is sent.
+    fn reserve_memory(&mut self, ctx: &RequestContext) -> Result<Arc<MemoryReservation>> {
+        let memory = Arc::new(self.app.request_memory.reserve(ctx.caller.organization_id(), 0)?);
+        self.memory = Some(memory.clone());
+        Ok(memory)
+    }
+
     /// The condition of a change, from `If-Match`; several lines of the header are one list. `None` for reads,
     /// which ignore the header.
     fn if_match(&self) -> Result<Option<String>> {
@@ -297,29 +308,27 @@ impl RequestPipeline {
         if self.route.action == BATCH_ACTION { RateLimitClass::Batch } else { RateLimitClass::Admin }
     }
 
-    /// Reads the request body; returns its bytes and the parsed JSON.
-    async fn read_body<S, B>(
-        &self,
-        body: S,
-        max_bytes: usize,
-        timeout: Duration,
-    ) -> Result<(Bytes, Option<Json>)>
+    /// Reads the request body; returns its bytes and the parsed JSON. Their memory is reserved until the response
+    /// is sent.
+    async fn read_body<S, B>(&self, body: S, memory: &MemoryReservation) -> Result<(Bytes, Option<Json>)>
     where
-        S: Stream<Item = Result<B, warp::Error>> + Send,
-        B: Buf,
+        S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+        B: Buf + Send + 'static,
     {
         let has_body = self.request.head.has_body;
         if !has_body && self.route.body == Body::Optional {
             return Ok((Bytes::new(), None));
         }
         if let Err(error) = call::check_media_type(&self.request.head.headers, self.route.method == "PATCH") {
-            call::drain_body(body, max_bytes, timeout).await;
+            call::discard_body(body, &self.request.head, body_limits(&self.app)).await;
             return Err(error);
         }
-        let bytes = call::read_body(body, max_bytes, timeout).await?;
+        let reserve = |max_bytes| memory.grow(max_bytes);
+        let bytes = call::read_body(body, &self.request.head, body_limits(&self.app), reserve).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
             return Ok((bytes, None));
         }
+        memory.grow(bytes.len() + Json::max_tree_bytes(&bytes))?;
         let json = Json::parse(&bytes)?;
         Ok((bytes, Some(json)))
     }
@@ -327,6 +336,7 @@ impl RequestPipeline {
     async fn call_handler(
         &self,
         ctx: Arc<RequestContext>,
+        memory: Arc<MemoryReservation>,
         params: Vec<String>,
         (bytes, body): (Bytes, Option<Json>),
     ) -> Result<Reply> {
@@ -335,13 +345,22 @@ impl RequestPipeline {
         let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
         let disconnected = self.disconnected.clone();
         let rate_limit = self.rate_limit;
-        let call = Call { app, ctx, path_params: params, query, accept, body, rate_limit, disconnected };
-        if self.route.is_idempotent_by_key()
-            && let Some(idempotent) = idempotency::claim_idempotency_key(&call, &self.request.head, &bytes)?
-        {
-            return idempotency::answer_idempotently(call, self.handler, idempotent).await;
+        let reserved = memory.clone();
+        let call =
+            Call { app, ctx, path_params: params, query, accept, body, memory, rate_limit, disconnected };
+        let idempotent = match self.route.is_idempotent_by_key() {
+            true => idempotency::claim_idempotency_key(&call, &self.request.head, &bytes)?,
+            false => None,
+        };
+        let reply = match idempotent {
+            Some(idempotent) => idempotency::answer_idempotently(call, self.handler, idempotent).await?,
+            None => (self.handler)(call).await?,
+        };
+        // A response that reports a change is sent in any case. Of a batch, each result was reserved before.
+        if self.route.access() == "read" || reply.is_replayed() {
+            reserved.grow(reply.max_memory_bytes())?;
         }
-        (self.handler)(call).await
+        Ok(reply)
     }
 
     /// Records the handler's outcome in the audit log, builds the response and logs the request.
@@ -352,7 +371,7 @@ impl RequestPipeline {
         let code = result.as_ref().map_or_else(|error| Some(error.code), Reply::error_code);
         let cause = result.as_ref().err().and_then(|error| error.cause.clone());
         let mut response = match result {
-            Ok(reply) => reply::write_reply(reply, now, id),
+            Ok(reply) => reply::write_reply(reply, now, id, self.memory.clone()),
             Err(error) => reply::write_error(&error, now, id),
         };
         add_request_id(&mut response, id);

@@ -1,6 +1,7 @@
 //! Responses: the envelope, errors, and common headers.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -16,6 +17,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::ListPage;
 use crate::service::idempotency::StoredResponse;
+use crate::service::request_memory::MemoryReservation;
 use crate::verify::bucket::RateLimitDecision;
 
 /// The `WWW-Authenticate` value for an invalid bearer token (RFC 6750 §3.1).
@@ -121,6 +123,20 @@ impl Reply {
         }
     }
 
+    /// True for the stored response of an earlier request.
+    pub(crate) fn is_replayed(&self) -> bool {
+        matches!(self, Self::Enveloped(enveloped) if enveloped.is_replayed)
+    }
+
+    /// Maximum memory that the response takes until it is sent, in bytes: its JSON exists twice while the envelope
+    /// is written around it. Zero for a raw response, which is static or streamed.
+    pub(crate) fn max_memory_bytes(&self) -> usize {
+        match self {
+            Self::Enveloped(enveloped) => 2 * enveloped.payload.len(),
+            Self::Raw(_) => 0,
+        }
+    }
+
     /// Restores the stored response of an earlier request.
     pub(crate) fn from_stored(stored: StoredResponse) -> Result<Self> {
         let status = StatusCode::from_u16(stored.status).map_err(Error::internal)?;
@@ -209,12 +225,18 @@ fn metadata_json(now: Timestamp, request_id: &str, page: Option<Option<&str>>) -
     serde_json::to_string(&metadata).unwrap_or_default()
 }
 
-/// Converts a handler's reply to an HTTP response.
-pub(crate) fn write_reply(reply: Reply, now: Timestamp, request_id: &str) -> WarpResponse {
+/// Converts a handler's reply to an HTTP response. A long body keeps `memory` reserved until it is sent.
+pub(crate) fn write_reply(
+    reply: Reply,
+    now: Timestamp,
+    request_id: &str,
+    memory: Option<Arc<MemoryReservation>>,
+) -> WarpResponse {
     match reply {
         Reply::Raw(response) => *response,
         Reply::Enveloped(enveloped) => {
-            let mut response = json_response(enveloped.status, enveloped.to_json(now, request_id));
+            let body = enveloped.to_json(now, request_id).into();
+            let mut response = as_json(enveloped.status, chunked_response(body, memory));
             if enveloped.is_replayed {
                 response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             }
@@ -293,17 +315,22 @@ pub(crate) fn write_error(error: &Error, now: Timestamp, request_id: &str) -> Wa
     response
 }
 
-/// A 200 response with this body. A long body is written in chunks, so that the connection's worker serves
-/// other connections in between.
+/// A 200 response with this body, in chunks if it is long.
 pub(crate) fn response_from_bytes(body: Bytes) -> WarpResponse {
+    chunked_response(body, None)
+}
+
+/// A 200 response with this body. A long body is written in chunks, so that the connection's worker serves
+/// other connections in between, and keeps `memory` reserved until its end.
+fn chunked_response(body: Bytes, memory: Option<Arc<MemoryReservation>>) -> WarpResponse {
     if body.len() <= CHUNK_BYTES {
         return Response::new(body.into());
     }
     let length = HeaderValue::from(body.len());
-    let chunks = stream::unfold(body, |mut rest| async {
+    let chunks = stream::unfold((body, memory), |(mut rest, memory)| async {
         let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
         tokio::task::yield_now().await;
-        (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), rest))
+        (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), (rest, memory)))
     });
     let mut response = warp::reply::stream(chunks).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, length);
@@ -312,7 +339,10 @@ pub(crate) fn response_from_bytes(body: Bytes) -> WarpResponse {
 
 /// A response with a body that is already serialized JSON.
 pub(crate) fn json_response(status: StatusCode, body: impl Into<Bytes>) -> WarpResponse {
-    let mut response = response_from_bytes(body.into());
+    as_json(status, response_from_bytes(body.into()))
+}
+
+fn as_json(status: StatusCode, mut response: WarpResponse) -> WarpResponse {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -85,6 +85,8 @@ pub(crate) struct RequestHeadParts {
     /// True if the request has a body. Taken from the body stream, because HTTP/2 requires no header that
     /// announces a body.
     pub(crate) has_body: bool,
+    /// The length of the body if the client announced it (`Content-Length`), in bytes.
+    pub(crate) declared_body_bytes: Option<u64>,
 }
 
 impl Deref for RequestHead {
@@ -232,7 +234,9 @@ async fn serve_connection(
         let method = request.method().clone();
         let uri = request.uri().clone();
         let has_body = !request.body().is_end_stream();
-        let head = RequestHeadParts { peer, auth_cache: auth_cache.clone(), method, uri, headers, has_body };
+        let declared_body_bytes = request.body().size_hint().exact();
+        let auth_cache = auth_cache.clone();
+        let head = RequestHeadParts { peer, auth_cache, method, uri, headers, has_body, declared_body_bytes };
         request.extensions_mut().insert(RequestHead(Arc::new(head)));
         routes.call(request)
     });

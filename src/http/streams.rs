@@ -34,6 +34,10 @@ const MAX_STREAMS: u32 = 100;
 /// that doesn't read.
 const CHUNK_BYTES: usize = 16 * 1024;
 
+/// Maximum number of bytes of a request body that stay in memory before the handler reads them. A body of 1 MiB takes
+/// 16 round trips; all bodies of a connection together take at most four times this memory.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
 tokio::task_local! {
     /// The progress of the HTTP/2 stream that the current task serves.
     static CURRENT_PROGRESS: Arc<StreamProgress>;
@@ -75,6 +79,8 @@ where
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
             .max_send_buf_size(4 * CHUNK_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(4 * STREAM_WINDOW_BYTES)
             // Closes the connection if the client doesn't answer pings, regardless of its streams.
             .keep_alive_interval(limits.write_timeout)
             .keep_alive_timeout(limits.write_timeout)

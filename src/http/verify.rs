@@ -318,12 +318,12 @@ fn write_response_json(verdict: &Verdict, now: Timestamp, request_id: &str) -> S
 )]
 pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Response>
 where
-    S: Stream<Item = Result<B, warp::Error>> + Send,
-    B: Buf,
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
 {
     let (caller, body) = request.authorize_caller(body, false).await?;
     let media_type = call::check_media_type(&request.head.headers, false);
-    let bytes = request.read_body(body).await;
+    let bytes = request.read_body(body, &caller).await;
     media_type?;
     let bytes = bytes?;
     call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;

@@ -24,6 +24,7 @@ pub(crate) async fn add(app: &App, families: &mut MetricFamilies) {
         [(build, 1.0)],
     );
     add_verification_metrics(app, families);
+    add_request_memory_metrics(app, families);
     add_writer_metrics(app, families);
     add_disk_metrics(app, families);
     // The time of the last backup is omitted if it can't be read or if there never was a backup.
@@ -66,6 +67,17 @@ fn add_verification_metrics(app: &App, families: &mut MetricFamilies) {
         "tollhouse_key_cache_entries",
         "Keys in memory: existing keys, and hashes known to belong to no key.",
         [(kind("known"), integer_to_float(known)), (kind("unknown"), integer_to_float(unknown))],
+    );
+}
+
+fn add_request_memory_metrics(app: &App, families: &mut MetricFamilies) {
+    let surfaces = [("admin", &app.request_memory), ("data_plane", &app.data_plane_memory)];
+    families.add_gauge(
+        "tollhouse_request_memory_bytes",
+        "Memory reserved for requests in progress, by surface.",
+        surfaces.map(|(surface, memory)| -> (Labels, f64) {
+            (vec![("surface", surface.to_owned())], integer_to_float(memory.reserved_bytes() as u64))
+        }),
     );
 }
 

@@ -22,6 +22,7 @@ pub mod memberships;
 pub(crate) mod metrics;
 pub mod organizations;
 pub(crate) mod overview;
+pub mod request_memory;
 pub(crate) mod restore;
 pub mod retention;
 pub(crate) mod sample;
@@ -170,7 +171,9 @@ impl RequestContext {
             target: self.target.clone(),
             changes: Vec::new(),
         };
-        self.audit_event(0, entry, error.code.status(), Some(error.code))
+        // Not number 0: a read that succeeded is recorded as that, and its response may then be refused because it
+        // takes too much memory.
+        self.audit_event(1, entry, error.code.status(), Some(error.code))
     }
 
     /// Returns `PRECONDITION_FAILED` if the request has an `If-Match` header that doesn't match this ETag

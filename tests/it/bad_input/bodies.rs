@@ -35,8 +35,8 @@ const FIELDS: &[&str] = &[
 async fn invalid_json_is_refused_as_invalid_json() {
     let server = server().await;
     let before = state(&server).await;
-    let deep = "[".repeat(100_000);
-    let deep_objects = "{\"a\":".repeat(100_000);
+    let deep = "[".repeat(30_000);
+    let deep_objects = "{\"a\":".repeat(6_000);
     let closed = format!("{{\"name\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
     let bodies: &[&[u8]] = &[
         b"{",
@@ -149,7 +149,7 @@ fn wrong_values(field: &str) -> Vec<Value> {
     if matches!(field, "scopes" | "allowed_ips") {
         wrong.push(json!(["*:*"]));
         wrong.push(json!([null]));
-        wrong.push(json!(vec!["127.0.0.1"; 10_000]));
+        wrong.push(json!(vec!["127.0.0.1"; 2_000]));
     }
     if field == "expires_at" {
         wrong.extend(

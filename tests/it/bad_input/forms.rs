@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use super::{MIB, server, state};
+use super::{MAX_DATA_PLANE_BODY, MIB, server, state};
 use crate::support::{Raw, RawAnswer, Server, head};
 
 const LINE: &str = "POST /v1/introspect";
@@ -35,8 +35,8 @@ async fn unusual_forms_are_invalid_or_name_an_unknown_token() {
     let server = server().await;
     let before = state(&server).await;
     let mut raw = server.raw().await;
-    let many = "a=b&".repeat(200_000);
-    let long = format!("token={}", "x".repeat(MIB - 6));
+    let many = "a=b&".repeat(MAX_DATA_PLANE_BODY / 4);
+    let long = format!("token={}", "x".repeat(MAX_DATA_PLANE_BODY - 6));
     for body in ["", "&&&", "=", "tokens=a", "Token=a", "token[]=a", "token=a&%74oken=a", "{}", "\0", &many] {
         assert_error(&send(&mut raw, &[FORM], body.as_bytes()).await, 400, "invalid_request");
     }
@@ -70,7 +70,7 @@ async fn unsupported_and_too_large_forms_are_refused_and_the_connection_stays_op
     assert_error(&send(&mut raw, &["content-type: \u{fc}"], b"token=a").await, 400, "invalid_request");
     let parameter = format!("{}; charset=UTF-8", FORM.to_uppercase());
     assert_eq!(send(&mut raw, &[&parameter], b"token=a").await.status, 200);
-    for length in [MIB + 1, 2 * MIB] {
+    for length in [MAX_DATA_PLANE_BODY + 1, 2 * MIB] {
         assert_error(&send(&mut raw, &[FORM], &vec![b'a'; length]).await, 413, "invalid_request");
     }
     // The connection also stays open when the caller is not authenticated.

@@ -14,6 +14,9 @@ use crate::support::{Raw, RawAnswer, Server, head};
 
 const MIB: usize = 1024 * 1024;
 
+/// The limit of a body's size on the data plane.
+const MAX_DATA_PLANE_BODY: usize = 32 * 1024;
+
 /// Starts a server with two connection slots and one resource of each kind.
 async fn server() -> Server {
     let server = Server::with(|config| {
@@ -51,6 +54,11 @@ async fn state(server: &Server) -> Vec<Value> {
 fn routes() -> impl Iterator<Item = &'static Route> {
     let is_form = |route: &Route| matches!(route.dispatch, Dispatch::DataPlane(Endpoint::Introspect));
     ROUTES.iter().filter(move |route| route.body != Body::None && !is_form(route))
+}
+
+/// The shipped limit of the size of a route's body.
+fn max_body(route: &Route) -> usize {
+    if matches!(route.dispatch, Dispatch::DataPlane(_)) { MAX_DATA_PLANE_BODY } else { MIB }
 }
 
 /// A route's path with the IDs of existing resources.

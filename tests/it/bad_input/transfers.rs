@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Connection, MIB, assert_refused, path, routes, server, state};
+use super::{Connection, MIB, assert_refused, max_body, path, routes, server, state};
 use crate::support::{Server, head};
-
-/// The shipped limit of a body's size.
-const MAX_BODY: usize = MIB;
 
 /// Builds valid JSON of this length in bytes. No route accepts its `name`.
 fn json_of_length(length: usize) -> Vec<u8> {
@@ -31,9 +28,10 @@ async fn a_too_large_body_is_refused_and_the_client_receives_the_error() {
     let json = "content-type: application/json";
     for route in routes() {
         let line = format!("{} {}", route.method, path(route));
+        let max_body = max_body(route);
         for (length, status, code) in [
-            (MAX_BODY, 400, "INVALID_REQUEST"),
-            (MAX_BODY + 1, 413, "PAYLOAD_TOO_LARGE"),
+            (max_body, 400, "INVALID_REQUEST"),
+            (max_body + 1, 413, "PAYLOAD_TOO_LARGE"),
             (2 * MIB, 413, "PAYLOAD_TOO_LARGE"),
         ] {
             let body = json_of_length(length);

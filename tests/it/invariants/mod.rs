@@ -15,6 +15,7 @@ mod owned_keys;
 mod pruning;
 mod quota;
 mod records;
+mod request_memory;
 mod revocation;
 mod superseded;
 mod tampering;

@@ -2,6 +2,7 @@
 //! that is too long is read to its end, but not kept in memory.
 
 use std::io::BufRead;
+use std::sync::Arc;
 
 use csv_core::{ReadRecordResult, Reader};
 
@@ -171,7 +172,7 @@ impl<'a> CsvSource<'a> {
                 "scopes" | "allowed_ips" => {
                     let items = cell.split(|c: char| c.is_whitespace() || c == ',' || c == ';');
                     let items = items.filter(|item| !item.is_empty());
-                    Json::Array(items.map(|item| Json::String(item.to_owned())).collect())
+                    Json::Array(Arc::new(items.map(|item| Json::String(item.to_owned())).collect()))
                 }
                 "rate_limit.limit" | "rate_limit.window_seconds" | "quota.limit" => match cell.parse::<u64>()
                 {
@@ -184,20 +185,20 @@ impl<'a> CsvSource<'a> {
                 None => pairs.push((column.clone(), value)),
                 Some((outer, inner)) => {
                     let index = pairs.iter().position(|(name, _)| name == outer).unwrap_or_else(|| {
-                        pairs.push((outer.to_owned(), Json::Object(Vec::new())));
+                        pairs.push((outer.to_owned(), Json::Object(Arc::default())));
                         pairs.len() - 1
                     });
                     if let Json::Object(fields) = &mut pairs[index].1 {
-                        fields.push((inner.to_owned(), value));
+                        Arc::make_mut(fields).push((inner.to_owned(), value));
                     }
                 }
             }
         }
         let is_key = pairs.iter().any(|(name, _)| name == "hash");
         if is_key && !pairs.iter().any(|(name, _)| name == "scopes") {
-            pairs.push(("scopes".to_owned(), Json::Array(Vec::new())));
+            pairs.push(("scopes".to_owned(), Json::Array(Arc::default())));
         }
-        Json::Object(pairs)
+        Json::Object(Arc::new(pairs))
     }
 }
 
