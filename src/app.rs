@@ -28,6 +28,7 @@ use crate::telemetry::repeated_requests::RepeatedRequests;
 use crate::telemetry::tally::HttpMetrics;
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, VersionClock};
+use crate::verify::call_buckets::CallBuckets;
 use crate::verify::quota::Quotas;
 use crate::verify::recorder::Recorder;
 use crate::verify::settings::SettingsCache;
@@ -61,10 +62,10 @@ pub struct App {
     pub(crate) settings: Arc<SettingsCache>,
     /// Versions of the cached records, for their invalidation.
     pub version_clock: Arc<VersionClock>,
-    /// Rate-limit bucket `admin` of each API key, by the key's id.
-    pub(crate) admin_limits: Buckets<String>,
-    /// Rate-limit bucket `batch` of each API key, by the key's id.
-    pub(crate) batch_limits: Buckets<String>,
+    /// Rate-limit buckets of the Admin API calls other than batches.
+    pub(crate) admin_limits: CallBuckets,
+    /// Rate-limit buckets of batches.
+    pub(crate) batch_limits: CallBuckets,
     /// Rate-limit buckets of failed authentications, by client address.
     pub(crate) failure_limits: Buckets<IpNet>,
     /// Refused requests, aggregated in memory and written once their minute is over.
@@ -129,8 +130,8 @@ impl App {
             verifier,
             settings,
             version_clock,
-            admin_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
-            batch_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
+            admin_limits: CallBuckets::new(MAX_BUCKETS_PER_MAP),
+            batch_limits: CallBuckets::new(MAX_BUCKETS_PER_MAP),
             failure_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
             aggregated: AggregatedEvents::default(),
             repeated_requests: RepeatedRequests::default(),

@@ -74,6 +74,7 @@ impl Config {
             rate_limits: settings::RateLimits {
                 admin_per_minute: rate_limits.admin_per_minute,
                 batch_per_minute: rate_limits.batch_per_minute,
+                organization_factor: rate_limits.organization_factor,
                 failed_auth_per_minute: rate_limits.failed_auth_per_minute,
             },
             plans: [plan(settings::STANDARD_PLAN, &plans.standard), plan("enterprise", &plans.enterprise)]
@@ -271,6 +272,10 @@ pub struct RateLimitConfig {
     /// Batch requests per minute allowed for one API key; 0 means unlimited.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub batch_per_minute: u32,
+    /// The requests and batches that all API keys of an organization together may make, as a multiple of those
+    /// of one key; 0 means unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000, _, _>")]
+    pub organization_factor: u32,
     /// Failed authentications per minute allowed from one client address; 0 means unlimited.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
     pub failed_auth_per_minute: u32,

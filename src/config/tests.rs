@@ -54,7 +54,7 @@ fn the_default_file_lists_exactly_the_fields_of_config() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
     assert_eq!(setting_names(&listed), setting_names(&fields));
-    assert_eq!(setting_names(&listed).len(), 41);
+    assert_eq!(setting_names(&listed).len(), 42);
 }
 
 #[test]
@@ -323,6 +323,8 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("keys.prefix", "'a'"),
         ("keys.prefix", "'a123456789012345'"),
         ("rate_limits.admin_per_minute", "0"),
+        ("rate_limits.organization_factor", "0"),
+        ("rate_limits.organization_factor", "1000"),
         ("log.level", "'OFF'"),
         ("log.level", "'warn,tollhouse::store=debug,[call{id=1}]=trace'"),
         ("log.format", "'json'"),
@@ -349,6 +351,8 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("http.header_timeout", "'1 day'"),
         ("http.drain_timeout", "'2h'"),
         ("http.trusted_proxies", "'10.0.0.0/8'"),
+        ("rate_limits.organization_factor", "1001"),
+        ("rate_limits.organization_factor", "1.5"),
         ("http.trusted_proxies", "[10]"),
         ("http.trusted_proxies", "['10.0.0.0/33']"),
         ("http.trusted_proxies", "['::ffff:10.0.0.0/104']"),

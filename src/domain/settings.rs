@@ -30,6 +30,9 @@ pub(crate) const MAX_DURATION_DAYS: u32 = 36_500;
 /// The shortest time for which the audit log can be kept. The value 0 keeps the log indefinitely.
 pub(crate) const MIN_AUDIT_RETENTION_DAYS: u32 = 30;
 
+/// The highest value of `organization_factor`.
+pub(crate) const MAX_ORGANIZATION_FACTOR: u32 = 1_000;
+
 /// The maximum number of plans in the settings.
 pub(crate) const MAX_PLANS: usize = 100;
 
@@ -79,6 +82,10 @@ pub(crate) struct RateLimits {
     /// Maximum number of batch requests of a key per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
     pub(crate) batch_per_minute: u32,
+    /// All keys of an organization together may make this many times the calls and batches of one key; 0
+    /// means no limit for organizations.
+    #[schema(maximum = 1_000, example = 5)]
+    pub(crate) organization_factor: u32,
     /// Maximum number of failed authentications of a client address per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 30)]
     pub(crate) failed_auth_per_minute: u32,
@@ -161,6 +168,14 @@ impl Settings {
         let mut settings = BTreeMap::new();
         collect_settings(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
         settings
+    }
+}
+
+impl RateLimits {
+    /// The limit of all keys of an organization together, if that of one key is `per_key`; `None` means no
+    /// limit.
+    pub(crate) fn organization_limit(&self, per_key: u32) -> Option<u32> {
+        (self.organization_factor > 0).then(|| per_key.saturating_mul(self.organization_factor))
     }
 }
 

@@ -20,8 +20,9 @@ use crate::domain::api_key::Credential;
 use crate::domain::api_key::SecretHash;
 use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
-use crate::verify::bucket::{BucketLimit, Buckets, RateLimitDecision};
+use crate::verify::bucket::{BucketLimit, RateLimitDecision};
 use crate::verify::cache::LoadedCredential;
+use crate::verify::call_buckets::{CallBuckets, CallDecision, CallLimits};
 use crate::verify::secret;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -162,15 +163,18 @@ pub(crate) enum RateLimitClass {
 }
 
 impl RateLimitClass {
-    /// The name of the rate limit policy in the `RateLimit` headers.
-    pub(crate) fn policy_name(self) -> &'static str {
-        match self {
-            RateLimitClass::Admin => "admin",
-            RateLimitClass::Batch => "batch",
-        }
+    /// The decisions of a call with the names of their policies in the `RateLimit` headers, that of the key
+    /// first.
+    pub(crate) fn policies(self, decision: &CallDecision) -> Vec<(&'static str, RateLimitDecision)> {
+        let (of_key, of_organization) = match self {
+            RateLimitClass::Admin => ("admin", "admin-organization"),
+            RateLimitClass::Batch => ("batch", "batch-organization"),
+        };
+        let organization = decision.organization.map(|organization| (of_organization, organization));
+        [(of_key, decision.key)].into_iter().chain(organization).collect()
     }
 
-    fn buckets_and_tokens<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a Buckets<String>, u32) {
+    fn buckets_and_tokens<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a CallBuckets, u32) {
         match self {
             RateLimitClass::Admin => (&app.admin_limits, limits.admin_per_minute),
             RateLimitClass::Batch => (&app.batch_limits, limits.batch_per_minute),
@@ -178,46 +182,58 @@ impl RateLimitClass {
     }
 }
 
-/// Takes one token from the bucket of the caller's key. The decision is `None` if no rate limit is set.
+/// Takes one token from the bucket of the caller's key and one from that of its organization, or none if
+/// either has none left. The decision is `None` if no rate limit is set.
 pub(crate) fn charge_call(
     app: &App,
     limits: &RateLimits,
     class: RateLimitClass,
     caller: &Caller,
-) -> (Option<RateLimitDecision>, Result<()>) {
-    let Some((buckets, key, limit)) = bucket_of_call(app, limits, class, caller) else {
+) -> (Option<CallDecision>, Result<()>) {
+    let Some((buckets, call)) = limits_of_call(app, limits, class, caller) else {
         return (None, Ok(()));
     };
-    let decision = buckets.take(key, limit, 1, app.clock.monotonic());
-    let allowed = if decision.allowed {
-        Ok(())
-    } else {
-        Err(rate_limited_error(&decision, "Too many requests with this key"))
-    };
-    (Some(decision), allowed)
+    let decision = buckets.take(&call, app.clock.monotonic());
+    (Some(decision), ensure_admitted(&decision))
 }
 
-/// The state of the token bucket of the caller's key, for the headers of a call that is refused before a
-/// token is taken.
+/// The state of the caller's token buckets, for the headers of a call that is refused before a token is taken.
 pub(crate) fn rate_limit_status(
     app: &App,
     limits: &RateLimits,
     class: RateLimitClass,
     caller: &Caller,
-) -> Option<RateLimitDecision> {
-    let (buckets, key, limit) = bucket_of_call(app, limits, class, caller)?;
-    Some(buckets.peek(key, limit, 0, app.clock.monotonic()))
+) -> Option<CallDecision> {
+    let (buckets, call) = limits_of_call(app, limits, class, caller)?;
+    Some(buckets.peek(&call, app.clock.monotonic()))
 }
 
-fn bucket_of_call<'a>(
+fn limits_of_call<'a>(
     app: &'a App,
     limits: &RateLimits,
     class: RateLimitClass,
     caller: &'a Caller,
-) -> Option<(&'a Buckets<String>, &'a String, BucketLimit)> {
-    let (buckets, tokens) = class.buckets_and_tokens(app, limits);
-    let key = caller.key().filter(|_| tokens > 0)?;
-    Some((buckets, &key.id, BucketLimit { tokens, window: MINUTE }))
+) -> Option<(&'a CallBuckets, CallLimits<'a>)> {
+    let (buckets, per_key) = class.buckets_and_tokens(app, limits);
+    let key = caller.key().filter(|_| per_key > 0)?;
+    let per_minute = |tokens| BucketLimit { tokens, window: MINUTE };
+    let organization_limit = limits.organization_limit(per_key).map(per_minute);
+    let organization = key.organization_id.as_ref().zip(organization_limit);
+    Some((buckets, CallLimits { key: (&key.id, per_minute(per_key)), organization }))
+}
+
+/// Returns the error `RATE_LIMITED` if a limit refuses the call. It names the limit that takes longest to
+/// admit a call again.
+fn ensure_admitted(decision: &CallDecision) -> Result<()> {
+    match &decision.organization {
+        Some(organization) if organization.retry_after > decision.key.retry_after => {
+            Err(rate_limited_error(organization, "Too many requests with the keys of this organization"))
+        }
+        _ if !decision.key.allowed => {
+            Err(rate_limited_error(&decision.key, "Too many requests with this key"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn rate_limited_error(decision: &RateLimitDecision, message: &str) -> Error {

@@ -19,7 +19,7 @@ use crate::domain::page::Query;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
 use crate::service::request_memory::MemoryReservation;
-use crate::verify::bucket::RateLimitDecision;
+use crate::verify::call_buckets::CallDecision;
 
 /// A control-plane request that has passed the checks of the pipeline: the input of its handler.
 #[derive(Clone)]
@@ -36,8 +36,8 @@ pub struct Call {
     pub(crate) body: Option<Json>,
     /// The memory reserved for this request: for its body and, as far as known, its response.
     pub(crate) memory: Arc<MemoryReservation>,
-    /// The state of the caller's rate limit; `None` if the caller has no rate limit.
-    pub(crate) rate_limit: Option<RateLimitDecision>,
+    /// The state of the caller's rate limits; `None` if it has none.
+    pub(crate) rate_limit: Option<CallDecision>,
     /// Canceled when the client disconnects before it has the response.
     pub(crate) disconnected: CancellationToken,
 }

@@ -237,7 +237,7 @@ fn write_verdict(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpRespo
     let headers = response.headers_mut();
     add_identity_headers(headers, verdict.credential.as_deref(), outcome.name());
     if let Some(rate_limit) = &verdict.rate {
-        reply::add_rate_limit_headers(headers, "key", rate_limit, request.now);
+        reply::add_rate_limit_headers(headers, &[("key", *rate_limit)], request.now);
     }
     let retry_after = match (outcome, &verdict.rate, &verdict.quota) {
         (Outcome::RateLimited, Some(rate_limit), _) => Some(reply::ceil_seconds(rate_limit.retry_after)),

@@ -33,7 +33,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::service::request_memory::MemoryReservation;
 use crate::service::{self, RequestContext};
-use crate::verify::bucket::RateLimitDecision;
+use crate::verify::call_buckets::CallDecision;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -203,7 +203,7 @@ struct RequestPipeline {
     ctx: Option<Arc<RequestContext>>,
     /// The memory reserved for the request; `None` before it is authorized.
     memory: Option<Arc<MemoryReservation>>,
-    rate_limit: Option<RateLimitDecision>,
+    rate_limit: Option<CallDecision>,
     /// Canceled when the client disconnects.
     disconnected: CancellationToken,
 }
@@ -376,12 +376,8 @@ impl RequestPipeline {
         };
         add_request_id(&mut response, id);
         if let Some(rate_limit) = &self.rate_limit {
-            reply::add_rate_limit_headers(
-                response.headers_mut(),
-                self.rate_limit_class().policy_name(),
-                rate_limit,
-                now,
-            );
+            let limits = self.rate_limit_class().policies(rate_limit);
+            reply::add_rate_limit_headers(response.headers_mut(), &limits, now);
         }
         self.log_request(response.status().as_u16(), code, cause.as_deref());
         response

@@ -1,5 +1,6 @@
 //! Responses: the envelope, errors, and common headers.
 
+use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -350,24 +351,36 @@ fn as_json(status: StatusCode, mut response: WarpResponse) -> WarpResponse {
     response
 }
 
-/// Adds the rate limit headers: the common `X-RateLimit-*` headers, and `RateLimit` and `RateLimit-Policy` of
-/// the IETF draft (draft-ietf-httpapi-ratelimit-headers), in which `policy` is the limit's name.
+/// Adds the rate limit headers. `RateLimit` and `RateLimit-Policy` of the IETF draft
+/// (draft-ietf-httpapi-ratelimit-headers) list every limit by the name of its policy. The common
+/// `X-RateLimit-*` headers can show only one: the limit that refused the request (of several, the one that
+/// takes longest), otherwise the one with the fewest tokens left.
 pub(crate) fn add_rate_limit_headers(
     headers: &mut HeaderMap,
-    policy: &str,
-    decision: &RateLimitDecision,
+    limits: &[(&str, RateLimitDecision)],
     now: Timestamp,
 ) {
-    let limit = decision.limit;
-    let window = decision.window.as_secs();
-    let reset = (now + decision.full_after).as_seconds_ceil();
-    let next = ceil_seconds(decision.next_token);
+    let by_restriction =
+        |(_, limit): &&(&str, RateLimitDecision)| (Reverse(limit.retry_after), limit.remaining);
+    let Some((_, shown)) = limits.iter().min_by_key(by_restriction) else { return };
+    let reset = (now + shown.full_after).as_seconds_ceil();
+    let list = |item: fn(&str, &RateLimitDecision) -> String| {
+        limits.iter().map(|(policy, limit)| item(policy, limit)).collect::<Vec<_>>().join(", ")
+    };
     let values = [
-        ("x-ratelimit-limit", limit.to_string()),
-        ("x-ratelimit-remaining", decision.remaining.to_string()),
+        ("x-ratelimit-limit", shown.limit.to_string()),
+        ("x-ratelimit-remaining", shown.remaining.to_string()),
         ("x-ratelimit-reset", reset.to_string()),
-        ("ratelimit-policy", format!("\"{policy}\";q={limit};w={window}")),
-        ("ratelimit", format!("\"{policy}\";r={};t={next}", decision.remaining)),
+        (
+            "ratelimit-policy",
+            list(|policy, limit| format!("\"{policy}\";q={};w={}", limit.limit, limit.window.as_secs())),
+        ),
+        (
+            "ratelimit",
+            list(|policy, limit| {
+                format!("\"{policy}\";r={};t={}", limit.remaining, ceil_seconds(limit.next_token))
+            }),
+        ),
     ];
     for (name, value) in values {
         if let Ok(value) = HeaderValue::from_str(&value) {

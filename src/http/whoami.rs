@@ -7,6 +7,7 @@ use super::reply::Reply;
 use crate::domain::api_key::ApiKey;
 use crate::error::{Error, Result};
 use crate::service::scopes;
+use crate::verify::bucket::RateLimitDecision;
 
 /// The calling key and its permissions.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -21,6 +22,10 @@ pub(crate) struct Whoami {
     /// The key's Admin API rate limit; `null` if the limit is off.
     #[schema(required)]
     rate_limit: Option<CallerRateLimit>,
+    /// The Admin API rate limit that all keys of the organization share; `null` for a platform key, and if
+    /// the limit is off.
+    #[schema(required)]
+    organization_rate_limit: Option<CallerRateLimit>,
 }
 
 /// An organization's id and name.
@@ -31,7 +36,7 @@ pub(crate) struct OrganizationName {
     name: String,
 }
 
-/// The state of the calling key's rate limit.
+/// The state of a rate limit.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct CallerRateLimit {
     /// Requests per minute.
@@ -45,7 +50,7 @@ pub(crate) struct CallerRateLimit {
 /// Get the calling key
 ///
 /// Returns the calling key with its organization, its scopes with wildcards expanded, and the state of its
-/// rate limit.
+/// rate limits.
 #[utoipa::path(
     get, path = "/admin/v1/whoami", tag = "Caller", operation_id = "getCaller",
     responses((status = 200, description = "The calling key.", body = Whoami)),
@@ -57,15 +62,17 @@ pub(crate) async fn get_caller(call: Call) -> Result<Reply> {
         return Err(Error::internal("whoami without a key"));
     };
     let key = &credential.key;
+    let status_of = |limit: RateLimitDecision| CallerRateLimit {
+        limit: limit.limit,
+        remaining: limit.remaining,
+        reset: (call.ctx.now + limit.full_after).as_seconds_ceil(),
+    };
     let name = credential.organization.as_ref().map(|organization| organization.name.clone());
     Reply::ok(&Whoami {
         organization: key.organization_id.clone().zip(name).map(|(id, name)| OrganizationName { id, name }),
         scopes: catalogue.expand(&key.scopes),
-        rate_limit: call.rate_limit.map(|decision| CallerRateLimit {
-            limit: decision.limit,
-            remaining: decision.remaining,
-            reset: (call.ctx.now + decision.full_after).as_seconds_ceil(),
-        }),
+        rate_limit: call.rate_limit.map(|limits| status_of(limits.key)),
+        organization_rate_limit: call.rate_limit.and_then(|limits| limits.organization).map(status_of),
         api_key: key.clone().effective_at(call.ctx.now),
     })
 }

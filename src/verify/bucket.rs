@@ -77,7 +77,7 @@ pub struct RateLimitDecision {
 
 /// A token bucket, with its state as of the last call.
 #[derive(Clone, Copy)]
-struct Bucket {
+pub(super) struct Bucket {
     limit: BucketLimit,
     /// Monotonic time of the last call.
     last_call_at: Duration,
@@ -120,7 +120,8 @@ impl Bucket {
         u128::from(cost) * self.limit.units_per_token() <= self.available_units()
     }
 
-    fn take(&mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
+    /// Takes `cost` tokens if the bucket has that many; otherwise takes none.
+    pub(super) fn take(&mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         self.refill(limit, now);
         let allowed = self.admits(cost);
         if allowed {
@@ -129,7 +130,8 @@ impl Bucket {
         self.snapshot(allowed, cost)
     }
 
-    fn peek(mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
+    /// Returns whether `cost` would be admitted, and the state of the bucket.
+    pub(super) fn peek(mut self, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
         self.refill(limit, now);
         self.snapshot(self.admits(cost), cost)
     }
@@ -178,7 +180,7 @@ pub(crate) struct Buckets<K: Eq + Hash> {
 }
 
 impl<K: Clone + Eq + Hash> Buckets<K> {
-    /// Creates an empty map. A key's first [`take`](Self::take) creates a full bucket for the key.
+    /// Creates an empty map. The first [`take`](Self::take) of a key creates its bucket.
     pub(crate) fn new(max_buckets: usize) -> Self {
         let no_tokens = BucketLimit { tokens: 0, window: MAX_WINDOW };
         Self {
@@ -194,21 +196,38 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     ///
     /// Tokens that were spent stay spent when `limit` differs from that of the last call.
     pub(crate) fn take(&self, key: &K, limit: BucketLimit, cost: u32, now: Duration) -> RateLimitDecision {
+        self.with_bucket(key, limit, now, |bucket| bucket.take(limit, cost, now))
+    }
+
+    /// Calls `decide` with the key's bucket, which stays locked until `decide` returns. Creates the bucket if
+    /// the key has none.
+    pub(super) fn with_bucket<R>(
+        &self,
+        key: &K,
+        limit: BucketLimit,
+        now: Duration,
+        decide: impl FnOnce(&mut Bucket) -> R,
+    ) -> R {
         if let Some(mut bucket) = self.map.get_mut(key) {
-            return bucket.take(limit, cost, now);
+            return decide(&mut bucket);
         }
         if self.len() >= self.max_buckets {
             self.sweep_if_due(now);
         }
         match self.map.entry(key.clone()) {
-            Entry::Occupied(mut entry) => entry.get_mut().take(limit, cost, now),
+            Entry::Occupied(mut entry) => decide(entry.get_mut()),
             Entry::Vacant(entry) if self.reserve_map_entry() => {
                 let mut bucket = self.new_bucket(limit, now);
-                let decision = bucket.take(limit, cost, now);
-                entry.insert(bucket);
-                decision
+                let result = decide(&mut bucket);
+                // A full bucket is not stored, because a new one would behave the same.
+                if bucket.is_full(now) {
+                    self.bucket_count.fetch_sub(1, Ordering::Relaxed);
+                } else {
+                    entry.insert(bucket);
+                }
+                result
             }
-            Entry::Vacant(_) => self.lock_overflow_bucket().take(limit, cost, now),
+            Entry::Vacant(_) => decide(&mut self.lock_overflow_bucket()),
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod bucket;
 pub mod cache;
+pub(crate) mod call_buckets;
 pub(crate) mod denials;
 pub mod quota;
 pub(crate) mod recorder;

@@ -6,8 +6,9 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Object, OneOfBuilder, Ref, Schema};
 
 use super::{
-    KeySettings, MAX_DURATION_DAYS, MAX_LIMIT_VALUE, MAX_PLANS, MIN_AUDIT_RETENTION_DAYS, Maintenance, Plan,
-    RateLimits, Retention, Settings, is_plan_name, is_secret_prefix, plan_map_schema,
+    KeySettings, MAX_DURATION_DAYS, MAX_LIMIT_VALUE, MAX_ORGANIZATION_FACTOR, MAX_PLANS,
+    MIN_AUDIT_RETENTION_DAYS, Maintenance, Plan, RateLimits, Retention, Settings, is_plan_name,
+    is_secret_prefix, plan_map_schema,
 };
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::patch::Patch;
@@ -71,6 +72,10 @@ pub(crate) struct RateLimitsPatch {
     /// Maximum number of batch requests of a key per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 100)]
     pub(crate) batch_per_minute: Option<u32>,
+    /// All keys of an organization together may make this many times the calls and batches of one key; 0
+    /// means no limit for organizations.
+    #[schema(nullable = false, minimum = 0, maximum = 1_000, example = 5)]
+    pub(crate) organization_factor: Option<u32>,
     /// Maximum number of failed authentications of a client address per minute; 0 means no limit.
     #[schema(nullable = false, minimum = 0, maximum = 1_000_000_000, example = 30)]
     pub(crate) failed_auth_per_minute: Option<u32>,
@@ -240,6 +245,8 @@ impl RateLimitsPatch {
         let value = Self {
             admin_per_minute: fields.optional("admin_per_minute", u32_parser(0, MAX_LIMIT_VALUE)),
             batch_per_minute: fields.optional("batch_per_minute", u32_parser(0, MAX_LIMIT_VALUE)),
+            organization_factor: fields
+                .optional("organization_factor", u32_parser(0, MAX_ORGANIZATION_FACTOR)),
             failed_auth_per_minute: fields.optional("failed_auth_per_minute", u32_parser(0, MAX_LIMIT_VALUE)),
         };
         fields.finish_nested(faults);
@@ -249,6 +256,7 @@ impl RateLimitsPatch {
     fn apply(&self, limits: &mut RateLimits) {
         set_if_given(&mut limits.admin_per_minute, &self.admin_per_minute);
         set_if_given(&mut limits.batch_per_minute, &self.batch_per_minute);
+        set_if_given(&mut limits.organization_factor, &self.organization_factor);
         set_if_given(&mut limits.failed_auth_per_minute, &self.failed_auth_per_minute);
     }
 }

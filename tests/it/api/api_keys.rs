@@ -302,7 +302,7 @@ async fn whoami_returns_key_organization_and_scopes() {
     assert_eq!(
         expect_ok(org_client.get("/whoami").await, 200),
         json!({"api_key": resource, "organization": {"id": "org_1", "name": "org_1"}, "rate_limit": null,
-            "scopes": ["admin:keys", "transactions:read", "transactions:write"]})
+            "organization_rate_limit": null, "scopes": ["admin:keys", "transactions:read", "transactions:write"]})
     );
     let admin = expect_ok(server.admin().get("/whoami").await, 200);
     assert_eq!((&admin["organization"], &admin["api_key"]["scopes"]), (&Value::Null, &json!(["*"])));

@@ -13,7 +13,7 @@ use crate::support::{Binary, Server};
 fn shipped() -> Value {
     json!({
         "keys": {"prefix": "toll", "default_expiry_days": 0, "max_expiry_days": 0, "require_allowed_ips_for_admin": false},
-        "rate_limits": {"admin_per_minute": 0, "batch_per_minute": 0, "failed_auth_per_minute": 0},
+        "rate_limits": {"admin_per_minute": 0, "batch_per_minute": 0, "organization_factor": 5, "failed_auth_per_minute": 0},
         "plans": {
             "enterprise": {"requests_per_minute": 1000, "max_keys": 0, "max_members": 0},
             "standard": {"requests_per_minute": 100, "max_keys": 0, "max_members": 0},
@@ -36,7 +36,7 @@ async fn a_patch_is_merged_changes_the_etag_and_is_audited_field_by_field() {
     let unchanged = if_match(&admin, "/config", &etag, Some(no_change)).await;
     assert_eq!((unchanged.status, unchanged.header("etag")), (200, Some(etag.as_str())));
     let patch = json!({
-        "rate_limits": {"admin_per_minute": 7},
+        "rate_limits": {"admin_per_minute": 7, "organization_factor": 0},
         "plans": {"standard": {"max_keys": 5}, "enterprise": null},
         "maintenance": {"message": "soon"},
     });
@@ -45,6 +45,7 @@ async fn a_patch_is_merged_changes_the_etag_and_is_audited_field_by_field() {
     assert_ne!(new_etag, etag);
     let mut expected = shipped();
     expected["rate_limits"]["admin_per_minute"] = json!(7);
+    expected["rate_limits"]["organization_factor"] = json!(0);
     expected["plans"]["standard"]["max_keys"] = json!(5);
     expected["plans"].as_object_mut().unwrap().remove("enterprise");
     expected["maintenance"]["message"] = json!("soon");
@@ -63,6 +64,7 @@ async fn a_patch_is_merged_changes_the_etag_and_is_audited_field_by_field() {
         change("plans.enterprise.requests_per_minute", json!(1000), Value::Null),
         change("plans.standard.max_keys", json!(0), json!(5)),
         change("rate_limits.admin_per_minute", json!(0), json!(7)),
+        change("rate_limits.organization_factor", json!(5), json!(0)),
     ];
     assert_eq!(events[0]["changes"], json!(expected));
     assert_eq!((&events[1]["changes"], events.as_array().unwrap().len()), (&json!([]), 2));
@@ -119,7 +121,7 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
     let answer = server
         .configure(json!({
             "keys": {"prefix": "Toll", "default_expiry_days": -1, "max_expiry_days": 36_501, "require_allowed_ips_for_admin": 1},
-            "rate_limits": {"admin_per_minute": null, "batch_per_minute": "1", "per_hour": 1},
+            "rate_limits": {"admin_per_minute": null, "batch_per_minute": "1", "organization_factor": 1_001, "per_hour": 1},
             "plans": {"Gold": {}, "a~b/c": null, "silver": {"requests_per_minute": 1.5, "price": 1}, "bronze": 7},
             "retention": {"audit_days": 29, "usage_hourly_days": 0},
             "maintenance": {"read_only": "yes", "message": ""},
@@ -135,6 +137,7 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
             ("/keys/require_allowed_ips_for_admin", "INVALID_TYPE"),
             ("/rate_limits/admin_per_minute", "NOT_NULLABLE"),
             ("/rate_limits/batch_per_minute", "INVALID_VALUE"),
+            ("/rate_limits/organization_factor", "INVALID_VALUE"),
             ("/rate_limits/per_hour", "UNKNOWN_FIELD"),
             ("/plans/Gold", "INVALID_NAME"),
             ("/plans/a~0b~1c", "INVALID_NAME"),

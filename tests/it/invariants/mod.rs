@@ -11,6 +11,7 @@ mod failed_auth;
 mod invalidation;
 mod limits;
 mod long_reads;
+mod organization_limits;
 mod owned_keys;
 mod pruning;
 mod quota;
