@@ -120,6 +120,8 @@ pub struct Error {
     pub(crate) cause: Option<String>,
     /// Whole seconds after which a retry can succeed (`Retry-After`).
     pub(crate) retry_after: Option<u64>,
+    /// For `INSUFFICIENT_SCOPE`: the scope that the key lacks, for the `WWW-Authenticate` header.
+    pub(crate) missing_scope: Option<Box<str>>,
     /// True if the request caused the error although its status is 5xx; later operations of a batch may
     /// continue then.
     pub(crate) caused_by_request: bool,
@@ -133,6 +135,7 @@ impl Error {
             details: Vec::new(),
             cause: None,
             retry_after: None,
+            missing_scope: None,
             caused_by_request: false,
         }
     }

@@ -82,11 +82,17 @@ impl Caller {
 /// Returns the error `INSUFFICIENT_SCOPE` if the key has none of the scopes `any_of`. An empty list requires
 /// no scope.
 pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
-    if any_of.is_empty() || any_of.iter().any(|wanted| scope::any_covers(&key.scopes, wanted)) {
+    let [first, ..] = any_of else { return Ok(()) };
+    if any_of.iter().any(|wanted| scope::any_covers(&key.scopes, wanted)) {
         return Ok(());
     }
     let message = format!("The key lacks the scope {}.", any_of.join(" or "));
-    Err(Error::new(Code::InsufficientScope, message))
+    Err(missing_scope_error(first, message))
+}
+
+/// The error `INSUFFICIENT_SCOPE` for a key that lacks this scope.
+fn missing_scope_error(scope: &str, message: String) -> Error {
+    Error { missing_scope: Some(scope.into()), ..Error::new(Code::InsufficientScope, message) }
 }
 
 /// Returns the error `INVALID_API_KEY` if the credential is not valid at `now`. The error doesn't reveal why.
@@ -117,7 +123,7 @@ pub(crate) fn ensure_can_administer(caller: &Caller, key: &ApiKey) -> Result<()>
     let wanted = &key.scopes[index];
     let message = format!("Your key lacks the scope {wanted}, which this key has or would have.");
     let detail = exceeds_caller_detail(format!("/scopes/{index}"), message.clone());
-    Err(Error { details: vec![detail], ..Error::new(Code::InsufficientScope, message) })
+    Err(Error { details: vec![detail], ..missing_scope_error(wanted, message) })
 }
 
 /// Returns the error `INSUFFICIENT_SCOPE`, naming the key, if a key that a user owns has administrative scopes
@@ -128,7 +134,7 @@ pub(crate) fn ensure_can_affect_owned_key(caller: &Caller, key_id: &str, scopes:
     let wanted = &scopes[index];
     let message =
         format!("The user owns the key {key_id}, which has the scope {wanted}. Your key lacks that scope.");
-    Err(Error::new(Code::InsufficientScope, message))
+    Err(missing_scope_error(wanted, message))
 }
 
 /// The index of the first administrative scope that the caller lacks.

@@ -29,6 +29,12 @@ pub(crate) fn any_covers(grants: &[String], scope: &str) -> bool {
     grants.iter().any(|grant| covers(grant, scope))
 }
 
+/// True if the text is a scope token as defined by OAuth (RFC 6749 §3.3). Every scope is one, so that it can be
+/// written into a quoted string or a list separated by spaces.
+pub(crate) fn is_oauth_scope_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'))
+}
+
 /// Returns the part of a scope before the colon.
 fn resource_of(scope: &str) -> &str {
     scope.split_once(':').map_or(scope, |(resource, _)| resource)
@@ -214,6 +220,20 @@ mod tests {
             assert!(is_administrative(scope), "{scope}");
         }
         assert!(!is_administrative("workflows:*"));
+    }
+
+    #[test]
+    fn every_scope_is_an_oauth_scope_token() {
+        for byte in 0..=u8::MAX {
+            let name = format!("a{0}:b{0}", char::from(byte));
+            assert!(!is_custom_scope_name(&name) || is_oauth_scope_token(&name), "{name:?}");
+        }
+        for scope in ["*", "admin:*", "a-1:b-2", "!#[]~"] {
+            assert!(is_oauth_scope_token(scope), "{scope}");
+        }
+        for text in ["", "a b", "a\"b", "a\\b", "a\tb", "a\r\nb", "a\u{7f}", "\u{e4}"] {
+            assert!(!is_oauth_scope_token(text), "{text:?}");
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn prepare_operation(
         Ok(matched) => matched,
         Err(unmatched) => {
             let refuse =
-                move |_| -> HandlerFuture { Box::pin(std::future::ready(Err(unmatched.error.clone()))) };
+                move |_| -> HandlerFuture { Box::pin(std::future::ready(Err((*unmatched.error).clone()))) };
             return Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
         }
     };

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
@@ -14,7 +14,7 @@ use super::openapi::params;
 use super::{auth, reply};
 use crate::app::App;
 use crate::domain::api_key::Credential;
-use crate::domain::scope::MAX_SCOPES;
+use crate::domain::scope::{self, MAX_SCOPES};
 use crate::domain::verification::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::service::scopes;
@@ -82,6 +82,15 @@ impl<'a> ProxyRequirements<'a> {
         }
         self.scopes.push(scope);
         Ok(())
+    }
+
+    /// The first required scope that the key lacks, if the key was denied because of its scopes.
+    fn missing_scope(&self, verdict: &Verdict) -> Option<&str> {
+        if verdict.outcome != Outcome::InsufficientScope {
+            return None;
+        }
+        let granted = &verdict.credential.as_ref()?.key.scopes;
+        self.scopes.iter().find(|wanted| !scope::any_covers(granted, wanted)).map(Cow::as_ref)
     }
 
     /// Refuses scopes that don't exist.
@@ -152,7 +161,7 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
     let mut requirements = ProxyRequirements::new();
     let result = verify_client_key(request, &mut requirements).await;
     let mut response = match &result {
-        Ok(verdict) => write_verdict(request, verdict),
+        Ok(verdict) => write_verdict(request, &requirements, verdict),
         Err(error) => {
             let mut response = request.error_response(error);
             add_identity_headers(response.headers_mut(), None, error.code.name());
@@ -222,19 +231,28 @@ async fn verify_client_key<'a>(
     }
 }
 
-fn write_verdict(request: &DataPlaneRequest<'_>, verdict: &Verdict) -> WarpResponse {
+fn write_verdict(
+    request: &DataPlaneRequest<'_>,
+    requirements: &ProxyRequirements<'_>,
+    verdict: &Verdict,
+) -> WarpResponse {
     let outcome = verdict.outcome;
+    let missing_scope = requirements.missing_scope(verdict);
+    let message = missing_scope.map(|scope| format!("The key lacks the scope {scope}."));
     let mut response = match outcome {
         Outcome::Valid => reply::empty_response(),
         denied => reply::write_denial(
             denial_status(denied),
             denied.name(),
-            denied.message(),
+            message.as_deref().unwrap_or(denied.message()),
             request.now,
             &request.request_id,
         ),
     };
     let headers = response.headers_mut();
+    if outcome == Outcome::InsufficientScope {
+        headers.insert(WWW_AUTHENTICATE, reply::insufficient_scope_challenge(missing_scope));
+    }
     add_identity_headers(headers, verdict.credential.as_deref(), outcome.name());
     if let Some(rate_limit) = &verdict.rate {
         reply::add_rate_limit_headers(headers, &[("key", *rate_limit)], request.now);

@@ -9,7 +9,7 @@ use warp::reply::Response;
 
 use super::data_plane::DataPlaneRequest;
 use super::openapi::envelope::{always_false_schema, always_true_schema};
-use super::{auth, call};
+use super::{auth, call, reply};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
 use crate::service::scopes;
@@ -179,6 +179,10 @@ fn write_oauth_error(request: &DataPlaneRequest<'_>, error: &Error) -> Response 
         let challenge = if basic { "Basic realm=\"tollhouse\"" } else { "Bearer" };
         let challenge = if name == "invalid_token" { "Bearer error=\"invalid_token\"" } else { challenge };
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if name == "insufficient_scope" {
+        let challenge = reply::insufficient_scope_challenge(error.missing_scope.as_deref());
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(seconds) = error.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

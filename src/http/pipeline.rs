@@ -160,7 +160,7 @@ where
     if request.head.uri.path().starts_with("/admin/")
         && let Err(audit_error) = record_anonymous_error(app, request, error.code)
     {
-        error = audit_error;
+        *error = audit_error;
     }
     let mut response = reply::write_error(&error, app.clock.now(), &request.request_id);
     if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {

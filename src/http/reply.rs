@@ -14,6 +14,7 @@ use serde::Serialize;
 use warp::Reply as _;
 use warp::reply::Response as WarpResponse;
 
+use crate::domain::scope;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::ListPage;
@@ -23,6 +24,18 @@ use crate::verify::bucket::RateLimitDecision;
 
 /// The `WWW-Authenticate` value for an invalid bearer token (RFC 6750 §3.1).
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+
+/// The `WWW-Authenticate` value for a token without the required scope (RFC 6750 §3.1). Names the scope if it
+/// is known.
+pub(crate) fn insufficient_scope_challenge(missing_scope: Option<&str>) -> HeaderValue {
+    let without_scope = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
+    // The quoted string has no escapes, so only characters that need none are written.
+    let Some(scope) = missing_scope.filter(|scope| scope::is_oauth_scope_token(scope)) else {
+        return without_scope;
+    };
+    HeaderValue::from_str(&format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\""))
+        .unwrap_or(without_scope)
+}
 
 /// Response header that marks the replayed response of an earlier request.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -308,6 +321,10 @@ pub(crate) fn write_error(error: &Error, now: Timestamp, request_id: &str) -> Wa
         // RFC 6750 §3: the challenge has no error code if the request has no credential.
         Code::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
         Code::InvalidApiKey => drop(headers.insert(WWW_AUTHENTICATE, INVALID_TOKEN)),
+        Code::InsufficientScope => {
+            let challenge = insufficient_scope_challenge(error.missing_scope.as_deref());
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
         _ => {}
     }
     if let Some(seconds) = error.retry_after {

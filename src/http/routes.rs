@@ -363,8 +363,8 @@ pub(super) struct RouteMatch {
 
 /// Why no route serves a request.
 pub(super) struct UnmatchedRoute {
-    /// `NOT_FOUND` or `METHOD_NOT_ALLOWED`.
-    pub(crate) error: Error,
+    /// `NOT_FOUND` or `METHOD_NOT_ALLOWED`. Boxed, so that the result of every request's routing stays small.
+    pub(crate) error: Box<Error>,
     /// The methods that the path supports, for `Allow`.
     pub(crate) allow: Option<String>,
 }
@@ -393,7 +393,7 @@ impl Router {
         }
         let unknown = || {
             let message = "This path doesn't exist; see /openapi.json for all paths.";
-            UnmatchedRoute { error: Error::new(Code::NotFound, message), allow: None }
+            UnmatchedRoute { error: Box::new(Error::new(Code::NotFound, message)), allow: None }
         };
         let matched = self.paths.at(path).map_err(|_| unknown())?;
         let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
@@ -408,7 +408,7 @@ impl Router {
                 None => format!("Only {allow} is allowed here."),
                 Some((others, last)) => format!("Only {others} and {last} are allowed here."),
             };
-            let error = Error::new(Code::MethodNotAllowed, message);
+            let error = Box::new(Error::new(Code::MethodNotAllowed, message));
             return Err(UnmatchedRoute { error, allow: Some(allow) });
         };
         let decode = |value: &str| percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned());

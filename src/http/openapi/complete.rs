@@ -45,7 +45,7 @@ const RESPONSE_HEADERS: &[(&str, Type, &str, &str)] = &[
     (IDEMPOTENT_REPLAYED, Type::String, "true", "`true` if this is the replayed response of an earlier request with the same `Idempotency-Key`; otherwise absent."),
     (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the `X-Request-Id` of the request if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, otherwise a generated id."),
     (RETRY_AFTER, Type::Integer, "2", "Whole seconds to wait before retrying."),
-    (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "The authentication scheme to use (RFC 6750)."),
+    (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "The authentication scheme to use and the error (RFC 6750 §3). A `401` always has this header. A `403` has it if the code is `INSUFFICIENT_SCOPE`: `Bearer error=\"insufficient_scope\", scope=\"admin:keys\"`, with the missing scope if there is one; an operation that accepts any of several scopes names the first."),
     (RATE_LIMIT_HEADERS[0], Type::Integer, "500", "Requests that a full bucket allows. If several limits apply, this header, `X-RateLimit-Remaining` and `X-RateLimit-Reset` show the limit that refused the request, otherwise the one with the fewest requests left. All rate limit headers are absent if no limit is set."),
     (RATE_LIMIT_HEADERS[1], Type::Integer, "499", "Requests left now."),
     (RATE_LIMIT_HEADERS[2], Type::Integer, "1795417690", "Unix time, in seconds, at which all requests are available again."),
@@ -277,7 +277,7 @@ pub(super) fn error_response(status: u16, description: String) -> Response {
 /// The names of the response headers that this status adds.
 pub(super) fn headers_of_status(status: u16) -> &'static [&'static str] {
     match status {
-        401 => &[WWW_AUTHENTICATE],
+        401 | 403 => &[WWW_AUTHENTICATE],
         429 | 503 => &[RETRY_AFTER],
         _ => &[],
     }

@@ -409,6 +409,8 @@ async fn without_the_scope(fixture: &Fixture, row: &Row, route: &Route, key: &st
     assert!(!accepted.is_empty(), "{} requires no scope", row.path);
     let answer = fixture.call(row, Some(key)).await;
     expect_refusal(row, &answer, 403, "INSUFFICIENT_SCOPE");
+    let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", accepted[0]);
+    assert_eq!(answer.header("www-authenticate"), Some(challenge.as_str()), "{}", row.path);
     for scope in accepted {
         assert!(answer.text.contains(scope), "the message must name {scope}: {}", answer.text);
     }

@@ -14,6 +14,7 @@ mod key_policy;
 mod lists;
 mod maintenance;
 mod memberships;
+mod missing_scopes;
 mod organizations;
 mod patches;
 mod plans;

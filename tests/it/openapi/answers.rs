@@ -61,6 +61,8 @@ impl Operation<'_> {
             let is_optional = header.contains("ratelimit") && !limited
                 // Present only with `limit_status=403`.
                 || header == "retry-after" && answer.status == 403
+                // Present only if a scope is missing.
+                || header == "www-authenticate" && answer.status == 403 && !is_insufficient_scope(answer)
                 // Present only on replayed responses.
                 || header == "idempotent-replayed";
             assert!(is_optional || answer.header(header).is_some(), "{name} without {header}");
@@ -89,6 +91,11 @@ impl Operation<'_> {
         let statuses = statuses.map(|status| status.parse().unwrap());
         statuses.filter(|status| (400..500).contains(status)).map(|status| (self.name(), status))
     }
+}
+
+fn is_insufficient_scope(answer: &Answer) -> bool {
+    let oauth_error = answer.json["error"].as_str();
+    answer.code() == "INSUFFICIENT_SCOPE" || oauth_error == Some("insufficient_scope")
 }
 
 #[tokio::test]
