@@ -171,8 +171,9 @@ CREATE TABLE quotas (
 
 -- Responses stored for a day, so that a POST repeated with its Idempotency-Key is replayed instead of
 -- executed again. `name` is a hash of the API key's id and the Idempotency-Key; `request` is a hash of
--- method, path and body. `answer` is the JSON of `data` or `error`. If it contains a secret, it is
--- sealed with a key that can be derived only from the same bearer token and the same Idempotency-Key.
+-- method, path and body. `answer` is the JSON of `data` or `error`; in the results of a batch, a number
+-- stands for a read, which a replay runs again. If it contains a secret, it is sealed with a key that can
+-- be derived only from the same bearer token and the same Idempotency-Key.
 CREATE TABLE idempotency (
     name       BLOB PRIMARY KEY,
     request    BLOB NOT NULL,

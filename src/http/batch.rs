@@ -8,10 +8,11 @@ use serde_json::value::RawValue;
 
 use super::call::Call;
 use super::pipeline;
+use super::replay;
 use super::reply::Reply;
-use super::routes::{self, BATCH_ACTION, Dispatch, HandlerFuture, Route, RouteMatch};
+use super::routes::{self, Dispatch, HandlerFuture, Route, RouteMatch};
 use crate::domain::audit::{EventContext, truncate_text};
-use crate::domain::batch::{Batch, Operation as RequestedOperation};
+use crate::domain::batch::{Batch, Method as OperationMethod, Operation as RequestedOperation};
 use crate::domain::id::Kind;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
@@ -71,6 +72,8 @@ pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
     let mut operations = Vec::with_capacity(batch.operations.len());
     let mut details = Vec::new();
     let mut operation_ids = Vec::with_capacity(batch.operations.len());
+    let is_read: Vec<_> =
+        batch.operations.iter().map(|operation| operation.method == OperationMethod::Get).collect();
     for (index, operation) in batch.operations.into_iter().enumerate() {
         operation_ids.push(operation.id.clone());
         match prepare_operation(&call, &id, operation)? {
@@ -90,23 +93,15 @@ pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
     let context = EventContext { batch_id: Some(id), ..call.ctx.context.clone() };
     let ctx = Arc::new(RequestContext { context, ..(*call.ctx).clone() });
     let ran = batch::run(&call.app, &ctx, batch.atomic, operations).await?;
-    batch_reply(&call, &operation_ids, ran)
+    batch_reply(&call, operation_ids, &is_read, ran)
 }
 
-/// The routes of the operations of a batch. Empty if the call isn't a batch: then the pipeline has authorized
-/// the caller.
-pub(crate) fn operation_routes(call: &Call) -> Vec<&'static Route> {
-    if call.ctx.action != BATCH_ACTION {
-        return Vec::new();
-    }
-    let Some(Ok(batch)) = call.body.as_ref().map(Batch::read) else { return Vec::new() };
-    let route = |operation: &RequestedOperation| {
-        let path = add_path_prefix(&operation.path);
-        let method = Method::from_bytes(operation.method.name().as_bytes()).ok()?;
-        let path = path.split('?').next().unwrap_or_default();
-        routes::find_route(&method, path).ok()?.ok().map(|matched| matched.route)
-    };
-    batch.operations.iter().filter_map(route).collect()
+/// The route of an operation; `None` if there is none for its path and method.
+pub(super) fn operation_route(operation: &RequestedOperation) -> Result<Option<&'static Route>> {
+    let path = add_path_prefix(&operation.path);
+    let path = path.split('?').next().unwrap_or_default();
+    let method = Method::from_bytes(operation.method.name().as_bytes()).map_err(Error::internal)?;
+    Ok(routes::find_route(&method, path)?.ok().map(|matched| matched.route))
 }
 
 /// Adds [`PATH_PREFIX`] to an operation's path that omits the prefix.
@@ -116,7 +111,7 @@ fn add_path_prefix(path: &str) -> String {
 }
 
 /// Binds an operation to its route's handler and authorization. `None` if the route can't be used in a batch.
-fn prepare_operation(
+pub(super) fn prepare_operation(
     call: &Call,
     batch_id: &str,
     requested: RequestedOperation,
@@ -195,31 +190,50 @@ fn prepare_operation(
     Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
 }
 
-fn batch_reply(call: &Call, operation_ids: &[Option<String>], outcome: BatchOutcome<Reply>) -> Result<Reply> {
-    let mut has_secret = false;
+/// Converts the result of an operation. The second value is true if it contains a secret.
+pub(super) fn operation_result(
+    call: &Call,
+    id: Option<String>,
+    result: Result<Reply>,
+) -> Result<(OperationResult, bool)> {
     let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
-    let results = operation_ids.iter().zip(outcome.results).map(|(id, result)| {
-        let reply = result.unwrap_or_else(|error| {
-            if let Some(cause) = &error.cause {
-                tracing::error!(request_id, cause, "batch operation failed");
-            }
-            Reply::from_error(&error)
-        });
-        let Reply::Enveloped(enveloped) = reply else {
-            return Err(Error::internal("a batch operation returned a raw response"));
-        };
-        has_secret |= enveloped.has_secret();
-        let body = enveloped.to_json(call.ctx.now, request_id);
-        Ok(OperationResult {
-            id: id.clone(),
-            status: enveloped.status().as_u16(),
-            etag: enveloped.etag().map(str::to_owned),
-            body: RawValue::from_string(body).map_err(Error::internal)?,
-        })
+    let reply = result.unwrap_or_else(|error| {
+        if let Some(cause) = &error.cause {
+            tracing::error!(request_id, cause, "batch operation failed");
+        }
+        Reply::from_error(&error)
     });
-    let results = results.collect::<Result<Vec<_>>>()?;
+    let Reply::Enveloped(enveloped) = reply else {
+        return Err(Error::internal("a batch operation returned a raw response"));
+    };
+    let body = enveloped.to_json(call.ctx.now, request_id);
+    let result = OperationResult {
+        id,
+        status: enveloped.status().as_u16(),
+        etag: enveloped.etag().map(str::to_owned),
+        body: RawValue::from_string(body).map_err(Error::internal)?,
+    };
+    Ok((result, enveloped.has_secret()))
+}
+
+fn batch_reply(
+    call: &Call,
+    operation_ids: Vec<Option<String>>,
+    is_read: &[bool],
+    outcome: BatchOutcome<Reply>,
+) -> Result<Reply> {
+    let mut has_secret = false;
+    let mut results = Vec::with_capacity(operation_ids.len());
+    for (id, result) in operation_ids.into_iter().zip(outcome.results) {
+        let (result, has_secret_itself) = operation_result(call, id, result)?;
+        has_secret |= has_secret_itself;
+        results.push(result);
+    }
     let Some(failed_index) = outcome.failed_index else {
-        let reply = Reply::ok(&BatchResults { results })?;
+        // A batch runs in a transaction that is already open only if its response is stored.
+        let is_stored = call.ctx.seat.is_some();
+        let stored = if is_stored { replay::to_stored_results(&results, is_read)? } else { None };
+        let reply = Reply::ok(&BatchResults { results })?.with_stored_payload(stored);
         return Ok(if has_secret { reply.mark_secret() } else { reply });
     };
     let failed = FailedBatchError {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::auth;
-use super::batch;
 use super::call::Call;
+use super::replay;
 use super::reply::Reply;
 use super::routes::Handler;
 use super::server::RequestHead;
 use crate::domain::access::Caller;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
-use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest};
+use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest, StoredResponse};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -66,18 +66,15 @@ pub(crate) async fn answer_idempotently(
     let ctx = call.ctx.clone();
     let idempotent = Arc::new(idempotent);
     let original = call.clone();
-    let authorize_replay = move |caller: &Caller| {
-        batch::operation_routes(&original).into_iter().try_for_each(|route| {
-            caller.require_scope(route.auth.scopes())?;
-            if route.requires_current_secret() { caller.require_current_secret() } else { Ok(()) }
-        })
-    };
+    let repeated = call.clone();
+    let authorize_replay =
+        move |caller: &Caller, stored: &StoredResponse| replay::authorize(&repeated, caller, stored);
     let execute = Box::new(move |ctx: Arc<RequestContext>| handler(Call { ctx, ..call.clone() }));
     match idempotency::run_or_replay(&app, &ctx, &idempotent, execute, Reply::to_stored, authorize_replay)
         .await
     {
         Ok(IdempotentOutcome::Executed(reply)) => Ok(reply),
-        Ok(IdempotentOutcome::Replayed(stored)) => Reply::from_stored(stored),
+        Ok(IdempotentOutcome::Replayed(replayed)) => replay::write_replayed(&original, replayed),
         Ok(IdempotentOutcome::Refused(error)) => Err(error),
         // Errors that the operation itself decides (404, 409) are stored and replayed like a success.
         Err(error) if matches!(error.code.status(), 404 | 409) => {

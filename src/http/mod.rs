@@ -24,6 +24,7 @@ pub mod openapi;
 mod organizations;
 pub mod pages;
 mod pipeline;
+mod replay;
 mod reply;
 mod root;
 pub mod routes;

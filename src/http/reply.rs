@@ -66,6 +66,8 @@ pub struct EnvelopedReply {
     status: StatusCode,
     /// The JSON of `data`, or of `error` if the status isn't a success.
     payload: String,
+    /// The payload to store for a replay; `None` if it is `payload`.
+    stored_payload: Option<String>,
     /// `None` if the response isn't a list, `Some(None)` for a list's last page, otherwise the next page's
     /// cursor.
     page: Option<Option<String>>,
@@ -111,6 +113,14 @@ impl Reply {
     pub(crate) fn mark_secret(self) -> Self {
         match self {
             Self::Enveloped(enveloped) => Self::Enveloped(EnvelopedReply { has_secret: true, ..enveloped }),
+            raw @ Self::Raw(_) => raw,
+        }
+    }
+
+    /// Sets the payload to store for a replay, if it differs from the payload of the response.
+    pub(crate) fn with_stored_payload(self, stored_payload: Option<String>) -> Self {
+        match self {
+            Self::Enveloped(enveloped) => Self::Enveloped(EnvelopedReply { stored_payload, ..enveloped }),
             raw @ Self::Raw(_) => raw,
         }
     }
@@ -166,14 +176,15 @@ impl Reply {
     /// The form in which the response is stored for a replay; `None` for a raw response, which can't be
     /// stored.
     pub(crate) fn to_stored(&self) -> Option<StoredResponse> {
-        let Self::Enveloped(EnvelopedReply { status, payload, etag, has_secret, .. }) = self else {
+        let Self::Enveloped(EnvelopedReply { status, payload, stored_payload, etag, has_secret, .. }) = self
+        else {
             return None;
         };
         Some(StoredResponse {
             status: status.as_u16(),
             etag: etag.clone(),
             secret: *has_secret,
-            body: payload.clone(),
+            body: stored_payload.as_ref().unwrap_or(payload).clone(),
         })
     }
 }
@@ -183,6 +194,7 @@ impl EnvelopedReply {
         Self {
             status,
             payload,
+            stored_payload: None,
             page: None,
             etag: None,
             has_secret: false,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::within::{Handler, SameCaller};
 use super::{RequestContext, aggregate_refusal, is_aggregated, run_in_transaction};
 use crate::app::App;
+use crate::clock::Clock;
 use crate::domain::audit::AuditEntry;
 use crate::error::{Code, Error, Result};
 use crate::store;
@@ -115,6 +116,19 @@ fn run_independent<R>(
             success => Ok(success),
         });
     Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: None })
+}
+
+/// Runs the reads of a batch again, for the replay of its response. Each read authorizes the caller as in the
+/// transaction `tx`; the outer error fails the whole replay.
+pub(super) fn run_reads<R>(
+    tx: &Tx<'_>,
+    clock: &Clock,
+    reads: &[BatchOperation<R>],
+) -> Result<Vec<Result<R>>> {
+    let shared_caller = SameCaller::default();
+    let run_one =
+        |read: &BatchOperation<R>, tx: &Tx<'_>| shared_caller.run(tx, clock, &read.ctx, &read.handler);
+    run_independent(tx, reads, run_one).map(|outcome| outcome.results)
 }
 
 /// Appends the audit event of a failed operation, whose changes were rolled back before. Successful

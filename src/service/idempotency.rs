@@ -13,11 +13,12 @@ use ring::digest::{self, SHA256};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::RequestContext;
+use super::batch::{self, BatchOperation};
 use super::within::{self, Handler};
+use super::{RequestContext, aggregate_refusal};
 use crate::app::App;
-use crate::domain::access::Caller;
-use crate::domain::audit::{AuditEntry, Event};
+use crate::domain::access::{self, Caller};
+use crate::domain::audit::{AuditEntry, Event, EventContext};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store;
@@ -101,10 +102,29 @@ pub(crate) enum IdempotentOutcome<R> {
     /// The handler ran and returned this response.
     Executed(R),
     /// The handler did not run; the stored response of an earlier request is returned.
-    Replayed(StoredResponse),
+    Replayed(ReplayedResponse<R>),
     /// The request is refused: the Idempotency-Key was used for another request, or the stored response can't
     /// be decrypted.
     Refused(Error),
+}
+
+/// What the replay of a stored response requires and does again.
+pub(crate) struct Replay<R> {
+    /// The ids of the API keys whose secrets the response contains.
+    pub(crate) key_ids: Vec<String>,
+    /// The reads of a batch, which run again, because their results aren't stored.
+    pub(crate) reads: Vec<BatchOperation<R>>,
+    /// The id that the audit events of the reads share with the event of the replay.
+    pub(crate) batch_id: Option<String>,
+}
+
+/// A stored response with the new results of its reads.
+pub(crate) struct ReplayedResponse<R> {
+    pub(crate) response: StoredResponse,
+    /// The results of [`Replay::reads`], in their order.
+    pub(crate) read_results: Vec<Result<R>>,
+    /// The context of each read, for the audit events of refusals.
+    read_contexts: Vec<Arc<RequestContext>>,
 }
 
 /// A request with an Idempotency-Key. Until this value is dropped, no other request of the caller can use the
@@ -236,34 +256,41 @@ fn sha256(parts: &[&[u8]]) -> Digest {
 }
 
 /// Replays the stored response, or runs the handler and stores the handler's response. Reading the caller,
-/// running the handler and storing the response happen in one transaction. `may_see` authorizes the replay of
-/// a secret. `to_store` returns the response to store, or `None` to store nothing.
+/// running the handler and storing the response happen in one transaction. `authorize_replay` authorizes every
+/// operation of the earlier request again. `to_store` returns the response to store, or `None` to store
+/// nothing.
 ///
 /// # Errors
 /// The handler's error. The handler's changes are then rolled back, and the caller of this function stores
-/// the error response with [`refuse`].
+/// the error response with [`record_and_store_refusal`]. The refusals of `authorize_replay`.
 pub(crate) async fn run_or_replay<R: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
     idempotent: &Arc<IdempotentRequest>,
     handler: Handler<R>,
     to_store: fn(&R) -> Option<StoredResponse>,
-    may_see: impl Fn(&Caller) -> Result<()> + Send + 'static,
+    authorize_replay: impl Fn(&Caller, &StoredResponse) -> Result<Replay<R>> + Send + 'static,
 ) -> Result<IdempotentOutcome<R>> {
     let ctx = ctx.clone();
     let clock = app.clock.clone();
     let idempotent = idempotent.clone();
-    app.db
+    let outcome = app
+        .db
         .write(move |tx| {
             let caller = ctx.reload_caller(tx, &clock)?;
             if let Some(stored) = idempotent.find_stored_response(tx)? {
                 return match stored {
                     Ok(response) => {
-                        if response.secret {
-                            may_see(&caller)?;
-                        }
-                        store::audit::append(tx, replayed_event(&ctx, response.status))?;
-                        Ok(IdempotentOutcome::Replayed(response))
+                        let replay = authorize_replay(&caller, &response)?;
+                        ensure_can_see_secrets(tx, &caller, &replay.key_ids)?;
+                        let read_results = batch::run_reads(tx, &clock, &replay.reads)?;
+                        store::audit::append(tx, replayed_event(&ctx, replay.batch_id, response.status))?;
+                        let read_contexts = replay.reads.into_iter().map(|read| read.ctx).collect();
+                        Ok(IdempotentOutcome::Replayed(ReplayedResponse {
+                            response,
+                            read_results,
+                            read_contexts,
+                        }))
                     }
                     Err(error) => Ok(IdempotentOutcome::Refused(error)),
                 };
@@ -274,11 +301,37 @@ pub(crate) async fn run_or_replay<R: Send + 'static>(
             }
             Ok(IdempotentOutcome::Executed(reply))
         })
-        .await
+        .await?;
+    if let IdempotentOutcome::Replayed(replayed) = &outcome {
+        for (ctx, result) in replayed.read_contexts.iter().zip(&replayed.read_results) {
+            if let Err(error) = result {
+                aggregate_refusal(app, ctx, error);
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// Returns `INSUFFICIENT_SCOPE` unless the caller could give each of these API keys its permissions: the
+/// secret in a stored response gives whoever reads it these permissions.
+fn ensure_can_see_secrets(tx: &Tx<'_>, caller: &Caller, key_ids: &[String]) -> Result<()> {
+    for id in key_ids {
+        let Some(key) = store::api_keys::get(tx, id)? else { continue };
+        if access::ensure_can_grant(caller, &key).is_err() {
+            let message = format!(
+                "The response to the earlier request contains the secret of the key {id}, which has more \
+                 permissions than your key has now."
+            );
+            return Err(Error::new(Code::InsufficientScope, message));
+        }
+    }
+    Ok(())
 }
 
 /// The audit event of a replayed response. Its access is `read`, because a replay changes nothing.
-fn replayed_event(ctx: &RequestContext, status: u16) -> Event {
+fn replayed_event(ctx: &RequestContext, batch_id: Option<String>, status: u16) -> Event {
+    let context = EventContext { batch_id, ..ctx.context.clone() };
+    let ctx = RequestContext { context, ..ctx.clone() };
     let entry =
         AuditEntry { target: ctx.target.clone(), ..AuditEntry::without_target(ctx.caller.organization_id()) };
     Event {

@@ -155,11 +155,13 @@ fn idempotency_key_parameter() -> Parameter {
     let description = format!(
         "A unique value, such as a UUID, that makes it safe to retry the request. For 24 hours, a repeated \
          request with the same idempotency key, API key, path and body gets the original response again, with \
-         `{IDEMPOTENT_REPLAYED}: true`, and nothing is executed. Successful responses and errors with status \
+         `{IDEMPOTENT_REPLAYED}: true`, and no change is made. Successful responses and errors with status \
          404 or 409 are stored. Using the key for a different request returns `422`; repeating the request \
          while the first one is still running returns `409`. A response that contains a secret is only \
          replayed to the bearer token that received it. After that token was rotated, the request returns `409` \
-         with the new token, and `403` with the previous one."
+         with the new token, and `403` with the previous one. A replay is authorized again: `403` if the API key \
+         has lost a scope that the request, or an operation of a batch, requires. The reads of a batch run again \
+         and return their current results."
     );
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)

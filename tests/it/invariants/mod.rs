@@ -16,6 +16,7 @@ mod owned_keys;
 mod pruning;
 mod quota;
 mod records;
+mod replays;
 mod request_memory;
 mod revocation;
 mod superseded;
