@@ -15,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::idempotency::StorageLimits;
 use crate::domain::json;
 use crate::domain::settings::{self, Settings};
 
@@ -34,6 +35,8 @@ pub struct Config {
     /// The database file and its connections.
     pub database: DatabaseConfig,
     pub(crate) cache: CacheConfig,
+    /// The limits of stored responses.
+    pub idempotency: IdempotencyConfig,
     /// Initial values of the platform settings for new API keys.
     pub keys: KeyConfig,
     /// Initial values of the platform's rate limits, in requests per minute.
@@ -243,6 +246,42 @@ impl CacheConfig {
     }
 }
 
+/// `[idempotency]`: the responses stored for `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct IdempotencyConfig {
+    /// The largest body of a stored response, in bytes.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_024, 67_108_864, _, _>")]
+    pub max_response_bytes: u64,
+    /// The largest size of all stored responses of an API key, in bytes.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_048_576, MAX_TOML_INTEGER, _, _>")]
+    pub max_bytes_per_key: u64,
+    /// The largest size of all stored responses, in bytes; 0 means that it is derived from the largest size of
+    /// the database.
+    #[serde(
+        deserialize_with = "values::deserialize_integer_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
+    )]
+    pub max_total_bytes: u64,
+}
+
+impl IdempotencyConfig {
+    /// The largest size of all stored responses if neither the configuration nor the largest size of the
+    /// database determines it.
+    const DEFAULT_MAX_TOTAL_BYTES: u64 = 1 << 30;
+
+    /// The limits in effect. A key or an organization gets at most a quarter of the total, so that none can
+    /// use up the space of the others.
+    pub(crate) fn storage_limits(&self, max_database_bytes: u64) -> StorageLimits {
+        let total = match (self.max_total_bytes, max_database_bytes) {
+            (0, 0) => Self::DEFAULT_MAX_TOTAL_BYTES,
+            (0, max_database_bytes) => max_database_bytes / 4,
+            (max_total_bytes, _) => max_total_bytes,
+        };
+        let organization = total / 4;
+        let key = self.max_bytes_per_key.min(organization);
+        StorageLimits { response: self.max_response_bytes, key, organization, total }
+    }
+}
+
 // The sections from `[keys]` on, except `[usage]` and `[log]`, are initial values of a new database. The
 // settings in force are stored in the database (`domain::settings`).
 
@@ -368,5 +407,7 @@ pub(crate) enum LogFormat {
 
 #[cfg(test)]
 mod environment_tests;
+#[cfg(test)]
+mod sizes_tests;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ fn load_with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
 }
 
 /// Loads the configuration from a file with this text; errors show the file's path as `FILE`.
-fn load_with_file(text: &str) -> Result<Config, ConfigError> {
+pub(super) fn load_with_file(text: &str) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tollhouse.toml");
     fs::write(&path, text).unwrap();
@@ -54,7 +54,7 @@ fn the_default_file_lists_exactly_the_fields_of_config() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
     assert_eq!(setting_names(&listed), setting_names(&fields));
-    assert_eq!(setting_names(&listed).len(), 42);
+    assert_eq!(setting_names(&listed).len(), 45);
 }
 
 #[test]
@@ -169,37 +169,6 @@ fn optional_settings_are_none_when_empty() {
         let errors = fault_messages(load_with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]));
         assert!(errors.len() == 1 && errors[0].contains("a port on the loopback address"), "{errors:?}");
     }
-}
-
-#[test]
-fn a_cache_without_a_size_follows_the_memory_limit() {
-    let bytes = |file: &str, limit| load_with_file(file).unwrap().cache.effective_max_bytes(limit);
-    assert_eq!(bytes("", Some(512 << 20)), 128 << 20);
-    assert_eq!(bytes("", Some(1 << 20)), 1 << 20);
-    assert_eq!(bytes("", None), 256 << 20);
-    let configured = "[cache]\nmax_bytes = 2_000_000";
-    assert_eq!((bytes(configured, Some(1 << 30)), bytes(configured, None)), (2_000_000, 2_000_000));
-}
-
-#[test]
-fn memory_for_requests_follows_the_memory_limit_and_suffices_for_any_request() {
-    let http = |file: &str| load_with_file(file).unwrap().http;
-    assert_eq!(http("").effective_request_memory_bytes(Some(1 << 30)), 128 << 20);
-    assert_eq!(http("").effective_request_memory_bytes(Some(512 << 20)), 64 << 20);
-    assert_eq!(http("").effective_request_memory_bytes(None), 128 << 20);
-    assert_eq!(http("").effective_request_memory_bytes(Some(64 << 20)), 31_782_912);
-    let large_bodies = http("[http]\nmax_body_bytes = 67_108_864");
-    assert_eq!(large_bodies.effective_request_memory_bytes(None), large_bodies.min_request_memory_bytes());
-    let configured = http("[http]\nrequest_memory_bytes = 40_000_000");
-    assert_eq!(configured.effective_request_memory_bytes(Some(1 << 30)), 40_000_000);
-
-    let errors =
-        fault_messages(load_with_file("[http]\nmax_body_bytes = 1_024\nrequest_memory_bytes = 1_048_576"));
-    assert_eq!(errors.len(), 1, "{errors:?}");
-    assert!(
-        errors[0].starts_with("FILE:3: http.request_memory_bytes: must be at least 19212288, or 0: "),
-        "{errors:?}"
-    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub(crate) mod cidr;
 pub(crate) mod export;
 pub mod fields;
 pub mod id;
+pub(crate) mod idempotency;
 pub(crate) mod import;
 pub mod invalidation;
 pub(crate) mod json;

@@ -56,8 +56,12 @@ pub(crate) fn check_database(reader: &mut Reader, progress: ProgressFn<'_>) -> R
     progress("counts", 0, 0);
     // All counts are read in one transaction, because a write between two reads would appear as a difference.
     let counted = reader.read(|tx| {
-        let faults =
-            [store::check::find_wrong_counts(tx)?, store::check::find_inconsistent_keys(tx)?].concat();
+        let faults = [
+            store::check::find_wrong_counts(tx)?,
+            store::check::find_wrong_response_sums(tx)?,
+            store::check::find_inconsistent_keys(tx)?,
+        ]
+        .concat();
         Ok((faults, store::check::count_rows(tx)?))
     });
     match counted {

@@ -19,17 +19,22 @@ use super::{RequestContext, aggregate_refusal};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::audit::{AuditEntry, Event, EventContext};
+use crate::domain::idempotency::{StorageLimits, counted_bytes};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::db::Tx;
-use crate::store::idempotency::ResponseRow;
+use crate::store::idempotency::{ResponseOwner, ResponseRow};
 
 /// The time for which a response is stored: 24 hours, in milliseconds.
 const RESPONSE_TTL_MILLIS: i64 = 86_400_000;
 
 /// The largest number of expired responses that one write deletes, for which other changes wait.
 const MAX_PRUNED_PER_WRITE: usize = 1000;
+
+/// The number of bytes of expired responses after which a write deletes no more, because deleting a long
+/// response takes longer.
+const MAX_PRUNED_BYTES_PER_WRITE: u64 = 8 << 20;
 
 /// The largest number of requests with an Idempotency-Key that run at the same time.
 const MAX_IN_FLIGHT: usize = 10_000;
@@ -135,6 +140,9 @@ pub struct IdempotentRequest {
     request: Digest,
     /// The key that encrypts a stored response with a secret.
     encryption_key: LessSafeKey,
+    /// The API key whose limits the stored response counts towards.
+    owner: ResponseOwner,
+    limits: StorageLimits,
     now: Timestamp,
 }
 
@@ -152,13 +160,21 @@ impl IdempotentRequest {
         [method, path]: [&str; 2],
         body: &[u8],
     ) -> Result<Self> {
-        let caller = ctx.caller.key().map_or("", |key| &key.id);
-        let id = sha256(&[b"tollhouse.idempotency.name.v1\n", caller.as_bytes(), b"\n", key.as_bytes()]);
+        let Caller::Key(credential) = &ctx.caller else {
+            return Err(Error::internal("an Idempotency-Key without an API key"));
+        };
+        let caller = credential.key.id.as_bytes();
+        let id = sha256(&[b"tollhouse.idempotency.name.v1\n", caller, b"\n", key.as_bytes()]);
         let request = [method.as_bytes(), b" ", path.as_bytes(), b"\n", body];
         Ok(Self {
             guard: app.in_flight.claim(id)?,
             request: sha256(&request),
             encryption_key: derive_encryption_key(token, key, &id)?,
+            owner: ResponseOwner {
+                key_seq: credential.seq,
+                organization_seq: credential.organization.as_ref().map(|organization| organization.seq),
+            },
+            limits: app.config.idempotency.storage_limits(app.config.database.max_bytes),
             now: ctx.now,
         })
     }
@@ -199,7 +215,10 @@ impl IdempotentRequest {
         Aad::from([self.guard.id.as_slice(), &self.request, &status.to_be_bytes()].concat())
     }
 
+    /// Stores a response, in place of an expired one. The limits are checked in the transaction, so that
+    /// concurrent requests don't exceed them.
     fn store_response(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
+        self.limits.check_length(response.body.len())?;
         let answer =
             if response.secret { self.encrypt_body(response)? } else { response.body.clone().into_bytes() };
         let stored = ResponseRow {
@@ -210,7 +229,12 @@ impl IdempotentRequest {
             sealed: response.secret,
             answer,
         };
-        store::idempotency::put(tx, &self.guard.id, &stored)
+        store::idempotency::delete(tx, &self.guard.id)?;
+        let bytes = counted_bytes(stored.answer.len());
+        let is_platform_key = self.owner.organization_seq.is_none();
+        let taken = store::idempotency::stored_bytes(tx, self.owner)?;
+        self.limits.check_room(bytes, &taken, is_platform_key)?;
+        store::idempotency::insert(tx, &self.guard.id, self.owner, bytes, &stored)
     }
 
     /// Reads the stored response of an earlier request; `None` if there is none or it has expired. The inner
@@ -262,7 +286,8 @@ fn sha256(parts: &[&[u8]]) -> Digest {
 ///
 /// # Errors
 /// The handler's error. The handler's changes are then rolled back, and the caller of this function stores
-/// the error response with [`record_and_store_refusal`]. The refusals of `authorize_replay`.
+/// the error response with [`record_and_store_refusal`]. `UNAVAILABLE` if there is no room to store the
+/// response; the handler's changes are rolled back, too. The refusals of `authorize_replay`.
 pub(crate) async fn run_or_replay<R: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
@@ -365,6 +390,8 @@ pub(crate) async fn record_and_store_refusal(
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn prune(app: &App) -> Result<bool> {
     let expired_before = Timestamp::from_millis(app.clock.now().as_millis() - RESPONSE_TTL_MILLIS);
-    let pruned = app.db.write(move |tx| store::idempotency::prune(tx, expired_before, MAX_PRUNED_PER_WRITE));
-    Ok(pruned.await? == MAX_PRUNED_PER_WRITE)
+    let prune = move |tx: &Tx<'_>| {
+        store::idempotency::prune(tx, expired_before, MAX_PRUNED_PER_WRITE, MAX_PRUNED_BYTES_PER_WRITE)
+    };
+    app.db.write(prune).await
 }

@@ -79,6 +79,32 @@ pub(crate) fn find_wrong_counts(tx: &Tx<'_>) -> Result<Vec<String>> {
     )
 }
 
+/// Describes each entry of the table `idempotency_bytes` that differs from the actual sum.
+pub(crate) fn find_wrong_response_sums(tx: &Tx<'_>) -> Result<Vec<String>> {
+    tx.query_all(
+        "WITH actual (subject, bytes) AS (
+             SELECT 0, sum(bytes) FROM idempotency
+             UNION ALL SELECT key_seq, sum(bytes) FROM idempotency GROUP BY 1
+             UNION ALL SELECT -1 - coalesce(organization_seq, 0), sum(bytes) FROM idempotency GROUP BY 1
+         )
+         SELECT subject, coalesce(s.bytes, 0) AS summed, coalesce(a.bytes, 0) AS actual_sum
+         FROM actual a FULL JOIN idempotency_bytes s USING (subject) WHERE summed <> actual_sum LIMIT 20",
+        [],
+        |row| {
+            let subject: i64 = row.get(0)?;
+            let summed: i64 = row.get(1)?;
+            let actual: i64 = row.get(2)?;
+            let owner = match subject {
+                0 => "in total".to_owned(),
+                -1 => "of the platform's keys".to_owned(),
+                seq if seq > 0 => format!("of the key in row {seq}"),
+                organization => format!("of the organization in row {}", -1 - organization),
+            };
+            Ok(format!("stored responses {owner}: the stored sum is {summed} bytes, the actual sum {actual}"))
+        },
+    )
+}
+
 /// Describes each API key whose number of current secrets isn't 1, or whose scopes differ from the scope
 /// index.
 pub(crate) fn find_inconsistent_keys(tx: &Tx<'_>) -> Result<Vec<String>> {

@@ -4,8 +4,18 @@ use rusqlite::params;
 
 use super::db::Tx;
 use super::rows;
+use crate::domain::idempotency::StoredBytes;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
+
+/// The key that sent a request, and its organization, by their `seq`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResponseOwner {
+    /// The API key.
+    pub(crate) key_seq: i64,
+    /// The organization; `None` for a platform key.
+    pub(crate) organization_seq: Option<i64>,
+}
 
 /// A stored response, as a row of the table.
 #[derive(Clone, Debug)]
@@ -39,17 +49,25 @@ pub(crate) fn get(tx: &Tx<'_>, name: &[u8; 32]) -> Result<Option<ResponseRow>> {
     })
 }
 
-/// Stores a response, replacing an expired one under the same name.
-pub(crate) fn put(tx: &Tx<'_>, name: &[u8; 32], response: &ResponseRow) -> Result<()> {
+/// Stores a response that counts this number of bytes.
+pub(crate) fn insert(
+    tx: &Tx<'_>,
+    name: &[u8; 32],
+    owner: ResponseOwner,
+    bytes: u64,
+    response: &ResponseRow,
+) -> Result<()> {
     tx.execute(
-        "INSERT INTO idempotency (name, request, created_at, status, etag, sealed, answer) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET request = excluded.request, \
-         created_at = excluded.created_at, status = excluded.status, etag = excluded.etag, \
-         sealed = excluded.sealed, answer = excluded.answer",
+        "INSERT INTO idempotency \
+         (name, key_seq, organization_seq, request, created_at, bytes, status, etag, sealed, answer) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             name,
+            owner.key_seq,
+            owner.organization_seq,
             response.request,
             response.created_at.as_millis(),
+            bytes,
             response.status,
             response.etag,
             response.sealed,
@@ -59,12 +77,48 @@ pub(crate) fn put(tx: &Tx<'_>, name: &[u8; 32], response: &ResponseRow) -> Resul
     Ok(())
 }
 
-/// Deletes responses created before a time, oldest first, at most `max`. Returns the number of deleted
-/// responses.
-pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
-    tx.execute(
-        "DELETE FROM idempotency WHERE name IN \
-         (SELECT name FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)",
-        params![before.as_millis(), max],
-    )
+/// Deletes the response stored under a name, if there is one.
+pub(crate) fn delete(tx: &Tx<'_>, name: &[u8; 32]) -> Result<()> {
+    tx.execute("DELETE FROM idempotency WHERE name = ?1", params![name])?;
+    Ok(())
+}
+
+/// The bytes that the stored responses of a key, of its organization and of all keys take.
+pub(crate) fn stored_bytes(tx: &Tx<'_>, owner: ResponseOwner) -> Result<StoredBytes> {
+    let organization = -1 - owner.organization_seq.unwrap_or(0);
+    let sql = "SELECT subject, bytes FROM idempotency_bytes WHERE subject IN (0, ?1, ?2)";
+    let mut stored = StoredBytes::default();
+    for (subject, bytes) in tx.query_all(sql, params![owner.key_seq, organization], |row| {
+        let subject: i64 = row.get(0)?;
+        let bytes: u64 = row.get(1)?;
+        Ok((subject, bytes))
+    })? {
+        match subject {
+            0 => stored.total = bytes,
+            subject if subject == organization => stored.organization = bytes,
+            _ => stored.key = bytes,
+        }
+    }
+    Ok(stored)
+}
+
+/// Deletes responses created before a time, oldest first, until `max_rows` or about `max_bytes` are deleted.
+/// Returns `true` if there may be more.
+pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max_rows: usize, max_bytes: u64) -> Result<bool> {
+    let sql = "SELECT seq, bytes FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2";
+    let expired = tx.query_all(sql, params![before.as_millis(), max_rows], |row| {
+        let seq: i64 = row.get(0)?;
+        let bytes: u64 = row.get(1)?;
+        Ok((seq, bytes))
+    })?;
+    let may_be_more = expired.len() == max_rows;
+    let mut deleted_bytes = 0;
+    for (seq, bytes) in expired {
+        if deleted_bytes >= max_bytes {
+            return Ok(true);
+        }
+        tx.execute("DELETE FROM idempotency WHERE seq = ?1", [seq])?;
+        deleted_bytes += bytes;
+    }
+    Ok(may_be_more)
 }

@@ -161,7 +161,8 @@ fn idempotency_key_parameter() -> Parameter {
          replayed to the bearer token that received it. After that token was rotated, the request returns `409` \
          with the new token, and `403` with the previous one. A replay is authorized again: `403` if the API key \
          has lost a scope that the request, or an operation of a batch, requires. The reads of a batch run again \
-         and return their current results."
+         and return their current results. If there is no room to store the response, nothing is changed and \
+         the request returns `503`; it can be sent without an idempotency key."
     );
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)

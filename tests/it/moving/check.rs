@@ -34,6 +34,10 @@ async fn every_kind_of_damage_is_detected() {
             "INSERT INTO counts VALUES ('active', 'org_none', 3)",
             "active keys of org_none: the stored count is 3, the actual count 0",
         ),
+        (
+            "INSERT OR REPLACE INTO idempotency_bytes VALUES (0, 7)",
+            "stored responses in total: the stored sum is 7 bytes, the actual sum 0",
+        ),
         ("PRAGMA foreign_keys = OFF; DELETE FROM organizations", "refers to a missing row of organizations"),
         (
             "UPDATE audit_events SET actor_id = 'key_other' WHERE seq = 2",
