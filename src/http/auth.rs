@@ -1,9 +1,7 @@
-//! Authentication by the `Authorization` header (RFC 6750 §2.1), and the rate limits of callers and of failed
-//! attempts.
+//! Authentication by the `Authorization` header (RFC 6750 §2.1), and the rate limit of failed attempts.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,20 +10,16 @@ use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
 use super::address;
-use super::reply::ceil_seconds;
+use super::rate_limits::{self, MINUTE};
 use super::server::RequestHead;
 use crate::app::App;
-use crate::domain::access::{self, Caller};
+use crate::domain::access;
 use crate::domain::api_key::Credential;
 use crate::domain::api_key::SecretHash;
-use crate::domain::settings::RateLimits;
 use crate::error::{Code, Error, Result};
-use crate::verify::bucket::{BucketLimit, RateLimitDecision};
+use crate::verify::bucket::BucketLimit;
 use crate::verify::cache::LoadedCredential;
-use crate::verify::call_buckets::{CallBuckets, CallDecision, CallLimits};
 use crate::verify::secret;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Authenticates the caller by bearer token; returns its key and the hash of the token.
 ///
@@ -149,95 +143,9 @@ pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error
     if decision.allowed {
         failure
     } else {
-        rate_limited_error(&decision, "Too many failed authentication attempts from your address")
+        rate_limits::rate_limited_error(
+            &decision,
+            "Too many failed authentication attempts from your address",
+        )
     }
-}
-
-/// Determines which rate limit applies to a control-plane call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RateLimitClass {
-    /// Any call of the control plane other than a batch.
-    Admin,
-    /// A batch counts as one call, regardless of the number of its operations.
-    Batch,
-}
-
-impl RateLimitClass {
-    /// The decisions of a call with the names of their policies in the `RateLimit` headers, that of the key
-    /// first.
-    pub(crate) fn policies(self, decision: &CallDecision) -> Vec<(&'static str, RateLimitDecision)> {
-        let (of_key, of_organization) = match self {
-            RateLimitClass::Admin => ("admin", "admin-organization"),
-            RateLimitClass::Batch => ("batch", "batch-organization"),
-        };
-        let organization = decision.organization.map(|organization| (of_organization, organization));
-        [(of_key, decision.key)].into_iter().chain(organization).collect()
-    }
-
-    fn buckets_and_tokens<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a CallBuckets, u32) {
-        match self {
-            RateLimitClass::Admin => (&app.admin_limits, limits.admin_per_minute),
-            RateLimitClass::Batch => (&app.batch_limits, limits.batch_per_minute),
-        }
-    }
-}
-
-/// Takes one token from the bucket of the caller's key and one from that of its organization, or none if
-/// either has none left. The decision is `None` if no rate limit is set.
-pub(crate) fn charge_call(
-    app: &App,
-    limits: &RateLimits,
-    class: RateLimitClass,
-    caller: &Caller,
-) -> (Option<CallDecision>, Result<()>) {
-    let Some((buckets, call)) = limits_of_call(app, limits, class, caller) else {
-        return (None, Ok(()));
-    };
-    let decision = buckets.take(&call, app.clock.monotonic());
-    (Some(decision), ensure_admitted(&decision))
-}
-
-/// The state of the caller's token buckets, for the headers of a call that is refused before a token is taken.
-pub(crate) fn rate_limit_status(
-    app: &App,
-    limits: &RateLimits,
-    class: RateLimitClass,
-    caller: &Caller,
-) -> Option<CallDecision> {
-    let (buckets, call) = limits_of_call(app, limits, class, caller)?;
-    Some(buckets.peek(&call, app.clock.monotonic()))
-}
-
-fn limits_of_call<'a>(
-    app: &'a App,
-    limits: &RateLimits,
-    class: RateLimitClass,
-    caller: &'a Caller,
-) -> Option<(&'a CallBuckets, CallLimits<'a>)> {
-    let (buckets, per_key) = class.buckets_and_tokens(app, limits);
-    let key = caller.key().filter(|_| per_key > 0)?;
-    let per_minute = |tokens| BucketLimit { tokens, window: MINUTE };
-    let organization_limit = limits.organization_limit(per_key).map(per_minute);
-    let organization = key.organization_id.as_ref().zip(organization_limit);
-    Some((buckets, CallLimits { key: (&key.id, per_minute(per_key)), organization }))
-}
-
-/// Returns the error `RATE_LIMITED` if a limit refuses the call. It names the limit that takes longest to
-/// admit a call again.
-fn ensure_admitted(decision: &CallDecision) -> Result<()> {
-    match &decision.organization {
-        Some(organization) if organization.retry_after > decision.key.retry_after => {
-            Err(rate_limited_error(organization, "Too many requests with the keys of this organization"))
-        }
-        _ if !decision.key.allowed => {
-            Err(rate_limited_error(&decision.key, "Too many requests with this key"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn rate_limited_error(decision: &RateLimitDecision, message: &str) -> Error {
-    let seconds = ceil_seconds(decision.retry_after).max(1);
-    let message = format!("{message}; try again in {seconds} s.");
-    Error { retry_after: Some(seconds), ..Error::new(Code::RateLimited, message) }
 }

@@ -11,7 +11,7 @@ use warp::reply::Response as WarpResponse;
 
 use super::data_plane::DataPlaneRequest;
 use super::openapi::params;
-use super::{auth, reply};
+use super::{auth, rate_limits, reply};
 use crate::app::App;
 use crate::domain::api_key::Credential;
 use crate::domain::scope::{self, MAX_SCOPES};
@@ -255,11 +255,15 @@ fn write_verdict(
     }
     add_identity_headers(headers, verdict.credential.as_deref(), outcome.name());
     if let Some(rate_limit) = &verdict.rate {
-        reply::add_rate_limit_headers(headers, &[("key", *rate_limit)], request.now);
+        rate_limits::add_headers(headers, &[("key", *rate_limit)], request.now);
     }
     let retry_after = match (outcome, &verdict.rate, &verdict.quota) {
-        (Outcome::RateLimited, Some(rate_limit), _) => Some(reply::ceil_seconds(rate_limit.retry_after)),
-        (Outcome::QuotaExceeded, _, Some(quota)) => Some(reply::ceil_seconds(quota.resets_at - request.now)),
+        (Outcome::RateLimited, Some(rate_limit), _) => {
+            Some(rate_limits::ceil_seconds(rate_limit.retry_after))
+        }
+        (Outcome::QuotaExceeded, _, Some(quota)) => {
+            Some(rate_limits::ceil_seconds(quota.resets_at - request.now))
+        }
         _ => None,
     };
     if let Some(seconds) = retry_after {

@@ -24,6 +24,7 @@ pub mod openapi;
 mod organizations;
 pub mod pages;
 mod pipeline;
+mod rate_limits;
 mod replay;
 mod reply;
 mod root;

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
-use super::auth::{self, RateLimitClass};
+use super::auth;
 use super::call::{self, BodyLimits, Call};
+use super::rate_limits::{self, RateLimitClass};
 use super::reply::{self, Reply};
 use super::routes::{AuthRequirement, BATCH_ACTION, Body, Handler, Route, UnmatchedRoute, WHOAMI_ACTION};
 use super::server::RequestHead;
@@ -273,10 +274,10 @@ impl RequestPipeline {
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
         if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.client_ip) {
-            self.rate_limit = auth::rate_limit_status(&app, limits, self.rate_limit_class(), &caller);
+            self.rate_limit = rate_limits::status(&app, limits, self.rate_limit_class(), &caller);
             return Err(error);
         }
-        let (rate_limit, allowed) = auth::charge_call(&app, limits, self.rate_limit_class(), &caller);
+        let (rate_limit, allowed) = rate_limits::charge(&app, limits, self.rate_limit_class(), &caller);
         self.rate_limit = rate_limit;
         allowed?;
         ctx.authorize(&caller)?;
@@ -377,7 +378,7 @@ impl RequestPipeline {
         add_request_id(&mut response, id);
         if let Some(rate_limit) = &self.rate_limit {
             let limits = self.rate_limit_class().policies(rate_limit);
-            reply::add_rate_limit_headers(response.headers_mut(), &limits, now);
+            rate_limits::add_headers(response.headers_mut(), &limits, now);
         }
         self.log_request(response.status().as_u16(), code, cause.as_deref());
         response

@@ -1,6 +1,5 @@
 //! Responses: the envelope, errors, and common headers.
 
-use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use futures_util::stream;
 use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use serde::Serialize;
 use warp::Reply as _;
 use warp::reply::Response as WarpResponse;
@@ -20,7 +19,6 @@ use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::ListPage;
 use crate::service::idempotency::StoredResponse;
 use crate::service::request_memory::MemoryReservation;
-use crate::verify::bucket::RateLimitDecision;
 
 /// The `WWW-Authenticate` value for an invalid bearer token (RFC 6750 §3.1).
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -378,49 +376,6 @@ fn as_json(status: StatusCode, mut response: WarpResponse) -> WarpResponse {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// Adds the rate limit headers. `RateLimit` and `RateLimit-Policy` of the IETF draft
-/// (draft-ietf-httpapi-ratelimit-headers) list every limit by the name of its policy. The common
-/// `X-RateLimit-*` headers can show only one: the limit that refused the request (of several, the one that
-/// takes longest), otherwise the one with the fewest tokens left.
-pub(crate) fn add_rate_limit_headers(
-    headers: &mut HeaderMap,
-    limits: &[(&str, RateLimitDecision)],
-    now: Timestamp,
-) {
-    let by_restriction =
-        |(_, limit): &&(&str, RateLimitDecision)| (Reverse(limit.retry_after), limit.remaining);
-    let Some((_, shown)) = limits.iter().min_by_key(by_restriction) else { return };
-    let reset = (now + shown.full_after).as_seconds_ceil();
-    let list = |item: fn(&str, &RateLimitDecision) -> String| {
-        limits.iter().map(|(policy, limit)| item(policy, limit)).collect::<Vec<_>>().join(", ")
-    };
-    let values = [
-        ("x-ratelimit-limit", shown.limit.to_string()),
-        ("x-ratelimit-remaining", shown.remaining.to_string()),
-        ("x-ratelimit-reset", reset.to_string()),
-        (
-            "ratelimit-policy",
-            list(|policy, limit| format!("\"{policy}\";q={};w={}", limit.limit, limit.window.as_secs())),
-        ),
-        (
-            "ratelimit",
-            list(|policy, limit| {
-                format!("\"{policy}\";r={};t={}", limit.remaining, ceil_seconds(limit.next_token))
-            }),
-        ),
-    ];
-    for (name, value) in values {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    }
-}
-
-/// The duration in whole seconds, rounded up.
-pub(crate) fn ceil_seconds(duration: std::time::Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() != 0)
 }
 
 #[cfg(test)]
