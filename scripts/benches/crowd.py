@@ -1,10 +1,8 @@
 """latency of verifications beside thousands of slow clients, slow exports and analytics queries."""
 
 import itertools
-import json
 import multiprocessing
 import os
-import resource
 import socket
 import statistics
 import sys
@@ -12,7 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
-from harness import KEY, Client, Server, directory, wrk
+from harness import KEY, Client, Server, allow_many_files, background_load, directory, write_lines
 from dataset import fill, secrets
 
 KEYS = 1_000
@@ -102,29 +100,14 @@ def analytics(url, answered):
         answered.value += 1
 
 
-def run_idle(work, url, counter):
-    """Runs work with idle priority, so that the CPU time of these clients does not affect the measurement."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    work(url, counter)
-
-
 @contextmanager
-def background_load(work, url, min_count):
-    """Runs work in a separate process, and waits until its counter has reached `min_count`."""
+def load_reached(work, url, min_count):
+    """Runs work in the background, and waits until its counter has reached `min_count`."""
     counter = multiprocessing.Value("q", 0, lock=False)
-    process = multiprocessing.Process(target=run_idle, args=(work, url, counter), daemon=True)
-    process.start()
-    try:
-        while counter.value < min_count:
-            if not process.is_alive():
-                raise SystemExit(f"{work.__name__} ended")
+    with background_load(work, url, counter) as process:
+        while counter.value < min_count and process.is_alive():
             time.sleep(0.01)
-        yield counter
-        if not process.is_alive():
-            raise SystemExit(f"{work.__name__} ended")
-    finally:
-        process.kill()
-        process.join()
+        yield
 
 
 # Waits until each connection was closed once, on average. From then on they reconnect one by one, not all at once.
@@ -143,36 +126,27 @@ def open_files(server):
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
-def verify(server, dir, key):
+def verify(server, dir):
     """Verifies keys at a steady rate."""
-    file = f"{dir}/keys"
-    body = '{"key":"', '"}'
-    length = len(key) + len("".join(body))
-    env = {"BENCH_KEYS": file, "BENCH_COUNT": str(KEYS), "BENCH_OFFSET": "0", "BENCH_TAIL": body[1],
-           "BENCH_PAUSE_MS": str(PAUSE_MS),
-           "BENCH_HEAD": f"POST /v1/keys/verify HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\n"
-                         f"Content-Length: {length}\r\n\r\n{body[0]}"}
-    return wrk(server, "", CALLERS, SECONDS, env)
+    return server.load_lines("POST", "/v1/keys/verify", f"{dir}/keys", ('{"key":"', '"}'), CALLERS, SECONDS,
+                             BENCH_PAUSE_MS=str(PAUSE_MS))
 
 
 def main():
-    max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
+    allow_many_files()
     runs = {state: [] for state in STATES}
     with directory() as dir:
         fill(dir, KEYS, EVENTS)
-        keys = list(secrets(0, KEYS))
-        with open(f"{dir}/keys", "w") as file:
-            file.writelines(f"{key}\n" for key in keys)
+        write_lines(f"{dir}/keys", secrets(0, KEYS))
         with Server(dir, TOLLHOUSE_HTTP__MAX_CONNECTIONS=str(SLOW_CONNECTIONS + 500)) as server:
-            verify(server, dir, keys[0])
+            verify(server, dir)
             idle = open_files(server)
             for _ in range(ALTERNATIONS):
                 for state, works in STATES.items():
                     with ExitStack() as stack:
                         for work, min_count in works:
-                            stack.enter_context(background_load(work, server.url, min_count))
-                        runs[state].append(verify(server, dir, keys[0]))
+                            stack.enter_context(load_reached(work, server.url, min_count))
+                        runs[state].append(verify(server, dir))
                     print(f"{state}: {runs[state][-1]}", file=sys.stderr, flush=True)
                     while open_files(server) > idle + 20:
                         time.sleep(0.01)

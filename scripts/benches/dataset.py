@@ -1,6 +1,7 @@
 """Databases of any size: the server creates one resource of each kind, and SQL copies it."""
 
 import hashlib
+import json
 import sqlite3
 import time
 import zlib
@@ -8,6 +9,7 @@ import zlib
 from harness import KEY, Client, Server
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -119,3 +121,44 @@ def add_events(db, now, count):
          seq=f"{last} + new.n", id="CAST(printf('%016d', new.n) AS BLOB)",
          occurred_at=f"{now - 365 * DAY} + new.n * {365 * DAY} / {count}",
          organization_id="CASE WHEN new.n % 100 = 0 THEN model.organization_id END")
+
+
+def ulid(number):
+    return "".join(CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def store_chain(file, count, days):
+    """Inserts audit events over a number of days before the existing ones, as a server would have written them, with a
+    valid chain, while the server is stopped."""
+    db = sqlite3.connect(file)
+    db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000")
+    names = [name for _, name, *_ in db.execute("PRAGMA table_info(audit_events)")]
+    existing = [dict(zip(names, row)) for row in db.execute("SELECT * FROM audit_events ORDER BY seq")]
+    db.execute("DELETE FROM audit_events")
+    model = existing[-1]
+    now = int(time.time() * 1000)
+
+    def rows():
+        model_event = json.loads(model["event"])
+        prev = bytes(32)
+        for seq in range(1, count + len(existing) + 1):
+            if seq <= count:
+                at = now - days * DAY + seq * days * DAY // count - 1000
+                number = at << 80 | seq
+                row = model | {"id": number.to_bytes(16), "occurred_at": at}
+                model_event["id"] = "evt_" + ulid(number)
+                seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 1000))
+                model_event["occurred_at"] = f"{seconds}.{at % 1000:03}Z"
+                event = model_event
+            else:
+                row = existing[seq - count - 1]
+                event = json.loads(row["event"])
+            event["seq"] = seq
+            text = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
+            digest = hashlib.sha256(b"tollhouse.audit.v1\n" + prev + text.encode()).digest()
+            yield tuple((row | {"seq": seq, "prev_hash": prev, "hash": digest, "event": text}).values())
+            prev = digest
+
+    db.executemany(f"INSERT INTO audit_events ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", rows())
+    db.commit()
+    db.close()

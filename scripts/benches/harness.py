@@ -1,15 +1,20 @@
-"""Helpers of all benchmarks: programs in separate directories, wrk, and the speed of this machine's disk."""
+"""Helpers of all benchmarks: programs in separate directories, clients, wrk, and the speed of this machine's disk."""
 
 import json
+import math
+import multiprocessing
 import os
 import re
+import resource
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import tempfile
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -73,10 +78,10 @@ class Program:
         if self.stop() != 0:
             raise SystemExit(f"the server failed:\n{self.log.read_text()[-2000:]}")
 
-    def stop(self):
+    def stop(self, timeout=30):
         """Sends SIGTERM, waits for the exit and returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout)
 
     def processor_seconds(self):
         """CPU time that the process and its children have used so far."""
@@ -86,14 +91,22 @@ class Program:
         stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
+    def memory_mib(self, name):
+        """A value of /proc/PID/status in MiB: `VmRSS` is the resident memory, `VmHWM` its peak."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
+
 
 class Client:
     """Sends requests one after the other over one connection. An unexpected status fails the benchmark."""
 
-    def __init__(self, url, key):
-        self.head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
-        self.socket = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port))
+    def __init__(self, url, key, timeout=None):
+        url = urlsplit(url)
+        self.head = f"Host: {url.hostname}\r\nAuthorization: Bearer {key}\r\n"
+        self.socket = socket.create_connection((url.hostname, url.port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if url.scheme == "https":
+            self.socket = tls_client().wrap_socket(self.socket)
 
     def get(self, path, **query):
         """Returns the response's body and the duration in µs."""
@@ -101,41 +114,62 @@ class Client:
         return self.send(f"GET {path} HTTP/1.1\r\n{self.head}\r\n")
 
     def verify(self, secret, **fields):
-        body = json.dumps({"key": secret} | fields)
-        return self.send(f"POST /v1/keys/verify HTTP/1.1\r\n{self.head}Content-Type: application/json\r\n"
-                         f"Content-Length: {len(body)}\r\n\r\n{body}")
+        return self.send(self.with_body("POST", "/v1/keys/verify", {"key": secret} | fields))
+
+    def with_body(self, method, path, body):
+        """Builds a request with a JSON body."""
+        body = json.dumps(body)
+        return (f"{method} {path} HTTP/1.1\r\n{self.head}Content-Type: application/json\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n{body}")
 
     def send(self, request, status=200):
-        request = request.encode()
         begin = time.perf_counter_ns()
-        self.socket.sendall(request)
+        actual, body = self.exchange(request)
+        duration = (time.perf_counter_ns() - begin) / 1000
+        if actual != status:
+            raise SystemExit(f"unexpected response to\n{request}\n\n{actual} {body.decode()}")
+        return body, duration
+
+    def exchange(self, request):
+        """Sends a request and returns the status and the body of the response."""
+        self.socket.sendall(request.encode())
         response = b""
         length = None
         while length is None or len(response) < length:
             chunk = self.socket.recv(1 << 18)
+            if not chunk:
+                raise ConnectionError(f"the connection was closed after {response[:1000]}")
             response += chunk
             if length is None and b"\r\n\r\n" in response:
                 head, _, _ = response.partition(b"\r\n\r\n")
                 length = len(head) + 4 + int(re.search(rb"content-length: (\d+)", head)[1])
-            if not chunk:
-                break
-        duration = (time.perf_counter_ns() - begin) / 1000
-        if not response.startswith(f"HTTP/1.1 {status} ".encode()):
-            raise SystemExit(f"unexpected response to\n{request.decode()}\n\n{response.decode()}")
-        return response[len(head) + 4:], duration
+        return int(head.split()[1]), response[len(head) + 4:]
+
+
+def tls_client(*protocols):
+    """A TLS configuration that accepts any certificate and offers these protocols."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
 
 
 class Server(Program):
-    """Tollhouse with a separate data directory."""
+    """Tollhouse with a separate data directory. `wrapper` is a command that runs the program, and a setting that is
+    None has its default."""
 
-    def __init__(self, dir, **settings):
+    def __init__(self, dir, program=None, wrapper=(), **settings):
         self.file = Path(dir) / "data" / "tollhouse.db"
         self.dir = Path(dir)
         # Without limits on calls, and without settings from the environment.
         env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLHOUSE_")}
         env |= {"TOLLHOUSE_ADMIN_KEY": KEY, "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE": "0",
                 "TOLLHOUSE_RATE_LIMITS__BATCH_PER_MINUTE": "0"} | settings
-        super().__init__([PROGRAM, "--listen", "127.0.0.1:0", "--data", self.file.parent], dir, env)
+        env = {name: value for name, value in env.items() if value is not None}
+        command = [*wrapper, program or PROGRAM, "--listen", "127.0.0.1:0", "--data", self.file.parent]
+        super().__init__(command, dir, env)
 
     def count_syncs(self):
         """Starts strace to count the writer thread's syncs until the server stops. After `strace.wait()` the
@@ -170,6 +204,19 @@ class Server(Program):
             env["BENCH_BODY"] = json.dumps(body)
         return wrk(self, path, callers, seconds, env)
 
+    def load_lines(self, method, path, lines, body, connections, seconds, key=KEY, threads=1, offset=0, count=None,
+                   **variables):
+        """Sends a request for each line of a file, from the byte `offset` on, and starts over at its end. `body` is
+        the JSON before and after the line. Any status but 2xx fails the benchmark."""
+        with open(lines) as file:
+            line = file.readline().rstrip("\n")
+            count = count or 1 + sum(1 for _ in file)
+        head = (f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(line.join(body))}\r\n\r\n{body[0]}")
+        return wrk(self, "", connections, seconds, {
+            "BENCH_KEYS": str(lines), "BENCH_COUNT": str(count), "BENCH_OFFSET": str(offset), "BENCH_HEAD": head,
+            "BENCH_TAIL": body[1]} | variables, threads)
+
 
 def wrk(program, path, connections, seconds, env, threads=1):
     """Runs the load generator with these variables for wrk.lua. Any status but 2xx fails the benchmark."""
@@ -185,6 +232,42 @@ def wrk(program, path, connections, seconds, env, threads=1):
     result["rate"] = result["requests"] * 1e6 / result["us"]
     result["processor_us"] = used * 1e6 / result["requests"]
     return result
+
+
+def write_lines(file, lines):
+    with open(file, "w") as opened:
+        opened.writelines(f"{line}\n" for line in lines)
+    return file
+
+
+def allow_many_files():
+    """Raises the limit on open files as far as possible, also for the programs that are started."""
+    max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
+
+
+def run_idle(work, url, counter):
+    """Runs work with idle priority, so that the CPU time of these clients does not affect the measurement."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    work(url, counter)
+
+
+@contextmanager
+def background_load(work, url, counter):
+    """Runs work in a separate process with idle priority. It may not end by itself."""
+    process = multiprocessing.Process(target=run_idle, args=(work, url, counter), daemon=True)
+    process.start()
+    try:
+        yield process
+        if not process.is_alive():
+            raise SystemExit(f"the background load ended: {work}")
+    finally:
+        process.kill()
+        process.join()
+
+
+def percentile(values, percent):
+    return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
 def fdatasync_us(dir, times=1000):

@@ -36,9 +36,8 @@ def run(file, dir):
 def time_single_calls(server):
     """Returns the seconds for CALLS calls, one after the other over one connection."""
     client = Client(server.url, KEY)
-    client.head += "Content-Type: application/json\r\n"
-    body = json.dumps({"organization_id": "org_bench", "name": "Production API Key", "scopes": SCOPES})
-    request = f"POST /admin/v1/api-keys HTTP/1.1\r\n{client.head}Content-Length: {len(body)}\r\n\r\n{body}"
+    body = {"organization_id": "org_bench", "name": "Production API Key", "scopes": SCOPES}
+    request = client.with_body("POST", "/admin/v1/api-keys", body)
     begin = time.perf_counter()
     for _ in range(CALLS):
         client.send(request, status=201)
@@ -48,12 +47,9 @@ def time_single_calls(server):
 def measure_changes(server, process):
     """Makes a change every 20 ms while the process runs. Returns median, p99 and maximum of the durations in ms."""
     client = Client(server.url, KEY)
-    client.head += "Content-Type: application/json\r\n"
     durations = []
     while process.poll() is None:
-        body = json.dumps({"name": f"Bench {len(durations)}"})
-        request = (f"PATCH /admin/v1/organizations/org_bench HTTP/1.1\r\n{client.head}"
-                   f"Content-Length: {len(body)}\r\n\r\n{body}")
+        request = client.with_body("PATCH", "/admin/v1/organizations/org_bench", {"name": f"Bench {len(durations)}"})
         durations.append(client.send(request)[1] / 1000)
         time.sleep(0.02)
     if process.returncode:

@@ -1,8 +1,6 @@
 """latency of verifications and changes while a million old audit events are deleted, and the space that frees."""
 
-import hashlib
 import json
-import math
 import os
 import sqlite3
 import statistics
@@ -10,8 +8,8 @@ import threading
 import time
 import urllib.request
 
-from harness import KEY, Server, directory
-from dataset import API_KEY, DAY, ORGANIZATION
+from harness import KEY, Server, directory, percentile
+from dataset import API_KEY, DAY, ORGANIZATION, store_chain
 
 EVENTS = 1_000_000
 DAYS = 400  # between the oldest and the newest event
@@ -20,7 +18,6 @@ CALLERS = 16
 PAUSE_MS = 4  # average pause of a caller between a response and the next request
 WINDOW = 5  # seconds of load in one measurement
 UNDISTURBED_WINDOWS = 6  # half of them before the deletion and half after
-CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CHANGE_INTERVAL = 0.02  # seconds
 
 
@@ -29,7 +26,7 @@ def main():
         with Server(dir) as server:
             server.call("POST", "/admin/v1/organizations", ORGANIZATION)
             secret = server.call("POST", "/admin/v1/api-keys", API_KEY)["key"]
-        fill(server.file)
+        store_chain(server.file, EVENTS, DAYS)
         with Server(dir) as server:
             verify_chain(server, EVENTS)
             undisturbed = [measure(server, secret) for _ in range(UNDISTURBED_WINDOWS // 2)]
@@ -64,46 +61,6 @@ def main():
     print(f"\nThe chain is valid: {chain['checked']:,} events, from {chain['first_seq']:,} to {chain['last_seq']:,}.")
 
 
-def ulid(number):
-    return "".join(CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
-
-
-def fill(file):
-    """Inserts many events before the existing ones, as a server would have written them, with a valid chain."""
-    db = sqlite3.connect(file)
-    db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000")
-    names = [name for _, name, *_ in db.execute("PRAGMA table_info(audit_events)")]
-    existing = [dict(zip(names, row)) for row in db.execute("SELECT * FROM audit_events ORDER BY seq")]
-    db.execute("DELETE FROM audit_events")
-    model = existing[-1]
-    now = int(time.time() * 1000)
-
-    def rows():
-        model_event = json.loads(model["event"])
-        prev = bytes(32)
-        for seq in range(1, EVENTS + len(existing) + 1):
-            if seq <= EVENTS:
-                at = now - DAYS * DAY + seq * DAYS * DAY // EVENTS - 1000
-                number = at << 80 | seq
-                row = model | {"id": number.to_bytes(16), "occurred_at": at}
-                model_event["id"] = "evt_" + ulid(number)
-                seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 1000))
-                model_event["occurred_at"] = f"{seconds}.{at % 1000:03}Z"
-                event = model_event
-            else:
-                row = existing[seq - EVENTS - 1]
-                event = json.loads(row["event"])
-            event["seq"] = seq
-            text = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
-            digest = hashlib.sha256(b"tollhouse.audit.v1\n" + prev + text.encode()).digest()
-            yield tuple((row | {"seq": seq, "prev_hash": prev, "hash": digest, "event": text}).values())
-            prev = digest
-
-    db.executemany(f"INSERT INTO audit_events ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", rows())
-    db.commit()
-    db.close()
-
-
 def configure(server, patch):
     request = urllib.request.Request(server.url + "/admin/v1/config", json.dumps(patch).encode(), method="PATCH")
     for name, value in (("Authorization", f"Bearer {KEY}"), ("Content-Type", "application/json"), ("If-Match", "*")):
@@ -129,7 +86,7 @@ def measure(server, secret):
     verified = server.load("POST", "/v1/keys/verify", CALLERS, WINDOW, {"key": secret})
     finished.set()
     changes.join()
-    return verified, (statistics.median(durations), sorted(durations)[math.ceil(len(durations) * 0.99) - 1])
+    return verified, (statistics.median(durations), percentile(durations, 99))
 
 
 def is_unfinished(file):

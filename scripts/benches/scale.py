@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from harness import KEY, Client, Server, directory, wrk
+from harness import KEY, Client, Server, directory, write_lines
 from dataset import fill, secrets
 
 FEW = (1_000, 10_000)  # keys, audit events
@@ -113,26 +113,18 @@ def compare(kind, sides):
 
 def memory(dir, keys):
     """Returns the resident memory of the idle server, and its peak after verifying all keys, in MiB."""
-    def resident(name):
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
-
-    file = dir / "keys"
-    file.write_text("".join(f"{key}\n" for key in secrets(0, keys)))
+    file = write_lines(dir / "keys", secrets(0, keys))
     line = len(next(secrets(0, 1))) + 1
-    body = '{"key":"', '"}'
-    head = (f"POST /v1/keys/verify HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {line - 1 + len(''.join(body))}\r\n\r\n{body[0]}")
     with Server(dir) as server:
         Client(server.url, KEY).get("/readyz")
-        idle = resident("VmRSS")
+        idle = server.memory_mib("VmRSS")
         sent = 0
         window = min(keys, 250_000)
         while sent < keys:
-            env = {"BENCH_HEAD": head, "BENCH_TAIL": body[1], "BENCH_KEYS": str(file),
-                   "BENCH_OFFSET": str(sent * line), "BENCH_COUNT": str(window)}
-            sent += min(window, wrk(server, "", CONNECTIONS, 5, env)["requests"])
-        return idle, resident("VmHWM")
+            run = server.load_lines("POST", "/v1/keys/verify", file, ('{"key":"', '"}'), CONNECTIONS, 5,
+                                    offset=sent * line, count=window)
+            sent += min(window, run["requests"])
+        return idle, server.memory_mib("VmHWM")
 
 
 def start(dir):

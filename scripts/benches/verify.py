@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness import BENCHES, TARGET, Program, Server, directory, wrk
+from harness import BENCHES, TARGET, Program, Server, directory, write_lines, wrk
 from dataset import secrets, store
 
 CONNECTIONS = 64
@@ -173,19 +173,13 @@ def prepare(dir, count):
     return verifier
 
 
-def write_keys(dir, keys):
-    file = Path(dir) / "keys"
-    file.write_text("".join(f"{key}\n" for key in keys))
-    return file
-
-
 def cases_with_few_keys(stack):
     """The cases that use a thousand keys or one."""
     start = lambda program: stack.enter_context(program)
     dir = start(directory())
     verifier = prepare(dir, KEYS_IN_USE)
     server = start(Server(dir))
-    keys = write_keys(dir, secrets(0, KEYS_IN_USE))
+    keys = write_lines(Path(dir) / "keys", secrets(0, KEYS_IN_USE))
 
     def verify(keys, code):
         return Side(server, post(keys, "/v1/keys/verify", verifier), keys, f'"code":"{code}"')
@@ -210,7 +204,7 @@ def cases_with_few_keys(stack):
             ("verify, one key", secrets(0, 1), "VALID"),
             ("verify, unknown keys", (f"sk_live_{n:035}" for n in range(KEYS_IN_USE)), "NOT_FOUND"),
             ("verify, disabled keys", secrets(MANY, KEYS_IN_USE), "DISABLED")):
-        side = verify(write_keys(start(directory()), keys), code)
+        side = verify(write_lines(Path(start(directory())) / "keys", keys), code)
         yield compare(name, {"Tollhouse": side, "bare warp": bare_side(side)})
 
 
@@ -218,7 +212,7 @@ def cases_with_many_keys():
     """The cases that use a million keys: first most are read from the database, then all are in memory."""
     with directory() as dir:
         verifier = prepare(dir, MANY)
-        keys = write_keys(dir, secrets(0, MANY))
+        keys = write_lines(Path(dir) / "keys", secrets(0, MANY))
         request = post(keys, "/v1/keys/verify", verifier)
         for name, settings in (
                 ("verify, 1,000,000 keys, cache as shipped", {}),
