@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import PROGRAM, Client, Server, allow_many_files, background_load, directory, percentile
 from dataset import API_KEY, ORGANIZATION, secrets, store, store_chain
-from attackers import BEGUN, COUNTS, CUT, NOT_CONNECTED, Attack, Http2Bodies, Request, progress
+from attackers import BEGUN, COUNTS, CLOSED, NOT_CONNECTED, Attack, Http2Bodies, Request, progress
 
 UNDISTURBED_SECONDS = 3
 ATTACK_SECONDS = 5
@@ -350,9 +350,9 @@ def run_verifier(url, key, seconds, results):
 
 def show_calls(counts):
     """What became of the attacker's requests."""
-    waiting = counts[BEGUN] - counts[CUT] - sum(counts[100:])
+    waiting = counts[BEGUN] - counts[CLOSED] - sum(counts[100:])
     named = [(str(status), counts[status]) for status in range(100, COUNTS)]
-    named += [("closed", counts[CUT]), ("waiting", waiting), ("not connected", counts[NOT_CONNECTED])]
+    named += [("closed", counts[CLOSED]), ("waiting", waiting), ("not connected", counts[NOT_CONNECTED])]
     return ", ".join(f"{count:,} × {name}" for name, count in named if count > 0)
 
 

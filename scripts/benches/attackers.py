@@ -1,4 +1,4 @@
-"""Hostile clients of the benchmark `abuse`. They count the statuses that they get, and reconnect when they are cut."""
+"""Hostile clients of the benchmark `abuse`. They count the statuses that they get, and reconnect when they are closed."""
 
 import heapq
 import re
@@ -16,7 +16,7 @@ from harness import tls_client
 ADDRESS = "127.0.0.2"
 # Indexes of the counts that are not statuses: requests that were begun, those that were sent completely, those whose
 # connection or stream was closed without a response, and connections that could not be opened.
-BEGUN, SENT, CUT, NOT_CONNECTED = range(4)
+BEGUN, SENT, CLOSED, NOT_CONNECTED = range(4)
 COUNTS = 600  # all statuses are below
 RECONNECT_AFTER = 0.5  # seconds
 SLOW_INTERVAL = 0.5  # seconds between two reads of a slow reader
@@ -27,7 +27,7 @@ CHUNKED = -1
 
 def progress(counts):
     """The requests that were sent, or ended before that."""
-    return counts[SENT] + counts[CUT] + counts[NOT_CONNECTED] + sum(counts[100:])
+    return counts[SENT] + counts[CLOSED] + counts[NOT_CONNECTED] + sum(counts[100:])
 
 
 class Request:
@@ -67,7 +67,7 @@ class Connection:
         self.take_request()
 
     def close(self):
-        self.attack.counts[CUT] += self.awaited
+        self.attack.counts[CLOSED] += self.awaited
         if self.attack.opened.pop(self.socket.fileno(), None):
             self.attack.poll.unregister(self.socket)
         self.socket.close()
@@ -265,7 +265,7 @@ class Http2Connection:
                 if not self.send_data() or self.is_readable():
                     self.read_frame()
         except OSError:
-            self.counts[CUT] += len(self.windows)
+            self.counts[CLOSED] += len(self.windows)
             self.socket.close()
 
     def is_readable(self):
@@ -325,7 +325,7 @@ class Http2Connection:
             self.socket.sendall(frame(RST_STREAM, 0, stream, (8).to_bytes(4)))  # CANCEL
             self.end_stream(stream)
         elif kind == RST_STREAM and stream in self.windows:
-            self.counts[CUT] += 1
+            self.counts[CLOSED] += 1
             self.end_stream(stream)
         elif kind == GOAWAY:
             raise ConnectionError
