@@ -24,9 +24,9 @@ VERIFICATIONS_PER_SECOND = 800  # of all of them
 HONEST_KEYS = 100
 MAX_P99_RATIO = 3
 # Memory in MiB that any load may take, in addition to the budget of what the attack uses: 88 MiB are SQLite's page
-# caches, the rest is for connections, responses and the allocator.
+# caches, the rest is for connections, bodies of the data plane and the allocator.
 ALLOWANCE_MIB = 128
-REQUEST_MEMORY_MIB = 64
+REQUEST_MEMORY_MIB = 128  # the default of http.request_memory_bytes
 CACHE_MIB = 16
 # The responses that are kept for one key, and on top of them the WAL and the audit events.
 DISK_MIB = 64 + 64
