@@ -139,6 +139,36 @@ fn links_lead_somewhere() {
     assert!(checked > 50, "the links are not where they were");
 }
 
+/// The text of all Rust files under a directory.
+fn rust_text(directory: &std::path::Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&rust_text(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+    text
+}
+
+/// Each protection names the tests that try to break it, so that a reader can look whether they do.
+#[test]
+fn the_tests_named_in_the_security_page_exist() {
+    let tests = rust_text(&guide::root().join("tests")) + &rust_text(&guide::root().join("src"));
+    let page = fs::read_to_string(guide::root().join("docs/security.md")).unwrap();
+    let is_test = |name: &&str| {
+        name.split('_').count() > 3
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let named: Vec<_> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for name in named.into_iter().filter(|name| !name.contains("per_minute") && !name.ends_with("_seconds")) {
+        assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}");
+    }
+}
+
 #[test]
 fn every_page_is_in_the_index() {
     let directory = guide::root().join("docs");
