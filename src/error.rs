@@ -18,6 +18,7 @@ pub enum Code {
     InvalidJson,
     InvalidRequest,
     InvalidCursor,
+    SecretInField,
     Unauthenticated,
     InvalidApiKey,
     InsufficientScope,
@@ -46,6 +47,7 @@ pub const CODES: &[(Code, &str, u16)] = &[
     (Code::InvalidJson, "INVALID_JSON", 400),
     (Code::InvalidRequest, "INVALID_REQUEST", 400),
     (Code::InvalidCursor, "INVALID_CURSOR", 400),
+    (Code::SecretInField, "SECRET_IN_FIELD", 400),
     (Code::Unauthenticated, "UNAUTHENTICATED", 401),
     (Code::InvalidApiKey, "INVALID_API_KEY", 401),
     (Code::InsufficientScope, "INSUFFICIENT_SCOPE", 403),
@@ -140,13 +142,15 @@ impl Error {
         }
     }
 
-    /// `INVALID_REQUEST` with the faults of the request.
+    /// `INVALID_REQUEST` with the faults of the request; `SECRET_IN_FIELD` if a field holds a secret.
     pub(crate) fn invalid_request(details: Vec<ErrorDetail>) -> Self {
         let message = match details.as_slice() {
             [detail] => detail.message.clone(),
             details => format!("The request has {} errors. See details.", details.len()),
         };
-        Self { details, ..Self::new(Code::InvalidRequest, message) }
+        let has_secret = details.iter().any(|detail| detail.code == Code::SecretInField.name());
+        let code = if has_secret { Code::SecretInField } else { Code::InvalidRequest };
+        Self { details, ..Self::new(code, message) }
     }
 
     /// `NOT_FOUND`, also for a resource of another organization.

@@ -3,6 +3,7 @@
 
 use super::args::CreateAdminKey;
 use crate::config::Config;
+use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
 use crate::service::api_keys;
 
@@ -12,6 +13,12 @@ pub(crate) async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
         return Err(Error::new(
             Code::InvalidRequest,
             "--name must have 1 to 200 characters and no control characters.",
+        ));
+    }
+    if Redactor::default().contains_secret(&args.name) {
+        return Err(Error::new(
+            Code::SecretInField,
+            "--name must not contain the secret of an API key. Rotate that key if others may have seen it.",
         ));
     }
     let app = super::open_existing_database(config).await?;

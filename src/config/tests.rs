@@ -267,7 +267,7 @@ fn all_config_errors_are_reported_at_once() {
             "TOLLHOUSE_DATABASE__GROUP_LIMIT: database.group_limit: found unsigned int `0`, expected \
              a whole number from 1 to 65536",
             "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lowercase letter, \
-             followed by up to 15 lowercase letters or digits",
+             followed by up to 15 lowercase letters or digits, and no prefix of ids",
         ][..]
     );
 }
@@ -334,6 +334,7 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("database.dir", "{}"),
         ("keys.prefix", "''"),
         ("keys.prefix", "'1a'"),
+        ("keys.prefix", "'key'"),
         ("keys.prefix", "'Toll'"),
         ("keys.prefix", "'to_ll'"),
         ("keys.prefix", "'a1234567890123456'"),

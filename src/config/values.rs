@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::LogFormat;
+use crate::domain::redaction::Redactor;
 use crate::domain::settings::is_secret_prefix;
 
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -101,7 +102,10 @@ impl<T, P: FnOnce(&str) -> Option<T>> Visitor<'_> for TextVisitor<P> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self.expected))
+        (self.parse)(text).ok_or_else(|| {
+            let shown = Redactor::default().redact(text);
+            E::invalid_value(Unexpected::Str(&shown), &self.expected)
+        })
     }
 }
 
@@ -156,7 +160,8 @@ pub(crate) fn serialize_optional_socket_address<S: Serializer>(
 
 /// Deserializes the prefix of API key secrets.
 pub(crate) fn deserialize_key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let expected = "a lowercase letter, followed by up to 15 lowercase letters or digits";
+    let expected =
+        "a lowercase letter, followed by up to 15 lowercase letters or digits, and no prefix of ids";
     deserialize_text(deserializer, expected, |text| is_secret_prefix(text).then(|| text.to_owned()))
 }
 
@@ -164,9 +169,10 @@ pub(crate) fn deserialize_key_prefix<'de, D: Deserializer<'de>>(deserializer: D)
 pub(crate) fn deserialize_maintenance_message<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<String, D::Error> {
-    deserialize_text(deserializer, "a text of at most 200 characters, without control characters", |text| {
+    let expected = "a text of at most 200 characters, without control characters and secrets";
+    deserialize_text(deserializer, expected, |text| {
         let fits = text.chars().count() <= 200 && !text.chars().any(char::is_control);
-        fits.then(|| text.to_owned())
+        (fits && !Redactor::default().contains_secret(text)).then(|| text.to_owned())
     })
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::access::Caller;
 use super::page::Query;
+use super::redaction::{Redactor, truncate_text};
 use super::schemas;
 use super::time::Timestamp;
 
@@ -20,8 +21,6 @@ pub(crate) const DOMAIN_TAG: &[u8] = b"tollhouse.audit.v1\n";
 /// The `prev_hash` of the first audit event, which has no predecessor.
 pub(crate) const GENESIS_HASH: ChainHash = [0; 32];
 
-/// Strings from clients are truncated to this many characters before they are stored in an audit event.
-const MAX_TEXT_CHARS: usize = 256;
 /// The maximum length of a changed value's JSON. A longer value is stored in the audit event as truncated
 /// text.
 const MAX_CHANGED_VALUE_BYTES: usize = 1024;
@@ -175,6 +174,33 @@ pub struct Event {
 }
 
 impl Event {
+    /// Cuts secrets out of all strings that a client can influence, and truncates the strings. Every event goes
+    /// through this before it is hashed and stored.
+    pub(crate) fn recorded(mut self, redactor: &Redactor) -> Self {
+        let record = |text: &mut Option<String>| {
+            if let Some(text) = text {
+                *text = redactor.recorded_text(text);
+            }
+        };
+        record(&mut self.organization_id);
+        record(&mut self.actor.name);
+        if let Some(target) = &mut self.target {
+            record(&mut target.id);
+            record(&mut target.name);
+        }
+        for change in &mut self.changes {
+            change.field = redactor.recorded_text(&change.field);
+            change.from = recorded_value(redactor, std::mem::take(&mut change.from));
+            change.to = recorded_value(redactor, std::mem::take(&mut change.to));
+        }
+        let context = &mut self.context;
+        for text in [&mut context.request_id, &mut context.method, &mut context.path, &mut context.user_agent]
+        {
+            record(text);
+        }
+        self
+    }
+
     /// Removes what the organization of the event may not see: the event's position in the chain and, if a
     /// key outside the organization caused the event, that key's name and the client's address and user
     /// agent.
@@ -211,8 +237,7 @@ impl AuditEntry {
         id: &str,
         name: &str,
     ) -> Self {
-        let target =
-            Target { kind: kind.into(), id: Some(truncate_text(id)), name: Some(truncate_text(name)) };
+        let target = Target { kind: kind.into(), id: Some(id.to_owned()), name: Some(name.to_owned()) };
         Self {
             organization_id: organization_id.map(str::to_owned),
             target: Some(target),
@@ -246,11 +271,7 @@ pub(crate) fn changed_fields(before: &impl Serialize, after: &impl Serialize) ->
             // Empty fields of a newly created resource are not listed as changes.
             let left_empty = from.is_null()
                 && (*to == Value::Object(Default::default()) || *to == Value::Array(Vec::new()));
-            (from != *to && !left_empty).then(|| Change {
-                field: name.clone(),
-                from: truncate_value(from),
-                to: truncate_value(to.clone()),
-            })
+            (from != *to && !left_empty).then(|| Change { field: name.clone(), from, to: to.clone() })
         })
         .collect()
 }
@@ -259,17 +280,32 @@ fn to_json(resource: &impl Serialize) -> Value {
     serde_json::to_value(resource).unwrap_or_default()
 }
 
-/// Replaces a value whose JSON is too long by its truncated text.
-fn truncate_value(value: Value) -> Value {
+/// Cuts secrets out of a changed value, and replaces a value whose JSON is too long by its truncated text.
+fn recorded_value(redactor: &Redactor, mut value: Value) -> Value {
+    redact_value(redactor, &mut value);
     let text = value.to_string();
     if text.len() <= MAX_CHANGED_VALUE_BYTES { value } else { Value::String(truncate_text(&text)) }
 }
 
-/// Truncates a client-supplied string and marks the truncation with an ellipsis.
-pub(crate) fn truncate_text(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT_CHARS) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
+fn redact_value(redactor: &Redactor, value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(redacted) = redactor.redact(text) {
+                *text = redacted;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| redact_value(redactor, item)),
+        Value::Object(fields) => {
+            let names: Vec<_> =
+                fields.keys().filter(|name| redactor.contains_secret(name)).cloned().collect();
+            for name in names {
+                if let Some(value) = fields.remove(&name) {
+                    fields.insert(redactor.redact(&name).into_owned(), value);
+                }
+            }
+            fields.values_mut().for_each(|value| redact_value(redactor, value));
+        }
+        _ => {}
     }
 }
 

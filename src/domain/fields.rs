@@ -6,7 +6,8 @@
 
 pub use super::json::Json;
 use super::patch::Patch;
-use crate::error::{Error, ErrorDetail, Result};
+use super::redaction::Redactor;
+use crate::error::{Code, Error, ErrorDetail, Result};
 
 /// The faults found so far in a request body, and the JSON pointer of the value being parsed.
 #[derive(Debug, Default)]
@@ -17,6 +18,9 @@ pub(crate) struct Faults {
 
 /// The maximum number of faults in an error response, so that the response stays small for any request.
 const MAX_FAULTS: usize = 100;
+
+/// Field names in JSON pointers are truncated to this many characters.
+const MAX_POINTER_NAME_CHARS: usize = 64;
 
 impl Faults {
     /// Records a fault of the value being parsed.
@@ -38,8 +42,10 @@ impl Faults {
         let length = self.pointer.len();
         self.pointer.push('/');
         // A field name from a client may be a megabyte long, so the pointer contains only its first
-        // characters.
-        let short: String = child.chars().take(64).collect();
+        // characters. A secret in it is cut out before, because part of one would not be recognized later.
+        let is_long = child.len() > MAX_POINTER_NAME_CHARS;
+        let name = if is_long { Redactor::default().redact(child) } else { child.into() };
+        let short: String = name.chars().take(MAX_POINTER_NAME_CHARS).collect();
         self.pointer.push_str(&short.replace('~', "~0").replace('/', "~1"));
         let value = read(self);
         self.pointer.truncate(length);
@@ -56,9 +62,29 @@ impl Faults {
         match json {
             Json::String(text) => Some(text),
             _ => {
-                self.add("INVALID_TYPE", "Must be a string.");
+                self.add_wrong_type(json, "Must be a string.");
                 None
             }
+        }
+    }
+
+    /// Like [`expect_string`](Self::expect_string), for a text that is not stored and may hold a secret.
+    pub(crate) fn expect_unstored_string<'j>(&mut self, json: &'j Json) -> Option<&'j str> {
+        match json {
+            Json::Secret(text) => Some(text),
+            _ => self.expect_string(json),
+        }
+    }
+
+    /// Records that the value has the wrong type, or holds a secret, which no stored field may.
+    fn add_wrong_type(&mut self, json: &Json, message: &'static str) {
+        match json {
+            Json::Secret(_) => self.add(
+                Code::SecretInField.name(),
+                "Must not contain the secret of an API key. Remove it, and rotate the key if others may have \
+                 seen it.",
+            ),
+            _ => self.add("INVALID_TYPE", message),
         }
     }
 
@@ -66,7 +92,7 @@ impl Faults {
     /// name.
     pub(crate) fn expect_object<'j>(&mut self, json: &'j Json) -> Option<&'j [(String, Json)]> {
         let Json::Object(entries) = json else {
-            self.add("INVALID_TYPE", "Must be an object.");
+            self.add_wrong_type(json, "Must be an object.");
             return None;
         };
         for (index, (name, _)) in entries.iter().enumerate() {
@@ -82,7 +108,7 @@ impl Faults {
         match json {
             Json::Array(items) => Some(items),
             _ => {
-                self.add("INVALID_TYPE", "Must be an array.");
+                self.add_wrong_type(json, "Must be an array.");
                 None
             }
         }

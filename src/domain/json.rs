@@ -36,6 +36,9 @@ pub enum Json {
     String(String),
     Array(Arc<Vec<Json>>),
     Object(Arc<Vec<(String, Json)>>),
+    /// A string that holds a secret, or the value of a field whose name does: see
+    /// [`Redactor::flag_secrets`](super::redaction::Redactor::flag_secrets).
+    Secret(String),
 }
 
 impl Json {
@@ -56,6 +59,16 @@ impl Json {
                 if bounds.exceeded.get() { "The body is too complex" } else { "The body is not valid JSON" };
             Error::new(Code::InvalidJson, format!("{what}: {fault}."))
         })
+    }
+
+    /// True if a string or a field's name was flagged as holding a secret.
+    pub(crate) fn holds_secret(&self) -> bool {
+        match self {
+            Json::Secret(_) => true,
+            Json::Array(items) => items.iter().any(Self::holds_secret),
+            Json::Object(fields) => fields.iter().any(|(_, value)| value.holds_secret()),
+            _ => false,
+        }
     }
 
     /// Upper bound of the memory that the tree of a body takes, in bytes, without parsing the body.

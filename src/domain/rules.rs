@@ -18,16 +18,21 @@ pub(crate) fn parse_name(json: &Json, faults: &mut Faults) -> Option<String> {
 /// Parses a text of 1 to `max` characters without control characters.
 pub(crate) fn parse_text(json: &Json, faults: &mut Faults, max: usize) -> Option<String> {
     let text = faults.expect_string(json)?;
+    check_text(text, faults, max).then(|| text.to_owned())
+}
+
+/// True if the text has 1 to `max` characters and no control characters; otherwise records a fault.
+pub(crate) fn check_text(text: &str, faults: &mut Faults, max: usize) -> bool {
     let length = text.chars().count();
     if !(1..=max).contains(&length) {
         faults.add("INVALID_LENGTH", format!("Must have 1 to {max} characters; has {length}."));
-        return None;
+        return false;
     }
     if text.chars().any(char::is_control) {
         faults.add("INVALID_CHARACTER", "Must not contain control characters.");
-        return None;
+        return false;
     }
-    Some(text.to_owned())
+    true
 }
 
 /// Parses an email address. The check is minimal, because only sending mail can show that an address exists:

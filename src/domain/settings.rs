@@ -13,6 +13,7 @@ use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 pub(crate) use patch::{PlanPatch, SettingsPatch};
 
 use super::audit::Change;
+use super::secret_format::is_reserved_prefix;
 use super::time::Timestamp;
 
 /// The id of the settings in an [`Invalidation`](super::invalidation::Invalidation).
@@ -57,7 +58,8 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = KeySettings)]
 pub(crate) struct KeySettings {
-    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
+    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid. The prefixes of ids, such
+    /// as `key`, are reserved.
     #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: String,
     /// Default number of days until a new key expires, used if no expiry is given. 0 means that such a key
@@ -209,9 +211,10 @@ pub(crate) fn is_plan_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// True if the text is a valid prefix for secrets: `^[a-z][a-z0-9]{0,15}$`.
+/// True if the text is a valid prefix for secrets: `^[a-z][a-z0-9]{0,15}$`, and no prefix of ids.
 pub(crate) fn is_secret_prefix(text: &str) -> bool {
     text.len() <= 16
+        && !is_reserved_prefix(text)
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }

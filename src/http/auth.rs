@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
 use crate::domain::api_key::SecretHash;
+use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
 use crate::verify::bucket::BucketLimit;
 use crate::verify::cache::LoadedCredential;
@@ -95,6 +96,26 @@ pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result
         return Err(access::invalid_api_key());
     }
     Ok(credential)
+}
+
+/// Creates a redactor that recognizes every credential in the request's headers, including invalid ones and
+/// those in a header that the route doesn't read.
+pub(crate) fn request_redactor(headers: &HeaderMap) -> Redactor {
+    let lines = |name: &'static str| headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    let api_keys = lines("x-api-key").map(|key| key.trim().to_owned());
+    Redactor::new(lines("authorization").flat_map(credentials_of).chain(api_keys))
+}
+
+/// The secrets in the value of an `Authorization` header: for HTTP Basic, the password as it is and form-decoded.
+fn credentials_of(authorization: &str) -> Vec<String> {
+    let (scheme, credential) = authorization.split_once([' ', '\t']).unwrap_or(("", authorization));
+    let credential = credential.trim();
+    let basic = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(credential).ok());
+    let Some(pair) = basic.flatten().and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        return vec![credential.to_owned()];
+    };
+    let password = pair.split_once(':').map_or(&*pair, |(_, password)| password);
+    vec![decode_form_value(password), password.to_owned()]
 }
 
 fn decode_form_value(text: &str) -> String {

@@ -11,7 +11,7 @@ use super::pipeline;
 use super::replay;
 use super::reply::Reply;
 use super::routes::{self, Dispatch, HandlerFuture, Route, RouteMatch};
-use crate::domain::audit::{EventContext, truncate_text};
+use crate::domain::audit::EventContext;
 use crate::domain::batch::{Batch, Method as OperationMethod, Operation as RequestedOperation};
 use crate::domain::id::Kind;
 use crate::error::{Code, Error, ErrorDetail, Result};
@@ -129,7 +129,7 @@ pub(super) fn prepare_operation(
         target: None,
         context: EventContext {
             method: Some(method.to_owned()),
-            path: Some(truncate_text(path)),
+            path: Some(call.ctx.redactor.recorded_text(path)),
             batch_id: Some(batch_id.to_owned()),
             ..call.ctx.context.clone()
         },
@@ -149,7 +149,7 @@ pub(super) fn prepare_operation(
     if !route.in_batch {
         return Ok(None);
     }
-    let target = pipeline::audit_target(route, &params);
+    let target = pipeline::audit_target(route, &params, &ctx.redactor);
     let ctx = RequestContext {
         scopes: route.auth.scopes(),
         requires_current_secret: route.requires_current_secret(),
@@ -199,6 +199,7 @@ pub(super) fn operation_result(
     let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
     let reply = result.unwrap_or_else(|error| {
         if let Some(cause) = &error.cause {
+            let cause = &*call.ctx.redactor.redact(cause);
             tracing::error!(request_id, cause, "batch operation failed");
         }
         Reply::from_error(&error)

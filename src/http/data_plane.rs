@@ -10,14 +10,13 @@ use futures_util::Stream;
 use warp::reply::Response;
 
 use super::call::BodyLimits;
-use super::pipeline::{add_request_id, received_or_new_request_id};
+use super::request_id::{add_request_id, received_or_new_request_id};
 use super::routes::VERIFY_SCOPES;
 use super::server::RequestHead;
 use super::{address, auth, call, forward_auth, introspect, reply, verify};
 use crate::app::App;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
-use crate::domain::audit::truncate_text;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -87,8 +86,11 @@ impl DataPlaneRequest<'_> {
     /// Logs an error if its status is 5xx.
     pub(crate) fn log_server_error(&self, error: &Error) {
         if error.code.status() >= 500 {
-            let path = truncate_text(self.head.uri.path());
-            tracing::error!(request_id = %self.request_id, path, %error, "request failed");
+            let redactor = auth::request_redactor(&self.head.headers);
+            let path = redactor.recorded_text(self.head.uri.path());
+            let error = error.to_string();
+            let error = &*redactor.redact(&error);
+            tracing::error!(request_id = %self.request_id, path, error, "request failed");
         }
     }
 

@@ -11,6 +11,7 @@ use super::reply::Reply;
 use super::routes::Handler;
 use super::server::RequestHead;
 use crate::domain::access::Caller;
+use crate::domain::fields::Json;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
 use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest, StoredResponse};
@@ -32,7 +33,12 @@ pub(crate) fn claim_idempotency_key(
     let Some(key) = idempotency_key_header(head)? else { return Ok(None) };
     let path = head.uri.path_and_query().map_or_else(|| head.uri.path(), |path| path.as_str());
     let token = auth::bearer_token(&head.headers)?;
-    IdempotentRequest::claim(&call.app, &call.ctx, token, key, [head.method.as_str(), path], body).map(Some)
+    let mut idempotent =
+        IdempotentRequest::claim(&call.app, &call.ctx, token, key, [head.method.as_str(), path], body)?;
+    if call.body.as_ref().is_some_and(Json::holds_secret) || call.ctx.redactor.contains_secret(path) {
+        idempotent.seal_response();
+    }
+    Ok(Some(idempotent))
 }
 
 fn idempotency_key_header(head: &RequestHead) -> Result<Option<&str>> {

@@ -27,6 +27,7 @@ mod pipeline;
 mod rate_limits;
 mod replay;
 mod reply;
+mod request_id;
 mod root;
 pub mod routes;
 mod scopes;

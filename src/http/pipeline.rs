@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::HeaderMap;
-use http::header::{ACCEPT, ALLOW, HeaderName, HeaderValue, IF_MATCH, USER_AGENT};
+use http::header::{ACCEPT, ALLOW, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,21 +22,19 @@ use super::auth;
 use super::call::{self, BodyLimits, Call};
 use super::rate_limits::{self, RateLimitClass};
 use super::reply::{self, Reply};
+use super::request_id::{add_request_id, received_or_new_request_id};
 use super::routes::{AuthRequirement, BATCH_ACTION, Body, Handler, Route, UnmatchedRoute, WHOAMI_ACTION};
 use super::server::RequestHead;
 use super::{address, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
-use crate::domain::audit::{EventContext, Target, truncate_text};
+use crate::domain::audit::{EventContext, Target};
 use crate::domain::fields::Json;
-use crate::domain::id::Kind;
-use crate::domain::time::Timestamp;
+use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
 use crate::service::request_memory::MemoryReservation;
 use crate::service::{self, RequestContext};
 use crate::verify::call_buckets::CallDecision;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A control-plane request before authentication.
 pub(crate) struct Request {
@@ -45,6 +43,7 @@ pub(crate) struct Request {
     head: RequestHead,
     client_ip: Option<IpAddr>,
     request_id: String,
+    redactor: Redactor,
     /// The monotonic time at which the request arrived.
     arrived_at: Duration,
 }
@@ -54,34 +53,22 @@ impl Request {
         let client_ip =
             address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
         let request_id = received_or_new_request_id(&head.headers, app.clock.now());
-        Self { route_index, head, client_ip, request_id, arrived_at: app.clock.monotonic() }
+        let redactor = auth::request_redactor(&head.headers);
+        Self { route_index, head, client_ip, request_id, redactor, arrived_at: app.clock.monotonic() }
     }
 
     fn event_context(&self) -> EventContext {
         let user_agent = self.head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         EventContext {
             request_id: Some(self.request_id.clone()),
-            method: Some(self.head.method.to_string()),
-            path: Some(truncate_text(self.head.uri.path())),
+            method: Some(self.redactor.recorded_text(self.head.method.as_str())),
+            path: Some(self.redactor.recorded_text(self.head.uri.path())),
             status: None,
             ip: self.client_ip.map(|ip| ip.to_string()),
-            user_agent: user_agent.map(truncate_text),
+            user_agent: user_agent.map(|agent| self.redactor.recorded_text(agent)),
             batch_id: None,
         }
     }
-}
-
-/// The `X-Request-Id` that the client sent if that id is valid, otherwise a new id.
-pub(crate) fn received_or_new_request_id(headers: &HeaderMap, now: Timestamp) -> String {
-    let client_id =
-        headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_valid_request_id(id));
-    // The id protects nothing, so it doesn't need randomness from the operating system.
-    client_id.map_or_else(|| Kind::Request.new_id(now, fastrand::u128(..)), str::to_owned)
-}
-
-fn is_valid_request_id(id: &str) -> bool {
-    (1..=128).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 /// The runtime on which control-plane calls run, and their tracker. It isn't a worker's runtime, so that
@@ -176,20 +163,15 @@ where
 fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()> {
     let subject =
         request.client_ip.map_or_else(|| "unknown".to_owned(), |ip| address::client_network(ip).to_string());
-    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, request.event_context())
-}
-
-pub(crate) fn add_request_id(response: &mut Response, id: &str) {
-    if let Ok(id) = HeaderValue::from_str(id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+    let context = request.event_context();
+    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, context, &request.redactor)
 }
 
 /// The resource that the request's path names, for the audit event.
-pub(crate) fn audit_target(route: &Route, params: &[String]) -> Option<Target> {
+pub(crate) fn audit_target(route: &Route, params: &[String], redactor: &Redactor) -> Option<Target> {
     params.last().map(|id| Target {
         kind: route.action.split('.').next().unwrap_or_default().into(),
-        id: Some(truncate_text(id)),
+        id: Some(redactor.recorded_text(id)),
         name: None,
     })
 }
@@ -258,6 +240,7 @@ impl RequestPipeline {
         let ctx = Arc::new(RequestContext {
             caller: caller.clone(),
             secret: Some(secret),
+            redactor: self.request.redactor.clone(),
             scopes: route.auth.scopes(),
             requires_current_secret: route.requires_current_secret(),
             action: route.action,
@@ -265,7 +248,7 @@ impl RequestPipeline {
             now: app.clock.now(),
             ip: self.request.client_ip,
             if_match: if_match.as_ref().ok().cloned().flatten(),
-            target: audit_target(route, params),
+            target: audit_target(route, params, &self.request.redactor),
             context: self.request.event_context(),
             random: app.random_bits()?,
             seat: None,
@@ -330,7 +313,8 @@ impl RequestPipeline {
             return Ok((bytes, None));
         }
         memory.grow(bytes.len() + Json::max_tree_bytes(&bytes))?;
-        let json = Json::parse(&bytes)?;
+        let mut json = Json::parse(&bytes)?;
+        self.request.redactor.flag_secrets(&mut json);
         Ok((bytes, Some(json)))
     }
 
@@ -409,8 +393,11 @@ impl RequestPipeline {
         let method = &self.request.head.method;
         let route = self.route.path;
         let code = code.map_or("-", Code::name);
-        let trace = valid_traceparent(&self.request.head.headers).unwrap_or("-");
-        if let Some(cause) = cause {
+        let redactor = &self.request.redactor;
+        let trace = valid_traceparent(&self.request.head.headers).filter(|id| !redactor.contains_secret(id));
+        let trace = trace.unwrap_or("-");
+        if let Some(cause) = cause.map(|cause| redactor.redact(cause)) {
+            let cause = &*cause;
             tracing::error!(request_id = %id, cause, "request failed");
         }
         // Anyone can repeat requests without a valid key, and the owner of a key can repeat requests over the

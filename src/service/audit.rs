@@ -22,6 +22,7 @@ use crate::domain::audit::{Actor, AuditEntry, AuditFilter, Event, EventContext, 
 use crate::domain::chain::{ChainAnchor, ChainLink, ChainVerifier, EventColumns};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
+use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::audit::{ChainRow, StoredEvent};
@@ -411,6 +412,7 @@ pub(crate) fn aggregate_anonymous(
     now: Timestamp,
     code: Code,
     context: EventContext,
+    redactor: &Redactor,
 ) -> Result<()> {
     let is_read = matches!(context.method.as_deref(), Some("GET" | "HEAD"));
     let event = Event {
@@ -430,6 +432,6 @@ pub(crate) fn aggregate_anonymous(
         prev_hash: None,
         hash: None,
     };
-    app.aggregated.add(subject, now, event);
+    app.aggregated.add(subject, now, event.recorded(redactor));
     Ok(())
 }

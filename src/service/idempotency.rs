@@ -140,6 +140,8 @@ pub struct IdempotentRequest {
     request: Digest,
     /// The key that encrypts a stored response with a secret.
     encryption_key: LessSafeKey,
+    /// True if the stored response is encrypted even if the operation doesn't mark it as containing a secret.
+    is_always_sealed: bool,
     /// The API key whose limits the stored response counts towards.
     owner: ResponseOwner,
     limits: StorageLimits,
@@ -175,8 +177,15 @@ impl IdempotentRequest {
                 organization_seq: credential.organization.as_ref().map(|organization| organization.seq),
             },
             limits: app.config.idempotency.storage_limits(app.config.database.max_bytes),
+            is_always_sealed: false,
             now: ctx.now,
         })
+    }
+
+    /// Encrypts the stored response in any case, for a request that holds a secret: an error message can repeat
+    /// it, also in part.
+    pub(crate) fn seal_response(&mut self) {
+        self.is_always_sealed = true;
     }
 
     fn encrypt_body(&self, response: &StoredResponse) -> Result<Vec<u8>> {
@@ -219,14 +228,14 @@ impl IdempotentRequest {
     /// concurrent requests don't exceed them.
     fn store_response(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
         self.limits.check_length(response.body.len())?;
-        let answer =
-            if response.secret { self.encrypt_body(response)? } else { response.body.clone().into_bytes() };
+        let sealed = response.secret || self.is_always_sealed;
+        let answer = if sealed { self.encrypt_body(response)? } else { response.body.clone().into_bytes() };
         let stored = ResponseRow {
             request: self.request,
             created_at: self.now,
             status: response.status,
             etag: response.etag.clone(),
-            sealed: response.secret,
+            sealed,
             answer,
         };
         store::idempotency::delete(tx, &self.guard.id)?;

@@ -20,9 +20,9 @@ pub(crate) use source::{ImportSource, SourceRecord};
 
 use super::check::ProgressFn;
 use crate::app::App;
-use crate::domain::audit::truncate_text;
 use crate::domain::id::Kind;
 use crate::domain::import::{ImportDefaults, ImportLine, RecordKind};
+use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
 use crate::store;
 
@@ -96,12 +96,14 @@ pub(crate) async fn run(
     let mut has_begin = false;
     let mut has_end = false;
     let mut records = 0;
+    let redactor = Redactor::default();
     let mut queue: Vec<(String, QueueItem<'_>)> = Vec::with_capacity(max_queued);
     while let Some(SourceRecord { at, json }) = source.take_next()? {
         let now = app.clock.now();
-        let line = json.map_err(|reason| vec![truncate_text(&reason)]);
-        let line =
-            line.and_then(|json| ImportLine::read(&json, &defaults, now).map_err(|e| refusal_reasons(&e)));
+        let line = json.map_err(|reason| vec![redactor.recorded_text(&reason)]).and_then(|mut json| {
+            redactor.flag_secrets(&mut json);
+            ImportLine::read(&json, &defaults, now).map_err(|error| refusal_reasons(&error))
+        });
         match line {
             Ok(ImportLine::Begin) => has_begin = true,
             Ok(ImportLine::End(count)) => has_end = count == records,
@@ -174,18 +176,23 @@ async fn run_queue(
 
 /// True if an error is caused by the record itself, so that only this record is refused.
 fn is_record_error(error: &Error) -> bool {
-    matches!(error.code, Code::InvalidRequest | Code::AlreadyExists | Code::NotFound | Code::Conflict)
+    matches!(
+        error.code,
+        Code::InvalidRequest | Code::SecretInField | Code::AlreadyExists | Code::NotFound | Code::Conflict
+    )
 }
 
-/// The messages of an error, each with the field of the record that it concerns. Long messages are truncated,
-/// because they may contain values of the record.
+/// The messages of an error, each with the field of the record that it concerns. Long messages are truncated
+/// and secrets are cut out, because they may contain values of the record.
 fn refusal_reasons(error: &Error) -> Vec<String> {
+    let redactor = Redactor::default();
     if error.details.is_empty() {
-        return vec![truncate_text(&error.message)];
+        return vec![redactor.recorded_text(&error.message)];
     }
-    let reason = |detail: &crate::error::ErrorDetail| match detail.pointer.as_deref() {
-        None | Some("") => truncate_text(&detail.message),
-        Some(pointer) => truncate_text(&format!("{}: {}", pointer.trim_start_matches('/'), detail.message)),
+    let reason = |detail: &crate::error::ErrorDetail| {
+        let field = detail.pointer.as_deref().unwrap_or_default().trim_start_matches('/');
+        let separator = if field.is_empty() { "" } else { ": " };
+        redactor.recorded_text(&format!("{field}{separator}{}", detail.message))
     };
     error.details.iter().map(reason).collect()
 }

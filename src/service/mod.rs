@@ -43,6 +43,7 @@ use crate::domain::api_key::SecretHash;
 use crate::domain::audit::{Actor, AuditEntry, Event, EventContext, Target};
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
+use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
@@ -55,6 +56,8 @@ pub struct RequestContext {
     pub(crate) caller: Caller,
     /// The hash of the presented secret; `None` for the operator and the server itself.
     pub(crate) secret: Option<SecretHash>,
+    /// Cuts secrets out of what is recorded, including the credential that the request presented.
+    pub(crate) redactor: Redactor,
     /// Any one of these scopes suffices; empty means no scope is required.
     pub(crate) scopes: &'static [&'static str],
     /// True if the operation refuses the previous secret of a rotated key.
@@ -94,6 +97,7 @@ impl RequestContext {
         Ok(Arc::new(Self {
             caller,
             secret: None,
+            redactor: Redactor::default(),
             scopes: &[],
             requires_current_secret: false,
             action,
@@ -142,7 +146,7 @@ impl RequestContext {
 
     /// Creates the audit event number `index` of this operation.
     fn audit_event(&self, index: usize, entry: AuditEntry, status: u16, code: Option<Code>) -> Event {
-        Event {
+        let event = Event {
             id: Kind::Event.new_id(self.now, self.random.wrapping_add(index as u128)),
             seq: None,
             occurred_at: self.now.to_string(),
@@ -161,7 +165,8 @@ impl RequestContext {
             },
             prev_hash: None,
             hash: None,
-        }
+        };
+        event.recorded(&self.redactor)
     }
 
     /// Creates the audit event of this operation's refusal or failure.

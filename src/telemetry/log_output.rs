@@ -1,6 +1,7 @@
 //! Writes log lines to standard error on a separate thread, so that a stalled reader of standard error delays
 //! no request.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, mpsc};
@@ -8,6 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::domain::redaction::Redactor;
 
 /// The largest number of lines that wait to be written; further lines are dropped. The lines take about 2
 /// MiB.
@@ -26,11 +30,39 @@ static LOGGED_DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 #[must_use]
 pub(crate) struct LogGuard(Option<WorkerGuard>);
 
+/// Puts log lines into the queue without secrets. The code that logs passes none on purpose; this catches
+/// those in messages of errors and libraries, at any log level.
+#[derive(Clone)]
+pub(super) struct RedactingWriter(NonBlocking);
+
+impl Write for RedactingWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let redactor = Redactor::default();
+        match std::str::from_utf8(line).map(|text| redactor.redact(text)) {
+            Ok(Cow::Owned(redacted)) => self.0.write_all(redacted.as_bytes())?,
+            _ => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<'w> MakeWriter<'w> for RedactingWriter {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        self.clone()
+    }
+}
+
 /// Starts the thread that writes queued lines to standard error.
-pub(super) fn start_writer() -> (NonBlocking, LogGuard) {
+pub(super) fn start_writer() -> (RedactingWriter, LogGuard) {
     let builder = NonBlockingBuilder::default().lossy(true).thread_name("log");
     let (output, guard) = builder.buffered_lines_limit(MAX_QUEUED_LINES).finish(io::stderr());
-    (LINE_QUEUE.get_or_init(|| output).clone(), LogGuard(Some(guard)))
+    (RedactingWriter(LINE_QUEUE.get_or_init(|| output).clone()), LogGuard(Some(guard)))
 }
 
 /// Writes plain text for the person who starts the server, in order with the log lines, whatever their

@@ -7,13 +7,11 @@ use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::domain::api_key::SecretHash;
+use crate::domain::secret_format::{
+    BASE62_DIGITS, CHECKSUM_DIGITS, RANDOM_DIGITS, checksum_digits, has_generated_format, visible_start,
+};
 use crate::error::{Error, Result};
 
-const BASE62_DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// Number of random digits of a secret. 32 digits in base 62 have 190 random bits, so that a plain SHA-256
-/// hash in the database can't be reversed by guessing.
-const RANDOM_DIGITS: usize = 32;
-const CHECKSUM_DIGITS: usize = 6;
 /// Maximum length of a bearer token, in bytes. A longer token is refused before it is hashed.
 pub(crate) const MAX_SECRET_BYTES: usize = 512;
 
@@ -56,11 +54,9 @@ impl Secret {
         &self.0
     }
 
-    /// The first characters of the secret, which stay visible so that people recognize it: prefix, `_` and 4
-    /// characters; of a secret in another format, its first 4 characters.
+    /// The [visible start](visible_start) of the secret, which has this prefix or another format.
     pub(crate) fn start(&self, prefix: &str) -> String {
-        let shown = if has_generated_format(prefix, &self.0) { prefix.len() + 5 } else { 4 };
-        self.0.chars().take(shown).collect()
+        visible_start(has_generated_format(prefix, &self.0).then_some(prefix), &self.0)
     }
 
     /// The hash of the secret, which is stored instead of the secret.
@@ -74,24 +70,6 @@ pub fn hash_secret(text: &str) -> SecretHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
     hash
-}
-
-/// CRC-32/ISO-HDLC in six base62 digits, zero-padded.
-fn checksum_digits(text: &str) -> [u8; CHECKSUM_DIGITS] {
-    let mut rest = crc32fast::hash(text.as_bytes());
-    let mut digits = [b'0'; CHECKSUM_DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit = BASE62_DIGITS[(rest % 62) as usize];
-        rest /= 62;
-    }
-    digits
-}
-
-fn has_generated_format(prefix: &str, text: &str) -> bool {
-    text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).is_some_and(|digits| {
-        digits.len() == RANDOM_DIGITS + CHECKSUM_DIGITS
-            && digits.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
 }
 
 /// False if the text can't be a secret, which is known without a lookup: the text is empty, too long, or has

@@ -13,6 +13,7 @@ use super::{
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::patch::Patch;
 use crate::domain::rules;
+use crate::domain::secret_format::is_reserved_prefix;
 use crate::error::Result;
 
 /// A JSON merge patch of the configuration.
@@ -45,7 +46,8 @@ pub(crate) struct SettingsPatch {
 }))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeysPatch {
-    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid.
+    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid. The prefixes of ids, such
+    /// as `key`, are reserved.
     #[schema(nullable = false, pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
     pub(crate) prefix: Option<String>,
     /// Default number of days until a new key expires, used if no expiry is given. 0 means that such a key
@@ -363,6 +365,10 @@ fn parse_prefix(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.expect_string(json)?;
     if is_secret_prefix(text) {
         return Some(text.to_owned());
+    }
+    if is_reserved_prefix(text) {
+        faults.add("RESERVED", "Ids have this prefix, so secrets can't. Choose another.");
+        return None;
     }
     let message = "Must be a lowercase letter, followed by up to 15 lowercase letters or digits.";
     faults.add("INVALID_VALUE", message);

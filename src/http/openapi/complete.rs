@@ -43,7 +43,7 @@ pub(super) const RATE_LIMIT_HEADERS: &[&str] =
 const RESPONSE_HEADERS: &[(&str, Type, &str, &str)] = &[
     (ETAG, Type::String, "\"1a2073bcba8-1\"", "Version of the resource, for use in `If-Match`."),
     (IDEMPOTENT_REPLAYED, Type::String, "true", "`true` if this is the replayed response of an earlier request with the same `Idempotency-Key`; otherwise absent."),
-    (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the `X-Request-Id` of the request if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, otherwise a generated id."),
+    (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the `X-Request-Id` of the request if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -` and holds no secret, otherwise a generated id."),
     (RETRY_AFTER, Type::Integer, "2", "Whole seconds to wait before retrying."),
     (WWW_AUTHENTICATE, Type::String, "Bearer error=\"invalid_token\"", "The authentication scheme to use and the error (RFC 6750 §3). A `401` always has this header. A `403` has it if the code is `INSUFFICIENT_SCOPE`: `Bearer error=\"insufficient_scope\", scope=\"admin:keys\"`, with the missing scope if there is one; an operation that accepts any of several scopes names the first."),
     (RATE_LIMIT_HEADERS[0], Type::Integer, "500", "Requests that a full bucket allows. If several limits apply, this header, `X-RateLimit-Remaining` and `X-RateLimit-Reset` show the limit that refused the request, otherwise the one with the fewest requests left. All rate limit headers are absent if no limit is set."),

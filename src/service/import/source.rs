@@ -9,10 +9,10 @@ use std::path::Path;
 use serde_json::Value;
 
 use self::csv::CsvSource;
-use crate::domain::audit::truncate_text;
 use crate::domain::better_auth;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
+use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::reader::Reader;
@@ -204,7 +204,7 @@ impl BetterAuthSource {
                     continue;
                 };
                 let id = row.get("id").and_then(Value::as_str).unwrap_or("-");
-                let at = format!("{table} {}", truncate_text(id));
+                let at = format!("{table} {}", Redactor::default().recorded_text(id));
                 let Some(owner) = owner else {
                     let record = match table {
                         "organization" => better_auth::convert_organization(&row),

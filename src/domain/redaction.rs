@@ -1,0 +1,224 @@
+//! Keeps secrets out of everything that is stored or logged: recognizes them in text, cuts them out of recorded
+//! strings, and makes stored fields refuse them.
+//!
+//! Generated secrets are recognized by their [format](super::secret_format). A secret in another format, which
+//! was imported, is recognized only if the same request presents it as its credential.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use memchr::memchr2;
+use memchr::memmem;
+
+use super::fields::Json;
+use super::secret_format::{MIN_SECRET_BYTES, find_secrets, visible_start};
+
+/// How many encodings around a secret are undone. Each one is percent-encoding, JSON escaping or a mixture.
+const MAX_DECODINGS: usize = 3;
+
+/// The maximum number of presented credentials that are recognized. A request that is served presents at most
+/// two, and each one costs a search, which anyone can cause.
+const MAX_PRESENTED: usize = 4;
+
+/// Recorded strings are truncated to this many characters.
+const MAX_RECORDED_CHARS: usize = 256;
+
+/// Recognizes secrets in text: generated ones, and those that a request presents as its credential.
+#[derive(Clone, Default)]
+pub(crate) struct Redactor {
+    presented: Arc<[String]>,
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Redactor(…)") // Contains secrets.
+    }
+}
+
+/// A secret to cut out of a text, and its first characters, which stay.
+struct Cut {
+    range: Range<usize>,
+    start: String,
+}
+
+impl Redactor {
+    /// Creates a redactor that also recognizes the credentials that a request presents, whatever their format.
+    pub(crate) fn new(presented: impl Iterator<Item = String>) -> Self {
+        Self { presented: presented.take(MAX_PRESENTED).collect() }
+    }
+
+    /// True if the text holds a secret, as it is or encoded.
+    pub(crate) fn contains_secret(&self, text: &str) -> bool {
+        if self.is_too_short(text) {
+            return false;
+        }
+        let mut layer = Cow::Borrowed(text.as_bytes());
+        for _ in 0..=MAX_DECODINGS {
+            if self.find_unencoded(&layer).next().is_some() {
+                return true;
+            }
+            let Some(decoded) = decode(&layer) else { return false };
+            layer = Cow::Owned(decoded);
+        }
+        false
+    }
+
+    /// True if the text is shorter than any secret. Encodings only lengthen a secret.
+    fn is_too_short(&self, text: &str) -> bool {
+        text.len() < MIN_SECRET_BYTES && self.presented.iter().all(|secret| text.len() < secret.len())
+    }
+
+    /// Replaces each secret by its first characters and an ellipsis.
+    pub(crate) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let cuts = self.find_cuts(text);
+        if cuts.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut redacted = String::with_capacity(text.len());
+        let mut at = 0;
+        for Cut { range, start } in cuts {
+            // A cut that overlaps the one before continues it.
+            if range.start >= at {
+                redacted.push_str(text.get(at..range.start).unwrap_or_default());
+                redacted.push_str(&start);
+                redacted.push('…');
+            }
+            at = at.max(range.end);
+        }
+        redacted.push_str(text.get(at..).unwrap_or_default());
+        Cow::Owned(redacted)
+    }
+
+    /// Returns a string from a client as it is recorded: without secrets, and truncated. Truncating first could
+    /// leave most of a secret, which is then no longer recognized.
+    pub(crate) fn recorded_text(&self, text: &str) -> String {
+        truncate_text(&self.redact(text))
+    }
+
+    /// Replaces every string of a request body that holds a secret, and the value of every field whose name
+    /// does, by [`Json::Secret`], which no parser of a stored field accepts.
+    pub(crate) fn flag_secrets(&self, json: &mut Json) {
+        match json {
+            Json::String(text) if self.contains_secret(text) => *json = Json::Secret(std::mem::take(text)),
+            Json::Array(items) => Arc::make_mut(items).iter_mut().for_each(|item| self.flag_secrets(item)),
+            Json::Object(fields) => {
+                for (name, value) in Arc::make_mut(fields) {
+                    if self.contains_secret(name) {
+                        *value = Json::Secret(String::new());
+                    } else {
+                        self.flag_secrets(value);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// All secrets in a text, in order.
+    fn find_cuts(&self, text: &str) -> Vec<Cut> {
+        if self.is_too_short(text) {
+            return Vec::new();
+        }
+        let mut cuts: Vec<Cut> = self.find_unencoded(text.as_bytes()).collect();
+        let mut layers = vec![Cow::Borrowed(text.as_bytes())];
+        while layers.len() <= MAX_DECODINGS {
+            let Some(decoded) = layers.last().and_then(|layer| decode(layer)) else { break };
+            let mut found: Vec<Cut> = self.find_unencoded(&decoded).collect();
+            for layer in layers.iter().rev() {
+                map_to_encoded(layer, &mut found);
+            }
+            cuts.extend(found);
+            layers.push(Cow::Owned(decoded));
+        }
+        cuts.sort_by_key(|cut| (cut.range.start, Reverse(cut.range.end)));
+        cuts
+    }
+
+    fn find_unencoded(&self, text: &[u8]) -> impl Iterator<Item = Cut> {
+        let generated = find_secrets(text).map(|position| {
+            let range = position.range;
+            let secret = String::from_utf8_lossy(&text[range.clone()]);
+            let start = visible_start(Some(&secret[..position.prefix_length]), &secret);
+            Cut { range, start }
+        });
+        let presented = self.presented.iter().flat_map(|secret| {
+            let start = visible_start(None, secret);
+            // A secret that is no longer than what stays visible can't be hidden.
+            let is_searched = start.len() < secret.len() && secret.len() <= text.len();
+            let finder = is_searched.then(|| memmem::find_iter(text, secret));
+            finder
+                .into_iter()
+                .flatten()
+                .map(move |at| Cut { range: at..at + secret.len(), start: start.clone() })
+        });
+        generated.chain(presented)
+    }
+}
+
+/// Truncates a text and marks the truncation with an ellipsis.
+pub(super) fn truncate_text(text: &str) -> String {
+    match text.char_indices().nth(MAX_RECORDED_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+/// Undoes one level of percent-encoding and JSON escapes; `None` if there is nothing to undo.
+fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let first = memchr2(b'%', b'\\', text)?;
+    let mut decoded = Vec::with_capacity(text.len());
+    decoded.extend_from_slice(&text[..first]);
+    let mut at = first;
+    while at < text.len() {
+        let (byte, length) = decode_byte(&text[at..]);
+        decoded.push(byte);
+        at += length;
+    }
+    (decoded.len() < text.len()).then_some(decoded)
+}
+
+/// The first byte of an encoded text that isn't empty, and the number of bytes that encode it. Only ASCII is
+/// decoded from `\u…`, because secrets consist of it.
+fn decode_byte(text: &[u8]) -> (u8, usize) {
+    let hex = |range: Range<usize>| {
+        let digits = text.get(range)?.iter().map(|byte| char::from(*byte).to_digit(16));
+        digits.into_iter().try_fold(0, |value, digit| Some(value * 16 + digit?))
+    };
+    let encoded = match text {
+        [b'%', ..] => hex(1..3).map(|value| (value, 3)),
+        [b'\\', b'u', ..] => hex(2..6).filter(|value| *value < 0x80).map(|value| (value, 6)),
+        [b'\\', byte @ (b'"' | b'\\' | b'/'), ..] => Some((u32::from(*byte), 2)),
+        _ => None,
+    };
+    let decoded = encoded.and_then(|(value, length)| Some((u8::try_from(value).ok()?, length)));
+    decoded.unwrap_or((text[0], 1))
+}
+
+/// Converts positions in the decoded text into positions in the encoded text.
+fn map_to_encoded(encoded: &[u8], cuts: &mut [Cut]) {
+    let mut boundaries: Vec<usize> = cuts.iter().flat_map(|cut| [cut.range.start, cut.range.end]).collect();
+    boundaries.sort_unstable();
+    boundaries.dedup();
+    let mut positions = Vec::with_capacity(boundaries.len());
+    let mut at = 0;
+    let mut decoded_at = 0;
+    for boundary in &boundaries {
+        while decoded_at < *boundary && at < encoded.len() {
+            at += decode_byte(&encoded[at..]).1;
+            decoded_at += 1;
+        }
+        positions.push(at);
+    }
+    let position_of =
+        |boundary: usize| boundaries.binary_search(&boundary).map_or(0, |index| positions[index]);
+    for cut in cuts {
+        cut.range = position_of(cut.range.start)..position_of(cut.range.end);
+    }
+}
+
+#[cfg(test)]
+#[path = "redaction_tests.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+use super::super::secret_format::checksum_digits;
+use super::*;
+
+fn generated(prefix: &str) -> String {
+    let body = format!("{prefix}_0123456789abcdefghijABCDEFGHIJxy");
+    format!("{body}{}", std::str::from_utf8(&checksum_digits(&body)).unwrap())
+}
+
+fn presenting(secrets: &[&str]) -> Redactor {
+    Redactor::new(secrets.iter().map(|secret| (*secret).to_owned()))
+}
+
+fn encode(text: &str, encode_char: impl Fn(usize, char) -> String) -> String {
+    text.chars().enumerate().map(|(index, c)| encode_char(index, c)).collect()
+}
+
+/// The text as it is, and encoded in all ways that are recognized.
+fn encodings(text: &str) -> Vec<String> {
+    let percent = |_: usize, c: char| format!("%{:02x}", u32::from(c));
+    let json = |_: usize, c: char| format!("\\u{:04X}", u32::from(c));
+    let mixed = |index: usize, c: char| match index % 4 {
+        0 => format!("%{:02X}", u32::from(c)),
+        1 => format!("\\u{:04x}", u32::from(c)),
+        2 => format!("%{:02x}", u32::from(c)),
+        _ => c.to_string(),
+    };
+    let first = |index: usize, c: char| if index == 0 { json(index, c) } else { c.to_string() };
+    let twice = encode(&encode(text, percent), percent);
+    let json_in_percent = encode(&encode(text, json), percent);
+    let escaped_json = encode(text, json).replace('\\', "\\\\");
+    let once = [encode(text, percent), encode(text, json), encode(text, mixed), encode(text, first)];
+    once.into_iter().chain([text.to_owned(), twice, json_in_percent, escaped_json]).collect()
+}
+
+#[test]
+fn i6_a_secret_is_cut_to_its_start_in_every_encoding() {
+    let foreign = "sk-live/0123\\4567\"89";
+    let redactor = presenting(&[foreign]);
+    for (secret, start) in [
+        (generated("toll"), "toll_0123…"),
+        (generated("acme_live"), "acme_live_0123…"),
+        (foreign.to_owned(), "sk-l…"),
+    ] {
+        for encoded in encodings(&secret) {
+            for (before, after) in [("", ""), ("/é%/", "\\é"), ("a%20", "%zz"), ("%", "u")] {
+                let text = format!("{before}{encoded}{after}");
+                assert_eq!(redactor.redact(&text), format!("{before}{start}{after}"), "{text}");
+                let twice = format!("{text} {text}");
+                assert_eq!(redactor.redact(&twice), format!("{before}{start}{after} {before}{start}{after}"));
+                assert!(redactor.contains_secret(&text));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_without_secrets_stays_as_it_is() {
+    let redactor = presenting(&["presented", "abcd", ""]);
+    for text in ["", "%", "\\", "%2", "\\u12", "\\u00e9", "100 % \\n", "_", "key_1", "presente%64_", "abcd"] {
+        let expected = text.strip_prefix("presente%64").map(|rest| format!("pres…{rest}"));
+        assert_eq!(redactor.redact(text), expected.as_deref().unwrap_or(text));
+    }
+    let foreign = "a-foreign-secret";
+    assert_eq!(Redactor::default().redact(foreign), foreign);
+    assert_eq!(presenting(&[foreign]).redact(foreign), "a-fo…");
+}
+
+#[test]
+fn overlapping_secrets_are_cut_out_together() {
+    let redactor = presenting(&["abcdefgh", "efghijkl", "cdefg"]);
+    assert_eq!(redactor.redact("1abcdefghijkl2"), "1abcd…2");
+}
+
+/// A truncated secret would not be recognized any more, but would still be most of the secret.
+#[test]
+fn a_secret_at_the_limit_of_the_length_is_cut_out_before_the_text_is_truncated() {
+    let secret = generated("toll");
+    for length in 0..MAX_RECORDED_CHARS + 2 {
+        let text = format!("{}{secret}{}", "x".repeat(length), "y".repeat(300));
+        let recorded = Redactor::default().recorded_text(&text);
+        assert!(!recorded.contains(&secret[..10]), "{recorded}");
+        assert_eq!(recorded.chars().count(), MAX_RECORDED_CHARS + 1);
+    }
+}
+
+#[test]
+fn a_body_is_flagged_wherever_it_holds_a_secret() {
+    let secret = generated("toll");
+    let body =
+        format!(r#"{{"a": ["x", "{secret}", {{"b": "\u0074{}"}}], "{secret}": 1, "c": null}}"#, &secret[1..]);
+    let mut json = Json::parse(body.as_bytes()).unwrap();
+    Redactor::default().flag_secrets(&mut json);
+    let flagged = Json::Secret(secret.clone());
+    let object = |name: &str, value: Json| (name.to_owned(), value);
+    let inner = Json::Object(vec![object("b", flagged.clone())].into());
+    let items = vec![Json::String("x".to_owned()), flagged, inner];
+    let expected = vec![
+        object("a", Json::Array(items.into())),
+        object(&secret, Json::Secret(String::new())),
+        object("c", Json::Null),
+    ];
+    assert!(json.holds_secret());
+    assert_eq!(json, Json::Object(expected.into()));
+}
+
+/// Anyone can send these texts, so the time to read them must not grow faster than their length.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "measures real time")]
+fn i12_costly_texts_take_linear_time() {
+    let candidate = format!("{}_{}", "a".repeat(64), "0".repeat(38));
+    let token = format!("b{}", "a".repeat(511));
+    let redactor = presenting(&[&token]);
+    for unit in [candidate.as_str(), "_", "%25", "%2525", "\\\\", "a", "a_"] {
+        let time_of = |bytes: usize| {
+            let text = unit.repeat(bytes / unit.len());
+            let measure = |_| {
+                let started = std::time::Instant::now();
+                assert!(!redactor.contains_secret(&text));
+                started.elapsed()
+            };
+            (0..5).map(measure).min().unwrap()
+        };
+        let short = time_of(1 << 12);
+        let long = time_of(1 << 16);
+        assert!(long < short * 64, "{unit}: {short:?} for 4 KiB, {long:?} for 64 KiB");
+    }
+}
