@@ -19,6 +19,7 @@ mod records;
 mod replays;
 mod request_memory;
 mod revocation;
+mod secrets;
 mod stored_responses;
 mod superseded;
 mod tampering;
