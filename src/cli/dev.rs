@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::first_key;
 use super::serve::{self, InitialData};
 use crate::app::App;
 use crate::config::{EffectiveConfig, Tls};
@@ -32,7 +33,7 @@ pub(crate) async fn run(mut effective: EffectiveConfig) -> Result<()> {
 /// a sample `curl` command.
 pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
-    let (secret, admin_key) = match serve::key_from_environment(&current.checked_prefixes)? {
+    let (secret, admin_key) = match first_key::from_environment(&current.checked_prefixes)? {
         Some(given) => given,
         None => {
             let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;

@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod dev;
 mod export;
+mod first_key;
 mod import;
 mod openapi;
 mod progress;

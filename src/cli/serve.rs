@@ -1,33 +1,26 @@
 //! `tollhouse serve`: opens the database, creates the first key, serves requests, and stops without data loss
 //! on SIGTERM or SIGINT.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
-use super::dev;
+use super::{dev, first_key};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::EffectiveConfig;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::http::tls::Tls;
 use crate::http::workers::Workers;
 use crate::http::{metrics, routes, server};
 use crate::service::settings::ShadowedSetting;
-use crate::service::{api_keys, housekeeping, retention, settings, usage};
+use crate::service::{housekeeping, retention, settings, usage};
 use crate::store::db;
 use crate::telemetry::{log_output, machine};
-use crate::verify::secret::{self, Secret};
-
-/// The environment variable that contains the first admin key.
-const ADMIN_KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
-/// The environment variable that names a file containing the first admin key.
-const ADMIN_KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
 
 /// The data with which the server fills an empty database.
 pub(crate) enum InitialData {
@@ -86,7 +79,7 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
     let names_pages = matches!(initial_data, InitialData::FirstKey(_)) && std::io::stderr().is_terminal();
     let first_key = match initial_data {
         InitialData::FirstKey(file) => {
-            create_first_key(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?
+            first_key::create(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?
         }
         InitialData::Sample => Some(dev::seed(&app, address).await?),
     };
@@ -171,110 +164,4 @@ async fn reload_certificate_on_sighup(mut hangup: Signal, tls: Option<&Tls>) {
         }
     }
     std::future::pending().await
-}
-
-/// Creates the first admin key of an empty database. Returns a shell expression for that key, which the
-/// server prints in a sample `curl` command, or `None` if a key existed already.
-async fn create_first_key(app: &App, file: &Path) -> Result<Option<String>> {
-    if api_keys::any_key_exists(app).await? {
-        return Ok(None);
-    }
-    if let Some((secret, shown)) = key_from_environment(&app.settings.get().await?.checked_prefixes)? {
-        api_keys::create_first_key(app, secret).await?;
-        return Ok(Some(shown));
-    }
-    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let secret = Secret::generate(app.system_random(), &prefix)?;
-    let shown = if std::io::stderr().is_terminal() {
-        None
-    } else {
-        // The file is written before the database: if the key were stored but its secret lost, nobody could
-        // authenticate.
-        write_private_file(file, secret.reveal())?;
-        Some(file)
-    };
-    if api_keys::create_first_key(app, secret.clone()).await?.is_none() {
-        return Ok(None);
-    }
-    match shown {
-        Some(file) => {
-            let path = file.display().to_string();
-            tracing::info!(path, "first admin key written to file; store it safely and delete the file");
-            Ok(Some(format!("$(cat '{path}')")))
-        }
-        None => {
-            log_output::print_text(&format!("first admin key, shown only once:\n  {}", secret.reveal()));
-            Ok(Some(secret.reveal().to_owned()))
-        }
-    }
-}
-
-/// Reads the first admin key from the environment. Returns the secret and a shell expression for it.
-pub(super) fn key_from_environment(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
-    let given = match (std::env::var(ADMIN_KEY_VARIABLE), std::env::var(ADMIN_KEY_FILE_VARIABLE)) {
-        (Ok(key), _) => Some((key, ADMIN_KEY_VARIABLE, format!("${ADMIN_KEY_VARIABLE}"))),
-        (Err(_), Ok(path)) => {
-            let text = std::fs::read_to_string(&path);
-            let text =
-                text.map_err(|error| invalid_request(format!("{ADMIN_KEY_FILE_VARIABLE}: {path}: {error}")))?;
-            Some((text.trim_end().to_owned(), ADMIN_KEY_FILE_VARIABLE, format!("$(cat '{path}')")))
-        }
-        (Err(_), Err(_)) => None,
-    };
-    let Some((key, source, shown)) = given else { return Ok(None) };
-    if !(32..=secret::MAX_SECRET_BYTES).contains(&key.len())
-        || !key.bytes().all(|byte| byte.is_ascii_graphic())
-    {
-        let max = secret::MAX_SECRET_BYTES;
-        return Err(invalid_request(format!(
-            "{source}: the key must have 32 to {max} printable ASCII characters and no spaces."
-        )));
-    }
-    if !secret::is_plausible(checked_prefixes, &key) {
-        let prefixes = checked_prefixes.join("_… or ");
-        return Err(invalid_request(format!(
-            "{source}: the key has the form {prefixes}_… but a wrong checksum; check that it is complete."
-        )));
-    }
-    Ok(Some((Secret::from_plain_text(key), shown)))
-}
-
-fn invalid_request(message: String) -> Error {
-    Error::new(Code::InvalidRequest, message)
-}
-
-/// Writes a text to a new file that only its owner can read. Replaces an existing regular file.
-fn write_private_file(file: &Path, text: &str) -> Result<()> {
-    let write = || {
-        // An existing regular file was left by a failed start and contains a key that was never stored. Any
-        // other kind of file is kept, because it could be /dev/stdout.
-        match file.symlink_metadata() {
-            Ok(existing) if !existing.is_file() => return Err(std::io::Error::other("not a regular file")),
-            Ok(_) => std::fs::remove_file(file)?,
-            Err(_) => {}
-        }
-        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-        writeln!(open, "{text}")?;
-        open.sync_all()
-    };
-    write().map_err(|error| Error::internal(format!("{}: {error}", file.display())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_admin_key_replaces_only_a_regular_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("admin.key");
-        let link = dir.path().join("link");
-        write_private_file(&file, "one").unwrap();
-        write_private_file(&file, "two").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        let refused = write_private_file(&link, "three").unwrap_err();
-        assert!(refused.to_string().contains("link: not a regular file"), "{refused}");
-        assert!(link.is_symlink());
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
-    }
 }

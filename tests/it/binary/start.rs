@@ -110,6 +110,8 @@ async fn an_invalid_initial_key_is_refused() {
         ("with a space and more than 32 characters", "32 to"),
         (long.as_str(), "32 to"),
         (WRONG_CHECKSUM, "wrong checksum"),
+        ("changemechangemechangemechangeme", "openssl rand -hex 32"),
+        ("1234567890123456789012345678901234567890", "easy to guess"),
     ] {
         assert_fails(
             &serve_refused(&dir, &[("TOLLHOUSE_ADMIN_KEY", key)]),

@@ -1,0 +1,184 @@
+//! The first admin key of an empty database: given by the operator, or generated.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::service::api_keys;
+use crate::telemetry::log_output;
+use crate::verify::secret::{self, Secret};
+
+/// The environment variable that contains the first admin key.
+const ADMIN_KEY_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY";
+/// The environment variable that names a file containing the first admin key.
+const ADMIN_KEY_FILE_VARIABLE: &str = "TOLLHOUSE_ADMIN_KEY_FILE";
+
+/// Minimum number of different characters of a given key. 32 random hexadecimal digits have 14 on average.
+const MIN_DISTINCT_CHARACTERS: usize = 6;
+/// Minimum number of characters of a given key that don't continue a repetition or a sequence. 32 random digits have
+/// 30 on average.
+const MIN_UNPREDICTABLE_CHARACTERS: usize = 20;
+
+/// Creates the first admin key of an empty database. Returns a shell expression for that key, which the
+/// server prints in a sample `curl` command, or `None` if a key existed already.
+pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
+    if api_keys::any_key_exists(app).await? {
+        return Ok(None);
+    }
+    if let Some((secret, shown)) = from_environment(&app.settings.get().await?.checked_prefixes)? {
+        api_keys::create_first_key(app, secret).await?;
+        return Ok(Some(shown));
+    }
+    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
+    let secret = Secret::generate(app.system_random(), &prefix)?;
+    let shown = if std::io::stderr().is_terminal() {
+        None
+    } else {
+        // The file is written before the database: if the key were stored but its secret lost, nobody could
+        // authenticate.
+        write_private_file(file, secret.reveal())?;
+        Some(file)
+    };
+    if api_keys::create_first_key(app, secret.clone()).await?.is_none() {
+        return Ok(None);
+    }
+    match shown {
+        Some(file) => {
+            let path = file.display().to_string();
+            tracing::info!(path, "first admin key written to file; store it safely and delete the file");
+            Ok(Some(format!("$(cat '{path}')")))
+        }
+        None => {
+            log_output::print_text(&format!("first admin key, shown only once:\n  {}", secret.reveal()));
+            Ok(Some(secret.reveal().to_owned()))
+        }
+    }
+}
+
+/// Reads the first admin key from the environment. Returns the secret and a shell expression for it.
+pub(super) fn from_environment(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
+    let given = match (std::env::var(ADMIN_KEY_VARIABLE), std::env::var(ADMIN_KEY_FILE_VARIABLE)) {
+        (Ok(key), _) => Some((key, ADMIN_KEY_VARIABLE, format!("${ADMIN_KEY_VARIABLE}"))),
+        (Err(_), Ok(path)) => {
+            let text = std::fs::read_to_string(&path);
+            let text =
+                text.map_err(|error| invalid_request(format!("{ADMIN_KEY_FILE_VARIABLE}: {path}: {error}")))?;
+            Some((text.trim_end().to_owned(), ADMIN_KEY_FILE_VARIABLE, format!("$(cat '{path}')")))
+        }
+        (Err(_), Err(_)) => None,
+    };
+    let Some((key, source, shown)) = given else { return Ok(None) };
+    if !(32..=secret::MAX_SECRET_BYTES).contains(&key.len())
+        || !key.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        let max = secret::MAX_SECRET_BYTES;
+        return Err(invalid_request(format!(
+            "{source}: the key must have 32 to {max} printable ASCII characters and no spaces."
+        )));
+    }
+    if !secret::is_plausible(checked_prefixes, &key) {
+        let prefixes = checked_prefixes.join("_… or ");
+        return Err(invalid_request(format!(
+            "{source}: the key has the form {prefixes}_… but a wrong checksum; check that it is complete."
+        )));
+    }
+    if is_easy_to_guess(key.as_bytes()) {
+        return Err(invalid_request(format!(
+            "{source}: the key is easy to guess, because it has few different characters or repeats a pattern. \
+             Generate a random key, for example with: openssl rand -hex 32"
+        )));
+    }
+    Ok(Some((Secret::from_plain_text(key), shown)))
+}
+
+/// True if the key has few different characters, or mostly continues repetitions (`aaaa`, `abcabc`) and sequences
+/// (`1234`). Random keys of at least 32 digits or letters are never that regular. Words are not detected.
+fn is_easy_to_guess(key: &[u8]) -> bool {
+    let distinct: BTreeSet<u8> = key.iter().copied().collect();
+    let unpredictable = (0..key.len()).filter(|index| !is_predictable(key, *index)).count();
+    distinct.len() < MIN_DISTINCT_CHARACTERS || unpredictable < MIN_UNPREDICTABLE_CHARACTERS
+}
+
+/// True if the character at `index` and the two before it form a sequence, or occurred before in the same order.
+fn is_predictable(key: &[u8], index: usize) -> bool {
+    let Some(start) = index.checked_sub(2) else { return false };
+    let [first, second, third] = [key[start], key[start + 1], key[index]].map(i16::from);
+    let step = second - first;
+    let continues_sequence = step == third - second && (-1..=1).contains(&step);
+    continues_sequence || key[..index].windows(3).any(|earlier| earlier == &key[start..=index])
+}
+
+fn invalid_request(message: String) -> Error {
+    Error::new(Code::InvalidRequest, message)
+}
+
+/// Writes a text to a new file that only its owner can read. Replaces an existing regular file.
+fn write_private_file(file: &Path, text: &str) -> Result<()> {
+    let write = || {
+        // An existing regular file was left by a failed start and contains a key that was never stored. Any
+        // other kind of file is kept, because it could be /dev/stdout.
+        match file.symlink_metadata() {
+            Ok(existing) if !existing.is_file() => return Err(std::io::Error::other("not a regular file")),
+            Ok(_) => std::fs::remove_file(file)?,
+            Err(_) => {}
+        }
+        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        writeln!(open, "{text}")?;
+        open.sync_all()
+    };
+    write().map_err(|error| Error::internal(format!("{}: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_key_replaces_only_a_regular_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("admin.key");
+        let link = dir.path().join("link");
+        write_private_file(&file, "one").unwrap();
+        write_private_file(&file, "two").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let refused = write_private_file(&link, "three").unwrap_err();
+        assert!(refused.to_string().contains("link: not a regular file"), "{refused}");
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn regular_keys_are_easy_to_guess() {
+        for key in [
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "abababababababababababababababababababab",
+            "0123456789012345678901234567890123456789",
+            "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0123456789",
+            "zyxwvutsrqponmlkjihgfedcba9876543210",
+            "changemechangemechangemechangeme",
+            "password12345678password12345678",
+            "test-key-test-key-test-key-test-key-test-key-test-key",
+            "00000000000000000000000000000000000000000000000000000000000000ab",
+            "deadbeefdeadbeefdeadbeefdeadbeef",
+        ] {
+            assert!(is_easy_to_guess(key.as_bytes()), "{key}");
+        }
+    }
+
+    /// A false alarm would stop a server from starting.
+    #[test]
+    fn random_keys_are_not_easy_to_guess() {
+        for alphabet in ["0123456789", "0123456789abcdef", "abcdefghijklmnopqrstuvwxyz"] {
+            let alphabet = alphabet.as_bytes();
+            let mut random = fastrand::Rng::with_seed(7);
+            for _ in 0..20_000 {
+                let key: Vec<u8> = (0..32).map(|_| alphabet[random.usize(..alphabet.len())]).collect();
+                assert!(!is_easy_to_guess(&key), "{}", String::from_utf8_lossy(&key));
+            }
+        }
+        assert!(!is_easy_to_guess(b"the-first-admin-key-of-a-test-server-0123456789"));
+    }
+}
