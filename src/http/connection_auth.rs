@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use constant_time_eq::constant_time_eq;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
@@ -31,7 +32,9 @@ impl ConnectionAuthCache {
     pub(crate) fn get(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
         let header = single_authorization_header(headers)?;
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = last.as_ref().filter(|entry| *entry.header == *header && keys.is_fresh(&entry.loaded))?;
+        // Clients of a proxy share its connections, so the time must not depend on how much of the header is right.
+        let is_cached = |entry: &&CachedAuth| constant_time_eq(&entry.header, header);
+        let entry = last.as_ref().filter(is_cached).filter(|entry| keys.is_fresh(&entry.loaded))?;
         entry.loaded.credential().cloned()
     }
 
