@@ -23,6 +23,7 @@ use crate::service::request_memory::RequestMemory;
 use crate::service::scopes::CatalogueCache;
 use crate::service::{housekeeping, usage};
 use crate::store::{self, db};
+use crate::telemetry::connections::ListenerConnections;
 use crate::telemetry::machine;
 use crate::telemetry::repeated_requests::RepeatedRequests;
 use crate::telemetry::tally::HttpMetrics;
@@ -52,6 +53,10 @@ pub struct App {
     pub clock: Clock,
     /// The database.
     pub db: db::Db,
+    /// The connections of the listener of the API.
+    pub http_connections: Arc<ListenerConnections>,
+    /// The connections of the listener of the metrics.
+    pub(crate) metrics_connections: Arc<ListenerConnections>,
     /// Counters of requests and responses.
     pub(crate) traffic: HttpMetrics,
     /// The cache of API keys, by the hash of their secret.
@@ -125,6 +130,8 @@ impl App {
         let recorder = Recorder::default();
         let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIER_BUCKETS, quotas, recorder);
         Ok(Arc::new(Self {
+            http_connections: Arc::default(),
+            metrics_connections: Arc::new(ListenerConnections::new("metrics")),
             traffic: HttpMetrics::default(),
             keys,
             verifier,
@@ -158,9 +165,16 @@ impl App {
         let last_used = housekeeping::write_last_used(self).await;
         let quotas = self.verifier.quotas().close().await;
         self.repeated_requests.log_counts(self.clock.now(), true);
+        self.log_refused_connections();
         housekeeping::log_audit_head(self, "stop").await;
         self.db.close().await;
         usage.and(refusals).and(last_used).and(quotas)
+    }
+
+    /// Logs how many connections were refused since the last call.
+    pub(crate) fn log_refused_connections(&self) {
+        self.http_connections.log_refusals();
+        self.metrics_connections.log_refusals();
     }
 
     /// Makes `/readyz` report from now on that the server is shutting down.

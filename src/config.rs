@@ -118,6 +118,10 @@ pub struct HttpConfig {
     /// The largest number of open connections.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 1_000_000, _, _>")]
     pub max_connections: usize,
+    /// The largest number of open connections of one client address on which no key has authenticated yet; 0
+    /// means unlimited.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000, _, _>")]
+    pub max_unauthenticated_per_address: usize,
     /// The timeout for receiving a request's headers, and for a connection that is idle between two requests.
     #[serde(
         deserialize_with = "values::deserialize_nonzero_timeout",

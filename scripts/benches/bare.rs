@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +19,11 @@ use warp::reply::Response;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The values of the shipped config.toml.
+/// The values of the shipped config.toml, without a limit for each address: no key authenticates here.
 const LIMITS: server::ConnectionLimits = server::ConnectionLimits {
     max_connections: 10_000,
+    max_unauthenticated_per_address: 0,
+    trusted_proxies: Vec::new(),
     header_timeout: Duration::from_secs(10),
     write_timeout: Duration::from_secs(30),
     drain_timeout: Duration::from_secs(10),
@@ -53,6 +56,6 @@ async fn run(body: Bytes, headers: HeaderMap) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);
     let shutdown = async { _ = terminate.recv().await };
-    server::serve(listener, None, routes, &LIMITS, &Workers::start()?, shutdown).await;
+    server::serve(listener, None, routes, LIMITS, &Arc::default(), &Workers::start()?, shutdown).await;
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use tokio::net::TcpListener;
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::{dev, first_key};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::EffectiveConfig;
+use crate::config::{Config, EffectiveConfig};
 use crate::error::{Error, Result};
 use crate::http::tls::Tls;
 use crate::http::workers::Workers;
@@ -21,6 +22,14 @@ use crate::service::settings::ShadowedSetting;
 use crate::service::{housekeeping, retention, settings, usage};
 use crate::store::db;
 use crate::telemetry::{log_output, machine};
+
+/// The file descriptors that the server needs besides those of connections, cores and database readers: 15, those of
+/// the metrics listener, and some in reserve.
+const OTHER_OPEN_FILES: usize = 64;
+/// The file descriptors of a worker thread's runtime.
+const OPEN_FILES_PER_CORE: usize = 4;
+/// The database file and its write-ahead log.
+const OPEN_FILES_PER_READER: usize = 2;
 
 /// The data with which the server fills an empty database.
 pub(crate) enum InitialData {
@@ -38,6 +47,7 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::internal)?;
     let tls = Tls::load(&config.tls)?;
+    raise_open_file_limit(&config);
     let dir = config.database.dir.clone();
     let _lock = db::lock_data_dir(&dir)?;
     let listener = TcpListener::bind(config.http.listen).await;
@@ -50,12 +60,7 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
             Some(listener.map_err(|error| Error::internal(format!("metrics.listen: {address}: {error}")))?)
         }
     };
-    let limits = server::ConnectionLimits {
-        max_connections: config.http.max_connections,
-        header_timeout: config.http.header_timeout,
-        write_timeout: config.http.write_timeout,
-        drain_timeout: config.http.drain_timeout,
-    };
+    let limits = server::ConnectionLimits::from(&config.http);
     let drain_timeout = config.http.drain_timeout;
     if let Some(memory_limit_bytes) = machine::memory_limit_bytes() {
         let max_cache_bytes = config.cache.effective_max_bytes(Some(memory_limit_bytes));
@@ -98,6 +103,12 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         stopping.start_draining();
     };
+    if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %address,
+            "TLS is off, and other machines can connect: unless a proxy terminates TLS, keys are sent unencrypted"
+        );
+    }
     if let Some(address) = metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()) {
         log_output::print_text(&format!("metrics on http://{address}/metrics"));
     }
@@ -118,7 +129,9 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
     // Notifies systemd that the server is ready. Without systemd, the call has no effect.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let cut = tokio::select! {
-        cut = server::serve(listener, tls.clone(), routes, &limits, &workers, shutdown) => cut,
+        cut = server::serve(
+            listener, tls.clone(), routes, limits, &app.http_connections, &workers, shutdown,
+        ) => cut,
         () = metrics::serve(&app, metrics, &workers) => 0,
         () = reload_certificate_on_sighup(hangup, tls.as_deref()) => 0,
         () = housekeeping::run(&app) => 0,
@@ -136,6 +149,26 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
     let stats = app.db.writer_totals();
     tracing::info!(mutations = stats.mutations, commits = stats.commits, "stopped");
     closed
+}
+
+/// Raises the limit on open files to the hard limit, and warns if that is too low for the configuration.
+fn raise_open_file_limit(config: &Config) {
+    let max_connections = config.http.max_connections;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let readers = config.database.readers as usize;
+    let needed =
+        max_connections + OTHER_OPEN_FILES + OPEN_FILES_PER_CORE * cores + OPEN_FILES_PER_READER * readers;
+    if let Some(limit) = machine::raise_open_file_limit()
+        && limit < needed as u64
+    {
+        tracing::warn!(
+            limit,
+            needed,
+            max_connections,
+            "the limit on open files is too low for http.max_connections; raise the hard limit (ulimit -Hn, or \
+             LimitNOFILE in systemd), or lower http.max_connections"
+        );
+    }
 }
 
 /// Returns an address at which this machine reaches the listener: the loopback address if the listener is

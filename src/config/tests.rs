@@ -54,7 +54,7 @@ fn the_default_file_lists_exactly_the_fields_of_config() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
     assert_eq!(setting_names(&listed), setting_names(&fields));
-    assert_eq!(setting_names(&listed).len(), 45);
+    assert_eq!(setting_names(&listed).len(), 46);
 }
 
 #[test]
@@ -281,6 +281,7 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("http.request_memory_bytes", "0"),
         ("http.request_memory_bytes", "31782912"),
         ("http.max_connections", "1"),
+        ("http.max_unauthenticated_per_address", "0"),
         ("http.header_timeout", "'1ms'"),
         ("http.header_timeout", "'60 minutes'"),
         ("http.drain_timeout", "'0s'"),
@@ -311,6 +312,7 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("http.request_memory_bytes", "1048575"),
         ("http.max_connections", "0"),
         ("http.max_connections", "1.5"),
+        ("http.max_unauthenticated_per_address", "1000001"),
         ("http.header_timeout", "'0s'"),
         ("http.header_timeout", "'-1s'"),
         ("http.header_timeout", "'10s ago'"),

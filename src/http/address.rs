@@ -18,7 +18,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// address is unknown.
 /// IPv4-mapped IPv6 addresses are treated as IPv4.
 pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
-    let is_trusted = |address| trusted.iter().any(|range| range_contains(range, address));
+    let is_trusted = |address| is_trusted_proxy(address, trusted);
     let peer = peer.to_canonical();
     if !is_trusted(peer) {
         return Some(peer);
@@ -35,6 +35,12 @@ pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
         }
     }
     client
+}
+
+/// True if the address is in one of the trusted networks.
+pub(crate) fn is_trusted_proxy(address: IpAddr, trusted: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    trusted.iter().any(|range| range_contains(range, address))
 }
 
 /// True if the range contains the canonical `address`. A range of IPv4-mapped IPv6 addresses

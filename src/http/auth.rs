@@ -26,21 +26,24 @@ use crate::verify::secret;
 ///
 /// # Errors
 /// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if the token isn't valid.
-pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Arc<Credential>, SecretHash)> {
-    let (hash, loaded) = load_key_by_token(app, bearer_token(headers)?).await?;
-    Ok((require_usable_key(app, &loaded)?, hash))
+pub(crate) async fn authenticate(app: &App, head: &RequestHead) -> Result<(Arc<Credential>, SecretHash)> {
+    let (hash, loaded) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
+    let credential = require_usable_key(app, &loaded)?;
+    head.connection_auth.record_success();
+    Ok((credential, hash))
 }
 
 /// Authenticates the caller of the data plane by bearer token, like [`authenticate`], but first looks in the
 /// connection's cache: requests over one connection mostly come from the same caller.
 pub(crate) async fn authenticate_cached(app: &App, head: &RequestHead) -> Result<Arc<Credential>> {
-    if let Some(credential) = head.auth_cache.get(&head.headers, &app.keys) {
+    if let Some(credential) = head.connection_auth.cache.get(&head.headers, &app.keys) {
         access::ensure_usable(&credential, app.clock.now())?;
         return Ok(credential);
     }
     let (_, loaded) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
     let credential = require_usable_key(app, &loaded)?;
-    head.auth_cache.set(&head.headers, loaded);
+    head.connection_auth.cache.set(&head.headers, loaded);
+    head.connection_auth.record_success();
     Ok(credential)
 }
 
@@ -78,8 +81,8 @@ fn uses_auth_scheme(headers: &HeaderMap, wanted: &str) -> bool {
 
 /// Authenticates the caller by HTTP Basic: the username is a key's id and the password its secret, both
 /// form-encoded before the Base64 encoding (RFC 6749 §2.3.1).
-pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result<Arc<Credential>> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
+pub(crate) async fn authenticate_basic(app: &App, head: &RequestHead) -> Result<Arc<Credential>> {
+    let mut values = head.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(Error::new(Code::Unauthenticated, "Send the Authorization header only once."));
     };
@@ -95,6 +98,7 @@ pub(crate) async fn authenticate_basic(app: &App, headers: &HeaderMap) -> Result
     if credential.key.id != decode_form_value(id) {
         return Err(access::invalid_api_key());
     }
+    head.connection_auth.record_success();
     Ok(credential)
 }
 

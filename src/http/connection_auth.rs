@@ -1,17 +1,46 @@
-//! Cache of a connection's last authentication. A gateway sends the same header with every request;
-//! caching its result saves the checksum, the hash and the lookup in the cache that all cores share.
+//! What is known about the authentication on a connection: the last caller, and whether any key has authenticated.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use constant_time_eq::constant_time_eq;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use ipnet::IpNet;
 
+use super::address::client_network;
 use crate::domain::api_key::Credential;
 use crate::verify::cache::{KeyCache, LoadedCredential};
 
-/// The connection's last `Authorization` header that authenticated a key, verbatim, and that key. The cache
-/// isn't shared between connections, so that no client can probe for the header of another client.
+/// The authentication state of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionAuth {
+    pub(super) cache: ConnectionAuthCache,
+    /// True once a key has authenticated. Requests check it before they lock `unauthenticated`.
+    is_authenticated: AtomicBool,
+    /// Held until a key has authenticated; `None` from then on, and for peers that aren't limited.
+    unauthenticated: Mutex<Option<UnauthenticatedConnection>>,
+}
+
+impl ConnectionAuth {
+    pub(super) fn new(unauthenticated: Option<UnauthenticatedConnection>) -> Self {
+        Self { unauthenticated: Mutex::new(unauthenticated), ..Self::default() }
+    }
+
+    /// Records that a valid key has authenticated. From then on, the connection doesn't count as unauthenticated.
+    pub(super) fn record_success(&self) {
+        if !self.is_authenticated.load(Ordering::Relaxed) {
+            self.is_authenticated.store(true, Ordering::Relaxed);
+            drop(self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+/// The connection's last `Authorization` header that authenticated a key, verbatim, and that key. A gateway sends
+/// the same header with every request; the cache saves the checksum, the hash and the lookup in the cache that all
+/// cores share. It isn't shared between connections, so that no client can probe for the header of another client.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionAuthCache(Mutex<Option<CachedAuth>>);
 
@@ -53,4 +82,70 @@ fn single_authorization_header(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let header = values.next()?;
     values.next().is_none().then_some(header.as_bytes())
+}
+
+/// The number of connections of each client address on which no key has authenticated yet. It has no more entries
+/// than connections are open.
+#[derive(Debug, Default)]
+pub(super) struct UnauthenticatedConnections(Mutex<HashMap<IpNet, usize>>);
+
+impl UnauthenticatedConnections {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpNet, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection of this address, unless it has `max` such connections (at least 1). IPv6 addresses of
+    /// the same /64 count as one.
+    pub(super) fn open(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<UnauthenticatedConnection> {
+        let network = client_network(address);
+        let mut counts = self.lock();
+        let count = counts.entry(network).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(UnauthenticatedConnection { network, connections: Arc::clone(self) })
+    }
+}
+
+/// Counts a connection as unauthenticated until it is dropped.
+#[derive(Debug)]
+pub(super) struct UnauthenticatedConnection {
+    network: IpNet,
+    connections: Arc<UnauthenticatedConnections>,
+}
+
+impl Drop for UnauthenticatedConnection {
+    fn drop(&mut self) {
+        let mut counts = self.connections.lock();
+        if let Some(count) = counts.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_an_ipv6_network_count_together_and_leave_no_entries() {
+        let connections = Arc::new(UnauthenticatedConnections::default());
+        let open = |address: &str| connections.open(address.parse().unwrap(), 2);
+        let mut held = vec![open("2001:db8::1").unwrap(), open("2001:db8::2:2").unwrap()];
+        assert!(open("2001:db8::3").is_none());
+        held.push(open("2001:db8:0:1::1").unwrap());
+        held.push(open("192.0.2.1").unwrap());
+        held.push(open("::ffff:192.0.2.1").unwrap());
+        assert!(open("192.0.2.1").is_none());
+        held.push(open("192.0.2.2").unwrap());
+        drop(held.remove(0));
+        held.push(open("2001:db8::4").unwrap());
+        assert!(open("2001:db8::5").is_none());
+        drop(held);
+        assert!(connections.lock().is_empty());
+    }
 }

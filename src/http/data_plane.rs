@@ -121,9 +121,8 @@ impl DataPlaneRequest<'_> {
 
     async fn authenticate_and_authorize(&self, allow_basic: bool) -> Result<Arc<Credential>> {
         let app = self.app;
-        let headers = &self.head.headers;
-        let authenticated = if allow_basic && auth::uses_basic_auth(headers) {
-            auth::authenticate_basic(app, headers).await
+        let authenticated = if allow_basic && auth::uses_basic_auth(&self.head.headers) {
+            auth::authenticate_basic(app, self.head).await
         } else {
             auth::authenticate_cached(app, self.head).await
         };

@@ -227,7 +227,12 @@ async fn verify_client_key<'a>(
         Outcome::Malformed | Outcome::NotFound => {
             Err(charge(Error::new(Code::InvalidApiKey, verdict.outcome.message())).await)
         }
-        _ => Ok(verdict),
+        outcome => {
+            if outcome == Outcome::Valid {
+                request.head.connection_auth.record_success();
+            }
+            Ok(verdict)
+        }
     }
 }
 

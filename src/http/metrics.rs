@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -12,6 +12,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::data_plane::Endpoint;
+use super::host;
 use super::routes::ROUTES;
 use super::server::{self, ConnectionLimits, RequestHead};
 use super::workers::Workers;
@@ -19,9 +20,10 @@ use crate::app::App;
 use crate::error::Result;
 use crate::service;
 use crate::service::metrics::NANOSECOND;
+use crate::telemetry::connections::ListenerConnections;
 use crate::telemetry::families::{Labels, MEDIA_TYPE, MetricFamilies, integer_to_float};
 
-/// Maximum number of scraper connections that are served at once. Further connections wait.
+/// Maximum number of scraper connections that are served at once. Further connections are closed.
 const MAX_CONNECTIONS: usize = 8;
 
 /// The values of the metric label `endpoint`, in the order of the discriminants of [`Endpoint`].
@@ -36,12 +38,13 @@ pub(crate) async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers
     let Some(listener) = listener else { return std::future::pending().await };
     let limits = ConnectionLimits {
         max_connections: MAX_CONNECTIONS,
-        header_timeout: app.config.http.header_timeout,
-        write_timeout: app.config.http.write_timeout,
+        max_unauthenticated_per_address: 0,
         drain_timeout: Duration::ZERO,
+        ..(&app.config.http).into()
     };
-    server::serve(listener, None, metrics_filter(app.clone()), &limits, workers, std::future::pending())
-        .await;
+    let routes = metrics_filter(app.clone());
+    let shutdown = std::future::pending();
+    server::serve(listener, None, routes, limits, &app.metrics_connections, workers, shutdown).await;
 }
 
 fn metrics_filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
@@ -51,6 +54,9 @@ fn metrics_filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
         let app = app.clone();
         let runtime = runtime.clone();
         async move {
+            if let Err(error) = host::validate(&head) {
+                return plain_text_response(StatusCode::BAD_REQUEST, format!("{}\n", error.message));
+            }
             if head.uri.path() != "/metrics" {
                 return plain_text_response(
                     StatusCode::NOT_FOUND,
@@ -84,6 +90,7 @@ fn plain_text_response(status: StatusCode, text: String) -> Response {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -104,6 +111,7 @@ async fn gather_metrics(app: &App) -> Result<String> {
         "Requests answered, by route pattern, method and status.",
         responses,
     );
+    add_connection_metrics(app, &mut families);
     let times = ENDPOINT_LABELS.iter().zip(app.traffic.response_times());
     families.add_histogram(
         "tollhouse_verification_duration_seconds",
@@ -113,6 +121,34 @@ async fn gather_metrics(app: &App) -> Result<String> {
     );
     service::metrics::add(app, &mut families).await;
     families.encode_as_text()
+}
+
+fn add_connection_metrics(app: &App, families: &mut MetricFamilies) {
+    let listeners = [&app.http_connections, &app.metrics_connections];
+    let label = |connections: &ListenerConnections| ("listener", connections.listener().to_owned());
+    families.add_gauge(
+        "tollhouse_connections",
+        "Open connections, by listener.",
+        listeners
+            .map(|connections| (vec![label(connections)], integer_to_float(connections.open_count() as u64))),
+    );
+    let accepted = listeners
+        .map(|connections| (vec![label(connections)], integer_to_float(connections.accepted_count())));
+    families.add_counter(
+        "tollhouse_connections_accepted_total",
+        "Connections accepted, including those that were then refused, by listener.",
+        accepted,
+    );
+    let refused = listeners.into_iter().flat_map(|connections| {
+        connections.refused_counts().map(move |(reason, count)| {
+            (vec![label(connections), ("reason", reason.to_owned())], integer_to_float(count))
+        })
+    });
+    families.add_counter(
+        "tollhouse_connections_refused_total",
+        "Connections that were closed at once, by listener and the limit that was reached.",
+        refused,
+    );
 }
 
 #[cfg(test)]

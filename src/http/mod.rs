@@ -1,10 +1,11 @@
 //! The HTTP layer, built on warp: from the accept loop to the response.
 //!
-//! `server` accepts connections, `routes` matches requests, and `pipeline` runs the checks before a
+//! `accept` limits the number of connections, `server` serves them, `routes` matches requests, and `pipeline` runs the checks before a
 //! handler. `call` is a handler's input and `reply` its output; each resource has a file of handlers.
 //! `data_plane` is the shorter path to `verify`, `introspect` and `forward_auth`. `pages` serves the
 //! files of the console and the API reference, which are not part of the API.
 
+mod accept;
 pub(crate) mod address;
 mod analytics;
 mod api_keys;
@@ -16,6 +17,7 @@ mod connection_auth;
 mod data_plane;
 mod forward_auth;
 mod health;
+mod host;
 mod idempotency;
 mod introspect;
 mod memberships;

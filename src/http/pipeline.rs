@@ -228,7 +228,7 @@ impl RequestPipeline {
         if route.auth == AuthRequirement::Open {
             return RequestContext::internal(&app, Caller::System, route.action, "read");
         }
-        let (credential, secret) = match auth::authenticate(&app, &self.request.head.headers).await {
+        let (credential, secret) = match auth::authenticate(&app, &self.request.head).await {
             Ok(authenticated) => authenticated,
             Err(error) if error.code.status() == 401 => {
                 return Err(auth::charge_failure(&app, self.request.client_ip, error).await);

@@ -19,8 +19,8 @@ use super::pipeline::{self, AdminRequestTasks, Request};
 use super::reply::Reply;
 use super::server::RequestHead;
 use super::{
-    analytics, api_keys, audit, batch, health, memberships, openapi, organizations, pages, root, scopes,
-    settings, users, whoami,
+    analytics, api_keys, audit, batch, health, host, memberships, openapi, organizations, pages, root,
+    scopes, settings, users, whoami,
 };
 use crate::app::App;
 use crate::error::{Code, Error, Result};
@@ -310,7 +310,11 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
             let state = state.clone();
             async move {
                 let (app, router, tasks) = &*state;
-                let (route_index, matched) = match router.find(&head.method, head.uri.path()) {
+                let found = match host::validate(&head) {
+                    Ok(()) => router.find(&head.method, head.uri.path()),
+                    Err(error) => Err(UnmatchedRoute { error: Box::new(error), allow: None }),
+                };
+                let (route_index, matched) = match found {
                     Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
                         Dispatch::DataPlane(endpoint) => {
                             let response = data_plane::answer(app, endpoint, &head, body).await;
@@ -318,7 +322,8 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
                             return response;
                         }
                         Dispatch::Page => {
-                            let response = pages::answer(app, &head);
+                            let mut response = pages::answer(app, &head);
+                            host::add_security_headers(response.headers_mut(), &head);
                             app.traffic.count_response(route_index, response.status().as_u16());
                             return response;
                         }
@@ -326,9 +331,12 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
                     },
                     Err(unmatched) => (ROUTES.len(), Err(unmatched)),
                 };
-                let request = Request::new(app, route_index, head);
+                let request = Request::new(app, route_index, head.clone());
                 // Boxed so that data-plane futures don't reserve space for the larger control-plane future.
-                Box::pin(pipeline::answer(app.clone(), request, matched, body, tasks)).await
+                let answer = Box::pin(pipeline::answer(app.clone(), request, matched, body, tasks));
+                let mut response = answer.await;
+                host::add_security_headers(response.headers_mut(), &head);
+                response
             }
         });
     Ok(filter.boxed())
@@ -363,7 +371,8 @@ pub(super) struct RouteMatch {
 
 /// Why no route serves a request.
 pub(super) struct UnmatchedRoute {
-    /// `NOT_FOUND` or `METHOD_NOT_ALLOWED`. Boxed, so that the result of every request's routing stays small.
+    /// `NOT_FOUND`, `METHOD_NOT_ALLOWED`, or `INVALID_REQUEST` for an invalid `Host`. Boxed, so that the result of
+    /// every request's routing stays small.
     pub(crate) error: Box<Error>,
     /// The methods that the path supports, for `Allow`.
     pub(crate) allow: Option<String>,

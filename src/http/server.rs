@@ -1,12 +1,11 @@
-//! The accept loop: connection limits, timeouts and the graceful shutdown.
+//! Serves connections: timeouts and the graceful shutdown. [`accept`](super::accept) limits their number.
 //!
-//! warp's own accept loop has no timeouts and no deadline for its graceful shutdown. This loop serves
+//! warp's own accept loop has no timeouts and no deadline for its graceful shutdown. This one serves
 //! HTTP/1.1 without TLS, and with TLS the protocol negotiated by ALPN. hyper's `auto` builder isn't used,
 //! because it waits without a timeout for the first bytes, which distinguish HTTP/1 from HTTP/2.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::pin;
@@ -16,44 +15,49 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio_io_timeout::TimeoutWriter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::connection_auth::ConnectionAuthCache;
+use super::accept::{AcceptedConnection, Acceptor};
+use super::connection_auth::ConnectionAuth;
 use super::streams;
 use super::timer::ConnectionTimer;
 use super::tls::{self, Tls};
 use super::workers::Workers;
+use crate::config::HttpConfig;
+use crate::telemetry::connections::ListenerConnections;
 
 /// Maximum size of a request head (request line and headers), and of a connection's buffer, in bytes.
 /// The number of headers stays at hyper's default of 100, the only limit that needs no allocation per
 /// request. A request that exceeds either limit gets a 431.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The delay before the next accept after a failed one. Most failures are a lack of file descriptors, which
-/// lasts until another connection ends.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
-
 /// The error that ended a connection, for the log.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Limits and timeouts of connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Maximum number of connections served at once (at least 1). Further connections wait in the
-    /// kernel's backlog.
+    /// Maximum number of connections served at once (at least 1). Further connections are closed.
     pub max_connections: usize,
+    /// Maximum number of connections of one client address (an IPv6 /64) on which no key has authenticated yet;
+    /// 0 means unlimited. Further connections are closed.
+    pub max_unauthenticated_per_address: usize,
+    /// The networks whose addresses `max_unauthenticated_per_address` doesn't limit, because many clients share a
+    /// proxy.
+    pub trusted_proxies: Vec<IpNet>,
     /// Maximum time from the start of the connection, or the end of a response, to the end of the next
     /// request's head. This is therefore also the idle timeout. A TLS handshake has its own timeout of
     /// the same length.
@@ -63,6 +67,19 @@ pub struct ConnectionLimits {
     pub write_timeout: Duration,
     /// Maximum time that running requests have to finish after the shutdown has begun.
     pub drain_timeout: Duration,
+}
+
+impl From<&HttpConfig> for ConnectionLimits {
+    fn from(http: &HttpConfig) -> Self {
+        Self {
+            max_connections: http.max_connections,
+            max_unauthenticated_per_address: http.max_unauthenticated_per_address,
+            trusted_proxies: http.trusted_proxies.clone(),
+            header_timeout: http.header_timeout,
+            write_timeout: http.write_timeout,
+            drain_timeout: http.drain_timeout,
+        }
+    }
 }
 
 /// The head of a request, stored in its extensions, so that filters don't clone its parts one by one.
@@ -76,8 +93,11 @@ pub(crate) struct RequestHeadParts {
     /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
     /// see [`client_address`](super::address::client_address).
     pub(crate) peer: SocketAddr,
-    /// The last authentication over this connection; the next request mostly has the same credential.
-    pub(crate) auth_cache: Arc<ConnectionAuthCache>,
+    /// True if the connection uses TLS.
+    pub(crate) is_tls: bool,
+    /// The authentication state of the connection.
+    pub(crate) connection_auth: Arc<ConnectionAuth>,
+    pub(crate) version: Version,
     pub(crate) method: Method,
     /// The request's path and query.
     pub(crate) uri: Uri,
@@ -141,11 +161,13 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
-    limits: &ConnectionLimits,
+    limits: ConnectionLimits,
+    counts: &Arc<ListenerConnections>,
     workers: &Workers,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
-    let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let limits = Arc::new(limits);
+    let mut acceptor = Acceptor::new(listener, limits.clone(), counts.clone());
     let draining = Arc::new(DrainSignal::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -154,18 +176,14 @@ pub async fn serve(
             biased;
             () = &mut shutdown => break,
             Some(result) = connections.join_next() => log_connection_panic(&result),
-            (stream, peer, slot) = accept_connection(&listener, &slots) => {
-                let tls = tls.clone();
-                let routes = routes.clone();
-                let connection = serve_connection(stream, peer, tls, routes, *limits, draining.clone());
-                workers.spawn(&mut connections, async move {
-                    connection.await;
-                    drop(slot);
-                });
+            accepted = acceptor.accept() => {
+                let connection =
+                    serve_connection(accepted, tls.clone(), routes.clone(), limits.clone(), draining.clone());
+                workers.spawn(&mut connections, connection);
             }
         }
     }
-    drop(listener);
+    drop(acceptor);
     draining.begin();
     let all_ended = async {
         while let Some(result) = connections.join_next().await {
@@ -184,59 +202,31 @@ pub async fn serve(
     aborted
 }
 
-/// Accepts the next connection. Acquires a connection slot first, so that no connection is accepted without a
-/// slot.
-///
-/// Cancel-safe: dropping the future loses no connection.
-async fn accept_connection(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (std::net::TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-        return std::future::pending().await; // Unreachable: the semaphore is never closed.
-    };
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => match stream.into_std() {
-                Ok(stream) => return (stream, peer, slot),
-                Err(error) => tracing::warn!(%error, "could not hand over a connection"),
-            },
-            Err(error) if is_peer_error(&error) => {
-                tracing::debug!(%error, "connection lost before it was accepted")
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a connection; will retry");
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-            }
-        }
-    }
-}
-
-/// True if an accept failed because the peer disconnected before it. The next accept then needs no delay.
-fn is_peer_error(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
 /// Serves one connection to its end.
 async fn serve_connection(
-    stream: std::net::TcpStream,
-    peer: SocketAddr,
+    accepted: AcceptedConnection,
     tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
-    limits: ConnectionLimits,
+    limits: Arc<ConnectionLimits>,
     draining: Arc<DrainSignal>,
 ) {
+    let AcceptedConnection { stream, peer, open: _open, unauthenticated } = accepted;
+    let is_tls = tls.is_some();
     let routes = TowerToHyperService::new(warp::service(routes));
-    let auth_cache = Arc::new(ConnectionAuthCache::default());
+    let connection_auth = Arc::new(ConnectionAuth::new(unauthenticated));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let headers = std::mem::take(request.headers_mut());
-        let method = request.method().clone();
-        let uri = request.uri().clone();
-        let has_body = !request.body().is_end_stream();
-        let declared_body_bytes = request.body().size_hint().exact();
-        let auth_cache = auth_cache.clone();
-        let head = RequestHeadParts { peer, auth_cache, method, uri, headers, has_body, declared_body_bytes };
+        let head = RequestHeadParts {
+            peer,
+            is_tls,
+            connection_auth: connection_auth.clone(),
+            version: request.version(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers,
+            has_body: !request.body().is_end_stream(),
+            declared_body_bytes: request.body().size_hint().exact(),
+        };
         request.extensions_mut().insert(RequestHead(Arc::new(head)));
         routes.call(request)
     });

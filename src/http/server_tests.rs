@@ -1,6 +1,6 @@
 //! Tests of [`super`].
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -17,6 +17,8 @@ const HUGE_BYTES: usize = 64 * 1024 * 1024;
 /// Limits that no test reaches unless it overrides them.
 const DEFAULT_LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 100,
+    max_unauthenticated_per_address: 0,
+    trusted_proxies: Vec::new(),
     header_timeout: LONG_TIMEOUT,
     write_timeout: LONG_TIMEOUT,
     drain_timeout: LONG_TIMEOUT,
@@ -28,12 +30,12 @@ struct TestState {
     started: Semaphore,
     /// Lets one call of `/gated` respond.
     release: Notify,
-    running: AtomicUsize,
-    max_running: AtomicUsize,
 }
 
 struct TestServer {
     address: SocketAddr,
+    max_connections: usize,
+    counts: Arc<ListenerConnections>,
     state: Arc<TestState>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<usize>,
@@ -55,38 +57,23 @@ fn test_routes(state: &Arc<TestState>) -> BoxedFilter<(Response,)> {
             "released".into_response()
         }
     });
-    let shared = Arc::clone(state);
-    let counted = warp::path("counted").then(move || {
-        let state = Arc::clone(&shared);
-        async move {
-            let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
-            state.max_running.fetch_max(running, Ordering::SeqCst);
-            for _ in 0..100 {
-                tokio::task::yield_now().await;
-            }
-            state.running.fetch_sub(1, Ordering::SeqCst);
-            "counted".into_response()
-        }
-    });
-    hello.or(huge).unify().or(peer).unify().or(panic).unify().or(gated).unify().or(counted).unify().boxed()
+    hello.or(huge).unify().or(peer).unify().or(panic).unify().or(gated).unify().boxed()
 }
 
 async fn start_server(limits: ConnectionLimits) -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let state = Arc::new(TestState {
-        started: Semaphore::new(0),
-        release: Notify::new(),
-        running: AtomicUsize::new(0),
-        max_running: AtomicUsize::new(0),
-    });
+    let state = Arc::new(TestState { started: Semaphore::new(0), release: Notify::new() });
     let routes = test_routes(&state);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or_default() };
+    let max_connections = limits.max_connections;
+    let counts: Arc<ListenerConnections> = Arc::default();
+    let listener_counts = counts.clone();
     let task = tokio::spawn(async move {
-        serve(listener, None, routes, &limits, &Workers::start().unwrap(), shutdown).await
+        serve(listener, None, routes, limits, &listener_counts, &Workers::start().unwrap(), shutdown).await
     });
-    TestServer { address, state, stop, task }
+    TestServer { address, max_connections, counts, state, stop, task }
 }
 
 /// Fails a test that would otherwise hang.
@@ -95,8 +82,20 @@ async fn with_deadline<T>(future: impl Future<Output = T>) -> T {
 }
 
 impl TestServer {
+    /// Opens a connection, which the server accepts within `max_connections`.
     async fn connect(&self) -> TcpStream {
-        with_deadline(TcpStream::connect(self.address)).await.unwrap()
+        with_deadline(async {
+            while self.counts.open_count() >= self.max_connections {
+                tokio::task::yield_now().await;
+            }
+            let accepted = self.counts.accepted_count();
+            let stream = TcpStream::connect(self.address).await.unwrap();
+            while self.counts.accepted_count() == accepted {
+                tokio::task::yield_now().await;
+            }
+            stream
+        })
+        .await
     }
 
     async fn send(&self, bytes: &[u8]) -> TcpStream {
@@ -223,19 +222,25 @@ async fn oversized_request_heads_are_refused() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn i10_connections_above_max_connections_wait_and_are_served() {
-    let server = Arc::new(start_server(ConnectionLimits { max_connections: 3, ..DEFAULT_LIMITS }).await);
-    let call = |_| {
-        let server = Arc::clone(&server);
-        tokio::spawn(async move { server.get("/counted").await })
-    };
-    let calls: Vec<_> = (0..50).map(call).collect();
-    for call in calls {
-        assert!(call.await.unwrap().ends_with("counted"));
+#[tokio::test]
+async fn i10_connections_above_max_connections_are_closed_at_once() {
+    let server = start_server(ConnectionLimits { max_connections: 3, ..DEFAULT_LIMITS }).await;
+    let mut calls = Vec::new();
+    for _ in 0..3 {
+        calls.push(server.send(&get_request("/gated")).await);
+        server.wait_for_gated_call().await;
     }
-    let max = server.state.max_running.load(Ordering::SeqCst);
-    assert!((1..=3).contains(&max), "{max} at once");
+    for _ in 0..50 {
+        let refused = with_deadline(TcpStream::connect(server.address)).await.unwrap();
+        assert_eq!(read_to_end(refused).await, "");
+    }
+    assert_eq!(server.counts.refused_counts().collect::<Vec<_>>()[0], ("max_connections", 50));
+    // The open connections are not affected, and make room when they end.
+    for mut call in calls {
+        server.state.release.notify_one();
+        read_until(&mut call, "\r\n\r\nreleased").await;
+    }
+    assert!(server.get("/hello").await.ends_with("hello"));
 }
 
 #[tokio::test]
@@ -304,11 +309,4 @@ async fn an_incomplete_request_head_does_not_outlast_the_drain() {
     server.stop.send(()).unwrap();
     assert!(with_deadline(server.task).await.unwrap() <= 1);
     assert_eq!(read_to_end(incomplete).await, "");
-}
-
-#[test]
-fn accept_is_retried_immediately_only_after_a_peer_error() {
-    assert!(is_peer_error(&io::ErrorKind::ConnectionAborted.into()));
-    const EMFILE: i32 = 24;
-    assert!(!is_peer_error(&io::Error::from_raw_os_error(EMFILE)));
 }

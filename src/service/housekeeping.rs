@@ -21,6 +21,8 @@ const KEYS_PER_LAST_USED_WRITE: usize = 5000;
 const AGGREGATED_EVENTS_PER_WRITE: usize = 500;
 /// The time for which an API key may hold leased quota units without using them.
 const QUOTA_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The interval at which refused connections are logged.
+const REFUSED_CONNECTIONS_INTERVAL: Duration = Duration::from_secs(60);
 /// The interval at which the head of the audit chain is written to the log.
 const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -30,6 +32,7 @@ pub async fn run(app: &App) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_used_written_at = app.clock.monotonic();
     let mut head_logged_at = app.clock.monotonic();
+    let mut refusals_logged_at = app.clock.monotonic();
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
@@ -48,6 +51,10 @@ pub async fn run(app: &App) {
         }
         if let Err(error) = result {
             tracing::warn!(%error, "could not write counts from memory; will retry");
+        }
+        if now.saturating_sub(refusals_logged_at) >= REFUSED_CONNECTIONS_INTERVAL {
+            refusals_logged_at = now;
+            app.log_refused_connections();
         }
         if now.saturating_sub(head_logged_at) >= AUDIT_HEAD_INTERVAL {
             head_logged_at = now;

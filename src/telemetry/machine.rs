@@ -1,6 +1,8 @@
-//! Metrics that the operating system reports about this process, and the free disk space.
+//! What the operating system reports about this process, and what it allows: metrics, limits, and free disk space.
 
 use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::families::MetricFamilies;
 #[cfg(target_os = "linux")]
@@ -11,6 +13,16 @@ use super::families::{integer_to_float, unlabeled_sample};
 pub(crate) fn free_disk_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Raises the soft limit on open files of this process to its hard limit: the usual soft limit, 1,024, is only for
+/// programs that use `select`. Returns the limit in effect; `None` if open files aren't limited.
+pub(crate) fn raise_open_file_limit() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(_) => current, // macOS, for example, accepts no unlimited soft limit.
+    }
 }
 
 /// Adds the process metrics that Prometheus client libraries export by default (`process_…`).

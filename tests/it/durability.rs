@@ -178,7 +178,7 @@ async fn i2_a_mutation_completes_after_its_client_disconnects() {
     const WAITING: usize = 8;
     let server = Server::with(|config| {
         config.database.writer_queue = WAITING;
-        config.http.max_connections = WAITING + 1;
+        config.http.max_connections = 2 * WAITING;
         config.rate_limits.admin_per_minute = 0;
     })
     .await;

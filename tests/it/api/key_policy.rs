@@ -148,7 +148,7 @@ async fn a_new_prefix_applies_to_new_keys_and_existing_keys_stay_valid() {
 #[tokio::test]
 async fn a_new_prefix_does_not_make_foreign_keys_malformed() {
     let dir = tempfile::tempdir().unwrap();
-    let foreign = "acme_0123456789abcdefABCDEF0123456789000000";
+    let foreign = "acme_k3Jw9QxT7bZr2LmV5hYd8NcP4sGf6aBe1uXoRt";
     let server = Binary::serve_with(dir.path(), |command| {
         command.env("TOLLHOUSE_ADMIN_KEY", foreign);
     });

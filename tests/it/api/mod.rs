@@ -3,6 +3,7 @@
 mod analytics;
 mod api_keys;
 mod batch;
+mod browser_headers;
 mod conventions;
 mod coverage;
 mod forward_auth;

@@ -76,7 +76,7 @@ async fn unsupported_and_too_large_forms_are_refused_and_the_connection_stays_op
     // The connection also stays open when the caller is not authenticated.
     let length = format!("content-length: {}", 2 * MIB);
     for authorization in ["", "authorization: Bearer x\r\n", "authorization: Basic ====\r\n"] {
-        let head = format!("{LINE} HTTP/1.1\r\n{authorization}{length}\r\n\r\n");
+        let head = format!("{LINE} HTTP/1.1\r\nhost: a\r\n{authorization}{length}\r\n\r\n");
         raw.send(&[head.into_bytes(), vec![b'a'; 2 * MIB]].concat()).await;
         assert_eq!(raw.answer().await.unwrap().status, 401, "{authorization}");
     }
@@ -103,7 +103,8 @@ fn no_form_causes_a_server_error() {
             let answer = send(&mut raw, &[FORM], &form).await;
             prop_assert!([200, 400].contains(&answer.status), "{:?}", answer);
             let basic = STANDARD.encode(credential);
-            let request = format!("{LINE} HTTP/1.1\r\nauthorization: Basic {basic}\r\n{FORM}\r\n\r\n");
+            let request =
+                format!("{LINE} HTTP/1.1\r\nhost: a\r\nauthorization: Basic {basic}\r\n{FORM}\r\n\r\n");
             raw.send(request.as_bytes()).await;
             let answer = raw.answer().await.unwrap();
             prop_assert_eq!(answer.status, 401, "{:?}", answer);

@@ -4,7 +4,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::server;
+use super::server_with_slots;
 use crate::support::{ADMIN_KEY, Answer, Server};
 
 /// A value that no text can be read from: an otherwise valid one with a byte above 0x7F.
@@ -24,7 +24,7 @@ async fn organization(server: &Server) -> Value {
 
 #[tokio::test]
 async fn an_unreadable_header_is_refused_and_nothing_changes() {
-    let server = server().await;
+    let server = server_with_slots(20).await;
     let admin = server.admin();
     let before = organization(&server).await;
     let etag = admin.get("/organizations/org_a").await.header("etag").unwrap().to_owned();
@@ -101,7 +101,7 @@ async fn an_unreadable_header_is_refused_and_nothing_changes() {
 /// It is refused in its place: after the credential and the scope, before the body and the resource.
 #[tokio::test]
 async fn an_unreadable_condition_keeps_its_place_in_the_order_of_refusals() {
-    let server = server().await;
+    let server = server_with_slots(20).await;
     let (reader, _) = server.key(None, &["admin:audit"]).await;
     let patch = |client: &crate::support::Client, id: &str| {
         let request = client.request(Method::PATCH, &format!("/organizations/{id}"));
@@ -127,7 +127,7 @@ async fn an_unreadable_condition_keeps_its_place_in_the_order_of_refusals() {
 /// An unreadable credential is no credential of another scheme beside which `X-Api-Key` counts.
 #[tokio::test]
 async fn an_unreadable_credential_is_unauthenticated() {
-    let server = server().await;
+    let server = server_with_slots(20).await;
     let anonymous = server.anonymous();
     let bearer = format!("Bearer {ADMIN_KEY}");
     for (path, headers, status) in [

@@ -4,6 +4,7 @@
 mod bodies;
 mod forms;
 mod headers;
+mod hosts;
 mod requests;
 mod transfers;
 
@@ -17,10 +18,15 @@ const MIB: usize = 1024 * 1024;
 /// The limit of a body's size on the data plane.
 const MAX_DATA_PLANE_BODY: usize = 32 * 1024;
 
-/// Starts a server with two connection slots and one resource of each kind.
+/// Starts a server with two connection slots, so that a leaked slot is detected, and one resource of each kind.
 async fn server() -> Server {
+    server_with_slots(2).await
+}
+
+/// Starts a server with this number of connection slots and one resource of each kind.
+async fn server_with_slots(max_connections: usize) -> Server {
     let server = Server::with(|config| {
-        config.http.max_connections = 2;
+        config.http.max_connections = max_connections;
         config.rate_limits.admin_per_minute = 0;
         config.rate_limits.batch_per_minute = 0;
         config.rate_limits.failed_auth_per_minute = 0;
@@ -28,6 +34,7 @@ async fn server() -> Server {
     .await;
     server.organization("org_a").await;
     server.user("user_a").await;
+    server.wait_for_slot().await;
     let admin = server.admin();
     let member = json!({"user_id": "user_a", "role": "owner"});
     assert_eq!(admin.post("/organizations/org_a/members", member).await.status, 201);
@@ -37,6 +44,7 @@ async fn server() -> Server {
 
 /// Returns all resources, to check that nothing changed.
 async fn state(server: &Server) -> Vec<Value> {
+    server.wait_for_slot().await;
     let admin = server.admin();
     let mut state = Vec::new();
     for path in ["/organizations", "/users", "/organizations/org_a/members", "/api-keys", "/scopes"] {

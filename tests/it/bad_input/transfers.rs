@@ -47,7 +47,7 @@ async fn a_too_large_body_is_refused_and_the_client_receives_the_error() {
         }
         for (header, code) in [("", "UNAUTHENTICATED"), ("authorization: Bearer x\r\n", "INVALID_API_KEY")] {
             let mut raw = server.raw().await;
-            let head = format!("{line} HTTP/1.1\r\n{header}content-length: {}\r\n\r\n", 2 * MIB);
+            let head = format!("{line} HTTP/1.1\r\nhost: a\r\n{header}content-length: {}\r\n\r\n", 2 * MIB);
             raw.send(&[head.into_bytes(), json_of_length(2 * MIB)].concat()).await;
             assert_refused(&raw.answer().await.unwrap(), 401, code, route.path);
         }

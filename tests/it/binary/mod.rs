@@ -3,6 +3,7 @@
 mod commands;
 mod environment;
 mod log;
+mod open_files;
 mod start;
 mod stop;
 

@@ -181,6 +181,24 @@ async fn the_pages_addresses_are_printed_on_a_terminal() {
     assert!(!log.iter().any(|line| line.contains("/console/") || line.contains("/docs/")), "{log:#?}");
 }
 
+/// Without TLS, a listener that other machines can reach is worth a warning; one on loopback isn't.
+#[test]
+fn an_unencrypted_listener_beyond_loopback_is_warned_about() {
+    for (listen, is_warned) in [
+        ("127.0.0.1:0", false),
+        ("[::1]:0", false),
+        ("[::ffff:127.0.0.1]:0", false),
+        ("0.0.0.0:0", true),
+        ("[::]:0", true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let command = Binary::command(&["--listen", listen, "--data", dir.path().to_str().unwrap()]);
+        let server = Binary::start(command);
+        let warnings = server.start.iter().filter(|line| line.contains("TLS is off")).count();
+        assert_eq!(warnings, usize::from(is_warned), "{listen}: {:?}", server.start);
+    }
+}
+
 #[test]
 fn a_second_process_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();

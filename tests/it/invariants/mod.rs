@@ -4,6 +4,7 @@ mod audit;
 mod bounded_cost;
 mod cache;
 mod connection_auth;
+mod connections;
 mod cross_tenant;
 mod escalation;
 mod exports;

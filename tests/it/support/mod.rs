@@ -94,12 +94,7 @@ impl Server {
         let mut config = Config::load_defaults().unwrap();
         config.database.dir = dir.path().join("data");
         change(&mut config);
-        let limits = server::ConnectionLimits {
-            max_connections: config.http.max_connections,
-            header_timeout: config.http.header_timeout,
-            write_timeout: config.http.write_timeout,
-            drain_timeout: config.http.drain_timeout,
-        };
+        let limits = server::ConnectionLimits::from(&config.http);
         let clock = Clock::manual(Timestamp::from_millis(NOW));
         let app = App::open(config, clock.clone()).await.unwrap();
         api_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
@@ -107,11 +102,11 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let routes = routes::filter(app.clone(), TaskTracker::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async { stopped.await.unwrap_or_default() };
+        let connections = app.http_connections.clone();
         let serving = tokio::spawn(async move {
-            server::serve(listener, None, routes, &limits, &Workers::start().unwrap(), async {
-                let _ = stopped.await;
-            })
-            .await
+            server::serve(listener, None, routes, limits, &connections, &Workers::start().unwrap(), shutdown)
+                .await
         });
         Self { app, clock, url, dir, stop: Some(stop), serving: Some(serving) }
     }
@@ -134,9 +129,24 @@ impl Server {
         Client::new(&self.url, key)
     }
 
-    /// Opens a new raw connection.
+    /// Opens a new raw connection, which the server accepts within `max_connections`.
     pub(crate) async fn raw(&self) -> Raw {
-        Raw::connect(&self.url).await
+        self.wait_for_slot().await;
+        let accepted = self.app.http_connections.accepted_count();
+        let raw = Raw::connect(&self.url).await;
+        until("the connection is accepted", || self.app.http_connections.accepted_count() > accepted).await;
+        raw
+    }
+
+    /// Waits until `max_connections` permits another connection: the server may notice late that one is closed.
+    pub(crate) async fn wait_for_slot(&self) {
+        let max_connections = self.app.config.http.max_connections;
+        until("a connection slot is free", || self.app.http_connections.open_count() < max_connections).await;
+    }
+
+    /// Waits until the server has noticed that all connections are closed.
+    pub(crate) async fn wait_until_disconnected(&self) {
+        until("no connection is open", || self.app.http_connections.open_count() == 0).await;
     }
 
     /// Fails if a closed connection still occupies a connection slot.
@@ -148,10 +158,13 @@ impl Server {
             assert_eq!(connection.answer().await.map(|answer| answer.status), Some(200));
             connections.push(connection);
         }
+        drop(connections);
+        self.wait_until_disconnected().await;
     }
 
     /// Creates an organization with this ID.
     pub(crate) async fn organization(&self, id: &str) {
+        self.wait_for_slot().await;
         let body = json!({"id": id, "name": id, "email": format!("{id}@example.com")});
         let answer = self.admin().post("/organizations", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -159,6 +172,7 @@ impl Server {
 
     /// Creates a user with this ID.
     pub(crate) async fn user(&self, id: &str) {
+        self.wait_for_slot().await;
         let answer = self
             .admin()
             .post("/users", json!({"id": id, "name": id, "email": format!("{id}@example.com")}))
@@ -174,6 +188,7 @@ impl Server {
 
     /// Creates a key from this request body.
     pub(crate) async fn key_with(&self, body: Value) -> (Client, Value) {
+        self.wait_for_slot().await;
         let answer = self.admin().post("/api-keys", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         (self.client(answer.data()["key"].as_str()), answer.data().clone())

@@ -1,10 +1,11 @@
 //! A TCP connection that sends arbitrary bytes, to test malformed requests.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::ADMIN_KEY;
 
@@ -45,6 +46,14 @@ async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
 impl Raw {
     pub(crate) async fn connect(url: &str) -> Self {
         Self(with_timeout(TcpStream::connect(url.strip_prefix("http://").unwrap())).await.unwrap())
+    }
+
+    /// Connects from this loopback address.
+    pub(crate) async fn connect_from(url: &str, address: [u8; 4]) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((address, 0))).unwrap();
+        let server = url.strip_prefix("http://").unwrap().parse().unwrap();
+        Self(with_timeout(socket.connect(server)).await.unwrap())
     }
 
     /// Sends bytes. Ignores errors, because the server may close the connection before it has read all.

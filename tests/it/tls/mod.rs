@@ -2,6 +2,7 @@
 
 mod clients;
 mod files;
+mod hosts;
 mod reload;
 mod timeouts;
 
@@ -58,6 +59,8 @@ struct TlsServer {
     cert_file: PathBuf,
     key_file: PathBuf,
     dir: TempDir,
+    /// The limit that `tcp` observes; `None` for the shipped one, which no test reaches.
+    max_connections: Option<f64>,
 }
 
 impl TlsServer {
@@ -70,14 +73,31 @@ impl TlsServer {
         let binary = Binary::serve_with(&dir.path().join("data"), |command: &mut Command| {
             command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).envs(variables.iter().copied());
             command.env("TOLLHOUSE_TLS__CERT", &cert_file).env("TOLLHOUSE_TLS__KEY", &key_file);
+            command.env("TOLLHOUSE_METRICS__LISTEN", "127.0.0.1:0");
         });
+        let limit = variables.iter().rfind(|(name, _)| *name == "TOLLHOUSE_HTTP__MAX_CONNECTIONS");
+        let max_connections = limit.map(|(_, limit)| limit.parse().unwrap());
         assert!(binary.url.starts_with("https://127.0.0.1:"), "{}", binary.url);
-        Self { binary, certificate, cert_file, key_file, dir }
+        Self { binary, certificate, cert_file, key_file, dir, max_connections }
     }
 
+    /// A new connection, which the server accepts within `max_connections`: it may notice late that another
+    /// connection is closed.
     async fn tcp(&self) -> TcpStream {
+        if let Some(max_connections) = self.max_connections {
+            let slot_is_free = async { while self.open_connections().await >= max_connections {} };
+            within_deadline(slot_is_free).await;
+        }
         let address = self.binary.url.strip_prefix("https://").unwrap();
         within_deadline(TcpStream::connect(address)).await.unwrap()
+    }
+
+    async fn open_connections(&self) -> f64 {
+        let line = self.binary.start.iter().find_map(|line| line.strip_prefix("metrics on "));
+        let metrics = reqwest::get(line.unwrap()).await.unwrap().text().await.unwrap();
+        let sample =
+            metrics.lines().find_map(|line| line.strip_prefix("tollhouse_connections{listener=\"http\"} "));
+        sample.unwrap().parse().unwrap()
     }
 
     /// A connection after the TLS handshake that negotiated one of these protocols.
