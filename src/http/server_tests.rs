@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use warp::{Filter, Reply};
 
@@ -29,7 +29,7 @@ struct TestState {
     /// One permit per call of `/gated` that has started.
     started: Semaphore,
     /// Lets one call of `/gated` respond.
-    release: Notify,
+    release: Semaphore,
 }
 
 struct TestServer {
@@ -53,7 +53,7 @@ fn test_routes(state: &Arc<TestState>) -> BoxedFilter<(Response,)> {
         let state = Arc::clone(&shared);
         async move {
             state.started.add_permits(1);
-            state.release.notified().await;
+            state.release.acquire().await.unwrap().forget();
             "released".into_response()
         }
     });
@@ -63,7 +63,7 @@ fn test_routes(state: &Arc<TestState>) -> BoxedFilter<(Response,)> {
 async fn start_server(limits: ConnectionLimits) -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let state = Arc::new(TestState { started: Semaphore::new(0), release: Notify::new() });
+    let state = Arc::new(TestState { started: Semaphore::new(0), release: Semaphore::new(0) });
     let routes = test_routes(&state);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or_default() };
@@ -187,7 +187,7 @@ async fn a_handler_may_take_longer_than_the_header_timeout() {
     // This connection is newer and was closed by the timeout, so the timeout has passed for the first
     // one too.
     assert_eq!(read_to_end(server.connect().await).await, "");
-    server.state.release.notify_one();
+    server.state.release.add_permits(1);
     assert!(read_to_end(stream).await.ends_with("\r\n\r\nreleased"));
 }
 
@@ -236,8 +236,9 @@ async fn i10_connections_above_max_connections_are_closed_at_once() {
     }
     assert_eq!(server.counts.refused_counts().collect::<Vec<_>>()[0], ("max_connections", 50));
     // The open connections are not affected, and make room when they end.
+    // All are released at once, because they may have begun to wait in another order.
+    server.state.release.add_permits(calls.len());
     for mut call in calls {
-        server.state.release.notify_one();
         read_until(&mut call, "\r\n\r\nreleased").await;
     }
     assert!(server.get("/hello").await.ends_with("hello"));
@@ -267,7 +268,7 @@ async fn a_server_drain_finishes_running_requests_and_closes_idle_connections() 
     assert_eq!(read_to_end(fresh).await, "");
     let refused = with_deadline(TcpStream::connect(server.address)).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    server.state.release.notify_one();
+    server.state.release.add_permits(1);
     let response = read_to_end(running).await;
     assert!(response.contains("connection: close\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\nreleased"), "{response}");
