@@ -102,10 +102,19 @@ fn find_prefix(text: &[u8], separator: usize, checksum: u32) -> Option<usize> {
         state = undo_crc_step(state, byte);
         if state == CRC_INITIAL_STATE && byte.is_ascii_lowercase() {
             let prefix = std::str::from_utf8(&text[start..separator]).ok()?;
-            return (!is_reserved_prefix(prefix)).then_some(start);
+            // An id is no secret either if the checksum matches from a later letter of its prefix on.
+            let is_in_word = start > first && text[start - 1].is_ascii_lowercase();
+            let is_id = is_reserved_prefix(prefix) || is_in_word && ends_with_id_prefix(&text[..separator]);
+            return (!is_id).then_some(start);
         }
     }
     None
+}
+
+/// True if the last word of a text is a prefix of ids.
+fn ends_with_id_prefix(text: &[u8]) -> bool {
+    let start = text.iter().rposition(|byte| !byte.is_ascii_alphanumeric()).map_or(0, |index| index + 1);
+    std::str::from_utf8(&text[start..]).is_ok_and(is_reserved_prefix)
 }
 
 /// The state of CRC-32/ISO-HDLC before the first byte.
@@ -197,7 +206,11 @@ mod tests {
     #[test]
     fn an_id_is_no_secret_even_if_its_checksum_matches() {
         for prefix in RESERVED_PREFIXES {
-            assert_eq!(find(&secret(prefix)), [], "{prefix}");
+            for start in 0..prefix.len() {
+                let id = format!("{}{}", &prefix[..start], secret(&prefix[start..]));
+                assert_eq!(find(&id), [], "{id}");
+                assert_eq!(find(&format!("/users/{id}")), [], "{id}");
+            }
         }
         assert_eq!(find(&secret("my_key")).len(), 1);
     }
