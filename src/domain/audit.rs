@@ -177,26 +177,27 @@ impl Event {
     /// Cuts secrets out of all strings that a client can influence, and truncates the strings. Every event goes
     /// through this before it is hashed and stored.
     pub(crate) fn recorded(mut self, redactor: &Redactor) -> Self {
-        let record = |text: &mut Option<String>| {
+        let record = |redactor: &Redactor, text: &mut Option<String>| {
             if let Some(text) = text {
                 *text = redactor.recorded_text(text);
             }
         };
-        record(&mut self.organization_id);
-        record(&mut self.actor.name);
+        let stored_values = redactor.for_stored_values();
+        record(&stored_values, &mut self.organization_id);
+        record(&stored_values, &mut self.actor.name);
         if let Some(target) = &mut self.target {
-            record(&mut target.id);
-            record(&mut target.name);
+            record(&stored_values, &mut target.id);
+            record(&stored_values, &mut target.name);
         }
         for change in &mut self.changes {
-            change.field = redactor.recorded_text(&change.field);
-            change.from = recorded_value(redactor, std::mem::take(&mut change.from));
-            change.to = recorded_value(redactor, std::mem::take(&mut change.to));
+            change.field = stored_values.recorded_text(&change.field);
+            change.from = recorded_value(&stored_values, std::mem::take(&mut change.from));
+            change.to = recorded_value(&stored_values, std::mem::take(&mut change.to));
         }
         let context = &mut self.context;
         for text in [&mut context.request_id, &mut context.method, &mut context.path, &mut context.user_agent]
         {
-            record(text);
+            record(redactor, text);
         }
         self
     }

@@ -19,8 +19,8 @@ use super::secret_format::{MIN_SECRET_BYTES, find_secrets, visible_start};
 /// How many encodings around a secret are undone. Each one is percent-encoding, JSON escaping or a mixture.
 const MAX_DECODINGS: usize = 3;
 
-/// The maximum number of presented credentials that are recognized. A request that is served presents at most
-/// two, and each one costs a search, which anyone can cause.
+/// The maximum number of credentials that are recognized, in `Authorization` and in other headers. A request that is
+/// served presents at most two, and each one costs a search, which anyone can cause.
 const MAX_PRESENTED: usize = 4;
 
 /// Recorded strings are truncated to this many characters.
@@ -29,7 +29,10 @@ const MAX_RECORDED_CHARS: usize = 256;
 /// Recognizes secrets in text: generated ones, and those that a request presents as its credential.
 #[derive(Clone, Default)]
 pub(crate) struct Redactor {
+    /// The credentials in `Authorization`, which authenticates the caller.
     presented: Arc<[String]>,
+    /// Those in headers that the route may not read.
+    unused: Arc<[String]>,
 }
 
 impl fmt::Debug for Redactor {
@@ -45,9 +48,23 @@ struct Cut {
 }
 
 impl Redactor {
-    /// Creates a redactor that also recognizes the credentials that a request presents, whatever their format.
-    pub(crate) fn new(presented: impl Iterator<Item = String>) -> Self {
-        Self { presented: presented.take(MAX_PRESENTED).collect() }
+    /// Creates a redactor that also recognizes the credentials that a request presents, whatever their format:
+    /// those in `Authorization`, and those in headers that the route may not read.
+    pub(crate) fn new(presented: impl Iterator<Item = String>, unused: impl Iterator<Item = String>) -> Self {
+        Self {
+            presented: presented.take(MAX_PRESENTED).collect(),
+            unused: unused.take(MAX_PRESENTED).collect(),
+        }
+    }
+
+    /// The redactor for values that the server stored before the request, such as the id of the changed resource.
+    /// A header that authenticates nobody can have any content, so it must not hide these values.
+    pub(crate) fn for_stored_values(&self) -> Self {
+        Self { presented: self.presented.clone(), unused: Arc::default() }
+    }
+
+    fn all_presented(&self) -> impl Iterator<Item = &String> {
+        self.presented.iter().chain(self.unused.iter())
     }
 
     /// True if the text holds a secret, as it is or encoded.
@@ -68,7 +85,7 @@ impl Redactor {
 
     /// True if the text is shorter than any secret. Encodings only lengthen a secret.
     fn is_too_short(&self, text: &str) -> bool {
-        text.len() < MIN_SECRET_BYTES && self.presented.iter().all(|secret| text.len() < secret.len())
+        text.len() < MIN_SECRET_BYTES && self.all_presented().all(|secret| text.len() < secret.len())
     }
 
     /// Replaces each secret by its first characters and an ellipsis.
@@ -144,7 +161,7 @@ impl Redactor {
             let start = visible_start(Some(&secret[..position.prefix_length]), &secret);
             Cut { range, start }
         });
-        let presented = self.presented.iter().flat_map(|secret| {
+        let presented = self.all_presented().flat_map(|secret| {
             let start = visible_start(None, secret);
             // A secret that is no longer than what stays visible can't be hidden.
             let is_searched = start.len() < secret.len() && secret.len() <= text.len();

@@ -107,7 +107,7 @@ pub(crate) async fn authenticate_basic(app: &App, head: &RequestHead) -> Result<
 pub(crate) fn request_redactor(headers: &HeaderMap) -> Redactor {
     let lines = |name: &'static str| headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     let api_keys = lines("x-api-key").map(|key| key.trim().to_owned());
-    Redactor::new(lines("authorization").flat_map(credentials_of).chain(api_keys))
+    Redactor::new(lines("authorization").flat_map(credentials_of), api_keys)
 }
 
 /// The secrets in the value of an `Authorization` header: for HTTP Basic, the password as it is and form-decoded.

@@ -171,7 +171,7 @@ fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()
 pub(crate) fn audit_target(route: &Route, params: &[String], redactor: &Redactor) -> Option<Target> {
     params.last().map(|id| Target {
         kind: route.action.split('.').next().unwrap_or_default().into(),
-        id: Some(redactor.recorded_text(id)),
+        id: Some(redactor.for_stored_values().recorded_text(id)),
         name: None,
     })
 }

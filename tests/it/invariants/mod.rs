@@ -25,6 +25,7 @@ mod stored_responses;
 mod superseded;
 mod tampering;
 mod tenancy;
+mod unused_headers;
 
 use std::net::IpAddr;
 
