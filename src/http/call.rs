@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
@@ -170,8 +170,12 @@ impl BodyLimits {
     }
 }
 
-/// Reads a body within its limits. If the body has not arrived yet, `reserve` is called first, with the maximum
-/// number of bytes that the body will take, and its result is dropped after the last byte.
+/// Memory is reserved in steps of this many bytes for a body whose length isn't known, because most are short.
+const RESERVED_STEP_BYTES: usize = 16 * 1024;
+
+/// Reads a body within its limits. Before it waits for the client, it reserves memory: `reserve` is called with the
+/// number of bytes in `Content-Length`, or, without that header, repeatedly as the body grows. What it returns is
+/// dropped after the last byte.
 ///
 /// A body whose `Content-Length` is too large is refused without waiting for it.
 ///
@@ -182,7 +186,7 @@ pub(crate) async fn read_body<S, B, R>(
     body: S,
     head: &RequestHead,
     limits: BodyLimits,
-    reserve: impl FnOnce(usize) -> Result<R>,
+    reserve: impl Fn(usize) -> Result<R>,
 ) -> Result<Bytes>
 where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
@@ -199,8 +203,24 @@ where
         // Most bodies arrive in one chunk, which is returned without a copy.
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
-        let mut length = 0;
-        while let Some(chunk) = body.next().await {
+        let mut length: usize = 0;
+        let mut reservations = Vec::new();
+        let mut reserved_bytes = 0;
+        loop {
+            let next = match body.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    let needed_bytes =
+                        declared_bytes.unwrap_or((length + 1).next_multiple_of(RESERVED_STEP_BYTES));
+                    let needed_bytes = needed_bytes.min(max_bytes);
+                    if needed_bytes > reserved_bytes {
+                        reservations.push(reserve(needed_bytes - reserved_bytes)?);
+                        reserved_bytes = needed_bytes;
+                    }
+                    body.next().await
+                }
+            };
+            let Some(chunk) = next else { break };
             let mut chunk =
                 chunk.map_err(|_| Error::new(Code::InvalidRequest, "The request body is incomplete."))?;
             length += chunk.remaining();
@@ -220,24 +240,21 @@ where
         }
         Err(payload_too_large_error(max_bytes))
     };
-    let refusal;
     let late =
         || Error::new(Code::InvalidRequest, format!("The request body did not arrive within {timeout:?}."));
-    {
+    let read = {
         let mut reading = std::pin::pin!(reading);
-        // Usually the whole body has arrived already, and neither memory for waiting nor a timer is needed.
-        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
-            return read;
+        // Usually the whole body has arrived already, and no timer is needed.
+        match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            Poll::Ready(read) => read,
+            Poll::Pending => tokio::time::timeout(timeout, reading).await.unwrap_or_else(|_| Err(late())),
         }
-        match reserve(declared_bytes.unwrap_or(max_bytes)) {
-            Ok(_reserved) => {
-                return tokio::time::timeout(timeout, reading).await.unwrap_or_else(|_| Err(late()));
-            }
-            Err(error) => refusal = error,
-        }
+    };
+    if read.as_ref().is_err_and(|error| error.code == Code::Unavailable) {
+        // No memory could be reserved, so the rest is still to come.
+        drain_body(body, limits).await;
     }
-    drain_body(body, limits).await;
-    Err(refusal)
+    read
 }
 
 fn payload_too_large_error(max_bytes: usize) -> Error {

@@ -146,7 +146,7 @@ impl DataPlaneRequest<'_> {
         B: Buf + Send + 'static,
     {
         let organization_id = caller.key.organization_id.as_deref();
-        let reserve = |max_bytes| self.app.data_plane_memory.reserve(organization_id, max_bytes);
+        let reserve = |bytes| self.app.data_plane_memory.reserve(organization_id, bytes);
         call::read_body(body, self.head, self.body_limits(), reserve).await
     }
 

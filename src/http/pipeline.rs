@@ -167,7 +167,8 @@ fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()
     service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, context, &request.redactor)
 }
 
-/// The resource that the request's path names, for the audit event.
+/// The resource that the request's path names, for the audit event. Usually it exists, so a header that isn't used must
+/// not hide its id.
 pub(crate) fn audit_target(route: &Route, params: &[String], redactor: &Redactor) -> Option<Target> {
     params.last().map(|id| Target {
         kind: route.action.split('.').next().unwrap_or_default().into(),
@@ -307,7 +308,7 @@ impl RequestPipeline {
             call::discard_body(body, &self.request.head, body_limits(&self.app)).await;
             return Err(error);
         }
-        let reserve = |max_bytes| memory.grow(max_bytes);
+        let reserve = |bytes| self.app.request_memory.reserve(memory.organization_id(), bytes);
         let bytes = call::read_body(body, &self.request.head, body_limits(&self.app), reserve).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
             return Ok((bytes, None));

@@ -67,6 +67,11 @@ pub(crate) struct MemoryReservation {
 }
 
 impl MemoryReservation {
+    /// The organization whose share the memory counts towards; `None` for platform keys.
+    pub(crate) fn organization_id(&self) -> Option<&str> {
+        self.organization_id.as_deref()
+    }
+
     /// Reserves `bytes` more. After an error the reservation is as before.
     ///
     /// # Errors

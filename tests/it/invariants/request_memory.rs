@@ -144,6 +144,33 @@ async fn send_halves_of_another(server: &Server, key: &str, body: &str, count: u
     connection
 }
 
+/// A body of unknown length takes memory as it grows, so that many short ones of one organization are read at the
+/// same time.
+#[tokio::test]
+async fn i12_short_bodies_of_unknown_length_take_little_memory() {
+    let server = server_with_two_organizations().await;
+    let (_, key) = server.key(Some("org_a"), &["admin:users"]).await;
+    let count = 2 * SHARE / LARGEST_BODY;
+    let head = post_head("/admin/v1/users", &secret(&key), 0)
+        .replace("content-length: 0", "transfer-encoding: chunked");
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut connection = server.raw().await;
+        connection.send(format!("{head}1\r\n{{\r\n").as_bytes()).await;
+        connections.push(connection);
+    }
+    let reserved = |bytes: usize| server.app.request_memory.reserved_bytes() == bytes;
+    until("all bodies are being read", || reserved(count * 16 * KIB)).await;
+    let mut longer = connections.pop().unwrap();
+    longer.send(format!("{:x}\r\n{}\r\n", 20 * KIB, " ".repeat(20 * KIB)).as_bytes()).await;
+    until("more memory is reserved for a longer body", || reserved((count + 1) * 16 * KIB)).await;
+    for mut connection in connections.into_iter().chain([longer]) {
+        connection.send(b"1\r\n}\r\n0\r\n\r\n").await;
+        assert_eq!(connection.answer().await.unwrap().status, 400);
+    }
+    until("all memory is released", || reserved(0)).await;
+}
+
 /// A body that is announced as too large is refused in the documented order, before any of it has arrived.
 #[tokio::test]
 async fn i12_a_too_large_body_is_refused_before_it_is_read() {
