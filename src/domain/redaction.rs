@@ -23,6 +23,10 @@ const MAX_DECODINGS: usize = 3;
 /// served presents at most two, and each one costs a search, which anyone can cause.
 const MAX_PRESENTED: usize = 4;
 
+/// A presented credential that is shorter isn't recognized: it is no secret that anyone has to guess, and ordinary text
+/// would contain it.
+const MIN_PRESENTED_BYTES: usize = 16;
+
 /// Recorded strings are truncated to this many characters.
 const MAX_RECORDED_CHARS: usize = 256;
 
@@ -51,9 +55,10 @@ impl Redactor {
     /// Creates a redactor that also recognizes the credentials that a request presents, whatever their format:
     /// those in `Authorization`, and those in headers that the route may not read.
     pub(crate) fn new(presented: impl Iterator<Item = String>, unused: impl Iterator<Item = String>) -> Self {
+        let is_long = |secret: &String| secret.len() >= MIN_PRESENTED_BYTES;
         Self {
-            presented: presented.take(MAX_PRESENTED).collect(),
-            unused: unused.take(MAX_PRESENTED).collect(),
+            presented: presented.filter(is_long).take(MAX_PRESENTED).collect(),
+            unused: unused.filter(is_long).take(MAX_PRESENTED).collect(),
         }
     }
 
@@ -163,9 +168,7 @@ impl Redactor {
         });
         let presented = self.all_presented().flat_map(|secret| {
             let start = visible_start(None, secret);
-            // A secret that is no longer than what stays visible can't be hidden.
-            let is_searched = start.len() < secret.len() && secret.len() <= text.len();
-            let finder = is_searched.then(|| memmem::find_iter(text, secret));
+            let finder = (secret.len() <= text.len()).then(|| memmem::find_iter(text, secret));
             finder
                 .into_iter()
                 .flatten()

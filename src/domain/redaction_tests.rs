@@ -55,9 +55,21 @@ fn i6_a_secret_is_cut_to_its_start_in_every_encoding() {
 
 #[test]
 fn a_text_without_secrets_stays_as_it_is() {
-    let redactor = presenting(&["presented", "abcd", ""]);
-    for text in ["", "%", "\\", "%2", "\\u12", "\\u00e9", "100 % \\n", "_", "key_1", "presente%64_", "abcd"] {
-        let expected = text.strip_prefix("presente%64").map(|rest| format!("pres…{rest}"));
+    let redactor = presenting(&["a presented secret", "only 15 letters", ""]);
+    for text in [
+        "",
+        "%",
+        "\\",
+        "%2",
+        "\\u12",
+        "\\u00e9",
+        "100 % \\n",
+        "_",
+        "key_1",
+        "a presente%64 secret_",
+        "only 15 letters",
+    ] {
+        let expected = text.strip_prefix("a presente%64 secret").map(|rest| format!("a pr…{rest}"));
         assert_eq!(redactor.redact(text), expected.as_deref().unwrap_or(text));
     }
     let foreign = "a-foreign-secret";
@@ -67,8 +79,8 @@ fn a_text_without_secrets_stays_as_it_is() {
 
 #[test]
 fn overlapping_secrets_are_cut_out_together() {
-    let redactor = presenting(&["abcdefgh", "efghijkl", "cdefg"]);
-    assert_eq!(redactor.redact("1abcdefghijkl2"), "1abcd…2");
+    let redactor = presenting(&["0123456789abcdefgh", "89abcdefghijklmnop", "23456789abcdefgh"]);
+    assert_eq!(redactor.redact("-0123456789abcdefghijklmnop-"), "-0123…-");
 }
 
 /// A truncated secret would not be recognized any more, but would still be most of the secret.
@@ -103,25 +115,13 @@ fn a_body_is_flagged_wherever_it_holds_a_secret() {
     assert_eq!(json, Json::Object(expected.into()));
 }
 
-/// Anyone can send these texts, so the time to read them must not grow faster than their length.
+/// Anyone can send these texts. With time that grows faster than their length, this test would run for hours.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "measures real time")]
-fn i12_costly_texts_take_linear_time() {
+fn i12_long_texts_that_are_costly_to_search_are_searched() {
     let candidate = format!("{}_{}", "a".repeat(64), "0".repeat(38));
     let token = format!("b{}", "a".repeat(511));
     let redactor = presenting(&[&token]);
     for unit in [candidate.as_str(), "_", "%25", "%2525", "\\\\", "a", "a_"] {
-        let time_of = |bytes: usize| {
-            let text = unit.repeat(bytes / unit.len());
-            let measure = |_| {
-                let started = std::time::Instant::now();
-                assert!(!redactor.contains_secret(&text));
-                started.elapsed()
-            };
-            (0..5).map(measure).min().unwrap()
-        };
-        let short = time_of(1 << 12);
-        let long = time_of(1 << 16);
-        assert!(long < short * 64, "{unit}: {short:?} for 4 KiB, {long:?} for 64 KiB");
+        assert!(!redactor.contains_secret(&unit.repeat((1 << 20) / unit.len())), "{unit}");
     }
 }
