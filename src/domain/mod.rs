@@ -10,6 +10,7 @@ pub(crate) mod batch;
 pub(crate) mod better_auth;
 pub mod chain;
 pub(crate) mod cidr;
+pub(crate) mod etag;
 pub(crate) mod export;
 pub mod fields;
 pub mod id;

@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::domain::access::{self, Caller};
 use crate::domain::api_key::SecretHash;
 use crate::domain::audit::{Actor, AuditEntry, Event, EventContext, Target};
+use crate::domain::etag::matches_etag;
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::redaction::Redactor;
@@ -185,7 +186,7 @@ impl RequestContext {
     /// (RFC 9110 §13.1.1).
     fn require_if_match(&self, etag: &str) -> Result<()> {
         let Some(if_match) = &self.if_match else { return Ok(()) };
-        if if_match.trim() == "*" || if_match.split(',').any(|tag| tag.trim() == etag) {
+        if matches_etag(if_match, etag) {
             return Ok(());
         }
         let message =

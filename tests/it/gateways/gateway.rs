@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -58,6 +59,28 @@ pub(super) const NGINX_PATH: GatewayConfig = GatewayConfig {
                 listen {gateway};
                 location /tollhouse/ { proxy_pass http://{tollhouse}/; }
                 location / { proxy_pass http://{application}; }
+            }
+        }",
+    )),
+    ..NGINX
+};
+
+/// nginx that compresses responses of any size.
+pub(super) const NGINX_GZIP: GatewayConfig = GatewayConfig {
+    blocks: &[],
+    replacements: &[],
+    wrapper: Some((
+        "wrapper.conf",
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr;
+        events {}
+        http {
+            access_log off;
+            client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+            uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+            gzip on; gzip_types *; gzip_min_length 1;
+            server {
+                listen {gateway};
+                location / { proxy_pass http://{tollhouse}; }
             }
         }",
     )),
@@ -158,6 +181,22 @@ impl Gateway {
         let child =
             command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; scripts/test fetches it"));
         Self { child, url: format!("http://{gateway}"), dir }
+    }
+
+    /// Waits until a GET request for the path, which needs no key, is answered 200.
+    pub(super) async fn wait_until_healthy(&mut self, path: &str) {
+        let url = format!("{}{path}", self.url);
+        let waiting = async {
+            loop {
+                self.assert_is_running();
+                if reqwest::get(&url).await.is_ok_and(|answer| answer.status() == 200) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        assert!(waited.is_ok(), "the gateway did not answer: {}", self.log());
     }
 
     /// Fails with the gateway's log if the process has ended.

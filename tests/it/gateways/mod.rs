@@ -1,6 +1,7 @@
 //! Each configuration of `docs/guides/gateways.md`, run in the real gateway in front of an application that records its
 //! requests.
 
+mod compression;
 mod gateway;
 mod guarantees;
 mod path;

@@ -1,7 +1,5 @@
 //! The pages behind an nginx that serves Tollhouse below a path, opened in Chromium.
 
-use std::time::Duration;
-
 use reqwest::redirect::Policy;
 
 use super::gateway::{Gateway, NGINX_PATH};
@@ -18,18 +16,7 @@ async fn pages_send_requests_only_below_their_path() {
     let mut gateway = Gateway::start(&NGINX_PATH, tollhouse, application.address);
     let url = format!("{}/tollhouse", gateway.url);
     let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
-    let waiting = async {
-        loop {
-            gateway.assert_is_running();
-            let answer = http.get(format!("{url}/healthz")).send().await;
-            if answer.is_ok_and(|answer| answer.status() == 200) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-    assert!(waited.is_ok(), "the gateway did not answer: {}", gateway.log());
+    gateway.wait_until_healthy("/tollhouse/healthz").await;
 
     // The host's other paths reach the application, so stray requests are detected.
     assert_eq!(http.get(format!("{}/console/", gateway.url)).send().await.unwrap().status(), 200);
