@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::cidr;
 use super::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 
@@ -111,10 +112,10 @@ impl Query {
         chosen
     }
 
-    /// Parses a query parameter that is an IP address. An IPv4-mapped IPv6 address is converted to IPv4.
+    /// Parses a query parameter that is an IP address.
     pub(crate) fn address(&mut self, name: &'static str) -> Option<IpAddr> {
         let text = self.text(name)?;
-        let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
+        let address = cidr::parse_address(&text);
         if address.is_none() {
             self.add_fault(name, "INVALID_ADDRESS", "Must be an IPv4 or IPv6 address.");
         }

@@ -1,11 +1,12 @@
 //! The client's address behind trusted proxies, and the form in which rate limits count it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
 pub(crate) use crate::domain::cidr::client_network;
+use crate::domain::cidr::parse_address;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -54,14 +55,8 @@ fn range_contains(range: &IpNet, address: IpAddr) -> bool {
     }
 }
 
-/// Parses an address with or without a port, IPv6 with or without brackets. Proxies write
-/// all of these notations.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
-    let address = text.parse().ok();
-    let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
-    address.or_else(|| bracketed().map(IpAddr::V6)).map(|address| address.to_canonical())
+    parse_address(std::str::from_utf8(hop.trim_ascii()).ok()?)
 }
 
 #[cfg(test)]
@@ -109,6 +104,10 @@ mod tests {
             ("10.0.0.1", &["127.0.0.1, 192.0.2.1, 10.0.0.2,10.0.0.3"], Some("192.0.2.1")),
             ("10.0.0.1", &["127.0.0.1, 192.0.2.1 ,\t::ffff:10.0.0.2"], Some("192.0.2.1")),
             ("10.0.0.1", &["junk, 192.0.2.1"], Some("192.0.2.1")),
+            // Proxies add ports, brackets and zones.
+            ("10.0.0.1", &["127.0.0.1, 192.0.2.1:4711, [::ffff:10.0.0.2]:80"], Some("192.0.2.1")),
+            ("10.0.0.1", &["[2001:db8::1]:443, 10.0.0.2:80"], Some("2001:db8::1")),
+            ("fd00::1", &["fe80::1%eth0, [fd00::2]"], Some("fe80::1")),
             // Several `X-Forwarded-For` lines form one list of hops.
             ("10.0.0.1", &["127.0.0.1", "192.0.2.1", "10.0.0.2"], Some("192.0.2.1")),
             ("10.0.0.1", &["192.0.2.1, 10.0.0.2", "10.0.0.3"], Some("192.0.2.1")),
@@ -128,36 +127,6 @@ mod tests {
             let client =
                 client_address(parse_ip(peer), &forwarded_for_headers(&lines), &parse_cidrs(PROXIES));
             assert_eq!(client, expected.map(parse_ip), "{peer} {lines:?}");
-        }
-    }
-
-    #[test]
-    fn all_address_notations_of_proxies_are_parsed() {
-        let cases = [
-            ("1.2.3.4", Some("1.2.3.4")),
-            ("1.2.3.4:80", Some("1.2.3.4")),
-            ("::ffff:1.2.3.4", Some("1.2.3.4")),
-            ("::FFFF:102:304", Some("1.2.3.4")),
-            ("[::ffff:1.2.3.4]:80", Some("1.2.3.4")),
-            ("2001:db8::1", Some("2001:db8::1")),
-            ("[2001:db8::1]", Some("2001:db8::1")),
-            ("[2001:db8::1]:443", Some("2001:db8::1")),
-            ("1.2.3.4:", None),
-            ("1.2.3.4:65536", None),
-            ("1.2.3", None),
-            ("01.2.3.4", None),
-            ("[1.2.3.4]", None),
-            ("[::1", None),
-            ("::1]", None),
-            ("[[::1]]", None),
-            ("[::1]:", None),
-            ("1.2.3.4 5.6.7.8", None),
-            ("\"1.2.3.4\"", None),
-            ("10.0.0.0/8", None),
-            ("example.org", None),
-        ];
-        for (hop, expected) in cases {
-            assert_eq!(parse_hop(hop.as_bytes()), expected.map(parse_ip), "{hop}");
         }
     }
 

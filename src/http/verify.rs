@@ -21,7 +21,7 @@ use crate::domain::patch::Metadata;
 use crate::domain::scope::{self, Catalogue};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
-use crate::domain::{rules, schemas};
+use crate::domain::{cidr, rules, schemas};
 use crate::error::Result;
 use crate::service::scopes;
 use crate::verify::quota;
@@ -42,7 +42,8 @@ pub(crate) struct VerifyKey<'a> {
     #[schema(value_type = Option<Vec<String>>, max_items = 100, example = json!(["workflows:read"]))]
     #[serde(default)]
     scopes: Option<Vec<String>>,
-    /// The client's IP address. Without it, a key with an allowlist is denied.
+    /// The client's IP address, in any form that proxies write: with a port (`203.0.113.7:4711`), in
+    /// brackets, or with a zone. Without it, a key with an allowlist is denied.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "203.0.113.7")]
     ip: Option<Cow<'a, str>>,
@@ -77,7 +78,10 @@ impl<'a> VerifyParams<'a> {
         }
         let VerifyKey { key, scopes, ip, cost, dry_run } = serde_json::from_slice(body).ok()?;
         let scopes = scopes.unwrap_or_default();
-        let ip = ip.map(|ip| ip.parse::<IpAddr>()).transpose().ok()?.map(|ip| ip.to_canonical());
+        let ip = match ip {
+            Some(ip) => Some(cidr::parse_address(&ip)?),
+            None => None,
+        };
         let cost = cost.unwrap_or(1);
         let dry_run = dry_run.unwrap_or(false);
         let is_valid = cost <= MAX_COST
@@ -106,14 +110,11 @@ impl<'a> VerifyParams<'a> {
 }
 
 fn parse_ip_address(json: &Json, faults: &mut Faults) -> Option<IpAddr> {
-    let address = faults.expect_string(json)?.parse::<IpAddr>().ok();
+    let address = cidr::parse_address(faults.expect_string(json)?);
     if address.is_none() {
-        faults.add(
-            "INVALID_ADDRESS",
-            "Must be an IP address without a port, such as 203.0.113.7 or 2001:db8::1.",
-        );
+        faults.add("INVALID_ADDRESS", "Must be an IP address, such as 203.0.113.7 or 2001:db8::1.");
     }
-    address.map(|address| address.to_canonical())
+    address
 }
 
 /// The result of a verification.

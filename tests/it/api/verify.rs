@@ -215,6 +215,14 @@ async fn an_allowlist_requires_the_clients_address() {
         (json!("::ffff:10.0.0.1"), true),
         (json!("::FFFF:c000:207"), true),
         (json!("2001:0DB8::1"), true),
+        // Proxies add ports, brackets and zones.
+        (json!("10.0.0.1:80"), true),
+        (json!("[2001:db8::1]"), true),
+        (json!("[2001:db8::1]:443"), true),
+        (json!("[::ffff:10.0.0.1]:443"), true),
+        (json!("2001:db8::1%eth0"), true),
+        (json!("11.0.0.1:80"), false),
+        (json!("fe80::1%eth0"), false),
         (json!("11.0.0.1"), false),
         (json!("192.0.2.8"), false),
         (json!("::ffff:11.0.0.1"), false),
@@ -229,7 +237,7 @@ async fn an_allowlist_requires_the_clients_address() {
         assert_eq!(code(&admin, json!({"key": unlisted, "ip": ip})).await, "VALID", "{ip}");
     }
     assert_eq!(code(&admin, json!({"key": listed})).await, "IP_NOT_ALLOWED");
-    for ip in ["", "10.0.0.1:80", "10.0.0.0/8", "10.0.0", "[2001:db8::1]", " 10.0.0.1", "fe80::1%eth0"] {
+    for ip in ["", "10.0.0.1:", "10.0.0.0/8", "10.0.0", "[2001:db8::1", " 10.0.0.1", "10.0.0.1%eth0"] {
         expect_invalid(
             &verify_key(&admin, json!({"key": listed, "ip": ip})).await,
             &[("/ip", "INVALID_ADDRESS")],
