@@ -1,5 +1,6 @@
 //! Authentication by the `Authorization` header (RFC 6750 §2.1), and the rate limit of failed attempts.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -79,8 +80,11 @@ fn uses_auth_scheme(headers: &HeaderMap, wanted: &str) -> bool {
     })
 }
 
-/// Authenticates the caller by HTTP Basic: the username is a key's id and the password its secret, both
-/// form-encoded before the Base64 encoding (RFC 6749 §2.3.1).
+/// Authenticates the caller by HTTP Basic: the username is a key's id and the password its secret.
+///
+/// OAuth clients form-encode both before the Base64 encoding (RFC 6749 §2.3.1), but many don't, such as Authlib,
+/// older Spring Security and `curl -u`. If a secret contains `+` or `%`, the two readings of a password differ, and
+/// either one may be the key's secret.
 pub(crate) async fn authenticate_basic(app: &App, head: &RequestHead) -> Result<Arc<Credential>> {
     let mut values = head.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -93,13 +97,37 @@ pub(crate) async fn authenticate_basic(app: &App, head: &RequestHead) -> Result<
         let message = "The Authorization header must be: Basic base64(<key id>:<secret>).";
         return Err(Error::new(Code::Unauthenticated, message));
     };
-    let (_, loaded) = load_key_by_token(app, &decode_form_value(secret)).await?;
-    let credential = require_usable_key(app, &loaded)?;
-    if credential.key.id != decode_form_value(id) {
-        return Err(access::invalid_api_key());
+    // The id of a key contains no characters that form encoding changes, so it has one reading only.
+    let id = decode_form_value(id).ok_or_else(access::invalid_api_key)?;
+    let decoded_secret = decode_form_value(secret).filter(|decoded| decoded != secret);
+    let readings = [Some(secret), decoded_secret.as_deref()];
+    authenticate_by_id(app, head, &id, readings.into_iter().flatten()).await
+}
+
+/// Authenticates the caller by its key's id and the readings of a secret, one of which must be that key's.
+///
+/// # Errors
+/// `INVALID_API_KEY`, also if a reading is the secret of another key: the response must not depend on which other
+/// secrets exist.
+pub(crate) async fn authenticate_by_id(
+    app: &App,
+    head: &RequestHead,
+    id: &str,
+    readings: impl Iterator<Item = &str>,
+) -> Result<Arc<Credential>> {
+    for secret in readings {
+        match load_key_by_token(app, secret).await {
+            Ok((_, loaded)) if loaded.credential().is_some_and(|credential| credential.key.id == id) => {
+                let credential = require_usable_key(app, &loaded)?;
+                head.connection_auth.record_success();
+                return Ok(credential);
+            }
+            Ok(_) => {}
+            Err(error) if error.code == Code::InvalidApiKey => {}
+            Err(error) => return Err(error),
+        }
     }
-    head.connection_auth.record_success();
-    Ok(credential)
+    Err(access::invalid_api_key())
 }
 
 /// Creates a redactor that recognizes every credential in the request's headers, including invalid ones and
@@ -119,11 +147,13 @@ fn credentials_of(authorization: &str) -> Vec<String> {
         return vec![credential.to_owned()];
     };
     let password = pair.split_once(':').map_or(&*pair, |(_, password)| password);
-    vec![decode_form_value(password), password.to_owned()]
+    decode_form_value(password).into_iter().chain([password.to_owned()]).collect()
 }
 
-fn decode_form_value(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+/// Decodes a form-encoded value; `None` if it isn't UTF-8.
+fn decode_form_value(text: &str) -> Option<String> {
+    let with_spaces = text.replace('+', " ");
+    percent_decode_str(&with_spaces).decode_utf8().ok().map(Cow::into_owned)
 }
 
 /// The token of the `Authorization: Bearer` header; the scheme is case-insensitive.

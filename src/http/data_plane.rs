@@ -110,7 +110,12 @@ impl DataPlaneRequest<'_> {
         S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
         B: Buf + Send + 'static,
     {
-        match self.authenticate_and_authorize(allow_basic).await {
+        let authenticated = if allow_basic && auth::uses_basic_auth(&self.head.headers) {
+            auth::authenticate_basic(self.app, self.head).await
+        } else {
+            auth::authenticate_cached(self.app, self.head).await
+        };
+        match self.authorize(authenticated).await {
             Ok(caller) => Ok((caller, body)),
             Err(error) => {
                 call::discard_body(body, self.head, self.body_limits()).await;
@@ -119,13 +124,12 @@ impl DataPlaneRequest<'_> {
         }
     }
 
-    async fn authenticate_and_authorize(&self, allow_basic: bool) -> Result<Arc<Credential>> {
+    /// Authorizes an authenticated caller. Charges a failed authentication to the client's address.
+    ///
+    /// # Errors
+    /// Those of [`authorize_caller`](Self::authorize_caller).
+    pub(crate) async fn authorize(&self, authenticated: Result<Arc<Credential>>) -> Result<Arc<Credential>> {
         let app = self.app;
-        let authenticated = if allow_basic && auth::uses_basic_auth(&self.head.headers) {
-            auth::authenticate_basic(app, self.head).await
-        } else {
-            auth::authenticate_cached(app, self.head).await
-        };
         let credential = match authenticated {
             Ok(credential) => credential,
             Err(error) if error.code.status() == 401 => {
@@ -139,13 +143,12 @@ impl DataPlaneRequest<'_> {
         Ok(credential)
     }
 
-    /// Reads the whole body of a caller's request.
-    pub(crate) async fn read_body<S, B>(&self, body: S, caller: &Credential) -> Result<Bytes>
+    /// Reads the whole body of a request. Its memory counts against the caller's organization.
+    pub(crate) async fn read_body<S, B>(&self, body: S, organization_id: Option<&str>) -> Result<Bytes>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
         B: Buf + Send + 'static,
     {
-        let organization_id = caller.key.organization_id.as_deref();
         let reserve = |bytes| self.app.data_plane_memory.reserve(organization_id, bytes);
         call::read_body(body, self.head, self.body_limits(), reserve).await
     }

@@ -1,8 +1,11 @@
 //! `POST /v1/introspect`: OAuth token introspection (RFC 7662), for resource servers that already use OAuth.
 
-use bytes::Buf;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
 use futures_util::Stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -14,6 +17,9 @@ use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
 use crate::service::scopes;
 
+/// Stands for the organization of callers that aren't authenticated yet. No organization has this id.
+const UNAUTHENTICATED: &str = "unauthenticated";
+
 /// A token to introspect (RFC 7662 §2.1).
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "only the derived documentation reads it")]
@@ -21,9 +27,16 @@ pub(crate) struct IntrospectToken {
     /// The API key.
     #[schema(example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
     token: String,
-    /// Ignored, like all other parameters.
+    /// Ignored, like all parameters that aren't listed here.
     #[schema(nullable = false, example = "access_token")]
     token_type_hint: Option<String>,
+    /// The id of the calling key, with `client_secret`, for clients that authenticate in the body. Ignored if
+    /// there is an `Authorization` header.
+    #[schema(nullable = false, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
+    client_id: Option<String>,
+    /// The secret of the calling key.
+    #[schema(nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
+    client_secret: Option<String>,
 }
 
 /// The result of an introspection (RFC 7662 §2.2).
@@ -85,7 +98,8 @@ pub(crate) struct OauthError {
 /// Introspect a token
 ///
 /// Token introspection as defined in RFC 7662: returns whether an API key is active, and its scopes.
-/// The caller authenticates with a bearer token, or with HTTP Basic and its key's id and secret.
+/// The caller authenticates with a bearer token, with its key's id and secret as HTTP Basic, or with both in
+/// the body, as `client_id` and `client_secret`.
 /// Introspection neither checks nor consumes limits. A key with an allowlist is never active here,
 /// because the request doesn't include the client's address. The response has no envelope.
 #[utoipa::path(
@@ -94,7 +108,7 @@ pub(crate) struct OauthError {
     responses(
         (status = 200, description = "The result.", body = inline(Introspection)),
         (status = 400, description = "`invalid_request`: the `token` parameter is missing or repeated, the body is incomplete, or a header can't be read."),
-        (status = 401, description = "`invalid_client`: no credentials, or invalid ones with HTTP Basic. `invalid_token`: the bearer token is invalid."),
+        (status = 401, description = "`invalid_client`: no credentials, or an id and secret that are invalid. `invalid_token`: the bearer token is invalid."),
         (status = 403, description = "`insufficient_scope`: the calling key lacks the scope, or can't be used from this address."),
         (status = 413, description = "`invalid_request`: the body is too large."),
         (status = 415, description = "`invalid_request`: the body isn't form-encoded."),
@@ -119,18 +133,24 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
     B: Buf + Send + 'static,
 {
-    let (caller, body) = request.authorize_caller(body, true).await?;
-    let is_form_encoded = is_form_encoded(&request.head.headers);
-    let bytes = request.read_body(body, &caller).await;
-    if !is_form_encoded? {
-        let message = "Send the parameters as application/x-www-form-urlencoded.";
-        return Err(Error::new(Code::UnsupportedMediaType, message));
-    }
-    let bytes = bytes?;
-    let mut tokens = form_urlencoded::parse(&bytes).filter(|(name, _)| name == "token");
-    let (Some((_, token)), None) = (tokens.next(), tokens.next()) else {
-        return Err(Error::new(Code::InvalidRequest, "Send the token parameter exactly once."));
+    let headers = &request.head.headers;
+    let is_form_encoded = is_form_encoded(headers);
+    let is_client_secret_post = !headers.contains_key(AUTHORIZATION) && matches!(is_form_encoded, Ok(true));
+    let (caller, bytes) = if is_client_secret_post {
+        let bytes = read_unauthenticated_body(request, body).await?;
+        let caller = request.authorize(authenticate_by_form(request, &bytes).await).await?;
+        (caller, bytes)
+    } else {
+        let (caller, body) = request.authorize_caller(body, true).await?;
+        let bytes = request.read_body(body, caller.key.organization_id.as_deref()).await;
+        if !is_form_encoded? {
+            let message = "Send the parameters as application/x-www-form-urlencoded.";
+            return Err(Error::new(Code::UnsupportedMediaType, message));
+        }
+        (caller, bytes?)
     };
+    let token = single_parameter(&bytes, "token")
+        .ok_or_else(|| Error::new(Code::InvalidRequest, "Send the token parameter exactly once."))?;
     let caller_organization_id = caller.key.organization_id.as_deref();
     let now = request.app.clock.now();
     let credential = request.app.verifier.introspect(&token, caller_organization_id, now).await?;
@@ -153,6 +173,40 @@ where
     }))
 }
 
+/// Reads the body of a caller that authenticates in the body. The bodies of all such callers may take as much memory
+/// as those of one organization, so that they leave room for authenticated callers.
+async fn read_unauthenticated_body<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Bytes>
+where
+    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    B: Buf + Send + 'static,
+{
+    request.read_body(body, Some(UNAUTHENTICATED)).await.map_err(|error| match error.code {
+        Code::Unavailable => {
+            let message = "Too many requests without an Authorization header are in progress; send that header, or try again.";
+            Error { message: message.into(), ..error }
+        }
+        _ => error,
+    })
+}
+
+/// Authenticates the caller by `client_id` and `client_secret` in the body (RFC 6749 §2.3.1).
+async fn authenticate_by_form(request: &DataPlaneRequest<'_>, form: &[u8]) -> Result<Arc<Credential>> {
+    let parameters = (single_parameter(form, "client_id"), single_parameter(form, "client_secret"));
+    let (Some(id), Some(secret)) = parameters else {
+        let message = "Send your API key as Authorization: Bearer <key>, or the key's id and secret as HTTP Basic or \
+            as client_id and client_secret, each once.";
+        return Err(Error::new(Code::Unauthenticated, message));
+    };
+    auth::authenticate_by_id(request.app, request.head, &id, std::iter::once(&*secret)).await
+}
+
+/// The value of a parameter that the form contains exactly once.
+fn single_parameter<'a>(form: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+    let mut values = form_urlencoded::parse(form).filter(|(given, _)| given == name);
+    let (_, value) = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
 fn is_form_encoded(headers: &HeaderMap) -> Result<bool> {
     let content_type = call::readable_header(headers, &CONTENT_TYPE)?.unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -162,9 +216,10 @@ fn is_form_encoded(headers: &HeaderMap) -> Result<bool> {
 
 fn write_oauth_error(request: &DataPlaneRequest<'_>, error: &Error) -> Response {
     request.log_server_error(error);
-    let basic = auth::uses_basic_auth(&request.head.headers);
+    let headers = &request.head.headers;
+    let basic = auth::uses_basic_auth(headers);
     let name = match error.code {
-        Code::InvalidApiKey if !basic => "invalid_token",
+        Code::InvalidApiKey if headers.contains_key(AUTHORIZATION) && !basic => "invalid_token",
         Code::Unauthenticated | Code::InvalidApiKey => "invalid_client",
         Code::InsufficientScope | Code::IpNotAllowed => "insufficient_scope",
         Code::RateLimited | Code::Unavailable => "temporarily_unavailable",

@@ -324,7 +324,7 @@ where
 {
     let (caller, body) = request.authorize_caller(body, false).await?;
     let media_type = call::check_media_type(&request.head.headers, false);
-    let bytes = request.read_body(body, &caller).await;
+    let bytes = request.read_body(body, caller.key.organization_id.as_deref()).await;
     media_type?;
     let bytes = bytes?;
     call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tollhouse::verify::secret::hash_secret;
 
 use crate::support::{Answer, Binary, Client, free_address, guide, http_from};
 
@@ -191,6 +192,58 @@ async fn introspection_clients_accept_the_active_and_refuse_the_rest() {
     let mut stranger = desk.python("ask_introspect.py", &asked[..1]);
     stranger.env("TOLLHOUSE_KEY_ID", READER);
     assert_eq!(json!(lines(stranger)), json!(["HTTPStatusError"]));
+}
+
+/// Secrets of imported keys that form encoding changes, or that look like encoded ones.
+const IMPORTED_SECRETS: [&str; 5] = [
+    "imported+secret/with=signs+0123456789",
+    "imported%2Bsecret%25that+looks+encoded",
+    "imported 100% +20%zz secret, half encoded",
+    "imported:secret:with:colons&and=more?",
+    "%69mported",
+];
+
+/// OAuth clients disagree on the encoding of HTTP Basic: `oauth4webapi` form-encodes the secret, Authlib and curl
+/// send it as it is. All of them are accepted, also with `client_secret_post`.
+#[tokio::test]
+async fn introspection_clients_may_send_an_imported_secret_encoded_or_not() {
+    let desk = Desk::new().await;
+    let reader = desk.reader().await;
+    let file = desk.dir.path().join("keys.ndjson");
+    let records: String = IMPORTED_SECRETS
+        .iter()
+        .enumerate()
+        .map(|(index, secret)| {
+            let hash: String = hash_secret(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+            let key = json!({"id": format!("key_imported-{index}"), "name": "n", "scopes": ["keys:verify"],
+                "organization_id": "org_1", "hash": hash, "hash_encoding": "hex"});
+            format!("{key}\n")
+        })
+        .collect();
+    std::fs::write(&file, records).unwrap();
+    let data = desk.dir.path().join("data");
+    let import = Binary::run(&["import", file.to_str().unwrap(), "--data", data.to_str().unwrap()]);
+    assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
+
+    let asked = [reader.as_str()];
+    for (index, secret) in IMPORTED_SECRETS.into_iter().enumerate() {
+        let id = format!("key_imported-{index}");
+        let with_credentials = |mut command: Command| {
+            command.env("TOLLHOUSE_KEY_ID", &id).env("TOLLHOUSE_KEY", secret);
+            command
+        };
+        let node = lines(with_credentials(desk.node("ask_introspect.mjs", &asked)));
+        assert_eq!(node[0]["client_id"], READER, "{secret}");
+        for method in ["client_secret_basic", "client_secret_post"] {
+            let mut authlib = with_credentials(desk.python("ask_introspect.py", &asked));
+            authlib.env("TOKEN_ENDPOINT_AUTH_METHOD", method);
+            assert_eq!(json!(lines(authlib)), json!(["accepted"]), "{secret} {method}");
+        }
+        let mut curl = desk.command("curl");
+        curl.args(["-sS", "-u", &format!("{id}:{secret}"), "-d", &format!("token={reader}")]);
+        curl.arg(format!("{}/v1/introspect", desk.tollhouse.url));
+        assert_eq!(lines(curl)[0]["client_id"], READER, "{secret}");
+    }
 }
 
 /// One of the guide's servers at work; it ends when this is dropped.

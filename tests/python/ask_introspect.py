@@ -1,8 +1,11 @@
 # Has Authlib decide, by the guide's validator, who may read workflows. Prints its decisions as lines of JSON.
 import json
+import os
 import sys
 
-from introspect import Keys
+from introspect import Keys, client
+
+client.token_endpoint_auth_method = os.environ.get("TOKEN_ENDPOINT_AUTH_METHOD", client.token_endpoint_auth_method)
 
 keys = Keys()
 for key in sys.argv[1:]:

@@ -194,6 +194,67 @@ async fn http_basic_accepts_a_key_id_with_the_keys_secret() {
 }
 
 #[tokio::test]
+async fn client_secret_post_accepts_a_key_id_with_the_keys_secret() {
+    let server = Server::start().await;
+    let (verifier, key) = server.key(None, &["keys:verify"]).await;
+    let id = key["id"].as_str().unwrap();
+    let secret = verifier.key.as_deref().unwrap();
+    let anonymous = server.anonymous();
+    let send = async |client: &Client, form: &[(&str, &str)]| {
+        client.send(client.request_at_root(Method::POST, "/v1/introspect").form(form)).await
+    };
+    let token = ("token", ADMIN_KEY);
+    let valid = [token, ("client_id", id), ("client_secret", secret)];
+    assert_eq!(send(&anonymous, &valid).await.json["active"], true);
+    for invalid in [
+        vec![token, ("client_id", id)],
+        vec![token, ("client_secret", secret)],
+        vec![token, ("client_id", id), ("client_secret", ADMIN_KEY)],
+        vec![token, ("client_id", "key_other"), ("client_secret", secret)],
+        vec![token, ("client_id", id), ("client_id", id), ("client_secret", secret)],
+        vec![token, ("client_id", id), ("client_secret", secret), ("client_secret", secret)],
+        // In the body, the encoding of a secret is not in doubt.
+        vec![token, ("client_id", id), ("client_secret", &encoded(secret))],
+    ] {
+        let answer = send(&anonymous, &invalid).await;
+        expect_oauth_error(&answer, 401, "invalid_client");
+        assert!(answer.header("www-authenticate").is_some(), "{invalid:?}");
+    }
+    // With an `Authorization` header, the body's credentials are ignored.
+    let (narrow, _) = server.key(None, &["workflows:read"]).await;
+    expect_oauth_error(&send(&narrow, &valid).await, 403, "insufficient_scope");
+    let (narrow, key) = server.key(None, &["workflows:read"]).await;
+    let narrow_secret = narrow.key.as_deref().unwrap();
+    let form = [token, ("client_id", key["id"].as_str().unwrap()), ("client_secret", narrow_secret)];
+    expect_oauth_error(&send(&anonymous, &form).await, 403, "insufficient_scope");
+    expect_oauth_error(&send(&anonymous, &valid[1..]).await, 400, "invalid_request");
+    let too_large = "a".repeat(64 * 1024);
+    let answer = send(&anonymous, &[("token", &too_large), valid[1], valid[2]]).await;
+    expect_oauth_error(&answer, 413, "invalid_request");
+}
+
+/// A secret that belongs to another key is refused like one that nobody has, in both readings.
+#[tokio::test]
+async fn i6_basic_does_not_reveal_the_secrets_of_other_keys() {
+    let server = Server::start().await;
+    let (_, key) = server.key(None, &["keys:verify"]).await;
+    let (other, _) = server.key(None, &["keys:verify"]).await;
+    let id = key["id"].as_str().unwrap();
+    let existing = other.key.unwrap();
+    let anonymous = server.anonymous();
+    let mut refusals = Vec::new();
+    for secret in [encoded(&existing), existing, encoded("an-unknown-secret"), "an-unknown-secret".to_owned()]
+    {
+        let basic = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
+        let answer = anonymous.send(request(&anonymous, "a").header(AUTHORIZATION, basic)).await;
+        let challenge = answer.header("www-authenticate").map(str::to_owned);
+        refusals.push((answer.status, answer.text, challenge));
+    }
+    assert_eq!(refusals[0].0, 401);
+    assert!(refusals.iter().all(|refusal| *refusal == refusals[0]), "{refusals:?}");
+}
+
+#[tokio::test]
 async fn errors_are_oauth_errors() {
     let server = Server::start().await;
     let admin = server.admin();

@@ -227,7 +227,7 @@ async fn introspection_accepts_the_documented_form() {
     let schema = operation.body_as("application/x-www-form-urlencoded").unwrap();
     assert_eq!(schema["required"], json!(["token"]));
     let names: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(names, ["token", "token_type_hint"]);
+    assert_eq!(names, ["client_id", "client_secret", "token", "token_type_hint"]);
     for (form, expected) in [
         (json!({"token": "a"}), 200),
         (json!({"token": "a", "token_type_hint": "anything", "unknown": "b"}), 200),
