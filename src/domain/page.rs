@@ -79,8 +79,13 @@ impl Query {
         !self.faults.is_empty()
     }
 
-    /// Returns the text of a query parameter. A parameter that is given more than once is a fault.
+    /// Returns the text of a query parameter; `None` if it is absent or empty. Forms and scripts send empty
+    /// parameters for what wasn't filled in. A parameter that is given more than once is a fault.
     fn single_value(&mut self, name: &'static str) -> Option<String> {
+        self.single_value_or_empty(name).filter(|value| !value.is_empty())
+    }
+
+    fn single_value_or_empty(&mut self, name: &'static str) -> Option<String> {
         self.known_names.push(name);
         let mut values = self.pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
         let value = values.next()?;
@@ -91,9 +96,19 @@ impl Query {
         Some(value)
     }
 
-    /// Parses a query parameter that is a text of 1 to 200 characters.
+    /// Parses a query parameter that is a text of at most 200 characters.
     pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
         let value = self.single_value(name)?;
+        self.check_text(name, value)
+    }
+
+    /// Like [`text`](Self::text), but refuses an empty value, for a parameter without which a check is weaker.
+    pub(crate) fn nonempty_text(&mut self, name: &'static str) -> Option<String> {
+        let value = self.single_value_or_empty(name)?;
+        self.check_text(name, value)
+    }
+
+    fn check_text(&mut self, name: &'static str, value: String) -> Option<String> {
         if (1..=200).contains(&value.chars().count()) && !value.contains('\0') {
             return Some(value);
         }
@@ -122,10 +137,14 @@ impl Query {
         address
     }
 
-    /// Parses a query parameter that is an RFC 3339 timestamp.
+    /// Parses a query parameter that is an RFC 3339 timestamp. The `+` of its offset may be unencoded, which makes
+    /// it a space in a query.
     pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         let text = self.text(name)?;
-        let time = Timestamp::parse(&text);
+        let time = Timestamp::parse(&text).or_else(|| {
+            let (time, offset) = text.rsplit_once(' ')?;
+            Timestamp::parse(&format!("{time}+{offset}"))
+        });
         if time.is_none() {
             self.add_fault(
                 name,

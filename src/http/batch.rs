@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -174,7 +174,7 @@ pub(super) fn prepare_operation(
             ctx,
             path_params: params.clone(),
             query: query.clone(),
-            accept: Vec::new(),
+            negotiation: HeaderMap::new(),
             body: body.clone(),
             memory: memory.clone(),
             rate_limit: None,

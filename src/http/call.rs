@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, Stream, StreamExt};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, IF_NONE_MATCH,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::server::RequestHead;
@@ -30,8 +32,8 @@ pub struct Call {
     pub(crate) path_params: Vec<String>,
     /// The raw query string.
     pub(crate) query: String,
-    /// The values of the `Accept` headers; empty for an operation of a batch.
-    pub(crate) accept: Vec<HeaderValue>,
+    /// The headers [`NEGOTIATION_HEADERS`] of the request; empty for an operation of a batch.
+    pub(crate) negotiation: HeaderMap,
     /// The request's JSON body; `None` if the request has no body.
     pub(crate) body: Option<Json>,
     /// The memory reserved for this request: for its body and, as far as known, its response.
@@ -71,6 +73,20 @@ impl Call {
     }
 }
 
+/// The headers by which the response to a read may differ.
+const NEGOTIATION_HEADERS: [HeaderName; 3] = [ACCEPT, ACCEPT_ENCODING, IF_NONE_MATCH];
+
+/// Copies the headers by which the response to a read may differ.
+pub(crate) fn negotiation_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut negotiation = HeaderMap::new();
+    for name in NEGOTIATION_HEADERS {
+        for value in headers.get_all(&name) {
+            negotiation.append(name.clone(), value.clone());
+        }
+    }
+    negotiation
+}
+
 /// Parses a query string.
 pub(crate) fn parse_query_string(text: &str) -> Query {
     Query::of(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
@@ -82,15 +98,8 @@ pub(crate) fn parse_query_string(text: &str) -> Query {
 /// # Errors
 /// `INVALID_REQUEST`, naming the header, if a line has characters other than visible ASCII, spaces and tabs.
 pub(crate) fn readable_header_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>> {
-    readable_lines(headers.get_all(name), name)
-}
-
-/// Like [`readable_header_lines`], for lines of the header that were taken from the request before.
-pub(crate) fn readable_lines<'a>(
-    lines: impl IntoIterator<Item = &'a HeaderValue>,
-    name: &HeaderName,
-) -> Result<Vec<&'a str>> {
-    lines.into_iter().map(|line| line.to_str().map_err(|_| unreadable_header_error(name))).collect()
+    let lines = headers.get_all(name).iter();
+    lines.map(|line| line.to_str().map_err(|_| unreadable_header_error(name))).collect()
 }
 
 /// Like [`readable_header_lines`], the first line only; `None` if there is none.

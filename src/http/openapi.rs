@@ -8,16 +8,20 @@ mod data_plane;
 pub(crate) mod envelope;
 pub(crate) mod params;
 
+use std::io::Write as _;
 use std::sync::LazyLock;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ring::digest::{SHA256, digest};
 use utoipa::OpenApi;
 
 use super::call::Call;
-use super::reply::{self, Reply};
+use super::reply::Reply;
 use super::{
-    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, root,
-    scopes, settings, users, verify, whoami,
+    analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, pages,
+    root, scopes, settings, users, verify, whoami,
 };
 use crate::error::{Error, Result};
 
@@ -65,11 +69,23 @@ use crate::error::{Error, Result};
 )]
 struct ApiDocument;
 
-/// The OpenAPI document as JSON, serialized once because it is the same for every caller.
-static DOCUMENT_JSON: LazyLock<Result<String>> = LazyLock::new(|| {
+/// The OpenAPI document as it is served, made once because it is the same for every caller.
+struct SerializedDocument {
+    json: String,
+    gzip: Vec<u8>,
+    /// Hash of the JSON, for the `ETag`.
+    tag: String,
+}
+
+static DOCUMENT: LazyLock<Result<SerializedDocument>> = LazyLock::new(|| {
     let mut api = ApiDocument::openapi();
     complete::complete_document(&mut api);
-    api.to_pretty_json().map_err(Error::internal)
+    let json = api.to_pretty_json().map_err(Error::internal)?;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let gzip = encoder.write_all(json.as_bytes()).and_then(|()| encoder.finish()).map_err(Error::internal)?;
+    let hash = digest(&SHA256, json.as_bytes());
+    let tag = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Ok(SerializedDocument { json, gzip, tag })
 });
 
 /// The OpenAPI document as JSON.
@@ -77,7 +93,11 @@ static DOCUMENT_JSON: LazyLock<Result<String>> = LazyLock::new(|| {
 /// # Errors
 /// `INTERNAL` if the document can't be serialized.
 pub fn text() -> Result<&'static str> {
-    DOCUMENT_JSON.as_deref().map_err(Clone::clone)
+    document().map(|document| document.json.as_str())
+}
+
+fn document() -> Result<&'static SerializedDocument> {
+    DOCUMENT.as_ref().map_err(Clone::clone)
 }
 
 /// Get this document
@@ -85,12 +105,12 @@ pub fn text() -> Result<&'static str> {
 /// Returns the OpenAPI 3.1 document that `tollhouse openapi` prints, without the response envelope.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "Server", operation_id = "getOpenapi",
-    responses((status = 200, description = "The OpenAPI document.", body = Object)),
+    responses((status = 200, description = "The OpenAPI document.", body = Object, headers(("ETag")))),
 )]
-pub(crate) async fn get_document(_: Call) -> Result<Reply> {
-    let mut response = reply::response_from_bytes(text()?.into());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+pub(crate) async fn get_document(call: Call) -> Result<Reply> {
+    let SerializedDocument { json, gzip, tag } = document()?;
+    let gzip = Bytes::from_static(gzip);
+    let plain = || Ok(Bytes::from_static(json.as_bytes()));
+    let response = pages::negotiate(&call.negotiation, tag, "application/json", gzip, plain)?;
     Ok(Reply::Raw(Box::new(response)))
 }

@@ -56,6 +56,9 @@ const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
+/// Where browsers look for an icon if a response, such as JSON, names none.
+pub(super) const FAVICON_PATH: &str = "/favicon.ico";
+
 const CACHE_IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const CACHE_REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
@@ -71,8 +74,11 @@ pub(crate) fn answer(app: &App, head: &RequestHead) -> WarpResponse {
     let path = head.uri.path();
     let now = app.clock.now();
     let id = received_or_new_request_id(&head.headers, now);
-    let mut response = match FILES_BY_PATH.get(path) {
-        Some(file) => file.answer(&head.headers).unwrap_or_else(|error| reply::write_error(&error, now, &id)),
+    let file = if path == FAVICON_PATH { icon() } else { FILES_BY_PATH.get(path).copied() };
+    let mut response = match file {
+        Some(file) => {
+            file.answer(path, &head.headers).unwrap_or_else(|error| reply::write_error(&error, now, &id))
+        }
         None if !path[1..].contains('/') => redirect_to_directory(path),
         None => {
             let message = "This file doesn't exist, or not anymore; reload the page.";
@@ -81,6 +87,11 @@ pub(crate) fn answer(app: &App, head: &RequestHead) -> WarpResponse {
     };
     add_request_id(&mut response, &id);
     response
+}
+
+/// The icon of the API reference, which the front page uses too.
+pub(super) fn icon() -> Option<&'static File> {
+    FILES.iter().find(|file| file.path.starts_with("/docs/") && file.path.ends_with("/icon.svg"))
 }
 
 /// Redirects `/console` to `/console/`, because pages reference their files relative to their directory.
@@ -95,33 +106,17 @@ fn redirect_to_directory(path: &str) -> WarpResponse {
 }
 
 impl File {
-    fn answer(&self, request_headers: &HeaderMap) -> Result<WarpResponse> {
-        let use_gzip = accepts_gzip(&call::readable_header_lines(request_headers, &ACCEPT_ENCODING)?);
-        let tag = format!("\"{}{}\"", self.tag, if use_gzip { "-gzip" } else { "" });
-        let lists = call::readable_header_lines(request_headers, &IF_NONE_MATCH)?;
-        let mut tags = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
-        let is_unchanged = tags.any(|other| other == "*" || other.strip_prefix("W/").unwrap_or(other) == tag);
-        let body = match use_gzip {
-            _ if is_unchanged => Bytes::new(),
-            true => Bytes::from_static(self.gzip),
-            false => self.decompress()?,
-        };
-        let mut response = reply::response_from_bytes(body);
+    fn answer(&self, path: &str, request_headers: &HeaderMap) -> Result<WarpResponse> {
+        let gzip = Bytes::from_static(self.gzip);
+        let mut response = negotiate(request_headers, self.tag, self.kind, gzip, || self.decompress())?;
         let headers = response.headers_mut();
         headers.extend(COMMON_HEADERS);
-        headers.insert(ETAG, HeaderValue::from_str(&tag).map_err(Error::internal)?);
-        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-        headers.insert(CACHE_CONTROL, if self.is_page { CACHE_REVALIDATE } else { CACHE_IMMUTABLE });
+        // Only a path with a version always has the same content.
+        if !self.is_page && path != FAVICON_PATH {
+            headers.insert(CACHE_CONTROL, CACHE_IMMUTABLE);
+        }
         let policy = if self.path.starts_with("/docs/") { DOCS_POLICY } else { CONSOLE_POLICY };
         headers.insert(CONTENT_SECURITY_POLICY, policy);
-        if is_unchanged {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return Ok(response);
-        }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        if use_gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
         Ok(response)
     }
 
@@ -130,6 +125,44 @@ impl File {
         GzDecoder::new(self.gzip).read_to_end(&mut plain).map_err(Error::internal)?;
         Ok(plain.into())
     }
+}
+
+/// The response with content that is the same for everyone: compressed if the client accepts that, and without a body
+/// (304) if the client has it already. Each encoding has its own `ETag`, made from `tag`.
+///
+/// # Errors
+/// `INVALID_REQUEST` if a header is unreadable, and the errors of `plain`.
+pub(super) fn negotiate(
+    request_headers: &HeaderMap,
+    tag: &str,
+    kind: &'static str,
+    gzip: Bytes,
+    plain: impl FnOnce() -> Result<Bytes>,
+) -> Result<WarpResponse> {
+    let use_gzip = accepts_gzip(&call::readable_header_lines(request_headers, &ACCEPT_ENCODING)?);
+    let tag = format!("\"{tag}{}\"", if use_gzip { "-gzip" } else { "" });
+    let lists = call::readable_header_lines(request_headers, &IF_NONE_MATCH)?;
+    let mut tags = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
+    let is_unchanged = tags.any(|other| other == "*" || other.strip_prefix("W/").unwrap_or(other) == tag);
+    let body = match use_gzip {
+        _ if is_unchanged => Bytes::new(),
+        true => gzip,
+        false => plain()?,
+    };
+    let mut response = reply::response_from_bytes(body);
+    let headers = response.headers_mut();
+    headers.insert(ETAG, HeaderValue::from_str(&tag).map_err(Error::internal)?);
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(CACHE_CONTROL, CACHE_REVALIDATE);
+    if is_unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if use_gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
 }
 
 /// True if `Accept-Encoding` lists gzip with a quality above 0, or covers gzip by `*` (RFC 9110 §12.5.3).

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::HeaderMap;
-use http::header::{ACCEPT, ALLOW, HeaderValue, IF_MATCH, USER_AGENT};
+use http::header::{ALLOW, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -328,12 +328,21 @@ impl RequestPipeline {
     ) -> Result<Reply> {
         let app = self.app.clone();
         let query = self.request.head.uri.query().unwrap_or_default().to_owned();
-        let accept = self.request.head.headers.get_all(ACCEPT).iter().cloned().collect();
+        let negotiation = call::negotiation_headers(&self.request.head.headers);
         let disconnected = self.disconnected.clone();
         let rate_limit = self.rate_limit;
         let reserved = memory.clone();
-        let call =
-            Call { app, ctx, path_params: params, query, accept, body, memory, rate_limit, disconnected };
+        let call = Call {
+            app,
+            ctx,
+            path_params: params,
+            query,
+            negotiation,
+            body,
+            memory,
+            rate_limit,
+            disconnected,
+        };
         let idempotent = match self.route.is_idempotent_by_key() {
             true => idempotency::claim_idempotency_key(&call, &self.request.head, &bytes)?,
             false => None,

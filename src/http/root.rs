@@ -60,7 +60,7 @@ pub(crate) struct Addresses {
     ),
 )]
 pub(crate) async fn list_addresses(call: Call) -> Result<Reply> {
-    if !prefers_html(&call::readable_lines(&call.accept, &ACCEPT)?) {
+    if !prefers_html(&call::readable_header_lines(&call.negotiation, &ACCEPT)?) {
         return Reply::ok(&ADDRESSES);
     }
     let (page, policy) = PAGE_WITH_POLICY.as_ref().map_err(Clone::clone)?;
@@ -76,9 +76,7 @@ pub(crate) async fn list_addresses(call: Call) -> Result<Reply> {
 
 /// The page and its Content-Security-Policy, which allows the page's own style sheet by its hash.
 static PAGE_WITH_POLICY: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new(|| {
-    let icon =
-        pages::FILES.iter().find(|file| file.path.starts_with("/docs/") && file.path.ends_with("/icon.svg"));
-    let icon = icon.ok_or_else(|| Error::internal("no icon"))?.path.trim_start_matches('/');
+    let icon = pages::icon().ok_or_else(|| Error::internal("no icon"))?.path.trim_start_matches('/');
     let Addresses { console, docs, openapi, health, ready } = ADDRESSES;
     let page = [
         ("{icon}", icon),

@@ -235,6 +235,7 @@ pub static ROUTES: &[Route] = &[
     get("/readyz", "health.ready", AuthRequirement::Open, |call| Box::pin(health::check_readiness(call))),
     get("/openapi.json", "openapi.read", AuthRequirement::Open, |call| Box::pin(openapi::get_document(call))),
 
+    page_route(pages::FAVICON_PATH),
     page_route("/docs"),
     page_route("/docs/"),
     page_route("/docs/{*path}"),

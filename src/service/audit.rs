@@ -290,7 +290,7 @@ pub(crate) async fn verify(
     disconnected: impl Future<Output = ()>,
 ) -> Result<Verification> {
     let _running = app.long_reads.start(&ctx.caller)?;
-    let anchor = query.text("anchor");
+    let anchor = query.nonempty_text("anchor");
     query.finish(())?;
     let anchor = anchor.as_deref().map(parse_chain_anchor).transpose()?;
     let verification = tokio::select! {

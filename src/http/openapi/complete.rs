@@ -41,7 +41,7 @@ pub(super) const RATE_LIMIT_HEADERS: &[&str] =
 /// Response headers: name, type, example and description.
 #[rustfmt::skip]
 const RESPONSE_HEADERS: &[(&str, Type, &str, &str)] = &[
-    (ETAG, Type::String, "\"1a2073bcba8-1\"", "Version of the resource, for use in `If-Match`."),
+    (ETAG, Type::String, "\"1a2073bcba8-1\"", "Version of the resource, for use in `If-Match`; of `/openapi.json`, for use in `If-None-Match`."),
     (IDEMPOTENT_REPLAYED, Type::String, "true", "`true` if this is the replayed response of an earlier request with the same `Idempotency-Key`; otherwise absent."),
     (REQUEST_ID, Type::String, "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0", "Identifies the request, also in the audit log: the `X-Request-Id` of the request if it has 1 to 128 of the characters `A-Z a-z 0-9 _ . -` and holds no secret, otherwise a generated id."),
     (RETRY_AFTER, Type::Integer, "2", "Whole seconds to wait before retrying."),

@@ -117,7 +117,7 @@ pub(crate) struct PageQuery {
     pub(crate) order: Option<Order>,
     /// `metadata.nextCursor` of the previous page, sent with the same filters and order. Rows created
     /// or deleted while paging are neither repeated nor skipped.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) cursor: Option<String>,
 }
 
@@ -127,10 +127,10 @@ pub(crate) struct OrganizationQuery {
     /// Only organizations with this status.
     pub(crate) status: Option<organization::Status>,
     /// Only organizations on this plan.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) plan: Option<String>,
     /// Only those with a name or email address that begins with this.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) q: Option<String>,
 }
 
@@ -147,13 +147,13 @@ pub(crate) struct UserQuery {
     /// Only users with this status.
     pub(crate) status: Option<organization::Status>,
     /// Only the user with this email address, ignoring case.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) email: Option<String>,
     /// Only the user with this id in an external system.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) external_id: Option<String>,
     /// Only those with a name or email address that begins with this.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) q: Option<String>,
 }
 
@@ -161,18 +161,18 @@ pub(crate) struct UserQuery {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ApiKeyQuery {
     /// Only keys of this organization.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) organization_id: Option<String>,
     /// Only keys owned by this user.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) user_id: Option<String>,
     /// Only keys with this status.
     pub(crate) status: Option<api_key::Status>,
     /// Only keys that were granted exactly this scope.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) scope: Option<String>,
     /// Only keys with a name that begins with this.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) q: Option<String>,
 }
 
@@ -180,10 +180,10 @@ pub(crate) struct ApiKeyQuery {
 #[into_params(parameter_in = Query)]
 pub(crate) struct UsageQuery {
     /// Only keys of this organization.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) org_id: Option<String>,
     /// Only this key.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) key_id: Option<String>,
     /// A number of hours (`24h`) or days (`30d`) up to now, rounded down to the start of an interval;
     /// `30d` if `start` is omitted too. Can't be combined with `start` and `end`.
@@ -205,15 +205,15 @@ pub(crate) struct UsageQuery {
 #[into_params(parameter_in = Query)]
 pub(crate) struct DenialQuery {
     /// Only denials that concern this organization.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) org_id: Option<String>,
     /// Only denials of this key.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) key_id: Option<String>,
     /// Only denials with this code.
     pub(crate) code: Option<Outcome>,
     /// Only denials from this IPv4 or IPv6 address.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) ip: Option<String>,
     /// Only entries with a last denial at or after this time.
     #[param(format = DateTime)]
@@ -227,16 +227,16 @@ pub(crate) struct DenialQuery {
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditQuery {
     /// Only events of this organization.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) org_id: Option<String>,
     /// Only events caused by this key.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) actor_id: Option<String>,
     /// Only events with this action, such as `api_key.create`.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) action: Option<String>,
     /// Only events about this resource.
-    #[param(min_length = 1, max_length = 200)]
+    #[param(max_length = 200)]
     pub(crate) target_id: Option<String>,
     /// Only reads or only writes.
     pub(crate) access: Option<schemas::Access>,

@@ -53,6 +53,7 @@ fn rows() -> Vec<Row> {
         row("GET", "/readyz", "/readyz", OwnResources, None),
         row("GET", "/openapi.json", "/openapi.json", OwnResources, None),
 
+        row("GET", "/favicon.ico", "/favicon.ico", OwnResources, None),
         row("GET", "/docs", "/docs", OwnResources, None),
         row("GET", "/docs/", "/docs/", OwnResources, None),
         row("GET", "/docs/{*path}", "/docs/ASSET", OwnResources, None),
@@ -122,6 +123,7 @@ const OPEN: &[&str] = &[
     "/healthz",      // Probes have no key. Reveals only that the process answers.
     "/readyz",       // Probes have no key. Also reveals whether the database can be written.
     "/openapi.json", // The API document is public.
+    "/favicon.ico",  // The icon is public.
     // Pages contain no data. They request it from the API with a key that the user enters.
     "/docs",
     "/docs/",

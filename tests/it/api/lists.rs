@@ -159,7 +159,6 @@ async fn a_cursor_is_valid_only_for_its_own_list() {
         ("/users?q=user", &cursor[1..]),
         ("/users?q=user", "1"),
         ("/users?q=user", "garbage!"),
-        ("/users?q=user", ""),
         ("/users?q=user", &"A".repeat(201)),
     ] {
         let answer = admin.get(&format!("{path}&cursor={cursor}")).await;

@@ -107,13 +107,11 @@ async fn invalid_queries_are_refused() {
         "limit=99999999999999999999",
         "limit=1e1",
         "limit=%00",
-        "limit=",
         "limit=1&limit=1",
         "%6cimit=5&limit=5",
         "order=sideways",
         "cursor=%FF",
         "cursor=AAAA",
-        "cursor=",
         "q=%00",
         "q=a%00b",
         "status=active%20",
@@ -130,7 +128,17 @@ async fn invalid_queries_are_refused() {
         assert!(["INVALID_REQUEST", "INVALID_CURSOR"].contains(&code.as_str()), "{query:.80}: {code}");
         assert!(answers[0].body.len() < 50_000, "{query:.80}: a response of {} bytes", answers[0].body.len());
     }
-    for query in ["", "&&&", "limit=5&", "limit=%35", "q=%FF", "q=%F0%9F%9A%A7", "q=%25_"] {
+    for query in [
+        "",
+        "&&&",
+        "limit=",
+        "cursor=&q=&status=",
+        "limit=5&",
+        "limit=%35",
+        "q=%FF",
+        "q=%F0%9F%9A%A7",
+        "q=%25_",
+    ] {
         let answers = send_and_read(&server, &request(&format!("GET /admin/v1/organizations?{query}"))).await;
         assert_eq!(first_outcome(&answers).0, 200, "{query}: {answers:?}");
     }

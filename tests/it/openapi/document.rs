@@ -1,7 +1,10 @@
 //! The document itself, and compared with the route table.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 
+use flate2::read::GzDecoder;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderName, IF_NONE_MATCH};
 use serde_json::{Value, json};
 use tollhouse::error::CODES;
 use tollhouse::http::openapi;
@@ -16,13 +19,39 @@ async fn the_server_and_the_command_line_give_the_same_text() {
     let served = reqwest::get(format!("{}/openapi.json", server.url)).await.unwrap();
     assert_eq!(served.status(), 200);
     assert_eq!(served.headers()["content-type"], "application/json");
-    assert_eq!(served.headers()["cache-control"], "no-store");
+    assert_eq!(served.headers()["cache-control"], "no-cache");
     assert!(served.headers().contains_key("x-request-id"));
     let served = served.text().await.unwrap();
     assert_eq!(served, openapi::text().unwrap());
     let printed = Binary::run(&["openapi"]);
     assert!(printed.status.success());
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim_end(), served);
+}
+
+#[tokio::test]
+async fn the_document_is_compressed_and_revalidated() {
+    let server = Server::start().await;
+    let http = reqwest::Client::new();
+    let get = async |name: HeaderName, value: &str| {
+        let url = format!("{}/openapi.json", server.url);
+        http.get(url).header(ACCEPT_ENCODING, "gzip, br").header(name, value).send().await.unwrap()
+    };
+    let answer = get(ACCEPT, "*/*").await;
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+    assert_eq!(answer.headers()["vary"], "accept-encoding");
+    let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
+    let compressed = answer.bytes().await.unwrap();
+    let mut text = String::new();
+    GzDecoder::new(&compressed[..]).read_to_string(&mut text).unwrap();
+    assert_eq!(text, openapi::text().unwrap());
+    assert!(compressed.len() * 5 < text.len(), "{} of {} bytes", compressed.len(), text.len());
+
+    for known in [etag.clone(), format!("W/{etag}")] {
+        let answer = get(IF_NONE_MATCH, &known).await;
+        assert_eq!((answer.status().as_u16(), answer.headers()["etag"].to_str().unwrap()), (304, &*etag));
+        assert!(answer.bytes().await.unwrap().is_empty());
+    }
+    assert_eq!(get(IF_NONE_MATCH, "\"other\"").await.status(), 200);
 }
 
 #[test]

@@ -102,3 +102,18 @@ async fn head_answers_too_and_other_methods_do_not() {
     let actions = server.admin().get("/audit-logs?limit=100").await;
     assert!(!actions.text.contains("root.read"), "{}", actions.text);
 }
+
+/// Browsers request this path for responses that name no icon, such as JSON.
+#[tokio::test]
+async fn the_favicon_is_the_icon_of_the_pages() {
+    let server = Server::start().await;
+    let client = server.anonymous();
+    let answer = client.get_at_root("/favicon.ico").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/svg+xml")), "{answer:?}");
+    // Unlike the icon's other path, this one has no version, so a new version must be found.
+    assert_eq!(answer.header("cache-control"), Some("no-cache"));
+    let page = page(&client).await.text;
+    let (_, path) = page.split_once("<link rel=\"icon\" href=\"").unwrap();
+    let path = format!("/{}", path.split('"').next().unwrap());
+    assert_eq!(client.get_at_root(&path).await.text, answer.text);
+}

@@ -92,7 +92,16 @@ async fn i5_filters_find_what_the_caller_may_see() {
         ("ip=192.0.2.1", &[malformed, expired]),
         ("ip=::ffff:192.0.2.1", &[malformed, expired]),
         ("ip=2001:db8:0::1", &[ip_denied]),
+        ("ip=192.0.2.1:4711", &[malformed, expired]),
+        (
+            "org_id=&key_id=&code=&ip=&from=&to=&cursor=&limit=&order=",
+            &[revoked, not_found, malformed, ip_denied, expired],
+        ),
         ("from=2026-11-23T07:10:00Z", &[revoked]),
+        ("from=2026-11-23T08:10:00%2B01:00", &[revoked]),
+        // Unencoded, `+` is a space.
+        ("from=2026-11-23T08:10:00+01:00", &[revoked]),
+        ("from=2026-11-23T08:10:00.000+01:00&to=2026-11-24+08:10:00+01:00", &[revoked]),
         ("to=2026-11-23T07:10:00Z&ip=192.0.2.1&code=EXPIRED", &[expired]),
     ] {
         assert_eq!(summaries(&admin, query).await, expected, "{query}");
