@@ -23,6 +23,8 @@ pub(super) struct GatewayConfig {
     /// An extra configuration file of the test, `(name, text)`: keeps it separate from other instances and from an
     /// installed service.
     wrapper: Option<(&'static str, &'static str)>,
+    /// True if responses of the application reach the client with the limits of its key.
+    pub passes_limits: bool,
 }
 
 pub(super) const NGINX: GatewayConfig = GatewayConfig {
@@ -41,6 +43,7 @@ pub(super) const NGINX: GatewayConfig = GatewayConfig {
             include {dir}/nginx.conf;
         }",
     )),
+    passes_limits: true,
 };
 
 /// nginx that serves Tollhouse below a path; the host's other paths belong to the application.
@@ -93,6 +96,7 @@ pub(super) const CADDY: GatewayConfig = GatewayConfig {
     blocks: &["Caddyfile"],
     replacements: &[("api.example.com {", "http://{gateway} {\n\tbind {ip}"), TOLLHOUSE, APPLICATION],
     wrapper: Some(("wrapper", "{\n\tadmin off\n}\nimport {dir}/Caddyfile\n")),
+    passes_limits: true,
 };
 
 pub(super) const HAPROXY: GatewayConfig = GatewayConfig {
@@ -101,6 +105,7 @@ pub(super) const HAPROXY: GatewayConfig = GatewayConfig {
     blocks: &["haproxy.cfg", "tollhouse.lua"],
     replacements: &[("bind :80", "bind {gateway}"), ("/etc/haproxy", "{dir}"), TOLLHOUSE, APPLICATION],
     wrapper: None,
+    passes_limits: true,
 };
 
 pub(super) const TRAEFIK: GatewayConfig = GatewayConfig {
@@ -115,6 +120,7 @@ pub(super) const TRAEFIK: GatewayConfig = GatewayConfig {
         APPLICATION,
     ],
     wrapper: None,
+    passes_limits: false,
 };
 
 pub(super) const ENVOY: GatewayConfig = GatewayConfig {
@@ -127,6 +133,7 @@ pub(super) const ENVOY: GatewayConfig = GatewayConfig {
         ("port_value: 3000", "port_value: {application port}"),
     ],
     wrapper: None,
+    passes_limits: true,
 };
 
 const TOLLHOUSE: (&str, &str) = ("127.0.0.1:8080", "{tollhouse}");

@@ -6,10 +6,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::peers::{APPLICATION_BODY, ReceivedRequest};
-use super::{MAX_FAILURES, Setup};
+use super::{MAX_FAILURES, Setup, preflights};
 use crate::support::{Answer, Client, Raw, http_from};
 
-const IDENTITY: [&str; 6] = [
+pub(super) const IDENTITY: [&str; 6] = [
     "x-auth-key-id",
     "x-auth-organization-id",
     "x-auth-user-id",
@@ -29,6 +29,10 @@ pub(super) async fn check_all(mut setup: Setup) {
     identity_headers_cannot_be_forged(&setup).await;
     the_body_reaches_only_the_application(&setup).await;
     connections_to_tollhouse_are_reused(&setup).await;
+    preflights::preflights_need_no_key(&setup).await;
+    preflights::only_preflights_need_no_key(&setup).await;
+    preflights::a_preflight_has_no_identity_and_no_other_method(&setup).await;
+    a_key_with_many_scopes_is_admitted(&setup).await;
     the_applications_refusals_pass_through(&setup).await;
     invalid_keys_are_refused(&setup).await;
     a_key_over_its_limits_is_refused(&setup).await;
@@ -62,7 +66,7 @@ async fn valid_keys(setup: &Setup) -> Vec<(String, [String; 6])> {
 
 /// The headers that the application may read as identity headers, in any spelling. CGI doesn't distinguish case,
 /// `-` and `_`.
-fn identity(received: &ReceivedRequest) -> Vec<(String, String)> {
+pub(super) fn identity(received: &ReceivedRequest) -> Vec<(String, String)> {
     let normalized = |name: &str| name.to_ascii_lowercase().replace('_', "-");
     let mut headers: Vec<_> = received
         .headers
@@ -91,16 +95,18 @@ const WITHOUT_SCOPE: &str = "without the scope";
 
 /// Asserts that the request was refused with this status and did not reach the application.
 #[track_caller]
-fn assert_refused((answer, received): &(Answer, Vec<ReceivedRequest>), status: u16, reason: &str) {
+pub(super) fn assert_refused((answer, received): &(Answer, Vec<ReceivedRequest>), status: u16, reason: &str) {
     assert_eq!(answer.status, status, "{reason}: {answer:?}");
     assert_eq!(received.len(), 0, "{reason}: it reached the application");
     assert_ne!(answer.text, APPLICATION_BODY, "{reason}");
+    let challenges = usize::from(status == 401 || reason == WITHOUT_SCOPE);
     let has = |name| answer.header(name).is_some_and(|value| !value.is_empty());
-    // nginx forwards only the challenge of a 401.
-    let may_have_challenge = status == 401 || reason == WITHOUT_SCOPE;
-    assert!(has("www-authenticate") || status != 401, "{reason}: {answer:?}");
-    assert!(may_have_challenge || !has("www-authenticate"), "{reason}: {answer:?}");
+    assert_eq!(answer.headers.get_all("www-authenticate").iter().count(), challenges, "{reason}: {answer:?}");
     assert_eq!(has("retry-after"), status == 429, "{reason}: {answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"), "{reason}: {answer:?}");
+    assert_eq!(answer.json["success"], false, "{reason}: {answer:?}");
+    assert!(answer.json["error"]["message"].is_string(), "{reason}: {answer:?}");
+    assert!(!answer.code().is_empty(), "{reason}: {answer:?}");
 }
 
 async fn the_application_receives_the_identity(setup: &Setup) {
@@ -232,11 +238,66 @@ async fn a_key_over_its_limits_is_refused(setup: &Setup) {
         ("quota", json!({"limit": 2, "period": "day"})),
     ] {
         let key = setup.key(json!({"name": "n", "scopes": ["workflows:read"], field: limit})).await;
-        for _ in 0..2 {
-            assert_eq!(setup.send(setup.get(&key)).await.0.status, 200, "{field}");
+        for remaining in ["1", "0"] {
+            let (answer, received) = setup.send(setup.get(&key)).await;
+            assert_eq!(answer.status, 200, "{field}");
+            if field == "rate_limit" && setup.passes_limits {
+                assert_limits(&answer, remaining);
+            }
+            let [received] = received.as_slice() else { panic!("{} requests", received.len()) };
+            assert!(
+                LIMITS.iter().all(|name| !received.headers.contains_key(*name)),
+                "{:?}",
+                received.headers
+            );
         }
-        assert_refused(&setup.send(setup.get(&key)).await, 429, field);
+        let refused = setup.send(setup.get(&key)).await;
+        assert_refused(&refused, 429, field);
+        if field == "rate_limit" {
+            assert_limits(&refused.0, "0");
+        }
     }
+    // A client can't set these headers of the response.
+    let unlimited = setup.key(json!({"name": "n", "scopes": ["workflows:read"]})).await;
+    let request =
+        LIMITS.iter().fold(setup.get(&unlimited), |request, name| request.header(*name, "\"forged\""));
+    let (answer, _) = setup.send(request).await;
+    assert_eq!(answer.status, 200);
+    assert!(LIMITS.iter().all(|name| answer.header(name).is_none()), "{answer:?}");
+}
+
+/// The headers that tell a client its limits.
+const LIMITS: [&str; 5] =
+    ["ratelimit", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+
+/// Asserts that the client learns its rate limit of 2 requests per minute, once per header.
+#[track_caller]
+fn assert_limits(answer: &Answer, remaining: &str) {
+    for name in LIMITS {
+        assert_eq!(answer.headers.get_all(name).iter().count(), 1, "{name}: {answer:?}");
+    }
+    assert_eq!(answer.header("ratelimit-policy"), Some("\"key\";q=2;w=60"), "{answer:?}");
+    assert!(answer.header("ratelimit").unwrap().starts_with(&format!("\"key\";r={remaining}")), "{answer:?}");
+    assert_eq!(answer.header("x-ratelimit-remaining"), Some(remaining), "{answer:?}");
+}
+
+/// The header with these scopes is larger than the buffers of some gateways.
+async fn a_key_with_many_scopes_is_admitted(setup: &Setup) {
+    let mut scopes = vec!["workflows:read".to_owned()];
+    for number in 0..99 {
+        let scope = format!("resource-{number:02}-{}:write-{}", "x".repeat(20), "x".repeat(26));
+        let created = setup.server.admin().post("/scopes", json!({"scope": scope})).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        scopes.push(scope);
+    }
+    let key = setup.key(json!({"name": "n", "scopes": scopes})).await;
+    let (answer, received) = setup.send(setup.get(&key)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let [received] = received.as_slice() else { panic!("{} requests", received.len()) };
+    let mut received: Vec<_> = received.headers["x-auth-scopes"].to_str().unwrap().split(' ').collect();
+    received.sort_unstable();
+    scopes.sort_unstable();
+    assert_eq!(received, scopes);
 }
 
 async fn a_revoked_key_is_refused_immediately(setup: &Setup) {

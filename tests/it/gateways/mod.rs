@@ -6,6 +6,7 @@ mod gateway;
 mod guarantees;
 mod path;
 mod peers;
+mod preflights;
 
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ struct Setup {
     application: Application,
     gateway: Gateway,
     http: reqwest::Client,
+    /// True if the gateway can add headers of Tollhouse's response to those of the application.
+    passes_limits: bool,
 }
 
 impl Setup {
@@ -45,7 +48,9 @@ impl Setup {
         let proxy = RecordingProxy::start(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
         let application = Application::start().await;
         let gateway = Gateway::start(config, proxy.address, application.address);
-        let mut setup = Self { server, proxy, application, gateway, http: http_from(CLIENT) };
+        let passes_limits = config.passes_limits;
+        let http = http_from(CLIENT);
+        let mut setup = Self { server, proxy, application, gateway, http, passes_limits };
         setup.wait_until_ready().await;
         setup
     }
@@ -116,12 +121,39 @@ async fn envoy_meets_the_guarantees_of_the_guide() {
     guarantees::check_all(Setup::with(&ENVOY).await).await;
 }
 
-/// Fails if the guide has a block that no gateway of these tests runs.
+/// The labels are another notation of the file that the tests run: each of their settings is in it.
 #[test]
-fn every_block_of_the_guide_is_run() {
+fn traefik_labels_have_the_settings_of_the_file() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let file = words(&guide::block(GUIDE, "dynamic.yml"));
+    let labels = guide::block(GUIDE, "labels.yml").replace("//tollhouse:8080", "//127.0.0.1:8080");
+    let labels: Vec<_> = labels.lines().filter_map(|line| line.trim().strip_prefix("- \"")).collect();
+    assert!(labels.len() > 10, "{labels:?}");
+    for label in labels {
+        let (path, value) = label.trim_end_matches('"').split_once('=').unwrap();
+        let path: Vec<_> = path.strip_prefix("traefik.http.").unwrap().split('.').collect();
+        if path == ["services", "app", "loadbalancer", "server", "port"] {
+            assert!(file.contains(&format!(":{value}\"")), "{label}");
+            continue;
+        }
+        for name in &path {
+            assert!(file.to_lowercase().contains(&format!("{}:", name.to_lowercase())), "{label}: {name}");
+        }
+        // The commas of a rule don't separate values.
+        let values = if path.ends_with(&["rule"]) { vec![value] } else { value.split(',').collect() };
+        for value in values {
+            assert!(file.contains(value), "{label}: {value}");
+        }
+    }
+}
+
+/// Fails if the guide has a block that these tests don't know.
+#[test]
+fn every_block_of_the_guide_is_known() {
     let configs = [&NGINX, &CADDY, &HAPROXY, &TRAEFIK, &ENVOY];
     let mut run: Vec<&str> = configs.iter().flat_map(|config| config.blocks).copied().collect();
-    run.push("tollhouse.toml");
+    // The labels are compared with the file. The annotations need a cluster, and the guide says that they aren't run.
+    run.extend(["tollhouse.toml", "labels.yml", "ingress.yaml"]);
     let blocks = guide::blocks(GUIDE);
     let mut block_names: Vec<&str> = blocks.iter().map(|(name, _)| name.as_str()).collect();
     run.sort_unstable();
