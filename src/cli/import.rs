@@ -1,5 +1,6 @@
 //! `tollhouse import`: imports an NDJSON file, a CSV file, or another system's database.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -53,10 +54,15 @@ async fn import(config: Config, args: Import) -> Result<ImportReport> {
     let progress =
         if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::counting_bytes() };
     let show = |step, done, _| progress.show(step, done, length);
-    let report = import::run(&app, &mut source, &options, &show).await;
+    let mut report = ImportReport::default();
+    let imported = import::run(&app, &mut source, &options, &show, &mut report).await;
     drop(progress);
     let closed = app.close().await;
-    let report = report?;
+    if let Err(error) = imported {
+        let stored = list_counts(&report.imported);
+        eprintln!("note: stored before the failure: {stored}; run the same import again to store the rest.");
+        return Err(error);
+    }
     closed.map(|()| report)
 }
 
@@ -85,13 +91,15 @@ fn format_by_extension(path: &Path) -> Option<ImportFormat> {
     }
 }
 
+/// The number of records of each kind, such as `3 users, 2 memberships`.
+fn list_counts(counts: &BTreeMap<&'static str, u64>) -> String {
+    let each: Vec<_> = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+    if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }
+}
+
 fn print_report(report: &ImportReport) {
-    let listed = |counts: &std::collections::BTreeMap<&str, u64>| {
-        let each: Vec<_> = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-        if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }
-    };
-    println!("imported: {}", listed(&report.imported));
-    println!("unchanged: {}", listed(&report.unchanged));
+    println!("imported: {}", list_counts(&report.imported));
+    println!("unchanged: {}", list_counts(&report.unchanged));
     println!("refused: {}", report.refused);
     for refusal in &report.refusals {
         println!("  {}: {}", refusal.at, refusal.reasons.join("; "));

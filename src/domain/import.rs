@@ -21,6 +21,7 @@ use super::patch::Patch;
 use super::rules;
 use super::scope;
 use super::settings::{STANDARD_PLAN, SettingsPatch};
+use super::sql_time::parse_time;
 use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
@@ -209,17 +210,20 @@ struct Timestamps {
 impl Timestamps {
     fn read(fields: &mut Fields<'_>, now: Timestamp) -> Self {
         let created_at = fields.optional("created_at", past_time_parser(now)).unwrap_or(now);
-        let updated_at = fields.optional("updated_at", rules::parse_time).unwrap_or(created_at);
-        let revision = fields.optional("revision", rules::integer_parser(1, i64::MAX as u64)).unwrap_or(1);
+        let updated_at = fields.optional("updated_at", parse_time).unwrap_or(created_at);
+        let revision = fields.optional("revision", rules::integer_parser(1, MAX_REVISION)).unwrap_or(1);
         Self { created_at, updated_at, revision: i64::try_from(revision).unwrap_or(1) }
     }
 }
+
+/// The highest revision that can be imported. It leaves room for changes, and JSON clients can represent it.
+const MAX_REVISION: u64 = (1 << 53) - 1;
 
 /// Returns a parser of timestamps that are not in the future. Times up to a day after `now` are accepted,
 /// because the clock of the other system may be wrong.
 fn past_time_parser(now: Timestamp) -> impl FnOnce(&Json, &mut Faults) -> Option<Timestamp> {
     move |json, faults| {
-        let time = rules::parse_time(json, faults)?;
+        let time = parse_time(json, faults)?;
         if time > now + std::time::Duration::from_secs(86_400) {
             faults.add("NOT_PAST", "Must not be in the future.");
         }
@@ -326,7 +330,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) 
     if organization_id.is_none() && user_id.is_some() {
         fields.add_fault("user_id", "NEEDS_ORGANIZATION", "A platform key can't have an owner.");
     }
-    let expires_at = fields.nullable("expires_at", rules::parse_time).into_option();
+    let expires_at = fields.nullable("expires_at", parse_time).into_option();
     let status = match fields.optional("status", rules::one_of_parser(Status::NAMES)) {
         Some(Status::Expired) if expires_at.is_none_or(|end| end > now) => {
             fields.add_fault("status", "INVALID_VALUE", "Requires an expires_at in the past.");
@@ -368,9 +372,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) 
         updated_at: timestamps.updated_at,
         last_used_at: fields.nullable("last_used_at", past_time_parser(now)).into_option(),
         rotated_at: fields.nullable("rotated_at", past_time_parser(now)).into_option(),
-        previous_secret_expires_at: fields
-            .nullable("previous_secret_expires_at", rules::parse_time)
-            .into_option(),
+        previous_secret_expires_at: fields.nullable("previous_secret_expires_at", parse_time).into_option(),
         revoked_at: if revoked { revoked_at.or(Some(now)) } else { None },
         revoked_reason: fields
             .nullable("revoked_reason", rules::parse_name)

@@ -34,6 +34,7 @@ pub(crate) mod schemas;
 pub(crate) mod scope;
 pub(crate) mod secret_format;
 pub(crate) mod settings;
+pub(crate) mod sql_time;
 pub mod time;
 pub mod usage;
 pub(crate) mod user;

@@ -1,5 +1,7 @@
 //! The audit log: lists, reads and exports audit events, and verifies the audit chain.
 
+mod csv_rows;
+
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,10 +10,10 @@ use std::thread;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::csv_rows::{CsvRow, csv_header};
 use super::aggregated::REQUEST_REFUSED;
 use super::api_keys::effective_organization;
 use super::long_reads::LongReadGuard;
@@ -123,8 +125,17 @@ pub(crate) async fn export(
 ) -> Result<(ExportFormat, ExportChunks)> {
     let running = app.long_reads.start(&ctx.caller)?;
     let format = query.one_of("format", ExportFormat::NAMES).unwrap_or_default();
+    let with_bom = query.one_of("bom", &[("true", true), ("false", false)]).unwrap_or(false);
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
+    if with_bom && format != ExportFormat::Csv {
+        return Err(Error::invalid_request(vec![ErrorDetail {
+            pointer: None,
+            parameter: Some("bom".to_owned()),
+            code: "INVALID_VALUE".into(),
+            message: "Only CSV can start with a byte order mark; add format=csv.".to_owned(),
+        }]));
+    }
     filter.org_id = effective_organization(&ctx.caller, filter.org_id)?;
     let organization = filter.org_id.clone();
     let ((last, _), checkpoint) = read_audited(app, ctx, move |tx, _| {
@@ -136,7 +147,7 @@ pub(crate) async fn export(
     let (app, ctx) = (app.clone(), ctx.clone());
     let task = tokio::spawn(async move {
         let mut after = checkpoint.map(|checkpoint| checkpoint.seq);
-        if format == ExportFormat::Csv && sender.send(csv_header()).await.is_err() {
+        if format == ExportFormat::Csv && sender.send(csv_header(with_bom)).await.is_err() {
             return;
         }
         loop {
@@ -193,89 +204,6 @@ fn encode_chunk(rows: Vec<StoredEvent>, last: i64, format: ExportFormat, caller:
             Ok(csv.into_inner().map_err(Error::internal)?.into())
         }
     }
-}
-
-/// One audit event as a row of the CSV export.
-#[derive(Default, Serialize)]
-struct CsvRow {
-    seq: Option<i64>,
-    id: String,
-    occurred_at: String,
-    organization_id: String,
-    actor_type: String,
-    actor_id: String,
-    actor_name: String,
-    actor_user_id: String,
-    action: String,
-    access: String,
-    target_type: String,
-    target_id: String,
-    target_name: String,
-    outcome: String,
-    code: String,
-    count: u64,
-    changes: String,
-    request_id: String,
-    method: String,
-    path: String,
-    status: Option<u16>,
-    ip: String,
-    user_agent: String,
-    batch_id: String,
-    prev_hash: String,
-    hash: String,
-}
-
-impl From<Event> for CsvRow {
-    fn from(event: Event) -> Self {
-        let text = |text: Option<String>| escape_formula(text.unwrap_or_default());
-        let (target_type, target_id, target_name) = match event.target {
-            Some(target) => (target.kind.into_owned(), target.id, target.name),
-            None => Default::default(),
-        };
-        Self {
-            seq: event.seq,
-            id: event.id,
-            occurred_at: event.occurred_at,
-            organization_id: text(event.organization_id),
-            actor_type: event.actor.kind.into_owned(),
-            actor_id: text(event.actor.id),
-            actor_name: text(event.actor.name),
-            actor_user_id: text(event.actor.user_id),
-            action: event.action.into_owned(),
-            access: event.access.into_owned(),
-            target_type,
-            target_id: text(target_id),
-            target_name: text(target_name),
-            outcome: event.outcome.into_owned(),
-            code: text(event.code.map(|code| code.into_owned())),
-            count: event.count,
-            changes: serde_json::to_string(&event.changes).unwrap_or_default(),
-            request_id: text(event.context.request_id),
-            method: text(event.context.method),
-            path: text(event.context.path),
-            status: event.context.status,
-            ip: text(event.context.ip),
-            user_agent: text(event.context.user_agent),
-            batch_id: text(event.context.batch_id),
-            prev_hash: text(event.prev_hash),
-            hash: text(event.hash),
-        }
-    }
-}
-
-/// Prefixes the text of a CSV cell with an apostrophe if a spreadsheet would evaluate the text as a formula.
-fn escape_formula(text: String) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
-}
-
-/// Returns the header line of the CSV export: the field names of [`CsvRow`].
-fn csv_header() -> Result<Bytes> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.serialize(CsvRow::default()).map_err(Error::internal)?;
-    let written = csv.into_inner().map_err(Error::internal)?;
-    let end = written.iter().position(|byte| *byte == b'\n').map_or(written.len(), |end| end + 1);
-    Ok(Bytes::from(written).slice(..end))
 }
 
 /// Verifies the audit chain, completely or from an anchor. Only platform keys can verify the chain. Stops when

@@ -75,17 +75,18 @@ enum QueueItem<'a> {
 
 type StoreRecordFuture<'a> = Pin<Box<dyn Future<Output = Result<bool>> + 'a>>;
 
-/// Imports all records of a source.
+/// Imports all records of a source and counts them in `report`.
 ///
 /// # Errors
-/// Errors of reading the source or of the database. Records that were stored before the error stay stored.
+/// Errors of reading the source or of the database. Records that were stored before the error stay stored, and
+/// `report` counts them.
 pub(crate) async fn run(
     app: &App,
     source: &mut ImportSource<'_>,
     options: &ImportOptions,
     progress: ProgressFn<'_>,
-) -> Result<ImportReport> {
-    let mut report = ImportReport::default();
+    report: &mut ImportReport,
+) -> Result<()> {
     let defaults = ImportDefaults {
         organization_id: options
             .organization_id
@@ -119,14 +120,14 @@ pub(crate) async fn run(
             }
         }
         if queue.len() >= max_queued {
-            run_queue(app, &mut queue, &mut report).await?;
+            run_queue(app, &mut queue, report).await?;
             progress("records", source.amount_read(), source.total_amount().unwrap_or(0));
         }
     }
-    run_queue(app, &mut queue, &mut report).await?;
+    run_queue(app, &mut queue, report).await?;
     report.cut_off = has_begin && !has_end;
     report.has_platform_key = app.db.read(|tx| store::api_keys::has_other_recovery_key(tx, "")).await?;
-    Ok(report)
+    Ok(())
 }
 
 /// Stores all queued records in their order, because an organization must be stored before its API keys.

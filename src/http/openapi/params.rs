@@ -256,6 +256,9 @@ pub(crate) struct ExportQuery {
     /// The format: one JSON object per line, or CSV with a header line.
     #[param(default = "ndjson")]
     pub(crate) format: Option<ExportFormat>,
+    /// Starts CSV with a byte order mark, by which spreadsheets recognize UTF-8.
+    #[param(default = false)]
+    pub(crate) bom: Option<bool>,
 }
 
 #[derive(IntoParams)]

@@ -21,6 +21,9 @@ use crate::store::reader::Reader;
 /// size of any valid record.
 const MAX_LINE_BYTES: u64 = 4 << 20;
 
+/// The UTF-8 byte order mark, which some programs write at the start of a file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// One record of a source with its position, or the reason why the record can't be read.
 pub(crate) struct SourceRecord {
     /// The record's position in the source: `line 7`, or the name of a table with the id of a row.
@@ -124,6 +127,12 @@ impl NdjsonSource<'_> {
             self.line += 1;
             let max = &mut (&mut self.input).take(MAX_LINE_BYTES);
             self.read += max.read_until(b'\n', &mut text).map_err(Error::internal)? as u64;
+            if self.line == 1 && text.starts_with(BYTE_ORDER_MARK) {
+                text.drain(..BYTE_ORDER_MARK.len());
+                if text.is_empty() {
+                    return Ok(None);
+                }
+            }
             let at = format!("line {}", self.line);
             if text.len() as u64 == MAX_LINE_BYTES && !text.ends_with(b"\n") {
                 self.skip_rest_of_line()?;

@@ -130,6 +130,13 @@ fn records(text: &str) -> Vec<csv::StringRecord> {
 async fn no_cell_of_a_csv_export_is_a_formula() {
     let server = Server::start().await;
     let formulas = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1:A9)", "=HYPERLINK(\"http://x\",\"y\"),z"];
+    // Some spreadsheets skip leading blanks, and take full-width characters for their ASCII forms. Such values can't
+    // be sent in a header.
+    let formulas_in_names = ["＝1+1", "＋1", "－1", "＠SUM(A1)", " =1+1", "\u{a0}-1", "\u{3000}＝1"];
+    for (index, formula) in formulas_in_names.iter().enumerate() {
+        let body = json!({"id": format!("org_name-{index}"), "name": formula, "email": "a@example.com"});
+        assert_eq!(server.admin().post("/organizations", body).await.status, 201);
+    }
     for (index, formula) in formulas.iter().enumerate() {
         let body = json!({"id": format!("org_{index}"), "name": formula, "email": "a@example.com"});
         assert_eq!(server.admin().post("/organizations", body).await.status, 201);
@@ -153,8 +160,14 @@ async fn no_cell_of_a_csv_export_is_a_formula() {
     for row in &rows {
         assert_eq!(row.len(), HEADER.split(',').count());
         for (cell, name) in row.iter().zip(HEADER.split(',')) {
-            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{name}: {cell}");
+            let start = cell.trim_start();
+            assert!(!start.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']), "{name}: {cell}");
+            assert!(!cell.starts_with(['\t', '\r', '\n']), "{name}: {cell}");
         }
+    }
+    for formula in formulas_in_names {
+        let escaped = format!("'{formula}");
+        assert!(rows.iter().any(|row| row[column("target_name")] == escaped), "{formula}");
     }
     for formula in formulas {
         let escaped = format!("'{formula}");
@@ -227,4 +240,23 @@ async fn a_long_export_contains_each_event_once_and_in_order() {
     assert_eq!(verify(&file, &[]).0, Some(0));
     let filtered = export(&server.admin(), "format=csv&org_id=org_1&action=test.many").await.text;
     assert_eq!(records(&filtered).len(), usize::try_from(EVENTS / 3).unwrap());
+}
+
+/// Without the mark, spreadsheets take the file for one in a local encoding.
+#[tokio::test]
+async fn a_csv_export_may_start_with_a_byte_order_mark() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    server.organization("org_1").await;
+    let query = "format=csv&org_id=org_1&access=write";
+    let plain = export(&admin, query).await.text;
+    assert_eq!(export(&admin, &format!("{query}&bom=false")).await.text, plain);
+    // The client of these tests would decode the mark away.
+    let request = admin.request(Method::GET, &format!("/audit-logs/export?{query}&bom=true"));
+    let bytes = request.send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(String::from_utf8(bytes.to_vec()).unwrap(), format!("\u{feff}{plain}"));
+    for refused in ["bom=true", "bom=true&format=ndjson", "format=csv&bom=1"] {
+        let answer = admin.get(&format!("/audit-logs/export?{refused}")).await;
+        assert_eq!(answer.details(), [("bom".to_owned(), "INVALID_VALUE".to_owned())], "{refused}");
+    }
 }

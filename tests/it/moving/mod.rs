@@ -3,6 +3,7 @@
 mod backup;
 mod better_auth;
 mod check;
+mod foreign_files;
 mod import;
 mod restore;
 mod round_trip;

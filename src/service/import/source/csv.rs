@@ -65,6 +65,8 @@ struct CsvRow {
     cells: Result<Vec<String>, String>,
     /// The number of cells, including cells that are not kept because the header has fewer.
     cell_count: usize,
+    /// True if no cell has a text, including cells that are not kept.
+    is_empty: bool,
 }
 
 impl<'a> CsvSource<'a> {
@@ -99,7 +101,13 @@ impl<'a> CsvSource<'a> {
 
     pub(super) fn next(&mut self) -> Result<Option<SourceRecord>> {
         let expected = self.columns.len();
-        let Some(CsvRow { line, cells, cell_count }) = self.next_row(expected)? else { return Ok(None) };
+        let CsvRow { line, cells, cell_count, .. } = loop {
+            let Some(row) = self.next_row(expected)? else { return Ok(None) };
+            // Spreadsheets write rows that were emptied.
+            if !row.is_empty {
+                break row;
+            }
+        };
         let cells = match cells {
             Ok(_) if cell_count != expected => {
                 Err(format!("The line has {cell_count} cells, the header has {expected}."))
@@ -118,6 +126,7 @@ impl<'a> CsvSource<'a> {
         let mut text = Vec::new();
         let mut cell_ends = Vec::new();
         let mut cell_count = 0;
+        let mut is_empty = true;
         loop {
             let input = self.input.fill_buf().map_err(Error::internal)?;
             let mut text_buffer = [0; 4096];
@@ -128,6 +137,7 @@ impl<'a> CsvSource<'a> {
             self.input.consume(bytes_read);
             self.bytes_read += bytes_read as u64;
             cell_count += cells_ended;
+            is_empty &= text_buffer[..bytes_written].trim_ascii().is_empty();
             if self.bytes_read - start <= MAX_LINE_BYTES {
                 text.extend_from_slice(&text_buffer[..bytes_written]);
                 let kept = cells_ended.min(max_cells.saturating_sub(cell_ends.len()));
@@ -146,7 +156,7 @@ impl<'a> CsvSource<'a> {
         } else {
             Err(format!("The line is longer than {MAX_LINE_BYTES} bytes; a closing quote may be missing."))
         };
-        Ok(Some(CsvRow { line, cells, cell_count }))
+        Ok(Some(CsvRow { line, cells, cell_count, is_empty }))
     }
 
     /// Skips the end of the previous line, and empty lines.
