@@ -36,6 +36,7 @@ pub(crate) mod secret_format;
 pub(crate) mod settings;
 pub(crate) mod sql_time;
 pub mod time;
+pub(crate) mod unicode;
 pub mod usage;
 pub(crate) mod user;
 pub mod verification;

@@ -6,13 +6,24 @@ use super::fields::{Faults, Json};
 use super::id::Kind;
 use super::patch::Metadata;
 use super::time::Timestamp;
+use super::unicode;
 
 /// The maximum number of metadata key-value pairs of a resource.
 pub(crate) const MAX_METADATA_PAIRS: usize = 50;
 
-/// Parses a name: 1 to 200 characters without control characters.
+/// Parses a name: 1 to 200 characters, one of them visible, without control characters, also none that change the
+/// direction of text.
 pub(crate) fn parse_name(json: &Json, faults: &mut Faults) -> Option<String> {
-    parse_text(json, faults, 200)
+    let name = parse_text(json, faults, 200)?;
+    if name.chars().any(unicode::is_bidi_control) {
+        faults.add("INVALID_CHARACTER", "Must not contain characters that change the direction of text.");
+        return None;
+    }
+    if !name.chars().any(unicode::is_visible) {
+        faults.add("INVALID_CHARACTER", "Must contain a visible character.");
+        return None;
+    }
+    Some(name)
 }
 
 /// Parses a text of 1 to `max` characters without control characters.
@@ -36,22 +47,17 @@ pub(crate) fn check_text(text: &str, faults: &mut Faults, max: usize) -> bool {
 }
 
 /// Parses an email address. The check is minimal, because only sending mail can show that an address exists:
-/// exactly one `@` with text before and after it, no whitespace, at most 254 characters (RFC 5321).
+/// exactly one `@` with text before and after it, no whitespace or invisible characters, at most 254 characters (RFC 5321).
 pub(crate) fn parse_email(json: &Json, faults: &mut Faults) -> Option<String> {
     let text = faults.expect_string(json)?;
     let is_valid = text.chars().count() <= 254
-        && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+        && !text.chars().any(|c| c.is_control() || c.is_whitespace() || unicode::is_invisible(c))
         && matches!(text.split_once('@'), Some((local, host)) if !local.is_empty() && !host.is_empty() && !host.contains('@'));
     if is_valid {
         return Some(text.to_owned());
     }
     faults.add("INVALID_EMAIL", "Must be an email address, such as admin@example.com.");
     None
-}
-
-/// Converts a text to lower case, for case-insensitive comparison.
-pub(crate) fn casefold(text: &str) -> String {
-    text.to_lowercase()
 }
 
 /// Parses an RFC 3339 timestamp.

@@ -9,8 +9,8 @@ use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::limits::{Period, Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
-use crate::domain::rules;
 use crate::domain::time::Timestamp;
+use crate::domain::unicode;
 use crate::domain::{organization, user};
 use crate::error::Result;
 
@@ -64,7 +64,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
             new.organization_id,
             new.user_id,
             new.name,
-            rules::casefold(&new.name),
+            unicode::fold(&new.name),
             new.start,
             rows::to_json(&new.scopes)?,
             new.status.name(),
@@ -165,7 +165,7 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
         params![
             changed.id,
             changed.name,
-            rules::casefold(&changed.name),
+            unicode::fold(&changed.name),
             changed.start,
             rows::to_json(&changed.scopes)?,
             changed.status.name(),
@@ -321,7 +321,7 @@ pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp) -> (ListQuery, &
             ("k.status", status.map(Status::name)),
         ])
         .and_condition("s.scope = ?", checked_scope)
-        .and_prefix(&["k.name_key"], filter.q.as_deref());
+        .and_name_prefix("k.name_key", filter.q.as_deref());
     let list = match filter.status {
         Some(Status::Active) => list.and_condition("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
         Some(Status::Expired) => list.and_condition("k.expires_at <= ?", Some(now)),

@@ -6,7 +6,7 @@ use rusqlite::{Row, params_from_iter};
 use super::db::Tx;
 use super::seq_index::SeqRange;
 use crate::domain::page::{Order, Page, Rows};
-use crate::domain::rules;
+use crate::domain::unicode;
 use crate::error::Result;
 
 /// A query for a list, to which filters are added. Its `SELECT` must return `seq` as the first column.
@@ -51,18 +51,28 @@ impl ListQuery {
         self
     }
 
-    /// Adds the condition that one of these case-folded columns starts with the text. The condition is
-    /// written as a range of values, so that SQLite can use an index.
-    pub(crate) fn and_prefix(mut self, columns: &[&str], text: Option<&str>) -> Self {
+    /// Adds the condition that this column with a folded name starts with the text.
+    pub(crate) fn and_name_prefix(self, column: &str, text: Option<&str>) -> Self {
         let Some(text) = text else { return self };
-        let low = rules::casefold(text);
-        let high = format!("{low}\u{10FFFF}");
-        let conditions: Vec<_> =
-            columns.iter().map(|column| format!("({column} >= ? AND {column} < ?)")).collect();
+        self.and_any_prefix([(column, unicode::fold(text))])
+    }
+
+    /// Adds the condition that one of these columns with a folded name and a folded email address starts with the
+    /// text.
+    pub(crate) fn and_name_or_email_prefix(self, name: &str, email: &str, text: Option<&str>) -> Self {
+        let Some(text) = text else { return self };
+        self.and_any_prefix([(name, unicode::fold(text)), (email, unicode::fold_email(text))])
+    }
+
+    /// Adds the condition that one of the columns starts with its text. The condition is written as a range of
+    /// values, so that SQLite can use an index.
+    fn and_any_prefix<const N: usize>(mut self, prefixes: [(&str, String); N]) -> Self {
+        let conditions = prefixes.each_ref().map(|(column, _)| format!("({column} >= ? AND {column} < ?)"));
         self.sql.push_str(&format!(" AND ({})", conditions.join(" OR ")));
-        for _ in columns {
-            self.values.push(low.clone().into());
-            self.values.push(high.clone().into());
+        for (_, low) in prefixes {
+            let high = format!("{low}\u{10FFFF}");
+            self.values.push(low.into());
+            self.values.push(high.into());
         }
         self
     }

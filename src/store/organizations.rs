@@ -7,8 +7,8 @@ use super::list::ListQuery;
 use super::rows;
 use crate::domain::organization::{Organization, Status};
 use crate::domain::page::{Page, Rows};
-use crate::domain::rules;
 use crate::domain::time::Timestamp;
+use crate::domain::unicode;
 use crate::error::Result;
 
 /// The columns that [`organization_from_row`] reads.
@@ -42,9 +42,9 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
         params![
             new.id,
             new.name,
-            rules::casefold(&new.name),
+            unicode::fold(&new.name),
             new.email,
-            rules::casefold(&new.email),
+            unicode::fold_email(&new.email),
             new.plan,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -70,9 +70,9 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
         params![
             changed.id,
             changed.name,
-            rules::casefold(&changed.name),
+            unicode::fold(&changed.name),
             changed.email,
-            rules::casefold(&changed.email),
+            unicode::fold_email(&changed.email),
             changed.plan,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
@@ -108,7 +108,7 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Res
         .and_condition("id = ?", filter.id.clone())
         .and_condition("status = ?", filter.status.map(|status| status.name().to_owned()))
         .and_condition("plan = ?", filter.plan.clone())
-        .and_prefix(&["name_key", "email_key"], filter.q.as_deref())
+        .and_name_or_email_prefix("name_key", "email_key", filter.q.as_deref())
         .fetch_page(tx, "seq", page, organization_from_row)
 }
 

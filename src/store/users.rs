@@ -6,8 +6,8 @@ use super::db::Tx;
 use super::list::ListQuery;
 use super::rows;
 use crate::domain::page::{Page, Rows};
-use crate::domain::rules;
 use crate::domain::time::Timestamp;
+use crate::domain::unicode;
 use crate::domain::user::{Status, User};
 use crate::error::Result;
 
@@ -38,7 +38,7 @@ pub(crate) fn id_taken(tx: &Tx<'_>, id: &str) -> Result<bool> {
 /// The id of the user with this email address, ignoring case.
 pub(crate) fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
     let sql = "SELECT id FROM users WHERE email_key = ?1 AND deleted_at IS NULL";
-    tx.query_first(sql, params![rules::casefold(email)], |row| row.get(0))
+    tx.query_first(sql, params![unicode::fold_email(email)], |row| row.get(0))
 }
 
 /// Stores a user; with `deleted_at`, as the tombstone of a deleted user. The id must not be in use, and
@@ -50,9 +50,9 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
         params![
             new.id,
             new.email,
-            rules::casefold(&new.email),
+            unicode::fold_email(&new.email),
             new.name,
-            rules::casefold(&new.name),
+            unicode::fold(&new.name),
             new.external_id,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -79,9 +79,9 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
         params![
             changed.id,
             changed.email,
-            rules::casefold(&changed.email),
+            unicode::fold_email(&changed.email),
             changed.name,
-            rules::casefold(&changed.name),
+            unicode::fold(&changed.name),
             changed.external_id,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
@@ -121,8 +121,8 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows
             filter.organization_id.clone(),
         )
         .and_condition("u.status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and_condition("u.email_key = ?", filter.email.as_deref().map(rules::casefold))
+        .and_condition("u.email_key = ?", filter.email.as_deref().map(unicode::fold_email))
         .and_condition("u.external_id = ?", filter.external_id.clone())
-        .and_prefix(&["u.name_key", "u.email_key"], filter.q.as_deref())
+        .and_name_or_email_prefix("u.name_key", "u.email_key", filter.q.as_deref())
         .fetch_page(tx, "u.seq", page, |row| user_from_row(row, 1))
 }

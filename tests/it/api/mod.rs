@@ -16,6 +16,7 @@ mod lists;
 mod maintenance;
 mod memberships;
 mod missing_scopes;
+mod names;
 mod organizations;
 mod patches;
 mod plans;
