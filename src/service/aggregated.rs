@@ -3,10 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::domain::audit::Event;
 use crate::domain::minute_rows::{MAX_ROWS_IN_MEMORY, MinuteRows, RowAdmission, RowOwner};
 use crate::domain::time::Timestamp;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The action in the audit event of aggregated refusals, which may combine requests to several routes.
 pub(crate) const REQUEST_REFUSED: &str = "request.refused";
@@ -91,15 +94,18 @@ impl AggregatedEvents {
     }
 
     /// Removes and returns at most `max` aggregated events of the minutes that have ended, or, if `all` is
-    /// true, of all minutes; oldest first.
+    /// true, of all minutes; oldest first. A minute far in the future has ended too: the clock was set back.
     pub(crate) fn take(&self, now: Timestamp, all: bool, max: usize) -> Vec<Event> {
         let current = now.start_of_minute();
+        // The next minute may have begun since `now` was read.
+        let next = current + MINUTE;
+        let has_ended = |minute: Timestamp| minute != current && minute != next;
         let mut unwritten = self.lock();
-        let extracted = unwritten.rows.extract_if(|key, _| all || key.minute < current);
+        let extracted = unwritten.rows.extract_if(|key, _| all || has_ended(key.minute));
         let mut ending: Vec<_> = extracted.map(|(_, event)| event).collect();
         ending.sort_by(|a, b| a.id.cmp(&b.id));
         unwritten.ended.extend(ending);
-        unwritten.minutes.retain(|minute, _| !all && *minute >= current);
+        unwritten.minutes.retain(|minute, _| !all && !has_ended(*minute));
         let max = max.min(unwritten.ended.len());
         unwritten.ended.drain(..max).collect()
     }

@@ -128,11 +128,14 @@ type RowKey = (Timestamp, Option<Outcome>, AggregationKey);
 pub(crate) struct Denials {
     rows: HashMap<RowKey, Denial>,
     minutes: HashMap<Timestamp, MinuteRows<RowKey>>,
+    /// The minute of the last denial. It is not always the latest one, because the clock may be set back.
+    current_minute: Option<Timestamp>,
 }
 
 impl Denials {
     pub(crate) fn add(&mut self, denial: Denial) {
         let row_key = denial.row_key();
+        self.current_minute = Some(row_key.0);
         if let Some(row) = self.rows.get_mut(&row_key) {
             row.merge(&denial);
             return;
@@ -165,13 +168,13 @@ impl Denials {
 
     /// Removes and returns the denials counted since the last call, oldest first.
     pub(crate) fn take(&mut self) -> Vec<Denial> {
-        let latest = self.rows.keys().map(|(minute, ..)| *minute).max();
+        let current = self.current_minute;
         let mut denials: Vec<_> = self.rows.values().filter(|row| row.count > 0).cloned().collect();
         self.rows.retain(|(minute, ..), row| {
             row.count = 0;
-            Some(*minute) == latest
+            Some(*minute) == current
         });
-        self.minutes.retain(|minute, _| Some(*minute) == latest);
+        self.minutes.retain(|minute, _| Some(*minute) == current);
         denials.sort_by(|a, b| {
             (a.first_at, &a.aggregation_key, a.code).cmp(&(b.first_at, &b.aggregation_key, b.code))
         });
