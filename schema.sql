@@ -159,14 +159,16 @@ CREATE TABLE api_key_scopes (
 
 -- Quota units leased to memory in the period that began at `started_at`, used or not. Units are leased
 -- here before they are spent, and unused ones are returned when the key is idle or the server stops. So
--- a crash forfeits at most one lease, and no unit is spent twice. Each kind of period has its own row,
--- so that a quota that changes its period and changes back keeps its count.
+-- a crash forfeits at most one lease, and no unit is spent twice. Each period has its own row, so that a
+-- quota that changes its period and changes back keeps its count, and so does one whose clock was wrong
+-- for a while. Rows of periods that ended a day ago are deleted by retention; the primary key begins with
+-- the time so that it finds them.
 CREATE TABLE quotas (
-    key_seq    INTEGER NOT NULL REFERENCES api_keys (seq),
     period     TEXT NOT NULL CHECK (period IN ('hour', 'day', 'month')),
     started_at INTEGER NOT NULL,
+    key_seq    INTEGER NOT NULL REFERENCES api_keys (seq),
     leased     INTEGER NOT NULL CHECK (leased >= 0),
-    PRIMARY KEY (key_seq, period)
+    PRIMARY KEY (period, started_at, key_seq)
 ) STRICT, WITHOUT ROWID;
 
 -- Responses stored for a day, so that a POST repeated with its Idempotency-Key is replayed instead of

@@ -255,9 +255,11 @@ fn quotas_stored_in(db: &db::Db) -> Quotas {
     let writer = db.clone();
     Quotas::new(
         MAX_BUCKETS_PER_MAP,
-        move |key, period| {
+        move |key, period, start| {
             let db = reader.clone();
-            Box::pin(async move { db.look_up(move |tx| store::quotas::get(tx, key, period)).await })
+            Box::pin(async move {
+                db.look_up(move |tx| store::quotas::leased_units(tx, key, period, start)).await
+            })
         },
         move |leases| {
             let db = writer.clone();

@@ -1,4 +1,4 @@
-//! Counts the use of quotas: leased units, used units, and the start of a new period.
+//! Counts the use of quotas: leased units and used units of a period.
 //!
 //! Units are leased by a committed write to the database before they are used. Therefore the database never
 //! records fewer units than were used, and after a crash all leased units count as used.
@@ -19,18 +19,18 @@ pub struct QuotaLease {
     pub units: u64,
 }
 
-/// The state of a key's quota in the current period.
+/// The state of a key's quota in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaStatus {
     /// Quota units per period.
     pub(crate) limit: u64,
-    /// Quota units left in the current period.
+    /// Quota units left in the period.
     pub remaining: u64,
     /// When the next period begins and the full quota is available again.
     pub resets_at: Timestamp,
 }
 
-/// The in-memory count of one key's quota for one kind of period.
+/// The in-memory count of one key's quota in one period.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QuotaCount {
     /// The last lease that is known to be stored in the database.
@@ -45,26 +45,19 @@ pub(crate) struct QuotaCount {
 }
 
 impl QuotaCount {
-    /// Creates the count from the lease stored in the database. All units of that lease count as used,
-    /// because a crash may have prevented the return of unused units.
-    pub(crate) fn resume(key: i64, period: Period, stored: Option<QuotaLease>, now: Timestamp) -> Self {
-        let new = || QuotaLease { key, period, start: period.bounds_at(now).0, units: 0 };
-        let lease = stored.unwrap_or_else(new);
-        let end = period.bounds_at(lease.start).1;
-        let mut count =
-            Self { lease, period_end: end, used_units: lease.units, is_stored_lease_uncertain: false };
-        count.advance_period(now);
-        count
+    /// Creates the count of the period that contains `now`, from the units of that period that the database
+    /// states as leased. All of them count as used, because a crash may have prevented the return of unused
+    /// units.
+    pub(crate) fn resume(key: i64, period: Period, leased_units: Option<u64>, now: Timestamp) -> Self {
+        let (start, period_end) = period.bounds_at(now);
+        let units = leased_units.unwrap_or(0);
+        let lease = QuotaLease { key, period, start, units };
+        Self { lease, period_end, used_units: units, is_stored_lease_uncertain: false }
     }
 
-    /// Starts a new period if the current period has ended at `now`. If the clock was set back, the current
-    /// period stays.
-    pub(crate) fn advance_period(&mut self, now: Timestamp) {
-        if now >= self.period_end {
-            let (start, end) = self.lease.period.bounds_at(now);
-            let lease = QuotaLease { start, units: 0, ..self.lease };
-            *self = Self { lease, period_end: end, used_units: 0, is_stored_lease_uncertain: false };
-        }
+    /// True if the period of this count contains `now`.
+    pub(crate) fn is_current(&self, now: Timestamp) -> bool {
+        (self.lease.start..self.period_end).contains(&now)
     }
 
     /// True if at least `cost` units of the quota are left. The quota is a parameter because its limit may

@@ -1,22 +1,30 @@
 //! Tests for [`super`].
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
 
 const HOUR: i64 = 3_600_000;
 
-/// A quota count with a simulated database file whose writes may fail, and the expected state of the count.
+/// Quota counts with a simulated database file whose writes may fail, and the expected state of the counts.
 struct Model {
     now: i64,
     quota: Quota,
+    /// The leased units of each period, by its start.
+    file: HashMap<Timestamp, u64>,
+    /// The periods that were current at some time, by their start.
+    periods: HashMap<Timestamp, PeriodModel>,
+}
+
+struct PeriodModel {
     count: QuotaCount,
-    file: Option<QuotaLease>,
-    /// Quota units spent in the current period.
+    /// Quota units spent in the period.
     spent: u64,
-    /// Quota units of the current period that were leased but lost in crashes.
+    /// Quota units of the period that were leased but lost in crashes.
     forfeited: u64,
-    /// Number of crashes in the current period.
+    /// Number of crashes since the period was first current.
     crashes: u64,
 }
 
@@ -49,46 +57,49 @@ const MAX_LEASE: u64 = 40;
 
 impl Model {
     fn new(limit: u64) -> Self {
-        let now = 5 * HOUR;
         let quota = Quota { limit, period: Period::Hour };
-        let count = QuotaCount::resume(1, Period::Hour, None, Timestamp::from_millis(now));
-        Self { now, quota, count, file: None, spent: 0, forfeited: 0, crashes: 0 }
+        Self { now: 5 * HOUR, quota, file: HashMap::new(), periods: HashMap::new() }
     }
 
     fn write_lease(&mut self, lease: QuotaLease, result: WriteResult) -> bool {
         if result != WriteResult::Failed {
-            self.file = Some(lease);
+            self.file.insert(lease.start, lease.units);
         }
         result == WriteResult::Done
     }
 
-    /// Starts a new period in the count and in the expected state if the current period has ended.
-    fn enter_current_period(&mut self) {
-        let before = self.count.lease.start;
-        self.count.advance_period(Timestamp::from_millis(self.now));
-        if self.count.lease.start != before {
-            assert!(self.count.lease.start > before, "the period never moves back");
-            (self.spent, self.forfeited, self.crashes) = (0, 0, 0);
-        }
+    /// The period that contains the current time.
+    fn current(&mut self) -> &mut PeriodModel {
+        let now = Timestamp::from_millis(self.now);
+        let (start, _) = Period::Hour.bounds_at(now);
+        self.periods.entry(start).or_insert_with(|| PeriodModel {
+            count: QuotaCount::resume(1, Period::Hour, None, now),
+            spent: 0,
+            forfeited: 0,
+            crashes: 0,
+        })
     }
 
     fn take(&mut self, cost: u32, rate_admits: bool, result: WriteResult) {
-        let unavailable = self.spent + self.forfeited;
-        let admits = self.count.admits(self.quota, cost);
-        assert_eq!(admits, cost == 0 || unavailable + u64::from(cost) <= self.quota.limit);
+        let quota = self.quota;
+        let period = self.current();
+        let unavailable = period.spent + period.forfeited;
+        let admits = period.count.admits(quota, cost);
+        assert_eq!(admits, cost == 0 || unavailable + u64::from(cost) <= quota.limit);
         if !admits {
             return;
         }
-        if let Some(lease) = self.count.lease(self.quota, cost) {
-            assert!(lease.units <= self.quota.limit);
+        if let Some(lease) = period.count.lease(quota, cost) {
+            assert!(lease.units <= quota.limit);
             if !self.write_lease(lease, result) {
                 return;
             }
-            self.count.confirm_lease(lease);
+            self.current().count.confirm_lease(lease);
         }
         if rate_admits {
-            self.count.spend(cost);
-            self.spent += u64::from(cost);
+            let period = self.current();
+            period.count.spend(cost);
+            period.spent += u64::from(cost);
         }
     }
 
@@ -96,43 +107,52 @@ impl Model {
         match step {
             Step::Clock(by) => self.now = (self.now + by).max(0),
             Step::Limit(limit) => self.quota.limit = limit,
-            Step::Take(cost, rate_admits, result) => {
-                self.enter_current_period();
-                self.take(cost, rate_admits, result);
-            }
+            Step::Take(cost, rate_admits, result) => self.take(cost, rate_admits, result),
             Step::GiveBack(result) => {
-                let Some(lease) = self.count.return_unused_units() else {
-                    let stored = self.stored_units();
-                    assert!(stored == self.count.used_units || stored == 0, "the lease is stored already");
+                let period = self.current();
+                let used = period.count.used_units;
+                let start = period.count.lease.start;
+                let Some(lease) = period.count.return_unused_units() else {
+                    let stored = self.stored_units(start);
+                    assert!(stored == used || stored == 0, "the lease is stored already");
                     return;
                 };
                 if self.write_lease(lease, result) {
-                    self.resume_from_file();
+                    self.resume_from_file(start);
                 }
             }
-            Step::Crash => {
-                self.crashes += 1;
-                self.resume_from_file();
-                self.forfeited = self.count.used_units - self.spent;
+            Step::Crash => self.crash(),
+        }
+        for (start, period) in &self.periods {
+            let stored = self.stored_units(*start);
+            assert!(stored >= period.spent || period.spent == 0, "less is stored than was used");
+            assert!(period.forfeited <= period.crashes * MAX_LEASE, "{} forfeited", period.forfeited);
+            let standing = period.count.status(self.quota);
+            let left = self.quota.limit.saturating_sub(period.spent + period.forfeited);
+            assert_eq!((standing.limit, standing.remaining), (self.quota.limit, left));
+        }
+    }
+
+    fn crash(&mut self) {
+        let starts: Vec<_> = self.periods.keys().copied().collect();
+        for start in starts {
+            self.resume_from_file(start);
+            if let Some(period) = self.periods.get_mut(&start) {
+                period.crashes += 1;
+                period.forfeited = period.count.used_units - period.spent;
             }
         }
-        assert!(self.stored_units() >= self.spent || self.spent == 0, "less is stored than was used");
-        assert!(self.forfeited <= self.crashes * MAX_LEASE, "{} forfeited", self.forfeited);
-        let standing = self.count.status(self.quota);
-        let left = self.quota.limit.saturating_sub(self.spent + self.forfeited);
-        assert_eq!((standing.limit, standing.remaining), (self.quota.limit, left));
     }
 
-    /// Returns the number of leased units that the file contains for the current period.
-    fn stored_units(&self) -> u64 {
-        self.file.filter(|lease| lease.start == self.count.lease.start).map_or(0, |lease| lease.units)
+    /// Returns the number of leased units that the file contains for a period.
+    fn stored_units(&self, start: Timestamp) -> u64 {
+        self.file.get(&start).copied().unwrap_or(0)
     }
 
-    fn resume_from_file(&mut self) {
-        let before = self.count.lease.start;
-        self.count = QuotaCount::resume(1, Period::Hour, self.file, Timestamp::from_millis(self.now));
-        if self.count.lease.start != before {
-            (self.spent, self.forfeited, self.crashes) = (0, 0, 0);
+    fn resume_from_file(&mut self, start: Timestamp) {
+        let stored = self.file.get(&start).copied();
+        if let Some(period) = self.periods.get_mut(&start) {
+            period.count = QuotaCount::resume(1, Period::Hour, stored, start);
         }
     }
 }
@@ -149,7 +169,7 @@ fn step_sequences() -> impl Strategy<Value = Vec<Step>> {
         20 => (0..=MAX_COST, any::<bool>(), write()).prop_map(|(cost, rate_admits, write)| Step::Take(cost, rate_admits, write)),
         3 => write().prop_map(Step::GiveBack),
         1 => Just(Step::Crash),
-        1 => (0..2 * HOUR).prop_map(Step::Clock),
+        1 => (-2 * HOUR..2 * HOUR).prop_map(Step::Clock),
         1 => (1..=MAX_LIMIT).prop_map(Step::Limit),
     ];
     prop::collection::vec(step, 0..200)
@@ -168,21 +188,23 @@ proptest! {
         moves in prop::collection::vec((-3 * HOUR..3 * HOUR, 0..20_u32, any::<bool>()), 0..200),
     ) {
         let mut model = Model::new(limit);
-        let mut spent = std::collections::HashMap::<i64, u64>::new();
+        let mut spent = HashMap::<i64, u64>::new();
         for (by, cost, crash) in moves {
             model.now = (model.now + by).max(0);
             if crash {
-                model.resume_from_file();
+                model.crash();
             }
-            model.enter_current_period();
-            if model.count.admits(model.quota, cost) {
-                if let Some(lease) = model.count.lease(model.quota, cost) {
+            let now = model.now;
+            let quota = model.quota;
+            if model.current().count.admits(quota, cost) {
+                if let Some(lease) = model.current().count.lease(quota, cost) {
                     model.write_lease(lease, WriteResult::Done);
-                    model.count.confirm_lease(lease);
+                    model.current().count.confirm_lease(lease);
                 }
-                model.count.spend(cost);
-                let start = model.count.lease.start.as_millis();
-                prop_assert!(start + HOUR > model.now, "nothing is spent from a past period");
+                let count = &mut model.current().count;
+                count.spend(cost);
+                let start = count.lease.start.as_millis();
+                prop_assert!(start <= now && start + HOUR > now, "nothing is spent from another period");
                 *spent.entry(start).or_default() += u64::from(cost);
             }
         }
@@ -239,29 +261,29 @@ fn a_changed_quota_limit_counts_units_already_used() {
 }
 
 #[test]
-fn a_new_period_starts_with_the_full_quota() {
+fn a_count_is_that_of_one_period() {
     let quota = Quota { limit: 10, period: Period::Day };
     let mut count = QuotaCount::resume(1, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
-    spend(&mut count, quota, 10);
-    count.advance_period(parse_time("2026-11-23T23:59:59.999Z"));
-    assert!(!count.admits(quota, 1));
-    count.advance_period(parse_time("2026-11-24T00:00:00Z"));
-    assert_eq!(count.status(quota).remaining, 10);
     spend(&mut count, quota, 4);
-    for earlier in ["2026-11-23T23:59:59.999Z", "2026-11-24T12:00:00Z", "2020-01-01T00:00:00Z"] {
-        count.advance_period(parse_time(earlier));
-        let resets_at = parse_time("2026-11-25T00:00:00Z");
-        assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
+    let resets_at = parse_time("2026-11-24T00:00:00Z");
+    assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
+    for (now, is_current) in [
+        ("2026-11-22T23:59:59.999Z", false),
+        ("2026-11-23T00:00:00Z", true),
+        ("2026-11-23T23:59:59.999Z", true),
+        ("2026-11-24T00:00:00Z", false),
+    ] {
+        assert_eq!(count.is_current(parse_time(now)), is_current, "{now}");
     }
-    // A count that is resumed from the file behaves in the same way: leased units count as used, and the
-    // later period stays.
-    let stored = count.lease;
-    for now in ["2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"] {
-        assert_eq!(
-            QuotaCount::resume(1, Period::Day, Some(stored), parse_time(now)).status(quota).remaining,
-            6
-        );
+    // All units that the database states as leased count as used.
+    let resumed = QuotaCount::resume(1, Period::Day, Some(4), parse_time("2026-11-23T12:00:00Z"));
+    assert_eq!(resumed.status(quota).remaining, 6);
+}
+
+#[test]
+fn times_that_have_no_calendar_month_share_one_period() {
+    let december = Period::Month.bounds_at(parse_time("9999-12-01T00:00:00Z"));
+    for millis in [parse_time("9999-12-31T23:59:59Z").as_millis(), 1 << 60] {
+        assert_eq!(Period::Month.bounds_at(Timestamp::from_millis(millis)), december);
     }
-    let next = QuotaCount::resume(1, Period::Day, Some(stored), parse_time("2026-11-25T00:00:00Z"));
-    assert_eq!(next.status(quota).remaining, 10);
 }

@@ -59,8 +59,8 @@ impl Timestamp {
                 |date: Date| Some(Self(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond()));
             Some((start(first)?, start(next)?))
         };
-        // Times after the year 9999 count as one endless month.
-        bounds().unwrap_or((self, Self(i64::MAX)))
+        // Times from December 9999 on count as one endless month.
+        bounds().unwrap_or((Self(MAX_MILLIS + 1 - 31 * MILLIS_PER_DAY), Self(i64::MAX)))
     }
 
     /// Appends this time to `text` in the format of [`Display`](fmt::Display), without the cost of a

@@ -3,17 +3,19 @@
 use rusqlite::params;
 
 use super::db::Tx;
-use super::rows;
 use crate::domain::limits::Period;
 use crate::domain::quota::QuotaLease;
+use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// Fetches the lease of a key's quota for this length of period; `None` when nothing was ever leased.
-pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<QuotaLease>> {
+/// Fetches the units that a key has leased for its quota in the period that contains the time `at`; `None` if
+/// it has leased none.
+pub fn leased_units(tx: &Tx<'_>, key: i64, period: Period, at: Timestamp) -> Result<Option<u64>> {
+    let (start, _) = period.bounds_at(at);
     tx.query_first(
-        "SELECT started_at, leased FROM quotas WHERE key_seq = ?1 AND period = ?2",
-        params![key, period.name()],
-        |row| Ok(QuotaLease { key, period, start: rows::timestamp_column(row, 0)?, units: row.get(1)? }),
+        "SELECT leased FROM quotas WHERE period = ?1 AND started_at = ?2 AND key_seq = ?3",
+        params![period.name(), start.as_millis(), key],
+        |row| row.get(0),
     )
 }
 
@@ -21,9 +23,9 @@ pub fn get(tx: &Tx<'_>, key: i64, period: Period) -> Result<Option<QuotaLease>> 
 pub(crate) fn put(tx: &Tx<'_>, leases: &[QuotaLease]) -> Result<()> {
     for lease in leases {
         tx.execute(
-            "INSERT INTO quotas (key_seq, period, started_at, leased) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT (key_seq, period) DO UPDATE SET started_at = excluded.started_at, leased = excluded.leased",
-            params![lease.key, lease.period.name(), lease.start.as_millis(), lease.units],
+            "INSERT INTO quotas (period, started_at, key_seq, leased) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (period, started_at, key_seq) DO UPDATE SET leased = excluded.leased",
+            params![lease.period.name(), lease.start.as_millis(), lease.key, lease.units],
         )?;
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Quotas: units are leased durably and spent from memory, never more than the quota allows.
 //!
-//! Each key and period has an entry, which is locked for a whole decision: nothing else spends, leases or
-//! releases its units meanwhile. While the lock is held, a decision waits only for a lease or for the first
+//! Each key and period of time has an entry, which is locked for a whole decision: nothing else spends, leases
+//! or releases its units meanwhile. A new period has a new entry. The entry of the earlier period is released
+//! like any idle entry, and its stored units are used again if the clock returns to that period. While the lock is held, a decision waits only for a lease or for the first
 //! read of the stored lease; with leased units in memory it doesn't wait. Writes run in tasks of their own,
 //! which hold the lock until the write has succeeded or failed, even when their caller is dropped.
 
@@ -38,14 +39,14 @@ pub enum QuotaDecision {
     Spent,
 }
 
-/// The future of a read of a stored lease.
-pub(crate) type ReadFuture = Pin<Box<dyn Future<Output = Result<Option<QuotaLease>>> + Send>>;
+/// The future of a read of the units that are stored as leased; `None` if none were ever leased.
+pub(crate) type ReadFuture = Pin<Box<dyn Future<Output = Result<Option<u64>>> + Send>>;
 
 /// The future of a write of leases. It succeeds only after the commit.
 pub(crate) type WriteFuture = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-/// A key's `seq` and the period: a key's quotas over different periods are counted separately.
-type QuotaId = (i64, Period);
+/// A key's `seq`, the length of the period, and the start of the period: all of them are counted separately.
+type QuotaId = (i64, Period, Timestamp);
 
 struct QuotaEntry {
     /// The count of the quota; `None` until the stored lease has been read.
@@ -58,10 +59,11 @@ struct QuotaEntry {
 }
 
 impl QuotaEntry {
-    /// True if the entry was not used for `idle`. An entry whose last use is in the future counts as idle
-    /// too, so that entries can be evicted after the clock was set back.
+    /// True if the entry was not used for `idle`. An entry of another period counts as idle too, and so does
+    /// one whose last use is in the future, so that entries can be evicted after the clock was set back.
     fn is_idle(&self, idle: Duration, now: Timestamp) -> bool {
-        self.used_at > now || now - self.used_at >= idle
+        let is_past = self.count.as_ref().is_some_and(|count| !count.is_current(now));
+        is_past || self.used_at > now || now - self.used_at >= idle
     }
 }
 
@@ -79,7 +81,7 @@ struct Shared {
     /// The second (Unix time) of the last search for idle entries that found none. Locked during a search, so
     /// that only one search runs at a time.
     last_failed_eviction_second: Mutex<Option<i64>>,
-    read_lease: Box<dyn Fn(i64, Period) -> ReadFuture + Send + Sync>,
+    read_lease: Box<dyn Fn(i64, Period, Timestamp) -> ReadFuture + Send + Sync>,
     write_leases: Box<dyn Fn(Vec<QuotaLease>) -> WriteFuture + Send + Sync>,
 }
 
@@ -88,7 +90,7 @@ impl Quotas {
     /// other process may change; `write` must store either all of its leases or none.
     pub(crate) fn new(
         max_entries: usize,
-        read: impl Fn(i64, Period) -> ReadFuture + Send + Sync + 'static,
+        read: impl Fn(i64, Period, Timestamp) -> ReadFuture + Send + Sync + 'static,
         write: impl Fn(Vec<QuotaLease>) -> WriteFuture + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -115,7 +117,7 @@ impl Quotas {
         now: Timestamp,
         take_from_bucket: impl FnOnce() -> bool,
     ) -> Result<(QuotaDecision, QuotaStatus)> {
-        let mut count = self.lock_count((key, quota.period), now).await?;
+        let mut count = self.lock_count(key, quota.period, now).await?;
         if !count.admits(quota, cost) {
             return Ok((QuotaDecision::Exceeded, count.status(quota)));
         }
@@ -141,7 +143,7 @@ impl Quotas {
         cost: u32,
         now: Timestamp,
     ) -> Result<(bool, QuotaStatus)> {
-        let count = self.lock_count((key, quota.period), now).await?;
+        let count = self.lock_count(key, quota.period, now).await?;
         Ok((count.admits(quota, cost), count.status(quota)))
     }
 
@@ -187,8 +189,11 @@ impl Quotas {
         self.len() == 0
     }
 
-    /// Locks the count of a quota, updated to `now`. Reads the stored lease if the quota is not in memory.
-    async fn lock_count(&self, id: QuotaId, now: Timestamp) -> Result<CountGuard> {
+    /// Locks the count of a quota in the period that contains `now`. Reads the stored lease if the count is not
+    /// in memory.
+    async fn lock_count(&self, key: i64, period: Period, now: Timestamp) -> Result<CountGuard> {
+        let (start, _) = period.bounds_at(now);
+        let id = (key, period, start);
         loop {
             let existing = self.0.entries.get(&id).map(|entry| entry.clone());
             let entry = match existing {
@@ -201,11 +206,10 @@ impl Quotas {
             }
             entry.used_at = now;
             if entry.count.is_none() {
-                let stored = (self.0.read_lease)(id.0, id.1).await?;
-                entry.count = Some(QuotaCount::resume(id.0, id.1, stored, now));
+                let leased_units = (self.0.read_lease)(key, period, start).await?;
+                entry.count = Some(QuotaCount::resume(key, period, leased_units, now));
             }
-            if let Ok(mut count) = OwnedMutexGuard::try_map(entry, |entry| entry.count.as_mut()) {
-                count.advance_period(now);
+            if let Ok(count) = OwnedMutexGuard::try_map(entry, |entry| entry.count.as_mut()) {
                 return Ok(count);
             }
         }

@@ -52,7 +52,8 @@ impl TestStore {
             return Err(Error::unavailable("full", 1));
         }
         self.writes_done.fetch_add(1, Ordering::SeqCst);
-        self.rows.lock().unwrap().extend(leases.into_iter().map(|lease| ((lease.key, lease.period), lease)));
+        let rows = leases.into_iter().map(|lease| ((lease.key, lease.period, lease.start), lease));
+        self.rows.lock().unwrap().extend(rows);
         Ok(())
     }
 
@@ -62,7 +63,8 @@ impl TestStore {
     }
 
     fn stored_units(&self, quota: Quota) -> u64 {
-        self.rows.lock().unwrap().get(&(KEY, quota.period)).map_or(0, |lease| lease.units)
+        let (start, _) = quota.period.bounds_at(at_second(0));
+        self.rows.lock().unwrap().get(&(KEY, quota.period, start)).map_or(0, |lease| lease.units)
     }
 
     fn write_count(&self) -> usize {
@@ -75,12 +77,12 @@ fn quotas_over(store: &Arc<TestStore>, capacity: usize) -> Quotas {
     let writer = store.clone();
     Quotas::new(
         capacity,
-        move |key, period| {
+        move |key, period, start| {
             let store = reader.clone();
             Box::pin(async move {
                 store.reads.fetch_add(1, Ordering::SeqCst);
                 yield_now().await;
-                Ok(store.rows.lock().unwrap().get(&(key, period)).copied())
+                Ok(store.rows.lock().unwrap().get(&(key, period, start)).map(|lease| lease.units))
             })
         },
         move |leases| {

@@ -313,15 +313,14 @@ fn find_restored(tx: &Tx<'_>, replaced: &ApiKey) -> Result<Option<KeyWithSecrets
     Ok(if is_same { Some((key, export::secrets_of_key(tx, seq)?)) } else { None })
 }
 
-/// Copies the quota leases that are later or larger than the restored leases, so that quota units used since
-/// the backup stay used.
+/// Copies the quota leases that are larger than the restored leases of the same period, so that quota units
+/// used since the backup stay used.
 async fn reapply_quotas(
     app: &App,
     replaced_db: &mut ReplacedDatabase,
     reapplied: &mut ReappliedRevocations,
 ) -> Result<()> {
     let leases = replaced_db.read(store::restore::all_quota_leases)?;
-    let is_later = |a: &QuotaLease, b: &QuotaLease| (a.start, a.units) > (b.start, b.units);
     for chunk in leases.chunks(ROWS_PER_PAGE) {
         let chunk = chunk.to_vec();
         reapplied.quotas += app
@@ -331,8 +330,8 @@ async fn reapply_quotas(
                 for (id, lease) in &chunk {
                     let Some(key) = store::restore::find_key_seq(tx, id)? else { continue };
                     let lease = QuotaLease { key, ..*lease };
-                    let restored = store::quotas::get(tx, key, lease.period)?;
-                    if restored.is_none_or(|restored| is_later(&lease, &restored)) {
+                    let restored = store::quotas::leased_units(tx, key, lease.period, lease.start)?;
+                    if restored.is_none_or(|restored| lease.units > restored) {
                         changed.push(lease);
                     }
                 }

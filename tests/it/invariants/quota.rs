@@ -49,8 +49,9 @@ async fn charge(app: &App, secret: &str, cost: u32) -> (QuotaDecision, u64) {
 async fn leased(app: &App, secret: &str) -> u64 {
     let credential = credential(app, secret).await;
     let period = credential.key.quota.unwrap().period;
-    let row = app.db.read(move |tx| store::quotas::get(tx, credential.seq, period)).await.unwrap();
-    row.map_or(0, |lease| lease.units)
+    let now = app.clock.now();
+    let leased = app.db.read(move |tx| store::quotas::leased_units(tx, credential.seq, period, now)).await;
+    leased.unwrap().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -289,7 +290,7 @@ async fn each_period_has_its_own_units_across_restarts() {
         assert_eq!(status.resets_at.to_string(), format!("2026-11-23T{:02}:00:00.000Z", 8 + hours));
         assert_eq!(charge(&server.app, &secret, 101).await, (Exceeded, 100));
     }
-    // The clock is set back to the first hour; the last period's count stays in force.
+    // The clock is set back to the first hour, whose count is used again.
     server = Server::start_in(server.stop().await, |_| ()).await;
     assert_eq!(charge(&server.app, &secret, 101).await, (Exceeded, 100));
     assert_eq!(charge(&server.app, &secret, 100).await, (Spent, 0));
