@@ -7,7 +7,9 @@
 -- stored as text and written only by the server.
 
 -- Facts about this file, one row for each name. `cursor_key` seals list cursors and identifies files that
--- share an origin; `last_backup_at` is the time of the last verified backup.
+-- share an origin; `last_backup_at` is the time of the last verified backup; `settled_time` is the latest
+-- time that was trusted, and `clock_accepted_at` the time that the operator accepted last, both in
+-- milliseconds.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -112,6 +112,7 @@ impl App {
             max_bytes: config.database.max_bytes,
         };
         let db = db::Db::open(&options, move |invalidations| publisher.publish(invalidations))?;
+        clock.resume(db.read(store::clock::stored_time).await?);
         let cursor_key = db.read(store::schema::load_cursor_key).await?;
         let loader = db.clone();
         let load = move |hash| -> crate::verify::cache::LoadFuture {
@@ -128,7 +129,14 @@ impl App {
             Arc::new(load_settings_cache(&db, &version_clock, config.initial_settings(), clock.now()).await?);
         let quotas = quotas_stored_in(&db);
         let recorder = Recorder::default();
-        let verifier = Verifier::new(keys.clone(), settings.clone(), MAX_VERIFIER_BUCKETS, quotas, recorder);
+        let verifier = Verifier::new(
+            keys.clone(),
+            settings.clone(),
+            clock.clone(),
+            MAX_VERIFIER_BUCKETS,
+            quotas,
+            recorder,
+        );
         Ok(Arc::new(Self {
             http_connections: Arc::default(),
             metrics_connections: Arc::new(ListenerConnections::new("metrics")),
@@ -208,9 +216,9 @@ impl App {
     /// Records that this API key is used now. Has no effect within a second of the key's last record.
     pub(crate) fn record_call(&self, credential: &Credential, now: Timestamp) {
         // Checked before the map `last_used`, because that map is shared by all cores, while
-        // `last_recorded_millis` is rarely written.
+        // `last_recorded_millis` is rarely written. The difference is negative after the clock was set back.
         let last_recorded_millis = &credential.memo.last_use_recorded_millis;
-        if now.as_millis() - last_recorded_millis.load(Ordering::Relaxed) >= 1000 {
+        if (now.as_millis() - last_recorded_millis.load(Ordering::Relaxed)).abs() >= 1000 {
             last_recorded_millis.store(now.as_millis(), Ordering::Relaxed);
             self.record_last_use(credential.seq, now);
         }

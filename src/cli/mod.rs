@@ -6,6 +6,7 @@ pub mod args;
 mod audit;
 mod backup;
 mod check;
+mod clock;
 mod config;
 mod dev;
 mod export;
@@ -38,7 +39,7 @@ pub fn run(args: Args) -> ExitCode {
         }
         Command::Openapi => return report_result(openapi::print_document()),
         Command::Config(_) => return config::check(file.as_deref(), flags),
-        Command::Serve(_) | Command::AdminKey(_) | Command::Audit(_) => {}
+        Command::Serve(_) | Command::AdminKey(_) | Command::Audit(_) | Command::Clock(_) => {}
         Command::Import(_)
         | Command::Export(_)
         | Command::Backup(_)
@@ -82,6 +83,7 @@ pub fn run(args: Args) -> ExitCode {
             Command::Backup(args) => report_result(backup::run(effective.config, args).await),
             Command::Restore(args) => report_result(restore::run(effective.config, args).await),
             Command::Check(args) => check::run(&effective.config, &args),
+            Command::Clock(args::Clock::Accept) => report_result(clock::accept(effective.config).await),
             Command::Config(_) | Command::Openapi | Command::Completions { .. } => ExitCode::SUCCESS,
         }
     })

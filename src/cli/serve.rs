@@ -19,7 +19,7 @@ use crate::http::tls::Tls;
 use crate::http::workers::Workers;
 use crate::http::{metrics, routes, server};
 use crate::service::settings::ShadowedSetting;
-use crate::service::{housekeeping, retention, settings, usage};
+use crate::service::{clock, housekeeping, retention, settings, usage};
 use crate::store::db;
 use crate::telemetry::{log_output, machine};
 
@@ -144,6 +144,9 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
     tasks.close();
     if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
         tracing::warn!("abandoned calls that did not end within the drain timeout");
+    }
+    if let Err(error) = clock::store_settled_time(&app).await {
+        tracing::warn!(%error, "could not store the time of the stop");
     }
     let closed = app.close().await;
     let stats = app.db.writer_totals();

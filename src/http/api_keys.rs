@@ -57,7 +57,8 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 )]
 pub(crate) async fn get(call: Call) -> Result<Reply> {
     call.reject_query()?;
-    let key = api_keys::get(&call.app, &call.ctx, call.path_param(0)).await?.effective_at(call.ctx.now);
+    let key =
+        api_keys::get(&call.app, &call.ctx, call.path_param(0)).await?.effective_at(call.ctx.expiry_time);
     Reply::with_etag(&key, etag_of(&key))
 }
 

@@ -18,6 +18,7 @@ use crate::domain::access;
 use crate::domain::api_key::Credential;
 use crate::domain::api_key::SecretHash;
 use crate::domain::redaction::Redactor;
+use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::verify::bucket::BucketLimit;
 use crate::verify::cache::LoadedCredential;
@@ -36,9 +37,14 @@ pub(crate) async fn authenticate(app: &App, head: &RequestHead) -> Result<(Arc<C
 
 /// Authenticates the caller of the data plane by bearer token, like [`authenticate`], but first looks in the
 /// connection's cache: requests over one connection mostly come from the same caller.
-pub(crate) async fn authenticate_cached(app: &App, head: &RequestHead) -> Result<Arc<Credential>> {
+/// `expiry_time` is the clock's [`expiry_time`](crate::clock::Clock::expiry_time) at the request's arrival.
+pub(crate) async fn authenticate_cached(
+    app: &App,
+    head: &RequestHead,
+    expiry_time: Timestamp,
+) -> Result<Arc<Credential>> {
     if let Some(credential) = head.connection_auth.cache.get(&head.headers, &app.keys) {
-        access::ensure_usable(&credential, app.clock.now())?;
+        access::ensure_usable(&credential, expiry_time)?;
         return Ok(credential);
     }
     let (_, loaded) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
@@ -58,7 +64,7 @@ async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, Loaded
 
 fn require_usable_key(app: &App, loaded: &LoadedCredential) -> Result<Arc<Credential>> {
     let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
-    access::ensure_usable(credential, app.clock.now())?;
+    access::ensure_usable(credential, app.clock.expiry_time())?;
     Ok(credential.clone())
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct DataPlaneRequest<'a> {
     pub(crate) client_ip: Option<IpAddr>,
     /// Wall-clock time at which the request arrived.
     pub(crate) now: Timestamp,
+    /// The time by which keys expire, at the request's arrival.
+    expiry_time: Timestamp,
     /// The request's `X-Request-Id`, received from the client or generated.
     pub(crate) request_id: String,
 }
@@ -54,14 +56,15 @@ where
 {
     let client_ip = address::client_address(head.peer.ip(), &head.headers, &app.config.http.trusted_proxies);
     let now = app.clock.now();
+    let arrived_at = app.clock.monotonic();
     let request = DataPlaneRequest {
         app,
         head,
         client_ip,
         now,
+        expiry_time: app.clock.expiry_time_at(now, arrived_at),
         request_id: received_or_new_request_id(&head.headers, now),
     };
-    let arrived_at = app.clock.monotonic();
     let mut response = match endpoint {
         Endpoint::Verify => match verify::answer(&request, body).await {
             Ok(response) => response,
@@ -113,7 +116,7 @@ impl DataPlaneRequest<'_> {
         let authenticated = if allow_basic && auth::uses_basic_auth(&self.head.headers) {
             auth::authenticate_basic(self.app, self.head).await
         } else {
-            auth::authenticate_cached(self.app, self.head).await
+            auth::authenticate_cached(self.app, self.head, self.expiry_time).await
         };
         match self.authorize(authenticated).await {
             Ok(caller) => Ok((caller, body)),

@@ -4,14 +4,28 @@ use serde::Serialize;
 
 use super::call::Call;
 use super::reply::Reply;
+use crate::app::App;
 use crate::error::{Error, Result};
+use crate::service::clock;
 
 /// The state of the server.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct Health {
-    /// `ok` from the liveness check, `ready` from the readiness check.
+    /// Always `ok`.
     #[schema(value_type = String)]
     status: &'static str,
+}
+
+/// The readiness of the server.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Readiness {
+    /// Always `ready`.
+    #[schema(value_type = String)]
+    status: &'static str,
+    /// What needs attention although the server is ready. `clock_unsettled`: the clock jumped, and nothing is
+    /// deleted because of its age until it is settled.
+    #[schema(value_type = Vec<String>)]
+    reasons: Vec<&'static str>,
 }
 
 /// Check liveness
@@ -31,7 +45,7 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
 #[utoipa::path(
     get, path = "/readyz", tag = "Server", operation_id = "getReadiness",
     responses(
-        (status = 200, description = "The server is ready.", body = Health),
+        (status = 200, description = "The server is ready.", body = Readiness),
         (status = 503, description = "`UNAVAILABLE`: the database isn't writable, or the server is shutting down."),
     ),
 )]
@@ -40,10 +54,15 @@ pub(crate) async fn check_readiness(call: Call) -> Result<Reply> {
         return Err(Error::unavailable("The server is shutting down.", 1));
     }
     match call.app.db.probe_writable(call.app.clock.monotonic()).await {
-        Ok(()) => Reply::ok(&Health { status: "ready" }),
+        Ok(()) => Reply::ok(&Readiness { status: "ready", reasons: reasons(&call.app) }),
         Err(error) => {
             tracing::warn!(%error, "not ready: the database isn't writable");
             Err(Error::unavailable("The database isn't writable.", 1))
         }
     }
+}
+
+/// What needs attention although the server is ready.
+fn reasons(app: &App) -> Vec<&'static str> {
+    if app.clock.is_settled() { Vec::new() } else { vec![clock::UNSETTLED_REASON] }
 }

@@ -247,6 +247,7 @@ impl RequestPipeline {
             action: route.action,
             access: route.access(),
             now: app.clock.now(),
+            expiry_time: app.clock.expiry_time(),
             ip: self.request.client_ip,
             if_match: if_match.as_ref().ok().cloned().flatten(),
             target: audit_target(route, params, &self.request.redactor),

@@ -73,6 +73,6 @@ pub(crate) async fn get_caller(call: Call) -> Result<Reply> {
         scopes: catalogue.expand(&key.scopes),
         rate_limit: call.rate_limit.map(|limits| status_of(limits.key)),
         organization_rate_limit: call.rate_limit.and_then(|limits| limits.organization).map(status_of),
-        api_key: key.clone().effective_at(call.ctx.now),
+        api_key: key.clone().effective_at(call.ctx.expiry_time),
     })
 }

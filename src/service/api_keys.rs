@@ -56,7 +56,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         expires_at: match input.expires_at {
             Patch::Set(end) => Some(end),
             Patch::Clear => None,
-            Patch::Keep => default_expiry(keys, ctx.now),
+            Patch::Keep => default_expiry(keys, app.clock.settled_time()),
         },
         allowed_ips: input.allowed_ips,
         rate_limit: input.rate_limit,
@@ -161,7 +161,7 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     filter.organization_id = effective_organization(&ctx.caller, requested)?;
     let binding = format!("api_keys {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
-    let now = ctx.now;
+    let now = ctx.expiry_time;
     let rows = read_audited(app, ctx, move |tx, _| {
         let entry = AuditEntry::without_target(filter.organization_id.as_deref());
         Ok((store::api_keys::list(tx, &filter, &page, now)?, entry))
@@ -259,15 +259,18 @@ pub async fn rotate(
     let hash = secret.hash();
     let start = secret.start(&prefix);
     let now = ctx.now;
+    let expiry_time = ctx.expiry_time;
+    // While the wall clock is wrong, the grace period is as long as requested by the settled time.
+    let grace_start = app.clock.settled_time();
     let api_key = change_key(app, ctx, id, move |tx, caller, before| {
-        if before.status == Status::Revoked || before.is_expired(now) {
+        if before.status == Status::Revoked || before.is_expired(expiry_time) {
             let message = "A revoked or expired key can't be rotated. Create a new key.";
             return Err(Error::new(Code::Conflict, message));
         }
         // The caller receives a new secret and with it the key's permissions, as if the caller had created
         // the key.
         access::ensure_can_grant(caller, before)?;
-        let grace_end = now + Duration::from_secs(u64::from(grace));
+        let grace_end = grace_start + Duration::from_secs(u64::from(grace));
         let grace_end = before.expires_at.map_or(grace_end, |end| end.min(grace_end));
         if !store::api_keys::rotate_secret(tx, &before.id, &hash, grace > 0)? {
             return Err(Error::internal("a generated secret already exists"));
@@ -326,7 +329,7 @@ async fn change_key(
         let entry = audit_entry(&after).with_changes(changed);
         Ok((after, vec![entry]))
     });
-    Ok(changed.await?.effective_at(ctx.now))
+    Ok(changed.await?.effective_at(ctx.expiry_time))
 }
 
 /// Returns `INSUFFICIENT_SCOPE` if the user owns a key, in this organization or, if `organization_id` is

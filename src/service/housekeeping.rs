@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::domain::chain;
 use crate::error::Result;
+use crate::service::clock::{self, SettledTimeSchedule};
 use crate::store;
 use crate::telemetry::log_output;
 
@@ -33,17 +34,21 @@ pub async fn run(app: &App) {
     let mut last_used_written_at = app.clock.monotonic();
     let mut head_logged_at = app.clock.monotonic();
     let mut refusals_logged_at = app.clock.monotonic();
+    let mut settled_time = SettledTimeSchedule::default();
     loop {
         ticks.tick().await;
         let now = app.clock.monotonic();
+        if let Err(error) = clock::check(app).await.and(settled_time.store_if_due(app).await) {
+            tracing::warn!(%error, "could not record the state of the clock; will retry");
+        }
         log_output::log_dropped_lines();
         app.repeated_requests.log_counts(app.clock.now(), false);
         let mut result = write_aggregated_events(app, false).await;
         if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
             last_used_written_at = now;
             result = result.and(write_last_used(app).await);
-            result =
-                result.and(app.verifier.quotas().release_idle(QUOTA_IDLE_TIMEOUT, app.clock.now()).await);
+            result = result
+                .and(app.verifier.quotas().release_idle(QUOTA_IDLE_TIMEOUT, app.clock.expiry_time()).await);
             app.admin_limits.sweep(now);
             app.batch_limits.sweep(now);
             app.failure_limits.sweep(now);

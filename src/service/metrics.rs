@@ -41,7 +41,16 @@ pub(crate) async fn add(app: &App, families: &mut MetricFamilies) {
         "Log lines dropped because standard error was not read in time.",
         unlabeled_sample(integer_to_float(log_output::dropped_line_count())),
     );
+    add_clock_metrics(app, families);
     machine::add_process_metrics(families);
+}
+
+fn add_clock_metrics(app: &App, families: &mut MetricFamilies) {
+    families.add_gauge(
+        "tollhouse_clock_unsettled",
+        "1 while the clock is unsettled: it jumped, and nothing is deleted because of its age.",
+        unlabeled_sample(if app.clock.is_settled() { 0.0 } else { 1.0 }),
+    );
 }
 
 fn add_verification_metrics(app: &App, families: &mut MetricFamilies) {

@@ -12,6 +12,7 @@ pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod check;
+pub mod clock;
 pub(crate) mod cursors;
 pub(crate) mod export;
 pub mod housekeeping;
@@ -69,6 +70,8 @@ pub struct RequestContext {
     pub(crate) access: &'static str,
     /// The time of the request's arrival.
     pub(crate) now: Timestamp,
+    /// The time by which keys have expired: later than `now` after the clock was set back.
+    pub(crate) expiry_time: Timestamp,
     /// The client's address; `None` if it could not be determined.
     pub(crate) ip: Option<IpAddr>,
     /// The value of the `If-Match` header.
@@ -104,6 +107,7 @@ impl RequestContext {
             action,
             access,
             now: app.clock.now(),
+            expiry_time: app.clock.expiry_time(),
             ip: None,
             if_match: None,
             target: None,
@@ -134,7 +138,7 @@ impl RequestContext {
     /// scopes and the presented secret suffice.
     fn ensure_admitted(&self, caller: &Caller, clock: &Clock) -> Result<()> {
         let (Caller::Key(credential), Some(_)) = (caller, &self.secret) else { return Ok(()) };
-        access::ensure_usable(credential, clock.now())?;
+        access::ensure_usable(credential, clock.expiry_time())?;
         access::ensure_address_allowed(&credential.key, self.ip)?;
         self.authorize(caller)
     }

@@ -20,6 +20,7 @@ const MAX_BUSIEST_ENTRIES: usize = 10;
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> Result<Overview> {
     query.finish(())?;
     let now = ctx.now;
+    let expiry_time = ctx.expiry_time;
     read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let subject = match own {
@@ -41,7 +42,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
         let overview = Overview {
             organizations: if own.is_some() { 1 } else { store::overview::count_organizations(tx)? },
             users: store::overview::count_users(tx, own)?,
-            api_keys: store::overview::keys(tx, own, now)?,
+            api_keys: store::overview::keys(tx, own, expiry_time)?,
             last_24h: store::usage::total(tx, subject, &day)?.totals(),
             busiest_organizations: usage::load_groups(tx, organizations, &day)?,
             busiest_keys: usage::load_groups(tx, keys, &day)?,

@@ -8,6 +8,7 @@ pub mod audit;
 pub(crate) mod backup;
 pub(crate) mod better_auth;
 pub(crate) mod check;
+pub(crate) mod clock;
 mod counters;
 pub(crate) mod db;
 pub(crate) mod export;

@@ -11,6 +11,7 @@ use super::quota::{self, QuotaDecision, Quotas};
 use super::recorder::Recorder;
 use super::secret;
 use super::settings::SettingsCache;
+use crate::clock::Clock;
 use crate::domain::api_key::Credential;
 use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
@@ -64,6 +65,7 @@ impl Verdict {
 pub struct Verifier {
     keys: Arc<KeyCache>,
     settings: Arc<SettingsCache>,
+    clock: Clock,
     rate_limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
@@ -77,6 +79,7 @@ impl Verifier {
     pub(crate) fn new(
         keys: Arc<KeyCache>,
         settings: Arc<SettingsCache>,
+        clock: Clock,
         max_buckets: usize,
         quotas: Quotas,
         recorder: Recorder,
@@ -84,6 +87,7 @@ impl Verifier {
         Self {
             keys,
             settings,
+            clock,
             rate_limits: Buckets::new(max_buckets),
             quotas,
             recorder,
@@ -106,7 +110,8 @@ impl Verifier {
         self.rate_limits.sweep(monotonic);
     }
 
-    /// Verifies a secret. Every change published before this call is taken into account.
+    /// Verifies a secret. Every change published before this call is taken into account. Usage is counted at
+    /// the time `now`; keys and quota periods end by the settled time as well.
     ///
     /// # Errors
     /// When the key isn't in memory and can't be read, when its quota can't be leased, or when the recorder
@@ -144,7 +149,8 @@ impl Verifier {
                     return Ok(Verdict::without_credential(outcome));
                 }
             };
-        let outcome_before_limits = check_before_limits(&credential, now, request.ip, request.scopes);
+        let expiry_time = self.clock.expiry_time_at(now, monotonic);
+        let outcome_before_limits = check_before_limits(&credential, expiry_time, request.ip, request.scopes);
         // A denied request spends nothing, but its result includes the state of the limits too.
         let denied = !outcome_before_limits.is_valid();
         let spend = !denied && !request.dry_run;
@@ -152,8 +158,15 @@ impl Verifier {
             self.recorder.ensure_room_for(&credential, now)?;
         }
         let limit = effective_rate_limit(&settings, &credential);
-        let limits =
-            self.check_and_spend_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
+        let limits = self.check_and_spend_limits(
+            &credential,
+            limit,
+            request.cost,
+            spend,
+            denied,
+            expiry_time,
+            monotonic,
+        );
         let (limits_outcome, rate, quota) = limits.await?;
         let outcome = if denied { outcome_before_limits } else { limits_outcome };
         if !request.dry_run {
@@ -188,7 +201,8 @@ impl Verifier {
                 return Ok(None);
             }
         };
-        let outcome = check_before_limits::<&str>(&credential, now, None, &[]);
+        let expiry_time = self.clock.expiry_time_at(now, self.clock.monotonic());
+        let outcome = check_before_limits::<&str>(&credential, expiry_time, None, &[]);
         self.recorder.count_verification(&credential, outcome, 0, None, now)?;
         self.outcome_counts.add(outcome as usize);
         Ok(outcome.is_valid().then_some(credential))
@@ -211,8 +225,8 @@ impl Verifier {
         Ok(credential.filter(is_visible).ok_or(Outcome::NotFound))
     }
 
-    /// Checks the quota and then the rate limit. With `spend`, spends both if both admit the cost, otherwise
-    /// neither.
+    /// Checks the quota, in the period that contains `expiry_time`, and then the rate limit. With `spend`, spends
+    /// both if both admit the cost, otherwise neither.
     #[allow(clippy::too_many_arguments)] // Only `decide` calls this function, with all of its state.
     async fn check_and_spend_limits(
         &self,
@@ -221,7 +235,7 @@ impl Verifier {
         cost: u32,
         spend: bool,
         denied: bool,
-        now: Timestamp,
+        expiry_time: Timestamp,
         monotonic: Duration,
     ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::QuotaStatus>)> {
         let key = credential.seq;
@@ -240,7 +254,7 @@ impl Verifier {
         };
         if !spend {
             let rate = take_or_peek_bucket(false);
-            let (admitted, quota_status) = match self.quotas.peek(key, quota, cost, now).await {
+            let (admitted, quota_status) = match self.quotas.peek(key, quota, cost, expiry_time).await {
                 Ok((admitted, quota_status)) => (admitted, Some(quota_status)),
                 // A request that is denied anyway doesn't fail because the state of its quota is missing.
                 Err(_) if denied => (true, None),
@@ -254,7 +268,7 @@ impl Verifier {
             rate = take_or_peek_bucket(true);
             is_allowed(&rate)
         };
-        let (decision, quota_status) = self.quotas.take(key, quota, cost, now, bucket).await?;
+        let (decision, quota_status) = self.quotas.take(key, quota, cost, expiry_time, bucket).await?;
         let outcome = match decision {
             QuotaDecision::Exceeded => {
                 rate = take_or_peek_bucket(false);
