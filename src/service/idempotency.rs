@@ -146,6 +146,8 @@ pub struct IdempotentRequest {
     owner: ResponseOwner,
     limits: StorageLimits,
     now: Timestamp,
+    /// Responses expire by this time; none expires while the clock is unsettled.
+    settled_now: Option<Timestamp>,
 }
 
 impl IdempotentRequest {
@@ -179,6 +181,7 @@ impl IdempotentRequest {
             limits: app.config.idempotency.storage_limits(app.config.database.max_bytes),
             is_always_sealed: false,
             now: ctx.now,
+            settled_now: app.clock.settled_now(),
         })
     }
 
@@ -250,9 +253,11 @@ impl IdempotentRequest {
     /// error is the reason to refuse the request.
     fn find_stored_response(&self, tx: &Tx<'_>) -> Result<Option<Result<StoredResponse>>> {
         let stored = store::idempotency::get(tx, &self.guard.id)?;
-        let Some(stored) = stored
-            .filter(|stored| self.now.as_millis() < stored.created_at.as_millis() + RESPONSE_TTL_MILLIS)
-        else {
+        let is_expired = |stored: &ResponseRow| {
+            let end = stored.created_at.as_millis() + RESPONSE_TTL_MILLIS;
+            self.settled_now.is_some_and(|now| now.as_millis() >= end)
+        };
+        let Some(stored) = stored.filter(|stored| !is_expired(stored)) else {
             return Ok(None);
         };
         if stored.request != self.request {
@@ -393,14 +398,16 @@ pub(crate) async fn record_and_store_refusal(
         .await
 }
 
-/// Deletes a chunk of expired responses. Returns `true` if there may be more expired responses.
+/// Deletes a chunk of expired responses. Returns `true` if there may be more expired responses. Deletes none
+/// while the clock is unsettled.
 ///
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn prune(app: &App) -> Result<bool> {
-    let expired_before = Timestamp::from_millis(app.clock.now().as_millis() - RESPONSE_TTL_MILLIS);
+    let Some(now) = app.clock.settled_now() else { return Ok(false) };
+    let expired_before = Timestamp::from_millis(now.as_millis() - RESPONSE_TTL_MILLIS);
     let prune = move |tx: &Tx<'_>| {
-        store::idempotency::prune(tx, expired_before, MAX_PRUNED_PER_WRITE, MAX_PRUNED_BYTES_PER_WRITE)
+        store::idempotency::prune(tx, expired_before, now, MAX_PRUNED_PER_WRITE, MAX_PRUNED_BYTES_PER_WRITE)
     };
     app.db.write(prune).await
 }

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::chain::{ChainAnchor, PRUNE_ACTION};
+use crate::domain::limits::Period;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
 use crate::error::Result;
@@ -27,6 +28,8 @@ const MAX_EVENTS_PER_WRITE: usize = 200;
 const MAX_PAGES_PER_WRITE: u64 = 200;
 /// The number of free database pages (1 MiB in total) that stay in the file for new data.
 const SPARE_PAGES: u64 = 256;
+/// A clock that is ahead by less than this is not noticed to be wrong.
+const MAX_UNNOTICED_JUMP: Duration = Duration::from_secs(24 * 3600);
 /// The pause after a step, as a multiple of the step's duration.
 const PAUSE_FACTOR: u32 = 3;
 
@@ -49,13 +52,15 @@ pub(crate) async fn run(app: &App) {
     }
 }
 
-/// Deletes all expired data and returns the freed space to the file system.
+/// Deletes all expired data and returns the freed space to the file system. While the clock is unsettled,
+/// nothing expires.
 ///
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`. Deletions before the error stay in
 /// effect.
 pub async fn prune(app: &App) -> Result<()> {
     repeat_paced(app, || prune_usage_and_verification_log(app)).await?;
+    repeat_paced(app, || prune_quotas(app)).await?;
     repeat_paced(app, || idempotency::prune(app)).await?;
     advance_checkpoint(app).await?;
     let removed = repeat_paced(app, || remove_expired_events(app)).await?;
@@ -88,7 +93,7 @@ async fn repeat_paced<F: Future<Output = Result<bool>>>(app: &App, step: impl Fn
 /// Deletes expired rows of usage and of the verification log. Returns `true` if there may be more expired
 /// rows.
 async fn prune_usage_and_verification_log(app: &App) -> Result<bool> {
-    let now = app.clock.now();
+    let Some(now) = app.clock.settled_now() else { return Ok(false) };
     let current = app.settings.get().await?;
     let retention = &current.settings.retention;
     let hourly = Interval::Hour.oldest_retained_start(now, retention.usage_hourly_days);
@@ -96,9 +101,26 @@ async fn prune_usage_and_verification_log(app: &App) -> Result<bool> {
     let log = Interval::Hour.oldest_retained_start(now, retention.verification_log_days);
     let pruned = app.db.write(move |tx| {
         let usage = store::usage::prune(tx, hourly, daily, MAX_ROWS_PER_WRITE)?;
-        Ok(usage.max(store::verification_log::prune(tx, log, MAX_ROWS_PER_WRITE)?))
+        Ok(usage.max(store::verification_log::prune(tx, log, now, MAX_ROWS_PER_WRITE)?))
     });
     Ok(pruned.await? == MAX_ROWS_PER_WRITE)
+}
+
+/// Deletes the counts of quotas in periods that are over. Those of the last day are kept, because the clock
+/// may be ahead by a day without being noticed; counts of later periods are from a time when the clock was
+/// wrong. Returns `true` if there may be more.
+async fn prune_quotas(app: &App) -> Result<bool> {
+    let Some(now) = app.clock.settled_now() else { return Ok(false) };
+    let deleted = app.db.write(move |tx| {
+        let mut deleted = 0;
+        for (_, period) in Period::NAMES {
+            let kept_from = period.bounds_at(Interval::Day.oldest_retained_start(now, 1)).0;
+            let kept_to = now + MAX_UNNOTICED_JUMP;
+            deleted = deleted.max(store::quotas::prune(tx, *period, kept_from, kept_to, MAX_ROWS_PER_WRITE)?);
+        }
+        Ok(deleted)
+    });
+    Ok(deleted.await? == MAX_ROWS_PER_WRITE)
 }
 
 /// Moves the checkpoint of the audit log forward to the last expired event, and records the new checkpoint in
@@ -109,8 +131,10 @@ async fn advance_checkpoint(app: &App) -> Result<()> {
     if days == 0 {
         return Ok(());
     }
-    let before = Interval::Day.oldest_retained_start(app.clock.now(), days);
-    let Some(last_expired) = app.db.read(move |tx| store::audit::last_prunable_event(tx, before)).await?
+    let Some(now) = app.clock.settled_now() else { return Ok(()) };
+    let before = Interval::Day.oldest_retained_start(now, days);
+    let Some(last_expired) =
+        app.db.read(move |tx| store::audit::last_prunable_event(tx, before, now)).await?
     else {
         return Ok(());
     };

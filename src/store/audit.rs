@@ -158,20 +158,29 @@ pub(crate) fn first_seq(tx: &Tx<'_>) -> Result<Option<i64>> {
     tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
 }
 
-/// The newest event that can be pruned with `time` as the limit: the event itself and all events before it in
-/// the chain occurred before `time`. `None` when the oldest event is not older than `time`.
-pub(crate) fn last_prunable_event(tx: &Tx<'_>, time: Timestamp) -> Result<Option<ChainAnchor>> {
-    let time = time.as_millis();
+/// The newest event that can be pruned with `time` as the limit: the event occurred before `time`, and no event
+/// before it in the chain occurred between `time` and `now`. Events that seem to have occurred after `now` were
+/// recorded while the clock was wrong; their position in the chain decides. `None` when no event can be pruned.
+pub(crate) fn last_prunable_event(
+    tx: &Tx<'_>,
+    time: Timestamp,
+    now: Timestamp,
+) -> Result<Option<ChainAnchor>> {
+    let (time, now) = (time.as_millis(), now.as_millis());
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
-    if tx.query_first(sql, [], |row| row.get::<_, i64>(0))?.is_none_or(|oldest| oldest >= time) {
+    let oldest: Option<i64> = tx.query_first(sql, [], |row| row.get(0))?;
+    if oldest.is_none_or(|oldest| (time..=now).contains(&oldest)) {
         return Ok(None);
     }
     // SQLite answers this from the index on `occurred_at`, which is small compared with the table.
-    let sql = "SELECT min(seq) FROM audit_events WHERE occurred_at >= ?1";
-    let first_kept: Option<i64> = tx.query_first(sql, params![time], |row| row.get(0))?.flatten();
+    let sql = "SELECT min(seq) FROM audit_events WHERE occurred_at BETWEEN ?1 AND ?2";
+    let first_kept: Option<i64> = tx.query_first(sql, params![time, now], |row| row.get(0))?.flatten();
     let before = first_kept.unwrap_or(i64::MAX);
-    let sql = "SELECT seq, hash FROM audit_events WHERE seq < ?1 ORDER BY seq DESC LIMIT 1";
-    tx.query_first(sql, params![before], |row| Ok(ChainAnchor { seq: row.get(0)?, hash: row.get(1)? }))
+    // The unary plus makes SQLite walk back from `first_kept`, where it finds such an event at once.
+    let sql =
+        "SELECT seq, hash FROM audit_events WHERE seq < ?1 AND +occurred_at < ?2 ORDER BY seq DESC LIMIT 1";
+    let anchor = |row: &Row<'_>| Ok(ChainAnchor { seq: row.get(0)?, hash: row.get(1)? });
+    tx.query_first(sql, params![before, time], anchor)
 }
 
 /// Deletes audit events up to and including a checkpoint, oldest first, at most `max`. Returns the number of

@@ -1,6 +1,6 @@
 //! Statements on the stored responses of idempotent requests.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use super::db::Tx;
 use super::rows;
@@ -102,15 +102,31 @@ pub(crate) fn stored_bytes(tx: &Tx<'_>, owner: ResponseOwner) -> Result<StoredBy
     Ok(stored)
 }
 
-/// Deletes responses created before a time, oldest first, until `max_rows` or about `max_bytes` are deleted.
-/// Returns `true` if there may be more.
-pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max_rows: usize, max_bytes: u64) -> Result<bool> {
-    let sql = "SELECT seq, bytes FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2";
-    let expired = tx.query_all(sql, params![before.as_millis(), max_rows], |row| {
+/// Deletes responses created before a time, until `max_rows` or about `max_bytes` are deleted. Deletes also
+/// responses that seem to be created after `now`, because the clock was wrong, if a response that was stored
+/// later is expired. Returns `true` if there may be more.
+pub(crate) fn prune(
+    tx: &Tx<'_>,
+    before: Timestamp,
+    now: Timestamp,
+    max_rows: usize,
+    max_bytes: u64,
+) -> Result<bool> {
+    let seq_and_bytes = |row: &Row<'_>| {
         let seq: i64 = row.get(0)?;
         let bytes: u64 = row.get(1)?;
         Ok((seq, bytes))
-    })?;
+    };
+    let sql = "SELECT seq, bytes FROM idempotency WHERE created_at > ?1 \
+               AND seq < (SELECT max(seq) FROM idempotency WHERE created_at < ?2) LIMIT ?3";
+    let mut expired =
+        tx.query_all(sql, params![now.as_millis(), before.as_millis(), max_rows], seq_and_bytes)?;
+    let sql = "SELECT seq, bytes FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2";
+    expired.extend(tx.query_all(
+        sql,
+        params![before.as_millis(), max_rows - expired.len()],
+        seq_and_bytes,
+    )?);
     let may_be_more = expired.len() == max_rows;
     let mut deleted_bytes = 0;
     for (seq, bytes) in expired {

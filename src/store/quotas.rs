@@ -30,3 +30,24 @@ pub(crate) fn put(tx: &Tx<'_>, leases: &[QuotaLease]) -> Result<()> {
     }
     Ok(())
 }
+
+/// Deletes leases of periods of this length that began before `before` or after `after`, at most `max`.
+/// Returns the number of deleted leases.
+pub(crate) fn prune(
+    tx: &Tx<'_>,
+    period: Period,
+    before: Timestamp,
+    after: Timestamp,
+    max: usize,
+) -> Result<usize> {
+    let max_rows = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut deleted = 0;
+    for (condition, bound) in [("started_at < ?2", before), ("started_at > ?2", after)] {
+        let sql = format!(
+            "DELETE FROM quotas WHERE (period, started_at, key_seq) IN \
+             (SELECT period, started_at, key_seq FROM quotas WHERE period = ?1 AND {condition} LIMIT ?3)"
+        );
+        deleted = deleted.max(tx.execute(&sql, params![period.name(), bound.as_millis(), max_rows])?);
+    }
+    Ok(deleted)
+}

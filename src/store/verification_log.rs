@@ -67,12 +67,20 @@ pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<
         .fetch_page(tx, "l.seq", page, entry_from_row)
 }
 
-/// Deletes rows whose minute is before a time, oldest first, at most `max`. Returns the number of deleted
-/// rows.
-pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, max: usize) -> Result<usize> {
-    tx.execute(
+/// Deletes rows whose minute is before a time, oldest first. Deletes also rows whose minute seems to be after
+/// `now`, because the clock was wrong, if a row that was stored later has expired. Deletes at most `max` rows of
+/// either kind; returns the larger of both numbers.
+pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, now: Timestamp, max: usize) -> Result<usize> {
+    let max_rows = i64::try_from(max).unwrap_or(i64::MAX);
+    let from_future = tx.execute(
+        "DELETE FROM verification_log WHERE seq IN (SELECT seq FROM verification_log WHERE minute > ?1 \
+         AND seq < (SELECT max(seq) FROM verification_log WHERE minute < ?2) LIMIT ?3)",
+        params![now.as_millis(), before.as_millis(), max_rows],
+    )?;
+    let expired = tx.execute(
         "DELETE FROM verification_log WHERE seq IN \
          (SELECT seq FROM verification_log WHERE minute < ?1 ORDER BY minute LIMIT ?2)",
-        params![before.as_millis(), i64::try_from(max).unwrap_or(i64::MAX)],
-    )
+        params![before.as_millis(), max_rows],
+    )?;
+    Ok(expired.max(from_future))
 }
