@@ -26,6 +26,7 @@ mod superseded;
 mod tampering;
 mod tenancy;
 mod unused_headers;
+mod wrong_clock;
 
 use std::net::IpAddr;
 

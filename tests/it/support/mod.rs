@@ -91,11 +91,16 @@ impl Server {
 
     /// Starts on a directory that may hold the data of an earlier server.
     pub(crate) async fn start_in(dir: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(dir, NOW, change).await
+    }
+
+    /// Like [`Server::start_in`], at this wall-clock time in milliseconds since the epoch.
+    pub(crate) async fn start_at(dir: TempDir, now: i64, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::load_defaults().unwrap();
         config.database.dir = dir.path().join("data");
         change(&mut config);
         let limits = server::ConnectionLimits::from(&config.http);
-        let clock = Clock::manual(Timestamp::from_millis(NOW));
+        let clock = Clock::manual(Timestamp::from_millis(now));
         let app = App::open(config, clock.clone()).await.unwrap();
         api_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,446 @@
+//! A clock that is wrong: it deletes nothing, no count is lost, and nothing that has ended becomes valid again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::Method;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tollhouse::app::App;
+use tollhouse::clock::Clock;
+use tollhouse::domain::time::Timestamp;
+use tollhouse::service::{clock, housekeeping, retention, usage};
+
+use crate::support::{Answer, Binary, Client, NOW, Server};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// 2038-01-19T03:14:07Z.
+const YEAR_2038: i64 = 2_147_483_647_000;
+
+/// The tables from which data is deleted because of its age.
+const PRUNED_TABLES: [&str; 6] =
+    ["audit_events", "idempotency", "quotas", "usage_daily", "usage_hourly", "verification_log"];
+
+fn connect(server: &Server) -> Connection {
+    Connection::open(server.dir.path().join("data/tollhouse.db")).unwrap()
+}
+
+/// The number of rows of each pruned table.
+fn rows(server: &Server) -> BTreeMap<&'static str, i64> {
+    let conn = connect(server);
+    let count =
+        |table| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+    PRUNED_TABLES.iter().map(|table| (*table, count(table))).collect()
+}
+
+/// Fails if a table has fewer rows than before.
+#[track_caller]
+fn assert_nothing_is_gone(before: &BTreeMap<&'static str, i64>, after: &BTreeMap<&'static str, i64>) {
+    assert!(before.values().all(|count| *count > 0), "a table is empty: {before:?}");
+    for (table, count) in before {
+        assert!(after[table] >= *count, "{table}: {before:?} {after:?}");
+    }
+}
+
+/// The work of a second of the background jobs.
+async fn tick(server: &Server) {
+    clock::check(&server.app).await.unwrap();
+    usage::flush(&server.app).await.unwrap();
+    retention::prune(&server.app).await.unwrap();
+    housekeeping::write_aggregated_events(&server.app, false).await.unwrap();
+}
+
+async fn code(server: &Server, secret: &str) -> String {
+    let admin = server.admin();
+    let request = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
+    let answer = admin.send(request).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.data()["code"].as_str().unwrap().to_owned()
+}
+
+async fn reasons(client: &Client) -> Value {
+    let answer = client.get_at_root("/readyz").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.data()["reasons"].clone()
+}
+
+/// The audit events of the clock, oldest first, as action and type of actor.
+async fn clock_events(client: &Client) -> Vec<(String, String)> {
+    let mut events = Vec::new();
+    for action in ["clock.jumped", "clock.settled", "clock.accept"] {
+        let listed = client.get(&format!("/audit-logs?action={action}&limit=100")).await;
+        events.extend(listed.data().as_array().unwrap().clone());
+    }
+    events.sort_by_key(|event| event["seq"].as_i64());
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    events.iter().map(|event| (text(&event["action"]), text(&event["actor"]["type"]))).collect()
+}
+
+fn events(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(action, actor)| ((*action).to_owned(), (*actor).to_owned())).collect()
+}
+
+/// A server with data of each kind that is deleted because of its age, and the secrets of two keys: one with
+/// a quota of 3 units per hour, of which 2 are spent, and one that expires in an hour.
+async fn server_with_data() -> (Server, String, String) {
+    let server = Server::start().await;
+    assert_eq!(server.configure(json!({"retention": {"audit_days": 30}})).await.status, 200);
+    server.organization("org_1").await;
+    let key = json!({"organization_id": "org_1", "name": "k", "scopes": ["workflows:read"]});
+    let with = |more: Value| {
+        let mut body = key.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let quota = with(json!({"quota": {"limit": 3, "period": "hour"}}));
+    let quota = server.key_with(quota).await.0.key.unwrap();
+    let expires_at = Timestamp::from_millis(NOW) + HOUR;
+    let expiring = server.key_with(with(json!({"expires_at": expires_at.to_string()}))).await.0.key.unwrap();
+    assert_eq!(idempotent_post(&server).await.status, 201);
+    assert_eq!(code(&server, &expiring).await, "VALID");
+    assert_eq!(code(&server, "toll_unknown").await, "NOT_FOUND");
+    for _ in 0..2 {
+        assert_eq!(code(&server, &quota).await, "VALID");
+    }
+    tick(&server).await;
+    clock::store_settled_time(&server.app).await.unwrap();
+    (server, quota, expiring)
+}
+
+async fn idempotent_post(server: &Server) -> Answer {
+    let admin = server.admin();
+    let body = json!({"name": "u", "email": "u@example.com"});
+    admin.send(admin.request(Method::POST, "/users").header("idempotency-key", "1").json(&body)).await
+}
+
+/// The scenario: one start in 2038 for three seconds, then at the right time.
+#[tokio::test]
+async fn i14_three_seconds_in_2038_delete_nothing_and_the_quota_is_usable_afterwards() {
+    let (server, quota, expiring) = server_with_data().await;
+    let report =
+        server.admin().get("/analytics/usage?period=90d&interval=day").await.data()["totals"].clone();
+    let before = rows(&server);
+
+    let server = Server::start_at(server.stop().await, YEAR_2038, |_| ()).await;
+    for _ in 0..3 {
+        tick(&server).await;
+        server.advance(SECOND);
+    }
+    assert_eq!(reasons(&server.admin()).await, json!(["clock_unsettled"]));
+    assert_nothing_is_gone(&before, &rows(&server));
+    // A new period of the quota, and every key with an expiry has expired.
+    for expected in ["VALID", "VALID", "VALID", "QUOTA_EXCEEDED"] {
+        assert_eq!(code(&server, &quota).await, expected);
+    }
+    assert_eq!(code(&server, &expiring).await, "EXPIRED");
+    tick(&server).await;
+
+    let server = Server::start_at(server.stop().await, NOW + 10_000, |_| ()).await;
+    tick(&server).await;
+    assert_eq!(reasons(&server.admin()).await, json!([]));
+    assert_nothing_is_gone(&before, &rows(&server));
+    let after = server.admin().get("/analytics/usage?period=90d&interval=day").await.data()["totals"].clone();
+    assert_eq!(after, report, "the usage of 2026 is what it was");
+    // The period of 2026 goes on with the units that it had.
+    for expected in ["VALID", "QUOTA_EXCEEDED"] {
+        assert_eq!(code(&server, &quota).await, expected);
+    }
+    assert_eq!(code(&server, &expiring).await, "VALID");
+    assert_eq!(clock_events(&server.admin()).await, events(&[("clock.jumped", "system")]));
+    // The counts of 2038 are deleted, because no clock is settled there.
+    let counts = "SELECT count(*) FROM quotas WHERE started_at > 2000000000000";
+    assert_eq!(connect(&server).query_row(counts, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn i14_a_jump_while_the_server_runs_deletes_nothing() {
+    let (server, quota, expiring) = server_with_data().await;
+    let before = rows(&server);
+    for (jump, expiring_code) in [(YEAR_2038, "EXPIRED"), (NOW - 86_400_000, "VALID"), (1_000, "VALID")] {
+        server.clock.set(Timestamp::from_millis(jump));
+        // No background job has noticed the jump yet.
+        retention::prune(&server.app).await.unwrap();
+        tick(&server).await;
+        assert_nothing_is_gone(&before, &rows(&server));
+        assert_eq!(reasons(&server.admin()).await, json!(["clock_unsettled"]));
+        assert_eq!(code(&server, &expiring).await, expiring_code);
+        let replayed = idempotent_post(&server).await;
+        assert_eq!((replayed.status, replayed.header("idempotent-replayed")), (201, Some("true")));
+        server.clock.set(Timestamp::from_millis(NOW));
+        tick(&server).await;
+        assert_eq!(reasons(&server.admin()).await, json!([]));
+        assert_nothing_is_gone(&before, &rows(&server));
+    }
+    for expected in ["VALID", "QUOTA_EXCEEDED"] {
+        assert_eq!(code(&server, &quota).await, expected);
+    }
+    let jumped = ("clock.jumped", "system");
+    let settled = ("clock.settled", "system");
+    let expected = events(&[jumped, settled, jumped, settled, jumped, settled]);
+    assert_eq!(clock_events(&server.admin()).await, expected);
+}
+
+/// Every way in which a key or secret is checked, for one that has ended.
+async fn assert_ended(server: &Server, id: &str, secret: &str) {
+    let admin = server.admin();
+    assert_eq!(code(server, secret).await, "EXPIRED");
+    let introspect = admin.request_at_root(Method::POST, "/v1/introspect").form(&[("token", secret)]);
+    assert_eq!(admin.send(introspect).await.json, json!({"active": false}));
+    let own = server.client(Some(secret));
+    assert_eq!(own.send(own.request_at_root(Method::GET, "/v1/forward-auth")).await.status, 401);
+    assert_eq!(own.get("/whoami").await.status, 401);
+    let verify = own.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
+    assert_eq!(own.send(verify).await.status, 401);
+    if !id.is_empty() {
+        assert_eq!(admin.get(&format!("/api-keys/{id}")).await.data()["status"], "expired");
+        let listed = admin.get("/api-keys?status=expired").await.data().clone();
+        assert!(listed.as_array().unwrap().iter().any(|key| key["id"] == id), "{listed}");
+        assert_eq!(admin.post(&format!("/api-keys/{id}/rotate"), json!({})).await.status, 409);
+    }
+}
+
+#[tokio::test]
+async fn i14_a_clock_that_goes_back_revives_no_key_and_no_previous_secret() {
+    for (back, settled) in [(2 * MINUTE, true), (HOUR, false), (DAY, false)] {
+        let server = Server::start().await;
+        let expires_at = Timestamp::from_millis(NOW) + MINUTE;
+        let body = json!({"name": "k", "scopes": ["keys:verify"], "expires_at": expires_at.to_string()});
+        let (expired, key) = server.key_with(body).await;
+        let expired = expired.key.unwrap();
+        let (rotated, rotated_key) = server.key(None, &["keys:verify"]).await;
+        let path = format!("/api-keys/{}/rotate", rotated_key["id"].as_str().unwrap());
+        assert_eq!(server.admin().post(&path, json!({"grace_period_seconds": 60})).await.status, 200);
+        let previous = rotated.key.unwrap();
+        let id = key["id"].as_str().unwrap();
+        assert_eq!(
+            (code(&server, &expired).await, code(&server, &previous).await),
+            ("VALID".into(), "VALID".into())
+        );
+
+        server.advance(2 * MINUTE);
+        tick(&server).await;
+        clock::store_settled_time(&server.app).await.unwrap();
+        let wall = NOW + 120_000 - i64::try_from(back.as_millis()).unwrap();
+        server.clock.set(Timestamp::from_millis(wall));
+        for checked in [false, true] {
+            assert_ended(&server, id, &expired).await;
+            assert_ended(&server, "", &previous).await;
+            if !checked {
+                tick(&server).await;
+                assert_eq!(
+                    reasons(&server.admin()).await.as_array().unwrap().is_empty(),
+                    settled,
+                    "{back:?}"
+                );
+            }
+        }
+        let server = Server::start_at(server.stop().await, wall, |_| ()).await;
+        assert_ended(&server, id, &expired).await;
+        assert_ended(&server, "", &previous).await;
+    }
+}
+
+/// A rotation while the clock is wrong doesn't keep the previous secret for years.
+#[tokio::test]
+async fn i14_a_grace_period_is_as_long_as_requested_when_the_clock_is_right_again() {
+    let server = Server::start().await;
+    let (client, key) = server.key(None, &["keys:verify"]).await;
+    let previous = client.key.unwrap();
+    server.clock.set(Timestamp::from_millis(YEAR_2038));
+    let path = format!("/api-keys/{}/rotate", key["id"].as_str().unwrap());
+    assert_eq!(server.admin().post(&path, json!({"grace_period_seconds": 60})).await.status, 200);
+    server.clock.set(Timestamp::from_millis(NOW));
+    assert_eq!(code(&server, &previous).await, "VALID");
+    server.advance(MINUTE);
+    assert_eq!(code(&server, &previous).await, "EXPIRED");
+}
+
+#[tokio::test]
+async fn i14_records_from_the_future_stop_no_retention() {
+    let (server, quota, _) = server_with_data().await;
+    server.clock.set(Timestamp::from_millis(YEAR_2038));
+    tick(&server).await;
+    assert_eq!(code(&server, "toll_unknown").await, "NOT_FOUND");
+    let admin = server.admin();
+    let body = json!({"name": "v", "email": "v@example.com"});
+    let post = admin.request(Method::POST, "/users").header("idempotency-key", "2").json(&body);
+    assert_eq!(admin.send(post).await.status, 201);
+    assert_eq!(code(&server, &quota).await, "VALID");
+    tick(&server).await;
+    server.clock.set(Timestamp::from_millis(NOW) + MINUTE);
+    tick(&server).await;
+    // Later records of each kind at the right time.
+    assert_eq!(code(&server, "toll_unknown").await, "NOT_FOUND");
+    let body = json!({"name": "w", "email": "w@example.com"});
+    let post = admin.request(Method::POST, "/users").header("idempotency-key", "3").json(&body);
+    assert_eq!(admin.send(post).await.status, 201);
+    tick(&server).await;
+    let conn = connect(&server);
+    let from_future = |sql: &str| {
+        let sql = format!("SELECT count(*) FROM {sql} > 2000000000000");
+        conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let future =
+        ["audit_events WHERE occurred_at", "idempotency WHERE created_at", "verification_log WHERE minute"];
+    for table in future {
+        assert!(from_future(table) > 0, "{table}");
+    }
+    // Records younger than the retention stay, and with them those from the future.
+    server.advance(29 * DAY);
+    tick(&server).await;
+    assert!(from_future(future[0]) > 0 && from_future(future[2]) > 0);
+    server.advance(2 * DAY);
+    tick(&server).await;
+    for table in future {
+        assert_eq!(from_future(table), 0, "{table}");
+    }
+    let verified = admin.get("/audit-logs/verify").await.data().clone();
+    assert!(verified["valid"] == true && verified["first_seq"].as_i64() > Some(8), "{verified}");
+}
+
+/// An event from the future that nothing has followed yet is not deleted.
+#[tokio::test]
+async fn i14_the_latest_event_stays_whatever_its_time() {
+    let (server, ..) = server_with_data().await;
+    server.clock.set(Timestamp::from_millis(YEAR_2038));
+    tick(&server).await;
+    let last = rows(&server)["audit_events"];
+    server.advance(40 * DAY);
+    server.clock.set(Timestamp::from_millis(NOW) + 40 * DAY);
+    retention::prune(&server.app).await.unwrap();
+    let sql = "SELECT count(*) FROM audit_events WHERE seq = ?1";
+    assert_eq!(connect(&server).query_row(sql, [last], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn i14_refusals_that_are_combined_are_written_after_the_clock_went_back() {
+    let server = Server::start().await;
+    let (client, _) = server.key(None, &["workflows:read"]).await;
+    let refused = async || {
+        tick(&server).await;
+        let listed = server.admin().get("/audit-logs?action=request.refused").await.data().clone();
+        listed.as_array().unwrap().iter().map(|event| event["count"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        assert_eq!(client.get("/users").await.status, 403);
+    }
+    assert_eq!(refused().await, [0_i64; 0], "the minute is not over");
+    server.clock.set(Timestamp::from_millis(NOW - 86_400_000));
+    assert_eq!(refused().await, [3]);
+    assert_eq!(client.get("/users").await.status, 403);
+    assert_eq!(refused().await, [3]);
+    server.advance(MINUTE);
+    assert_eq!(refused().await, [1, 3]);
+}
+
+#[tokio::test]
+async fn i14_a_clock_that_kept_pace_for_an_hour_is_settled_and_retention_goes_on() {
+    let (server, ..) = server_with_data().await;
+    let before = rows(&server);
+    // For example a server that was off for a year.
+    let wall = NOW + 365 * 86_400_000;
+    let server = Server::start_at(server.stop().await, wall, |_| ()).await;
+    for _ in 0..59 {
+        tick(&server).await;
+        server.advance(MINUTE);
+    }
+    assert_nothing_is_gone(&before, &rows(&server));
+    // A restart begins a new hour.
+    clock::store_settled_time(&server.app).await.unwrap();
+    let server = Server::start_at(server.stop().await, wall + 59 * 60_000, |_| ()).await;
+    tick(&server).await;
+    server.advance(59 * MINUTE);
+    tick(&server).await;
+    assert_nothing_is_gone(&before, &rows(&server));
+    assert_eq!(reasons(&server.admin()).await, json!(["clock_unsettled"]));
+    server.advance(MINUTE);
+    tick(&server).await;
+    assert_eq!(reasons(&server.admin()).await, json!([]));
+    let after = rows(&server);
+    for table in ["idempotency", "quotas", "usage_hourly", "verification_log"] {
+        assert_eq!(after[table], 0, "{table}: {before:?} {after:?}");
+    }
+    let jumped = ("clock.jumped", "system");
+    let expected = events(&[jumped, jumped, ("clock.settled", "system")]);
+    assert_eq!(clock_events(&server.admin()).await, expected);
+    // The settled time is stored, so that the next start begins there.
+    clock::store_settled_time(&server.app).await.unwrap();
+    let server = Server::start_at(server.stop().await, wall + 3 * 3_600_000, |_| ()).await;
+    assert_eq!(reasons(&server.admin()).await, json!([]));
+}
+
+/// `tollhouse clock accept` on the data of this server, at this wall-clock time.
+async fn accept_at(server: &Server, wall: Timestamp) {
+    let operator = App::open(server.app.config.clone(), Clock::manual(wall)).await.unwrap();
+    clock::accept(&operator).await.unwrap();
+    operator.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn i14_an_accepted_clock_is_settled_beside_a_running_server() {
+    let (server, _, expiring) = server_with_data().await;
+    let before = rows(&server);
+    let wall = Timestamp::from_millis(NOW) + 365 * DAY;
+    // The operator accepted another time earlier, which doesn't apply to this jump.
+    accept_at(&server, Timestamp::from_millis(NOW)).await;
+    server.clock.set(wall);
+    tick(&server).await;
+    assert_eq!(reasons(&server.admin()).await, json!(["clock_unsettled"]));
+    assert_nothing_is_gone(&before, &rows(&server));
+    accept_at(&server, wall).await;
+    tick(&server).await;
+    assert_eq!(reasons(&server.admin()).await, json!([]));
+    assert_eq!(rows(&server)["usage_hourly"], 0);
+    // The event of the first acceptance has expired.
+    let expected = events(&[("clock.jumped", "system"), ("clock.accept", "cli")]);
+    assert_eq!(clock_events(&server.admin()).await, expected);
+    // The server stored the accepted time.
+    let server = Server::start_at(server.stop().await, wall.as_millis(), |_| ()).await;
+    assert_eq!(reasons(&server.admin()).await, json!([]));
+    // After an accepted step back, keys expire by the clock again.
+    server.clock.set(Timestamp::from_millis(NOW));
+    assert_eq!(code(&server, &expiring).await, "EXPIRED");
+    accept_at(&server, Timestamp::from_millis(NOW)).await;
+    tick(&server).await;
+    assert_eq!(reasons(&server.admin()).await, json!([]));
+    assert_eq!(code(&server, &expiring).await, "VALID");
+}
+
+/// Moves the stored time of a stopped server, as if the clock of the next start were wrong.
+fn move_stored_time(dir: &Path, days: i64) {
+    let conn = Connection::open(dir.join("tollhouse.db")).unwrap();
+    let sql = "UPDATE meta SET value = CAST(value AS INTEGER) + ?1 WHERE name = 'settled_time'";
+    assert_eq!(conn.execute(sql, [days * 86_400_000]).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn i14_the_binary_reports_a_jump_and_follows_clock_accept() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    assert_eq!(Binary::serve(dir.path()).terminate(), Some(0));
+    for days in [-12 * 365, 1] {
+        move_stored_time(dir.path(), days);
+        let mut server = Binary::serve(dir.path());
+        server.line_with("the clock jumped");
+        assert_eq!(reasons(&server.admin()).await, json!(["clock_unsettled"]));
+        let accepted = Binary::run(&["clock", "accept", "--data", data]);
+        assert!(accepted.status.success(), "{accepted:?}");
+        server.line_with("the operator accepted it");
+        assert_eq!(reasons(&server.admin()).await, json!([]));
+        let events = clock_events(&server.admin()).await;
+        assert_eq!(events.last(), Some(&("clock.accept".to_owned(), "cli".to_owned())));
+        assert_eq!(server.terminate(), Some(0));
+
+        // Without a running server, the next start follows.
+        move_stored_time(dir.path(), days);
+        assert!(Binary::run(&["clock", "accept", "--data", data]).status.success());
+        let mut server = Binary::serve(dir.path());
+        assert_eq!(reasons(&server.admin()).await, json!([]));
+        assert_eq!(server.terminate(), Some(0));
+    }
+}
