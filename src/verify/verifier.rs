@@ -110,8 +110,9 @@ impl Verifier {
         self.rate_limits.sweep(monotonic);
     }
 
-    /// Verifies a secret. Every change published before this call is taken into account. Usage is counted at
-    /// the time `now`; keys and quota periods end by the settled time as well.
+    /// Verifies a secret. Every change published before this call is taken into account. After the clock
+    /// was set back, the settled time counts instead of `now`, also for usage and denials: otherwise retention
+    /// could delete them once the clock is right again.
     ///
     /// # Errors
     /// When the key isn't in memory and can't be read, when its quota can't be leased, or when the recorder
@@ -122,7 +123,7 @@ impl Verifier {
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
-        let verdict = self.decide(request, now, monotonic).await?;
+        let verdict = self.decide(request, self.clock.expiry_time_at(now, monotonic), monotonic).await?;
         self.outcome_counts.add(verdict.outcome as usize);
         Ok(verdict)
     }
@@ -149,8 +150,7 @@ impl Verifier {
                     return Ok(Verdict::without_credential(outcome));
                 }
             };
-        let expiry_time = self.clock.expiry_time_at(now, monotonic);
-        let outcome_before_limits = check_before_limits(&credential, expiry_time, request.ip, request.scopes);
+        let outcome_before_limits = check_before_limits(&credential, now, request.ip, request.scopes);
         // A denied request spends nothing, but its result includes the state of the limits too.
         let denied = !outcome_before_limits.is_valid();
         let spend = !denied && !request.dry_run;
@@ -158,15 +158,8 @@ impl Verifier {
             self.recorder.ensure_room_for(&credential, now)?;
         }
         let limit = effective_rate_limit(&settings, &credential);
-        let limits = self.check_and_spend_limits(
-            &credential,
-            limit,
-            request.cost,
-            spend,
-            denied,
-            expiry_time,
-            monotonic,
-        );
+        let limits =
+            self.check_and_spend_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
         let (limits_outcome, rate, quota) = limits.await?;
         let outcome = if denied { outcome_before_limits } else { limits_outcome };
         if !request.dry_run {
@@ -192,6 +185,7 @@ impl Verifier {
         caller_organization_id: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<Arc<Credential>>> {
+        let now = self.clock.expiry_time_at(now, self.clock.monotonic());
         let settings = self.settings.get().await?;
         let credential = match self.find_credential(&settings, secret, caller_organization_id).await? {
             Ok(credential) => credential,
@@ -201,8 +195,7 @@ impl Verifier {
                 return Ok(None);
             }
         };
-        let expiry_time = self.clock.expiry_time_at(now, self.clock.monotonic());
-        let outcome = check_before_limits::<&str>(&credential, expiry_time, None, &[]);
+        let outcome = check_before_limits::<&str>(&credential, now, None, &[]);
         self.recorder.count_verification(&credential, outcome, 0, None, now)?;
         self.outcome_counts.add(outcome as usize);
         Ok(outcome.is_valid().then_some(credential))
@@ -225,8 +218,8 @@ impl Verifier {
         Ok(credential.filter(is_visible).ok_or(Outcome::NotFound))
     }
 
-    /// Checks the quota, in the period that contains `expiry_time`, and then the rate limit. With `spend`, spends
-    /// both if both admit the cost, otherwise neither.
+    /// Checks the quota and then the rate limit. With `spend`, spends both if both admit the cost, otherwise
+    /// neither.
     #[allow(clippy::too_many_arguments)] // Only `decide` calls this function, with all of its state.
     async fn check_and_spend_limits(
         &self,
@@ -235,7 +228,7 @@ impl Verifier {
         cost: u32,
         spend: bool,
         denied: bool,
-        expiry_time: Timestamp,
+        now: Timestamp,
         monotonic: Duration,
     ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::QuotaStatus>)> {
         let key = credential.seq;
@@ -254,7 +247,7 @@ impl Verifier {
         };
         if !spend {
             let rate = take_or_peek_bucket(false);
-            let (admitted, quota_status) = match self.quotas.peek(key, quota, cost, expiry_time).await {
+            let (admitted, quota_status) = match self.quotas.peek(key, quota, cost, now).await {
                 Ok((admitted, quota_status)) => (admitted, Some(quota_status)),
                 // A request that is denied anyway doesn't fail because the state of its quota is missing.
                 Err(_) if denied => (true, None),
@@ -268,7 +261,7 @@ impl Verifier {
             rate = take_or_peek_bucket(true);
             is_allowed(&rate)
         };
-        let (decision, quota_status) = self.quotas.take(key, quota, cost, expiry_time, bucket).await?;
+        let (decision, quota_status) = self.quotas.take(key, quota, cost, now, bucket).await?;
         let outcome = match decision {
             QuotaDecision::Exceeded => {
                 rate = take_or_peek_bucket(false);
