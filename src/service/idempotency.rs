@@ -145,8 +145,10 @@ pub struct IdempotentRequest {
     /// The API key whose limits the stored response counts towards.
     owner: ResponseOwner,
     limits: StorageLimits,
-    now: Timestamp,
-    /// Responses expire by this time; none expires while the clock is unsettled.
+    /// The time of a stored response: the settled time, so that a response doesn't expire early because the
+    /// clock was wrong when it was stored.
+    settled_time: Timestamp,
+    /// The time by which responses expire; none expires while the clock is unsettled.
     settled_now: Option<Timestamp>,
 }
 
@@ -180,7 +182,7 @@ impl IdempotentRequest {
             },
             limits: app.config.idempotency.storage_limits(app.config.database.max_bytes),
             is_always_sealed: false,
-            now: ctx.now,
+            settled_time: app.clock.settled_time(),
             settled_now: app.clock.settled_now(),
         })
     }
@@ -235,7 +237,7 @@ impl IdempotentRequest {
         let answer = if sealed { self.encrypt_body(response)? } else { response.body.clone().into_bytes() };
         let stored = ResponseRow {
             request: self.request,
-            created_at: self.now,
+            created_at: self.settled_time,
             status: response.status,
             etag: response.etag.clone(),
             sealed,
