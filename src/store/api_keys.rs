@@ -272,12 +272,13 @@ pub(crate) fn any_key_exists(tx: &Tx<'_>) -> Result<bool> {
     Ok(tx.query_first("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
-/// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, and the revision (the ETag) doesn't
-/// change.
+/// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, unless it is more than a day later,
+/// because the clock was wrong when it was stored. The revision (the ETag) doesn't change.
 pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
     for (seq, at) in used {
         tx.execute(
-            "UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)",
+            "UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1 \
+             AND (last_used_at IS NULL OR last_used_at < ?2 OR last_used_at > ?2 + 86400000)",
             params![seq, at.as_millis()],
         )?;
     }
