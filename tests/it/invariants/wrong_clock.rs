@@ -112,6 +112,14 @@ async fn server_with_data() -> (Server, String, String) {
     (server, quota, expiring)
 }
 
+/// `last_used_at` of the key with this secret.
+async fn last_used(server: &Server, secret: &str) -> String {
+    housekeeping::write_last_used(&server.app).await.unwrap();
+    let id = server.credential(secret).await.key.id.clone();
+    let key = server.admin().get(&format!("/api-keys/{id}")).await.data().clone();
+    key["last_used_at"].as_str().unwrap_or_default().to_owned()
+}
+
 async fn idempotent_post(server: &Server) -> Answer {
     let admin = server.admin();
     let body = json!({"name": "u", "email": "u@example.com"});
@@ -139,6 +147,7 @@ async fn i14_three_seconds_in_2038_delete_nothing_and_the_quota_is_usable_afterw
     }
     assert_eq!(code(&server, &expiring).await, "EXPIRED");
     tick(&server).await;
+    assert!(last_used(&server, &quota).await.starts_with("2038-"));
 
     let server = Server::start_at(server.stop().await, NOW + 10_000, |_| ()).await;
     tick(&server).await;
@@ -151,7 +160,10 @@ async fn i14_three_seconds_in_2038_delete_nothing_and_the_quota_is_usable_afterw
         assert_eq!(code(&server, &quota).await, expected);
     }
     assert_eq!(code(&server, &expiring).await, "VALID");
+    tick(&server).await;
     assert_eq!(clock_events(&server.admin()).await, events(&[("clock.jumped", "system")]));
+    // A key that was used in 2038 is not last used there.
+    assert!(last_used(&server, &quota).await.starts_with("2026-"));
     // The counts of 2038 are deleted, because no clock is settled there.
     let counts = "SELECT count(*) FROM quotas WHERE started_at > 2000000000000";
     assert_eq!(connect(&server).query_row(counts, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
@@ -183,6 +195,32 @@ async fn i14_a_jump_while_the_server_runs_deletes_nothing() {
     let settled = ("clock.settled", "system");
     let expected = events(&[jumped, settled, jumped, settled, jumped, settled]);
     assert_eq!(clock_events(&server.admin()).await, expected);
+}
+
+/// What was counted while the clock was far behind is not older than the retention when the clock is right again.
+#[tokio::test]
+async fn i14_what_is_counted_while_the_clock_is_behind_is_kept() {
+    let (server, quota, _) = server_with_data().await;
+    let totals = async || {
+        tick(&server).await;
+        let report = server.admin().get("/analytics/usage?period=90d&interval=day").await;
+        let denials = server.admin().get("/analytics/logs?limit=100").await.data().as_array().unwrap().len();
+        (report.data()["totals"]["requests"].as_u64().unwrap(), denials)
+    };
+    let (requests, denials) = totals().await;
+    server.clock.set(Timestamp::from_millis(NOW - 100 * 86_400_000));
+    assert_eq!(code(&server, &quota).await, "VALID");
+    assert_eq!(code(&server, &quota).await, "QUOTA_EXCEEDED");
+    let admin = server.admin();
+    let post = |body: Value| {
+        admin.send(admin.request(Method::POST, "/users").header("idempotency-key", "back").json(&body))
+    };
+    let body = json!({"name": "b", "email": "b@example.com"});
+    assert_eq!(post(body.clone()).await.status, 201);
+    usage::flush(&server.app).await.unwrap();
+    server.clock.set(Timestamp::from_millis(NOW));
+    assert_eq!(totals().await, (requests + 2, denials + 1));
+    assert_eq!(post(body).await.header("idempotent-replayed"), Some("true"));
 }
 
 /// Every way in which a key or secret is checked, for one that has ended.
@@ -281,6 +319,9 @@ async fn i14_records_from_the_future_stop_no_retention() {
     assert_eq!(admin.send(post).await.status, 201);
     tick(&server).await;
     let conn = connect(&server);
+    // Responses state the settled time; this one is of a server whose clock was settled in 2038.
+    let sql = "UPDATE idempotency SET created_at = ?1 WHERE seq = (SELECT max(seq) FROM idempotency) - 1";
+    assert_eq!(conn.execute(sql, [YEAR_2038]).unwrap(), 1);
     let from_future = |sql: &str| {
         let sql = format!("SELECT count(*) FROM {sql} > 2000000000000");
         conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()
