@@ -9,7 +9,7 @@
 
 use std::iter;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -19,6 +19,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::cancelable_read::{StopOnDrop, run_read};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
 use super::lookup::Lookups;
@@ -40,14 +41,6 @@ pub(in crate::store) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// SQLite 3.51.3, as an integer. Older versions can corrupt a database in WAL mode when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
-
-/// Number of steps of SQLite's virtual machine after which a read checks whether it should stop. 1000 steps
-/// take about 10 µs.
-const STEPS_BETWEEN_CHECKS: i32 = 1000;
-
-/// Number of checks (see [`STEPS_BETWEEN_CHECKS`]) after which a read yields its CPU core. Without the yield,
-/// the verification of a key could wait milliseconds until the kernel preempts a long read.
-const CHECKS_BETWEEN_YIELDS: u32 = 8;
 
 type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 
@@ -279,34 +272,6 @@ impl Db {
 /// The version of the bundled SQLite, such as `3.51.3`.
 pub(crate) fn sqlite_version() -> &'static str {
     rusqlite::version()
-}
-
-/// Makes a read stop when this value is dropped, by setting a flag that the read checks.
-#[derive(Default)]
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn run_read<T>(
-    conn: &mut Connection,
-    stopped: Arc<AtomicBool>,
-    f: impl FnOnce(&Tx<'_>) -> Result<T>,
-) -> Result<T> {
-    let mut checks = 0;
-    let should_stop = move || {
-        checks = (checks + 1) % CHECKS_BETWEEN_YIELDS;
-        if checks == 0 {
-            thread::yield_now();
-        }
-        stopped.load(Ordering::Relaxed)
-    };
-    conn.progress_handler(STEPS_BETWEEN_CHECKS, Some(should_stop))?;
-    let transaction = conn.transaction()?; // Rolled back when dropped, a panic included.
-    f(&Tx::new(&transaction))
 }
 
 /// The writer, which runs all mutations on a dedicated thread.

@@ -7,6 +7,7 @@ pub mod api_keys;
 pub mod audit;
 pub(crate) mod backup;
 pub(crate) mod better_auth;
+mod cancelable_read;
 pub(crate) mod check;
 pub(crate) mod clock;
 mod counters;
