@@ -39,6 +39,7 @@ pub enum Code {
     RateLimited,
     Internal,
     Unavailable,
+    OutcomeUnknown,
     StorageFull,
 }
 
@@ -68,6 +69,7 @@ pub const CODES: &[(Code, &str, u16)] = &[
     (Code::RateLimited, "RATE_LIMITED", 429),
     (Code::Internal, "INTERNAL", 500),
     (Code::Unavailable, "UNAVAILABLE", 503),
+    (Code::OutcomeUnknown, "OUTCOME_UNKNOWN", 503),
     (Code::StorageFull, "STORAGE_FULL", 507),
 ];
 

@@ -46,12 +46,15 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
     get, path = "/readyz", tag = "Server", operation_id = "getReadiness",
     responses(
         (status = 200, description = "The server is ready.", body = Readiness),
-        (status = 503, description = "`UNAVAILABLE`: the database isn't writable, or the server is shutting down."),
+        (status = 503, description = "`UNAVAILABLE`: the database isn't writable, its files were moved, removed or replaced, or the server is shutting down."),
     ),
 )]
 pub(crate) async fn check_readiness(call: Call) -> Result<Reply> {
     if call.app.is_draining() {
         return Err(Error::unavailable("The server is shutting down.", 1));
+    }
+    if let Some(problem) = call.app.db.file_problem() {
+        return Err(Error::unavailable(format!("The database isn't available: {problem}."), 5));
     }
     match call.app.db.probe_writable(call.app.clock.monotonic()).await {
         Ok(()) => Reply::ok(&Readiness { status: "ready", reasons: reasons(&call.app) }),

@@ -9,7 +9,7 @@
 
 use std::iter;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::cancelable_read::{StopOnDrop, run_read};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
+use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
 use super::schema;
 pub(crate) use super::schema::lock_data_dir;
@@ -72,6 +73,8 @@ struct Shared {
     /// sent.
     writer_ended: watch::Receiver<()>,
     counters: Arc<WriterCounters>,
+    files: Arc<FileIdentity>,
+    _file_watch: FileWatch,
     lookups: Arc<Lookups>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     /// One permit per reader, so that a read waiting for a connection doesn't occupy a thread.
@@ -116,6 +119,7 @@ impl Db {
         let (queue, jobs) = mpsc::sync_channel(options.writer_queue.max(1));
         let (writer_alive, writer_ended) = watch::channel(());
         let counters = Arc::new(WriterCounters::default());
+        let files = Arc::new(FileIdentity::record(&options.file)?);
         let writer_thread = Writer {
             data_version: data_version(&conn)?,
             conn,
@@ -124,6 +128,8 @@ impl Db {
             on_commit: Box::new(on_commit),
             clock: Clock::system(),
             counters: Arc::clone(&counters),
+            files: Arc::clone(&files),
+            is_wal_saved: false,
         };
         thread::Builder::new()
             .name("writer".to_owned())
@@ -136,6 +142,8 @@ impl Db {
             queue: Mutex::new(Some(queue)),
             writer_ended,
             counters,
+            _file_watch: FileWatch::start(Arc::clone(&files))?,
+            files,
             lookups: Lookups::start(options)?,
             reader_permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
             readers,
@@ -236,6 +244,16 @@ impl Db {
         self.0.counters.work()
     }
 
+    /// What is wrong with the database's files, without their paths; `None` if nothing is.
+    pub(crate) fn file_problem(&self) -> Option<String> {
+        self.0.files.problem().map(|problem| problem.summary())
+    }
+
+    /// A flag that is true while the files at the database's paths aren't those that are open.
+    pub(crate) fn files_lost_flag(&self) -> Arc<AtomicBool> {
+        self.0.files.lost_flag()
+    }
+
     /// Refuses new mutations and waits until the queued ones are answered and the writer has stopped,
     /// which checkpoints the WAL as its last step. Idempotent.
     pub(crate) async fn close(&self) {
@@ -285,6 +303,9 @@ struct Writer {
     counters: Arc<WriterCounters>,
     /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
     data_version: i64,
+    files: Arc<FileIdentity>,
+    /// True if the frames of a removed WAL have been moved into the database file.
+    is_wal_saved: bool,
 }
 
 impl Writer {
@@ -300,6 +321,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.detect_external_writes();
+            self.save_removed_wal();
         }
         if let Err(error) = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::warn!(%error, "could not checkpoint the WAL at shutdown; the next start reads it");
@@ -316,7 +338,10 @@ impl Writer {
                 answers.into_iter().zip(results).for_each(|(answer, result)| drop(answer.send(result)))
             }
             Err(error) => {
-                tracing::error!(%error, mutations = answers.len(), "a group of mutations failed");
+                // Lost files are logged once, when they are detected.
+                if !self.files.is_lost() {
+                    tracing::error!(%error, mutations = answers.len(), "a group of mutations failed");
+                }
                 answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
             }
         }
@@ -329,6 +354,7 @@ impl Writer {
         let tx = Tx::new(&self.conn);
         let results = mutations.into_iter().map(|mut mutation| tx.run_mutation(&mut mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
+            self.files.ensure_in_place()?;
             // Nothing is to be stored. A commit would nevertheless write and sync the pages that rolled-back
             // savepoints have changed.
             if !tx.has_written.get() {
@@ -352,6 +378,9 @@ impl Writer {
         if !invalidations.is_empty() {
             (self.on_commit)(&invalidations);
         }
+        if wrote {
+            self.files.ensure_still_in_place()?;
+        }
         if checkpoint {
             self.checkpoint_wal();
         }
@@ -364,6 +393,17 @@ impl Writer {
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::warn!(%error, "could not checkpoint the WAL");
         }
+    }
+
+    /// Moves the frames of a removed WAL into the database file, once. They are durable nowhere else, and the
+    /// next start would not find them.
+    fn save_removed_wal(&mut self) {
+        let is_removed = self.files.is_lost() && self.files.is_only_wal_lost();
+        if is_removed && !self.is_wal_saved {
+            self.checkpoint_wal();
+            tracing::warn!("moved the changes of the removed WAL into the database file");
+        }
+        self.is_wal_saved = is_removed;
     }
 
     fn begin_transaction(&mut self) -> Result<()> {

@@ -13,6 +13,7 @@ pub(crate) mod clock;
 mod counters;
 pub(crate) mod db;
 pub(crate) mod export;
+pub(crate) mod file_identity;
 pub(crate) mod idempotency;
 pub(crate) mod import;
 mod list;

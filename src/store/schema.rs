@@ -76,23 +76,43 @@ impl FileInfo {
     }
 }
 
-/// Locks the data directory, so that only one process serves it. The lock lasts as long as the returned file
-/// is open. Commands such as `backup` don't take this lock and can run beside the server.
+/// Name of the file in the data directory that the server locks.
+pub(in crate::store) const LOCK_FILE_NAME: &str = "tollhouse.lock";
+
+/// The locks of a data directory, held while this value exists.
+#[derive(Debug)]
+pub(crate) struct DataDirLock {
+    _file: File,
+    /// The directory itself; `None` on a file system that can't lock directories.
+    _dir: Option<File>,
+}
+
+/// Locks the data directory, so that only one process serves it. Commands such as `backup` don't take this
+/// lock and can run beside the server. The directory itself is locked too, because a lock file that is removed
+/// and created again is another file, whose lock is free.
 ///
 /// # Errors
 /// `CONFLICT` when another process holds the lock.
-pub(crate) fn lock_data_dir(dir: &Path) -> Result<File> {
+pub(crate) fn lock_data_dir(dir: &Path) -> Result<DataDirLock> {
     create_private_dir(dir)?;
-    let path = dir.join("tollhouse.lock");
+    let path = dir.join(LOCK_FILE_NAME);
+    let with_path = |error: io::Error| Error::internal(format!("{}: {error}", path.display()));
+    let in_use = || conflict_error(format!("{} is in use by another Tollhouse process.", dir.display()));
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+    let file = file.map_err(with_path)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(conflict_error(format!("{} is in use by another Tollhouse process.", dir.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(Error::internal(format!("{}: {error}", path.display()))),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(in_use()),
+        Err(TryLockError::Error(error)) => return Err(with_path(error)),
     }
+    let locked_dir =
+        File::open(dir).map_err(|error| Error::internal(format!("{}: {error}", dir.display())))?;
+    let locked_dir = match locked_dir.try_lock() {
+        Ok(()) => Some(locked_dir),
+        Err(TryLockError::WouldBlock) => return Err(in_use()),
+        Err(TryLockError::Error(_)) => None,
+    };
+    Ok(DataDirLock { _file: file, _dir: locked_dir })
 }
 
 pub(in crate::store) fn parent_directory(file: &Path) -> &Path {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::bucket::{BucketLimit, Buckets, RateLimitDecision};
@@ -16,7 +17,7 @@ use crate::domain::api_key::Credential;
 use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, check_before_limits};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::telemetry::tally::Counts;
 
 /// Number of possible outcomes of a verification.
@@ -69,6 +70,9 @@ pub struct Verifier {
     rate_limits: Buckets<i64>,
     quotas: Quotas,
     recorder: Recorder,
+    /// True while the database's files aren't at their paths. The keys in memory may then belong to a database
+    /// that was replaced.
+    files_lost: Arc<AtomicBool>,
     /// Indexed by `Outcome as usize`.
     outcome_counts: Counts<OUTCOME_COUNT>,
 }
@@ -83,6 +87,7 @@ impl Verifier {
         max_buckets: usize,
         quotas: Quotas,
         recorder: Recorder,
+        files_lost: Arc<AtomicBool>,
     ) -> Self {
         Self {
             keys,
@@ -91,6 +96,7 @@ impl Verifier {
             rate_limits: Buckets::new(max_buckets),
             quotas,
             recorder,
+            files_lost,
             outcome_counts: Counts::default(),
         }
     }
@@ -115,17 +121,26 @@ impl Verifier {
     /// could delete them once the clock is right again.
     ///
     /// # Errors
-    /// When the key isn't in memory and can't be read, when its quota can't be leased, or when the recorder
-    /// is full. After an error nothing is spent.
+    /// When the database's files aren't at their paths, when the key isn't in memory and can't be read, when its
+    /// quota can't be leased, or when the recorder is full. After an error nothing is spent.
     pub async fn verify<S: AsRef<str>>(
         &self,
         request: &VerifyRequest<'_, S>,
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
+        self.ensure_files_in_place()?;
         let verdict = self.decide(request, self.clock.expiry_time_at(now, monotonic), monotonic).await?;
         self.outcome_counts.add(verdict.outcome as usize);
         Ok(verdict)
+    }
+
+    fn ensure_files_in_place(&self) -> Result<()> {
+        if self.files_lost.load(Ordering::Relaxed) {
+            let message = "The database isn't available: its files were moved, removed or replaced.";
+            return Err(Error::unavailable(message, 5));
+        }
+        Ok(())
     }
 
     async fn decide<S: AsRef<str>>(
@@ -185,6 +200,7 @@ impl Verifier {
         caller_organization_id: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<Arc<Credential>>> {
+        self.ensure_files_in_place()?;
         let now = self.clock.expiry_time_at(now, self.clock.monotonic());
         let settings = self.settings.get().await?;
         let credential = match self.find_credential(&settings, secret, caller_organization_id).await? {

@@ -12,6 +12,7 @@ mod failed_auth;
 mod invalidation;
 mod limits;
 mod long_reads;
+mod moved_files;
 mod organization_limits;
 mod owned_keys;
 mod pruning;
