@@ -105,6 +105,7 @@ impl App {
         let publisher = version_clock.clone();
         let options = db::Options {
             file: config.database.dir.join("tollhouse.db"),
+            must_exist: config.database.must_exist,
             readers: config.database.readers,
             read_timeout: config.database.read_timeout,
             writer_queue: config.database.writer_queue,

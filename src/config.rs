@@ -202,6 +202,8 @@ pub struct DatabaseConfig {
     /// The directory that holds `tollhouse.db`.
     #[serde(deserialize_with = "values::deserialize_directory")]
     pub dir: PathBuf,
+    /// True if the server doesn't create a missing database.
+    pub must_exist: bool,
     /// The number of database connections for reading.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 64, _, _>")]
     pub readers: u32,

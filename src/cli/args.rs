@@ -64,6 +64,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_key_file: Option<PathBuf>,
 
+    /// Fail if there is no database instead of creating one (setting: database.must_exist)
+    #[arg(long)]
+    pub(crate) must_exist: bool,
+
     /// Serve a month of sample data, discarded when the server stops
     ///
     /// Listens only on loopback. The database is in a temporary directory, which is removed when the
@@ -263,22 +267,23 @@ impl Cli {
             Some(Command::Serve(named)) => Command::Serve(Serve {
                 listen: named.listen.or(implied.listen),
                 admin_key_file: named.admin_key_file.or(implied.admin_key_file),
+                must_exist: named.must_exist || implied.must_exist,
                 dev: named.dev || implied.dev,
             }),
             Some(other) if implied == Serve::default() => other,
             Some(_) => {
-                let message = "--listen, --admin-key-file and --dev can only be used with serve";
+                let message =
+                    "--listen, --admin-key-file, --must-exist and --dev can only be used with serve";
                 return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
             }
         };
-        let listen = match &command {
-            Command::Serve(serve) => {
-                serve.ensure_dev_is_temporary(common.data.as_deref())?;
-                serve.listen
-            }
-            _ => None,
-        };
-        Ok(Args { config: common.config, flags: ConfigFlags { listen, data: common.data }, command })
+        let mut flags = ConfigFlags { data: common.data, ..ConfigFlags::default() };
+        if let Command::Serve(serve) = &command {
+            serve.ensure_dev_is_temporary(flags.data.as_deref())?;
+            flags.listen = serve.listen;
+            flags.must_exist = serve.must_exist;
+        }
+        Ok(Args { config: common.config, flags, command })
     }
 }
 
@@ -288,6 +293,7 @@ impl Serve {
         let message = match self.listen {
             _ if !self.dev => return Ok(()),
             _ if data.is_some() => "--dev uses a temporary database; remove --data",
+            _ if self.must_exist => "--dev creates a temporary database; remove --must-exist",
             _ if self.admin_key_file.is_some() => "--dev prints its admin key; remove --admin-key-file",
             Some(listen) if !listen.ip().is_loopback() => {
                 "--dev listens only on loopback; use an address such as 127.0.0.1"

@@ -75,7 +75,7 @@ mod tests {
             ("TOLLHOUSE_ADMIN_KEY", secret),
         ];
         let environment = environment.map(|(name, value)| (name.into(), value.into()));
-        let flags = ConfigFlags { listen: None, data: Some("with \"quotes\"".to_owned()) };
+        let flags = ConfigFlags { data: Some("with \"quotes\"".to_owned()), ..ConfigFlags::default() };
         let effective = EffectiveConfig::load(Some(&file), environment.clone(), flags.clone()).unwrap();
         let report = format_effective_settings(Some(&file), environment, flags).unwrap();
 

@@ -16,6 +16,7 @@ mod openapi;
 mod progress;
 mod restore;
 mod serve;
+mod unfinished;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -62,6 +63,11 @@ pub fn run(args: Args) -> ExitCode {
             Err(error) => return report_result(Err(Error::internal(error))),
         };
     runtime.block_on(async {
+        if !matches!(command, Command::Serve(_))
+            && let Err(error) = unfinished::remove_on_signal()
+        {
+            return report_result(Err(error));
+        }
         match command {
             Command::Serve(serve) => {
                 let _log_guard = telemetry::init_logging(&effective.config.log);

@@ -49,6 +49,10 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
     let tls = Tls::load(&config.tls)?;
     raise_open_file_limit(&config);
     let dir = config.database.dir.clone();
+    // Checked before the lock creates the directory.
+    if config.database.must_exist {
+        db::ensure_exists(&dir.join("tollhouse.db"))?;
+    }
     let _lock = db::lock_data_dir(&dir)?;
     let listener = TcpListener::bind(config.http.listen).await;
     let listener = listener.map_err(|error| Error::internal(format!("{}: {error}", config.http.listen)))?;

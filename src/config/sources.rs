@@ -41,6 +41,8 @@ pub(crate) struct ConfigFlags {
     pub(crate) listen: Option<SocketAddr>,
     /// The value of the flag `--data`, which sets `database.dir`.
     pub(crate) data: Option<String>,
+    /// True if the flag `--must-exist` is given, which sets `database.must_exist`.
+    pub(crate) must_exist: bool,
 }
 
 /// The settings in effect, and the source of each setting that is not a default.
@@ -81,6 +83,9 @@ impl EffectiveConfig {
         }
         if let Some(data) = flags.data {
             layers.add_value("--data", &["database", "dir"], data.into());
+        }
+        if flags.must_exist {
+            layers.add_value("--must-exist", &["database", "must_exist"], true.into());
         }
         layers.into_effective_config()
     }

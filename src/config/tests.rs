@@ -109,7 +109,7 @@ fn later_sources_override_earlier_ones_and_are_reported() {
     .unwrap();
     let environment =
         env_pairs(&[("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2"), ("TOLLHOUSE_DATABASE__DIR", "b")]);
-    let flags = ConfigFlags { listen: None, data: Some("c".to_owned()) };
+    let flags = ConfigFlags { data: Some("c".to_owned()), ..ConfigFlags::default() };
     let EffectiveConfig { config, setting_sources: origins, .. } =
         EffectiveConfig::load(Some(&file), environment, flags).unwrap();
 
@@ -245,7 +245,7 @@ fn all_config_errors_are_reported_at_once() {
                 [database]\nreaders = 'many'\nreader = 1\n[cache]\nmax_bytes = -1\n";
     fs::write(&path, text).unwrap();
     let environment = env_pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
-    let flags = ConfigFlags { listen: None, data: Some(String::new()) };
+    let flags = ConfigFlags { data: Some(String::new()), ..ConfigFlags::default() };
     let error = EffectiveConfig::load(Some(&path), environment, flags).unwrap_err();
     let errors = error.to_string().replace(path.to_str().unwrap(), "FILE");
     let mut lines: Vec<&str> = errors.lines().collect();

@@ -14,7 +14,8 @@ use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::chain::hex;
 use crate::error::{Code, Error, Result};
 use crate::store;
-use crate::store::backup::{copy_database, is_same_file, remove_file_if_exists, rename_durably, with_suffix};
+use crate::store::backup::{copy_database, is_same_file};
+use crate::store::part_file::PartFile;
 use crate::store::reader::Reader;
 
 /// The result of a backup, printed by `backup --json`.
@@ -62,17 +63,10 @@ pub(crate) async fn run(
             return Err(Error::new(Code::AlreadyExists, message));
         }
     }
-    let part = with_suffix(target, ".part");
-    let result = copy_and_verify(app, &live, &part, progress);
-    let report = match result.and_then(|report| rename_durably(&part, target).map(|()| report)) {
-        Ok(report) => BackupReport { file: target.to_owned(), ..report },
-        Err(error) => {
-            // An error of removing the partial backup is ignored: the error to report is the one that made
-            // the backup fail.
-            let _ = remove_file_if_exists(&part);
-            return Err(error);
-        }
-    };
+    let part = PartFile::create(target)?;
+    let report = copy_and_verify(app, &live, part.path(), progress)?;
+    part.rename_to_target(replace)?;
+    let report = BackupReport { file: target.to_owned(), ..report };
     let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };

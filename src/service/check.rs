@@ -1,4 +1,4 @@
-//! Checks the integrity of a database file: its pages, foreign keys, audit chain and stored counts.
+//! Checks the integrity of a database file: its pages, schema, foreign keys, audit chain and stored counts.
 
 use serde::Serialize;
 
@@ -42,6 +42,7 @@ pub(crate) fn check_database(reader: &mut Reader, progress: ProgressFn<'_>) -> R
     };
     progress("pages and indexes", 0, 0);
     findings.add_faults("pages", reader.read(store::check::find_page_errors));
+    findings.add_faults("schema", reader.read(store::schema_comparison::find_schema_differences));
     progress("references", 0, 0);
     findings.add_faults("references", reader.read(store::check::find_broken_foreign_keys));
     match verify_chain(reader, progress) {

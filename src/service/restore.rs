@@ -26,9 +26,7 @@ use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::backup::{copy_database, is_same_file, with_suffix};
 use crate::store::reader::Reader;
-use crate::store::restore::{
-    ReplacedDatabase, create_staging_dir, disable_wal_mode, remove_staging_dir, replace_database,
-};
+use crate::store::restore::{ReplacedDatabase, StagingDir, disable_wal_mode, replace_database};
 
 /// The options of a restore.
 #[derive(Clone, Debug)]
@@ -109,21 +107,18 @@ pub(crate) async fn run(
         _ => error,
     })?;
     let replaced_db = if exists { open_replaced(&file, options.accept_unrevoked)? } else { None };
-    let staged = dir.join(".restoring");
-    create_staging_dir(&staged)?;
-    let restore = Restore { config, clock, options, file, staged: staged.clone(), replaced_db };
-    let result = restore.run(&mut backup, progress).await;
-    // The staging directory is removed whether the restore succeeded or failed.
-    result
-        .and_then(|restored| remove_staging_dir(&staged).map(|()| restored))
-        .inspect_err(|_| drop(remove_staging_dir(&staged)))
+    let staged = StagingDir::create(&dir)?;
+    let restore = Restore { config, clock, options, file, staged, replaced_db };
+    restore.run(&mut backup, progress).await
 }
 
 /// Opens and checks the database to be replaced; returns `None` if the database can't be read and
 /// `accept_unrevoked` is true.
 fn open_replaced(file: &Path, accept_unrevoked: bool) -> Result<Option<ReplacedDatabase>> {
     let opened = ReplacedDatabase::lock_for_replacement(file).and_then(|mut replaced_db| {
-        let faults = replaced_db.read(store::check::find_page_errors)?;
+        let mut faults = replaced_db.read(store::check::find_page_errors)?;
+        // With a changed schema, what was revoked may have been undone.
+        faults.extend(replaced_db.read(store::schema_comparison::find_schema_differences)?);
         match faults.first() {
             None => Ok(replaced_db),
             Some(fault) => Err(Error::internal(fault)),
@@ -151,23 +146,17 @@ struct Restore<'a> {
     clock: Clock,
     options: &'a RestoreOptions,
     file: PathBuf,
-    staged: PathBuf,
+    staged: StagingDir,
     replaced_db: Option<ReplacedDatabase>,
 }
 
 impl Restore<'_> {
     async fn run(mut self, backup: &mut Reader, progress: ProgressFn<'_>) -> Result<RestoreReport> {
-        let new = self.staged.join("tollhouse.db");
+        let new = self.staged.path().join("tollhouse.db");
         let copied = copy_database(backup, &new, &|done, of| progress("copy", done, of))?;
         let mut reader = Reader::open(&new)?;
-        let findings = check_database(&mut reader, progress)?;
-        if !findings.sound {
-            let faults = findings.faults.join("; ");
-            return Err(conflict_error(format!(
-                "{} failed verification: {faults}.",
-                self.options.file.display()
-            )));
-        }
+        let backup_name = self.options.file.display().to_string();
+        ensure_sound(&mut reader, &backup_name, progress)?;
         let origin = reader.read(store::check::database_origin)?;
         drop(reader);
 
@@ -188,7 +177,8 @@ impl Restore<'_> {
         }
 
         let mut config = self.config.clone();
-        config.database.dir = self.staged.clone();
+        config.database.dir = self.staged.path().to_owned();
+        config.database.must_exist = true;
         let app = App::open(config, self.clock.clone()).await?;
         let result = self
             .record_and_reapply(&app, &format_head(&copied.head), replaced_head.as_deref(), progress)
@@ -198,6 +188,9 @@ impl Restore<'_> {
         let reapplied = result?;
         closed?;
         disable_wal_mode(&new)?;
+        // The result is verified too: reapplying revocations must not have damaged the database.
+        let result_name = format!("The restored copy of {backup_name}");
+        ensure_sound(&mut Reader::open(&new)?, &result_name, progress)?;
 
         let kept_as = self.file.exists().then(|| unused_name_for_replaced(&self.file));
         replace_database(&new, &self.file, kept_as.as_deref())?;
@@ -227,10 +220,33 @@ impl Restore<'_> {
         ]);
         mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
         match &mut self.replaced_db {
-            Some(replaced_db) => reapply_revocations::reapply_all(app, replaced_db, progress).await,
+            Some(replaced_db) => {
+                let reapplied = reapply_revocations::reapply_all(app, replaced_db, progress).await?;
+                // A second pass finds what the first one didn't withdraw.
+                let left = reapply_revocations::reapply_all(app, replaced_db, progress).await?;
+                if left != ReappliedRevocations::default() {
+                    return Err(conflict_error(
+                        "Revocations since the backup could not be reapplied. The database was not replaced."
+                            .to_owned(),
+                    ));
+                }
+                Ok(reapplied)
+            }
             None => Ok(ReappliedRevocations::default()),
         }
     }
+}
+
+/// Checks a database. `CONFLICT` with its faults when it has any; `name` names it in the message.
+fn ensure_sound(reader: &mut Reader, name: &str, progress: ProgressFn<'_>) -> Result<()> {
+    let findings = check_database(reader, progress)?;
+    if findings.sound {
+        return Ok(());
+    }
+    Err(conflict_error(format!(
+        "{name} failed verification: {}. The database was not replaced.",
+        findings.faults.join("; ")
+    )))
 }
 
 /// True if the audit chain of the replaced database continues from this head. If retention has removed the

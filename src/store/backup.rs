@@ -17,7 +17,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::check;
 use super::db::Tx;
 use super::reader::Reader;
-use super::schema::{self, parent_directory};
+use super::schema;
 use super::tx::is_busy_error;
 use super::{audit, check::RowCounts};
 use crate::domain::audit::ChainHash;
@@ -44,20 +44,23 @@ pub(crate) struct CopySummary {
     pub(crate) rows: RowCounts,
 }
 
-/// Copies a database into a new file that only its owner can read, and syncs it to disk. `progress` is
-/// called with the number of pages copied and their total.
+/// Copies a database into a new or empty file, and syncs it to disk. A new file can only be read by its owner.
+/// `progress` is called with the number of pages copied and their total.
 ///
 /// # Errors
-/// The errors of SQLite and of the file system.
+/// `CONFLICT` when the file isn't empty; the errors of SQLite and of the file system.
 pub(crate) fn copy_database(
     source: &mut Reader,
     target: &Path,
     progress: &dyn Fn(u64, u64),
 ) -> Result<CopySummary> {
-    remove_file_if_exists(target)?;
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     // SQLite uses an existing empty file and keeps its permissions.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).map_err(with_path)?;
+    let mut open = OpenOptions::new();
+    let file = open.write(true).create(true).truncate(false).mode(0o600).open(target).map_err(with_path)?;
+    if file.metadata().map_err(with_path)?.len() > 0 {
+        return Err(schema::conflict_error(format!("{} isn't empty.", target.display())));
+    }
     let mut copy = schema::open_connection(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // The copy needs no journal: a partial copy is useless and is removed after a failure. The code below
     // syncs the copy, so SQLite doesn't.
@@ -95,22 +98,6 @@ pub(crate) fn copy_database(
     file.sync_all().map_err(with_path)?;
     let bytes = file.metadata().map_err(with_path)?.len();
     Ok(CopySummary { bytes, head, rows })
-}
-
-/// Removes a file if it exists.
-pub(crate) fn remove_file_if_exists(file: &Path) -> Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::internal(format!("{}: {error}", file.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Renames a complete, synced file and syncs the directory. An existing target is replaced.
-pub(crate) fn rename_durably(part: &Path, target: &Path) -> Result<()> {
-    fs::rename(part, target).map_err(|error| Error::internal(format!("{}: {error}", target.display())))?;
-    schema::sync_to_disk(parent_directory(target))
 }
 
 /// The path with `suffix` appended to the file name.

@@ -25,7 +25,7 @@ pub(crate) use super::counters::{WriterMetrics, WriterTotals};
 use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
 use super::schema;
-pub(crate) use super::schema::lock_data_dir;
+pub(crate) use super::schema::{ensure_exists, has_lock_file, lock_data_dir};
 pub(crate) use super::tx::Tx;
 use super::tx::{Mutation, MutationResult, is_busy_error};
 use crate::clock::Clock;
@@ -50,6 +50,8 @@ type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 pub(crate) struct Options {
     /// Path of the database file. A missing parent directory is created.
     pub(crate) file: PathBuf,
+    /// True if a missing file is an error; otherwise it is created.
+    pub(crate) must_exist: bool,
     /// Maximum number of concurrent reads.
     pub(crate) readers: u32,
     /// Maximum time of one read, including the wait for a connection.
@@ -105,7 +107,7 @@ impl Db {
             let message = format!("SQLite {} is too old; 3.51.3 or later is required.", rusqlite::version());
             return Err(Error::new(Code::Conflict, message));
         }
-        schema::create_or_upgrade(&options.file)?;
+        schema::create_or_upgrade(&options.file, options.must_exist)?;
         let conn = schema::open_writer_connection(options)?;
         let readers = r2d2::Pool::builder()
             .max_size(options.readers.max(1))
@@ -129,7 +131,6 @@ impl Db {
             clock: Clock::system(),
             counters: Arc::clone(&counters),
             files: Arc::clone(&files),
-            is_wal_saved: false,
         };
         thread::Builder::new()
             .name("writer".to_owned())
@@ -244,7 +245,7 @@ impl Db {
         self.0.counters.work()
     }
 
-    /// What is wrong with the database's files, without their paths; `None` if nothing is.
+    /// What is wrong with the database's files, without their paths.
     pub(crate) fn file_problem(&self) -> Option<String> {
         self.0.files.problem().map(|problem| problem.summary())
     }
@@ -304,8 +305,6 @@ struct Writer {
     /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
     data_version: i64,
     files: Arc<FileIdentity>,
-    /// True if the frames of a removed WAL have been moved into the database file.
-    is_wal_saved: bool,
 }
 
 impl Writer {
@@ -338,7 +337,7 @@ impl Writer {
                 answers.into_iter().zip(results).for_each(|(answer, result)| drop(answer.send(result)))
             }
             Err(error) => {
-                // Lost files are logged once, when they are detected.
+                // Lost files are logged when they are detected.
                 if !self.files.is_lost() {
                     tracing::error!(%error, mutations = answers.len(), "a group of mutations failed");
                 }
@@ -395,15 +394,12 @@ impl Writer {
         }
     }
 
-    /// Moves the frames of a removed WAL into the database file, once. They are durable nowhere else, and the
-    /// next start would not find them.
+    /// Moves the frames of a removed WAL into the database file, once. The next start wouldn't find them.
     fn save_removed_wal(&mut self) {
-        let is_removed = self.files.is_lost() && self.files.is_only_wal_lost();
-        if is_removed && !self.is_wal_saved {
+        if self.files.is_wal_newly_removed() {
             self.checkpoint_wal();
             tracing::warn!("moved the changes of the removed WAL into the database file");
         }
-        self.is_wal_saved = is_removed;
     }
 
     fn begin_transaction(&mut self) -> Result<()> {

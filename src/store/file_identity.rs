@@ -96,6 +96,8 @@ pub(crate) struct FileIdentity {
     coordinating: Vec<WatchedFile>,
     /// True while a file isn't the one that is open. Read by each verification.
     is_lost: Arc<AtomicBool>,
+    /// True if the WAL was removed when the writer looked last.
+    is_wal_removed: AtomicBool,
     problem: Mutex<Option<FileProblem>>,
 }
 
@@ -117,7 +119,13 @@ impl FileIdentity {
         if lock.exists() {
             coordinating.push(record("lock file", lock)?);
         }
-        Ok(Self { written, coordinating, is_lost: Arc::default(), problem: Mutex::default() })
+        Ok(Self {
+            written,
+            coordinating,
+            is_lost: Arc::default(),
+            is_wal_removed: AtomicBool::new(false),
+            problem: Mutex::default(),
+        })
     }
 
     /// Fails if the database file or its WAL isn't at its path. Called before each commit. After an earlier
@@ -165,10 +173,12 @@ impl FileIdentity {
         self.lock_problem().clone()
     }
 
-    /// True if the database file is in place but its WAL isn't.
-    pub(in crate::store) fn is_only_wal_lost(&self) -> bool {
+    /// True once after the WAL was removed while the database file is in place.
+    pub(in crate::store) fn is_wal_newly_removed(&self) -> bool {
         let [database, wal] = &self.written;
-        database.compare().is_ok() && wal.compare().is_err()
+        let is_removed = self.is_lost() && database.compare().is_ok() && wal.compare().is_err();
+        let was_removed = self.is_wal_removed.swap(is_removed, Ordering::Relaxed);
+        is_removed && !was_removed
     }
 
     fn compare_written(&self) -> Option<FileProblem> {
@@ -285,9 +295,10 @@ mod tests {
         let files = FileIdentity::record(&file).unwrap();
         files.ensure_still_in_place().unwrap();
         fs::remove_file(with_suffix(&file, "-wal")).unwrap();
-        assert!(files.is_only_wal_lost());
         assert_eq!(files.ensure_still_in_place().unwrap_err().code, Code::OutcomeUnknown);
+        assert!(files.is_wal_newly_removed());
+        assert!(!files.is_wal_newly_removed(), "it is saved only once");
         fs::remove_file(&file).unwrap();
-        assert!(!files.is_only_wal_lost());
+        assert!(!files.is_wal_newly_removed());
     }
 }

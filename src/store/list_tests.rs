@@ -12,6 +12,7 @@ async fn open_new_database() -> (tempfile::TempDir, Db) {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         file: dir.path().join("tollhouse.db"),
+        must_exist: false,
         readers: 1,
         read_timeout: std::time::Duration::from_secs(10),
         writer_queue: 1,

@@ -2,7 +2,7 @@
 //! another name, and replaces it atomically.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::backup::{sync, with_suffix};
 use super::db::{BUSY_TIMEOUT, POLL_INTERVAL, Tx};
 use super::schema::{self, parent_directory};
 use super::tx::is_busy_error;
-use super::{audit, rows};
+use super::{audit, rows, unfinished};
 use crate::domain::limits::Period;
 use crate::domain::quota::QuotaLease;
 use crate::error::{Error, Result};
@@ -76,19 +76,33 @@ pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>)
     schema::sync_to_disk(parent_directory(file))
 }
 
-/// Creates an empty directory that only its owner can read. An existing directory is removed first.
-pub(crate) fn create_staging_dir(dir: &Path) -> Result<()> {
-    remove_staging_dir(dir)?;
-    schema::create_private_dir(dir)
+/// The directory in which a restore builds the new database. It is removed when this value is dropped, and by the
+/// next server or restore if the process was killed.
+pub(crate) struct StagingDir(PathBuf);
+
+impl StagingDir {
+    /// Creates the directory in a data directory that is locked.
+    ///
+    /// # Errors
+    /// The errors of the file system.
+    pub(crate) fn create(data_dir: &Path) -> Result<Self> {
+        let dir = data_dir.join(schema::STAGING_DIR_NAME);
+        schema::create_private_dir(&dir)?;
+        unfinished::register(&dir);
+        Ok(Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
-/// Removes a directory with its contents, if it exists.
-pub(crate) fn remove_staging_dir(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::internal(format!("{}: {error}", dir.display())))
+impl Drop for StagingDir {
+    fn drop(&mut self) {
+        if let Err(error) = schema::remove_directory_if_exists(&self.0) {
+            tracing::warn!(%error, "could not remove the temporary directory of the restore");
         }
-        _ => Ok(()),
+        unfinished::unregister(&self.0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything before the first transaction: the directory and its lock, the file and its permissions,
 //! the schema, the settings of a connection.
 //!
-//! An empty file gets `schema.sql`, an older one numbered upgrades, everything else is refused.
+//! A missing file is created with `schema.sql`, an older one gets numbered upgrades, everything else is refused.
 //! `PRAGMA application_id` identifies a Tollhouse database, `PRAGMA user_version` is its schema version.
 //! A refused file is left unchanged: it is inspected through a read-only connection first. The inspection
 //! is repeated inside the transaction that acts on its result, because another process may be opening the
@@ -20,6 +20,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::db::{BUSY_TIMEOUT, Options, POLL_INTERVAL};
+use super::part_file::PartFile;
+use super::schema_comparison::ensure_same_schema;
 use super::tx::{Tx, is_busy_error};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -36,48 +38,38 @@ pub(in crate::store) const STATEMENT_CACHE_CAPACITY: usize = 128;
 pub(crate) const APPLICATION_ID: i32 = 0x544F_4C4C;
 
 /// The SQL that creates the latest schema.
-const SCHEMA: &str = include_str!("../../schema.sql");
+pub(in crate::store) const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// The SQL of each schema upgrade. The first entry upgrades version 1 to 2, and so on; the last one results
 /// in the schema of `schema.sql`. Upgrades run with foreign keys off, so that tables can be rebuilt; the
 /// foreign keys are checked before the commit.
 const UPGRADES: &[&str] = &[];
 
-#[derive(PartialEq)]
-enum FileKind {
-    Empty,
-    /// A Tollhouse database with this schema version.
-    Tollhouse(i64),
-}
-
 /// The properties by which a file is classified.
 struct FileInfo {
     file_bytes: u64,
-    /// True if incremental vacuum is on.
-    incremental_vacuum: bool,
     application_id: i32,
     version: i64,
-    object_count: i64,
 }
 
 impl FileInfo {
     fn read(conn: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
-            // Needed because SQLite opens a file of a few arbitrary bytes as an empty database.
             file_bytes: conn
                 .path()
                 .and_then(|path| fs::metadata(path).ok())
                 .map_or(u64::MAX, |file| file.len()),
-            incremental_vacuum: conn.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i32>(0))? == 2,
             application_id: conn.query_row("PRAGMA application_id", [], |row| row.get(0))?,
             version: conn.query_row("PRAGMA user_version", [], |row| row.get(0))?,
-            object_count: conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
         })
     }
 }
 
 /// Name of the file in the data directory that the server locks.
 pub(in crate::store) const LOCK_FILE_NAME: &str = "tollhouse.lock";
+
+/// Name of the directory in the data directory in which a restore builds the new database.
+pub(in crate::store) const STAGING_DIR_NAME: &str = ".restoring";
 
 /// The locks of a data directory, held while this value exists.
 #[derive(Debug)]
@@ -87,7 +79,8 @@ pub(crate) struct DataDirLock {
     _dir: Option<File>,
 }
 
-/// Locks the data directory, so that only one process serves it. Commands such as `backup` don't take this
+/// Locks the data directory, so that only one process serves or restores it, and removes what a killed restore
+/// left there. Commands such as `backup` don't take this
 /// lock and can run beside the server. The directory itself is locked too, because a lock file that is removed
 /// and created again is another file, whose lock is free.
 ///
@@ -112,11 +105,28 @@ pub(crate) fn lock_data_dir(dir: &Path) -> Result<DataDirLock> {
         Err(TryLockError::WouldBlock) => return Err(in_use()),
         Err(TryLockError::Error(_)) => None,
     };
+    // A killed restore left it.
+    remove_directory_if_exists(&dir.join(STAGING_DIR_NAME))?;
     Ok(DataDirLock { _file: file, _dir: locked_dir })
+}
+
+/// True if a server has used this data directory.
+pub(crate) fn has_lock_file(dir: &Path) -> bool {
+    dir.join(LOCK_FILE_NAME).symlink_metadata().is_ok_and(|lock| lock.is_file())
 }
 
 pub(in crate::store) fn parent_directory(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Removes a directory with its contents, if it exists.
+pub(in crate::store) fn remove_directory_if_exists(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("{}: {error}", dir.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(in crate::store) fn create_private_dir(dir: &Path) -> Result<()> {
@@ -124,74 +134,109 @@ pub(in crate::store) fn create_private_dir(dir: &Path) -> Result<()> {
     created.map_err(|error| Error::internal(format!("{}: {error}", dir.display())))
 }
 
-/// Creates the database file before SQLite does, readable only by its owner. The WAL inherits the
-/// permissions. An existing file is not opened, because closing it would drop the locks that this process
-/// holds on it through SQLite.
-fn create_private_file(file: &Path) -> Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::internal(format!("{}: {error}", file.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Creates the database file if it is missing, and creates or upgrades its schema to the latest version.
+/// Creates the database if there is none, and upgrades its schema to the latest version.
 ///
 /// # Errors
-/// `CONFLICT` with a message for the operator when the file isn't a Tollhouse database or is newer than
-/// this program; SQLite's error otherwise.
-pub(in crate::store) fn create_or_upgrade(file: &Path) -> Result<()> {
-    create_private_dir(parent_directory(file))?;
-    create_private_file(file)?;
-    create_or_upgrade_with(file, SCHEMA, UPGRADES)
+/// `CONFLICT` with a message for the operator when the file isn't a Tollhouse database, is newer than this
+/// program, or has a schema that another program changed, or when there is none and `must_exist` is true; SQLite's
+/// error otherwise.
+pub(in crate::store) fn create_or_upgrade(file: &Path, must_exist: bool) -> Result<()> {
+    if must_exist {
+        ensure_exists(file)?;
+    }
+    create_or_upgrade_with(file, SCHEMA, UPGRADES)?;
+    ensure_same_schema(&open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?, file)
+}
+
+/// Fails if there is no database, for `database.must_exist`.
+///
+/// # Errors
+/// `CONFLICT` with a message for the operator.
+pub(crate) fn ensure_exists(file: &Path) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    Err(conflict_error(format!(
+        "{} doesn't exist, and database.must_exist is set. Check that its volume is mounted. To create a new \
+         database, start once without database.must_exist.",
+        file.display()
+    )))
+}
+
+/// The schema version of this program.
+pub(in crate::store) fn latest_version() -> Result<i64> {
+    Ok(1 + i64::try_from(UPGRADES.len()).map_err(Error::internal)?)
 }
 
 /// [`create_or_upgrade`] with any schema and upgrades, for the tests of upgrades.
 fn create_or_upgrade_with(file: &Path, schema: &str, upgrades: &[&str]) -> Result<()> {
     let latest = 1 + i64::try_from(upgrades.len()).map_err(Error::internal)?;
-    // The queries of `read` run in one transaction, because another process may be creating the schema
+    if !file.exists() {
+        create_database(file, schema, latest)?;
+    }
+    // The queries of `read` run in one transaction, because another process may be upgrading the schema
     // meanwhile.
     let info = FileInfo::read(&*open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.transaction()?);
-    // A crash during the creation of the schema leaves a journal that only a writer can roll back.
+    // A crash during an upgrade leaves a journal that only a writer can roll back.
     let needs_recovery = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
-    if !info.as_ref().is_err_and(needs_recovery)
-        && classify_file(info, file, latest)? == FileKind::Tollhouse(latest)
-    {
+    if !info.as_ref().is_err_and(needs_recovery) && version_of_file(info, file, latest)? == latest {
         return Ok(());
     }
     let mut conn = open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF")?;
-    if classify_file(FileInfo::read(&*conn.transaction()?), file, latest)? == FileKind::Empty {
-        // Incremental vacuum can be turned on only in an empty file. This writes the first page, in a
-        // transaction of its own.
-        conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
-    }
     let mut snapshot_saved = false;
     loop {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let to = match classify_file(FileInfo::read(&tx), file, latest)? {
-            FileKind::Tollhouse(version) if version == latest => return Ok(()),
-            FileKind::Empty => {
-                create_schema(&tx, schema)?;
-                latest
-            }
-            FileKind::Tollhouse(version) => {
-                let upgrade = usize::try_from(version - 1).ok().and_then(|index| upgrades.get(index));
-                let upgrade = upgrade.ok_or_else(|| Error::internal("an upgrade is missing"))?;
-                // The transaction excludes other writers, so nothing is stored after the snapshot.
-                if !snapshot_saved {
-                    save_upgrade_snapshot(file, version)?;
-                    snapshot_saved = true;
-                }
-                tx.execute_batch(upgrade)?;
-                ensure_foreign_keys_hold(&tx, version + 1)?;
-                version + 1
-            }
-        };
-        tx.pragma_update(None, "user_version", to)?;
+        let version = version_of_file(FileInfo::read(&tx), file, latest)?;
+        if version == latest {
+            return Ok(());
+        }
+        let upgrade = usize::try_from(version - 1).ok().and_then(|index| upgrades.get(index));
+        let upgrade = upgrade.ok_or_else(|| Error::internal("an upgrade is missing"))?;
+        // The transaction excludes other writers, so nothing is stored after the snapshot.
+        if !snapshot_saved {
+            save_upgrade_snapshot(file, version)?;
+            snapshot_saved = true;
+        }
+        tx.execute_batch(upgrade)?;
+        ensure_foreign_keys_hold(&tx, version + 1)?;
+        tx.pragma_update(None, "user_version", version + 1)?;
         tx.commit()?;
-        tracing::info!(file = %file.display(), version = to, "database schema created or upgraded");
+        tracing::info!(file = %file.display(), version = version + 1, "database schema upgraded");
+    }
+}
+
+/// Creates a database under a temporary name and renames it, so that no crash leaves an empty or incomplete
+/// file at its name. If another process creates the database meanwhile, that one is kept.
+fn create_database(file: &Path, schema: &str, version: i64) -> Result<()> {
+    create_private_dir(parent_directory(file))?;
+    // SQLite would apply them to the new database.
+    for suffix in ["-wal", "-journal"] {
+        let remaining = with_suffix(file, suffix);
+        if fs::metadata(&remaining).is_ok_and(|remaining| remaining.len() > 0) {
+            return Err(conflict_error(format!(
+                "{} doesn't exist, but {} does, so the database was moved or removed. Put it back, or move the \
+                 other file away.",
+                file.display(),
+                remaining.display()
+            )));
+        }
+    }
+    let part = PartFile::create(file)?;
+    let mut conn = open_connection(part.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA auto_vacuum = INCREMENTAL")?;
+    let tx = conn.transaction()?;
+    create_schema(&tx, schema)?;
+    tx.pragma_update(None, "user_version", version)?;
+    tx.commit()?;
+    conn.close().map_err(|(_, error)| error)?;
+    match part.rename_to_target(false) {
+        Err(error) if error.code == Code::AlreadyExists => Ok(()),
+        created => {
+            created?;
+            tracing::info!(file = %file.display(), version, "database created");
+            Ok(())
+        }
     }
 }
 
@@ -206,24 +251,19 @@ pub(in crate::store) fn open_connection(file: &Path, access: OpenFlags) -> Resul
 /// # Errors
 /// `CONFLICT` with a message for the operator when the database is another one.
 pub(in crate::store) fn ensure_readable(conn: &Connection, file: &Path) -> Result<()> {
-    let latest = 1 + i64::try_from(UPGRADES.len()).map_err(Error::internal)?;
-    match classify_file(FileInfo::read(conn), file, latest)? {
-        FileKind::Tollhouse(_) => Ok(()),
-        FileKind::Empty => Err(conflict_error(format!("{} is empty.", file.display()))),
-    }
+    version_of_file(FileInfo::read(conn), file, latest_version()?).map(drop)
 }
 
-/// Determines the kind of the database file. Fails when the file can't be used.
-fn classify_file(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -> Result<FileKind> {
+/// Returns the schema version of the database file. Fails when the file can't be used.
+fn version_of_file(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -> Result<i64> {
     let name = file.display();
     match info {
-        // A file of one page without tables is left when this program crashes between the two transactions
-        // that create a database.
-        Ok(FileInfo { file_bytes, incremental_vacuum, application_id: 0, version: 0, object_count: 0 })
-            if file_bytes == 0 || incremental_vacuum =>
-        {
-            Ok(FileKind::Empty)
-        }
+        // SQLite opens an empty file as an empty database. But a database that was emptied must not be taken
+        // for a new one.
+        Ok(FileInfo { file_bytes: 0, .. }) => Err(conflict_error(format!(
+            "{name} is empty (0 bytes), which a database never is. If the database was here, restore a backup. If \
+             there was none yet, an interrupted copy or start may have left the file: remove it and start again."
+        ))),
         Ok(FileInfo { application_id: APPLICATION_ID, version, .. }) if version > latest => {
             Err(conflict_error(format!(
                 "{name} has schema version {version}, but this release supports versions up to {latest}. \
@@ -231,9 +271,7 @@ fn classify_file(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -> 
                  version {latest} or earlier. The file was not changed."
             )))
         }
-        Ok(FileInfo { application_id: APPLICATION_ID, version, .. }) if version > 0 => {
-            Ok(FileKind::Tollhouse(version))
-        }
+        Ok(FileInfo { application_id: APPLICATION_ID, version, .. }) if version > 0 => Ok(version),
         Err(error) if error.sqlite_error_code() != Some(ErrorCode::NotADatabase) => Err(error.into()),
         Ok(_) | Err(_) => {
             Err(conflict_error(format!("{name} is not a Tollhouse database. The file was not changed.")))
@@ -299,26 +337,15 @@ pub(in crate::store) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 /// copy is replaced: it is from an upgrade that was rolled back, and the database may have changed since.
 fn save_upgrade_snapshot(file: &Path, version: i64) -> Result<()> {
     let snapshot = with_suffix(file, &format!(".before-v{}", version + 1));
-    let part = with_suffix(&snapshot, ".part");
-    write_verified_copy(file, version, &part)
-        .and_then(|()| {
-            fs::rename(&part, &snapshot).map_err(Error::internal)?;
-            sync_to_disk(parent_directory(file))
-        })
-        .inspect_err(|_| {
-            let _ = fs::remove_file(&part);
-        })?;
+    let part = PartFile::create(&snapshot)?;
+    write_verified_copy(file, version, part.path())?;
+    part.rename_to_target(true)?;
     tracing::info!(snapshot = %snapshot.display(), "snapshot written before the schema upgrade");
     Ok(())
 }
 
 fn write_verified_copy(file: &Path, version: i64, part: &Path) -> Result<()> {
-    match fs::remove_file(part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::internal(error)),
-        _ => {}
-    }
-    // SQLite uses an existing empty file and keeps its permissions.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(part).map_err(Error::internal)?;
+    // SQLite uses the existing empty file and keeps its permissions.
     let target = part.to_str().ok_or_else(|| Error::internal("the path of the database is not UTF-8"))?;
     open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.execute("VACUUM INTO ?1", [target])?;
     let copy = open_connection(part, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -329,8 +356,7 @@ fn write_verified_copy(file: &Path, version: i64, part: &Path) -> Result<()> {
             part.display()
         )));
     }
-    drop(copy);
-    sync_to_disk(part)
+    Ok(())
 }
 
 pub(in crate::store) fn sync_to_disk(path: &Path) -> Result<()> {

@@ -8,12 +8,11 @@ use super::*;
 const V1: &str = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) STRICT";
 const TO_V2: &str = "CREATE TABLE two (n INTEGER PRIMARY KEY) STRICT; INSERT INTO two (n) VALUES (1)";
 
-/// Creates a directory with an empty database file.
-fn new_empty_file() -> (TempDir, PathBuf) {
+/// Creates a directory, and returns a path in it where there is no database yet.
+fn new_file() -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("data/tollhouse.db");
     create_private_dir(parent_directory(&file)).unwrap();
-    create_private_file(&file).unwrap();
     (dir, file)
 }
 
@@ -35,11 +34,12 @@ fn assert_refused(file: &Path, upgrades: &[&str]) -> String {
 }
 
 #[test]
-fn an_empty_file_gets_its_schema_once_however_many_threads_open_it() {
+fn a_database_is_created_once_however_many_threads_open_it() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("a/b/tollhouse.db");
     let options = Options {
         file: file.clone(),
+        must_exist: false,
         readers: 1,
         read_timeout: BUSY_TIMEOUT,
         writer_queue: 1,
@@ -50,7 +50,7 @@ fn an_empty_file_gets_its_schema_once_however_many_threads_open_it() {
     let keys: Vec<String> = thread::scope(|scope| {
         let open = || {
             start.wait();
-            create_or_upgrade(&file).unwrap();
+            create_or_upgrade(&file, false).unwrap();
             let conn = open_writer_connection(&options).unwrap();
             conn.query_row("SELECT value FROM meta WHERE name = 'cursor_key'", [], |row| row.get(0)).unwrap()
         };
@@ -69,7 +69,7 @@ fn an_empty_file_gets_its_schema_once_however_many_threads_open_it() {
 
 #[test]
 fn i11_a_newer_file_is_refused_and_not_changed() {
-    let (_dir, file) = new_empty_file();
+    let (_dir, file) = new_file();
     create_or_upgrade_with(&file, V1, &[TO_V2, ""]).unwrap();
     let message = assert_refused(&file, &[TO_V2]);
     assert!(message.contains("has schema version 3") && message.contains("versions up to 2."), "{message}");
@@ -77,13 +77,13 @@ fn i11_a_newer_file_is_refused_and_not_changed() {
 
 #[test]
 fn i11_a_file_that_is_not_a_tollhouse_database_is_refused_and_not_changed() {
-    let (_dir, file) = new_empty_file();
+    let (_dir, file) = new_file();
     for garbage in ["x".to_owned(), "no database ".repeat(1000)] {
         fs::write(&file, garbage).unwrap();
         assert!(assert_refused(&file, &[]).contains("not a Tollhouse database"));
     }
     for foreign in ["CREATE TABLE theirs (n)", "PRAGMA application_id = 7", "PRAGMA user_version = 1"] {
-        fs::write(&file, "").unwrap();
+        fs::remove_file(&file).unwrap();
         Connection::open(&file).unwrap().execute_batch(foreign).unwrap();
         assert!(assert_refused(&file, &[]).contains("not a Tollhouse database"));
     }
@@ -91,7 +91,7 @@ fn i11_a_file_that_is_not_a_tollhouse_database_is_refused_and_not_changed() {
 
 #[test]
 fn i11_an_older_file_is_copied_and_upgraded() {
-    let (_dir, file) = new_empty_file();
+    let (_dir, file) = new_file();
     create_or_upgrade_with(&file, V1, &[]).unwrap();
     let to_v3 = "INSERT INTO two (n) VALUES (2)";
     create_or_upgrade_with(&file, V1, &[TO_V2, to_v3]).unwrap();
@@ -110,9 +110,74 @@ fn i11_an_older_file_is_copied_and_upgraded() {
     assert_eq!(names.count(), 2, "a temporary file was not removed");
 }
 
+/// An emptied database must not be taken for a new one, which would know no key.
+#[test]
+fn i15_an_empty_file_is_refused_and_the_message_says_what_to_do() {
+    let (_dir, file) = new_file();
+    fs::write(&file, "").unwrap();
+    let message = assert_refused(&file, &[]);
+    assert!(
+        message.contains("is empty (0 bytes)") && message.contains("remove it and start again"),
+        "{message}"
+    );
+    fs::remove_file(&file).unwrap();
+    create_or_upgrade_with(&file, V1, &[]).unwrap();
+}
+
+#[test]
+fn i15_a_missing_database_is_not_created_when_it_must_exist() {
+    let (dir, file) = new_file();
+    let refused = create_or_upgrade(&file, true).unwrap_err();
+    assert!(refused.code == Code::Conflict && refused.message.contains("database.must_exist"), "{refused}");
+    assert_eq!(fs::read_dir(dir.path().join("data")).unwrap().count(), 0);
+    create_or_upgrade(&file, false).unwrap();
+    create_or_upgrade(&file, true).unwrap();
+}
+
+/// SQLite would apply the WAL of the removed database to the new one.
+#[test]
+fn i15_a_database_is_not_created_beside_the_wal_of_another() {
+    let (_dir, file) = new_file();
+    let wal = with_suffix(&file, "-wal");
+    fs::write(&wal, "changes").unwrap();
+    let refused = create_or_upgrade(&file, false).unwrap_err();
+    assert!(refused.message.contains("tollhouse.db-wal does"), "{refused}");
+    assert!(!file.exists());
+    fs::write(&wal, "").unwrap();
+    create_or_upgrade(&file, false).unwrap();
+}
+
+#[test]
+fn a_database_with_a_foreign_trigger_is_not_opened() {
+    let (_dir, file) = new_file();
+    create_or_upgrade(&file, false).unwrap();
+    let revive = "CREATE TRIGGER revive AFTER UPDATE OF status ON api_keys BEGIN
+                  UPDATE api_keys SET status = 'active' WHERE seq = NEW.seq; END";
+    Connection::open(&file).unwrap().execute_batch(revive).unwrap();
+    let refused = create_or_upgrade(&file, false).unwrap_err();
+    assert_eq!(refused.code, Code::Conflict);
+    assert!(refused.message.contains("unknown trigger revive on api_keys"), "{refused}");
+    assert!(refused.message.contains(&file.display().to_string()), "{refused}");
+}
+
+/// A server that is killed during a restore, or restores again, leaves nothing behind.
+#[test]
+fn the_directory_of_a_killed_restore_is_removed() {
+    let dir = TempDir::new().unwrap();
+    let staging = dir.path().join(STAGING_DIR_NAME);
+    create_private_dir(&staging).unwrap();
+    fs::write(staging.join("tollhouse.db"), "half").unwrap();
+    let held = lock_data_dir(dir.path()).unwrap();
+    assert!(!staging.exists());
+    create_private_dir(&staging).unwrap();
+    lock_data_dir(dir.path()).unwrap_err();
+    assert!(staging.exists(), "it belongs to the process that holds the lock");
+    drop(held);
+}
+
 #[test]
 fn i11_a_failed_upgrade_changes_nothing_and_can_be_repeated() {
-    let (_dir, file) = new_empty_file();
+    let (_dir, file) = new_file();
     create_or_upgrade_with(&file, V1, &[]).unwrap();
     let orphan = "CREATE TABLE child (t TEXT REFERENCES meta (name)); INSERT INTO child (t) VALUES ('?')";
     for broken in ["CREATE TABLE two (n); nonsense", orphan] {
@@ -126,7 +191,7 @@ fn i11_a_failed_upgrade_changes_nothing_and_can_be_repeated() {
 
 #[test]
 fn a_crash_in_the_first_transaction_is_recovered_from() {
-    let (_dir, file) = new_empty_file();
+    let (_dir, file) = new_file();
     create_or_upgrade_with(&file, V1, &[]).unwrap();
     let conn = Connection::open(&file).unwrap();
     conn.execute_batch(

@@ -106,6 +106,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             file: dir.path().join("tollhouse.db"),
+            must_exist: false,
             readers: 1,
             read_timeout: std::time::Duration::from_secs(10),
             writer_queue: 1,

@@ -20,17 +20,21 @@ fn the_clap_definition_is_consistent() {
 
 #[test]
 fn serve_is_the_default_command() {
-    let serve = parse_args("--listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap();
+    let serve =
+        parse_args("--must-exist --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap();
     assert_eq!(
         serve,
-        parse_args("serve --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap()
+        parse_args("serve --must-exist --listen 127.0.0.1:0 --data d --config c --admin-key-file k").unwrap()
     );
     assert_eq!(
         serve,
-        parse_args("--listen 127.0.0.1:0 --config c serve --data d --admin-key-file k").unwrap()
+        parse_args("--listen 127.0.0.1:0 --config c serve --data d --must-exist --admin-key-file k").unwrap()
     );
     assert_eq!(serve.config.as_deref(), Some(Path::new("c")));
-    assert_eq!(serve.flags, ConfigFlags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()) });
+    assert_eq!(
+        serve.flags,
+        ConfigFlags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()), must_exist: true }
+    );
     assert_eq!(parse_command(""), Command::Serve(Serve::default()));
     for line in ["--dev", "serve --dev --listen [::1]:0", "--dev serve"] {
         assert!(matches!(parse_command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
@@ -59,7 +63,11 @@ fn config_and_data_work_with_every_command() {
         for line in [format!("--config c --data d {words}"), format!("{words} --config c --data d")] {
             let read = parse_args(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert_eq!(read.config.as_deref(), Some(Path::new("c")), "{line}");
-            assert_eq!(read.flags, ConfigFlags { listen: None, data: Some("d".to_owned()) }, "{line}");
+            assert_eq!(
+                read.flags,
+                ConfigFlags { data: Some("d".to_owned()), ..ConfigFlags::default() },
+                "{line}"
+            );
         }
     }
 }
@@ -118,6 +126,7 @@ fn usage_errors_exit_with_status_2() {
         "serve --dev --data d",
         "--data d --dev",
         "serve --dev --admin-key-file k",
+        "--dev --must-exist",
         "--admin-key-file k serve --dev",
         "serve --dev --listen 0.0.0.0:8080",
         "--dev --listen 192.0.2.1:80",

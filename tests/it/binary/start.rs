@@ -268,3 +268,30 @@ async fn threads_that_verifications_need_have_normal_priority() {
     })
     .await;
 }
+
+/// An unmounted volume is an empty directory; a new database there would know no key.
+#[tokio::test]
+async fn a_missing_or_emptied_database_is_not_created_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let output =
+        Binary::run(&["serve", "--must-exist", "--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("tollhouse.db doesn't exist, and database.must_exist is set"), "{message}");
+    assert!(!dir.exists(), "nothing is created");
+
+    assert_eq!(Binary::serve(&dir).terminate(), Some(0));
+    let must_exist = |command: &mut Command| {
+        command.env("TOLLHOUSE_DATABASE__MUST_EXIST", "true");
+    };
+    assert_eq!(Binary::serve_with(&dir, must_exist).terminate(), Some(0));
+
+    let file = dir.join("tollhouse.db");
+    fs::write(&file, "").unwrap();
+    let output = Binary::run(&["serve", "--listen", "127.0.0.1:0", "--data", dir.to_str().unwrap()]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("tollhouse.db is empty (0 bytes)"), "{message}");
+    assert_eq!(fs::metadata(&file).unwrap().len(), 0);
+}

@@ -59,7 +59,7 @@ async fn a_backup_is_made_and_verified_during_writes() {
     assert_refused(&dir, &["backup", file.to_str().unwrap()], &["one.db already exists", "--force"]);
     let live = dir.join("tollhouse.db");
     assert_refused(&dir, &["backup", live.to_str().unwrap(), "--force"], &["the database itself"]);
-    assert_refused(&dir, &["backup", "/nowhere/at/all.db"], &["/nowhere/at/all.db.part"]);
+    assert_refused(&dir, &["backup", "/nowhere/at/all.db"], &["/nowhere/at/all.db."]);
     // Anything but a regular file is not replaced: for root, the target could be /dev/null.
     let link = backups.join("link.db");
     std::os::unix::fs::symlink(temp.path().join("elsewhere.db"), &link).unwrap();

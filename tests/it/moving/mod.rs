@@ -5,6 +5,7 @@ mod better_auth;
 mod check;
 mod foreign_files;
 mod import;
+mod leftovers;
 mod restore;
 mod round_trip;
 
