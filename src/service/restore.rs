@@ -115,20 +115,19 @@ pub(crate) async fn run(
 /// Opens and checks the database to be replaced; returns `None` if the database can't be read and
 /// `accept_unrevoked` is true.
 fn open_replaced(file: &Path, accept_unrevoked: bool) -> Result<Option<ReplacedDatabase>> {
-    let opened = ReplacedDatabase::lock_for_replacement(file).and_then(|mut replaced_db| {
+    let opened = ReplacedDatabase::lock_for_replacement(file).and_then(|replaced_db| {
+        let Some(mut replaced_db) = replaced_db else { return Ok(None) };
         let mut faults = replaced_db.read(store::check::find_page_errors)?;
         // With a changed schema, what was revoked may have been undone.
         faults.extend(replaced_db.read(store::schema_comparison::find_schema_differences)?);
         match faults.first() {
-            None => Ok(replaced_db),
+            None => Ok(Some(replaced_db)),
             Some(fault) => Err(Error::internal(fault)),
         }
     });
     match opened {
-        Ok(replaced_db) => Ok(Some(replaced_db)),
-        Err(error) if error.code == Code::Unavailable => {
-            Err(conflict_error("Another process has the database open. Stop it first.".to_owned()))
-        }
+        Ok(Some(replaced_db)) => Ok(Some(replaced_db)),
+        Ok(None) => Err(conflict_error("Another process has the database open. Stop it first.".to_owned())),
         Err(_) if accept_unrevoked => Ok(None),
         Err(error) => {
             let cause = error.cause.unwrap_or_else(|| error.message.to_string());

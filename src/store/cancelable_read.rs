@@ -6,6 +6,7 @@ use std::thread;
 
 use rusqlite::Connection;
 
+use super::engine_error::in_file_of;
 use super::tx::Tx;
 use crate::error::Result;
 
@@ -41,6 +42,7 @@ pub(super) fn run_read<T>(
         stopped.load(Ordering::Relaxed)
     };
     conn.progress_handler(STEPS_BETWEEN_CHECKS, Some(should_stop))?;
-    let transaction = conn.transaction()?; // Rolled back when dropped, a panic included.
+    // Rolled back when dropped, a panic included.
+    let transaction = conn.unchecked_transaction().map_err(|error| in_file_of(conn, error))?;
     f(&Tx::new(&transaction))
 }

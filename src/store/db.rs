@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::cancelable_read::{StopOnDrop, run_read};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
+use super::engine_error::in_file_of;
 use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
 use super::schema;
@@ -409,7 +410,7 @@ impl Writer {
         loop {
             match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
                 Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
-                begun => return begun.map(drop).map_err(Error::from),
+                begun => return begun.map(drop).map_err(|error| in_file_of(&self.conn, error)),
             }
             waited += POLL_INTERVAL;
         }

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::db::Options;
+use super::engine_error::in_file_of;
 use super::schema;
 use super::tx::Tx;
 use crate::error::{Error, Result};
@@ -67,19 +68,19 @@ impl Lookups {
     }
 }
 
-fn run_lookup_thread(mut conn: Connection, waiting: &Receiver<Lookup>) {
+fn run_lookup_thread(conn: Connection, waiting: &Receiver<Lookup>) {
     while let Ok(first) = waiting.recv() {
         // The group is collected before the transaction begins, so that each lookup sees everything that was
         // committed before its call.
         let mut group: Vec<Lookup> =
             std::iter::once(first).chain(waiting.try_iter()).take(MAX_LOOKUPS_PER_TRANSACTION).collect();
-        let run_group = std::panic::AssertUnwindSafe(|| match conn.transaction() {
+        let run_group = std::panic::AssertUnwindSafe(|| match conn.unchecked_transaction() {
             Ok(transaction) => {
                 let tx = Tx::new(&transaction);
                 group.drain(..).for_each(|lookup| lookup(Ok(&tx)));
             }
             Err(error) => {
-                let error = Error::from(error);
+                let error = in_file_of(&conn, error);
                 group.drain(..).for_each(|lookup| lookup(Err(error.clone())));
             }
         });

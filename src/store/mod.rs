@@ -12,6 +12,7 @@ pub(crate) mod check;
 pub(crate) mod clock;
 mod counters;
 pub(crate) mod db;
+mod engine_error;
 pub(crate) mod export;
 pub(crate) mod file_identity;
 pub(crate) mod idempotency;

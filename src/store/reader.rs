@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::engine_error::in_file_of;
 use super::schema;
 use super::tx::Tx;
 use crate::error::Result;
@@ -59,7 +60,8 @@ impl Reader {
     /// # Errors
     /// The closure's error.
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
-        let transaction = self.conn.transaction()?;
+        let conn = &self.conn;
+        let transaction = conn.unchecked_transaction().map_err(|error| in_file_of(conn, error))?;
         f(&Tx::new(&transaction))
     }
 }

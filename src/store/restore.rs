@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::audit::ChainRow;
 use super::backup::{sync, with_suffix};
 use super::db::{BUSY_TIMEOUT, POLL_INTERVAL, Tx};
+use super::engine_error::in_file_of;
 use super::schema::{self, parent_directory};
 use super::tx::is_busy_error;
 use super::{audit, rows, unfinished};
@@ -22,32 +23,39 @@ use crate::error::{Error, Result};
 pub(crate) struct ReplacedDatabase(Connection);
 
 impl ReplacedDatabase {
-    /// Locks out all other processes and merges the WAL into the file, so that the database is one file.
+    /// Locks out all other processes and merges the WAL into the file, so that the database is one file. `None`
+    /// when another process has the database open.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when another process has the database open; other codes when the database can't be read.
-    pub(crate) fn lock_for_replacement(file: &Path) -> Result<Self> {
+    /// When the database can't be read.
+    pub(crate) fn lock_for_replacement(file: &Path) -> Result<Option<Self>> {
         let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
         schema::ensure_readable(&conn, file)?;
         conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF")?;
-        let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
-        let open_elsewhere = || Error::unavailable("Another process has the database open.", 1);
-        if mode("PRAGMA journal_mode = DELETE")? != "delete" {
-            return Err(open_elsewhere());
+        match lock_exclusively(&conn) {
+            Ok(true) => Ok(Some(Self(conn))),
+            Ok(false) => Ok(None),
+            Err(error) if is_busy_error(&error) => Ok(None),
+            Err(error) => Err(in_file_of(&conn, error)),
         }
-        conn.execute_batch("BEGIN EXCLUSIVE")?;
-        // Without a WAL the exclusive lock keeps all others out. If the mode isn't `delete` any more,
-        // another process has opened the database in between and created a new WAL.
-        if mode("PRAGMA journal_mode")? != "delete" {
-            return Err(open_elsewhere());
-        }
-        Ok(Self(conn))
     }
 
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         f(&Tx::new(&self.0))
     }
+}
+
+/// Turns WAL mode off and begins an exclusive transaction. False when another process has the database open.
+fn lock_exclusively(conn: &Connection) -> rusqlite::Result<bool> {
+    let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
+    if mode("PRAGMA journal_mode = DELETE")? != "delete" {
+        return Ok(false);
+    }
+    conn.execute_batch("BEGIN EXCLUSIVE")?;
+    // Without a WAL the exclusive lock keeps all others out. If the mode isn't `delete` any more, another process
+    // has opened the database in between and created a new WAL.
+    Ok(mode("PRAGMA journal_mode")? == "delete")
 }
 
 /// Replaces the database `file` with `new`, atomically: whenever it is interrupted, `file` is the old or

@@ -20,6 +20,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::db::{BUSY_TIMEOUT, Options, POLL_INTERVAL};
+use super::engine_error::in_file_of;
 use super::part_file::PartFile;
 use super::schema_comparison::ensure_same_schema;
 use super::tx::{Tx, is_busy_error};
@@ -272,7 +273,11 @@ fn version_of_file(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -
             )))
         }
         Ok(FileInfo { application_id: APPLICATION_ID, version, .. }) if version > 0 => Ok(version),
-        Err(error) if error.sqlite_error_code() != Some(ErrorCode::NotADatabase) => Err(error.into()),
+        Err(error) if error.sqlite_error_code() != Some(ErrorCode::NotADatabase) => {
+            let mut error = Error::from(error);
+            error.cause = error.cause.map(|cause| format!("{name}: {cause}"));
+            Err(error)
+        }
         Ok(_) | Err(_) => {
             Err(conflict_error(format!("{name} is not a Tollhouse database. The file was not changed.")))
         }
@@ -408,7 +413,7 @@ fn enable_wal_mode(conn: &Connection) -> Result<()> {
                 )));
             }
             Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => thread::sleep(POLL_INTERVAL / 10),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(in_file_of(conn, error)),
         }
         waited += POLL_INTERVAL / 10;
     }

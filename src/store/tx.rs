@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
 
+use super::engine_error;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::settings::StoredSettings;
 use crate::error::{Code, Error, Result};
@@ -115,7 +116,7 @@ impl<'c> Tx<'c> {
             f(&mut statement)
         });
         result.map_err(|cause| {
-            let mut error = Error::from(cause);
+            let mut error = engine_error::in_file_of(self.conn, cause);
             error.cause = error.cause.map(|cause| format!("{cause}, in: {sql}"));
             if self.conn.is_autocommit() {
                 self.aborted_by.replace(Some(error.clone()));
@@ -172,12 +173,15 @@ impl From<rusqlite::Error> for Error {
             }
             Sqlite::IntegralValueOutOfRange(column, _) => format!("column {column} is out of range"),
             Sqlite::ToSqlConversionFailure(_) => "a parameter cannot be stored".to_owned(),
-            Sqlite::SqliteFailure(code, _) => format!("{error} (SQLite {})", code.extended_code),
+            Sqlite::SqliteFailure(failure, _) => match engine_error::advice(failure.code) {
+                Some(advice) => format!("{error} (SQLite {}); {advice}", failure.extended_code),
+                None => format!("{error} (SQLite {})", failure.extended_code),
+            },
             _ => error.to_string(),
         };
         let shown = match error.sqlite_error().map(|failure| (failure.code, failure.extended_code)) {
             // On a full disk, extending the WAL's index fails with SQLITE_IOERR_SHMSIZE instead of "disk
-            // full". Other write failures stay internal errors, whose cause is in the log.
+            // full".
             Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE)) => {
                 let message =
                     "The disk is full or the database has reached its size limit. Nothing was stored.";
@@ -192,7 +196,10 @@ impl From<rusqlite::Error> for Error {
             )) => Self::unavailable("The database is busy. Try again in a second.", 1),
             // The server sets no limit on a value; a reader of foreign databases does.
             Some((ErrorCode::TooBig, _)) => Self::new(Code::PayloadTooLarge, "A value is too long."),
-            _ => Self::internal(&cause),
+            _ => match error.sqlite_error().and_then(|failure| engine_error::unavailable_message(*failure)) {
+                Some(message) => Self::unavailable(message, 30),
+                None => Self::internal(&cause),
+            },
         };
         Self { cause: Some(cause), ..shown }
     }
