@@ -1,0 +1,116 @@
+"""Shows that the checks find losses: it causes some, and expects exactly these to be reported."""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from crashes import check_stopped, directory
+from ledger import ACKNOWLEDGED, Ledger, Result
+from load import Load, create_quota_key
+from power import DROPPED, Disk, read_record
+from shim import Control, Server
+
+CHANGES = 200
+
+
+def swallowed_syncs(dir, rng):
+    """Syncs report success without being done, then the power is lost: every change since then is lost."""
+    ledger = Ledger()
+    control = Control(dir / "control")
+    with Server(dir, control, dir / "record") as server:
+        with Load(server, ledger, rng.random(), "synced", control.position) as load:
+            load.wait_for(CHANGES)
+        synced = ledger.acknowledged()
+        control.set(sync_swallow=1)
+        with Load(server, ledger, rng.random(), "swallowed", control.position) as load:
+            load.wait_for(CHANGES)
+        server.kill()
+    disk = Disk({})
+    for kind, id, offset, data, _ in read_record(dir / "record"):
+        disk.apply(kind, id, offset, data)
+    disk.lose_power(dir / "left" / "data", DROPPED, rng)
+    result = Result("syncs swallowed, then a loss of power")
+    check_stopped(dir / "left", ledger, result, rng)
+    return result, {"lost": ledger.acknowledged() - synced}
+
+
+def edited_file(dir, rng, name, edit):
+    """A server is killed, and its file edited. `edit` gets the database and the ledger, and returns what must be
+    reported."""
+    ledger = Ledger()
+    with Server(dir) as server:
+        create_quota_key(server, ledger, "quota")
+        with Load(server, ledger, rng.random(), "e") as load:
+            load.wait_for(CHANGES)
+            wait_until(lambda: ledger.quota_keys[0].valid)
+        server.kill()
+    with closing(sqlite3.connect(dir / "data" / "tollhouse.db")) as database:
+        expected = edit(database, ledger)
+        database.commit()
+    result = Result(name)
+    check_stopped(dir, ledger, result, rng)
+    return result, expected
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit("no verification was answered")
+        time.sleep(0.01)
+
+
+def remove_key(database, ledger):
+    """Removes a key that was created and not changed since."""
+    key = next(key for key in ledger.keys if key.last() and key.last().secret and [change.outcome for change in key.changes] == [ACKNOWLEDGED])
+    for table in ("api_key_hashes", "api_key_scopes"):
+        database.execute(f"DELETE FROM {table} WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?)", [key.id])
+    database.execute("DELETE FROM api_keys WHERE id = ?", [key.id])
+    return {"lost": 1}
+
+
+def remove_event(database, ledger):
+    change = ledger.keys[0].changes[0]
+    database.execute("DELETE FROM audit_events WHERE json_extract(event, '$.context.request_id') = ?",
+                     [change.request_id])
+    return {"lost": 1}
+
+
+def revive_keys(database, ledger):
+    """Reactivates all disabled keys: each is wrong, and those that are tried are valid."""
+    disabled = sum(key.is_settled() and key.last().status == "disabled" for key in ledger.keys)
+    database.execute("UPDATE api_keys SET status = 'active' WHERE status = 'disabled'")
+    return {"wrong": disabled, "revoked_valid": None}
+
+
+def forget_leases(database, ledger):
+    database.execute("UPDATE quotas SET leased = 0")
+    return {"over_quota": 1}
+
+
+EDITS = (("an acknowledged key removed from the file", remove_key),
+         ("the event of an acknowledged change removed", remove_event),
+         ("all disabled keys active again", revive_keys),
+         ("a used quota set to 0", forget_leases))
+COUNTS = ("lost", "wrong", "revoked_valid", "over_quota")
+
+
+def prove(rng):
+    """Prints what was caused and what was reported. Returns true if they are the same."""
+    runs = [lambda dir: swallowed_syncs(dir, rng)]
+    runs += [lambda dir, name=name, edit=edit: edited_file(dir, rng, name, edit) for name, edit in EDITS]
+    print("| caused | expected: lost, wrong, revoked valid, over quota | reported |\n| --- | --- | --- |")
+    proven = True
+    for run in runs:
+        with directory() as dir:
+            result, expected = run(Path(dir))
+        reported = {name: getattr(result, name) for name in COUNTS}
+        # None is any number but 0: a sample of the keys is tried.
+        same = all(reported[name] == expected.get(name, 0) or expected.get(name, 0) is None and reported[name]
+                   for name in COUNTS)
+        proven = proven and same and sum(reported.values()) > 0
+        show = [", ".join("≥ 1" if counts.get(name, 0) is None else str(counts.get(name, 0)) for name in COUNTS)
+                for counts in (expected, reported)]
+        print(f"| {result.name} | {show[0]} | {show[1]}{'' if same else ' **not as expected**'} |", flush=True)
+    return proven
