@@ -8,16 +8,20 @@ import time
 from pathlib import Path
 
 from crashes import Kills, Syncs
+from disk import FullDisk
 from ledger import Result
 from power import PowerLosses
 from proof import prove
 from shim import PROGRAM, Server, build
+from wrong_clock import ClockJumps
 
 # The kinds of faults by the name that --only takes, and their shares of the time. Each runs at least once.
 KINDS = {
     "kills": (Kills, 30),
     "power": (PowerLosses, 30),
     "syncs": (Syncs, 10),
+    "disk": (FullDisk, 6),
+    "clock": (ClockJumps, 6),
 }
 
 
