@@ -9,8 +9,10 @@ from pathlib import Path
 
 from crashes import Kills, Syncs
 from disk import FullDisk
+from files import DamagedPages, MovedFiles
 from ledger import Result
 from power import PowerLosses
+from processes import OverlappingCommands, UnreadLogs
 from proof import prove
 from shim import PROGRAM, Server, build
 from wrong_clock import ClockJumps
@@ -22,6 +24,10 @@ KINDS = {
     "syncs": (Syncs, 10),
     "disk": (FullDisk, 6),
     "clock": (ClockJumps, 6),
+    "pages": (DamagedPages, 6),
+    "files": (MovedFiles, 4),
+    "commands": (OverlappingCommands, 4),
+    "logs": (UnreadLogs, 4),
 }
 
 
