@@ -1,6 +1,7 @@
 """Kills of the process, and syncs and writes that fail or are slow."""
 
 import errno
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -40,8 +41,19 @@ def check_file(dir, result):
         result.add_wrong(f"check: {output.strip().splitlines()[0][:150]}")
 
 
+def kill_at_start(dir, rng):
+    """Kills a server while it starts, which is when it recovers what an earlier kill has left."""
+    server = Server(dir)
+    with open(server.log, "w") as log:
+        process = subprocess.Popen(server.command, env=server.env, stderr=log)
+    time.sleep(rng.random() * 0.05)  # Spreads the kills over the start.
+    process.kill()
+    process.wait()
+
+
 class Kills:
-    """SIGKILL at a random moment while clients change keys and spend a quota, many times on one directory."""
+    """SIGKILL at a random moment while clients change keys and spend a quota, many times on one directory. Some kills
+    hit a server that starts, or one that stops."""
     name = "SIGKILL under load"
 
     def __init__(self):
@@ -55,12 +67,19 @@ class Kills:
     def rounds(self, dir, result, rng, until):
         ledger = Ledger()
         for number in range(ROUNDS_PER_DIRECTORY):
+            if number and rng.random() < 0.3:
+                kill_at_start(dir, rng)
+                result.tried += 1
+                result.notes["while it started"] += 1
             with Server(dir) as server:
                 if number % 5 == 0:
                     create_quota_key(server, ledger, f"quota-{number}")
                 with Load(server, ledger, rng.random(), f"r{number}") as load:
                     if not load.wait_for(rng.randrange(MAX_CHANGES)):
                         result.add_wrong("changes were not answered")
+                    if rng.random() < 0.2:
+                        server.process.terminate()
+                        result.notes["while it stopped"] += 1
                     time.sleep(rng.random() * 0.02)  # Spreads the kills over the time between two acknowledgments.
                     server.kill()
                     load.stopped.set()
