@@ -11,8 +11,10 @@ from ledger import ACKNOWLEDGED, REFUSED, Ledger
 from load import Load, Writer
 from shim import Control, Server
 
-TMPFS_MIB = 24
+TMPFS_MIB = 64
 KEYS = 150  # that are there before the disk is full
+MEASURED_KEYS = 10_000  # more than the reserve has room for
+BATCH = 100
 FOLLOWS_WITHIN = 1.0  # seconds from the response to a revocation until no verification is VALID
 
 
@@ -57,6 +59,9 @@ class FullDisk:
             if not can_mount(Path(dir) / "mount"):
                 kinds.remove("tmpfs")
                 result.notes["tmpfs left out: no permission to mount"] += 1
+        if "tmpfs" in kinds:
+            with directory() as dir, ExitStack() as stack:
+                self.measure_reserve(Path(dir), stack, result)
         first = True
         while first or time.monotonic() < until:
             first = False
@@ -106,6 +111,37 @@ class FullDisk:
         count_unexpected(ledger, result)
         check_stopped(dir, ledger, result, rng)
 
+    def measure_reserve(self, dir, stack, result):
+        """Counts the revocations on a full disk until one is refused, and how long verification takes to follow."""
+        fill, _ = stack.enter_context(tmpfs(dir / "data"))
+        with Server(dir) as server:
+            caller = server.caller()
+            secrets = {}
+            for _ in range(MEASURED_KEYS // BATCH):
+                create = {"method": "POST", "path": "/api-keys", "body": {"name": "n", "scopes": []}}
+                status, data, code = caller.call("POST", "/admin/v1/batch", {"operations": [create] * BATCH})
+                if status != 200:
+                    raise SystemExit(f"the keys were not created: {status} {code}")
+                created = (operation["body"]["data"] for operation in data["results"])
+                secrets |= {key["id"]: key["key"] for key in created}
+            fill()
+            end = time.monotonic() + 5
+            while caller.call("POST", "/admin/v1/api-keys", {"name": "n", "scopes": []})[0] == 201:
+                if time.monotonic() > end:
+                    break
+            revoked, slowest = 0, 0.0
+            for id, secret in secrets.items():
+                status, _, _ = caller.call("POST", f"/admin/v1/api-keys/{id}/revoke", {"reason": "full disk"})
+                told = time.monotonic()
+                if status != 200:
+                    break
+                revoked += 1
+                if caller.verify(secret) == "VALID":
+                    result.revoked_valid += 1
+                slowest = max(slowest, time.monotonic() - told)
+            result.notes["revocations on a full disk until one was refused"] = revoked
+            result.notes["slowest verification after such a revocation, µs"] = round(slowest * 1e6)
+
     def write_until_full(self, server, ledger, name, result, rng):
         """Changes until several in a row are refused."""
         end = time.monotonic() + 20
@@ -119,15 +155,19 @@ class FullDisk:
         result.notes[f"{name}: still changes after 20 s"] += 1
 
     def revoke(self, server, writer, name, count, result, rng):
-        """Revokes keys, and verifies each before and after."""
+        """Revokes and disables keys, and verifies each before and after. A limit on the size of a file (EFBIG) leaves
+        no way to store that; it must be refused as on a full disk."""
         keys = [key for key in writer.keys if key.is_settled() and key.last() and key.last().status == "active"]
         for number, key in enumerate(keys[:count]):
             secret = key.last().secret
             code = writer.caller.verify(secret)
             if code != "VALID":
                 result.add_wrong(f"{name}: an active key is {code}")
-            outcome = writer.change(key, "revoke" if number % 2 else "disable")
+            outcome = writer.change(key, "revoke" if number % 2 else "withdraw")
             told = time.monotonic()
+            if outcome == REFUSED and name.startswith("EFBIG"):
+                result.notes["revocations refused at the largest size of a file"] += 1
+                continue
             if outcome != ACKNOWLEDGED:
                 result.add_wrong(f"{name}: revocations that {'were refused' if outcome == REFUSED else 'failed'}")
                 if number >= 10:

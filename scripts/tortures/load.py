@@ -82,6 +82,9 @@ class Writer:
             after.name = id
             after.status = "disabled" if kind == "disable" else "active"
             return self.send(key, after, "PATCH", path, {"name": id, "status": after.status})
+        if kind == "withdraw":  # Takes access away and changes nothing else.
+            after.status = "disabled"
+            return self.send(key, after, "PATCH", path, {"status": "disabled"})
         if kind == "rotate":
             after.secret = None
             return self.send(key, after, "POST", path + "/rotate", {"grace_period_seconds": 0})

@@ -63,7 +63,8 @@ def wait_until(condition):
 
 def remove_key(database, ledger):
     """Removes a key that was created and not changed since."""
-    key = next(key for key in ledger.keys if key.last() and key.last().secret and [change.outcome for change in key.changes] == [ACKNOWLEDGED])
+    unchanged = (key for key in ledger.keys if [change.outcome for change in key.changes] == [ACKNOWLEDGED])
+    key = next(key for key in unchanged if key.last().secret)
     for table in ("api_key_hashes", "api_key_scopes"):
         database.execute(f"DELETE FROM {table} WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?)", [key.id])
     database.execute("DELETE FROM api_keys WHERE id = ?", [key.id])

@@ -1,7 +1,7 @@
 // Faults between the program and the kernel, loaded with LD_PRELOAD. It affects the wall clock and the files of one
-// directory, TORTURE_DIR. `shim.py` has the other side: TORTURE_CONTROL is a file of 64-bit integers that both map, so that
-// a fault begins and ends while the program runs. With TORTURE_RECORD every operation that changes the directory is
-// appended to that file, from which `power.py` rebuilds what a loss of power would have left.
+// directory, TORTURE_DIR. `shim.py` has the other side: TORTURE_CONTROL is a file of 64-bit integers that both map, so
+// that a fault begins and ends while the program runs. With TORTURE_RECORD every operation that changes the directory
+// is appended to that file, from which `power.py` rebuilds what a loss of power would have left.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,7 +26,8 @@ struct control {
     volatile int64_t sync_swallow; // syncs report success without being done, and are not recorded
     volatile int64_t sync_delay;   // µs that each sync takes longer
     volatile int64_t write_errno;  // writes fail with this error
-    volatile int64_t grow_errno;   // writes beyond the end of a file fail with this error
+    volatile int64_t grow_errno;   // writes beyond the end of a file fail with this error unless there is room
+    volatile int64_t room;         // bytes by which files may still grow; what is truncated or removed adds to it
     volatile int64_t targets;      // files that faults affect: 1 database, 2 WAL, 4 others
     volatile int64_t faults;       // counts the calls that were made to fail, or were swallowed or delayed
     volatile int64_t recorded;     // length of the record
@@ -126,6 +127,11 @@ static int fault(int error) {
     return -1;
 }
 
+// A full disk has room again for what a file gives back. A limit on the size of a file (EFBIG) is not such a disk.
+static void give_back(int64_t bytes) {
+    if (control->grow_errno && control->grow_errno != EFBIG && bytes > 0) control->room += bytes;
+}
+
 static int open_file(const char *path, int flags, mode_t mode) {
     REAL(int, open64, const char *, int, ...);
     const char *name = relative(path);
@@ -185,7 +191,9 @@ static int before_write(int fd, const void *data, size_t length, int64_t offset)
     if (is_target(fd) && control->write_errno) return fault((int)control->write_errno);
     if (is_target(fd) && control->grow_errno) {
         struct stat now;
-        if (!fstat(fd, &now) && offset + (int64_t)length > now.st_size) return fault((int)control->grow_errno);
+        int64_t growth = fstat(fd, &now) ? 0 : offset + (int64_t)length - now.st_size;
+        if (growth > control->room) return fault((int)control->grow_errno);
+        if (growth > 0) control->room -= growth;
     }
     append(WRITE, ids[fd], offset, data, length);
     return 0;
@@ -218,7 +226,10 @@ int ftruncate64(int fd, off64_t length) {
     if (!tracked(fd)) return real_ftruncate64(fd, length);
     pthread_mutex_lock(&lock);
     append(TRUNCATE, ids[fd], length, NULL, 0);
+    struct stat before = {0};
+    fstat(fd, &before);
     int result = real_ftruncate64(fd, length);
+    if (!result) give_back(before.st_size - length);
     pthread_mutex_unlock(&lock);
     return result;
 }
@@ -256,8 +267,11 @@ int unlink(const char *path) {
     const char *name = relative(path);
     if (!name) return real_unlink(path);
     pthread_mutex_lock(&lock);
+    struct stat before = {0};
+    stat(path, &before);
     int result = real_unlink(path);
     if (!result) {
+        give_back(before.st_size);
         struct name *file = find_name(name);
         if (file) file->path[0] = 0;
         append(UNLINK, 0, 0, name, strlen(name));

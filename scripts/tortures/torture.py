@@ -84,11 +84,11 @@ def show(results):
     for result in results:
         print(f"| {result.name} | {result.tried:,} | {result.acknowledged:,} | {result.lost:,} | {result.wrong:,} "
               f"| {result.revoked_valid:,} | {result.over_quota:,} |")
-    for title, counts in (("lost or wrong", "faults"), ("other observations", "notes")):
+    for title, counts in (("lost or wrong", "faults"), ("other figures", "notes")):
         lines = [f"| {result.name} | {what} | {count:,} |" for result in results
                  for what, count in getattr(result, counts).most_common()]
         if lines:
-            print(f"\n| faults | {title} | times |\n| --- | --- | ---: |", *lines, sep="\n")
+            print(f"\n| faults | {title} | |\n| --- | --- | ---: |", *lines, sep="\n")
 
 
 main()
