@@ -2,10 +2,9 @@
 //! directory. After each restart every acknowledged change must be stored, every change must have its event and
 //! every event its change, and the hash chain must verify.
 //!
-//! `scripts/crash [ROUNDS]` runs many rounds with the release build. `CRASH_ROUNDS` and `CRASH_SEED` set the
-//! number of rounds and the seed. The seed determines the requests and the moments of the kills, but not how the
-//! tasks interleave. SIGKILL ends the process, but data already passed to the kernel survives. Loss of power is
-//! not tested here: every commit is synced to disk against it (`scripts/bench writes` counts the syncs).
+//! `CRASH_ROUNDS` and `CRASH_SEED` set the number of rounds and the seed. The seed determines the requests and the
+//! moments of the kills, but not how the tasks interleave. SIGKILL ends the process, but data already passed to
+//! the kernel survives; `scripts/torture` also loses power.
 
 mod batch;
 mod load_client;
