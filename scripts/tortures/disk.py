@@ -98,7 +98,6 @@ class FullDisk:
                 result.add_wrong(f"{name}: SIGTERM did not stop it in {time.monotonic() - stopping:.0f} s")
         try:
             with Server(dir, control, **settings) as server:
-                writer.caller = server.caller()
                 self.revoke(server, writer, f"{name}, after a restart", KEYS // 3, result, rng)
                 free()
                 if kind != "max_bytes":
@@ -157,6 +156,7 @@ class FullDisk:
     def revoke(self, server, writer, name, count, result, rng):
         """Revokes and disables keys, and verifies each before and after. A limit on the size of a file (EFBIG) leaves
         no way to store that; it must be refused as on a full disk."""
+        writer.caller = server.caller()  # The server closes a connection that was idle while the disk was filled.
         keys = [key for key in writer.keys if key.is_settled() and key.last() and key.last().status == "active"]
         for number, key in enumerate(keys[:count]):
             secret = key.last().secret
