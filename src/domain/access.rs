@@ -178,6 +178,43 @@ pub(crate) fn widens_access(before: &ApiKey, after: &ApiKey) -> bool {
         || after.scopes.iter().any(|wanted| !scope::any_covers(&before.scopes, wanted))
 }
 
+/// True if a changed key has at most the access that it had before, and nothing but its access changed: it was
+/// disabled or revoked, or lost scopes, addresses, time, or its previous secret.
+pub(crate) fn only_narrows_access(before: &ApiKey, after: &ApiKey) -> bool {
+    let keeps_status = after.status == before.status;
+    let narrows_expiry = match (before.expires_at, after.expires_at) {
+        (_, None) => before.expires_at.is_none(),
+        (None, Some(_)) => true,
+        (Some(before), Some(after)) => after <= before,
+    };
+    let narrows_addresses = match (&before.allowed_ips, &after.allowed_ips) {
+        (_, None) => before.allowed_ips.is_none(),
+        (None, Some(_)) => true,
+        (Some(before), Some(after)) => {
+            after.iter().all(|cidr| before.iter().any(|wider| wider.contains(cidr)))
+        }
+    };
+    let narrows_previous_secret = after.previous_secret_expires_at.is_none()
+        || after.previous_secret_expires_at == before.previous_secret_expires_at;
+    // The fields compared above and those that a withdrawal sets.
+    let only_access_changed = ApiKey {
+        scopes: before.scopes.clone(),
+        status: before.status,
+        expires_at: before.expires_at,
+        allowed_ips: before.allowed_ips.clone(),
+        previous_secret_expires_at: before.previous_secret_expires_at,
+        revoked_at: before.revoked_at,
+        revoked_reason: before.revoked_reason.clone(),
+        ..after.clone()
+    } == *before;
+    only_access_changed
+        && (keeps_status || after.status != Status::Active)
+        && after.scopes.iter().all(|scope| scope::any_covers(&before.scopes, scope))
+        && narrows_expiry
+        && narrows_addresses
+        && narrows_previous_secret
+}
+
 fn exceeds_caller_detail(pointer: String, message: String) -> ErrorDetail {
     ErrorDetail { pointer: Some(pointer), parameter: None, code: "EXCEEDS_CALLER".into(), message }
 }

@@ -228,6 +228,9 @@ pub(crate) struct AuditEntry {
     pub(crate) target: Option<Target>,
     /// The fields that the operation changed.
     pub(crate) changes: Vec<Change>,
+    /// True if the change takes access away and gives none. Not part of the event: such changes are also
+    /// accepted in read-only mode and on a full disk.
+    pub(crate) only_withdraws_access: bool,
 }
 
 impl AuditEntry {
@@ -243,18 +246,34 @@ impl AuditEntry {
             organization_id: organization_id.map(str::to_owned),
             target: Some(target),
             changes: Vec::new(),
+            only_withdraws_access: false,
         }
     }
 
     /// Creates the audit entry for a read of a list or of the whole platform, which has no single target.
     pub(crate) fn without_target(organization_id: Option<&str>) -> Self {
-        Self { organization_id: organization_id.map(str::to_owned), target: None, changes: Vec::new() }
+        Self {
+            organization_id: organization_id.map(str::to_owned),
+            target: None,
+            changes: Vec::new(),
+            only_withdraws_access: false,
+        }
     }
 
     /// Sets the changed fields of the audit entry.
     pub(crate) fn with_changes(self, changes: Vec<Change>) -> Self {
         Self { changes, ..self }
     }
+
+    /// Sets whether the change only takes access away.
+    pub(crate) fn withdrawing(self, only_withdraws_access: bool) -> Self {
+        Self { only_withdraws_access, ..self }
+    }
+}
+
+/// True if all changes are of the field `status`, to this value; also true without changes.
+pub(crate) fn only_sets_status(changes: &[Change], status: &str) -> bool {
+    changes.iter().all(|change| change.field == "status" && change.to == status)
 }
 
 /// Returns the fields that differ between two states of a resource. The id, the embedded user and the

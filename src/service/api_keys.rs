@@ -320,13 +320,14 @@ async fn change_key(
             return Err(Error::new(Code::Conflict, message));
         }
         let changed = changed_fields(&before, &after);
+        let only_withdraws_access = access::only_narrows_access(&before, &after);
         if after != before {
             after.revision += 1;
             after.updated_at = context.now;
             store::api_keys::update(tx, &before, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entry = audit_entry(&after).with_changes(changed);
+        let entry = audit_entry(&after).with_changes(changed).withdrawing(only_withdraws_access);
         Ok((after, vec![entry]))
     });
     Ok(changed.await?.effective_at(ctx.expiry_time))

@@ -146,7 +146,7 @@ pub async fn delete(
             store::api_keys::revoke_all(tx, &organization_id, user, "membership ended", context.now)?;
         store::memberships::delete(tx, &organization_id, &user_id)?;
         tx.invalidate(Invalidation::Id(user_id.clone()));
-        let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]);
+        let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true);
         Ok((before, vec![entry]))
     })
     .await

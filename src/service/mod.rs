@@ -179,7 +179,7 @@ impl RequestContext {
         let entry = AuditEntry {
             organization_id: self.caller.organization_id().map(str::to_owned),
             target: self.target.clone(),
-            changes: Vec::new(),
+            ..AuditEntry::without_target(None)
         };
         // Not number 0: a read that succeeded is recorded as that, and its response may then be refused because it
         // takes too much memory.

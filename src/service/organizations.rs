@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{ListPage, RequestContext, etag, mutate, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{AuditEntry, Change, changed_fields};
+use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
@@ -91,13 +91,14 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
             settings::ensure_plan_exists(tx, &after.plan)?;
         }
         let changed = changed_fields(&before, &after);
+        let only_suspends = only_sets_status(&changed, "suspended");
         if !changed.is_empty() {
             after.revision += 1;
             after.updated_at = context.now;
             store::organizations::update(tx, &after)?;
             tx.invalidate(Invalidation::Id(id.clone()));
         }
-        let entry = audit_entry(&after).with_changes(changed);
+        let entry = audit_entry(&after).with_changes(changed).withdrawing(only_suspends);
         Ok((after, vec![entry]))
     })
     .await
@@ -118,7 +119,8 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         store::memberships::delete_all_of_organization(tx, &id)?;
         store::organizations::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
-        Ok((id.clone(), vec![audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)])]))
+        let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true);
+        Ok((id.clone(), vec![entry]))
     })
     .await
 }

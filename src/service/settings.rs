@@ -207,9 +207,17 @@ pub(super) fn check_key_policy(
     key_policy::ensure_allowed(&store::settings::get(tx)?.settings.keys, before, after, ctx.now)
 }
 
-/// Returns an error for a change while the platform is read-only, unless the change revokes access or updates
-/// the settings. The decision depends on the changes already made in the transaction; an error rolls them
-/// back.
+/// True if a change only takes access away. It is accepted in read-only mode and on a full disk, like an update
+/// of the settings, which ends read-only mode and can shorten the retention.
+pub(super) fn is_always_accepted(ctx: &RequestContext, entries: &[AuditEntry]) -> bool {
+    let only_withdraws_access =
+        !entries.is_empty() && entries.iter().all(|entry| entry.only_withdraws_access);
+    only_withdraws_access || ctx.action == "config.update"
+}
+
+/// Returns an error for a change while the platform is read-only, unless the change is
+/// [always accepted](is_always_accepted). The decision depends on the changes already made in the transaction;
+/// an error rolls them back.
 pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[AuditEntry]) -> Result<()> {
     let current = store::settings::get(tx)?;
     let maintenance = &current.settings.maintenance;
@@ -218,16 +226,7 @@ pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Audi
     if !maintenance.read_only || ctx.secret.is_none() {
         return Ok(());
     }
-    let only_disables = || {
-        let mut changes = entries.iter().flat_map(|entry| &entry.changes);
-        changes.all(|change| change.field == "status" && change.to == "disabled")
-    };
-    let is_allowed = match ctx.action {
-        "api_key.revoke" | "config.update" => true,
-        "api_key.update" => only_disables(),
-        _ => false,
-    };
-    if is_allowed {
+    if is_always_accepted(ctx, entries) {
         return Ok(());
     }
     let message = maintenance.message.clone();

@@ -8,7 +8,7 @@ use super::organizations::revoked_keys_change;
 use super::{ListPage, RequestContext, api_keys, etag, mutate, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::audit::{AuditEntry, Change, changed_fields};
+use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
@@ -116,6 +116,8 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
             &after,
             &changed,
         );
+        let only_suspends = only_sets_status(&changed, "suspended");
+        let entries = entries.into_iter().map(|entry| entry.withdrawing(only_suspends)).collect();
         Ok((after, entries))
     })
     .await
@@ -159,6 +161,7 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         store::memberships::delete_all_of_user(tx, &id)?;
         store::users::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
+        let entries = entries.into_iter().map(|entry| entry.withdrawing(true)).collect();
         Ok((id.clone(), entries))
     })
     .await

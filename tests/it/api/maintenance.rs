@@ -27,17 +27,22 @@ async fn changes_are_refused_with_the_message_and_revocations_still_work() {
     expect_ok(server.configure(json!({"maintenance": {"read_only": true}})).await, 200);
     let refused_changes = [
         (Method::POST, "/organizations", Some(json!({"name": "n", "email": "a@b"}))),
-        (Method::PATCH, "/organizations/org_1", Some(json!({"status": "suspended"}))),
-        (Method::DELETE, "/organizations/org_1", None),
+        (Method::PATCH, "/organizations/org_1", Some(json!({"status": "suspended", "name": "x"}))),
         (Method::POST, "/users", Some(json!({"name": "n", "email": "a@b"}))),
         (Method::PATCH, "/users/user_1", Some(json!({"name": "x"}))),
-        (Method::DELETE, "/users/user_1", None),
+        (Method::PATCH, "/users/user_1", Some(json!({"status": "suspended", "name": "x"}))),
         (Method::POST, "/organizations/org_1/members", Some(member)),
         (Method::POST, "/api-keys", Some(json!({"name": "n", "scopes": []}))),
         (Method::PATCH, "/api-keys/key_1", Some(json!({"name": "x"}))),
         (Method::PATCH, "/api-keys/key_1", Some(json!({"status": "disabled", "name": "x"}))),
+        (Method::PATCH, "/api-keys/key_1", Some(json!({"scopes": ["workflows:write"]}))),
+        (
+            Method::PATCH,
+            "/api-keys/key_1",
+            Some(json!({"allowed_ips": ["10.0.0.0/8"], "metadata": {"a": "b"}})),
+        ),
+        (Method::PATCH, "/api-keys/key_1", Some(json!({"quota": {"limit": 1, "period": "day"}}))),
         (Method::POST, "/api-keys/key_1/rotate", Some(json!({}))),
-        (Method::POST, "/api-keys/key_1/expire-previous", None),
         (Method::POST, "/scopes", Some(json!({"scope": "invoices:read"}))),
         (Method::DELETE, "/scopes/workflows:write", None),
     ];
@@ -70,6 +75,17 @@ async fn changes_are_refused_with_the_message_and_revocations_still_work() {
     expect_error(&admin.patch("/api-keys/key_1", json!({"status": "active"})).await, 503, "UNAVAILABLE");
     expect_ok(admin.delete("/api-keys/key_2").await, 200);
     expect_ok(admin.post("/api-keys/key_3/revoke", json!({"reason": "leaked"})).await, 200);
+    let narrower = json!({"scopes": [], "allowed_ips": ["10.0.0.0/8"], "expires_at": "2027-01-02T00:00:00Z"});
+    expect_ok(admin.patch("/api-keys/key_1", narrower).await, 200);
+    for wider in [
+        json!({"scopes": ["workflows:read"]}),
+        json!({"allowed_ips": ["10.0.0.0/7"]}),
+        json!({"allowed_ips": null}),
+        json!({"expires_at": "2027-01-03T00:00:00Z"}),
+    ] {
+        expect_error(&admin.patch("/api-keys/key_1", wider).await, 503, "UNAVAILABLE");
+    }
+    expect_ok(admin.post("/api-keys/key_1/expire-previous", json!(null)).await, 200);
     // Reads and verifications still work.
     let request = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
     assert_eq!(expect_ok(admin.send(request).await, 200)["valid"], true);
@@ -77,6 +93,13 @@ async fn changes_are_refused_with_the_message_and_revocations_still_work() {
     assert_eq!(expect_ok(admin.get("/analytics/usage").await, 200)["totals"]["requests"], 1);
     assert_eq!(expect_ok(admin.get("/audit-logs/verify").await, 200)["valid"], true);
     assert_eq!(server.admin().get_at_root("/readyz").await.status, 200);
+
+    expect_ok(admin.patch("/users/user_1", json!({"status": "suspended"})).await, 200);
+    expect_error(&admin.patch("/users/user_1", json!({"status": "active"})).await, 503, "UNAVAILABLE");
+    expect_ok(admin.delete("/users/user_1").await, 200);
+    expect_ok(admin.patch("/organizations/org_1", json!({"status": "suspended"})).await, 200);
+    expect_error(&admin.patch("/organizations/org_1", json!({"status": "active"})).await, 503, "UNAVAILABLE");
+    expect_ok(admin.delete("/organizations/org_1").await, 200);
 
     expect_ok(server.configure(json!({"maintenance": {"read_only": false}})).await, 200);
     expect_ok(admin.post("/users", json!({"name": "n", "email": "a@b"})).await, 201);
