@@ -104,7 +104,7 @@ async fn if_match_refuses_an_outdated_etag() {
         let patched = if_match(&admin, path, &outdated, Some(patch.clone())).await;
         let current = patched.header("etag").unwrap().to_owned();
         let before = expect_ok(admin.get(path).await, 200);
-        for other in [outdated.as_str(), &format!("W/{current}"), "garbage", "\"*\""] {
+        for other in [outdated.as_str(), &format!("W/{outdated}"), "garbage", "\"*\""] {
             expect_error(
                 &if_match(&admin, path, other, Some(patch.clone())).await,
                 412,
@@ -113,7 +113,7 @@ async fn if_match_refuses_an_outdated_etag() {
             expect_error(&if_match(&admin, path, other, None).await, 412, "PRECONDITION_FAILED");
         }
         assert_eq!(expect_ok(admin.get(path).await, 200), before, "{path}");
-        for matching in ["*", current.as_str(), &format!("{outdated}, {current}")] {
+        for matching in ["*", current.as_str(), &format!("W/{current}"), &format!("{outdated}, {current}")] {
             expect_ok(if_match(&admin, path, matching, Some(patch.clone())).await, 200);
         }
         expect_ok(if_match(&admin, path, &current, None).await, 200);
