@@ -179,7 +179,7 @@ impl Event {
     pub(crate) fn recorded(mut self, redactor: &Redactor) -> Self {
         let record = |redactor: &Redactor, text: &mut Option<String>| {
             if let Some(text) = text {
-                *text = redactor.recorded_text(text);
+                redactor.record(text);
             }
         };
         let stored_values = redactor.for_stored_values();
@@ -190,7 +190,7 @@ impl Event {
             record(&stored_values, &mut target.name);
         }
         for change in &mut self.changes {
-            change.field = stored_values.recorded_text(&change.field);
+            stored_values.record(&mut change.field);
             change.from = recorded_value(&stored_values, std::mem::take(&mut change.from));
             change.to = recorded_value(&stored_values, std::mem::take(&mut change.to));
         }
@@ -303,8 +303,12 @@ fn to_json(resource: &impl Serialize) -> Value {
 /// Cuts secrets out of a changed value, and replaces a value whose JSON is too long by its truncated text.
 fn recorded_value(redactor: &Redactor, mut value: Value) -> Value {
     redact_value(redactor, &mut value);
-    let text = value.to_string();
-    if text.len() <= MAX_CHANGED_VALUE_BYTES { value } else { Value::String(truncate_text(&text)) }
+    let mut text = value.to_string();
+    if text.len() <= MAX_CHANGED_VALUE_BYTES {
+        return value;
+    }
+    truncate_text(&mut text);
+    Value::String(text)
 }
 
 fn redact_value(redactor: &Redactor, value: &mut Value) {

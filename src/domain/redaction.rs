@@ -117,7 +117,17 @@ impl Redactor {
     /// Returns a string from a client as it is recorded: without secrets, and truncated. Truncating first could
     /// leave most of a secret, which is then no longer recognized.
     pub(crate) fn recorded_text(&self, text: &str) -> String {
-        truncate_text(&self.redact(text))
+        let mut recorded = self.redact(text).into_owned();
+        truncate_text(&mut recorded);
+        recorded
+    }
+
+    /// Replaces a string by its [`recorded_text`](Self::recorded_text). Most strings stay as they are.
+    pub(crate) fn record(&self, text: &mut String) {
+        if let Cow::Owned(redacted) = self.redact(text) {
+            *text = redacted;
+        }
+        truncate_text(text);
     }
 
     /// Replaces every string of a request body that holds a secret, and the value of every field whose name
@@ -178,11 +188,13 @@ impl Redactor {
     }
 }
 
-/// Truncates a text and marks the truncation with an ellipsis.
-pub(super) fn truncate_text(text: &str) -> String {
-    match text.char_indices().nth(MAX_RECORDED_CHARS) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
+/// Truncates a text that is too long to be recorded, and marks that with an ellipsis.
+pub(super) fn truncate_text(text: &mut String) {
+    if text.len() > MAX_RECORDED_CHARS
+        && let Some((end, _)) = text.char_indices().nth(MAX_RECORDED_CHARS)
+    {
+        text.truncate(end);
+        text.push('…');
     }
 }
 
