@@ -5,10 +5,10 @@
 //! the user's file, the environment and the flags. Every setting is validated at startup, and all errors are
 //! reported at once.
 
+pub(crate) mod listen;
 mod sources;
 mod values;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use crate::domain::idempotency::StorageLimits;
 use crate::domain::json;
 use crate::domain::settings::{self, Settings};
 
-pub(crate) use sources::{ConfigError, ConfigFlags, EffectiveConfig};
+pub use listen::ListenAddress;
+pub(crate) use sources::{ConfigError, ConfigFlags, DEFAULT_CONFIG_TOML, EffectiveConfig};
 
 /// The largest integer that TOML can represent.
 const MAX_TOML_INTEGER: u64 = i64::MAX as u64;
@@ -57,7 +58,7 @@ impl Config {
     /// # Errors
     /// `ConfigError` when the embedded `config.toml` is invalid.
     pub fn load_defaults() -> Result<Self, ConfigError> {
-        EffectiveConfig::load(None, [], ConfigFlags::default()).map(|effective| effective.config)
+        EffectiveConfig::load_defaults().map(|effective| effective.config)
     }
 
     /// The platform settings with which a new database is created.
@@ -100,19 +101,19 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct HttpConfig {
     /// The address to listen on; port 0 picks a free port.
-    #[serde(deserialize_with = "values::deserialize_socket_address")]
-    pub listen: SocketAddr,
+    #[serde(deserialize_with = "values::deserialize_listen_address")]
+    pub listen: ListenAddress,
     /// The networks of the proxies whose `X-Forwarded-For` header is trusted. Networks with host bits and
     /// IPv4-mapped IPv6 networks are rejected.
     #[serde(deserialize_with = "values::deserialize_networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// The largest request body, in bytes.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_024, 67_108_864, _, _>")]
+    #[serde(deserialize_with = "values::deserialize_size_in_range::<1_024, 67_108_864, _, _>")]
     pub max_body_bytes: usize,
     /// The memory for the bodies and long responses of Admin API requests in progress, in bytes; 0 means that it
     /// is derived from the memory limit of the process.
     #[serde(
-        deserialize_with = "values::deserialize_integer_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
+        deserialize_with = "values::deserialize_size_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
     )]
     pub request_memory_bytes: usize,
     /// The largest number of open connections.
@@ -190,10 +191,10 @@ pub(crate) struct Tls {
 pub(crate) struct MetricsConfig {
     /// The address that serves `/metrics`; port 0 picks a free port, and `None` disables the listener.
     #[serde(
-        deserialize_with = "values::deserialize_optional_socket_address",
-        serialize_with = "values::serialize_optional_socket_address"
+        deserialize_with = "values::deserialize_optional_listen_address",
+        serialize_with = "values::serialize_optional_listen_address"
     )]
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<ListenAddress>,
 }
 
 /// `[database]`: the database file and its connections.
@@ -221,7 +222,7 @@ pub struct DatabaseConfig {
     pub(crate) group_limit: usize,
     /// The largest size of the database file, in bytes; 0 means unlimited.
     #[serde(
-        deserialize_with = "values::deserialize_integer_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
+        deserialize_with = "values::deserialize_size_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
     )]
     pub max_bytes: u64,
 }
@@ -232,7 +233,7 @@ pub(crate) struct CacheConfig {
     /// The memory limit for cached API keys, in bytes; 0 means that it is derived from the memory limit of
     /// the process.
     #[serde(
-        deserialize_with = "values::deserialize_integer_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
+        deserialize_with = "values::deserialize_size_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
     )]
     pub(crate) max_bytes: u64,
 }
@@ -256,15 +257,15 @@ impl CacheConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct IdempotencyConfig {
     /// The largest body of a stored response, in bytes.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_024, 67_108_864, _, _>")]
+    #[serde(deserialize_with = "values::deserialize_size_in_range::<1_024, 67_108_864, _, _>")]
     pub max_response_bytes: u64,
     /// The largest size of all stored responses of an API key, in bytes.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1_048_576, MAX_TOML_INTEGER, _, _>")]
+    #[serde(deserialize_with = "values::deserialize_size_in_range::<1_048_576, MAX_TOML_INTEGER, _, _>")]
     pub max_bytes_per_key: u64,
     /// The largest size of all stored responses, in bytes; 0 means that it is derived from the largest size of
     /// the database.
     #[serde(
-        deserialize_with = "values::deserialize_integer_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
+        deserialize_with = "values::deserialize_size_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
     )]
     pub max_total_bytes: u64,
 }

@@ -39,6 +39,9 @@
 //! Dependencies point one way: `cli → http, service → store, verify → domain → error`; `app` wires them
 //! together. A test checks this by reading the `use` lines.
 
+// They panic if their output is closed or full; `cli::output` doesn't.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 /// The allocator of the program, so that tests measure the same memory.
 #[cfg(test)]
 #[global_allocator]

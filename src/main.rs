@@ -8,5 +8,6 @@ use tollhouse::cli::{self, args::Args};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run(Args::read())
+    // The panic is already reported. Without this, its exit status would be 101.
+    std::panic::catch_unwind(|| cli::run(Args::read())).unwrap_or(ExitCode::FAILURE)
 }

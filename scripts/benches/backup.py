@@ -86,7 +86,7 @@ def main():
             load.join()
     print(f"{report['bytes'] / (1 << 20):,.0f} MiB, {report['rows']['api_keys']:,} keys, "
           f"{report['rows']['audit_events']:,} audit events: {duration:.1f} s in total, of which copying took "
-          f"{report['copy_seconds']:.1f} s and verifying {report['proof_seconds']:.1f} s.\n")
+          f"{report['copy_seconds']:.1f} s and verifying {report['verification_seconds']:.1f} s.\n")
     print("| verifications | p50, µs | p99, µs | p99.9, µs | count | largest WAL, MiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, result in (("undisturbed", before), ("during the backup", during)):

@@ -1,23 +1,26 @@
 //! The command line's arguments and help texts.
 
 pub(crate) mod data_commands;
+mod examples;
+pub(crate) mod key_and_audit_commands;
 
-use std::net::SocketAddr;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use crate::config::ConfigFlags;
-use crate::domain::chain::ChainAnchor;
+use super::output;
+use crate::config::{ConfigFlags, ListenAddress};
 use data_commands::{Backup, Check, Export, Import, Restore};
+use key_and_audit_commands::{AdminKey, Audit};
 
 /// API keys, organizations, limits and an audit log in one binary with one SQLite file
 ///
 /// Without a command, `tollhouse` runs `tollhouse serve`.
 #[derive(Debug, Parser)]
-#[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+#[command(version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     common: CommonFlags,
@@ -28,9 +31,14 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings come from the file given with --config or from environment variables: TOLLHOUSE_ and the \
-setting's path, with two underscores between levels, such as TOLLHOUSE_HTTP__LISTEN. `tollhouse \
-config check` prints all settings.
+Examples:
+  tollhouse --dev
+  tollhouse serve --listen :8080 --data /var/lib/tollhouse
+  tollhouse backup /backups/tollhouse.db --data /var/lib/tollhouse
+
+Settings come from the file given with --config, else from /etc/tollhouse/config.toml if it exists, and \
+from environment variables: TOLLHOUSE_ and the setting's path, with two underscores between levels, such \
+as TOLLHOUSE_HTTP__LISTEN. `tollhouse config show` prints all settings.
 
 Exit status: 0 success, 1 failure, 2 usage error.";
 
@@ -41,21 +49,25 @@ const COMMON_FLAG_DISPLAY_ORDER: usize = 100;
 /// Flags that every command accepts.
 #[derive(Debug, clap::Args)]
 struct CommonFlags {
-    /// Read settings from this TOML file [env: TOLLHOUSE_CONFIG]
+    /// Read settings from this TOML file [env: TOLLHOUSE_CONFIG] [default: /etc/tollhouse/config.toml]
     #[arg(long, value_name = "FILE", global = true, display_order = COMMON_FLAG_DISPLAY_ORDER)]
     config: Option<PathBuf>,
 
     /// Keep the database in this directory (setting: database.dir)
-    #[arg(long, value_name = "DIR", global = true, display_order = COMMON_FLAG_DISPLAY_ORDER)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true,
+        display_order = COMMON_FLAG_DISPLAY_ORDER)]
     data: Option<String>,
 }
 
 /// Arguments of `tollhouse serve`.
 #[derive(Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Serve {
-    /// Listen on this address and port; port 0 picks a free port (setting: http.listen)
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
+    /// Listen on this address and port (setting: http.listen)
+    ///
+    /// 8080 is a port for this machine only, :8080 listens on all addresses, localhost:8080 on both
+    /// loopback addresses, and 192.0.2.1:8080 or [::1]:8080 on one address. Port 0 picks a free port.
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen_address)]
+    pub(crate) listen: Option<ListenAddress>,
 
     /// Write the first admin key, created if the database is empty, to this file [default: DIR/admin.key]
     ///
@@ -80,14 +92,22 @@ pub(crate) struct Serve {
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum Command {
     /// Serve the API (the default command)
+    #[command(after_help = examples::SERVE)]
     Serve(Serve),
 
-    /// Create platform keys (break-glass access)
-    #[command(subcommand)]
+    /// Ask a running server whether it is ready
+    ///
+    /// Asks /readyz at the address in the setting http.listen. Prints "ready" and exits with status 0, or
+    /// says why not and exits with status 1. For the health checks of containers.
+    #[command(after_help = examples::HEALTH)]
+    Health(Health),
+
+    /// Create, list and revoke platform keys (break-glass access)
+    #[command(subcommand, after_help = examples::ADMIN_KEY)]
     AdminKey(AdminKey),
 
     /// Verify and export the audit log
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::AUDIT)]
     Audit(Audit),
 
     /// Import organizations, users, members and keys (by their hashes)
@@ -95,122 +115,71 @@ pub(crate) enum Command {
     /// Each record is either stored completely or refused with a reason. Existing records that are
     /// equal are skipped, so an import can be repeated. Works while a server is running. Exits with
     /// status 1 if a record was refused. docs/guides/import-and-export.md describes the record formats.
+    #[command(after_help = examples::IMPORT)]
     Import(Import),
 
     /// Export settings, organizations, users, memberships, scopes and keys as NDJSON for import
     ///
     /// The export contains hashes of keys, so protect it like the database. Use `audit export` for the
     /// audit log. Usage and used quota units are only in backups.
+    #[command(after_help = examples::EXPORT)]
     Export(Export),
 
     /// Copy the database to FILE and verify the copy; works while a server is running
+    #[command(after_help = examples::BACKUP)]
     Backup(Backup),
 
     /// Replace the database with a backup; the server must be stopped
     ///
     /// Everything that was revoked, disabled, suspended, deleted, narrowed or rotated since the backup
     /// stays so: these changes are reapplied from the replaced database.
+    #[command(after_help = examples::RESTORE)]
     Restore(Restore),
 
     /// Check the database's integrity: pages, references, audit log, counts
     ///
     /// Exits with status 1 if there are errors.
+    #[command(after_help = examples::CHECK)]
     Check(Check),
 
     /// Accept a clock that jumped
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::CLOCK)]
     Clock(Clock),
 
-    /// Check the configuration
-    #[command(subcommand)]
+    /// Show, check and create the configuration
+    #[command(subcommand, after_help = examples::CONFIG)]
     Config(Config),
 
     /// Print the OpenAPI document as JSON
-    Openapi,
+    #[command(after_help = examples::OPENAPI)]
+    Openapi(Openapi),
 
     /// Print shell completions
+    #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// The shell
         shell: Shell,
     },
+
+    /// Print the version
+    #[command(after_help = examples::VERSION)]
+    Version,
 }
 
-/// The subcommands of `tollhouse admin-key`.
-#[derive(Debug, PartialEq, Subcommand)]
-pub(crate) enum AdminKey {
-    /// Create a platform key and print it once
-    ///
-    /// Works while a server is running; the server accepts the key within a second.
-    Create(CreateAdminKey),
-}
-
-/// Arguments of `tollhouse admin-key create`.
+/// Arguments of `tollhouse health`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub(crate) struct CreateAdminKey {
-    /// Name of the key, 1 to 200 characters
-    #[arg(long, value_name = "NAME", default_value = "admin")]
-    pub(crate) name: String,
-
-    /// Scopes of the key, separated by commas, such as admin:keys,admin:audit
-    #[arg(long, value_name = "SCOPES", value_delimiter = ',', default_value = "*")]
-    pub(crate) scopes: Vec<String>,
-
-    /// Print the key as JSON instead of only its secret
-    #[arg(long)]
-    pub(crate) json: bool,
+pub(crate) struct Health {
+    /// The address that the server listens on (setting: http.listen)
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen_address)]
+    pub(crate) listen: Option<ListenAddress>,
 }
 
-/// The subcommands of `tollhouse audit`.
-#[derive(Debug, PartialEq, Subcommand)]
-pub(crate) enum Audit {
-    /// Detect events that were edited, removed or reordered
-    ///
-    /// Anyone who can write to the database can rewrite all events after the last head stored
-    /// elsewhere. Pass such a head as --anchor. Exits with status 1 if the log was changed.
-    Verify(AuditVerify),
-
-    /// Export all events, oldest first
-    Export(AuditExport),
-}
-
-/// Arguments of `tollhouse audit verify`.
+/// Arguments of `tollhouse openapi`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
-pub(crate) struct AuditVerify {
-    /// Exported NDJSON file to verify instead of the database
-    pub(crate) file: Option<PathBuf>,
-
-    /// FILE is a filtered export: check each event, but not whether events are missing
-    #[arg(long, requires = "file", conflicts_with = "anchor")]
-    pub(crate) filtered: bool,
-
-    /// A head stored elsewhere: the sequence number of an event and its hash
-    #[arg(long, value_name = "SEQ:HASH", value_parser = parse_chain_anchor)]
-    pub(crate) anchor: Option<ChainAnchor>,
-
-    /// Print the result as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Arguments of `tollhouse audit export`.
-#[derive(Debug, PartialEq, Eq, clap::Args)]
-pub(crate) struct AuditExport {
-    /// Output format; only ndjson can be verified later
-    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
-    pub(crate) format: ExportFormat,
-
-    /// Write to this new file instead of standard output
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-}
-
-/// The output format of `tollhouse audit export`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// One JSON object per line, byte for byte as hashed
-    Ndjson,
-    /// Table for spreadsheets
-    Csv,
+pub(crate) struct Openapi {
+    /// URL of the server, for tools that read the document from a file [default: relative to the document]
+    #[arg(long, value_name = "URL", value_parser = parse_server_url)]
+    pub(crate) server: Option<String>,
 }
 
 /// The subcommands of `tollhouse clock`.
@@ -221,14 +190,38 @@ pub(crate) enum Clock {
     /// After the clock jumped, the server deletes nothing because of its age for an hour. This command
     /// ends that wait, and makes keys expire by the system clock again after it was set back. Works
     /// while a server is running; the server follows within a second.
+    #[command(after_help = examples::CLOCK)]
     Accept,
 }
 
 /// The subcommands of `tollhouse config`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum Config {
-    /// Check the configuration and print the effective settings with their sources
+    /// Print the effective settings with their sources
+    ///
+    /// The output is usable as a configuration file.
+    #[command(after_help = examples::CONFIG_SHOW)]
+    Show,
+
+    /// Check the configuration and the TLS files: prints "ok", or all errors
+    #[command(after_help = examples::CONFIG_CHECK)]
     Check,
+
+    /// Write a configuration file in which all settings are explained and commented out
+    #[command(after_help = examples::CONFIG_INIT)]
+    Init(ConfigInit),
+}
+
+/// Arguments of `tollhouse config init`.
+#[derive(Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct ConfigInit {
+    /// File to write; - for standard output
+    #[arg(default_value = "tollhouse.toml")]
+    pub(crate) file: PathBuf,
+
+    /// Replace FILE if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// A parsed command line whose flags don't contradict each other.
@@ -246,7 +239,16 @@ impl Args {
     /// Parses the command line of this process. `--help` and `--version` exit the process with status 0,
     /// usage errors with status 2.
     pub fn read() -> Self {
-        Cli::parse().into_args().unwrap_or_else(|error| error.exit())
+        Cli::try_parse().and_then(Cli::into_args).unwrap_or_else(|error| {
+            if error.use_stderr() {
+                error.exit();
+            }
+            let text = error.render();
+            let has_colors = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let text = if has_colors { text.ansi().to_string() } else { text.to_string() };
+            let printed = output::print_document(text.as_bytes());
+            std::process::exit(if super::report_failure(printed) { 1 } else { 0 })
+        })
     }
 }
 
@@ -278,10 +280,14 @@ impl Cli {
             }
         };
         let mut flags = ConfigFlags { data: common.data, ..ConfigFlags::default() };
-        if let Command::Serve(serve) = &command {
-            serve.ensure_dev_is_temporary(flags.data.as_deref())?;
-            flags.listen = serve.listen;
-            flags.must_exist = serve.must_exist;
+        match &command {
+            Command::Serve(serve) => {
+                serve.ensure_dev_is_temporary(flags.data.as_deref())?;
+                flags.listen = serve.listen;
+                flags.must_exist = serve.must_exist;
+            }
+            Command::Health(health) => flags.listen = health.listen,
+            _ => {}
         }
         Ok(Args { config: common.config, flags, command })
     }
@@ -295,7 +301,7 @@ impl Serve {
             _ if data.is_some() => "--dev uses a temporary database; remove --data",
             _ if self.must_exist => "--dev creates a temporary database; remove --must-exist",
             _ if self.admin_key_file.is_some() => "--dev prints its admin key; remove --admin-key-file",
-            Some(listen) if !listen.ip().is_loopback() => {
+            Some(listen) if !listen.is_loopback() => {
                 "--dev listens only on loopback; use an address such as 127.0.0.1"
             }
             _ => return Ok(()),
@@ -304,9 +310,20 @@ impl Serve {
     }
 }
 
-fn parse_chain_anchor(text: &str) -> Result<ChainAnchor, &'static str> {
-    ChainAnchor::parse(text)
-        .ok_or("expected the sequence number of an event, a colon, and its hash (64 hexadecimal digits)")
+/// Returns the line that `tollhouse --version` prints.
+pub(crate) fn version() -> String {
+    Cli::command().render_version().trim_end().to_owned()
+}
+
+fn parse_listen_address(text: &str) -> Result<ListenAddress, String> {
+    ListenAddress::parse(text).ok_or_else(|| format!("expected {}", ListenAddress::EXPECTED))
+}
+
+fn parse_server_url(text: &str) -> Result<String, &'static str> {
+    let is_url = ["http://", "https://"].iter().any(|scheme| {
+        text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+    });
+    if is_url { Ok(text.to_owned()) } else { Err("expected a URL, such as https://api.example.com") }
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use futures_util::StreamExt as _;
 
-use super::args::{AuditExport, AuditVerify, ExportFormat};
+use super::args::key_and_audit_commands::{AuditExport, AuditVerify, ExportFormat};
+use super::output::ResultStream;
+use super::{interrupt, output};
 use crate::config::Config;
 use crate::domain::access::Caller;
 use crate::domain::audit::Verification;
@@ -16,23 +17,27 @@ use crate::domain::chain::{ChainAnchor, ChainLink, ChainVerifier};
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::service::{RequestContext, audit};
+use crate::store::part_file::PartFile;
 
-/// Verifies the audit chain and prints the result. Returns exit status 1 if the chain is broken.
-pub(crate) async fn verify(config: Config, args: AuditVerify) -> ExitCode {
-    match verify_chain(config, &args).await {
-        Ok(result) => {
-            if args.json {
-                println!("{}", serde_json::to_string(&result).unwrap_or_default());
-            } else {
-                println!("{}", format_verification(&result));
-            }
-            if result.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => super::report_result(Err(error)),
+/// Verifies the audit chain and prints the result. Returns false if the chain is broken.
+pub(crate) async fn verify(config: Config, args: AuditVerify) -> Result<bool> {
+    let database = config.database.dir.join("tollhouse.db");
+    let file = args.file.as_deref().unwrap_or(&database);
+    let result = match verify_chain(config, &args).await {
+        Ok(result) => result,
+        Err(error) if args.json => return super::print_failure_as_json(file, &error),
+        Err(error) => return Err(error),
+    };
+    if args.json {
+        output::print_json(&result)?;
+    } else {
+        output::print(&format_verification(&result))?;
     }
+    Ok(result.valid)
 }
 
 async fn verify_chain(config: Config, args: &AuditVerify) -> Result<Verification> {
+    interrupt::end_process_on_signal(|| "the verification is not complete. It changes nothing.".to_owned())?;
     let anchor = args.anchor;
     if let Some(file) = &args.file {
         return verify_exported_file(file, anchor, !args.filtered);
@@ -62,10 +67,14 @@ fn format_verification(result: &Verification) -> String {
     }
 }
 
-/// Verifies an exported NDJSON file. A line that isn't an audit event counts as a break of the chain.
+/// Verifies an exported NDJSON file, or standard input if it is named `-`. A line that isn't an audit event counts as a break of the chain.
 fn verify_exported_file(file: &Path, anchor: Option<ChainAnchor>, complete: bool) -> Result<Verification> {
     let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
-    let lines = BufReader::new(File::open(file).map_err(unreadable)?).lines();
+    let input: Box<dyn BufRead> = match file == Path::new("-") {
+        true => Box::new(std::io::stdin().lock()),
+        false => Box::new(BufReader::new(File::open(file).map_err(unreadable)?)),
+    };
+    let lines = input.lines();
     let mut walk = ChainVerifier::new(anchor, complete);
     let first = walk.first_seq();
     let mut last = 0;
@@ -105,7 +114,15 @@ fn ensure_file_covers_anchor(first: &ChainLink, anchor: ChainAnchor) -> Result<(
 
 /// Exports all audit events, oldest first.
 pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
+    let target = args.output.as_deref().filter(|target| *target != Path::new("-"));
+    let name = target.map(|target| target.display().to_string());
+    interrupt::end_process_on_signal(move || match &name {
+        Some(name) => format!("{name} was not written. Run the command again to export."),
+        None => "the output is not complete. Run the command again to export.".to_owned(),
+    })?;
+    let dir = config.database.dir.clone();
     let app = super::open_existing_database(config).await?;
+    let part = target.map(|target| PartFile::create_for_operator(target, args.force, &dir)).transpose()?;
     let ctx = RequestContext::internal(&app, Caller::Operator, "audit_log.export", "read")?;
     let format = match args.format {
         ExportFormat::Ndjson => "ndjson",
@@ -113,16 +130,17 @@ pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
     };
     let query = Query::of(vec![("format".to_owned(), format.to_owned())]);
     let (_, mut chunks) = audit::export(&app, &ctx, query).await?;
-    let mut output: Box<dyn Write> = match &args.output {
-        Some(path) => Box::new(
-            File::create_new(path)
-                .map_err(|error| Error::internal(format!("{}: {error}", path.display())))?,
-        ),
-        None => Box::new(std::io::stdout().lock()),
-    };
+    let mut stream = ResultStream::open();
     while let Some(chunk) = chunks.next().await {
-        output.write_all(&chunk?).map_err(Error::internal)?;
+        let chunk = chunk?;
+        match &part {
+            Some(part) => part.file().write_all(&chunk).map_err(|error| part.error(error))?,
+            None if stream.write(&chunk)? => {}
+            None => break,
+        }
     }
-    output.flush().map_err(Error::internal)?;
+    if let Some(part) = part {
+        part.rename_to_target(args.force)?;
+    }
     app.close().await
 }

@@ -1,37 +1,44 @@
 //! `tollhouse check`: checks the integrity of the database or a backup.
 
-use std::process::ExitCode;
+use std::path::Path;
 
 use super::args::data_commands::Check;
 use super::progress::ProgressReporter;
+use super::{interrupt, output};
 use crate::config::Config;
 use crate::error::Result;
 use crate::service::check::{self, CheckReport};
 use crate::store::reader::Reader;
 
-/// Checks the database or a backup and prints the findings. Returns exit status 1 if there are errors.
-pub(crate) fn run(config: &Config, args: &Check) -> ExitCode {
-    match check_database(config, args) {
-        Ok(findings) => {
-            if args.json {
-                println!("{}", serde_json::to_string(&findings).unwrap_or_default());
-            } else if findings.sound {
-                let head = findings.audit.head_hash.as_deref().unwrap_or("-");
-                let last = findings.audit.last_seq.unwrap_or(0);
-                println!("ok: {} audit events, head {last}:{head}", findings.audit.checked);
-            } else {
-                println!("ERRORS FOUND:");
-                findings.faults.iter().for_each(|fault| println!("  {fault}"));
-            }
-            if findings.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => super::report_result(Err(error)),
+/// Checks the database or a backup and prints the findings. Returns false if there are errors.
+pub(crate) fn run(config: &Config, args: &Check) -> Result<bool> {
+    let live = config.database.dir.join("tollhouse.db");
+    let file = args.file.as_deref().unwrap_or(&live);
+    match check_database(file) {
+        Ok(findings) => print_findings(&findings, args.json, file),
+        Err(error) if args.json => super::print_failure_as_json(file, &error),
+        Err(error) => Err(error),
     }
 }
 
-fn check_database(config: &Config, args: &Check) -> Result<CheckReport> {
-    let live = config.database.dir.join("tollhouse.db");
-    let mut reader = Reader::open(args.file.as_deref().unwrap_or(&live))?;
+/// Prints the findings. Returns whether there are no errors.
+fn print_findings(findings: &CheckReport, json: bool, file: &Path) -> Result<bool> {
+    if json {
+        output::print_json(findings)?;
+    } else if findings.ok {
+        let head = findings.audit.head_hash.as_deref().unwrap_or("-");
+        let last = findings.audit.last_seq.unwrap_or(0);
+        output::print(&format!("ok: {} audit events, head {last}:{head}", findings.audit.checked))?;
+    } else {
+        let faults = findings.faults.iter().map(|fault| format!("\n  {}", output::escape_line(fault)));
+        output::print(&format!("ERRORS FOUND in {}:{}", file.display(), faults.collect::<String>()))?;
+    }
+    Ok(findings.ok)
+}
+
+fn check_database(file: &Path) -> Result<CheckReport> {
+    interrupt::end_process_on_signal(|| "the check is not complete. It changes nothing.".to_owned())?;
+    let mut reader = Reader::open(file)?;
     let progress = ProgressReporter::new();
     check::check_database(&mut reader, &|step, done, total| progress.show(step, done, total))
 }

@@ -1,6 +1,7 @@
 //! `tollhouse clock accept`: accepts the time of the system clock after it jumped. The command works while a
 //! server is running.
 
+use super::output;
 use crate::config::Config;
 use crate::error::Result;
 use crate::service::clock;
@@ -11,9 +12,9 @@ pub(crate) async fn accept(config: Config) -> Result<()> {
     let accepted = clock::accept(&app).await;
     app.close().await?;
     let accepted = accepted?;
-    eprintln!(
+    output::message(&format!(
         "accepted {}; the latest time known before was {}; a running server follows within a second",
         accepted.time, accepted.settled_time
-    );
+    ));
     Ok(())
 }

@@ -1,31 +1,61 @@
-//! `tollhouse config check`: validates the configuration and prints the effective settings.
+//! `tollhouse config`: validates the configuration, prints the effective settings, writes a file to start with.
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use toml_edit::{DocumentMut, Item};
 
-use crate::config::{ConfigFlags, EffectiveConfig};
+use super::args::{Config as ConfigCommand, ConfigInit};
+use super::output;
+use crate::config::{ConfigFlags, DEFAULT_CONFIG_TOML, EffectiveConfig};
 use crate::http::tls::Tls;
+use crate::store::part_file::PartFile;
 
-/// Prints the effective settings to standard output. If the configuration has faults, prints all of them to
-/// standard error and returns exit status 1.
-pub(crate) fn check(file: Option<&Path>, flags: ConfigFlags) -> ExitCode {
-    let printed = match format_effective_settings(file, std::env::vars_os(), flags) {
-        Ok(report) => io::stdout().write_all(report.as_bytes()).map_err(Into::into),
-        Err(faults) => Err(faults),
-    };
-    match printed {
-        Ok(()) => ExitCode::SUCCESS,
+/// Runs `tollhouse config`. If the configuration has faults, prints all of them to standard error and returns
+/// exit status 1.
+pub(crate) fn run(command: &ConfigCommand, file: Option<&Path>, flags: ConfigFlags) -> ExitCode {
+    if let ConfigCommand::Init(args) = command {
+        return super::report_result(write_commented_file(args));
+    }
+    match format_effective_settings(file, std::env::vars_os(), flags) {
+        Ok(_) if *command == ConfigCommand::Check => super::report_result(output::print("ok")),
+        Ok(settings) => super::report_result(output::print_document(settings.as_bytes())),
         Err(error) => {
-            // A failure to write to standard error can't be reported anywhere.
-            let _ = writeln!(io::stderr(), "{error}");
+            output::message(&error.to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes the default configuration, with every setting commented out, so that the defaults of later releases
+/// apply to what the user doesn't change.
+fn write_commented_file(args: &ConfigInit) -> crate::error::Result<()> {
+    let text = commented_out(DEFAULT_CONFIG_TOML);
+    if args.file == Path::new("-") {
+        return output::print_document(text.as_bytes());
+    }
+    let directory = args.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = PartFile::create_for_operator(&args.file, args.force, directory)?;
+    part.file().write_all(text.as_bytes()).map_err(|error| part.error(error))?;
+    // The user of the service must be able to read it. It contains no secrets.
+    let permissions = Permissions::from_mode(0o644);
+    part.file().set_permissions(permissions).map_err(|error| part.error(error))?;
+    part.rename_to_target(args.force)?;
+    output::message(&format!("wrote {}", args.file.display()));
+    Ok(())
+}
+
+fn commented_out(toml: &str) -> String {
+    let line = |line: &str| match line.as_bytes().first() {
+        None | Some(b'#' | b'[') => format!("{line}\n"),
+        Some(_) => format!("#{line}\n"),
+    };
+    toml.lines().map(line).collect()
 }
 
 /// Formats the effective settings as TOML that is usable as a configuration file. A comment behind each
@@ -41,7 +71,7 @@ fn format_effective_settings(
     Tls::load(&config.tls).map_err(|error| error.message)?;
     let settings = toml_edit::ser::to_document(&config)?;
     let mut document = DocumentMut::new();
-    document.decor_mut().set_prefix("# The configuration is valid. Effective settings:\n\n");
+    document.decor_mut().set_prefix("# Effective settings:\n\n");
     for (section, settings) in settings.iter() {
         let Ok(mut table) = settings.clone().into_table() else { continue };
         for (name, setting) in table.iter_mut() {
@@ -79,7 +109,7 @@ mod tests {
         let effective = EffectiveConfig::load(Some(&file), environment.clone(), flags.clone()).unwrap();
         let report = format_effective_settings(Some(&file), environment, flags).unwrap();
 
-        assert!(report.starts_with("# The configuration is valid. "), "{report}");
+        assert!(report.starts_with("# Effective settings:"), "{report}");
         let has = |line: &str| assert!(report.lines().any(|reported| reported == line), "{line}\n\n{report}");
         has("[http]");
         has("trusted_proxies = [\"127.0.0.1/32\"]  # TOLLHOUSE_HTTP__TRUSTED_PROXIES");
@@ -104,6 +134,19 @@ mod tests {
         let report = format_effective_settings(None, [], ConfigFlags::default()).unwrap();
         assert_eq!(toml_edit::de::from_str::<Config>(&report).unwrap(), Config::load_defaults().unwrap());
         assert_eq!(report.matches('#').count(), 1, "defaults have no comment: {report}");
+    }
+
+    #[test]
+    fn the_commented_file_sets_nothing_and_contains_every_setting() {
+        let text = commented_out(DEFAULT_CONFIG_TOML);
+        assert!(text.lines().all(|line| line.is_empty() || line.starts_with(['#', '['])), "{text}");
+        // A setting follows its # without a space.
+        let settings = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(setting) if setting.starts_with(|first: char| first.is_ascii_lowercase()) => setting,
+            _ => line,
+        });
+        let settings: String = settings.flat_map(|line| [line, "\n"]).collect();
+        assert_eq!(toml_edit::de::from_str::<Config>(&settings).unwrap(), Config::load_defaults().unwrap());
     }
 
     #[test]

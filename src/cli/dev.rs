@@ -22,7 +22,7 @@ const DIR_PREFIX: &str = "tollhouse-dev-";
 /// Serves a month of sample data from a temporary directory. The configured database directory is not used.
 pub(crate) async fn run(mut effective: EffectiveConfig) -> Result<()> {
     let config = &mut effective.config;
-    if !config.http.listen.ip().is_loopback() {
+    if !config.http.listen.is_loopback() {
         let message = format!("--dev listens only on loopback, but http.listen is {}.", config.http.listen);
         return Err(Error::new(Code::InvalidRequest, message));
     }

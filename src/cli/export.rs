@@ -1,54 +1,78 @@
 //! `tollhouse export`: writes all resources as NDJSON, for import into another Tollhouse or another system.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Seek as _, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::args::data_commands::Export;
+use super::output::ResultStream;
 use super::progress::ProgressReporter;
+use super::{interrupt, output};
+use crate::app::App;
 use crate::config::Config;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::service::export;
 use crate::store::part_file::PartFile;
 
 /// Exports all resources to a file or to standard output.
 pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
-    if let Some(output) = &args.output
-        && output.exists()
-    {
-        return Err(Error::new(
-            Code::AlreadyExists,
-            format!("{} exists; choose another file.", output.display()),
-        ));
-    }
+    let target = args.output.as_deref().filter(|target| *target != Path::new("-"));
+    let name = target.map(|target| target.display().to_string());
+    interrupt::end_process_on_signal(move || match &name {
+        Some(name) => format!("{name} was not written. Run the command again to export."),
+        None => "the output is not complete. Run the command again to export.".to_owned(),
+    })?;
     let dir = config.database.dir.clone();
     let app = super::open_existing_database(config).await?;
-    // The export is written to a file first. Otherwise a slow reader of standard output would keep the
-    // database's read transaction open.
-    let part = PartFile::create(args.output.as_deref().unwrap_or(&dir.join("tollhouse.export")))?;
-    let written = async {
-        let mut output = BufWriter::with_capacity(1 << 16, part.file());
-        let progress = ProgressReporter::new();
-        let records =
-            export::run(&app, &mut output, &|step, done, total| progress.show(step, done, total)).await?;
-        output.flush().map_err(Error::internal)?;
-        Ok(records)
+    let part = target.map(|target| PartFile::create_for_operator(target, args.force, &dir)).transpose()?;
+    let exported = match &part {
+        Some(part) => write_export(&app, part.file()).await,
+        None => export_to_standard_output(&app, &dir).await,
     };
-    let written: Result<_> = written.await;
     let closed = app.close().await;
-    let records = written?;
-    match &args.output {
-        Some(_) => part.rename_to_target(false)?,
-        None => copy_to_standard_output(part.file())?,
+    let records = exported?;
+    if let Some(part) = part {
+        part.rename_to_target(args.force)?;
     }
-    eprintln!("{records} records");
+    output::message(&format!("{records} records"));
     closed
 }
 
-fn copy_to_standard_output(mut file: &File) -> Result<()> {
-    let mut output = io::stdout().lock();
-    let copied = file.seek(SeekFrom::Start(0)).and_then(|_| io::copy(&mut file, &mut output));
-    match copied.and_then(|_| output.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::internal(error)),
-        _ => Ok(()),
+async fn write_export(app: &Arc<App>, file: &File) -> Result<u64> {
+    let mut buffered = BufWriter::with_capacity(1 << 16, file);
+    let progress = ProgressReporter::new();
+    let show = |step, done, total| progress.show(step, done, total);
+    let records = export::run(app, &mut buffered, &show).await?;
+    buffered.flush().map_err(Error::internal)?;
+    Ok(records)
+}
+
+/// Writes the export to a temporary file, and then to standard output. Otherwise a slow reader of standard
+/// output would keep the database's read transaction open.
+async fn export_to_standard_output(app: &Arc<App>, dir: &Path) -> Result<u64> {
+    // The file has no name, so nothing remains of it even after a crash.
+    let mut file = tempfile::tempfile_in(dir).map_err(|error| in_directory(dir, error))?;
+    let records = write_export(app, &file).await?;
+    file.rewind().map_err(|error| in_directory(dir, error))?;
+    let mut output = ResultStream::open();
+    let mut lines = BufReader::with_capacity(1 << 16, file);
+    let mut chunk = Vec::new();
+    while read_lines(&mut lines, &mut chunk).map_err(|error| in_directory(dir, error))? {
+        if !output.write(&chunk)? {
+            break;
+        }
     }
+    Ok(records)
+}
+
+/// Reads some KiB of complete lines into `chunk`. Returns false at the end.
+fn read_lines(input: &mut BufReader<impl Read>, chunk: &mut Vec<u8>) -> io::Result<bool> {
+    chunk.clear();
+    while chunk.len() < 1 << 16 && input.read_until(b'\n', chunk)? > 0 {}
+    Ok(!chunk.is_empty())
+}
+
+fn in_directory(dir: &Path, error: io::Error) -> Error {
+    Error::internal(format!("temporary file in {}: {error}", dir.display()))
 }

@@ -11,46 +11,49 @@ mod config;
 mod dev;
 mod export;
 mod first_key;
+mod health;
 mod import;
+mod interrupt;
+mod listeners;
 mod openapi;
+mod output;
 mod progress;
 mod restore;
 mod serve;
-mod unfinished;
+mod stop_signals;
 
-use std::io::Write;
+use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap_complete::Shell;
+use serde_json::json;
 use tokio::runtime::Builder;
 
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, EffectiveConfig};
 use crate::error::{Error, Result};
-use crate::telemetry::{self, log_output};
-use args::{AdminKey, Args, Audit, Command};
+use crate::store::file_access;
+use crate::telemetry;
+use args::key_and_audit_commands::{AdminKey, Audit};
+use args::{Args, Command};
 
 /// Runs the command that the arguments name.
 pub fn run(args: Args) -> ExitCode {
     let Args { config: file, flags, command } = args;
-    match &command {
-        Command::Completions { shell } => {
-            return report_result(write_to_standard_output(&args::completions(*shell)));
-        }
-        Command::Openapi => return report_result(openapi::print_document()),
-        Command::Config(_) => return config::check(file.as_deref(), flags),
-        Command::Serve(_) | Command::AdminKey(_) | Command::Audit(_) | Command::Clock(_) => {}
-        Command::Import(_)
-        | Command::Export(_)
-        | Command::Backup(_)
-        | Command::Restore(_)
-        | Command::Check(_) => {}
-    }
+    let command = match command {
+        Command::Completions { shell } => return report_result(print_completions(shell)),
+        Command::Openapi(openapi) => return report_result(openapi::print_document(&openapi)),
+        Command::Version => return report_result(output::print(&args::version())),
+        Command::Config(command) => return config::run(&command, file.as_deref(), flags),
+        other => other,
+    };
     let effective = match EffectiveConfig::load(file.as_deref(), std::env::vars_os(), flags) {
         Ok(effective) => effective,
         Err(faults) => {
-            eprintln!("{faults}");
+            output::message(&faults.to_string());
             return ExitCode::FAILURE;
         }
     };
@@ -62,37 +65,46 @@ pub fn run(args: Args) -> ExitCode {
             Ok(runtime) => runtime,
             Err(error) => return report_result(Err(Error::internal(error))),
         };
-    runtime.block_on(async {
-        if !matches!(command, Command::Serve(_))
-            && let Err(error) = unfinished::remove_on_signal()
-        {
-            return report_result(Err(error));
+    report_verdict(runtime.block_on(run_with_config(command, effective)))
+}
+
+/// Runs a command that needs the configuration. Returns its verdict; false for a check that found errors.
+async fn run_with_config(command: Command, effective: EffectiveConfig) -> Result<bool> {
+    let config = effective.config.clone();
+    let done = match command {
+        Command::Audit(Audit::Verify(verify)) => return audit::verify(config, verify).await,
+        Command::Import(args) => return import::run(config, args).await,
+        Command::Check(args) => return check::run(&config, &args),
+        Command::Serve(serve) => {
+            let _log_guard = telemetry::init_logging(&config.log);
+            effective.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            let served = match serve.dev {
+                true => dev::run(effective).await,
+                false => serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file)).await,
+            };
+            // Printed here, in order with the log lines, which end with the log guard.
+            return Ok(!report_failure(served));
         }
-        match command {
-            Command::Serve(serve) => {
-                let _log_guard = telemetry::init_logging(&effective.config.log);
-                effective.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                report_result(match serve.dev {
-                    true => dev::run(effective).await,
-                    false => serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file)).await,
-                })
-            }
-            Command::AdminKey(AdminKey::Create(create)) => {
-                report_result(admin_key::create(effective.config, create).await)
-            }
-            Command::Audit(Audit::Verify(verify)) => audit::verify(effective.config, verify).await,
-            Command::Audit(Audit::Export(export)) => {
-                report_result(audit::export(effective.config, export).await)
-            }
-            Command::Import(args) => import::run(effective.config, args).await,
-            Command::Export(args) => report_result(export::run(effective.config, args).await),
-            Command::Backup(args) => report_result(backup::run(effective.config, args).await),
-            Command::Restore(args) => report_result(restore::run(effective.config, args).await),
-            Command::Check(args) => check::run(&effective.config, &args),
-            Command::Clock(args::Clock::Accept) => report_result(clock::accept(effective.config).await),
-            Command::Config(_) | Command::Openapi | Command::Completions { .. } => ExitCode::SUCCESS,
-        }
-    })
+        Command::Clock(args::Clock::Accept) => clock::accept(config).await,
+        Command::Health(_) => health::run(&config).await,
+        Command::AdminKey(AdminKey::Create(args)) => admin_key::create(config, args).await,
+        Command::AdminKey(AdminKey::List(args)) => admin_key::list(config, args).await,
+        Command::AdminKey(AdminKey::Revoke(args)) => admin_key::revoke(config, args).await,
+        Command::Audit(Audit::Export(args)) => audit::export(config, args).await,
+        Command::Export(args) => export::run(config, args).await,
+        Command::Backup(args) => backup::run(config, args).await,
+        Command::Restore(args) => restore::run(config, args).await,
+        Command::Config(_) | Command::Openapi(_) | Command::Completions { .. } | Command::Version => Ok(()),
+    };
+    done.map(|()| true)
+}
+
+fn print_completions(shell: Shell) -> Result<()> {
+    output::print_document(&args::completions(shell))?;
+    if std::io::stdout().is_terminal() {
+        output::message("\nTo install the script, see `tollhouse completions --help`.");
+    }
+    Ok(())
 }
 
 /// Lowers the priority of the current thread of the control plane, reports and jobs. Otherwise the threads
@@ -107,29 +119,36 @@ fn lower_thread_priority() {
 /// Prints warnings about the configuration to standard error.
 fn print_warnings(warnings: &[String]) {
     for warning in warnings {
-        // A closed standard error must not fail the command.
-        let _ = writeln!(std::io::stderr(), "warning: {warning}");
-    }
-}
-
-/// Writes a command's result to standard output. A reader that closes the pipe early (`| head`) is not an
-/// error.
-fn write_to_standard_output(text: &[u8]) -> Result<()> {
-    match std::io::stdout().lock().write_all(text) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::internal(error)),
-        _ => Ok(()),
+        output::message(&format!("warning: {warning}"));
     }
 }
 
 /// Prints the error of a command, if any, to standard error, and returns the exit status.
 fn report_result(result: Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log_output::print_text(&format!("error: {}", operator_message(&error)));
-            ExitCode::FAILURE
-        }
-    }
+    report_verdict(result.map(|()| true))
+}
+
+/// Like [`report_result`], for a command with a verdict: false is exit status 1, too.
+fn report_verdict(result: Result<bool>) -> ExitCode {
+    let is_success = matches!(result, Ok(true));
+    if report_failure(result) || !is_success { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Prints the error, if any, to standard error. Returns whether there is one.
+fn report_failure<T>(result: Result<T>) -> bool {
+    let Err(error) = result else { return false };
+    output::message(&format!("error: {}", operator_message(&error)));
+    true
+}
+
+/// Prints the error of a command with a verdict as JSON, to standard output. The verdict is "not ok".
+fn print_failure_as_json(file: &Path, error: &Error) -> Result<bool> {
+    let failure = json!({
+        "ok": false,
+        "file": file,
+        "error": {"code": error.code.name(), "message": operator_message(error)},
+    });
+    output::print_json(&failure).map(|()| false)
 }
 
 /// Returns the internal cause of an error, which only the operator may see, or the public message if the
@@ -142,7 +161,7 @@ fn operator_message(error: &Error) -> String {
 /// an error.
 async fn open_existing_database(config: Config) -> Result<Arc<App>> {
     let file = config.database.dir.join("tollhouse.db");
-    if !file.exists() {
+    if !file_access::exists(&file)? {
         let message = format!("No database at {}; start the server first, or set --data.", file.display());
         return Err(Error::new(crate::error::Code::NotFound, message));
     }

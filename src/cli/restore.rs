@@ -1,29 +1,42 @@
 //! `tollhouse restore`: replaces the database with a backup.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
 use super::args::data_commands::Restore;
 use super::progress::ProgressReporter;
+use super::{interrupt, output};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::service::restore::{self, RestoreOptions};
 
 pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
     let order =
         RestoreOptions { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
+    let file = config.database.dir.join("tollhouse.db");
+    let inode = move || fs::metadata(&file).ok().map(|file| file.ino());
+    let inode_before = inode();
+    interrupt::end_process_on_signal(move || {
+        if inode() == inode_before {
+            "the database was not changed. Run the command again to restore.".to_owned()
+        } else {
+            "the database is already replaced; the restore is complete.".to_owned()
+        }
+    })?;
     let progress = ProgressReporter::new();
     let show = |step, done, total| progress.show(step, done, total);
     let restored = restore::run(config, Clock::system(), &order, &show).await;
     drop(progress);
     let restored = restored?;
     if args.json {
-        println!("{}", serde_json::to_string(&restored).map_err(Error::internal)?);
-        return Ok(());
+        return output::print_json(&restored);
     }
-    println!("restored {} to {}", order.file.display(), restored.file.display());
+    let mut lines = vec![format!("restored {} to {}", order.file.display(), restored.file.display())];
     if let Some(replaced) = &restored.replaced {
-        println!("kept the replaced database as {}", replaced.display());
+        lines.push(format!("kept the replaced database as {}", replaced.display()));
         let reapplied = restored.reapplied;
-        println!(
+        lines.push(format!(
             "reapplied revocations since the backup: {} organizations, {} users, {} memberships, {} keys, \
              {} quotas",
             reapplied.organizations,
@@ -31,10 +44,10 @@ pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
             reapplied.memberships,
             reapplied.api_keys,
             reapplied.quotas
-        );
+        ));
     }
     if !restored.complete {
-        println!("warning: keys that were revoked since the backup may be valid again");
+        lines.push("warning: keys that were revoked since the backup may be valid again".to_owned());
     }
-    Ok(())
+    output::print(&lines.join("\n"))
 }

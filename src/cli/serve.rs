@@ -2,17 +2,17 @@
 //! on SIGTERM or SIGINT.
 
 use std::io::IsTerminal;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio_util::task::TaskTracker;
 
-use super::{dev, first_key};
+use super::stop_signals::{StopRequest, reload_signal};
+use super::{dev, first_key, listeners};
 use crate::app::App;
 use crate::clock::Clock;
+use crate::config::listen::reachable_address;
 use crate::config::{Config, EffectiveConfig};
 use crate::error::{Error, Result};
 use crate::http::tls::Tls;
@@ -39,13 +39,12 @@ pub(crate) enum InitialData {
     Sample,
 }
 
-/// Serves requests until the process receives SIGTERM or SIGINT.
+/// Serves requests until a signal stops the process ([`StopRequest`]).
 pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -> Result<()> {
     let EffectiveConfig { config, setting_sources, .. } = effective;
     // Signal handlers are registered first, so that a signal during startup isn't lost.
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
-    let hangup = signal(SignalKind::hangup()).map_err(Error::internal)?;
+    let stop = StopRequest::on_signals()?;
+    let hangup = reload_signal()?;
     let tls = Tls::load(&config.tls)?;
     raise_open_file_limit(&config);
     let dir = config.database.dir.clone();
@@ -54,15 +53,11 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
         db::ensure_exists(&dir.join("tollhouse.db"))?;
     }
     let _lock = db::lock_data_dir(&dir)?;
-    let listener = TcpListener::bind(config.http.listen).await;
-    let listener = listener.map_err(|error| Error::internal(format!("{}: {error}", config.http.listen)))?;
+    let listener = listeners::bind("http.listen", config.http.listen).await?;
     let address = listener.local_addr().map_err(Error::internal)?;
     let metrics = match config.metrics.listen {
         None => None,
-        Some(address) => {
-            let listener = TcpListener::bind(address).await;
-            Some(listener.map_err(|error| Error::internal(format!("metrics.listen: {address}: {error}")))?)
-        }
+        Some(address) => Some(listeners::bind("metrics.listen", address).await?),
     };
     let limits = server::ConnectionLimits::from(&config.http);
     let drain_timeout = config.http.drain_timeout;
@@ -98,12 +93,9 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
     let workers = Workers::start()?;
     let routes = routes::filter(app.clone(), tasks.clone())?;
     let stopping = app.clone();
+    let requested = stop.clone();
     let shutdown = async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        tracing::info!(signal = name, "stopping");
+        requested.requested().await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         stopping.start_draining();
     };
@@ -136,6 +128,7 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
         cut = server::serve(
             listener, tls.clone(), routes, limits, &app.http_connections, &workers, shutdown,
         ) => cut,
+        () = stop.forced() => 0,
         () = metrics::serve(&app, metrics, &workers) => 0,
         () = reload_certificate_on_sighup(hangup, tls.as_deref()) => 0,
         () = housekeeping::run(&app) => 0,
@@ -146,8 +139,11 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
         tracing::warn!(cut, "closed connections that did not end within the drain timeout");
     }
     tasks.close();
-    if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
-        tracing::warn!("abandoned calls that did not end within the drain timeout");
+    tokio::select! {
+        finished = tokio::time::timeout(drain_timeout, tasks.wait()) => if finished.is_err() {
+            tracing::warn!("abandoned calls that did not end within the drain timeout");
+        },
+        () = stop.forced() => {}
     }
     if let Err(error) = clock::store_settled_time(&app).await {
         tracing::warn!(%error, "could not store the time of the stop");
@@ -178,19 +174,9 @@ fn raise_open_file_limit(config: &Config) {
     }
 }
 
-/// Returns an address at which this machine reaches the listener: the loopback address if the listener is
-/// bound to the unspecified address (`0.0.0.0`), which browsers reject.
-fn reachable_address(listening: SocketAddr) -> SocketAddr {
-    let ip = match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listening.port())
-}
-
 /// Reloads the TLS certificate on each SIGHUP, until this future is dropped.
-async fn reload_certificate_on_sighup(mut hangup: Signal, tls: Option<&Tls>) {
+async fn reload_certificate_on_sighup(hangup: Option<Signal>, tls: Option<&Tls>) {
+    let Some(mut hangup) = hangup else { return std::future::pending().await };
     while hangup.recv().await.is_some() {
         match tls.map(Tls::reload) {
             None => tracing::info!(signal = "SIGHUP", "nothing to reload: TLS is off"),

@@ -79,3 +79,24 @@ fn an_environment_variable_can_name_the_config_file() {
     assert_eq!(wrong.len(), 1);
     assert!(wrong[0].starts_with(&format!("{}:2: database.reader: ", one.display())), "{wrong:?}");
 }
+
+#[test]
+fn the_system_file_is_read_if_no_other_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = dir.path().join("config.toml");
+    let named = dir.path().join("named.toml");
+    let readers = |file, environment: &[(&str, &str)]| {
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        EffectiveConfig::load_with(file, environment, ConfigFlags::default(), Some(&system))
+            .map(|effective| effective.config.database.readers)
+    };
+    assert_eq!(readers(None, &[]).unwrap(), 4, "no file exists");
+    std::fs::write(&system, "database.readers = 7").unwrap();
+    std::fs::write(&named, "database.readers = 8").unwrap();
+    assert_eq!(readers(None, &[]).unwrap(), 7);
+    assert_eq!(readers(Some(&named), &[]).unwrap(), 8);
+    assert_eq!(readers(None, &[("TOLLHOUSE_CONFIG", named.to_str().unwrap())]).unwrap(), 8);
+    assert_eq!(readers(None, &[("TOLLHOUSE_DATABASE__READERS", "9")]).unwrap(), 9);
+    std::fs::write(&system, "database.reader = 7").unwrap();
+    assert!(readers(None, &[]).unwrap_err().to_string().contains("database.readers"));
+}

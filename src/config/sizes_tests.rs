@@ -1,6 +1,7 @@
 //! Sizes that follow the memory limit of the process or the size of the database.
 
 use super::tests::{fault_messages, load_with_file};
+use super::{ConfigFlags, EffectiveConfig};
 
 #[test]
 fn a_cache_without_a_size_follows_the_memory_limit() {
@@ -45,4 +46,31 @@ fn the_limits_of_stored_responses_follow_the_size_of_the_database() {
                       max_total_bytes = 8_000_000";
     assert_eq!(limits(configured, 0), [2_000, 1_500_000, 2_000_000, 8_000_000]);
     assert_eq!(limits(configured, 128 << 20), limits(configured, 0));
+}
+
+#[test]
+fn sizes_may_have_units() {
+    let load = |value: &str| load_with_file(&format!("[database]\nmax_bytes = {value}"));
+    for (value, bytes) in [
+        ("'256MiB'", 256 << 20),
+        ("'1_048_576'", 1 << 20),
+        ("'2048 KiB'", 2 << 20),
+        ("'3gib'", 3 << 30),
+        ("'1TiB'", 1 << 40),
+        ("'5MB'", 5_000_000),
+        ("'2 GB'", 2_000_000_000),
+        ("'1TB'", 1_000_000_000_000),
+        ("'2000kB'", 2_000_000),
+        ("'2000000 B'", 2_000_000),
+        ("'0'", 0),
+    ] {
+        assert_eq!(load(value).unwrap().database.max_bytes, bytes, "{value}");
+    }
+    for wrong in ["'256M'", "'MiB'", "'-1MiB'", "'1.5GiB'", "'1KiB'", "'9999999999TiB'", "''", "true"] {
+        let errors = fault_messages(load(wrong));
+        assert!(errors[0].contains("optionally with a unit, such as \"256MiB\""), "{wrong}: {errors:?}");
+    }
+    let variable = [("TOLLHOUSE_CACHE__MAX_BYTES".into(), "64MiB".into())];
+    let config = EffectiveConfig::load_with(None, variable, ConfigFlags::default(), None).unwrap().config;
+    assert_eq!(config.cache.max_bytes, 64 << 20);
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use figment::error::Kind;
@@ -14,7 +13,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use toml_edit::{ImDocument, TableLike};
 
-use super::Config;
+use super::{Config, ListenAddress, values};
 
 /// The text of the default configuration, which is also the list of all settings.
 pub(crate) const DEFAULT_CONFIG_TOML: &str = include_str!("../../config.toml");
@@ -24,6 +23,8 @@ const DEFAULTS_LAYER: &str = "default";
 const ENV_PREFIX: &str = "TOLLHOUSE_";
 /// The environment variable with the path of the user's file; the flag `--config` overrides this variable.
 const CONFIG_VARIABLE: &str = "TOLLHOUSE_CONFIG";
+/// The user's file if neither the flag nor the variable names one, and this one exists.
+const SYSTEM_FILE: &str = "/etc/tollhouse/config.toml";
 /// Environment variables of this program that are not settings. `TOLLHOUSE_ADMIN_KEY` and
 /// `TOLLHOUSE_ADMIN_KEY_FILE` give the secret of the first admin key, which is used only once.
 const NON_SETTING_VARIABLES: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG_VARIABLE];
@@ -38,7 +39,7 @@ type SettingPath = Vec<String>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConfigFlags {
     /// The value of the flag `--listen`, which sets `http.listen`.
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<ListenAddress>,
     /// The value of the flag `--data`, which sets `database.dir`.
     pub(crate) data: Option<String>,
     /// True if the flag `--must-exist` is given, which sets `database.must_exist`.
@@ -58,7 +59,7 @@ pub(crate) struct EffectiveConfig {
 
 impl EffectiveConfig {
     /// Merges the sources in this order, in which later sources override earlier ones: the defaults, `file`
-    /// (or the file named by the environment), the `environment` as pairs of name and value, the `flags`.
+    /// (or the file named by the environment, or else [`SYSTEM_FILE`]), the `environment` as pairs of name and value, the `flags`.
     ///
     /// # Errors
     /// `ConfigError` with all errors of all sources.
@@ -67,13 +68,32 @@ impl EffectiveConfig {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: ConfigFlags,
     ) -> Result<Self, ConfigError> {
+        Self::load_with(file, environment, flags, Some(Path::new(SYSTEM_FILE)))
+    }
+
+    /// Loads only the defaults, whatever this machine has in [`SYSTEM_FILE`].
+    pub(super) fn load_defaults() -> Result<Self, ConfigError> {
+        Self::load_with(None, [], ConfigFlags::default(), None)
+    }
+
+    /// [`load`](Self::load) with another system file.
+    pub(super) fn load_with(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: ConfigFlags,
+        system_file: Option<&Path>,
+    ) -> Result<Self, ConfigError> {
         let mut layers = ConfigLayers::new()?;
         let environment: Vec<_> = environment.into_iter().collect();
         let named = environment.iter().find(|(name, path)| name == CONFIG_VARIABLE && !path.is_empty());
         match (file, named) {
             (Some(path), _) => layers.add_file(path, ""),
             (None, Some((_, path))) => layers.add_file(Path::new(path), &format!("{CONFIG_VARIABLE}: ")),
-            (None, None) => {}
+            (None, None) => {
+                // A file that exists and can't be read is an error: its settings would be ignored silently.
+                let existing = system_file.filter(|path| !matches!(path.try_exists(), Ok(false)));
+                existing.into_iter().for_each(|path| layers.add_file(path, ""));
+            }
         }
         for (name, value) in environment {
             layers.add_variable(&name.to_string_lossy(), value);
@@ -227,7 +247,7 @@ impl ConfigLayers {
         };
         match value.into_string() {
             Ok(text) => {
-                let value = parse_like_default(text, default);
+                let value = values::parse_like_default(text, default);
                 self.add_value(name, &names, value);
             }
             Err(_) => self.add_fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
@@ -374,24 +394,6 @@ fn nest_value(names: &[impl AsRef<str>], value: Value) -> Dict {
         [] => Dict::new(),
         [name] => Dict::from([(name.as_ref().to_owned(), value)]),
         [name, below @ ..] => Dict::from([(name.as_ref().to_owned(), nest_value(below, value).into())]),
-    }
-}
-
-/// Parses the value of an environment variable as the type of the setting's default. A value that can't be
-/// parsed stays a text, which the setting's deserializer rejects.
-fn parse_like_default(text: String, default: &Value) -> Value {
-    match default {
-        Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
-        Value::Bool(..) => text.trim().parse::<bool>().map_or(text.into(), Value::from),
-        Value::Array(..) if text.trim_start().starts_with('[') => {
-            let list = Toml::from_str::<Dict>(&format!("list = {text}"));
-            list.ok().and_then(|mut list| list.remove("list")).unwrap_or(text.into())
-        }
-        Value::Array(..) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            items.map(str::to_owned).collect::<Vec<_>>().into()
-        }
-        _ => text.into(),
     }
 }
 

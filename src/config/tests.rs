@@ -160,14 +160,20 @@ fn optional_settings_are_none_when_empty() {
         ("0", "127.0.0.1:0"),
         ("0.0.0.0:9464", "0.0.0.0:9464"),
         ("[::1]:1", "[::1]:1"),
+        (":9464", "[::]:9464"),
+        ("localhost:9464", "localhost:9464"),
     ] {
         let config = load_with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]).unwrap();
-        assert_eq!(config.metrics.listen, listen.parse().ok(), "{given}");
+        assert_eq!(config.metrics.listen.unwrap().to_string(), listen, "{given}");
         assert_eq!(load_with_file(&toml_edit::ser::to_string_pretty(&config).unwrap()).unwrap(), config);
     }
-    for given in ["65536", "localhost:9464", ":9464", "127.0.0.1"] {
+    for given in ["65536", "example.com:9464", ":x", "127.0.0.1"] {
         let errors = fault_messages(load_with_env(&[("TOLLHOUSE_METRICS__LISTEN", given)]));
-        assert!(errors.len() == 1 && errors[0].contains("a port on the loopback address"), "{errors:?}");
+        assert!(
+            errors.len() == 1
+                && errors[0].contains("an address and a port (\"127.0.0.1:9464\"), or an empty string"),
+            "{errors:?}"
+        );
     }
 }
 
@@ -255,7 +261,8 @@ fn all_config_errors_are_reported_at_once() {
         lines,
         [
             "--data: database.dir: found string \"\", expected the path of a directory",
-            "FILE:2: http.listen: found signed int `8080`, expected an address and a port, such as \
+            "FILE:2: http.listen: found signed int `8080`, expected a port (\"8080\", from this machine only), \
+             \":8080\" (all addresses), \"localhost:8080\", or an address and a port, such as \
              \"127.0.0.1:8080\" or \"[::]:8080\"",
             "FILE:3: http.header_timeout: found string \"0s\", expected a duration longer than 0s and \
              at most 1h, such as \"10s\" or \"1m 30s\"",
@@ -263,7 +270,8 @@ fn all_config_errors_are_reported_at_once() {
              CIDR networks without host bits, such as \"10.0.0.0/8\"",
             "FILE:6: database.readers: found string \"many\", expected a whole number from 1 to 64",
             "FILE:7: database.reader: unknown setting; the nearest known one is database.readers",
-            "FILE:9: cache.max_bytes: found signed int `-1`, expected a whole number from 1048576 to 9223372036854775807, or 0",
+            "FILE:9: cache.max_bytes: found signed int `-1`, expected a whole number from 1048576 to 9223372036854775807, or 0, \
+             optionally with a unit, such as \"256MiB\"",
             "TOLLHOUSE_DATABASE__GROUP_LIMIT: database.group_limit: found unsigned int `0`, expected \
              a whole number from 1 to 65536",
             "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lowercase letter, \
@@ -276,6 +284,8 @@ fn all_config_errors_are_reported_at_once() {
 fn setting_values_outside_their_bounds_are_rejected() {
     let valid = [
         ("http.listen", "'[::]:0'"),
+        ("http.listen", "'8080'"),
+        ("http.listen", "'localhost:80'"),
         ("http.max_body_bytes", "1024"),
         ("http.max_body_bytes", "67108864"),
         ("http.request_memory_bytes", "0"),
@@ -304,7 +314,7 @@ fn setting_values_outside_their_bounds_are_rejected() {
             .unwrap_or_else(|error| panic!("{name} = {value}: {error}"));
     }
     let invalid = [
-        ("http.listen", "'localhost:80'"),
+        ("http.listen", "'example.com:80'"),
         ("http.listen", "'127.0.0.1'"),
         ("http.listen", "['127.0.0.1:1']"),
         ("http.max_body_bytes", "1023"),

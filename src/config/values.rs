@@ -3,10 +3,12 @@
 //! Their errors have the form "found …, expected …"; the part after "expected" describes the valid values.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Value};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
@@ -14,7 +16,7 @@ use serde::ser::{self, Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::LogFormat;
+use super::{ListenAddress, LogFormat};
 use crate::domain::redaction::Redactor;
 use crate::domain::settings::is_secret_prefix;
 
@@ -40,6 +42,90 @@ where
     D: Deserializer<'de>,
 {
     convert_integer(deserializer.deserialize_u64(IntegerVisitor { min: MIN, max: MAX, or_zero: true })?)
+}
+
+/// Deserializes a number of bytes from `MIN` to `MAX`: a whole number, or a text with a unit, such as `256MiB`.
+pub(crate) fn deserialize_size_in_range<'de, const MIN: u64, const MAX: u64, N, D>(
+    deserializer: D,
+) -> Result<N, D::Error>
+where
+    N: TryFrom<u64>,
+    D: Deserializer<'de>,
+{
+    convert_integer(deserializer.deserialize_any(SizeVisitor(IntegerVisitor {
+        min: MIN,
+        max: MAX,
+        or_zero: false,
+    }))?)
+}
+
+/// Deserializes a number of bytes like [`deserialize_size_in_range`], or 0, which has a special meaning.
+pub(crate) fn deserialize_size_in_range_or_zero<'de, const MIN: u64, const MAX: u64, N, D>(
+    deserializer: D,
+) -> Result<N, D::Error>
+where
+    N: TryFrom<u64>,
+    D: Deserializer<'de>,
+{
+    convert_integer(deserializer.deserialize_any(SizeVisitor(IntegerVisitor {
+        min: MIN,
+        max: MAX,
+        or_zero: true,
+    }))?)
+}
+
+struct SizeVisitor(IntegerVisitor);
+
+impl Visitor<'_> for SizeVisitor {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)?;
+        f.write_str(r#", optionally with a unit, such as "256MiB""#)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        if (self.0.min..=self.0.max).contains(&number) || (self.0.or_zero && number == 0) {
+            Ok(number)
+        } else {
+            Err(E::invalid_value(Unexpected::Unsigned(number), &self))
+        }
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+        let IntegerVisitor { min, max, or_zero } = self.0;
+        parse_size(text)
+            .filter(|size| (min..=max).contains(size) || (or_zero && *size == 0))
+            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+/// Parses a whole number of bytes with a unit: B, KiB, MiB, GiB, TiB (powers of 1024), or kB, MB, GB, TB (powers
+/// of 1000). The case of the letters doesn't matter, because no unit of this list differs only in it.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'_').count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return None,
+    };
+    number.replace('_', "").parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn convert_integer<N: TryFrom<u64>, E: Error>(number: u64) -> Result<N, E> {
@@ -109,12 +195,11 @@ impl<T, P: FnOnce(&str) -> Option<T>> Visitor<'_> for TextVisitor<P> {
     }
 }
 
-/// Deserializes an IP address with a port.
-pub(crate) fn deserialize_socket_address<'de, D: Deserializer<'de>>(
+/// Deserializes the address of a listener.
+pub(crate) fn deserialize_listen_address<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<SocketAddr, D::Error> {
-    let expected = r#"an address and a port, such as "127.0.0.1:8080" or "[::]:8080""#;
-    deserialize_text(deserializer, expected, |text| text.parse().ok())
+) -> Result<ListenAddress, D::Error> {
+    deserialize_text(deserializer, ListenAddress::EXPECTED, ListenAddress::parse)
 }
 
 /// Deserializes the path of a directory.
@@ -138,21 +223,20 @@ pub(crate) fn serialize_optional_file<S: Serializer>(
     file.clone().unwrap_or_default().serialize(serializer)
 }
 
-/// Deserializes an IP address with a port, or a port on the loopback address; an empty text becomes `None`.
-pub(crate) fn deserialize_optional_socket_address<'de, D: Deserializer<'de>>(
+/// Deserializes the address of a listener; an empty text becomes `None`.
+pub(crate) fn deserialize_optional_listen_address<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    let expected = r#"an address and a port ("127.0.0.1:9464"), a port on the loopback address ("9464"), or an empty string"#;
-    deserialize_text(deserializer, expected, |text| match text.parse::<u16>() {
-        _ if text.is_empty() => Some(None),
-        Ok(port) => Some(Some((Ipv4Addr::LOCALHOST, port).into())),
-        Err(_) => text.parse().ok().map(Some),
+) -> Result<Option<ListenAddress>, D::Error> {
+    let expected = r#"a port ("9464", from this machine only), ":9464" (all addresses), "localhost:9464", an address and a port ("127.0.0.1:9464"), or an empty string"#;
+    deserialize_text(deserializer, expected, |text| match text {
+        "" => Some(None),
+        text => ListenAddress::parse(text).map(Some),
     })
 }
 
-/// Serializes an address with a port in the form that [`deserialize_optional_socket_address`] reads.
-pub(crate) fn serialize_optional_socket_address<S: Serializer>(
-    listen: &Option<SocketAddr>,
+/// Serializes the address of a listener in the form that [`deserialize_optional_listen_address`] reads.
+pub(crate) fn serialize_optional_listen_address<S: Serializer>(
+    listen: &Option<ListenAddress>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&listen.map(|listen| listen.to_string()).unwrap_or_default())
@@ -274,4 +358,22 @@ pub(crate) fn deserialize_log_format<'de, D: Deserializer<'de>>(
         "json" => Some(LogFormat::Json),
         _ => None,
     })
+}
+
+/// Parses the value of an environment variable as the type of the setting's default. A value that can't be
+/// parsed stays a text, which the setting's deserializer rejects.
+pub(super) fn parse_like_default(text: String, default: &Value) -> Value {
+    match default {
+        Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
+        Value::Bool(..) => text.trim().parse::<bool>().map_or(text.into(), Value::from),
+        Value::Array(..) if text.trim_start().starts_with('[') => {
+            let list = Toml::from_str::<Dict>(&format!("list = {text}"));
+            list.ok().and_then(|mut list| list.remove("list")).unwrap_or(text.into())
+        }
+        Value::Array(..) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            items.map(str::to_owned).collect::<Vec<_>>().into()
+        }
+        _ => text.into(),
+    }
 }

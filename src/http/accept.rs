@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::listeners::Listeners;
 use futures_util::FutureExt;
 use rustix::io::Errno;
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::address;
@@ -37,7 +37,7 @@ pub(super) struct AcceptedConnection {
 
 /// Accepts the connections of a listener within its limits.
 pub(super) struct Acceptor {
-    listener: TcpListener,
+    listener: Listeners,
     limits: Arc<ConnectionLimits>,
     connections: Arc<ListenerConnections>,
     unauthenticated: Arc<UnauthenticatedConnections>,
@@ -49,7 +49,7 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     pub(super) fn new(
-        listener: TcpListener,
+        listener: Listeners,
         limits: Arc<ConnectionLimits>,
         connections: Arc<ListenerConnections>,
     ) -> Self {

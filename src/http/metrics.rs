@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -13,6 +12,7 @@ use warp::reply::Response;
 
 use super::data_plane::Endpoint;
 use super::host;
+use super::listeners::Listeners;
 use super::routes::ROUTES;
 use super::server::{self, ConnectionLimits, RequestHead};
 use super::workers::Workers;
@@ -34,7 +34,7 @@ const ENDPOINT_LABELS: [(Endpoint, &str); 3] = [
 ];
 
 /// Serves `/metrics` until the future is dropped. Without a listener, serves nothing.
-pub(crate) async fn serve(app: &Arc<App>, listener: Option<TcpListener>, workers: &Workers) {
+pub(crate) async fn serve(app: &Arc<App>, listener: Option<Listeners>, workers: &Workers) {
     let Some(listener) = listener else { return std::future::pending().await };
     let limits = ConnectionLimits {
         max_connections: MAX_CONNECTIONS,

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::call::Call;
@@ -98,6 +99,18 @@ pub fn text() -> Result<&'static str> {
 
 fn document() -> Result<&'static SerializedDocument> {
     DOCUMENT.as_ref().map_err(Clone::clone)
+}
+
+/// The OpenAPI document with this URL of the server instead of a relative one, for tools that read the document
+/// from a file.
+///
+/// # Errors
+/// `INTERNAL` if the document can't be serialized.
+pub(crate) fn text_for_server(url: &str) -> Result<String> {
+    let mut document: Value = serde_json::from_str(text()?).map_err(Error::internal)?;
+    let servers = json!([{"url": url}]);
+    document.as_object_mut().map(|document| document.insert("servers".to_owned(), servers));
+    serde_json::to_string_pretty(&document).map_err(Error::internal)
 }
 
 /// Get this document

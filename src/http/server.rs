@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio_io_timeout::TimeoutWriter;
@@ -32,6 +32,7 @@ use warp::reply::Response;
 
 use super::accept::{AcceptedConnection, Acceptor};
 use super::connection_auth::ConnectionAuth;
+use super::listeners::Listeners;
 use super::streams;
 use super::timer::ConnectionTimer;
 use super::tls::{self, Tls};
@@ -158,7 +159,7 @@ impl DrainSignal {
 ///
 /// A handler that panics only loses its own connection; the process's panic hook logs where it panicked.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listeners>,
     tls: Option<Arc<Tls>>,
     routes: BoxedFilter<(Response,)>,
     limits: ConnectionLimits,
@@ -167,7 +168,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> usize {
     let limits = Arc::new(limits);
-    let mut acceptor = Acceptor::new(listener, limits.clone(), counts.clone());
+    let mut acceptor = Acceptor::new(listener.into(), limits.clone(), counts.clone());
     let draining = Arc::new(DrainSignal::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);

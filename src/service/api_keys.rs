@@ -228,6 +228,15 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
 /// last platform key that can manage keys.
 pub async fn revoke(app: &App, ctx: &Arc<RequestContext>, id: String, body: Option<&Json>) -> Result<ApiKey> {
     let reason = body.map(Revocation::read).transpose()?.unwrap_or_default().reason;
+    revoke_with_reason(app, ctx, id, reason).await
+}
+
+pub(super) async fn revoke_with_reason(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    id: String,
+    reason: Option<String>,
+) -> Result<ApiKey> {
     let now = ctx.now;
     change_key(app, ctx, id, move |_, _, before| {
         let mut after = before.clone();
@@ -388,13 +397,13 @@ fn new_platform_key(
     })
 }
 
-fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<ApiKey> {
+pub(super) fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<ApiKey> {
     let key = store::api_keys::get(tx, id)?
         .filter(|key| caller.can_access_organization(key.organization_id.as_deref()));
     key.ok_or_else(|| Error::not_found("API key"))
 }
 
-fn audit_entry(key: &ApiKey) -> AuditEntry {
+pub(super) fn audit_entry(key: &ApiKey) -> AuditEntry {
     AuditEntry::for_resource(key.organization_id.as_deref(), "api_key", &key.id, &key.name)
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct BackupReport {
     /// The duration of copying the database, in seconds.
     pub(crate) copy_seconds: f64,
     /// The duration of verifying the copy, in seconds.
-    pub(crate) proof_seconds: f64,
+    pub(crate) verification_seconds: f64,
 }
 
 /// Copies the database to a temporary file beside `target`, verifies the copy, and only then renames the copy
@@ -41,7 +41,7 @@ pub(crate) struct BackupReport {
 /// # Errors
 /// `ALREADY_EXISTS` when `target` exists and `replace` is false; `CONFLICT` when `target` is not a regular
 /// file, or when the copy fails verification, after which the copy is removed.
-pub(crate) async fn run(
+pub(crate) fn write(
     app: &App,
     target: &Path,
     replace: bool,
@@ -51,24 +51,28 @@ pub(crate) async fn run(
     if is_same_file(&live, target) {
         return Err(Error::new(Code::Conflict, "This is the database itself. Choose another file."));
     }
-    if let Ok(existing) = target.symlink_metadata() {
-        // Renaming the copy to the target would destroy a device such as /dev/null, or a symbolic link.
-        if !existing.is_file() {
-            let message =
-                format!("{} exists and is not a regular file. Choose another file.", target.display());
-            return Err(Error::new(Code::Conflict, message));
-        }
-        if !replace {
-            let message = format!("{} already exists. Use --force to replace it.", target.display());
-            return Err(Error::new(Code::AlreadyExists, message));
-        }
-    }
-    let part = PartFile::create(target)?;
+    let part = PartFile::create_for_operator(target, replace, &app.config.database.dir)?;
     let report = copy_and_verify(app, &live, part.path(), progress)?;
     part.rename_to_target(replace)?;
-    let report = BackupReport { file: target.to_owned(), ..report };
+    Ok(BackupReport { file: target.to_owned(), ..report })
+}
+
+/// Copies the database to a temporary file in the data directory, which exists as long as the returned value, and
+/// verifies the copy.
+///
+/// # Errors
+/// `CONFLICT` when the copy fails verification.
+pub(crate) fn write_temporary(app: &App, progress: ProgressFn<'_>) -> Result<(PartFile, BackupReport)> {
+    let dir = &app.config.database.dir;
+    let part = PartFile::create(&dir.join("tollhouse.backup"))?;
+    let report = copy_and_verify(app, &dir.join("tollhouse.db"), part.path(), progress)?;
+    Ok((part, report))
+}
+
+/// Records that a backup was made: as an audit event, and as the time of the last backup.
+pub(crate) async fn record(app: &App, report: &BackupReport) -> Result<()> {
     let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
-    let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = report.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
     let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", &name).with_changes(vec![head]);
     let now = ctx.now;
@@ -76,8 +80,7 @@ pub(crate) async fn run(
         store::backup::set_last_backup_at(tx, now)?;
         Ok(((), vec![entry.clone()]))
     })
-    .await?;
-    Ok(report)
+    .await
 }
 
 /// Copies the database to the temporary file `part`, and verifies the copy.
@@ -104,6 +107,6 @@ fn copy_and_verify(app: &App, live: &Path, part: &Path, progress: ProgressFn<'_>
         audit_head: format!("{}:{}", head.0, head.1),
         rows: copied.rows,
         copy_seconds: (copied_at - started_at).as_secs_f64(),
-        proof_seconds: (app.clock.monotonic() - copied_at).as_secs_f64(),
+        verification_seconds: (app.clock.monotonic() - copied_at).as_secs_f64(),
     })
 }

@@ -18,7 +18,7 @@ pub(crate) type ProgressFn<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
 #[derive(Debug, Serialize)]
 pub(crate) struct CheckReport {
     /// True if the check found no faults.
-    pub(crate) sound: bool,
+    pub(crate) ok: bool,
     /// Descriptions of the faults that the check found.
     pub(crate) faults: Vec<String>,
     /// The result of verifying the audit chain.
@@ -34,7 +34,7 @@ pub(crate) struct CheckReport {
 /// Errors of reading the schema version. Later errors of reading become faults in the result.
 pub(crate) fn check_database(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<CheckReport> {
     let mut findings = CheckReport {
-        sound: false,
+        ok: false,
         faults: Vec::new(),
         audit: Verification::default(),
         rows: RowCounts::new(),
@@ -72,7 +72,7 @@ pub(crate) fn check_database(reader: &mut Reader, progress: ProgressFn<'_>) -> R
         }
         Err(error) => findings.faults.push(format!("counts: {error}")),
     }
-    findings.sound = findings.faults.is_empty();
+    findings.ok = findings.faults.is_empty();
     Ok(findings)
 }
 

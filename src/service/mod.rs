@@ -21,6 +21,7 @@ pub(crate) mod import;
 pub(crate) mod long_reads;
 pub mod memberships;
 pub(crate) mod metrics;
+pub(crate) mod operator_keys;
 pub mod organizations;
 pub(crate) mod overview;
 pub mod request_memory;

@@ -82,11 +82,14 @@ pub(crate) async fn run(
 ) -> Result<RestoreReport> {
     let dir = config.database.dir.clone();
     let file = dir.join("tollhouse.db");
-    let mut backup = Reader::open(&options.file)?;
+    let mut backup = Reader::open(&options.file).map_err(|error| match error.cause {
+        Some(cause) => conflict_error(format!("Could not read the backup: {cause}. Use another backup.")),
+        None => error,
+    })?;
     if is_same_file(&file, &options.file) {
         return Err(conflict_error("This is the database itself. Choose a backup.".to_owned()));
     }
-    let exists = file.exists();
+    let exists = store::file_access::exists(&file)?;
     if exists && !options.replace {
         let message = format!(
             "A database already exists at {}. Use --force to replace it; the old one is kept beside it.",
@@ -155,7 +158,7 @@ impl Restore<'_> {
         let copied = copy_database(backup, &new, &|done, of| progress("copy", done, of))?;
         let mut reader = Reader::open(&new)?;
         let backup_name = self.options.file.display().to_string();
-        ensure_sound(&mut reader, &backup_name, progress)?;
+        ensure_no_faults(&mut reader, &backup_name, progress)?;
         let origin = reader.read(store::check::database_origin)?;
         drop(reader);
 
@@ -189,8 +192,10 @@ impl Restore<'_> {
         disable_wal_mode(&new)?;
         // The result is verified too: reapplying revocations must not have damaged the database.
         let result_name = format!("The restored copy of {backup_name}");
-        ensure_sound(&mut Reader::open(&new)?, &result_name, progress)?;
+        ensure_no_faults(&mut Reader::open(&new)?, &result_name, progress)?;
 
+        let model = if self.file.exists() { &self.file } else { &self.config.database.dir };
+        store::file_access::copy_owner(model, &new)?;
         let kept_as = self.file.exists().then(|| unused_name_for_replaced(&self.file));
         replace_database(&new, &self.file, kept_as.as_deref())?;
         Ok(RestoreReport {
@@ -237,9 +242,9 @@ impl Restore<'_> {
 }
 
 /// Checks a database. `CONFLICT` with its faults when it has any; `name` names it in the message.
-fn ensure_sound(reader: &mut Reader, name: &str, progress: ProgressFn<'_>) -> Result<()> {
+fn ensure_no_faults(reader: &mut Reader, name: &str, progress: ProgressFn<'_>) -> Result<()> {
     let findings = check_database(reader, progress)?;
-    if findings.sound {
+    if findings.ok {
         return Ok(());
     }
     Err(conflict_error(format!(

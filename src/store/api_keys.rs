@@ -267,6 +267,12 @@ pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
     Ok(tx.query_all(&sql, params![id], api_key_from_row)?.iter().any(ApiKey::is_recovery_key))
 }
 
+/// Fetches all platform keys, oldest first. There are only a few: keys of the platform's own staff.
+pub(crate) fn platform_keys(tx: &Tx<'_>) -> Result<Vec<ApiKey>> {
+    let sql = format!("SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL ORDER BY k.seq");
+    tx.query_all(&sql, [], api_key_from_row)
+}
+
 /// True if any key was ever stored. Keys are never deleted from the table.
 pub(crate) fn any_key_exists(tx: &Tx<'_>) -> Result<bool> {
     Ok(tx.query_first("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())

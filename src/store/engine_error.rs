@@ -10,7 +10,7 @@ use crate::error::Error;
 pub(super) fn advice(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
-            "the file is damaged: run `tollhouse check`, and restore a backup if it finds errors"
+            "the file is damaged: `tollhouse check` lists the errors, `tollhouse restore` replaces it with a backup"
         }
         ErrorCode::SystemIoFailure => {
             "the disk or the file system failed: look in the system's log, and run `tollhouse check` when the \

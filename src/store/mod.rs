@@ -14,6 +14,7 @@ mod counters;
 pub(crate) mod db;
 mod engine_error;
 pub(crate) mod export;
+pub(crate) mod file_access;
 pub(crate) mod file_identity;
 pub(crate) mod idempotency;
 pub(crate) mod import;

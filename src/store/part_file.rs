@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::file_access::copy_owner;
 use super::schema::{parent_directory, sync_to_disk, with_suffix};
 use super::unfinished;
 use crate::error::{Code, Error, Result};
@@ -49,6 +50,29 @@ impl PartFile {
         Err(Error::internal(format!("{}: could not create and lock a temporary file", target.display())))
     }
 
+    /// Creates the part of a file that a command writes for the operator. It gets the owner of the replaced file,
+    /// or else that of `data_dir`.
+    ///
+    /// # Errors
+    /// `ALREADY_EXISTS` if `target` exists and `replace` is false, `CONFLICT` if it isn't a regular file.
+    pub(crate) fn create_for_operator(target: &Path, replace: bool, data_dir: &Path) -> Result<Self> {
+        let model = match target.symlink_metadata() {
+            // Renaming to the target would destroy a device such as /dev/null, or a symbolic link.
+            Ok(existing) if !existing.is_file() => {
+                let message =
+                    format!("{} exists and is not a regular file. Choose another file.", target.display());
+                return Err(Error::new(Code::Conflict, message));
+            }
+            Ok(_) if !replace => return Err(already_exists(target)),
+            Ok(_) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => data_dir,
+            Err(error) => return Err(Error::internal(format!("{}: {error}", target.display()))),
+        };
+        let part = Self::create(target)?;
+        copy_owner(model, &part.path)?;
+        Ok(part)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -63,20 +87,23 @@ impl PartFile {
     /// `ALREADY_EXISTS` when the target exists and `replace` is false; `CONFLICT` when the file at the
     /// temporary name isn't the one that was written.
     pub(crate) fn rename_to_target(self, replace: bool) -> Result<()> {
-        let with_path = |error: io::Error| Error::internal(format!("{}: {error}", self.target.display()));
-        self.file.sync_all().map_err(with_path)?;
+        self.file.sync_all().map_err(|error| self.error(error))?;
         if !self.is_in_place() {
             let message = format!("{} was removed or replaced while it was written.", self.path.display());
             return Err(Error::new(Code::Conflict, message));
         }
         match rename(&self.path, &self.target, replace) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let message = format!("{} already exists. Use --force to replace it.", self.target.display());
-                return Err(Error::new(Code::AlreadyExists, message));
+                return Err(already_exists(&self.target));
             }
-            renamed => renamed.map_err(with_path)?,
+            renamed => renamed.map_err(|error| self.error(error))?,
         }
         sync_to_disk(parent_directory(&self.target))
+    }
+
+    /// An error of the file, with the path of the target.
+    pub(crate) fn error(&self, error: io::Error) -> Error {
+        Error::internal(format!("{}: {error}", self.target.display()))
     }
 
     /// True if the file at the path is the one that is open.
@@ -95,6 +122,11 @@ impl Drop for PartFile {
         }
         unfinished::unregister(&self.path);
     }
+}
+
+fn already_exists(target: &Path) -> Error {
+    let message = format!("{} already exists. Use --force to replace it.", target.display());
+    Error::new(Code::AlreadyExists, message)
 }
 
 /// Renames a file. Without `replace`, an existing target is an error.
@@ -154,6 +186,9 @@ fn is_part(entry: &DirEntry, prefix: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -202,6 +237,32 @@ mod tests {
         assert_eq!(fs::read_to_string(&target).unwrap(), "one");
         three.rename_to_target(true).unwrap();
         assert_eq!((fs::read_to_string(&target).unwrap().as_str(), names(dir.path()).len()), ("three", 1));
+    }
+
+    #[test]
+    fn a_file_for_the_operator_is_complete_and_private_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("export.ndjson");
+        let write = |replace, text: &str| {
+            let part = PartFile::create_for_operator(&target, replace, dir.path())?;
+            part.file().write_all(text.as_bytes()).unwrap();
+            assert_ne!(fs::read_to_string(&target).unwrap_or_default(), text);
+            part.rename_to_target(replace)
+        };
+        let mode = || target.metadata().unwrap().permissions().mode() & 0o777;
+        write(false, "one").unwrap();
+        assert_eq!((fs::read_to_string(&target).unwrap().as_str(), mode()), ("one", 0o600));
+        assert_eq!(write(false, "two").unwrap_err().code, Code::AlreadyExists);
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+        write(true, "three").unwrap();
+        assert_eq!((fs::read_to_string(&target).unwrap().as_str(), mode()), ("three", 0o600));
+
+        drop(PartFile::create_for_operator(&target, true, dir.path()).unwrap());
+        let link = dir.path().join("link");
+        symlink(&target, &link).unwrap();
+        let refused = PartFile::create_for_operator(&link, true, dir.path()).map(drop).unwrap_err();
+        assert!(refused.to_string().contains("link exists and is not a regular file"), "{refused}");
+        assert_eq!(names(dir.path()), ["export.ndjson", "link"]);
     }
 
     #[test]

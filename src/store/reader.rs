@@ -9,8 +9,8 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::engine_error::in_file_of;
-use super::schema;
 use super::tx::Tx;
+use super::{file_access, schema};
 use crate::error::Result;
 
 /// A read-only connection to a database file.
@@ -25,7 +25,7 @@ impl Reader {
     /// `CONFLICT` when the file isn't a Tollhouse database, has a newer schema than this program supports, or
     /// is empty. The message says what to do.
     pub(crate) fn open(file: &Path) -> Result<Self> {
-        if !file.exists() {
+        if !file_access::exists(file)? {
             return Err(schema::conflict_error(format!("{} doesn't exist.", file.display())));
         }
         let mut conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -48,10 +48,11 @@ impl Reader {
 
     fn from_connection(conn: Connection) -> Result<Self> {
         conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
-        conn.execute_batch(
+        let configured = conn.execute_batch(
             "PRAGMA mmap_size = 0; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
              PRAGMA trusted_schema = OFF; PRAGMA query_only = ON",
-        )?;
+        );
+        configured.map_err(|error| in_file_of(&conn, error))?;
         Ok(Self { conn })
     }
 

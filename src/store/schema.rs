@@ -21,6 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::db::{BUSY_TIMEOUT, Options, POLL_INTERVAL};
 use super::engine_error::in_file_of;
+use super::file_access::copy_owner;
 use super::part_file::PartFile;
 use super::schema_comparison::ensure_same_schema;
 use super::tx::{Tx, is_busy_error};
@@ -94,6 +95,7 @@ pub(crate) fn lock_data_dir(dir: &Path) -> Result<DataDirLock> {
     let in_use = || conflict_error(format!("{} is in use by another Tollhouse process.", dir.display()));
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(with_path)?;
+    copy_owner(dir, &path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(in_use()),
@@ -114,6 +116,12 @@ pub(crate) fn lock_data_dir(dir: &Path) -> Result<DataDirLock> {
 /// True if a server has used this data directory.
 pub(crate) fn has_lock_file(dir: &Path) -> bool {
     dir.join(LOCK_FILE_NAME).symlink_metadata().is_ok_and(|lock| lock.is_file())
+}
+
+/// True if a server is using the data directory.
+pub(crate) fn is_served(dir: &Path) -> bool {
+    let locked = File::open(dir.join(LOCK_FILE_NAME)).map(|file| file.try_lock_shared());
+    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
 }
 
 pub(in crate::store) fn parent_directory(file: &Path) -> &Path {
@@ -224,6 +232,7 @@ fn create_database(file: &Path, schema: &str, version: i64) -> Result<()> {
         }
     }
     let part = PartFile::create(file)?;
+    copy_owner(parent_directory(file), part.path())?;
     let mut conn = open_connection(part.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA auto_vacuum = INCREMENTAL")?;
     let tx = conn.transaction()?;
@@ -343,6 +352,7 @@ pub(in crate::store) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 fn save_upgrade_snapshot(file: &Path, version: i64) -> Result<()> {
     let snapshot = with_suffix(file, &format!(".before-v{}", version + 1));
     let part = PartFile::create(&snapshot)?;
+    copy_owner(file, part.path())?;
     write_verified_copy(file, version, part.path())?;
     part.rename_to_target(true)?;
     tracing::info!(snapshot = %snapshot.display(), "snapshot written before the schema upgrade");

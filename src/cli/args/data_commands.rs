@@ -7,10 +7,10 @@ use clap::ValueEnum;
 /// Arguments of `tollhouse import`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Import {
-    /// File to import: NDJSON, CSV, or the SQLite database of another system (--from)
+    /// File to import: NDJSON, CSV, or the SQLite database of another system (--from); - for standard input
     pub(crate) file: PathBuf,
 
-    /// Format of FILE [default: by its extension, .ndjson, .jsonl or .csv]
+    /// Format of FILE [default: by its extension, .ndjson, .jsonl or .csv; ndjson for standard input]
     #[arg(long, value_enum, conflicts_with = "from")]
     pub(crate) format: Option<ImportFormat>,
 
@@ -54,15 +54,19 @@ pub(crate) enum System {
 /// Arguments of `tollhouse export`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Export {
-    /// Write to this new file instead of standard output
+    /// Write to this file; - for standard output, which is the default
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Replace the file given with --output if it exists
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
 }
 
 /// Arguments of `tollhouse backup`.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Backup {
-    /// File to write
+    /// File to write; - writes the verified copy to standard output
     pub(crate) file: PathBuf,
 
     /// Replace FILE if it exists, once the new backup is verified

@@ -2,7 +2,13 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
+
+use super::key_and_audit_commands::{
+    AuditExport, AuditVerify, CreateAdminKey, ExportFormat, ListAdminKeys, RevokeAdminKey,
+};
 use super::*;
+use crate::domain::chain::ChainAnchor;
 
 fn parse_args(line: &str) -> Result<Args, clap::Error> {
     let words = std::iter::once("tollhouse").chain(line.split_whitespace());
@@ -33,14 +39,18 @@ fn serve_is_the_default_command() {
     assert_eq!(serve.config.as_deref(), Some(Path::new("c")));
     assert_eq!(
         serve.flags,
-        ConfigFlags { listen: "127.0.0.1:0".parse().ok(), data: Some("d".to_owned()), must_exist: true }
+        ConfigFlags {
+            listen: ListenAddress::parse("127.0.0.1:0"),
+            data: Some("d".to_owned()),
+            must_exist: true
+        }
     );
     assert_eq!(parse_command(""), Command::Serve(Serve::default()));
     for line in ["--dev", "serve --dev --listen [::1]:0", "--dev serve"] {
         assert!(matches!(parse_command(line), Command::Serve(Serve { dev: true, .. })), "{line}");
     }
     let named = parse_args("--listen 127.0.0.1:1 serve --listen 127.0.0.1:2").unwrap();
-    assert_eq!(named.flags.listen, "127.0.0.1:2".parse().ok());
+    assert_eq!(named.flags.listen, ListenAddress::parse("127.0.0.1:2"));
 }
 
 #[test]
@@ -57,6 +67,12 @@ fn config_and_data_work_with_every_command() {
         "check",
         "clock accept",
         "config check",
+        "config show",
+        "config init",
+        "health",
+        "version",
+        "admin-key list",
+        "admin-key revoke key_1",
         "openapi",
         "completions bash",
     ] {
@@ -91,12 +107,29 @@ fn commands_and_their_flags_are_parsed() {
     };
     let line = format!("audit verify events.ndjson --anchor 7:{hash} --json");
     assert_eq!(parse_command(&line), Command::Audit(Audit::Verify(verify)));
-    let export = AuditExport { format: ExportFormat::Csv, output: Some("x.csv".into()) };
+    let export = AuditExport { format: ExportFormat::Csv, output: Some("x.csv".into()), force: false };
     assert_eq!(
         parse_command("audit export --format csv --output x.csv"),
         Command::Audit(Audit::Export(export))
     );
     assert_eq!(parse_command("config check"), Command::Config(Config::Check));
+    assert_eq!(parse_command("config show"), Command::Config(Config::Show));
+    let init = ConfigInit { file: "tollhouse.toml".into(), force: false };
+    assert_eq!(parse_command("config init"), Command::Config(Config::Init(init)));
+    let health = parse_args("health --listen :8080").unwrap();
+    assert_eq!(health.flags.listen, ListenAddress::parse("[::]:8080"));
+    let openapi = Openapi { server: Some("https://api.example.com".to_owned()) };
+    assert_eq!(parse_command("openapi --server https://api.example.com"), Command::Openapi(openapi));
+    assert_eq!(parse_command("version"), Command::Version);
+    let revoke = RevokeAdminKey { id: "key_1".to_owned(), reason: Some("lost".to_owned()), json: true };
+    assert_eq!(
+        parse_command("admin-key revoke key_1 --reason lost --json"),
+        Command::AdminKey(AdminKey::Revoke(revoke))
+    );
+    assert_eq!(
+        parse_command("admin-key list"),
+        Command::AdminKey(AdminKey::List(ListAdminKeys { json: false }))
+    );
 
     let import = data_commands::Import {
         file: "auth.db".into(),
@@ -147,6 +180,10 @@ fn usage_errors_exit_with_status_2() {
         "admin-key",
         "clock",
         "completions",
+        "openapi --server api.example.com",
+        "export --force",
+        "audit export --force",
+        "admin-key revoke",
     ] {
         let error = parse_args(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");
@@ -160,5 +197,30 @@ fn completions_contain_commands_and_flags() {
     for shell in Shell::value_variants() {
         let script = String::from_utf8(completions(*shell)).unwrap();
         assert!(script.contains("admin-key-file") && script.contains("completions"), "{shell}");
+    }
+}
+
+/// The command and all commands below it, except the generated `help`.
+fn all_commands(command: &clap::Command) -> Vec<&clap::Command> {
+    let below = command.get_subcommands().filter(|command| command.get_name() != "help");
+    std::iter::once(command).chain(below.flat_map(all_commands)).collect()
+}
+
+#[test]
+fn every_command_has_examples_that_are_valid() {
+    let mut cli = Cli::command();
+    cli.build();
+    let commands = all_commands(&cli);
+    assert!(commands.len() > 20);
+    for command in commands {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let examples = help.lines().filter_map(|line| line.split_once("tollhouse ").map(|(_, rest)| rest));
+        let examples: Vec<_> = examples.filter(|line| !line.starts_with("config show` ")).collect();
+        assert!(help.starts_with("Examples:\n") && !examples.is_empty(), "{}", command.get_name());
+        for example in examples.iter().flat_map(|line| line.split(" | tollhouse ")) {
+            let line = example.split(['>', '|']).next();
+            let line = line.unwrap().replace("\"laptop was stolen\"", "stolen");
+            parse_args(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
     }
 }

@@ -1,0 +1,36 @@
+//! Ctrl-C in commands: removes unfinished files, says what was done, and ends the process with exit status 1.
+//!
+//! Commands work in blocking calls, so the process is ended while they run. The database tolerates that: a
+//! transaction is committed completely or not at all.
+
+use std::io::IsTerminal as _;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output;
+use crate::error::{Error, Result};
+use crate::store::unfinished;
+use crate::telemetry::log_output;
+
+/// Ends the process at SIGINT (Ctrl-C), SIGTERM or SIGHUP. `describe` returns what was done until then and how
+/// to continue.
+pub(crate) fn end_process_on_signal(describe: impl Fn() -> String + Send + 'static) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::internal)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        unfinished::remove_all();
+        if std::io::stderr().is_terminal() {
+            // Clears the line with the progress bar and the terminal's ^C.
+            log_output::print_text("\r\x1b[K");
+        }
+        output::message(&format!("interrupted: {}", describe()));
+        std::process::exit(1);
+    });
+    Ok(())
+}

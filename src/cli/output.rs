@@ -1,0 +1,188 @@
+//! The output of commands: results on standard output, messages on standard error.
+//!
+//! `println!` and `eprintln!` panic if their output is closed or full, so Clippy refuses them in this crate. A
+//! reader that closes its pipe early (`| head`) ends the output, not the command: the exit status is the one
+//! that the command has anyway. Any other failure to write a result is an error.
+//!
+//! Stored and imported text may contain escape sequences, with which it could change what a terminal shows.
+//! They are escaped.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::telemetry::log_output;
+
+/// Prints lines of a result to standard output.
+pub(crate) fn print(text: &str) -> Result<()> {
+    ignore_closed_pipe(write_to_standard_output(format!("{}\n", escape_controls(text)).as_bytes()))
+}
+
+/// Prints a result as one line of JSON to standard output.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+    ignore_closed_pipe(write_to_standard_output(json_line(value)?.as_bytes()))
+}
+
+/// Writes a text that this program generated, such as a document, to standard output as it is.
+pub(crate) fn print_document(text: &[u8]) -> Result<()> {
+    ignore_closed_pipe(write_to_standard_output(text))
+}
+
+/// Prints a text that must not get lost, such as a secret. Unlike [`print`], it fails if the pipe is closed.
+pub(crate) fn print_secret(text: &str) -> Result<()> {
+    write_to_standard_output(format!("{text}\n").as_bytes()).map_err(output_error)
+}
+
+/// Prints a JSON object that contains a secret. It fails if the pipe is closed.
+pub(crate) fn print_secret_json(value: &impl Serialize) -> Result<()> {
+    write_to_standard_output(json_line(value)?.as_bytes()).map_err(output_error)
+}
+
+/// Writes a part of a binary result. Unlike [`print_document`], it fails if the pipe is closed.
+pub(crate) fn write_all(bytes: &[u8]) -> Result<()> {
+    write_to_standard_output(bytes).map_err(output_error)
+}
+
+/// True if everything written to standard output is discarded: it is `/dev/null`, which also takes the place of
+/// a standard output that was closed before the program started.
+pub(crate) fn is_discarded() -> bool {
+    let Ok(null) = fs::metadata("/dev/null") else { return false };
+    rustix::fs::fstat(io::stdout().as_fd())
+        .is_ok_and(|output| null.file_type().is_char_device() && output.st_rdev == null.rdev())
+}
+
+/// Prints a message for the operator to standard error. A failure is ignored, because there is nowhere to
+/// report it.
+pub(crate) fn message(text: &str) {
+    log_output::print_text(&escape_controls(text));
+}
+
+/// Standard output for a result that is written in pieces.
+pub(crate) struct ResultStream {
+    is_terminal: bool,
+}
+
+impl ResultStream {
+    pub(crate) fn open() -> Self {
+        Self { is_terminal: io::stdout().is_terminal() }
+    }
+
+    /// Writes complete lines. Returns false if the reader has closed the pipe, so that no more output is needed.
+    /// The bytes are unchanged, except that on a terminal control characters are escaped.
+    pub(crate) fn write(&mut self, lines: &[u8]) -> Result<bool> {
+        let written = if self.is_terminal {
+            write_to_standard_output(escape_json(&String::from_utf8_lossy(lines)).as_bytes())
+        } else {
+            write_to_standard_output(lines)
+        };
+        match written {
+            Err(Errno::PIPE) => Ok(false),
+            result => result.map(|()| true).map_err(output_error),
+        }
+    }
+}
+
+fn json_line(value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string(value).map_err(Error::internal)?;
+    Ok(format!("{}\n", escape_json(&text)))
+}
+
+/// Writes directly to the file descriptor: the standard library hides an output that can't be written to.
+fn write_to_standard_output(mut bytes: &[u8]) -> std::result::Result<(), Errno> {
+    let output = io::stdout();
+    while !bytes.is_empty() {
+        match rustix::io::write(output.as_fd(), bytes) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // The descriptor is shared with a process that has made it nonblocking, such as Node.js.
+            Err(Errno::AGAIN) => {
+                let mut poll = [rustix::event::PollFd::new(&output, rustix::event::PollFlags::OUT)];
+                match rustix::event::poll(&mut poll, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn ignore_closed_pipe(written: std::result::Result<(), Errno>) -> Result<()> {
+    match written {
+        Err(Errno::PIPE) => Ok(()),
+        result => result.map_err(output_error),
+    }
+}
+
+fn output_error(error: Errno) -> Error {
+    Error::internal(format!("Could not write to standard output: {}", io::Error::from(error)))
+}
+
+/// True for characters that change what a terminal shows instead of being shown: control characters, among
+/// them the beginning of every escape sequence, and marks that reverse the direction of text.
+fn is_control(character: char) -> bool {
+    (character.is_control() && !matches!(character, '\n' | '\t'))
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Escapes control characters except line breaks and tabs, as `\u{1b}`.
+pub(crate) fn escape_controls(text: &str) -> Cow<'_, str> {
+    escape_with(text, |character| character.escape_unicode().to_string())
+}
+
+/// Escapes control characters and line breaks, so that a stored text can't look like further lines of output.
+pub(crate) fn escape_line(text: &str) -> String {
+    escape_controls(text).replace('\n', "\\n")
+}
+
+/// Escapes the control characters in JSON text, as `\u001b`. They occur only within its strings, so the values
+/// are unchanged.
+fn escape_json(text: &str) -> Cow<'_, str> {
+    escape_with(text, |character| format!("\\u{:04x}", u32::from(character)))
+}
+
+fn escape_with(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            control if is_control(control) => escaped.push_str(&escape(control)),
+            other => escaped.push(other),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_text_is_kept() {
+        for plain in ["", "plain, Grüße 日本語 🔑", "two\nlines\tand a tab"] {
+            assert_eq!(escape_controls(plain), plain);
+        }
+        assert_eq!(escape_controls("a\x1b[2Jb\u{9b}c\u{7f}\r"), "a\\u{1b}[2Jb\\u{9b}c\\u{7f}\\u{d}");
+        assert_eq!(escape_controls("\u{202e}txt"), "\\u{202e}txt");
+        assert_eq!(escape_line("a\nok: 0"), "a\\nok: 0");
+    }
+
+    #[test]
+    fn escaped_json_has_the_same_value() {
+        let value = serde_json::json!({"name": "a\u{9b}31m\x1b]0;b\u{7f}\u{202e}c\nd"});
+        let text = value.to_string();
+        let escaped = escape_json(&text);
+        assert!(!escaped.contains(is_control), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+    }
+}
