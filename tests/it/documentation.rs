@@ -294,11 +294,11 @@ fn commands_are_run_or_say_why_not() {
     assert_eq!(not_run.len(), NOT_RUN.len(), "a block of NOT_RUN is gone");
 }
 
-/// What `config check` prints, without the sources of the settings.
+/// What `config show` prints, without the sources of the settings.
 fn settings_in_effect(config: Option<&str>, prepare: &str, directory: &std::path::Path) -> Vec<String> {
     let check = match config {
-        Some(file) => format!("tollhouse config check --config {file}"),
-        None => format!("{prepare}\ntollhouse config check"),
+        Some(file) => format!("tollhouse config show --config {file}"),
+        None => format!("{prepare}\ntollhouse config show"),
     };
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_tollhouse")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());

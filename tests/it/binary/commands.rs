@@ -90,6 +90,6 @@ async fn the_audit_log_is_exported_and_verified_beside_the_server() {
     let exports = server.admin().get("/audit-logs?action=audit_log.export").await;
     assert_eq!(
         (exports.data().as_array().unwrap().len(), &exports.data()[0]["actor"]["type"]),
-        (3, &json!("cli"))
+        (2, &json!("cli"))
     );
 }

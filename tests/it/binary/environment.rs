@@ -37,7 +37,7 @@ fn run_every_command(variables: &[(&str, &str)]) -> Vec<(String, Output)> {
     let records = path("records.ndjson");
     let backup = path("backup");
     let commands: [&[&str]; 10] = [
-        &["config", "check"],
+        &["config", "show"],
         &["admin-key", "create"],
         &["import", &records],
         &["export"],
@@ -100,7 +100,7 @@ fn a_misnamed_setting_causes_a_warning_by_every_command() {
 
 #[test]
 fn an_unknown_setting_still_stops_every_command() {
-    for args in [&["serve"][..], &["config", "check"], &["check"], &["export"], &["admin-key", "create"]] {
+    for args in [&["serve"][..], &["config", "show"], &["check"], &["export"], &["admin-key", "create"]] {
         let mut command = Binary::command(args);
         let output = command.env("TOLLHOUSE_HTTP__LISTN", "127.0.0.1:0").output().unwrap();
         assert_fails(&output, 1, &["TOLLHOUSE_HTTP__LISTN: unknown setting", "TOLLHOUSE_HTTP__LISTEN"]);
@@ -124,16 +124,16 @@ async fn the_environment_may_name_the_configuration_file() {
     assert_eq!(server.admin().get("/whoami").await.status, 200);
 
     let check = |args: &[&str]| Binary::command(args).env("TOLLHOUSE_CONFIG", &file).output().unwrap();
-    let from_variable = stdout(&check(&["config", "check"]));
+    let from_variable = stdout(&check(&["config", "show"]));
     assert!(
         from_variable.contains("file.toml:4") && from_variable.contains("readers = 4"),
         "{from_variable}"
     );
     // The flag overrides the variable: the other file is read instead, not in addition.
-    let from_flag = stdout(&check(&["config", "check", "--config", other.to_str().unwrap()]));
+    let from_flag = stdout(&check(&["config", "show", "--config", other.to_str().unwrap()]));
     assert!(from_flag.contains("readers = 3") && !from_flag.contains("file.toml"), "{from_flag}");
 
     fs::remove_file(&file).unwrap();
-    assert_fails(&check(&["config", "check"]), 1, &["TOLLHOUSE_CONFIG: ", "file.toml: can't be read"]);
+    assert_fails(&check(&["config", "show"]), 1, &["TOLLHOUSE_CONFIG: ", "file.toml: can't be read"]);
     assert_eq!(check(&["openapi"]).status.code(), Some(0), "openapi reads no settings");
 }

@@ -2,10 +2,14 @@
 
 mod commands;
 mod environment;
+mod files;
 mod log;
 mod open_files;
+mod operator;
+mod output;
 mod start;
 mod stop;
+mod terminal;
 
 use std::path::Path;
 use std::process::Output;

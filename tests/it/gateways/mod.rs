@@ -163,7 +163,7 @@ fn every_block_of_the_guide_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollhouse.toml");
     std::fs::write(&file, guide::block(GUIDE, "tollhouse.toml")).unwrap();
-    let checked = Binary::run(&["config", "check", "--config", file.to_str().unwrap()]);
+    let checked = Binary::run(&["config", "show", "--config", file.to_str().unwrap()]);
     let stdout = String::from_utf8(checked.stdout).unwrap();
     assert!(checked.status.success() && stdout.contains("127.0.0.1/32"), "{stdout}{:?}", checked.stderr);
 }

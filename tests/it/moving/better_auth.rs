@@ -102,7 +102,7 @@ async fn imported_keys_verify_as_in_better_auth() {
     let members = admin.get(&format!("/organizations/{}/members", acme.as_str().unwrap())).await;
     let roles: Vec<_> = members.data().as_array().unwrap().iter().map(|member| &member["role"]).collect();
     assert_eq!(roles, ["admin", "owner"]);
-    assert_eq!(result(&dir, &["check"])["sound"], true);
+    assert_eq!(result(&dir, &["check"])["ok"], true);
 }
 
 #[test]

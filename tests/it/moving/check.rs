@@ -18,7 +18,7 @@ async fn every_kind_of_damage_is_detected() {
     let key = json!({"id": "key_1", "organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
     data(admin.post("/api-keys", key).await);
     let report = result(&dir, &["check"]);
-    assert_eq!((&report["sound"], &report["rows"]["api_keys"]), (&json!(true), &json!(2)), "{report}");
+    assert_eq!((&report["ok"], &report["rows"]["api_keys"]), (&json!(true), &json!(2)), "{report}");
     assert_eq!(server.terminate(), Some(0));
     assert!(stdout(&run(&dir, &["check"])).starts_with("ok: "));
 
@@ -62,7 +62,7 @@ async fn every_kind_of_damage_is_detected() {
             stdout(&output)
         );
         let json: Value = serde_json::from_str(&stdout(&run(&dir, &["check", "--json"]))).unwrap();
-        assert_eq!(json["sound"], false);
+        assert_eq!(json["ok"], false);
     }
     fs::write(&live, "not a database").unwrap();
     assert_refused(&dir, &["check"], &["not a Tollhouse database"]);

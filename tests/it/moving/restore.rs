@@ -197,9 +197,9 @@ async fn withdrawals_after_the_backup_are_reapplied() {
         let events = data(admin.get(&format!("/audit-logs?action={action}")).await);
         assert_eq!(events.as_array().unwrap().len(), count, "{action}");
     }
-    assert_eq!(result(&fixture.dir, &["check"])["sound"], true);
+    assert_eq!(result(&fixture.dir, &["check"])["ok"], true);
     let replaced = fixture.dir.join("tollhouse.db.before-restore");
-    assert_eq!(result(&fixture.dir, &["check", replaced.to_str().unwrap()])["sound"], true);
+    assert_eq!(result(&fixture.dir, &["check", replaced.to_str().unwrap()])["ok"], true);
     let files: Vec<_> = fs::read_dir(&fixture.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(files.iter().all(|name| !name.to_str().unwrap().contains("journal")), "{files:?}");
 }
@@ -300,7 +300,7 @@ async fn a_kill_during_a_restore_leaves_a_complete_database() {
             true => completed += 1,
             false => killed += 1,
         }
-        assert_eq!(result(&fixture.dir, &["check"])["sound"], true, "round {round}");
+        assert_eq!(result(&fixture.dir, &["check"])["ok"], true, "round {round}");
         let revoked = Connection::open(&live).unwrap().query_row(
             "SELECT status FROM api_keys WHERE id = 'key_revoked'",
             [],

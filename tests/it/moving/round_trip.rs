@@ -107,14 +107,14 @@ async fn importing_an_export_into_an_empty_database_restores_the_same_state() {
     let exported = run(&source, &export);
     assert!(exported.status.success() && stdout(&exported).is_empty(), "{}", stderr(&exported));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_refused(&source, &export, &["all.ndjson exists"]);
+    assert_refused(&source, &export, &["all.ndjson already exists"]);
     let text = fs::read_to_string(&file).unwrap();
     assert!(secrets.iter().all(|secret| !text.contains(secret.as_str())));
     assert_eq!(server.terminate(), Some(0));
 
     let report = result(&target, &["import", file.to_str().unwrap()]);
     assert_eq!((&report["refused"], &report["has_platform_key"]), (&json!(0), &json!(true)), "{report}");
-    assert_eq!(result(&target, &["check"])["sound"], true);
+    assert_eq!(result(&target, &["check"])["ok"], true);
     let again = run(&target, &["export"]);
     let lines = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(lines(&stdout(&again)), lines(&text), "the second export equals the first, byte for byte");

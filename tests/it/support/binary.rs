@@ -48,7 +48,8 @@ impl Binary {
     /// Starts a command that serves, and waits until it listens.
     #[allow(clippy::zombie_processes)] // `drop` waits for the process.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -68,7 +69,8 @@ impl Binary {
     /// keeps it open.
     #[allow(clippy::zombie_processes)] // `drop` waits for the process.
     pub(crate) fn start_unread(mut command: Command) -> (Self, BufReader<ChildStderr>) {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut reader = BufReader::new(child.stderr.take().unwrap());
         let mut start = Vec::new();
         loop {
