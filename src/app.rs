@@ -101,6 +101,15 @@ impl App {
     /// Opens the database and creates the caches. Fails when the database file isn't a Tollhouse database,
     /// has a newer schema than this program supports, or can't be opened.
     pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>> {
+        Self::open_with(config, clock, false).await
+    }
+
+    /// Opens the database like [`open`](Self::open), also for reading only if it can't be written.
+    pub(crate) async fn open_or_read_only(config: Config, clock: Clock) -> Result<Arc<Self>> {
+        Self::open_with(config, clock, true).await
+    }
+
+    async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Result<Arc<Self>> {
         let version_clock = Arc::new(VersionClock::default());
         let publisher = version_clock.clone();
         let options = db::Options {
@@ -111,6 +120,7 @@ impl App {
             writer_queue: config.database.writer_queue,
             group_limit: config.database.group_limit,
             max_bytes: config.database.max_bytes,
+            allow_read_only,
         };
         let db = db::Db::open(&options, move |invalidations| publisher.publish(invalidations))?;
         clock.resume(db.read(store::clock::stored_time).await?);

@@ -166,6 +166,20 @@ impl Error {
         Self { cause: Some(cause.to_string()), ..Self::new(Code::Internal, message) }
     }
 
+    /// `STORAGE_FULL`: the disk is full, or the database has reached its size limit.
+    pub(crate) fn storage_full() -> Self {
+        let message = "The disk is full or the database has reached its size limit. Nothing was stored.";
+        Self { retry_after: Some(30), ..Self::new(Code::StorageFull, message) }
+    }
+
+    /// `STORAGE_FULL` for a change that would store more than the withdrawal of access, while only that is
+    /// accepted. Other operations of a batch may succeed.
+    pub(crate) fn only_withdrawals_accepted() -> Self {
+        let message = "The disk is full or the database has reached its size limit. Nothing was stored. Only \
+                       changes that take access away are accepted, without an Idempotency-Key.";
+        Self { message: message.into(), caused_by_request: true, ..Self::storage_full() }
+    }
+
     /// `UNAVAILABLE`; a retry after `retry_after` seconds can succeed.
     pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>, retry_after: u64) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(Code::Unavailable, message) }

@@ -35,7 +35,7 @@ struct control {
 
 enum { CREATE = 1, OPEN, WRITE, TRUNCATE, SYNC, SYNC_DIRECTORY, UNLINK, RENAME };
 enum { DATABASE = 1, WAL = 2, OTHER = 4 };
-enum { MAX_FILES = 4096, MAX_NAMES = 1024, DIRECTORY = -1 };
+enum { MAX_FILES = 4096, MAX_NAMES = 1024, DIRECTORY = -1, UNNAMED = -2 };
 
 struct name {
     char path[256]; // relative to the directory; empty if unused
@@ -48,7 +48,7 @@ static char directory[4096];
 static size_t directory_length;
 static int record = -1;
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
-static int ids[MAX_FILES];   // by file descriptor: DIRECTORY, an id from 1 on, or 0 if it is none of ours
+static int ids[MAX_FILES];   // by file descriptor: DIRECTORY, UNNAMED, an id from 1 on, or 0 if it is none of ours
 static int kinds[MAX_FILES]; // by file descriptor
 static struct name names[MAX_NAMES];
 static int last_id;
@@ -109,7 +109,7 @@ static struct name *add_name(const char *path) {
 }
 
 static void append(int kind, int id, int64_t offset, const void *data, size_t length) {
-    if (record < 0) return;
+    if (record < 0 || id == UNNAMED) return;
     REAL(ssize_t, writev, int, const struct iovec *, int);
     struct { int32_t kind, id; int64_t offset, length; } head = {kind, id, offset, (int64_t)length};
     struct iovec parts[] = {{&head, sizeof head}, {(void *)data, length}};
@@ -142,7 +142,9 @@ static int open_file(const char *path, int flags, mode_t mode) {
     int fd = real_open64(path, flags, mode);
     if (fd >= 0 && fd < MAX_FILES) {
         if (!*name) {
-            ids[fd] = DIRECTORY;
+            // No file without a name outlives a loss of power, so it isn't recorded. But it takes room.
+            ids[fd] = (flags & O_TMPFILE) == O_TMPFILE ? UNNAMED : DIRECTORY;
+            kinds[fd] = OTHER;
         } else {
             struct name *file = find_name(name);
             if (!existed && file) file->path[0] = 0, file = NULL;
@@ -179,6 +181,8 @@ int close(int fd) {
     REAL(int, close, int);
     if (!tracked(fd)) return real_close(fd);
     pthread_mutex_lock(&lock);
+    struct stat unnamed;
+    if (ids[fd] == UNNAMED && !fstat(fd, &unnamed)) give_back(unnamed.st_size);
     ids[fd] = 0;
     int result = real_close(fd);
     pthread_mutex_unlock(&lock);

@@ -142,5 +142,9 @@ pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
     if let Some(part) = part {
         part.rename_to_target(args.force)?;
     }
-    app.close().await
+    // The export's own audit event is stored now, if it could not be stored before.
+    if let Err(error) = app.close().await {
+        super::print_unrecorded("the export", &error);
+    }
+    Ok(())
 }

@@ -36,7 +36,9 @@ pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
     };
     let closed = app.close().await;
     let report = written?;
-    recorded?;
+    if let Err(error) = recorded {
+        super::print_unrecorded("the backup", &error);
+    }
     print_report(&report, args.json, to_standard_output)?;
     closed
 }

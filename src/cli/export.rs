@@ -31,29 +31,34 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
         None => export_to_standard_output(&app, &dir).await,
     };
     let closed = app.close().await;
-    let records = exported?;
+    let (records, unrecorded) = exported?;
     if let Some(part) = part {
         part.rename_to_target(args.force)?;
     }
     output::message(&format!("{records} records"));
+    if let Some(error) = unrecorded {
+        super::print_unrecorded("the export", &error);
+    }
     closed
 }
 
-async fn write_export(app: &Arc<App>, file: &File) -> Result<u64> {
+/// Writes the export to a file. Returns the number of records, and the error because of which the export's audit event
+/// could not be stored.
+async fn write_export(app: &Arc<App>, file: &File) -> Result<(u64, Option<Error>)> {
     let mut buffered = BufWriter::with_capacity(1 << 16, file);
     let progress = ProgressReporter::new();
     let show = |step, done, total| progress.show(step, done, total);
-    let records = export::run(app, &mut buffered, &show).await?;
+    let exported = export::run(app, &mut buffered, &show).await?;
     buffered.flush().map_err(Error::internal)?;
-    Ok(records)
+    Ok(exported)
 }
 
 /// Writes the export to a temporary file, and then to standard output. Otherwise a slow reader of standard
 /// output would keep the database's read transaction open.
-async fn export_to_standard_output(app: &Arc<App>, dir: &Path) -> Result<u64> {
+async fn export_to_standard_output(app: &Arc<App>, dir: &Path) -> Result<(u64, Option<Error>)> {
     // The file has no name, so nothing remains of it even after a crash.
     let mut file = tempfile::tempfile_in(dir).map_err(|error| in_directory(dir, error))?;
-    let records = write_export(app, &file).await?;
+    let exported = write_export(app, &file).await?;
     file.rewind().map_err(|error| in_directory(dir, error))?;
     let mut output = ResultStream::open();
     let mut lines = BufReader::with_capacity(1 << 16, file);
@@ -63,7 +68,7 @@ async fn export_to_standard_output(app: &Arc<App>, dir: &Path) -> Result<u64> {
             break;
         }
     }
-    Ok(records)
+    Ok(exported)
 }
 
 /// Reads some KiB of complete lines into `chunk`. Returns false at the end.

@@ -30,11 +30,12 @@ use std::sync::Arc;
 use clap_complete::Shell;
 use serde_json::json;
 use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, EffectiveConfig};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::store::file_access;
 use crate::telemetry;
 use args::key_and_audit_commands::{AdminKey, Audit};
@@ -70,6 +71,7 @@ pub fn run(args: Args) -> ExitCode {
 
 /// Runs a command that needs the configuration. Returns its verdict; false for a check that found errors.
 async fn run_with_config(command: Command, effective: EffectiveConfig) -> Result<bool> {
+    catch_file_size_signal()?;
     let config = effective.config.clone();
     let done = match command {
         Command::Audit(Audit::Verify(verify)) => return audit::verify(config, verify).await,
@@ -105,6 +107,13 @@ fn print_completions(shell: Shell) -> Result<()> {
         output::message("\nTo install the script, see `tollhouse completions --help`.");
     }
     Ok(())
+}
+
+/// Handles SIGXFSZ, whose default action ends the process when a file reaches the size limit of the process. With
+/// a handler, the write fails instead, like one to a full disk. The handler stays when the stream is dropped.
+fn catch_file_size_signal() -> Result<()> {
+    let number = rustix::process::Signal::XFSZ.as_raw();
+    signal(SignalKind::from_raw(number)).map(drop).map_err(Error::internal)
 }
 
 /// Lowers the priority of the current thread of the control plane, reports and jobs. Otherwise the threads
@@ -151,19 +160,28 @@ fn print_failure_as_json(file: &Path, error: &Error) -> Result<bool> {
     output::print_json(&failure).map(|()| false)
 }
 
+/// Warns that the audit event of a finished command could not be stored, which doesn't make the command fail.
+fn print_unrecorded(what: &str, error: &Error) {
+    let message = match error.code {
+        Code::StorageFull => error.message.to_string(),
+        _ => operator_message(error),
+    };
+    output::message(&format!("warning: {what} is complete but not recorded in the database: {message}"));
+}
+
 /// Returns the internal cause of an error, which only the operator may see, or the public message if the
 /// error has no cause.
 fn operator_message(error: &Error) -> String {
     error.cause.clone().unwrap_or_else(|| error.message.to_string())
 }
 
-/// Opens the configured database, which a running server may be using at the same time. A missing database is
-/// an error.
+/// Opens the configured database, which a running server may be using at the same time, for reading only if it
+/// can't be written. A missing database is an error.
 async fn open_existing_database(config: Config) -> Result<Arc<App>> {
     let file = config.database.dir.join("tollhouse.db");
     if !file_access::exists(&file)? {
         let message = format!("No database at {}; start the server first, or set --data.", file.display());
-        return Err(Error::new(crate::error::Code::NotFound, message));
+        return Err(Error::new(Code::NotFound, message));
     }
-    App::open(config, Clock::system()).await
+    App::open_or_read_only(config, Clock::system()).await
 }

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::call::Call;
+use super::openapi::params::ReadinessParams;
 use super::reply::Reply;
-use crate::app::App;
-use crate::error::{Error, Result};
-use crate::service::clock;
+use crate::error::{ErrorDetail, Result};
+use crate::service::readiness::{self, Readiness};
 
 /// The state of the server.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -14,18 +14,6 @@ pub(crate) struct Health {
     /// Always `ok`.
     #[schema(value_type = String)]
     status: &'static str,
-}
-
-/// The readiness of the server.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Readiness {
-    /// Always `ready`.
-    #[schema(value_type = String)]
-    status: &'static str,
-    /// What needs attention although the server is ready. `clock_unsettled`: the clock jumped, and nothing is
-    /// deleted because of its age until it is settled.
-    #[schema(value_type = Vec<String>)]
-    reasons: Vec<&'static str>,
 }
 
 /// Check liveness
@@ -41,31 +29,38 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
 
 /// Check readiness
 ///
-/// Succeeds while the database is writable and the server isn't shutting down.
+/// Succeeds while keys can be verified and the server isn't shutting down. `write` and `reasons` also state
+/// whether changes can be stored, and whether the clock needs attention. With `?write=true`, the server is ready only
+/// if changes can be stored, too. A response with status `503` has the same fields in `error`.
 #[utoipa::path(
     get, path = "/readyz", tag = "Server", operation_id = "getReadiness",
+    params(ReadinessParams),
     responses(
         (status = 200, description = "The server is ready.", body = Readiness),
-        (status = 503, description = "`UNAVAILABLE`: the database isn't writable, its files were moved, removed or replaced, or the server is shutting down."),
+        (status = 503, description = "`UNAVAILABLE`: keys can't be verified, the database's files were moved, removed or \
+            replaced, or the server is shutting down; with `write=true` also: changes can't be stored."),
     ),
 )]
 pub(crate) async fn check_readiness(call: Call) -> Result<Reply> {
-    if call.app.is_draining() {
-        return Err(Error::unavailable("The server is shutting down.", 1));
+    let mut query = call.parse_query();
+    let requires_write = query.one_of("write", &[("true", true), ("false", false)]).unwrap_or(false);
+    query.finish(())?;
+    let readiness = readiness::check(&call.app).await;
+    if readiness.verify && (readiness.write || !requires_write) {
+        return Reply::ok(&readiness);
     }
-    if let Some(problem) = call.app.db.file_problem() {
-        return Err(Error::unavailable(format!("The database isn't available: {problem}."), 5));
-    }
-    match call.app.db.probe_writable(call.app.clock.monotonic()).await {
-        Ok(()) => Reply::ok(&Readiness { status: "ready", reasons: reasons(&call.app) }),
-        Err(error) => {
-            tracing::warn!(%error, "not ready: the database isn't writable");
-            Err(Error::unavailable("The database isn't writable.", 1))
-        }
-    }
+    let error = readiness.to_error();
+    let unready =
+        UnreadyError { code: error.code.name(), message: &error.message, details: [], readiness: &readiness };
+    Reply::from_error_payload(error.code, &unready)
 }
 
-/// What needs attention although the server is ready.
-fn reasons(app: &App) -> Vec<&'static str> {
-    if app.clock.is_settled() { Vec::new() } else { vec![clock::UNSETTLED_REASON] }
+/// The `error` member of the response of a server that isn't ready.
+#[derive(Serialize)]
+struct UnreadyError<'a> {
+    code: &'static str,
+    message: &'a str,
+    details: [ErrorDetail; 0],
+    #[serde(flatten)]
+    readiness: &'a Readiness,
 }

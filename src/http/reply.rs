@@ -267,6 +267,9 @@ pub(crate) fn write_reply(
             if let Some(etag) = enveloped.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
                 response.headers_mut().insert(ETAG, etag);
             }
+            if enveloped.error_code == Some(Code::Unavailable) {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
             response
         }
     }

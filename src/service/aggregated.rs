@@ -14,6 +14,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The action in the audit event of aggregated refusals, which may combine requests to several routes.
 pub(crate) const REQUEST_REFUSED: &str = "request.refused";
 
+/// The action in the audit event of reads that were aggregated because storage was full.
+pub(crate) const REQUEST_READ: &str = "request.read";
+
 /// The key by which events are aggregated: events with the same key are counted as one audit event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct AggregatedEventKey {
@@ -22,11 +25,12 @@ struct AggregatedEventKey {
     /// was no room.
     subject: String,
     code: String,
+    action: String,
 }
 
 impl AggregatedEventKey {
     fn overflow(minute: Timestamp) -> Self {
-        Self { minute, subject: String::new(), code: String::new() }
+        Self { minute, subject: String::new(), code: String::new(), action: String::new() }
     }
 }
 
@@ -64,7 +68,8 @@ impl AggregatedEvents {
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
         let minute = now.start_of_minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
-        let key = AggregatedEventKey { minute, subject: subject.to_owned(), code };
+        let action = event.action.to_string();
+        let key = AggregatedEventKey { minute, subject: subject.to_owned(), code, action };
         let mut unwritten = self.lock();
         if let Some(aggregated) = unwritten.rows.get_mut(&key) {
             aggregated.count += event.count;

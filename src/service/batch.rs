@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::within::{Handler, SameCaller};
-use super::{RequestContext, aggregate_refusal, is_aggregated, run_in_transaction};
+use super::{RequestContext, aggregate_refusal, aggregate_unrecorded, is_aggregated, run_in_transaction};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::audit::AuditEntry;
@@ -25,6 +25,8 @@ pub(crate) struct BatchOutcome<R> {
     pub(crate) results: Vec<Result<R>>,
     /// The index of the operation whose error failed an atomic batch; otherwise `None`.
     pub(crate) failed_index: Option<usize>,
+    /// True if storage was full, so that neither reads nor refusals nor the batch have an audit event of their own.
+    was_storage_full: bool,
 }
 
 /// Runs the operations of a batch. In an atomic batch, either all operations take effect or none; otherwise
@@ -57,10 +59,18 @@ pub(crate) async fn run<R: Send + 'static>(
             code.map_or(200, Code::status),
             code,
         );
-        store::audit::append(tx, event)?;
+        // On a full disk, the event of a batch without a withdrawal would only take room.
+        if !tx.is_storage_full() || tx.may_use_reserve() {
+            store::audit::append(tx, event)?;
+        }
         Ok(outcome)
     })
     .await?;
+    if outcome.was_storage_full {
+        let executed = operations.iter().map(|operation| &operation.ctx).zip(&outcome.results);
+        aggregate_unrecorded(app, executed);
+        return Ok(outcome);
+    }
     for (operation, result) in operations.iter().zip(&outcome.results) {
         if let Err(error) = result {
             aggregate_refusal(app, &operation.ctx, error);
@@ -85,7 +95,9 @@ fn run_atomic<R>(
         results.collect::<Result<Vec<_>>>()
     };
     match tx.run_in_savepoint(run_all)? {
-        Ok(results) => Ok(BatchOutcome { results, failed_index: None }),
+        Ok(results) => {
+            Ok(BatchOutcome { results, failed_index: None, was_storage_full: tx.is_storage_full() })
+        }
         Err(error) if error.code.status() >= 500 => Err(error),
         Err(error) => {
             let failed_index = succeeded.get();
@@ -95,7 +107,11 @@ fn run_atomic<R>(
                 record_failed_operation(tx, operation, &error)?;
                 Ok(Err(error))
             });
-            Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: Some(failed_index) })
+            Ok(BatchOutcome {
+                results: results.collect::<Result<_>>()?,
+                failed_index: Some(failed_index),
+                was_storage_full: tx.is_storage_full(),
+            })
         }
     }
 }
@@ -115,7 +131,15 @@ fn run_independent<R>(
             }
             success => Ok(success),
         });
-    Ok(BatchOutcome { results: results.collect::<Result<_>>()?, failed_index: None })
+    let results = results.collect::<Result<Vec<_>>>()?;
+    // While storage is full, a batch that takes no access away fails as a whole.
+    if tx.is_storage_full() && !tx.may_use_reserve() {
+        let mut errors = results.iter().filter_map(|result| result.as_ref().err());
+        if let Some(full) = errors.find(|error| error.code == Code::StorageFull) {
+            return Err(full.clone());
+        }
+    }
+    Ok(BatchOutcome { results, failed_index: None, was_storage_full: tx.is_storage_full() })
 }
 
 /// Runs the reads of a batch again, for the replay of its response. Each read authorizes the caller as in the
@@ -134,8 +158,9 @@ pub(super) fn run_reads<R>(
 /// Appends the audit event of a failed operation, whose changes were rolled back before. Successful
 /// operations append their audit events themselves.
 fn record_failed_operation<R>(tx: &Tx<'_>, operation: &BatchOperation<R>, error: &Error) -> Result<()> {
-    if is_aggregated(error) {
-        return Ok(()); // `run` aggregates these refusals after the commit.
+    // `run` aggregates these refusals after the commit.
+    if is_aggregated(error) || tx.is_storage_full() {
+        return Ok(());
     }
     store::audit::append(tx, operation.ctx.refusal_event(error))
 }

@@ -19,9 +19,6 @@ const SETTLED_ACTION: &str = "clock.settled";
 /// The audit event of an operator who accepts the clock.
 const ACCEPT_ACTION: &str = "clock.accept";
 
-/// The reason in `/readyz` while the clock is unsettled.
-pub(crate) const UNSETTLED_REASON: &str = "clock_unsettled";
-
 /// The interval at which a server that stores changes also stores the settled time.
 const STORE_INTERVAL: Duration = Duration::from_secs(10);
 /// The interval at which an idle server stores the settled time, so that a crash after a long idle time doesn't

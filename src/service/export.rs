@@ -25,13 +25,19 @@ const ROWS_PER_PAGE: usize = 500;
 /// Writes the export to `output`, and returns the number of records. `output` should be a file: the export is
 /// one read transaction, and the database's WAL can't be reset until the transaction ends, so a slow `output`
 /// lets the WAL grow.
-pub(crate) async fn run(app: &App, output: &mut dyn Write, progress: ProgressFn<'_>) -> Result<u64> {
+///
+/// The second value is the error because of which the export's audit event could not be stored.
+pub(crate) async fn run(
+    app: &App,
+    output: &mut dyn Write,
+    progress: ProgressFn<'_>,
+) -> Result<(u64, Option<Error>)> {
     let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
     let file = app.config.database.dir.join("tollhouse.db");
     let records = write_export(&file, output, ctx.now, progress)?;
     let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "");
-    mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
-    Ok(records)
+    let recorded = mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await;
+    Ok((records, recorded.err()))
 }
 
 fn write_export(

@@ -15,7 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::batch::{self, BatchOperation};
 use super::within::{self, Handler};
-use super::{RequestContext, aggregate_refusal};
+use super::{RequestContext, aggregate_event, aggregate_refusal, aggregate_unrecorded};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::audit::{AuditEntry, Event, EventContext};
@@ -130,6 +130,8 @@ pub(crate) struct ReplayedResponse<R> {
     pub(crate) read_results: Vec<Result<R>>,
     /// The context of each read, for the audit events of refusals.
     read_contexts: Vec<Arc<RequestContext>>,
+    /// The event of the replay, if storage was full. Then the reads have no event either.
+    unrecorded_event: Option<Box<Event>>,
 }
 
 /// A request with an Idempotency-Key. Until this value is dropped, no other request of the caller can use the
@@ -232,6 +234,9 @@ impl IdempotentRequest {
     /// Stores a response, in place of an expired one. The limits are checked in the transaction, so that
     /// concurrent requests don't exceed them.
     fn store_response(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
+        if tx.is_storage_full() {
+            return Err(Error::only_withdrawals_accepted());
+        }
         self.limits.check_length(response.body.len())?;
         let sealed = response.secret || self.is_always_sealed;
         let answer = if sealed { self.encrypt_body(response)? } else { response.body.clone().into_bytes() };
@@ -312,12 +317,13 @@ pub(crate) async fn run_or_replay<R: Send + 'static>(
     to_store: fn(&R) -> Option<StoredResponse>,
     authorize_replay: impl Fn(&Caller, &StoredResponse) -> Result<Replay<R>> + Send + 'static,
 ) -> Result<IdempotentOutcome<R>> {
+    let original = ctx.clone();
     let ctx = ctx.clone();
     let clock = app.clock.clone();
     let idempotent = idempotent.clone();
     let outcome = app
         .db
-        .write(move |tx| {
+        .write_with_reserve(move |tx| {
             let caller = ctx.reload_caller(tx, &clock)?;
             if let Some(stored) = idempotent.find_stored_response(tx)? {
                 return match stored {
@@ -325,12 +331,20 @@ pub(crate) async fn run_or_replay<R: Send + 'static>(
                         let replay = authorize_replay(&caller, &response)?;
                         ensure_can_see_secrets(tx, &caller, &replay.key_ids)?;
                         let read_results = batch::run_reads(tx, &clock, &replay.reads)?;
-                        store::audit::append(tx, replayed_event(&ctx, replay.batch_id, response.status))?;
+                        let event = replayed_event(&ctx, replay.batch_id, response.status);
+                        let unrecorded_event = match tx.is_storage_full() {
+                            true => Some(Box::new(event)),
+                            false => {
+                                store::audit::append(tx, event)?;
+                                None
+                            }
+                        };
                         let read_contexts = replay.reads.into_iter().map(|read| read.ctx).collect();
                         Ok(IdempotentOutcome::Replayed(ReplayedResponse {
                             response,
                             read_results,
                             read_contexts,
+                            unrecorded_event,
                         }))
                     }
                     Err(error) => Ok(IdempotentOutcome::Refused(error)),
@@ -344,6 +358,11 @@ pub(crate) async fn run_or_replay<R: Send + 'static>(
         })
         .await?;
     if let IdempotentOutcome::Replayed(replayed) = &outcome {
+        if let Some(event) = &replayed.unrecorded_event {
+            aggregate_event(app, &original, (**event).clone());
+            aggregate_unrecorded(app, replayed.read_contexts.iter().zip(&replayed.read_results));
+            return Ok(outcome);
+        }
         for (ctx, result) in replayed.read_contexts.iter().zip(&replayed.read_results) {
             if let Err(error) = result {
                 aggregate_refusal(app, ctx, error);

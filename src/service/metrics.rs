@@ -142,6 +142,17 @@ fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
         "Size of the database's write-ahead log.",
         unlabeled_sample(size("tollhouse.db-wal")),
     );
+    let reserve = app.db.reserve_status();
+    families.add_gauge(
+        "tollhouse_storage_reserve_bytes",
+        "Unused part of the storage reserve for changes that take access away.",
+        unlabeled_sample(integer_to_float(reserve.available_bytes)),
+    );
+    families.add_gauge(
+        "tollhouse_storage_reserve_in_use",
+        "1 while storage is full and only changes that take access away are stored, otherwise 0.",
+        unlabeled_sample(integer_to_float(reserve.in_use.into())),
+    );
     families.add_gauge(
         "tollhouse_disk_free_bytes",
         "Free disk space available to the database, in bytes.",

@@ -24,6 +24,7 @@ pub(crate) mod metrics;
 pub(crate) mod operator_keys;
 pub mod organizations;
 pub(crate) mod overview;
+pub(crate) mod readiness;
 pub mod request_memory;
 pub(crate) mod restore;
 pub mod retention;
@@ -244,6 +245,7 @@ where
     run_in_transaction(app, ctx, move |tx, caller| {
         let (value, entries) = work(tx, caller)?;
         settings::check_read_only(tx, &context, &entries)?;
+        settings::check_storage_full(tx, &context, &entries)?;
         for (index, entry) in entries.into_iter().enumerate() {
             store::audit::append(tx, context.audit_event(index, entry, status, None))?;
         }
@@ -269,7 +271,7 @@ where
         }
         None => {
             app.db
-                .write(move |tx| {
+                .write_with_reserve(move |tx| {
                     let caller = ctx.reload_caller(tx, &clock)?;
                     work(tx, &caller)
                 })
@@ -278,7 +280,8 @@ where
     }
 }
 
-/// Runs a read, and records the read's audit event before returning the result.
+/// Runs a read, and records the read's audit event before returning the result. While storage is full, the event
+/// is aggregated in memory instead.
 pub(crate) async fn read_audited<T, F>(app: &App, ctx: &Arc<RequestContext>, work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -289,40 +292,83 @@ where
         return seat
             .run(move |tx| {
                 let (value, entry) = work(tx, &reader.caller)?;
-                store::audit::append(tx, reader.audit_event(0, entry, 200, None))?;
+                // While storage is full, the read is aggregated once the transaction has ended.
+                if !tx.is_storage_full() {
+                    store::audit::append(tx, reader.audit_event(0, entry, 200, None))?;
+                }
                 Ok(value)
             })
             .await;
     }
     let (value, entry) = app.db.read(move |tx| work(tx, &reader.caller)).await?;
-    record_event(app, ctx, entry, 200, None).await?;
+    let event = ctx.audit_event(0, entry, 200, None);
+    record_or_aggregate(app, ctx, event, aggregated::REQUEST_READ).await?;
     Ok(value)
 }
 
 /// Records the refusal or failure of an operation in the audit log. Refusals that a client can repeat cheaply
-/// are aggregated; every other one gets a separate audit event.
+/// are aggregated; every other one gets a separate audit event, unless storage is full.
 pub(crate) async fn record_refusal(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
     if is_aggregated(error) {
         aggregate_refusal(app, ctx, error);
         return Ok(());
     }
-    append_event(app, ctx.refusal_event(error)).await
+    record_or_aggregate(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED).await
 }
 
-/// True if refusals with this error are aggregated, because a client can repeat them cheaply.
+/// True if refusals with this error are aggregated, because a client can repeat them cheaply or because there is
+/// no room to store them.
 fn is_aggregated(error: &Error) -> bool {
-    matches!(error.code.status(), 401 | 403 | 429)
+    matches!(error.code.status(), 401 | 403 | 429 | 507)
 }
 
 /// Adds a refusal to the aggregated events, if refusals with this error are aggregated.
 fn aggregate_refusal(app: &App, ctx: &RequestContext, error: &Error) {
     if is_aggregated(error) {
-        aggregate_event(
-            app,
-            ctx,
-            Event { action: aggregated::REQUEST_REFUSED.into(), ..ctx.refusal_event(error) },
-        );
+        aggregate_event_as(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED);
     }
+}
+
+/// Adds the operations of a transaction that ran while storage was full to the aggregated events, because their
+/// events were not stored: reads and refusals.
+fn aggregate_unrecorded<'a, T: 'a>(
+    app: &App,
+    operations: impl Iterator<Item = (&'a Arc<RequestContext>, &'a Result<T>)>,
+) {
+    for (ctx, result) in operations {
+        match result {
+            Ok(_) if ctx.access == "read" => {
+                let entry = AuditEntry::without_target(ctx.caller.organization_id());
+                aggregate_event_as(app, ctx, ctx.audit_event(0, entry, 200, None), aggregated::REQUEST_READ);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                aggregate_event_as(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED);
+            }
+        }
+    }
+}
+
+/// Appends an event to the audit log or, if storage is full, adds it to the aggregated events with this action.
+async fn record_or_aggregate(
+    app: &App,
+    ctx: &RequestContext,
+    event: Event,
+    aggregated_action: &'static str,
+) -> Result<()> {
+    // While the reserve is in use, the event would only take room from it.
+    if !app.db.has_no_room() {
+        match append_event(app, event.clone()).await {
+            Err(error) if error.code == Code::StorageFull => {}
+            result => return result,
+        }
+    }
+    aggregate_event_as(app, ctx, event, aggregated_action);
+    Ok(())
+}
+
+fn aggregate_event_as(app: &App, ctx: &RequestContext, event: Event, action: &'static str) {
+    aggregate_event(app, ctx, Event { action: action.into(), ..event });
 }
 
 /// Adds a read to the aggregated events, instead of recording an audit event for each read, because clients
@@ -337,16 +383,6 @@ pub(crate) fn aggregate_read(app: &App, ctx: &Arc<RequestContext>) {
 
 fn aggregate_event(app: &App, ctx: &RequestContext, event: Event) {
     app.aggregated.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
-}
-
-async fn record_event(
-    app: &App,
-    ctx: &Arc<RequestContext>,
-    entry: AuditEntry,
-    status: u16,
-    code: Option<Code>,
-) -> Result<()> {
-    append_event(app, ctx.audit_event(0, entry, status, code)).await
 }
 
 async fn append_event(app: &App, event: Event) -> Result<()> {

@@ -235,6 +235,19 @@ pub(super) fn check_read_only(tx: &Tx<'_>, ctx: &RequestContext, entries: &[Audi
     Err(Error { caused_by_request: true, ..refusal })
 }
 
+/// While storage is full: returns an error for a change, unless it is [always accepted](is_always_accepted), and
+/// lets such a change use the storage reserve.
+pub(super) fn check_storage_full(tx: &Tx<'_>, ctx: &RequestContext, entries: &[AuditEntry]) -> Result<()> {
+    if !tx.is_storage_full() {
+        return Ok(());
+    }
+    if !is_always_accepted(ctx, entries) {
+        return Err(Error::only_withdrawals_accepted());
+    }
+    tx.allow_reserve();
+    Ok(())
+}
+
 /// A setting in the configuration whose value differs from the stored one. The configured value has no
 /// effect: such settings are initial values, and the value in the database is in force.
 pub(crate) struct ShadowedSetting {

@@ -1,34 +1,31 @@
 //! The engine: one thread that writes, and a pool of connections that read.
 //!
-//! A mutation is a closure over a [`Tx`]. The writer takes all queued mutations, runs each in a
-//! savepoint and commits them together (group commit): one fsync serves the whole group, and no caller
-//! is answered before it. A closure that fails or panics is rolled back without affecting the others.
-//! When the commit fails, or SQLite rolls back the whole transaction (it does so on a full disk), the
-//! entire group gets the error, including mutations that had already failed on their own: they may have
-//! failed because of changes by other mutations that were then never stored.
+//! A mutation is a closure over a [`Tx`], which the [writer](super::writer) runs and commits together with
+//! others.
 
-use std::iter;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::cancelable_read::{StopOnDrop, run_read};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
-use super::engine_error::in_file_of;
+use super::fallback;
 use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
+pub(crate) use super::reserve::ReserveStatus;
+use super::reserve::{self, Reserve};
 use super::schema;
 pub(crate) use super::schema::{ensure_exists, has_lock_file, lock_data_dir};
+use super::tx::MutationResult;
 pub(crate) use super::tx::Tx;
-use super::tx::{Mutation, MutationResult, is_busy_error};
+use super::writer::{self, QueuedMutation, Writer};
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
@@ -43,8 +40,6 @@ pub(in crate::store) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// SQLite 3.51.3, as an integer. Older versions can corrupt a database in WAL mode when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
-
-type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 
 /// Location and limits of the database.
 #[derive(Clone, Debug)]
@@ -63,6 +58,9 @@ pub(crate) struct Options {
     pub(crate) group_limit: usize,
     /// Maximum size of the database file, in bytes; 0 means no limit. The WAL is not counted.
     pub(crate) max_bytes: u64,
+    /// True if a database that can't be written, because of a read-only disk or its permissions, is opened for
+    /// reading.
+    pub(crate) allow_read_only: bool,
 }
 
 /// The open database. Clones share the same database; dropping the last clone closes it.
@@ -78,6 +76,9 @@ struct Shared {
     counters: Arc<WriterCounters>,
     files: Arc<FileIdentity>,
     _file_watch: FileWatch,
+    reserve: Arc<reserve::SharedStatus>,
+    /// True if the database was opened for reading only.
+    is_read_only: bool,
     lookups: Arc<Lookups>,
     readers: r2d2::Pool<SqliteConnectionManager>,
     /// One permit per reader, so that a read waiting for a connection doesn't occupy a thread.
@@ -85,11 +86,6 @@ struct Shared {
     read_timeout: Duration,
     /// Monotonic time and result of the last probe.
     last_probe: tokio::sync::Mutex<Option<(Duration, Result<()>)>>,
-}
-
-struct QueuedMutation {
-    mutation: Mutation,
-    answer: oneshot::Sender<Result<MutationResult>>,
 }
 
 impl Db {
@@ -108,24 +104,37 @@ impl Db {
             let message = format!("SQLite {} is too old; 3.51.3 or later is required.", rusqlite::version());
             return Err(Error::new(Code::Conflict, message));
         }
-        schema::create_or_upgrade(&options.file, options.must_exist)?;
-        let conn = schema::open_writer_connection(options)?;
+        let conn = reserve::open_with_reserve(&options.file, || {
+            schema::create_or_upgrade(&options.file, options.must_exist)?;
+            schema::open_writer_connection(options)
+        });
+        let (located, conn) = match conn {
+            Ok(conn) => (options.clone(), conn),
+            Err(error) => fallback::open(options, error)?,
+        };
+        let reserve = Reserve::open(&options.file, options.max_bytes, &conn)?;
+        let reserve_status = reserve.status();
+        let is_read_only = conn.is_readonly("main")?;
         let readers = r2d2::Pool::builder()
             .max_size(options.readers.max(1))
             .test_on_check_out(false)
             .idle_timeout(None)
             .max_lifetime(None)
             .connection_timeout(options.read_timeout)
-            .build(schema::reader_connections(options))
+            .build(schema::reader_connections(&located))
             .map_err(Error::internal)?;
 
         let (queue, jobs) = mpsc::sync_channel(options.writer_queue.max(1));
         let (writer_alive, writer_ended) = watch::channel(());
         let counters = Arc::new(WriterCounters::default());
-        let files = Arc::new(FileIdentity::record(&options.file)?);
-        let writer_thread = Writer {
-            data_version: data_version(&conn)?,
+        // Only a fallback works without the files of the WAL.
+        let requires_wal = located.file == options.file;
+        let files = Arc::new(FileIdentity::record(&options.file, requires_wal)?);
+        let writer = Writer {
+            data_version: writer::data_version(&conn)?,
             conn,
+            reserve,
+            is_storage_full: false,
             jobs,
             group_limit: options.group_limit.max(1),
             on_commit: Box::new(on_commit),
@@ -136,7 +145,7 @@ impl Db {
         thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
-                writer_thread.run_until_closed();
+                writer.run_until_closed();
                 drop(writer_alive);
             })
             .map_err(Error::internal)?;
@@ -146,7 +155,9 @@ impl Db {
             counters,
             _file_watch: FileWatch::start(Arc::clone(&files))?,
             files,
-            lookups: Lookups::start(options)?,
+            reserve: reserve_status,
+            is_read_only,
+            lookups: Lookups::start(&located)?,
             reader_permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
             readers,
             read_timeout: options.read_timeout,
@@ -159,14 +170,39 @@ impl Db {
     ///
     /// # Errors
     /// The closure's error, or the commit's; `UNAVAILABLE` when the queue is full or the database is closed.
-    pub async fn write<T, F>(&self, mut f: F) -> Result<T>
+    pub async fn write<T, F>(&self, f: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&Tx<'_>) -> Result<T> + Send + 'static,
     {
+        self.run_mutation(f, false).await
+    }
+
+    /// Like [`write`](Self::write), but when storage is full the closure runs again, with
+    /// [`Tx::is_storage_full`], and may then use the storage reserve.
+    ///
+    /// # Errors
+    /// The errors of [`write`](Self::write).
+    pub(crate) async fn write_with_reserve<T, F>(&self, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.run_mutation(f, true).await
+    }
+
+    async fn run_mutation<T, F>(&self, mut f: F, may_use_reserve: bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        if self.0.is_read_only {
+            let message = "The database can't be written. Check its disk and its permissions.";
+            return Err(Error::unavailable(message, 30));
+        }
         let (answer, answered) = oneshot::channel();
         let mutation = Box::new(move |tx: &Tx<'_>| f(tx).map(|value| Box::new(value) as MutationResult));
-        self.enqueue(QueuedMutation { mutation, answer })?;
+        self.enqueue(QueuedMutation { mutation, answer, may_use_reserve })?;
         let value =
             answered.await.map_err(|_| Error::internal("the writer stopped before it answered"))??;
         value
@@ -246,6 +282,16 @@ impl Db {
         self.0.counters.work()
     }
 
+    /// The state of the storage reserve.
+    pub(crate) fn reserve_status(&self) -> ReserveStatus {
+        self.0.reserve.get()
+    }
+
+    /// True if nothing can be stored that makes the database larger, as far as known without trying.
+    pub(crate) fn has_no_room(&self) -> bool {
+        self.0.is_read_only || self.0.reserve.get().in_use
+    }
+
     /// What is wrong with the database's files, without their paths.
     pub(crate) fn file_problem(&self) -> Option<String> {
         self.0.files.problem().map(|problem| problem.summary())
@@ -292,154 +338,6 @@ impl Db {
 /// The version of the bundled SQLite, such as `3.51.3`.
 pub(crate) fn sqlite_version() -> &'static str {
     rusqlite::version()
-}
-
-/// The writer, which runs all mutations on a dedicated thread.
-struct Writer {
-    conn: Connection,
-    jobs: mpsc::Receiver<QueuedMutation>,
-    group_limit: usize,
-    on_commit: OnCommit,
-    /// The system clock, also in tests that set the time elsewhere, because commit times are measured.
-    clock: Clock,
-    counters: Arc<WriterCounters>,
-    /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
-    data_version: i64,
-    files: Arc<FileIdentity>,
-}
-
-impl Writer {
-    fn run_until_closed(mut self) {
-        loop {
-            match self.jobs.recv_timeout(POLL_INTERVAL) {
-                Ok(first) => {
-                    let group =
-                        iter::once(first).chain(self.jobs.try_iter()).take(self.group_limit).collect();
-                    self.run_group(group);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            self.detect_external_writes();
-            self.save_removed_wal();
-        }
-        if let Err(error) = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::warn!(%error, "could not checkpoint the WAL at shutdown; the next start reads it");
-        }
-    }
-
-    fn run_group(&mut self, group: Vec<QueuedMutation>) {
-        self.counters.waiting.fetch_sub(group.len() as u64, Ordering::Relaxed);
-        let (mutations, answers): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|job| (job.mutation, job.answer)).unzip();
-        match self.run_and_commit(mutations) {
-            // The mutation is committed even if its caller has dropped the receiver.
-            Ok(results) => {
-                answers.into_iter().zip(results).for_each(|(answer, result)| drop(answer.send(result)))
-            }
-            Err(error) => {
-                // Lost files are logged when they are detected.
-                if !self.files.is_lost() {
-                    tracing::error!(%error, mutations = answers.len(), "a group of mutations failed");
-                }
-                answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
-            }
-        }
-    }
-
-    /// Runs the mutations in one transaction and commits it. Returns the result of each mutation, or an error
-    /// when the whole transaction failed and nothing was stored.
-    fn run_and_commit(&mut self, mutations: Vec<Mutation>) -> Result<Vec<Result<MutationResult>>> {
-        self.begin_transaction()?;
-        let tx = Tx::new(&self.conn);
-        let results = mutations.into_iter().map(|mut mutation| tx.run_mutation(&mut mutation));
-        let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
-            self.files.ensure_in_place()?;
-            // Nothing is to be stored. A commit would nevertheless write and sync the pages that rolled-back
-            // savepoints have changed.
-            if !tx.has_written.get() {
-                tx.execute("ROLLBACK", [])?;
-                return Ok(results);
-            }
-            let began = self.clock.monotonic();
-            tx.execute("COMMIT", [])?;
-            self.counters.commit_times.observe_time(self.clock.monotonic().saturating_sub(began));
-            self.counters.groups.observe(results.len() as u64);
-            Ok(results)
-        });
-        let wrote = tx.has_written.get();
-        let invalidations = tx.invalidations.take();
-        let checkpoint = tx.checkpoint_requested.get();
-        let results = results.inspect_err(|_| roll_back_if_open(&self.conn))?;
-
-        let succeeded = results.iter().filter(|result| result.is_ok()).count();
-        self.counters.mutations.fetch_add(succeeded as u64, Ordering::Relaxed);
-        self.counters.commits.fetch_add(wrote.into(), Ordering::Relaxed);
-        if !invalidations.is_empty() {
-            (self.on_commit)(&invalidations);
-        }
-        if wrote {
-            self.files.ensure_still_in_place()?;
-        }
-        if checkpoint {
-            self.checkpoint_wal();
-        }
-        Ok(results)
-    }
-
-    /// Moves the WAL into the database file without waiting for readers. Frames that readers still need stay
-    /// in the WAL until the next checkpoint.
-    fn checkpoint_wal(&self) {
-        if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "could not checkpoint the WAL");
-        }
-    }
-
-    /// Moves the frames of a removed WAL into the database file, once. The next start wouldn't find them.
-    fn save_removed_wal(&mut self) {
-        if self.files.is_wal_newly_removed() {
-            self.checkpoint_wal();
-            tracing::warn!("moved the changes of the removed WAL into the database file");
-        }
-    }
-
-    fn begin_transaction(&mut self) -> Result<()> {
-        // The previous transaction is still open only if its rollback failed.
-        roll_back_if_open(&self.conn);
-        let mut waited = Duration::ZERO;
-        loop {
-            match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
-                Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
-                begun => return begun.map(drop).map_err(|error| in_file_of(&self.conn, error)),
-            }
-            waited += POLL_INTERVAL;
-        }
-    }
-
-    /// Checks whether another process has committed, and invalidates all cache entries if so, because it is
-    /// unknown what that process changed.
-    fn detect_external_writes(&mut self) {
-        match data_version(&self.conn) {
-            Ok(version) if version == self.data_version => return,
-            Ok(version) => self.data_version = version,
-            Err(error) => {
-                tracing::warn!(%error, "could not check whether another process wrote; assuming it did");
-            }
-        }
-        (self.on_commit)(&[Invalidation::All]);
-    }
-}
-
-fn roll_back_if_open(conn: &Connection) {
-    if !conn.is_autocommit()
-        && let Err(error) = conn.execute_batch("ROLLBACK")
-    {
-        tracing::error!(%error, "could not roll back");
-    }
-}
-
-fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 #[cfg(test)]

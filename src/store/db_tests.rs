@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
 use std::{env, fs};
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
@@ -28,6 +29,7 @@ fn test_options(dir: &Path) -> Options {
         writer_queue: 100,
         group_limit: 100,
         max_bytes: 0,
+        allow_read_only: false,
     }
 }
 

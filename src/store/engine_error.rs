@@ -1,14 +1,21 @@
 //! What the errors of SQLite mean for clients, and what the operator can do about them.
 
-use rusqlite::ffi::{Error as SqliteFailure, SQLITE_READONLY};
+use std::path::Path;
+
+use rusqlite::ffi::{Error as SqliteFailure, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE, SQLITE_READONLY};
 use rusqlite::{Connection, ErrorCode};
 
+use super::space;
 use crate::error::Error;
+
+const FULL_DISK_ADVICE: &str = "free space on the disk, or raise database.max_bytes";
 
 /// What the operator can do about an error. It follows SQLite's own text in the log and on the command line.
 /// `None` for errors that only a fault of this program causes.
-pub(super) fn advice(code: ErrorCode) -> Option<&'static str> {
-    Some(match code {
+pub(super) fn advice(failure: SqliteFailure) -> Option<&'static str> {
+    Some(match failure.code {
+        // There was no room for the index of the WAL.
+        ErrorCode::SystemIoFailure if failure.extended_code == SQLITE_IOERR_SHMSIZE => FULL_DISK_ADVICE,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
             "the file is damaged: `tollhouse check` lists the errors, `tollhouse restore` replaces it with a backup"
         }
@@ -23,7 +30,7 @@ pub(super) fn advice(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::CannotOpen => {
             "a file can't be opened: check the permissions of the directory and the limit on open files"
         }
-        ErrorCode::DiskFull => "free space on the disk, or raise database.max_bytes",
+        ErrorCode::DiskFull => FULL_DISK_ADVICE,
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
             "another process holds the lock on the database: wait until it has ended, then try again"
         }
@@ -56,11 +63,23 @@ pub(super) fn unavailable_message(failure: SqliteFailure) -> Option<&'static str
 
 /// Converts an error of a statement. Its cause names the file of the connection.
 pub(super) fn in_file_of(conn: &Connection, error: rusqlite::Error) -> Error {
-    let mut error = Error::from(error);
-    if let (Some(path), Some(cause)) = (conn.path().filter(|path| !path.is_empty()), &error.cause) {
-        error.cause = Some(format!("{path}: {cause}"));
-    }
-    error
+    let Some(path) = conn.path().filter(|path| !path.is_empty()) else { return error.into() };
+    let mut converted = match is_write_error(&error) && space::is_exhausted(Path::new(path)) {
+        true => Error { cause: Some(format!("{error}; {NO_GROWTH_ADVICE}")), ..Error::storage_full() },
+        false => Error::from(error),
+    };
+    converted.cause = converted.cause.map(|cause| format!("{path}: {cause}"));
+    converted
+}
+
+/// What the operator can do if SQLite reports a failed write and no file can grow.
+const NO_GROWTH_ADVICE: &str = "free space on the disk, or raise the disk quota or the process's limit on the size of \
+                                files";
+
+/// True if SQLite reports a failed write without its reason: a used-up quota (`EDQUOT`), a file at its largest size
+/// (`EFBIG`), or a fault of the disk. Only for `ENOSPC` it reports a full disk.
+fn is_write_error(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|failure| failure.extended_code == SQLITE_IOERR_WRITE)
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::schema::{LOCK_FILE_NAME, parent_directory, with_suffix};
+use super::data_dir_lock::LOCK_FILE_NAME;
+use super::schema::{parent_directory, with_suffix};
 use crate::error::{Code, Error, Result};
 
 /// Interval at which all files are compared. Within this time verifications stop after a difference.
@@ -90,8 +91,8 @@ fn device_and_inode(path: &Path) -> io::Result<DeviceAndInode> {
 /// The identities of the open files, and whether they are still at their paths.
 #[derive(Debug)]
 pub(crate) struct FileIdentity {
-    /// The database file and its WAL, where each change is stored.
-    written: [WatchedFile; 2],
+    /// The database file and its WAL, where each change is stored. A database on a read-only disk may have no WAL.
+    written: Vec<WatchedFile>,
     /// Files by which processes coordinate: the index of the WAL, and the lock of the server if it exists.
     coordinating: Vec<WatchedFile>,
     /// True while a file isn't the one that is open. Read by each verification.
@@ -102,19 +103,29 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// Records the identities of the files. The database must be open in WAL mode.
+    /// Records the identities of the files. The database must be open in WAL mode. Without `requires_wal`, the WAL
+    /// and its index may be missing: on a full disk the index may be in memory, and on a read-only disk there may be
+    /// neither.
     ///
     /// # Errors
     /// `CONFLICT` when a file is missing, because it was removed just now.
-    pub(in crate::store) fn record(file: &Path) -> Result<Self> {
+    pub(in crate::store) fn record(file: &Path, requires_wal: bool) -> Result<Self> {
         let record = |kind, path: PathBuf| {
             let name = path.display().to_string();
             WatchedFile::record(kind, path).map_err(|error| {
                 Error::new(Code::Conflict, format!("{name} can't be examined: {error}. Start again."))
             })
         };
-        let written = [record("database file", file.to_owned())?, record("WAL", with_suffix(file, "-wal"))?];
-        let mut coordinating = vec![record("index of the WAL", with_suffix(file, "-shm"))?];
+        let mut written = vec![record("database file", file.to_owned())?];
+        let mut coordinating = Vec::new();
+        let wal = with_suffix(file, "-wal");
+        if requires_wal || wal.exists() {
+            written.push(record("WAL", wal)?);
+        }
+        let index = with_suffix(file, "-shm");
+        if requires_wal || index.exists() {
+            coordinating.push(record("index of the WAL", index)?);
+        }
         let lock = parent_directory(file).join(LOCK_FILE_NAME);
         if lock.exists() {
             coordinating.push(record("lock file", lock)?);
@@ -175,7 +186,7 @@ impl FileIdentity {
 
     /// True once after the WAL was removed while the database file is in place.
     pub(in crate::store) fn is_wal_newly_removed(&self) -> bool {
-        let [database, wal] = &self.written;
+        let [database, wal] = self.written.as_slice() else { return false };
         let is_removed = self.is_lost() && database.compare().is_ok() && wal.compare().is_err();
         let was_removed = self.is_wal_removed.swap(is_removed, Ordering::Relaxed);
         is_removed && !was_removed
@@ -258,7 +269,7 @@ mod tests {
     fn a_file_that_is_gone_or_another_one_is_detected_and_its_return_too() {
         let dir = tempfile::tempdir().unwrap();
         let file = database(dir.path());
-        let files = FileIdentity::record(&file).unwrap();
+        let files = FileIdentity::record(&file, true).unwrap();
         for (name, kind) in [
             ("tollhouse.db", "the database file"),
             ("tollhouse.db-wal", "the WAL"),
@@ -292,7 +303,7 @@ mod tests {
     fn a_difference_after_the_commit_leaves_the_outcome_unknown() {
         let dir = tempfile::tempdir().unwrap();
         let file = database(dir.path());
-        let files = FileIdentity::record(&file).unwrap();
+        let files = FileIdentity::record(&file, true).unwrap();
         files.ensure_still_in_place().unwrap();
         fs::remove_file(with_suffix(&file, "-wal")).unwrap();
         assert_eq!(files.ensure_still_in_place().unwrap_err().code, Code::OutcomeUnknown);

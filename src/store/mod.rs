@@ -1,6 +1,6 @@
 //! All SQL, as functions over an open transaction. The caller owns the transaction and passes the time.
 //!
-//! `db` is the engine (the pool of readers and the single writer), `schema` creates, opens and upgrades
+//! `db` and `writer` are the engine (the pool of readers and the single writer), `schema` creates, opens and upgrades
 //! the file. Each of the other files holds the statements of one resource.
 
 pub mod api_keys;
@@ -11,9 +11,11 @@ mod cancelable_read;
 pub(crate) mod check;
 pub(crate) mod clock;
 mod counters;
+mod data_dir_lock;
 pub(crate) mod db;
 mod engine_error;
 pub(crate) mod export;
+mod fallback;
 pub(crate) mod file_access;
 pub(crate) mod file_identity;
 pub(crate) mod idempotency;
@@ -26,6 +28,7 @@ pub mod overview;
 pub(crate) mod part_file;
 pub mod quotas;
 pub(crate) mod reader;
+pub(crate) mod reserve;
 pub(crate) mod restore;
 mod rows;
 pub(crate) mod schema;
@@ -39,3 +42,4 @@ pub(crate) mod unfinished;
 pub mod usage;
 pub mod users;
 pub mod verification_log;
+mod writer;

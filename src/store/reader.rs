@@ -10,8 +10,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::engine_error::in_file_of;
 use super::tx::Tx;
-use super::{file_access, schema};
-use crate::error::Result;
+use super::{fallback, file_access, schema};
+use crate::error::{Code, Error, Result};
 
 /// A read-only connection to a database file.
 pub(crate) struct Reader {
@@ -29,13 +29,22 @@ impl Reader {
             return Err(schema::conflict_error(format!("{} doesn't exist.", file.display())));
         }
         let mut conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        if let Err(error) = conn.query_row("PRAGMA user_version", [], |_| Ok(()))
-            && error.sqlite_error_code() == Some(ErrorCode::ReadOnly)
-        {
+        let probed = conn.query_row("PRAGMA user_version", [], |_| Ok(()));
+        let is_read_only = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
+        if probed.as_ref().is_err_and(is_read_only) {
             // A crash left a journal that only a writable connection can roll back.
             let writer = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             writer.query_row("PRAGMA user_version", [], |_| Ok(()))?;
             conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        }
+        let is_unopenable =
+            probed.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::CannotOpen));
+        if probed.is_err_and(|error| Error::from(error).code == Code::StorageFull) {
+            let location = fallback::memory_index_location(file)?;
+            conn = schema::open_connection(&location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        }
+        if is_unopenable {
+            conn = fallback::open_read_only(file)?.1;
         }
         schema::ensure_readable(&conn, file)?;
         Self::from_connection(conn)

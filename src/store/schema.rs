@@ -8,9 +8,9 @@
 //! same file.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -19,8 +19,10 @@ use r2d2_sqlite::SqliteConnectionManager;
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+pub(crate) use super::data_dir_lock::{has_lock_file, is_served, lock_data_dir};
 use super::db::{BUSY_TIMEOUT, Options, POLL_INTERVAL};
 use super::engine_error::in_file_of;
+use super::fallback;
 use super::file_access::copy_owner;
 use super::part_file::PartFile;
 use super::schema_comparison::ensure_same_schema;
@@ -67,62 +69,8 @@ impl FileInfo {
     }
 }
 
-/// Name of the file in the data directory that the server locks.
-pub(in crate::store) const LOCK_FILE_NAME: &str = "tollhouse.lock";
-
 /// Name of the directory in the data directory in which a restore builds the new database.
 pub(in crate::store) const STAGING_DIR_NAME: &str = ".restoring";
-
-/// The locks of a data directory, held while this value exists.
-#[derive(Debug)]
-pub(crate) struct DataDirLock {
-    _file: File,
-    /// The directory itself; `None` on a file system that can't lock directories.
-    _dir: Option<File>,
-}
-
-/// Locks the data directory, so that only one process serves or restores it, and removes what a killed restore
-/// left there. Commands such as `backup` don't take this
-/// lock and can run beside the server. The directory itself is locked too, because a lock file that is removed
-/// and created again is another file, whose lock is free.
-///
-/// # Errors
-/// `CONFLICT` when another process holds the lock.
-pub(crate) fn lock_data_dir(dir: &Path) -> Result<DataDirLock> {
-    create_private_dir(dir)?;
-    let path = dir.join(LOCK_FILE_NAME);
-    let with_path = |error: io::Error| Error::internal(format!("{}: {error}", path.display()));
-    let in_use = || conflict_error(format!("{} is in use by another Tollhouse process.", dir.display()));
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(with_path)?;
-    copy_owner(dir, &path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(in_use()),
-        Err(TryLockError::Error(error)) => return Err(with_path(error)),
-    }
-    let locked_dir =
-        File::open(dir).map_err(|error| Error::internal(format!("{}: {error}", dir.display())))?;
-    let locked_dir = match locked_dir.try_lock() {
-        Ok(()) => Some(locked_dir),
-        Err(TryLockError::WouldBlock) => return Err(in_use()),
-        Err(TryLockError::Error(_)) => None,
-    };
-    // A killed restore left it.
-    remove_directory_if_exists(&dir.join(STAGING_DIR_NAME))?;
-    Ok(DataDirLock { _file: file, _dir: locked_dir })
-}
-
-/// True if a server has used this data directory.
-pub(crate) fn has_lock_file(dir: &Path) -> bool {
-    dir.join(LOCK_FILE_NAME).symlink_metadata().is_ok_and(|lock| lock.is_file())
-}
-
-/// True if a server is using the data directory.
-pub(crate) fn is_served(dir: &Path) -> bool {
-    let locked = File::open(dir.join(LOCK_FILE_NAME)).map(|file| file.try_lock_shared());
-    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
-}
 
 pub(in crate::store) fn parent_directory(file: &Path) -> &Path {
     file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -251,7 +199,8 @@ fn create_database(file: &Path, schema: &str, version: i64) -> Result<()> {
 }
 
 pub(in crate::store) fn open_connection(file: &Path, access: OpenFlags) -> Result<Connection> {
-    let conn = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let flags = fallback::open_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let conn = Connection::open_with_flags(file, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     Ok(conn)
 }
@@ -262,6 +211,18 @@ pub(in crate::store) fn open_connection(file: &Path, access: OpenFlags) -> Resul
 /// `CONFLICT` with a message for the operator when the database is another one.
 pub(in crate::store) fn ensure_readable(conn: &Connection, file: &Path) -> Result<()> {
     version_of_file(FileInfo::read(conn), file, latest_version()?).map(drop)
+}
+
+/// Checks that this is a Tollhouse database with the latest schema.
+///
+/// # Errors
+/// `CONFLICT` when it is another one.
+pub(in crate::store) fn ensure_current(conn: &Connection, file: &Path) -> Result<()> {
+    let latest = latest_version()?;
+    if version_of_file(FileInfo::read(conn), file, latest)? != latest {
+        return Err(conflict_error(format!("{} needs an upgrade of its schema.", file.display())));
+    }
+    ensure_same_schema(conn, file)
 }
 
 /// Returns the schema version of the database file. Fails when the file can't be used.
@@ -383,7 +344,7 @@ pub(in crate::store) fn sync_to_disk(path: &Path) -> Result<()> {
 /// # Errors
 /// `CONFLICT` when the file isn't writable or WAL mode is not available; SQLite's error otherwise.
 pub(in crate::store) fn open_writer_connection(options: &Options) -> Result<Connection> {
-    let conn = Connection::open_with_flags(&options.file, READ_WRITE)?;
+    let conn = Connection::open_with_flags(&options.file, fallback::open_flags(&options.file, READ_WRITE))?;
     conn.busy_timeout(POLL_INTERVAL)?;
     // SQLite reports no error when it lacks write permission; it opens the file read-only.
     if conn.is_readonly("main")? {
@@ -401,11 +362,6 @@ pub(in crate::store) fn open_writer_connection(options: &Options) -> Result<Conn
          PRAGMA mmap_size = 0; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
          PRAGMA trusted_schema = OFF",
     )?;
-    if options.max_bytes > 0 {
-        let page_size: u32 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-        let pages = (options.max_bytes / u64::from(page_size)).clamp(1, u32::MAX.into());
-        conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-    }
     Ok(conn)
 }
 
@@ -431,7 +387,8 @@ fn enable_wal_mode(conn: &Connection) -> Result<()> {
 
 /// The factory of the read connections, in the pool and for lookups.
 pub(in crate::store) fn reader_connections(options: &Options) -> SqliteConnectionManager {
-    SqliteConnectionManager::file(&options.file).with_flags(READ_WRITE).with_init(|conn| {
+    let flags = fallback::open_flags(&options.file, READ_WRITE);
+    SqliteConnectionManager::file(&options.file).with_flags(flags).with_init(|conn| {
         conn.busy_timeout(BUSY_TIMEOUT)?;
         conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
         conn.execute_batch(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
 
-use super::engine_error;
+use super::{engine_error, reserve};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::settings::StoredSettings;
 use crate::error::{Code, Error, Result};
@@ -15,6 +15,17 @@ use crate::error::{Code, Error, Result};
 /// A mutation's result, type-erased so that mutations with different results can share the writer's queue.
 pub(super) type MutationResult = Box<dyn Any + Send>;
 pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<MutationResult> + Send>;
+
+/// The relation of a transaction to the storage reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReserveAccess {
+    /// There is room, as far as known. The reserve is not touched.
+    NotNeeded,
+    /// Storage is full. The transaction must not make the database larger.
+    Denied,
+    /// Storage is full, and the transaction may use the reserve, because it only takes access away.
+    Allowed,
+}
 
 /// An open transaction. SQL never generates times, ids or random bytes; the caller passes them in.
 pub struct Tx<'c> {
@@ -29,14 +40,20 @@ pub struct Tx<'c> {
     pub(in crate::store) chain_head: Cell<Option<(i64, [u8; 32])>>,
     /// The settings; `None` until [`super::settings`] has read them in this transaction.
     pub(in crate::store) cached_settings: RefCell<Option<Arc<StoredSettings>>>,
+    reserve_access: Cell<ReserveAccess>,
     /// True if the WAL is to be checkpointed after the commit.
     pub(super) checkpoint_requested: Cell<bool>,
 }
 
 impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection) -> Self {
+        Self::with_reserve_access(conn, ReserveAccess::NotNeeded)
+    }
+
+    pub(super) fn with_reserve_access(conn: &'c Connection, reserve_access: ReserveAccess) -> Self {
         Self {
             conn,
+            reserve_access: Cell::new(reserve_access),
             invalidations: RefCell::default(),
             has_written: Cell::new(false),
             aborted_by: RefCell::default(),
@@ -50,6 +67,32 @@ impl<'c> Tx<'c> {
     /// shortens the file. Open readers can delay it.
     pub(crate) fn request_wal_checkpoint(&self) {
         self.checkpoint_requested.set(true);
+    }
+
+    /// True if storage is full. The transaction then fails if it makes the database larger, unless it
+    /// [is allowed to](Self::allow_reserve).
+    pub(crate) fn is_storage_full(&self) -> bool {
+        self.reserve_access.get() != ReserveAccess::NotNeeded
+    }
+
+    /// Lets the transaction use the storage reserve. Only for changes that only take access away.
+    pub(crate) fn allow_reserve(&self) {
+        if self.is_storage_full() {
+            self.reserve_access.set(ReserveAccess::Allowed);
+        }
+    }
+
+    /// True if storage is full and the transaction may nevertheless make the database larger.
+    pub(crate) fn may_use_reserve(&self) -> bool {
+        self.reserve_access.get() == ReserveAccess::Allowed
+    }
+
+    /// Number of pages of the database that are not free.
+    pub(super) fn count_used_pages(&self) -> Result<u64> {
+        let count = |sql| self.query_first::<u64>(sql, [], |row| row.get(0));
+        let pages = count("PRAGMA page_count")?.unwrap_or(0);
+        let free = count("PRAGMA freelist_count")?.unwrap_or(0);
+        Ok(pages.saturating_sub(free))
     }
 
     /// Records an invalidation, which is published after the commit and before the mutation's caller gets its
@@ -128,7 +171,10 @@ impl<'c> Tx<'c> {
     /// Runs one mutation of a group in a savepoint. The outer error means that the whole transaction is lost
     /// and that the group fails; the inner error fails only this mutation.
     pub(super) fn run_mutation(&self, mutation: &mut Mutation) -> Result<Result<MutationResult>> {
-        self.run_in_savepoint(|tx| mutation(tx))
+        self.run_in_savepoint(|tx| match tx.is_storage_full() {
+            true => reserve::run_without_growth(tx, mutation),
+            false => mutation(tx),
+        })
     }
 
     /// Runs a closure in a savepoint. If it fails or panics, only its changes are rolled back and the
@@ -137,6 +183,7 @@ impl<'c> Tx<'c> {
         let head = self.chain_head.get();
         let wrote = self.has_written.get();
         let invalidated = self.invalidations.borrow().len();
+        let reserve_access = self.reserve_access.get();
         // Nested savepoints may have the same name: SQLite releases or rolls back the innermost.
         self.execute("SAVEPOINT mutation", [])?;
         let result = catch_unwind(AssertUnwindSafe(|| work(self)))
@@ -149,6 +196,7 @@ impl<'c> Tx<'c> {
             self.chain_head.set(head);
             self.cached_settings.take();
             self.has_written.set(wrote);
+            self.reserve_access.set(reserve_access);
             self.invalidations.borrow_mut().truncate(invalidated);
             self.execute("ROLLBACK TO mutation", [])?;
         }
@@ -173,7 +221,7 @@ impl From<rusqlite::Error> for Error {
             }
             Sqlite::IntegralValueOutOfRange(column, _) => format!("column {column} is out of range"),
             Sqlite::ToSqlConversionFailure(_) => "a parameter cannot be stored".to_owned(),
-            Sqlite::SqliteFailure(failure, _) => match engine_error::advice(failure.code) {
+            Sqlite::SqliteFailure(failure, _) => match engine_error::advice(*failure) {
                 Some(advice) => format!("{error} (SQLite {}); {advice}", failure.extended_code),
                 None => format!("{error} (SQLite {})", failure.extended_code),
             },
@@ -182,11 +230,7 @@ impl From<rusqlite::Error> for Error {
         let shown = match error.sqlite_error().map(|failure| (failure.code, failure.extended_code)) {
             // On a full disk, extending the WAL's index fails with SQLITE_IOERR_SHMSIZE instead of "disk
             // full".
-            Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE)) => {
-                let message =
-                    "The disk is full or the database has reached its size limit. Nothing was stored.";
-                Self { retry_after: Some(30), ..Self::new(Code::StorageFull, message) }
-            }
+            Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE)) => Self::storage_full(),
             Some((
                 ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked

@@ -18,7 +18,7 @@ pub(crate) use crate::domain::quota::QuotaStatus;
 use crate::domain::limits::{Period, Quota};
 use crate::domain::quota::{QuotaCount, QuotaLease};
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Maximum number of entries released by one write. The maximum lets other writes run between two releases,
 /// and limits the time for which entries are locked.
@@ -107,8 +107,8 @@ impl Quotas {
     /// key's quota locked.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when too many keys are in use; otherwise the errors of the read or write. After an error
-    /// nothing is spent.
+    /// `UNAVAILABLE` when too many keys are in use or storage is full; otherwise the errors of the read or write.
+    /// After an error nothing is spent.
     pub async fn take(
         &self,
         key: i64,
@@ -122,7 +122,7 @@ impl Quotas {
             return Ok((QuotaDecision::Exceeded, count.status(quota)));
         }
         if let Some(lease) = count.lease(quota, cost) {
-            count = self.write_lease(count, lease).await?;
+            count = self.write_lease(count, lease).await.map_err(as_unavailable)?;
         }
         let decision = if take_from_bucket() { QuotaDecision::Spent } else { QuotaDecision::RateLimited };
         if decision == QuotaDecision::Spent {
@@ -283,6 +283,16 @@ impl Quotas {
         };
         tokio::spawn(releasing).await.map_err(Error::internal)?
     }
+}
+
+/// The error of a verification whose quota can't be leased because storage is full. A verification stores nothing
+/// for its client, who can only try again.
+fn as_unavailable(error: Error) -> Error {
+    if error.code != Code::StorageFull {
+        return error;
+    }
+    let message = "The quota can't be checked: storage is full. Try again later.";
+    Error { cause: error.cause, ..Error::unavailable(message, error.retry_after.unwrap_or(1)) }
 }
 
 #[cfg(test)]

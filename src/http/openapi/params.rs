@@ -269,3 +269,11 @@ pub(crate) struct AnchorQuery {
     #[param(min_length = 1, max_length = 200, pattern = "^0*[1-9][0-9]*:[0-9a-fA-F]{64}$")]
     pub(crate) anchor: Option<String>,
 }
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReadinessParams {
+    /// With `true`, the server is ready only if it can also store changes.
+    #[param(nullable = false)]
+    pub(crate) write: Option<bool>,
+}

@@ -1,7 +1,6 @@
 //! The server on a terminal: Ctrl-C and closing the terminal.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rexpect::process::{Signal, WaitStatus};
 use rexpect::session::{PtySession, spawn_command};
@@ -37,12 +36,10 @@ async fn a_second_ctrl_c_ends_the_drain_at_once() {
     let _running = unfinished_request(&url).await;
     terminal.send_control('c').unwrap();
     terminal.exp_string("press Ctrl-C again to stop at once").unwrap();
-    let started = tokio::time::Instant::now();
     terminal.send_control('c').unwrap();
     let rest = terminal.exp_eof().unwrap();
     assert!(rest.contains("stopping at once") && rest.contains("stopped"), "{rest}");
     assert!(matches!(terminal.process().wait().unwrap(), WaitStatus::Exited(_, 0)), "{rest}");
-    assert!(started.elapsed() < Duration::from_secs(20));
     assert!(run(dir.path(), &["check"]).status.success());
 }
 

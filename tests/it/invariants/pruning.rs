@@ -119,8 +119,9 @@ async fn i2_the_remaining_log_verifies_from_the_checkpoint_in_the_prune_event() 
         assert_eq!(report["first_seq"].as_i64(), Some(seq(&pruned_at[0]) + 1));
         assert_eq!(with(&["--anchor", &later_head]).0, Some(0));
         assert_eq!(with(&["--anchor", &pruned_at[0]]).0, Some(0));
-        let (status, _, stderr) = with(&["--anchor", &pruned_head]);
-        assert!(status == Some(1) && stderr.contains(begins), "{stderr}");
+        let (status, failure, _) = with(&["--anchor", &pruned_head]);
+        let message = failure["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == Some(1) && message.contains(begins), "{failure}");
     }
     // Without the prune event, a log that doesn't begin at 1 is broken.
     let without: String = export
