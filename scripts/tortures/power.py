@@ -83,7 +83,8 @@ class Disk:
 
     def apply(self, kind, id, offset, data):
         if kind == OPEN:
-            self.files[id] = self.base[bytes(data).decode()]
+            # Also a file that was created, or got its name, since the record began.
+            self.files[id] = self.names_after(len(self.pending))[bytes(data).decode()]
         elif kind == CREATE:
             self.files[id] = File()
             self.pending.append((bytes(data).decode(), self.files[id], None))
@@ -121,14 +122,14 @@ class Disk:
 
 
 class Recording:
-    """A run of the server under load whose writes are recorded, from the first one or after an earlier kill."""
+    """A run of the server under load whose writes are recorded, on a database that exists: a new one gets its name by
+    a system call that the library between the program and the kernel doesn't see."""
 
     def __init__(self, dir, rng, changes):
         self.ledger = Ledger()
         self.control = Control(dir / "control")
         self.base = {}
-        if rng.random() < 0.5:
-            self.run_and_kill(dir, rng)
+        self.run_and_kill(dir, rng)
         self.file = dir / "record"
         with Server(dir, self.control, self.file) as server:
             self.began = self.control.position()
@@ -147,9 +148,12 @@ class Recording:
                 load.wait_for(200)
                 server.kill()
                 load.stopped.set()
-        for path in (dir / "data").iterdir():
-            if not path.name.endswith("-shm"):
-                self.base[path.name] = path.read_bytes()
+        self.base = durable_files(dir / "data")
+
+
+def durable_files(data):
+    """The files of a stopped server, by name, without the index of the WAL, which is rebuilt."""
+    return {path.name: path.read_bytes() for path in data.iterdir() if not path.name.endswith("-shm")}
 
 
 class PowerLosses:

@@ -8,7 +8,7 @@ from pathlib import Path
 from crashes import check_stopped, directory
 from ledger import ACKNOWLEDGED, Ledger, Result
 from load import Load, create_quota_key
-from power import DROPPED, Disk, read_record
+from power import DROPPED, Disk, durable_files, read_record
 from shim import Control, Server
 
 CHANGES = 200
@@ -18,6 +18,9 @@ def swallowed_syncs(dir, rng):
     """Syncs report success without being done, then the power is lost: every change since then is lost."""
     ledger = Ledger()
     control = Control(dir / "control")
+    with Server(dir) as server:
+        server.stop()
+    base = durable_files(dir / "data")
     with Server(dir, control, dir / "record") as server:
         with Load(server, ledger, rng.random(), "synced", control.position) as load:
             load.wait_for(CHANGES)
@@ -26,7 +29,7 @@ def swallowed_syncs(dir, rng):
         with Load(server, ledger, rng.random(), "swallowed", control.position) as load:
             load.wait_for(CHANGES)
         server.kill()
-    disk = Disk({})
+    disk = Disk(base)
     for kind, id, offset, data, _ in read_record(dir / "record"):
         disk.apply(kind, id, offset, data)
     disk.lose_power(dir / "left" / "data", DROPPED, rng)

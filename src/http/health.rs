@@ -37,6 +37,7 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
     params(ReadinessParams),
     responses(
         (status = 200, description = "The server is ready.", body = Readiness),
+        (status = 400, description = "`INVALID_REQUEST`: a query parameter is invalid."),
         (status = 503, description = "`UNAVAILABLE`: keys can't be verified, the database's files were moved, removed or \
             replaced, or the server is shutting down; with `write=true` also: changes can't be stored."),
     ),

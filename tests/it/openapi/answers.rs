@@ -235,6 +235,9 @@ async fn every_documented_refusal_is_as_documented() {
     let unreadable = HeaderValue::from_bytes(b"text/html\xff").unwrap();
     let answer = admin.send(admin.request_at_root(Method::GET, "/").header(ACCEPT, unreadable)).await;
     tested.insert((addresses.name(), addresses.assert_documented(&answer)));
+    let readiness = document.operation("getReadiness");
+    let answer = admin.get_at_root("/readyz?write=true&write=true").await;
+    tested.insert((readiness.name(), readiness.assert_documented(&answer)));
     let conflicts = not_found_and_conflicts(&server).await;
     let others = rate_limited_calls(&document).await.into_iter().chain(concurrent_calls(&document).await);
     for (id, answer) in others.chain(conflicts) {
