@@ -30,7 +30,12 @@ where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    convert_integer(deserializer.deserialize_u64(IntegerVisitor { min: MIN, max: MAX, or_zero: false })?)
+    convert_integer(deserializer.deserialize_u64(IntegerVisitor {
+        min: MIN,
+        max: MAX,
+        or_zero: false,
+        accepts_unit: false,
+    })?)
 }
 
 /// Deserializes a whole number from `MIN` to `MAX`, or 0, which has a special meaning such as "unlimited".
@@ -41,7 +46,12 @@ where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    convert_integer(deserializer.deserialize_u64(IntegerVisitor { min: MIN, max: MAX, or_zero: true })?)
+    convert_integer(deserializer.deserialize_u64(IntegerVisitor {
+        min: MIN,
+        max: MAX,
+        or_zero: true,
+        accepts_unit: false,
+    })?)
 }
 
 /// Deserializes a number of bytes from `MIN` to `MAX`: a whole number, or a text with a unit, such as `256MiB`.
@@ -52,11 +62,12 @@ where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    convert_integer(deserializer.deserialize_any(SizeVisitor(IntegerVisitor {
+    convert_integer(deserializer.deserialize_any(IntegerVisitor {
         min: MIN,
         max: MAX,
         or_zero: false,
-    }))?)
+        accepts_unit: true,
+    })?)
 }
 
 /// Deserializes a number of bytes like [`deserialize_size_in_range`], or 0, which has a special meaning.
@@ -67,44 +78,12 @@ where
     N: TryFrom<u64>,
     D: Deserializer<'de>,
 {
-    convert_integer(deserializer.deserialize_any(SizeVisitor(IntegerVisitor {
+    convert_integer(deserializer.deserialize_any(IntegerVisitor {
         min: MIN,
         max: MAX,
         or_zero: true,
-    }))?)
-}
-
-struct SizeVisitor(IntegerVisitor);
-
-impl Visitor<'_> for SizeVisitor {
-    type Value = u64;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(f)?;
-        f.write_str(r#", optionally with a unit, such as "256MiB""#)
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
-        if (self.0.min..=self.0.max).contains(&number) || (self.0.or_zero && number == 0) {
-            Ok(number)
-        } else {
-            Err(E::invalid_value(Unexpected::Unsigned(number), &self))
-        }
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
-        match u64::try_from(number) {
-            Ok(number) => self.visit_u64(number),
-            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
-        }
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
-        let IntegerVisitor { min, max, or_zero } = self.0;
-        parse_size(text)
-            .filter(|size| (min..=max).contains(size) || (or_zero && *size == 0))
-            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-    }
+        accepts_unit: true,
+    })?)
 }
 
 /// Parses a whole number of bytes with a unit: B, KiB, MiB, GiB, TiB (powers of 1024), or kB, MB, GB, TB (powers
@@ -136,18 +115,27 @@ struct IntegerVisitor {
     min: u64,
     max: u64,
     or_zero: bool,
+    /// True for a number of bytes, which may also be a text with a unit.
+    accepts_unit: bool,
+}
+
+impl IntegerVisitor {
+    fn admits(&self, number: u64) -> bool {
+        (self.min..=self.max).contains(&number) || (self.or_zero && number == 0)
+    }
 }
 
 impl Visitor<'_> for IntegerVisitor {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { min, max, or_zero } = self;
-        write!(f, "a whole number from {min} to {max}{}", if *or_zero { ", or 0" } else { "" })
+        let Self { min, max, or_zero, accepts_unit } = self;
+        write!(f, "a whole number from {min} to {max}{}", if *or_zero { ", or 0" } else { "" })?;
+        if *accepts_unit { f.write_str(r#", optionally with a unit, such as "256MiB""#) } else { Ok(()) }
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
-        if (self.min..=self.max).contains(&number) || (self.or_zero && number == 0) {
+        if self.admits(number) {
             Ok(number)
         } else {
             Err(E::invalid_value(Unexpected::Unsigned(number), &self))
@@ -159,6 +147,14 @@ impl Visitor<'_> for IntegerVisitor {
             Ok(number) => self.visit_u64(number),
             Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
         }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+        if !self.accepts_unit {
+            return Err(E::invalid_type(Unexpected::Str(text), &self));
+        }
+        let size = parse_size(text).filter(|size| self.admits(*size));
+        size.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 
