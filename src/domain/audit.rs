@@ -174,30 +174,26 @@ pub struct Event {
 }
 
 impl Event {
-    /// Cuts secrets out of all strings that a client can influence, and truncates the strings. Every event goes
-    /// through this before it is hashed and stored.
+    /// Cuts secrets out of all strings of the operation that a client can influence, and truncates the strings.
+    /// Every event of an operation goes through this before it is hashed and stored. The strings of the `context`
+    /// are recorded once for all events of a request, when the request arrives.
     pub(crate) fn recorded(mut self, redactor: &Redactor) -> Self {
-        let record = |redactor: &Redactor, text: &mut Option<String>| {
+        let stored_values = redactor.for_stored_values();
+        let record = |text: &mut Option<String>| {
             if let Some(text) = text {
-                redactor.record(text);
+                stored_values.record(text);
             }
         };
-        let stored_values = redactor.for_stored_values();
-        record(&stored_values, &mut self.organization_id);
-        record(&stored_values, &mut self.actor.name);
+        record(&mut self.organization_id);
+        record(&mut self.actor.name);
         if let Some(target) = &mut self.target {
-            record(&stored_values, &mut target.id);
-            record(&stored_values, &mut target.name);
+            record(&mut target.id);
+            record(&mut target.name);
         }
         for change in &mut self.changes {
             stored_values.record(&mut change.field);
             change.from = recorded_value(&stored_values, std::mem::take(&mut change.from));
             change.to = recorded_value(&stored_values, std::mem::take(&mut change.to));
-        }
-        let context = &mut self.context;
-        for text in [&mut context.request_id, &mut context.method, &mut context.path, &mut context.user_agent]
-        {
-            record(redactor, text);
         }
         self
     }

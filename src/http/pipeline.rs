@@ -57,6 +57,8 @@ impl Request {
         Self { route_index, head, client_ip, request_id, redactor, arrived_at: app.clock.monotonic() }
     }
 
+    /// The field `context` of the request's audit events, without secrets and with bounded strings: each operation of
+    /// a batch has a copy.
     fn event_context(&self) -> EventContext {
         let user_agent = self.head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         EventContext {
@@ -164,7 +166,7 @@ fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()
     let subject =
         request.client_ip.map_or_else(|| "unknown".to_owned(), |ip| address::client_network(ip).to_string());
     let context = request.event_context();
-    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, context, &request.redactor)
+    service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, context)
 }
 
 /// The resource that the request's path names, for the audit event. Usually it exists, so a header that isn't used must

@@ -24,7 +24,6 @@ use crate::domain::audit::{Actor, AuditEntry, AuditFilter, Event, EventContext, 
 use crate::domain::chain::{ChainAnchor, ChainLink, ChainVerifier, EventColumns};
 use crate::domain::id::Kind;
 use crate::domain::page::{Order, Page, Query};
-use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::audit::{ChainRow, StoredEvent};
@@ -340,7 +339,6 @@ pub(crate) fn aggregate_anonymous(
     now: Timestamp,
     code: Code,
     context: EventContext,
-    redactor: &Redactor,
 ) -> Result<()> {
     let is_read = matches!(context.method.as_deref(), Some("GET" | "HEAD"));
     let event = Event {
@@ -360,6 +358,6 @@ pub(crate) fn aggregate_anonymous(
         prev_hash: None,
         hash: None,
     };
-    app.aggregated.add(subject, now, event.recorded(redactor));
+    app.aggregated.add(subject, now, event);
     Ok(())
 }
