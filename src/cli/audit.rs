@@ -114,12 +114,7 @@ fn ensure_file_covers_anchor(first: &ChainLink, anchor: ChainAnchor) -> Result<(
 
 /// Exports all audit events, oldest first.
 pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
-    let target = args.output.as_deref().filter(|target| *target != Path::new("-"));
-    let name = target.map(|target| target.display().to_string());
-    interrupt::end_process_on_signal(move || match &name {
-        Some(name) => format!("{name} was not written. Run the command again to export."),
-        None => "the output is not complete. Run the command again to export.".to_owned(),
-    })?;
+    let target = interrupt::export_target(args.output.as_deref())?;
     let dir = config.database.dir.clone();
     let app = super::open_existing_database(config).await?;
     let part = target.map(|target| PartFile::create_for_operator(target, args.force, &dir)).transpose()?;

@@ -4,6 +4,7 @@
 //! transaction is committed completely or not at all.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,4 +34,16 @@ pub(crate) fn end_process_on_signal(describe: impl Fn() -> String + Send + 'stat
         std::process::exit(1);
     });
     Ok(())
+}
+
+/// The file that an export is written to; `None` for standard output. A signal ends the process from now on, and says
+/// that the export is incomplete.
+pub(crate) fn export_target(output: Option<&Path>) -> Result<Option<&Path>> {
+    let target = output.filter(|target| *target != Path::new("-"));
+    let name = target.map(|target| target.display().to_string());
+    end_process_on_signal(move || match &name {
+        Some(name) => format!("{name} was not written. Run the command again to export."),
+        None => "the output is not complete. Run the command again to export.".to_owned(),
+    })?;
+    Ok(target)
 }
