@@ -39,7 +39,10 @@ fn i7_racing_keys_of_an_organization_are_admitted_exactly_up_to_its_limit() {
     let admitted_by_thread: Vec<Vec<u32>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
-                let (buckets, ids, organization_id, barrier) = (&buckets, &ids, &organization_id, &barrier);
+                let buckets = &buckets;
+                let ids = &ids;
+                let organization_id = &organization_id;
+                let barrier = &barrier;
                 scope.spawn(move || {
                     let mut admitted = vec![0; ids.len()];
                     barrier.wait();

@@ -102,7 +102,9 @@ pub(super) async fn occupy_readers(server: &Server) -> mpsc::Sender<()> {
     let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
     let readers = server.app.config.database.readers;
     for _ in 0..readers {
-        let (app, released, began) = (server.app.clone(), released.clone(), began.clone());
+        let app = server.app.clone();
+        let released = released.clone();
+        let began = began.clone();
         tokio::spawn(async move {
             let reading = app.db.read(move |_| {
                 began.send(()).unwrap();

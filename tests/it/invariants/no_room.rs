@@ -26,7 +26,9 @@ fn run_reading_commands(data: &Path) -> Vec<String> {
     let results = TempDir::new().unwrap();
     let path = |name: &str| results.path().join(name).to_str().unwrap().to_owned();
     let data = data.to_str().unwrap();
-    let (backup, export, audit) = (path("backup"), path("export"), path("audit"));
+    let backup = path("backup");
+    let export = path("export");
+    let audit = path("audit");
     let mut notes = Vec::new();
     for arguments in [
         &["check"][..],

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tollhouse::config::Config;
 
-use crate::support::{ADMIN_KEY, Binary, Raw, RawAnswer, Server, until};
+use crate::support::{ADMIN_KEY, Binary, Raw, RawAnswer, Server, peak_memory, until};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -282,13 +282,6 @@ async fn i12_operations_are_authorized_before_their_bodies_are_read() {
             (&json!(403), &json!("INSUFFICIENT_SCOPE"))
         );
     }
-}
-
-/// The highest amount of memory that a process has used, in bytes.
-fn peak_memory(process_id: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB
 }
 
 /// Batches full of tiny values, from a key that may do nothing but call the batch endpoint.

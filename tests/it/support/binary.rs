@@ -8,6 +8,13 @@ use std::time::Duration;
 
 use super::{ADMIN_KEY, Client};
 
+/// The highest amount of memory that a process has used, in bytes.
+pub(crate) fn peak_memory(process_id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
 pub(crate) struct Binary {
     child: Child,
     pub url: String,

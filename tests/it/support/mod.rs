@@ -34,7 +34,7 @@ use tollhouse::service::{RequestContext, api_keys};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
-pub(crate) use binary::Binary;
+pub(crate) use binary::{Binary, peak_memory};
 pub(crate) use client::{Answer, Client, http_from};
 pub(crate) use raw::{Raw, RawAnswer, head};
 
