@@ -13,11 +13,12 @@ use crate::service::backup::{self, BackupReport};
 
 pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
     let to_standard_output = args.file == Path::new("-");
-    let name = args.file.display().to_string();
-    interrupt::end_process_on_signal(move || match to_standard_output {
-        true => "the backup is not complete. Run the command again.".to_owned(),
-        false => format!("{name} was not written. Run the command again to back up."),
-    })?;
+    match to_standard_output {
+        true => interrupt::end_process_on_signal(|| {
+            "the backup is not complete. Run the command again.".to_owned()
+        })?,
+        false => interrupt::end_process_while_writing(&args.file, "back up")?,
+    }
     if to_standard_output && io::stdout().is_terminal() {
         let message = "A backup is a binary file. Name a file, or redirect standard output.";
         return Err(Error::new(Code::InvalidRequest, message));

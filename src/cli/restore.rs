@@ -1,8 +1,5 @@
 //! `tollhouse restore`: replaces the database with a backup.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-
 use super::args::data_commands::Restore;
 use super::progress::ProgressReporter;
 use super::{interrupt, output};
@@ -15,10 +12,9 @@ pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
     let order =
         RestoreOptions { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
     let file = config.database.dir.join("tollhouse.db");
-    let inode = move || fs::metadata(&file).ok().map(|file| file.ino());
-    let inode_before = inode();
+    let inode_before = interrupt::inode(&file);
     interrupt::end_process_on_signal(move || {
-        if inode() == inode_before {
+        if interrupt::inode(&file) == inode_before {
             "the database was not changed. Run the command again to restore.".to_owned()
         } else {
             "the database is already replaced; the restore is complete.".to_owned()

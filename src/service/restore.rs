@@ -154,7 +154,7 @@ struct Restore<'a> {
 
 impl Restore<'_> {
     async fn run(mut self, backup: &mut Reader, progress: ProgressFn<'_>) -> Result<RestoreReport> {
-        let new = self.staged.path().join("tollhouse.db");
+        let new = self.staged.create_file("tollhouse.db")?;
         let copied = copy_database(backup, &new, &|done, of| progress("copy", done, of))?;
         let mut reader = Reader::open(&new)?;
         let backup_name = self.options.file.display().to_string();

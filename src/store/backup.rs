@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -44,7 +43,7 @@ pub(crate) struct CopySummary {
     pub(crate) rows: RowCounts,
 }
 
-/// Copies a database into a new or empty file, and syncs it to disk. A new file can only be read by its owner.
+/// Copies a database into an existing empty file, and syncs it to disk. The file keeps its permissions.
 /// `progress` is called with the number of pages copied and their total.
 ///
 /// # Errors
@@ -55,9 +54,7 @@ pub(crate) fn copy_database(
     progress: &dyn Fn(u64, u64),
 ) -> Result<CopySummary> {
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
-    // SQLite uses an existing empty file and keeps its permissions.
-    let mut open = OpenOptions::new();
-    let file = open.write(true).create(true).truncate(false).mode(0o600).open(target).map_err(with_path)?;
+    let file = OpenOptions::new().write(true).open(target).map_err(with_path)?;
     if file.metadata().map_err(with_path)?.len() > 0 {
         return Err(schema::conflict_error(format!("{} isn't empty.", target.display())));
     }

@@ -35,7 +35,8 @@ impl PartFile {
         for _ in 0..MAX_ATTEMPTS {
             let path = with_suffix(target, &format!(".{:08x}.part", fastrand::u32(..)));
             let mut open = OpenOptions::new();
-            let file = match open.read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            open.read(true).write(true).create_new(true).mode(0o600);
+            let file = match unfinished::create(&path, || open.open(&path)) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(Error::internal(format!("{}: {error}", path.display()))),
@@ -43,7 +44,6 @@ impl PartFile {
             let part = Self { path, target: target.to_owned(), file };
             // Another process that removes abandoned parts may have seen the file before it was locked.
             if part.file.try_lock().is_ok() && part.is_in_place() {
-                unfinished::register(&part.path);
                 return Ok(part);
             }
         }
@@ -92,7 +92,7 @@ impl PartFile {
             let message = format!("{} was removed or replaced while it was written.", self.path.display());
             return Err(Error::new(Code::Conflict, message));
         }
-        match rename(&self.path, &self.target, replace) {
+        match unfinished::end(&self.path, || rename(&self.path, &self.target, replace)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(already_exists(&self.target));
             }
@@ -116,11 +116,12 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        // After the rename, the path doesn't exist.
-        if self.is_in_place() {
-            let _ = fs::remove_file(&self.path);
-        }
-        unfinished::unregister(&self.path);
+        unfinished::end(&self.path, || {
+            // After the rename, the path doesn't exist.
+            if self.is_in_place() {
+                let _ = fs::remove_file(&self.path);
+            }
+        });
     }
 }
 

@@ -1,7 +1,8 @@
 //! Statements and file operations of a restore, which locks and reads the existing database, keeps it under
 //! another name, and replaces it atomically.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -95,9 +96,18 @@ impl StagingDir {
     /// The errors of the file system.
     pub(crate) fn create(data_dir: &Path) -> Result<Self> {
         let dir = data_dir.join(schema::STAGING_DIR_NAME);
-        schema::create_private_dir(&dir)?;
-        unfinished::register(&dir);
+        unfinished::create(&dir, || schema::create_private_dir(&dir))?;
         Ok(Self(dir))
+    }
+
+    /// Creates an empty file in the directory, which only its owner can read, and returns its path.
+    ///
+    /// # Errors
+    /// The errors of the file system.
+    pub(crate) fn create_file(&self, name: &str) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        created.map(|_| path).map_err(Error::internal)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -107,10 +117,9 @@ impl StagingDir {
 
 impl Drop for StagingDir {
     fn drop(&mut self) {
-        if let Err(error) = schema::remove_directory_if_exists(&self.0) {
+        if let Err(error) = unfinished::end(&self.0, || schema::remove_directory_if_exists(&self.0)) {
             tracing::warn!(%error, "could not remove the temporary directory of the restore");
         }
-        unfinished::unregister(&self.0);
     }
 }
 

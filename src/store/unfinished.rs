@@ -1,8 +1,16 @@
 //! The unfinished files and directories of this process, which are removed when a command is interrupted.
+//!
+//! Other threads keep working until the process has ended. Each of them creates, completes and gives up its files under
+//! one lock, which the interruption never releases, so that nothing is created after the removal.
 
 use std::fs;
+use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Number of times that removing a directory is tried. It fails while another thread creates files in it.
+const MAX_ATTEMPTS: u32 = 8;
 
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -10,17 +18,31 @@ fn lock() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(in crate::store) fn register(path: &Path) {
-    lock().push(path.to_owned());
+/// Creates a file or directory by `create`. It is unfinished from then on.
+pub(in crate::store) fn create<T, E>(path: &Path, create: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let mut unfinished = lock();
+    let created = create()?;
+    unfinished.push(path.to_owned());
+    Ok(created)
 }
 
-pub(in crate::store) fn unregister(path: &Path) {
-    lock().retain(|other| other != path);
+/// Completes or gives up a file or directory by `end`, which renames or removes it. It is no longer unfinished, whether
+/// that succeeds or not.
+pub(in crate::store) fn end<T>(path: &Path, end: impl FnOnce() -> T) -> T {
+    let mut unfinished = lock();
+    unfinished.retain(|other| other != path);
+    end()
 }
 
 /// Removes all of them, before the process is ended. What can't be removed is left to the next run.
 pub(crate) fn remove_all() {
-    for path in lock().drain(..) {
-        let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    let unfinished = lock();
+    for path in unfinished.iter() {
+        if path.is_dir() {
+            let _ = (0..MAX_ATTEMPTS).find(|_| fs::remove_dir_all(path).is_ok());
+        } else {
+            let _: io::Result<()> = fs::remove_file(path);
+        }
     }
+    mem::forget(unfinished);
 }
