@@ -11,7 +11,7 @@ use figment::error::Kind;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
-use toml_edit::{ImDocument, TableLike};
+use toml_edit::{Document, TableLike};
 
 use super::{Config, ListenAddress, values};
 
@@ -432,7 +432,7 @@ fn nearest_setting<'a>(
 
 /// The line, counted from 1, on which a TOML text sets the setting with this path.
 fn line_of_setting(text: &str, names: &[String]) -> Option<usize> {
-    let document = ImDocument::parse(text).ok()?;
+    let document = Document::parse(text).ok()?;
     let mut table: Option<&dyn TableLike> = Some(document.as_table());
     let mut at = None;
     for name in names {
