@@ -52,11 +52,13 @@ impl Timestamp {
     /// Returns the start of the UTC calendar month that contains this time, and the start of the next month.
     pub(crate) fn month_bounds(self) -> (Self, Self) {
         let bounds = || {
-            let date = jiff::Timestamp::from_millisecond(self.0).ok()?.to_zoned_datetime(TimeZone::UTC).date();
+            let date =
+                jiff::Timestamp::from_millisecond(self.0).ok()?.to_zoned_datetime(TimeZone::UTC).date();
             let first = date.first_of_month();
             let next = first.checked_add(1.month()).ok()?;
-            let start =
-                |date: Date| Some(Self(date.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp().as_millisecond()));
+            let start = |date: Date| {
+                Some(Self(date.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp().as_millisecond()))
+            };
             Some((start(first)?, start(next)?))
         };
         // Times from December 9999 on count as one endless month.

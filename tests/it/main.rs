@@ -11,6 +11,7 @@ mod gateways;
 mod invariants;
 mod language;
 mod layering;
+mod licenses;
 mod metrics;
 mod moving;
 mod moving_guide;
