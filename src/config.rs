@@ -5,6 +5,7 @@
 //! the user's file, the environment and the flags. Every setting is validated at startup, and all errors are
 //! reported at once.
 
+mod environment;
 pub(crate) mod listen;
 mod sources;
 mod values;

@@ -22,9 +22,90 @@ fn environment_variables_of_other_programs_are_ignored() {
         ("TOLLHOUSE_PORT_8080_TCP_ADDR", "10.0.0.1"),
         ("TOLLHOUSE__CANARY_PORT", service),
     ];
+    // Those of a Service named tollhouse-a--b.
+    let service_with_two_hyphens = [
+        ("TOLLHOUSE_A__B_SERVICE_HOST", "10.0.0.1"),
+        ("TOLLHOUSE_A__B_SERVICE_PORT", "8080"),
+        ("TOLLHOUSE_A__B_SERVICE_PORT_HTTP", "8080"),
+        ("TOLLHOUSE_A__B_PORT", service),
+        ("TOLLHOUSE_A__B_PORT_8080_TCP", service),
+        ("TOLLHOUSE_A__B_PORT_8080_TCP_PROTO", "tcp"),
+        ("TOLLHOUSE_A__B_PORT_8080_TCP_PORT", "8080"),
+        ("TOLLHOUSE_A__B_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("TOLLHOUSE_A__B_PORT_53_UDP", "udp://10.0.0.1:53"),
+    ];
+    assert_eq!(env_warnings(&service_with_two_hyphens), [""; 0]);
     let others =
         [("TOLLHOUSE_", ""), ("TOLLHOUSE_HTTP", "x"), ("TOLLHOUSE_VERSION", "1"), ("TOLLHOUSE", "x")];
     assert_eq!(env_warnings(&[&guides[..], &kubernetes, &others].concat()), [""; 0]);
+}
+
+/// Names that only resemble those of Kubernetes are misspelled settings.
+#[test]
+fn a_misspelled_setting_is_not_taken_for_a_service() {
+    for (name, value) in [
+        ("TOLLHOUSE_HTTP__PORT", "tcp://10.0.0.1:8080"),
+        ("TOLLHOUSE_HTTP__SERVICE_PORT_HTTP", "8080"),
+        ("TOLLHOUSE_HTTP__LISTEN_PORT", "8080"),
+        ("TOLLHOUSE_A__B_PORT_X_TCP", "1"),
+        ("TOLLHOUSE_A__B_PORT_8080_TCP_OTHER", "1"),
+        ("TOLLHOUSE_A__B_SERVICE", "1"),
+    ] {
+        let environment = env_pairs(&[(name, value)]);
+        let faults = fault_messages(
+            EffectiveConfig::load(None, environment, ConfigFlags::default())
+                .map(|effective| effective.config),
+        );
+        assert!(faults[0].starts_with(&format!("{name}: unknown setting")), "{faults:?}");
+    }
+}
+
+#[test]
+fn only_a_similar_setting_is_suggested() {
+    let suggestion = |name: &str| {
+        let environment = env_pairs(&[(name, "x")]);
+        let faults = fault_messages(
+            EffectiveConfig::load(None, environment, ConfigFlags::default())
+                .map(|effective| effective.config),
+        );
+        faults[0].split_once("the nearest known one is ").map(|(_, nearest)| nearest.to_owned())
+    };
+    for (name, nearest) in [
+        ("TOLLHOUSE_HTTP__LISTNE", Some("TOLLHOUSE_HTTP__LISTEN")),
+        ("TOLLHOUSE_CACHE__MAXBYTES", Some("TOLLHOUSE_CACHE__MAX_BYTES")),
+        ("TOLLHOUSE_SERVER__LISTEN", Some("TOLLHOUSE_HTTP__LISTEN")),
+        ("TOLLHOUSE_HTTP__LISTEN__PORT", Some("TOLLHOUSE_HTTP__LISTEN")),
+        ("TOLLHOUSE_ADMIN__KEY", Some("TOLLHOUSE_ADMIN_KEY")),
+        ("TOLLHOUSE_FOO__BAR", None),
+        ("TOLLHOUSE_SMTP__PASSWORD", None),
+        ("TOLLHOUSE_HTTP__WORKERS", None),
+        ("TOLLHOUSE_A__B", None),
+    ] {
+        assert_eq!(suggestion(name).as_deref(), nearest, "{name}");
+    }
+}
+
+#[test]
+fn rust_log_overrides_the_log_level() {
+    let load = |environment: &[(&str, &str)]| {
+        EffectiveConfig::load(None, env_pairs(environment), ConfigFlags::default()).unwrap()
+    };
+    for (first, second) in [(0, 1), (1, 0)] {
+        let variables = [("RUST_LOG", "tollhouse=debug"), ("TOLLHOUSE_LOG__LEVEL", "warn")];
+        let effective = load(&[variables[first], variables[second]]);
+        assert_eq!(effective.config.log.level, "tollhouse=debug");
+        assert_eq!(effective.setting_sources["log.level"], "RUST_LOG");
+    }
+    assert_eq!(load(&[("RUST_LOG", "")]).config.log.level, "info");
+    for invalid in ["inf", "tollhouse", "debug,", "tollhouse=loud"] {
+        let effective = load(&[("RUST_LOG", invalid), ("TOLLHOUSE_LOG__LEVEL", "warn")]);
+        assert_eq!(effective.config.log.level, "warn");
+        assert!(
+            effective.warnings[0].starts_with("RUST_LOG has no effect; it must be "),
+            "{:?}",
+            effective.warnings
+        );
+    }
 }
 
 #[test]

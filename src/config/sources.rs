@@ -13,27 +13,18 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use toml_edit::{Document, TableLike};
 
-use super::{Config, ListenAddress, values};
+use super::environment::{CONFIG_VARIABLE, nearest_setting, unknown_setting_message};
+use super::{Config, ListenAddress, LogFormat};
 
 /// The text of the default configuration, which is also the list of all settings.
 pub(crate) const DEFAULT_CONFIG_TOML: &str = include_str!("../../config.toml");
 /// The name of the configuration layer that holds the defaults.
 const DEFAULTS_LAYER: &str = "default";
-/// The prefix of all environment variables of this program.
-const ENV_PREFIX: &str = "TOLLHOUSE_";
-/// The environment variable with the path of the user's file; the flag `--config` overrides this variable.
-const CONFIG_VARIABLE: &str = "TOLLHOUSE_CONFIG";
 /// The user's file if neither the flag nor the variable names one, and this one exists.
 const SYSTEM_FILE: &str = "/etc/tollhouse/config.toml";
-/// Environment variables of this program that are not settings. `TOLLHOUSE_ADMIN_KEY` and
-/// `TOLLHOUSE_ADMIN_KEY_FILE` give the secret of the first admin key, which is used only once.
-const NON_SETTING_VARIABLES: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG_VARIABLE];
-/// The environment variable that the guides use for the API key of a client program. The variable is not
-/// taken for a misspelled `tls.key`.
-const CLIENT_KEY_VARIABLE: &str = "TOLLHOUSE_KEY";
 
 /// The path of a setting, such as `["http", "listen"]`.
-type SettingPath = Vec<String>;
+pub(super) type SettingPath = Vec<String>;
 
 /// Settings given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +50,8 @@ pub(crate) struct EffectiveConfig {
 
 impl EffectiveConfig {
     /// Merges the sources in this order, in which later sources override earlier ones: the defaults, `file`
-    /// (or the file named by the environment, or else [`SYSTEM_FILE`]), the `environment` as pairs of name and value, the `flags`.
+    /// (or the file named by the environment, or else [`SYSTEM_FILE`]), the `environment` as pairs of name and
+    /// value, the `flags`.
     ///
     /// # Errors
     /// `ConfigError` with all errors of all sources.
@@ -95,9 +87,7 @@ impl EffectiveConfig {
                 existing.into_iter().for_each(|path| layers.add_file(path, ""));
             }
         }
-        for (name, value) in environment {
-            layers.add_variable(&name.to_string_lossy(), value);
-        }
+        layers.add_environment(environment);
         if let Some(listen) = flags.listen {
             layers.add_value("--listen", &["http", "listen"], listen.to_string().into());
         }
@@ -116,6 +106,8 @@ impl EffectiveConfig {
 pub struct ConfigError {
     /// The errors in the order in which they were found; at least one error.
     pub(crate) faults: Vec<ConfigFault>,
+    /// The format of log lines, in which the server reports the errors: the configured one, if it is valid.
+    pub(crate) log_format: LogFormat,
 }
 
 /// One error of the configuration.
@@ -168,14 +160,14 @@ impl Provider for ConfigLayer {
 }
 
 /// Merges the sources of the configuration, and collects their errors and warnings.
-struct ConfigLayers {
+pub(super) struct ConfigLayers {
     figment: Figment,
     /// The default value of every setting, by the setting's path.
-    defaults: BTreeMap<SettingPath, Value>,
+    pub(super) defaults: BTreeMap<SettingPath, Value>,
     /// The name and the text of the user's file.
     file: Option<(String, String)>,
     faults: Vec<ConfigFault>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl ConfigLayers {
@@ -183,7 +175,7 @@ impl ConfigLayers {
         let data: Dict = Toml::from_str(DEFAULT_CONFIG_TOML).map_err(|error| {
             let fault =
                 ConfigFault { source: DEFAULTS_LAYER.to_owned(), setting: None, message: error.to_string() };
-            ConfigError { faults: vec![fault] }
+            ConfigError { faults: vec![fault], log_format: LogFormat::Auto }
         })?;
         let defaults = collect_leaves(&data);
         let figment = Figment::from(ConfigLayer { name: DEFAULTS_LAYER.to_owned(), data });
@@ -216,70 +208,19 @@ impl ConfigLayers {
                 Value::Dict(..) if is_section => continue,
                 _ if is_section => "is a section, not a setting".to_owned(),
                 _ => unknown_setting_message(
-                    nearest_setting(&names, self.defaults.keys()).map(|names| names.join(".")),
+                    nearest_setting(&names, self.defaults.keys()).map(|nearest| nearest.join(".")),
                 ),
             };
             self.add_fault(self.position_in_file(&names), Some(names.join(".")), message);
         }
     }
 
-    fn add_variable(&mut self, name: &str, value: OsString) {
-        let Some(rest) = name.strip_prefix(ENV_PREFIX).filter(|_| !NON_SETTING_VARIABLES.contains(&name))
-        else {
-            return;
-        };
-        if !rest.contains("__") {
-            // The variable belongs to another program, or Kubernetes sets the variable for a Service named
-            // tollhouse (TOLLHOUSE_PORT).
-            self.warnings.extend(self.misnamed_variable_warning(name, rest));
-            return;
-        }
-        let names: SettingPath = rest.to_lowercase().split("__").map(str::to_owned).collect();
-        let Some(default) = self.defaults.get(&names) else {
-            let others = NON_SETTING_VARIABLES.map(|name| vec![name[ENV_PREFIX.len()..].to_lowercase()]);
-            let nearest = nearest_setting(&names, self.defaults.keys().chain(&others));
-            // The error omits the value, which may be a secret whose variable was misspelled.
-            return self.add_fault(
-                name.to_owned(),
-                None,
-                unknown_setting_message(nearest.map(|names| variable_name(names))),
-            );
-        };
-        match value.into_string() {
-            Ok(text) => {
-                let value = values::parse_like_default(text, default);
-                self.add_value(name, &names, value);
-            }
-            Err(_) => self.add_fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
-        }
-    }
-
-    /// Returns a warning if a variable without `__` in its name was probably meant as a setting (the name is
-    /// the last part of the setting's path, its flag, or its path with single underscores) or as another
-    /// variable of this program.
-    fn misnamed_variable_warning(&self, name: &str, rest: &str) -> Option<String> {
-        if name == CLIENT_KEY_VARIABLE {
-            return None;
-        }
-        let rest = rest.to_lowercase();
-        let is_meant = |names: &&SettingPath| {
-            names.last() == Some(&rest)
-                || names.join("_") == rest
-                || rest == "data" && names.join(".") == "database.dir"
-        };
-        let settings = self.defaults.keys().filter(is_meant).map(|names| variable_name(names));
-        let others =
-            NON_SETTING_VARIABLES.into_iter().filter(|other| strsim::damerau_levenshtein(other, name) <= 2);
-        let meant: Vec<_> = settings.chain(others.map(str::to_owned)).collect();
-        (!meant.is_empty()).then(|| format!("{name} has no effect; did you mean {}?", meant.join(" or ")))
-    }
-
-    fn add_value(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
+    pub(super) fn add_value(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
         let layer = ConfigLayer { name: layer.to_owned(), data: nest_value(names, value) };
         self.figment = std::mem::take(&mut self.figment).merge(layer);
     }
 
-    fn add_fault(&mut self, source: String, setting: Option<String>, message: String) {
+    pub(super) fn add_fault(&mut self, source: String, setting: Option<String>, message: String) {
         self.faults.push(ConfigFault { source, setting, message });
     }
 
@@ -306,7 +247,7 @@ impl ConfigLayers {
                 None => {
                     // The invalid value is the default itself, so that no valid value can replace it.
                     self.add_fault(DEFAULTS_LAYER.to_owned(), Some(setting), message);
-                    return Err(ConfigError { faults: self.faults });
+                    return Err(ConfigError { faults: self.faults, log_format: LogFormat::Auto });
                 }
             }
         };
@@ -318,7 +259,7 @@ impl ConfigLayers {
         self.check_tls_pair(&config);
         self.check_request_memory(&config);
         if !self.faults.is_empty() {
-            return Err(ConfigError { faults: self.faults });
+            return Err(ConfigError { faults: self.faults, log_format: config.log.format });
         }
         let given = self.defaults.keys().filter_map(|names| Some((names.join("."), self.source_of(names)?)));
         let setting_sources = given.collect();
@@ -397,10 +338,6 @@ fn nest_value(names: &[impl AsRef<str>], value: Value) -> Dict {
     }
 }
 
-fn variable_name(names: &[String]) -> String {
-    format!("{ENV_PREFIX}{}", names.join("__").to_uppercase())
-}
-
 /// Describes an error of deserialization, in the same form for values of a wrong type and invalid values.
 fn describe_error(wrong: &Kind) -> String {
     match wrong {
@@ -409,25 +346,6 @@ fn describe_error(wrong: &Kind) -> String {
         }
         other => other.to_string(),
     }
-}
-
-fn unknown_setting_message(nearest: Option<String>) -> String {
-    match nearest {
-        Some(nearest) => format!("unknown setting; the nearest known one is {nearest}"),
-        None => "unknown setting".to_owned(),
-    }
-}
-
-/// The known setting that was most likely meant by the unknown setting `names`, which is misspelled or in the
-/// wrong section.
-fn nearest_setting<'a>(
-    names: &SettingPath,
-    known: impl Iterator<Item = &'a SettingPath>,
-) -> Option<&'a SettingPath> {
-    known.min_by_key(|known| match names.last() == known.last() {
-        true => 1,
-        false => strsim::damerau_levenshtein(&names.join("."), &known.join(".")),
-    })
 }
 
 /// The line, counted from 1, on which a TOML text sets the setting with this path.

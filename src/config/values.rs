@@ -330,17 +330,22 @@ fn parse_network(text: &str) -> Option<IpNet> {
 }
 
 /// Deserializes directives of `EnvFilter`. `EnvFilter` treats a single word that is not a level (the typo
-/// `inf`) as the name of a module, and then logs only that module; this function rejects such a word.
+/// `inf`) as the name of a module, and then logs only that module, so such a word is rejected.
 pub(crate) fn deserialize_log_filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let expected =
-        r#"a level (error, warn, info, debug, trace, off) or directives such as "info,tollhouse=debug""#;
-    deserialize_text(deserializer, expected, |text| {
-        let fits = text.split(',').all(|directive| {
-            directive.contains(['=', '[', ']'])
-                || (!directive.is_empty() && directive.parse::<LevelFilter>().is_ok())
-        });
-        (fits && text.parse::<EnvFilter>().is_ok()).then(|| text.to_owned())
-    })
+    deserialize_text(deserializer, LOG_FILTER_FORM, |text| is_log_filter(text).then(|| text.to_owned()))
+}
+
+/// The form of a log filter, for error messages.
+pub(crate) const LOG_FILTER_FORM: &str =
+    r#"a level (error, warn, info, debug, trace, off) or directives such as "info,tollhouse=debug""#;
+
+/// True if the text consists of valid log directives; a directive that is a single word must be a level.
+pub(crate) fn is_log_filter(text: &str) -> bool {
+    let has_form = |directive: &str| {
+        directive.contains(['=', '[', ']'])
+            || (!directive.is_empty() && directive.parse::<LevelFilter>().is_ok())
+    };
+    text.split(',').all(has_form) && text.parse::<EnvFilter>().is_ok()
 }
 
 /// Deserializes the format of log lines from its name only; a deserializer derived with serde would also

@@ -1,0 +1,157 @@
+//! Settings from environment variables, and the variables that look like settings but aren't.
+
+use std::ffi::OsString;
+
+use super::sources::{ConfigLayers, SettingPath};
+use super::values;
+
+/// The prefix of all environment variables of this program.
+const ENV_PREFIX: &str = "TOLLHOUSE_";
+/// The environment variable with the path of the user's file; the flag `--config` overrides this variable.
+pub(super) const CONFIG_VARIABLE: &str = "TOLLHOUSE_CONFIG";
+/// Environment variables of this program that are not settings. `TOLLHOUSE_ADMIN_KEY` and
+/// `TOLLHOUSE_ADMIN_KEY_FILE` give the secret of the first admin key, which is used only once.
+const NON_SETTING_VARIABLES: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMIN_KEY_FILE", CONFIG_VARIABLE];
+/// The environment variable that the guides use for the API key of a client program. The variable is not
+/// taken for a misspelled `tls.key`.
+const CLIENT_KEY_VARIABLE: &str = "TOLLHOUSE_KEY";
+/// The variable with which Rust programs are commonly told what to log. It overrides `log.level`.
+const RUST_LOG: &str = "RUST_LOG";
+/// The edit distance up to which a short name counts as a misspelling. A longer name may have more errors.
+const MAX_NEAR_DISTANCE: usize = 2;
+
+impl ConfigLayers {
+    /// Adds the settings of the environment.
+    pub(super) fn add_environment(&mut self, environment: Vec<(OsString, OsString)>) {
+        let rust_log = environment.iter().find(|(name, _)| name == RUST_LOG).map(|(_, value)| value.clone());
+        for (name, value) in environment {
+            self.add_variable(&name.to_string_lossy(), value);
+        }
+        if let Some(directives) = rust_log.filter(|value| !value.is_empty()) {
+            self.add_rust_log(directives);
+        }
+    }
+
+    /// Adds `RUST_LOG` as the value of `log.level`. An invalid value is only a warning, because the variable may be
+    /// meant for another program.
+    fn add_rust_log(&mut self, directives: OsString) {
+        match directives.into_string() {
+            Ok(text) if values::is_log_filter(&text) => {
+                self.add_value(RUST_LOG, &["log", "level"], text.into())
+            }
+            _ => {
+                let expected = values::LOG_FILTER_FORM;
+                self.warnings.push(format!("{RUST_LOG} has no effect; it must be {expected}"));
+            }
+        }
+    }
+
+    fn add_variable(&mut self, name: &str, value: OsString) {
+        let Some(rest) = name.strip_prefix(ENV_PREFIX).filter(|_| !NON_SETTING_VARIABLES.contains(&name))
+        else {
+            return;
+        };
+        if !rest.contains("__") {
+            // The variable belongs to another program, or Kubernetes sets the variable for a Service named
+            // tollhouse (TOLLHOUSE_PORT).
+            self.warnings.extend(self.misnamed_variable_warning(name, rest));
+            return;
+        }
+        let names: SettingPath = rest.to_lowercase().split("__").map(str::to_owned).collect();
+        let Some(default) = self.defaults.get(&names) else {
+            if is_kubernetes_service(rest, &value.to_string_lossy()) {
+                return;
+            }
+            let others = NON_SETTING_VARIABLES.map(|name| vec![name[ENV_PREFIX.len()..].to_lowercase()]);
+            let nearest = nearest_setting(&names, self.defaults.keys().chain(&others));
+            // The error omits the value, which may be a secret whose variable was misspelled.
+            return self.add_fault(
+                name.to_owned(),
+                None,
+                unknown_setting_message(nearest.map(|names| variable_name(names))),
+            );
+        };
+        match value.into_string() {
+            Ok(text) => {
+                let value = values::parse_like_default(text, default);
+                self.add_value(name, &names, value);
+            }
+            Err(_) => self.add_fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
+        }
+    }
+
+    /// Returns a warning if a variable without `__` in its name was probably meant as a setting (the name is
+    /// the last part of the setting's path, its flag, or its path with single underscores) or as another
+    /// variable of this program.
+    fn misnamed_variable_warning(&self, name: &str, rest: &str) -> Option<String> {
+        if name == CLIENT_KEY_VARIABLE {
+            return None;
+        }
+        let rest = rest.to_lowercase();
+        let is_meant = |names: &&SettingPath| {
+            names.last() == Some(&rest)
+                || names.join("_") == rest
+                || rest == "data" && names.join(".") == "database.dir"
+        };
+        let settings = self.defaults.keys().filter(is_meant).map(|names| variable_name(names));
+        let others =
+            NON_SETTING_VARIABLES.into_iter().filter(|other| strsim::damerau_levenshtein(other, name) <= 2);
+        let meant: Vec<_> = settings.chain(others.map(str::to_owned)).collect();
+        (!meant.is_empty()).then(|| format!("{name} has no effect; did you mean {}?", meant.join(" or ")))
+    }
+}
+
+/// True if Kubernetes sets this variable, of which `rest` is the name without [`ENV_PREFIX`], for a Service whose
+/// name begins with `tollhouse-`: the Service `tollhouse-a--b` has `TOLLHOUSE_A__B_SERVICE_HOST`.
+fn is_kubernetes_service(rest: &str, value: &str) -> bool {
+    let is_port = |suffix: &str| {
+        let parts: Vec<_> = suffix.split('_').collect();
+        let (number, protocol) = match parts.as_slice() {
+            [number, protocol] | [number, protocol, "PROTO" | "PORT" | "ADDR"] => (number, protocol),
+            _ => return false,
+        };
+        number.parse::<u16>().is_ok() && matches!(*protocol, "TCP" | "UDP" | "SCTP")
+    };
+    rest.match_indices('_').any(|(at, _)| {
+        let service = &rest[..at];
+        // The name of a Service doesn't end in a hyphen, so `TOLLHOUSE_HTTP__PORT` is a misspelled setting.
+        if service.is_empty() || service.ends_with('_') {
+            return false;
+        }
+        match &rest[at + 1..] {
+            "SERVICE_HOST" | "SERVICE_PORT" => true,
+            "PORT" => value.contains("://"),
+            suffix => {
+                suffix.starts_with("SERVICE_PORT_") || suffix.strip_prefix("PORT_").is_some_and(is_port)
+            }
+        }
+    })
+}
+
+fn variable_name(names: &[String]) -> String {
+    format!("{ENV_PREFIX}{}", names.join("__").to_uppercase())
+}
+
+pub(super) fn unknown_setting_message(nearest: Option<String>) -> String {
+    match nearest {
+        Some(nearest) => format!("unknown setting; the nearest known one is {nearest}"),
+        None => "unknown setting; `tollhouse config init -` lists all settings".to_owned(),
+    }
+}
+
+/// The known setting that was most likely meant by the unknown setting `names`, which is misspelled, in the wrong
+/// section, or taken for a section. `None` if no setting is similar.
+pub(super) fn nearest_setting<'a>(
+    names: &SettingPath,
+    known: impl Iterator<Item = &'a SettingPath>,
+) -> Option<&'a SettingPath> {
+    let name = names.join(".");
+    let distance = |known: &SettingPath| {
+        let is_related = names.last() == known.last() || names.starts_with(known);
+        let edits = strsim::damerau_levenshtein(&name, &known.join("."));
+        if is_related { edits.min(MAX_NEAR_DISTANCE) } else { edits }
+    };
+    let nearest = known.map(|known| (distance(known), known)).min_by_key(|(distance, _)| *distance);
+    let max_distance = (name.len() / 4).max(MAX_NEAR_DISTANCE);
+    nearest.filter(|(distance, _)| *distance <= max_distance).map(|(_, known)| known)
+}
