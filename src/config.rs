@@ -21,7 +21,7 @@ use crate::domain::json;
 use crate::domain::settings::{self, Settings};
 
 pub use listen::ListenAddress;
-pub(crate) use sources::{ConfigError, ConfigFlags, DEFAULT_CONFIG_TOML, EffectiveConfig};
+pub(crate) use sources::{ConfigError, ConfigFault, ConfigFlags, DEFAULT_CONFIG_TOML, EffectiveConfig};
 
 /// The largest integer that TOML can represent.
 const MAX_TOML_INTEGER: u64 = i64::MAX as u64;

@@ -4,6 +4,7 @@ pub(crate) mod connections;
 pub(crate) mod families;
 pub(crate) mod log_output;
 pub(crate) mod machine;
+pub(crate) mod notice;
 pub(crate) mod repeated_requests;
 pub(crate) mod tally;
 
@@ -37,6 +38,9 @@ pub(crate) fn init_logging(log: &LogConfig) -> LogGuard {
     };
     if result.is_ok() {
         install_panic_hook();
+        if format == OutputFormat::Json {
+            log_output::use_json();
+        }
     }
     guard
 }

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -66,8 +67,8 @@ class UnreadServer(Server):
     def __enter__(self):
         self.process = subprocess.Popen(self.command, env=self.env, stderr=subprocess.PIPE)
         for line in self.process.stderr:
-            if b"listening on " in line:
-                self.url = line.split()[-1].decode()
+            if match := re.search(rb'listening on ([^\s"]+)', line):
+                self.url = match[1].decode()
                 return self
         raise SystemExit("the server did not start")
 

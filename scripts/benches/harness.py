@@ -46,7 +46,7 @@ class Program:
             if self.url:
                 self.wait_until_open()
             else:
-                self.url = self.wait_for(r"listening on (\S+)\n")[1]
+                self.url = self.wait_for(r'listening on ([^\s"]+)')[1]
         except BaseException:
             self.stop()
             raise

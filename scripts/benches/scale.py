@@ -132,7 +132,7 @@ def start(dir):
     server = Server(dir)
     begin = time.perf_counter()
     with subprocess.Popen(server.command, env=server.env, stderr=subprocess.PIPE, text=True) as process:
-        url = next(match[1] for line in process.stderr if (match := re.search(r"listening on (\S+)\n", line)))
+        url = next(match[1] for line in process.stderr if (match := re.search(r'listening on ([^\s"]+)', line)))
         Client(url, KEY).get("/readyz")
         duration = time.perf_counter() - begin
         process.terminate()

@@ -13,7 +13,7 @@ use crate::config::{EffectiveConfig, Tls};
 use crate::error::{Code, Error, Result};
 use crate::service::sample;
 use crate::store::db;
-use crate::telemetry::log_output;
+use crate::telemetry::notice::Notice;
 use crate::verify::secret::Secret;
 
 /// The first characters of the name of a temporary database directory.
@@ -68,14 +68,22 @@ pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> 
             (secret, admin_key)
         }
     };
-    log_output::print_text(&format!(
-        "creating a month of sample data in {} …",
-        app.config.database.dir.display()
-    ));
+    let dir = app.config.database.dir.display().to_string();
+    let text = format!("creating a month of sample data in {dir} …");
+    Notice::info("creating a month of sample data").field("dir", &dir).text(text).print();
     let client_key = sample::create(app, secret).await?;
-    log_output::print_text(&format!(
-        "sample data, discarded when the server stops:\n  console    http://{address}/console/\n  reference  \
-         http://{address}/docs/\n  admin key  {admin_key}\n  a key of org_123 to verify: {client_key}"
-    ));
+    let console = format!("http://{address}/console/");
+    let docs = format!("http://{address}/docs/");
+    let text = format!(
+        "sample data, discarded when the server stops:\n  console    {console}\n  reference  {docs}\n  admin key  {admin_key}\n  a key of org_123 to \
+         verify: {client_key}"
+    );
+    Notice::info("sample data, discarded when the server stops")
+        .field("console", &console)
+        .field("docs", &docs)
+        .field("admin_key", &admin_key)
+        .field("client_key", &client_key)
+        .text(text)
+        .print();
     Ok(admin_key)
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::service::api_keys;
-use crate::telemetry::log_output;
+use crate::telemetry::notice::Notice;
 use crate::verify::secret::{self, Secret};
 
 /// The environment variable that contains the first admin key.
@@ -52,8 +52,12 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
             Ok(Some(format!("$(cat '{path}')")))
         }
         None => {
-            log_output::print_text(&format!("first admin key, shown only once:\n  {}", secret.reveal()));
-            Ok(Some(secret.reveal().to_owned()))
+            let key = secret.reveal();
+            Notice::info("first admin key, shown only once")
+                .field("key", key)
+                .text(format!("first admin key, shown only once:\n  {key}"))
+                .print();
+            Ok(Some(key.to_owned()))
         }
     }
 }

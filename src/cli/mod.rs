@@ -34,12 +34,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{Config, EffectiveConfig};
+use crate::config::{Config, ConfigError, ConfigFault, EffectiveConfig, LogConfig};
 use crate::error::{Code, Error, Result};
 use crate::store::file_access;
-use crate::telemetry;
+use crate::telemetry::notice::Notice;
+use crate::telemetry::{self, log_output};
 use args::key_and_audit_commands::{AdminKey, Audit};
-use args::{Args, Command};
+use args::{Args, Command, Serve};
 
 /// Runs the command that the arguments name.
 pub fn run(args: Args) -> ExitCode {
@@ -53,8 +54,8 @@ pub fn run(args: Args) -> ExitCode {
     };
     let effective = match EffectiveConfig::load(file.as_deref(), std::env::vars_os(), flags) {
         Ok(effective) => effective,
-        Err(faults) => {
-            output::message(&faults.to_string());
+        Err(error) => {
+            report_config_error(&error, matches!(command, Command::Serve(_)));
             return ExitCode::FAILURE;
         }
     };
@@ -66,27 +67,55 @@ pub fn run(args: Args) -> ExitCode {
             Ok(runtime) => runtime,
             Err(error) => return report_result(Err(Error::internal(error))),
         };
+    if let Command::Serve(serve) = command {
+        return runtime.block_on(run_server(serve, effective));
+    }
     report_verdict(runtime.block_on(run_with_config(command, effective)))
+}
+
+/// Runs the server, whose standard error consists of log lines.
+async fn run_server(serve: Serve, effective: EffectiveConfig) -> ExitCode {
+    let _log_guard = telemetry::init_logging(&effective.config.log);
+    for warning in &effective.warnings {
+        tracing::warn!(problem = warning, "environment variable ignored");
+    }
+    let served = match catch_file_size_signal() {
+        Err(error) => Err(error),
+        Ok(()) if serve.dev => dev::run(effective).await,
+        Ok(()) => serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file)).await,
+    };
+    let Err(error) = served else { return ExitCode::SUCCESS };
+    let message = operator_message(&error);
+    let text = format!("error: {}", output::escape_controls(&message));
+    Notice::error("server failed").field("error", &message).text(text).print();
+    ExitCode::FAILURE
+}
+
+/// Reports the errors of the configuration: the server as log lines, other commands as text.
+fn report_config_error(error: &ConfigError, is_server: bool) {
+    let log = LogConfig { level: "info".to_owned(), format: error.log_format };
+    let _log = is_server.then(|| telemetry::init_logging(&log));
+    if !log_output::writes_json() {
+        return output::message(&error.to_string());
+    }
+    for ConfigFault { source, setting, message } in &error.faults {
+        let setting = setting.as_deref().unwrap_or_default();
+        Notice::error("invalid configuration")
+            .field("source", source)
+            .field("setting", setting)
+            .field("problem", message)
+            .print();
+    }
 }
 
 /// Runs a command that needs the configuration. Returns its verdict; false for a check that found errors.
 async fn run_with_config(command: Command, effective: EffectiveConfig) -> Result<bool> {
     catch_file_size_signal()?;
-    let config = effective.config.clone();
+    let config = effective.config;
     let done = match command {
         Command::Audit(Audit::Verify(verify)) => return audit::verify(config, verify).await,
         Command::Import(args) => return import::run(config, args).await,
         Command::Check(args) => return check::run(&config, &args),
-        Command::Serve(serve) => {
-            let _log_guard = telemetry::init_logging(&config.log);
-            effective.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            let served = match serve.dev {
-                true => dev::run(effective).await,
-                false => serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file)).await,
-            };
-            // Printed here, in order with the log lines, which end with the log guard.
-            return Ok(!report_failure(served));
-        }
         Command::Clock(args::Clock::Accept) => clock::accept(config).await,
         Command::Health(_) => health::run(&config).await,
         Command::AdminKey(AdminKey::Create(args)) => admin_key::create(config, args).await,
@@ -96,7 +125,11 @@ async fn run_with_config(command: Command, effective: EffectiveConfig) -> Result
         Command::Export(args) => export::run(config, args).await,
         Command::Backup(args) => backup::run(config, args).await,
         Command::Restore(args) => restore::run(config, args).await,
-        Command::Config(_) | Command::Openapi(_) | Command::Completions { .. } | Command::Version => Ok(()),
+        Command::Serve(_)
+        | Command::Config(_)
+        | Command::Openapi(_)
+        | Command::Completions { .. }
+        | Command::Version => Ok(()),
     };
     done.map(|()| true)
 }

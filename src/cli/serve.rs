@@ -2,6 +2,7 @@
 //! on SIGTERM or SIGINT.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -21,7 +22,8 @@ use crate::http::{metrics, routes, server};
 use crate::service::settings::ShadowedSetting;
 use crate::service::{clock, housekeeping, retention, settings, usage};
 use crate::store::db;
-use crate::telemetry::{log_output, machine};
+use crate::telemetry::machine;
+use crate::telemetry::notice::Notice;
 
 /// The file descriptors that the server needs besides those of connections, cores and database readers: 15, those of
 /// the metrics listener, and some in reserve.
@@ -106,21 +108,20 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
         );
     }
     if let Some(address) = metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()) {
-        log_output::print_text(&format!("metrics on http://{address}/metrics"));
+        let url = format!("http://{address}/metrics");
+        Notice::info(format!("metrics on {url}")).field("url", &url).print();
     }
-    // curl rejects a certificate that was issued for a name if the URL has an address.
-    let (scheme, trust) = if tls.is_some() { ("https", "-k ") } else { ("http", "") };
-    log_output::print_text(&format!("listening on {scheme}://{address}"));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    Notice::info(format!("listening on {url}")).field("url", &url).print();
     if names_pages {
-        let local = reachable_address(address);
-        log_output::print_text(&format!(
-            "  console  {scheme}://{local}/console/\n  docs     {scheme}://{local}/docs/"
-        ));
+        print_pages(scheme, address);
     }
     if let Some(shown) = first_key {
-        log_output::print_text(&format!(
-            "try:\n  curl {trust}-H \"Authorization: Bearer {shown}\" {scheme}://{address}/admin/v1/whoami"
-        ));
+        // curl rejects a certificate that was issued for a name if the URL has an address.
+        let trust = if tls.is_some() { "-k " } else { "" };
+        let command = format!("curl {trust}-H \"Authorization: Bearer {shown}\" {url}/admin/v1/whoami");
+        Notice::info("try").field("command", &command).text(format!("try:\n  {command}")).print();
     }
     // Notifies systemd that the server is ready. Without systemd, the call has no effect.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -190,4 +191,16 @@ async fn reload_certificate_on_sighup(hangup: Option<Signal>, tls: Option<&Tls>)
         }
     }
     std::future::pending().await
+}
+
+/// Prints the addresses of the web pages.
+fn print_pages(scheme: &str, address: SocketAddr) {
+    let local = reachable_address(address);
+    let console = format!("{scheme}://{local}/console/");
+    let docs = format!("{scheme}://{local}/docs/");
+    Notice::info("web pages")
+        .field("console", &console)
+        .field("docs", &docs)
+        .text(format!("  console  {console}\n  docs     {docs}"))
+        .print();
 }

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
-use crate::telemetry::log_output;
+use crate::telemetry::notice::Notice;
 
 /// Whether the server is to stop, and whether at once.
 #[derive(Clone, Default)]
@@ -36,9 +36,8 @@ impl StopRequest {
                 } else {
                     tracing::info!(signal = name, "stopping");
                     if name == "SIGINT" && std::io::stderr().is_terminal() {
-                        log_output::print_text(
-                            "finishing running requests; press Ctrl-C again to stop at once",
-                        );
+                        Notice::info("finishing running requests; press Ctrl-C again to stop at once")
+                            .print();
                     }
                 }
                 token.cancel();

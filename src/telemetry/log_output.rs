@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -22,6 +22,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The queue of lines to write; unset until [`start_writer`] is called.
 static LINE_QUEUE: OnceLock<NonBlocking> = OnceLock::new();
+
+/// True if every line is a JSON object.
+static WRITES_JSON: AtomicBool = AtomicBool::new(false);
 
 /// The number of dropped lines that [`log_dropped_lines`] has logged.
 static LOGGED_DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
@@ -65,8 +68,18 @@ pub(super) fn start_writer() -> (RedactingWriter, LogGuard) {
     (RedactingWriter(LINE_QUEUE.get_or_init(|| output).clone()), LogGuard(Some(guard)))
 }
 
-/// Writes plain text for the person who starts the server, in order with the log lines, whatever their
-/// format.
+/// Declares that every line is a JSON object from now on.
+pub(super) fn use_json() {
+    WRITES_JSON.store(true, Ordering::Relaxed);
+}
+
+/// True if every line is a JSON object.
+pub(crate) fn writes_json() -> bool {
+    WRITES_JSON.load(Ordering::Relaxed)
+}
+
+/// Writes plain text to standard error, in order with the log lines. While lines are JSON, a
+/// [`Notice`](super::notice::Notice) must be used instead.
 pub(crate) fn print_text(text: &str) {
     let line = format!("{text}\n");
     // Errors are ignored: the server must run even if standard error is closed.

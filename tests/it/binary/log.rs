@@ -142,7 +142,7 @@ impl UnreadServer {
         // Many lines a request.
         command.env("TOLLHOUSE_LOG__LEVEL", "trace").env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
         let (server, reader) = Binary::start_unread(command);
-        let url = server.start.iter().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
+        let url = server.metrics_url();
         let metrics = Client::new(url.strip_suffix("/metrics").unwrap(), None);
         let unread = Self { server, metrics, reader };
         let admin = unread.server.admin();

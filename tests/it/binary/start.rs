@@ -177,7 +177,8 @@ async fn the_pages_addresses_are_printed_on_a_terminal() {
     let mut server = Binary::serve(dir.path());
     assert_eq!(server.terminate(), Some(0));
     let log = [server.start.clone(), server.log.iter().collect()].concat();
-    assert!(log.contains(&format!("listening on {}", server.url)), "{log:#?}");
+    let listening = format!("\"message\":\"listening on {}\"", server.url);
+    assert!(log.iter().any(|line| line.contains(&listening)), "{log:#?}");
     assert!(!log.iter().any(|line| line.contains("/console/") || line.contains("/docs/")), "{log:#?}");
 }
 

@@ -25,8 +25,7 @@ impl MonitoredServer {
             command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_METRICS__LISTEN", "127.0.0.1:0");
             command.envs(variables.iter().copied());
         });
-        let line = server.start.iter().find_map(|line| line.strip_prefix("metrics on "));
-        let url = line.unwrap_or_else(|| panic!("no metrics: {:?}", server.start));
+        let url = server.metrics_url();
         Self { url: url.strip_suffix("/metrics").unwrap().to_owned(), server }
     }
 

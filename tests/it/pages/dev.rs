@@ -12,6 +12,7 @@ pub(crate) fn serve() -> Binary {
     let mut command = Binary::command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     command
         .env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY)
+        .env("TOLLHOUSE_LOG__FORMAT", "human")
         .env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0")
         .env("TOLLHOUSE_RATE_LIMITS__BATCH_PER_MINUTE", "0");
     Binary::start(command)
@@ -114,6 +115,7 @@ async fn the_admin_key_is_printed_and_the_data_is_deleted() {
     let temp = tempfile::tempdir().unwrap();
     let mut command = Binary::command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
     command.env("TMPDIR", temp.path()).env("TOLLHOUSE_DATABASE__DIR", temp.path().join("own"));
+    command.env("TOLLHOUSE_LOG__FORMAT", "human");
     let mut server = Binary::start(command);
     let dir = data_directory(&server);
     assert!(dir.starts_with(temp.path()) && dir.join("tollhouse.db").exists(), "{}", dir.display());

@@ -6,6 +6,8 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{ADMIN_KEY, Client};
 
 /// The highest amount of memory that a process has used, in bytes.
@@ -13,6 +15,13 @@ pub(crate) fn peak_memory(process_id: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// The rest of a line's message after this prefix. The line is a JSON object or plain text.
+fn message_after(line: &str, prefix: &str) -> Option<String> {
+    let json: Option<Value> = serde_json::from_str(line).ok();
+    let message = json.as_ref().map_or(Some(line), |json| json["message"].as_str());
+    message?.strip_prefix(prefix).map(str::to_owned)
 }
 
 pub(crate) struct Binary {
@@ -29,7 +38,7 @@ impl Binary {
     pub(crate) fn command(args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollhouse"));
         command.args(args).env_remove("TOLLHOUSE_ADMIN_KEY").env_remove("TOLLHOUSE_ADMIN_KEY_FILE");
-        command.env_remove("TOLLHOUSE_CONFIG");
+        command.env_remove("TOLLHOUSE_CONFIG").env_remove("RUST_LOG");
         command
     }
 
@@ -66,8 +75,8 @@ impl Binary {
                 .recv_timeout(Duration::from_secs(30))
                 .unwrap_or_else(|_| panic!("the server did not start: {start:#?}"));
             start.push(line.clone());
-            if let Some(url) = line.strip_prefix("listening on ") {
-                return Self { child, url: url.to_owned(), log, start };
+            if let Some(url) = message_after(&line, "listening on ") {
+                return Self { child, url, log, start };
             }
         }
     }
@@ -84,11 +93,17 @@ impl Binary {
             let mut line = String::new();
             assert!(reader.read_line(&mut line).unwrap() > 0, "the server did not start: {start:#?}");
             start.push(line.trim_end().to_owned());
-            if let Some(url) = line.trim_end().strip_prefix("listening on ") {
-                let server = Self { child, url: url.to_owned(), log: mpsc::channel().1, start };
+            if let Some(url) = message_after(line.trim_end(), "listening on ") {
+                let server = Self { child, url, log: mpsc::channel().1, start };
                 return (server, reader);
             }
         }
+    }
+
+    /// The URL of `/metrics`.
+    pub(crate) fn metrics_url(&self) -> String {
+        let url = self.start.iter().find_map(|line| message_after(line, "metrics on "));
+        url.unwrap_or_else(|| panic!("no metrics: {:?}", self.start))
     }
 
     pub(crate) fn admin(&self) -> Client {

@@ -71,7 +71,9 @@ fn the_printed_curl_command_works() {
     let line = server.binary.line_with("curl ");
     assert!(line.contains(&server.binary.url), "{line}");
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{line} -sS")]).env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY);
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let command = line["command"].as_str().unwrap();
+    shell.args(["-c", &format!("{command} -sS")]).env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY);
     let output = shell.output().unwrap();
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["data"]["api_key"]["scopes"], json!(["*"]), "{output:?}");

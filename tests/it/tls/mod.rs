@@ -93,8 +93,7 @@ impl TlsServer {
     }
 
     async fn open_connections(&self) -> f64 {
-        let line = self.binary.start.iter().find_map(|line| line.strip_prefix("metrics on "));
-        let metrics = reqwest::get(line.unwrap()).await.unwrap().text().await.unwrap();
+        let metrics = reqwest::get(self.binary.metrics_url()).await.unwrap().text().await.unwrap();
         let sample =
             metrics.lines().find_map(|line| line.strip_prefix("tollhouse_connections{listener=\"http\"} "));
         sample.unwrap().parse().unwrap()

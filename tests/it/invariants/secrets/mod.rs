@@ -333,7 +333,7 @@ async fn i6_a_secret_anywhere_in_a_request_is_found_nowhere() {
         "/analytics/logs",
         admin.get("/analytics/logs?limit=100").await.text.into_bytes(),
     );
-    let metrics = server.start.iter().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
+    let metrics = server.metrics_url();
     let metrics = Client::new(metrics.strip_suffix("/metrics").unwrap(), None).get_at_root("/metrics").await;
     assert_eq!(metrics.status, 200);
     traces.add_without_marker("/metrics", metrics.text.into_bytes());
