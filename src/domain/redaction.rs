@@ -14,7 +14,7 @@ use memchr::memchr2;
 use memchr::memmem;
 
 use super::fields::Json;
-use super::secret_format::{MIN_SECRET_BYTES, find_secrets, visible_start};
+use super::secret_format::{DIGITS, MIN_SECRET_BYTES, START_DIGITS, find_secrets, visible_start};
 
 /// How many encodings around a secret are undone. Each one is percent-encoding, JSON escaping or a mixture.
 const MAX_DECODINGS: usize = 3;
@@ -122,6 +122,14 @@ impl Redactor {
         recorded
     }
 
+    /// Returns a string from a client as it is logged: like [`recorded_text`](Self::recorded_text), and without
+    /// what has the form of a secret with a wrong checksum. It may be a secret with a typing error.
+    pub(crate) fn logged_text(&self, text: &str) -> String {
+        let mut logged = cut_long_digits(&self.redact(text));
+        truncate_text(&mut logged);
+        logged
+    }
+
     /// Replaces a string by its [`recorded_text`](Self::recorded_text). Most strings stay as they are.
     pub(crate) fn record(&self, text: &mut String) {
         if let Cow::Owned(redacted) = self.redact(text) {
@@ -186,6 +194,24 @@ impl Redactor {
         });
         generated.chain(presented)
     }
+}
+
+/// Cuts each `_` that is followed by as many letters and digits as a secret has to its first digits.
+fn cut_long_digits(text: &str) -> String {
+    let mut parts = text.split('_');
+    let mut cut = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        cut.push('_');
+        if digits >= DIGITS {
+            cut.push_str(&part[..START_DIGITS]);
+            cut.push('…');
+            cut.push_str(&part[digits..]);
+        } else {
+            cut.push_str(part);
+        }
+    }
+    cut
 }
 
 /// Truncates a text that is too long to be recorded, and marks that with an ellipsis.

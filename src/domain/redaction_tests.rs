@@ -125,3 +125,18 @@ fn i12_long_texts_that_are_costly_to_search_are_searched() {
         assert!(!redactor.contains_secret(&unit.repeat((1 << 20) / unit.len())), "{unit}");
     }
 }
+
+#[test]
+fn a_logged_text_has_no_mistyped_secret() {
+    let redactor = Redactor::default();
+    let mistyped = format!("toll_4sZg{}", "x".repeat(34));
+    let logged = |text: &str| redactor.logged_text(text);
+    assert_eq!(logged(&format!("/keys/{mistyped}/a?{mistyped}x")), "/keys/toll_4sZg…/a?toll_4sZg…");
+    assert_eq!(logged(&format!("é_{}", &mistyped[5..])), "é_4sZg…");
+    for kept in ["", "_", "a_b__c", "/users/user_01M85RGW127J6FPZPNCVY2FV90", &mistyped[..mistyped.len() - 1]]
+    {
+        assert_eq!(logged(kept), kept);
+    }
+    let at_the_end = format!("{}{mistyped}", "-".repeat(240));
+    assert!(!logged(&at_the_end).contains("xx"), "cut before it is truncated");
+}

@@ -10,9 +10,10 @@ pub(crate) const BASE62_DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWX
 /// hash in the database can't be reversed by guessing.
 pub(crate) const RANDOM_DIGITS: usize = 32;
 pub(crate) const CHECKSUM_DIGITS: usize = 6;
-const DIGITS: usize = RANDOM_DIGITS + CHECKSUM_DIGITS;
+/// Number of digits after the prefix.
+pub(super) const DIGITS: usize = RANDOM_DIGITS + CHECKSUM_DIGITS;
 /// Number of digits after the prefix that stay visible.
-const START_DIGITS: usize = 4;
+pub(super) const START_DIGITS: usize = 4;
 /// Number of characters that stay visible of a secret in another format.
 const FOREIGN_START_CHARS: usize = 4;
 /// Length of the shortest generated secret: a prefix of one letter, `_` and the digits.

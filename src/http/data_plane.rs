@@ -1,5 +1,5 @@
 //! The data plane's request path, without the control plane's pipeline: no task per request, no audit
-//! event, no log line for successful requests. Responses are counted per route and status,
+//! event, no log line for successful requests at usual levels. Responses are counted per route and status,
 //! verifications by the verifier.
 
 use std::net::IpAddr;
@@ -13,12 +13,14 @@ use super::call::BodyLimits;
 use super::request_id::{add_request_id, received_or_new_request_id};
 use super::routes::VERIFY_SCOPES;
 use super::server::RequestHead;
-use super::{address, auth, call, forward_auth, introspect, reply, verify};
+use super::{address, auth, call, forward_auth, introspect, reply, request_log, verify};
 use crate::app::App;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
+use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
+use crate::verify::verifier::Verdict;
 
 /// Maximum size of a request body. The body of the largest valid request has about 10 KB.
 const MAX_BODY_BYTES: usize = 32 * 1024;
@@ -32,6 +34,17 @@ pub enum Endpoint {
     Introspect,
     /// `/v1/forward-auth`, for reverse proxies.
     ForwardAuth,
+}
+
+impl Endpoint {
+    /// The path of the endpoint's route.
+    fn path(self) -> &'static str {
+        match self {
+            Endpoint::Verify => "/v1/keys/verify",
+            Endpoint::Introspect => "/v1/introspect",
+            Endpoint::ForwardAuth => "/v1/forward-auth",
+        }
+    }
 }
 
 /// A request to the data plane.
@@ -75,7 +88,18 @@ where
         Endpoint::ForwardAuth => forward_auth::answer(&request).await,
     };
     add_request_id(&mut response, &request.request_id);
-    app.traffic.observe_response_time(endpoint as usize, app.clock.monotonic().saturating_sub(arrived_at));
+    let latency = app.clock.monotonic().saturating_sub(arrived_at);
+    app.traffic.observe_response_time(endpoint as usize, latency);
+    // The fields are formatted only if this event is logged.
+    tracing::trace!(
+        request_id = request.request_id,
+        route = endpoint.path(),
+        status = response.status().as_u16(),
+        latency_us = request_log::whole_micros(latency),
+        ip = request_log::address(client_ip),
+        user_agent = request_log::user_agent(&head.headers, &request.redactor()),
+        "request"
+    );
     response
 }
 
@@ -86,14 +110,28 @@ impl DataPlaneRequest<'_> {
         reply::write_error(error, self.now, &self.request_id)
     }
 
+    fn redactor(&self) -> Redactor {
+        auth::request_redactor(&self.head.headers)
+    }
+
+    /// Logs the result of a verification at the level `trace`.
+    pub(crate) fn trace_verdict(&self, verdict: &Verdict) {
+        tracing::trace!(
+            request_id = self.request_id,
+            code = verdict.outcome.name(),
+            key = verdict.credential.as_ref().map_or("-", |credential| credential.key.id.as_str()),
+            "key verified"
+        );
+    }
+
     /// Logs an error if its status is 5xx.
     pub(crate) fn log_server_error(&self, error: &Error) {
         if error.code.status() >= 500 {
-            let redactor = auth::request_redactor(&self.head.headers);
-            let path = redactor.recorded_text(self.head.uri.path());
-            let error = error.to_string();
-            let error = &*redactor.redact(&error);
-            tracing::error!(request_id = %self.request_id, path, error, "request failed");
+            let redactor = self.redactor();
+            let path = redactor.logged_text(self.head.uri.path());
+            let cause = error.to_string();
+            let cause = &*redactor.redact(&cause);
+            tracing::error!(request_id = self.request_id, path, cause, "request failed");
         }
     }
 

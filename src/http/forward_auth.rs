@@ -223,6 +223,7 @@ async fn verify_client_key<'a>(
         caller_organization_id: None,
     };
     let verdict = app.verifier.verify(&verification, app.clock.now(), app.clock.monotonic()).await?;
+    request.trace_verdict(&verdict);
     match verdict.outcome {
         Outcome::Malformed | Outcome::NotFound => {
             Err(charge(Error::new(Code::InvalidApiKey, verdict.outcome.message())).await)

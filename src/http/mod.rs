@@ -32,6 +32,7 @@ mod rate_limits;
 mod replay;
 mod reply;
 mod request_id;
+mod request_log;
 mod root;
 pub mod routes;
 mod scopes;

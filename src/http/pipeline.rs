@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
-use http::HeaderMap;
 use http::header::{ALLOW, HeaderValue, IF_MATCH, USER_AGENT};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +22,7 @@ use super::call::{self, BodyLimits, Call};
 use super::rate_limits::{self, RateLimitClass};
 use super::reply::{self, Reply};
 use super::request_id::{add_request_id, received_or_new_request_id};
+use super::request_log::{RequestLog, log_unmatched};
 use super::routes::{AuthRequirement, BATCH_ACTION, Body, Handler, Route, UnmatchedRoute, WHOAMI_ACTION};
 use super::server::RequestHead;
 use super::{address, idempotency};
@@ -157,7 +157,13 @@ where
         response.headers_mut().insert(ALLOW, allow);
     }
     add_request_id(&mut response, &request.request_id);
-    tracing::debug!(request_id = %request.request_id, status = response.status().as_u16(), "no route matched");
+    log_unmatched(
+        &request.head,
+        request.client_ip,
+        &request.request_id,
+        &request.redactor,
+        response.status(),
+    );
     response
 }
 
@@ -398,41 +404,17 @@ impl RequestPipeline {
     }
 
     fn log_request(&self, status: u16, code: Option<Code>, cause: Option<&str>) {
-        let latency_us =
-            u64::try_from(self.app.clock.monotonic().saturating_sub(self.request.arrived_at).as_micros())
-                .unwrap_or(u64::MAX);
-        let key = self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map_or("-", |key| key.id.as_str());
-        let id = &self.request.request_id;
-        let method = &self.request.head.method;
-        let route = self.route.path;
-        let code = code.map_or("-", Code::name);
-        let redactor = &self.request.redactor;
-        let trace = valid_traceparent(&self.request.head.headers).filter(|id| !redactor.contains_secret(id));
-        let trace = trace.unwrap_or("-");
-        if let Some(cause) = cause.map(|cause| redactor.redact(cause)) {
-            let cause = &*cause;
-            tracing::error!(request_id = %id, cause, "request failed");
-        }
-        // Anyone can repeat requests without a valid key, and the owner of a key can repeat requests over the
-        // rate limit, so these requests must not fill the log.
-        let is_repeatable = self.ctx.is_none() || code == Code::RateLimited.name();
-        let now = self.app.clock.now();
-        if is_repeatable && status < 500 && !self.app.repeated_requests.count_request(now, code) {
-            return;
-        }
-        tracing::info!(request_id = %id, %method, route, status, code, latency_us, key, traceparent = trace, "request");
+        let Request { head, client_ip, request_id, redactor, arrived_at, .. } = &self.request;
+        let log = RequestLog {
+            app: &self.app,
+            head,
+            client_ip: *client_ip,
+            request_id,
+            redactor,
+            arrived_at: *arrived_at,
+            route: self.route.path,
+            key_id: self.ctx.as_ref().and_then(|ctx| ctx.caller.key()).map(|key| key.id.as_str()),
+        };
+        log.write(status, code, cause);
     }
-}
-
-/// The `traceparent` header of W3C Trace Context (§3.2). `None` for a malformed header, so that a client
-/// can't write arbitrary text to the log.
-fn valid_traceparent(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let parts: Vec<_> = value.split('-').collect();
-    let is_valid = matches!(parts.as_slice(), [version, trace, parent, flags]
-        if hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2));
-    is_valid.then_some(value)
 }

@@ -343,5 +343,6 @@ where
     let now = request.app.clock.now();
     let monotonic = request.app.clock.monotonic();
     let verdict = request.app.verifier.verify(&verification, now, monotonic).await?;
+    request.trace_verdict(&verdict);
     Ok(reply::json_response(StatusCode::OK, write_response_json(&verdict, now, &request.request_id)))
 }
