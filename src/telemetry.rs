@@ -15,34 +15,49 @@ use std::io::{self, IsTerminal};
 use std::panic;
 use std::thread;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use self::log_output::LogGuard;
 use crate::config::{LogConfig, LogFormat};
 
+/// Changes which events the running process logs.
+pub(crate) struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Replaces the filter by the one that these directives describe (`log.level`).
+    pub(crate) fn set(&self, directives: &str) {
+        // Fails only if this process has another subscriber, which this filter doesn't apply to.
+        let _ = self.0.reload(parse_filter(directives));
+    }
+}
+
+fn parse_filter(directives: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(directives)
+}
+
 /// Initializes logging: log events are written to standard error, and panics are logged, until the returned
 /// guard is dropped. A second call has no effect.
-pub(crate) fn init_logging(log: &LogConfig) -> LogGuard {
+pub(crate) fn init_logging(log: &LogConfig) -> (LogGuard, LogFilter) {
     let is_terminal = io::stderr().is_terminal();
     let format = OutputFormat::choose(log.format, is_terminal, env::var_os("NO_COLOR").as_deref());
     let (output, guard) = log_output::start_writer();
     // Internal errors of the subscriber are not reported: the subscriber would print them to standard error,
     // which panics if standard error is closed, and a panic inside the panic hook aborts the process.
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().parse_lossy(&log.level))
-        .with_writer(output)
-        .log_internal_errors(false);
-    let result = match format {
-        OutputFormat::Json => subscriber.json().flatten_event(true).with_span_list(false).try_init(),
-        OutputFormat::Human { colors } => subscriber.with_ansi(colors).try_init(),
+    let lines = fmt::layer().with_writer(output).log_internal_errors(false);
+    let lines = match format {
+        OutputFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        OutputFormat::Human { colors } => lines.with_ansi(colors).boxed(),
     };
-    if result.is_ok() {
+    let (filter, handle) = reload::Layer::new(parse_filter(&log.level));
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
         install_panic_hook();
         if format == OutputFormat::Json {
             log_output::use_json();
         }
     }
-    guard
+    (guard, LogFilter(handle))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -109,7 +124,7 @@ mod tests {
     #[ignore = "run by the other tests, which capture its standard error"]
     fn a_process_that_logs_and_panics() {
         let log = |level: &str| LogConfig { level: level.to_owned(), format: LogFormat::Auto };
-        let _guard = init_logging(&log("warn,verbose=debug"));
+        let (_guard, _filter) = init_logging(&log("warn,verbose=debug"));
         drop(init_logging(&log("trace")));
         tracing::info!("filtered out");
         tracing::debug!(target: "verbose", answer = 42, "logged");

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::first_key;
+use super::reload::ConfigReloader;
 use super::serve::{self, InitialData};
 use crate::app::App;
 use crate::config::{EffectiveConfig, Tls};
@@ -20,7 +21,7 @@ use crate::verify::secret::Secret;
 const DIR_PREFIX: &str = "tollhouse-dev-";
 
 /// Serves a month of sample data from a temporary directory. The configured database directory is not used.
-pub(crate) async fn run(mut effective: EffectiveConfig) -> Result<()> {
+pub(crate) async fn run(mut effective: EffectiveConfig, reloader: ConfigReloader) -> Result<()> {
     let config = &mut effective.config;
     if !config.http.listen.is_loopback() {
         let message = format!("--dev listens only on loopback, but http.listen is {}.", config.http.listen);
@@ -33,7 +34,7 @@ pub(crate) async fn run(mut effective: EffectiveConfig) -> Result<()> {
     config.tls = Tls { cert: None, key: None };
     config.database.dir = dir.path().to_owned();
     config.database.must_exist = false;
-    let served = serve::run(effective, InitialData::Sample).await;
+    let served = serve::run(effective, InitialData::Sample, reloader).await;
     let removed = dir.close().map_err(Error::internal);
     served.and(removed)
 }

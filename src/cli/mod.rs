@@ -18,12 +18,13 @@ mod listeners;
 mod openapi;
 mod output;
 mod progress;
+mod reload;
 mod restore;
 mod serve;
 mod stop_signals;
 
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -34,13 +35,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ConfigFault, EffectiveConfig, LogConfig};
+use crate::config::{Config, ConfigError, ConfigFault, ConfigFlags, EffectiveConfig, LogConfig};
 use crate::error::{Code, Error, Result};
 use crate::store::file_access;
 use crate::telemetry::notice::Notice;
 use crate::telemetry::{self, log_output};
 use args::key_and_audit_commands::{AdminKey, Audit};
 use args::{Args, Command, Serve};
+use reload::ConfigReloader;
 
 /// Runs the command that the arguments name.
 pub fn run(args: Args) -> ExitCode {
@@ -52,7 +54,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Config(command) => return config::run(&command, file.as_deref(), flags),
         other => other,
     };
-    let effective = match EffectiveConfig::load(file.as_deref(), std::env::vars_os(), flags) {
+    let effective = match EffectiveConfig::load(file.as_deref(), std::env::vars_os(), flags.clone()) {
         Ok(effective) => effective,
         Err(error) => {
             report_config_error(&error, matches!(command, Command::Serve(_)));
@@ -68,21 +70,27 @@ pub fn run(args: Args) -> ExitCode {
             Err(error) => return report_result(Err(Error::internal(error))),
         };
     if let Command::Serve(serve) = command {
-        return runtime.block_on(run_server(serve, effective));
+        return runtime.block_on(run_server(serve, file, flags, effective));
     }
     report_verdict(runtime.block_on(run_with_config(command, effective)))
 }
 
 /// Runs the server, whose standard error consists of log lines.
-async fn run_server(serve: Serve, effective: EffectiveConfig) -> ExitCode {
-    let _log_guard = telemetry::init_logging(&effective.config.log);
+async fn run_server(
+    serve: Serve,
+    file: Option<PathBuf>,
+    flags: ConfigFlags,
+    effective: EffectiveConfig,
+) -> ExitCode {
+    let (_log_guard, log_filter) = telemetry::init_logging(&effective.config.log);
     for warning in &effective.warnings {
         tracing::warn!(problem = warning, "environment variable ignored");
     }
+    let reloader = ConfigReloader::new(file, flags, effective.config.clone(), log_filter);
     let served = match catch_file_size_signal() {
         Err(error) => Err(error),
-        Ok(()) if serve.dev => dev::run(effective).await,
-        Ok(()) => serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file)).await,
+        Ok(()) if serve.dev => dev::run(effective, reloader).await,
+        Ok(()) => serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file), reloader).await,
     };
     let Err(error) = served else { return ExitCode::SUCCESS };
     let message = operator_message(&error);

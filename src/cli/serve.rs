@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use tokio::signal::unix::Signal;
 use tokio_util::task::TaskTracker;
 
+use super::reload::ConfigReloader;
 use super::stop_signals::{StopRequest, reload_signal};
 use super::{dev, first_key, listeners};
 use crate::app::App;
@@ -42,7 +42,11 @@ pub(crate) enum InitialData {
 }
 
 /// Serves requests until a signal stops the process ([`StopRequest`]).
-pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -> Result<()> {
+pub(crate) async fn run(
+    effective: EffectiveConfig,
+    initial_data: InitialData,
+    reloader: ConfigReloader,
+) -> Result<()> {
     let EffectiveConfig { config, setting_sources, .. } = effective;
     // Signal handlers are registered first, so that a signal during startup isn't lost.
     let stop = StopRequest::on_signals()?;
@@ -131,7 +135,7 @@ pub(crate) async fn run(effective: EffectiveConfig, initial_data: InitialData) -
         ) => cut,
         () = stop.forced() => 0,
         () = metrics::serve(&app, metrics, &workers) => 0,
-        () = reload_certificate_on_sighup(hangup, tls.as_deref()) => 0,
+        () = reloader.run(hangup, tls.as_deref()) => 0,
         () = housekeeping::run(&app) => 0,
         () = usage::run(&app) => 0,
         () = retention::run(&app) => 0,
@@ -173,24 +177,6 @@ fn raise_open_file_limit(config: &Config) {
              LimitNOFILE in systemd), or lower http.max_connections"
         );
     }
-}
-
-/// Reloads the TLS certificate on each SIGHUP, until this future is dropped.
-async fn reload_certificate_on_sighup(hangup: Option<Signal>, tls: Option<&Tls>) {
-    let Some(mut hangup) = hangup else { return std::future::pending().await };
-    while hangup.recv().await.is_some() {
-        match tls.map(Tls::reload) {
-            None => tracing::info!(signal = "SIGHUP", "nothing to reload: TLS is off"),
-            Some(Ok(())) => {
-                tracing::info!(signal = "SIGHUP", "certificate reloaded");
-            }
-            Some(Err(error)) => {
-                let problem = &*error.message;
-                tracing::error!(signal = "SIGHUP", problem, "keeping the previous certificate");
-            }
-        }
-    }
-    std::future::pending().await
 }
 
 /// Prints the addresses of the web pages.

@@ -57,7 +57,7 @@ impl StopRequest {
     }
 }
 
-/// The signal that reloads the certificate: SIGHUP, or none on a terminal, where SIGHUP says that the terminal
+/// The signal that reloads certificate and configuration: SIGHUP, or none on a terminal, where SIGHUP says that the terminal
 /// was closed. (`nohup` leaves none of the three on a terminal.)
 pub(super) fn reload_signal() -> Result<Option<Signal>> {
     if is_on_terminal() {

@@ -3,10 +3,12 @@
 mod commands;
 mod environment;
 mod files;
+mod json_log;
 mod log;
 mod open_files;
 mod operator;
 mod output;
+mod reload;
 mod start;
 mod stop;
 mod terminal;
