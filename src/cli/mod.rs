@@ -21,6 +21,7 @@ mod progress;
 mod reload;
 mod restore;
 mod serve;
+mod service_manager;
 mod stop_signals;
 
 use std::io::IsTerminal as _;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 
+use super::service_manager::ServiceManager;
 use crate::config::{Config, ConfigFlags, EffectiveConfig};
 use crate::http::tls::Tls;
 use crate::telemetry::LogFilter;
@@ -36,12 +37,19 @@ impl ConfigReloader {
     }
 
     /// Reloads certificate and configuration at each SIGHUP, until the returned future is dropped.
-    pub(super) async fn run(mut self, hangup: Option<Signal>, tls: Option<&Tls>) {
+    pub(super) async fn run(
+        mut self,
+        hangup: Option<Signal>,
+        tls: Option<&Tls>,
+        service_manager: &ServiceManager,
+    ) {
         let Some(mut hangup) = hangup else { return std::future::pending().await };
         while hangup.recv().await.is_some() {
+            service_manager.report_reloading().await;
             // Independent of the configuration: an error there must not keep an expiring certificate in use.
             reload_certificate(tls);
             self.reload();
+            service_manager.report_reloaded().await;
         }
         std::future::pending().await
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tokio_util::task::TaskTracker;
 
 use super::reload::ConfigReloader;
+use super::service_manager::ServiceManager;
 use super::stop_signals::{StopRequest, reload_signal};
 use super::{dev, first_key, listeners};
 use crate::app::App;
@@ -51,6 +52,7 @@ pub(crate) async fn run(
     // Signal handlers are registered first, so that a signal during startup isn't lost.
     let stop = StopRequest::on_signals()?;
     let hangup = reload_signal()?;
+    let service_manager = ServiceManager::from_environment();
     let tls = Tls::load(&config.tls)?;
     raise_open_file_limit(&config);
     let dir = config.database.dir.clone();
@@ -100,10 +102,11 @@ pub(crate) async fn run(
     let routes = routes::filter(app.clone(), tasks.clone())?;
     let stopping = app.clone();
     let requested = stop.clone();
+    let notified = service_manager.clone();
     let shutdown = async move {
         requested.requested().await;
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         stopping.start_draining();
+        notified.report_stopping(drain_timeout).await;
     };
     if tls.is_none() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
@@ -127,15 +130,17 @@ pub(crate) async fn run(
         let command = format!("curl {trust}-H \"Authorization: Bearer {shown}\" {url}/admin/v1/whoami");
         Notice::info("try").field("command", &command).text(format!("try:\n  {command}")).print();
     }
-    // Notifies systemd that the server is ready. Without systemd, the call has no effect.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let status = format!("Listening on {url}");
+    service_manager.report_ready(&status).await;
     let cut = tokio::select! {
         cut = server::serve(
             listener, tls.clone(), routes, limits, &app.http_connections, &workers, shutdown,
         ) => cut,
         () = stop.forced() => 0,
         () = metrics::serve(&app, metrics, &workers) => 0,
-        () = reloader.run(hangup, tls.as_deref()) => 0,
+        () = reloader.run(hangup, tls.as_deref(), &service_manager) => 0,
+        () = service_manager.run_watchdog(&app, &workers) => 0,
+        () = service_manager.report_status(&app, &status) => 0,
         () = housekeeping::run(&app) => 0,
         () = usage::run(&app) => 0,
         () = retention::run(&app) => 0,

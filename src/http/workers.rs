@@ -40,6 +40,15 @@ impl Workers {
         Ok(Self { workers, stop })
     }
 
+    /// Waits until every worker has run a task in its event loop. Never returns if one hangs or has ended.
+    pub(crate) async fn wait_for_all(&self) {
+        for worker in &self.workers {
+            if worker.runtime.spawn(async {}).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Serves a connection on the worker with the fewest connections.
     pub(crate) fn spawn(&self, set: &mut JoinSet<()>, connection: impl Future<Output = ()> + Send + 'static) {
         let Some(worker) =

@@ -42,6 +42,8 @@ pub(super) struct WriterCounters {
     pub(super) commits: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) waiting: AtomicU64,
+    /// How often the writer has waited for a lock that another process holds.
+    pub(super) lock_waits: AtomicU64,
     pub(super) groups: Histogram,
     pub(super) commit_times: Histogram,
 }
@@ -53,6 +55,7 @@ impl Default for WriterCounters {
             commits: AtomicU64::default(),
             refused: AtomicU64::default(),
             waiting: AtomicU64::default(),
+            lock_waits: AtomicU64::default(),
             groups: Histogram::new(GROUP_SIZE_BOUNDS),
             commit_times: Histogram::new(COMMIT_TIME_BOUNDS_NANOS),
         }

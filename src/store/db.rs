@@ -38,6 +38,9 @@ pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// a tight loop, the writer would wait for much longer than a second without detecting that process's writes.
 pub(in crate::store) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Interval at which [`Db::wait_for_writer`] looks for an answer.
+const RESPONSE_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// SQLite 3.51.3, as an integer. Older versions can corrupt a database in WAL mode when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
@@ -230,6 +233,40 @@ impl Db {
             }
             TrySendError::Disconnected(_) => Error::internal("the writer has stopped"),
         })
+    }
+
+    /// Waits until the writer's thread has answered a mutation that does nothing, with success or an error. A
+    /// thread that waits for the lock of another process counts as responding, because only that process can
+    /// release the lock. While the database closes, returns at once. Never returns if the thread hangs or has
+    /// ended.
+    pub(crate) async fn wait_for_writer(&self) {
+        let lock_waits = || self.0.counters.lock_waits.load(Ordering::Relaxed);
+        let earlier_lock_waits = lock_waits();
+        let (answer, mut answered) = oneshot::channel();
+        let mutation = Box::new(|_: &Tx<'_>| Ok(Box::new(()) as MutationResult));
+        let mut unsent = Some(QueuedMutation { mutation, answer, may_use_reserve: false });
+        let mut ticks = tokio::time::interval(RESPONSE_POLL_INTERVAL);
+        loop {
+            // A full queue has room again once the writer has taken a group.
+            if let Some(job) = unsent.take() {
+                match &*self.0.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+                    None => return,
+                    Some(queue) => {
+                        self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
+                        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
+                            queue.try_send(job)
+                        {
+                            self.0.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+                            unsent = Some(job);
+                        }
+                    }
+                }
+            }
+            ticks.tick().await;
+            if answered.try_recv().is_ok() || lock_waits() != earlier_lock_waits {
+                return;
+            }
+        }
     }
 
     /// Runs a read on a blocking thread, in one transaction: all its statements see the same state. The

@@ -248,7 +248,10 @@ impl Writer {
         let mut waited = Duration::ZERO;
         loop {
             match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
-                Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => self.detect_external_writes(),
+                Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => {
+                    self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
+                    self.detect_external_writes();
+                }
                 begun => return begun.map(drop).map_err(|error| in_file_of(&self.conn, error)),
             }
             waited += POLL_INTERVAL;

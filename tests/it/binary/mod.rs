@@ -9,6 +9,7 @@ mod open_files;
 mod operator;
 mod output;
 mod reload;
+mod service_manager;
 mod start;
 mod stop;
 mod terminal;
