@@ -61,7 +61,7 @@ fn remove_abandoned_directories(parent: &Path) {
 /// a sample `curl` command.
 pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
-    let (secret, admin_key) = match first_key::from_environment(&current.checked_prefixes)? {
+    let (secret, admin_key) = match first_key::secret_from_environment(&current.checked_prefixes)? {
         Some(given) => given,
         None => {
             let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;

@@ -1,13 +1,14 @@
 //! The first admin key of an empty database: given by the operator, or generated.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::service::api_keys;
+use crate::service::{api_keys, operator_keys};
+use crate::store::part_file::PartFile;
 use crate::telemetry::notice::Notice;
 use crate::verify::secret::{self, Secret};
 
@@ -22,13 +23,23 @@ const MIN_DISTINCT_CHARACTERS: usize = 6;
 /// 30 on average.
 const MIN_UNPREDICTABLE_CHARACTERS: usize = 20;
 
+/// A key that the environment gives.
+struct GivenKey {
+    key: String,
+    /// The variable that gives it.
+    variable: &'static str,
+    /// A shell expression for it.
+    shown: String,
+}
+
 /// Creates the first admin key of an empty database. Returns a shell expression for that key, which the
 /// server prints in a sample `curl` command, or `None` if a key existed already.
 pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
     if api_keys::any_key_exists(app).await? {
+        warn_if_ignored(app).await?;
         return Ok(None);
     }
-    if let Some((secret, shown)) = from_environment(&app.settings.get().await?.checked_prefixes)? {
+    if let Some((secret, shown)) = secret_from_environment(&app.settings.get().await?.checked_prefixes)? {
         api_keys::create_first_key(app, secret).await?;
         return Ok(Some(shown));
     }
@@ -39,7 +50,7 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
     } else {
         // The file is written before the database: if the key were stored but its secret lost, nobody could
         // authenticate.
-        write_private_file(file, secret.reveal())?;
+        write_key_file(file, secret.reveal(), &app.config.database.dir)?;
         Some(file)
     };
     if api_keys::create_first_key(app, secret.clone()).await?.is_none() {
@@ -62,19 +73,56 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
     }
 }
 
-/// Reads the first admin key from the environment. Returns the secret and a shell expression for it.
-pub(super) fn from_environment(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
-    let given = match (std::env::var(ADMIN_KEY_VARIABLE), std::env::var(ADMIN_KEY_FILE_VARIABLE)) {
-        (Ok(key), _) => Some((key, ADMIN_KEY_VARIABLE, format!("${ADMIN_KEY_VARIABLE}"))),
-        (Err(_), Ok(path)) => {
-            let text = std::fs::read_to_string(&path);
-            let text =
-                text.map_err(|error| invalid_request(format!("{ADMIN_KEY_FILE_VARIABLE}: {path}: {error}")))?;
-            Some((text.trim_end().to_owned(), ADMIN_KEY_FILE_VARIABLE, format!("$(cat '{path}')")))
+/// Warns if the environment gives a first admin key that the database, which already has keys, doesn't know. The
+/// operator may take that for a way to change the key.
+async fn warn_if_ignored(app: &App) -> Result<()> {
+    // The file may be gone: it is needed only once.
+    let Ok(Some(GivenKey { key, variable, .. })) = key_from_environment() else { return Ok(()) };
+    if !key.is_empty() && !operator_keys::is_known(app, Secret::from_plain_text(key).hash()).await? {
+        tracing::warn!(
+            variable,
+            "first admin key ignored: the database already has keys, and this is none of them; remove the variable, \
+             or create a key with `tollhouse admin-key create`"
+        );
+    }
+    Ok(())
+}
+
+/// Reads the first admin key from the environment.
+fn key_from_environment() -> Result<Option<GivenKey>> {
+    let key = std::env::var_os(ADMIN_KEY_VARIABLE);
+    let file = std::env::var_os(ADMIN_KEY_FILE_VARIABLE).filter(|path| !path.is_empty());
+    match (key, file) {
+        (Some(key), None) => Ok(Some(GivenKey::from_variable(&key))),
+        (Some(key), Some(_)) if !key.is_empty() => Ok(Some(GivenKey::from_variable(&key))),
+        (_, Some(path)) => {
+            let shown = path.display();
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| invalid_request(format!("{ADMIN_KEY_FILE_VARIABLE}: {shown}: {error}")))?;
+            Ok(Some(GivenKey {
+                key: text.trim_end().to_owned(),
+                variable: ADMIN_KEY_FILE_VARIABLE,
+                shown: format!("$(cat '{shown}')"),
+            }))
         }
-        (Err(_), Err(_)) => None,
-    };
-    let Some((key, source, shown)) = given else { return Ok(None) };
+        (None, None) => Ok(None),
+    }
+}
+
+impl GivenKey {
+    fn from_variable(key: &OsStr) -> Self {
+        Self {
+            // What isn't UTF-8 is no valid key.
+            key: key.to_string_lossy().into_owned(),
+            variable: ADMIN_KEY_VARIABLE,
+            shown: format!("${ADMIN_KEY_VARIABLE}"),
+        }
+    }
+}
+
+/// Reads and validates the first admin key from the environment. Returns the secret and a shell expression for it.
+pub(super) fn secret_from_environment(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
+    let Some(GivenKey { key, variable: source, shown }) = key_from_environment()? else { return Ok(None) };
     if !(32..=secret::MAX_SECRET_BYTES).contains(&key.len())
         || !key.bytes().all(|byte| byte.is_ascii_graphic())
     {
@@ -119,21 +167,12 @@ fn invalid_request(message: String) -> Error {
     Error::new(Code::InvalidRequest, message)
 }
 
-/// Writes a text to a new file that only its owner can read. Replaces an existing regular file.
-fn write_private_file(file: &Path, text: &str) -> Result<()> {
-    let write = || {
-        // An existing regular file was left by a failed start and contains a key that was never stored. Any
-        // other kind of file is kept, because it could be /dev/stdout.
-        match file.symlink_metadata() {
-            Ok(existing) if !existing.is_file() => return Err(std::io::Error::other("not a regular file")),
-            Ok(_) => std::fs::remove_file(file)?,
-            Err(_) => {}
-        }
-        let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-        writeln!(open, "{text}")?;
-        open.sync_all()
-    };
-    write().map_err(|error| Error::internal(format!("{}: {error}", file.display())))
+/// Writes the key to a file that only its owner can read. An existing regular file is replaced: a failed start left
+/// it, with a key that was never stored.
+fn write_key_file(file: &Path, key: &str, data_dir: &Path) -> Result<()> {
+    let part = PartFile::create_for_operator(file, true, data_dir)?;
+    writeln!(part.file(), "{key}").map_err(|error| part.error(error))?;
+    part.rename_to_target(true)
 }
 
 #[cfg(test)]
@@ -145,11 +184,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("admin.key");
         let link = dir.path().join("link");
-        write_private_file(&file, "one").unwrap();
-        write_private_file(&file, "two").unwrap();
+        write_key_file(&file, "one", dir.path()).unwrap();
+        write_key_file(&file, "two", dir.path()).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        let refused = write_private_file(&link, "three").unwrap_err();
-        assert!(refused.to_string().contains("link: not a regular file"), "{refused}");
+        let refused = write_key_file(&link, "three", dir.path()).unwrap_err();
+        assert!(refused.to_string().contains("link exists and is not a regular file"), "{refused}");
         assert!(link.is_symlink());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
     }

@@ -19,6 +19,12 @@ pub(crate) async fn list_platform_keys(app: &App) -> Result<Vec<ApiKey>> {
     Ok(keys.await?.into_iter().map(|key| key.effective_at(ctx.expiry_time)).collect())
 }
 
+/// True if this is the hash of a secret of an API key, current or earlier.
+pub(crate) async fn is_known(app: &App, hash: [u8; 32]) -> Result<bool> {
+    let found = app.db.read(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await?;
+    Ok(found.is_some())
+}
+
 /// Revokes an API key of any organization, or of the platform, for the operator at the command line.
 ///
 /// # Errors

@@ -84,7 +84,7 @@ async fn the_environment_may_set_the_initial_key() {
         assert!(!server.start.join("\n").contains(ADMIN_KEY));
         assert_eq!(server.terminate(), Some(0));
 
-        // On later starts the variable is ignored, even if its key is invalid.
+        // On later starts the variable is ignored with a warning, even if its key is invalid.
         for other in ["another-key-of-more-than-32-characters", "short", WRONG_CHECKSUM] {
             let other_key = |command: &mut Command| {
                 command.env("TOLLHOUSE_ADMIN_KEY", other);
@@ -92,9 +92,63 @@ async fn the_environment_may_set_the_initial_key() {
             let mut server = Binary::serve_with(&dir, other_key);
             assert_eq!(status_with(&server.url, other).await, 401);
             assert_eq!(status_with(&server.url, ADMIN_KEY).await, 200);
+            let warning = server.start.iter().find(|line| line.contains("first admin key ignored")).unwrap();
+            assert!(warning.contains("TOLLHOUSE_ADMIN_KEY") && !warning.contains(other), "{warning}");
             assert_eq!(server.terminate(), Some(0));
         }
     }
+}
+
+/// Without a changed key there is nothing to warn about: the key of the first start, also after its rotation, and a
+/// file that was deleted.
+#[tokio::test]
+async fn a_known_or_missing_initial_key_causes_no_warning() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let file = temp.path().join("given");
+    let start = |name: &str, value: &str| {
+        let mut server = Binary::serve_with(&dir, |command| {
+            command.env(name, value);
+        });
+        let log = server.start.join("\n");
+        assert_eq!(server.terminate(), Some(0));
+        log.contains("first admin key ignored")
+    };
+    assert!(!start("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY), "the first start");
+    assert!(!start("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY));
+    assert!(!start("TOLLHOUSE_ADMIN_KEY", ""));
+    assert!(!start("TOLLHOUSE_ADMIN_KEY_FILE", file.to_str().unwrap()), "the file was deleted");
+    fs::write(&file, ADMIN_KEY).unwrap();
+    assert!(!start("TOLLHOUSE_ADMIN_KEY_FILE", file.to_str().unwrap()));
+    fs::write(&file, "another-key-of-more-than-32-characters").unwrap();
+    assert!(start("TOLLHOUSE_ADMIN_KEY_FILE", file.to_str().unwrap()));
+
+    let server = Binary::serve(&dir);
+    let id = server.admin().get("/whoami").await.data()["api_key"]["id"].as_str().unwrap().to_owned();
+    let rotated = server.admin().post(&format!("/api-keys/{id}/rotate"), serde_json::json!({})).await;
+    assert_eq!(rotated.status, 200, "{rotated:?}");
+    drop(server);
+    assert!(!start("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY), "it was rotated");
+}
+
+/// An empty variable, as Compose files set it for an absent value, hides no file. An empty file name is none.
+#[tokio::test]
+async fn an_empty_variable_counts_as_unset() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("given");
+    fs::write(&file, ADMIN_KEY).unwrap();
+    for (number, (key, file)) in [("", file.to_str().unwrap()), (ADMIN_KEY, "")].into_iter().enumerate() {
+        let server = Binary::serve_with(&temp.path().join(number.to_string()), |command| {
+            command.env("TOLLHOUSE_ADMIN_KEY", key).env("TOLLHOUSE_ADMIN_KEY_FILE", file);
+        });
+        assert_eq!(status_with(&server.url, ADMIN_KEY).await, 200);
+    }
+    let dir = temp.path().join("generated");
+    let server = Binary::serve_with(&dir, |command| {
+        command.env("TOLLHOUSE_ADMIN_KEY_FILE", "");
+    });
+    let key = fs::read_to_string(dir.join("admin.key")).unwrap();
+    assert_eq!(status_with(&server.url, key.trim_end()).await, 200);
 }
 
 #[tokio::test]
