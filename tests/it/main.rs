@@ -12,6 +12,7 @@ mod invariants;
 mod language;
 mod layering;
 mod licenses;
+mod log_events;
 mod metrics;
 mod moving;
 mod moving_guide;
