@@ -120,6 +120,12 @@ export async function verify(body) {
   return (await response.json()).data;
 }
 
+/** What the server can do now, and what needs attention. */
+export async function readiness() {
+  const response = await request('GET', 'readyz');
+  return (await response.json()).data;
+}
+
 /** Saves a response as a file. A plain link could not send the key. */
 export async function download(path, query, fileName) {
   const response = await request('GET', `admin/v1${path}`, { query });

@@ -3,6 +3,7 @@ import * as api from './api.js';
 import { useData } from './data.js';
 import { Problem } from './forms.js';
 import { html, render, useEffect, useRef, useState } from './html.js';
+import { Notices } from './notices.js';
 import { Audit } from './pages/audit.js';
 import { Denials } from './pages/denials.js';
 import { Key } from './pages/key.js';
@@ -152,6 +153,8 @@ function Frame({ session, pages, onSignOut }) {
   const content = Content
     ? html`<${Content} key=${route.hash} session=${session} id=${route.id} query=${route.query} />`
     : html`<${NotFound} />`;
+  // Only operators can do something about the server.
+  const notices = session.isPlatform && html`<${Notices} address=${route.hash} />`;
   const skipToMain = (event) => {
     event.preventDefault();
     main.current.focus();
@@ -168,7 +171,7 @@ function Frame({ session, pages, onSignOut }) {
     </header>
     <div class="frame">
       <${Navigation} pages=${pages} currentPage=${page} element=${navigation} />
-      <main id="main" tabindex="-1" ref=${main} data-hash=${route.hash}>${content}</main>
+      <main id="main" tabindex="-1" ref=${main} data-hash=${route.hash}>${notices}${content}</main>
     </div>`;
 }
 

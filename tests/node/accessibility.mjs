@@ -1,14 +1,9 @@
 // The pages with a keyboard only, on narrow screens, and as axe-core rates them.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { findViolations, pageWidth } from './axe.mjs';
 import { KEY, URL, create, goTo, signIn, waitUntilLoaded } from './browser.mjs';
 import { PAGES } from './pages.mjs';
 import { done, test } from './testing.mjs';
-
-const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-
-const pageWidth = (page) => page.evaluate(() => document.documentElement.scrollWidth);
 
 await test('the console works with the keyboard only', {}, async ({ page }) => {
   await page.goto(`${URL}/console/`);
@@ -98,20 +93,6 @@ const DIALOGS = [
   ['organizations/org_123', 'Change role of Ada Brandt'],
   ['organizations/org_123', 'Remove Ada Brandt'],
 ];
-
-/** The serious and critical violations that axe-core finds. */
-async function findViolations(page) {
-  const isInjected = await page.evaluate(() => 'axe' in globalThis);
-  if (!isInjected) await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => {
-    return globalThis.axe.run(document, { resultTypes: ['violations'] });
-  });
-  const serious = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
-  return serious.map(({ id, help, nodes }) => {
-    const examples = nodes.slice(0, 5).map(({ html, failureSummary }) => `  ${html}\n  ${failureSummary}`);
-    return [`${id}: ${help}`, ...examples].join('\n');
-  });
-}
 
 for (const colorScheme of ['light', 'dark']) {
   const options = { colorScheme, reducedMotion: 'reduce', bypassCSP: true };

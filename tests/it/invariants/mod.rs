@@ -29,7 +29,7 @@ mod superseded;
 mod tampering;
 mod tenancy;
 mod unused_headers;
-mod wrong_clock;
+pub(crate) mod wrong_clock;
 
 use std::net::IpAddr;
 

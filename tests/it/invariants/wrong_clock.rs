@@ -455,7 +455,7 @@ async fn i14_an_accepted_clock_is_settled_beside_a_running_server() {
 }
 
 /// Moves the stored time of a stopped server, as if the clock of the next start were wrong.
-fn move_stored_time(dir: &Path, days: i64) {
+pub(crate) fn move_stored_time(dir: &Path, days: i64) {
     let conn = Connection::open(dir.join("tollhouse.db")).unwrap();
     let sql = "UPDATE meta SET value = CAST(value AS INTEGER) + ?1 WHERE name = 'settled_time'";
     assert_eq!(conn.execute(sql, [days * 86_400_000]).unwrap(), 1);

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::dev;
-use crate::support::ADMIN_KEY;
+use crate::invariants::wrong_clock::move_stored_time;
+use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
+    ("axe.mjs", include_str!("../../node/axe.mjs")),
     ("browser.mjs", include_str!("../../node/browser.mjs")),
     ("console.mjs", include_str!("../../node/console.mjs")),
     ("forms.mjs", include_str!("../../node/forms.mjs")),
+    ("notices.mjs", include_str!("../../node/notices.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
     ("reference.mjs", include_str!("../../node/reference.mjs")),
     ("root.mjs", include_str!("../../node/root.mjs")),
@@ -42,8 +45,31 @@ fn everyone_can_use_the_pages_in_chromium() {
     run(&[("accessibility.mjs", 5)], &dev::serve().url);
 }
 
+/// The stored time is twelve years behind, so the server finds a clock that jumped.
+#[test]
+fn an_unsettled_clock_and_full_storage_are_shown_in_chromium() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = || {
+        Binary::serve_with(dir.path(), |command| {
+            command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_DATABASE__MAX_BYTES", "1MiB");
+            command.env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
+        })
+    };
+    assert_eq!(serve().terminate(), Some(0));
+    move_stored_time(dir.path(), -12 * 365);
+    let server = serve();
+    let program = ("TOLLHOUSE_PROGRAM", env!("CARGO_BIN_EXE_tollhouse"));
+    let data = ("TOLLHOUSE_DATA", dir.path().to_str().unwrap());
+    run_with(&[("notices.mjs", 4)], &server.url, &[program, data]);
+}
+
 /// Runs scripts against a server. Panics unless each passes its number of tests: a script that ends early must fail.
 pub(crate) fn run(scripts: &[(&str, usize)], url: &str) {
+    run_with(scripts, url, &[]);
+}
+
+/// Runs scripts with further environment variables.
+fn run_with(scripts: &[(&str, usize)], url: &str, variables: &[(&str, &str)]) {
     let modules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
     assert!(modules.join("playwright-core").exists(), "{} is missing; run scripts/test", modules.display());
     let chromium = std::env::var_os("CHROMIUM").unwrap_or_else(|| "/usr/bin/chromium".into());
@@ -57,6 +83,7 @@ pub(crate) fn run(scripts: &[(&str, usize)], url: &str) {
     for (script, expected_tests) in scripts {
         let mut node = Command::new("node");
         node.arg(dir.path().join(script)).env("TOLLHOUSE_URL", url).env("TOLLHOUSE_KEY", ADMIN_KEY);
+        node.envs(variables.iter().copied());
         let output = node.output().unwrap();
         let stdout = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);

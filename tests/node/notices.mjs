@@ -1,0 +1,85 @@
+// What the console says about the server: against one whose clock jumped and whose database is small.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { findViolations, pageWidth } from './axe.mjs';
+import { URL, callApi, create, goTo, signIn } from './browser.mjs';
+import { done, test } from './testing.mjs';
+
+const { TOLLHOUSE_PROGRAM: PROGRAM, TOLLHOUSE_DATA: DATA } = process.env;
+
+/** Waits until the readiness check has only these reasons. */
+async function waitForReasons(codes) {
+  const deadline = Date.now() + 90_000;
+  for (;;) {
+    const { data } = await callApi('GET', '/readyz');
+    const actual = data.reasons.map(({ code }) => code);
+    if (actual.join() === codes.join()) return;
+    assert.ok(Date.now() < deadline, `the reasons are ${actual}`);
+  }
+}
+
+const notice = (page) => page.getByRole('status').filter({ hasNotText: 'Loading' });
+
+await test('the clock is a notice until it is accepted', {}, async ({ page }) => {
+  await waitForReasons(['CLOCK_UNSETTLED']);
+  await signIn(page);
+  for (const path of ['', 'settings', 'api-keys']) {
+    await goTo(page, path);
+    await notice(page).getByText('clock jumped').waitFor();
+  }
+  const command = await notice(page).locator('code').innerText();
+  const [program, ...args] = command.split(' ');
+  assert.equal(program, 'tollhouse');
+  execFileSync(PROGRAM, [...args, '--data', DATA]);
+  await waitForReasons([]);
+  await goTo(page, '');
+  await notice(page).waitFor({ state: 'detached' });
+  assert.equal(await notice(page).count(), 0);
+});
+
+/** Creates organizations until there is no room, and then takes access away. */
+async function fillStorage() {
+  const { key } = await create('/api-keys', { id: 'key_revoked', name: 'To revoke', scopes: [] });
+  assert.ok(key);
+  for (let status = 201, number = 0; status !== 507; number += 1) {
+    assert.equal(status, 201);
+    const body = { name: 'x'.repeat(100), email: `${number}@example.com` };
+    ({ status } = await callApi('POST', '/admin/v1/organizations', body));
+  }
+  const { status } = await callApi('POST', '/admin/v1/api-keys/key_revoked/revoke');
+  assert.equal(status, 200);
+  await waitForReasons(['STORAGE_RESERVE_IN_USE']);
+}
+
+const tenant = await create('/organizations', { name: 'Tenant', email: 'tenant@example.com' });
+const scopes = ['admin:keys'];
+const tenantKey = await create('/api-keys', { name: 'Tenant', organization_id: tenant.id, scopes });
+await fillStorage();
+
+for (const colorScheme of ['light', 'dark']) {
+  const options = { colorScheme, reducedMotion: 'reduce', bypassCSP: true };
+  await test(`full storage is an accessible notice, ${colorScheme}`, options, async ({ page }) => {
+    await signIn(page);
+    for (const viewport of [
+      { width: 1280, height: 900 },
+      { width: 360, height: 740 },
+    ]) {
+      await page.setViewportSize(viewport);
+      await goTo(page, 'scopes');
+      await notice(page).getByText('Storage is full').waitFor();
+      assert.equal(await pageWidth(page), viewport.width, 'the page does not scroll sideways');
+      assert.deepEqual(await findViolations(page), []);
+    }
+  });
+}
+
+await test('only platform keys see notices', {}, async ({ page }) => {
+  const requests = [];
+  page.on('request', (request) => requests.push(request.url()));
+  await signIn(page, tenantKey.key);
+  await goTo(page, 'api-keys');
+  assert.ok(!requests.includes(`${URL}/readyz`), 'an organization can do nothing about the server');
+  assert.equal(await notice(page).count(), 0);
+});
+
+await done();
