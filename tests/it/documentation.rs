@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tollhouse::domain::verification::Outcome;
 use tollhouse::error::CODES;
 
-use crate::support::guide::{self, Block};
+use crate::support::guide;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// Runs a script of `tests/node/` against a server; what it prints, one JSON value a line.
@@ -246,52 +246,6 @@ fn the_reference_lists_all_commands() {
         let name = format!("`tollhouse {command}");
         assert!(rows.iter().any(|row| row[0].starts_with(&name)), "{command} is not listed");
     }
-}
-
-/// Shell blocks without a test of their own: (page, name, why not).
-const NOT_RUN: [(&str, &str, &str); 4] = [
-    ("README.md", "build", "compiles the release program; cargo has built the one under test"),
-    ("docs/operate/install.md", "serve", "every other test starts the server"),
-    ("docs/operate/configure.md", "check", "run below, with the file and with the variables"),
-    (
-        "docs/concepts/audit-log.md",
-        "anchor",
-        "its anchor is an example; tests of the audit log use real ones",
-    ),
-];
-
-/// Pages whose shell blocks are run by a test, all of them.
-const RUN: [&str; 7] = [
-    "README.md",
-    "docs/quickstart.md",
-    "docs/reference/configuration.md",
-    "docs/guides/verify-keys.md",
-    "docs/guides/gateways.md",
-    "docs/guides/import-and-export.md",
-    "docs/operate/backup.md",
-];
-
-/// Commands for contributors and the long benchmarks.
-const FOR_CONTRIBUTORS: [&str; 2] = ["CONTRIBUTING.md", "docs/benchmarks.md"];
-
-#[test]
-fn commands_are_run_or_say_why_not() {
-    let mut not_run = BTreeSet::new();
-    for document in guide::documents() {
-        let page = document.strip_prefix(guide::root()).unwrap().to_str().unwrap().to_owned();
-        let shell = guide::fenced(&page).into_iter().filter(|block| block.language == "sh");
-        for Block { name, .. } in shell {
-            if NOT_RUN.iter().any(|(of, block, _)| (*of, *block) == (page.as_str(), name.as_str())) {
-                not_run.insert((page.clone(), name));
-            } else if page == "docs/operate/configure.md" {
-                assert_eq!(name, "environment", "the test below runs it");
-            } else {
-                let known = RUN.contains(&page.as_str()) || FOR_CONTRIBUTORS.contains(&page.as_str());
-                assert!(known, "{page}: no test runs the block {name:?}");
-            }
-        }
-    }
-    assert_eq!(not_run.len(), NOT_RUN.len(), "a block of NOT_RUN is gone");
 }
 
 /// What `config show` prints, without the sources of the settings.

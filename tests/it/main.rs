@@ -6,6 +6,7 @@ mod bad_input;
 mod binary;
 mod crash;
 mod documentation;
+mod documented_commands;
 mod durability;
 mod gateways;
 mod invariants;

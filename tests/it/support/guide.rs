@@ -1,4 +1,5 @@
-//! The code blocks of the documentation. A block may have a name behind its language: ` ```lua tollhouse.lua `.
+//! The code blocks of the documentation. A block may have a name behind its language: ` ```lua tollhouse.lua `. Commands
+//! that no test runs are marked in the line before: `<!-- not run: the reason -->`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,15 @@ pub(crate) struct Block {
     /// Empty where it has none.
     pub name: String,
     pub code: String,
+    /// Why no test runs it.
+    pub not_run: Option<String>,
+}
+
+impl Block {
+    /// True if a reader would type it into a shell.
+    pub(crate) fn is_shell(&self) -> bool {
+        ["sh", "bash", "shell", "console"].contains(&self.language.as_str())
+    }
 }
 
 /// The root of the repository.
@@ -22,19 +32,24 @@ pub(crate) fn fenced(file: &str) -> Vec<Block> {
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut found = Vec::new();
     let mut open: Option<Block> = None;
+    let mut not_run = None;
     for line in text.lines() {
+        assert!(!line.starts_with(' ') || !line.trim_start().starts_with("```"), "{file}: indented: {line}");
         match (line.strip_prefix("```"), &mut open) {
             (Some(info), None) => {
                 let (language, name) = info.split_once(' ').unwrap_or((info, ""));
                 let (language, name) = (language.to_owned(), name.trim().to_owned());
-                open = Some(Block { language, name, code: String::new() });
+                open = Some(Block { language, name, code: String::new(), not_run: not_run.take() });
             }
             (Some(_), Some(_)) => found.extend(open.take()),
             (None, Some(block)) => {
                 block.code.push_str(line);
                 block.code.push('\n');
             }
-            (None, None) => {}
+            (None, None) => {
+                let reason = line.strip_prefix("<!-- not run:").and_then(|rest| rest.strip_suffix("-->"));
+                not_run = reason.map(|reason| reason.trim().to_owned());
+            }
         }
     }
     assert!(open.is_none(), "{file}: unclosed code block");
