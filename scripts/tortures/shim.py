@@ -92,9 +92,11 @@ class Server(Program):
         self.process.kill()
         self.process.wait()
 
-    def readyz(self):
+    def readyz(self, write=False):
+        """The status of the readiness check; with `write`, of the one that asks for changes, too."""
+        query = "?write=true" if write else ""
         try:
-            with urllib.request.urlopen(self.url + "/readyz", timeout=TIMEOUT) as response:
+            with urllib.request.urlopen(self.url + "/readyz" + query, timeout=TIMEOUT) as response:
                 return response.status
         except urllib.error.HTTPError as error:
             return error.code
