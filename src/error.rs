@@ -111,6 +111,15 @@ pub(crate) struct ErrorDetail {
     pub(crate) message: String,
 }
 
+/// What is wrong with the database's file or its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseFault {
+    /// A part of the file is damaged. It stays so until the file is repaired.
+    Damage,
+    /// The disk or the file system failed. It may work again later.
+    Io,
+}
+
 /// The error of a request: refused, or failed in the server.
 #[derive(Clone, Debug)]
 pub struct Error {
@@ -129,6 +138,8 @@ pub struct Error {
     /// True if the request caused the error although its status is 5xx; later operations of a batch may
     /// continue then.
     pub(crate) caused_by_request: bool,
+    /// The fault of the database that caused the error, if one did.
+    pub(crate) database_fault: Option<DatabaseFault>,
 }
 
 impl Error {
@@ -141,6 +152,7 @@ impl Error {
             retry_after: None,
             missing_scope: None,
             caused_by_request: false,
+            database_fault: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Logging to standard error, as text for people or as JSON for a log collector; and the metrics.
 
 pub(crate) mod connections;
+pub(crate) mod failure_streak;
 pub(crate) mod families;
 pub(crate) mod log_output;
 pub(crate) mod machine;

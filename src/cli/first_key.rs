@@ -36,7 +36,7 @@ struct GivenKey {
 /// server prints in a sample `curl` command, or `None` if a key existed already.
 pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
     if api_keys::any_key_exists(app).await? {
-        warn_if_ignored(app).await?;
+        warn_if_ignored(app).await;
         return Ok(None);
     }
     if let Some((secret, shown)) = secret_from_environment(&app.settings.get().await?.checked_prefixes)? {
@@ -75,17 +75,18 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
 
 /// Warns if the environment gives a first admin key that the database, which already has keys, doesn't know. The
 /// operator may take that for a way to change the key.
-async fn warn_if_ignored(app: &App) -> Result<()> {
+async fn warn_if_ignored(app: &App) {
     // The file may be gone: it is needed only once.
-    let Ok(Some(GivenKey { key, variable, .. })) = key_from_environment() else { return Ok(()) };
-    if !key.is_empty() && !operator_keys::is_known(app, Secret::from_plain_text(key).hash()).await? {
+    let Ok(Some(GivenKey { key, variable, .. })) = key_from_environment() else { return };
+    // A key that can't be read, because the database is damaged, doesn't prevent the start.
+    let is_known = async |hash| operator_keys::is_known(app, hash).await.unwrap_or(true);
+    if !key.is_empty() && !is_known(Secret::from_plain_text(key).hash()).await {
         tracing::warn!(
             variable,
             "first admin key ignored: the database already has keys, and this is none of them; remove the variable, \
              or create a key with `tollhouse admin-key create`"
         );
     }
-    Ok(())
 }
 
 /// Reads the first admin key from the environment.

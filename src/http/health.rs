@@ -30,8 +30,12 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
 /// Check readiness
 ///
 /// Succeeds while keys can be verified and the server isn't shutting down. `write` and `reasons` also state
-/// whether changes can be stored, and whether the clock needs attention. With `?write=true`, the server is ready only
+/// whether changes can be stored, and what else needs attention. With `?write=true`, the server is ready only
 /// if changes can be stored, too. A response with status `503` has the same fields in `error`.
+///
+/// The codes of `reasons`: `SHUTTING_DOWN`, `DATABASE_FILES_CHANGED`, `DATABASE_UNREADABLE` (keys can't be verified),
+/// `DATABASE_UNWRITABLE`, `STORAGE_FULL`, `STORAGE_RESERVE_IN_USE` (changes can't be stored), `DATABASE_DAMAGED`,
+/// `DATABASE_DISK_FAILED` (some requests fail), `CLOCK_UNSETTLED`.
 #[utoipa::path(
     get, path = "/readyz", tag = "Server", operation_id = "getReadiness",
     params(ReadinessParams),

@@ -42,6 +42,7 @@ pub(crate) async fn add(app: &App, families: &mut MetricFamilies) {
         unlabeled_sample(integer_to_float(log_output::dropped_line_count())),
     );
     add_clock_metrics(app, families);
+    add_fault_metrics(app, families);
     machine::add_process_metrics(families);
 }
 
@@ -50,6 +51,16 @@ fn add_clock_metrics(app: &App, families: &mut MetricFamilies) {
         "tollhouse_clock_unsettled",
         "1 while the clock is unsettled: it jumped, and nothing is deleted because of its age.",
         unlabeled_sample(if app.clock.is_settled() { 0.0 } else { 1.0 }),
+    );
+}
+
+fn add_fault_metrics(app: &App, families: &mut MetricFamilies) {
+    let (damage, io) = app.db.faults().counts();
+    let kind = |name: &str| -> Labels { vec![("kind", name.to_owned())] };
+    families.add_counter(
+        "tollhouse_database_faults_total",
+        "Reads and changes that failed because the database is damaged or its disk failed, by kind.",
+        [(kind("damage"), integer_to_float(damage)), (kind("disk"), integer_to_float(io))],
     );
 }
 

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::error::{Code, Error, Result};
-use crate::store;
+use crate::error::{Code, Error};
 
 /// What the server can do now.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -30,8 +29,8 @@ pub(crate) struct ReadinessReason {
     pub(crate) message: Cow<'static, str>,
 }
 
-/// Determines what the server can do, by a lookup like that of a verification and by a write. Their results are
-/// reused for a second.
+/// Determines what the server can do: by lookups like those of verifications, by a write, and by the faults of the
+/// database that work has met. The results of the lookups and the write are reused for a second.
 pub(crate) async fn check(app: &App) -> Readiness {
     let mut readiness = Readiness { verify: true, write: true, reasons: Vec::new() };
     if app.is_draining() {
@@ -42,6 +41,7 @@ pub(crate) async fn check(app: &App) -> Readiness {
         readiness.check_verification(app).await;
         readiness.check_changes(app).await;
     }
+    readiness.add_faults(app);
     // Read after the checks, because a change notices that the files were moved, too.
     if let Some(problem) = app.db.file_problem() {
         readiness.reasons.clear();
@@ -58,8 +58,11 @@ pub(crate) async fn check(app: &App) -> Readiness {
 
 impl Readiness {
     async fn check_verification(&mut self, app: &App) {
-        if let Err(error) = probe_verification(app).await {
+        let probed = app.db.probe_verification(app.clock.monotonic()).await;
+        if let Err(error) = &probed {
             tracing::warn!(%error, "not ready: keys can't be looked up");
+        }
+        if probed.is_err() || app.verifier.is_failing() {
             self.verify = false;
             self.add("DATABASE_UNREADABLE", "Keys can't be looked up in the database.");
         }
@@ -80,6 +83,21 @@ impl Readiness {
                 tracing::warn!(%error, "the database isn't writable");
                 self.add("DATABASE_UNWRITABLE", "The database can't be written.");
             }
+        } else if app.db.faults().are_changes_failing() {
+            self.write = false;
+            self.add("DATABASE_UNWRITABLE", "The last changes failed because of the database.");
+        }
+    }
+
+    fn add_faults(&mut self, app: &App) {
+        if app.db.faults().is_damaged() {
+            self.add(
+                "DATABASE_DAMAGED",
+                "A part of the database is damaged: some requests fail. The server log says what to do.",
+            );
+        }
+        if app.db.faults().has_io_errors() {
+            self.add("DATABASE_DISK_FAILED", "The database's disk failed within the last minute.");
         }
     }
 
@@ -99,10 +117,4 @@ impl Readiness {
         let reason = self.reasons.first().map(|reason| reason.message.clone());
         Error::unavailable(reason.unwrap_or("The server isn't ready.".into()), 1)
     }
-}
-
-/// Reads what a verification reads of an unknown key.
-async fn probe_verification(app: &App) -> Result<()> {
-    let lookup = app.db.look_up(|tx| store::api_keys::find_credential_by_hash(tx, &[0; 32]));
-    lookup.await.map(drop)
 }

@@ -275,7 +275,8 @@ pub(crate) fn platform_keys(tx: &Tx<'_>) -> Result<Vec<ApiKey>> {
 
 /// True if any key was ever stored. Keys are never deleted from the table.
 pub(crate) fn any_key_exists(tx: &Tx<'_>) -> Result<bool> {
-    Ok(tx.query_first("SELECT 1 FROM api_keys LIMIT 1", [], |_| Ok(()))?.is_some())
+    // Not through an index: a server with a damaged index can start and verify keys.
+    Ok(tx.query_first("SELECT 1 FROM api_keys NOT INDEXED LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
 /// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, unless it is more than a day later,

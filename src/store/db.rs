@@ -16,9 +16,11 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::cancelable_read::{StopOnDrop, run_read};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
+use super::database_faults::DatabaseFaults;
 use super::fallback;
 use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
+use super::probe::{self, CachedProbe};
 pub(crate) use super::reserve::ReserveStatus;
 use super::reserve::{self, Reserve};
 use super::schema;
@@ -28,7 +30,7 @@ pub(crate) use super::tx::Tx;
 use super::writer::{self, QueuedMutation, Writer};
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, DatabaseFault, Error, Result};
 
 /// Maximum time for which a connection waits for a lock that another process holds.
 pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,6 +79,7 @@ struct Shared {
     /// sent.
     writer_ended: watch::Receiver<()>,
     counters: Arc<WriterCounters>,
+    faults: Arc<DatabaseFaults>,
     files: Arc<FileIdentity>,
     _file_watch: FileWatch,
     reserve: Arc<reserve::SharedStatus>,
@@ -87,8 +90,8 @@ struct Shared {
     /// One permit per reader, so that a read waiting for a connection doesn't occupy a thread.
     reader_permits: Arc<Semaphore>,
     read_timeout: Duration,
-    /// Monotonic time and result of the last probe.
-    last_probe: tokio::sync::Mutex<Option<(Duration, Result<()>)>>,
+    verification_probe: CachedProbe,
+    write_probe: CachedProbe,
 }
 
 impl Db {
@@ -130,6 +133,7 @@ impl Db {
         let (queue, jobs) = mpsc::sync_channel(options.writer_queue.max(1));
         let (writer_alive, writer_ended) = watch::channel(());
         let counters = Arc::new(WriterCounters::default());
+        let faults = Arc::new(DatabaseFaults::default());
         // Only a fallback works without the files of the WAL.
         let requires_wal = located.file == options.file;
         let files = Arc::new(FileIdentity::record(&options.file, requires_wal)?);
@@ -144,6 +148,7 @@ impl Db {
             clock: Clock::system(),
             counters: Arc::clone(&counters),
             files: Arc::clone(&files),
+            faults: Arc::clone(&faults),
         };
         thread::Builder::new()
             .name("writer".to_owned())
@@ -156,15 +161,17 @@ impl Db {
             queue: Mutex::new(Some(queue)),
             writer_ended,
             counters,
+            faults: Arc::clone(&faults),
             _file_watch: FileWatch::start(Arc::clone(&files))?,
             files,
             reserve: reserve_status,
             is_read_only,
-            lookups: Lookups::start(&located)?,
+            lookups: Lookups::start(&located, faults)?,
             reader_permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
             readers,
             read_timeout: options.read_timeout,
-            last_probe: tokio::sync::Mutex::default(),
+            verification_probe: CachedProbe::default(),
+            write_probe: CachedProbe::default(),
         })))
     }
 
@@ -201,11 +208,13 @@ impl Db {
     {
         if self.0.is_read_only {
             let message = "The database can't be written. Check its disk and its permissions.";
-            return Err(Error::unavailable(message, 30));
+            let error = Error::unavailable(message, 30);
+            return Err(Error { database_fault: Some(DatabaseFault::Io), ..error });
         }
         let (answer, answered) = oneshot::channel();
         let mutation = Box::new(move |tx: &Tx<'_>| f(tx).map(|value| Box::new(value) as MutationResult));
-        self.enqueue(QueuedMutation { mutation, answer, may_use_reserve })?;
+        let job = QueuedMutation { mutation, answer, may_use_reserve, is_admin_change: may_use_reserve };
+        self.enqueue(job)?;
         let value =
             answered.await.map_err(|_| Error::internal("the writer stopped before it answered"))??;
         value
@@ -244,7 +253,8 @@ impl Db {
         let earlier_lock_waits = lock_waits();
         let (answer, mut answered) = oneshot::channel();
         let mutation = Box::new(|_: &Tx<'_>| Ok(Box::new(()) as MutationResult));
-        let mut unsent = Some(QueuedMutation { mutation, answer, may_use_reserve: false });
+        let mut unsent =
+            Some(QueuedMutation { mutation, answer, may_use_reserve: false, is_admin_change: false });
         let mut ticks = tokio::time::interval(RESPONSE_POLL_INTERVAL);
         loop {
             // A full queue has room again once the writer has taken a group.
@@ -293,7 +303,8 @@ impl Db {
             tokio::task::spawn_blocking(task).await.map_err(|_| Error::internal("a read panicked"))?
         };
         let timed_out = |_| Err(Error::unavailable("The database took too long to answer. Try again.", 1));
-        tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(timed_out)
+        let result = tokio::time::timeout(self.0.read_timeout, work).await.unwrap_or_else(timed_out);
+        result.inspect_err(|error| self.0.faults.observe(error))
     }
 
     /// Runs a short read that verifications need, of one or two rows or of the scope catalogue. The read doesn't
@@ -307,6 +318,11 @@ impl Db {
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.0.lookups.run_lookup(f).await
+    }
+
+    /// The faults of the database that work met.
+    pub(crate) fn faults(&self) -> &DatabaseFaults {
+        &self.0.faults
     }
 
     /// Totals of the writer since the database was opened.
@@ -348,27 +364,43 @@ impl Db {
         while self.0.writer_ended.clone().changed().await.is_ok() {}
     }
 
-    /// Checks that the database file is writable by committing a write. Calls within a second of the last
-    /// check get its result. `now` is the clock's monotonic time.
+    /// Checks that keys can be looked up, at some places of the tables that verifications read. Calls within a
+    /// second of the last check get its result. `now` is the clock's monotonic time.
+    ///
+    /// # Errors
+    /// The same errors as [`look_up`](Self::look_up).
+    pub(crate) async fn probe_verification(&self, now: Duration) -> Result<()> {
+        let random = probe::spread_bits(now);
+        let probe = async {
+            let read = move |tx: &Tx<'_>| {
+                Ok((probe::probe_verification(tx, random)?, schema::last_backup_at(tx).ok()))
+            };
+            let (fault, last_backup_at) = self.look_up(read).await?;
+            match (fault, last_backup_at) {
+                (Some(error), _) => self.0.faults.observe(&error),
+                (None, Some(at)) => self.0.faults.forget_damage_after_backup(at),
+                (None, None) => {}
+            }
+            Ok(())
+        };
+        self.0.verification_probe.run(now, probe).await
+    }
+
+    /// Checks that changes can be stored: commits a write, and revokes a key without a commit. Calls within a second
+    /// of the last check get its result. `now` is the clock's monotonic time.
     ///
     /// # Errors
     /// The same errors as [`write`](Self::write).
     pub(crate) async fn probe_writable(&self, now: Duration) -> Result<()> {
-        let mut last_probe = self.0.last_probe.lock().await;
-        if let Some((at, result)) = &*last_probe
-            && now.saturating_sub(*at) < Duration::from_secs(1)
-        {
-            return result.clone();
-        }
-        // The inserted value is longer than a page. It needs new pages, so it fails when the file is at its
-        // size limit.
-        let result = self.write(|tx| {
-            tx.execute("INSERT INTO meta (name, value) VALUES ('probe', ?1)", ["x".repeat(8192)])?;
-            tx.execute("DELETE FROM meta WHERE name = 'probe'", [])
-        });
-        let result = result.await.map(|_| ());
-        *last_probe = Some((now, result.clone()));
-        result
+        let random = probe::spread_bits(now);
+        let probe = async {
+            self.write(probe::probe_growth).await?;
+            match self.write(move |tx| probe::probe_revocation(tx, random)).await {
+                Err(error) if !probe::is_rolled_back(&error) => Err(error),
+                _ => Ok(()),
+            }
+        };
+        self.0.write_probe.run(now, probe).await
     }
 }
 

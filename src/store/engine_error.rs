@@ -6,7 +6,7 @@ use rusqlite::ffi::{Error as SqliteFailure, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_W
 use rusqlite::{Connection, ErrorCode};
 
 use super::space;
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 
 const FULL_DISK_ADVICE: &str = "free space on the disk, or raise database.max_bytes";
 
@@ -59,6 +59,24 @@ pub(super) fn unavailable_message(failure: SqliteFailure) -> Option<&'static str
         }
         _ => return None,
     })
+}
+
+/// The fault of the file or its disk that this error tells of. A stored value that can't be read counts as damage.
+pub(super) fn database_fault(error: &rusqlite::Error) -> Option<DatabaseFault> {
+    use rusqlite::Error as Sqlite;
+    let failure = match error {
+        Sqlite::FromSqlConversionFailure(..)
+        | Sqlite::IntegralValueOutOfRange(..)
+        | Sqlite::InvalidColumnType(..)
+        | Sqlite::Utf8Error(..) => return Some(DatabaseFault::Damage),
+        _ => error.sqlite_error()?,
+    };
+    unavailable_message(*failure)?;
+    match failure.code {
+        ErrorCode::SystemIoFailure if failure.extended_code == SQLITE_IOERR_SHMSIZE => None,
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Some(DatabaseFault::Damage),
+        _ => Some(DatabaseFault::Io),
+    }
 }
 
 /// Converts an error of a statement. Its cause names the file of the connection.

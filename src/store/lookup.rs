@@ -12,6 +12,7 @@ use r2d2::ManageConnection as _;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::database_faults::DatabaseFaults;
 use super::db::Options;
 use super::engine_error::in_file_of;
 use super::schema;
@@ -30,15 +31,19 @@ const MAX_LOOKUPS_PER_TRANSACTION: usize = 256;
 type Lookup = Box<dyn FnOnce(Result<&Tx<'_>>) + Send>;
 
 /// Handle to the lookup thread, which ends when the handle is dropped or closed.
-pub(super) struct Lookups(Mutex<Option<SyncSender<Lookup>>>);
+pub(super) struct Lookups {
+    /// `None` once the database is closing.
+    queue: Mutex<Option<SyncSender<Lookup>>>,
+    faults: Arc<DatabaseFaults>,
+}
 
 impl Lookups {
-    pub(super) fn start(options: &Options) -> Result<Arc<Self>> {
+    pub(super) fn start(options: &Options, faults: Arc<DatabaseFaults>) -> Result<Arc<Self>> {
         let conn = schema::reader_connections(options).connect().map_err(Error::internal)?;
         let (sender, waiting) = mpsc::sync_channel(MAX_WAITING_LOOKUPS);
         let thread = thread::Builder::new().name("lookups".to_owned());
         thread.spawn(move || run_lookup_thread(conn, &waiting)).map_err(Error::internal)?;
-        Ok(Arc::new(Self(Mutex::new(Some(sender)))))
+        Ok(Arc::new(Self { queue: Mutex::new(Some(sender)), faults }))
     }
 
     /// Runs a short read, which sees everything committed before this call.
@@ -53,18 +58,19 @@ impl Lookups {
         let (answer, answered) = oneshot::channel();
         // The result is discarded when the caller has dropped the receiver.
         let lookup: Lookup = Box::new(move |tx| drop(answer.send(tx.and_then(f))));
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(sender) = sender else { return Err(Error::unavailable("The server is shutting down.", 1)) };
         sender.try_send(lookup).map_err(|error| match error {
             TrySendError::Full(_) => Error::unavailable("Too many keys are being looked up. Try again.", 1),
             TrySendError::Disconnected(_) => Error::internal("the lookup thread has stopped"),
         })?;
-        answered.await.map_err(|_| Error::internal("a lookup panicked"))?
+        let result = answered.await.map_err(|_| Error::internal("a lookup panicked"))?;
+        result.inspect_err(|error| self.faults.observe(error))
     }
 
     /// Refuses new lookups. The thread ends once those waiting are answered.
     pub(super) fn close(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

@@ -245,6 +245,6 @@ impl From<rusqlite::Error> for Error {
                 None => Self::internal(&cause),
             },
         };
-        Self { cause: Some(cause), ..shown }
+        Self { cause: Some(cause), database_fault: engine_error::database_fault(&error), ..shown }
     }
 }

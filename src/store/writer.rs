@@ -18,6 +18,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::counters::WriterCounters;
+use super::database_faults::DatabaseFaults;
 use super::db::{BUSY_TIMEOUT, POLL_INTERVAL};
 use super::engine_error::in_file_of;
 use super::file_identity::FileIdentity;
@@ -34,6 +35,8 @@ pub(super) struct QueuedMutation {
     pub(super) mutation: Mutation,
     pub(super) answer: oneshot::Sender<Result<MutationResult>>,
     pub(super) may_use_reserve: bool,
+    /// True for changes of the Admin API.
+    pub(super) is_admin_change: bool,
 }
 
 impl QueuedMutation {
@@ -62,6 +65,7 @@ pub(super) struct Writer {
     /// `PRAGMA data_version` at the last check. Commits of this connection don't change it.
     pub(super) data_version: i64,
     pub(super) files: Arc<FileIdentity>,
+    pub(super) faults: Arc<DatabaseFaults>,
 }
 
 impl Writer {
@@ -96,7 +100,7 @@ impl Writer {
         match self.run_and_commit(&mut group, ReserveAccess::NotNeeded) {
             Ok(results) => {
                 self.is_storage_full = false;
-                group.into_iter().zip(results).for_each(|(job, result)| job.respond(result))
+                group.into_iter().zip(results).for_each(|(job, result)| self.respond(job, result));
             }
             Err(error) if error.code == Code::StorageFull => {
                 // Logged once, because clients may retry often while the disk is full.
@@ -106,7 +110,7 @@ impl Writer {
                 for job in group {
                     match job.may_use_reserve {
                         true => self.run_with_reserve(job),
-                        false => job.respond(Err(error.clone())),
+                        false => self.respond(job, Err(error.clone())),
                     }
                 }
             }
@@ -115,9 +119,20 @@ impl Writer {
                 if !self.files.is_lost() {
                     tracing::error!(%error, mutations = group.len(), "a group of mutations failed");
                 }
-                group.into_iter().for_each(|job| job.respond(Err(error.clone())));
+                group.into_iter().for_each(|job| self.respond(job, Err(error.clone())));
             }
         }
+    }
+
+    /// Answers a mutation, after its outcome was recorded.
+    fn respond(&self, job: QueuedMutation, result: Result<MutationResult>) {
+        if let Err(error) = &result {
+            self.faults.observe(error);
+        }
+        if job.is_admin_change {
+            self.faults.observe_change(&result);
+        }
+        job.respond(result);
     }
 
     /// Runs and answers one mutation while storage is full.
@@ -128,7 +143,7 @@ impl Writer {
         let succeeded = result.is_ok();
         self.update_reserve();
         let [job] = job;
-        job.respond(result);
+        self.respond(job, result);
         // The next mutation needs the room in the WAL again.
         if succeeded && self.reserve.is_file_short() {
             self.checkpoint_wal_into_reserve();

@@ -18,6 +18,7 @@ use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, check_before_limits};
 use crate::error::{Error, Result};
+use crate::telemetry::failure_streak::FailureStreak;
 use crate::telemetry::tally::Counts;
 
 /// Number of possible outcomes of a verification.
@@ -75,6 +76,8 @@ pub struct Verifier {
     files_lost: Arc<AtomicBool>,
     /// Indexed by `Outcome as usize`.
     outcome_counts: Counts<OUTCOME_COUNT>,
+    /// Verifications that failed because of the database.
+    database_failures: FailureStreak,
 }
 
 impl Verifier {
@@ -98,6 +101,7 @@ impl Verifier {
             recorder,
             files_lost,
             outcome_counts: Counts::default(),
+            database_failures: FailureStreak::default(),
         }
     }
 
@@ -187,6 +191,21 @@ impl Verifier {
     /// Number of verifications by outcome, dry runs included, indexed by `Outcome as usize`.
     pub(crate) fn outcome_counts(&self) -> [u64; OUTCOME_COUNT] {
         self.outcome_counts.sums()
+    }
+
+    /// Records that a verification failed because of the database.
+    pub(crate) fn record_database_failure(&self) {
+        self.database_failures.record(self.known_key_count(), self.clock.monotonic());
+    }
+
+    /// True if the last verifications all failed because of the database.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.database_failures.is_failing(self.known_key_count(), self.clock.monotonic())
+    }
+
+    /// Number of verifications of keys that exist. Others may be decided without the database.
+    fn known_key_count(&self) -> u64 {
+        self.outcome_counts.sums()[Outcome::Revoked as usize..].iter().sum()
     }
 
     /// Returns the credential of a secret if it is valid, for token introspection (RFC 7662). Limits are
