@@ -27,6 +27,7 @@ use crate::telemetry::connections::ListenerConnections;
 use crate::telemetry::machine;
 use crate::telemetry::repeated_requests::RepeatedRequests;
 use crate::telemetry::tally::HttpMetrics;
+use crate::verify::access_blocks::AccessBlocks;
 use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, VersionClock};
 use crate::verify::call_buckets::CallBuckets;
@@ -59,6 +60,8 @@ pub struct App {
     pub(crate) metrics_connections: Arc<ListenerConnections>,
     /// Counters of requests and responses.
     pub(crate) traffic: HttpMetrics,
+    /// Access that is denied in memory, because the change that takes it away could not be stored.
+    pub(crate) access_blocks: Arc<AccessBlocks>,
     /// The cache of API keys, by the hash of their secret.
     pub keys: Arc<KeyCache>,
     /// Decides whether keys are valid.
@@ -112,6 +115,8 @@ impl App {
     async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Result<Arc<Self>> {
         let version_clock = Arc::new(VersionClock::default());
         let publisher = version_clock.clone();
+        let access_blocks = Arc::new(AccessBlocks::default());
+        let stored_blocks = access_blocks.clone();
         let options = db::Options {
             file: config.database.dir.join("tollhouse.db"),
             must_exist: config.database.must_exist,
@@ -122,14 +127,24 @@ impl App {
             max_bytes: config.database.max_bytes,
             allow_read_only,
         };
-        let db = db::Db::open(&options, move |invalidations| publisher.publish(invalidations))?;
+        let db = db::Db::open(&options, move |invalidations| {
+            stored_blocks.lift_stored(invalidations);
+            publisher.publish(invalidations);
+        })?;
         clock.resume(db.read(store::clock::stored_time).await?);
         let cursor_key = db.read(store::schema::load_cursor_key).await?;
         let loader = db.clone();
+        let blocks = access_blocks.clone();
         let load = move |hash| -> crate::verify::cache::LoadFuture {
             let db = loader.clone();
+            let blocks = blocks.clone();
             Box::pin(async move {
-                db.look_up(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await
+                let loaded =
+                    db.look_up(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await?;
+                Ok(loaded.map(|mut credential| {
+                    blocks.apply(&mut credential);
+                    credential
+                }))
             })
         };
         let memory_limit_bytes = machine::memory_limit_bytes();
@@ -153,6 +168,7 @@ impl App {
             http_connections: Arc::default(),
             metrics_connections: Arc::new(ListenerConnections::new("metrics")),
             traffic: HttpMetrics::default(),
+            access_blocks,
             keys,
             verifier,
             settings,

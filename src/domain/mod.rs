@@ -4,6 +4,7 @@
 //! which caller may do what. Every resource has its own file.
 
 pub mod access;
+pub mod access_change;
 pub mod api_key;
 pub mod audit;
 pub(crate) mod batch;

@@ -157,6 +157,7 @@ pub(super) fn prepare_operation(
         target,
         ..ctx
     };
+    let ctx = Arc::new(ctx).with_access_change(&params, requested.body.as_ref());
     let app = call.app.clone();
     let disconnected = call.disconnected.clone();
     let memory = call.memory.clone();
@@ -187,7 +188,7 @@ pub(super) fn prepare_operation(
             Ok(reply)
         })
     };
-    Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(handler) }))
+    Ok(Some(BatchOperation { ctx, handler: Box::new(handler) }))
 }
 
 /// Converts the result of an operation. The second value is true if it contains a secret.

@@ -32,6 +32,7 @@ use crate::domain::audit::{EventContext, Target};
 use crate::domain::fields::Json;
 use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
+use crate::service::access_blocks::{self, AccessChangeAttempts};
 use crate::service::request_memory::MemoryReservation;
 use crate::service::{self, RequestContext};
 use crate::verify::call_buckets::CallDecision;
@@ -260,6 +261,7 @@ impl RequestPipeline {
             if_match: if_match.as_ref().ok().cloned().flatten(),
             target: audit_target(route, params, &self.request.redactor),
             context: self.request.event_context(),
+            attempts: AccessChangeAttempts::new(app.access_blocks.clone()),
             random: app.random_bits()?,
             seat: None,
         });
@@ -336,6 +338,7 @@ impl RequestPipeline {
         (bytes, body): (Bytes, Option<Json>),
     ) -> Result<Reply> {
         let app = self.app.clone();
+        let ctx = ctx.with_access_change(&params, body.as_ref());
         let query = self.request.head.uri.query().unwrap_or_default().to_owned();
         let negotiation = call::negotiation_headers(&self.request.head.headers);
         let disconnected = self.disconnected.clone();
@@ -369,6 +372,7 @@ impl RequestPipeline {
 
     /// Records the handler's outcome in the audit log, builds the response and logs the request.
     async fn record_and_respond(self, result: Result<Reply>) -> Response {
+        let result = access_blocks::block_unstored(&self.app, self.ctx.as_deref(), result).await;
         let result = self.record_outcome(result).await;
         let now = self.app.clock.now();
         let id = &self.request.request_id;
@@ -394,7 +398,13 @@ impl RequestPipeline {
             (Ok(_), Some(ctx)) if self.route.action == WHOAMI_ACTION => {
                 service::aggregate_read(&self.app, ctx)
             }
-            (Err(error), Some(ctx)) => service::record_refusal(&self.app, ctx, error).await?,
+            (Err(error), Some(ctx)) => {
+                let recorded = service::record_refusal(&self.app, ctx, error).await;
+                // On a damaged database the response says what happened to the request, also if that can't be recorded.
+                if error.database_fault.is_none() {
+                    recorded?;
+                }
+            }
             (Err(error), None) if self.route.auth != AuthRequirement::Open => {
                 record_anonymous_error(&self.app, &self.request, error.code)?;
             }

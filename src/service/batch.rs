@@ -48,7 +48,9 @@ pub(crate) async fn run<R: Send + 'static>(
     let outcome = run_in_transaction(app, ctx, move |tx, caller| {
         let shared_caller = SameCaller::default();
         let run_one = |operation: &BatchOperation<R>, tx: &Tx<'_>| {
-            shared_caller.run(tx, &clock, &operation.ctx, &operation.handler)
+            let result = shared_caller.run(tx, &clock, &operation.ctx, &operation.handler);
+            operation.ctx.attempts.record_outcome(&result);
+            result
         };
         let outcome =
             if atomic { run_atomic(tx, &batch, run_one)? } else { run_independent(tx, &batch, run_one)? };
@@ -101,6 +103,7 @@ fn run_atomic<R>(
         Err(error) if error.code.status() >= 500 => Err(error),
         Err(error) => {
             let failed_index = succeeded.get();
+            operations.iter().for_each(|operation| operation.ctx.attempts.refuse());
             let results = operations.iter().enumerate().map(|(index, operation)| {
                 let error =
                     if index == failed_index { error.clone() } else { failed_dependency_error(failed_index) };

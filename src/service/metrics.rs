@@ -62,6 +62,11 @@ fn add_fault_metrics(app: &App, families: &mut MetricFamilies) {
         "Reads and changes that failed because the database is damaged or its disk failed, by kind.",
         [(kind("damage"), integer_to_float(damage)), (kind("disk"), integer_to_float(io))],
     );
+    families.add_gauge(
+        "tollhouse_revocations_not_stored",
+        "Changes that take access away and could not be stored; their access is blocked until the restart.",
+        unlabeled_sample(integer_to_float(app.access_blocks.len() as u64)),
+    );
 }
 
 fn add_verification_metrics(app: &App, families: &mut MetricFamilies) {

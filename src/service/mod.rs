@@ -6,6 +6,7 @@
 //! failed operations. In a [`batch`], and where a response is stored for its [replay](idempotency), both
 //! functions run [`within`] a transaction that is already open.
 
+pub(crate) mod access_blocks;
 pub(crate) mod aggregated;
 pub mod api_keys;
 pub(crate) mod audit;
@@ -51,6 +52,7 @@ use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
+use access_blocks::AccessChangeAttempts;
 use within::Seat;
 
 /// The context of an operation: its caller and credential, the requested operation, and the client's address.
@@ -82,6 +84,8 @@ pub struct RequestContext {
     pub(crate) target: Option<Target>,
     /// The field `context` of the operation's audit events.
     pub(crate) context: EventContext,
+    /// The changes of access that the request attempts.
+    pub(crate) attempts: AccessChangeAttempts,
     /// Random bits from which the ids of the operation's audit events are derived.
     pub(crate) random: u128,
     /// Runs closures in the open transaction; `None` if no transaction is open ([`within::run`]).
@@ -114,6 +118,7 @@ impl RequestContext {
             if_match: None,
             target: None,
             context: EventContext::default(),
+            attempts: AccessChangeAttempts::new(app.access_blocks.clone()),
             random: app.random_bits()?,
             seat: None,
         }))
@@ -131,8 +136,9 @@ impl RequestContext {
     /// Reads the caller from the database again, without checking whether the caller's key is usable.
     fn read_caller(&self, tx: &Tx<'_>) -> Result<Caller> {
         let Some(secret) = &self.secret else { return Ok(self.caller.clone()) };
-        let credential =
+        let mut credential =
             store::api_keys::find_credential_by_hash(tx, secret)?.ok_or_else(access::invalid_api_key)?;
+        self.attempts.apply_blocks(&mut credential);
         Ok(Caller::Key(Arc::new(credential)))
     }
 
@@ -249,6 +255,7 @@ where
         for (index, entry) in entries.into_iter().enumerate() {
             store::audit::append(tx, context.audit_event(index, entry, status, None))?;
         }
+        context.attempts.declare_stored(tx);
         Ok(value)
     })
     .await

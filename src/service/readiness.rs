@@ -99,6 +99,16 @@ impl Readiness {
         if app.db.faults().has_io_errors() {
             self.add("DATABASE_DISK_FAILED", "The database's disk failed within the last minute.");
         }
+        let unstored = app.access_blocks.len();
+        if unstored > 0 {
+            self.add(
+                "REVOCATIONS_NOT_STORED",
+                format!(
+                    "{unstored} changes that take access away could not be stored. Their access is blocked until the \
+                     server restarts. Repeat them after the repair."
+                ),
+            );
+        }
     }
 
     /// Adds the reason why the server can do nothing.

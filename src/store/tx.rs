@@ -111,6 +111,7 @@ impl<'c> Tx<'c> {
     pub(crate) fn is_invalidated(&self, id: &str) -> bool {
         self.invalidations.borrow().iter().any(|invalidation| match invalidation {
             Invalidation::Id(other) => other == id,
+            Invalidation::Access(change) => change.id == id,
             Invalidation::All => true,
             Invalidation::Secret(_) => false,
         })

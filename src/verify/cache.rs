@@ -72,6 +72,7 @@ impl VersionClock {
             let now = self.current.fetch_add(1, Ordering::SeqCst) + 1;
             let version = match invalidation {
                 Invalidation::Id(id) => &self.shard_versions[shard(id)],
+                Invalidation::Access(change) => &self.shard_versions[shard(&change.id)],
                 Invalidation::Secret(hash) => &self.shard_versions[shard(hash)],
                 Invalidation::All => &self.all_version,
             };

@@ -1,0 +1,207 @@
+//! Changes of access, as a request names them: what to deny if such a change can't be stored, and which denials
+//! end once it is stored.
+
+use ipnet::IpNet;
+
+use super::access::{self, Caller};
+use super::api_key::{ApiKey, Credential, Status};
+use super::cidr;
+use super::fields::Faults;
+use super::json::Json;
+use super::restore::reapply_key_revocations;
+use super::time::Timestamp;
+use super::{organization, user};
+
+/// A change of the access of a key, an organization or a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessChange {
+    /// The id of the key, organization or user.
+    pub(crate) id: String,
+    kind: AccessChangeKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum AccessChangeKind {
+    RevokeKey,
+    ExpirePreviousSecret,
+    RotateKey,
+    UpdateKey(Box<KeyAccessUpdate>),
+    /// Suspends or deletes the organization.
+    EndOrganization,
+    ActivateOrganization,
+    /// Suspends or deletes the user.
+    EndUser,
+    ActivateUser,
+    /// Ends the user's membership in this organization.
+    EndMembership(String),
+}
+
+/// The fields of a key's update that decide on its access; `None` if the update doesn't narrow the field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct KeyAccessUpdate {
+    status: Option<Status>,
+    scopes: Option<Vec<String>>,
+    allowed_ips: Option<Vec<IpNet>>,
+    expires_at: Option<Timestamp>,
+}
+
+impl AccessChange {
+    /// The change of access that a request to the route with this action makes; `None` if it makes none. The body
+    /// isn't validated: what isn't valid is ignored.
+    pub(crate) fn from_request(action: &str, params: &[String], body: Option<&Json>) -> Option<Self> {
+        use AccessChangeKind as Kind;
+        let id = params.last()?.clone();
+        let status = || text(member(body?, "status")?);
+        let kind = match action {
+            "api_key.revoke" => Kind::RevokeKey,
+            "api_key.expire_previous" => Kind::ExpirePreviousSecret,
+            "api_key.rotate" => Kind::RotateKey,
+            "api_key.update" => Kind::UpdateKey(Box::new(KeyAccessUpdate::from_body(body?)?)),
+            "organization.delete" => Kind::EndOrganization,
+            "user.delete" => Kind::EndUser,
+            "membership.delete" => Kind::EndMembership(params.first()?.clone()),
+            "organization.update" if status() == Some("suspended") => Kind::EndOrganization,
+            "organization.update" if status() == Some("active") => Kind::ActivateOrganization,
+            "user.update" if status() == Some("suspended") => Kind::EndUser,
+            "user.update" if status() == Some("active") => Kind::ActivateUser,
+            _ => return None,
+        };
+        Some(Self { id, kind })
+    }
+
+    /// True if the change may take access away. A rotation doesn't: if it fails, nobody gets a new secret.
+    pub(crate) fn takes_access_away(&self) -> bool {
+        use AccessChangeKind as Kind;
+        match &self.kind {
+            Kind::UpdateKey(update) => {
+                **update != KeyAccessUpdate { status: Some(Status::Active), ..Default::default() }
+            }
+            Kind::RotateKey | Kind::ActivateOrganization | Kind::ActivateUser => false,
+            _ => true,
+        }
+    }
+
+    /// True if the caller may make the change, as far as that doesn't depend on the affected keys.
+    /// [`deny`](Self::deny) checks the rest for each key.
+    pub(crate) fn is_allowed_for(&self, caller: &Caller) -> bool {
+        use AccessChangeKind as Kind;
+        match &self.kind {
+            Kind::EndOrganization | Kind::EndUser => {
+                caller.require_platform().and_then(|()| caller.require_current_secret()).is_ok()
+            }
+            Kind::EndMembership(organization_id) => caller.can_access_organization(Some(organization_id)),
+            _ => true,
+        }
+    }
+
+    /// True if the change concerns a single key, which may be the last one that can manage keys.
+    pub(crate) fn concerns_one_key(&self) -> bool {
+        matches!(self.kind, AccessChangeKind::RevokeKey | AccessChangeKind::UpdateKey(_))
+    }
+
+    /// Denies what this change takes away, in a credential as stored. Has no effect on a key that the caller may
+    /// not administer.
+    pub(crate) fn deny(&self, caller: &Caller, credential: &mut Credential) {
+        use AccessChangeKind as Kind;
+        let key = &mut credential.key;
+        let is_same = |id: &Option<String>| id.as_ref() == Some(&self.id);
+        let may_administer = caller.can_access_organization(key.organization_id.as_deref())
+            && access::ensure_can_administer(caller, key).is_ok();
+        match &self.kind {
+            Kind::RevokeKey if may_administer && key.id == self.id => key.status = Status::Revoked,
+            Kind::UpdateKey(update) if may_administer && key.id == self.id => *key = update.narrow(key),
+            Kind::ExpirePreviousSecret if may_administer && key.id == self.id => {
+                key.previous_secret_expires_at = None;
+                credential.secret_ends_at = credential.secret_ends_at.map(|_| Timestamp::from_millis(0));
+            }
+            Kind::EndOrganization if is_same(&key.organization_id) => {
+                if let Some(organization) = &mut credential.organization {
+                    organization.status = organization::Status::Suspended;
+                }
+            }
+            Kind::EndUser if may_administer && is_same(&key.user_id) => {
+                credential.owner = Some(user::Status::Suspended);
+            }
+            Kind::EndMembership(organization_id)
+                if may_administer
+                    && is_same(&key.user_id)
+                    && key.organization_id.as_ref() == Some(organization_id) =>
+            {
+                credential.owner = Some(user::Status::Suspended);
+            }
+            _ => {}
+        }
+    }
+
+    /// True if `earlier` is obsolete once this change is stored: the same access was decided on again.
+    pub(crate) fn supersedes(&self, earlier: &Self) -> bool {
+        use AccessChangeKind as Kind;
+        self.id == earlier.id
+            && match (&self.kind, &earlier.kind) {
+                (Kind::RevokeKey, _) => true,
+                (Kind::UpdateKey(update), Kind::RevokeKey) => update.status == Some(Status::Active),
+                (Kind::UpdateKey(update), Kind::UpdateKey(earlier)) => update.decides_all_of(earlier),
+                (Kind::RotateKey | Kind::ExpirePreviousSecret, Kind::ExpirePreviousSecret) => true,
+                (Kind::EndOrganization | Kind::ActivateOrganization, _) => true,
+                (Kind::EndUser, _) | (Kind::ActivateUser, Kind::EndUser) => true,
+                (Kind::EndMembership(organization), Kind::EndMembership(other)) => organization == other,
+                _ => false,
+            }
+    }
+}
+
+impl KeyAccessUpdate {
+    /// `None` if the body changes nothing that decides on access.
+    fn from_body(body: &Json) -> Option<Self> {
+        let strings = |json: &Json| match json {
+            Json::Array(items) => items.iter().map(|item| text(item).map(str::to_owned)).collect(),
+            _ => None,
+        };
+        let status = match member(body, "status").and_then(text) {
+            Some("disabled") => Some(Status::Disabled),
+            Some("active") => Some(Status::Active),
+            _ => None,
+        };
+        let update = Self {
+            status,
+            scopes: member(body, "scopes").and_then(strings),
+            allowed_ips: member(body, "allowed_ips")
+                .and_then(|json| cidr::parse_allowlist(json, &mut Faults::default())),
+            expires_at: member(body, "expires_at").and_then(text).and_then(Timestamp::parse),
+        };
+        (update != Self::default()).then_some(update)
+    }
+
+    /// Returns the key without the access that the update takes away. What the update gives is not given.
+    fn narrow(&self, key: &ApiKey) -> ApiKey {
+        let updated = ApiKey {
+            status: self.status.unwrap_or(key.status),
+            scopes: self.scopes.as_ref().unwrap_or(&key.scopes).clone(),
+            allowed_ips: self.allowed_ips.as_ref().or(key.allowed_ips.as_ref()).cloned(),
+            expires_at: self.expires_at.or(key.expires_at),
+            ..key.clone()
+        };
+        reapply_key_revocations(key, &updated)
+    }
+
+    /// True if this update sets all fields that the earlier one set.
+    fn decides_all_of(&self, earlier: &Self) -> bool {
+        (self.status.is_some() || earlier.status.is_none())
+            && (self.scopes.is_some() || earlier.scopes.is_none())
+            && (self.allowed_ips.is_some() || earlier.allowed_ips.is_none())
+            && (self.expires_at.is_some() || earlier.expires_at.is_none())
+    }
+}
+
+/// The first field of this name; `None` if the value is no object or has no such field.
+fn member<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
+    let Json::Object(fields) = json else { return None };
+    fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
+}
+
+fn text(json: &Json) -> Option<&str> {
+    match json {
+        Json::String(text) => Some(text),
+        _ => None,
+    }
+}

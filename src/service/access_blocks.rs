@@ -1,0 +1,184 @@
+//! Blocks access in memory if the change that takes it away can't be stored, because the database is damaged or its
+//! disk failed. Otherwise a leaked key would stay valid until the repair.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::RequestContext;
+use crate::app::App;
+use crate::domain::access::{self, Caller};
+use crate::domain::access_change::AccessChange;
+use crate::domain::api_key::{ApiKey, Credential};
+use crate::domain::fields::Json;
+use crate::domain::invalidation::Invalidation;
+use crate::error::{Error, Result};
+use crate::store::{self, db::Tx};
+use crate::verify::access_blocks::AccessBlocks;
+
+/// The changes of access that a request attempts, and the access that is blocked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AccessChangeAttempts {
+    blocks: Arc<AccessBlocks>,
+    /// The change of this operation; `None` if it makes none.
+    own: Option<Arc<Attempt>>,
+    /// The changes of all operations of the request.
+    of_request: Arc<Mutex<Vec<Arc<Attempt>>>>,
+}
+
+/// An attempted change of access.
+#[derive(Debug)]
+struct Attempt {
+    change: AccessChange,
+    /// What the operation requires of its caller, as in [`RequestContext`].
+    scopes: &'static [&'static str],
+    requires_current_secret: bool,
+    /// True if the change was refused, for another reason than a fault of the database.
+    is_refused: AtomicBool,
+}
+
+impl Attempt {
+    /// True if the caller may make the change, as far as that doesn't depend on the affected keys. It may not have been
+    /// checked before the database failed.
+    fn is_allowed_for(&self, caller: &Caller) -> bool {
+        caller.require_scope(self.scopes).is_ok()
+            && (!self.requires_current_secret || caller.require_current_secret().is_ok())
+            && self.change.is_allowed_for(caller)
+    }
+}
+
+impl AccessChangeAttempts {
+    pub(crate) fn new(blocks: Arc<AccessBlocks>) -> Self {
+        Self { blocks, ..Self::default() }
+    }
+
+    /// Applies the blocks to a credential as stored.
+    pub(super) fn apply_blocks(&self, credential: &mut Credential) {
+        self.blocks.apply(credential);
+    }
+
+    /// Declares that the change of this operation is made in the transaction: once it is stored, the blocks of the
+    /// same access end.
+    pub(super) fn declare_stored(&self, tx: &Tx<'_>) {
+        if let Some(attempt) = &self.own
+            && self.blocks.len() > 0
+        {
+            tx.invalidate(Invalidation::Access(attempt.change.clone()));
+        }
+    }
+
+    /// Records whether the operation was refused: the error of its last run, if it failed.
+    pub(super) fn record_outcome<T>(&self, result: &Result<T>) {
+        if let Some(attempt) = &self.own {
+            let is_refused = result.as_ref().is_err_and(|error| error.database_fault.is_none());
+            attempt.is_refused.store(is_refused, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that the operation was not made, because the batch was refused.
+    pub(super) fn refuse(&self) {
+        if let Some(attempt) = &self.own {
+            attempt.is_refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the attempts to take access away that were not refused.
+    fn take_withdrawals(&self) -> Vec<Arc<Attempt>> {
+        let mut attempts = self.of_request.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_pending = |attempt: &Arc<Attempt>| {
+            !attempt.is_refused.load(Ordering::Relaxed) && attempt.change.takes_access_away()
+        };
+        attempts.drain(..).filter(is_pending).collect()
+    }
+}
+
+impl RequestContext {
+    /// Returns the context with the change of access that the operation makes.
+    pub(crate) fn with_access_change(
+        mut self: Arc<Self>,
+        params: &[String],
+        body: Option<&Json>,
+    ) -> Arc<Self> {
+        if let Some(change) = AccessChange::from_request(self.action, params, body) {
+            let attempt = Arc::new(Attempt {
+                change,
+                scopes: self.scopes,
+                requires_current_secret: self.requires_current_secret,
+                is_refused: AtomicBool::new(false),
+            });
+            let attempts = &mut Arc::make_mut(&mut self).attempts;
+            attempts.of_request.lock().unwrap_or_else(PoisonError::into_inner).push(attempt.clone());
+            attempts.own = Some(attempt);
+        }
+        self
+    }
+}
+
+/// If a fault of the database failed a request, blocks what the request takes away. The error says so.
+pub(crate) async fn block_unstored<T>(
+    app: &App,
+    ctx: Option<&RequestContext>,
+    result: Result<T>,
+) -> Result<T> {
+    let (error, ctx) = match (result, ctx) {
+        (Err(error), Some(ctx)) if error.database_fault.is_some() => (error, ctx),
+        (result, _) => return result,
+    };
+    let attempts = ctx.attempts.take_withdrawals();
+    if attempts.is_empty() {
+        return Err(error);
+    }
+    let blocked = match authorized_caller(app, ctx).await {
+        Ok(caller) => block(app, &caller, &attempts).await,
+        // A caller that can't be authorized can't block anything.
+        Err(_) => 0,
+    };
+    let not_blocked = attempts.len() - blocked;
+    let message = if not_blocked == 0 {
+        "The change can't be stored, because the database is damaged or its disk failed. The access that it takes away \
+         is blocked in this process until it restarts. That isn't durable: repeat the request after the repair."
+    } else {
+        "The change can't be stored, because the database is damaged or its disk failed. Not all of the access that it \
+         takes away could be blocked: it may still be possible. Repeat the request after the repair."
+    };
+    tracing::error!(
+        request_id = ctx.context.request_id,
+        blocked,
+        not_blocked,
+        "could not store changes that take access away; repair the database, then repeat them"
+    );
+    Err(Error { cause: error.cause, database_fault: error.database_fault, ..Error::unavailable(message, 30) })
+}
+
+/// The caller, if it may still make the request, as far as memory or the database tells.
+async fn authorized_caller(app: &App, ctx: &RequestContext) -> Result<Caller> {
+    let Some(secret) = &ctx.secret else { return Ok(ctx.caller.clone()) };
+    let credential = app.keys.get(secret).await?.ok_or_else(access::invalid_api_key)?;
+    let caller = Caller::Key(credential);
+    ctx.ensure_admitted(&caller, &app.clock)?;
+    Ok(caller)
+}
+
+/// Blocks what these attempts take away; returns the number of those that were blocked.
+async fn block(app: &App, caller: &Caller, attempts: &[Arc<Attempt>]) -> usize {
+    let mut blocked = 0;
+    for attempt in attempts.iter().filter(|attempt| attempt.is_allowed_for(caller)) {
+        let change = &attempt.change;
+        let spares_recovery_key = caller.organization_id().is_none()
+            && change.concerns_one_key()
+            && is_last_recovery_key(app, &change.id).await;
+        if app.access_blocks.add(change.clone(), caller.clone(), spares_recovery_key) {
+            app.version_clock.publish(&[Invalidation::Id(change.id.clone())]);
+            blocked += 1;
+        }
+    }
+    blocked
+}
+
+/// True if no other key than this one is a usable recovery key. False if that can't be read: taking access away has
+/// priority then, and a restart gives it back.
+async fn is_last_recovery_key(app: &App, id: &str) -> bool {
+    let keys = app.db.look_up(store::api_keys::platform_keys).await.unwrap_or_default();
+    let is_other =
+        |key: &ApiKey| key.id != id && key.is_recovery_key() && !app.access_blocks.contains(&key.id);
+    !keys.is_empty() && !keys.iter().any(is_other)
+}

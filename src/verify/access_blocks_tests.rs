@@ -1,0 +1,133 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::domain::api_key::{ApiKey, Memo, Status, Tenant};
+use crate::domain::json::Json;
+use crate::domain::organization;
+use crate::domain::time::Timestamp;
+
+fn credential(id: &str, organization_id: Option<&str>, scopes: &[&str]) -> Credential {
+    let at = Timestamp::from_millis(1);
+    let key = ApiKey {
+        id: id.to_owned(),
+        organization_id: organization_id.map(str::to_owned),
+        user_id: None,
+        name: "n".to_owned(),
+        start: "toll_a1B2".to_owned(),
+        scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+        status: Status::Active,
+        expires_at: None,
+        allowed_ips: None,
+        rate_limit: None,
+        quota: None,
+        metadata: Default::default(),
+        created_by: None,
+        created_at: at,
+        updated_at: at,
+        last_used_at: None,
+        rotated_at: None,
+        previous_secret_expires_at: None,
+        revoked_at: None,
+        revoked_reason: None,
+        revision: 1,
+    };
+    let organization = organization_id.map(|_| Tenant {
+        seq: 1,
+        name: "n".to_owned(),
+        plan: "standard".to_owned(),
+        status: organization::Status::Active,
+    });
+    Credential { seq: 1, key, secret_ends_at: None, organization, owner: None, memo: Memo::default() }
+}
+
+fn platform_caller() -> Caller {
+    Caller::Key(Arc::new(credential("key_admin", None, &["*"])))
+}
+
+fn change(action: &str, id: &str, body: &str) -> AccessChange {
+    let body = Json::parse(body.as_bytes()).unwrap();
+    AccessChange::from_request(action, &[id.to_owned()], Some(&body)).unwrap()
+}
+
+#[test]
+fn i10_blocks_are_bounded_and_organizations_leave_room_for_the_platform() {
+    let blocks = AccessBlocks::default();
+    let mut added = 0;
+    for organization in 0..6 {
+        let id = format!("org_{organization}");
+        let caller = Caller::Key(Arc::new(credential("key_caller", Some(&id), &["admin:keys"])));
+        for key in 0..=MAX_BLOCKS_PER_ORGANIZATION {
+            let revoke = change("api_key.revoke", &format!("key_{organization}_{key}"), "{}");
+            added += usize::from(blocks.add(revoke, caller.clone(), false));
+        }
+        let of_organizations =
+            ((organization + 1) * MAX_BLOCKS_PER_ORGANIZATION).min(MAX_BLOCKS_OF_ORGANIZATIONS);
+        assert_eq!((added, blocks.len()), (of_organizations, of_organizations));
+    }
+    let revoke = |key: usize| change("api_key.revoke", &format!("key_{key}"), "{}");
+    while blocks.len() < MAX_BLOCKS {
+        assert!(blocks.add(revoke(blocks.len()), platform_caller(), false));
+    }
+    assert!(!blocks.add(revoke(MAX_BLOCKS), platform_caller(), false));
+    assert!(blocks.add(revoke(MAX_BLOCKS - 1), platform_caller(), false), "a repeated change needs no room");
+    let stored: Vec<_> = (0..MAX_BLOCKS).map(|key| Invalidation::Access(revoke(key))).collect();
+    blocks.lift_stored(&stored);
+    assert_eq!(blocks.len(), MAX_BLOCKS_OF_ORGANIZATIONS);
+}
+
+#[test]
+fn changes_of_one_key_are_bounded() {
+    let blocks = AccessBlocks::default();
+    let narrow = |n: usize| change("api_key.update", "key_1", &format!(r#"{{"scopes": ["s:{n}"]}}"#));
+    for n in 0..MAX_BLOCKS_PER_ID {
+        assert!(blocks.add(narrow(n), platform_caller(), false));
+    }
+    assert!(!blocks.add(narrow(MAX_BLOCKS_PER_ID), platform_caller(), false));
+}
+
+#[test]
+fn an_update_that_is_not_stored_gives_nothing() {
+    let blocks = AccessBlocks::default();
+    let update =
+        r#"{"status": "active", "scopes": ["a:read", "b:read"], "expires_at": "2030-01-01T00:00:00Z"}"#;
+    assert!(blocks.add(change("api_key.update", "key_1", update), platform_caller(), false));
+    let mut disabled = credential("key_1", None, &["a:*"]);
+    disabled.key.status = Status::Disabled;
+    disabled.key.expires_at = Some(Timestamp::from_millis(5));
+    blocks.apply(&mut disabled);
+    assert_eq!(disabled.key.scopes, ["a:read"]);
+    assert_eq!(
+        (disabled.key.status, disabled.key.expires_at),
+        (Status::Disabled, Some(Timestamp::from_millis(5)))
+    );
+}
+
+#[test]
+fn only_a_change_of_the_same_access_ends_a_block() {
+    let revoke = || change("api_key.revoke", "key_1", "{}");
+    let update = |body: &str| change("api_key.update", "key_1", body);
+    let suspend = || change("organization.update", "org_1", r#"{"status": "suspended"}"#);
+    for (blocked, stored, ends) in [
+        (revoke(), revoke(), true),
+        (revoke(), update(r#"{"status": "active"}"#), true),
+        (revoke(), update(r#"{"status": "disabled"}"#), false),
+        (revoke(), update(r#"{"scopes": []}"#), false),
+        (revoke(), change("api_key.rotate", "key_1", "{}"), false),
+        (revoke(), change("api_key.revoke", "key_2", "{}"), false),
+        (update(r#"{"status": "disabled"}"#), update(r#"{"status": "active"}"#), true),
+        (update(r#"{"status": "disabled"}"#), update(r#"{"scopes": ["a"]}"#), false),
+        (update(r#"{"scopes": [], "status": "disabled"}"#), update(r#"{"scopes": ["a"]}"#), false),
+        (update(r#"{"scopes": []}"#), update(r#"{"scopes": ["a"], "status": "active"}"#), true),
+        (update(r#"{"scopes": []}"#), revoke(), true),
+        (change("api_key.expire_previous", "key_1", "{}"), change("api_key.rotate", "key_1", "{}"), true),
+        (suspend(), change("organization.update", "org_1", r#"{"status": "active"}"#), true),
+        (suspend(), change("organization.delete", "org_1", "{}"), true),
+    ] {
+        let blocks = AccessBlocks::default();
+        blocks.add(blocked.clone(), platform_caller(), false);
+        blocks.lift_stored(&[Invalidation::Id(blocked.id.clone()), Invalidation::All]);
+        assert_eq!(blocks.len(), 1);
+        blocks.lift_stored(&[Invalidation::Access(stored.clone())]);
+        assert_eq!(blocks.len() == 0, ends, "{stored:?} after {blocked:?}");
+    }
+}
