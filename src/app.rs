@@ -21,7 +21,7 @@ use crate::service::idempotency::InFlight;
 use crate::service::long_reads::LongReads;
 use crate::service::request_memory::RequestMemory;
 use crate::service::scopes::CatalogueCache;
-use crate::service::{housekeeping, usage};
+use crate::service::{housekeeping, unstored, usage};
 use crate::store::{self, db};
 use crate::telemetry::connections::ListenerConnections;
 use crate::telemetry::machine;
@@ -194,17 +194,24 @@ impl App {
         }))
     }
 
-    /// Stores everything that is buffered in memory, then closes the database.
+    /// Stores everything that is buffered in memory, then closes the database. Logs what could not be stored.
     pub async fn close(&self) -> Result<()> {
-        let usage = usage::flush(self).await;
-        let refusals = housekeeping::write_aggregated_events(self, true).await;
+        // At the same time, because each may wait for a slow disk or for a lock.
+        let (usage, refusals, quotas) = tokio::join!(
+            usage::flush(self),
+            housekeeping::write_aggregated_events(self, true),
+            self.verifier.quotas().close(),
+        );
         let last_used = housekeeping::write_last_used(self).await;
-        let quotas = self.verifier.quotas().close().await;
+        let stored = usage.and(refusals).and(last_used).and(quotas);
+        if let Err(error) = &stored {
+            unstored::log_unstored(self, error);
+        }
         self.repeated_requests.log_counts(self.clock.now(), true);
         self.log_refused_connections();
         housekeeping::log_audit_head(self, "stop").await;
         self.db.close().await;
-        usage.and(refusals).and(last_used).and(quotas)
+        stored
     }
 
     /// Logs how many connections were refused since the last call.

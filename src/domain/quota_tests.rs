@@ -20,6 +20,8 @@ struct Model {
 
 struct PeriodModel {
     count: QuotaCount,
+    /// The lease that is being written ahead of need.
+    renewal: Option<QuotaLease>,
     /// Quota units spent in the period.
     spent: u64,
     /// Quota units of the period that were leased but lost in crashes.
@@ -33,6 +35,8 @@ enum Step {
     /// Spend a cost: the cost, whether the rate limit admits it, and the result of the write if a lease must
     /// be stored.
     Take(u32, bool, WriteResult),
+    /// The write of a lease ahead of need ends.
+    EndRenewal(WriteResult),
     GiveBack(WriteResult),
     /// The process crashes and loses its in-memory count.
     Crash,
@@ -74,6 +78,7 @@ impl Model {
         let (start, _) = Period::Hour.bounds_at(now);
         self.periods.entry(start).or_insert_with(|| PeriodModel {
             count: QuotaCount::resume(1, Period::Hour, None, now),
+            renewal: None,
             spent: 0,
             forfeited: 0,
             crashes: 0,
@@ -89,7 +94,10 @@ impl Model {
         if !admits {
             return;
         }
-        if let Some(lease) = period.count.lease(quota, cost) {
+        if !period.count.has_leased(cost) {
+            self.end_renewal(result);
+        }
+        if let Some(lease) = self.current().count.lease(quota, cost) {
             assert!(lease.units <= quota.limit);
             if !self.write_lease(lease, result) {
                 return;
@@ -100,7 +108,19 @@ impl Model {
             let period = self.current();
             period.count.spend(cost);
             period.spent += u64::from(cost);
+            if period.renewal.is_none() {
+                period.renewal = period.count.lease_ahead(quota, cost);
+                assert!(period.renewal.is_none_or(|lease| lease.units <= quota.limit));
+            }
         }
+    }
+
+    /// Ends the renewal of the current period, if there is one.
+    fn end_renewal(&mut self, result: WriteResult) {
+        let Some(lease) = self.current().renewal.take() else { return };
+        let is_written = self.write_lease(lease, result);
+        let count = &mut self.current().count;
+        if is_written { count.confirm_lease(lease) } else { count.fail_lease_ahead() }
     }
 
     fn step(&mut self, step: Step) {
@@ -108,7 +128,9 @@ impl Model {
             Step::Clock(by) => self.now = (self.now + by).max(0),
             Step::Limit(limit) => self.quota.limit = limit,
             Step::Take(cost, rate_admits, result) => self.take(cost, rate_admits, result),
+            Step::EndRenewal(result) => self.end_renewal(result),
             Step::GiveBack(result) => {
+                self.end_renewal(result);
                 let period = self.current();
                 let used = period.count.used_units;
                 let start = period.count.lease.start;
@@ -136,6 +158,13 @@ impl Model {
     fn crash(&mut self) {
         let starts: Vec<_> = self.periods.keys().copied().collect();
         for start in starts {
+            // A write that is under way is stored or not.
+            if let Some(period) = self.periods.get_mut(&start)
+                && let Some(lease) = period.renewal.take()
+                && period.spent.is_multiple_of(2)
+            {
+                self.file.insert(start, lease.units);
+            }
             self.resume_from_file(start);
             if let Some(period) = self.periods.get_mut(&start) {
                 period.crashes += 1;
@@ -167,6 +196,7 @@ fn step_sequences() -> impl Strategy<Value = Vec<Step>> {
     };
     let step = prop_oneof![
         20 => (0..=MAX_COST, any::<bool>(), write()).prop_map(|(cost, rate_admits, write)| Step::Take(cost, rate_admits, write)),
+        6 => write().prop_map(Step::EndRenewal),
         3 => write().prop_map(Step::GiveBack),
         1 => Just(Step::Crash),
         1 => (-2 * HOUR..2 * HOUR).prop_map(Step::Clock),
@@ -243,6 +273,42 @@ fn a_quota_lease_is_one_percent_or_what_the_cost_needs() {
     let small = Quota { limit: 42, ..quota };
     let mut count = QuotaCount::resume(7, Period::Day, None, now);
     assert_eq!(count.lease(small, 1), lease(1));
+}
+
+#[test]
+fn a_lease_is_renewed_when_half_of_it_is_used() {
+    let quota = Quota { limit: 1000, period: Period::Day };
+    let mut count = QuotaCount::resume(7, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
+    let units = |lease: Option<QuotaLease>| lease.map(|lease| lease.units);
+    spend(&mut count, quota, 4);
+    assert_eq!(count.lease_ahead(quota, 4), None, "six of ten are left");
+    spend(&mut count, quota, 1);
+    let ahead = count.lease_ahead(quota, 1).unwrap();
+    assert_eq!((ahead.units, count.forfeitable_units()), (15, 10));
+    // Units are spent while it is written.
+    spend(&mut count, quota, 3);
+    count.confirm_lease(ahead);
+    assert!(count.has_leased(7) && !count.has_leased(8));
+    spend(&mut count, quota, 2);
+    assert_eq!(units(count.lease_ahead(quota, 2)), Some(20));
+    // After a failure, the next attempt is made when half of the five remaining units are used.
+    count.fail_lease_ahead();
+    spend(&mut count, quota, 2);
+    assert_eq!(count.lease_ahead(quota, 2), None);
+    spend(&mut count, quota, 1);
+    assert_eq!(units(count.lease_ahead(quota, 1)), Some(23));
+
+    spend(&mut count, quota, 975);
+    assert_eq!(count.lease_ahead(quota, 975), None, "the cost is larger than a lease");
+    spend(&mut count, quota, 5);
+    assert_eq!(units(count.lease_ahead(quota, 5)), Some(1000), "never more than the limit");
+    count.confirm_lease(QuotaLease { units: 1000, ..ahead });
+    spend(&mut count, quota, 2);
+    assert_eq!(count.lease_ahead(quota, 2), None, "everything is leased");
+    let small = Quota { limit: 100, ..quota };
+    let mut count = QuotaCount::resume(7, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
+    spend(&mut count, small, 1);
+    assert_eq!(count.lease_ahead(small, 1), None, "a lease of one unit has no half");
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub mod retention;
 pub(crate) mod sample;
 pub mod scopes;
 pub(crate) mod settings;
+pub(crate) mod unstored;
 pub mod usage;
 pub mod users;
 pub(crate) mod verification_log;

@@ -19,9 +19,17 @@ pub fn leased_units(tx: &Tx<'_>, key: i64, period: Period, at: Timestamp) -> Res
     )
 }
 
-/// Stores leases, replacing those of the same keys and periods.
+/// Stores leases, replacing those of the same keys and periods. A lease without units is deleted: storing it could need
+/// room, and a full disk must not keep other units from being returned with it.
 pub(crate) fn put(tx: &Tx<'_>, leases: &[QuotaLease]) -> Result<()> {
     for lease in leases {
+        if lease.units == 0 {
+            tx.execute(
+                "DELETE FROM quotas WHERE period = ?1 AND started_at = ?2 AND key_seq = ?3",
+                params![lease.period.name(), lease.start.as_millis(), lease.key],
+            )?;
+            continue;
+        }
         tx.execute(
             "INSERT INTO quotas (period, started_at, key_seq, leased) VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (period, started_at, key_seq) DO UPDATE SET leased = excluded.leased",

@@ -2,15 +2,19 @@
 //!
 //! Each key and period of time has an entry, which is locked for a whole decision: nothing else spends, leases
 //! or releases its units meanwhile. A new period has a new entry. The entry of the earlier period is released
-//! like any idle entry, and its stored units are used again if the clock returns to that period. While the lock is held, a decision waits only for a lease or for the first
-//! read of the stored lease; with leased units in memory it doesn't wait. Writes run in tasks of their own,
-//! which hold the lock until the write has succeeded or failed, even when their caller is dropped.
+//! like any idle entry, and its stored units are used again if the clock returns to that period.
+//!
+//! While the lock is held, a decision waits only for a lease or for the first read of the stored lease; with enough
+//! leased units in memory it doesn't wait. Writes of leases run in tasks of their own, even when their caller is
+//! dropped. Each but the first is usually a *renewal*: it begins while units are left, and doesn't hold the lock. At
+//! most one write of an entry is under way: a decision that needs more units, and a release, wait for the renewal.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use crate::domain::quota::QuotaStatus;
@@ -48,9 +52,55 @@ pub(crate) type WriteFuture = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 /// A key's `seq`, the length of the period, and the start of the period: all of them are counted separately.
 type QuotaId = (i64, Period, Timestamp);
 
+/// The write of a lease ahead of need.
+struct Renewal {
+    lease: QuotaLease,
+    written: oneshot::Receiver<Result<()>>,
+}
+
+/// The count of a quota, and its renewal if one is under way.
+struct LeasedCount {
+    count: QuotaCount,
+    renewal: Option<Renewal>,
+}
+
+impl LeasedCount {
+    /// Applies the result of the renewal if it is known. Returns true if none is under way any more. A failure isn't
+    /// reported: the units can still be leased when they are needed.
+    fn apply_renewal(&mut self) -> bool {
+        let Some(renewal) = &mut self.renewal else { return true };
+        match renewal.written.try_recv() {
+            Err(TryRecvError::Empty) => false,
+            written => {
+                self.end_renewal(matches!(written, Ok(Ok(()))));
+                true
+            }
+        }
+    }
+
+    /// Waits for the renewal, if one is under way. It stays under way if this future is dropped.
+    ///
+    /// # Errors
+    /// The errors of the write.
+    async fn await_renewal(&mut self) -> Result<()> {
+        let Some(renewal) = &mut self.renewal else { return Ok(()) };
+        // If the write was abandoned, the units can still be leased.
+        let written = (&mut renewal.written).await;
+        self.end_renewal(matches!(written, Ok(Ok(()))));
+        written.unwrap_or(Ok(()))
+    }
+
+    fn end_renewal(&mut self, is_written: bool) {
+        match self.renewal.take() {
+            Some(renewal) if is_written => self.count.confirm_lease(renewal.lease),
+            _ => self.count.fail_lease_ahead(),
+        }
+    }
+}
+
 struct QuotaEntry {
     /// The count of the quota; `None` until the stored lease has been read.
-    count: Option<QuotaCount>,
+    leased: Option<LeasedCount>,
     used_at: Timestamp,
     /// True once the entry is released and no longer in the map. A caller that has waited for the entry's
     /// lock then looks up the map again.
@@ -62,13 +112,13 @@ impl QuotaEntry {
     /// True if the entry was not used for `idle`. An entry of another period counts as idle too, and so does
     /// one whose last use is in the future, so that entries can be evicted after the clock was set back.
     fn is_idle(&self, idle: Duration, now: Timestamp) -> bool {
-        let is_past = self.count.as_ref().is_some_and(|count| !count.is_current(now));
+        let is_past = self.leased.as_ref().is_some_and(|leased| !leased.count.is_current(now));
         is_past || self.used_at > now || now - self.used_at >= idle
     }
 }
 
 type QuotaEntryGuard = OwnedMutexGuard<QuotaEntry>;
-type CountGuard = OwnedMappedMutexGuard<QuotaEntry, QuotaCount>;
+type CountGuard = OwnedMappedMutexGuard<QuotaEntry, LeasedCount>;
 
 /// The counts of all quotas in use. Clones share the same counts.
 #[derive(Clone)]
@@ -117,18 +167,23 @@ impl Quotas {
         now: Timestamp,
         take_from_bucket: impl FnOnce() -> bool,
     ) -> Result<(QuotaDecision, QuotaStatus)> {
-        let mut count = self.lock_count(key, quota.period, now).await?;
-        if !count.admits(quota, cost) {
-            return Ok((QuotaDecision::Exceeded, count.status(quota)));
+        let mut leased = self.lock_count(key, quota.period, now).await?;
+        if !leased.count.admits(quota, cost) {
+            return Ok((QuotaDecision::Exceeded, leased.count.status(quota)));
         }
-        if let Some(lease) = count.lease(quota, cost) {
-            count = self.write_lease(count, lease).await.map_err(as_unavailable)?;
+        if !leased.count.has_leased(cost) {
+            // Another attempt would double the wait for a lock or a slow disk.
+            leased.await_renewal().await.map_err(as_unavailable)?;
+        }
+        if let Some(lease) = leased.count.lease(quota, cost) {
+            leased = self.write_lease(leased, lease).await.map_err(as_unavailable)?;
         }
         let decision = if take_from_bucket() { QuotaDecision::Spent } else { QuotaDecision::RateLimited };
         if decision == QuotaDecision::Spent {
-            count.spend(cost);
+            leased.count.spend(cost);
+            self.renew_if_due(&mut leased, quota, cost);
         }
-        Ok((decision, count.status(quota)))
+        Ok((decision, leased.count.status(quota)))
     }
 
     /// Returns whether `cost` would be admitted, and the state of the key's quota. Spends and leases no
@@ -143,8 +198,8 @@ impl Quotas {
         cost: u32,
         now: Timestamp,
     ) -> Result<(bool, QuotaStatus)> {
-        let count = self.lock_count(key, quota.period, now).await?;
-        Ok((count.admits(quota, cost), count.status(quota)))
+        let leased = self.lock_count(key, quota.period, now).await?;
+        Ok((leased.count.admits(quota, cost), leased.count.status(quota)))
     }
 
     /// Releases the unused units of entries that were not used for `idle`, and removes the entries.
@@ -170,13 +225,35 @@ impl Quotas {
             }
             let mut locked = Vec::with_capacity(batch.len());
             for (id, entry) in batch {
-                let entry = entry.lock_owned().await;
-                if !entry.removed {
-                    locked.push((id, entry));
+                let mut entry = entry.lock_owned().await;
+                if entry.removed {
+                    continue;
                 }
+                if let Some(leased) = &mut entry.leased {
+                    // Whether it failed or not, the unused units are returned next.
+                    let _ = leased.await_renewal().await;
+                }
+                locked.push((id, entry));
             }
             self.release_entries(locked).await?;
         }
+    }
+
+    /// Number of leased units that were neither used nor returned. They are lost if the process ends now. Entries
+    /// that are in use are left out.
+    pub(crate) fn forfeitable_units(&self) -> u64 {
+        let entries = self.0.entries.iter().filter_map(|item| item.value().clone().try_lock_owned().ok());
+        let units =
+            entries.map(|entry| entry.leased.as_ref().map_or(0, |leased| leased.count.forfeitable_units()));
+        units.sum()
+    }
+
+    /// True if a lease is being written ahead of need.
+    pub fn is_renewing(&self) -> bool {
+        self.0.entries.iter().any(|item| match item.value().clone().try_lock_owned() {
+            Ok(mut entry) => entry.leased.as_mut().is_some_and(|leased| !leased.apply_renewal()),
+            Err(_) => true,
+        })
     }
 
     /// Number of counts in memory.
@@ -205,12 +282,14 @@ impl Quotas {
                 continue;
             }
             entry.used_at = now;
-            if entry.count.is_none() {
+            if entry.leased.is_none() {
                 let leased_units = (self.0.read_lease)(key, period, start).await?;
-                entry.count = Some(QuotaCount::resume(key, period, leased_units, now));
+                let count = QuotaCount::resume(key, period, leased_units, now);
+                entry.leased = Some(LeasedCount { count, renewal: None });
             }
-            if let Ok(count) = OwnedMutexGuard::try_map(entry, |entry| entry.count.as_mut()) {
-                return Ok(count);
+            if let Ok(mut leased) = OwnedMutexGuard::try_map(entry, |entry| entry.leased.as_mut()) {
+                leased.apply_renewal();
+                return Ok(leased);
             }
         }
     }
@@ -225,7 +304,7 @@ impl Quotas {
             Error::unavailable("Too many keys with quotas are in use. Try again in a second.", 1)
         })?;
         let new = || {
-            Arc::new(Mutex::new(QuotaEntry { count: None, used_at: now, removed: false, _permit: permit }))
+            Arc::new(Mutex::new(QuotaEntry { leased: None, used_at: now, removed: false, _permit: permit }))
         };
         Ok(self.0.entries.entry(id).or_insert_with(new).clone())
     }
@@ -244,22 +323,36 @@ impl Quotas {
         Ok(())
     }
 
-    async fn write_lease(&self, mut count: CountGuard, lease: QuotaLease) -> Result<CountGuard> {
+    async fn write_lease(&self, mut leased: CountGuard, lease: QuotaLease) -> Result<CountGuard> {
         let shared = self.0.clone();
         let writing = async move {
             (shared.write_leases)(vec![lease]).await?;
-            count.confirm_lease(lease);
-            Ok(count)
+            leased.count.confirm_lease(lease);
+            Ok(leased)
         };
         tokio::spawn(writing).await.map_err(Error::internal)?
     }
 
-    /// Releases a batch of idle entries, except entries that are locked now. Returns the number of released
-    /// entries.
+    /// Begins to write the next lease if that is due after `cost` was spent.
+    fn renew_if_due(&self, leased: &mut LeasedCount, quota: Quota, cost: u32) {
+        if leased.renewal.is_some() {
+            return;
+        }
+        let Some(lease) = leased.count.lease_ahead(quota, cost) else { return };
+        let (done, written) = oneshot::channel();
+        let shared = self.0.clone();
+        // The result is discarded if the entry is gone, which only happens when the process ends.
+        tokio::spawn(async move { drop(done.send((shared.write_leases)(vec![lease]).await)) });
+        leased.renewal = Some(Renewal { lease, written });
+    }
+
+    /// Releases a batch of idle entries, except entries that are locked or being renewed now. Returns the number of
+    /// released entries.
     async fn release_idle_batch(&self, idle: Duration, now: Timestamp) -> Result<usize> {
         let locked = self.0.entries.iter().filter_map(|item| {
-            let entry = item.value().clone().try_lock_owned().ok()?;
-            entry.is_idle(idle, now).then_some((*item.key(), entry))
+            let mut entry = item.value().clone().try_lock_owned().ok()?;
+            let is_renewed = entry.leased.as_mut().is_none_or(LeasedCount::apply_renewal);
+            (is_renewed && entry.is_idle(idle, now)).then_some((*item.key(), entry))
         });
         let locked = locked.take(MAX_ENTRIES_PER_RELEASE).collect();
         self.release_entries(locked).await
@@ -270,8 +363,8 @@ impl Quotas {
     async fn release_entries(&self, mut locked: Vec<(QuotaId, QuotaEntryGuard)>) -> Result<usize> {
         let shared = self.0.clone();
         let releasing = async move {
-            let counts = locked.iter_mut().filter_map(|(_, entry)| entry.count.as_mut());
-            let leases: Vec<_> = counts.filter_map(QuotaCount::return_unused_units).collect();
+            let counts = locked.iter_mut().filter_map(|(_, entry)| entry.leased.as_mut());
+            let leases: Vec<_> = counts.filter_map(|leased| leased.count.return_unused_units()).collect();
             if !leases.is_empty() {
                 (shared.write_leases)(leases).await?;
             }

@@ -9,6 +9,9 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 
+#[path = "quota_renewal_tests.rs"]
+mod renewals;
+
 /// A store of leases in memory, which counts reads and writes.
 struct TestStore {
     rows: StdMutex<HashMap<QuotaId, QuotaLease>>,
@@ -166,7 +169,8 @@ async fn i8_concurrent_callers_spend_exactly_the_quota() {
             limit - used
         );
         let lease = u64::from(cost).max(daily_quota(limit).lease_units());
-        assert!(store.write_count() as u64 <= used.div_ceil(lease) + 1, "{} writes", store.write_count());
+        // A lease is renewed when half of it is used.
+        assert!(store.write_count() as u64 <= 2 * used.div_ceil(lease) + 1, "{} writes", store.write_count());
         quotas.close().await.unwrap();
         assert_eq!(store.stored_units(daily_quota(limit)), used);
     }
@@ -177,7 +181,7 @@ async fn concurrent_callers_of_a_key_share_one_quota_lease() {
     let store = TestStore::new();
     let quotas = quotas_over(&store, 10);
     let permits = store.block_writes();
-    let callers: Vec<_> = (0..64).map(|_| spawn_take(&quotas, 10_000, 1)).collect();
+    let callers: Vec<_> = (0..40).map(|_| spawn_take(&quotas, 10_000, 1)).collect();
     wait_until(|| store.writes_begun.load(Ordering::SeqCst) == 1).await;
     let others = quotas.take(KEY + 1, daily_quota(10), 0, at_second(0), || true);
     assert_eq!(others.await.unwrap().0, QuotaDecision::Spent, "another key's caller doesn't wait");

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::DEADLINE;
 use super::full_disk::{SMALL_DISK, assert_full, fill_disk, key_body, readiness, run_on_small_disk, verify};
 use crate::support::{ADMIN_KEY, Binary, Client};
 
@@ -109,4 +110,52 @@ async fn the_size_limit_of_the_process_for_files_is_a_full_disk() {
     assert_eq!(verify(&admin, &secret).await, "VALID");
     server.signal("TERM");
     assert!(server.wait().is_some(), "no signal ended the process");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_without_room_says_what_could_not_be_stored() {
+    let dir = TempDir::new().unwrap();
+    let mut server = Binary::serve_with(dir.path(), |command| {
+        // Polling must not be refused, because refusals are counted below.
+        command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
+    });
+    let admin = server.admin();
+    let body = json!({"name": "n", "scopes": [], "quota": {"limit": 1000, "period": "month"}});
+    let answer = admin.post("/api-keys", body).await;
+    let secret = answer.data()["key"].as_str().unwrap();
+    assert_eq!(verify(&admin, secret).await, "VALID");
+    let counted = async {
+        while admin.get("/analytics/usage?period=1h").await.data()["totals"]["requests"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, counted).await.expect("the verification is counted");
+    // From here on, no file can grow.
+    let id = server.id().to_string();
+    assert!(Command::new("prlimit").args(["--pid", &id, "--fsize=4096:4096"]).status().unwrap().success());
+    for _ in 0..3 {
+        assert_eq!(verify(&admin, secret).await, "VALID");
+    }
+    assert_eq!(verify(&admin, "unknown").await, "NOT_FOUND");
+    assert_eq!(server.client("unknown").get("/whoami").await.status, 401);
+    assert_eq!(server.terminate(), Some(1));
+    let line: Value =
+        serde_json::from_str(&server.line_with("stopping without storing everything that was counted"))
+            .unwrap();
+    for (what, count) in [
+        ("verifications", 3),
+        ("denials", 1),
+        ("aggregated_requests", 1),
+        ("last_uses", 2),
+        ("quota_units", 6),
+    ] {
+        assert_eq!(line[what], count, "{what}: {line}");
+    }
+    assert!(line["error"].as_str().unwrap().starts_with("STORAGE_FULL"), "{line}");
+
+    let server = Binary::serve(dir.path());
+    let request = json!({"key": secret});
+    let request = server.admin().request_at_root(reqwest::Method::POST, "/v1/keys/verify").json(&request);
+    let answer = server.admin().send(request).await;
+    assert_eq!(answer.data()["quota"]["remaining"], 989, "all leased units count as used");
 }

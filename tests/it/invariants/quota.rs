@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tollhouse::app::App;
 use tollhouse::domain::api_key::Credential;
@@ -187,10 +188,42 @@ async fn crashes_exceed_no_quota_and_forfeit_at_most_one_lease_each() {
             assert!(forfeited <= u64::from(crashes * largest_lease), "{forfeited} after {crashes} crashes");
             if rng.u8(..4) == 0 && crashes < 20 {
                 crashes += 1;
+                // The crashed process must not write any more.
+                until("no lease is being written", || !app.verifier.quotas().is_renewing()).await;
                 app = App::open(server.app.config.clone(), server.clock.clone()).await.unwrap();
             }
         }
     }
+}
+
+/// Another process holds the lock on the database, as a slow disk would.
+#[tokio::test(flavor = "multi_thread")]
+async fn i9_verifications_go_on_without_the_writer_while_leased_units_are_left() {
+    let server = Server::start().await;
+    let secret = create_key(&server, json!({"limit": 1000, "period": "day"})).await;
+    let admin = server.admin();
+    let send = async |cost: u32| {
+        let body = json!({"key": secret, "cost": cost});
+        admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await
+    };
+    assert_eq!(send(4).await.data()["code"], "VALID");
+    assert_eq!(leased(&server.app, &secret).await, 10);
+    let other = Connection::open(server.dir.path().join("data/tollhouse.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // While the lock is held, no lease can be written: each answer shows that its verification didn't wait for one.
+    for remaining in (990..996).rev() {
+        let answer = send(1).await;
+        assert_eq!(answer.data()["quota"]["remaining"], remaining, "{answer:?}");
+    }
+    assert!(server.app.verifier.quotas().is_renewing());
+    let refused = send(1).await;
+    assert_eq!((refused.status, refused.code()), (503, "UNAVAILABLE"), "{refused:?}");
+    other.execute_batch("COMMIT").unwrap();
+
+    assert_eq!(send(1).await.data()["quota"]["remaining"], 989);
+    assert_eq!(send(990).await.data()["code"], "QUOTA_EXCEEDED");
+    let server = Server::start_in(server.stop().await, |_| ()).await;
+    assert_eq!(leased(&server.app, &secret).await, 11, "a stop returns what is not used");
 }
 
 /// Creates organizations, first large and then small ones, until the storage limit is reached.
