@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{CheckpointMode, Config};
 use crate::domain::api_key::Credential;
 use crate::domain::id::Kind;
 use crate::domain::settings::Settings;
@@ -125,6 +125,7 @@ impl App {
             writer_queue: config.database.writer_queue,
             group_limit: config.database.group_limit,
             max_bytes: config.database.max_bytes,
+            external_checkpoints: config.database.checkpoint == CheckpointMode::External,
             allow_read_only,
         };
         let db = db::Db::open(&options, move |invalidations| {

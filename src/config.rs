@@ -226,6 +226,19 @@ pub struct DatabaseConfig {
         deserialize_with = "values::deserialize_size_in_range_or_zero::<1_048_576, MAX_TOML_INTEGER, _, _>"
     )]
     pub max_bytes: u64,
+    /// Who checkpoints the write-ahead log.
+    #[serde(deserialize_with = "values::deserialize_checkpoint_mode")]
+    pub(crate) checkpoint: CheckpointMode,
+}
+
+/// Who checkpoints the write-ahead log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CheckpointMode {
+    /// This program.
+    Internal,
+    /// A replicator, such as Litestream.
+    External,
 }
 
 /// `[cache]`: the in-memory cache of API keys.

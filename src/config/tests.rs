@@ -54,7 +54,7 @@ fn the_default_file_lists_exactly_the_fields_of_config() {
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
     let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
     assert_eq!(setting_names(&listed), setting_names(&fields));
-    assert_eq!(setting_names(&listed).len(), 47);
+    assert_eq!(setting_names(&listed).len(), 48);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use serde::ser::{self, Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{ListenAddress, LogFormat};
+use super::{CheckpointMode, ListenAddress, LogFormat};
 use crate::domain::redaction::Redactor;
 use crate::domain::settings::is_secret_prefix;
 
@@ -357,6 +357,17 @@ pub(crate) fn deserialize_log_format<'de, D: Deserializer<'de>>(
         "auto" => Some(LogFormat::Auto),
         "human" => Some(LogFormat::Human),
         "json" => Some(LogFormat::Json),
+        _ => None,
+    })
+}
+
+/// Deserializes who checkpoints the write-ahead log, from the name only.
+pub(crate) fn deserialize_checkpoint_mode<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<CheckpointMode, D::Error> {
+    deserialize_text(deserializer, r#""internal" or "external""#, |text| match text {
+        "internal" => Some(CheckpointMode::Internal),
+        "external" => Some(CheckpointMode::External),
         _ => None,
     })
 }

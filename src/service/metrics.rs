@@ -158,6 +158,7 @@ fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
         "Size of the database's write-ahead log.",
         unlabeled_sample(size("tollhouse.db-wal")),
     );
+    add_checkpoint_metrics(app, families);
     let reserve = app.db.reserve_status();
     families.add_gauge(
         "tollhouse_storage_reserve_bytes",
@@ -173,6 +174,30 @@ fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
         "tollhouse_disk_free_bytes",
         "Free disk space available to the database, in bytes.",
         machine::free_disk_bytes(dir).map(|free| (Labels::new(), integer_to_float(free))),
+    );
+}
+
+fn add_checkpoint_metrics(app: &App, families: &mut MetricFamilies) {
+    let status = app.db.checkpoint_status();
+    let result = |name: &str, count| (vec![("result", name.to_owned())], integer_to_float(count));
+    families.add_counter(
+        "tollhouse_checkpoints_total",
+        "Checkpoints of the write-ahead log, by result.",
+        [
+            result("complete", status.complete),
+            result("incomplete", status.incomplete),
+            result("failed", status.failed),
+        ],
+    );
+    families.add_gauge(
+        "tollhouse_checkpoint_failing",
+        "1 since a checkpoint failed, until one succeeds; otherwise 0. A full disk doesn't count.",
+        unlabeled_sample(integer_to_float(status.is_failing.into())),
+    );
+    families.add_gauge(
+        "tollhouse_wal_pending_bytes",
+        "Size of the part of the write-ahead log that is not in the database file yet.",
+        unlabeled_sample(integer_to_float(status.pending_bytes)),
     );
 }
 

@@ -324,10 +324,11 @@ pub(crate) async fn record_refusal(app: &App, ctx: &Arc<RequestContext>, error: 
     record_or_aggregate(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED).await
 }
 
-/// True if refusals with this error are aggregated, because a client can repeat them cheaply or because there is
-/// no room to store them.
+/// True if refusals with this error are aggregated: a client can repeat them cheaply, there is no room to store them,
+/// or the database can't be used. In the last case the client would wait once more, for its refusal to be stored.
 fn is_aggregated(error: &Error) -> bool {
-    matches!(error.code.status(), 401 | 403 | 429 | 507)
+    let is_database_unusable = error.code == Code::Unavailable && error.cause.is_some();
+    is_database_unusable || matches!(error.code.status(), 401 | 403 | 429 | 507)
 }
 
 /// Adds a refusal to the aggregated events, if refusals with this error are aggregated.

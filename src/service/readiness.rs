@@ -47,6 +47,7 @@ pub(crate) async fn check(app: &App) -> Readiness {
         readiness.reasons.clear();
         readiness.fail("DATABASE_FILES_CHANGED", format!("The database isn't available: {problem}."));
     }
+    readiness.check_wal(app);
     if !app.clock.is_settled() {
         readiness.add(
             "CLOCK_UNSETTLED",
@@ -107,6 +108,23 @@ impl Readiness {
                     "{unstored} changes that take access away could not be stored. Their access is blocked until the \
                      server restarts. Repeat them after the repair."
                 ),
+            );
+        }
+    }
+
+    /// Adds what is wrong with the WAL. Changes are nevertheless durable.
+    fn check_wal(&mut self, app: &App) {
+        let checkpoints = app.db.checkpoint_status();
+        if checkpoints.is_failing {
+            self.add(
+                "CHECKPOINT_FAILING",
+                "The write-ahead log can't be moved into the database file, so it grows. The server log says why.",
+            );
+        }
+        if checkpoints.is_wal_too_large {
+            self.add(
+                "WAL_TOO_LARGE",
+                "The write-ahead log grows, because another process holds up its checkpoints or doesn't run them.",
             );
         }
     }

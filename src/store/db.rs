@@ -14,6 +14,8 @@ use r2d2_sqlite::SqliteConnectionManager;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::cancelable_read::{StopOnDrop, run_read};
+pub(crate) use super::checkpoint::CheckpointStatus;
+use super::checkpoint::{self, Checkpoints};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
 use super::database_faults::DatabaseFaults;
@@ -63,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) group_limit: usize,
     /// Maximum size of the database file, in bytes; 0 means no limit. The WAL is not counted.
     pub(crate) max_bytes: u64,
+    /// True if another process checkpoints the WAL.
+    pub(crate) external_checkpoints: bool,
     /// True if a database that can't be written, because of a read-only disk or its permissions, is opened for
     /// reading.
     pub(crate) allow_read_only: bool,
@@ -83,6 +87,9 @@ struct Shared {
     files: Arc<FileIdentity>,
     _file_watch: FileWatch,
     reserve: Arc<reserve::SharedStatus>,
+    checkpoints: Arc<checkpoint::SharedStatus>,
+    /// The clock of the writer.
+    clock: Clock,
     /// True if the database was opened for reading only.
     is_read_only: bool,
     lookups: Arc<Lookups>,
@@ -120,6 +127,9 @@ impl Db {
         };
         let reserve = Reserve::open(&options.file, options.max_bytes, &conn)?;
         let reserve_status = reserve.status();
+        let checkpoints = Checkpoints::new(options.external_checkpoints, &conn)?;
+        let checkpoint_status = checkpoints.status();
+        let clock = Clock::system();
         let is_read_only = conn.is_readonly("main")?;
         let readers = r2d2::Pool::builder()
             .max_size(options.readers.max(1))
@@ -141,11 +151,12 @@ impl Db {
             data_version: writer::data_version(&conn)?,
             conn,
             reserve,
+            checkpoints,
             is_storage_full: false,
             jobs,
             group_limit: options.group_limit.max(1),
             on_commit: Box::new(on_commit),
-            clock: Clock::system(),
+            clock: clock.clone(),
             counters: Arc::clone(&counters),
             files: Arc::clone(&files),
             faults: Arc::clone(&faults),
@@ -165,6 +176,8 @@ impl Db {
             _file_watch: FileWatch::start(Arc::clone(&files))?,
             files,
             reserve: reserve_status,
+            checkpoints: checkpoint_status,
+            clock,
             is_read_only,
             lookups: Lookups::start(&located, faults)?,
             reader_permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
@@ -213,8 +226,9 @@ impl Db {
         }
         let (answer, answered) = oneshot::channel();
         let mutation = Box::new(move |tx: &Tx<'_>| f(tx).map(|value| Box::new(value) as MutationResult));
-        let job = QueuedMutation { mutation, answer, may_use_reserve, is_admin_change: may_use_reserve };
-        self.enqueue(job)?;
+        let queued_at = self.0.clock.monotonic();
+        let is_admin_change = may_use_reserve;
+        self.enqueue(QueuedMutation { mutation, answer, may_use_reserve, is_admin_change, queued_at })?;
         let value =
             answered.await.map_err(|_| Error::internal("the writer stopped before it answered"))??;
         value
@@ -253,8 +267,10 @@ impl Db {
         let earlier_lock_waits = lock_waits();
         let (answer, mut answered) = oneshot::channel();
         let mutation = Box::new(|_: &Tx<'_>| Ok(Box::new(()) as MutationResult));
-        let mut unsent =
-            Some(QueuedMutation { mutation, answer, may_use_reserve: false, is_admin_change: false });
+        let queued_at = self.0.clock.monotonic();
+        let job =
+            QueuedMutation { mutation, answer, may_use_reserve: false, is_admin_change: false, queued_at };
+        let mut unsent = Some(job);
         let mut ticks = tokio::time::interval(RESPONSE_POLL_INTERVAL);
         loop {
             // A full queue has room again once the writer has taken a group.
@@ -340,6 +356,11 @@ impl Db {
         self.0.reserve.get()
     }
 
+    /// The state of the WAL and its checkpoints.
+    pub(crate) fn checkpoint_status(&self) -> CheckpointStatus {
+        self.0.checkpoints.get()
+    }
+
     /// True if nothing can be stored that makes the database larger, as far as known without trying.
     pub(crate) fn has_no_room(&self) -> bool {
         self.0.is_read_only || self.0.reserve.get().in_use
@@ -355,8 +376,8 @@ impl Db {
         self.0.files.lost_flag()
     }
 
-    /// Refuses new mutations and waits until the queued ones are answered and the writer has stopped,
-    /// which checkpoints the WAL as its last step. Idempotent.
+    /// Refuses new mutations and waits until the queued ones are answered and the writer has stopped. Its last step
+    /// is a checkpoint of the WAL, unless another process does that. Idempotent.
     pub(crate) async fn close(&self) {
         self.0.lookups.close();
         drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+#[path = "lock_tests.rs"]
+mod locks;
+
 const ONE_SECOND: Duration = Duration::from_secs(1);
 /// Maximum wait for an expected event, after which a test fails instead of hanging.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -29,6 +32,7 @@ fn test_options(dir: &Path) -> Options {
         writer_queue: 100,
         group_limit: 100,
         max_bytes: 0,
+        external_checkpoints: false,
         allow_read_only: false,
     }
 }
@@ -307,23 +311,6 @@ async fn i3_a_write_by_another_process_is_detected_within_a_second() {
             "{both:?}"
         );
     }
-}
-
-#[tokio::test]
-async fn waiting_for_a_lock_of_another_process_is_bounded() {
-    let (dir, db, committed) = open_new_database().await;
-    let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE; INSERT INTO t (n) VALUES (1)").unwrap();
-    let waiting = poll_once(db.write(|tx| insert_row(tx, 2, 1))).await;
-    other.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
-    let invalidations = committed.recv_timeout(TEST_TIMEOUT).unwrap();
-    // It succeeds if it happened to get the lock between the two transactions.
-    if let Err(error) = waiting.await {
-        assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(1)));
-        assert_eq!(invalidations, [Invalidation::All]);
-    }
-    other.execute_batch("COMMIT").unwrap();
-    db.write(|tx| insert_row(tx, 3, 1)).await.unwrap();
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ async fn open_new_database() -> (tempfile::TempDir, Db) {
         writer_queue: 1,
         group_limit: 1,
         max_bytes: 0,
+        external_checkpoints: false,
         allow_read_only: false,
     };
     let db = Db::open(&options, |_| ()).unwrap();

@@ -9,6 +9,7 @@ pub(crate) mod backup;
 pub(crate) mod better_auth;
 mod cancelable_read;
 pub(crate) mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod clock;
 mod counters;
 mod data_dir_lock;

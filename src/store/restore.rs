@@ -5,7 +5,6 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
@@ -16,6 +15,7 @@ use super::engine_error::in_file_of;
 use super::schema::{self, parent_directory};
 use super::tx::is_busy_error;
 use super::{audit, rows, unfinished};
+use crate::clock::Clock;
 use crate::domain::limits::Period;
 use crate::domain::quota::QuotaLease;
 use crate::error::{Error, Result};
@@ -126,19 +126,20 @@ impl Drop for StagingDir {
 /// Turns a database that is not open anywhere into a single file without a WAL.
 pub(crate) fn disable_wal_mode(file: &Path) -> Result<()> {
     let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let mut waited = Duration::ZERO;
+    // Each attempt waits for a short time only, so that the total is bounded.
+    conn.busy_timeout(POLL_INTERVAL)?;
+    let clock = Clock::system();
     loop {
         // While another connection is being closed, this statement fails immediately instead of waiting for
         // the busy timeout.
         match conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "delete" => break,
             Err(error) if !is_busy_error(&error) => return Err(error.into()),
-            _ if waited >= BUSY_TIMEOUT => {
+            _ if clock.monotonic() >= BUSY_TIMEOUT => {
                 return Err(Error::internal("another connection has the new database open"));
             }
             _ => thread::sleep(POLL_INTERVAL / 10),
         }
-        waited += POLL_INTERVAL / 10;
     }
     conn.close().map_err(|(_, error)| Error::from(error))
 }

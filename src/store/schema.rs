@@ -13,12 +13,12 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::checkpoint::{self, MAX_WAL_BYTES};
 pub(crate) use super::data_dir_lock::{has_lock_file, is_served, lock_data_dir};
 use super::db::{BUSY_TIMEOUT, Options, POLL_INTERVAL};
 use super::engine_error::in_file_of;
@@ -27,6 +27,7 @@ use super::file_access::copy_owner;
 use super::part_file::PartFile;
 use super::schema_comparison::ensure_same_schema;
 use super::tx::{Tx, is_busy_error};
+use crate::clock::Clock;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 
@@ -140,6 +141,8 @@ fn create_or_upgrade_with(file: &Path, schema: &str, upgrades: &[&str]) -> Resul
         return Ok(());
     }
     let mut conn = open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // The writer's connection, which is opened next, or another process checkpoints the WAL.
+    checkpoint::disable_at_close(&conn)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF")?;
     let mut snapshot_saved = false;
     loop {
@@ -202,6 +205,7 @@ pub(in crate::store) fn open_connection(file: &Path, access: OpenFlags) -> Resul
     let flags = fallback::open_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let conn = Connection::open_with_flags(file, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
+    checkpoint::disable_in_commits(&conn)?;
     Ok(conn)
 }
 
@@ -355,13 +359,15 @@ pub(in crate::store) fn open_writer_connection(options: &Options) -> Result<Conn
     }
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     enable_wal_mode(&conn)?;
-    // A checkpoint writes each page once, however often it changed: checkpoints every 4000 pages (16 MiB),
-    // four times SQLite's default, mean fewer writes and fewer stalls.
-    conn.execute_batch(
-        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA foreign_keys = ON;
-         PRAGMA mmap_size = 0; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
-         PRAGMA trusted_schema = OFF",
-    )?;
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0;
+         PRAGMA journal_size_limit = {MAX_WAL_BYTES}; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
+         PRAGMA trusted_schema = OFF"
+    ))?;
+    checkpoint::disable_in_commits(&conn)?;
+    if options.external_checkpoints {
+        checkpoint::disable_at_close(&conn)?;
+    }
     Ok(conn)
 }
 
@@ -369,7 +375,7 @@ pub(in crate::store) fn open_writer_connection(options: &Options) -> Result<Conn
 /// another connection opens the same new file, the switch fails immediately, because it upgrades a shared
 /// lock to an exclusive lock.
 fn enable_wal_mode(conn: &Connection) -> Result<()> {
-    let mut waited = Duration::ZERO;
+    let clock = Clock::system();
     loop {
         match conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "wal" => return Ok(()),
@@ -378,18 +384,24 @@ fn enable_wal_mode(conn: &Connection) -> Result<()> {
                     "The database can't use WAL mode here (its journal mode is {mode}). Use a local disk."
                 )));
             }
-            Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => thread::sleep(POLL_INTERVAL / 10),
+            Err(error) if is_busy_error(&error) && clock.monotonic() < BUSY_TIMEOUT => {
+                thread::sleep(POLL_INTERVAL / 10);
+            }
             Err(error) => return Err(in_file_of(conn, error)),
         }
-        waited += POLL_INTERVAL / 10;
     }
 }
 
 /// The factory of the read connections, in the pool and for lookups.
 pub(in crate::store) fn reader_connections(options: &Options) -> SqliteConnectionManager {
     let flags = fallback::open_flags(&options.file, READ_WRITE);
-    SqliteConnectionManager::file(&options.file).with_flags(flags).with_init(|conn| {
+    let external_checkpoints = options.external_checkpoints;
+    SqliteConnectionManager::file(&options.file).with_flags(flags).with_init(move |conn| {
         conn.busy_timeout(BUSY_TIMEOUT)?;
+        checkpoint::disable_in_commits(conn)?;
+        if external_checkpoints {
+            checkpoint::disable_at_close(conn)?;
+        }
         conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
         conn.execute_batch(
             "PRAGMA mmap_size = 0; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;

@@ -16,8 +16,10 @@ use crate::error::Result;
 /// Maximum number of differences that are reported.
 const MAX_DIFFERENCES: usize = 20;
 
-/// Tables of SQLite's `ANALYZE`, which may exist in any database.
-const STATISTICS_TABLES: [&str; 3] = ["sqlite_stat1", "sqlite_stat3", "sqlite_stat4"];
+/// Tables that may exist in any database: those of SQLite's `ANALYZE`, and those that Litestream creates in a database
+/// that it replicates.
+const FOREIGN_TABLES: [&str; 5] =
+    ["sqlite_stat1", "sqlite_stat3", "sqlite_stat4", "_litestream_seq", "_litestream_lock"];
 
 /// The objects of a schema: type and name, with the table and the normalized definition.
 type SchemaObjects = BTreeMap<(String, String), (String, String)>;
@@ -51,7 +53,7 @@ pub(crate) fn find_schema_differences(tx: &Tx<'_>) -> Result<Vec<String>> {
 
 fn differences(expected: &SchemaObjects, found: &SchemaObjects) -> Vec<String> {
     let is_allowed =
-        |(kind, name): &(String, String)| kind == "table" && STATISTICS_TABLES.contains(&name.as_str());
+        |(kind, name): &(String, String)| kind == "table" && FOREIGN_TABLES.contains(&name.as_str());
     let unknown = found.iter().filter(|(key, _)| !expected.contains_key(key) && !is_allowed(key));
     let unknown = unknown.map(|((kind, name), (table, _))| match kind.as_str() {
         "table" | "view" => format!("schema: unknown {kind} {name}"),
@@ -122,6 +124,9 @@ mod tests {
     fn every_kind_of_difference_is_found() {
         assert_eq!(differences_after(""), [""; 0]);
         assert_eq!(differences_after("ANALYZE"), [""; 0]);
+        let litestream = "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);
+                          CREATE TABLE _litestream_lock (id INTEGER)";
+        assert_eq!(differences_after(litestream), [""; 0]);
         let revive = "CREATE TRIGGER revive AFTER UPDATE OF status ON api_keys BEGIN
                       UPDATE api_keys SET status = 'active' WHERE seq = NEW.seq; END";
         for (change, difference) in [

@@ -45,6 +45,7 @@ fn a_database_is_created_once_however_many_threads_open_it() {
         writer_queue: 1,
         group_limit: 1,
         max_bytes: 0,
+        external_checkpoints: false,
         allow_read_only: false,
     };
     let start = Barrier::new(4);

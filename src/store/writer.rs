@@ -6,6 +6,7 @@
 //! so on a full disk), the entire group gets the error, including mutations that had already failed on their own:
 //! they may have failed because of changes by other mutations that were then never stored. On a full disk,
 //! mutations that may use the [storage reserve](super::reserve) run once more, each in a transaction of its own.
+//! [Checkpoints](super::checkpoint) run between two groups.
 
 use std::iter;
 use std::mem;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::checkpoint::{self, Checkpoints};
 use super::counters::WriterCounters;
 use super::database_faults::DatabaseFaults;
 use super::db::{BUSY_TIMEOUT, POLL_INTERVAL};
@@ -37,6 +39,8 @@ pub(super) struct QueuedMutation {
     pub(super) may_use_reserve: bool,
     /// True for changes of the Admin API.
     pub(super) is_admin_change: bool,
+    /// Monotonic time, by the writer's clock.
+    pub(super) queued_at: Duration,
 }
 
 impl QueuedMutation {
@@ -54,6 +58,7 @@ impl QueuedMutation {
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) reserve: Reserve,
+    pub(super) checkpoints: Checkpoints,
     /// True after a group that failed because storage is full, until a group succeeds.
     pub(super) is_storage_full: bool,
     pub(super) jobs: mpsc::Receiver<QueuedMutation>,
@@ -84,16 +89,17 @@ impl Writer {
             self.save_removed_wal();
             // The directory at the database's path may be another one.
             if !self.files.is_lost() {
-                self.reserve.maintain(&self.conn, self.clock.monotonic());
+                let now = self.clock.monotonic();
+                self.reserve.maintain(&self.conn, now);
+                self.checkpoints.maintain(&self.conn, now);
             }
         }
-        if let Err(error) = self.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::warn!(%error, "could not checkpoint the WAL at shutdown; the next start reads it");
-        }
+        self.checkpoints.finish(&self.conn);
     }
 
     fn run_group(&mut self, mut group: Vec<QueuedMutation>) {
         self.counters.waiting.fetch_sub(group.len() as u64, Ordering::Relaxed);
+        let mutations = group.len();
         if self.reserve.is_in_use() {
             return group.into_iter().for_each(|job| self.run_with_reserve(job));
         }
@@ -117,7 +123,7 @@ impl Writer {
             Err(error) => {
                 // Lost files are logged when they are detected.
                 if !self.files.is_lost() {
-                    tracing::error!(%error, mutations = group.len(), "a group of mutations failed");
+                    tracing::error!(%error, mutations, "a group of mutations failed");
                 }
                 group.into_iter().for_each(|job| self.respond(job, Err(error.clone())));
             }
@@ -137,13 +143,15 @@ impl Writer {
 
     /// Runs and answers one mutation while storage is full.
     fn run_with_reserve(&mut self, job: QueuedMutation) {
-        let mut job = [job];
+        let mut job = vec![job];
         let raised = self.reserve.raise_page_limit(&self.conn);
         let result = raised.and_then(|()| self.commit_with_reserve(&mut job));
         let succeeded = result.is_ok();
         self.update_reserve();
-        let [job] = job;
-        self.respond(job, result);
+        // Without it, the mutation was answered after it had waited too long for a lock.
+        if let Some(job) = job.pop() {
+            self.respond(job, result);
+        }
         // The next mutation needs the room in the WAL again.
         if succeeded && self.reserve.is_file_short() {
             self.checkpoint_wal_into_reserve();
@@ -161,14 +169,15 @@ impl Writer {
 
     /// Runs one mutation while storage is full. If it may use the reserve, room is made for it: by a checkpoint,
     /// after which the WAL's file is filled from its beginning, then with the reserve.
-    fn commit_with_reserve(&mut self, job: &mut [QueuedMutation; 1]) -> Result<MutationResult> {
+    fn commit_with_reserve(&mut self, job: &mut Vec<QueuedMutation>) -> Result<MutationResult> {
         let mut is_wal_reset = false;
         loop {
             let results = self.run_and_commit(job, ReserveAccess::Denied);
             let is_full = results.as_ref().is_err_and(|error| error.code == Code::StorageFull);
             let has_more_room = is_full
-                && job[0].may_use_reserve
-                && (!mem::replace(&mut is_wal_reset, true) && self.checkpoint_wal().is_ok()
+                && job.first().is_some_and(|job| job.may_use_reserve)
+                && (!mem::replace(&mut is_wal_reset, true)
+                    && self.checkpoints.run_now(&self.conn).unwrap_or(false)
                     || self.reserve.release_step());
             if !has_more_room {
                 return results?.pop().unwrap_or_else(|| Err(Error::internal("a mutation has no result")));
@@ -180,10 +189,10 @@ impl Writer {
     /// when the whole transaction failed and nothing was stored.
     fn run_and_commit(
         &mut self,
-        group: &mut [QueuedMutation],
+        group: &mut Vec<QueuedMutation>,
         reserve_access: ReserveAccess,
     ) -> Result<Vec<Result<MutationResult>>> {
-        self.begin_transaction()?;
+        self.begin_transaction(group)?;
         let tx = Tx::with_reserve_access(&self.conn, reserve_access);
         let results = group.iter_mut().map(|job| tx.run_mutation(&mut job.mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
@@ -208,7 +217,7 @@ impl Writer {
         }
         let wrote = tx.has_written.get();
         let invalidations = tx.invalidations.take();
-        let checkpoint = tx.checkpoint_requested.get();
+        let requests_checkpoint = tx.checkpoint_requested.get();
         let results = results.inspect_err(|_| roll_back_if_open(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();
@@ -220,23 +229,16 @@ impl Writer {
         if wrote {
             self.files.ensure_still_in_place()?;
         }
-        if checkpoint && let Err(error) = self.checkpoint_wal() {
-            tracing::warn!(%error, "could not checkpoint the WAL");
+        if requests_checkpoint {
+            self.checkpoints.request();
         }
         Ok(results)
-    }
-
-    /// Moves the WAL into the database file without waiting for readers. Frames that readers still need stay
-    /// in the WAL until the next checkpoint.
-    fn checkpoint_wal(&self) -> Result<()> {
-        let checkpointed = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        checkpointed.map_err(|error| in_file_of(&self.conn, error))
     }
 
     /// Checkpoints the WAL on a full disk, so that the next mutation finds room in the WAL's file. The database
     /// file may have to grow for that, into steps of the reserve that are released.
     fn checkpoint_wal_into_reserve(&self) {
-        while let Err(error) = self.checkpoint_wal() {
+        while let Err(error) = self.checkpoints.run_now(&self.conn) {
             if error.code != Code::StorageFull || !self.reserve.release_step() {
                 tracing::warn!(%error, "could not checkpoint the WAL");
                 return;
@@ -244,32 +246,41 @@ impl Writer {
         }
     }
 
-    /// Moves the frames of a removed WAL into the database file, once. The next start wouldn't find them.
+    /// Moves the frames of a removed WAL into the database file, once. The next start wouldn't find them, and neither
+    /// would another process that checkpoints.
     fn save_removed_wal(&self) {
         if !self.files.is_wal_newly_removed() {
             return;
         }
-        match self.checkpoint_wal() {
-            Ok(()) => tracing::warn!("moved the changes of the removed WAL into the database file"),
+        match checkpoint::run_passive(&self.conn) {
+            Ok(_) => tracing::warn!("moved the changes of the removed WAL into the database file"),
             Err(error) => {
                 tracing::error!(%error, "could not move the changes of the removed WAL into the database file");
             }
         }
     }
 
-    fn begin_transaction(&mut self) -> Result<()> {
+    /// Begins the transaction of a group. While another process holds the lock, removes and answers mutations that
+    /// were queued [`BUSY_TIMEOUT`] ago: a mutation may have waited already for an earlier group.
+    fn begin_transaction(&mut self, group: &mut Vec<QueuedMutation>) -> Result<()> {
         // The previous transaction is still open only if its rollback failed.
         roll_back_if_open(&self.conn);
-        let mut waited = Duration::ZERO;
         loop {
-            match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
-                Err(error) if is_busy_error(&error) && waited < BUSY_TIMEOUT => {
-                    self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
-                    self.detect_external_writes();
-                }
-                begun => return begun.map(drop).map_err(|error| in_file_of(&self.conn, error)),
+            let begun = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+            let Err(error) = begun else { return Ok(()) };
+            let is_busy = is_busy_error(&error);
+            let error = in_file_of(&self.conn, error);
+            if !is_busy {
+                return Err(error);
             }
-            waited += POLL_INTERVAL;
+            let now = self.clock.monotonic();
+            let has_waited = |job: &mut QueuedMutation| now.saturating_sub(job.queued_at) >= BUSY_TIMEOUT;
+            group.extract_if(.., has_waited).for_each(|job| job.respond(Err(error.clone())));
+            if group.is_empty() {
+                return Err(error);
+            }
+            self.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
+            self.detect_external_writes();
         }
     }
 

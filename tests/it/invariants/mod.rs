@@ -10,6 +10,7 @@ mod damaged_pages;
 mod escalation;
 mod exports;
 mod failed_auth;
+mod foreign_locks;
 mod full_disk;
 mod invalidation;
 mod limits;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tollhouse::domain::chain;
 use tollhouse::service::retention;
 
-use crate::support::{Answer, Binary, Server};
+use crate::support::{Answer, Binary, Server, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -326,8 +326,8 @@ async fn pruning_returns_free_pages_to_the_file_system() {
     assert!(before > 12_000_000, "{before}");
     server.advance(32 * DAY);
     retention::prune(&server.app).await.unwrap();
-    let after = size();
-    assert!(after < 2_500_000, "{before} {after}");
+    // The server's own checkpoint, which runs after the last change was answered, may hold up that of this test.
+    until("the file is shorter", || size() < 2_500_000).await;
     let pages: i64 = conn.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap();
     assert!(pages <= 256, "{pages}");
     let integrity: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
