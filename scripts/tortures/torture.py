@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from checkpoints import FailingCheckpoints
 from crashes import Kills, Syncs
 from disk import FullDisk
 from files import DamagedPages, MovedFiles
@@ -22,6 +23,7 @@ KINDS = {
     "kills": (Kills, 30),
     "power": (PowerLosses, 30),
     "syncs": (Syncs, 10),
+    "checkpoints": (FailingCheckpoints, 3),
     "disk": (FullDisk, 6),
     "clock": (ClockJumps, 6),
     "pages": (DamagedPages, 6),
