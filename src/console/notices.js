@@ -24,7 +24,9 @@ const NOTICES = {
   STORAGE_RESERVE_IN_USE: STORAGE,
 };
 
-/** Reads the reasons again whenever `address` changes. Nothing is shown if they can't be read: the page says so. */
+/**
+ * Reads the reasons again whenever `address` changes. Nothing is shown if they can't be read: the page says so.
+ */
 export function Notices({ address }) {
   const { value } = useData(readiness, [address]);
   const notices = value?.reasons.map(({ code, message }) => {

@@ -29,6 +29,10 @@ pub(super) const MAX_WAL_BYTES: u64 = 64 << 20;
 /// Time after which a WAL that is too large is reported. Backups and long reads hold up checkpoints for some time.
 const TOO_LARGE_AFTER: Duration = Duration::from_secs(10);
 
+/// Time between two looks at the size of the WAL. Each takes as long as a small part of a change, and the writer would
+/// otherwise look after each group.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Pause after a checkpoint that a reader or another process held up, and after the first of several failed ones.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -102,6 +106,7 @@ pub(super) struct Checkpoints {
     responsibility: Responsibility,
     page_bytes: u64,
     is_requested: bool,
+    next_look: Duration,
     next_attempt: Duration,
     /// Pause after the next failure.
     pause: Duration,
@@ -124,6 +129,7 @@ impl Checkpoints {
             responsibility,
             page_bytes: conn.query_row("PRAGMA page_size", [], |row| row.get(0))?,
             is_requested: false,
+            next_look: Duration::ZERO,
             next_attempt: Duration::ZERO,
             pause: MIN_PAUSE,
             logged_cause: None,
@@ -138,15 +144,16 @@ impl Checkpoints {
 
     /// Lets the next call of [`maintain`](Self::maintain) checkpoint even a short WAL.
     pub(super) fn request(&mut self) {
-        self.is_requested = true;
+        self.is_requested = self.responsibility == Responsibility::Writer;
     }
 
     /// Checkpoints the WAL if that is due, and publishes its state. Without a due checkpoint it reads the index of
     /// the WAL, which is in memory.
     pub(super) fn maintain(&mut self, conn: &Connection, now: Duration) {
-        if self.responsibility == Responsibility::Nobody {
+        if self.responsibility == Responsibility::Nobody || now < self.next_look && !self.is_requested {
             return;
         }
+        self.next_look = now + LOOK_INTERVAL;
         // Fails if the index of the WAL can't be read, which the next change reports.
         let Ok(Some(mut wal)) = run(conn, "PRAGMA wal_checkpoint(NOOP)") else { return };
         if self.is_due(wal, now) {

@@ -62,16 +62,18 @@ fn the_wal_is_checkpointed_when_it_is_long_and_then_starts_over() {
     // Not even a long WAL is checkpointed by a commit.
     write(&conn, LONG_WAL_BYTES);
     assert_eq!(wal_pages(&conn).checkpointed, 0);
-    checkpoints.maintain(&conn, SECOND);
+    checkpoints.maintain(&conn, SECOND + LOOK_INTERVAL - Duration::from_millis(1));
+    assert_eq!(checkpoints.status.get().complete, 0);
+    checkpoints.maintain(&conn, SECOND + LOOK_INTERVAL);
     let status = checkpoints.status.get();
     assert_eq!((status.complete, status.incomplete, status.failed, status.pending_bytes), (1, 0, 0, 0));
     write(&conn, 1);
     assert!(wal_pages(&conn).total < 10);
     // A short one is checkpointed on request.
     checkpoints.request();
-    checkpoints.maintain(&conn, SECOND);
+    checkpoints.maintain(&conn, SECOND + LOOK_INTERVAL);
     assert_eq!((checkpoints.status.get().complete, wal_pages(&conn).pending()), (2, 0));
-    checkpoints.maintain(&conn, SECOND);
+    checkpoints.maintain(&conn, 2 * SECOND);
     assert_eq!(checkpoints.status.get().complete, 2);
 }
 
@@ -122,7 +124,7 @@ fn a_failing_checkpoint_is_reported_once_and_repeated_with_pauses() {
         assert!(logged.contains("tollhouse.db"), "{logged}");
         // Until the pause is over, changes don't wait for another attempt.
         write(&conn, 1);
-        checkpoints.maintain(&failing, checkpoints.next_attempt - Duration::from_millis(1));
+        checkpoints.maintain(&failing, checkpoints.next_attempt - LOOK_INTERVAL);
         assert_eq!(checkpoints.status.get().failed, failures);
         now = checkpoints.next_attempt;
     }
@@ -149,7 +151,7 @@ fn external_checkpoints_are_awaited_and_never_run() {
     assert_eq!(wal_pages(&conn).checkpointed, 0);
     // A replicator checkpoints it.
     run_passive(&conn).unwrap();
-    checkpoints.maintain(&conn, SECOND + TOO_LARGE_AFTER);
+    checkpoints.maintain(&conn, SECOND + TOO_LARGE_AFTER + LOOK_INTERVAL);
     assert!(!checkpoints.status.get().is_wal_too_large);
 }
 
