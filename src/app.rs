@@ -14,7 +14,7 @@ use crate::domain::api_key::Credential;
 use crate::domain::id::Kind;
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::service::aggregated::AggregatedEvents;
 use crate::service::cursors::Cursors;
 use crate::service::idempotency::InFlight;
@@ -203,6 +203,11 @@ impl App {
             housekeeping::write_aggregated_events(self, true),
             self.verifier.quotas().close(),
         );
+        // On a full disk, units can be returned, but not together with writes that need room.
+        let quotas = match quotas {
+            Err(error) if error.code == Code::StorageFull => self.verifier.quotas().close().await,
+            closed => closed,
+        };
         let last_used = housekeeping::write_last_used(self).await;
         let stored = usage.and(refusals).and(last_used).and(quotas);
         if let Err(error) = &stored {
