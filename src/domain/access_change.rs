@@ -26,11 +26,11 @@ enum AccessChangeKind {
     ExpirePreviousSecret,
     RotateKey,
     UpdateKey(Box<KeyAccessUpdate>),
-    /// Suspends or deletes the organization.
-    EndOrganization,
+    SuspendOrganization,
+    DeleteOrganization,
     ActivateOrganization,
-    /// Suspends or deletes the user.
-    EndUser,
+    SuspendUser,
+    DeleteUser,
     ActivateUser,
     /// Ends the user's membership in this organization.
     EndMembership(String),
@@ -57,12 +57,12 @@ impl AccessChange {
             "api_key.expire_previous" => Kind::ExpirePreviousSecret,
             "api_key.rotate" => Kind::RotateKey,
             "api_key.update" => Kind::UpdateKey(Box::new(KeyAccessUpdate::from_body(body?)?)),
-            "organization.delete" => Kind::EndOrganization,
-            "user.delete" => Kind::EndUser,
+            "organization.delete" => Kind::DeleteOrganization,
+            "user.delete" => Kind::DeleteUser,
             "membership.delete" => Kind::EndMembership(params.first()?.clone()),
-            "organization.update" if status() == Some("suspended") => Kind::EndOrganization,
+            "organization.update" if status() == Some("suspended") => Kind::SuspendOrganization,
             "organization.update" if status() == Some("active") => Kind::ActivateOrganization,
-            "user.update" if status() == Some("suspended") => Kind::EndUser,
+            "user.update" if status() == Some("suspended") => Kind::SuspendUser,
             "user.update" if status() == Some("active") => Kind::ActivateUser,
             _ => return None,
         };
@@ -86,7 +86,7 @@ impl AccessChange {
     pub(crate) fn is_allowed_for(&self, caller: &Caller) -> bool {
         use AccessChangeKind as Kind;
         match &self.kind {
-            Kind::EndOrganization | Kind::EndUser => {
+            Kind::SuspendOrganization | Kind::DeleteOrganization | Kind::SuspendUser | Kind::DeleteUser => {
                 caller.require_platform().and_then(|()| caller.require_current_secret()).is_ok()
             }
             Kind::EndMembership(organization_id) => caller.can_access_organization(Some(organization_id)),
@@ -114,12 +114,12 @@ impl AccessChange {
                 key.previous_secret_expires_at = None;
                 credential.secret_ends_at = credential.secret_ends_at.map(|_| Timestamp::from_millis(0));
             }
-            Kind::EndOrganization if is_same(&key.organization_id) => {
+            Kind::SuspendOrganization | Kind::DeleteOrganization if is_same(&key.organization_id) => {
                 if let Some(organization) = &mut credential.organization {
                     organization.status = organization::Status::Suspended;
                 }
             }
-            Kind::EndUser if may_administer && is_same(&key.user_id) => {
+            Kind::SuspendUser | Kind::DeleteUser if may_administer && is_same(&key.user_id) => {
                 credential.owner = Some(user::Status::Suspended);
             }
             Kind::EndMembership(organization_id)
@@ -133,17 +133,27 @@ impl AccessChange {
         }
     }
 
-    /// True if `earlier` is obsolete once this change is stored: the same access was decided on again.
+    /// True if the change takes all access of its key, organization, user or membership away, for good.
+    pub(crate) fn is_final(&self) -> bool {
+        use AccessChangeKind as Kind;
+        matches!(
+            self.kind,
+            Kind::RevokeKey | Kind::DeleteOrganization | Kind::DeleteUser | Kind::EndMembership(_)
+        )
+    }
+
+    /// True if `earlier` is obsolete once this change is stored: the same access was decided on again. What ends access
+    /// for good is obsolete only once that is stored.
     pub(crate) fn supersedes(&self, earlier: &Self) -> bool {
         use AccessChangeKind as Kind;
         self.id == earlier.id
             && match (&self.kind, &earlier.kind) {
                 (Kind::RevokeKey, _) => true,
-                (Kind::UpdateKey(update), Kind::RevokeKey) => update.status == Some(Status::Active),
                 (Kind::UpdateKey(update), Kind::UpdateKey(earlier)) => update.decides_all_of(earlier),
                 (Kind::RotateKey | Kind::ExpirePreviousSecret, Kind::ExpirePreviousSecret) => true,
-                (Kind::EndOrganization | Kind::ActivateOrganization, _) => true,
-                (Kind::EndUser, _) | (Kind::ActivateUser, Kind::EndUser) => true,
+                (Kind::DeleteOrganization | Kind::DeleteUser, _) => true,
+                (Kind::SuspendOrganization | Kind::ActivateOrganization, Kind::SuspendOrganization) => true,
+                (Kind::SuspendUser | Kind::ActivateUser, Kind::SuspendUser) => true,
                 (Kind::EndMembership(organization), Kind::EndMembership(other)) => organization == other,
                 _ => false,
             }

@@ -161,12 +161,13 @@ async fn authorized_caller(app: &App, ctx: &RequestContext) -> Result<Caller> {
 /// Blocks what these attempts take away; returns the number of those that were blocked.
 async fn block(app: &App, caller: &Caller, attempts: &[Arc<Attempt>]) -> usize {
     let mut blocked = 0;
+    let _adding = app.access_blocks.adding.lock().await;
     for attempt in attempts.iter().filter(|attempt| attempt.is_allowed_for(caller)) {
         let change = &attempt.change;
-        let spares_recovery_key = caller.organization_id().is_none()
+        let is_spared = caller.organization_id().is_none()
             && change.concerns_one_key()
             && is_last_recovery_key(app, &change.id).await;
-        if app.access_blocks.add(change.clone(), caller.clone(), spares_recovery_key) {
+        if !is_spared && app.access_blocks.add(change.clone(), caller.clone()) {
             app.version_clock.publish(&[Invalidation::Id(change.id.clone())]);
             blocked += 1;
         }
@@ -174,11 +175,11 @@ async fn block(app: &App, caller: &Caller, attempts: &[Arc<Attempt>]) -> usize {
     blocked
 }
 
-/// True if no other key than this one is a usable recovery key. False if that can't be read: taking access away has
-/// priority then, and a restart gives it back.
+/// True if this key is the only usable recovery key, which can't be revoked. False if that can't be read: taking access
+/// away has priority then, and a restart gives it back.
 async fn is_last_recovery_key(app: &App, id: &str) -> bool {
     let keys = app.db.look_up(store::api_keys::platform_keys).await.unwrap_or_default();
-    let is_other =
-        |key: &ApiKey| key.id != id && key.is_recovery_key() && !app.access_blocks.contains(&key.id);
-    !keys.is_empty() && !keys.iter().any(is_other)
+    let is_usable = |key: &ApiKey| key.is_recovery_key() && !app.access_blocks.contains(&key.id);
+    let mut usable = keys.iter().filter(|key| is_usable(key));
+    usable.next().is_some_and(|key| key.id == id) && usable.next().is_none()
 }

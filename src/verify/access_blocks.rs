@@ -18,7 +18,8 @@ const MAX_BLOCKS: usize = 10_000;
 const MAX_BLOCKS_PER_ORGANIZATION: usize = 1_000;
 const MAX_BLOCKS_OF_ORGANIZATIONS: usize = 5_000;
 
-/// Maximum number of changes of one key, organization or user.
+/// Maximum number of changes of one key, organization or user, by callers of one organization or by platform keys.
+/// Those that end its access for good are not counted: there is only one for each caller.
 const MAX_BLOCKS_PER_ID: usize = 16;
 
 /// A change that could not be stored.
@@ -26,8 +27,6 @@ const MAX_BLOCKS_PER_ID: usize = 16;
 struct AccessBlock {
     change: AccessChange,
     caller: Caller,
-    /// True if no other recovery key exists. Such a key can't be revoked.
-    spares_recovery_key: bool,
 }
 
 /// The access that is denied in memory.
@@ -36,6 +35,9 @@ pub(crate) struct AccessBlocks {
     /// Number of changes in `by_id`. It is read first, because it is nearly always 0.
     count: AtomicUsize,
     by_id: RwLock<HashMap<String, Vec<AccessBlock>>>,
+    /// Held while it is determined whether a key may be blocked, and until it is. Otherwise two recovery keys, each
+    /// spared by the existence of the other, could be blocked at the same time.
+    pub(crate) adding: tokio::sync::Mutex<()>,
 }
 
 impl AccessBlocks {
@@ -51,7 +53,7 @@ impl AccessBlocks {
 
     /// Denies what this change takes away, from the next load of a credential on. The caller of this function
     /// publishes an invalidation. Returns false if there is no room.
-    pub(crate) fn add(&self, change: AccessChange, caller: Caller, spares_recovery_key: bool) -> bool {
+    pub(crate) fn add(&self, change: AccessChange, caller: Caller) -> bool {
         let mut by_id = self.by_id.write().unwrap_or_else(PoisonError::into_inner);
         let existing = by_id.get(&change.id).map_or(&[][..], Vec::as_slice);
         let caller_id = |caller: &Caller| caller.key().map(|key| key.id.clone());
@@ -60,11 +62,14 @@ impl AccessBlocks {
         if existing.iter().any(is_same) {
             return true;
         }
+        let is_of_same_organization =
+            |block: &&AccessBlock| block.caller.organization_id() == caller.organization_id();
         let has_room = self.len() < MAX_BLOCKS
-            && existing.len() < MAX_BLOCKS_PER_ID
+            && (change.is_final()
+                || existing.iter().filter(is_of_same_organization).count() < MAX_BLOCKS_PER_ID)
             && has_room_for_organization(&by_id, caller.organization_id());
         if has_room {
-            let block = AccessBlock { change, caller, spares_recovery_key };
+            let block = AccessBlock { change, caller };
             by_id.entry(block.change.id.clone()).or_default().push(block);
             self.count.fetch_add(1, Ordering::SeqCst);
         }
@@ -97,9 +102,7 @@ impl AccessBlocks {
         let ids = [Some(&key.id), key.organization_id.as_ref(), key.user_id.as_ref()];
         let blocks: Vec<_> = ids.into_iter().flatten().filter_map(|id| by_id.get(id)).flatten().collect();
         for block in blocks {
-            if !(block.spares_recovery_key && credential.key.is_recovery_key()) {
-                block.change.deny(&block.caller, credential);
-            }
+            block.change.deny(&block.caller, credential);
         }
     }
 }

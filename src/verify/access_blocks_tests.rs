@@ -58,7 +58,7 @@ fn i10_blocks_are_bounded_and_organizations_leave_room_for_the_platform() {
         let caller = Caller::Key(Arc::new(credential("key_caller", Some(&id), &["admin:keys"])));
         for key in 0..=MAX_BLOCKS_PER_ORGANIZATION {
             let revoke = change("api_key.revoke", &format!("key_{organization}_{key}"), "{}");
-            added += usize::from(blocks.add(revoke, caller.clone(), false));
+            added += usize::from(blocks.add(revoke, caller.clone()));
         }
         let of_organizations =
             ((organization + 1) * MAX_BLOCKS_PER_ORGANIZATION).min(MAX_BLOCKS_OF_ORGANIZATIONS);
@@ -66,10 +66,10 @@ fn i10_blocks_are_bounded_and_organizations_leave_room_for_the_platform() {
     }
     let revoke = |key: usize| change("api_key.revoke", &format!("key_{key}"), "{}");
     while blocks.len() < MAX_BLOCKS {
-        assert!(blocks.add(revoke(blocks.len()), platform_caller(), false));
+        assert!(blocks.add(revoke(blocks.len()), platform_caller()));
     }
-    assert!(!blocks.add(revoke(MAX_BLOCKS), platform_caller(), false));
-    assert!(blocks.add(revoke(MAX_BLOCKS - 1), platform_caller(), false), "a repeated change needs no room");
+    assert!(!blocks.add(revoke(MAX_BLOCKS), platform_caller()));
+    assert!(blocks.add(revoke(MAX_BLOCKS - 1), platform_caller()), "a repeated change needs no room");
     let stored: Vec<_> = (0..MAX_BLOCKS).map(|key| Invalidation::Access(revoke(key))).collect();
     blocks.lift_stored(&stored);
     assert_eq!(blocks.len(), MAX_BLOCKS_OF_ORGANIZATIONS);
@@ -80,9 +80,24 @@ fn changes_of_one_key_are_bounded() {
     let blocks = AccessBlocks::default();
     let narrow = |n: usize| change("api_key.update", "key_1", &format!(r#"{{"scopes": ["s:{n}"]}}"#));
     for n in 0..MAX_BLOCKS_PER_ID {
-        assert!(blocks.add(narrow(n), platform_caller(), false));
+        assert!(blocks.add(narrow(n), platform_caller()));
     }
-    assert!(!blocks.add(narrow(MAX_BLOCKS_PER_ID), platform_caller(), false));
+    assert!(!blocks.add(narrow(MAX_BLOCKS_PER_ID), platform_caller()));
+    assert!(blocks.add(change("api_key.revoke", "key_1", "{}"), platform_caller()), "a revocation has room");
+}
+
+/// A row that can't be read could belong to any organization.
+#[test]
+fn i5_organizations_leave_room_for_each_other_and_the_platform_to_block_one_key() {
+    let blocks = AccessBlocks::default();
+    let narrow = |n: usize| change("api_key.update", "key_1", &format!(r#"{{"scopes": ["s:{n}"]}}"#));
+    let caller = |id: &str| Caller::Key(Arc::new(credential("key_caller", Some(id), &["admin:keys"])));
+    for n in 0..MAX_BLOCKS_PER_ID {
+        assert!(blocks.add(narrow(n), caller("org_1")));
+    }
+    assert!(!blocks.add(narrow(MAX_BLOCKS_PER_ID), caller("org_1")));
+    assert!(blocks.add(narrow(0), caller("org_2")));
+    assert!(blocks.add(narrow(0), platform_caller()));
 }
 
 #[test]
@@ -90,7 +105,7 @@ fn an_update_that_is_not_stored_gives_nothing() {
     let blocks = AccessBlocks::default();
     let update =
         r#"{"status": "active", "scopes": ["a:read", "b:read"], "expires_at": "2030-01-01T00:00:00Z"}"#;
-    assert!(blocks.add(change("api_key.update", "key_1", update), platform_caller(), false));
+    assert!(blocks.add(change("api_key.update", "key_1", update), platform_caller()));
     let mut disabled = credential("key_1", None, &["a:*"]);
     disabled.key.status = Status::Disabled;
     disabled.key.expires_at = Some(Timestamp::from_millis(5));
@@ -107,9 +122,13 @@ fn only_a_change_of_the_same_access_ends_a_block() {
     let revoke = || change("api_key.revoke", "key_1", "{}");
     let update = |body: &str| change("api_key.update", "key_1", body);
     let suspend = || change("organization.update", "org_1", r#"{"status": "suspended"}"#);
+    let suspend_user = || change("user.update", "user_1", r#"{"status": "suspended"}"#);
+    let member = ["org_1".to_owned(), "user_1".to_owned()];
+    let remove = || AccessChange::from_request("membership.delete", &member, None).unwrap();
     for (blocked, stored, ends) in [
         (revoke(), revoke(), true),
-        (revoke(), update(r#"{"status": "active"}"#), true),
+        // Nobody but the revocation itself ends its block: a stored revocation can't be undone either.
+        (revoke(), update(r#"{"status": "active"}"#), false),
         (revoke(), update(r#"{"status": "disabled"}"#), false),
         (revoke(), update(r#"{"scopes": []}"#), false),
         (revoke(), change("api_key.rotate", "key_1", "{}"), false),
@@ -122,9 +141,13 @@ fn only_a_change_of_the_same_access_ends_a_block() {
         (change("api_key.expire_previous", "key_1", "{}"), change("api_key.rotate", "key_1", "{}"), true),
         (suspend(), change("organization.update", "org_1", r#"{"status": "active"}"#), true),
         (suspend(), change("organization.delete", "org_1", "{}"), true),
+        (change("organization.delete", "org_1", "{}"), suspend(), false),
+        (remove(), suspend_user(), false),
+        (remove(), change("user.delete", "user_1", "{}"), true),
+        (suspend_user(), remove(), false),
     ] {
         let blocks = AccessBlocks::default();
-        blocks.add(blocked.clone(), platform_caller(), false);
+        blocks.add(blocked.clone(), platform_caller());
         blocks.lift_stored(&[Invalidation::Id(blocked.id.clone()), Invalidation::All]);
         assert_eq!(blocks.len(), 1);
         blocks.lift_stored(&[Invalidation::Access(stored.clone())]);
