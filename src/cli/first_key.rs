@@ -35,7 +35,12 @@ struct GivenKey {
 /// Creates the first admin key of an empty database. Returns a shell expression for that key, which the
 /// server prints in a sample `curl` command, or `None` if a key existed already.
 pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
-    if api_keys::any_key_exists(app).await? {
+    let any_key_exists = match api_keys::any_key_exists(app).await {
+        // A damaged page isn't empty, and must not prevent the start: other keys can still be verified.
+        Err(error) if error.database_fault.is_some() => true,
+        exists => exists?,
+    };
+    if any_key_exists {
         warn_if_ignored(app).await;
         return Ok(None);
     }

@@ -124,11 +124,8 @@ impl DataPlaneRequest<'_> {
         );
     }
 
-    /// Logs an error if its status is 5xx, and counts it if the database caused it.
+    /// Logs an error if its status is 5xx.
     pub(crate) fn log_server_error(&self, error: &Error) {
-        if error.database_fault.is_some() {
-            self.app.verifier.record_database_failure();
-        }
         if error.code.status() >= 500 {
             let redactor = self.redactor();
             let path = redactor.logged_text(self.head.uri.path());

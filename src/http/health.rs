@@ -35,8 +35,9 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
 ///
 /// The codes of `reasons`: `SHUTTING_DOWN`, `DATABASE_FILES_CHANGED`, `DATABASE_UNREADABLE` (keys can't be verified),
 /// `DATABASE_UNWRITABLE`, `STORAGE_FULL`, `STORAGE_RESERVE_IN_USE` (changes can't be stored), `DATABASE_DAMAGED`,
-/// `DATABASE_DISK_FAILED` (some requests fail), `REVOCATIONS_NOT_STORED` (access that is blocked until the server
-/// restarts), `CLOCK_UNSETTLED`.
+/// `DATABASE_DISK_FAILED` (some requests fail), `REVOCATIONS_NOT_STORED` (access that is blocked until the change is
+/// repeated or the server restarts), `CHECKPOINT_FAILING`, `WAL_TOO_LARGE` (the write-ahead log grows),
+/// `CLOCK_UNSETTLED`.
 #[utoipa::path(
     get, path = "/readyz", tag = "Server", operation_id = "getReadiness",
     params(ReadinessParams),

@@ -59,7 +59,7 @@ pub(crate) async fn check(app: &App) -> Readiness {
 
 impl Readiness {
     async fn check_verification(&mut self, app: &App) {
-        let probed = app.db.probe_verification(app.clock.monotonic()).await;
+        let probed = app.db.probe_verification(&app.clock).await;
         if let Err(error) = &probed {
             tracing::warn!(%error, "not ready: keys can't be looked up");
         }
@@ -76,7 +76,7 @@ impl Readiness {
                 "STORAGE_RESERVE_IN_USE",
                 "Storage is full. Only changes that take access away are stored, in the storage reserve.",
             );
-        } else if let Err(error) = app.db.probe_writable(app.clock.monotonic()).await {
+        } else if let Err(error) = app.db.probe_writable(&app.clock).await {
             self.write = false;
             if error.code == Code::StorageFull {
                 self.add("STORAGE_FULL", "The disk is full or the database has reached its size limit.");
@@ -105,8 +105,8 @@ impl Readiness {
             self.add(
                 "REVOCATIONS_NOT_STORED",
                 format!(
-                    "{unstored} changes that take access away could not be stored. Their access is blocked until the \
-                     server restarts. Repeat them after the repair."
+                    "{unstored} changes that take access away could not be stored. Their access is blocked until they \
+                     are repeated, or the server restarts. Repeat them after the repair."
                 ),
             );
         }

@@ -25,7 +25,8 @@ pub(crate) struct DatabaseFaults {
     io_error_count: AtomicU64,
     /// Number of changes of the Admin API that were stored.
     stored_changes: AtomicU64,
-    failed_changes: FailureStreak,
+    /// Each failure counts, whatever was to be changed.
+    failed_changes: FailureStreak<u64>,
 }
 
 impl Default for DatabaseFaults {
@@ -71,7 +72,9 @@ impl DatabaseFaults {
         match result {
             Ok(_) => drop(stored.fetch_add(1, Ordering::Relaxed)),
             Err(error) if error.database_fault.is_some() => {
-                self.failed_changes.record(stored.load(Ordering::Relaxed), self.clock.monotonic());
+                let (damage, io_errors) = self.counts();
+                let stored = stored.load(Ordering::Relaxed);
+                self.failed_changes.record(damage + io_errors, stored, self.clock.monotonic());
             }
             Err(_) => {}
         }

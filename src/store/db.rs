@@ -386,42 +386,44 @@ impl Db {
     }
 
     /// Checks that keys can be looked up, at some places of the tables that verifications read. Calls within a
-    /// second of the last check get its result. `now` is the clock's monotonic time.
+    /// second of the last check get its result.
     ///
     /// # Errors
     /// The same errors as [`look_up`](Self::look_up).
-    pub(crate) async fn probe_verification(&self, now: Duration) -> Result<()> {
-        let random = probe::spread_bits(now);
-        let probe = async {
+    pub(crate) async fn probe_verification(&self, clock: &Clock) -> Result<()> {
+        let random = probe::spread_bits(clock.monotonic());
+        let db = self.clone();
+        let probe = async move {
             let read = move |tx: &Tx<'_>| {
                 Ok((probe::probe_verification(tx, random)?, schema::last_backup_at(tx).ok()))
             };
-            let (fault, last_backup_at) = self.look_up(read).await?;
+            let (fault, last_backup_at) = db.look_up(read).await?;
             match (fault, last_backup_at) {
-                (Some(error), _) => self.0.faults.observe(&error),
-                (None, Some(at)) => self.0.faults.forget_damage_after_backup(at),
+                (Some(error), _) => db.0.faults.observe(&error),
+                (None, Some(at)) => db.0.faults.forget_damage_after_backup(at),
                 (None, None) => {}
             }
             Ok(())
         };
-        self.0.verification_probe.run(now, probe).await
+        self.0.verification_probe.run(clock, self.0.read_timeout, probe).await
     }
 
-    /// Checks that changes can be stored: commits a write, and revokes a key without a commit. Calls within a second
-    /// of the last check get its result. `now` is the clock's monotonic time.
+    /// Checks that changes can be stored within a second: commits a write, and revokes a key without a commit. Calls
+    /// within a second of the last check get its result.
     ///
     /// # Errors
     /// The same errors as [`write`](Self::write).
-    pub(crate) async fn probe_writable(&self, now: Duration) -> Result<()> {
-        let random = probe::spread_bits(now);
-        let probe = async {
-            self.write(probe::probe_growth).await?;
-            match self.write(move |tx| probe::probe_revocation(tx, random)).await {
+    pub(crate) async fn probe_writable(&self, clock: &Clock) -> Result<()> {
+        let random = probe::spread_bits(clock.monotonic());
+        let db = self.clone();
+        let probe = async move {
+            db.write(probe::probe_growth).await?;
+            match db.write(move |tx| probe::probe_revocation(tx, random)).await {
                 Err(error) if !probe::is_rolled_back(&error) => Err(error),
                 _ => Ok(()),
             }
         };
-        self.0.write_probe.run(now, probe).await
+        self.0.write_probe.run(clock, Duration::from_secs(1), probe).await
     }
 }
 

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::time::Timestamp;
 
 #[path = "lock_tests.rs"]
 mod locks;
@@ -216,11 +217,13 @@ async fn i1_a_file_at_its_size_limit_fails_the_group_and_writes_succeed_again_on
         while db.write(move |tx| tx.execute(sql, ["x".repeat(bytes)])).await.is_ok() {}
     }
     assert!(fs::metadata(dir.path().join("tollhouse.db")).unwrap().len() <= 1 << 20);
-    assert_eq!(error_code(db.probe_writable(Duration::ZERO).await), Some(Code::StorageFull));
+    let clock = Clock::manual(Timestamp::from_millis(0));
+    assert_eq!(error_code(db.probe_writable(&clock).await), Some(Code::StorageFull));
     db.write(|tx| tx.execute("DELETE FROM t", [])).await.unwrap();
-    let shared = db.probe_writable(ONE_SECOND - Duration::from_nanos(1)).await;
-    assert_eq!(error_code(shared), Some(Code::StorageFull));
-    db.probe_writable(ONE_SECOND).await.unwrap();
+    clock.advance(ONE_SECOND - Duration::from_nanos(1));
+    assert_eq!(error_code(db.probe_writable(&clock).await), Some(Code::StorageFull), "shared");
+    clock.advance(Duration::from_nanos(1));
+    db.probe_writable(&clock).await.unwrap();
     db.write(|tx| insert_row(tx, 1, 100_000)).await.unwrap();
 }
 

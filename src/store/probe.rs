@@ -3,12 +3,15 @@
 //! A damaged page concerns only the rows on it, so each table is probed at several places. It counts as unusable if
 //! all of them fail.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::params;
+use tokio::sync::Mutex;
 
 use super::db::Tx;
 use super::{api_keys, audit};
+use crate::clock::Clock;
 use crate::domain::access::Caller;
 use crate::domain::api_key::{ApiKey, Status};
 use crate::domain::audit::{Actor, Event, EventContext, Target};
@@ -19,25 +22,49 @@ use crate::error::{Code, Error, Result};
 /// Time for which the result of a probe is reused.
 const REUSE_FOR: Duration = Duration::from_secs(1);
 
-/// Number of places at which a table is probed, if the earlier ones fail.
+/// Number of places at which a table is probed.
 const MAX_PLACES: usize = 4;
 
-/// A probe whose result is reused, with the monotonic time of its last run.
+/// The result of a probe, with the monotonic time at its end; `None` before the first run.
+type LastRun = Option<(Duration, Result<()>)>;
+
+/// A probe whose result is reused.
 #[derive(Default)]
-pub(super) struct CachedProbe(tokio::sync::Mutex<Option<(Duration, Result<()>)>>);
+pub(super) struct CachedProbe(Arc<Mutex<LastRun>>);
 
 impl CachedProbe {
-    /// Returns the result of `probe`, or that of the last run if it was less than a second ago.
-    pub(super) async fn run(&self, now: Duration, probe: impl Future<Output = Result<()>>) -> Result<()> {
-        let mut last = self.0.lock().await;
-        if let Some((at, result)) = &*last
-            && now.saturating_sub(*at) < REUSE_FOR
-        {
-            return result.clone();
-        }
-        let result = probe.await;
-        *last = Some((now, result.clone()));
-        result
+    /// Returns the result of `probe`, or that of the last run if it ended less than a second ago. One runs at a time, and
+    /// is completed even if nobody waits for it any more.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if the result isn't there after `patience`; otherwise those of the probe.
+    pub(super) async fn run(
+        &self,
+        clock: &Clock,
+        patience: Duration,
+        probe: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let clock = clock.clone();
+        let result = async {
+            let mut last = Arc::clone(&self.0).lock_owned().await;
+            if let Some((at, result)) = &*last
+                && clock.monotonic().saturating_sub(*at) < REUSE_FOR
+            {
+                return result.clone();
+            }
+            let running = tokio::spawn(async move {
+                let result = probe.await;
+                *last = Some((clock.monotonic(), result.clone()));
+                result
+            });
+            running.await.map_err(Error::internal)?
+        };
+        let timed_out = |_| {
+            let message =
+                "The database doesn't respond: its disk is slow, or another process holds its lock.";
+            Err(Error::unavailable(message, 1))
+        };
+        tokio::time::timeout(patience, result).await.unwrap_or_else(timed_out)
     }
 }
 
@@ -96,8 +123,9 @@ pub(super) fn probe_revocation(tx: &Tx<'_>, random: u128) -> Result<()> {
     let max: i64 =
         tx.query_first("SELECT max(seq) FROM api_keys", [], |row| row.get(0))?.unwrap_or(None).unwrap_or(0);
     let mut first_fault = None;
+    let mut event_number = 0;
     probe_places(&mut first_fault, random, |bytes| {
-        let from = max / 256 * i64::from(bytes);
+        let from = max / 256 * i64::from(bytes) + max % 256 * i64::from(bytes) / 256;
         let sql = "SELECT id FROM api_keys WHERE seq >= ?1 ORDER BY seq LIMIT 1";
         let Some(id) = tx.query_first::<String>(sql, params![from], |row| row.get(0))? else { return Ok(()) };
         let Some(before) = api_keys::get(tx, &id)? else { return Ok(()) };
@@ -106,7 +134,8 @@ pub(super) fn probe_revocation(tx: &Tx<'_>, random: u128) -> Result<()> {
         let after = ApiKey { status, revoked_at: Some(Timestamp::from_millis(0)), ..before.clone() };
         api_keys::retire_previous_secret(tx, &id)?;
         api_keys::update(tx, &before, &after)?;
-        audit::append(tx, revocation_event(tx, &before, random)?)
+        event_number += 1;
+        audit::append(tx, revocation_event(tx, &before, random.wrapping_add(event_number))?)
     })?;
     let rolled_back = Error::new(Code::PreconditionFailed, "The probe is rolled back.");
     Err(first_fault.map_or(rolled_back, |fault| Error { code: Code::PreconditionFailed, ..fault }))
@@ -140,23 +169,23 @@ pub(super) fn is_rolled_back(error: &Error) -> bool {
     error.code == Code::PreconditionFailed
 }
 
-/// Probes places until one succeeds: the first one, then random ones.
+/// Probes the first place and random ones. Fails if all of them do.
 fn probe_places(
     first_fault: &mut Option<Error>,
     random: u128,
     mut probe: impl FnMut(u8) -> Result<()>,
 ) -> Result<()> {
-    let random_bytes = random.to_ne_bytes();
+    let mut has_succeeded = false;
     let mut result = Ok(());
-    for place in [0].into_iter().chain(random_bytes).take(MAX_PLACES) {
-        result = probe(place);
-        match &result {
-            Ok(()) => break,
+    for place in [0].into_iter().chain(random.to_ne_bytes()).take(MAX_PLACES) {
+        match probe(place) {
+            Ok(()) => has_succeeded = true,
             Err(error) if error.database_fault.is_some() => {
                 first_fault.get_or_insert_with(|| error.clone());
+                result = Err(error);
             }
-            Err(_) => break,
+            Err(error) => return Err(error),
         }
     }
-    result
+    if has_succeeded { Ok(()) } else { result }
 }

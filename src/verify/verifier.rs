@@ -13,7 +13,7 @@ use super::recorder::Recorder;
 use super::secret;
 use super::settings::SettingsCache;
 use crate::clock::Clock;
-use crate::domain::api_key::Credential;
+use crate::domain::api_key::{Credential, SecretHash};
 use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, check_before_limits};
@@ -77,7 +77,7 @@ pub struct Verifier {
     /// Indexed by `Outcome as usize`.
     outcome_counts: Counts<OUTCOME_COUNT>,
     /// Verifications that failed because of the database.
-    database_failures: FailureStreak,
+    database_failures: FailureStreak<SecretHash>,
 }
 
 impl Verifier {
@@ -134,7 +134,8 @@ impl Verifier {
         monotonic: Duration,
     ) -> Result<Verdict> {
         self.ensure_files_in_place()?;
-        let verdict = self.decide(request, self.clock.expiry_time_at(now, monotonic), monotonic).await?;
+        let verdict = self.decide(request, self.clock.expiry_time_at(now, monotonic), monotonic).await;
+        let verdict = verdict.inspect_err(|error| self.observe_failure(request.secret, error))?;
         self.outcome_counts.add(verdict.outcome as usize);
         Ok(verdict)
     }
@@ -193,12 +194,15 @@ impl Verifier {
         self.outcome_counts.sums()
     }
 
-    /// Records that a verification failed because of the database.
-    pub(crate) fn record_database_failure(&self) {
-        self.database_failures.record(self.known_key_count(), self.clock.monotonic());
+    /// Records that the verification of a secret failed, if the database caused it.
+    fn observe_failure(&self, secret: &str, error: &Error) {
+        if error.database_fault.is_some() {
+            let hash = secret::hash_secret(secret);
+            self.database_failures.record(hash, self.known_key_count(), self.clock.monotonic());
+        }
     }
 
-    /// True if the last verifications all failed because of the database.
+    /// True if the last verifications, of several keys, all failed because of the database.
     pub(crate) fn is_failing(&self) -> bool {
         self.database_failures.is_failing(self.known_key_count(), self.clock.monotonic())
     }

@@ -6,6 +6,7 @@ mod cache;
 mod connection_auth;
 mod connections;
 mod cross_tenant;
+mod damaged_keys;
 mod damaged_pages;
 mod escalation;
 mod exports;
