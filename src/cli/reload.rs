@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use tokio::signal::unix::Signal;
+use tokio::sync::oneshot;
 
 use super::service_manager::ServiceManager;
-use crate::config::{Config, ConfigFlags, EffectiveConfig};
+use crate::config::{Config, ConfigError, ConfigFlags, EffectiveConfig};
 use crate::http::tls::Tls;
 use crate::telemetry::LogFilter;
 
@@ -48,16 +49,27 @@ impl ConfigReloader {
             service_manager.report_reloading().await;
             // Independent of the configuration: an error there must not keep an expiring certificate in use.
             reload_certificate(tls);
-            self.reload();
+            self.reload().await;
             service_manager.report_reloaded().await;
         }
         std::future::pending().await
     }
 
     /// Loads the configuration anew. If it has errors, nothing changes.
-    fn reload(&mut self) {
-        let loaded = EffectiveConfig::load(self.file.as_deref(), std::env::vars_os(), self.flags.clone());
-        let new = match loaded {
+    async fn reload(&mut self) {
+        let file = self.file.clone().or_else(|| std::env::var_os("TOLLHOUSE_CONFIG").map(PathBuf::from));
+        // A pipe was read at the start, and is empty now.
+        if let Some(file) = file.filter(|file| file.metadata().is_ok_and(|file| !file.is_file())) {
+            let source = &*file.display().to_string();
+            tracing::error!(
+                source,
+                setting = None::<&str>,
+                problem = "is not a regular file",
+                "keeping the previous configuration"
+            );
+            return;
+        }
+        let new = match self.load().await {
             Ok(effective) => effective.config,
             Err(error) => {
                 for fault in &error.faults {
@@ -86,11 +98,27 @@ impl ConfigReloader {
         self.apply_log_level(new.log.level);
     }
 
+    /// Loads the configuration on a thread of its own: a file system may not respond, and the server must nevertheless
+    /// serve and stop.
+    async fn load(&self) -> Result<EffectiveConfig, ConfigError> {
+        let (file, flags) = (self.file.clone(), self.flags.clone());
+        let (loaded, load) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("reload".to_owned());
+        let started = thread.spawn(move || {
+            drop(loaded.send(EffectiveConfig::load(file.as_deref(), std::env::vars_os(), flags)));
+        });
+        match (started, load.await) {
+            (Ok(_), Ok(result)) => result,
+            // The thread could not be started.
+            _ => EffectiveConfig::load(self.file.as_deref(), std::env::vars_os(), self.flags.clone()),
+        }
+    }
+
     fn apply_log_level(&mut self, level: String) {
         if level == self.current.log.level {
             return;
         }
-        let report = || tracing::info!(level, "log level changed");
+        let report = || tracing::info!(log_level = level, "log level changed");
         // One of the two levels may exclude this event.
         let was_reported = tracing::enabled!(tracing::Level::INFO);
         if was_reported {

@@ -39,7 +39,7 @@ async fn a_reload_applies_the_log_level() {
     let admin = server.admin();
     fs::write(&file, "log.level = 'debug'").unwrap();
     let lines = reload(&server, "log level changed");
-    assert_eq!(lines.last().unwrap()["level"], "debug");
+    assert_eq!(lines.last().unwrap()["log_level"], "debug");
     assert_eq!(admin.get_at_root("/healthz").await.status, 200);
     server.line_with("\"route\":\"/healthz\"");
 
@@ -100,4 +100,17 @@ async fn a_broken_configuration_changes_nothing() {
     reload(&server, "keeping the previous configuration");
     assert_eq!(server.terminate(), Some(0));
     assert!(!server.log.iter().any(|line| line.contains("/healthz")), "the level is still info");
+}
+
+/// Reading a pipe that nobody writes to would never end, and one that was read at the start is empty.
+#[tokio::test]
+async fn a_pipe_is_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, file) = serve(dir.path(), "log.level = 'info'", &[]);
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let lines = reload(&server, "keeping the previous configuration");
+    assert_eq!(lines.last().unwrap()["problem"], "is not a regular file");
+    assert_eq!(server.admin().get("/whoami").await.status, 200);
+    assert_eq!(server.terminate(), Some(0));
 }
