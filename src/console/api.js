@@ -122,8 +122,14 @@ export async function verify(body) {
 
 /** What the server can do now, and what needs attention. */
 export async function readiness() {
-  const response = await request('GET', 'readyz');
-  return (await response.json()).data;
+  const response = await fetch(urlOf('readyz'), {
+    cache: 'no-store',
+    credentials: 'omit',
+    redirect: 'error',
+  });
+  const { data, error } = await response.json();
+  // The error of a server that isn’t ready has the same fields.
+  return data ?? error;
 }
 
 /** Saves a response as a file. A plain link could not send the key. */

@@ -24,13 +24,10 @@ const NOTICES = {
   STORAGE_RESERVE_IN_USE: STORAGE,
 };
 
-/**
- * Reads the reasons again whenever `address` changes. Nothing is shown if they can't be read, because
- * the page says so.
- */
+/** Reads the reasons again whenever `address` changes. Nothing is shown if they can’t be read. */
 export function Notices({ address }) {
   const { value } = useData(readiness, [address]);
-  const notices = value?.reasons.map(({ code, message }) => {
+  const notices = value?.reasons?.map(({ code, message }) => {
     const { title, text } = NOTICES[code] ?? { title: message };
     return html`
       <div class="note warn" role="status" key=${code}>

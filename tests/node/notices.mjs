@@ -1,6 +1,7 @@
 // What the console says about the server: against one whose clock jumped and whose database is small.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { renameSync } from 'node:fs';
 import { findViolations, pageWidth } from './axe.mjs';
 import { URL, callApi, create, goTo, signIn } from './browser.mjs';
 import { done, test } from './testing.mjs';
@@ -80,6 +81,29 @@ await test('only platform keys see notices', {}, async ({ page }) => {
   await goTo(page, 'api-keys');
   assert.ok(!requests.includes(`${URL}/readyz`), 'an organization can do nothing about the server');
   assert.equal(await notice(page).count(), 0);
+});
+
+await test('a server that is not ready says why', {}, async ({ page, faults }) => {
+  await signIn(page);
+  renameSync(`${DATA}/tollhouse.db`, `${DATA}/moved.db`);
+  try {
+    const text = notice(page).getByText("The database isn't available");
+    const pages = ['scopes', 'users'];
+    // The server notices it within a second, and the page asks at each change of its address.
+    for (let attempt = 0; (await text.count()) === 0; attempt += 1) {
+      assert.ok(attempt < 200, 'no notice');
+      await goTo(page, pages[attempt % 2]);
+      await page.waitForLoadState('networkidle');
+    }
+    assert.equal(await notice(page).count(), 1);
+    assert.ok(
+      faults.every((fault) => fault.includes('503')),
+      faults.join(),
+    );
+    faults.length = 0;
+  } finally {
+    renameSync(`${DATA}/moved.db`, `${DATA}/tollhouse.db`);
+  }
 });
 
 await done();

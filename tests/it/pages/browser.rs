@@ -60,7 +60,7 @@ fn an_unsettled_clock_and_full_storage_are_shown_in_chromium() {
     let server = serve();
     let program = ("TOLLHOUSE_PROGRAM", env!("CARGO_BIN_EXE_tollhouse"));
     let data = ("TOLLHOUSE_DATA", dir.path().to_str().unwrap());
-    run_with(&[("notices.mjs", 4)], &server.url, &[program, data]);
+    run_with(&[("notices.mjs", 5)], &server.url, &[program, data]);
 }
 
 /// Runs scripts against a server. Panics unless each passes its number of tests: a script that ends early must fail.
