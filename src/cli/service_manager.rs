@@ -206,14 +206,18 @@ mod tests {
             }
         }
 
-        /// Fails if the watchdog is notified within many of its intervals.
+        /// Fails if the watchdog is notified within many of its intervals. The last response before the block may
+        /// still have to be reported, once.
         async fn expect_silence(&self) {
-            // The last response before the block may still have to be reported.
-            tokio::time::sleep(LONG).await;
-            while self.socket.try_recv(&mut [0; 64]).is_ok() {}
-            tokio::time::sleep(LONG).await;
-            let received = self.socket.try_recv(&mut [0; 64]);
-            assert_eq!(received.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let mut received = 0;
+            for _ in 0..100 {
+                tokio::time::sleep(LONG).await;
+                std::thread::yield_now(); // To the threads that respond, for which no time passes.
+                while self.socket.try_recv(&mut [0; 64]).is_ok() {
+                    received += 1;
+                }
+            }
+            assert!(received <= 1, "notified {received} times");
         }
     }
 
