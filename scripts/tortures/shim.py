@@ -101,8 +101,8 @@ class Server(Program):
         except urllib.error.HTTPError as error:
             return error.code
 
-    def caller(self):
-        return Caller(self.url)
+    def caller(self, secret=KEY):
+        return Caller(self.url, secret)
 
 
 def run(*arguments, data=None, timeout=60, **options):
@@ -116,15 +116,16 @@ def run(*arguments, data=None, timeout=60, **options):
 class Caller:
     """A connection of a platform key, which is opened again after an error."""
 
-    def __init__(self, url):
+    def __init__(self, url, secret=KEY):
         self.url = url
+        self.secret = secret
         self.client = None
 
     def call(self, method, path, body=None, request_id=None, headers=()):
         """Returns the status, `data` and the error code. The status is None if there was no response."""
         try:
             if not self.client:
-                self.client = Client(self.url, KEY, timeout=TIMEOUT)
+                self.client = Client(self.url, self.secret, timeout=TIMEOUT)
             text = "" if body is None else json.dumps(body)
             head = self.client.head + (f"X-Request-Id: {request_id}\r\n" if request_id else "")
             head += "".join(f"{name}: {value}\r\n" for name, value in dict(headers).items())

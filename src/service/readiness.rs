@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
+use crate::service::scopes;
 
 /// What the server can do now.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -57,9 +58,17 @@ pub(crate) async fn check(app: &App) -> Readiness {
     readiness
 }
 
+/// Looks up keys, and what the verification of each key needs.
+async fn probe_verification(app: &App) -> Result<()> {
+    app.db.probe_verification(&app.clock).await?;
+    app.settings.get().await?;
+    scopes::load_catalogue(app).await?;
+    Ok(())
+}
+
 impl Readiness {
     async fn check_verification(&mut self, app: &App) {
-        let probed = app.db.probe_verification(&app.clock).await;
+        let probed = probe_verification(app).await;
         if let Err(error) = &probed {
             tracing::warn!(%error, "not ready: keys can't be looked up");
         }

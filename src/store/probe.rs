@@ -89,10 +89,9 @@ pub(super) fn probe_verification(tx: &Tx<'_>, random: u128) -> Result<Option<Err
     probe_places(&mut first_fault, random, |bytes| {
         let from = [[bytes; 16], [bytes; 16]].concat();
         let sql = "SELECT hash FROM api_key_hashes WHERE hash >= ?1 LIMIT 1";
-        if let Some(hash) = tx.query_first(sql, params![from], |row| row.get(0))? {
-            api_keys::find_credential_by_hash(tx, &hash)?;
-        }
-        Ok(())
+        let Some(hash) = tx.query_first(sql, params![from], |row| row.get(0))? else { return Ok(false) };
+        api_keys::find_credential_by_hash(tx, &hash)?;
+        Ok(true)
     })?;
     // Keys without an organization or owner don't need these tables, so a fault is only remembered.
     for (prefix, sql) in [
@@ -107,7 +106,7 @@ pub(super) fn probe_verification(tx: &Tx<'_>, random: u128) -> Result<Option<Err
             // The first place is before all ids.
             let from =
                 if bytes == 0 { String::new() } else { format!("{prefix}{}", char::from(bytes % 75 + 48)) };
-            tx.query_first(sql, params![from], |row| row.get::<_, String>(0)).map(drop)
+            Ok(tx.query_first(sql, params![from], |row| row.get::<_, String>(0))?.is_some())
         }));
     }
     Ok(first_fault)
@@ -127,15 +126,18 @@ pub(super) fn probe_revocation(tx: &Tx<'_>, random: u128) -> Result<()> {
     probe_places(&mut first_fault, random, |bytes| {
         let from = max / 256 * i64::from(bytes) + max % 256 * i64::from(bytes) / 256;
         let sql = "SELECT id FROM api_keys WHERE seq >= ?1 ORDER BY seq LIMIT 1";
-        let Some(id) = tx.query_first::<String>(sql, params![from], |row| row.get(0))? else { return Ok(()) };
-        let Some(before) = api_keys::get(tx, &id)? else { return Ok(()) };
+        let Some(id) = tx.query_first::<String>(sql, params![from], |row| row.get(0))? else {
+            return Ok(false);
+        };
+        let Some(before) = api_keys::get(tx, &id)? else { return Ok(false) };
         // The status differs from the stored one, so that the indexes and counts change, too.
         let status = if before.status == Status::Revoked { Status::Disabled } else { Status::Revoked };
         let after = ApiKey { status, revoked_at: Some(Timestamp::from_millis(0)), ..before.clone() };
         api_keys::retire_previous_secret(tx, &id)?;
         api_keys::update(tx, &before, &after)?;
         event_number += 1;
-        audit::append(tx, revocation_event(tx, &before, random.wrapping_add(event_number))?)
+        audit::append(tx, revocation_event(tx, &before, random.wrapping_add(event_number))?)?;
+        Ok(true)
     })?;
     let rolled_back = Error::new(Code::PreconditionFailed, "The probe is rolled back.");
     Err(first_fault.map_or(rolled_back, |fault| Error { code: Code::PreconditionFailed, ..fault }))
@@ -169,17 +171,18 @@ pub(super) fn is_rolled_back(error: &Error) -> bool {
     error.code == Code::PreconditionFailed
 }
 
-/// Probes the first place and random ones. Fails if all of them do.
+/// Probes the first place and random ones. `probe` tells whether there was a row. Fails if a row was met at none of the
+/// places, and the probe failed at one.
 fn probe_places(
     first_fault: &mut Option<Error>,
     random: u128,
-    mut probe: impl FnMut(u8) -> Result<()>,
+    mut probe: impl FnMut(u8) -> Result<bool>,
 ) -> Result<()> {
     let mut has_succeeded = false;
     let mut result = Ok(());
     for place in [0].into_iter().chain(random.to_ne_bytes()).take(MAX_PLACES) {
         match probe(place) {
-            Ok(()) => has_succeeded = true,
+            Ok(found) => has_succeeded |= found,
             Err(error) if error.database_fault.is_some() => {
                 first_fault.get_or_insert_with(|| error.clone());
                 result = Err(error);

@@ -66,6 +66,32 @@ async fn i15_a_server_starts_whichever_part_of_the_keys_is_damaged() {
     assert!(verifying as usize >= pages.len() - 2, "{verifying} of {pages:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_a_ready_server_verifies_keys_whichever_root_is_damaged() {
+    let stored = store_keys().await;
+    let mut unready = Vec::new();
+    for (tree, pages) in stored.trees() {
+        let Some(server) = start(stored.damaged_copy(pages[0])).await else { continue };
+        let callers = [server.admin(), server.client(Some(&stored.verifier))];
+        let mut verified = 0;
+        for caller in &callers {
+            for secret in &stored.keys[..5] {
+                verified += u32::from(!verify(caller, secret).await.is_null());
+            }
+        }
+        let (status, verifies, _, reasons) = readiness(&callers[0], "").await;
+        if verified == 0 {
+            assert!(!verifies && status == 503, "{tree}: {reasons:?}");
+            unready.push(tree);
+        } else {
+            assert!(verifies && status == 200, "{tree}, {verified} verified: {reasons:?}");
+        }
+    }
+    for expected in ["api_key_hashes", "organizations", "users", "sqlite_autoindex_scopes_1"] {
+        assert!(unready.iter().any(|tree| tree == expected), "{expected} is not in {unready:?}");
+    }
+}
+
 /// The key is stored as active, so that the change finds nothing to do and succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn i4_a_change_that_stores_nothing_does_not_undo_a_revocation() {
