@@ -1,6 +1,7 @@
 //! Logging to standard error, as text for people or as JSON for a log collector; and the metrics.
 
 pub(crate) mod connections;
+pub(crate) mod escape;
 pub(crate) mod failure_streak;
 pub(crate) mod families;
 pub(crate) mod log_output;
@@ -16,12 +17,16 @@ use std::io::{self, IsTerminal};
 use std::panic;
 use std::thread;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use self::log_output::LogGuard;
 use crate::config::{LogConfig, LogFormat};
+
+/// The level of modules for which no directive gives one.
+const DEFAULT_DIRECTIVE: &str = "info,";
 
 /// Changes which events the running process logs.
 pub(crate) struct LogFilter(reload::Handle<EnvFilter, Registry>);
@@ -34,8 +39,12 @@ impl LogFilter {
     }
 }
 
+/// The filter of these directives. Without a level for the rest, that is logged at the default level: directives for
+/// one module alone, perhaps meant for another program, must not silence the others.
 fn parse_filter(directives: &str) -> EnvFilter {
-    EnvFilter::builder().parse_lossy(directives)
+    let has_level = directives.split(',').any(|directive| directive.parse::<LevelFilter>().is_ok());
+    let default = if has_level { "" } else { DEFAULT_DIRECTIVE };
+    EnvFilter::builder().parse_lossy(format!("{default}{directives}"))
 }
 
 /// Initializes logging: log events are written to standard error, and panics are logged, until the returned
@@ -117,6 +126,22 @@ mod tests {
         assert_eq!(OutputFormat::choose(LogFormat::Human, true, set), plain);
         assert_eq!(OutputFormat::choose(LogFormat::Human, false, None), plain);
         assert_eq!(OutputFormat::choose(LogFormat::Json, true, None), OutputFormat::Json);
+    }
+
+    #[test]
+    fn only_a_level_without_a_module_changes_what_else_is_logged() {
+        for (directives, max_level) in [
+            ("info", LevelFilter::INFO),
+            ("warn", LevelFilter::WARN),
+            ("OFF", LevelFilter::OFF),
+            ("sqlx=off", LevelFilter::INFO),
+            ("tollhouse::store=warn", LevelFilter::INFO),
+            ("tollhouse=debug,error", LevelFilter::DEBUG),
+        ] {
+            assert_eq!(parse_filter(directives).max_level_hint(), Some(max_level), "{directives}");
+        }
+        let filter = parse_filter("sqlx=debug").to_string();
+        assert!(filter.split(',').any(|directive| directive == "info"), "{filter}");
     }
 
     /// Logs and panics in a child process, which the tests below start, because the log and the panic hook

@@ -13,6 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::service::api_keys::{self, ApiKeyWithSecret};
 use crate::service::operator_keys;
 use crate::store::schema;
+use crate::telemetry::escape;
 
 /// The time within which a running server notices a change by another process.
 const SERVER_FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
@@ -97,7 +98,7 @@ fn format_table(keys: &[ApiKey]) -> String {
             key.id.clone(),
             key.status.name().to_owned(),
             key.last_used_at.map_or("never".to_owned(), |at| at.to_string()),
-            output::escape_line(&key.name),
+            escape::escape_line(&key.name),
             key.scopes.join(" "),
         ]
     };

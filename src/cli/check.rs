@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::service::check::{self, CheckReport};
 use crate::store::reader::Reader;
+use crate::telemetry::escape;
 
 /// Checks the database or a backup and prints the findings. Returns false if there are errors.
 pub(crate) fn run(config: &Config, args: &Check) -> Result<bool> {
@@ -30,7 +31,7 @@ fn print_findings(findings: &CheckReport, json: bool, file: &Path) -> Result<boo
         let last = findings.audit.last_seq.unwrap_or(0);
         output::print(&format!("ok: {} audit events, head {last}:{head}", findings.audit.checked))?;
     } else {
-        let faults = findings.faults.iter().map(|fault| format!("\n  {}", output::escape_line(fault)));
+        let faults = findings.faults.iter().map(|fault| format!("\n  {}", escape::escape_line(fault)));
         output::print(&format!("ERRORS FOUND in {}:{}", file.display(), faults.collect::<String>()))?;
     }
     Ok(findings.ok)

@@ -84,6 +84,7 @@ pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> 
         .field("docs", &docs)
         .field("admin_key", &admin_key)
         .field("client_key", &client_key)
+        .showing_secrets()
         .text(text)
         .print();
     Ok(admin_key)

@@ -65,17 +65,32 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
         Some(file) => {
             let path = file.display().to_string();
             tracing::info!(path, "first admin key written to file; store it safely and delete the file");
-            Ok(Some(format!("$(cat '{path}')")))
+            Ok(Some(shell_cat(file)))
         }
         None => {
             let key = secret.reveal();
             Notice::info("first admin key, shown only once")
                 .field("key", key)
+                .showing_secrets()
                 .text(format!("first admin key, shown only once:\n  {key}"))
                 .print();
             Ok(Some(key.to_owned()))
         }
     }
+}
+
+/// The shell expression for the content of a file, on one line.
+fn shell_cat(file: &Path) -> String {
+    let name = file.display().to_string();
+    if !name.contains(|c: char| c.is_ascii_control()) {
+        return format!("$(cat '{}')", name.replace('\'', "'\\''"));
+    }
+    let escape = |c: char| match c {
+        '\'' | '\\' => format!("\\{c}"),
+        c if c.is_ascii_control() => format!("\\x{:02x}", u32::from(c)),
+        c => c.to_string(),
+    };
+    format!("$(cat $'{}')", name.chars().map(escape).collect::<String>())
 }
 
 /// Warns if the environment gives a first admin key that the database, which already has keys, doesn't know. The
@@ -108,7 +123,7 @@ fn key_from_environment() -> Result<Option<GivenKey>> {
             Ok(Some(GivenKey {
                 key: text.trim_end().to_owned(),
                 variable: ADMIN_KEY_FILE_VARIABLE,
-                shown: format!("$(cat '{shown}')"),
+                shown: shell_cat(Path::new(&path)),
             }))
         }
         (None, None) => Ok(None),
@@ -197,6 +212,19 @@ mod tests {
         assert!(refused.to_string().contains("link exists and is not a regular file"), "{refused}");
         assert!(link.is_symlink());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn the_shown_command_works_with_any_file_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["plain", "it's", "a 'b' \\ $c", "line\nbreak 'q' \\", "\x1b[2J"] {
+            let file = dir.path().join(name);
+            std::fs::write(&file, name).unwrap();
+            let command = format!("printf %s \"{}\"", shell_cat(&file));
+            assert!(!command.contains(['\n', '\x1b']), "{command}");
+            let output = std::process::Command::new("bash").args(["-c", &command]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), name, "{command}");
+        }
     }
 
     #[test]

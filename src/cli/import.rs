@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::import::{self, ImportOptions, ImportReport, ImportSource};
+use crate::telemetry::escape;
 
 /// The percentage of an input whose length is unknown, such as standard input.
 const UNKNOWN_PERCENTAGE: u64 = u64::MAX;
@@ -127,7 +128,7 @@ fn format_report(report: &ImportReport) -> String {
     ];
     for refusal in &report.refusals {
         let refused = format!("  {}: {}", refusal.at, refusal.reasons.join("; "));
-        lines.push(output::escape_line(&refused));
+        lines.push(escape::escape_line(&refused));
     }
     let not_listed = report.refused - report.refusals.len() as u64;
     if not_listed > 0 {

@@ -29,7 +29,7 @@ pub(crate) fn end_process_on_signal(describe: impl Fn() -> String + Send + 'stat
         unfinished::remove_all();
         if std::io::stderr().is_terminal() {
             // Clears the line with the progress bar and the terminal's ^C.
-            log_output::print_text("\r\x1b[K");
+            log_output::clear_line();
         }
         output::message(&format!("interrupted: {}", describe()));
         std::process::exit(1);

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use clap_complete::Shell;
 use serde_json::json;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
@@ -62,22 +62,23 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if !matches!(command, Command::Serve(_)) {
-        print_warnings(&effective.warnings);
-    }
-    let runtime =
-        match Builder::new_multi_thread().enable_all().on_thread_start(lower_thread_priority).build() {
-            Ok(runtime) => runtime,
-            Err(error) => return report_result(Err(Error::internal(error))),
-        };
     if let Command::Serve(serve) = command {
-        return runtime.block_on(run_server(serve, file, flags, effective));
+        return run_server(serve, file, flags, effective);
     }
-    report_verdict(runtime.block_on(run_with_config(command, effective)))
+    print_warnings(&effective.warnings);
+    match build_runtime() {
+        Ok(runtime) => report_verdict(runtime.block_on(run_with_config(command, effective))),
+        Err(error) => report_result(Err(error)),
+    }
+}
+
+fn build_runtime() -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().on_thread_start(lower_thread_priority).build().map_err(Error::internal)
 }
 
 /// Runs the server, whose standard error consists of log lines.
-async fn run_server(
+fn run_server(
     serve: Serve,
     file: Option<PathBuf>,
     flags: ConfigFlags,
@@ -88,15 +89,21 @@ async fn run_server(
         tracing::warn!(problem = warning, "environment variable ignored");
     }
     let reloader = ConfigReloader::new(file, flags, effective.config.clone(), log_filter);
-    let served = match catch_file_size_signal() {
-        Err(error) => Err(error),
-        Ok(()) if serve.dev => dev::run(effective, reloader).await,
-        Ok(()) => serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file), reloader).await,
-    };
+    let served = build_runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            catch_file_size_signal()?;
+            if serve.dev {
+                return dev::run(effective, reloader).await;
+            }
+            serve::run(effective, serve::InitialData::FirstKey(serve.admin_key_file), reloader).await
+        })
+    });
     let Err(error) = served else { return ExitCode::SUCCESS };
-    let message = operator_message(&error);
-    let text = format!("error: {}", output::escape_controls(&message));
-    Notice::error("server failed").field("error", &message).text(text).print();
+    report_server_failure(&operator_message(&error))
+}
+
+fn report_server_failure(message: &str) -> ExitCode {
+    Notice::error("server failed").field("error", message).text(format!("error: {message}")).print();
     ExitCode::FAILURE
 }
 

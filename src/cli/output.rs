@@ -7,7 +7,6 @@
 //! Stored and imported text may contain escape sequences, with which it could change what a terminal shows.
 //! They are escaped.
 
-use std::borrow::Cow;
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
@@ -17,6 +16,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::telemetry::escape::{escape_controls, escape_json};
 use crate::telemetry::log_output;
 
 /// Prints lines of a result to standard output.
@@ -60,7 +60,7 @@ pub(crate) fn is_discarded() -> bool {
 /// Prints a message for the operator to standard error. A failure is ignored, because there is nowhere to
 /// report it.
 pub(crate) fn message(text: &str) {
-    log_output::print_text(&escape_controls(text));
+    log_output::print_text(text);
 }
 
 /// Standard output for a result that is written in pieces.
@@ -124,65 +124,4 @@ fn ignore_closed_pipe(written: std::result::Result<(), Errno>) -> Result<()> {
 
 fn output_error(error: Errno) -> Error {
     Error::internal(format!("Could not write to standard output: {}", io::Error::from(error)))
-}
-
-/// True for characters that change what a terminal shows instead of being shown: control characters, among
-/// them the beginning of every escape sequence, and marks that reverse the direction of text.
-fn is_control(character: char) -> bool {
-    (character.is_control() && !matches!(character, '\n' | '\t'))
-        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Escapes control characters except line breaks and tabs, as `\u{1b}`.
-pub(crate) fn escape_controls(text: &str) -> Cow<'_, str> {
-    escape_with(text, |character| character.escape_unicode().to_string())
-}
-
-/// Escapes control characters and line breaks, so that a stored text can't look like further lines of output.
-pub(crate) fn escape_line(text: &str) -> String {
-    escape_controls(text).replace('\n', "\\n")
-}
-
-/// Escapes the control characters in JSON text, as `\u001b`. They occur only within its strings, so the values
-/// are unchanged.
-fn escape_json(text: &str) -> Cow<'_, str> {
-    escape_with(text, |character| format!("\\u{:04x}", u32::from(character)))
-}
-
-fn escape_with(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
-    if !text.contains(is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        match character {
-            control if is_control(control) => escaped.push_str(&escape(control)),
-            other => escaped.push(other),
-        }
-    }
-    Cow::Owned(escaped)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_escaped_and_text_is_kept() {
-        for plain in ["", "plain, Grüße 日本語 🔑", "two\nlines\tand a tab"] {
-            assert_eq!(escape_controls(plain), plain);
-        }
-        assert_eq!(escape_controls("a\x1b[2Jb\u{9b}c\u{7f}\r"), "a\\u{1b}[2Jb\\u{9b}c\\u{7f}\\u{d}");
-        assert_eq!(escape_controls("\u{202e}txt"), "\\u{202e}txt");
-        assert_eq!(escape_line("a\nok: 0"), "a\\nok: 0");
-    }
-
-    #[test]
-    fn escaped_json_has_the_same_value() {
-        let value = serde_json::json!({"name": "a\u{9b}31m\x1b]0;b\u{7f}\u{202e}c\nd"});
-        let text = value.to_string();
-        let escaped = escape_json(&text);
-        assert!(!escaped.contains(is_control), "{escaped}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
-    }
 }

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 
 use super::service_manager::ServiceManager;
-use crate::config::{Config, ConfigError, ConfigFlags, EffectiveConfig};
+use crate::app::App;
+use crate::config::{Config, ConfigFault, ConfigFlags, EffectiveConfig};
+use crate::error::{Error, Result};
 use crate::http::tls::Tls;
 use crate::telemetry::LogFilter;
+use crate::telemetry::notice::Notice;
 
 /// The sections whose settings are only the initial values of a new database.
 const INITIAL_SECTIONS: [&str; 5] = ["keys", "rate_limits", "plans", "retention", "maintenance"];
@@ -37,18 +41,25 @@ impl ConfigReloader {
         Self { file, flags, current, log_filter }
     }
 
-    /// Reloads certificate and configuration at each SIGHUP, until the returned future is dropped.
+    /// Reloads certificate and configuration at each SIGHUP while the server isn't stopping, until the returned future
+    /// is dropped.
     pub(super) async fn run(
         mut self,
+        app: &App,
         hangup: Option<Signal>,
-        tls: Option<&Tls>,
+        tls: Option<Arc<Tls>>,
         service_manager: &ServiceManager,
     ) {
         let Some(mut hangup) = hangup else { return std::future::pending().await };
         while hangup.recv().await.is_some() {
+            if app.is_draining() {
+                continue;
+            }
             service_manager.report_reloading().await;
             // Independent of the configuration: an error there must not keep an expiring certificate in use.
-            reload_certificate(tls);
+            if let Some(tls) = tls.clone() {
+                reload_certificate(tls).await;
+            }
             self.reload().await;
             service_manager.report_reloaded().await;
         }
@@ -57,30 +68,21 @@ impl ConfigReloader {
 
     /// Loads the configuration anew. If it has errors, nothing changes.
     async fn reload(&mut self) {
-        let file = self.file.clone().or_else(|| std::env::var_os("TOLLHOUSE_CONFIG").map(PathBuf::from));
-        // A pipe was read at the start, and is empty now.
-        if let Some(file) = file.filter(|file| file.metadata().is_ok_and(|file| !file.is_file())) {
-            let source = &*file.display().to_string();
-            tracing::error!(
-                source,
-                setting = None::<&str>,
-                problem = "is not a regular file",
-                "keeping the previous configuration"
-            );
-            return;
-        }
-        let new = match self.load().await {
-            Ok(effective) => effective.config,
-            Err(error) => {
-                for fault in &error.faults {
-                    let source = &*fault.source;
-                    let setting = fault.setting.as_deref();
-                    let problem = &*fault.message;
-                    tracing::error!(source, setting, problem, "keeping the previous configuration");
+        let (file, flags) = (self.file.clone(), self.flags.clone());
+        let load = move || EffectiveConfig::reload(file.as_deref(), std::env::vars_os(), flags);
+        match read_files(load).await {
+            Ok(Ok(effective)) => self.apply(effective),
+            Ok(Err(error)) => {
+                for ConfigFault { source, setting, message } in &error.faults {
+                    keep_configuration(source, setting.as_deref(), message);
                 }
-                return;
             }
-        };
+            Err(error) => keep_configuration("configuration", None, &error.to_string()),
+        }
+    }
+
+    fn apply(&mut self, effective: EffectiveConfig) {
+        let EffectiveConfig { config: new, setting_sources, .. } = effective;
         let (initial, others): (Vec<_>, Vec<_>) = changed_settings(&self.current, &new)
             .into_iter()
             .filter(|name| name != LOG_LEVEL)
@@ -94,53 +96,39 @@ impl ConfigReloader {
                 "changed initial values ignored: the database has its own; use PATCH /admin/v1/config to change them"
             );
         }
-        tracing::info!("configuration reloaded");
-        self.apply_log_level(new.log.level);
-    }
-
-    /// Loads the configuration on a thread of its own: a file system may not respond, and the server must nevertheless
-    /// serve and stop.
-    async fn load(&self) -> Result<EffectiveConfig, ConfigError> {
-        let (file, flags) = (self.file.clone(), self.flags.clone());
-        let (loaded, load) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("reload".to_owned());
-        let started = thread.spawn(move || {
-            drop(loaded.send(EffectiveConfig::load(file.as_deref(), std::env::vars_os(), flags)));
-        });
-        match (started, load.await) {
-            (Ok(_), Ok(result)) => result,
-            // The thread could not be started.
-            _ => EffectiveConfig::load(self.file.as_deref(), std::env::vars_os(), self.flags.clone()),
+        let level = new.log.level;
+        // A level of the environment stays as long as the process runs, whatever the file says.
+        let origin = setting_sources.get(LOG_LEVEL).map_or("default", String::as_str);
+        tracing::info!(log_level = level, origin, "configuration reloaded");
+        if level != self.current.log.level {
+            // Written at any level: one of the two may exclude an event.
+            Notice::info("log level changed").field("log_level", &level).print();
+            self.log_filter.set(&level);
+            self.current.log.level = level;
         }
-    }
-
-    fn apply_log_level(&mut self, level: String) {
-        if level == self.current.log.level {
-            return;
-        }
-        let report = || tracing::info!(log_level = level, "log level changed");
-        // One of the two levels may exclude this event.
-        let was_reported = tracing::enabled!(tracing::Level::INFO);
-        if was_reported {
-            report();
-        }
-        self.log_filter.set(&level);
-        if !was_reported {
-            report();
-        }
-        self.current.log.level = level;
     }
 }
 
-fn reload_certificate(tls: Option<&Tls>) {
-    match tls.map(Tls::reload) {
-        None => {}
-        Some(Ok(())) => tracing::info!(signal = "SIGHUP", "certificate reloaded"),
-        Some(Err(error)) => {
+fn keep_configuration(source: &str, setting: Option<&str>, problem: &str) {
+    tracing::error!(source, setting, problem, "keeping the previous configuration");
+}
+
+async fn reload_certificate(tls: Arc<Tls>) {
+    match read_files(move || tls.reload()).await.and_then(|reloaded| reloaded) {
+        Ok(()) => tracing::info!(signal = "SIGHUP", "certificate reloaded"),
+        Err(error) => {
             let problem = &*error.message;
             tracing::error!(signal = "SIGHUP", problem, "keeping the previous certificate");
         }
     }
+}
+
+/// Reads files on a thread of its own: a file system may not respond, and the server must nevertheless serve and stop.
+async fn read_files<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (send, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("reload".to_owned());
+    thread.spawn(move || drop(send.send(read()))).map_err(Error::internal)?;
+    result.await.map_err(Error::internal)
 }
 
 /// The names of the settings that differ.

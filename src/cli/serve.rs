@@ -128,7 +128,8 @@ pub(crate) async fn run(
         // curl rejects a certificate that was issued for a name if the URL has an address.
         let trust = if tls.is_some() { "-k " } else { "" };
         let command = format!("curl {trust}-H \"Authorization: Bearer {shown}\" {url}/admin/v1/whoami");
-        Notice::info("try").field("command", &command).text(format!("try:\n  {command}")).print();
+        let text = format!("try:\n  {command}");
+        Notice::info("try").field("command", &command).text(text).showing_secrets().print();
     }
     let status = format!("Listening on {url}");
     service_manager.report_ready(&status).await;
@@ -138,7 +139,7 @@ pub(crate) async fn run(
         ) => cut,
         () = stop.forced() => 0,
         () = metrics::serve(&app, metrics, &workers) => 0,
-        () = reloader.run(hangup, tls.as_deref(), &service_manager) => 0,
+        () = reloader.run(&app, hangup, tls.clone(), &service_manager) => 0,
         () = service_manager.run_watchdog(&app, &workers) => 0,
         () = service_manager.report_status(&app, &status) => 0,
         () = housekeeping::run(&app) => 0,

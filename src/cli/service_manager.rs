@@ -128,9 +128,16 @@ async fn wait_for_response(part: &'static str, response: impl Future<Output = ()
 
 /// The status: where the server listens, and what needs attention.
 fn describe_state(app: &App, listening: &str) -> String {
+    let faults = app.db.faults();
+    let checkpoints = app.db.checkpoint_status();
     let problems = [
         app.db.file_problem().map(|problem| format!("the database isn't available: {problem}")),
         app.db.has_no_room().then(|| "storage is full".to_owned()),
+        faults.is_damaged().then(|| "the database is damaged".to_owned()),
+        faults.has_io_errors().then(|| "the database's disk failed".to_owned()),
+        (app.access_blocks.len() > 0).then(|| "revocations are not stored".to_owned()),
+        checkpoints.is_failing.then(|| "checkpoints fail".to_owned()),
+        checkpoints.is_wal_too_large.then(|| "the write-ahead log is too large".to_owned()),
         (!app.clock.is_settled()).then(|| "the clock jumped".to_owned()),
     ];
     let parts = [listening.to_owned()].into_iter().chain(problems.into_iter().flatten());

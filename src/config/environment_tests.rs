@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::sources::FileKind;
 use super::tests::{env_pairs, env_warnings, fault_messages};
 use super::*;
 
@@ -168,7 +169,7 @@ fn the_system_file_is_read_if_no_other_is_named() {
     let named = dir.path().join("named.toml");
     let readers = |file, environment: &[(&str, &str)]| {
         let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
-        EffectiveConfig::load_with(file, environment, ConfigFlags::default(), Some(&system))
+        EffectiveConfig::load_with(file, environment, ConfigFlags::default(), Some(&system), FileKind::Any)
             .map(|effective| effective.config.database.readers)
     };
     assert_eq!(readers(None, &[]).unwrap(), 4, "no file exists");

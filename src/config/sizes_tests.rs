@@ -71,6 +71,7 @@ fn sizes_may_have_units() {
         assert!(errors[0].contains("optionally with a unit, such as \"256MiB\""), "{wrong}: {errors:?}");
     }
     let variable = [("TOLLHOUSE_CACHE__MAX_BYTES".into(), "64MiB".into())];
-    let config = EffectiveConfig::load_with(None, variable, ConfigFlags::default(), None).unwrap().config;
+    let effective = EffectiveConfig::load(None, variable, ConfigFlags::default()).unwrap();
+    let config = effective.config;
     assert_eq!(config.cache.max_bytes, 64 << 20);
 }

@@ -60,22 +60,32 @@ impl EffectiveConfig {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: ConfigFlags,
     ) -> Result<Self, ConfigError> {
-        Self::load_with(file, environment, flags, Some(Path::new(SYSTEM_FILE)))
+        Self::load_with(file, environment, flags, Some(Path::new(SYSTEM_FILE)), FileKind::Any)
+    }
+
+    /// [`load`](Self::load) again, while the server runs.
+    pub(crate) fn reload(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: ConfigFlags,
+    ) -> Result<Self, ConfigError> {
+        Self::load_with(file, environment, flags, Some(Path::new(SYSTEM_FILE)), FileKind::Regular)
     }
 
     /// Loads only the defaults, whatever this machine has in [`SYSTEM_FILE`].
     pub(super) fn load_defaults() -> Result<Self, ConfigError> {
-        Self::load_with(None, [], ConfigFlags::default(), None)
+        Self::load_with(None, [], ConfigFlags::default(), None, FileKind::Any)
     }
 
-    /// [`load`](Self::load) with another system file.
+    /// [`load`](Self::load) with another system file, and files of this kind.
     pub(super) fn load_with(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: ConfigFlags,
         system_file: Option<&Path>,
+        kind: FileKind,
     ) -> Result<Self, ConfigError> {
-        let mut layers = ConfigLayers::new()?;
+        let mut layers = ConfigLayers::new(kind)?;
         let environment: Vec<_> = environment.into_iter().collect();
         let named = environment.iter().find(|(name, path)| name == CONFIG_VARIABLE && !path.is_empty());
         match (file, named) {
@@ -99,6 +109,14 @@ impl EffectiveConfig {
         }
         layers.into_effective_config()
     }
+}
+
+/// Which files the configuration may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    Any,
+    /// Not a pipe, which was read at the start and is empty now.
+    Regular,
 }
 
 /// All errors of the configuration, reported together.
@@ -164,6 +182,7 @@ pub(super) struct ConfigLayers {
     figment: Figment,
     /// The default value of every setting, by the setting's path.
     pub(super) defaults: BTreeMap<SettingPath, Value>,
+    kind: FileKind,
     /// The name and the text of the user's file.
     file: Option<(String, String)>,
     faults: Vec<ConfigFault>,
@@ -171,7 +190,7 @@ pub(super) struct ConfigLayers {
 }
 
 impl ConfigLayers {
-    fn new() -> Result<Self, ConfigError> {
+    fn new(kind: FileKind) -> Result<Self, ConfigError> {
         let data: Dict = Toml::from_str(DEFAULT_CONFIG_TOML).map_err(|error| {
             let fault =
                 ConfigFault { source: DEFAULTS_LAYER.to_owned(), setting: None, message: error.to_string() };
@@ -179,13 +198,16 @@ impl ConfigLayers {
         })?;
         let defaults = collect_leaves(&data);
         let figment = Figment::from(ConfigLayer { name: DEFAULTS_LAYER.to_owned(), data });
-        Ok(Self { figment, defaults, file: None, faults: Vec::new(), warnings: Vec::new() })
+        Ok(Self { figment, defaults, kind, file: None, faults: Vec::new(), warnings: Vec::new() })
     }
 
     /// Adds the settings of the user's file. `named_by` precedes the path in the error for an unreadable
     /// file.
     fn add_file(&mut self, path: &Path, named_by: &str) {
         let name = path.display().to_string();
+        if self.kind == FileKind::Regular && fs::metadata(path).is_ok_and(|file| !file.is_file()) {
+            return self.add_fault(format!("{named_by}{name}"), None, "is not a regular file".to_owned());
+        }
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {

@@ -123,11 +123,20 @@ impl Redactor {
     }
 
     /// Returns a string from a client as it is logged: like [`recorded_text`](Self::recorded_text), and without
-    /// what has the form of a secret with a wrong checksum. It may be a secret with a typing error.
+    /// what may be a secret with a typing error or without its prefix. A text in which a secret could not be recognized,
+    /// because it is encoded too often, is left out.
     pub(crate) fn logged_text(&self, text: &str) -> String {
-        let mut logged = cut_long_digits(&self.redact(text));
+        if is_encoded_too_often(text) {
+            return "…".to_owned();
+        }
+        let mut logged = self.cut_all(text);
         truncate_text(&mut logged);
         logged
+    }
+
+    /// Cuts all secrets, and what may be a secret with a typing error or without its prefix.
+    pub(crate) fn cut_all(&self, text: &str) -> String {
+        cut_mistyped_secrets(&self.redact(text))
     }
 
     /// Replaces a string by its [`recorded_text`](Self::recorded_text). Most strings stay as they are.
@@ -196,22 +205,38 @@ impl Redactor {
     }
 }
 
-/// Cuts each `_` that is followed by as many letters and digits as a secret has to its first digits.
-fn cut_long_digits(text: &str) -> String {
-    let mut parts = text.split('_');
-    let mut cut = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let digits = part.bytes().take_while(u8::is_ascii_alphanumeric).count();
-        cut.push('_');
-        if digits >= DIGITS {
-            cut.push_str(&part[..START_DIGITS]);
+/// Cuts whatever may be a mistyped secret to its first digits: as many letters and digits in a row as a secret has, after
+/// a `_` or, if the prefix is missing, anywhere. Hashes in hexadecimal digits stay.
+fn cut_mistyped_secrets(text: &str) -> String {
+    let mut cut = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_alphanumeric()) {
+        let (before, run) = rest.split_at(at);
+        let length = run.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let (digits, after) = run.split_at(length);
+        let is_hash =
+            !before.ends_with('_') && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        cut.push_str(before);
+        if digits.len() >= DIGITS && !is_hash {
+            cut.push_str(&digits[..START_DIGITS]);
             cut.push('…');
-            cut.push_str(&part[digits..]);
         } else {
-            cut.push_str(part);
+            cut.push_str(digits);
         }
+        rest = after;
     }
+    cut.push_str(rest);
     cut
+}
+
+/// True if the text is encoded more often than is undone, so that a secret in it could not be recognized.
+fn is_encoded_too_often(text: &str) -> bool {
+    let mut layer = Cow::Borrowed(text.as_bytes());
+    for _ in 0..=MAX_DECODINGS {
+        let Some(decoded) = decode(&layer) else { return false };
+        layer = Cow::Owned(decoded);
+    }
+    true
 }
 
 /// Truncates a text that is too long to be recorded, and marks that with an ellipsis.

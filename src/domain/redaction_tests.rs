@@ -133,10 +133,26 @@ fn a_logged_text_has_no_mistyped_secret() {
     let logged = |text: &str| redactor.logged_text(text);
     assert_eq!(logged(&format!("/keys/{mistyped}/a?{mistyped}x")), "/keys/toll_4sZg…/a?toll_4sZg…");
     assert_eq!(logged(&format!("é_{}", &mistyped[5..])), "é_4sZg…");
-    for kept in ["", "_", "a_b__c", "/users/user_01M85RGW127J6FPZPNCVY2FV90", &mistyped[..mistyped.len() - 1]]
-    {
+    assert_eq!(logged(&format!("/keys/{}?", &mistyped[5..])), "/keys/4sZg…?");
+    assert_eq!(logged(&mistyped[3..]), "l_4sZg…");
+    let hash = "0123456789abcdef".repeat(4);
+    for kept in [
+        "",
+        "_",
+        "é_é",
+        "a_b__c",
+        "/users/user_01M85RGW127J6FPZPNCVY2FV90",
+        &mistyped[..mistyped.len() - 1],
+        &hash,
+    ] {
         assert_eq!(logged(kept), kept);
     }
+    assert_eq!(logged(&format!("_{hash}")), "_0123…");
+    let percent = |text: &str| encode(text, |_, c| format!("%{:02x}", u32::from(c)));
+    let secret = generated("toll");
+    let encoded = percent(&percent(&percent(&secret)));
+    assert_eq!(logged(&encoded), "toll_0123…");
+    assert_eq!(logged(&percent(&encoded)), "…");
     let at_the_end = format!("{}{mistyped}", "-".repeat(240));
     assert!(!logged(&at_the_end).contains("xx"), "cut before it is truncated");
 }

@@ -1,7 +1,6 @@
 //! Writes log lines to standard error on a separate thread, so that a stalled reader of standard error delays
 //! no request.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{OnceLock, mpsc};
@@ -11,6 +10,7 @@ use std::time::Duration;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::escape::{escape_controls, escape_event};
 use crate::domain::redaction::Redactor;
 
 /// The largest number of lines that wait to be written; further lines are dropped. The lines take about 2
@@ -33,18 +33,17 @@ static LOGGED_DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 #[must_use]
 pub(crate) struct LogGuard(Option<WorkerGuard>);
 
-/// Puts log lines into the queue without secrets. The code that logs passes none on purpose; this catches
-/// those in messages of errors and libraries, at any log level.
+/// Puts log lines into the queue without secrets and control characters. The code that logs passes none on purpose; this
+/// catches those in messages of errors and libraries, at any log level.
 #[derive(Clone)]
-pub(super) struct RedactingWriter(NonBlocking);
+pub(super) struct SafeWriter(NonBlocking);
 
-impl Write for RedactingWriter {
+impl Write for SafeWriter {
+    /// Writes one event.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let redactor = Redactor::default();
-        match std::str::from_utf8(line).map(|text| redactor.redact(text)) {
-            Ok(Cow::Owned(redacted)) => self.0.write_all(redacted.as_bytes())?,
-            _ => self.0.write_all(line)?,
-        }
+        let text = String::from_utf8_lossy(line);
+        let redacted = Redactor::default().redact(&text);
+        self.0.write_all(escape_event(&redacted).as_bytes())?;
         Ok(line.len())
     }
 
@@ -53,7 +52,7 @@ impl Write for RedactingWriter {
     }
 }
 
-impl<'w> MakeWriter<'w> for RedactingWriter {
+impl<'w> MakeWriter<'w> for SafeWriter {
     type Writer = Self;
 
     fn make_writer(&'w self) -> Self {
@@ -62,10 +61,10 @@ impl<'w> MakeWriter<'w> for RedactingWriter {
 }
 
 /// Starts the thread that writes queued lines to standard error.
-pub(super) fn start_writer() -> (RedactingWriter, LogGuard) {
+pub(super) fn start_writer() -> (SafeWriter, LogGuard) {
     let builder = NonBlockingBuilder::default().lossy(true).thread_name("log");
     let (output, guard) = builder.buffered_lines_limit(MAX_QUEUED_LINES).finish(io::stderr());
-    (RedactingWriter(LINE_QUEUE.get_or_init(|| output).clone()), LogGuard(Some(guard)))
+    (SafeWriter(LINE_QUEUE.get_or_init(|| output).clone()), LogGuard(Some(guard)))
 }
 
 /// Declares that every line is a JSON object from now on.
@@ -78,15 +77,24 @@ pub(crate) fn writes_json() -> bool {
     WRITES_JSON.load(Ordering::Relaxed)
 }
 
-/// Writes plain text to standard error, in order with the log lines. While lines are JSON, a
-/// [`Notice`](super::notice::Notice) must be used instead.
+/// Writes plain text to standard error, in order with the log lines. Control characters are escaped. While lines are
+/// JSON, a [`Notice`](super::notice::Notice) must be used instead.
 pub(crate) fn print_text(text: &str) {
-    let line = format!("{text}\n");
+    print_line(&format!("{}\n", escape_controls(text)));
+}
+
+/// Writes a line to standard error as it is, in order with the log lines.
+pub(super) fn print_line(line: &str) {
     // Errors are ignored: the server must run even if standard error is closed.
     let _ = match LINE_QUEUE.get() {
         Some(output) => output.clone().write_all(line.as_bytes()),
         None => io::stderr().write_all(line.as_bytes()),
     };
+}
+
+/// Clears the line of the terminal, on which a progress bar may be.
+pub(crate) fn clear_line() {
+    print_line("\r\x1b[K");
 }
 
 /// The number of lines that were dropped because the queue was full.

@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::log_output;
+use crate::domain::redaction::Redactor;
 
 /// The `target` of notices in JSON.
 const TARGET: &str = "tollhouse";
@@ -21,11 +22,13 @@ pub(crate) struct Notice<'a> {
     message: Cow<'a, str>,
     fields: Vec<(&'static str, &'a str)>,
     text: Option<Cow<'a, str>>,
+    shows_secrets: bool,
 }
 
 impl<'a> Notice<'a> {
     pub(crate) fn info(message: impl Into<Cow<'a, str>>) -> Self {
-        Self { level: Level::INFO, message: message.into(), fields: Vec::new(), text: None }
+        let message = message.into();
+        Self { level: Level::INFO, message, fields: Vec::new(), text: None, shows_secrets: false }
     }
 
     pub(crate) fn error(message: impl Into<Cow<'a, str>>) -> Self {
@@ -44,14 +47,26 @@ impl<'a> Notice<'a> {
         self
     }
 
+    /// Declares that secrets in the notice are there on purpose. Otherwise they are cut.
+    pub(crate) fn showing_secrets(mut self) -> Self {
+        self.shows_secrets = true;
+        self
+    }
+
     pub(crate) fn print(self) {
         if log_output::writes_json() {
             if let Ok(line) = self.to_json() {
-                log_output::print_text(&line);
+                log_output::print_line(&format!("{line}\n"));
             }
         } else {
-            log_output::print_text(self.text.as_ref().unwrap_or(&self.message));
+            log_output::print_text(&self.shown(self.text.as_ref().unwrap_or(&self.message)));
         }
+    }
+
+    /// A text of the notice as it is printed. Text from outside, such as the name of a file, may hold a secret that was
+    /// typed in the wrong place.
+    fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.shows_secrets { Cow::Borrowed(text) } else { Cow::Owned(Redactor::default().cut_all(text)) }
     }
 
     /// The notice in the form of a log event.
@@ -63,9 +78,9 @@ impl<'a> Notice<'a> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("timestamp", &timestamp)?;
         map.serialize_entry("level", self.level.as_str())?;
-        map.serialize_entry("message", &self.message)?;
+        map.serialize_entry("message", &self.shown(&self.message))?;
         for (name, value) in &self.fields {
-            map.serialize_entry(name, value)?;
+            map.serialize_entry(name, &self.shown(value))?;
         }
         map.serialize_entry("target", TARGET)?;
         map.end()?;
@@ -78,6 +93,15 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn i6_a_notice_shows_secrets_only_on_purpose() {
+        let mistyped = format!("toll_4sZg{}", "x".repeat(34));
+        let notice = || Notice::error("failed").field("error", &mistyped).text(format!("error: {mistyped}"));
+        assert_eq!(notice().shown(&mistyped), "toll_4sZg…");
+        assert!(!notice().to_json().unwrap().contains("xx"));
+        assert!(notice().showing_secrets().to_json().unwrap().contains(&mistyped));
+    }
 
     #[test]
     fn a_notice_has_the_form_of_a_log_event() {

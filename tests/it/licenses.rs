@@ -28,6 +28,9 @@ fn the_licenses_of_all_linked_crates_and_embedded_libraries_are_there() {
     let missing: Vec<_> = crates.iter().filter(|name| !listed(name)).collect();
     assert!(missing.is_empty(), "Run scripts/dependencies, which adds the licenses of {missing:?}.");
 
+    assert!(licenses.contains("\nThe Rust standard library\n"));
+    assert!(licenses.contains("\nhashbrown-"), "a crate of the standard library");
+
     let mut embedded = 0;
     for pages in ["console", "docs"] {
         for file in fs::read_dir(root.join("src").join(pages).join("vendor")).unwrap() {

@@ -132,7 +132,29 @@ async fn rust_log_overrides_the_configured_level() {
     };
     assert_eq!(requests_logged("").await, (0, false));
     assert_eq!(requests_logged("tollhouse=info").await, (1, false));
+    // Meant for another program; the rest is at info.
+    assert_eq!(requests_logged("sqlx=debug").await, (1, false));
     assert_eq!(requests_logged("inf").await, (0, true));
+}
+
+#[test]
+fn i6_names_of_files_neither_control_the_terminal_nor_forge_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = format!("toll_4sZg{}", "x".repeat(34));
+    let data = dir.path().join(format!("a\x1b[2J\nERROR {secret}'"));
+    let mut server = Binary::serve_with(&data, |command| {
+        command.env("TOLLHOUSE_LOG__FORMAT", "human");
+    });
+    assert_eq!(server.terminate(), Some(0));
+    let lines: Vec<_> = server.start.iter().cloned().chain(server.log.iter()).collect();
+    let created = lines.iter().find(|line| line.contains("database created")).unwrap();
+    assert!(created.contains("a\\u{1b}[2J\\nERROR"), "{created}");
+    assert!(!lines.iter().any(|line| line.contains('\x1b') || line.starts_with("ERROR")), "{lines:#?}");
+    // The command is a line that works.
+    assert!(
+        lines.iter().any(|line| line.contains(r"\x1b[2J\x0aERROR") && line.contains(r"\'/admin.key'")),
+        "{lines:#?}"
+    );
 }
 
 /// Clients put every secret into every part of a request, and the log level is `trace`: no secret is logged.

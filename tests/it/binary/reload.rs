@@ -43,8 +43,10 @@ async fn a_reload_applies_the_log_level() {
     assert_eq!(admin.get_at_root("/healthz").await.status, 200);
     server.line_with("\"route\":\"/healthz\"");
 
-    // The change to a level without this event is logged before it takes effect.
+    // The change is reported whichever events the levels include.
     fs::write(&file, "log.level = 'warn'").unwrap();
+    reload(&server, "log level changed");
+    fs::write(&file, "log.level = 'error'").unwrap();
     reload(&server, "log level changed");
     assert_eq!(admin.get("/whoami").await.status, 200);
     fs::write(&file, "log.level = 'info'").unwrap();
@@ -62,6 +64,8 @@ fn a_reload_keeps_the_precedence_of_sources() {
     fs::write(&file, "log.level = 'warn'").unwrap();
     let lines = reload(&server, "configuration reloaded");
     assert!(lines.iter().all(|line| line["message"] != "log level changed"), "{lines:?}");
+    let last = lines.last().unwrap();
+    assert_eq!((&last["log_level"], &last["origin"]), (&"debug".into(), &"TOLLHOUSE_LOG__LEVEL".into()));
 }
 
 #[test]

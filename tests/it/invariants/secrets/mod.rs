@@ -54,8 +54,8 @@ const ACTIVE_HEADERS: &[&str] = &[
     "host",
 ];
 
-/// Text with the format of a secret and a wrong checksum, which the server records as it is.
-const MARKER: &str = "toll_ThisTextIsNoSecretAndIsFoundEverywhere00";
+/// Text that is one digit shorter than a secret, so that the server records and logs it as it is.
+const MARKER: &str = "toll_ThisTextIsNoSecretAndIsFoundEverywher";
 
 /// A secret, and a client that puts it into requests.
 struct Case {
