@@ -119,7 +119,7 @@ impl Drop for PartFile {
         unfinished::end(&self.path, || {
             // After the rename, the path doesn't exist.
             if self.is_in_place() {
-                let _ = fs::remove_file(&self.path);
+                let _ = unfinished::remove_with_journals(&self.path);
             }
         });
     }
@@ -170,7 +170,7 @@ fn remove_abandoned(target: &Path) {
         // The lock is held until the file is removed, so that no other process takes it for its own.
         if let Ok(file) = File::open(&path)
             && file.try_lock().is_ok()
-            && fs::remove_file(&path).is_ok()
+            && unfinished::remove_with_journals(&path).is_ok()
         {
             tracing::info!(file = %path.display(), "removed an unfinished file of a process that was killed");
         }
@@ -205,7 +205,9 @@ mod tests {
     fn parts_of_the_dead_are_removed_and_those_of_the_living_kept() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("b.db");
-        fs::write(dir.path().join("b.db.0123abcd.part"), "left by a killed process").unwrap();
+        for left in ["b.db.0123abcd.part", "b.db.0123abcd.part-journal", "b.db.0123abcd.part-wal"] {
+            fs::write(dir.path().join(left), "left by a killed process").unwrap();
+        }
         for kept in ["b.db.notes.part", "b.db.0123abcd.part.old", "bb.db.0123abcd.part", "b.db.0123abcd"] {
             fs::write(dir.path().join(kept), "of somebody else").unwrap();
         }

@@ -9,6 +9,8 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::schema::with_suffix;
+
 /// Number of times that removing a directory is tried. It fails while another thread creates files in it.
 const MAX_ATTEMPTS: u32 = 8;
 
@@ -16,6 +18,18 @@ static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn lock() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The suffixes of the files that SQLite writes beside a database.
+const JOURNAL_SUFFIXES: [&str; 3] = ["-journal", "-wal", "-shm"];
+
+/// Removes a file and, before it, those that SQLite wrote beside it if it is a database: if only the file were gone,
+/// nobody would remove the others.
+pub(in crate::store) fn remove_with_journals(path: &Path) -> io::Result<()> {
+    for suffix in JOURNAL_SUFFIXES {
+        let _ = fs::remove_file(with_suffix(path, suffix));
+    }
+    fs::remove_file(path)
 }
 
 /// Creates a file or directory by `create`. It is unfinished from then on.
@@ -41,7 +55,7 @@ pub(crate) fn remove_all() {
         if path.is_dir() {
             let _ = (0..MAX_ATTEMPTS).find(|_| fs::remove_dir_all(path).is_ok());
         } else {
-            let _: io::Result<()> = fs::remove_file(path);
+            let _ = remove_with_journals(path);
         }
     }
     mem::forget(unfinished);
