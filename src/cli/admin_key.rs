@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::domain::api_key::ApiKey;
 use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
-use crate::service::api_keys::{self, ApiKeyWithSecret};
+use crate::service::api_keys::ApiKeyWithSecret;
 use crate::service::operator_keys;
 use crate::store::schema;
 use crate::telemetry::escape;
@@ -51,7 +51,7 @@ pub(crate) async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
 }
 
 async fn create_and_print(app: &App, args: CreateAdminKey) -> Result<()> {
-    let created = api_keys::create_as_operator(app, &args.name, args.scopes).await?;
+    let created = operator_keys::create_as_operator(app, &args.name, args.scopes).await?;
     let Err(error) = print_created(&created, args.json) else { return Ok(()) };
     let id = &created.api_key.id;
     let problem = super::operator_message(&error);

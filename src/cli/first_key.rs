@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::service::{api_keys, operator_keys};
+use crate::service::operator_keys;
 use crate::store::part_file::PartFile;
 use crate::telemetry::notice::Notice;
 use crate::verify::secret::{self, Secret};
@@ -35,7 +35,7 @@ struct GivenKey {
 /// Creates the first admin key of an empty database. Returns a shell expression for that key, which the
 /// server prints in a sample `curl` command, or `None` if a key existed already.
 pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
-    let any_key_exists = match api_keys::any_key_exists(app).await {
+    let any_key_exists = match operator_keys::any_key_exists(app).await {
         // A damaged page isn't empty, and must not prevent the start: other keys can still be verified.
         Err(error) if error.database_fault.is_some() => true,
         exists => exists?,
@@ -45,7 +45,7 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     if let Some((secret, shown)) = secret_from_environment(&app.settings.get().await?.checked_prefixes)? {
-        api_keys::create_first_key(app, secret).await?;
+        operator_keys::create_first_key(app, secret).await?;
         return Ok(Some(shown));
     }
     let prefix = app.settings.get().await?.settings.keys.prefix.clone();
@@ -58,7 +58,7 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
         write_key_file(file, secret.reveal(), &app.config.database.dir)?;
         Some(file)
     };
-    if api_keys::create_first_key(app, secret.clone()).await?.is_none() {
+    if operator_keys::create_first_key(app, secret.clone()).await?.is_none() {
         return Ok(None);
     }
     match shown {

@@ -219,8 +219,12 @@ fn print_unrecorded(what: &str, error: &Error) {
 }
 
 /// Returns the internal cause of an error, which only the operator may see, or the public message if the
-/// error has no cause.
+/// error has no cause; if it reports several faults, a line for each.
 fn operator_message(error: &Error) -> String {
+    if error.details.len() > 1 {
+        let faults: Vec<_> = error.details.iter().map(|fault| fault.message.as_str()).collect();
+        return faults.join("\n");
+    }
     error.cause.clone().unwrap_or_else(|| error.message.to_string())
 }
 

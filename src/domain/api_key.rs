@@ -225,7 +225,7 @@ pub(crate) struct NewApiKey {
     /// Display name of the key, without control characters.
     #[schema(min_length = 1, max_length = 200, example = "Production API Key")]
     pub(crate) name: String,
-    /// Scopes to grant: scopes of the catalogue, `resource:*` or `*`.
+    /// Scopes to grant: scopes of the catalogue, `resource:*` or `*`. Repetitions are dropped.
     #[schema(max_items = 100, example = json!(["workflows:read", "transactions:write"]))]
     pub(crate) scopes: Vec<String>,
     /// When the key expires; must be in the future and not later than the expiry of the calling key. If
@@ -266,8 +266,8 @@ const READ_ONLY_FIELDS: &[&str] = &[
 ];
 
 impl NewApiKey {
-    /// Parses a request body. An expiry in the past is a fault.
-    pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
+    /// Parses a request body. An expiry in the past is a fault, and so are scopes that the catalogue lacks, if it is given.
+    pub(crate) fn read(body: &Json, catalogue: Option<&Catalogue>, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.refuse_read_only(READ_ONLY_FIELDS);
         fields.refuse_read_only(&["key", "status"]);
@@ -324,8 +324,8 @@ pub(crate) struct ApiKeyPatch {
 }
 
 impl ApiKeyPatch {
-    /// Parses a request body. An expiry in the past is a fault.
-    pub(crate) fn read(body: &Json, catalogue: &Catalogue, now: Timestamp) -> Result<Self> {
+    /// Parses a request body. An expiry in the past is a fault, and so are scopes that the catalogue lacks, if it is given.
+    pub(crate) fn read(body: &Json, catalogue: Option<&Catalogue>, now: Timestamp) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.refuse_read_only(READ_ONLY_FIELDS);
         fields.refuse_read_only(&["id", "key", "organization_id", "user_id"]);
@@ -358,7 +358,7 @@ impl ApiKeyPatch {
         let grace_end = grace_end.map(|grace| expires_at.map_or(grace, |end| end.min(grace)));
         faults.finish(ApiKey {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
-            scopes: self.scopes.clone().unwrap_or_else(|| before.scopes.clone()),
+            scopes: self.scopes.as_deref().map_or_else(|| before.scopes.clone(), scope::without_repetitions),
             status: self.status.unwrap_or(before.status),
             expires_at,
             allowed_ips: self.allowed_ips.apply(&before.allowed_ips),

@@ -39,7 +39,7 @@ impl Role {
 
 /// A membership of a user in an organization, with the user embedded.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// Id of the organization.
     #[schema(example = "org_123")]
     pub(crate) organization_id: String,

@@ -37,7 +37,7 @@ impl Status {
 
 /// An organization.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Organization {
+pub(crate) struct Organization {
     /// Unique identifier, `org_…`.
     #[schema(example = "org_123")]
     pub(crate) id: String,
@@ -92,7 +92,8 @@ pub(crate) struct NewOrganization {
 const READ_ONLY_FIELDS: &[&str] = &["created_at", "updated_at"];
 
 impl NewOrganization {
-    pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
+    /// Parses a request body. A plan that the settings lack is a fault, if they are given.
+    pub(crate) fn read(body: &Json, settings: Option<&Settings>) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.refuse_read_only(READ_ONLY_FIELDS);
         fields.refuse_read_only(&["status"]);
@@ -147,7 +148,8 @@ pub(crate) struct OrganizationPatch {
 }
 
 impl OrganizationPatch {
-    pub(crate) fn read(body: &Json, settings: &Settings) -> Result<Self> {
+    /// Parses a request body. A plan that the settings lack is a fault, if they are given.
+    pub(crate) fn read(body: &Json, settings: Option<&Settings>) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.refuse_read_only(READ_ONLY_FIELDS);
         fields.refuse_read_only(&["id"]);
@@ -183,12 +185,23 @@ impl OrganizationPatch {
     }
 }
 
-/// Parses the name of a plan. A plan that isn't in the settings is a fault.
-fn parse_plan_name(json: &Json, faults: &mut Faults, settings: &Settings) -> Option<String> {
+/// Parses the name of a plan. A plan that isn't in the settings is a fault; without settings, none is.
+fn parse_plan_name(json: &Json, faults: &mut Faults, settings: Option<&Settings>) -> Option<String> {
     let name = faults.expect_string(json)?;
-    if settings.plans.contains_key(name) {
-        return Some(name.to_owned());
+    match settings.and_then(|settings| unknown_plan_message(settings, name)) {
+        None => Some(name.to_owned()),
+        Some(message) => {
+            faults.add(UNKNOWN_PLAN, message);
+            None
+        }
     }
-    faults.add("UNKNOWN_PLAN", format!("Must be one of the plans: {}.", settings.plan_names()));
-    None
+}
+
+/// The code of a fault: a plan that isn't in the settings.
+pub(crate) const UNKNOWN_PLAN: &str = "UNKNOWN_PLAN";
+
+/// What is wrong with the name of a plan; `None` if the settings have the plan.
+pub(crate) fn unknown_plan_message(settings: &Settings, plan: &str) -> Option<String> {
+    let is_known = settings.plans.contains_key(plan);
+    (!is_known).then(|| format!("Must be one of the plans: {}.", settings.plan_names()))
 }

@@ -229,6 +229,12 @@ fn cut_mistyped_secrets(text: &str) -> String {
     cut
 }
 
+/// True if a part of the text has the form of a secret, with the right checksum or not.
+pub(crate) fn has_mistyped_secret(text: &str) -> bool {
+    let mut parts = text.split('_').skip(1);
+    parts.any(|part| part.bytes().take_while(u8::is_ascii_alphanumeric).count() >= DIGITS)
+}
+
 /// True if the text is encoded more often than is undone, so that a secret in it could not be recognized.
 fn is_encoded_too_often(text: &str) -> bool {
     let mut layer = Cow::Borrowed(text.as_bytes());

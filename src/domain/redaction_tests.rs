@@ -136,6 +136,8 @@ fn a_logged_text_has_no_mistyped_secret() {
     assert_eq!(logged(&format!("/keys/{}?", &mistyped[5..])), "/keys/4sZg…?");
     assert_eq!(logged(&mistyped[3..]), "l_4sZg…");
     let hash = "0123456789abcdef".repeat(4);
+    assert!(has_mistyped_secret(&format!("a.{mistyped}-b")) && !has_mistyped_secret(&hash));
+    assert!(!has_mistyped_secret(&mistyped[..mistyped.len() - 1]) && !has_mistyped_secret(""));
     for kept in [
         "",
         "_",

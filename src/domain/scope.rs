@@ -104,8 +104,21 @@ impl Catalogue {
     }
 }
 
-/// Parses the scopes of a key: an array of scopes that the catalogue knows. Duplicates are dropped.
-pub(crate) fn parse_scopes(catalogue: &Catalogue, json: &Json, faults: &mut Faults) -> Option<Vec<String>> {
+/// The code of a fault: a scope that isn't in the catalogue.
+pub(crate) const UNKNOWN_SCOPE: &str = "UNKNOWN_SCOPE";
+
+pub(crate) fn unknown_scope_message(scope: &str) -> String {
+    let excerpt: String = scope.chars().take(65).collect();
+    format!("Unknown scope {excerpt:?}; GET /admin/v1/scopes lists all scopes.")
+}
+
+/// Parses a list of scopes as requested, with repetitions. A scope that isn't in the catalogue is a fault; without a
+/// catalogue, none is.
+pub(crate) fn parse_scopes(
+    catalogue: Option<&Catalogue>,
+    json: &Json,
+    faults: &mut Faults,
+) -> Option<Vec<String>> {
     let items = faults.expect_array(json)?;
     if items.len() > MAX_SCOPES {
         faults
@@ -116,18 +129,25 @@ pub(crate) fn parse_scopes(catalogue: &Catalogue, json: &Json, faults: &mut Faul
     for (index, item) in items.iter().enumerate() {
         faults.at_child(&index.to_string(), |faults| {
             let Some(scope) = faults.expect_string(item) else { return };
-            if !catalogue.is_known_grant(scope) {
-                let excerpt: String = scope.chars().take(65).collect();
-                faults.add(
-                    "UNKNOWN_SCOPE",
-                    format!("Unknown scope {excerpt:?}; GET /admin/v1/scopes lists all scopes."),
-                );
-            } else if !scopes.iter().any(|earlier| earlier == scope) {
+            if catalogue.is_some_and(|catalogue| !catalogue.is_known_grant(scope)) {
+                faults.add(UNKNOWN_SCOPE, unknown_scope_message(scope));
+            } else {
                 scopes.push(scope.to_owned());
             }
         });
     }
     Some(scopes)
+}
+
+/// The scopes without repetitions, in their order.
+pub(crate) fn without_repetitions(requested: &[String]) -> Vec<String> {
+    let mut scopes: Vec<String> = Vec::with_capacity(requested.len());
+    for scope in requested {
+        if !scopes.contains(scope) {
+            scopes.push(scope.clone());
+        }
+    }
+    scopes
 }
 
 /// Parses the name of a custom scope: `^[a-z][a-z0-9-]{0,31}:[a-z][a-z0-9-]{0,31}$`. The resources `admin`

@@ -6,11 +6,7 @@ use super::reply::Reply;
 use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation};
 use crate::error::Result;
 use crate::service::api_keys::{self, ApiKeyWithSecret};
-use crate::service::etag;
-
-fn etag_of(key: &ApiKey) -> String {
-    etag(key.created_at, key.revision)
-}
+use crate::service::operation::Operation;
 
 /// Create an API key
 ///
@@ -27,10 +23,9 @@ fn etag_of(key: &ApiKey) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: another key, possibly a revoked one, already has this `id`. `CONFLICT`: the organization has reached its plan's key limit."),
     ),
 )]
-pub(crate) async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let created = api_keys::create(&call.app, &call.ctx, call.require_body()?).await?;
-    Ok(Reply::created(&created, Some(etag_of(&created.api_key)))?.mark_secret())
+    api_keys::create(&call.app, &call.ctx, call.require_body()?).await
 }
 
 /// List API keys
@@ -55,11 +50,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     params(ApiKeyPathParams),
     responses((status = 200, description = "The API key.", body = ApiKey, headers(("ETag")))),
 )]
-pub(crate) async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let key =
-        api_keys::get(&call.app, &call.ctx, call.path_param(0)).await?.effective_at(call.ctx.expiry_time);
-    Reply::with_etag(&key, etag_of(&key))
+    Ok(api_keys::get(&call.ctx, call.path_param(0)))
 }
 
 /// Update an API key
@@ -75,10 +68,9 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the key is revoked, or it is the last platform key that can manage keys from anywhere at any time."),
     ),
 )]
-pub(crate) async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let updated = api_keys::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
-    Reply::with_etag(&updated, etag_of(&updated))
+    api_keys::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await
 }
 
 /// Revoke an API key
@@ -92,7 +84,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys from anywhere at any time."),
     ),
 )]
-pub(crate) async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Operation> {
     revoke(call).await
 }
 
@@ -108,10 +100,9 @@ pub(crate) async fn delete(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the key is the last platform key that can manage keys from anywhere at any time."),
     ),
 )]
-pub(crate) async fn revoke(call: Call) -> Result<Reply> {
+pub(crate) async fn revoke(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let revoked = api_keys::revoke(&call.app, &call.ctx, call.path_param(0), call.body.as_ref()).await?;
-    Reply::with_etag(&revoked, etag_of(&revoked))
+    api_keys::revoke(&call.ctx, call.path_param(0), call.body.as_ref())
 }
 
 /// Rotate an API key
@@ -127,10 +118,9 @@ pub(crate) async fn revoke(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the key is revoked or expired."),
     ),
 )]
-pub(crate) async fn rotate(call: Call) -> Result<Reply> {
+pub(crate) async fn rotate(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let rotated = api_keys::rotate(&call.app, &call.ctx, call.path_param(0), call.body.as_ref()).await?;
-    Ok(Reply::with_etag(&rotated, etag_of(&rotated.api_key))?.mark_secret())
+    api_keys::rotate(&call.app, &call.ctx, call.path_param(0), call.body.as_ref()).await
 }
 
 /// Expire the previous secret
@@ -142,8 +132,7 @@ pub(crate) async fn rotate(call: Call) -> Result<Reply> {
     params(ApiKeyPathParams, IfMatch),
     responses((status = 200, description = "The updated API key.", body = ApiKey, headers(("ETag")))),
 )]
-pub(crate) async fn expire_previous_secret(call: Call) -> Result<Reply> {
+pub(crate) async fn expire_previous_secret(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let changed = api_keys::expire_previous(&call.app, &call.ctx, call.path_param(0)).await?;
-    Reply::with_etag(&changed, etag_of(&changed))
+    Ok(api_keys::expire_previous(&call.ctx, call.path_param(0)))
 }

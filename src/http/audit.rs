@@ -9,6 +9,7 @@ use super::reply::Reply;
 use crate::domain::audit::{Event, Verification};
 use crate::error::Result;
 use crate::service::audit::{self, ExportFormat};
+use crate::service::operation::Operation;
 
 /// List audit events
 ///
@@ -32,9 +33,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     params(EventPathParams),
     responses((status = 200, description = "The event.", body = Event)),
 )]
-pub(crate) async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    Reply::ok(&audit::get(&call.app, &call.ctx, call.path_param(0)).await?)
+    Ok(audit::get(call.path_param(0)))
 }
 
 /// Verify the audit log

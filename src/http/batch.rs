@@ -9,15 +9,17 @@ use serde_json::value::RawValue;
 use super::call::Call;
 use super::pipeline;
 use super::replay;
-use super::reply::Reply;
-use super::routes::{self, Dispatch, HandlerFuture, Route, RouteMatch};
-use crate::domain::audit::EventContext;
-use crate::domain::batch::{Batch, Method as OperationMethod, Operation as RequestedOperation};
+use super::reply::{self, Reply};
+use super::routes::{self, Dispatch, RouteMatch};
+use crate::domain::access::Caller;
+use crate::domain::audit::{Event, EventContext};
+use crate::domain::batch::{Batch as RequestedBatch, Operation as RequestedOperation};
 use crate::domain::id::Kind;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
 use crate::service::aggregated::REQUEST_REFUSED;
-use crate::service::batch::{self, BatchOperation, BatchOutcome};
+use crate::service::batch::{Batch, BatchOperation, BatchOutcome};
+use crate::service::operation::{self, Answer, Applied, Tx};
 
 /// The path prefix of all operations of a batch; an operation may omit it.
 const PATH_PREFIX: &str = "/admin/v1";
@@ -59,49 +61,150 @@ pub(crate) struct OperationResult {
 /// `424` for all others. In a batch that isn't atomic, operations succeed or fail independently.
 #[utoipa::path(
     post, path = "/admin/v1/batch", tag = "Batch", operation_id = "runBatch",
-    request_body = Batch,
+    request_body = RequestedBatch,
     responses(
         (status = 200, description = "The batch ran; `results` has the status of each operation.", body = BatchResults),
         (status = 409, description = "`BATCH_FAILED`: an operation failed and no changes were made; see `error.results`."),
     ),
 )]
 pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
-    call.reject_query()?;
-    let batch = Batch::read(call.require_body()?)?;
-    let id = call.app.new_id(Kind::Batch)?;
-    let mut operations = Vec::with_capacity(batch.operations.len());
-    let mut details = Vec::new();
-    let mut operation_ids = Vec::with_capacity(batch.operations.len());
-    let is_read: Vec<_> =
-        batch.operations.iter().map(|operation| operation.method == OperationMethod::Get).collect();
-    for (index, operation) in batch.operations.into_iter().enumerate() {
-        operation_ids.push(operation.id.clone());
-        match prepare_operation(&call, &id, operation)? {
-            Some(operation) => operations.push(operation),
-            None => details.push(ErrorDetail {
-                pointer: Some(format!("/operations/{index}/path")),
-                parameter: None,
-                code: "NOT_IN_BATCH".into(),
-                message: "Can't be used in a batch; only changes and reads of single resources can."
-                    .to_owned(),
-            }),
-        }
-    }
-    if !details.is_empty() {
-        return Err(Error::invalid_request(details));
-    }
-    let context = EventContext { batch_id: Some(id), ..call.ctx.context.clone() };
-    let ctx = Arc::new(RequestContext { context, ..(*call.ctx).clone() });
-    let ran = batch::run(&call.app, &ctx, batch.atomic, operations).await?;
-    batch_reply(&call, operation_ids, &is_read, ran)
+    let batch = PreparedBatch::prepare(&call).await?;
+    operation::apply(&call.app, &call.ctx, batch, PreparedBatch::apply).await.map(Reply::from)
 }
 
-/// The route of an operation; `None` if there is none for its path and method.
-pub(super) fn operation_route(operation: &RequestedOperation) -> Result<Option<&'static Route>> {
-    let path = add_path_prefix(&operation.path);
-    let path = path.split('?').next().unwrap_or_default();
-    let method = Method::from_bytes(operation.method.name().as_bytes()).map_err(Error::internal)?;
-    Ok(routes::find_route(&method, path)?.ok().map(|matched| matched.route))
+/// A batch whose operations are prepared.
+pub(super) struct PreparedBatch {
+    batch: Batch,
+    /// The ids that the client gave to the operations.
+    ids: Vec<Option<String>>,
+}
+
+impl PreparedBatch {
+    /// Prepares all operations of a batch.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`, also if the route of an operation can't be used in a batch. An operation that can't be prepared
+    /// is no error here.
+    pub(super) async fn prepare(call: &Call) -> Result<Self> {
+        call.reject_query()?;
+        let requested = RequestedBatch::read(call.require_body()?)?;
+        let batch_id = call.app.new_id(Kind::Batch)?;
+        let mut ids = Vec::with_capacity(requested.operations.len());
+        let mut operations = Vec::with_capacity(requested.operations.len());
+        let mut details = Vec::new();
+        for (index, operation) in requested.operations.into_iter().enumerate() {
+            ids.push(operation.id.clone());
+            match prepare_operation(call, &batch_id, operation).await? {
+                Some(operation) => operations.push(operation),
+                None => details.push(ErrorDetail {
+                    pointer: Some(format!("/operations/{index}/path")),
+                    parameter: None,
+                    code: "NOT_IN_BATCH".into(),
+                    message: "Can't be used in a batch; only changes and reads of single resources can."
+                        .to_owned(),
+                }),
+            }
+        }
+        if !details.is_empty() {
+            return Err(Error::invalid_request(details));
+        }
+        let context = EventContext { batch_id: Some(batch_id), ..call.ctx.context.clone() };
+        let batch = Batch {
+            ctx: Arc::new(RequestContext { context, ..(*call.ctx).clone() }),
+            clock: call.app.clock.clone(),
+            atomic: requested.atomic,
+            operations,
+            memory: call.memory.clone(),
+        };
+        Ok(Self { batch, ids })
+    }
+
+    /// Runs the batch in a transaction.
+    ///
+    /// # Errors
+    /// Those of [`Batch::apply`].
+    pub(super) fn apply(&mut self, tx: &Tx<'_>, caller: &Caller) -> Result<Applied> {
+        self.apply_with(tx, caller, |_, _| Ok(None))
+    }
+
+    /// Like [`apply`](Self::apply), for an answer that is stored.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub(super) fn apply_and_keep(&mut self, tx: &Tx<'_>, caller: &Caller) -> Result<Applied> {
+        self.apply_with(tx, caller, replay::to_stored_results)
+    }
+
+    fn apply_with(
+        &mut self,
+        tx: &Tx<'_>,
+        caller: &Caller,
+        stored_data: fn(&[OperationResult], &[BatchOperation]) -> Result<Option<String>>,
+    ) -> Result<Applied> {
+        let BatchOutcome { results, failed_index, aggregated } = self.batch.apply(tx, caller)?;
+        let holds_secret =
+            results.iter().any(|result| result.as_ref().is_ok_and(|answer| answer.holds_secret));
+        let results = self.results(results)?;
+        let Some(failed_index) = failed_index else {
+            let stored_data = stored_data(&results, self.operations())?;
+            let answer = Answer { holds_secret, ..Answer::ok(&BatchResults { results })? };
+            return Ok(Applied { answer, stored_data, aggregated });
+        };
+        let failed = FailedBatchError {
+            code: Code::BatchFailed.name(),
+            message: format!("The operation at /operations/{failed_index} failed; no changes were made."),
+            details: [],
+            results,
+        };
+        let answer = Answer::error(Code::BatchFailed, &failed)?;
+        Ok(Applied { answer, stored_data: None, aggregated })
+    }
+
+    /// The context of the batch, with its id.
+    pub(super) fn ctx(&self) -> &Arc<RequestContext> {
+        &self.batch.ctx
+    }
+
+    /// The operations, in order.
+    pub(super) fn operations(&self) -> &[BatchOperation] {
+        &self.batch.operations
+    }
+
+    /// Runs the reads with these indexes again, and returns their results and the events to aggregate.
+    pub(super) fn run_reads(
+        &mut self,
+        tx: &Tx<'_>,
+        reads: &[usize],
+    ) -> Result<(Vec<OperationResult>, Vec<Event>)> {
+        let outcome = self.batch.run_reads(tx, reads)?;
+        let results = reads.iter().zip(outcome.results);
+        let results = results.map(|(index, result)| self.result(*index, result)).collect::<Result<_>>()?;
+        Ok((results, outcome.aggregated))
+    }
+
+    fn results(&self, results: Vec<Result<Answer>>) -> Result<Vec<OperationResult>> {
+        results.into_iter().enumerate().map(|(index, result)| self.result(index, result)).collect()
+    }
+
+    /// Converts the result of an operation.
+    fn result(&self, index: usize, result: Result<Answer>) -> Result<OperationResult> {
+        let ctx = &self.batch.ctx;
+        let request_id = ctx.context.request_id.as_deref().unwrap_or_default();
+        let answer = result.unwrap_or_else(|error| {
+            if let Some(cause) = &error.cause {
+                let cause = &*ctx.redactor.redact(cause);
+                tracing::error!(request_id, cause, "batch operation failed");
+            }
+            Answer::from_error(&error)
+        });
+        let body = reply::envelope(&answer, None, ctx.now, request_id);
+        Ok(OperationResult {
+            id: self.ids.get(index).cloned().flatten(),
+            status: answer.status,
+            etag: answer.etag,
+            body: RawValue::from_string(body).map_err(Error::internal)?,
+        })
+    }
 }
 
 /// Adds [`PATH_PREFIX`] to an operation's path that omits the prefix.
@@ -110,12 +213,12 @@ fn add_path_prefix(path: &str) -> String {
     if has_prefix { path.to_owned() } else { format!("{PATH_PREFIX}{path}") }
 }
 
-/// Binds an operation to its route's handler and authorization. `None` if the route can't be used in a batch.
-pub(super) fn prepare_operation(
+/// Prepares an operation with the authorization of its route. `None` if the route can't be used in a batch.
+async fn prepare_operation(
     call: &Call,
     batch_id: &str,
     requested: RequestedOperation,
-) -> Result<Option<BatchOperation<Reply>>> {
+) -> Result<Option<BatchOperation>> {
     let method = requested.method.name();
     let path = add_path_prefix(&requested.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
@@ -123,6 +226,7 @@ pub(super) fn prepare_operation(
     let ctx = RequestContext {
         scopes: &[],
         requires_current_secret: false,
+        requires_platform_key: false,
         action: REQUEST_REFUSED,
         access: if method == "GET" { "read" } else { "write" },
         if_match: requested.if_match,
@@ -134,117 +238,37 @@ pub(super) fn prepare_operation(
             ..call.ctx.context.clone()
         },
         random: call.app.random_bits()?,
-        seat: None,
         ..(*call.ctx).clone()
     };
     let RouteMatch { route, params, .. } = match matched {
         Ok(matched) => matched,
         Err(unmatched) => {
-            let refuse =
-                move |_| -> HandlerFuture { Box::pin(std::future::ready(Err((*unmatched.error).clone()))) };
-            return Ok(Some(BatchOperation { ctx: Arc::new(ctx), handler: Box::new(refuse) }));
+            return Ok(Some(BatchOperation { ctx: Arc::new(ctx), prepared: Err(*unmatched.error) }));
         }
     };
-    let Dispatch::Pipeline(handler) = route.dispatch else { return Ok(None) };
-    if !route.in_batch {
-        return Ok(None);
-    }
+    let Dispatch::Operation(prepare) = route.dispatch else { return Ok(None) };
     let target = pipeline::audit_target(route, &params, &ctx.redactor);
     let ctx = RequestContext {
         scopes: route.auth.scopes(),
         requires_current_secret: route.requires_current_secret(),
+        requires_platform_key: route.auth.requires_platform_key(),
         action: route.action,
         target,
         ..ctx
     };
     let ctx = Arc::new(ctx).with_access_change(&params, requested.body.as_ref());
-    let app = call.app.clone();
-    let disconnected = call.disconnected.clone();
-    let memory = call.memory.clone();
-    let query = query.to_owned();
-    let body = requested.body;
-    let handler = move |ctx: Arc<RequestContext>| -> HandlerFuture {
-        if route.auth.requires_platform_key()
-            && let Err(error) = ctx.caller.require_platform()
-        {
-            return Box::pin(std::future::ready(Err(error)));
-        }
-        let memory = memory.clone();
-        let call = Call {
-            app: app.clone(),
-            ctx,
-            path_params: params.clone(),
-            query: query.clone(),
-            negotiation: HeaderMap::new(),
-            body: body.clone(),
-            memory: memory.clone(),
-            rate_limit: None,
-            disconnected: disconnected.clone(),
-        };
-        Box::pin(async move {
-            let reply = handler(call).await?;
-            // Reserved within the transaction, so that a batch whose results take too much memory changes nothing.
-            memory.grow(reply.max_memory_bytes())?;
-            Ok(reply)
-        })
+    let call = Call {
+        app: call.app.clone(),
+        ctx: ctx.clone(),
+        path_params: params,
+        query: query.to_owned(),
+        negotiation: HeaderMap::new(),
+        body: requested.body,
+        memory: call.memory.clone(),
+        rate_limit: None,
+        disconnected: call.disconnected.clone(),
     };
-    Ok(Some(BatchOperation { ctx, handler: Box::new(handler) }))
-}
-
-/// Converts the result of an operation. The second value is true if it contains a secret.
-pub(super) fn operation_result(
-    call: &Call,
-    id: Option<String>,
-    result: Result<Reply>,
-) -> Result<(OperationResult, bool)> {
-    let request_id = call.ctx.context.request_id.as_deref().unwrap_or_default();
-    let reply = result.unwrap_or_else(|error| {
-        if let Some(cause) = &error.cause {
-            let cause = &*call.ctx.redactor.redact(cause);
-            tracing::error!(request_id, cause, "batch operation failed");
-        }
-        Reply::from_error(&error)
-    });
-    let Reply::Enveloped(enveloped) = reply else {
-        return Err(Error::internal("a batch operation returned a raw response"));
-    };
-    let body = enveloped.to_json(call.ctx.now, request_id);
-    let result = OperationResult {
-        id,
-        status: enveloped.status().as_u16(),
-        etag: enveloped.etag().map(str::to_owned),
-        body: RawValue::from_string(body).map_err(Error::internal)?,
-    };
-    Ok((result, enveloped.has_secret()))
-}
-
-fn batch_reply(
-    call: &Call,
-    operation_ids: Vec<Option<String>>,
-    is_read: &[bool],
-    outcome: BatchOutcome<Reply>,
-) -> Result<Reply> {
-    let mut has_secret = false;
-    let mut results = Vec::with_capacity(operation_ids.len());
-    for (id, result) in operation_ids.into_iter().zip(outcome.results) {
-        let (result, has_secret_itself) = operation_result(call, id, result)?;
-        has_secret |= has_secret_itself;
-        results.push(result);
-    }
-    let Some(failed_index) = outcome.failed_index else {
-        // A batch runs in a transaction that is already open only if its response is stored.
-        let is_stored = call.ctx.seat.is_some();
-        let stored = if is_stored { replay::to_stored_results(&results, is_read)? } else { None };
-        let reply = Reply::ok(&BatchResults { results })?.with_stored_payload(stored);
-        return Ok(if has_secret { reply.mark_secret() } else { reply });
-    };
-    let failed = FailedBatchError {
-        code: Code::BatchFailed.name(),
-        message: format!("The operation at /operations/{failed_index} failed; no changes were made."),
-        details: [],
-        results,
-    };
-    Reply::from_error_payload(Code::BatchFailed, &failed)
+    Ok(Some(BatchOperation { ctx, prepared: prepare(call).await }))
 }
 
 /// The `error` member of the response to an atomic batch that failed.

@@ -6,6 +6,7 @@ use super::call::Call;
 use super::openapi::params::ReadinessParams;
 use super::reply::Reply;
 use crate::error::{ErrorDetail, Result};
+use crate::service::operation::Answer;
 use crate::service::readiness::{self, Readiness};
 
 /// The state of the server.
@@ -59,7 +60,7 @@ pub(crate) async fn check_readiness(call: Call) -> Result<Reply> {
     let error = readiness.to_error();
     let unready =
         UnreadyError { code: error.code.name(), message: &error.message, details: [], readiness: &readiness };
-    Reply::from_error_payload(error.code, &unready)
+    Ok(Answer::error(error.code, &unready)?.into())
 }
 
 /// The `error` member of the response of a server that isn't ready.

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::auth;
+use super::batch::PreparedBatch;
 use super::call::Call;
 use super::replay;
 use super::reply::Reply;
-use super::routes::Handler;
+use super::routes::Prepare;
 use super::server::RequestHead;
+use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::fields::Json;
-use crate::error::{Code, Error, ErrorDetail, Result};
+use crate::error::{Error, ErrorDetail, Result};
 use crate::service::RequestContext;
-use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest, StoredResponse};
+use crate::service::idempotency::{self, IdempotentOutcome, IdempotentRequest, Replay};
+use crate::service::operation::{Answer, Applied, Apply, Operation, Tx};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -62,34 +65,62 @@ fn idempotency_key_header(head: &RequestHead) -> Result<Option<&str>> {
     }
 }
 
-/// Runs the handler and stores its response, or replays the response of an earlier request.
-pub(crate) async fn answer_idempotently(
+/// Applies an operation and stores its answer, or replays the answer of an earlier request.
+pub(crate) async fn answer_operation(
     call: Call,
-    handler: Handler,
+    prepare: Prepare,
     idempotent: IdempotentRequest,
 ) -> Result<Reply> {
-    let app = call.app.clone();
-    let ctx = call.ctx.clone();
+    let (app, ctx) = (call.app.clone(), call.ctx.clone());
+    let prepared = PreparedOperation { ctx: ctx.clone(), operation: prepare(call).await };
+    let replay: Replay<PreparedOperation> = |_, tx, caller, stored| replay::operation(tx, caller, stored);
+    answer(&app, &ctx, idempotent, prepared, PreparedOperation::apply, replay).await
+}
+
+/// An operation that may be replayed. Then an error of its preparation, such as an expiry that has passed meanwhile,
+/// doesn't count.
+struct PreparedOperation {
+    ctx: Arc<RequestContext>,
+    operation: Result<Operation>,
+}
+
+impl PreparedOperation {
+    fn apply(&mut self, tx: &Tx<'_>, caller: &Caller) -> Result<Applied> {
+        let operation = self.operation.as_mut().map_err(|error| error.clone())?;
+        operation.apply(tx, &self.ctx, caller).map(Applied::from)
+    }
+}
+
+/// Runs a batch and stores its answer, or replays the answer of an earlier request.
+pub(crate) async fn answer_batch(call: Call, idempotent: IdempotentRequest) -> Result<Reply> {
+    let prepared = PreparedBatch::prepare(&call).await;
+    let ctx = prepared.as_ref().map_or(&call.ctx, PreparedBatch::ctx).clone();
+    let apply: Apply<Result<PreparedBatch>> =
+        |prepared, tx, caller| prepared.as_mut().map_err(|error| error.clone())?.apply_and_keep(tx, caller);
+    let replay: Replay<Result<PreparedBatch>> = |prepared, tx, caller, stored| {
+        replay::batch(prepared.as_mut().map_err(|error| error.clone())?, tx, caller, stored)
+    };
+    answer(&call.app, &ctx, idempotent, prepared, apply, replay).await
+}
+
+async fn answer<P: Send + 'static>(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    idempotent: IdempotentRequest,
+    prepared: P,
+    apply: Apply<P>,
+    replay: Replay<P>,
+) -> Result<Reply> {
     let idempotent = Arc::new(idempotent);
-    let original = call.clone();
-    let repeated = call.clone();
-    let authorize_replay =
-        move |caller: &Caller, stored: &StoredResponse| replay::authorize(&repeated, caller, stored);
-    let execute = Box::new(move |ctx: Arc<RequestContext>| handler(Call { ctx, ..call.clone() }));
-    match idempotency::run_or_replay(&app, &ctx, &idempotent, execute, Reply::to_stored, authorize_replay)
-        .await
-    {
-        Ok(IdempotentOutcome::Executed(reply)) => Ok(reply),
-        Ok(IdempotentOutcome::Replayed(replayed)) => replay::write_replayed(&original, replayed),
+    match idempotency::apply_or_replay(app, ctx, &idempotent, prepared, apply, replay).await {
+        Ok(IdempotentOutcome::Applied(answer)) => Ok(answer.into()),
+        Ok(IdempotentOutcome::Replayed(answer)) => Ok(Reply::replayed(answer)),
         Ok(IdempotentOutcome::Refused(error)) => Err(error),
         // Errors that the operation itself decides (404, 409) are stored and replayed like a success.
         Err(error) if matches!(error.code.status(), 404 | 409) => {
-            let reply = Reply::from_error(&error);
-            let stored = reply
-                .to_stored()
-                .ok_or_else(|| Error::new(Code::Internal, "an error response without a payload"))?;
-            idempotency::record_and_store_refusal(&app, &ctx, &idempotent, &error, stored).await?;
-            Ok(reply)
+            let answer = Answer::from_error(&error);
+            idempotency::record_and_store_refusal(app, ctx, &idempotent, &error, answer.clone()).await?;
+            Ok(answer.into())
         }
         Err(error) => Err(error),
     }

@@ -1,26 +1,12 @@
 //! `/admin/v1/organizations/{id}/members`
 
-use serde::Serialize;
-
 use super::call::Call;
 use super::openapi::params::{IfMatch, MemberPathParams, MemberQuery, OrganizationPathParams, PageQuery};
 use super::reply::Reply;
 use crate::domain::membership::{Membership, MembershipPatch, NewMember};
 use crate::error::Result;
-use crate::service::{etag, memberships};
-
-/// A deleted membership.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct DeletedMembership {
-    organization_id: String,
-    user_id: String,
-    /// Always `true`.
-    deleted: bool,
-}
-
-fn etag_of(membership: &Membership) -> String {
-    etag(membership.created_at, membership.revision)
-}
+use crate::service::memberships::{self, DeletedMembership};
+use crate::service::operation::Operation;
 
 /// Add a member
 ///
@@ -34,10 +20,9 @@ fn etag_of(membership: &Membership) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: the user is already a member. `CONFLICT`: the organization has reached its plan's member limit."),
     ),
 )]
-pub(crate) async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let created = memberships::create(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
-    Reply::created(&created, Some(etag_of(&created)))
+    memberships::create(&call.ctx, call.path_param(0), call.require_body()?)
 }
 
 /// List members
@@ -58,10 +43,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     params(MemberPathParams),
     responses((status = 200, description = "The membership.", body = Membership, headers(("ETag")))),
 )]
-pub(crate) async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let membership = memberships::get(&call.app, &call.ctx, call.path_param(0), call.path_param(1)).await?;
-    Reply::with_etag(&membership, etag_of(&membership))
+    Ok(memberships::get(call.path_param(0), call.path_param(1)))
 }
 
 /// Update a member's role
@@ -74,17 +58,9 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the organization's last owner can't be given another role."),
     ),
 )]
-pub(crate) async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let updated = memberships::update(
-        &call.app,
-        &call.ctx,
-        call.path_param(0),
-        call.path_param(1),
-        call.require_body()?,
-    )
-    .await?;
-    Reply::with_etag(&updated, etag_of(&updated))
+    memberships::update(&call.ctx, call.path_param(0), call.path_param(1), call.require_body()?)
 }
 
 /// Remove a member
@@ -99,12 +75,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the organization's last owner can't be removed."),
     ),
 )]
-pub(crate) async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let deleted = memberships::delete(&call.app, &call.ctx, call.path_param(0), call.path_param(1)).await?;
-    Reply::ok(&DeletedMembership {
-        organization_id: deleted.organization_id,
-        user_id: deleted.user_id,
-        deleted: true,
-    })
+    Ok(memberships::delete(&call.ctx, call.path_param(0), call.path_param(1)))
 }

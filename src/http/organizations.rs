@@ -2,14 +2,11 @@
 
 use super::call::Call;
 use super::openapi::params::{IfMatch, OrganizationPathParams, OrganizationQuery, PageQuery};
-use super::reply::{Deleted, Reply};
+use super::reply::Reply;
 use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch};
 use crate::error::Result;
-use crate::service::{etag, organizations};
-
-fn etag_of(organization: &Organization) -> String {
-    etag(organization.created_at, organization.revision)
-}
+use crate::service::operation::{Deleted, Operation};
+use crate::service::organizations;
 
 /// Create an organization
 #[utoipa::path(
@@ -20,10 +17,9 @@ fn etag_of(organization: &Organization) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: another organization, possibly a deleted one, already has this `id`."),
     ),
 )]
-pub(crate) async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let created = organizations::create(&call.app, &call.ctx, call.require_body()?).await?;
-    Reply::created(&created, Some(etag_of(&created)))
+    organizations::create(&call.app, &call.ctx, call.require_body()?).await
 }
 
 /// List organizations
@@ -44,10 +40,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     params(OrganizationPathParams),
     responses((status = 200, description = "The organization.", body = Organization, headers(("ETag")))),
 )]
-pub(crate) async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let organization = organizations::get(&call.app, &call.ctx, call.path_param(0)).await?;
-    Reply::with_etag(&organization, etag_of(&organization))
+    Ok(organizations::get(call.path_param(0)))
 }
 
 /// Update an organization
@@ -61,11 +56,9 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
     request_body = OrganizationPatch,
     responses((status = 200, description = "The updated organization.", body = Organization, headers(("ETag")))),
 )]
-pub(crate) async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let updated =
-        organizations::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
-    Reply::with_etag(&updated, etag_of(&updated))
+    organizations::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await
 }
 
 /// Delete an organization
@@ -77,8 +70,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
     params(OrganizationPathParams, IfMatch),
     responses((status = 200, description = "Deleted.", body = Deleted)),
 )]
-pub(crate) async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let id = organizations::delete(&call.app, &call.ctx, call.path_param(0)).await?;
-    Reply::ok(&Deleted { id, deleted: true })
+    Ok(organizations::delete(&call.ctx, call.path_param(0)))
 }

@@ -23,9 +23,9 @@ use super::rate_limits::{self, RateLimitClass};
 use super::reply::{self, Reply};
 use super::request_id::{add_request_id, received_or_new_request_id};
 use super::request_log::{RequestLog, log_unmatched};
-use super::routes::{AuthRequirement, BATCH_ACTION, Body, Handler, Route, UnmatchedRoute, WHOAMI_ACTION};
+use super::routes::{AuthRequirement, BATCH_ACTION, Body, Dispatch, Route, UnmatchedRoute, WHOAMI_ACTION};
 use super::server::RequestHead;
-use super::{address, idempotency};
+use super::{address, batch, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::audit::{EventContext, Target};
@@ -88,7 +88,7 @@ pub(crate) struct AdminRequestTasks {
 pub(crate) async fn answer<S, B>(
     app: Arc<App>,
     request: Request,
-    matched: Result<(&'static Route, Handler, Vec<String>), UnmatchedRoute>,
+    matched: Result<(&'static Route, Vec<String>), UnmatchedRoute>,
     body: S,
     tasks: &AdminRequestTasks,
 ) -> Response
@@ -106,12 +106,11 @@ where
         let counting_app = app.clone();
         let response = match matched {
             Err(unmatched) => answer_unmatched(&app, &request, body, unmatched).await,
-            Ok((route, handler, params)) => {
+            Ok((route, params)) => {
                 let mut pipeline = RequestPipeline {
                     app,
                     request,
                     route,
-                    handler,
                     ctx: None,
                     memory: None,
                     rate_limit: None,
@@ -191,7 +190,6 @@ struct RequestPipeline {
     app: Arc<App>,
     request: Request,
     route: &'static Route,
-    handler: Handler,
     /// The authenticated caller and the request's context; `None` before authentication and for open routes.
     ctx: Option<Arc<RequestContext>>,
     /// The memory reserved for the request; `None` before it is authorized.
@@ -253,6 +251,7 @@ impl RequestPipeline {
             redactor: self.request.redactor.clone(),
             scopes: route.auth.scopes(),
             requires_current_secret: route.requires_current_secret(),
+            requires_platform_key: route.auth.requires_platform_key(),
             action: route.action,
             access: route.access(),
             now: app.clock.now(),
@@ -263,7 +262,6 @@ impl RequestPipeline {
             context: self.request.event_context(),
             attempts: AccessChangeAttempts::new(app.access_blocks.clone()),
             random: app.random_bits()?,
-            seat: None,
         });
         self.ctx = Some(ctx.clone());
         let current = app.settings.get().await?;
@@ -276,9 +274,6 @@ impl RequestPipeline {
         self.rate_limit = rate_limit;
         allowed?;
         ctx.authorize(&caller)?;
-        if route.auth.requires_platform_key() {
-            caller.require_platform()?;
-        }
         app.record_call(&credential, ctx.now);
         if_match.map(|_| ctx)
     }
@@ -359,9 +354,22 @@ impl RequestPipeline {
             true => idempotency::claim_idempotency_key(&call, &self.request.head, &bytes)?,
             false => None,
         };
-        let reply = match idempotent {
-            Some(idempotent) => idempotency::answer_idempotently(call, self.handler, idempotent).await?,
-            None => (self.handler)(call).await?,
+        let reply = match self.route.dispatch {
+            Dispatch::Operation(prepare) => match idempotent {
+                Some(idempotent) => idempotency::answer_operation(call, prepare, idempotent).await?,
+                None => {
+                    let (app, ctx) = (call.app.clone(), call.ctx.clone());
+                    prepare(call).await?.answer(&app, &ctx).await?.into()
+                }
+            },
+            Dispatch::Batch => match idempotent {
+                Some(idempotent) => idempotency::answer_batch(call, idempotent).await?,
+                None => batch::run_batch(call).await?,
+            },
+            Dispatch::Pipeline(handler) => handler(call).await?,
+            Dispatch::DataPlane(_) | Dispatch::Page => {
+                return Err(Error::internal("a route of another part of the server"));
+            }
         };
         // A response that reports a change is sent in any case. Of a batch, each result was reserved before.
         if self.route.access() == "read" || reply.is_replayed() {

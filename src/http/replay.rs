@@ -7,15 +7,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::batch::{self, OperationResult};
-use super::call::Call;
-use super::reply::Reply;
-use super::routes::{BATCH_ACTION, Route};
+use super::batch::{OperationResult, PreparedBatch};
 use crate::domain::access::Caller;
-use crate::domain::batch::Batch;
-use crate::domain::id::Kind;
 use crate::error::{Error, Result};
-use crate::service::idempotency::{Replay, ReplayedResponse, StoredResponse};
+use crate::service::batch::BatchOperation;
+use crate::service::idempotency;
+use crate::service::operation::{Answer, Applied, Tx};
 
 /// The `data` of a batch's response in the form that is stored.
 #[derive(Serialize)]
@@ -31,13 +28,16 @@ enum StoredResult<'a> {
     Read(u16),
 }
 
-/// The JSON to store of a batch's results; `is_read` says which operations are reads. `None` if it is the JSON of
-/// the response itself.
-pub(super) fn to_stored_results(results: &[OperationResult], is_read: &[bool]) -> Result<Option<String>> {
-    if !is_read.contains(&true) {
+/// The JSON to store of a batch's results. `None` if it is the JSON of the response itself.
+pub(super) fn to_stored_results(
+    results: &[OperationResult],
+    operations: &[BatchOperation],
+) -> Result<Option<String>> {
+    let is_read = |operation: &BatchOperation| operation.ctx.access == "read";
+    if !operations.iter().any(is_read) {
         return Ok(None);
     }
-    let results = results.iter().zip(is_read).map(|(result, is_read)| match is_read {
+    let results = results.iter().zip(operations).map(|(result, operation)| match is_read(operation) {
         true => StoredResult::Read(result.status),
         false => StoredResult::Change(result),
     });
@@ -101,69 +101,51 @@ impl Data {
     }
 }
 
-/// Authorizes the replay of a stored response: as the caller of every operation that the earlier request was
-/// authorized for. The pipeline and the transaction have authorized the caller of the request itself.
-pub(super) fn authorize(call: &Call, caller: &Caller, stored: &StoredResponse) -> Result<Replay<Reply>> {
-    if call.ctx.action != BATCH_ACTION {
-        let key_id = match stored.secret {
-            true => serde_json::from_str::<Data>(&stored.body).map_err(Error::internal)?.key_id(),
-            false => None,
-        };
-        return Ok(Replay { key_ids: key_id.into_iter().collect(), reads: Vec::new(), batch_id: None });
+/// Authorizes the replay of an operation's stored answer. The pipeline and the transaction have authorized the caller of
+/// the request itself.
+pub(super) fn operation(tx: &Tx<'_>, caller: &Caller, stored: Answer) -> Result<Applied> {
+    if stored.holds_secret {
+        let data: Data = serde_json::from_str(&stored.data).map_err(Error::internal)?;
+        let key_ids: Vec<_> = data.key_id().into_iter().collect();
+        idempotency::ensure_can_see_secrets(tx, caller, &key_ids)?;
     }
-    let batch = Batch::read(call.require_body()?)?;
-    let parsed: ParsedResults<'_> = serde_json::from_str(&stored.body).map_err(Error::internal)?;
-    let batch_id = call.app.new_id(Kind::Batch)?;
-    let mut replay = Replay { key_ids: Vec::new(), reads: Vec::new(), batch_id: Some(batch_id.clone()) };
-    let mut results = parsed.results.into_iter();
-    for operation in batch.operations {
-        let result = results.next().map(ParsedResult::parse).transpose()?;
-        if result.as_ref().is_none_or(ParsedResult::was_authorized)
-            && let Some(route) = batch::operation_route(&operation)?
-        {
-            authorize_operation(route, caller)?;
-        }
-        let Some(result) = result else { continue };
-        replay.key_ids.extend(result.key_id);
-        if result.is_read {
-            let read = batch::prepare_operation(call, &batch_id, operation)?;
-            replay
-                .reads
-                .push(read.ok_or_else(|| Error::internal("a stored batch has an operation of no batch"))?);
-        }
-    }
-    Ok(replay)
+    Ok(stored.into())
 }
 
-fn authorize_operation(route: &Route, caller: &Caller) -> Result<()> {
-    caller.require_scope(route.auth.scopes())?;
-    if route.auth.requires_platform_key() {
-        caller.require_platform()?;
-    }
-    if route.requires_current_secret() { caller.require_current_secret() } else { Ok(()) }
-}
-
-/// The response of a replay: the stored response, with the new results of the reads in their places.
-pub(super) fn write_replayed(call: &Call, replayed: ReplayedResponse<Reply>) -> Result<Reply> {
-    let ReplayedResponse { response, read_results, .. } = replayed;
-    if read_results.is_empty() {
-        return Reply::from_stored(response);
-    }
-    let operations = Batch::read(call.require_body()?)?.operations;
-    let parsed: ParsedResults<'_> = serde_json::from_str(&response.body).map_err(Error::internal)?;
-    let mut read_results = read_results.into_iter();
-    let mut results: Vec<Box<RawValue>> = Vec::with_capacity(operations.len());
-    for (operation, stored) in operations.into_iter().zip(parsed.results) {
-        if !ParsedResult::parse(stored)?.is_read {
-            results.push(stored.to_owned());
-            continue;
+/// Authorizes the replay of a batch's stored answer: as the caller of every operation that the earlier request was
+/// authorized for. Returns the answer with the new results of the reads in their places.
+pub(super) fn batch(
+    batch: &mut PreparedBatch,
+    tx: &Tx<'_>,
+    caller: &Caller,
+    stored: Answer,
+) -> Result<Applied> {
+    let parsed: ParsedResults<'_> = serde_json::from_str(&stored.data).map_err(Error::internal)?;
+    let results: Vec<_> =
+        parsed.results.iter().map(|json| ParsedResult::parse(json)).collect::<Result<_>>()?;
+    for (index, operation) in batch.operations().iter().enumerate() {
+        if results.get(index).is_none_or(ParsedResult::was_authorized) {
+            operation.ctx.authorize(caller)?;
         }
-        let result = read_results.next().ok_or_else(|| Error::internal("a read without a result"))?;
-        let (result, _) = batch::operation_result(call, operation.id, result)?;
-        results.push(to_raw_value(&result).map_err(Error::internal)?);
     }
-    let body = serde_json::to_string(&ReplayedResults { results }).map_err(Error::internal)?;
-    Reply::from_stored(StoredResponse { body, ..response })
+    let key_ids: Vec<_> = results.iter().filter_map(|result| result.key_id.clone()).collect();
+    idempotency::ensure_can_see_secrets(tx, caller, &key_ids)?;
+    let reads: Vec<_> = (0..results.len()).filter(|index| results[*index].is_read).collect();
+    if reads.is_empty() {
+        return Ok(stored.into());
+    }
+    let (read_results, aggregated) = batch.run_reads(tx, &reads)?;
+    let mut read_results = read_results.iter();
+    let results = parsed.results.iter().zip(&results).map(|(json, result)| {
+        if !result.is_read {
+            return Ok((*json).to_owned());
+        }
+        let read = read_results.next().ok_or_else(|| Error::internal("a read without a result"))?;
+        to_raw_value(read).map_err(Error::internal)
+    });
+    let replayed = ReplayedResults { results: results.collect::<Result<_>>()? };
+    let data = serde_json::to_string(&replayed).map_err(Error::internal)?;
+    Ok(Applied { answer: Answer { data, ..stored }, stored_data: None, aggregated })
 }
 
 #[derive(Serialize)]

@@ -17,7 +17,7 @@ use crate::domain::scope;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::ListPage;
-use crate::service::idempotency::StoredResponse;
+use crate::service::operation::Answer;
 use crate::service::request_memory::MemoryReservation;
 
 /// The `WWW-Authenticate` value for an invalid bearer token (RFC 6750 §3.1).
@@ -50,97 +50,43 @@ pub enum Reply {
     Raw(Box<WarpResponse>),
 }
 
-/// The response data of a deletion.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct Deleted {
-    /// The id of the deleted resource.
-    pub(crate) id: String,
-    /// Always `true`.
-    pub(crate) deleted: bool,
-}
-
 /// A JSON response in the API's envelope: `success`, `data` or `error`, and `metadata`.
 pub struct EnvelopedReply {
-    status: StatusCode,
-    /// The JSON of `data`, or of `error` if the status isn't a success.
-    payload: String,
-    /// The payload to store for a replay; `None` if it is `payload`.
-    stored_payload: Option<String>,
+    answer: Answer,
     /// `None` if the response isn't a list, `Some(None)` for a list's last page, otherwise the next page's
     /// cursor.
     page: Option<Option<String>>,
-    etag: Option<String>,
-    /// True if `payload` contains a secret.
-    has_secret: bool,
-    /// True for the stored response of an earlier request.
+    /// True for the stored answer of an earlier request.
     is_replayed: bool,
-    /// The error code, for the log; `None` for a success and for a replayed response.
-    error_code: Option<Code>,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Enveloped(EnvelopedReply { answer, page: None, is_replayed: false })
+    }
 }
 
 impl Reply {
     /// A 200 response with `data`.
     pub(crate) fn ok(data: &impl Serialize) -> Result<Self> {
-        Self::with_data(StatusCode::OK, data, None)
-    }
-
-    /// A 200 response with `data` and its strong ETag.
-    pub(crate) fn with_etag(data: &impl Serialize, etag: String) -> Result<Self> {
-        Self::with_data(StatusCode::OK, data, Some(etag))
-    }
-
-    /// A 201 response with `data` and its strong ETag, if any.
-    pub(crate) fn created(data: &impl Serialize, etag: Option<String>) -> Result<Self> {
-        Self::with_data(StatusCode::CREATED, data, etag)
+        Answer::ok(data).map(Self::from)
     }
 
     /// A 200 response with one page of a list.
     pub(crate) fn list<T: Serialize>(listed: &ListPage<T>) -> Result<Self> {
-        let payload = serde_json::to_string(&listed.rows).map_err(Error::internal)?;
         let page = Some(listed.next_cursor.clone());
-        Ok(Self::Enveloped(EnvelopedReply { page, ..EnvelopedReply::new(StatusCode::OK, payload) }))
+        Ok(Self::Enveloped(EnvelopedReply { answer: Answer::ok(&listed.rows)?, page, is_replayed: false }))
     }
 
-    fn with_data(status: StatusCode, data: &impl Serialize, etag: Option<String>) -> Result<Self> {
-        let payload = serde_json::to_string(data).map_err(Error::internal)?;
-        Ok(Self::Enveloped(EnvelopedReply { etag, ..EnvelopedReply::new(status, payload) }))
-    }
-
-    /// Marks the response as containing a secret, so that the response is encrypted if it is stored for
-    /// a replay.
-    pub(crate) fn mark_secret(self) -> Self {
-        match self {
-            Self::Enveloped(enveloped) => Self::Enveloped(EnvelopedReply { has_secret: true, ..enveloped }),
-            raw @ Self::Raw(_) => raw,
-        }
-    }
-
-    /// Sets the payload to store for a replay, if it differs from the payload of the response.
-    pub(crate) fn with_stored_payload(self, stored_payload: Option<String>) -> Self {
-        match self {
-            Self::Enveloped(enveloped) => Self::Enveloped(EnvelopedReply { stored_payload, ..enveloped }),
-            raw @ Self::Raw(_) => raw,
-        }
-    }
-
-    /// The response to an error that is already in the audit log.
-    pub(crate) fn from_error(error: &Error) -> Self {
-        Self::Enveloped(EnvelopedReply::from_error(error))
-    }
-
-    /// An error response with more fields than an [`Error`] has.
-    pub(crate) fn from_error_payload(code: Code, error: &impl Serialize) -> Result<Self> {
-        let payload = serde_json::to_string(error).map_err(Error::internal)?;
-        Ok(Self::Enveloped(EnvelopedReply {
-            error_code: Some(code),
-            ..EnvelopedReply::new(http_status(code), payload)
-        }))
+    /// The stored answer of an earlier request.
+    pub(crate) fn replayed(answer: Answer) -> Self {
+        Self::Enveloped(EnvelopedReply { answer, page: None, is_replayed: true })
     }
 
     /// The error code; `None` for a success and for a replayed response.
     pub(crate) fn error_code(&self) -> Option<Code> {
         match self {
-            Self::Enveloped(enveloped) => enveloped.error_code,
+            Self::Enveloped(enveloped) => enveloped.answer.code,
             Self::Raw(_) => None,
         }
     }
@@ -150,82 +96,27 @@ impl Reply {
         matches!(self, Self::Enveloped(enveloped) if enveloped.is_replayed)
     }
 
-    /// Maximum memory that the response takes until it is sent, in bytes: its JSON exists twice while the envelope
-    /// is written around it. Zero for a raw response, which is static or streamed.
+    /// Maximum memory that the response takes until it is sent, in bytes. Zero for a raw response, which is static or
+    /// streamed.
     pub(crate) fn max_memory_bytes(&self) -> usize {
         match self {
-            Self::Enveloped(enveloped) => 2 * enveloped.payload.len(),
+            Self::Enveloped(enveloped) => enveloped.answer.max_memory_bytes(),
             Self::Raw(_) => 0,
         }
     }
-
-    /// Restores the stored response of an earlier request.
-    pub(crate) fn from_stored(stored: StoredResponse) -> Result<Self> {
-        let status = StatusCode::from_u16(stored.status).map_err(Error::internal)?;
-        let StoredResponse { etag, secret, body, .. } = stored;
-        Ok(Self::Enveloped(EnvelopedReply {
-            etag,
-            has_secret: secret,
-            is_replayed: true,
-            ..EnvelopedReply::new(status, body)
-        }))
-    }
-
-    /// The form in which the response is stored for a replay; `None` for a raw response, which can't be
-    /// stored.
-    pub(crate) fn to_stored(&self) -> Option<StoredResponse> {
-        let Self::Enveloped(EnvelopedReply { status, payload, stored_payload, etag, has_secret, .. }) = self
-        else {
-            return None;
-        };
-        Some(StoredResponse {
-            status: status.as_u16(),
-            etag: etag.clone(),
-            secret: *has_secret,
-            body: stored_payload.as_ref().unwrap_or(payload).clone(),
-        })
-    }
 }
 
-impl EnvelopedReply {
-    fn new(status: StatusCode, payload: String) -> Self {
-        Self {
-            status,
-            payload,
-            stored_payload: None,
-            page: None,
-            etag: None,
-            has_secret: false,
-            is_replayed: false,
-            error_code: None,
-        }
-    }
-
-    fn from_error(error: &Error) -> Self {
-        let body = ErrorBody { code: error.code.name(), message: &error.message, details: &error.details };
-        let body = serde_json::to_string(&body).unwrap_or_default();
-        Self { error_code: Some(error.code), ..Self::new(http_status(error.code), body) }
-    }
-
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    pub(crate) fn etag(&self) -> Option<&str> {
-        self.etag.as_deref()
-    }
-
-    /// True if the response contains a secret.
-    pub(crate) fn has_secret(&self) -> bool {
-        self.has_secret
-    }
-
-    /// The response body: the payload and metadata in the envelope.
-    pub(crate) fn to_json(&self, now: Timestamp, request_id: &str) -> String {
-        let metadata = metadata_json(now, request_id, self.page.as_ref().map(Option::as_deref));
-        let (success, member) = if self.status.is_success() { (true, "data") } else { (false, "error") };
-        format!("{{\"success\":{success},\"{member}\":{},\"metadata\":{metadata}}}", self.payload)
-    }
+/// The body of a response: the answer and metadata in the envelope. `page` is that of a list.
+pub(crate) fn envelope(
+    answer: &Answer,
+    page: Option<Option<&str>>,
+    now: Timestamp,
+    request_id: &str,
+) -> String {
+    let metadata = metadata_json(now, request_id, page);
+    let is_success = http_status(answer.status).is_success();
+    let member = if is_success { "data" } else { "error" };
+    format!("{{\"success\":{is_success},\"{member}\":{},\"metadata\":{metadata}}}", answer.data)
 }
 
 #[derive(Serialize)]
@@ -258,16 +149,17 @@ pub(crate) fn write_reply(
 ) -> WarpResponse {
     match reply {
         Reply::Raw(response) => *response,
-        Reply::Enveloped(enveloped) => {
-            let body = enveloped.to_json(now, request_id).into();
-            let mut response = as_json(enveloped.status, chunked_response(body, memory));
-            if enveloped.is_replayed {
+        Reply::Enveloped(EnvelopedReply { answer, page, is_replayed }) => {
+            let page = page.as_ref().map(Option::as_deref);
+            let body = envelope(&answer, page, now, request_id).into();
+            let mut response = as_json(http_status(answer.status), chunked_response(body, memory));
+            if is_replayed {
                 response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             }
-            if let Some(etag) = enveloped.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
+            if let Some(etag) = answer.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
                 response.headers_mut().insert(ETAG, etag);
             }
-            if enveloped.error_code == Some(Code::Unavailable) {
+            if answer.code == Some(Code::Unavailable) {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             response
@@ -300,8 +192,10 @@ pub(crate) fn write_denial(
     now: Timestamp,
     request_id: &str,
 ) -> WarpResponse {
-    let error = ErrorBody { code, message, details: &[] };
-    let mut response = json_response(status, error_json(&error, now, request_id));
+    let error = serde_json::to_string(&Denial { code, message, details: [] }).unwrap_or_default();
+    let metadata = metadata_json(now, request_id, None);
+    let body = format!("{{\"success\":false,\"error\":{error},\"metadata\":{metadata}}}");
+    let mut response = json_response(status, body);
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, INVALID_TOKEN);
     }
@@ -309,26 +203,21 @@ pub(crate) fn write_denial(
 }
 
 #[derive(Serialize)]
-struct ErrorBody<'a> {
+struct Denial<'a> {
     code: &'a str,
     message: &'a str,
-    details: &'a [ErrorDetail],
+    details: [ErrorDetail; 0],
 }
 
-fn error_json(error: &ErrorBody<'_>, now: Timestamp, request_id: &str) -> String {
-    let error = serde_json::to_string(error).unwrap_or_default();
-    let metadata = metadata_json(now, request_id, None);
-    format!("{{\"success\":false,\"error\":{error},\"metadata\":{metadata}}}")
-}
-
-fn http_status(code: Code) -> StatusCode {
-    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+fn http_status(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// The error response in the envelope, with its `WWW-Authenticate` and `Retry-After` headers.
 pub(crate) fn write_error(error: &Error, now: Timestamp, request_id: &str) -> WarpResponse {
-    let failure = EnvelopedReply::from_error(error);
-    let mut response = json_response(failure.status, failure.to_json(now, request_id));
+    let answer = Answer::from_error(error);
+    let body = envelope(&answer, None, now, request_id);
+    let mut response = json_response(http_status(answer.status), body);
     let headers = response.headers_mut();
     match error.code {
         // RFC 6750 §3: the challenge has no error code if the request has no credential.

@@ -19,11 +19,12 @@ use super::pipeline::{self, AdminRequestTasks, Request};
 use super::reply::Reply;
 use super::server::RequestHead;
 use super::{
-    analytics, api_keys, audit, batch, health, host, memberships, openapi, organizations, pages, root,
-    scopes, settings, users, whoami,
+    analytics, api_keys, audit, health, host, memberships, openapi, organizations, pages, root, scopes,
+    settings, users, whoami,
 };
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::service::operation::Operation;
 
 /// The future of a handler's response.
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
@@ -31,11 +32,18 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply>> + Sen
 /// A handler of the control plane.
 pub(crate) type Handler = fn(Call) -> HandlerFuture;
 
+/// Prepares an operation on a single resource.
+pub(crate) type Prepare = fn(Call) -> Pin<Box<dyn Future<Output = Result<Operation>> + Send>>;
+
 /// Which part of the server handles a route.
 #[derive(Clone, Copy)]
 pub enum Dispatch {
-    /// The control plane's request pipeline with this handler: rate limited, audited, in a task that outlives
-    /// the connection.
+    /// The control plane's request pipeline with an operation on a single resource: rate limited, audited, in a task that
+    /// outlives the connection.
+    Operation(Prepare),
+    /// The pipeline with a batch of operations.
+    Batch,
+    /// The pipeline with another handler, such as that of a list.
     Pipeline(Handler),
     /// The data plane, which bypasses the pipeline.
     DataPlane(Endpoint),
@@ -96,8 +104,6 @@ pub struct Route {
     pub auth: AuthRequirement,
     /// Whether the route has a request body.
     pub body: Body,
-    /// True if the route can be an operation of a batch.
-    pub in_batch: bool,
     /// Which part of the server handles the route.
     pub dispatch: Dispatch,
 }
@@ -115,9 +121,14 @@ impl Route {
         self.access() == "write" && (self.method == "DELETE" || changes_access)
     }
 
+    /// True if the route can be an operation of a batch.
+    pub fn is_in_batch(&self) -> bool {
+        matches!(self.dispatch, Dispatch::Operation(_))
+    }
+
     /// True if the route honors the `Idempotency-Key` header.
     pub fn is_idempotent_by_key(&self) -> bool {
-        self.method == "POST" && matches!(self.dispatch, Dispatch::Pipeline(_))
+        self.method == "POST" && matches!(self.dispatch, Dispatch::Operation(_) | Dispatch::Batch)
     }
 }
 
@@ -137,26 +148,15 @@ pub(super) const VERIFY_SCOPES: &[&str] = &["keys:verify", "admin:keys"];
 const FORWARD_AUTH_PATH: &str = "/v1/forward-auth";
 const ADMIN_AUDIT: AuthRequirement = AuthRequirement::Scope(&["admin:audit", "admin:orgs"]);
 
+/// A GET route other than that of a single resource.
 const fn get(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
-    Route {
-        method: "GET",
-        path,
-        action,
-        auth,
-        body: Body::None,
-        in_batch: false,
-        dispatch: Dispatch::Pipeline(handler),
-    }
+    let dispatch = Dispatch::Pipeline(handler);
+    Route { method: "GET", path, action, auth, body: Body::None, dispatch }
 }
 
-/// A GET route that reads a single resource and can be an operation of a batch.
-const fn get_in_batch(
-    path: &'static str,
-    action: &'static str,
-    auth: AuthRequirement,
-    handler: Handler,
-) -> Route {
-    Route { in_batch: true, ..get(path, action, auth, handler) }
+/// A GET route that reads a single resource.
+const fn read(path: &'static str, action: &'static str, auth: AuthRequirement, prepare: Prepare) -> Route {
+    operation("GET", path, action, auth, Body::None, prepare)
 }
 
 const fn post(
@@ -164,26 +164,28 @@ const fn post(
     action: &'static str,
     auth: AuthRequirement,
     body: Body,
-    handler: Handler,
+    prepare: Prepare,
 ) -> Route {
-    Route { method: "POST", path, action, auth, body, in_batch: true, dispatch: Dispatch::Pipeline(handler) }
+    operation("POST", path, action, auth, body, prepare)
 }
 
-const fn patch(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
-    let body = Body::Required;
-    Route { method: "PATCH", path, action, auth, body, in_batch: true, dispatch: Dispatch::Pipeline(handler) }
+const fn patch(path: &'static str, action: &'static str, auth: AuthRequirement, prepare: Prepare) -> Route {
+    operation("PATCH", path, action, auth, Body::Required, prepare)
 }
 
-const fn delete(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
-    Route {
-        method: "DELETE",
-        path,
-        action,
-        auth,
-        body: Body::None,
-        in_batch: true,
-        dispatch: Dispatch::Pipeline(handler),
-    }
+const fn delete(path: &'static str, action: &'static str, auth: AuthRequirement, prepare: Prepare) -> Route {
+    operation("DELETE", path, action, auth, Body::None, prepare)
+}
+
+const fn operation(
+    method: &'static str,
+    path: &'static str,
+    action: &'static str,
+    auth: AuthRequirement,
+    body: Body,
+    prepare: Prepare,
+) -> Route {
+    Route { method, path, action, auth, body, dispatch: Dispatch::Operation(prepare) }
 }
 
 const fn data_plane_route(
@@ -193,20 +195,19 @@ const fn data_plane_route(
     body: Body,
     endpoint: Endpoint,
 ) -> Route {
-    Route {
-        method,
-        path,
-        action: "key.verify",
-        auth,
-        body,
-        in_batch: false,
-        dispatch: Dispatch::DataPlane(endpoint),
-    }
+    Route { method, path, action: "key.verify", auth, body, dispatch: Dispatch::DataPlane(endpoint) }
 }
 
-/// The route of the batch endpoint, which can't be an operation of a batch.
-const fn batch_route(path: &'static str, handler: Handler) -> Route {
-    Route { in_batch: false, ..post(path, BATCH_ACTION, AuthRequirement::AnyKey, Body::Required, handler) }
+const fn batch_route(path: &'static str) -> Route {
+    let auth = AuthRequirement::AnyKey;
+    Route {
+        method: "POST",
+        path,
+        action: BATCH_ACTION,
+        auth,
+        body: Body::Required,
+        dispatch: Dispatch::Batch,
+    }
 }
 
 const fn page_route(path: &'static str) -> Route {
@@ -216,7 +217,6 @@ const fn page_route(path: &'static str) -> Route {
         action: "page.read",
         auth: AuthRequirement::Open,
         body: Body::None,
-        in_batch: false,
         dispatch: Dispatch::Page,
     }
 }
@@ -252,26 +252,26 @@ pub static ROUTES: &[Route] = &[
 
     get("/admin/v1/organizations", "organization.list", ADMIN_ORGS, |call| Box::pin(organizations::list(call))),
     post("/admin/v1/organizations", "organization.create", AuthRequirement::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
-    get_in_batch("/admin/v1/organizations/{id}", "organization.read", ADMIN_ORGS, |call| Box::pin(organizations::get(call))),
+    read("/admin/v1/organizations/{id}", "organization.read", ADMIN_ORGS, |call| Box::pin(organizations::get(call))),
     patch("/admin/v1/organizations/{id}", "organization.update", ADMIN_ORGS, |call| Box::pin(organizations::update(call))),
     delete("/admin/v1/organizations/{id}", "organization.delete", ADMIN_ORGS, |call| Box::pin(organizations::delete(call))),
 
     get("/admin/v1/organizations/{id}/members", "membership.list", ADMIN_USERS, |call| Box::pin(memberships::list(call))),
     post("/admin/v1/organizations/{id}/members", "membership.create", ADMIN_USERS, Body::Required, |call| Box::pin(memberships::create(call))),
-    get_in_batch("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", ADMIN_USERS, |call| Box::pin(memberships::get(call))),
+    read("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", ADMIN_USERS, |call| Box::pin(memberships::get(call))),
     patch("/admin/v1/organizations/{id}/members/{user_id}", "membership.update", ADMIN_USERS, |call| Box::pin(memberships::update(call))),
     delete("/admin/v1/organizations/{id}/members/{user_id}", "membership.delete", ADMIN_USERS, |call| Box::pin(memberships::delete(call))),
 
     get("/admin/v1/users", "user.list", ADMIN_USERS, |call| Box::pin(users::list(call))),
     post("/admin/v1/users", "user.create", ADMIN_USERS, Body::Required, |call| Box::pin(users::create(call))),
-    get_in_batch("/admin/v1/users/{id}", "user.read", ADMIN_USERS, |call| Box::pin(users::get(call))),
+    read("/admin/v1/users/{id}", "user.read", ADMIN_USERS, |call| Box::pin(users::get(call))),
     patch("/admin/v1/users/{id}", "user.update", ADMIN_USERS, |call| Box::pin(users::update(call))),
     delete("/admin/v1/users/{id}", "user.delete", ADMIN_USERS, |call| Box::pin(users::delete(call))),
     get("/admin/v1/users/{id}/memberships", "user.memberships", ADMIN_USERS, |call| Box::pin(users::list_memberships(call))),
 
     get("/admin/v1/api-keys", "api_key.list", ADMIN_KEYS, |call| Box::pin(api_keys::list(call))),
     post("/admin/v1/api-keys", "api_key.create", ADMIN_KEYS, Body::Required, |call| Box::pin(api_keys::create(call))),
-    get_in_batch("/admin/v1/api-keys/{id}", "api_key.read", ADMIN_KEYS, |call| Box::pin(api_keys::get(call))),
+    read("/admin/v1/api-keys/{id}", "api_key.read", ADMIN_KEYS, |call| Box::pin(api_keys::get(call))),
     patch("/admin/v1/api-keys/{id}", "api_key.update", ADMIN_KEYS, |call| Box::pin(api_keys::update(call))),
     delete("/admin/v1/api-keys/{id}", "api_key.revoke", ADMIN_KEYS, |call| Box::pin(api_keys::delete(call))),
     post("/admin/v1/api-keys/{id}/revoke", "api_key.revoke", ADMIN_KEYS, Body::Optional, |call| Box::pin(api_keys::revoke(call))),
@@ -282,7 +282,7 @@ pub static ROUTES: &[Route] = &[
     post("/admin/v1/scopes", "scope.create", AuthRequirement::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
     delete("/admin/v1/scopes/{scope}", "scope.delete", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
 
-    get_in_batch("/admin/v1/config", "config.read", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
+    read("/admin/v1/config", "config.read", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
     patch("/admin/v1/config", "config.update", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
 
     get("/admin/v1/analytics/usage", "usage.read", ADMIN_ANALYTICS, |call| Box::pin(analytics::get_usage(call))),
@@ -292,9 +292,9 @@ pub static ROUTES: &[Route] = &[
     get("/admin/v1/audit-logs", "audit_log.list", ADMIN_AUDIT, |call| Box::pin(audit::list(call))),
     get("/admin/v1/audit-logs/export", "audit_log.export", ADMIN_AUDIT, |call| Box::pin(audit::export_events(call))),
     get("/admin/v1/audit-logs/verify", "audit_log.verify", AuthRequirement::Platform(&["admin:audit"]), |call| Box::pin(audit::verify_chain(call))),
-    get_in_batch("/admin/v1/audit-logs/{id}", "audit_log.read", ADMIN_AUDIT, |call| Box::pin(audit::get(call))),
+    read("/admin/v1/audit-logs/{id}", "audit_log.read", ADMIN_AUDIT, |call| Box::pin(audit::get(call))),
 
-    batch_route("/admin/v1/batch", |call| Box::pin(batch::run_batch(call))),
+    batch_route("/admin/v1/batch"),
 ];
 
 /// Builds the filter that serves all routes. Control-plane calls run as tasks of `tracker`, on the current
@@ -328,7 +328,7 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
                             app.traffic.count_response(route_index, response.status().as_u16());
                             return response;
                         }
-                        Dispatch::Pipeline(handler) => (route_index, Ok((route, handler, params))),
+                        _ => (route_index, Ok((route, params))),
                     },
                     Err(unmatched) => (ROUTES.len(), Err(unmatched)),
                 };

@@ -1,21 +1,12 @@
 //! `/admin/v1/scopes`
 
-use serde::Serialize;
-
 use super::call::Call;
 use super::openapi::params::{PageQuery, ScopePathParams};
 use super::reply::Reply;
 use crate::domain::scope::{NewScope, Scope};
 use crate::error::Result;
-use crate::service::scopes;
-
-/// A scope that was removed from the catalogue.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct DeletedScope {
-    scope: String,
-    /// Always `true`.
-    deleted: bool,
-}
+use crate::service::operation::Operation;
+use crate::service::scopes::{self, DeletedScope};
 
 /// List scopes
 #[utoipa::path(
@@ -36,9 +27,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
         (status = 409, description = "`ALREADY_EXISTS`: a scope with this name already exists."),
     ),
 )]
-pub(crate) async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    Reply::created(&scopes::create(&call.app, &call.ctx, call.require_body()?).await?, None)
+    scopes::create(&call.ctx, call.require_body()?)
 }
 
 /// Delete a scope
@@ -50,8 +41,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the scope is built in, or a key that isn't revoked has it."),
     ),
 )]
-pub(crate) async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let removed = scopes::delete(&call.app, &call.ctx, call.path_param(0)).await?;
-    Reply::ok(&DeletedScope { scope: removed.scope, deleted: true })
+    Ok(scopes::delete(call.path_param(0)))
 }

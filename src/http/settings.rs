@@ -2,9 +2,9 @@
 
 use super::call::Call;
 use super::openapi::params::RequiredIfMatch;
-use super::reply::Reply;
 use crate::domain::settings::{Settings, SettingsPatch};
 use crate::error::Result;
+use crate::service::operation::Operation;
 use crate::service::settings;
 
 /// Get the configuration
@@ -15,10 +15,9 @@ use crate::service::settings;
     get, path = "/admin/v1/config", tag = "Configuration", operation_id = "getConfiguration",
     responses((status = 200, description = "The configuration.", body = Settings, headers(("ETag")))),
 )]
-pub(crate) async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let current = settings::get(&call.app, &call.ctx).await?;
-    Reply::with_etag(&current.settings, current.etag)
+    Ok(settings::get())
 }
 
 /// Update the configuration
@@ -35,8 +34,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
         (status = 428, description = "`PRECONDITION_REQUIRED`: the `If-Match` header is missing."),
     ),
 )]
-pub(crate) async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let updated = settings::update(&call.app, &call.ctx, call.require_body()?).await?;
-    Reply::with_etag(&updated.settings, updated.etag)
+    settings::update(&call.ctx, call.require_body()?)
 }

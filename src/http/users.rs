@@ -2,15 +2,12 @@
 
 use super::call::Call;
 use super::openapi::params::{IfMatch, PageQuery, UserPathParams, UserQuery};
-use super::reply::{Deleted, Reply};
+use super::reply::Reply;
 use crate::domain::membership::Membership;
 use crate::domain::user::{NewUser, User, UserPatch};
 use crate::error::Result;
-use crate::service::{etag, users};
-
-fn etag_of(user: &User) -> String {
-    etag(user.created_at, user.revision)
-}
+use crate::service::operation::{Deleted, Operation};
+use crate::service::users;
 
 /// Create a user
 ///
@@ -23,10 +20,9 @@ fn etag_of(user: &User) -> String {
         (status = 409, description = "`ALREADY_EXISTS`: the email address or the `id` is already in use. `CONFLICT`: the user would join the calling key's organization, which has reached its plan's member limit."),
     ),
 )]
-pub(crate) async fn create(call: Call) -> Result<Reply> {
+pub(crate) async fn create(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let created = users::create(&call.app, &call.ctx, call.require_body()?).await?;
-    Reply::created(&created, Some(etag_of(&created)))
+    users::create(&call.app, &call.ctx, call.require_body()?)
 }
 
 /// List users
@@ -47,10 +43,9 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
     params(UserPathParams),
     responses((status = 200, description = "The user.", body = User, headers(("ETag")))),
 )]
-pub(crate) async fn get(call: Call) -> Result<Reply> {
+pub(crate) async fn get(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let user = users::get(&call.app, &call.ctx, call.path_param(0)).await?;
-    Reply::with_etag(&user, etag_of(&user))
+    Ok(users::get(call.path_param(0)))
 }
 
 /// Update a user
@@ -67,10 +62,9 @@ pub(crate) async fn get(call: Call) -> Result<Reply> {
         (status = 409, description = "`ALREADY_EXISTS`: the email address is already in use."),
     ),
 )]
-pub(crate) async fn update(call: Call) -> Result<Reply> {
+pub(crate) async fn update(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let updated = users::update(&call.app, &call.ctx, call.path_param(0), call.require_body()?).await?;
-    Reply::with_etag(&updated, etag_of(&updated))
+    users::update(&call.ctx, call.path_param(0), call.require_body()?)
 }
 
 /// Delete a user
@@ -86,10 +80,9 @@ pub(crate) async fn update(call: Call) -> Result<Reply> {
         (status = 409, description = "`CONFLICT`: the user is the last owner of an organization."),
     ),
 )]
-pub(crate) async fn delete(call: Call) -> Result<Reply> {
+pub(crate) async fn delete(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    let id = users::delete(&call.app, &call.ctx, call.path_param(0)).await?;
-    Reply::ok(&Deleted { id, deleted: true })
+    Ok(users::delete(&call.ctx, call.path_param(0)))
 }
 
 /// List a user's memberships

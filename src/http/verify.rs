@@ -95,7 +95,8 @@ impl<'a> VerifyParams<'a> {
         let json = Json::parse(body)?;
         let mut fields = Fields::of(&json);
         let key = fields.required("key", |json, faults| faults.expect_string(json).map(str::to_owned));
-        let scopes = fields.nullable("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults));
+        let scopes =
+            fields.nullable("scopes", |json, faults| scope::parse_scopes(Some(catalogue), json, faults));
         let ip = fields.nullable("ip", parse_ip_address).into_option();
         let cost = fields.nullable("cost", rules::integer_parser(0, MAX_COST.into())).into_option();
         let dry_run = fields.nullable("dry_run", rules::parse_bool).into_option();

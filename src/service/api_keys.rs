@@ -7,17 +7,21 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ListPage, RequestContext, etag, mutate, read_audited, scopes, settings};
+use super::operation::{Answer, Operation};
+use super::{ListPage, RequestContext, etag, read_audited, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
-use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, Status};
-use crate::domain::audit::{AuditEntry, changed_fields};
+use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, SecretHash, Status};
+use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy::default_expiry;
 use crate::domain::page::Query;
 use crate::domain::patch::Patch;
+use crate::domain::scope;
+use crate::domain::settings::StoredSettings;
+use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 use crate::verify::secret::Secret;
@@ -33,44 +37,49 @@ pub struct ApiKeyWithSecret {
     pub key: String,
 }
 
-/// Creates an API key.
-pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<ApiKeyWithSecret> {
-    let catalogue = scopes::catalogue_for_operation(app, ctx).await?;
-    let input = NewApiKey::read(body, &catalogue, ctx.now)?;
+/// Prepares the creation of an API key.
+///
+/// # Errors
+/// `INVALID_REQUEST`, and `PLATFORM_KEY_REQUIRED` for fields that only platform keys may set.
+pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
+    let now = ctx.now;
+    let input = scopes::read_with_scopes(app, |known| NewApiKey::read(body, known, now)).await?;
     if input.id.is_some() || input.rate_limit.is_some() || input.quota.is_some() {
         ctx.caller.require_platform()?;
     }
-    let current = settings::current_settings(app, ctx).await?;
-    let keys = &current.settings.keys;
-    let secret = Secret::generate(app.system_random(), &keys.prefix)?;
-    let organization_id = input.organization_id.or_else(|| ctx.caller.organization_id().map(str::to_owned));
+    let organization_id =
+        input.organization_id.clone().or_else(|| ctx.caller.organization_id().map(str::to_owned));
     if organization_id.is_none() && input.user_id.is_some() {
         let message = "A platform key can't have an owner. Set organization_id too.";
         return Err(field_error("/user_id", "NEEDS_ORGANIZATION", message));
     }
-    let base = new_platform_key(app, ctx, &input.name, input.scopes, secret.start(&keys.prefix))?;
-    let new = ApiKey {
-        id: input.id.unwrap_or_else(|| base.id.clone()),
+    let base =
+        new_platform_key(app, ctx, &input.name, scope::without_repetitions(&input.scopes), String::new())?;
+    let base = ApiKey {
+        id: input.id.clone().unwrap_or_else(|| base.id.clone()),
         organization_id,
-        user_id: input.user_id,
-        expires_at: match input.expires_at {
-            Patch::Set(end) => Some(end),
-            Patch::Clear => None,
-            Patch::Keep => default_expiry(keys, app.clock.settled_time()),
-        },
-        allowed_ips: input.allowed_ips,
+        user_id: input.user_id.clone(),
+        allowed_ips: input.allowed_ips.clone(),
         rate_limit: input.rate_limit,
         quota: input.quota,
-        metadata: input.metadata.unwrap_or_default(),
+        metadata: input.metadata.clone().unwrap_or_default(),
         created_by: ctx.caller.key().map(|key| key.id.clone()),
         ..base
     };
-    // The hash and the audited changes are computed before the transaction, so that the writer's thread
-    // doesn't spend time on them.
-    let hash = secret.hash();
-    let created = changed_fields(&Value::Null, &new);
+    let settled_time = app.clock.settled_time();
+    let current = app.settings.get().await?.to_arc();
+    let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;
+    let mut prepared = NewKey::new(&base, &input.expires_at, secret, &current, settled_time);
     let context = ctx.clone();
-    let api_key = mutate(app, ctx, 201, move |tx, caller| {
+    Ok(Operation::new(move |tx, caller| {
+        scopes::ensure_scopes_exist(tx, &input.scopes)?;
+        // An earlier operation of a batch may have changed the settings.
+        let current = store::settings::get(tx)?;
+        if current.revision != prepared.settings_revision {
+            let secret = prepared.secret.with_prefix(&current.settings.keys.prefix);
+            prepared = NewKey::new(&base, &input.expires_at, secret, &current, settled_time);
+        }
+        let NewKey { key: new, secret, hash, created, .. } = &prepared;
         let organization = match &new.organization_id {
             Some(organization) => Some(super::organizations::get_visible(tx, caller, organization)?),
             None => caller.require_platform().map(|()| None)?,
@@ -80,70 +89,55 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         {
             return Err(Error::not_found("member of the organization"));
         }
-        scopes::ensure_scopes_exist(tx, &new.scopes)?;
-        access::ensure_can_grant(caller, &new)?;
-        settings::check_key_policy(tx, &context, None, &new)?;
-        insert_key(tx, &new, &hash)?;
+        access::ensure_can_grant(caller, new)?;
+        settings::check_key_policy(tx, &context, None, new)?;
+        insert_key(tx, new, hash)?;
         if let Some(organization) = &organization {
             settings::check_key_limit(tx, organization)?;
         }
-        Ok((new.clone(), vec![audit_entry(&new).with_changes(created.clone())]))
-    })
-    .await?;
-    Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
+        let entry = audit_entry(new).with_changes(created.clone());
+        let shown = ApiKeyWithSecret { api_key: new.clone(), key: secret.reveal().to_owned() };
+        Ok((Answer::created(&shown)?.with_etag(etag_of(new)).holding_secret(), vec![entry]))
+    }))
 }
 
-/// Creates the first API key, with the given secret; returns `None` if any key has ever existed. The first
-/// key is exempt from the key policy of the settings, as are keys created by the operator: a policy must not
-/// lock out the administrator who could change the policy.
-///
-/// # Errors
-/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
-pub async fn create_first_key(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
-    bootstrap_as(app, &RequestContext::internal(app, Caller::System, "api_key.create", "write")?, secret)
-        .await
-}
-
-/// Creates the first API key like [`bootstrap`], with the caller and the time of `ctx`.
-pub(super) async fn bootstrap_as(
-    app: &App,
-    ctx: &Arc<RequestContext>,
+/// A key that is about to be created. What doesn't depend on the database's state is computed before the transaction, so
+/// that the writer's thread doesn't spend time on it.
+struct NewKey {
+    key: ApiKey,
     secret: Secret,
-) -> Result<Option<ApiKey>> {
-    let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
-    let new = new_platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
-    mutate(app, ctx, 201, move |tx, _| {
-        if store::api_keys::any_key_exists(tx)? {
-            return Ok((None, Vec::new()));
-        }
-        insert_key(tx, &new, &secret.hash())?;
-        Ok((Some(new.clone()), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
-    })
-    .await
+    hash: SecretHash,
+    /// The audited changes.
+    created: Vec<Change>,
+    /// The revision of the settings that the prefix and the expiry follow.
+    settings_revision: i64,
 }
 
-/// True if any API key has ever existed, including revoked ones.
-pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
-    app.db.read(store::api_keys::any_key_exists).await
+impl NewKey {
+    fn new(
+        base: &ApiKey,
+        expires_at: &Patch<Timestamp>,
+        secret: Secret,
+        current: &StoredSettings,
+        settled_time: Timestamp,
+    ) -> Self {
+        let keys = &current.settings.keys;
+        let key = ApiKey {
+            start: secret.start(&keys.prefix),
+            expires_at: match expires_at {
+                Patch::Set(end) => Some(*end),
+                Patch::Clear => None,
+                Patch::Keep => default_expiry(keys, settled_time),
+            },
+            ..base.clone()
+        };
+        let created = changed_fields(&Value::Null, &key);
+        Self { hash: secret.hash(), created, settings_revision: current.revision, key, secret }
+    }
 }
 
-/// Creates a platform key for the operator at the command line.
-///
-/// # Errors
-/// `INVALID_REQUEST` for an unknown scope.
-pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> Result<ApiKeyWithSecret> {
-    let ctx = RequestContext::internal(app, Caller::Operator, "api_key.create", "write")?;
-    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let secret = Secret::generate(app.system_random(), &prefix)?;
-    let new = new_platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
-    let hash = secret.hash();
-    let api_key = mutate(app, &ctx, 201, move |tx, _| {
-        scopes::ensure_scopes_exist(tx, &new.scopes)?;
-        insert_key(tx, &new, &hash)?;
-        Ok((new.clone(), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
-    })
-    .await?;
-    Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
+fn etag_of(key: &ApiKey) -> String {
+    etag(key.created_at, key.revision)
 }
 
 /// Lists the API keys that the caller can access.
@@ -182,164 +176,189 @@ pub(super) fn effective_organization(caller: &Caller, requested: Option<String>)
     }
 }
 
-/// Reads an API key.
-pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<ApiKey> {
-    read_audited(app, ctx, move |tx, caller| {
+/// Prepares reading an API key.
+pub(crate) fn get(ctx: &Arc<RequestContext>, id: String) -> Operation {
+    let expiry_time = ctx.expiry_time;
+    Operation::new(move |tx, caller| {
         let key = get_visible(tx, caller, &id)?;
         let entry = audit_entry(&key);
-        Ok((key, entry))
+        let etag = etag_of(&key);
+        Ok((Answer::ok(&key.effective_at(expiry_time))?.with_etag(etag), vec![entry]))
     })
-    .await
 }
 
-/// Updates an API key.
+/// Prepares a change of an API key. Applied, it fails with `NOT_FOUND`, the refusals of [`access`],
+/// `PRECONDITION_FAILED`, and `CONFLICT` for a revoked key or the last platform key that can manage keys.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, `NOT_FOUND`, the refusals of [`access`], `PRECONDITION_FAILED`, and `CONFLICT` for a
-/// revoked key or the last platform key that can manage keys.
-pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<ApiKey> {
-    let catalogue = scopes::catalogue_for_operation(app, ctx).await?;
-    let patch = ApiKeyPatch::read(body, &catalogue, ctx.now)?;
-    let context = ctx.clone();
-    change_key(app, ctx, id, move |tx, caller, before| {
-        if patch.requires_platform_key() {
-            caller.require_platform()?;
-        }
-        if before.status == Status::Revoked {
-            return Err(Error::new(Code::Conflict, "A revoked key can't be changed."));
-        }
-        let after = patch.apply(before)?;
-        if patch.scopes.is_some() {
-            scopes::ensure_scopes_exist(tx, &after.scopes)?;
-        }
-        if access::widens_access(before, &after) {
-            access::ensure_can_grant(caller, &after)?;
-        }
-        settings::check_key_policy(tx, &context, Some(before), &after)?;
-        Ok(after)
-    })
-    .await
-}
-
-/// Revokes an API key permanently. A key that is already revoked is not changed.
-///
-/// # Errors
-/// `INVALID_REQUEST`, `NOT_FOUND`, the refusals of [`access`], `PRECONDITION_FAILED`, and `CONFLICT` for the
-/// last platform key that can manage keys.
-pub async fn revoke(app: &App, ctx: &Arc<RequestContext>, id: String, body: Option<&Json>) -> Result<ApiKey> {
-    let reason = body.map(Revocation::read).transpose()?.unwrap_or_default().reason;
-    revoke_with_reason(app, ctx, id, reason).await
-}
-
-pub(super) async fn revoke_with_reason(
-    app: &App,
-    ctx: &Arc<RequestContext>,
-    id: String,
-    reason: Option<String>,
-) -> Result<ApiKey> {
+/// `INVALID_REQUEST`.
+pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Operation> {
     let now = ctx.now;
-    change_key(app, ctx, id, move |_, _, before| {
+    let patch = scopes::read_with_scopes(app, |known| ApiKeyPatch::read(body, known, now)).await?;
+    let context = ctx.clone();
+    Ok(Operation::new(move |tx, caller| {
+        scopes::ensure_scopes_exist(tx, patch.scopes.as_deref().unwrap_or_default())?;
+        let changed = change_key(tx, caller, &context, &id, |before| {
+            if patch.requires_platform_key() {
+                caller.require_platform()?;
+            }
+            if before.status == Status::Revoked {
+                return Err(Error::new(Code::Conflict, "A revoked key can't be changed."));
+            }
+            let after = patch.apply(before)?;
+            if access::widens_access(before, &after) {
+                access::ensure_can_grant(caller, &after)?;
+            }
+            settings::check_key_policy(tx, &context, Some(before), &after)?;
+            Ok(after)
+        })?;
+        changed.into_answer()
+    }))
+}
+
+/// Prepares the permanent revocation of an API key. A key that is already revoked is not changed. Applied, it fails with
+/// `NOT_FOUND`, the refusals of [`access`], `PRECONDITION_FAILED`, and `CONFLICT` for the last platform key that can
+/// manage keys.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub fn revoke(ctx: &Arc<RequestContext>, id: String, body: Option<&Json>) -> Result<Operation> {
+    let reason = body.map(Revocation::read).transpose()?.unwrap_or_default().reason;
+    let context = ctx.clone();
+    Ok(Operation::new(move |tx, caller| {
+        revoke_key(tx, caller, &context, &id, reason.as_deref())?.into_answer()
+    }))
+}
+
+pub(super) fn revoke_key(
+    tx: &Tx<'_>,
+    caller: &Caller,
+    ctx: &RequestContext,
+    id: &str,
+    reason: Option<&str>,
+) -> Result<ChangedKey> {
+    change_key(tx, caller, ctx, id, |before| {
         let mut after = before.clone();
         if before.status != Status::Revoked {
             after.status = Status::Revoked;
-            after.revoked_at = Some(now);
-            after.revoked_reason = reason.clone();
+            after.revoked_at = Some(ctx.now);
+            after.revoked_reason = reason.map(str::to_owned);
         }
         Ok(after)
     })
-    .await
 }
 
-/// Replaces the secret of an API key. The current secret stays valid until its grace period ends; a secret
-/// from an earlier rotation becomes invalid.
+/// Prepares the replacement of an API key's secret. The current secret stays valid until its grace period ends; a secret
+/// from an earlier rotation becomes invalid. Applied, it fails with `NOT_FOUND`, the refusals of [`access`],
+/// `PRECONDITION_FAILED`, and `CONFLICT` for a revoked or expired key.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, `NOT_FOUND`, the refusals of [`access`], `PRECONDITION_FAILED`, and `CONFLICT` for a
-/// revoked or expired key.
+/// `INVALID_REQUEST`.
 pub async fn rotate(
     app: &App,
     ctx: &Arc<RequestContext>,
     id: String,
     body: Option<&Json>,
-) -> Result<ApiKeyWithSecret> {
+) -> Result<Operation> {
     let grace = body.map(Rotation::read).transpose()?.unwrap_or_default().grace_period_seconds;
-    let prefix = settings::current_settings(app, ctx).await?.settings.keys.prefix.clone();
-    let secret = Secret::generate(app.system_random(), &prefix)?;
-    let hash = secret.hash();
-    let start = secret.start(&prefix);
-    let now = ctx.now;
-    let expiry_time = ctx.expiry_time;
+    let mut prefix = app.settings.get().await?.settings.keys.prefix.clone();
+    let mut secret = Secret::generate(app.system_random(), &prefix)?;
+    let mut hash = secret.hash();
+    let context = ctx.clone();
     // While the wall clock is wrong, the grace period is as long as requested by the settled time.
     let grace_start = app.clock.settled_time();
-    let api_key = change_key(app, ctx, id, move |tx, caller, before| {
-        if before.status == Status::Revoked || before.is_expired(expiry_time) {
-            let message = "A revoked or expired key can't be rotated. Create a new key.";
-            return Err(Error::new(Code::Conflict, message));
+    Ok(Operation::new(move |tx, caller| {
+        // An earlier operation of a batch may have changed the settings.
+        let current = store::settings::get(tx)?;
+        if current.settings.keys.prefix != prefix {
+            prefix.clone_from(&current.settings.keys.prefix);
+            secret = secret.with_prefix(&prefix);
+            hash = secret.hash();
         }
-        // The caller receives a new secret and with it the key's permissions, as if the caller had created
-        // the key.
-        access::ensure_can_grant(caller, before)?;
-        let grace_end = grace_start + Duration::from_secs(u64::from(grace));
-        let grace_end = before.expires_at.map_or(grace_end, |end| end.min(grace_end));
-        if !store::api_keys::rotate_secret(tx, &before.id, &hash, grace > 0)? {
-            return Err(Error::internal("a generated secret already exists"));
-        }
-        Ok(ApiKey {
-            start: start.clone(),
-            rotated_at: Some(now),
-            previous_secret_expires_at: (grace > 0).then_some(grace_end),
-            ..before.clone()
-        })
-    })
-    .await?;
-    Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
+        let changed = change_key(tx, caller, &context, &id, |before| {
+            if before.status == Status::Revoked || before.is_expired(context.expiry_time) {
+                let message = "A revoked or expired key can't be rotated. Create a new key.";
+                return Err(Error::new(Code::Conflict, message));
+            }
+            // The caller receives a new secret and with it the key's permissions, as if the caller had created
+            // the key.
+            access::ensure_can_grant(caller, before)?;
+            let grace_end = grace_start + Duration::from_secs(u64::from(grace));
+            let grace_end = before.expires_at.map_or(grace_end, |end| end.min(grace_end));
+            if !store::api_keys::rotate_secret(tx, &before.id, &hash, grace > 0)? {
+                return Err(Error::internal("a generated secret already exists"));
+            }
+            Ok(ApiKey {
+                start: secret.start(&prefix),
+                rotated_at: Some(context.now),
+                previous_secret_expires_at: (grace > 0).then_some(grace_end),
+                ..before.clone()
+            })
+        })?;
+        let ChangedKey { key, entry } = changed;
+        let etag = etag_of(&key);
+        let shown = ApiKeyWithSecret { api_key: key, key: secret.reveal().to_owned() };
+        Ok((Answer::ok(&shown)?.with_etag(etag).holding_secret(), vec![entry]))
+    }))
 }
 
-/// Ends the grace period of an API key's previous secret, which becomes invalid.
-pub(crate) async fn expire_previous(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<ApiKey> {
-    change_key(app, ctx, id, move |tx, _, before| {
-        store::api_keys::retire_previous_secret(tx, &before.id)?;
-        Ok(ApiKey { previous_secret_expires_at: None, ..before.clone() })
+/// Prepares the end of the grace period of an API key's previous secret, which becomes invalid.
+pub(crate) fn expire_previous(ctx: &Arc<RequestContext>, id: String) -> Operation {
+    let context = ctx.clone();
+    Operation::new(move |tx, caller| {
+        let changed = change_key(tx, caller, &context, &id, |before| {
+            store::api_keys::retire_previous_secret(tx, &before.id)?;
+            Ok(ApiKey { previous_secret_expires_at: None, ..before.clone() })
+        })?;
+        changed.into_answer()
     })
-    .await
+}
+
+/// A changed API key, as it is shown, and its audit entry.
+pub(super) struct ChangedKey {
+    pub(super) key: ApiKey,
+    pub(super) entry: AuditEntry,
+}
+
+impl ChangedKey {
+    fn into_answer(self) -> Result<(Answer, Vec<AuditEntry>)> {
+        Ok((Answer::ok(&self.key)?.with_etag(etag_of(&self.key)), vec![self.entry]))
+    }
 }
 
 /// Performs the steps that all changes of an API key share: reads the key, checks that the caller may
 /// administer the key, applies `work`, checks that the platform keeps a recovery key, stores the changes and
 /// invalidates the cached key.
-async fn change_key(
-    app: &App,
-    ctx: &Arc<RequestContext>,
-    id: String,
-    mut work: impl FnMut(&Tx<'_>, &Caller, &ApiKey) -> Result<ApiKey> + Send + 'static,
-) -> Result<ApiKey> {
-    let context = ctx.clone();
-    let changed = mutate(app, ctx, 200, move |tx, caller| {
-        let before = get_visible(tx, caller, &id)?;
-        access::ensure_can_administer(caller, &before)?;
-        context.require_if_match(&etag(before.created_at, before.revision))?;
-        let mut after = work(tx, caller, &before)?;
-        access::ensure_can_administer(caller, &after)?;
-        if before.is_recovery_key()
-            && !after.is_recovery_key()
-            && !store::api_keys::has_other_recovery_key(tx, &id)?
-        {
-            let message = "This is the last platform key that can manage keys from anywhere at any time. \
-                           Create another one without expires_at and allowed_ips first.";
-            return Err(Error::new(Code::Conflict, message));
-        }
-        let changed = changed_fields(&before, &after);
-        let only_withdraws_access = access::only_narrows_access(&before, &after);
-        if after != before {
-            after.revision += 1;
-            after.updated_at = context.now;
-            store::api_keys::update(tx, &before, &after)?;
-            tx.invalidate(Invalidation::Id(id.clone()));
-        }
-        let entry = audit_entry(&after).with_changes(changed).withdrawing(only_withdraws_access);
-        Ok((after, vec![entry]))
-    });
-    Ok(changed.await?.effective_at(ctx.expiry_time))
+fn change_key(
+    tx: &Tx<'_>,
+    caller: &Caller,
+    ctx: &RequestContext,
+    id: &str,
+    work: impl FnOnce(&ApiKey) -> Result<ApiKey>,
+) -> Result<ChangedKey> {
+    let before = get_visible(tx, caller, id)?;
+    access::ensure_can_administer(caller, &before)?;
+    ctx.require_if_match(&etag_of(&before))?;
+    let mut after = work(&before)?;
+    access::ensure_can_administer(caller, &after)?;
+    if before.is_recovery_key()
+        && !after.is_recovery_key()
+        && !store::api_keys::has_other_recovery_key(tx, id)?
+    {
+        let message = "This is the last platform key that can manage keys from anywhere at any time. \
+                       Create another one without expires_at and allowed_ips first.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    let changed = changed_fields(&before, &after);
+    let only_withdraws_access = access::only_narrows_access(&before, &after);
+    if after != before {
+        after.revision += 1;
+        after.updated_at = ctx.now;
+        store::api_keys::update(tx, &before, &after)?;
+        tx.invalidate(Invalidation::Id(id.to_owned()));
+    }
+    let entry = audit_entry(&after).with_changes(changed).withdrawing(only_withdraws_access);
+    Ok(ChangedKey { key: after.effective_at(ctx.expiry_time), entry })
 }
 
 /// Returns `INSUFFICIENT_SCOPE` if the user owns a key, in this organization or, if `organization_id` is
@@ -357,7 +376,7 @@ pub(super) fn ensure_can_affect_owned_keys(
     Ok(())
 }
 
-fn insert_key(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
+pub(super) fn insert_key(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
     if store::api_keys::insert(tx, new, hash)? {
         return Ok(());
     }
@@ -365,7 +384,7 @@ fn insert_key(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<()> {
 }
 
 /// Builds a new platform key without an owner, an expiry or an IP allowlist. The key is not stored.
-fn new_platform_key(
+pub(super) fn new_platform_key(
     app: &App,
     ctx: &RequestContext,
     name: &str,

@@ -17,6 +17,7 @@ use self::csv_rows::{CsvRow, csv_header};
 use super::aggregated::REQUEST_REFUSED;
 use super::api_keys::effective_organization;
 use super::long_reads::LongReadGuard;
+use super::operation::{Answer, Operation};
 use super::{ListPage, RequestContext, audit_outcome, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -61,14 +62,14 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     Ok(ListPage { rows, next_cursor: listed.next_cursor })
 }
 
-/// Reads an audit event.
-pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Event> {
-    let stored = read_audited(app, ctx, move |tx, caller| {
+/// Prepares reading an audit event.
+pub(crate) fn get(id: String) -> Operation {
+    Operation::new(move |tx, caller| {
         let own = caller.organization_id();
-        let event = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
-        Ok((event, AuditEntry::for_resource(own, "audit_event", &id, "")))
-    });
-    visible_event(stored.await?, &ctx.caller)
+        let stored = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
+        let entry = AuditEntry::for_resource(own, "audit_event", &id, "");
+        Ok((Answer::ok(&visible_event(stored, caller)?)?, vec![entry]))
+    })
 }
 
 /// The format of an export.

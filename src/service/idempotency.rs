@@ -13,12 +13,11 @@ use ring::digest::{self, SHA256};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::batch::{self, BatchOperation};
-use super::within::{self, Handler};
-use super::{RequestContext, aggregate_event, aggregate_refusal, aggregate_unrecorded};
+use super::operation::{Answer, Applied, Apply};
+use super::{RequestContext, aggregate_events};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
-use crate::domain::audit::{AuditEntry, Event, EventContext};
+use crate::domain::audit::{AuditEntry, Event};
 use crate::domain::idempotency::{StorageLimits, counted_bytes};
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -89,50 +88,19 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// A stored response, without its metadata, which each replay creates anew.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct StoredResponse {
-    /// The HTTP status of the response.
-    pub(crate) status: u16,
-    /// The `ETag` header of the response.
-    pub(crate) etag: Option<String>,
-    /// True if the response body contains an API key secret; the stored body is then encrypted.
-    pub(crate) secret: bool,
-    /// The `data` or the `error` of the response body, as JSON.
-    pub(crate) body: String,
-}
-
 /// The outcome of a request with an Idempotency-Key.
-pub(crate) enum IdempotentOutcome<R> {
-    /// The handler ran and returned this response.
-    Executed(R),
-    /// The handler did not run; the stored response of an earlier request is returned.
-    Replayed(ReplayedResponse<R>),
-    /// The request is refused: the Idempotency-Key was used for another request, or the stored response can't
+pub(crate) enum IdempotentOutcome {
+    /// The operation was applied, with this answer.
+    Applied(Answer),
+    /// Nothing was applied; this is the stored answer of an earlier request.
+    Replayed(Answer),
+    /// The request is refused: the Idempotency-Key was used for another request, or the stored answer can't
     /// be decrypted.
     Refused(Error),
 }
 
-/// What the replay of a stored response requires and does again.
-pub(crate) struct Replay<R> {
-    /// The ids of the API keys whose secrets the response contains.
-    pub(crate) key_ids: Vec<String>,
-    /// The reads of a batch, which run again, because their results aren't stored.
-    pub(crate) reads: Vec<BatchOperation<R>>,
-    /// The id that the audit events of the reads share with the event of the replay.
-    pub(crate) batch_id: Option<String>,
-}
-
-/// A stored response with the new results of its reads.
-pub(crate) struct ReplayedResponse<R> {
-    pub(crate) response: StoredResponse,
-    /// The results of [`Replay::reads`], in their order.
-    pub(crate) read_results: Vec<Result<R>>,
-    /// The context of each read, for the audit events of refusals.
-    read_contexts: Vec<Arc<RequestContext>>,
-    /// The event of the replay, if storage was full. Then the reads have no event either.
-    unrecorded_event: Option<Box<Event>>,
-}
+/// Authorizes the replay of a stored answer, and returns the answer as it is now.
+pub(crate) type Replay<P> = fn(&mut P, &Tx<'_>, &Caller, Answer) -> Result<Applied>;
 
 /// A request with an Idempotency-Key. Until this value is dropped, no other request of the caller can use the
 /// same Idempotency-Key.
@@ -195,23 +163,23 @@ impl IdempotentRequest {
         self.is_always_sealed = true;
     }
 
-    fn encrypt_body(&self, response: &StoredResponse) -> Result<Vec<u8>> {
+    fn encrypt(&self, status: u16, data: String) -> Result<Vec<u8>> {
         // The nonce is random, because the same token and Idempotency-Key derive the same encryption key
         // again.
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| Error::internal("no randomness"))?;
-        let mut text = response.body.clone().into_bytes();
+        let mut text = data.into_bytes();
         self.encryption_key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                self.associated_data(response.status),
+                self.associated_data(status),
                 &mut text,
             )
             .map_err(|_| Error::internal("could not seal a response"))?;
         Ok([nonce.as_slice(), &text].concat())
     }
 
-    fn decrypt_body(&self, stored: ResponseRow) -> Option<String> {
+    fn decrypt(&self, stored: ResponseRow) -> Option<String> {
         if !stored.sealed {
             return String::from_utf8(stored.answer).ok();
         }
@@ -231,22 +199,22 @@ impl IdempotentRequest {
         Aad::from([self.guard.id.as_slice(), &self.request, &status.to_be_bytes()].concat())
     }
 
-    /// Stores a response, in place of an expired one. The limits are checked in the transaction, so that
+    /// Stores an answer with this data, in place of an expired one. The limits are checked in the transaction, so that
     /// concurrent requests don't exceed them.
-    fn store_response(&self, tx: &Tx<'_>, response: &StoredResponse) -> Result<()> {
+    fn store_answer(&self, tx: &Tx<'_>, answer: &Answer, data: Option<String>) -> Result<()> {
         if tx.is_storage_full() {
             return Err(Error::only_withdrawals_accepted());
         }
-        self.limits.check_length(response.body.len())?;
-        let sealed = response.secret || self.is_always_sealed;
-        let answer = if sealed { self.encrypt_body(response)? } else { response.body.clone().into_bytes() };
+        let data = data.unwrap_or_else(|| answer.data.clone());
+        self.limits.check_length(data.len())?;
+        let sealed = answer.holds_secret || self.is_always_sealed;
         let stored = ResponseRow {
             request: self.request,
             created_at: self.settled_time,
-            status: response.status,
-            etag: response.etag.clone(),
+            status: answer.status,
+            etag: answer.etag.clone(),
             sealed,
-            answer,
+            answer: if sealed { self.encrypt(answer.status, data)? } else { data.into_bytes() },
         };
         store::idempotency::delete(tx, &self.guard.id)?;
         let bytes = counted_bytes(stored.answer.len());
@@ -256,9 +224,9 @@ impl IdempotentRequest {
         store::idempotency::insert(tx, &self.guard.id, self.owner, bytes, &stored)
     }
 
-    /// Reads the stored response of an earlier request; `None` if there is none or it has expired. The inner
+    /// Reads the stored answer of an earlier request; `None` if there is none or it has expired. The inner
     /// error is the reason to refuse the request.
-    fn find_stored_response(&self, tx: &Tx<'_>) -> Result<Option<Result<StoredResponse>>> {
+    fn find_answer(&self, tx: &Tx<'_>) -> Result<Option<Result<Answer>>> {
         let stored = store::idempotency::get(tx, &self.guard.id)?;
         let is_expired = |stored: &ResponseRow| {
             let end = stored.created_at.as_millis() + RESPONSE_TTL_MILLIS;
@@ -274,9 +242,9 @@ impl IdempotentRequest {
         }
         let status = stored.status;
         let etag = stored.etag.clone();
-        let secret = stored.sealed;
-        let response = self.decrypt_body(stored).map(|body| StoredResponse { status, etag, secret, body });
-        Ok(Some(response.ok_or_else(|| {
+        let holds_secret = stored.sealed;
+        let answer = self.decrypt(stored).map(|data| Answer { status, data, etag, holds_secret, code: None });
+        Ok(Some(answer.ok_or_else(|| {
             let message = "The request succeeded earlier, but its response holds a secret and can be decrypted \
                            only with the API key secret that made the request. Read the created resource, and \
                            rotate the key if you need a secret.";
@@ -300,81 +268,53 @@ fn sha256(parts: &[&[u8]]) -> Digest {
     hash
 }
 
-/// Replays the stored response, or runs the handler and stores the handler's response. Reading the caller,
-/// running the handler and storing the response happen in one transaction. `authorize_replay` authorizes every
-/// operation of the earlier request again. `to_store` returns the response to store, or `None` to store
-/// nothing.
+/// Replays the stored answer, or applies the prepared request and stores its answer. Reading the caller, applying and
+/// storing happen in one transaction. `replay` authorizes every operation of the earlier request again.
 ///
 /// # Errors
-/// The handler's error. The handler's changes are then rolled back, and the caller of this function stores
-/// the error response with [`record_and_store_refusal`]. `UNAVAILABLE` if there is no room to store the
-/// response; the handler's changes are rolled back, too. The refusals of `authorize_replay`.
-pub(crate) async fn run_or_replay<R: Send + 'static>(
+/// The errors of `apply`. Its changes are then rolled back, and the caller of this function stores
+/// the error with [`record_and_store_refusal`]. `UNAVAILABLE` if there is no room to store the
+/// answer; the changes are rolled back, too. The refusals of `replay`.
+pub(crate) async fn apply_or_replay<P: Send + 'static>(
     app: &App,
     ctx: &Arc<RequestContext>,
     idempotent: &Arc<IdempotentRequest>,
-    handler: Handler<R>,
-    to_store: fn(&R) -> Option<StoredResponse>,
-    authorize_replay: impl Fn(&Caller, &StoredResponse) -> Result<Replay<R>> + Send + 'static,
-) -> Result<IdempotentOutcome<R>> {
-    let original = ctx.clone();
-    let ctx = ctx.clone();
+    mut prepared: P,
+    apply: Apply<P>,
+    replay: Replay<P>,
+) -> Result<IdempotentOutcome> {
+    let context = ctx.clone();
     let clock = app.clock.clone();
     let idempotent = idempotent.clone();
-    let outcome = app
-        .db
-        .write_with_reserve(move |tx| {
-            let caller = ctx.reload_caller(tx, &clock)?;
-            if let Some(stored) = idempotent.find_stored_response(tx)? {
-                return match stored {
-                    Ok(response) => {
-                        let replay = authorize_replay(&caller, &response)?;
-                        ensure_can_see_secrets(tx, &caller, &replay.key_ids)?;
-                        let read_results = batch::run_reads(tx, &clock, &replay.reads)?;
-                        let event = replayed_event(&ctx, replay.batch_id, response.status);
-                        let unrecorded_event = match tx.is_storage_full() {
-                            true => Some(Box::new(event)),
-                            false => {
-                                store::audit::append(tx, event)?;
-                                None
-                            }
-                        };
-                        let read_contexts = replay.reads.into_iter().map(|read| read.ctx).collect();
-                        Ok(IdempotentOutcome::Replayed(ReplayedResponse {
-                            response,
-                            read_results,
-                            read_contexts,
-                            unrecorded_event,
-                        }))
-                    }
-                    Err(error) => Ok(IdempotentOutcome::Refused(error)),
-                };
+    let run = move |tx: &Tx<'_>| {
+        let caller = context.reload_caller(tx, &clock)?;
+        match idempotent.find_answer(tx)? {
+            Some(Err(refusal)) => Ok((IdempotentOutcome::Refused(refusal), Vec::new())),
+            Some(Ok(stored)) => {
+                let mut replayed = replay(&mut prepared, tx, &caller, stored)?;
+                let event = replayed_event(&context, replayed.answer.status);
+                if tx.is_storage_full() {
+                    replayed.aggregated.push(event);
+                } else {
+                    store::audit::append(tx, event)?;
+                }
+                Ok((IdempotentOutcome::Replayed(replayed.answer), replayed.aggregated))
             }
-            let reply = within::run(tx, &clock, &ctx, &handler)?;
-            if let Some(response) = to_store(&reply) {
-                idempotent.store_response(tx, &response)?;
-            }
-            Ok(IdempotentOutcome::Executed(reply))
-        })
-        .await?;
-    if let IdempotentOutcome::Replayed(replayed) = &outcome {
-        if let Some(event) = &replayed.unrecorded_event {
-            aggregate_event(app, &original, (**event).clone());
-            aggregate_unrecorded(app, replayed.read_contexts.iter().zip(&replayed.read_results));
-            return Ok(outcome);
-        }
-        for (ctx, result) in replayed.read_contexts.iter().zip(&replayed.read_results) {
-            if let Err(error) = result {
-                aggregate_refusal(app, ctx, error);
+            None => {
+                let Applied { answer, stored_data, aggregated } = apply(&mut prepared, tx, &caller)?;
+                idempotent.store_answer(tx, &answer, stored_data)?;
+                Ok((IdempotentOutcome::Applied(answer), aggregated))
             }
         }
-    }
+    };
+    let (outcome, aggregated) = app.db.write_with_reserve(run).await?;
+    aggregate_events(app, ctx, aggregated);
     Ok(outcome)
 }
 
 /// Returns `INSUFFICIENT_SCOPE` unless the caller could give each of these API keys its permissions: the
 /// secret in a stored response gives whoever reads it these permissions.
-fn ensure_can_see_secrets(tx: &Tx<'_>, caller: &Caller, key_ids: &[String]) -> Result<()> {
+pub(crate) fn ensure_can_see_secrets(tx: &Tx<'_>, caller: &Caller, key_ids: &[String]) -> Result<()> {
     for id in key_ids {
         let Some(key) = store::api_keys::get(tx, id)? else { continue };
         if access::ensure_can_grant(caller, &key).is_err() {
@@ -388,10 +328,8 @@ fn ensure_can_see_secrets(tx: &Tx<'_>, caller: &Caller, key_ids: &[String]) -> R
     Ok(())
 }
 
-/// The audit event of a replayed response. Its access is `read`, because a replay changes nothing.
-fn replayed_event(ctx: &RequestContext, batch_id: Option<String>, status: u16) -> Event {
-    let context = EventContext { batch_id, ..ctx.context.clone() };
-    let ctx = RequestContext { context, ..ctx.clone() };
+/// The audit event of a replayed answer. Its access is `read`, because a replay changes nothing.
+fn replayed_event(ctx: &RequestContext, status: u16) -> Event {
     let entry =
         AuditEntry { target: ctx.target.clone(), ..AuditEntry::without_target(ctx.caller.organization_id()) };
     Event {
@@ -401,20 +339,20 @@ fn replayed_event(ctx: &RequestContext, batch_id: Option<String>, status: u16) -
     }
 }
 
-/// Records a refusal or failure of the handler as an audit event, and stores the error response for replays.
+/// Records the refusal or failure of a request as an audit event, and stores its answer for replays.
 pub(crate) async fn record_and_store_refusal(
     app: &App,
     ctx: &Arc<RequestContext>,
     idempotent: &Arc<IdempotentRequest>,
     error: &Error,
-    response: StoredResponse,
+    answer: Answer,
 ) -> Result<()> {
     let event = ctx.refusal_event(error);
     let idempotent = idempotent.clone();
     app.db
         .write(move |tx| {
             store::audit::append(tx, event.clone())?;
-            idempotent.store_response(tx, &response)
+            idempotent.store_answer(tx, &answer, None)
         })
         .await
 }

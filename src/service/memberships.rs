@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::Value;
 
+use super::operation::{Answer, Operation};
 use super::organizations::{self, revoked_keys_change};
-use super::{ListPage, RequestContext, api_keys, etag, mutate, read_audited, settings, users};
+use super::{ListPage, RequestContext, api_keys, etag, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, changed_fields};
@@ -17,16 +19,14 @@ use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
-/// Adds a user to an organization. An organization's API key can add only users that are visible to the key.
-pub(crate) async fn create(
-    app: &App,
-    ctx: &Arc<RequestContext>,
-    organization_id: String,
-    body: &Json,
-) -> Result<Membership> {
+/// Prepares adding a user to an organization. An organization's API key can add only users that are visible to the key.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(crate) fn create(ctx: &Arc<RequestContext>, organization_id: String, body: &Json) -> Result<Operation> {
     let input = NewMember::read(body)?;
     let now = ctx.now;
-    mutate(app, ctx, 201, move |tx, caller| {
+    Ok(Operation::new(move |tx, caller| {
         let organization = organizations::get_visible(tx, caller, &organization_id)?;
         let user = users::get_visible(tx, caller, &input.user_id)?;
         let new = Membership {
@@ -47,9 +47,12 @@ pub(crate) async fn create(
         settings::check_member_limit(tx, &organization)?;
         tx.invalidate(Invalidation::Id(new.user_id.clone()));
         let entry = audit_entry(&new).with_changes(changed_fields(&Value::Null, &new));
-        Ok((new, vec![entry]))
-    })
-    .await
+        Ok((Answer::created(&new)?.with_etag(etag_of(&new)), vec![entry]))
+    }))
+}
+
+fn etag_of(membership: &Membership) -> String {
+    etag(membership.created_at, membership.revision)
 }
 
 /// Lists an organization's members.
@@ -82,34 +85,30 @@ pub(crate) async fn list(
     ListPage::new(app, &binding, rows.await?)
 }
 
-/// Reads a membership.
-pub(crate) async fn get(
-    app: &App,
-    ctx: &Arc<RequestContext>,
-    organization_id: String,
-    user_id: String,
-) -> Result<Membership> {
-    read_audited(app, ctx, move |tx, caller| {
+/// Prepares reading a membership.
+pub(crate) fn get(organization_id: String, user_id: String) -> Operation {
+    Operation::new(move |tx, caller| {
         let membership = get_visible(tx, caller, &organization_id, &user_id)?;
         let entry = audit_entry(&membership);
-        Ok((membership, entry))
+        Ok((Answer::ok(&membership)?.with_etag(etag_of(&membership)), vec![entry]))
     })
-    .await
 }
 
-/// Updates a member's role in an organization.
-pub(crate) async fn update(
-    app: &App,
+/// Prepares a change of a member's role in an organization.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(crate) fn update(
     ctx: &Arc<RequestContext>,
     organization_id: String,
     user_id: String,
     body: &Json,
-) -> Result<Membership> {
+) -> Result<Operation> {
     let patch = MembershipPatch::read(body)?;
     let context = ctx.clone();
-    mutate(app, ctx, 200, move |tx, caller| {
+    Ok(Operation::new(move |tx, caller| {
         let before = get_visible(tx, caller, &organization_id, &user_id)?;
-        context.require_if_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag_of(&before))?;
         let mut after = Membership { role: patch.role.unwrap_or(before.role), ..before.clone() };
         let changed = changed_fields(&before, &after);
         if !changed.is_empty() {
@@ -119,27 +118,30 @@ pub(crate) async fn update(
             store::memberships::update(tx, &after)?;
         }
         let entry = audit_entry(&after).with_changes(changed);
-        Ok((after, vec![entry]))
-    })
-    .await
+        Ok((Answer::ok(&after)?.with_etag(etag_of(&after)), vec![entry]))
+    }))
 }
 
-/// Removes a member from an organization and revokes the API keys that the user owns in the organization.
-///
-/// # Errors
-/// `NOT_FOUND`, `INSUFFICIENT_SCOPE` if one of these keys has administrative scopes that the caller lacks,
+/// A deleted membership.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct DeletedMembership<'a> {
+    #[schema(value_type = String)]
+    organization_id: &'a str,
+    #[schema(value_type = String)]
+    user_id: &'a str,
+    /// Always `true`.
+    deleted: bool,
+}
+
+/// Prepares the removal of a member from an organization, which revokes the API keys that the user owns in the
+/// organization. Applied, it fails with `NOT_FOUND`, `INSUFFICIENT_SCOPE` if one of these keys has administrative scopes that the caller lacks,
 /// `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of the organization.
-pub async fn delete(
-    app: &App,
-    ctx: &Arc<RequestContext>,
-    organization_id: String,
-    user_id: String,
-) -> Result<Membership> {
+pub fn delete(ctx: &Arc<RequestContext>, organization_id: String, user_id: String) -> Operation {
     let context = ctx.clone();
-    mutate(app, ctx, 200, move |tx, caller| {
+    Operation::new(move |tx, caller| {
         let before = get_visible(tx, caller, &organization_id, &user_id)?;
         api_keys::ensure_can_affect_owned_keys(tx, caller, Some(&organization_id), &user_id)?;
-        context.require_if_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag_of(&before))?;
         ensure_another_owner(tx, &before)?;
         let user = Some(user_id.as_str());
         let revoked =
@@ -147,9 +149,10 @@ pub async fn delete(
         store::memberships::delete(tx, &organization_id, &user_id)?;
         tx.invalidate(Invalidation::Id(user_id.clone()));
         let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true);
-        Ok((before, vec![entry]))
+        let deleted =
+            DeletedMembership { organization_id: &organization_id, user_id: &user_id, deleted: true };
+        Ok((Answer::ok(&deleted)?, vec![entry]))
     })
-    .await
 }
 
 fn get_visible(tx: &Tx<'_>, caller: &Caller, organization_id: &str, user_id: &str) -> Result<Membership> {

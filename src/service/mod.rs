@@ -1,10 +1,9 @@
 //! The operations of the control plane: each one parses its input, then authorizes the caller, writes and
 //! audits in one transaction.
 //!
-//! Every operation runs through [`mutate`] or [`read_audited`]. Both record an audit event: a change records
-//! it in the same transaction, a read records it before the response is sent. [`refuse`] records refused and
-//! failed operations. In a [`batch`], and where a response is stored for its [replay](idempotency), both
-//! functions run [`within`] a transaction that is already open.
+//! What can be a part of a [`batch`] or kept for its [replay](idempotency) is an [`operation`]; lists, reports and jobs
+//! run through [`read_audited`] and [`mutate`]. All record audit events: a change in the same transaction, a read before
+//! the response is sent. [`record_refusal`] records refused and failed requests.
 
 pub(crate) mod access_blocks;
 pub(crate) mod aggregated;
@@ -22,7 +21,8 @@ pub(crate) mod import;
 pub(crate) mod long_reads;
 pub mod memberships;
 pub(crate) mod metrics;
-pub(crate) mod operator_keys;
+pub mod operation;
+pub mod operator_keys;
 pub mod organizations;
 pub(crate) mod overview;
 pub(crate) mod readiness;
@@ -36,7 +36,6 @@ pub(crate) mod unstored;
 pub mod usage;
 pub mod users;
 pub(crate) mod verification_log;
-pub(crate) mod within;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,7 +53,6 @@ use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 use access_blocks::AccessChangeAttempts;
-use within::Seat;
 
 /// The context of an operation: its caller and credential, the requested operation, and the client's address.
 #[derive(Clone, Debug)]
@@ -69,6 +67,8 @@ pub struct RequestContext {
     pub(crate) scopes: &'static [&'static str],
     /// True if the operation refuses the previous secret of a rotated key.
     pub(crate) requires_current_secret: bool,
+    /// True if only platform keys are admitted.
+    pub(crate) requires_platform_key: bool,
     /// The name of the operation in the audit log, as `resource.verb`.
     pub(crate) action: &'static str,
     /// The kind of access in the audit log: `read` or `write`.
@@ -89,8 +89,6 @@ pub struct RequestContext {
     pub(crate) attempts: AccessChangeAttempts,
     /// Random bits from which the ids of the operation's audit events are derived.
     pub(crate) random: u128,
-    /// Runs closures in the open transaction; `None` if no transaction is open ([`within::run`]).
-    pub(crate) seat: Option<Arc<Seat>>,
 }
 
 impl RequestContext {
@@ -111,6 +109,7 @@ impl RequestContext {
             redactor: Redactor::default(),
             scopes: &[],
             requires_current_secret: false,
+            requires_platform_key: false,
             action,
             access,
             now: app.clock.now(),
@@ -121,7 +120,6 @@ impl RequestContext {
             context: EventContext::default(),
             attempts: AccessChangeAttempts::new(app.access_blocks.clone()),
             random: app.random_bits()?,
-            seat: None,
         }))
     }
 
@@ -152,10 +150,14 @@ impl RequestContext {
         self.authorize(caller)
     }
 
-    /// Returns an error unless the scopes of the caller's key and the presented secret suffice.
+    /// Returns an error unless the scopes of the caller's key and the presented secret suffice, and the key belongs to the
+    /// platform if only such keys are admitted.
     pub(crate) fn authorize(&self, caller: &Caller) -> Result<()> {
         caller.require_scope(self.scopes)?;
-        if self.requires_current_secret { caller.require_current_secret() } else { Ok(()) }
+        if self.requires_current_secret {
+            caller.require_current_secret()?;
+        }
+        if self.requires_platform_key { caller.require_platform() } else { Ok(()) }
     }
 
     /// Creates the audit event number `index` of this operation.
@@ -248,44 +250,36 @@ where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<AuditEntry>)> + Send + 'static,
 {
-    let context = ctx.clone();
-    run_in_transaction(app, ctx, move |tx, caller| {
-        let (value, entries) = work(tx, caller)?;
-        settings::check_read_only(tx, &context, &entries)?;
-        settings::check_storage_full(tx, &context, &entries)?;
-        for (index, entry) in entries.into_iter().enumerate() {
-            store::audit::append(tx, context.audit_event(index, entry, status, None))?;
-        }
-        context.attempts.declare_stored(tx);
-        Ok(value)
-    })
-    .await
-}
-
-/// Runs `work` in the operation's open transaction, or in a new transaction if there is none. `work` receives
-/// the caller as read in that transaction.
-async fn run_in_transaction<T, F>(app: &App, ctx: &Arc<RequestContext>, mut work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnMut(&Tx<'_>, &Caller) -> Result<T> + Send + 'static,
-{
     let ctx = ctx.clone();
     let clock = app.clock.clone();
-    match &ctx.seat {
-        // The caller was read inside this transaction before the handler ran.
-        Some(seat) => {
-            let caller = ctx.caller.clone();
-            seat.run(move |tx| work(tx, &caller)).await
-        }
-        None => {
-            app.db
-                .write_with_reserve(move |tx| {
-                    let caller = ctx.reload_caller(tx, &clock)?;
-                    work(tx, &caller)
-                })
-                .await
-        }
+    let change = move |tx: &Tx<'_>| {
+        let caller = ctx.reload_caller(tx, &clock)?;
+        let (value, entries) = work(tx, &caller)?;
+        record_change(tx, &ctx, status, entries)?;
+        Ok(value)
+    };
+    app.db.write_with_reserve(change).await
+}
+
+/// Records a change in its transaction, unless it is refused in read-only mode or because storage is full.
+fn record_change(tx: &Tx<'_>, ctx: &RequestContext, status: u16, entries: Vec<AuditEntry>) -> Result<()> {
+    settings::check_read_only(tx, ctx, &entries)?;
+    settings::check_storage_full(tx, ctx, &entries)?;
+    for (index, entry) in entries.into_iter().enumerate() {
+        store::audit::append(tx, ctx.audit_event(index, entry, status, None))?;
     }
+    ctx.attempts.declare_stored(tx);
+    Ok(())
+}
+
+/// Records a read in the transaction of other operations. While storage is full, it is aggregated in memory once the
+/// transaction has ended.
+fn record_read(tx: &Tx<'_>, ctx: &RequestContext, entries: Vec<AuditEntry>) -> Result<()> {
+    if tx.is_storage_full() {
+        return Ok(());
+    }
+    let mut events = entries.into_iter().enumerate();
+    events.try_for_each(|(index, entry)| store::audit::append(tx, ctx.audit_event(index, entry, 200, None)))
 }
 
 /// Runs a read, and records the read's audit event before returning the result. While storage is full, the event
@@ -296,18 +290,6 @@ where
     F: FnOnce(&Tx<'_>, &Caller) -> Result<(T, AuditEntry)> + Send + 'static,
 {
     let reader = ctx.clone();
-    if let Some(seat) = &ctx.seat {
-        return seat
-            .run(move |tx| {
-                let (value, entry) = work(tx, &reader.caller)?;
-                // While storage is full, the read is aggregated once the transaction has ended.
-                if !tx.is_storage_full() {
-                    store::audit::append(tx, reader.audit_event(0, entry, 200, None))?;
-                }
-                Ok(value)
-            })
-            .await;
-    }
     let (value, entry) = app.db.read(move |tx| work(tx, &reader.caller)).await?;
     let event = ctx.audit_event(0, entry, 200, None);
     record_or_aggregate(app, ctx, event, aggregated::REQUEST_READ).await?;
@@ -317,8 +299,8 @@ where
 /// Records the refusal or failure of an operation in the audit log. Refusals that a client can repeat cheaply
 /// are aggregated; every other one gets a separate audit event, unless storage is full.
 pub(crate) async fn record_refusal(app: &App, ctx: &Arc<RequestContext>, error: &Error) -> Result<()> {
-    if is_aggregated(error) {
-        aggregate_refusal(app, ctx, error);
+    if let Some(event) = unstored_refusal(ctx, error, false) {
+        aggregate_event(app, ctx, event);
         return Ok(());
     }
     record_or_aggregate(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED).await
@@ -331,31 +313,17 @@ fn is_aggregated(error: &Error) -> bool {
     is_database_unusable || matches!(error.code.status(), 401 | 403 | 429 | 507)
 }
 
-/// Adds a refusal to the aggregated events, if refusals with this error are aggregated.
-fn aggregate_refusal(app: &App, ctx: &RequestContext, error: &Error) {
-    if is_aggregated(error) {
-        aggregate_event_as(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED);
-    }
+/// The event of an operation that was refused or failed within a transaction, to be aggregated after it: `None` if it is
+/// stored there. While storage is full, none is stored.
+fn unstored_refusal(ctx: &RequestContext, error: &Error, is_storage_full: bool) -> Option<Event> {
+    let event = || Event { action: aggregated::REQUEST_REFUSED.into(), ..ctx.refusal_event(error) };
+    (is_storage_full || is_aggregated(error)).then(event)
 }
 
-/// Adds the operations of a transaction that ran while storage was full to the aggregated events, because their
-/// events were not stored: reads and refusals.
-fn aggregate_unrecorded<'a, T: 'a>(
-    app: &App,
-    operations: impl Iterator<Item = (&'a Arc<RequestContext>, &'a Result<T>)>,
-) {
-    for (ctx, result) in operations {
-        match result {
-            Ok(_) if ctx.access == "read" => {
-                let entry = AuditEntry::without_target(ctx.caller.organization_id());
-                aggregate_event_as(app, ctx, ctx.audit_event(0, entry, 200, None), aggregated::REQUEST_READ);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                aggregate_event_as(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED);
-            }
-        }
-    }
+/// The event of a read within a transaction, to be aggregated after it if storage is full.
+fn unstored_read(ctx: &RequestContext) -> Event {
+    let entry = AuditEntry::without_target(ctx.caller.organization_id());
+    Event { action: aggregated::REQUEST_READ.into(), ..ctx.audit_event(0, entry, 200, None) }
 }
 
 /// Appends an event to the audit log or, if storage is full, adds it to the aggregated events with this action.
@@ -372,12 +340,8 @@ async fn record_or_aggregate(
             result => return result,
         }
     }
-    aggregate_event_as(app, ctx, event, aggregated_action);
+    aggregate_event(app, ctx, Event { action: aggregated_action.into(), ..event });
     Ok(())
-}
-
-fn aggregate_event_as(app: &App, ctx: &RequestContext, event: Event, action: &'static str) {
-    aggregate_event(app, ctx, Event { action: action.into(), ..event });
 }
 
 /// Adds a read to the aggregated events, instead of recording an audit event for each read, because clients
@@ -388,6 +352,11 @@ pub(crate) fn aggregate_read(app: &App, ctx: &Arc<RequestContext>) {
         ctx,
         ctx.audit_event(0, AuditEntry::without_target(ctx.caller.organization_id()), 200, None),
     );
+}
+
+/// Adds events that were not stored in the transaction of their request to the aggregated events.
+fn aggregate_events(app: &App, ctx: &RequestContext, events: Vec<Event>) {
+    events.into_iter().for_each(|event| aggregate_event(app, ctx, event));
 }
 
 fn aggregate_event(app: &App, ctx: &RequestContext, event: Event) {

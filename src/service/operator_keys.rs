@@ -1,7 +1,13 @@
-//! API keys as the operator at the command line lists and revokes them.
+//! API keys that nobody's key creates or revokes: the first one, and those of the operator at the command line.
 
-use super::api_keys::{audit_entry, get_visible, revoke_with_reason};
-use super::{RequestContext, mutate, read_audited};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::api_keys::{
+    ApiKeyWithSecret, ChangedKey, audit_entry, get_visible, insert_key, new_platform_key, revoke_key,
+};
+use super::{RequestContext, mutate, read_audited, scopes};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::{ApiKey, Status};
@@ -9,6 +15,60 @@ use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::invalidation::Invalidation;
 use crate::error::Result;
 use crate::store;
+use crate::verify::secret::Secret;
+
+/// Creates the first API key, with the given secret; returns `None` if any key has ever existed. The first
+/// key is exempt from the key policy of the settings, as are keys created by the operator: a policy must not
+/// lock out the administrator who could change the policy.
+///
+/// # Errors
+/// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
+pub async fn create_first_key(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
+    bootstrap_as(app, &RequestContext::internal(app, Caller::System, "api_key.create", "write")?, secret)
+        .await
+}
+
+/// Creates the first API key like [`bootstrap`], with the caller and the time of `ctx`.
+pub(super) async fn bootstrap_as(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    secret: Secret,
+) -> Result<Option<ApiKey>> {
+    let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
+    let new = new_platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
+    mutate(app, ctx, 201, move |tx, _| {
+        if store::api_keys::any_key_exists(tx)? {
+            return Ok((None, Vec::new()));
+        }
+        insert_key(tx, &new, &secret.hash())?;
+        Ok((Some(new.clone()), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
+    })
+    .await
+}
+
+/// True if any API key has ever existed, including revoked ones.
+pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
+    app.db.read(store::api_keys::any_key_exists).await
+}
+
+/// Creates a platform key for the operator at the command line.
+///
+/// # Errors
+/// `INVALID_REQUEST` for an unknown scope.
+pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> Result<ApiKeyWithSecret> {
+    let ctx = RequestContext::internal(app, Caller::Operator, "api_key.create", "write")?;
+    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
+    let secret = Secret::generate(app.system_random(), &prefix)?;
+    let new = new_platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
+    let hash = secret.hash();
+    let api_key = mutate(app, &ctx, 201, move |tx, _| {
+        scopes::ensure_scopes_exist(tx, &new.scopes)?;
+        insert_key(tx, &new, &hash)?;
+        Ok((new.clone(), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
+    })
+    .await?;
+    Ok(ApiKeyWithSecret { api_key, key: secret.reveal().to_owned() })
+}
 
 /// Lists all platform keys for the operator at the command line, oldest first.
 pub(crate) async fn list_platform_keys(app: &App) -> Result<Vec<ApiKey>> {
@@ -31,7 +91,12 @@ pub(crate) async fn is_known(app: &App, hash: [u8; 32]) -> Result<bool> {
 /// `NOT_FOUND`, and `CONFLICT` for the last platform key that can manage keys.
 pub(crate) async fn revoke(app: &App, id: &str, reason: Option<String>) -> Result<ApiKey> {
     let ctx = RequestContext::internal(app, Caller::Operator, "api_key.revoke", "write")?;
-    revoke_with_reason(app, &ctx, id.to_owned(), reason).await
+    let (context, id) = (ctx.clone(), id.to_owned());
+    mutate(app, &ctx, 200, move |tx, caller| {
+        let ChangedKey { key, entry } = revoke_key(tx, caller, &context, &id, reason.as_deref())?;
+        Ok((key, vec![entry]))
+    })
+    .await
 }
 
 /// Revokes a key that the operator has just created and whose secret nobody has seen. It may be the only recovery

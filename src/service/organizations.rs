@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{ListPage, RequestContext, etag, mutate, read_audited, settings};
+use super::operation::{Answer, Deleted, Operation};
+use super::{ListPage, RequestContext, etag, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status};
@@ -16,11 +17,15 @@ use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
-/// Creates an organization. Only platform keys can create organizations.
-pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Organization> {
-    let input = NewOrganization::read(body, &settings::current_settings(app, ctx).await?.settings)?;
+/// Prepares the creation of an organization. Only platform keys can create organizations.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
+    let input = settings::read_with_plan(app, |known| NewOrganization::read(body, known)).await?;
     let new = input.into_organization(app.new_id(Kind::Organization)?, ctx.now);
-    mutate(app, ctx, 201, move |tx, caller| {
+    let created = changed_fields(&Value::Null, &new);
+    Ok(Operation::new(move |tx, caller| {
         caller.require_platform()?;
         settings::ensure_plan_exists(tx, &new.plan)?;
         if !store::organizations::insert(tx, &new, None)? {
@@ -29,9 +34,13 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
                 "The id is already in use, possibly by a deleted organization.",
             ));
         }
-        Ok((new.clone(), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
-    })
-    .await
+        let entry = audit_entry(&new).with_changes(created.clone());
+        Ok((Answer::created(&new)?.with_etag(etag_of(&new)), vec![entry]))
+    }))
+}
+
+fn etag_of(organization: &Organization) -> String {
+    etag(organization.created_at, organization.revision)
 }
 
 /// Lists the organizations that the caller can access.
@@ -59,25 +68,27 @@ pub(crate) async fn list(
     ListPage::new(app, &binding, rows.await?)
 }
 
-/// Reads an organization.
-pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<Organization> {
-    read_audited(app, ctx, move |tx, caller| {
+/// Prepares reading an organization.
+pub(crate) fn get(id: String) -> Operation {
+    Operation::new(move |tx, caller| {
         let organization = get_visible(tx, caller, &id)?;
         let entry = audit_entry(&organization);
-        Ok((organization, entry))
+        Ok((Answer::ok(&organization)?.with_etag(etag_of(&organization)), vec![entry]))
     })
-    .await
 }
 
-/// Updates an organization; only platform keys can change its plan and status.
+/// Prepares a change of an organization; only platform keys can change its plan and status. Applied, it fails with
+/// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `SECRET_SUPERSEDED` for a change of the status, `PRECONDITION_FAILED`.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `SECRET_SUPERSEDED` for a change of the status,
-/// `PRECONDITION_FAILED`.
-pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Organization> {
-    let patch = OrganizationPatch::read(body, &settings::current_settings(app, ctx).await?.settings)?;
+/// `INVALID_REQUEST`.
+pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Operation> {
+    let patch = settings::read_with_plan(app, |known| OrganizationPatch::read(body, known)).await?;
     let context = ctx.clone();
-    mutate(app, ctx, 200, move |tx, caller| {
+    Ok(Operation::new(move |tx, caller| {
+        if let Some(plan) = &patch.plan {
+            settings::ensure_plan_exists(tx, plan)?;
+        }
         let before = get_visible(tx, caller, &id)?;
         if patch.needs_platform() {
             caller.require_platform()?;
@@ -85,11 +96,8 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         if patch.status.is_some_and(|status| status != before.status) {
             caller.require_current_secret()?;
         }
-        context.require_if_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag_of(&before))?;
         let mut after = patch.apply(&before)?;
-        if patch.plan.is_some() {
-            settings::ensure_plan_exists(tx, &after.plan)?;
-        }
         let changed = changed_fields(&before, &after);
         let only_suspends = only_sets_status(&changed, "suspended");
         if !changed.is_empty() {
@@ -99,30 +107,25 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
             tx.invalidate(Invalidation::Id(id.clone()));
         }
         let entry = audit_entry(&after).with_changes(changed).withdrawing(only_suspends);
-        Ok((after, vec![entry]))
-    })
-    .await
+        Ok((Answer::ok(&after)?.with_etag(etag_of(&after)), vec![entry]))
+    }))
 }
 
-/// Deletes an organization, revokes its API keys, and ends its memberships. Only platform keys can delete
-/// organizations.
-///
-/// # Errors
-/// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`.
-pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
+/// Prepares the deletion of an organization, which revokes its API keys and ends its memberships. Only platform keys can
+/// delete organizations. Applied, it fails with `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`.
+pub fn delete(ctx: &Arc<RequestContext>, id: String) -> Operation {
     let context = ctx.clone();
-    mutate(app, ctx, 200, move |tx, caller| {
+    Operation::new(move |tx, caller| {
         let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
-        context.require_if_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag_of(&before))?;
         let revoked = store::api_keys::revoke_all(tx, &id, None, "organization deleted", context.now)?;
         store::memberships::delete_all_of_organization(tx, &id)?;
         store::organizations::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
         let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true);
-        Ok((id.clone(), vec![entry]))
+        Ok((Answer::ok(&Deleted { id: &id, deleted: true })?, vec![entry]))
     })
-    .await
 }
 
 /// The audited change that states how many API keys were revoked together with their organization or owner.

@@ -8,7 +8,11 @@ mod traffic;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{RequestContext, api_keys, housekeeping, memberships, organizations, scopes, usage, users};
+use serde::Deserialize;
+
+use super::{
+    RequestContext, api_keys, housekeeping, memberships, operator_keys, organizations, scopes, usage, users,
+};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::api_key::{Credential, SecretHash};
@@ -38,7 +42,7 @@ pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     let mut sample = Sample { app, caller: Caller::System, secrets: HashMap::new() };
     let ctx = sample.backdated_ctx(begin, "api_key.create", "POST", "/admin/v1/api-keys")?;
     let hash = first.hash();
-    api_keys::bootstrap_as(app, &ctx, first).await?;
+    operator_keys::bootstrap_as(app, &ctx, first).await?;
     sample.caller = Caller::Key(sample.load_credential(hash).await?);
     for step in SCRIPT {
         let at = Timestamp::from_millis(now.as_millis() - step.minutes_ago * MINUTE_MILLIS);
@@ -47,6 +51,13 @@ pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     sample.write_usage(begin, now).await?;
     let secret = sample.secrets.remove(script::SHOWN_KEY);
     secret.ok_or_else(|| Error::internal("the sample has no key to show"))
+}
+
+/// The members of an answer that shows the secret of a key.
+#[derive(Deserialize)]
+struct ShownKey {
+    id: String,
+    key: String,
 }
 
 /// The state of creating the sample data.
@@ -97,26 +108,27 @@ impl Sample<'_> {
         // at its slashes.
         let mut parts = step.path.split('/').skip(4).map(str::to_owned);
         let id = parts.next().unwrap_or_default();
-        match step.action {
-            "organization.create" => drop(organizations::create(app, ctx, &body).await?),
-            "organization.update" => drop(organizations::update(app, ctx, id, &body).await?),
-            "user.create" => drop(users::create(app, ctx, &body).await?),
-            "user.update" => drop(users::update(app, ctx, id, &body).await?),
-            "membership.create" => drop(memberships::create(app, ctx, id, &body).await?),
-            "scope.create" => drop(scopes::create(app, ctx, &body).await?),
-            "api_key.create" => {
-                let created = api_keys::create(app, ctx, &body).await?;
-                self.secrets.insert(created.api_key.id, created.key);
+        let operation = match step.action {
+            "organization.create" => organizations::create(app, ctx, &body).await?,
+            "organization.update" => organizations::update(app, ctx, id, &body).await?,
+            "user.create" => users::create(app, ctx, &body)?,
+            "user.update" => users::update(ctx, id, &body)?,
+            "membership.create" => memberships::create(ctx, id, &body)?,
+            "scope.create" => scopes::create(ctx, &body)?,
+            "api_key.create" => api_keys::create(app, ctx, &body).await?,
+            "api_key.update" => api_keys::update(app, ctx, id, &body).await?,
+            "api_key.revoke" => api_keys::revoke(ctx, id, Some(&body))?,
+            "api_key.rotate" => api_keys::rotate(app, ctx, id, Some(&body)).await?,
+            "usage.read" => return usage::get(app, ctx, Query::of(Vec::new())).await.map(drop),
+            "organization.list" => {
+                return organizations::list(app, ctx, Query::of(Vec::new())).await.map(drop);
             }
-            "api_key.update" => drop(api_keys::update(app, ctx, id, &body).await?),
-            "api_key.revoke" => drop(api_keys::revoke(app, ctx, id, Some(&body)).await?),
-            "api_key.rotate" => {
-                let created = api_keys::rotate(app, ctx, id, Some(&body)).await?;
-                self.secrets.insert(created.api_key.id, created.key);
-            }
-            "usage.read" => drop(usage::get(app, ctx, Query::of(Vec::new())).await?),
-            "organization.list" => drop(organizations::list(app, ctx, Query::of(Vec::new())).await?),
             other => return Err(Error::internal(format!("unknown action {other} in the sample"))),
+        };
+        let answer = operation.answer(app, ctx).await?;
+        if answer.holds_secret {
+            let ShownKey { id, key } = serde_json::from_str(&answer.data).map_err(Error::internal)?;
+            self.secrets.insert(id, key);
         }
         Ok(())
     }

@@ -2,15 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{ListPage, RequestContext, mutate, read_audited};
+use super::operation::{Answer, Operation};
+use super::{ListPage, RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::page::Query;
-use crate::domain::scope::{Catalogue, NewScope, Scope};
+use crate::domain::scope::{Catalogue, NewScope, Scope, UNKNOWN_SCOPE, unknown_scope_message};
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
@@ -46,26 +48,17 @@ pub async fn load_catalogue(app: &App) -> Result<Arc<Catalogue>> {
     Ok(catalogue)
 }
 
-/// Returns the scope catalogue for an operation: as seen by the operation's open transaction if there is one,
-/// otherwise like [`load_catalogue`].
-pub(super) async fn catalogue_for_operation(app: &App, ctx: &RequestContext) -> Result<Arc<Catalogue>> {
-    let Some(seat) = &ctx.seat else { return load_catalogue(app).await };
-    let began = app.version_clock.now();
-    let known = cached_catalogue(app);
-    let (catalogue, changed) = seat
-        .run(move |tx| {
-            let changed = tx.is_invalidated(CATALOGUE_ID);
-            let catalogue = match known.filter(|_| !changed) {
-                Some(catalogue) => catalogue,
-                None => Arc::new(store::scopes::load_catalogue(tx)?),
-            };
-            Ok((catalogue, changed))
-        })
-        .await?;
-    if !changed {
-        cache_catalogue(app, began, &catalogue);
+/// Reads a request body that names scopes. Whether they exist is decided in the transaction
+/// ([`ensure_scopes_exist`]): an earlier operation of a batch may create them. Only if the body has other faults, unknown
+/// scopes are reported together with these.
+pub(super) async fn read_with_scopes<T>(
+    app: &App,
+    read: impl Fn(Option<&Catalogue>) -> Result<T>,
+) -> Result<T> {
+    match read(None) {
+        Err(_) => read(Some(&*load_catalogue(app).await?)),
+        input => input,
     }
-    Ok(catalogue)
 }
 
 /// Returns the scope catalogue from memory, unless it has changed since it was loaded.
@@ -80,32 +73,26 @@ fn cache_catalogue(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
     *app.catalogue.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
 }
 
-/// Returns `INVALID_REQUEST` unless all these grants exist in the transaction that assigns them to a key.
-pub(super) fn ensure_scopes_exist(tx: &Tx<'_>, grants: &[String]) -> Result<()> {
-    match first_unknown_scope(tx, grants)? {
-        None => Ok(()),
-        Some(index) => Err(Error::invalid_request(vec![unknown_scope_detail(index, &grants[index])])),
-    }
+/// Returns `INVALID_REQUEST` unless all these scopes, as requested, exist in the transaction that assigns them to a key.
+pub(super) fn ensure_scopes_exist(tx: &Tx<'_>, requested: &[String]) -> Result<()> {
+    let faults = unknown_scopes(tx, requested)?;
+    if faults.is_empty() { Ok(()) } else { Err(Error::invalid_request(faults)) }
 }
 
-/// Finds the index of the first grant that doesn't exist; `None` if all grants exist.
-pub(super) fn first_unknown_scope(tx: &Tx<'_>, grants: &[String]) -> Result<Option<usize>> {
-    for (index, grant) in grants.iter().enumerate() {
-        if !store::scopes::is_known_grant(tx, grant)? {
-            return Ok(Some(index));
+/// The faults of a list of scopes as requested: those that don't exist.
+pub(super) fn unknown_scopes(tx: &Tx<'_>, requested: &[String]) -> Result<Vec<ErrorDetail>> {
+    let mut faults = Vec::new();
+    for (index, scope) in requested.iter().enumerate() {
+        if !store::scopes::is_known_grant(tx, scope)? {
+            faults.push(ErrorDetail {
+                pointer: Some(format!("/scopes/{index}")),
+                parameter: None,
+                code: UNKNOWN_SCOPE.into(),
+                message: unknown_scope_message(scope),
+            });
         }
     }
-    Ok(None)
-}
-
-/// Creates the error detail for a grant that doesn't exist. `index` is the grant's index in `scopes`.
-pub(super) fn unknown_scope_detail(index: usize, grant: &str) -> ErrorDetail {
-    ErrorDetail {
-        pointer: Some(format!("/scopes/{index}")),
-        parameter: None,
-        code: "UNKNOWN_SCOPE".into(),
-        message: format!("There is no scope {grant:?}."),
-    }
+    Ok(faults)
 }
 
 /// Lists the scopes of the catalogue.
@@ -120,26 +107,37 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     ListPage::new(app, &binding, rows.await?)
 }
 
-/// Adds a scope to the catalogue. Only platform keys can add scopes.
-pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Scope> {
+/// Prepares adding a scope to the catalogue. Only platform keys can add scopes.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(crate) fn create(ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
     let input = NewScope::read(body)?;
     let new = Scope { scope: input.scope, description: input.description, built_in: false };
     let now = ctx.now;
-    mutate(app, ctx, 201, move |tx, caller| {
+    Ok(Operation::new(move |tx, caller| {
         caller.require_platform()?;
         if !store::scopes::insert(tx, &new, now)? {
             return Err(Error::new(Code::AlreadyExists, "A scope with this name already exists."));
         }
         tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
-        Ok((new.clone(), vec![audit_entry(&new).with_changes(changed_fields(&Value::Null, &new))]))
-    })
-    .await
+        let entry = audit_entry(&new).with_changes(changed_fields(&Value::Null, &new));
+        Ok((Answer::created(&new)?, vec![entry]))
+    }))
 }
 
-/// Deletes a scope from the catalogue, unless an unrevoked API key has the scope. Only platform keys can
+/// A scope that was removed from the catalogue.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct DeletedScope {
+    scope: String,
+    /// Always `true`.
+    deleted: bool,
+}
+
+/// Prepares the deletion of a scope from the catalogue, unless an unrevoked API key has the scope. Only platform keys can
 /// delete scopes.
-pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -> Result<Scope> {
-    mutate(app, ctx, 200, move |tx, caller| {
+pub(crate) fn delete(name: String) -> Operation {
+    Operation::new(move |tx, caller| {
         caller.require_platform()?;
         let scope = store::scopes::get(tx, &name)?.ok_or_else(|| Error::not_found("scope"))?;
         if scope.built_in {
@@ -156,9 +154,8 @@ pub(crate) async fn delete(app: &App, ctx: &Arc<RequestContext>, name: String) -
         store::scopes::delete(tx, &name)?;
         tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
         let entry = audit_entry(&scope);
-        Ok((scope, vec![entry]))
+        Ok((Answer::ok(&DeletedScope { scope: scope.scope, deleted: true })?, vec![entry]))
     })
-    .await
 }
 
 fn audit_entry(scope: &Scope) -> AuditEntry {

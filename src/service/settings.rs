@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{RequestContext, etag, mutate, read_audited};
+use super::operation::{Answer, Operation};
+use super::{RequestContext, etag};
 use crate::app::App;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::AuditEntry;
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy;
-use crate::domain::organization::Organization;
+use crate::domain::organization::{Organization, UNKNOWN_PLAN, unknown_plan_message};
 use crate::domain::settings::{
     self, Plan, SETTINGS_ID, STANDARD_PLAN, Settings, SettingsPatch, StoredSettings,
 };
@@ -29,6 +30,12 @@ pub(crate) struct SettingsWithEtag {
     pub(crate) etag: String,
 }
 
+impl SettingsWithEtag {
+    fn into_answer(self) -> Result<Answer> {
+        Ok(Answer::ok(&self.settings)?.with_etag(self.etag))
+    }
+}
+
 impl From<&StoredSettings> for SettingsWithEtag {
     fn from(current: &StoredSettings) -> Self {
         // The ETag includes the time of the last update, because a restored database may reach the same
@@ -37,30 +44,34 @@ impl From<&StoredSettings> for SettingsWithEtag {
     }
 }
 
-/// Returns the platform settings for an operation: as seen by the operation's open transaction if there is
-/// one, otherwise from memory.
-pub(super) async fn current_settings(app: &App, ctx: &RequestContext) -> Result<Arc<StoredSettings>> {
-    match &ctx.seat {
-        Some(seat) => seat.run(store::settings::get).await,
-        None => Ok(app.settings.get().await?.to_arc()),
+/// Reads a request body that names a plan. Whether it exists is decided in the transaction ([`ensure_plan_exists`]): an
+/// earlier operation of a batch may add it. Only if the body has other faults, an unknown plan is reported together with
+/// these.
+pub(super) async fn read_with_plan<T>(app: &App, read: impl Fn(Option<&Settings>) -> Result<T>) -> Result<T> {
+    match read(None) {
+        Err(_) => read(Some(&app.settings.get().await?.settings)),
+        input => input,
     }
 }
 
-/// Reads the platform settings. Only platform keys can read the settings.
-pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>) -> Result<SettingsWithEtag> {
-    read_audited(app, ctx, |tx, caller| {
+/// Prepares reading the platform settings. Only platform keys can read the settings.
+pub(crate) fn get() -> Operation {
+    Operation::new(|tx, caller| {
         caller.require_platform()?;
-        Ok((SettingsWithEtag::from(&*store::settings::get(tx)?), audit_entry()))
+        let current = SettingsWithEtag::from(&*store::settings::get(tx)?);
+        Ok((current.into_answer()?, vec![audit_entry()]))
     })
-    .await
 }
 
-/// Updates the platform settings. Only platform keys can update the settings, and the request must have an
+/// Prepares a change of the platform settings. Only platform keys can update the settings, and the request must have an
 /// `If-Match` header.
-pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<SettingsWithEtag> {
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(crate) fn update(ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
     let patch = SettingsPatch::read(body)?;
     let context = ctx.clone();
-    mutate(app, ctx, 200, move |tx, caller| {
+    Ok(Operation::new(move |tx, caller| {
         caller.require_platform()?;
         let before = store::settings::get(tx)?;
         if context.if_match.is_none() {
@@ -72,19 +83,16 @@ pub(crate) async fn update(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         let after = patch.apply(&before.settings)?;
         let changed = settings::changed_settings(&before.settings, &after);
         if changed.is_empty() {
-            return Ok((tagged, vec![audit_entry()]));
+            return Ok((tagged.into_answer()?, vec![audit_entry()]));
         }
         let mut checked_prefixes = before.checked_prefixes.clone();
         let prefix = &after.keys.prefix;
         if !checked_prefixes.contains(prefix) && !store::api_keys::any_key_start_matches(tx, prefix)? {
             checked_prefixes.push(prefix.clone());
         }
-        Ok((
-            replace_settings(tx, &before, after, checked_prefixes, context.now)?,
-            vec![audit_entry().with_changes(changed)],
-        ))
-    })
-    .await
+        let tagged = replace_settings(tx, &before, after, checked_prefixes, context.now)?;
+        Ok((tagged.into_answer()?, vec![audit_entry().with_changes(changed)]))
+    }))
 }
 
 /// Replaces the platform settings `before` with `after`.
@@ -151,14 +159,12 @@ fn audit_entry() -> AuditEntry {
 /// Returns `INVALID_REQUEST` unless this plan exists in the transaction that assigns the plan.
 pub(super) fn ensure_plan_exists(tx: &Tx<'_>, plan: &str) -> Result<()> {
     let current = store::settings::get(tx)?;
-    if current.settings.plans.contains_key(plan) {
-        return Ok(());
-    }
+    let Some(message) = unknown_plan_message(&current.settings, plan) else { return Ok(()) };
     Err(Error::invalid_request(vec![ErrorDetail {
         pointer: Some("/plan".to_owned()),
         parameter: None,
-        code: "UNKNOWN_PLAN".into(),
-        message: format!("There is no plan {plan:?}."),
+        code: UNKNOWN_PLAN.into(),
+        message,
     }]))
 }
 

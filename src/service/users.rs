@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::operation::{Answer, Deleted, Operation};
 use super::organizations::revoked_keys_change;
-use super::{ListPage, RequestContext, api_keys, etag, mutate, organizations, read_audited, settings};
+use super::{ListPage, RequestContext, api_keys, etag, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status};
@@ -18,12 +19,16 @@ use crate::domain::user::{NewUser, Status, User, UserPatch};
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
-/// Creates a user. A user created with an organization's API key becomes a member of that organization.
-pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<User> {
+/// Prepares the creation of a user. A user created with an organization's API key becomes a member of that organization.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub(crate) fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
     let input = NewUser::read(body)?;
     let own_id = input.id.is_some();
     let new = input.into_user(app.new_id(Kind::User)?, ctx.now);
-    mutate(app, ctx, 201, move |tx, caller| {
+    let created = changed_fields(&Value::Null, &new);
+    Ok(Operation::new(move |tx, caller| {
         if own_id {
             caller.require_platform()?;
             if store::users::id_taken(tx, &new.id)? {
@@ -47,12 +52,13 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
             store::memberships::insert(tx, &membership)?;
             settings::check_member_limit(tx, &organizations::get_visible(tx, caller, organization)?)?;
         }
-        Ok((
-            new.clone(),
-            vec![audit_entry(organization, &new).with_changes(changed_fields(&Value::Null, &new))],
-        ))
-    })
-    .await
+        let entry = audit_entry(organization, &new).with_changes(created.clone());
+        Ok((Answer::created(&new)?.with_etag(etag_of(&new)), vec![entry]))
+    }))
+}
+
+fn etag_of(user: &User) -> String {
+    etag(user.created_at, user.revision)
 }
 
 /// Lists the users visible to the caller: all users for a platform key, the organization's members for an
@@ -75,33 +81,33 @@ pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query)
     ListPage::new(app, &binding, rows.await?)
 }
 
-/// Reads a user.
-pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<User> {
-    read_audited(app, ctx, move |tx, caller| {
+/// Prepares reading a user.
+pub(crate) fn get(id: String) -> Operation {
+    Operation::new(move |tx, caller| {
         let user = get_visible(tx, caller, &id)?;
         let entry = audit_entry(caller.organization_id(), &user);
-        Ok((user, entry))
+        Ok((Answer::ok(&user)?.with_etag(etag_of(&user)), vec![entry]))
     })
-    .await
 }
 
-/// Updates a user. Only platform keys can update users.
-///
-/// # Errors
-/// `INVALID_REQUEST`, `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`, and `ALREADY_EXISTS` for
+/// Prepares a change of a user. Only platform keys can update users. Applied, it fails with `NOT_FOUND`,
+/// `PLATFORM_KEY_REQUIRED`, `PRECONDITION_FAILED`, and `ALREADY_EXISTS` for
 /// an email address that another user has. For a change of the status also `SECRET_SUPERSEDED`, and
 /// `INSUFFICIENT_SCOPE` if the user owns a key with administrative scopes that the caller lacks.
-pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<User> {
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub fn update(ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Operation> {
     let patch = UserPatch::read(body)?;
     let context = ctx.clone();
-    mutate(app, ctx, 200, move |tx, caller| {
+    Ok(Operation::new(move |tx, caller| {
         let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
         if patch.status.is_some_and(|status| status != before.status) {
             caller.require_current_secret()?;
             api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
         }
-        context.require_if_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag_of(&before))?;
         let mut after = patch.apply(&before)?;
         ensure_email_available(tx, &after)?;
         let changed = changed_fields(&before, &after);
@@ -118,24 +124,21 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         );
         let only_suspends = only_sets_status(&changed, "suspended");
         let entries = entries.into_iter().map(|entry| entry.withdrawing(only_suspends)).collect();
-        Ok((after, entries))
-    })
-    .await
+        Ok((Answer::ok(&after)?.with_etag(etag_of(&after)), entries))
+    }))
 }
 
-/// Deletes a user, ends the user's memberships, revokes the user's API keys, and frees the user's email
-/// address. Only platform keys can delete users.
-///
-/// # Errors
+/// Prepares the deletion of a user, which ends the user's memberships, revokes the user's API keys, and frees the user's
+/// email address. Only platform keys can delete users. Applied, it fails with
 /// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `INSUFFICIENT_SCOPE` if the user owns a key beyond the caller's,
 /// `PRECONDITION_FAILED`, and `CONFLICT` for the last owner of an organization.
-pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<String> {
+pub fn delete(ctx: &Arc<RequestContext>, id: String) -> Operation {
     let context = ctx.clone();
-    mutate(app, ctx, 200, move |tx, caller| {
+    Operation::new(move |tx, caller| {
         let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
         api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
-        context.require_if_match(&etag(before.created_at, before.revision))?;
+        context.require_if_match(&etag_of(&before))?;
         let memberships = store::memberships::organizations_and_roles_of_user(tx, &id)?;
         for (organization, role) in &memberships {
             if *role == Role::Owner && !store::memberships::has_other_owner(tx, organization, &id)? {
@@ -162,9 +165,8 @@ pub async fn delete(app: &App, ctx: &Arc<RequestContext>, id: String) -> Result<
         store::users::delete(tx, &id, context.now)?;
         tx.invalidate(Invalidation::Id(id.clone()));
         let entries = entries.into_iter().map(|entry| entry.withdrawing(true)).collect();
-        Ok((id.clone(), entries))
+        Ok((Answer::ok(&Deleted { id: &id, deleted: true })?, entries))
     })
-    .await
 }
 
 /// Lists a user's memberships in the organizations that the caller can access.

@@ -103,18 +103,8 @@ impl<'c> Tx<'c> {
 
     /// Number of invalidations recorded so far. While it stays the same, records of keys and their
     /// owners that were read in this transaction are still current.
-    pub(crate) fn told(&self) -> usize {
+    pub(crate) fn invalidation_count(&self) -> usize {
         self.invalidations.borrow().len()
-    }
-
-    /// True if a change in this transaction has invalidated the record with this id.
-    pub(crate) fn is_invalidated(&self, id: &str) -> bool {
-        self.invalidations.borrow().iter().any(|invalidation| match invalidation {
-            Invalidation::Id(other) => other == id,
-            Invalidation::Access(change) => change.id == id,
-            Invalidation::All => true,
-            Invalidation::Secret(_) => false,
-        })
     }
 
     /// Runs a statement that returns no rows; returns the number of rows changed.

@@ -284,10 +284,12 @@ fn ensure_or_create_scopes(
             }
         }
     }
-    let Some(index) = scopes::first_unknown_scope(tx, grants)? else { return Ok(entries) };
-    let mut detail = scopes::unknown_scope_detail(index, &grants[index]);
-    if scope::is_custom_scope_name(&grants[index]) {
-        detail.message.push_str(" Use --create-scopes to add it.");
+    let mut faults = scopes::unknown_scopes(tx, grants)?;
+    if faults.is_empty() {
+        return Ok(entries);
     }
-    Err(Error::invalid_request(vec![detail]))
+    if grants.iter().any(|grant| scope::is_custom_scope_name(grant)) {
+        faults[0].message.push_str(" Use --create-scopes to add missing scopes.");
+    }
+    Err(Error::invalid_request(faults))
 }

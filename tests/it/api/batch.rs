@@ -251,6 +251,40 @@ async fn i3_operations_after_the_revocation_of_their_caller_are_refused() {
 }
 
 /// A failed batch invalidates nothing, and a committed batch invalidates what it changed.
+/// What was prepared before the batch follows the settings that an operation of the batch has changed.
+#[tokio::test]
+async fn operations_follow_settings_that_the_batch_changes() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.post("/api-keys", json!({"id": "key_old", "name": "n", "scopes": []})).await;
+    let etag = admin.get("/config").await.header("etag").unwrap().to_owned();
+    let plan = json!({"requests_per_minute": 7, "max_keys": 0, "max_members": 0});
+    let patch = json!({"keys": {"prefix": "acme", "default_expiry_days": 9}, "plans": {"gold": plan}});
+    let gold = json!({"id": "org_1", "name": "n", "email": "a@example.com", "plan": "gold"});
+    let operations = [
+        json!({"method": "PATCH", "path": "/config", "body": patch, "if_match": etag}),
+        json!({"method": "POST", "path": "/organizations", "body": gold}),
+        json!({"method": "POST", "path": "/api-keys", "body": {"id": "key_1", "name": "n", "scopes": ["*"]}}),
+        json!({"method": "POST", "path": "/api-keys/key_old/rotate"}),
+    ];
+    let answer = run(&admin, &operations).await;
+    expect_results(&answer, 200, &[(200, ""), (201, ""), (201, ""), (200, "")]);
+    for index in [2, 3] {
+        let key = &answer.data()["results"][index]["body"]["data"];
+        let secret = key["key"].as_str().unwrap();
+        assert!(secret.starts_with("acme_") && secret.starts_with(key["start"].as_str().unwrap()), "{key}");
+        let verify = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
+        assert_eq!(admin.send(verify).await.data()["code"], "VALID", "{key}");
+        let id = key["id"].as_str().unwrap();
+        assert_eq!(admin.get(&format!("/api-keys/{id}")).await.data()["start"], key["start"]);
+    }
+    assert!(answer.data()["results"][2]["body"]["data"]["expires_at"].is_string(), "{answer:?}");
+    let events = events(&server).await;
+    let created = events.iter().find(|event| event["target"]["id"] == "key_1").unwrap();
+    let changes = created["changes"].to_string();
+    assert!(changes.contains("\"acme_") && changes.contains("expires_at"), "{changes}");
+}
+
 #[tokio::test]
 async fn i3_caches_follow_only_committed_changes() {
     let server = Server::start().await;

@@ -15,7 +15,7 @@ async fn browsers_guess_no_media_type_outside_the_data_plane() {
         let answer = admin.send(admin.request_at_root(method, &path)).await;
         let expected = match route.dispatch {
             Dispatch::DataPlane(_) => None,
-            Dispatch::Pipeline(_) | Dispatch::Page => Some("nosniff"),
+            _ => Some("nosniff"),
         };
         assert_eq!(answer.header("x-content-type-options"), expected, "{} {path}", route.method);
         // Only over TLS: see `tls::hosts`.

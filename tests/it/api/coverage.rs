@@ -441,7 +441,7 @@ async fn i5_from_another_organization(fixture: &Fixture, row: &Row, key: &str) {
 /// A call that is refused is refused in a batch, too, with the same error.
 async fn refused_in_a_batch(fixture: &Fixture, row: &Row, route: &Route, keys: Vec<String>) {
     for key in keys {
-        if !route.in_batch {
+        if !route.is_in_batch() {
             if row.path.starts_with("/admin/") {
                 let answer = fixture.in_batch(row, &key, true).await;
                 let expected = [("/operations/0/path".to_owned(), "NOT_IN_BATCH".to_owned())];
@@ -478,7 +478,7 @@ async fn refused_in_a_batch(fixture: &Fixture, row: &Row, route: &Route, keys: V
 async fn every_route_has_the_same_result_in_a_batch() {
     for row in rows() {
         let route = ROUTES.iter().find(|route| (route.method, route.path) == (row.method, row.path)).unwrap();
-        if !route.in_batch {
+        if !route.is_in_batch() {
             continue;
         }
         // Two servers with the same resources, except for random values.

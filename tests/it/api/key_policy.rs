@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tollhouse::domain::time::Timestamp;
-use tollhouse::service::api_keys;
+use tollhouse::service::operator_keys;
 
 use super::{expect_error, expect_invalid, expect_ok};
 use crate::support::{Binary, NOW, Server};
@@ -89,7 +89,7 @@ async fn the_rules_do_not_apply_to_keys_of_the_operator() {
     let rules = json!({"keys": {"max_expiry_days": 1, "require_allowed_ips_for_admin": true, "prefix": "acme"},
         "maintenance": {"read_only": true}});
     expect_ok(server.configure(rules.clone()).await, 200);
-    let created = api_keys::create_as_operator(&server.app, "n", vec!["*".to_owned()]).await.unwrap();
+    let created = operator_keys::create_as_operator(&server.app, "n", vec!["*".to_owned()]).await.unwrap();
     assert!(
         created.key.starts_with("acme_") && created.api_key.start.starts_with("acme_"),
         "{}",

@@ -13,7 +13,7 @@ use tollhouse::app::App;
 use tollhouse::clock::Clock;
 use tollhouse::config::Config;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::service::api_keys;
+use tollhouse::service::operator_keys;
 use tollhouse::verify::secret::Secret;
 
 use super::full_disk::{readiness, verify};
@@ -120,7 +120,7 @@ pub(super) async fn start(dir: TempDir) -> Option<Server> {
     let mut config = Config::load_defaults().unwrap();
     config.database.dir = dir.path().join("data");
     let app = App::open(config, Clock::manual(Timestamp::from_millis(NOW))).await.ok()?;
-    let started = api_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await;
+    let started = operator_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await;
     app.close().await.ok();
     started.ok()?;
     Some(Server::start_in(dir, |config| config.rate_limits.admin_per_minute = 0).await)

@@ -55,7 +55,7 @@ async fn i5_a_narrowed_caller_sees_no_replay_of_any_operation() {
     let server = Server::start().await;
     let (client, key) = server.key(None, &["*"]).await;
     let mut requests = Vec::new();
-    for route in ROUTES.iter().filter(|route| route.in_batch) {
+    for route in ROUTES.iter().filter(|route| route.is_in_batch()) {
         let path = route.path.strip_prefix("/admin/v1").unwrap();
         let path = path.replace("{id}", "key_none").replace("{user_id}", "user_none");
         let path = path.replace("{scope}", "nothing:read");

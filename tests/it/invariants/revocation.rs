@@ -88,21 +88,20 @@ impl Withdrawal {
         Box::pin(async move {
             let org = "org_k".to_owned();
             let user = "user_k".to_owned();
-            match (self, body) {
-                (Self::Revoked, _) => api_keys::revoke(&app, &ctx, key, None).await.map(drop),
-                (Self::RotatedWithoutGrace, body) => {
-                    api_keys::rotate(&app, &ctx, key, body.as_ref()).await.map(drop)
-                }
+            let operation = match (self, body) {
+                (Self::Revoked, _) => api_keys::revoke(&ctx, key, None)?,
+                (Self::RotatedWithoutGrace, body) => api_keys::rotate(&app, &ctx, key, body.as_ref()).await?,
                 (Self::OrganizationSuspended, Some(body)) => {
-                    organizations::update(&app, &ctx, org, &body).await.map(drop)
+                    organizations::update(&app, &ctx, org, &body).await?
                 }
-                (Self::OrganizationDeleted, _) => organizations::delete(&app, &ctx, org).await.map(drop),
-                (Self::OwnerRemoved, _) => memberships::delete(&app, &ctx, org, user).await.map(drop),
-                (Self::OwnerSuspended, Some(body)) => users::update(&app, &ctx, user, &body).await.map(drop),
-                (Self::OwnerDeleted, _) => users::delete(&app, &ctx, user).await.map(drop),
-                (_, Some(body)) => api_keys::update(&app, &ctx, key, &body).await.map(drop),
+                (Self::OrganizationDeleted, _) => organizations::delete(&ctx, org),
+                (Self::OwnerRemoved, _) => memberships::delete(&ctx, org, user),
+                (Self::OwnerSuspended, Some(body)) => users::update(&ctx, user, &body)?,
+                (Self::OwnerDeleted, _) => users::delete(&ctx, user),
+                (_, Some(body)) => api_keys::update(&app, &ctx, key, &body).await?,
                 (_, None) => unreachable!(),
-            }
+            };
+            operation.run(&app, &ctx).await
         })
     }
 }

@@ -133,17 +133,17 @@ fn each_invalid_record_is_refused_with_its_line_and_the_rest_is_imported() {
         (key("acme_x", json!({"start": "acme_x"})).to_string(), Some("start: Must be the first few characters")),
         (
             key("x", json!({"scopes": ["invoices:read"]})).to_string(),
-            Some(r#"scopes/0: There is no scope \"invoices:read\". Use --create-scopes to add it."]"#),
+            Some(r#"scopes/0: Unknown scope \"invoices:read\"; GET /admin/v1/scopes lists all scopes. Use --create-scopes to add missing scopes."]"#),
         ),
         // Scopes that `--create-scopes` can't add.
         (
             key("x", json!({"scopes": ["admin:all"]})).to_string(),
-            Some(r#"scopes/0: There is no scope \"admin:all\"."]"#),
+            Some(r#"scopes/0: Unknown scope \"admin:all\"; GET /admin/v1/scopes lists all scopes."]"#),
         ),
         (
             json!({"type": "organization", "id": "org_b", "name": "B", "email": "b@example.com", "plan": "x"})
                 .to_string(),
-            Some(r#"plan: There is no plan \"x\"."]"#),
+            Some(r#"plan: Must be one of the plans: enterprise, standard."]"#),
         ),
         (key("x", json!({"organization_id": "org_none"})).to_string(), Some("no organization org_none")),
         (key("x", json!({"user_id": "user_1"})).to_string(), Some("not a member")),

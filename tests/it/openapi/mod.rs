@@ -126,7 +126,7 @@ impl Operation<'_> {
     fn endpoint(&self) -> Option<Endpoint> {
         match self.route.dispatch {
             Dispatch::DataPlane(endpoint) => Some(endpoint),
-            Dispatch::Pipeline(_) | Dispatch::Page => None,
+            _ => None,
         }
     }
 }

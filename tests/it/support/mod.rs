@@ -30,7 +30,7 @@ use tollhouse::domain::time::Timestamp;
 use tollhouse::http::workers::Workers;
 use tollhouse::http::{routes, server};
 use tollhouse::service::idempotency::IdempotentRequest;
-use tollhouse::service::{RequestContext, api_keys};
+use tollhouse::service::{RequestContext, operator_keys};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
@@ -102,7 +102,7 @@ impl Server {
         let limits = server::ConnectionLimits::from(&config.http);
         let clock = Clock::manual(Timestamp::from_millis(now));
         let app = App::open(config, clock.clone()).await.unwrap();
-        api_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
+        operator_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let routes = routes::filter(app.clone(), TaskTracker::new()).unwrap();

@@ -192,7 +192,7 @@ async fn send_in_bodies(api: &Api, case: &Case) -> usize {
             for form in json_forms(&case.secret) {
                 let body = field.body.to_string().replace(PLACEHOLDER, &form);
                 sent.push((operation, field, form.clone(), body, false));
-                if operation.route.in_batch {
+                if operation.route.is_in_batch() {
                     let path = operation.path_of_examples();
                     let inner = field.body.to_string().replace(PLACEHOLDER, &form);
                     let method = operation.method.as_str();
