@@ -5,7 +5,7 @@
 //! A request passes through these layers:
 //!
 //! ```text
-//! http::accept, server accepts connections, limits their number and time, and hands each to a worker
+//! http::conn           accepts connections, limits their number and time, and hands each to a worker
 //! http::routes         the whole API in one table
 //! http::pipeline       the checks of every request: credential, address, rate limit, scope, body
 //! http::<resource>     the handler: calls the service and wraps its result in the envelope

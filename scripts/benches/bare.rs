@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tollhouse::http::server;
-use tollhouse::http::workers::Workers;
+use tollhouse::http::conn::server;
+use tollhouse::http::conn::workers::Workers;
 use warp::Filter;
 use warp::reply::Response;
 

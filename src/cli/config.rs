@@ -13,7 +13,7 @@ use toml_edit::{DocumentMut, Item};
 use super::args::{Config as ConfigCommand, ConfigInit};
 use super::output;
 use crate::config::{ConfigFlags, DEFAULT_CONFIG_TOML, EffectiveConfig};
-use crate::http::tls::Tls;
+use crate::http::conn::tls::Tls;
 use crate::store::part_file::PartFile;
 
 /// Runs `tollhouse config`. If the configuration has faults, prints all of them to standard error and returns

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::config::ListenAddress;
 use crate::error::{Error, Result};
-use crate::http::listeners::Listeners;
+use crate::http::conn::listeners::Listeners;
 
 /// Listens on the address that this setting has.
 pub(super) async fn bind(setting: &str, address: ListenAddress) -> Result<Listeners> {

@@ -12,7 +12,7 @@ use super::service_manager::ServiceManager;
 use crate::app::App;
 use crate::config::{Config, ConfigFault, ConfigFlags, EffectiveConfig};
 use crate::error::{Error, Result};
-use crate::http::tls::Tls;
+use crate::http::conn::tls::Tls;
 use crate::telemetry::LogFilter;
 use crate::telemetry::notice::Notice;
 

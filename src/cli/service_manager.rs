@@ -13,7 +13,7 @@ use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::app::App;
-use crate::http::workers::Workers;
+use crate::http::conn::workers::Workers;
 
 /// The environment variable with the address of the service manager's socket.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";

@@ -11,8 +11,8 @@ use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
 use super::address;
+use super::conn::request_head::RequestHead;
 use super::rate_limits::{self, MINUTE};
-use super::server::RequestHead;
 use crate::app::App;
 use crate::domain::access;
 use crate::domain::api_key::Credential;

@@ -13,7 +13,7 @@ use http::header::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::server::RequestHead;
+use super::conn::request_head::RequestHead;
 use crate::app::App;
 use crate::config::HttpConfig;
 use crate::domain::fields::Json;

@@ -10,9 +10,9 @@ use futures_util::Stream;
 use warp::reply::Response;
 
 use super::call::BodyLimits;
+use super::conn::request_head::RequestHead;
 use super::request_id::{add_request_id, received_or_new_request_id};
 use super::routes::VERIFY_SCOPES;
-use super::server::RequestHead;
 use super::{address, auth, call, forward_auth, introspect, reply, request_log, verify};
 use crate::app::App;
 use crate::domain::access;

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use http::header::{HOST, HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use http::{Uri, Version};
 
-use super::server::RequestHead;
+use super::conn::request_head::RequestHead;
 use crate::error::{Error, ErrorDetail, Result};
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");

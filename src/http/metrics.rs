@@ -10,12 +10,13 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::conn::listeners::Listeners;
+use super::conn::request_head::RequestHead;
+use super::conn::server::{self, ConnectionLimits};
+use super::conn::workers::Workers;
 use super::data_plane::Endpoint;
 use super::host;
-use super::listeners::Listeners;
 use super::routes::ROUTES;
-use super::server::{self, ConnectionLimits, RequestHead};
-use super::workers::Workers;
 use crate::app::App;
 use crate::error::Result;
 use crate::service;

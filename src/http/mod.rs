@@ -1,11 +1,10 @@
 //! The HTTP layer, built on warp: from the accept loop to the response.
 //!
-//! `accept` limits the number of connections, `server` serves them, `routes` matches requests, and `pipeline` runs the checks before a
-//! handler. `call` is a handler's input and `reply` its output; each resource has a file of handlers.
-//! `data_plane` is the shorter path to `verify`, `introspect` and `forward_auth`. `pages` serves the
-//! files of the console and the API reference, which are not part of the API.
+//! `conn` serves connections, `routes` matches requests, and `pipeline` runs the checks before a handler.
+//! `call` is a handler's input and `reply` its output; each resource has a file of handlers. `data_plane` is the
+//! shorter path to `verify`, `introspect` and `forward_auth`. `pages` serves the files of the console and the API
+//! reference, which are not part of the API.
 
-mod accept;
 pub(crate) mod address;
 mod analytics;
 mod api_keys;
@@ -13,7 +12,7 @@ mod audit;
 mod auth;
 mod batch;
 mod call;
-mod connection_auth;
+pub mod conn;
 mod data_plane;
 mod forward_auth;
 mod health;
@@ -21,7 +20,6 @@ pub(crate) mod health_client;
 mod host;
 mod idempotency;
 mod introspect;
-pub mod listeners;
 mod memberships;
 pub(crate) mod metrics;
 pub mod openapi;
@@ -36,12 +34,7 @@ mod request_log;
 mod root;
 pub mod routes;
 mod scopes;
-pub mod server;
 mod settings;
-mod streams;
-mod timer;
-pub(crate) mod tls;
 mod users;
 mod verify;
 mod whoami;
-pub mod workers;

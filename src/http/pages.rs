@@ -15,9 +15,9 @@ use http::header::{
 use warp::reply::Response as WarpResponse;
 
 use super::call;
+use super::conn::request_head::RequestHead;
 use super::reply;
 use super::request_id::{add_request_id, received_or_new_request_id};
-use super::server::RequestHead;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 

@@ -19,12 +19,12 @@ use warp::reply::Response;
 
 use super::auth;
 use super::call::{self, BodyLimits, Call};
+use super::conn::request_head::RequestHead;
 use super::rate_limits::{self, RateLimitClass};
 use super::reply::{self, Reply};
 use super::request_id::{add_request_id, received_or_new_request_id};
 use super::request_log::{RequestLog, log_unmatched};
 use super::routes::{AuthRequirement, BATCH_ACTION, Body, Dispatch, Route, UnmatchedRoute, WHOAMI_ACTION};
-use super::server::RequestHead;
 use super::{address, batch, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};

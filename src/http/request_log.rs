@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::USER_AGENT;
 use http::{HeaderMap, StatusCode};
 
-use super::server::RequestHead;
+use super::conn::request_head::RequestHead;
 use crate::app::App;
 use crate::domain::redaction::Redactor;
 use crate::error::Code;

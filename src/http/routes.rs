@@ -13,11 +13,11 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::call::Call;
+use super::conn::request_head::RequestHead;
 use super::data_plane;
 pub use super::data_plane::Endpoint;
 use super::pipeline::{self, AdminRequestTasks, Request};
 use super::reply::Reply;
-use super::server::RequestHead;
 use super::{
     analytics, api_keys, audit, health, host, memberships, openapi, organizations, pages, root, scopes,
     settings, users, whoami,

@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listeners::Listeners;
 use futures_util::FutureExt;
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-use super::address;
-use super::connection_auth::{UnauthenticatedConnection, UnauthenticatedConnections};
+use super::auth::{UnauthenticatedConnection, UnauthenticatedConnections};
+use super::listeners::Listeners;
 use super::server::ConnectionLimits;
+use crate::http::address;
 use crate::telemetry::connections::{ListenerConnections, OpenConnection, RefusalReason};
 
 /// The delay before the next accept after a failed one. The cause, such as a lack of memory, lasts until other

@@ -6,16 +6,14 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -31,8 +29,9 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::accept::{AcceptedConnection, Acceptor};
-use super::connection_auth::ConnectionAuth;
+use super::auth::ConnectionAuth;
 use super::listeners::Listeners;
+use super::request_head::{RequestHead, RequestHeadParts};
 use super::streams;
 use super::timer::ConnectionTimer;
 use super::tls::{self, Tls};
@@ -80,41 +79,6 @@ impl From<&HttpConfig> for ConnectionLimits {
             write_timeout: http.write_timeout,
             drain_timeout: http.drain_timeout,
         }
-    }
-}
-
-/// The head of a request, stored in its extensions, so that filters don't clone its parts one by one.
-/// The request that warp sees keeps its method and URI, but has no headers.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestHead(Arc<RequestHeadParts>);
-
-/// The peer, method, URI and headers of a request.
-#[derive(Debug)]
-pub(crate) struct RequestHeadParts {
-    /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
-    /// see [`client_address`](super::address::client_address).
-    pub(crate) peer: SocketAddr,
-    /// True if the connection uses TLS.
-    pub(crate) is_tls: bool,
-    /// The authentication state of the connection.
-    pub(crate) connection_auth: Arc<ConnectionAuth>,
-    pub(crate) version: Version,
-    pub(crate) method: Method,
-    /// The request's path and query.
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
-    /// True if the request has a body. Taken from the body stream, because HTTP/2 requires no header that
-    /// announces a body.
-    pub(crate) has_body: bool,
-    /// The length of the body if the client announced it (`Content-Length`), in bytes.
-    pub(crate) declared_body_bytes: Option<u64>,
-}
-
-impl Deref for RequestHead {
-    type Target = RequestHeadParts;
-
-    fn deref(&self) -> &RequestHeadParts {
-        &self.0
     }
 }
 

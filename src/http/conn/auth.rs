@@ -10,14 +10,14 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 
-use super::address::client_network;
 use crate::domain::api_key::Credential;
+use crate::domain::cidr::client_network;
 use crate::verify::cache::{KeyCache, LoadedCredential};
 
 /// The authentication state of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionAuth {
-    pub(super) cache: ConnectionAuthCache,
+    pub(in crate::http) cache: ConnectionAuthCache,
     /// True once a key has authenticated. Requests check it before they lock `unauthenticated`.
     is_authenticated: AtomicBool,
     /// Held until a key has authenticated; `None` from then on, and for peers that aren't limited.
@@ -30,7 +30,7 @@ impl ConnectionAuth {
     }
 
     /// Records that a valid key has authenticated. From then on, the connection doesn't count as unauthenticated.
-    pub(super) fn record_success(&self) {
+    pub(in crate::http) fn record_success(&self) {
         if !self.is_authenticated.load(Ordering::Relaxed) {
             self.is_authenticated.store(true, Ordering::Relaxed);
             drop(self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner).take());
