@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tollhouse::http::conn::limits::ConnectionLimits;
 use tollhouse::http::conn::server;
 use tollhouse::http::conn::workers::Workers;
 use warp::Filter;
@@ -20,7 +21,7 @@ use warp::reply::Response;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The values of the shipped config.toml, without a limit for each address: no key authenticates here.
-const LIMITS: server::ConnectionLimits = server::ConnectionLimits {
+const LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 10_000,
     max_unauthenticated_per_address: 0,
     trusted_proxies: Vec::new(),

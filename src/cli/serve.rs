@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::listen::reachable_address;
 use crate::config::{Config, EffectiveConfig};
 use crate::error::{Error, Result};
+use crate::http::conn::limits::ConnectionLimits;
 use crate::http::conn::server;
 use crate::http::conn::tls::Tls;
 use crate::http::conn::workers::Workers;
@@ -68,7 +69,7 @@ pub(crate) async fn run(
         None => None,
         Some(address) => Some(listeners::bind("metrics.listen", address).await?),
     };
-    let limits = server::ConnectionLimits::from(&config.http);
+    let limits = ConnectionLimits::from(&config.http);
     let drain_timeout = config.http.drain_timeout;
     if let Some(memory_limit_bytes) = machine::memory_limit_bytes() {
         let max_cache_bytes = config.cache.effective_max_bytes(Some(memory_limit_bytes));

@@ -10,9 +10,10 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::conn::limits::ConnectionLimits;
 use super::conn::listeners::Listeners;
 use super::conn::request_head::RequestHead;
-use super::conn::server::{self, ConnectionLimits};
+use super::conn::server;
 use super::conn::workers::Workers;
 use super::data_plane::Endpoint;
 use super::host;

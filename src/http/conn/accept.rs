@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 
 use super::auth::{UnauthenticatedConnection, UnauthenticatedConnections};
+use super::limits::ConnectionLimits;
 use super::listeners::Listeners;
-use super::server::ConnectionLimits;
 use crate::http::address;
 use crate::telemetry::connections::{ListenerConnections, OpenConnection, RefusalReason};
 

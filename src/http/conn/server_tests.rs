@@ -2,14 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use warp::{Filter, Reply};
 
 use super::*;
+use crate::http::conn::limits::MAX_HEAD_BYTES;
+use crate::http::conn::request_head::RequestHead;
 
 /// A timeout short enough for a test to wait for, and long enough not to expire because the machine is busy.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -2,13 +2,13 @@
 //! limits as on a separate connection.
 //!
 //! hyper has no idle timeout for HTTP/2 and no write timeout for a stalled stream. Each stream runs in
-//! its own task; this module counts these tasks, and aborts them if their client stops reading.
+//! its own task; a [`StreamCounter`] counts these tasks, and they are aborted if their client stops reading.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,10 +21,13 @@ use hyper::server::conn::http2;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::Instant;
 
-use super::server::{ConnectionLimits, DrainSignal, MAX_HEAD_BYTES};
+use super::driver::Driver;
+use super::limits::MAX_HEAD_BYTES;
+use super::state::ChunkTimeout;
+use super::stream_counter::StreamCounter;
+use super::timer::DeadlineTimer;
 
 /// Maximum number of concurrent requests on an HTTP/2 connection; clients delay further requests. RFC 9113
 /// §6.5.2 recommends at least 100.
@@ -43,14 +46,8 @@ tokio::task_local! {
     static CURRENT_PROGRESS: Arc<StreamProgress>;
 }
 
-/// Serves an HTTP/2 connection until the client closes it, the server drains, or the connection was idle for
-/// `header_timeout`.
-pub(super) async fn serve_http2<IO, S, B>(
-    stream: IO,
-    service: S,
-    limits: &ConnectionLimits,
-    draining: &DrainSignal,
-) -> hyper::Result<()>
+/// Serves an HTTP/2 connection to its end.
+pub(super) async fn serve_http2<IO, S, B>(stream: IO, service: S, mut driver: Driver<'_>) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
     S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>,
@@ -72,36 +69,22 @@ where
             Ok::<_, Infallible>(response.map(chunked))
         }
     });
-    let streams = StreamExecutor { counter: Arc::default(), write_timeout: limits.write_timeout };
-    let mut connection = pin!(
-        http2::Builder::new(streams.clone())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
-            .max_send_buf_size(4 * CHUNK_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(4 * STREAM_WINDOW_BYTES)
-            // Closes the connection if the client doesn't answer pings, regardless of its streams.
-            .keep_alive_interval(limits.write_timeout)
-            .keep_alive_timeout(limits.write_timeout)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    tokio::select! {
-        // Biased so that a request that has already arrived is answered before the connection is closed.
-        biased;
-        result = connection.as_mut() => return result,
-        () = draining.wait() => {
-            connection.as_mut().graceful_shutdown();
-            return connection.await;
-        }
-        () = streams.wait_until_idle(limits.header_timeout) => {}
-    }
-    if !streams.any_started() {
-        return Ok(()); // Without a request there is no response to finish.
-    }
-    connection.as_mut().graceful_shutdown();
-    // The end of a response may still be in flight, and the client may not be reading.
-    timeout(limits.write_timeout, connection).await.unwrap_or(Ok(()))
+    let write_timeout = driver.limits.write_timeout;
+    let counter = Arc::new(StreamCounter::default());
+    let connection = http2::Builder::new(StreamExecutor { counter: Arc::clone(&counter), write_timeout })
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
+        .max_send_buf_size(4 * CHUNK_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(4 * STREAM_WINDOW_BYTES)
+        // Closes the connection if the client doesn't answer pings, regardless of its streams.
+        .keep_alive_interval(write_timeout)
+        .keep_alive_timeout(write_timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    let result =
+        driver.run(pin!(connection), |connection| connection.graceful_shutdown(), Some(&counter)).await;
+    result.unwrap_or(Ok(()))
 }
 
 /// Spawns the tasks of one connection's HTTP/2 streams.
@@ -111,80 +94,9 @@ struct StreamExecutor {
     write_timeout: Duration,
 }
 
-/// Counts the open streams of a connection.
-struct StreamCounter {
-    state: Mutex<StreamCounts>,
-    /// Notified when the last open stream ends.
-    became_idle: Notify,
-}
-
-#[derive(Clone, Copy)]
-struct StreamCounts {
-    open_streams: usize,
-    any_started: bool,
-    /// The time since which no stream is open. Only meaningful if `open_streams` is 0.
-    idle_since: Instant,
-}
-
-impl Default for StreamCounter {
-    fn default() -> Self {
-        let state = StreamCounts { open_streams: 0, any_started: false, idle_since: Instant::now() };
-        Self { state: Mutex::new(state), became_idle: Notify::new() }
-    }
-}
-
-impl StreamCounter {
-    fn lock(&self) -> MutexGuard<'_, StreamCounts> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl StreamExecutor {
-    fn any_started(&self) -> bool {
-        self.counter.lock().any_started
-    }
-
-    /// Resolves when no stream was open for `idle_timeout`.
-    async fn wait_until_idle(&self, idle_timeout: Duration) {
-        loop {
-            let state = *self.counter.lock();
-            if state.open_streams > 0 {
-                self.counter.became_idle.notified().await;
-            } else if state.idle_since.elapsed() < idle_timeout {
-                sleep_until(state.idle_since + idle_timeout).await;
-            } else {
-                return;
-            }
-        }
-    }
-}
-
-/// Counts a stream as open until the guard is dropped.
-struct StreamGuard(Arc<StreamCounter>);
-
-impl StreamGuard {
-    fn new(counter: &Arc<StreamCounter>) -> Self {
-        let mut state = counter.lock();
-        state.open_streams += 1;
-        state.any_started = true;
-        Self(Arc::clone(counter))
-    }
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.open_streams -= 1;
-        if state.open_streams == 0 {
-            state.idle_since = Instant::now();
-            self.0.became_idle.notify_one();
-        }
-    }
-}
-
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let guard = StreamGuard::new(&self.counter);
+        let guard = self.counter.open();
         let write_timeout = self.write_timeout;
         tokio::spawn(async move {
             let _guard = guard;
@@ -211,16 +123,12 @@ impl StreamProgress {
     /// Resolves when the same chunk has waited for `write_timeout`. Must run in the task that sends the
     /// chunks, because it only checks the progress when that task is polled.
     async fn wait_until_stalled(&self, write_timeout: Duration) {
-        let mut last_waiting = 0;
-        let mut timer = None;
+        let mut timeout = ChunkTimeout::default();
+        let mut timer = DeadlineTimer::default();
         poll_fn(|context| {
             let waiting = self.0.load(Ordering::Relaxed);
-            if waiting != last_waiting {
-                last_waiting = waiting;
-                timer = (waiting != 0).then(|| Box::pin(sleep(write_timeout)));
-            }
-            match &mut timer {
-                Some(timer) => timer.as_mut().poll(context),
+            match timeout.deadline(write_timeout, waiting, Instant::now) {
+                Some(deadline) => timer.poll(context, deadline),
                 None => Poll::Pending,
             }
         })

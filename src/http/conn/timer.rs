@@ -1,9 +1,8 @@
-//! The timer of a connection, for hyper's timeout for reading a request's head.
+//! Timers that stay registered when their deadline moves to a later time.
 //!
-//! hyper creates a sleep for each request and drops it when the head has arrived. With tokio's own
-//! timer each sleep would be registered in the runtime's timer wheel and removed again. Here all
-//! sleeps of a connection share one tokio sleep, which stays registered: it fires too early, at most
-//! once per head timeout, and is then extended to the current deadline.
+//! hyper creates a sleep for each request's head, and drops it when the head has arrived; the idle deadline of HTTP/2
+//! moves with each request. With tokio's own timer, each deadline would be registered in the runtime's timer wheel
+//! and removed again. The sleep here fires too early instead, at most once per timeout, and is then extended.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +11,30 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// The tokio sleep that all sleeps of a connection share. It fires no later than the deadline of the sleep
-/// that is polled.
-type SharedSleep = Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>;
-
-/// The timer of one connection. Only one of its sleeps is polled at a time.
+/// A timer for one deadline at a time. Its sleep fires no later than the deadline that is polled.
 #[derive(Default)]
-pub(crate) struct ConnectionTimer(SharedSleep);
+pub(super) struct DeadlineTimer(Option<Pin<Box<tokio::time::Sleep>>>);
+
+impl DeadlineTimer {
+    /// Ready once the deadline has passed.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, deadline: tokio::time::Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// hyper's timer of one connection. Only one of its sleeps is polled at a time.
+#[derive(Default)]
+pub(super) struct ConnectionTimer(Arc<Mutex<DeadlineTimer>>);
 
 impl Timer for ConnectionTimer {
     #[allow(clippy::disallowed_methods)] // hyper's deadlines are instants; tests set short timeouts.
@@ -27,14 +43,14 @@ impl Timer for ConnectionTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(ConnectionSleep { deadline: deadline.into(), shared: self.0.clone() })
+        Box::pin(ConnectionSleep { deadline: deadline.into(), timer: self.0.clone() })
     }
 }
 
-/// A sleep until a deadline, based on the connection's shared sleep.
+/// A sleep until a deadline, based on the connection's timer.
 struct ConnectionSleep {
     deadline: tokio::time::Instant,
-    shared: SharedSleep,
+    timer: Arc<Mutex<DeadlineTimer>>,
 }
 
 impl Sleep for ConnectionSleep {}
@@ -43,18 +59,7 @@ impl Future for ConnectionSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let sleep = shared.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.deadline)));
-        if sleep.deadline() > self.deadline {
-            sleep.as_mut().reset(self.deadline);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(context));
-            if sleep.deadline() >= self.deadline {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(self.deadline);
-        }
+        self.timer.lock().unwrap_or_else(PoisonError::into_inner).poll(context, self.deadline)
     }
 }
 

@@ -27,6 +27,7 @@ use tollhouse::config::Config;
 use tollhouse::domain::access::Caller;
 use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
+use tollhouse::http::conn::limits::ConnectionLimits;
 use tollhouse::http::conn::server;
 use tollhouse::http::conn::workers::Workers;
 use tollhouse::http::routes;
@@ -100,7 +101,7 @@ impl Server {
         let mut config = Config::load_defaults().unwrap();
         config.database.dir = dir.path().join("data");
         change(&mut config);
-        let limits = server::ConnectionLimits::from(&config.http);
+        let limits = ConnectionLimits::from(&config.http);
         let clock = Clock::manual(Timestamp::from_millis(now));
         let app = App::open(config, clock.clone()).await.unwrap();
         operator_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
