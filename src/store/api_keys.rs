@@ -1,8 +1,7 @@
 //! Statements on API keys, the hashes of their secrets, and their scopes.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
@@ -19,7 +18,7 @@ pub(super) const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.n
                        k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
                        k.revoked_reason, k.revision, k.rate_limit, k.rate_window, k.quota_limit, k.quota_period";
 
-pub(super) fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
+pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
     Ok(ApiKey {
         id: row.get(1)?,
         organization_id: row.get(2)?,
@@ -122,7 +121,7 @@ pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Cr
         let key = api_key_from_row(row)?;
         // A retired secret ended in the past: the epoch stands for any past time.
         let epoch = Timestamp::from_millis(0);
-        let secret_ends_at = match row.get_ref(24)?.as_str()? {
+        let secret_ends_at = match row.get::<&str>(24)? {
             "current" => None,
             "previous" => Some(key.previous_secret_expires_at.unwrap_or(epoch)),
             _ => Some(epoch),
@@ -130,7 +129,7 @@ pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Cr
         let organization = match &key.organization_id {
             None => None,
             Some(_) => {
-                let deleted = row.get::<_, Option<i64>>(27)?.is_some();
+                let deleted = row.get::<Option<i64>>(27)?.is_some();
                 let status = if deleted {
                     organization::Status::Suspended
                 } else {
@@ -142,8 +141,8 @@ pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Cr
         let owner = match &key.user_id {
             None => None,
             Some(_) => {
-                let deleted = row.get::<_, Option<i64>>(29)?.is_some();
-                let member = row.get::<_, Option<i64>>(30)?.is_some();
+                let deleted = row.get::<Option<i64>>(29)?.is_some();
+                let member = row.get::<Option<i64>>(30)?.is_some();
                 Some(if deleted || !member {
                     user::Status::Suspended
                 } else {
@@ -270,13 +269,13 @@ pub(crate) fn has_other_recovery_key(tx: &Tx<'_>, id: &str) -> Result<bool> {
 /// Fetches all platform keys, oldest first. There are only a few: keys of the platform's own staff.
 pub(crate) fn platform_keys(tx: &Tx<'_>) -> Result<Vec<ApiKey>> {
     let sql = format!("SELECT {COLUMNS} FROM api_keys k WHERE k.organization_id IS NULL ORDER BY k.seq");
-    tx.query_all(&sql, [], api_key_from_row)
+    tx.query_all(&sql, &[], api_key_from_row)
 }
 
 /// True if any key was ever stored. Keys are never deleted from the table.
 pub(crate) fn any_key_exists(tx: &Tx<'_>) -> Result<bool> {
     // Not through an index: a server with a damaged index can start and verify keys.
-    Ok(tx.query_first("SELECT 1 FROM api_keys NOT INDEXED LIMIT 1", [], |_| Ok(()))?.is_some())
+    Ok(tx.query_first("SELECT 1 FROM api_keys NOT INDEXED LIMIT 1", &[], |_| Ok(()))?.is_some())
 }
 
 /// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, unless it is more than a day later,

@@ -1,8 +1,7 @@
 //! Statements on the audit chain.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
@@ -18,7 +17,7 @@ const SEQ_INDEX: SeqIndex = SeqIndex { table: "audit_events", column: "occurred_
 /// Returns `seq` and hash of the last audit event; `(0, GENESIS)` for an empty chain.
 pub(crate) fn chain_head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
     let sql = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1";
-    Ok(tx.query_first(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS_HASH)))
+    Ok(tx.query_first(sql, &[], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or((0, GENESIS_HASH)))
 }
 
 /// Appends an event to the audit chain and assigns its `seq`.
@@ -70,9 +69,9 @@ pub(crate) struct StoredEvent {
 const SELECT: &str = "SELECT e.seq, e.prev_hash, e.hash, e.event, k.organization_id = e.organization_id \
                       FROM audit_events e LEFT JOIN api_keys k ON k.id = e.actor_id WHERE 1 = 1";
 
-fn stored_event_from_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+fn stored_event_from_row(row: &Row<'_>) -> engine::Result<StoredEvent> {
     let link = ChainLink { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
-    Ok(StoredEvent { link, by_own_key: row.get::<_, Option<bool>>(4)?.unwrap_or(false) })
+    Ok(StoredEvent { link, by_own_key: row.get::<Option<bool>>(4)?.unwrap_or(false) })
 }
 
 /// Fetches an audit event. With `organization_id`, only if the event belongs to that organization.
@@ -129,7 +128,7 @@ pub fn chain_rows(tx: &Tx<'_>, first: i64, max: usize) -> Result<Vec<ChainRow>> 
     )
 }
 
-fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(ChainLink, chain::EventColumns)> {
+fn link_from_row(row: &Row<'_>) -> engine::Result<(ChainLink, chain::EventColumns)> {
     let link = ChainLink { seq: row.get(0)?, prev_hash: row.get(1)?, hash: row.get(2)?, json: row.get(3)? };
     let columns = chain::EventColumns {
         id: row.get(4)?,
@@ -147,7 +146,7 @@ fn link_from_row(row: &Row<'_>) -> rusqlite::Result<(ChainLink, chain::EventColu
 /// The last pruning checkpoint: the newest event that pruning has deleted or is about to delete.
 pub(crate) fn last_pruning_checkpoint(tx: &Tx<'_>) -> Result<Option<ChainAnchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
-    let event = tx.query_first(sql, params![chain::PRUNE_ACTION], |row| row.get::<_, String>(0))?;
+    let event = tx.query_first(sql, params![chain::PRUNE_ACTION], |row| row.get::<String>(0))?;
     // An unreadable event is no checkpoint; the verification of the chain reports it.
     let event: Option<Event> = event.and_then(|json| serde_json::from_str(&json).ok());
     Ok(event.as_ref().and_then(ChainAnchor::from_pruning_event))
@@ -155,7 +154,7 @@ pub(crate) fn last_pruning_checkpoint(tx: &Tx<'_>) -> Result<Option<ChainAnchor>
 
 /// The `seq` of the oldest stored audit event.
 pub(crate) fn first_seq(tx: &Tx<'_>) -> Result<Option<i64>> {
-    tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))
+    tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", &[], |row| row.get(0))
 }
 
 /// The newest event that can be pruned with `time` as the limit: the event occurred before `time`, and no event
@@ -168,7 +167,7 @@ pub(crate) fn last_prunable_event(
 ) -> Result<Option<ChainAnchor>> {
     let (time, now) = (time.as_millis(), now.as_millis());
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq LIMIT 1";
-    let oldest: Option<i64> = tx.query_first(sql, [], |row| row.get(0))?;
+    let oldest: Option<i64> = tx.query_first(sql, &[], |row| row.get(0))?;
     if oldest.is_none_or(|oldest| (time..=now).contains(&oldest)) {
         return Ok(None);
     }

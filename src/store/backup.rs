@@ -10,14 +10,11 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::OpenFlags;
-use rusqlite::backup::{Backup, StepResult};
-
 use super::check;
 use super::db::Tx;
+use super::engine::{self, Access, params};
 use super::reader::Reader;
 use super::schema;
-use super::tx::is_busy_error;
 use super::{audit, check::RowCounts};
 use crate::domain::audit::ChainHash;
 use crate::domain::time::Timestamp;
@@ -58,40 +55,31 @@ pub(crate) fn copy_database(
     if file.metadata().map_err(with_path)?.len() > 0 {
         return Err(schema::conflict_error(format!("{} isn't empty.", target.display())));
     }
-    let mut copy = schema::open_connection(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut copy = engine::open(target, Access::ReadWrite)?;
     // The copy needs no journal: a partial copy is useless and is removed after a failure. The code below
     // syncs the copy, so SQLite doesn't.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2048")?;
-    let state = source.conn.transaction()?;
+    let state = source.conn.begin()?;
     let tx = Tx::new(&state);
     // The first read of a transaction pins the state of the database that the transaction sees.
     let head = audit::chain_head(&tx)?;
-    let backup = Backup::new(&state, &mut copy)?;
     let mut unsynced = 0;
-    loop {
-        match backup.step(PAGES_PER_STEP) {
-            Ok(StepResult::Done) => break,
-            Ok(_) => {}
-            Err(error) if is_busy_error(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let status = backup.progress();
-        let pages = |pages| u64::try_from(pages).unwrap_or(0);
-        progress(pages(status.pagecount - status.remaining), pages(status.pagecount));
+    state.copy_pages(&mut copy, PAGES_PER_STEP, |copied, total| {
+        progress(copied, total);
         unsynced += PAGES_PER_STEP;
         if unsynced >= PAGES_PER_SYNC {
             unsynced = 0;
             file.sync_data().map_err(with_path)?;
         }
         thread::sleep(PAUSE_BETWEEN_STEPS);
-    }
-    drop(backup);
+        Ok(())
+    })?;
     let rows = check::count_rows(&tx)?;
     drop(tx);
-    state.finish()?;
+    drop(state);
     // The copy must be a single file, without a WAL.
-    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
-    copy.close().map_err(|(_, error)| error)?;
+    copy.query_value::<String>("PRAGMA journal_mode = DELETE")?;
+    copy.close()?;
     file.sync_all().map_err(with_path)?;
     let bytes = file.metadata().map_err(with_path)?.len();
     Ok(CopySummary { bytes, head, rows })
@@ -117,6 +105,6 @@ pub(crate) fn sync(file: &Path) -> Result<()> {
 pub(crate) fn set_last_backup_at(tx: &Tx<'_>, at: Timestamp) -> Result<()> {
     let sql = "INSERT INTO meta (name, value) VALUES ('last_backup_at', ?1) \
                ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-    tx.execute(sql, [at.as_millis().to_string()])?;
+    tx.execute(sql, params![at.as_millis().to_string()])?;
     Ok(())
 }

@@ -3,12 +3,10 @@
 
 use std::path::Path;
 
-use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
-use rusqlite::{Row as SqlRow, params};
 use serde_json::Value;
 
 use super::db::Tx;
+use super::engine::params;
 use super::reader::Reader;
 use super::schema::conflict_error;
 use crate::domain::better_auth::{self, Owner, Row};
@@ -37,7 +35,7 @@ pub(crate) fn open(file: &Path) -> Result<Reader> {
     if !reader.read(|tx| has_table(tx, "user")).map_err(not_better_auth)? {
         return Err(not_better_auth(crate::error::Error::internal("")));
     }
-    reader.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
+    reader.conn.limit_value_length(MAX_VALUE_BYTES)?;
     Ok(reader)
 }
 
@@ -52,7 +50,7 @@ pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     for table in ["user", "organization", "member", "apikey"] {
         if has_table(tx, table)? {
             let n: Option<u64> =
-                tx.query_first(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0))?;
+                tx.query_first(&format!("SELECT count(*) FROM \"{table}\""), &[], |row| row.get(0))?;
             total += n.unwrap_or(0);
         }
     }
@@ -84,14 +82,13 @@ pub(crate) fn rows_after(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i6
     let mut bytes = 0;
     while page.len() < MAX_ROWS_PER_PAGE && bytes < MAX_PAGE_BYTES {
         let after = page.last().map_or(after, |(rowid, _)| *rowid);
-        let row = match tx
-            .query_first(&next_row, params![after], |row| Ok((row.get(0)?, Some(row_by_column_name(row)?))))
-        {
-            Err(error) if error.code == Code::PayloadTooLarge => {
-                tx.query_first(&next_rowid, params![after], |row| Ok((row.get(0)?, None)))
-            }
-            row => row,
-        };
+        let row =
+            match tx.query_first(&next_row, params![after], |row| Ok((row.get(0)?, Some(row.to_json()?)))) {
+                Err(error) if error.code == Code::PayloadTooLarge => {
+                    tx.query_first(&next_rowid, params![after], |row| Ok((row.get(0)?, None)))
+                }
+                row => row,
+            };
         let Some((rowid, row)) = row? else { break };
         let texts = row.iter().flat_map(Row::values).filter_map(Value::as_str);
         let length = texts.map(str::len).sum::<usize>();
@@ -109,20 +106,6 @@ fn imported_columns(tx: &Tx<'_>, table: &str) -> Result<Vec<String>> {
     let mut columns: Vec<String> = tx.query_all(sql, params![table], |row| row.get(0))?;
     columns.retain(|column| better_auth::IMPORTED_COLUMNS.contains(&column.as_str()));
     Ok(columns)
-}
-
-fn row_by_column_name(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
-    let columns = row.as_ref().column_names().into_iter().map(str::to_owned).enumerate();
-    let value = |(index, name)| {
-        let value = match row.get_ref(index)? {
-            ValueRef::Null | ValueRef::Blob(_) => Value::Null,
-            ValueRef::Integer(number) => number.into(),
-            ValueRef::Real(number) => Value::from(number),
-            ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
-        };
-        Ok((name, value))
-    };
-    columns.map(value).collect()
 }
 
 /// The organization or user that owns a key. better-auth stores the owner's id in `referenceId`; before

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rusqlite::Connection;
-
-use super::engine_error::in_file_of;
+use super::engine::Connection;
 use super::tx::Tx;
 use crate::error::Result;
 
@@ -29,7 +27,7 @@ impl Drop for StopOnDrop {
 }
 
 pub(super) fn run_read<T>(
-    conn: &mut Connection,
+    conn: &Connection,
     stopped: Arc<AtomicBool>,
     f: impl FnOnce(&Tx<'_>) -> Result<T>,
 ) -> Result<T> {
@@ -41,8 +39,8 @@ pub(super) fn run_read<T>(
         }
         stopped.load(Ordering::Relaxed)
     };
-    conn.progress_handler(STEPS_BETWEEN_CHECKS, Some(should_stop))?;
+    conn.interrupt_when(STEPS_BETWEEN_CHECKS, should_stop)?;
     // Rolled back when dropped, a panic included.
-    let transaction = conn.unchecked_transaction().map_err(|error| in_file_of(conn, error))?;
+    let transaction = conn.begin().map_err(|error| error.in_file_of(conn))?;
     f(&Tx::new(&transaction))
 }

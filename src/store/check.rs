@@ -15,13 +15,13 @@ const MAX_FAULTS: usize = 20;
 /// Errors that SQLite finds in the file's pages and indexes; empty when there are none.
 pub(crate) fn find_page_errors(tx: &Tx<'_>) -> Result<Vec<String>> {
     let lines =
-        tx.query_all(&format!("PRAGMA integrity_check({MAX_FAULTS})"), [], |row| row.get::<_, String>(0))?;
+        tx.query_all(&format!("PRAGMA integrity_check({MAX_FAULTS})"), &[], |row| row.get::<String>(0))?;
     Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 
 /// Describes each foreign key that refers to a missing row.
 pub(crate) fn find_broken_foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
-    let faults = tx.query_all("PRAGMA foreign_key_check", [], |row| {
+    let faults = tx.query_all("PRAGMA foreign_key_check", &[], |row| {
         let table: String = row.get(0)?;
         let rowid: Option<i64> = row.get(1)?;
         let parent: String = row.get(2)?;
@@ -34,9 +34,9 @@ pub(crate) fn find_broken_foreign_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
 pub(crate) fn count_rows(tx: &Tx<'_>) -> Result<RowCounts> {
     let sql =
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
-    let tables = tx.query_all(sql, [], |row| row.get::<_, String>(0))?;
+    let tables = tx.query_all(sql, &[], |row| row.get::<String>(0))?;
     let count = |table: String| {
-        let n = tx.query_first(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0))?;
+        let n = tx.query_first(&format!("SELECT count(*) FROM \"{table}\""), &[], |row| row.get(0))?;
         Ok((table, n.unwrap_or(0)))
     };
     tables.into_iter().map(count).collect()
@@ -59,7 +59,7 @@ pub(crate) fn find_wrong_counts(tx: &Tx<'_>) -> Result<Vec<String>> {
                  WHERE a.what IS NULL AND c.what IN ('organizations', 'users', 'active', 'disabled', 'revoked')
          )
          SELECT what, organization_id, counted, n FROM both_of WHERE counted <> n LIMIT 20",
-        [],
+        &[],
         |row| {
             let kind: String = row.get(0)?;
             let organization_id: String = row.get(1)?;
@@ -89,7 +89,7 @@ pub(crate) fn find_wrong_response_sums(tx: &Tx<'_>) -> Result<Vec<String>> {
          )
          SELECT subject, coalesce(s.bytes, 0) AS summed, coalesce(a.bytes, 0) AS actual_sum
          FROM actual a FULL JOIN idempotency_bytes s USING (subject) WHERE summed <> actual_sum LIMIT 20",
-        [],
+        &[],
         |row| {
             let subject: i64 = row.get(0)?;
             let summed: i64 = row.get(1)?;
@@ -111,7 +111,7 @@ pub(crate) fn find_inconsistent_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
     let mut faults = tx.query_all(
         "SELECT k.id, (SELECT count(*) FROM api_key_hashes h WHERE h.key_seq = k.seq AND h.state = 'current') AS n \
          FROM api_keys k WHERE n <> 1 LIMIT 20",
-        [],
+        &[],
         |row| {
             let id: String = row.get(0)?;
             let current: i64 = row.get(1)?;
@@ -122,15 +122,15 @@ pub(crate) fn find_inconsistent_keys(tx: &Tx<'_>) -> Result<Vec<String>> {
         "SELECT k.id FROM api_keys k LEFT JOIN \
          (SELECT key_seq, count(*) AS n FROM api_key_scopes GROUP BY key_seq) s ON s.key_seq = k.seq \
          WHERE json_array_length(k.scopes) <> coalesce(s.n, 0) LIMIT 20",
-        [],
-        |row| Ok(format!("the scope index doesn't match the scopes of {}", row.get::<_, String>(0)?)),
+        &[],
+        |row| Ok(format!("the scope index doesn't match the scopes of {}", row.get::<String>(0)?)),
     )?);
     Ok(faults)
 }
 
 /// The schema version of the database.
 pub(crate) fn schema_version(tx: &Tx<'_>) -> Result<i64> {
-    Ok(tx.query_first("PRAGMA user_version", [], |row| row.get(0))?.unwrap_or(0))
+    Ok(tx.query_first("PRAGMA user_version", &[], |row| row.get(0))?.unwrap_or(0))
 }
 
 /// A random value that is created with a database and copied with its file, so a database and its copies have

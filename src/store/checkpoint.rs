@@ -8,10 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rusqlite::Connection;
-use rusqlite::config::DbConfig;
-
-use super::engine_error::in_file_of;
+use super::engine::{Connection, MAX_WAL_BYTES};
 use crate::error::{Code, Error, Result};
 
 /// Size of the WAL, in pages, from which on it is checkpointed. A checkpoint writes each page once, however often it
@@ -21,10 +18,6 @@ const CHECKPOINT_PAGES: u64 = 4000;
 /// Number of pages that a checkpoint has to move at least. The WAL stays long if a reader kept it from starting over
 /// after a checkpoint; each change would then be followed by a checkpoint otherwise.
 const MIN_CHECKPOINTED_PAGES: u64 = 500;
-
-/// Size to which the WAL's file is truncated once the WAL starts over, and of its part that is not checkpointed, above
-/// which the WAL counts as too large.
-pub(super) const MAX_WAL_BYTES: u64 = 64 << 20;
 
 /// Time after which a WAL that is too large is reported. Backups and long reads hold up checkpoints for some time.
 const TOO_LARGE_AFTER: Duration = Duration::from_secs(10);
@@ -120,14 +113,14 @@ impl Checkpoints {
     /// # Errors
     /// The errors of SQLite.
     pub(super) fn new(are_external: bool, conn: &Connection) -> Result<Self> {
-        let responsibility = match (conn.is_readonly("main")?, are_external) {
+        let responsibility = match (conn.is_read_only()?, are_external) {
             (true, _) => Responsibility::Nobody,
             (false, true) => Responsibility::External,
             (false, false) => Responsibility::Writer,
         };
         Ok(Self {
             responsibility,
-            page_bytes: conn.query_row("PRAGMA page_size", [], |row| row.get(0))?,
+            page_bytes: conn.query_value("PRAGMA page_size")?,
             is_requested: false,
             next_look: Duration::ZERO,
             next_attempt: Duration::ZERO,
@@ -284,23 +277,14 @@ pub(super) fn run_passive(conn: &Connection) -> Result<Option<WalPages>> {
 /// Runs a checkpoint and returns the size of the WAL afterwards; `None` if another process is checkpointing it or
 /// there is no WAL.
 fn run(conn: &Connection, sql: &str) -> Result<Option<WalPages>> {
-    let sizes = conn.prepare_cached(sql).and_then(|mut checkpoint| {
-        checkpoint.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+    let sizes = conn.statement(sql).and_then(|mut checkpoint| {
+        checkpoint.query_first(&[], |row| Ok((row.get::<i64>(1)?, row.get::<i64>(2)?)))
     });
-    let (total, checkpointed) = sizes.map_err(|error| in_file_of(conn, error))?;
-    let sizes = u64::try_from(total).ok().zip(u64::try_from(checkpointed).ok());
-    Ok(sizes.map(|(total, checkpointed)| WalPages { total, checkpointed }))
-}
-
-/// Turns off the checkpoints that SQLite runs inside of commits. It still checkpoints and removes the WAL when the last
-/// connection of all processes is closed.
-pub(super) fn disable_in_commits(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch("PRAGMA wal_autocheckpoint = 0")
-}
-
-/// Leaves the WAL as it is when this connection is closed, even if it is the last one.
-pub(super) fn disable_at_close(conn: &Connection) -> rusqlite::Result<()> {
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+    let sizes = sizes.map_err(|error| error.in_file_of(conn))?;
+    // Without a WAL, both are -1.
+    Ok(sizes.and_then(|(total, checkpointed)| {
+        Some(WalPages { total: total.try_into().ok()?, checkpointed: checkpointed.try_into().ok()? })
+    }))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::OpenFlags;
 use tempfile::TempDir;
 
 use super::*;
 use crate::store::db::{Db, Options};
+use crate::store::engine::{self, Access, params};
 use crate::store::schema;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ fn open_database() -> (TempDir, Options, Connection, Checkpoints) {
     let dir = TempDir::new().unwrap();
     let options = options(dir.path());
     schema::create_or_upgrade(&options.file, false).unwrap();
-    let conn = schema::open_writer_connection(&options).unwrap();
+    let conn = engine::open_writer(&options.file, false).unwrap();
     conn.execute_batch("PRAGMA synchronous = OFF; CREATE TABLE t (value BLOB) STRICT").unwrap();
     let checkpoints = Checkpoints::new(false, &conn).unwrap();
     (dir, options, conn, checkpoints)
@@ -40,7 +40,8 @@ fn open_database() -> (TempDir, Options, Connection, Checkpoints) {
 fn write(conn: &Connection, bytes: usize) {
     for start in (0..bytes).step_by(10 << 20) {
         let length = (bytes - start).min(10 << 20);
-        conn.execute("INSERT INTO t (value) VALUES (zeroblob(?1))", [length]).unwrap();
+        let mut insert = conn.statement("INSERT INTO t (value) VALUES (zeroblob(?1))").unwrap();
+        insert.execute(params![length]).unwrap();
     }
 }
 
@@ -80,7 +81,7 @@ fn the_wal_is_checkpointed_when_it_is_long_and_then_starts_over() {
 #[test]
 fn a_wal_that_a_reader_holds_is_reported_and_its_file_shrinks_afterwards() {
     let (_dir, options, conn, mut checkpoints) = open_database();
-    let reader = Connection::open(&options.file).unwrap();
+    let reader = engine::open(&options.file, Access::ReadOnly).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
     write(&conn, 80 << 20);
     let mut now = SECOND;
@@ -111,7 +112,7 @@ fn a_wal_that_a_reader_holds_is_reported_and_its_file_shrinks_afterwards() {
 #[test]
 fn a_failing_checkpoint_is_reported_once_and_repeated_with_pauses() {
     let (_dir, options, conn, mut checkpoints) = open_database();
-    let failing = Connection::open_with_flags(&options.file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let failing = engine::open(&options.file, Access::ReadOnly).unwrap();
     write(&conn, LONG_WAL_BYTES);
     let mut now = SECOND;
     let mut pauses = Vec::new();
@@ -163,7 +164,7 @@ async fn i1_with_external_checkpoints_the_wal_outlives_the_last_connection() {
     let database_bytes = |options: &Options| fs::read(&options.file).unwrap();
     let db = Db::open(&options, |_| ()).unwrap();
     let before = database_bytes(&options);
-    db.write(move |tx| tx.execute(insert, [])).await.unwrap();
+    db.write(move |tx| tx.execute(insert, &[])).await.unwrap();
     db.close().await;
     drop(db);
     assert!(wal_file_bytes(&options) > 0);
@@ -172,7 +173,7 @@ async fn i1_with_external_checkpoints_the_wal_outlives_the_last_connection() {
     let internal = Options { external_checkpoints: false, ..options };
     let db = Db::open(&internal, |_| ()).unwrap();
     let stored =
-        db.read(|tx| tx.query_first("SELECT value FROM meta WHERE name = 'test'", [], |row| row.get(0)));
+        db.read(|tx| tx.query_first("SELECT value FROM meta WHERE name = 'test'", &[], |row| row.get(0)));
     assert_eq!(stored.await.unwrap(), Some("stored".to_owned()));
     db.close().await;
     assert_eq!(wal_file_bytes(&internal), 0);

@@ -1,8 +1,7 @@
 //! Statements on the settled time, which protects the data from a wrong clock.
 
-use rusqlite::params;
-
 use super::db::Tx;
+use super::engine::params;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
@@ -16,7 +15,7 @@ pub(crate) fn stored_time(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
         return Ok(Some(stored));
     }
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq DESC LIMIT 1";
-    Ok(tx.query_first(sql, [], |row| row.get(0))?.map(Timestamp::from_millis))
+    Ok(tx.query_first(sql, &[], |row| row.get(0))?.map(Timestamp::from_millis))
 }
 
 /// Stores the settled time.
@@ -39,13 +38,13 @@ pub(crate) fn accept(tx: &Tx<'_>, time: Timestamp) -> Result<()> {
 /// Stores the settled time of a server that has followed the operator.
 pub(crate) fn complete_acceptance(tx: &Tx<'_>, settled_time: Timestamp) -> Result<()> {
     write_time(tx, SETTLED_TIME, settled_time)?;
-    tx.execute("DELETE FROM meta WHERE name = ?1", [ACCEPTED_AT])?;
+    tx.execute("DELETE FROM meta WHERE name = ?1", params![ACCEPTED_AT])?;
     Ok(())
 }
 
 fn read_time(tx: &Tx<'_>, name: &str) -> Result<Option<Timestamp>> {
     let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = ?1";
-    Ok(tx.query_first(sql, [name], |row| row.get(0))?.map(Timestamp::from_millis))
+    Ok(tx.query_first(sql, params![name], |row| row.get(0))?.map(Timestamp::from_millis))
 }
 
 fn write_time(tx: &Tx<'_>, name: &str, time: Timestamp) -> Result<()> {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use r2d2_sqlite::SqliteConnectionManager;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::cancelable_read::{StopOnDrop, run_read};
@@ -19,6 +18,8 @@ use super::checkpoint::{self, Checkpoints};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
 use super::database_faults::DatabaseFaults;
+pub(crate) use super::engine::sqlite_version;
+use super::engine::{self, ReaderManager, ReaderPool};
 use super::fallback;
 use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
@@ -29,24 +30,13 @@ use super::schema;
 pub(crate) use super::schema::{ensure_exists, has_lock_file, lock_data_dir};
 use super::tx::MutationResult;
 pub(crate) use super::tx::Tx;
-use super::writer::{self, QueuedMutation, Writer};
+use super::writer::{QueuedMutation, Writer};
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
-use crate::error::{Code, DatabaseFault, Error, Result};
-
-/// Maximum time for which a connection waits for a lock that another process holds.
-pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Interval at which the writer checks whether another process wrote to the database. The writer also waits
-/// for locks in steps of this length and checks after each step: otherwise, while another process commits in
-/// a tight loop, the writer would wait for much longer than a second without detecting that process's writes.
-pub(in crate::store) const POLL_INTERVAL: Duration = Duration::from_millis(250);
+use crate::error::{DatabaseFault, Error, Result};
 
 /// Interval at which [`Db::wait_for_writer`] looks for an answer.
 const RESPONSE_POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-/// SQLite 3.51.3, as an integer. Older versions can corrupt a database in WAL mode when the WAL is reset.
-const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
 /// Location and limits of the database.
 #[derive(Clone, Debug)]
@@ -93,7 +83,7 @@ struct Shared {
     /// True if the database was opened for reading only.
     is_read_only: bool,
     lookups: Arc<Lookups>,
-    readers: r2d2::Pool<SqliteConnectionManager>,
+    readers: ReaderPool,
     /// One permit per reader, so that a read waiting for a connection doesn't occupy a thread.
     reader_permits: Arc<Semaphore>,
     read_timeout: Duration,
@@ -113,13 +103,10 @@ impl Db {
         options: &Options,
         on_commit: impl Fn(&[Invalidation]) + Send + Sync + 'static,
     ) -> Result<Self> {
-        if rusqlite::version_number() < MIN_SQLITE_VERSION {
-            let message = format!("SQLite {} is too old; 3.51.3 or later is required.", rusqlite::version());
-            return Err(Error::new(Code::Conflict, message));
-        }
+        engine::ensure_supported_version()?;
         let conn = reserve::open_with_reserve(&options.file, || {
             schema::create_or_upgrade(&options.file, options.must_exist)?;
-            schema::open_writer_connection(options)
+            engine::open_writer(&options.file, options.external_checkpoints)
         });
         let (located, conn) = match conn {
             Ok(conn) => (options.clone(), conn),
@@ -130,15 +117,9 @@ impl Db {
         let checkpoints = Checkpoints::new(options.external_checkpoints, &conn)?;
         let checkpoint_status = checkpoints.status();
         let clock = Clock::system();
-        let is_read_only = conn.is_readonly("main")?;
-        let readers = r2d2::Pool::builder()
-            .max_size(options.readers.max(1))
-            .test_on_check_out(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connection_timeout(options.read_timeout)
-            .build(schema::reader_connections(&located))
-            .map_err(Error::internal)?;
+        let is_read_only = conn.is_read_only()?;
+        let reader_manager = || ReaderManager::new(&located.file, options.external_checkpoints);
+        let readers = ReaderPool::open(reader_manager(), options.readers.max(1), options.read_timeout)?;
 
         let (queue, jobs) = mpsc::sync_channel(options.writer_queue.max(1));
         let (writer_alive, writer_ended) = watch::channel(());
@@ -148,7 +129,7 @@ impl Db {
         let requires_wal = located.file == options.file;
         let files = Arc::new(FileIdentity::record(&options.file, requires_wal)?);
         let writer = Writer {
-            data_version: writer::data_version(&conn)?,
+            data_version: conn.data_version()?,
             conn,
             reserve,
             checkpoints,
@@ -179,8 +160,8 @@ impl Db {
             checkpoints: checkpoint_status,
             clock,
             is_read_only,
-            lookups: Lookups::start(&located, faults)?,
-            reader_permits: Arc::new(Semaphore::new(readers.max_size() as usize)),
+            lookups: Lookups::start(&reader_manager(), faults)?,
+            reader_permits: Arc::new(Semaphore::new(options.readers.max(1) as usize)),
             readers,
             read_timeout: options.read_timeout,
             verification_probe: CachedProbe::default(),
@@ -313,8 +294,8 @@ impl Db {
             let permit = permits.acquire_owned().await.map_err(Error::internal)?;
             let task = move || {
                 let _held_until_the_connection_is_back = permit;
-                let mut conn = readers.get().map_err(Error::internal)?;
-                run_read(&mut conn, stopped, f)
+                let conn = readers.get()?;
+                run_read(&conn, stopped, f)
             };
             tokio::task::spawn_blocking(task).await.map_err(|_| Error::internal("a read panicked"))?
         };
@@ -425,11 +406,6 @@ impl Db {
         };
         self.0.write_probe.run(clock, Duration::from_secs(1), probe).await
     }
-}
-
-/// The version of the bundled SQLite, such as `3.51.3`.
-pub(crate) fn sqlite_version() -> &'static str {
-    rusqlite::version()
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::domain::time::Timestamp;
+use crate::error::Code;
+use crate::store::engine::{BUSY_TIMEOUT, POLL_INTERVAL, params};
 
 #[path = "lock_tests.rs"]
 mod locks;
@@ -42,7 +44,7 @@ fn test_options(dir: &Path) -> Options {
 async fn open_with_table(options: &Options) -> (Db, Receiver<Vec<Invalidation>>) {
     let (sender, committed) = channel();
     let db = Db::open(options, move |invalidations| drop(sender.send(invalidations.to_vec()))).unwrap();
-    db.write(|tx| tx.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT", [])).await.unwrap();
+    db.write(|tx| tx.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT", &[])).await.unwrap();
     (db, committed)
 }
 
@@ -81,11 +83,11 @@ async fn block_writer(db: &Db) -> Sender<()> {
 
 fn insert_row(tx: &Tx<'_>, n: i64, bytes: usize) -> Result<usize> {
     tx.invalidate(Invalidation::Id(n.to_string()));
-    tx.execute("INSERT INTO t (n, text) VALUES (?1, ?2)", (n, "x".repeat(bytes)))
+    tx.execute("INSERT INTO t (n, text) VALUES (?1, ?2)", params![n, "x".repeat(bytes)])
 }
 
 async fn stored_numbers(db: &Db) -> Vec<i64> {
-    db.read(|tx| tx.query_all("SELECT n FROM t ORDER BY n", [], |row| row.get(0))).await.unwrap()
+    db.read(|tx| tx.query_all("SELECT n FROM t ORDER BY n", &[], |row| row.get(0))).await.unwrap()
 }
 
 fn id_invalidations(numbers: &[i64]) -> Vec<Invalidation> {
@@ -141,13 +143,13 @@ async fn i2_only_the_mutation_that_fails_or_panics_is_rolled_back() {
 async fn i1_a_failed_commit_fails_the_whole_group() {
     let (_dir, db, committed) = open_new_database().await;
     let child = "CREATE TABLE child (t INTEGER REFERENCES t (n)) STRICT";
-    db.write(|tx| tx.execute(child, [])).await.unwrap();
+    db.write(|tx| tx.execute(child, &[])).await.unwrap();
     let release = block_writer(&db).await;
     let valid = poll_once(db.write(|tx| insert_row(tx, 1, 1))).await;
     let refused = poll_once(db.write(|_| Err::<(), _>(Error::not_found("thing")))).await;
     let orphan = poll_once(db.write(|tx| {
-        tx.execute("PRAGMA defer_foreign_keys = ON", [])?;
-        tx.execute("INSERT INTO child (t) VALUES (99)", [])
+        tx.execute("PRAGMA defer_foreign_keys = ON", &[])?;
+        tx.execute("INSERT INTO child (t) VALUES (99)", &[])
     }))
     .await;
     drop(release);
@@ -158,7 +160,7 @@ async fn i1_a_failed_commit_fails_the_whole_group() {
 
     db.write(|tx| insert_row(tx, 2, 1)).await.unwrap();
     assert_eq!(stored_numbers(&db).await, [2]);
-    let orphans = db.read(|tx| tx.query_all("SELECT t FROM child", [], |row| row.get::<_, i64>(0)));
+    let orphans = db.read(|tx| tx.query_all("SELECT t FROM child", &[], |row| row.get::<i64>(0)));
     assert!(orphans.await.unwrap().is_empty());
 }
 
@@ -214,12 +216,12 @@ async fn i1_a_file_at_its_size_limit_fails_the_group_and_writes_succeed_again_on
     // Fill the file completely.
     for bytes in [100_000, 10_000, 1_000] {
         let sql = "INSERT INTO t (text) VALUES (?1)";
-        while db.write(move |tx| tx.execute(sql, ["x".repeat(bytes)])).await.is_ok() {}
+        while db.write(move |tx| tx.execute(sql, params!["x".repeat(bytes)])).await.is_ok() {}
     }
     assert!(fs::metadata(dir.path().join("tollhouse.db")).unwrap().len() <= 1 << 20);
     let clock = Clock::manual(Timestamp::from_millis(0));
     assert_eq!(error_code(db.probe_writable(&clock).await), Some(Code::StorageFull));
-    db.write(|tx| tx.execute("DELETE FROM t", [])).await.unwrap();
+    db.write(|tx| tx.execute("DELETE FROM t", &[])).await.unwrap();
     clock.advance(ONE_SECOND - Duration::from_nanos(1));
     assert_eq!(error_code(db.probe_writable(&clock).await), Some(Code::StorageFull), "shared");
     clock.advance(Duration::from_nanos(1));
@@ -353,7 +355,7 @@ async fn i1_queued_mutations_share_one_commit_and_failures_cause_none() {
     let release = block_writer(&db).await;
     let fails = db.write(|tx| insert_row(tx, 100, 10_000).and(Err::<(), _>(Error::not_found("thing"))));
     let fails = poll_once(fails).await;
-    let reads = poll_once(db.write(|tx| tx.query_first("SELECT 1", [], |row| row.get::<_, i64>(0)))).await;
+    let reads = poll_once(db.write(|tx| tx.query_first("SELECT 1", &[], |row| row.get::<i64>(0)))).await;
     drop(release);
     assert_eq!(error_code(fails.await), Some(Code::NotFound));
     assert_eq!(reads.await.unwrap(), Some(1));
@@ -387,7 +389,7 @@ async fn i10_a_read_ends_on_timeout_and_when_its_caller_is_gone() {
         open_with_table(&Options { read_timeout: Duration::from_millis(500), ..test_options(dir.path()) })
             .await;
     let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
-    let endless = || db.read(move |tx| tx.query_first(endless, [], |row| row.get::<_, i64>(0)));
+    let endless = || db.read(move |tx| tx.query_first(endless, &[], |row| row.get::<i64>(0)));
     assert_eq!(error_code(endless().await), Some(Code::Unavailable));
     // The only reader is free again.
     assert!(stored_numbers(&db).await.is_empty());
@@ -398,7 +400,7 @@ async fn i10_a_read_ends_on_timeout_and_when_its_caller_is_gone() {
 #[tokio::test]
 async fn reads_see_one_state_and_cannot_write() {
     let (_dir, db, _committed) = open_new_database().await;
-    let count = |tx: &Tx<'_>| tx.query_first("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    let count = |tx: &Tx<'_>| tx.query_first("SELECT count(*) FROM t", &[], |row| row.get::<i64>(0));
     let (counted, first_counted) = oneshot::channel();
     let (release, released) = channel::<()>();
     let both = db.read(move |tx| {
@@ -412,7 +414,7 @@ async fn reads_see_one_state_and_cannot_write() {
     db.write(|tx| insert_row(tx, 1, 1)).await.unwrap();
     drop(release);
     assert_eq!(both.await.unwrap(), (Some(0), Some(0)));
-    assert_eq!(error_code(db.read(|tx| tx.execute("DELETE FROM t", [])).await), Some(Code::Internal));
+    assert_eq!(error_code(db.read(|tx| tx.execute("DELETE FROM t", &[])).await), Some(Code::Internal));
     assert_eq!(error_code(db.read(|_| -> Result<()> { panic!("in a read") }).await), Some(Code::Internal));
     assert_eq!(stored_numbers(&db).await, [1]);
 }

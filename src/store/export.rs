@@ -1,8 +1,7 @@
 //! Statements that read all rows, tombstones included, page by page in the order of `seq`.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::{api_keys, memberships, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
 use crate::domain::api_key::SecretHash;
@@ -24,7 +23,7 @@ fn rows_after<T>(
     seq: &str,
     after: i64,
     max: usize,
-    mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    mut map: impl FnMut(&Row<'_>) -> engine::Result<T>,
 ) -> Result<ExportPage<T>> {
     let sql = format!("{select} WHERE {seq} > ?1 ORDER BY {seq} LIMIT ?2");
     let max = i64::try_from(max).unwrap_or(i64::MAX);

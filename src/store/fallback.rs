@@ -8,20 +8,10 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
-
 use super::db::Options;
+use super::engine::{self, Access, Connection, URI_PREFIX};
 use super::schema;
 use crate::error::{Code, Error, Result};
-
-/// The beginning of a location that is a URI and not a path.
-const URI_PREFIX: &str = "file:///";
-
-/// `flags`, with URIs allowed if this location is one.
-pub(super) fn open_flags(location: &Path, flags: OpenFlags) -> OpenFlags {
-    let is_uri = location.as_os_str().as_bytes().starts_with(URI_PREFIX.as_bytes());
-    if is_uri { flags | OpenFlags::SQLITE_OPEN_URI } else { flags }
-}
 
 /// The location of a database whose WAL has its index in memory.
 pub(super) fn memory_index_location(file: &Path) -> Result<PathBuf> {
@@ -51,8 +41,8 @@ fn location(file: &Path, parameters: &str) -> Result<PathBuf> {
 pub(super) fn open_read_only(file: &Path) -> Result<(PathBuf, Connection)> {
     let open = |parameters| {
         let location = location(file, parameters)?;
-        let conn = schema::open_connection(&location, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        conn.query_row("PRAGMA user_version", [], |_| Ok(()))?;
+        let conn = engine::open(&location, Access::ReadOnly)?;
+        conn.query_value::<i64>("PRAGMA user_version")?;
         Ok((location, conn))
     };
     let opened = open("mode=ro");
@@ -81,7 +71,7 @@ pub(super) fn open(options: &Options, error: Error) -> Result<(Options, Connecti
     let is_writable = rustix::fs::access(&options.file, rustix::fs::Access::WRITE_OK).is_ok();
     let (location, conn) = if error.code == Code::StorageFull {
         let location = memory_index_location(&options.file)?;
-        let conn = schema::open_writer_connection(&Options { file: location.clone(), ..options.clone() });
+        let conn = engine::open_writer(&location, options.external_checkpoints);
         (location, conn)
     } else if options.allow_read_only && options.file.exists() && !is_writable {
         let (location, conn) = open_read_only(&options.file)?;

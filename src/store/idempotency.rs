@@ -1,8 +1,7 @@
 //! Statements on the stored responses of idempotent requests.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{Row, params};
 use super::rows;
 use crate::domain::idempotency::StoredBytes;
 use crate::domain::time::Timestamp;
@@ -133,7 +132,7 @@ pub(crate) fn prune(
         if deleted_bytes >= max_bytes {
             return Ok(true);
         }
-        tx.execute("DELETE FROM idempotency WHERE seq = ?1", [seq])?;
+        tx.execute("DELETE FROM idempotency WHERE seq = ?1", params![seq])?;
         deleted_bytes += bytes;
     }
     Ok(may_be_more)

@@ -1,9 +1,7 @@
 //! Lists with filters: keyset pagination over `seq`, the order in which the writer stored the rows.
 
-use rusqlite::types::Value;
-use rusqlite::{Row, params_from_iter};
-
 use super::db::Tx;
+use super::engine::{self, Row, Value};
 use super::seq_index::SeqRange;
 use crate::domain::page::{Order, Page, Rows};
 use crate::domain::unicode;
@@ -12,7 +10,7 @@ use crate::error::Result;
 /// A query for a list, to which filters are added. Its `SELECT` must return `seq` as the first column.
 pub(crate) struct ListQuery {
     sql: String,
-    values: Vec<Value>,
+    values: Vec<Value<'static>>,
     range: SeqRange,
 }
 
@@ -23,7 +21,7 @@ impl ListQuery {
     }
 
     /// Adds a condition with one placeholder `?` for `value`; adds nothing if `value` is `None`.
-    pub(crate) fn and_condition(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
+    pub(crate) fn and_condition(mut self, condition: &str, value: Option<impl Into<Value<'static>>>) -> Self {
         if let Some(value) = value {
             self.sql.push_str(" AND ");
             self.sql.push_str(condition);
@@ -88,14 +86,14 @@ impl ListQuery {
         tx: &Tx<'_>,
         seq: &str,
         page: &Page,
-        mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+        mut map: impl FnMut(&Row<'_>) -> engine::Result<T>,
     ) -> Result<Rows<T>> {
         let (sql, values) = self.page_statement(seq, page);
-        let rows = tx.query_all(&sql, params_from_iter(values), |row| Ok((row.get(0)?, map(row)?)))?;
+        let rows = tx.query_all(&sql, &values, |row| Ok((row.get(0)?, map(row)?)))?;
         Ok(page.paginate(rows))
     }
 
-    fn page_statement(self, seq: &str, page: &Page) -> (String, Vec<Value>) {
+    fn page_statement(self, seq: &str, page: &Page) -> (String, Vec<Value<'static>>) {
         let (low, high) = self.range;
         let (after, start, before, end, direction) = match page.order {
             Order::Desc => ("<", high, ">", low, "DESC"),

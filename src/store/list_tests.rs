@@ -30,7 +30,7 @@ async fn open_new_database() -> (tempfile::TempDir, Db) {
 fn query_plan(tx: &Tx<'_>, list: ListQuery, seq: &str, order: Order) -> Result<String> {
     let (sql, values) = list.page_statement(seq, &Page { limit: 20, order, after: Some(1000) });
     let explain = format!("EXPLAIN QUERY PLAN {sql}");
-    let steps = tx.query_all(&explain, params_from_iter(values), |row| row.get(3))?;
+    let steps = tx.query_all(&explain, &values, |row| row.get(3))?;
     let relevant = |(index, step): &(usize, String)| *index == 0 || step.contains("TEMP");
     Ok(steps.into_iter().enumerate().filter(relevant).map(|(_, step)| step).collect::<Vec<_>>().join(", "))
 }

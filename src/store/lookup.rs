@@ -8,14 +8,10 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use r2d2::ManageConnection as _;
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::database_faults::DatabaseFaults;
-use super::db::Options;
-use super::engine_error::in_file_of;
-use super::schema;
+use super::engine::{Connection, ReaderManager};
 use super::tx::Tx;
 use crate::error::{Error, Result};
 
@@ -38,8 +34,8 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
-    pub(super) fn start(options: &Options, faults: Arc<DatabaseFaults>) -> Result<Arc<Self>> {
-        let conn = schema::reader_connections(options).connect().map_err(Error::internal)?;
+    pub(super) fn start(readers: &ReaderManager, faults: Arc<DatabaseFaults>) -> Result<Arc<Self>> {
+        let conn = readers.open()?;
         let (sender, waiting) = mpsc::sync_channel(MAX_WAITING_LOOKUPS);
         let thread = thread::Builder::new().name("lookups".to_owned());
         thread.spawn(move || run_lookup_thread(conn, &waiting)).map_err(Error::internal)?;
@@ -80,13 +76,13 @@ fn run_lookup_thread(conn: Connection, waiting: &Receiver<Lookup>) {
         // committed before its call.
         let mut group: Vec<Lookup> =
             std::iter::once(first).chain(waiting.try_iter()).take(MAX_LOOKUPS_PER_TRANSACTION).collect();
-        let run_group = std::panic::AssertUnwindSafe(|| match conn.unchecked_transaction() {
+        let run_group = std::panic::AssertUnwindSafe(|| match conn.begin() {
             Ok(transaction) => {
                 let tx = Tx::new(&transaction);
                 group.drain(..).for_each(|lookup| lookup(Ok(&tx)));
             }
             Err(error) => {
-                let error = in_file_of(&conn, error);
+                let error = error.in_file_of(&conn);
                 group.drain(..).for_each(|lookup| lookup(Err(error.clone())));
             }
         });

@@ -1,8 +1,7 @@
 //! Statements on memberships.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::{rows, users};
 use crate::domain::membership::{Membership, Role};
@@ -21,7 +20,7 @@ fn select_statement() -> String {
     )
 }
 
-fn membership_from_row(row: &Row<'_>) -> rusqlite::Result<Membership> {
+fn membership_from_row(row: &Row<'_>) -> engine::Result<Membership> {
     Ok(Membership {
         organization_id: row.get(1)?,
         user_id: row.get(2)?,

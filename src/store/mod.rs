@@ -15,7 +15,7 @@ mod counters;
 mod data_dir_lock;
 pub(crate) mod database_faults;
 pub(crate) mod db;
-mod engine_error;
+mod engine;
 pub(crate) mod export;
 mod fallback;
 pub(crate) mod file_access;

@@ -1,8 +1,7 @@
 //! Statements on organizations.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use crate::domain::organization::{Organization, Status};
@@ -19,7 +18,7 @@ fn select() -> String {
     format!("SELECT {COLUMNS} FROM organizations WHERE deleted_at IS NULL")
 }
 
-pub(super) fn organization_from_row(row: &Row<'_>) -> rusqlite::Result<Organization> {
+pub(super) fn organization_from_row(row: &Row<'_>) -> engine::Result<Organization> {
     Ok(Organization {
         id: row.get(1)?,
         name: row.get(2)?,

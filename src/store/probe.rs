@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::params;
 use tokio::sync::Mutex;
 
 use super::db::Tx;
+use super::engine::params;
 use super::{api_keys, audit};
 use crate::clock::Clock;
 use crate::domain::access::Caller;
@@ -75,8 +75,8 @@ pub(super) fn spread_bits(now: Duration) -> u128 {
 
 /// Writes a value and deletes it. The value is longer than a page, so this fails when the file is at its size limit.
 pub(super) fn probe_growth(tx: &Tx<'_>) -> Result<usize> {
-    tx.execute("INSERT INTO meta (name, value) VALUES ('probe', ?1)", ["x".repeat(8192)])?;
-    tx.execute("DELETE FROM meta WHERE name = 'probe'", [])
+    tx.execute("INSERT INTO meta (name, value) VALUES ('probe', ?1)", params!["x".repeat(8192)])?;
+    tx.execute("DELETE FROM meta WHERE name = 'probe'", &[])
 }
 
 /// Reads what a verification reads. Returns the first fault of the database, if there was one although the probe
@@ -106,7 +106,7 @@ pub(super) fn probe_verification(tx: &Tx<'_>, random: u128) -> Result<Option<Err
             // The first place is before all ids.
             let from =
                 if bytes == 0 { String::new() } else { format!("{prefix}{}", char::from(bytes % 75 + 48)) };
-            Ok(tx.query_first(sql, params![from], |row| row.get::<_, String>(0))?.is_some())
+            Ok(tx.query_first(sql, params![from], |row| row.get::<String>(0))?.is_some())
         }));
     }
     Ok(first_fault)
@@ -120,7 +120,7 @@ pub(super) fn probe_verification(tx: &Tx<'_>, random: u128) -> Result<Option<Err
 /// error, if no key at any of the places can be revoked.
 pub(super) fn probe_revocation(tx: &Tx<'_>, random: u128) -> Result<()> {
     let max: i64 =
-        tx.query_first("SELECT max(seq) FROM api_keys", [], |row| row.get(0))?.unwrap_or(None).unwrap_or(0);
+        tx.query_first("SELECT max(seq) FROM api_keys", &[], |row| row.get(0))?.unwrap_or(None).unwrap_or(0);
     let mut first_fault = None;
     let mut event_number = 0;
     probe_places(&mut first_fault, random, |bytes| {
@@ -146,7 +146,7 @@ pub(super) fn probe_revocation(tx: &Tx<'_>, random: u128) -> Result<()> {
 /// The audit event of the probe's revocation. It has the time of the last event, so that it is inserted beside that.
 fn revocation_event(tx: &Tx<'_>, key: &ApiKey, random: u128) -> Result<Event> {
     let sql = "SELECT occurred_at FROM audit_events ORDER BY seq DESC LIMIT 1";
-    let at = Timestamp::from_millis(tx.query_first(sql, [], |row| row.get(0))?.unwrap_or(0));
+    let at = Timestamp::from_millis(tx.query_first(sql, &[], |row| row.get(0))?.unwrap_or(0));
     Ok(Event {
         id: Kind::Event.new_id(at, random),
         seq: None,

@@ -1,8 +1,7 @@
 //! Statements on quota leases.
 
-use rusqlite::params;
-
 use super::db::Tx;
+use super::engine::params;
 use crate::domain::limits::Period;
 use crate::domain::quota::QuotaLease;
 use crate::domain::time::Timestamp;

@@ -6,9 +6,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
-
-use super::engine_error::in_file_of;
+use super::engine::{self, Access, Connection, EngineError};
 use super::tx::Tx;
 use super::{fallback, file_access, schema};
 use crate::error::{Code, Error, Result};
@@ -28,20 +26,18 @@ impl Reader {
         if !file_access::exists(file)? {
             return Err(schema::conflict_error(format!("{} doesn't exist.", file.display())));
         }
-        let mut conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let probed = conn.query_row("PRAGMA user_version", [], |_| Ok(()));
-        let is_read_only = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
-        if probed.as_ref().is_err_and(is_read_only) {
+        let mut conn = engine::open(file, Access::ReadOnly)?;
+        let probed = conn.query_value::<i64>("PRAGMA user_version");
+        if probed.as_ref().is_err_and(EngineError::is_read_only) {
             // A crash left a journal that only a writable connection can roll back.
-            let writer = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-            writer.query_row("PRAGMA user_version", [], |_| Ok(()))?;
-            conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let writer = engine::open(file, Access::ReadWrite)?;
+            writer.query_value::<i64>("PRAGMA user_version")?;
+            conn = engine::open(file, Access::ReadOnly)?;
         }
-        let is_unopenable =
-            probed.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::CannotOpen));
+        let is_unopenable = probed.as_ref().is_err_and(EngineError::is_unopenable);
         if probed.is_err_and(|error| Error::from(error).code == Code::StorageFull) {
             let location = fallback::memory_index_location(file)?;
-            conn = schema::open_connection(&location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            conn = engine::open(&location, Access::ReadWrite)?;
         }
         if is_unopenable {
             conn = fallback::open_read_only(file)?.1;
@@ -52,16 +48,15 @@ impl Reader {
 
     /// Opens any SQLite file, not only one of Tollhouse.
     pub(in crate::store) fn open_any(file: &Path) -> Result<Self> {
-        Self::from_connection(schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+        Self::from_connection(engine::open(file, Access::ReadOnly)?)
     }
 
     fn from_connection(conn: Connection) -> Result<Self> {
-        conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
         let configured = conn.execute_batch(
             "PRAGMA mmap_size = 0; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
              PRAGMA trusted_schema = OFF; PRAGMA query_only = ON",
         );
-        configured.map_err(|error| in_file_of(&conn, error))?;
+        configured.map_err(|error| error.in_file_of(&conn))?;
         Ok(Self { conn })
     }
 
@@ -71,7 +66,7 @@ impl Reader {
     /// The closure's error.
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         let conn = &self.conn;
-        let transaction = conn.unchecked_transaction().map_err(|error| in_file_of(conn, error))?;
+        let transaction = conn.begin().map_err(|error| error.in_file_of(conn))?;
         f(&Tx::new(&transaction))
     }
 }

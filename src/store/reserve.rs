@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::engine::Connection;
 use super::file_access::copy_owner;
 use super::schema::parent_directory;
 use super::tx::Tx;
@@ -93,7 +93,7 @@ impl Reserve {
     /// The errors of SQLite.
     pub(super) fn open(database: &Path, max_bytes: u64, conn: &Connection) -> Result<Self> {
         let limit = if max_bytes > 0 {
-            let page_bytes: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+            let page_bytes: u64 = conn.query_value("PRAGMA page_size")?;
             let pages = (max_bytes / page_bytes).clamp(1, u64::from(u32::MAX) - RESERVE_BYTES / page_bytes);
             Some(PageLimit { pages, page_bytes })
         } else {
@@ -107,7 +107,7 @@ impl Reserve {
             status: Arc::default(),
         };
         reserve.restore_page_limit(conn)?;
-        if !conn.is_readonly("main")?
+        if !conn.is_read_only()?
             && let Err(error) = reserve.refill_file()
         {
             tracing::warn!(%error, "could not set aside the storage reserve; will retry");
@@ -158,8 +158,8 @@ impl Reserve {
         let mut in_use = self.is_file_short();
         let mut available_bytes = file_bytes(&self.file).unwrap_or(0).min(RESERVE_BYTES);
         if let Some(limit) = self.limit {
-            let pages: u64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-            let free: u64 = conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            let pages: u64 = conn.query_value("PRAGMA page_count")?;
+            let free: u64 = conn.query_value("PRAGMA freelist_count")?;
             let excess = pages.saturating_sub(free).saturating_sub(limit.pages);
             self.is_file_over_limit = pages > limit.pages;
             in_use |= excess > 0;
@@ -181,7 +181,7 @@ impl Reserve {
     /// Tries to refill the reserve if it is incomplete and the last attempt was long enough ago. `now` is
     /// monotonic time.
     pub(super) fn maintain(&mut self, conn: &Connection, now: Duration) {
-        if now < self.next_refill || conn.is_readonly("main").unwrap_or(true) {
+        if now < self.next_refill || conn.is_read_only().unwrap_or(true) {
             return;
         }
         self.next_refill = now + REFILL_INTERVAL;
@@ -223,7 +223,8 @@ impl Reserve {
 }
 
 fn set_page_limit(conn: &Connection, pages: u64) -> Result<()> {
-    Ok(conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
+    conn.query_value::<u64>(&format!("PRAGMA max_page_count = {pages}"))?;
+    Ok(())
 }
 
 /// Runs a mutation with access to the reserve. Fails if the mutation makes the database larger without being
@@ -290,12 +291,14 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::store::engine;
 
     #[test]
     fn the_file_is_released_step_by_step_and_refilled() {
         let dir = TempDir::new().unwrap();
         let database = dir.path().join("tollhouse.db");
-        let conn = Connection::open(&database).unwrap();
+        File::create(&database).unwrap();
+        let conn = engine::open(&database, engine::Access::ReadWrite).unwrap();
         let mut reserve = Reserve::open(&database, 0, &conn).unwrap();
         let full = ReserveStatus { available_bytes: RESERVE_BYTES, in_use: false };
         assert_eq!(reserve.status.get(), full);

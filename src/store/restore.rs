@@ -6,14 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use rusqlite::{Connection, OpenFlags, params};
-
 use super::audit::ChainRow;
 use super::backup::{sync, with_suffix};
-use super::db::{BUSY_TIMEOUT, POLL_INTERVAL, Tx};
-use super::engine_error::in_file_of;
+use super::db::Tx;
+use super::engine::{self, Access, BUSY_TIMEOUT, Connection, POLL_INTERVAL, params};
 use super::schema::{self, parent_directory};
-use super::tx::is_busy_error;
 use super::{audit, rows, unfinished};
 use crate::clock::Clock;
 use crate::domain::limits::Period;
@@ -30,15 +27,14 @@ impl ReplacedDatabase {
     /// # Errors
     /// When the database can't be read.
     pub(crate) fn lock_for_replacement(file: &Path) -> Result<Option<Self>> {
-        let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        conn.set_prepared_statement_cache_capacity(schema::STATEMENT_CACHE_CAPACITY);
+        let conn = engine::open(file, Access::ReadWrite)?;
         schema::ensure_readable(&conn, file)?;
         conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF")?;
         match lock_exclusively(&conn) {
             Ok(true) => Ok(Some(Self(conn))),
             Ok(false) => Ok(None),
-            Err(error) if is_busy_error(&error) => Ok(None),
-            Err(error) => Err(in_file_of(&conn, error)),
+            Err(error) if error.is_busy() => Ok(None),
+            Err(error) => Err(error.in_file_of(&conn)),
         }
     }
 
@@ -48,8 +44,8 @@ impl ReplacedDatabase {
 }
 
 /// Turns WAL mode off and begins an exclusive transaction. False when another process has the database open.
-fn lock_exclusively(conn: &Connection) -> rusqlite::Result<bool> {
-    let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
+fn lock_exclusively(conn: &Connection) -> engine::Result<bool> {
+    let mode = |sql| conn.query_value::<String>(sql);
     if mode("PRAGMA journal_mode = DELETE")? != "delete" {
         return Ok(false);
     }
@@ -125,23 +121,23 @@ impl Drop for StagingDir {
 
 /// Turns a database that is not open anywhere into a single file without a WAL.
 pub(crate) fn disable_wal_mode(file: &Path) -> Result<()> {
-    let conn = schema::open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let conn = engine::open(file, Access::ReadWrite)?;
     // Each attempt waits for a short time only, so that the total is bounded.
-    conn.busy_timeout(POLL_INTERVAL)?;
+    conn.set_lock_timeout(POLL_INTERVAL)?;
     let clock = Clock::system();
     loop {
         // While another connection is being closed, this statement fails immediately instead of waiting for
         // the busy timeout.
-        match conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
+        match conn.query_value::<String>("PRAGMA journal_mode = DELETE") {
             Ok(mode) if mode == "delete" => break,
-            Err(error) if !is_busy_error(&error) => return Err(error.into()),
+            Err(error) if !error.is_busy() => return Err(error.into()),
             _ if clock.monotonic() >= BUSY_TIMEOUT => {
                 return Err(Error::internal("another connection has the new database open"));
             }
             _ => thread::sleep(POLL_INTERVAL / 10),
         }
     }
-    conn.close().map_err(|(_, error)| Error::from(error))
+    Ok(conn.close()?)
 }
 
 /// The hash of the audit event with this `seq`, if it exists, and the `seq` of the first event.
@@ -150,7 +146,7 @@ pub(crate) fn event_hash_and_first_seq(tx: &Tx<'_>, seq: i64) -> Result<(Option<
     let hash = rows.into_iter().find_map(|ChainRow { link, .. }| {
         link.filter(|(link, _)| link.seq == seq).map(|(link, _)| link.hash)
     });
-    let first = tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", [], |row| row.get(0))?;
+    let first = tx.query_first("SELECT seq FROM audit_events ORDER BY seq LIMIT 1", &[], |row| row.get(0))?;
     Ok((hash, first))
 }
 
@@ -163,7 +159,7 @@ pub(crate) fn find_key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
 pub(crate) fn all_quota_leases(tx: &Tx<'_>) -> Result<Vec<(String, QuotaLease)>> {
     let sql = "SELECT k.id, q.key_seq, q.period, q.started_at, q.leased FROM quotas q \
                JOIN api_keys k ON k.seq = q.key_seq";
-    tx.query_all(sql, [], |row| {
+    tx.query_all(sql, &[], |row| {
         let lease = QuotaLease {
             key: row.get(1)?,
             period: rows::enum_column(row, 2, Period::NAMES)?,

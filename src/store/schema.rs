@@ -12,32 +12,17 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
-use r2d2_sqlite::SqliteConnectionManager;
 use ring::rand::{SecureRandom, SystemRandom};
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::checkpoint::{self, MAX_WAL_BYTES};
 pub(crate) use super::data_dir_lock::{has_lock_file, is_served, lock_data_dir};
-use super::db::{BUSY_TIMEOUT, Options, POLL_INTERVAL};
-use super::engine_error::in_file_of;
-use super::fallback;
+use super::engine::{self, Access, Connection, EngineError, params};
 use super::file_access::copy_owner;
 use super::part_file::PartFile;
 use super::schema_comparison::ensure_same_schema;
-use super::tx::{Tx, is_busy_error};
-use crate::clock::Clock;
+use super::tx::Tx;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
-
-/// Flags that open an existing file for reading and writing. Read connections use them too, because they need
-/// write access to the WAL's index.
-const READ_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
-
-/// Number of prepared statements that a connection caches. It is larger than the number of distinct
-/// statements, so that no statement is prepared twice.
-pub(in crate::store) const STATEMENT_CACHE_CAPACITY: usize = 128;
 
 /// Identifies a SQLite file as a Tollhouse database: "TOLL" in ASCII.
 pub(crate) const APPLICATION_ID: i32 = 0x544F_4C4C;
@@ -58,14 +43,11 @@ struct FileInfo {
 }
 
 impl FileInfo {
-    fn read(conn: &Connection) -> rusqlite::Result<Self> {
+    fn read(conn: &Connection) -> engine::Result<Self> {
         Ok(Self {
-            file_bytes: conn
-                .path()
-                .and_then(|path| fs::metadata(path).ok())
-                .map_or(u64::MAX, |file| file.len()),
-            application_id: conn.query_row("PRAGMA application_id", [], |row| row.get(0))?,
-            version: conn.query_row("PRAGMA user_version", [], |row| row.get(0))?,
+            file_bytes: conn.path().and_then(|path| path.metadata().ok()).map_or(u64::MAX, |file| file.len()),
+            application_id: conn.query_value("PRAGMA application_id")?,
+            version: conn.query_value("PRAGMA user_version")?,
         })
     }
 }
@@ -103,7 +85,7 @@ pub(in crate::store) fn create_or_upgrade(file: &Path, must_exist: bool) -> Resu
         ensure_exists(file)?;
     }
     create_or_upgrade_with(file, SCHEMA, UPGRADES)?;
-    ensure_same_schema(&open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?, file)
+    ensure_same_schema(&engine::open(file, Access::ReadOnly)?, file)
 }
 
 /// Fails if there is no database, for `database.must_exist`.
@@ -134,19 +116,19 @@ fn create_or_upgrade_with(file: &Path, schema: &str, upgrades: &[&str]) -> Resul
     }
     // The queries of `read` run in one transaction, because another process may be upgrading the schema
     // meanwhile.
-    let info = FileInfo::read(&*open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.transaction()?);
+    let info = FileInfo::read(&*engine::open(file, Access::ReadOnly)?.begin()?);
     // A crash during an upgrade leaves a journal that only a writer can roll back.
-    let needs_recovery = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
-    if !info.as_ref().is_err_and(needs_recovery) && version_of_file(info, file, latest)? == latest {
+    if !info.as_ref().is_err_and(EngineError::is_read_only) && version_of_file(info, file, latest)? == latest
+    {
         return Ok(());
     }
-    let mut conn = open_connection(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let conn = engine::open(file, Access::ReadWrite)?;
     // The writer's connection, which is opened next, or another process checkpoints the WAL.
-    checkpoint::disable_at_close(&conn)?;
+    conn.disable_checkpoint_at_close()?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF")?;
     let mut snapshot_saved = false;
     loop {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = conn.begin_writing()?;
         let version = version_of_file(FileInfo::read(&tx), file, latest)?;
         if version == latest {
             return Ok(());
@@ -160,7 +142,7 @@ fn create_or_upgrade_with(file: &Path, schema: &str, upgrades: &[&str]) -> Resul
         }
         tx.execute_batch(upgrade)?;
         ensure_foreign_keys_hold(&tx, version + 1)?;
-        tx.pragma_update(None, "user_version", version + 1)?;
+        tx.execute_batch(&format!("PRAGMA user_version = {}", version + 1))?;
         tx.commit()?;
         tracing::info!(file = %file.display(), version = version + 1, "database schema upgraded");
     }
@@ -184,13 +166,13 @@ fn create_database(file: &Path, schema: &str, version: i64) -> Result<()> {
     }
     let part = PartFile::create(file)?;
     copy_owner(parent_directory(file), part.path())?;
-    let mut conn = open_connection(part.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let conn = engine::open(part.path(), Access::ReadWrite)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA auto_vacuum = INCREMENTAL")?;
-    let tx = conn.transaction()?;
+    let tx = conn.begin()?;
     create_schema(&tx, schema)?;
-    tx.pragma_update(None, "user_version", version)?;
+    tx.execute_batch(&format!("PRAGMA user_version = {version}"))?;
     tx.commit()?;
-    conn.close().map_err(|(_, error)| error)?;
+    conn.close()?;
     match part.rename_to_target(false) {
         Err(error) if error.code == Code::AlreadyExists => Ok(()),
         created => {
@@ -199,14 +181,6 @@ fn create_database(file: &Path, schema: &str, version: i64) -> Result<()> {
             Ok(())
         }
     }
-}
-
-pub(in crate::store) fn open_connection(file: &Path, access: OpenFlags) -> Result<Connection> {
-    let flags = fallback::open_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-    let conn = Connection::open_with_flags(file, flags)?;
-    conn.busy_timeout(BUSY_TIMEOUT)?;
-    checkpoint::disable_in_commits(&conn)?;
-    Ok(conn)
 }
 
 /// Checks that this is a Tollhouse database with a schema version that this program supports.
@@ -230,7 +204,7 @@ pub(in crate::store) fn ensure_current(conn: &Connection, file: &Path) -> Result
 }
 
 /// Returns the schema version of the database file. Fails when the file can't be used.
-fn version_of_file(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -> Result<i64> {
+fn version_of_file(info: engine::Result<FileInfo>, file: &Path, latest: i64) -> Result<i64> {
     let name = file.display();
     match info {
         // SQLite opens an empty file as an empty database. But a database that was emptied must not be taken
@@ -247,7 +221,7 @@ fn version_of_file(info: rusqlite::Result<FileInfo>, file: &Path, latest: i64) -
             )))
         }
         Ok(FileInfo { application_id: APPLICATION_ID, version, .. }) if version > 0 => Ok(version),
-        Err(error) if error.sqlite_error_code() != Some(ErrorCode::NotADatabase) => {
+        Err(error) if !error.is_not_a_database() => {
             let mut error = Error::from(error);
             error.cause = error.cause.map(|cause| format!("{name}: {cause}"));
             Err(error)
@@ -272,9 +246,9 @@ fn create_schema(conn: &Connection, schema: &str) -> Result<()> {
         hex
     });
     conn.execute_batch(schema)?;
-    conn.execute("INSERT INTO meta (name, value) VALUES ('cursor_key', ?1)", [cursor_key])?;
-    conn.pragma_update(None, "application_id", APPLICATION_ID)?;
-    Ok(())
+    conn.statement("INSERT INTO meta (name, value) VALUES ('cursor_key', ?1)")?
+        .execute(params![cursor_key])?;
+    Ok(conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?)
 }
 
 /// The key that encrypts list cursors, created together with the database.
@@ -282,7 +256,7 @@ fn create_schema(conn: &Connection, schema: &str) -> Result<()> {
 /// # Errors
 /// `INTERNAL` when the stored key is damaged.
 pub(crate) fn load_cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
-    let hex = tx.query_first("SELECT value FROM meta WHERE name = 'cursor_key'", [], |row| row.get(0))?;
+    let hex = tx.query_first("SELECT value FROM meta WHERE name = 'cursor_key'", &[], |row| row.get(0))?;
     let hex: String = hex.unwrap_or_default();
     let byte = |index| u8::from_str_radix(hex.get(index..index + 2)?, 16).ok();
     let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
@@ -293,13 +267,12 @@ pub(crate) fn load_cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
 /// Time of the last verified backup; `None` when there was no backup.
 pub(crate) fn last_backup_at(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
     let millis =
-        tx.query_first("SELECT value FROM meta WHERE name = 'last_backup_at'", [], |row| row.get(0))?;
+        tx.query_first("SELECT value FROM meta WHERE name = 'last_backup_at'", &[], |row| row.get(0))?;
     Ok(millis.and_then(|millis: String| millis.parse().ok()).map(Timestamp::from_millis))
 }
 
 fn ensure_foreign_keys_hold(conn: &Connection, version: i64) -> Result<()> {
-    let mut check = conn.prepare("PRAGMA foreign_key_check")?;
-    if check.exists([])? {
+    if conn.statement("PRAGMA foreign_key_check")?.query_first(&[], |_| Ok(()))?.is_some() {
         return Err(Error::internal(format!("the upgrade to version {version} leaves broken foreign keys")));
     }
     Ok(())
@@ -327,9 +300,9 @@ fn save_upgrade_snapshot(file: &Path, version: i64) -> Result<()> {
 fn write_verified_copy(file: &Path, version: i64, part: &Path) -> Result<()> {
     // SQLite uses the existing empty file and keeps its permissions.
     let target = part.to_str().ok_or_else(|| Error::internal("the path of the database is not UTF-8"))?;
-    open_connection(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?.execute("VACUUM INTO ?1", [target])?;
-    let copy = open_connection(part, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let result: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    engine::open(file, Access::ReadOnly)?.statement("VACUUM INTO ?1")?.execute(params![target])?;
+    let copy = engine::open(part, Access::ReadOnly)?;
+    let result: String = copy.query_value("PRAGMA quick_check(1)")?;
     if result != "ok" || FileInfo::read(&copy)?.version != version {
         return Err(Error::internal(format!(
             "the snapshot {} failed its integrity check: {result}",
@@ -341,73 +314,6 @@ fn write_verified_copy(file: &Path, version: i64, part: &Path) -> Result<()> {
 
 pub(in crate::store) fn sync_to_disk(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::internal)
-}
-
-/// The writer's connection, in WAL mode.
-///
-/// # Errors
-/// `CONFLICT` when the file isn't writable or WAL mode is not available; SQLite's error otherwise.
-pub(in crate::store) fn open_writer_connection(options: &Options) -> Result<Connection> {
-    let conn = Connection::open_with_flags(&options.file, fallback::open_flags(&options.file, READ_WRITE))?;
-    conn.busy_timeout(POLL_INTERVAL)?;
-    // SQLite reports no error when it lacks write permission; it opens the file read-only.
-    if conn.is_readonly("main")? {
-        return Err(conflict_error(format!(
-            "{} is not writable. Check its permissions.",
-            options.file.display()
-        )));
-    }
-    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
-    enable_wal_mode(&conn)?;
-    conn.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0;
-         PRAGMA journal_size_limit = {MAX_WAL_BYTES}; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
-         PRAGMA trusted_schema = OFF"
-    ))?;
-    checkpoint::disable_in_commits(&conn)?;
-    if options.external_checkpoints {
-        checkpoint::disable_at_close(&conn)?;
-    }
-    Ok(conn)
-}
-
-/// Switches the database to WAL mode. Retries in a loop, because `busy_timeout` has no effect here: while
-/// another connection opens the same new file, the switch fails immediately, because it upgrades a shared
-/// lock to an exclusive lock.
-fn enable_wal_mode(conn: &Connection) -> Result<()> {
-    let clock = Clock::system();
-    loop {
-        match conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
-            Ok(mode) if mode == "wal" => return Ok(()),
-            Ok(mode) => {
-                return Err(conflict_error(format!(
-                    "The database can't use WAL mode here (its journal mode is {mode}). Use a local disk."
-                )));
-            }
-            Err(error) if is_busy_error(&error) && clock.monotonic() < BUSY_TIMEOUT => {
-                thread::sleep(POLL_INTERVAL / 10);
-            }
-            Err(error) => return Err(in_file_of(conn, error)),
-        }
-    }
-}
-
-/// The factory of the read connections, in the pool and for lookups.
-pub(in crate::store) fn reader_connections(options: &Options) -> SqliteConnectionManager {
-    let flags = fallback::open_flags(&options.file, READ_WRITE);
-    let external_checkpoints = options.external_checkpoints;
-    SqliteConnectionManager::file(&options.file).with_flags(flags).with_init(move |conn| {
-        conn.busy_timeout(BUSY_TIMEOUT)?;
-        checkpoint::disable_in_commits(conn)?;
-        if external_checkpoints {
-            checkpoint::disable_at_close(conn)?;
-        }
-        conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
-        conn.execute_batch(
-            "PRAGMA mmap_size = 0; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;
-             PRAGMA trusted_schema = OFF; PRAGMA query_only = ON",
-        )
-    })
 }
 
 #[cfg(test)]

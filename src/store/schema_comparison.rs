@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use rusqlite::Connection;
-
+use super::engine::{self, Connection};
 use super::schema::{self, SCHEMA};
 use super::tx::Tx;
 use crate::error::Result;
@@ -26,14 +25,14 @@ type SchemaObjects = BTreeMap<(String, String), (String, String)>;
 
 /// The objects that `schema.sql` creates. Shadow tables of virtual tables are among them.
 static EXPECTED: LazyLock<Result<SchemaObjects>> = LazyLock::new(|| {
-    let conn = Connection::open_in_memory()?;
+    let conn = engine::open_in_memory()?;
     conn.execute_batch(SCHEMA)?;
     read_objects(&Tx::new(&conn))
 });
 
 fn read_objects(tx: &Tx<'_>) -> Result<SchemaObjects> {
     let sql = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema";
-    let objects = tx.query_all(sql, [], |row| {
+    let objects = tx.query_all(sql, &[], |row| {
         let definition: String = row.get(3)?;
         Ok(((row.get(0)?, row.get(1)?), (row.get(2)?, normalize_sql(&definition))))
     });
@@ -43,7 +42,7 @@ fn read_objects(tx: &Tx<'_>) -> Result<SchemaObjects> {
 /// Describes each difference between the schema of this database and the schema of this program. A database
 /// with an older schema version has none: it is compared after its upgrade.
 pub(crate) fn find_schema_differences(tx: &Tx<'_>) -> Result<Vec<String>> {
-    let version = tx.query_first("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
+    let version = tx.query_first("PRAGMA user_version", &[], |row| row.get::<i64>(0))?;
     if version != Some(schema::latest_version()?) {
         return Ok(Vec::new());
     }
@@ -114,7 +113,7 @@ mod tests {
     use super::*;
 
     fn differences_after(change: &str) -> Vec<String> {
-        let conn = Connection::open_in_memory().unwrap();
+        let conn = engine::open_in_memory().unwrap();
         conn.execute_batch(SCHEMA).unwrap();
         conn.execute_batch(change).unwrap();
         differences(EXPECTED.as_ref().unwrap(), &read_objects(&Tx::new(&conn)).unwrap())

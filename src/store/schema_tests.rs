@@ -1,9 +1,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Barrier;
+use std::thread;
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::engine;
 
 const V1: &str = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) STRICT";
 const TO_V2: &str = "CREATE TABLE two (n INTEGER PRIMARY KEY) STRICT; INSERT INTO two (n) VALUES (1)";
@@ -37,24 +40,13 @@ fn assert_refused(file: &Path, upgrades: &[&str]) -> String {
 fn a_database_is_created_once_however_many_threads_open_it() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("a/b/tollhouse.db");
-    let options = Options {
-        file: file.clone(),
-        must_exist: false,
-        readers: 1,
-        read_timeout: BUSY_TIMEOUT,
-        writer_queue: 1,
-        group_limit: 1,
-        max_bytes: 0,
-        external_checkpoints: false,
-        allow_read_only: false,
-    };
     let start = Barrier::new(4);
     let keys: Vec<String> = thread::scope(|scope| {
         let open = || {
             start.wait();
             create_or_upgrade(&file, false).unwrap();
-            let conn = open_writer_connection(&options).unwrap();
-            conn.query_row("SELECT value FROM meta WHERE name = 'cursor_key'", [], |row| row.get(0)).unwrap()
+            let conn = engine::open_writer(&file, false).unwrap();
+            conn.query_value("SELECT value FROM meta WHERE name = 'cursor_key'").unwrap()
         };
         let threads = [(); 4].map(|()| scope.spawn(open));
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -63,7 +55,7 @@ fn a_database_is_created_once_however_many_threads_open_it() {
     assert_eq!(query_value::<i32>(&file, "PRAGMA application_id"), APPLICATION_ID);
     assert_eq!(query_value::<i64>(&file, "PRAGMA user_version"), 1);
 
-    let conn = open_writer_connection(&options).unwrap();
+    let conn = engine::open_writer(&file, false).unwrap();
     conn.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
     let modes = ["", "-wal", "-shm"].map(|suffix| permission_bits(&with_suffix(&file, suffix)));
     assert_eq!((permission_bits(parent_directory(&file)), modes), (0o700, [0o600; 3]));

@@ -1,8 +1,7 @@
 //! Statements on the catalogue of scopes.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use crate::domain::page::{Page, Rows};
 use crate::domain::scope::{Catalogue, Scope};
@@ -11,13 +10,13 @@ use crate::error::Result;
 
 const SELECT: &str = "SELECT seq, scope, description, built_in FROM scopes WHERE 1 = 1";
 
-fn scope_from_row(row: &Row<'_>) -> rusqlite::Result<Scope> {
+fn scope_from_row(row: &Row<'_>) -> engine::Result<Scope> {
     Ok(Scope { scope: row.get(1)?, description: row.get(2)?, built_in: row.get(3)? })
 }
 
 /// Fetches the names of all scopes.
 pub(crate) fn load_catalogue(tx: &Tx<'_>) -> Result<Catalogue> {
-    Ok(tx.query_all("SELECT scope FROM scopes", [], |row| row.get(0))?.into_iter().collect())
+    Ok(tx.query_all("SELECT scope FROM scopes", &[], |row| row.get(0))?.into_iter().collect())
 }
 
 /// True if `grant` is `*`, an existing scope, or the wildcard of a resource that has at least one scope.

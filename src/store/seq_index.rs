@@ -6,9 +6,8 @@
 //! any row was ever older than a row stored before it, is recorded, and the range is widened by it on
 //! both sides. No row outside the widened range is of the requested time, whatever the clock did.
 
-use rusqlite::params;
-
 use super::db::Tx;
+use super::engine::params;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
@@ -33,7 +32,7 @@ impl SeqIndex {
     pub(crate) fn record_skew(&self, tx: &Tx<'_>, row_time: Timestamp) -> Result<()> {
         let Self { table, column } = self;
         let sql = format!("SELECT max({column}) FROM {table}");
-        let latest: Option<i64> = tx.query_first(&sql, [], |row| row.get(0))?.flatten();
+        let latest: Option<i64> = tx.query_first(&sql, &[], |row| row.get(0))?.flatten();
         let skew_millis = latest.map_or(0, |latest| latest - row_time.as_millis());
         if skew_millis > MIN_CLOCK_SKEW_MILLIS && skew_millis > self.max_clock_skew(tx)? {
             let sql = "INSERT INTO meta (name, value) VALUES (?1, ?2) \
@@ -87,7 +86,7 @@ mod tests {
     fn insert_rows(tx: &Tx<'_>, minutes: impl IntoIterator<Item = i64>) -> Result<()> {
         minutes.into_iter().try_for_each(|minute| {
             SEQ_INDEX.record_skew(tx, Timestamp::from_millis(minute * MINUTE))?;
-            tx.execute("INSERT INTO t (at) VALUES (?1)", [minute * MINUTE]).map(drop)
+            tx.execute("INSERT INTO t (at) VALUES (?1)", params![minute * MINUTE]).map(drop)
         })
     }
 
@@ -96,8 +95,8 @@ mod tests {
         let time = |minute| Some(Timestamp::from_millis(minute * MINUTE));
         let (low, high) = SEQ_INDEX.seq_range_of(tx, time(from), time(to))?;
         let sql = "SELECT count(*) FROM t WHERE at >= ?1 AND at < ?2 AND (seq <= ?3 OR seq >= ?4)";
-        let outside = params![from * MINUTE, to * MINUTE, low, high];
-        let missed: Option<i64> = tx.query_first(sql, outside, |row| row.get(0))?;
+        let missed: Option<i64> =
+            tx.query_first(sql, params![from * MINUTE, to * MINUTE, low, high], |row| row.get(0))?;
         Ok(((low, high), missed == Some(0)))
     }
 
@@ -117,8 +116,8 @@ mod tests {
         };
         let db = Db::open(&options, |_| ()).unwrap();
         let written = db.write(|tx| {
-            tx.execute("CREATE TABLE t (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT", [])?;
-            tx.execute("CREATE INDEX t_at ON t (at)", [])?;
+            tx.execute("CREATE TABLE t (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT", &[])?;
+            tx.execute("CREATE INDEX t_at ON t (at)", &[])?;
             assert_eq!(range_and_completeness(tx, 1, 2)?, ((None, None), true));
             // One row per minute; the time of every third is two minutes later.
             insert_rows(tx, (0..300).map(|n| n + if n % 3 == 0 { 2 } else { 0 }))?;

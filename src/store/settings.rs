@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use rusqlite::params;
-
 use super::db::Tx;
+use super::engine::params;
 use super::rows;
 use crate::domain::settings::{Settings, StoredSettings};
 use crate::domain::time::Timestamp;
@@ -24,7 +23,7 @@ pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<StoredSettings>> {
 
 /// Fetches the settings; `None` in a newly created database.
 pub(crate) fn find_settings(tx: &Tx<'_>) -> Result<Option<StoredSettings>> {
-    tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", [], |row| {
+    tx.query_first("SELECT settings, checked_prefixes, revision, updated_at FROM settings", &[], |row| {
         Ok(StoredSettings {
             settings: rows::json_column(row, 0)?,
             checked_prefixes: rows::json_column(row, 1)?,

@@ -1,16 +1,15 @@
-//! [`Tx`], through which all SQL runs, and the conversion of SQLite's errors.
+//! [`Tx`], through which all SQL runs.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, Params, Row};
-
-use super::{engine_error, reserve};
+use super::engine::{self, Connection, Row, Statement, Value};
+use super::reserve;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::settings::StoredSettings;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// A mutation's result, type-erased so that mutations with different results can share the writer's queue.
 pub(super) type MutationResult = Box<dyn Any + Send>;
@@ -89,7 +88,7 @@ impl<'c> Tx<'c> {
 
     /// Number of pages of the database that are not free.
     pub(super) fn count_used_pages(&self) -> Result<u64> {
-        let count = |sql| self.query_first::<u64>(sql, [], |row| row.get(0));
+        let count = |sql| self.query_first::<u64>(sql, &[], |row| row.get(0));
         let pages = count("PRAGMA page_count")?.unwrap_or(0);
         let free = count("PRAGMA freelist_count")?.unwrap_or(0);
         Ok(pages.saturating_sub(free))
@@ -108,7 +107,7 @@ impl<'c> Tx<'c> {
     }
 
     /// Runs a statement that returns no rows; returns the number of rows changed.
-    pub(in crate::store) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
+    pub(in crate::store) fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<usize> {
         self.run_statement(sql, |statement| statement.execute(params))
     }
 
@@ -116,43 +115,40 @@ impl<'c> Tx<'c> {
     pub(in crate::store) fn query_first<T>(
         &self,
         sql: &str,
-        params: impl Params,
-        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+        params: &[Value<'_>],
+        map: impl FnOnce(&Row<'_>) -> engine::Result<T>,
     ) -> Result<Option<T>> {
-        self.run_statement(sql, |statement| {
-            let mut rows = statement.query(params)?;
-            rows.next()?.map(map).transpose()
-        })
+        self.run_statement(sql, |statement| statement.query_first(params, map))
     }
 
     /// Runs a query and returns all its rows. The SQL has to limit their number.
     pub(in crate::store) fn query_all<T>(
         &self,
         sql: &str,
-        params: impl Params,
-        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+        params: &[Value<'_>],
+        map: impl FnMut(&Row<'_>) -> engine::Result<T>,
     ) -> Result<Vec<T>> {
-        self.run_statement(sql, |statement| statement.query_map(params, map)?.collect())
+        self.run_statement(sql, |statement| statement.query_all(params, map))
     }
 
     fn run_statement<T>(
         &self,
         sql: &str,
-        f: impl FnOnce(&mut CachedStatement<'_>) -> rusqlite::Result<T>,
+        f: impl FnOnce(&mut Statement<'_>) -> engine::Result<T>,
     ) -> Result<T> {
         if let Some(error) = &*self.aborted_by.borrow() {
             return Err(error.clone());
         }
-        let result = self.conn.prepare_cached(sql).and_then(|mut statement| {
-            if !statement.readonly() {
+        let result = self.conn.statement(sql).and_then(|mut statement| {
+            if !statement.is_read_only() {
                 self.has_written.set(true);
             }
             f(&mut statement)
         });
         result.map_err(|cause| {
-            let mut error = engine_error::in_file_of(self.conn, cause);
+            let mut error = cause.in_file_of(self.conn);
             error.cause = error.cause.map(|cause| format!("{cause}, in: {sql}"));
-            if self.conn.is_autocommit() {
+            if !self.conn.is_in_transaction() {
                 self.aborted_by.replace(Some(error.clone()));
             }
             error
@@ -176,7 +172,7 @@ impl<'c> Tx<'c> {
         let invalidated = self.invalidations.borrow().len();
         let reserve_access = self.reserve_access.get();
         // Nested savepoints may have the same name: SQLite releases or rolls back the innermost.
-        self.execute("SAVEPOINT mutation", [])?;
+        self.execute("SAVEPOINT mutation", &[])?;
         let result = catch_unwind(AssertUnwindSafe(|| work(self)))
             .unwrap_or_else(|_| Err(Error::internal("a mutation panicked")));
         // Checked even if the closure succeeded: it may have ignored the error that aborted the transaction.
@@ -189,53 +185,9 @@ impl<'c> Tx<'c> {
             self.has_written.set(wrote);
             self.reserve_access.set(reserve_access);
             self.invalidations.borrow_mut().truncate(invalidated);
-            self.execute("ROLLBACK TO mutation", [])?;
+            self.execute("ROLLBACK TO mutation", &[])?;
         }
-        self.execute("RELEASE mutation", [])?;
+        self.execute("RELEASE mutation", &[])?;
         Ok(result)
-    }
-}
-
-pub(super) fn is_busy_error(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-impl From<rusqlite::Error> for Error {
-    /// Converts an error of SQLite. Its cause names columns and statements but no values, because a value may
-    /// be a secret.
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::Error as Sqlite;
-        use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
-        let cause = match &error {
-            Sqlite::FromSqlConversionFailure(column, kind, _) => {
-                format!("column {column} ({kind}) is not valid")
-            }
-            Sqlite::IntegralValueOutOfRange(column, _) => format!("column {column} is out of range"),
-            Sqlite::ToSqlConversionFailure(_) => "a parameter cannot be stored".to_owned(),
-            Sqlite::SqliteFailure(failure, _) => match engine_error::advice(*failure) {
-                Some(advice) => format!("{error} (SQLite {}); {advice}", failure.extended_code),
-                None => format!("{error} (SQLite {})", failure.extended_code),
-            },
-            _ => error.to_string(),
-        };
-        let shown = match error.sqlite_error().map(|failure| (failure.code, failure.extended_code)) {
-            // On a full disk, extending the WAL's index fails with SQLITE_IOERR_SHMSIZE instead of "disk
-            // full".
-            Some((ErrorCode::DiskFull, _) | (_, SQLITE_IOERR_SHMSIZE)) => Self::storage_full(),
-            Some((
-                ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::FileLockingProtocolFailed
-                | ErrorCode::OperationInterrupted,
-                _,
-            )) => Self::unavailable("The database is busy. Try again in a second.", 1),
-            // The server sets no limit on a value; a reader of foreign databases does.
-            Some((ErrorCode::TooBig, _)) => Self::new(Code::PayloadTooLarge, "A value is too long."),
-            _ => match error.sqlite_error().and_then(|failure| engine_error::unavailable_message(*failure)) {
-                Some(message) => Self::unavailable(message, 30),
-                None => Self::internal(&cause),
-            },
-        };
-        Self { cause: Some(cause), database_fault: engine_error::database_fault(&error), ..shown }
     }
 }

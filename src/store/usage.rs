@@ -2,9 +2,8 @@
 
 use std::sync::LazyLock;
 
-use rusqlite::{Row, params, params_from_iter};
-
 use super::db::Tx;
+use super::engine::{self, Row, ToValue, Value, params};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::{Interval, OUTCOME_COUNT, Span, UsageCounts, UsageSubject, magnitude};
 use crate::error::Result;
@@ -79,7 +78,7 @@ fn table_name(interval: Interval) -> &'static str {
 }
 
 /// Reads [`COLUMNS`], starting at the column `first`.
-fn counts_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<UsageCounts> {
+fn counts_from_row(row: &Row<'_>, first: usize) -> engine::Result<UsageCounts> {
     let mut outcomes = [0; OUTCOME_COUNT];
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         *outcome = row.get(first + 1 + index)?;
@@ -96,19 +95,19 @@ pub(crate) fn add_counts(
     parent: Option<UsageSubject>,
     added: &UsageCounts,
 ) -> Result<()> {
-    let row = |start: Timestamp| {
-        let key = [start.as_millis(), subject.number()];
-        let figures = std::iter::once(added.cost()).chain(added.outcomes().iter().copied());
-        // The clamping has no effect in practice: no count reaches 2^63.
-        key.into_iter().chain(figures.map(|figure| i64::try_from(figure).unwrap_or(i64::MAX))).map(Some)
-    };
-    tx.execute(&SQL.add_hour, params_from_iter(row(hour)))?;
+    let cost = added.cost();
+    let mut values = Vec::with_capacity(COLUMNS.len() + 4);
+    values.extend([hour.as_millis(), subject.number()].map(Value::from));
+    values.extend(std::iter::once(&cost).chain(added.outcomes()).map(ToValue::to_value));
+    tx.execute(&SQL.add_hour, &values)?;
     let day = Interval::Day.floor(hour);
+    values[0] = day.as_millis().into();
+    let parent = parent.map(UsageSubject::number);
     let initial_magnitude = magnitude(added.requests());
-    let day_columns = [parent.map(UsageSubject::number), Some(initial_magnitude.into())];
-    tx.execute(&SQL.add_day, params_from_iter(row(day).chain(day_columns)))?;
+    values.extend([parent.to_value(), initial_magnitude.to_value()]);
+    tx.execute(&SQL.add_day, &values)?;
     let stored = tx.query_first(&SQL.select_day, params![day.as_millis(), subject.number()], |row| {
-        Ok((counts_from_row(row, 0)?.requests(), row.get::<_, u32>(COLUMNS.len())?))
+        Ok((counts_from_row(row, 0)?.requests(), row.get::<u32>(COLUMNS.len())?))
     })?;
     let Some((requests, stored_magnitude)) = stored else { return Ok(()) };
     let new_magnitude = magnitude(requests);
@@ -133,8 +132,11 @@ pub fn usage_by_bucket(
         (Interval::Hour, UsageSubject::Key(_)) => hourly,
         (Interval::Hour, UsageSubject::All | UsageSubject::Organization(_)) => &SQL.hourly_series_of_sums,
     };
-    let range = params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()];
-    tx.query_all(sql, range, |row| Ok((Timestamp::from_millis(row.get(0)?), counts_from_row(row, 1)?)))
+    tx.query_all(
+        sql,
+        params![subject.number(), span.start.as_millis(), span.buckets_end().as_millis()],
+        |row| Ok((Timestamp::from_millis(row.get(0)?), counts_from_row(row, 1)?)),
+    )
 }
 
 /// Fetches the sum of a subject's counts in a span of time.
@@ -143,8 +145,11 @@ pub(crate) fn total(tx: &Tx<'_>, subject: UsageSubject, span: &Span) -> Result<U
     for part in span.split_by_interval() {
         let [hourly, daily] = &SQL.sum_of_span;
         let sql = if part.interval == Interval::Hour { hourly } else { daily };
-        let range = params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()];
-        if let Some(sum) = tx.query_first(sql, range, |row| counts_from_row(row, 0))? {
+        if let Some(sum) = tx.query_first(
+            sql,
+            params![subject.number(), part.start.as_millis(), part.buckets_end().as_millis()],
+            |row| counts_from_row(row, 0),
+        )? {
             total.merge(&sum);
         }
     }
@@ -221,7 +226,7 @@ const SELECT_KEY: &str = "SELECT k.seq, k.id, k.name, o.id, o.seq FROM api_keys 
                    LEFT JOIN organizations o ON o.id = k.organization_id";
 const SELECT_ORGANIZATION: &str = "SELECT seq, id, name, NULL, NULL FROM organizations";
 
-fn named_subject_from_row(row: &Row<'_>) -> rusqlite::Result<NamedSubject> {
+fn named_subject_from_row(row: &Row<'_>) -> engine::Result<NamedSubject> {
     let organization = match row.get(3)? {
         None => None,
         Some(id) => Some((id, row.get(4)?)),

@@ -1,8 +1,7 @@
 //! Statements on users.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use crate::domain::page::{Page, Rows};
@@ -16,7 +15,7 @@ pub(super) const COLUMNS: &str =
     "u.id, u.email, u.name, u.external_id, u.status, u.metadata, u.created_at, u.updated_at, u.revision";
 
 /// Reads [`COLUMNS`], starting at the column `first`.
-pub(super) fn user_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
+pub(super) fn user_from_row(row: &Row<'_>, first: usize) -> engine::Result<User> {
     Ok(User {
         id: row.get(first)?,
         email: row.get(first + 1)?,

@@ -1,8 +1,7 @@
 //! Statements on the verification log.
 
-use rusqlite::{Row, params};
-
 use super::db::Tx;
+use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
@@ -38,13 +37,13 @@ pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entr
     Ok(())
 }
 
-fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let is_overflow = row.get_ref(1)?.as_str()?.is_empty();
+fn entry_from_row(row: &Row<'_>) -> engine::Result<Entry> {
+    let is_overflow = row.get::<&str>(1)?.is_empty();
     Ok(Entry {
         code: if is_overflow { None } else { Some(rows::enum_column(row, 1, Outcome::NAMES)?) },
         key_id: row.get(2)?,
         organization_id: row.get(3)?,
-        ip: row.get::<_, Option<String>>(4)?.and_then(|ip| ip.parse().ok()),
+        ip: row.get::<Option<String>>(4)?.and_then(|ip| ip.parse().ok()),
         count: row.get(5)?,
         first_at: rows::timestamp_column(row, 6)?,
         last_at: rows::timestamp_column(row, 7)?,

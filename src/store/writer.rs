@@ -15,17 +15,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::checkpoint::{self, Checkpoints};
 use super::counters::WriterCounters;
 use super::database_faults::DatabaseFaults;
-use super::db::{BUSY_TIMEOUT, POLL_INTERVAL};
-use super::engine_error::in_file_of;
+use super::engine::{BUSY_TIMEOUT, Connection, POLL_INTERVAL};
 use super::file_identity::FileIdentity;
 use super::reserve::Reserve;
-use super::tx::{Mutation, MutationResult, ReserveAccess, Tx, is_busy_error};
+use super::tx::{Mutation, MutationResult, ReserveAccess, Tx};
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
@@ -200,14 +198,14 @@ impl Writer {
             // Nothing is to be stored. A commit would nevertheless write and sync the pages that rolled-back
             // savepoints have changed.
             if !tx.has_written.get() {
-                tx.execute("ROLLBACK", [])?;
+                tx.execute("ROLLBACK", &[])?;
                 return Ok(results);
             }
             if reserve_access == ReserveAccess::NotNeeded {
                 self.reserve.ensure_within_limit(&tx)?;
             }
             let began = self.clock.monotonic();
-            tx.execute("COMMIT", [])?;
+            tx.execute("COMMIT", &[])?;
             self.counters.commit_times.observe_time(self.clock.monotonic().saturating_sub(began));
             self.counters.groups.observe(results.len() as u64);
             Ok(results)
@@ -266,10 +264,10 @@ impl Writer {
         // The previous transaction is still open only if its rollback failed.
         roll_back_if_open(&self.conn);
         loop {
-            let begun = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+            let begun = self.conn.statement("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(&[]));
             let Err(error) = begun else { return Ok(()) };
-            let is_busy = is_busy_error(&error);
-            let error = in_file_of(&self.conn, error);
+            let is_busy = error.is_busy();
+            let error = error.in_file_of(&self.conn);
             if !is_busy {
                 return Err(error);
             }
@@ -287,7 +285,7 @@ impl Writer {
     /// Checks whether another process has committed, and invalidates all cache entries if so, because it is
     /// unknown what that process changed.
     fn detect_external_writes(&mut self) {
-        match data_version(&self.conn) {
+        match self.conn.data_version() {
             Ok(version) if version == self.data_version => return,
             Ok(version) => self.data_version = version,
             Err(error) => {
@@ -299,13 +297,9 @@ impl Writer {
 }
 
 fn roll_back_if_open(conn: &Connection) {
-    if !conn.is_autocommit()
+    if conn.is_in_transaction()
         && let Err(error) = conn.execute_batch("ROLLBACK")
     {
         tracing::error!(%error, "could not roll back");
     }
-}
-
-pub(super) fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
