@@ -207,7 +207,7 @@ CREATE TABLE idempotency_bytes (
 CREATE TRIGGER idempotency_come AFTER INSERT ON idempotency BEGIN
     INSERT INTO idempotency_bytes (subject, bytes)
         VALUES (0, NEW.bytes), (NEW.key_seq, NEW.bytes), (-1 - coalesce(NEW.organization_seq, 0), NEW.bytes)
-        ON CONFLICT (subject) DO UPDATE SET bytes = bytes + excluded.bytes;
+        ON CONFLICT (subject) DO UPDATE SET bytes = idempotency_bytes.bytes + excluded.bytes;
 END;
 CREATE TRIGGER idempotency_go AFTER DELETE ON idempotency BEGIN
     UPDATE idempotency_bytes SET bytes = bytes - OLD.bytes
@@ -328,7 +328,7 @@ CREATE TABLE counts (
 
 CREATE TRIGGER organizations_come AFTER INSERT ON organizations WHEN NEW.deleted_at IS NULL BEGIN
     INSERT INTO counts (what, organization_id, n) VALUES ('organizations', '*', 1)
-        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
 END;
 CREATE TRIGGER organizations_go AFTER UPDATE OF deleted_at ON organizations
 WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL BEGIN
@@ -336,7 +336,7 @@ WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL BEGIN
 END;
 CREATE TRIGGER users_come AFTER INSERT ON users WHEN NEW.deleted_at IS NULL BEGIN
     INSERT INTO counts (what, organization_id, n) VALUES ('users', '*', 1)
-        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
 END;
 CREATE TRIGGER users_go AFTER UPDATE OF deleted_at ON users
 WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL BEGIN
@@ -344,7 +344,7 @@ WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL BEGIN
 END;
 CREATE TRIGGER memberships_come AFTER INSERT ON memberships BEGIN
     INSERT INTO counts (what, organization_id, n) VALUES ('users', NEW.organization_id, 1)
-        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
 END;
 CREATE TRIGGER memberships_go AFTER DELETE ON memberships BEGIN
     UPDATE counts SET n = n - 1 WHERE what = 'users' AND organization_id = OLD.organization_id;
@@ -352,14 +352,14 @@ END;
 CREATE TRIGGER api_keys_come AFTER INSERT ON api_keys BEGIN
     INSERT INTO counts (what, organization_id, n)
         VALUES (NEW.status, '*', 1), (NEW.status, coalesce(NEW.organization_id, ''), 1)
-        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
 END;
 CREATE TRIGGER api_keys_turn AFTER UPDATE OF status ON api_keys WHEN OLD.status <> NEW.status BEGIN
     UPDATE counts SET n = n - 1
         WHERE what = OLD.status AND organization_id IN ('*', coalesce(OLD.organization_id, ''));
     INSERT INTO counts (what, organization_id, n)
         VALUES (NEW.status, '*', 1), (NEW.status, coalesce(NEW.organization_id, ''), 1)
-        ON CONFLICT (what, organization_id) DO UPDATE SET n = n + 1;
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
 END;
 
 -- Finds expired keys, which `counts` includes among the active ones.

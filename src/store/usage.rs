@@ -28,9 +28,10 @@ static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
     let columns = COLUMNS.join(", ");
     let placeholders: Vec<_> = (1..=COLUMNS.len()).map(|index| format!("?{}", index + 2)).collect();
     let values = placeholders.join(", ");
-    let additions: Vec<_> =
-        COLUMNS.iter().map(|column| format!("{column} = {column} + excluded.{column}")).collect();
-    let additions = additions.join(", ");
+    let additions = |table: &str| {
+        let addition = |column: &String| format!("{column} = {table}.{column} + excluded.{column}");
+        COLUMNS.iter().map(addition).collect::<Vec<_>>().join(", ")
+    };
     let parent = COLUMNS.len() + 3;
     let magnitude = COLUMNS.len() + 4;
     // CROSS JOIN makes the time buckets the outer loop and the usage table the inner one, so that the cost is
@@ -50,12 +51,14 @@ static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
     UsageSql {
         add_hour: format!(
             "INSERT INTO usage_hourly (start, subject, {columns}) VALUES (?1, ?2, {values}) \
-             ON CONFLICT (start, subject) DO UPDATE SET {additions}"
+             ON CONFLICT (start, subject) DO UPDATE SET {}",
+            additions("usage_hourly")
         ),
         add_day: format!(
             "INSERT INTO usage_daily (start, subject, {columns}, parent, magnitude) \
              VALUES (?1, ?2, {values}, ?{parent}, ?{magnitude}) \
-             ON CONFLICT (start, subject) DO UPDATE SET {additions}"
+             ON CONFLICT (start, subject) DO UPDATE SET {}",
+            additions("usage_daily")
         ),
         // A separate query instead of RETURNING in `add_day`, because RETURNING gives each statement a
         // journal. Closing that journal takes longer the more the savepoint has written.

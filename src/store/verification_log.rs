@@ -20,8 +20,8 @@ pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entr
     tx.execute(
         "INSERT INTO verification_log (minute, code, aggregation_key, key_seq, organization_id, ip, count, first_at, last_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (minute, code, aggregation_key) DO UPDATE SET \
-         count = count + excluded.count, \
-         last_at = CASE WHEN last_at < excluded.last_at THEN excluded.last_at ELSE last_at END",
+         count = verification_log.count + excluded.count, last_at = CASE \
+         WHEN verification_log.last_at < excluded.last_at THEN excluded.last_at ELSE verification_log.last_at END",
         params![
             entry.first_at.start_of_minute().as_millis(),
             entry.code.map_or("", Outcome::name),
