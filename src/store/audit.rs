@@ -24,7 +24,7 @@ pub(crate) fn chain_head(tx: &Tx<'_>) -> Result<(i64, ChainHash)> {
 pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
     // The head is read inside the transaction, because another process may have appended an event. It is read
     // once for all mutations of the transaction.
-    let (last, prev_hash) = match tx.chain_head.get() {
+    let (last, prev_hash) = match tx.state.chain_head.get() {
         Some(head) => head,
         None => chain_head(tx)?,
     };
@@ -54,7 +54,7 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
             json,
         ],
     )?;
-    tx.chain_head.set(Some((seq, hash)));
+    tx.state.chain_head.set(Some((seq, hash)));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use super::db::Tx;
 use super::engine::{self, Access, params};
 use super::reader::Reader;
 use super::schema;
+use super::tx_state::TxState;
 use super::{audit, check::RowCounts};
 use crate::domain::audit::ChainHash;
 use crate::domain::time::Timestamp;
@@ -60,7 +61,8 @@ pub(crate) fn copy_database(
     // syncs the copy, so SQLite doesn't.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2048")?;
     let state = source.conn.begin()?;
-    let tx = Tx::new(&state);
+    let tx_state = TxState::default();
+    let tx = Tx::new(&state, &tx_state);
     // The first read of a transaction pins the state of the database that the transaction sees.
     let head = audit::chain_head(&tx)?;
     let mut unsynced = 0;

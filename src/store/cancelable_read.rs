@@ -6,6 +6,7 @@ use std::thread;
 
 use super::engine::Connection;
 use super::tx::Tx;
+use super::tx_state::TxState;
 use crate::error::Result;
 
 /// Number of steps of SQLite's virtual machine after which a read checks whether it should stop. 1000 steps
@@ -42,5 +43,5 @@ pub(super) fn run_read<T>(
     conn.interrupt_when(STEPS_BETWEEN_CHECKS, should_stop)?;
     // Rolled back when dropped, a panic included.
     let transaction = conn.begin().map_err(|error| error.in_file_of(conn))?;
-    f(&Tx::new(&transaction))
+    f(&Tx::new(&transaction, &TxState::default()))
 }

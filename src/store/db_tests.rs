@@ -104,26 +104,26 @@ async fn i2_only_the_mutation_that_fails_or_panics_is_rolled_back() {
     let before = db.writer_totals();
     let release = block_writer(&db).await;
     let first = poll_once(db.write(|tx| {
-        assert_eq!(tx.chain_head.get(), None);
-        tx.chain_head.set(Some((7, [7; 32])));
+        assert_eq!(tx.state.chain_head.get(), None);
+        tx.state.chain_head.set(Some((7, [7; 32])));
         insert_row(tx, 1, 1)
     }))
     .await;
     let fails = poll_once(db.write(|tx| {
         insert_row(tx, 2, 1)?;
-        tx.chain_head.set(Some((8, [8; 32])));
+        tx.state.chain_head.set(Some((8, [8; 32])));
         Err::<(), _>(Error::not_found("thing"))
     }))
     .await;
     let panics = poll_once(db.write(|tx| {
         insert_row(tx, 3, 1)?;
-        tx.chain_head.set(Some((9, [9; 32])));
-        if tx.has_written.get() { panic!("s3cret") } else { Ok(()) }
+        tx.state.chain_head.set(Some((9, [9; 32])));
+        if tx.state.has_written.get() { panic!("s3cret") } else { Ok(()) }
     }))
     .await;
     let last = poll_once(db.write(|tx| {
         insert_row(tx, 4, 1)?;
-        Ok(tx.chain_head.get())
+        Ok(tx.state.chain_head.get())
     }))
     .await;
     drop(release);

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::database_faults::DatabaseFaults;
 use super::engine::{Connection, ReaderManager};
 use super::tx::Tx;
+use super::tx_state::TxState;
 use crate::error::{Error, Result};
 
 /// Maximum number of waiting lookups; further lookups fail with status 503. In most setups this is at least
@@ -78,7 +79,8 @@ fn run_lookup_thread(conn: Connection, waiting: &Receiver<Lookup>) {
             std::iter::once(first).chain(waiting.try_iter()).take(MAX_LOOKUPS_PER_TRANSACTION).collect();
         let run_group = std::panic::AssertUnwindSafe(|| match conn.begin() {
             Ok(transaction) => {
-                let tx = Tx::new(&transaction);
+                let state = TxState::default();
+                let tx = Tx::new(&transaction, &state);
                 group.drain(..).for_each(|lookup| lookup(Ok(&tx)));
             }
             Err(error) => {

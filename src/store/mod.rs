@@ -41,6 +41,7 @@ mod seq_index;
 pub(crate) mod settings;
 pub(crate) mod space;
 pub(crate) mod tx;
+mod tx_state;
 pub(crate) mod unfinished;
 pub mod usage;
 pub mod users;

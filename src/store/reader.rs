@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::engine::{self, Access, Connection, EngineError};
 use super::tx::Tx;
+use super::tx_state::TxState;
 use super::{fallback, file_access, schema};
 use crate::error::{Code, Error, Result};
 
@@ -67,6 +68,6 @@ impl Reader {
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         let conn = &self.conn;
         let transaction = conn.begin().map_err(|error| error.in_file_of(conn))?;
-        f(&Tx::new(&transaction))
+        f(&Tx::new(&transaction, &TxState::default()))
     }
 }

@@ -227,17 +227,6 @@ fn set_page_limit(conn: &Connection, pages: u64) -> Result<()> {
     Ok(())
 }
 
-/// Runs a mutation with access to the reserve. Fails if the mutation makes the database larger without being
-/// allowed to use the reserve.
-pub(super) fn run_without_growth<T>(tx: &Tx<'_>, mutation: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
-    let used_pages = tx.count_used_pages()?;
-    let value = mutation(tx)?;
-    if !tx.may_use_reserve() && tx.count_used_pages()? > used_pages {
-        return Err(Error::storage_full());
-    }
-    Ok(value)
-}
-
 /// Runs `open`, and again after each step of the reserve that is released, as long as it fails because the disk
 /// is full. Opening a database takes some room for the index of its WAL.
 pub(super) fn open_with_reserve<T>(database: &Path, mut open: impl FnMut() -> Result<T>) -> Result<T> {

@@ -11,6 +11,7 @@ use super::backup::{sync, with_suffix};
 use super::db::Tx;
 use super::engine::{self, Access, BUSY_TIMEOUT, Connection, POLL_INTERVAL, params};
 use super::schema::{self, parent_directory};
+use super::tx_state::TxState;
 use super::{audit, rows, unfinished};
 use crate::clock::Clock;
 use crate::domain::limits::Period;
@@ -39,7 +40,7 @@ impl ReplacedDatabase {
     }
 
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
-        f(&Tx::new(&self.0))
+        f(&Tx::new(&self.0, &TxState::default()))
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use super::engine::{self, Connection};
 use super::schema::{self, SCHEMA};
 use super::tx::Tx;
+use super::tx_state::TxState;
 use crate::error::Result;
 
 /// Maximum number of differences that are reported.
@@ -27,7 +28,7 @@ type SchemaObjects = BTreeMap<(String, String), (String, String)>;
 static EXPECTED: LazyLock<Result<SchemaObjects>> = LazyLock::new(|| {
     let conn = engine::open_in_memory()?;
     conn.execute_batch(SCHEMA)?;
-    read_objects(&Tx::new(&conn))
+    read_objects(&Tx::new(&conn, &TxState::default()))
 });
 
 fn read_objects(tx: &Tx<'_>) -> Result<SchemaObjects> {
@@ -71,7 +72,7 @@ fn differences(expected: &SchemaObjects, found: &SchemaObjects) -> Vec<String> {
 /// # Errors
 /// `CONFLICT` with the first differences and what to do.
 pub(in crate::store) fn ensure_same_schema(conn: &Connection, file: &Path) -> Result<()> {
-    let differences = find_schema_differences(&Tx::new(conn))?;
+    let differences = find_schema_differences(&Tx::new(conn, &TxState::default()))?;
     if differences.is_empty() {
         return Ok(());
     }
@@ -116,7 +117,7 @@ mod tests {
         let conn = engine::open_in_memory().unwrap();
         conn.execute_batch(SCHEMA).unwrap();
         conn.execute_batch(change).unwrap();
-        differences(EXPECTED.as_ref().unwrap(), &read_objects(&Tx::new(&conn)).unwrap())
+        differences(EXPECTED.as_ref().unwrap(), &read_objects(&Tx::new(&conn, &TxState::default())).unwrap())
     }
 
     #[test]

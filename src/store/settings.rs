@@ -11,13 +11,13 @@ use crate::error::{Error, Result};
 
 /// Fetches the settings, at most once per transaction.
 pub(crate) fn get(tx: &Tx<'_>) -> Result<Arc<StoredSettings>> {
-    if let Some(current) = &*tx.cached_settings.borrow() {
+    if let Some(current) = &*tx.state.settings.borrow() {
         return Ok(current.clone());
     }
     let current =
         find_settings(tx)?.ok_or_else(|| Error::internal("the settings are missing from the database"))?;
     let current = Arc::new(current);
-    tx.cached_settings.replace(Some(current.clone()));
+    tx.state.settings.replace(Some(current.clone()));
     Ok(current)
 }
 
@@ -53,6 +53,6 @@ pub(crate) fn update(tx: &Tx<'_>, changed: StoredSettings) -> Result<()> {
             changed.updated_at.as_millis(),
         ],
     )?;
-    tx.cached_settings.replace(Some(Arc::new(changed)));
+    tx.state.settings.replace(Some(Arc::new(changed)));
     Ok(())
 }

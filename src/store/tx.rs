@@ -1,89 +1,54 @@
 //! [`Tx`], through which all SQL runs.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use super::engine::{self, Connection, Row, Statement, Value};
-use super::reserve;
+use super::tx_state::{ReserveAccess, TxState};
 use crate::domain::invalidation::Invalidation;
-use crate::domain::settings::StoredSettings;
 use crate::error::{Error, Result};
 
 /// A mutation's result, type-erased so that mutations with different results can share the writer's queue.
 pub(super) type MutationResult = Box<dyn Any + Send>;
 pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<MutationResult> + Send>;
 
-/// The relation of a transaction to the storage reserve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReserveAccess {
-    /// There is room, as far as known. The reserve is not touched.
-    NotNeeded,
-    /// Storage is full. The transaction must not make the database larger.
-    Denied,
-    /// Storage is full, and the transaction may use the reserve, because it only takes access away.
-    Allowed,
-}
-
 /// An open transaction. SQL never generates times, ids or random bytes; the caller passes them in.
 pub struct Tx<'c> {
     conn: &'c Connection,
-    pub(super) invalidations: RefCell<Vec<Invalidation>>,
-    pub(super) has_written: Cell<bool>,
+    pub(in crate::store) state: &'c TxState,
     /// The error on which SQLite rolled back the whole transaction, if there was one. Further statements are
     /// refused then, because each would be committed on its own.
     aborted_by: RefCell<Option<Error>>,
-    /// `seq` and hash of the last audit event; `None` until [`super::audit`] has read them in this
-    /// transaction.
-    pub(in crate::store) chain_head: Cell<Option<(i64, [u8; 32])>>,
-    /// The settings; `None` until [`super::settings`] has read them in this transaction.
-    pub(in crate::store) cached_settings: RefCell<Option<Arc<StoredSettings>>>,
-    reserve_access: Cell<ReserveAccess>,
-    /// True if the WAL is to be checkpointed after the commit.
-    pub(super) checkpoint_requested: Cell<bool>,
 }
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(conn: &'c Connection) -> Self {
-        Self::with_reserve_access(conn, ReserveAccess::NotNeeded)
-    }
-
-    pub(super) fn with_reserve_access(conn: &'c Connection, reserve_access: ReserveAccess) -> Self {
-        Self {
-            conn,
-            reserve_access: Cell::new(reserve_access),
-            invalidations: RefCell::default(),
-            has_written: Cell::new(false),
-            aborted_by: RefCell::default(),
-            chain_head: Cell::new(None),
-            cached_settings: RefCell::default(),
-            checkpoint_requested: Cell::new(false),
-        }
+    pub(in crate::store) fn new(conn: &'c Connection, state: &'c TxState) -> Self {
+        Self { conn, state, aborted_by: RefCell::default() }
     }
 
     /// Requests a checkpoint of the WAL after the commit. After free pages were reclaimed, only a checkpoint
     /// shortens the file. Open readers can delay it.
     pub(crate) fn request_wal_checkpoint(&self) {
-        self.checkpoint_requested.set(true);
+        self.state.checkpoint_requested.set(true);
     }
 
     /// True if storage is full. The transaction then fails if it makes the database larger, unless it
     /// [is allowed to](Self::allow_reserve).
     pub(crate) fn is_storage_full(&self) -> bool {
-        self.reserve_access.get() != ReserveAccess::NotNeeded
+        self.state.reserve_access.get() != ReserveAccess::NotNeeded
     }
 
     /// Lets the transaction use the storage reserve. Only for changes that only take access away.
     pub(crate) fn allow_reserve(&self) {
         if self.is_storage_full() {
-            self.reserve_access.set(ReserveAccess::Allowed);
+            self.state.reserve_access.set(ReserveAccess::Allowed);
         }
     }
 
     /// True if storage is full and the transaction may nevertheless make the database larger.
     pub(crate) fn may_use_reserve(&self) -> bool {
-        self.reserve_access.get() == ReserveAccess::Allowed
+        self.state.reserve_access.get() == ReserveAccess::Allowed
     }
 
     /// Number of pages of the database that are not free.
@@ -97,13 +62,13 @@ impl<'c> Tx<'c> {
     /// Records an invalidation, which is published after the commit and before the mutation's caller gets its
     /// result. It is discarded when the change is rolled back.
     pub(crate) fn invalidate(&self, invalidation: Invalidation) {
-        self.invalidations.borrow_mut().push(invalidation);
+        self.state.invalidations.borrow_mut().push(invalidation);
     }
 
     /// Number of invalidations recorded so far. While it stays the same, records of keys and their
     /// owners that were read in this transaction are still current.
     pub(crate) fn invalidation_count(&self) -> usize {
-        self.invalidations.borrow().len()
+        self.state.invalidations.borrow().len()
     }
 
     /// Runs a statement that returns no rows; returns the number of rows changed.
@@ -141,7 +106,7 @@ impl<'c> Tx<'c> {
         }
         let result = self.conn.statement(sql).and_then(|mut statement| {
             if !statement.is_read_only() {
-                self.has_written.set(true);
+                self.state.has_written.set(true);
             }
             f(&mut statement)
         });
@@ -159,18 +124,25 @@ impl<'c> Tx<'c> {
     /// and that the group fails; the inner error fails only this mutation.
     pub(super) fn run_mutation(&self, mutation: &mut Mutation) -> Result<Result<MutationResult>> {
         self.run_in_savepoint(|tx| match tx.is_storage_full() {
-            true => reserve::run_without_growth(tx, mutation),
+            true => tx.run_without_growth(mutation),
             false => mutation(tx),
         })
+    }
+
+    /// Fails if the mutation makes the database larger without being allowed to use the storage reserve.
+    fn run_without_growth<T>(&self, mutation: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let used_pages = self.count_used_pages()?;
+        let value = mutation(self)?;
+        if !self.may_use_reserve() && self.count_used_pages()? > used_pages {
+            return Err(Error::storage_full());
+        }
+        Ok(value)
     }
 
     /// Runs a closure in a savepoint. If it fails or panics, only its changes are rolled back and the
     /// transaction continues. An outer error means that the whole transaction is lost.
     pub(crate) fn run_in_savepoint<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
-        let head = self.chain_head.get();
-        let wrote = self.has_written.get();
-        let invalidated = self.invalidations.borrow().len();
-        let reserve_access = self.reserve_access.get();
+        let saved = self.state.save();
         // Nested savepoints may have the same name: SQLite releases or rolls back the innermost.
         self.execute("SAVEPOINT mutation", &[])?;
         let result = catch_unwind(AssertUnwindSafe(|| work(self)))
@@ -180,11 +152,7 @@ impl<'c> Tx<'c> {
             return Err(error.clone());
         }
         if result.is_err() {
-            self.chain_head.set(head);
-            self.cached_settings.take();
-            self.has_written.set(wrote);
-            self.reserve_access.set(reserve_access);
-            self.invalidations.borrow_mut().truncate(invalidated);
+            self.state.restore(saved);
             self.execute("ROLLBACK TO mutation", &[])?;
         }
         self.execute("RELEASE mutation", &[])?;

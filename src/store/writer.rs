@@ -23,7 +23,8 @@ use super::database_faults::DatabaseFaults;
 use super::engine::{BUSY_TIMEOUT, Connection, POLL_INTERVAL};
 use super::file_identity::FileIdentity;
 use super::reserve::Reserve;
-use super::tx::{Mutation, MutationResult, ReserveAccess, Tx};
+use super::tx::{Mutation, MutationResult, Tx};
+use super::tx_state::{ReserveAccess, TxState};
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
@@ -191,13 +192,14 @@ impl Writer {
         reserve_access: ReserveAccess,
     ) -> Result<Vec<Result<MutationResult>>> {
         self.begin_transaction(group)?;
-        let tx = Tx::with_reserve_access(&self.conn, reserve_access);
+        let state = TxState::with_reserve_access(reserve_access);
+        let tx = Tx::new(&self.conn, &state);
         let results = group.iter_mut().map(|job| tx.run_mutation(&mut job.mutation));
         let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
             self.files.ensure_in_place()?;
             // Nothing is to be stored. A commit would nevertheless write and sync the pages that rolled-back
             // savepoints have changed.
-            if !tx.has_written.get() {
+            if !state.has_written.get() {
                 tx.execute("ROLLBACK", &[])?;
                 return Ok(results);
             }
@@ -213,9 +215,9 @@ impl Writer {
         if reserve_access != ReserveAccess::NotNeeded {
             group.iter_mut().for_each(|job| job.may_use_reserve = tx.may_use_reserve());
         }
-        let wrote = tx.has_written.get();
-        let invalidations = tx.invalidations.take();
-        let requests_checkpoint = tx.checkpoint_requested.get();
+        let wrote = state.has_written.get();
+        let invalidations = state.invalidations.take();
+        let requests_checkpoint = state.checkpoint_requested.get();
         let results = results.inspect_err(|_| roll_back_if_open(&self.conn))?;
 
         let succeeded = results.iter().filter(|result| result.is_ok()).count();

@@ -196,6 +196,7 @@ mod tests {
     use super::super::{Access, open};
     use super::*;
     use crate::store::tx::Tx;
+    use crate::store::tx_state::TxState;
 
     #[test]
     fn an_error_of_the_engine_names_the_file_and_what_to_do() {
@@ -209,9 +210,10 @@ mod tests {
         bytes[4096..].fill(0xff);
         fs::write(&file, bytes).unwrap();
         let conn = open(&file, Access::ReadWrite).unwrap();
-        let damaged = Tx::new(&conn).query_first("SELECT n FROM t", &[], |row| row.get::<Vec<u8>>(0));
+        let damaged = Tx::new(&conn, &TxState::default())
+            .query_first("SELECT n FROM t", &[], |row| row.get::<Vec<u8>>(0));
         conn.execute_batch("PRAGMA query_only = ON").unwrap();
-        let refused = Tx::new(&conn).execute("DELETE FROM t", &[]);
+        let refused = Tx::new(&conn, &TxState::default()).execute("DELETE FROM t", &[]);
         for (error, code, advice) in [
             (damaged.unwrap_err(), Code::Unavailable, "tollhouse check"),
             (refused.unwrap_err(), Code::Internal, "permissions"),
