@@ -12,6 +12,7 @@
 //! service::<resource>  the use case: parses the body, then authorizes, writes and audits in one transaction
 //! domain::<resource>   pure types and rules; `domain::access` decides who may do what
 //! store::<resource>    the SQL; `store::db` has the single writer with group commit, and the readers
+//! store::engine        the SQLite driver, which no other module names
 //! verify               secrets, credentials and settings in memory, token buckets, quotas, usage recorder
 //! ```
 //!

@@ -1,9 +1,9 @@
 //! Statements on API keys, the hashes of their secrets, and their scopes.
 
-use super::db::Tx;
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
+use super::tx::Tx;
 use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::limits::{Period, Quota, RateLimit};

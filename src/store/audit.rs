@@ -1,10 +1,10 @@
 //! Statements on the audit chain.
 
-use super::db::Tx;
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
+use super::tx::Tx;
 use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS_HASH};
 use crate::domain::chain::{self, ChainAnchor, ChainLink};
 use crate::domain::id;

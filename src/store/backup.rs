@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::check;
-use super::db::Tx;
 use super::engine::{self, Access, params};
+use super::paths;
 use super::reader::Reader;
-use super::schema;
+use super::tx::Tx;
 use super::tx_state::TxState;
 use super::{audit, check::RowCounts};
 use crate::domain::audit::ChainHash;
@@ -54,7 +54,7 @@ pub(crate) fn copy_database(
     let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
     let file = OpenOptions::new().write(true).open(target).map_err(with_path)?;
     if file.metadata().map_err(with_path)?.len() > 0 {
-        return Err(schema::conflict_error(format!("{} isn't empty.", target.display())));
+        return Err(super::conflict_error(format!("{} isn't empty.", target.display())));
     }
     let mut copy = engine::open(target, Access::ReadWrite)?;
     // The copy needs no journal: a partial copy is useless and is removed after a failure. The code below
@@ -89,7 +89,7 @@ pub(crate) fn copy_database(
 
 /// The path with `suffix` appended to the file name.
 pub(crate) fn with_suffix(file: &Path, suffix: &str) -> std::path::PathBuf {
-    schema::with_suffix(file, suffix)
+    paths::with_suffix(file, suffix)
 }
 
 /// True if both paths exist and are the same file.

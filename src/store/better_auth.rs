@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::db::Tx;
+use super::conflict_error;
 use super::engine::params;
 use super::reader::Reader;
-use super::schema::conflict_error;
+use super::tx::Tx;
 use crate::domain::better_auth::{self, Owner, Row};
 use crate::error::{Code, Result};
 

@@ -42,6 +42,6 @@ pub(super) fn run_read<T>(
     };
     conn.interrupt_when(STEPS_BETWEEN_CHECKS, should_stop)?;
     // Rolled back when dropped, a panic included.
-    let transaction = conn.begin().map_err(|error| error.in_file_of(conn))?;
+    let transaction = conn.begin().map_err(|error| error.in_file(conn.path()))?;
     f(&Tx::new(&transaction, &TxState::default()))
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::db::Tx;
 use super::schema;
+use super::tx::Tx;
 use crate::error::Result;
 
 /// Number of rows, by table name.

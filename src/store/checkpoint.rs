@@ -280,7 +280,7 @@ fn run(conn: &Connection, sql: &str) -> Result<Option<WalPages>> {
     let sizes = conn.statement(sql).and_then(|mut checkpoint| {
         checkpoint.query_first(&[], |row| Ok((row.get::<i64>(1)?, row.get::<i64>(2)?)))
     });
-    let sizes = sizes.map_err(|error| error.in_file_of(conn))?;
+    let sizes = sizes.map_err(|error| error.in_file(conn.path()))?;
     // Without a WAL, both are -1.
     Ok(sizes.and_then(|(total, checkpointed)| {
         Some(WalPages { total: total.try_into().ok()?, checkpointed: checkpointed.try_into().ok()? })

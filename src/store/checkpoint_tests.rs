@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::db::{Db, Options};
 use crate::store::engine::{self, Access, params};
-use crate::store::schema;
+use crate::store::{paths, schema};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// More bytes than the WAL has before it is checkpointed.
@@ -46,7 +46,7 @@ fn write(conn: &Connection, bytes: usize) {
 }
 
 fn wal_file_bytes(options: &Options) -> u64 {
-    schema::with_suffix(&options.file, "-wal").metadata().unwrap().len()
+    paths::with_suffix(&options.file, "-wal").metadata().unwrap().len()
 }
 
 fn wal_pages(conn: &Connection) -> WalPages {

@@ -1,7 +1,7 @@
 //! Statements on the settled time, which protects the data from a wrong clock.
 
-use super::db::Tx;
 use super::engine::params;
+use super::tx::Tx;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 

@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::conflict_error;
 use super::file_access::copy_owner;
-use super::schema::{STAGING_DIR_NAME, conflict_error, create_private_dir, remove_directory_if_exists};
+use super::paths::{STAGING_DIR_NAME, create_private_dir, remove_directory_if_exists};
 use crate::error::{Error, Result};
 
 /// Name of the file in the data directory that the server locks.

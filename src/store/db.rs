@@ -3,7 +3,6 @@
 //! A mutation is a closure over a [`Tx`], which the [writer](super::writer) runs and commits together with
 //! others.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +22,7 @@ use super::engine::{self, ReaderManager, ReaderPool};
 use super::fallback;
 use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
+pub(crate) use super::options::Options;
 use super::probe::{self, CachedProbe};
 pub(crate) use super::reserve::ReserveStatus;
 use super::reserve::{self, Reserve};
@@ -37,30 +37,6 @@ use crate::error::{DatabaseFault, Error, Result};
 
 /// Interval at which [`Db::wait_for_writer`] looks for an answer.
 const RESPONSE_POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Location and limits of the database.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    /// Path of the database file. A missing parent directory is created.
-    pub(crate) file: PathBuf,
-    /// True if a missing file is an error; otherwise it is created.
-    pub(crate) must_exist: bool,
-    /// Maximum number of concurrent reads.
-    pub(crate) readers: u32,
-    /// Maximum time of one read, including the wait for a connection.
-    pub(crate) read_timeout: Duration,
-    /// Maximum number of queued mutations; more are refused.
-    pub(crate) writer_queue: usize,
-    /// Maximum number of mutations that share one commit.
-    pub(crate) group_limit: usize,
-    /// Maximum size of the database file, in bytes; 0 means no limit. The WAL is not counted.
-    pub(crate) max_bytes: u64,
-    /// True if another process checkpoints the WAL.
-    pub(crate) external_checkpoints: bool,
-    /// True if a database that can't be written, because of a read-only disk or its permissions, is opened for
-    /// reading.
-    pub(crate) allow_read_only: bool,
-}
 
 /// The open database. Clones share the same database; dropping the last clone closes it.
 #[derive(Clone)]

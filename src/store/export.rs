@@ -1,7 +1,7 @@
 //! Statements that read all rows, tombstones included, page by page in the order of `seq`.
 
-use super::db::Tx;
 use super::engine::{self, Row, params};
+use super::tx::Tx;
 use super::{api_keys, memberships, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
 use crate::domain::api_key::SecretHash;

@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::db::Options;
 use super::engine::{self, Access, Connection, URI_PREFIX};
+use super::options::Options;
+use super::paths;
 use super::schema;
 use crate::error::{Code, Error, Result};
 
@@ -46,14 +47,14 @@ pub(super) fn open_read_only(file: &Path) -> Result<(PathBuf, Connection)> {
         Ok((location, conn))
     };
     let opened = open("mode=ro");
-    let wal = schema::with_suffix(file, "-wal");
-    let index = schema::with_suffix(file, "-shm");
+    let wal = paths::with_suffix(file, "-wal");
+    let index = paths::with_suffix(file, "-shm");
     // A process that has the database open has an index that isn't empty.
     if opened.is_ok() || index.metadata().is_ok_and(|index| index.len() > 0) {
         return opened;
     }
     if wal.metadata().is_ok_and(|wal| wal.len() > 0) {
-        return Err(schema::conflict_error(format!(
+        return Err(super::conflict_error(format!(
             "{} is on a read-only disk, and a crash left changes in {}. Copy both files to another directory and \
              use that with --data.",
             file.display(),

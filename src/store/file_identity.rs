@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::data_dir_lock::LOCK_FILE_NAME;
-use super::schema::{parent_directory, with_suffix};
+use super::paths::{parent_directory, with_suffix};
 use crate::error::{Code, Error, Result};
 
 /// Interval at which all files are compared. Within this time verifications stop after a difference.

@@ -1,8 +1,8 @@
 //! Statements on the stored responses of idempotent requests.
 
-use super::db::Tx;
 use super::engine::{Row, params};
 use super::rows;
+use super::tx::Tx;
 use crate::domain::idempotency::StoredBytes;
 use crate::domain::time::Timestamp;
 use crate::error::Result;

@@ -1,8 +1,8 @@
 //! Statements that store records of another system unchanged: with their times and statuses, deleted records
 //! as tombstones.
 
-use super::db::Tx;
 use super::engine::params;
+use super::tx::Tx;
 use super::{api_keys, organizations, rows, users};
 use crate::domain::api_key::ApiKey;
 use crate::domain::api_key::SecretHash;

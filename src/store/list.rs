@@ -1,8 +1,8 @@
 //! Lists with filters: keyset pagination over `seq`, the order in which the writer stored the rows.
 
-use super::db::Tx;
 use super::engine::{self, Row, Value};
 use super::seq_index::SeqRange;
+use super::tx::Tx;
 use crate::domain::page::{Order, Page, Rows};
 use crate::domain::unicode;
 use crate::error::Result;

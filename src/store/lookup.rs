@@ -84,7 +84,7 @@ fn run_lookup_thread(conn: Connection, waiting: &Receiver<Lookup>) {
                 group.drain(..).for_each(|lookup| lookup(Ok(&tx)));
             }
             Err(error) => {
-                let error = error.in_file_of(&conn);
+                let error = error.in_file(conn.path());
                 group.drain(..).for_each(|lookup| lookup(Err(error.clone())));
             }
         });

@@ -1,8 +1,8 @@
 //! Statements on memberships.
 
-use super::db::Tx;
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
+use super::tx::Tx;
 use super::{rows, users};
 use crate::domain::membership::{Membership, Role};
 use crate::domain::page::{Page, Rows};

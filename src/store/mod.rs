@@ -1,7 +1,8 @@
 //! All SQL, as functions over an open transaction. The caller owns the transaction and passes the time.
 //!
-//! `db` and `writer` are the engine (the pool of readers and the single writer), `schema` creates, opens and upgrades
-//! the file. Each of the other files holds the statements of one resource.
+//! `engine` wraps the driver. `tx`, `db`, `lookup` and `writer` run transactions on it: those of the readers, and those
+//! of the single writer. `schema` creates and upgrades the file. Each file named after a resource holds the statements
+//! of that resource.
 
 pub mod api_keys;
 pub mod audit;
@@ -19,15 +20,18 @@ mod engine;
 pub(crate) mod export;
 mod fallback;
 pub(crate) mod file_access;
+mod file_growth;
 pub(crate) mod file_identity;
 pub(crate) mod idempotency;
 pub(crate) mod import;
 mod list;
 mod lookup;
 pub(crate) mod memberships;
+mod options;
 pub(crate) mod organizations;
 pub mod overview;
 pub(crate) mod part_file;
+mod paths;
 mod probe;
 pub mod quotas;
 pub(crate) mod reader;
@@ -36,6 +40,7 @@ pub(crate) mod restore;
 mod rows;
 pub(crate) mod schema;
 pub(crate) mod schema_comparison;
+mod schema_version;
 pub(crate) mod scopes;
 mod seq_index;
 pub(crate) mod settings;
@@ -47,3 +52,10 @@ pub mod usage;
 pub mod users;
 pub mod verification_log;
 mod writer;
+
+use crate::error::{Code, Error};
+
+/// An error that tells the operator what to do about a file.
+fn conflict_error(message: String) -> Error {
+    Error::new(Code::Conflict, message)
+}

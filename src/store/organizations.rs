@@ -1,9 +1,9 @@
 //! Statements on organizations.
 
-use super::db::Tx;
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
+use super::tx::Tx;
 use crate::domain::organization::{Organization, Status};
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;

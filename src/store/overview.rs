@@ -1,7 +1,7 @@
 //! Totals of organizations, users and keys. Nothing here scans a table.
 
-use super::db::Tx;
 use super::engine::params;
+use super::tx::Tx;
 use crate::domain::overview::Keys;
 use crate::domain::time::Timestamp;
 use crate::error::Result;

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file_access::copy_owner;
-use super::schema::{parent_directory, sync_to_disk, with_suffix};
+use super::paths::{parent_directory, sync_to_disk, with_suffix};
 use super::unfinished;
 use crate::error::{Code, Error, Result};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::db::Tx;
 use super::engine::params;
+use super::tx::Tx;
 use super::{api_keys, audit};
 use crate::clock::Clock;
 use crate::domain::access::Caller;

@@ -1,7 +1,7 @@
 //! Statements on quota leases.
 
-use super::db::Tx;
 use super::engine::params;
+use super::tx::Tx;
 use crate::domain::limits::Period;
 use crate::domain::quota::QuotaLease;
 use crate::domain::time::Timestamp;

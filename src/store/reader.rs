@@ -25,7 +25,7 @@ impl Reader {
     /// is empty. The message says what to do.
     pub(crate) fn open(file: &Path) -> Result<Self> {
         if !file_access::exists(file)? {
-            return Err(schema::conflict_error(format!("{} doesn't exist.", file.display())));
+            return Err(super::conflict_error(format!("{} doesn't exist.", file.display())));
         }
         let mut conn = engine::open(file, Access::ReadOnly)?;
         let probed = conn.query_value::<i64>("PRAGMA user_version");
@@ -57,7 +57,7 @@ impl Reader {
             "PRAGMA mmap_size = 0; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
              PRAGMA trusted_schema = OFF; PRAGMA query_only = ON",
         );
-        configured.map_err(|error| error.in_file_of(&conn))?;
+        configured.map_err(|error| error.in_file(conn.path()))?;
         Ok(Self { conn })
     }
 
@@ -67,7 +67,7 @@ impl Reader {
     /// The closure's error.
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
         let conn = &self.conn;
-        let transaction = conn.begin().map_err(|error| error.in_file_of(conn))?;
+        let transaction = conn.begin().map_err(|error| error.in_file(conn.path()))?;
         f(&Tx::new(&transaction, &TxState::default()))
     }
 }

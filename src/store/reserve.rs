@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::engine::Connection;
 use super::file_access::copy_owner;
-use super::schema::parent_directory;
+use super::paths::parent_directory;
 use super::tx::Tx;
 use crate::error::{Code, Error, Result};
 use crate::telemetry::machine::free_disk_bytes;

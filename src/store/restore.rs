@@ -8,9 +8,10 @@ use std::thread;
 
 use super::audit::ChainRow;
 use super::backup::{sync, with_suffix};
-use super::db::Tx;
 use super::engine::{self, Access, BUSY_TIMEOUT, Connection, POLL_INTERVAL, params};
-use super::schema::{self, parent_directory};
+use super::paths::{self, parent_directory};
+use super::schema;
+use super::tx::Tx;
 use super::tx_state::TxState;
 use super::{audit, rows, unfinished};
 use crate::clock::Clock;
@@ -35,7 +36,7 @@ impl ReplacedDatabase {
             Ok(true) => Ok(Some(Self(conn))),
             Ok(false) => Ok(None),
             Err(error) if error.is_busy() => Ok(None),
-            Err(error) => Err(error.in_file_of(&conn)),
+            Err(error) => Err(error.in_file(conn.path())),
         }
     }
 
@@ -76,10 +77,10 @@ pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>)
                 fs::rename(&remaining, with_suffix(previous, suffix)).map_err(with_path(&remaining))?;
             }
         }
-        schema::sync_to_disk(parent_directory(file))?;
+        paths::sync_to_disk(parent_directory(file))?;
     }
     fs::rename(new, file).map_err(with_path(file))?;
-    schema::sync_to_disk(parent_directory(file))
+    paths::sync_to_disk(parent_directory(file))
 }
 
 /// The directory in which a restore builds the new database. It is removed when this value is dropped, and by the
@@ -92,8 +93,8 @@ impl StagingDir {
     /// # Errors
     /// The errors of the file system.
     pub(crate) fn create(data_dir: &Path) -> Result<Self> {
-        let dir = data_dir.join(schema::STAGING_DIR_NAME);
-        unfinished::create(&dir, || schema::create_private_dir(&dir))?;
+        let dir = data_dir.join(paths::STAGING_DIR_NAME);
+        unfinished::create(&dir, || paths::create_private_dir(&dir))?;
         Ok(Self(dir))
     }
 
@@ -114,7 +115,7 @@ impl StagingDir {
 
 impl Drop for StagingDir {
     fn drop(&mut self) {
-        if let Err(error) = unfinished::end(&self.0, || schema::remove_directory_if_exists(&self.0)) {
+        if let Err(error) = unfinished::end(&self.0, || paths::remove_directory_if_exists(&self.0)) {
             tracing::warn!(%error, "could not remove the temporary directory of the restore");
         }
     }

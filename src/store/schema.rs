@@ -8,32 +8,22 @@
 //! same file.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::conflict_error;
 pub(crate) use super::data_dir_lock::{has_lock_file, is_served, lock_data_dir};
 use super::engine::{self, Access, Connection, EngineError, params};
 use super::file_access::copy_owner;
 use super::part_file::PartFile;
+use super::paths::{create_private_dir, parent_directory, with_suffix};
 use super::schema_comparison::ensure_same_schema;
+use super::schema_version::{APPLICATION_ID, SCHEMA, UPGRADES, latest_version};
 use super::tx::Tx;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
-
-/// Identifies a SQLite file as a Tollhouse database: "TOLL" in ASCII.
-pub(crate) const APPLICATION_ID: i32 = 0x544F_4C4C;
-
-/// The SQL that creates the latest schema.
-pub(in crate::store) const SCHEMA: &str = include_str!("../../schema.sql");
-
-/// The SQL of each schema upgrade. The first entry upgrades version 1 to 2, and so on; the last one results
-/// in the schema of `schema.sql`. Upgrades run with foreign keys off, so that tables can be rebuilt; the
-/// foreign keys are checked before the commit.
-const UPGRADES: &[&str] = &[];
 
 /// The properties by which a file is classified.
 struct FileInfo {
@@ -50,28 +40,6 @@ impl FileInfo {
             version: conn.query_value("PRAGMA user_version")?,
         })
     }
-}
-
-/// Name of the directory in the data directory in which a restore builds the new database.
-pub(in crate::store) const STAGING_DIR_NAME: &str = ".restoring";
-
-pub(in crate::store) fn parent_directory(file: &Path) -> &Path {
-    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Removes a directory with its contents, if it exists.
-pub(in crate::store) fn remove_directory_if_exists(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::internal(format!("{}: {error}", dir.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(in crate::store) fn create_private_dir(dir: &Path) -> Result<()> {
-    let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    created.map_err(|error| Error::internal(format!("{}: {error}", dir.display())))
 }
 
 /// Creates the database if there is none, and upgrades its schema to the latest version.
@@ -101,11 +69,6 @@ pub(crate) fn ensure_exists(file: &Path) -> Result<()> {
          database, start once without database.must_exist.",
         file.display()
     )))
-}
-
-/// The schema version of this program.
-pub(in crate::store) fn latest_version() -> Result<i64> {
-    Ok(1 + i64::try_from(UPGRADES.len()).map_err(Error::internal)?)
 }
 
 /// [`create_or_upgrade`] with any schema and upgrades, for the tests of upgrades.
@@ -232,10 +195,6 @@ fn version_of_file(info: engine::Result<FileInfo>, file: &Path, latest: i64) -> 
     }
 }
 
-pub(in crate::store) fn conflict_error(message: String) -> Error {
-    Error::new(Code::Conflict, message)
-}
-
 fn create_schema(conn: &Connection, schema: &str) -> Result<()> {
     let mut random = [0; 32];
     SystemRandom::new()
@@ -278,13 +237,6 @@ fn ensure_foreign_keys_hold(conn: &Connection, version: i64) -> Result<()> {
     Ok(())
 }
 
-/// The path with `suffix` appended to the file name.
-pub(in crate::store) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut path = file.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
-
 /// Stores a verified, durable copy of the database file beside the file, before a schema upgrade. An existing
 /// copy is replaced: it is from an upgrade that was rolled back, and the database may have changed since.
 fn save_upgrade_snapshot(file: &Path, version: i64) -> Result<()> {
@@ -310,10 +262,6 @@ fn write_verified_copy(file: &Path, version: i64, part: &Path) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-pub(in crate::store) fn sync_to_disk(path: &Path) -> Result<()> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(Error::internal)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use super::engine::{self, Connection};
-use super::schema::{self, SCHEMA};
+use super::schema_version;
+use super::schema_version::SCHEMA;
 use super::tx::Tx;
 use super::tx_state::TxState;
 use crate::error::Result;
@@ -44,7 +45,7 @@ fn read_objects(tx: &Tx<'_>) -> Result<SchemaObjects> {
 /// with an older schema version has none: it is compared after its upgrade.
 pub(crate) fn find_schema_differences(tx: &Tx<'_>) -> Result<Vec<String>> {
     let version = tx.query_first("PRAGMA user_version", &[], |row| row.get::<i64>(0))?;
-    if version != Some(schema::latest_version()?) {
+    if version != Some(schema_version::latest_version()?) {
         return Ok(Vec::new());
     }
     let expected = EXPECTED.as_ref().map_err(Clone::clone)?;
@@ -76,7 +77,7 @@ pub(in crate::store) fn ensure_same_schema(conn: &Connection, file: &Path) -> Re
     if differences.is_empty() {
         return Ok(());
     }
-    Err(schema::conflict_error(format!(
+    Err(super::conflict_error(format!(
         "The schema of {} was changed by another program: {}. Undo these changes or restore a backup.",
         file.display(),
         differences.join("; ")

@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::thread;
 
@@ -7,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::engine;
+use crate::store::paths::STAGING_DIR_NAME;
 
 const V1: &str = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) STRICT";
 const TO_V2: &str = "CREATE TABLE two (n INTEGER PRIMARY KEY) STRICT; INSERT INTO two (n) VALUES (1)";

@@ -1,8 +1,8 @@
 //! Statements on the catalogue of scopes.
 
-use super::db::Tx;
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
+use super::tx::Tx;
 use crate::domain::page::{Page, Rows};
 use crate::domain::scope::{Catalogue, Scope};
 use crate::domain::time::Timestamp;

@@ -6,8 +6,8 @@
 //! any row was ever older than a row stored before it, is recorded, and the range is widened by it on
 //! both sides. No row outside the widened range is of the requested time, whatever the clock did.
 
-use super::db::Tx;
 use super::engine::params;
+use super::tx::Tx;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 

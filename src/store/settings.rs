@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::db::Tx;
 use super::engine::params;
 use super::rows;
+use super::tx::Tx;
 use crate::domain::settings::{Settings, StoredSettings};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};

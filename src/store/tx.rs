@@ -111,7 +111,7 @@ impl<'c> Tx<'c> {
             f(&mut statement)
         });
         result.map_err(|cause| {
-            let mut error = cause.in_file_of(self.conn);
+            let mut error = cause.in_file(self.conn.path());
             error.cause = error.cause.map(|cause| format!("{cause}, in: {sql}"));
             if !self.conn.is_in_transaction() {
                 self.aborted_by.replace(Some(error.clone()));

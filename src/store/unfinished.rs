@@ -9,7 +9,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::schema::with_suffix;
+use super::paths::with_suffix;
 
 /// Number of times that removing a directory is tried. It fails while another thread creates files in it.
 const MAX_ATTEMPTS: u32 = 8;

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use super::db::Tx;
 use super::engine::{self, Row, ToValue, Value, params};
+use super::tx::Tx;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::{Interval, OUTCOME_COUNT, Span, UsageCounts, UsageSubject, magnitude};
 use crate::error::Result;

@@ -1,10 +1,10 @@
 //! Statements on the verification log.
 
-use super::db::Tx;
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
+use super::tx::Tx;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;

@@ -269,7 +269,7 @@ impl Writer {
             let begun = self.conn.statement("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(&[]));
             let Err(error) = begun else { return Ok(()) };
             let is_busy = error.is_busy();
-            let error = error.in_file_of(&self.conn);
+            let error = error.in_file(self.conn.path());
             if !is_busy {
                 return Err(error);
             }

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{CachedStatement, TransactionBehavior, params_from_iter};
 
 use super::error::{EngineError, Result};
-use super::open::disable_checkpoint_at_close;
 use super::row::Row;
 use super::value::{FromValue, Value};
 
@@ -180,4 +180,9 @@ impl Statement<'_> {
         }
         Ok(all)
     }
+}
+
+/// Leaves the WAL as it is when this connection is closed, even if it is the last one.
+pub(super) fn disable_checkpoint_at_close(conn: &rusqlite::Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }

@@ -1,13 +1,13 @@
 //! The errors of SQLite: what they mean for clients, and what the operator can do about them.
 
 use std::fmt;
+use std::path::Path;
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{Error as SqliteFailure, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE, SQLITE_READONLY};
 
-use super::connection::Connection;
 use crate::error::{Code, DatabaseFault, Error};
-use crate::store::space;
+use crate::store::file_growth;
 
 pub(in crate::store) type Result<T, E = EngineError> = std::result::Result<T, E>;
 
@@ -73,10 +73,10 @@ impl EngineError {
         self.failure().is_some_and(|failure| failure.extended_code == SQLITE_IOERR_WRITE)
     }
 
-    /// Converts an error of a statement. Its cause names the file of the connection.
-    pub(in crate::store) fn in_file_of(self, conn: &Connection) -> Error {
-        let Some(path) = conn.path() else { return self.into() };
-        let mut converted = match self.is_write_error() && space::is_exhausted(path) {
+    /// Converts an error of a statement. Its cause names the file.
+    pub(in crate::store) fn in_file(self, path: Option<&Path>) -> Error {
+        let Some(path) = path else { return self.into() };
+        let mut converted = match self.is_write_error() && file_growth::is_exhausted(path) {
             true => Error { cause: Some(format!("{self}; {NO_GROWTH_ADVICE}")), ..Error::storage_full() },
             false => Error::from(self),
         };

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::OpenFlags;
-use rusqlite::config::DbConfig;
 
 use super::connection::Connection;
 use crate::clock::Clock;
@@ -124,7 +123,7 @@ fn enable_wal_mode(conn: &Connection) -> Result<()> {
             Err(error) if error.is_busy() && clock.monotonic() < BUSY_TIMEOUT => {
                 thread::sleep(POLL_INTERVAL / 10);
             }
-            Err(error) => return Err(error.in_file_of(conn)),
+            Err(error) => return Err(error.in_file(conn.path())),
         }
     }
 }
@@ -139,9 +138,4 @@ pub(super) fn open_flags(location: &Path, flags: OpenFlags) -> OpenFlags {
 /// connection of all processes is closed.
 fn disable_checkpoints_in_commits(conn: &rusqlite::Connection) -> rusqlite::Result<()> {
     conn.execute_batch("PRAGMA wal_autocheckpoint = 0")
-}
-
-/// Leaves the WAL as it is when this connection is closed, even if it is the last one.
-pub(super) fn disable_checkpoint_at_close(conn: &rusqlite::Connection) -> rusqlite::Result<()> {
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }

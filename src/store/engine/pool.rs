@@ -7,7 +7,7 @@ use std::time::Duration;
 use r2d2::ManageConnection;
 use r2d2_sqlite::SqliteConnectionManager;
 
-use super::connection::Connection;
+use super::connection::{Connection, disable_checkpoint_at_close};
 use super::open::{BUSY_TIMEOUT, READ_WRITE, STATEMENT_CACHE_CAPACITY, open_flags};
 use crate::error::{Error, Result};
 
@@ -21,7 +21,7 @@ impl ReaderManager {
         Self(manager.with_init(move |conn| {
             conn.busy_timeout(BUSY_TIMEOUT)?;
             if external_checkpoints {
-                super::open::disable_checkpoint_at_close(conn)?;
+                disable_checkpoint_at_close(conn)?;
             }
             conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
             conn.execute_batch(
