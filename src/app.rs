@@ -163,7 +163,7 @@ impl App {
             MAX_VERIFIER_BUCKETS,
             quotas,
             recorder,
-            db.files_lost_flag(),
+            db.file().lost_flag(),
         );
         Ok(Arc::new(Self {
             http_connections: Arc::default(),

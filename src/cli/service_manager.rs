@@ -129,9 +129,9 @@ async fn wait_for_response(part: &'static str, response: impl Future<Output = ()
 /// The status: where the server listens, and what needs attention.
 fn describe_state(app: &App, listening: &str) -> String {
     let faults = app.db.faults();
-    let checkpoints = app.db.checkpoint_status();
+    let checkpoints = app.db.file().checkpoints();
     let problems = [
-        app.db.file_problem().map(|problem| format!("the database isn't available: {problem}")),
+        app.db.file().problem().map(|problem| format!("the database isn't available: {problem}")),
         app.db.has_no_room().then(|| "storage is full".to_owned()),
         faults.is_damaged().then(|| "the database is damaged".to_owned()),
         faults.has_io_errors().then(|| "the database's disk failed".to_owned()),

@@ -159,7 +159,7 @@ fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
         unlabeled_sample(size("tollhouse.db-wal")),
     );
     add_checkpoint_metrics(app, families);
-    let reserve = app.db.reserve_status();
+    let reserve = app.db.file().reserve();
     families.add_gauge(
         "tollhouse_storage_reserve_bytes",
         "Unused part of the storage reserve for changes that take access away.",
@@ -178,7 +178,7 @@ fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
 }
 
 fn add_checkpoint_metrics(app: &App, families: &mut MetricFamilies) {
-    let status = app.db.checkpoint_status();
+    let status = app.db.file().checkpoints();
     let result = |name: &str, count| (vec![("result", name.to_owned())], integer_to_float(count));
     families.add_counter(
         "tollhouse_checkpoints_total",

@@ -38,13 +38,13 @@ pub(crate) async fn check(app: &App) -> Readiness {
         readiness.fail("SHUTTING_DOWN", "The server is shutting down.");
         return readiness;
     }
-    if app.db.file_problem().is_none() {
+    if app.db.file().problem().is_none() {
         readiness.check_verification(app).await;
         readiness.check_changes(app).await;
     }
     readiness.add_faults(app);
     // Read after the checks, because a change notices that the files were moved, too.
-    if let Some(problem) = app.db.file_problem() {
+    if let Some(problem) = app.db.file().problem() {
         readiness.reasons.clear();
         readiness.fail("DATABASE_FILES_CHANGED", format!("The database isn't available: {problem}."));
     }
@@ -79,7 +79,7 @@ impl Readiness {
     }
 
     async fn check_changes(&mut self, app: &App) {
-        if app.db.reserve_status().in_use {
+        if app.db.file().reserve().in_use {
             self.write = false;
             self.add(
                 "STORAGE_RESERVE_IN_USE",
@@ -123,7 +123,7 @@ impl Readiness {
 
     /// Adds what is wrong with the WAL. Changes are nevertheless durable.
     fn check_wal(&mut self, app: &App) {
-        let checkpoints = app.db.checkpoint_status();
+        let checkpoints = app.db.file().checkpoints();
         if checkpoints.is_failing {
             self.add(
                 "CHECKPOINT_FAILING",

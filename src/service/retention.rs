@@ -185,17 +185,9 @@ async fn remove_expired_events(app: &App) -> Result<bool> {
 
 /// Releases free database pages to the file system. Returns `true` if any pages were released.
 async fn reclaim_space(app: &App) -> Result<bool> {
-    if app.db.read(store::space::count_free_pages).await? <= SPARE_PAGES {
+    let file = app.db.file();
+    if file.count_free_pages().await? <= SPARE_PAGES {
         return Ok(false);
     }
-    app.db
-        .write(|tx| {
-            let before = store::space::count_free_pages(tx)?;
-            store::space::reclaim_free_pages(
-                tx,
-                MAX_PAGES_PER_WRITE.min(before.saturating_sub(SPARE_PAGES)),
-            )?;
-            Ok(store::space::count_free_pages(tx)? < before)
-        })
-        .await
+    file.release_free_pages(SPARE_PAGES, MAX_PAGES_PER_WRITE).await
 }

@@ -3,7 +3,7 @@
 //! A mutation is a closure over a [`Tx`], which the [writer](super::writer) runs and commits together with
 //! others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::cancelable_read::{StopOnDrop, run_read};
-pub(crate) use super::checkpoint::CheckpointStatus;
 use super::checkpoint::{self, Checkpoints};
 use super::counters::WriterCounters;
 pub(crate) use super::counters::{WriterMetrics, WriterTotals};
@@ -24,7 +23,6 @@ use super::file_identity::{FileIdentity, FileWatch};
 use super::lookup::Lookups;
 pub(crate) use super::options::Options;
 use super::probe::{self, CachedProbe};
-pub(crate) use super::reserve::ReserveStatus;
 use super::reserve::{self, Reserve};
 use super::schema;
 pub(crate) use super::schema::{ensure_exists, has_lock_file, lock_data_dir};
@@ -40,9 +38,9 @@ const RESPONSE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The open database. Clones share the same database; dropping the last clone closes it.
 #[derive(Clone)]
-pub struct Db(Arc<Shared>);
+pub struct Db(pub(super) Arc<Shared>);
 
-struct Shared {
+pub(super) struct Shared {
     /// Sender of the writer's queue; `None` once the database is closing.
     queue: Mutex<Option<SyncSender<QueuedMutation>>>,
     /// The channel closes when the writer's thread ends, because that thread owns the sender. Nothing is
@@ -50,10 +48,10 @@ struct Shared {
     writer_ended: watch::Receiver<()>,
     counters: Arc<WriterCounters>,
     faults: Arc<DatabaseFaults>,
-    files: Arc<FileIdentity>,
+    pub(super) files: Arc<FileIdentity>,
     _file_watch: FileWatch,
-    reserve: Arc<reserve::SharedStatus>,
-    checkpoints: Arc<checkpoint::SharedStatus>,
+    pub(super) reserve: Arc<reserve::SharedStatus>,
+    pub(super) checkpoints: Arc<checkpoint::SharedStatus>,
     /// The clock of the writer.
     clock: Clock,
     /// True if the database was opened for reading only.
@@ -308,29 +306,9 @@ impl Db {
         self.0.counters.work()
     }
 
-    /// The state of the storage reserve.
-    pub(crate) fn reserve_status(&self) -> ReserveStatus {
-        self.0.reserve.get()
-    }
-
-    /// The state of the WAL and its checkpoints.
-    pub(crate) fn checkpoint_status(&self) -> CheckpointStatus {
-        self.0.checkpoints.get()
-    }
-
     /// True if nothing can be stored that makes the database larger, as far as known without trying.
     pub(crate) fn has_no_room(&self) -> bool {
         self.0.is_read_only || self.0.reserve.get().in_use
-    }
-
-    /// What is wrong with the database's files, without their paths.
-    pub(crate) fn file_problem(&self) -> Option<String> {
-        self.0.files.problem().map(|problem| problem.summary())
-    }
-
-    /// A flag that is true while the files at the database's paths aren't those that are open.
-    pub(crate) fn files_lost_flag(&self) -> Arc<AtomicBool> {
-        self.0.files.lost_flag()
     }
 
     /// Refuses new mutations and waits until the queued ones are answered and the writer has stopped. Its last step

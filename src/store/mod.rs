@@ -1,8 +1,8 @@
 //! All SQL, as functions over an open transaction. The caller owns the transaction and passes the time.
 //!
 //! `engine` wraps the driver. `tx`, `db`, `lookup` and `writer` run transactions on it: those of the readers, and those
-//! of the single writer. `schema` creates and upgrades the file. Each file named after a resource holds the statements
-//! of that resource.
+//! of the single writer. `schema` creates and upgrades the file; `database_file` has what only a file has, such as a
+//! storage reserve and a WAL. Each file named after a resource holds the statements of that resource.
 
 pub mod api_keys;
 pub mod audit;
@@ -15,6 +15,7 @@ pub(crate) mod clock;
 mod counters;
 mod data_dir_lock;
 pub(crate) mod database_faults;
+mod database_file;
 pub(crate) mod db;
 mod engine;
 pub(crate) mod export;
