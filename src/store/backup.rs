@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::check;
-use super::engine::{self, Access, params};
+use super::engine::{self, OpenMode, params};
 use super::paths;
 use super::reader::Reader;
 use super::tx::Tx;
@@ -56,7 +56,7 @@ pub(crate) fn copy_database(
     if file.metadata().map_err(with_path)?.len() > 0 {
         return Err(super::conflict_error(format!("{} isn't empty.", target.display())));
     }
-    let mut copy = engine::open(target, Access::ReadWrite)?;
+    let mut copy = engine::open(target, OpenMode::ReadWrite)?;
     // The copy needs no journal: a partial copy is useless and is removed after a failure. The code below
     // syncs the copy, so SQLite doesn't.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -2048")?;

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::db::{Db, Options};
-use crate::store::engine::{self, Access, params};
+use crate::store::engine::{self, OpenMode, params};
 use crate::store::{paths, schema};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ fn the_wal_is_checkpointed_when_it_is_long_and_then_starts_over() {
 #[test]
 fn a_wal_that_a_reader_holds_is_reported_and_its_file_shrinks_afterwards() {
     let (_dir, options, conn, mut checkpoints) = open_database();
-    let reader = engine::open(&options.file, Access::ReadOnly).unwrap();
+    let reader = engine::open(&options.file, OpenMode::ReadOnly).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
     write(&conn, 80 << 20);
     let mut now = SECOND;
@@ -112,7 +112,7 @@ fn a_wal_that_a_reader_holds_is_reported_and_its_file_shrinks_afterwards() {
 #[test]
 fn a_failing_checkpoint_is_reported_once_and_repeated_with_pauses() {
     let (_dir, options, conn, mut checkpoints) = open_database();
-    let failing = engine::open(&options.file, Access::ReadOnly).unwrap();
+    let failing = engine::open(&options.file, OpenMode::ReadOnly).unwrap();
     write(&conn, LONG_WAL_BYTES);
     let mut now = SECOND;
     let mut pauses = Vec::new();

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::engine::{self, Access, Connection, URI_PREFIX};
+use super::engine::{self, Connection, OpenMode, URI_PREFIX};
 use super::options::Options;
 use super::paths;
 use super::schema;
@@ -42,7 +42,7 @@ fn location(file: &Path, parameters: &str) -> Result<PathBuf> {
 pub(super) fn open_read_only(file: &Path) -> Result<(PathBuf, Connection)> {
     let open = |parameters| {
         let location = location(file, parameters)?;
-        let conn = engine::open(&location, Access::ReadOnly)?;
+        let conn = engine::open(&location, OpenMode::ReadOnly)?;
         conn.query_value::<i64>("PRAGMA user_version")?;
         Ok((location, conn))
     };

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::engine::{self, Access, Connection, EngineError};
+use super::engine::{self, Connection, EngineError, OpenMode};
 use super::tx::Tx;
 use super::tx_state::TxState;
 use super::{fallback, file_access, schema};
@@ -27,18 +27,18 @@ impl Reader {
         if !file_access::exists(file)? {
             return Err(super::conflict_error(format!("{} doesn't exist.", file.display())));
         }
-        let mut conn = engine::open(file, Access::ReadOnly)?;
+        let mut conn = engine::open(file, OpenMode::ReadOnly)?;
         let probed = conn.query_value::<i64>("PRAGMA user_version");
         if probed.as_ref().is_err_and(EngineError::is_read_only) {
             // A crash left a journal that only a writable connection can roll back.
-            let writer = engine::open(file, Access::ReadWrite)?;
+            let writer = engine::open(file, OpenMode::ReadWrite)?;
             writer.query_value::<i64>("PRAGMA user_version")?;
-            conn = engine::open(file, Access::ReadOnly)?;
+            conn = engine::open(file, OpenMode::ReadOnly)?;
         }
         let is_unopenable = probed.as_ref().is_err_and(EngineError::is_unopenable);
         if probed.is_err_and(|error| Error::from(error).code == Code::StorageFull) {
             let location = fallback::memory_index_location(file)?;
-            conn = engine::open(&location, Access::ReadWrite)?;
+            conn = engine::open(&location, OpenMode::ReadWrite)?;
         }
         if is_unopenable {
             conn = fallback::open_read_only(file)?.1;
@@ -49,7 +49,7 @@ impl Reader {
 
     /// Opens any SQLite file, not only one of Tollhouse.
     pub(in crate::store) fn open_any(file: &Path) -> Result<Self> {
-        Self::from_connection(engine::open(file, Access::ReadOnly)?)
+        Self::from_connection(engine::open(file, OpenMode::ReadOnly)?)
     }
 
     fn from_connection(conn: Connection) -> Result<Self> {

@@ -287,7 +287,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let database = dir.path().join("tollhouse.db");
         File::create(&database).unwrap();
-        let conn = engine::open(&database, engine::Access::ReadWrite).unwrap();
+        let conn = engine::open(&database, engine::OpenMode::ReadWrite).unwrap();
         let mut reserve = Reserve::open(&database, 0, &conn).unwrap();
         let full = ReserveStatus { available_bytes: RESERVE_BYTES, in_use: false };
         assert_eq!(reserve.status.get(), full);

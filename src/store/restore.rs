@@ -8,7 +8,7 @@ use std::thread;
 
 use super::audit::ChainRow;
 use super::backup::{sync, with_suffix};
-use super::engine::{self, Access, BUSY_TIMEOUT, Connection, POLL_INTERVAL, params};
+use super::engine::{self, BUSY_TIMEOUT, Connection, OpenMode, POLL_INTERVAL, params};
 use super::paths::{self, parent_directory};
 use super::schema;
 use super::tx::Tx;
@@ -29,7 +29,7 @@ impl ReplacedDatabase {
     /// # Errors
     /// When the database can't be read.
     pub(crate) fn lock_for_replacement(file: &Path) -> Result<Option<Self>> {
-        let conn = engine::open(file, Access::ReadWrite)?;
+        let conn = engine::open(file, OpenMode::ReadWrite)?;
         schema::ensure_readable(&conn, file)?;
         conn.execute_batch("PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF")?;
         match lock_exclusively(&conn) {
@@ -123,7 +123,7 @@ impl Drop for StagingDir {
 
 /// Turns a database that is not open anywhere into a single file without a WAL.
 pub(crate) fn disable_wal_mode(file: &Path) -> Result<()> {
-    let conn = engine::open(file, Access::ReadWrite)?;
+    let conn = engine::open(file, OpenMode::ReadWrite)?;
     // Each attempt waits for a short time only, so that the total is bounded.
     conn.set_lock_timeout(POLL_INTERVAL)?;
     let clock = Clock::system();

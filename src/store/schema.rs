@@ -15,7 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::conflict_error;
 pub(crate) use super::data_dir_lock::{has_lock_file, is_served, lock_data_dir};
-use super::engine::{self, Access, Connection, EngineError, params};
+use super::engine::{self, Connection, EngineError, OpenMode, params};
 use super::file_access::copy_owner;
 use super::part_file::PartFile;
 use super::paths::{create_private_dir, parent_directory, with_suffix};
@@ -53,7 +53,7 @@ pub(in crate::store) fn create_or_upgrade(file: &Path, must_exist: bool) -> Resu
         ensure_exists(file)?;
     }
     create_or_upgrade_with(file, SCHEMA, UPGRADES)?;
-    ensure_same_schema(&engine::open(file, Access::ReadOnly)?, file)
+    ensure_same_schema(&engine::open(file, OpenMode::ReadOnly)?, file)
 }
 
 /// Fails if there is no database, for `database.must_exist`.
@@ -79,13 +79,13 @@ fn create_or_upgrade_with(file: &Path, schema: &str, upgrades: &[&str]) -> Resul
     }
     // The queries of `read` run in one transaction, because another process may be upgrading the schema
     // meanwhile.
-    let info = FileInfo::read(&*engine::open(file, Access::ReadOnly)?.begin()?);
+    let info = FileInfo::read(&*engine::open(file, OpenMode::ReadOnly)?.begin()?);
     // A crash during an upgrade leaves a journal that only a writer can roll back.
     if !info.as_ref().is_err_and(EngineError::is_read_only) && version_of_file(info, file, latest)? == latest
     {
         return Ok(());
     }
-    let conn = engine::open(file, Access::ReadWrite)?;
+    let conn = engine::open(file, OpenMode::ReadWrite)?;
     // The writer's connection, which is opened next, or another process checkpoints the WAL.
     conn.disable_checkpoint_at_close()?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF")?;
@@ -129,7 +129,7 @@ fn create_database(file: &Path, schema: &str, version: i64) -> Result<()> {
     }
     let part = PartFile::create(file)?;
     copy_owner(parent_directory(file), part.path())?;
-    let conn = engine::open(part.path(), Access::ReadWrite)?;
+    let conn = engine::open(part.path(), OpenMode::ReadWrite)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA auto_vacuum = INCREMENTAL")?;
     let tx = conn.begin()?;
     create_schema(&tx, schema)?;
@@ -252,8 +252,8 @@ fn save_upgrade_snapshot(file: &Path, version: i64) -> Result<()> {
 fn write_verified_copy(file: &Path, version: i64, part: &Path) -> Result<()> {
     // SQLite uses the existing empty file and keeps its permissions.
     let target = part.to_str().ok_or_else(|| Error::internal("the path of the database is not UTF-8"))?;
-    engine::open(file, Access::ReadOnly)?.statement("VACUUM INTO ?1")?.execute(params![target])?;
-    let copy = engine::open(part, Access::ReadOnly)?;
+    engine::open(file, OpenMode::ReadOnly)?.statement("VACUUM INTO ?1")?.execute(params![target])?;
+    let copy = engine::open(part, OpenMode::ReadOnly)?;
     let result: String = copy.query_value("PRAGMA quick_check(1)")?;
     if result != "ok" || FileInfo::read(&copy)?.version != version {
         return Err(Error::internal(format!(

@@ -193,7 +193,7 @@ const NO_GROWTH_ADVICE: &str = "free space on the disk, or raise the disk quota 
 mod tests {
     use std::fs;
 
-    use super::super::{Access, open};
+    use super::super::{OpenMode, open};
     use super::*;
     use crate::store::tx::Tx;
     use crate::store::tx_state::TxState;
@@ -209,7 +209,7 @@ mod tests {
         let mut bytes = fs::read(&file).unwrap();
         bytes[4096..].fill(0xff);
         fs::write(&file, bytes).unwrap();
-        let conn = open(&file, Access::ReadWrite).unwrap();
+        let conn = open(&file, OpenMode::ReadWrite).unwrap();
         let damaged = Tx::new(&conn, &TxState::default())
             .query_first("SELECT n FROM t", &[], |row| row.get::<Vec<u8>>(0));
         conn.execute_batch("PRAGMA query_only = ON").unwrap();

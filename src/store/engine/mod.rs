@@ -14,7 +14,7 @@ pub(in crate::store) use connection::{Connection, Statement};
 pub(in crate::store) use error::{EngineError, Result};
 pub(crate) use open::sqlite_version;
 pub(in crate::store) use open::{
-    Access, BUSY_TIMEOUT, MAX_WAL_BYTES, POLL_INTERVAL, URI_PREFIX, ensure_supported_version, open,
+    BUSY_TIMEOUT, MAX_WAL_BYTES, OpenMode, POLL_INTERVAL, URI_PREFIX, ensure_supported_version, open,
     open_in_memory, open_writer,
 };
 pub(in crate::store) use pool::{ReaderManager, ReaderPool};

@@ -40,7 +40,7 @@ pub(super) const READ_WRITE: OpenFlags =
 
 /// How a connection may use an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Access {
+pub(in crate::store) enum OpenMode {
     ReadOnly,
     ReadWrite,
 }
@@ -66,10 +66,10 @@ pub(in crate::store) fn ensure_supported_version() -> Result<()> {
 ///
 /// # Errors
 /// The errors of SQLite.
-pub(in crate::store) fn open(location: &Path, access: Access) -> super::Result<Connection> {
-    let flags = match access {
-        Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        Access::ReadWrite => READ_WRITE,
+pub(in crate::store) fn open(location: &Path, mode: OpenMode) -> super::Result<Connection> {
+    let flags = match mode {
+        OpenMode::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        OpenMode::ReadWrite => READ_WRITE,
     };
     let conn = rusqlite::Connection::open_with_flags(location, open_flags(location, flags))?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -87,7 +87,7 @@ pub(in crate::store) fn open_in_memory() -> super::Result<Connection> {
 /// # Errors
 /// `CONFLICT` when the file isn't writable or WAL mode is not available; SQLite's error otherwise.
 pub(in crate::store) fn open_writer(location: &Path, external_checkpoints: bool) -> Result<Connection> {
-    let conn = open(location, Access::ReadWrite)?;
+    let conn = open(location, OpenMode::ReadWrite)?;
     conn.set_lock_timeout(POLL_INTERVAL)?;
     // SQLite reports no error when it lacks write permission; it opens the file read-only.
     if conn.is_read_only()? {

@@ -49,3 +49,42 @@ impl Row<'_> {
         columns.map(value).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{open_in_memory, params};
+    use super::*;
+
+    #[test]
+    fn values_come_back_as_they_were_stored() {
+        let conn = open_in_memory().unwrap();
+        let text = "ä".to_owned();
+        let mut echo = conn.statement("SELECT ?1, ?2, ?3, ?4, ?5").unwrap();
+        let read = echo.query_first(params![text, i64::MIN, true, [1_u8, 0], None::<u32>], |row| {
+            assert_eq!(row.get::<&str>(0)?, "ä");
+            assert_eq!(row.get::<Option<u32>>(4)?, None);
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        });
+        let read: (String, i64, bool, [u8; 2]) = read.unwrap().unwrap();
+        assert_eq!(read, (text, i64::MIN, true, [1, 0]));
+    }
+
+    #[test]
+    fn a_value_of_another_type_or_out_of_range_is_an_error_that_names_its_column() {
+        let conn = open_in_memory().unwrap();
+        let sql = "SELECT NULL AS a, -1 AS b, 1.5 AS c, 'x' AS d, x'ff' AS e, CAST(x'ff' AS TEXT) AS f";
+        let errors = conn.statement(sql).unwrap().query_first(&[], |row| {
+            let results = [
+                row.get::<String>(0).map(drop),
+                row.get::<u64>(1).map(drop),
+                row.get::<i64>(2).map(drop),
+                row.get::<i64>(3).map(drop),
+                row.get::<[u8; 2]>(4).map(drop),
+                row.get::<&str>(5).map(drop),
+            ];
+            Ok(results.map(|result| result.unwrap_err().to_string()))
+        });
+        let expected = ["0 (a)", "1 (b)", "2 (c)", "3 (d)", "4 (e)", "5 (f)"];
+        assert_eq!(errors.unwrap().unwrap(), expected.map(|column| format!("column {column} is not valid")));
+    }
+}
