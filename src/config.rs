@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::idempotency::StorageLimits;
 use crate::domain::json;
-use crate::domain::settings::{self, Settings};
+use crate::domain::settings::{
+    KeySettings, Maintenance, Plan, RateLimits, Retention, STANDARD_PLAN, Settings,
+};
 
 pub use listen::ListenAddress;
 pub(crate) use sources::{ConfigError, ConfigFault, ConfigFlags, DEFAULT_CONFIG_TOML, EffectiveConfig};
@@ -40,16 +42,17 @@ pub struct Config {
     /// The limits of stored responses.
     pub idempotency: IdempotencyConfig,
     /// Initial values of the platform settings for new API keys.
-    pub keys: KeyConfig,
+    pub keys: KeySettings,
     /// Initial values of the platform's rate limits, in requests per minute.
-    pub rate_limits: RateLimitConfig,
+    pub rate_limits: RateLimits,
     /// Initial values of the plans of organizations.
     pub plans: PlansConfig,
     pub(crate) usage: UsageConfig,
     /// Initial values of the number of days for which recorded data is kept.
-    pub retention: RetentionConfig,
+    pub retention: Retention,
     /// Initial values of read-only mode.
-    pub(crate) maintenance: MaintenanceConfig,
+    #[serde(serialize_with = "values::serialize_without_null")]
+    pub(crate) maintenance: Maintenance,
     pub(crate) log: LogConfig,
 }
 
@@ -64,36 +67,14 @@ impl Config {
 
     /// The platform settings with which a new database is created.
     pub(crate) fn initial_settings(&self) -> Settings {
-        let Self { keys, rate_limits, plans, retention, maintenance, .. } = self;
-        let plan = |name: &str, plan: &PlanConfig| {
-            let PlanConfig { requests_per_minute, max_keys, max_members } = *plan;
-            (name.to_owned(), settings::Plan { requests_per_minute, max_keys, max_members })
-        };
+        let PlansConfig { standard, enterprise } = &self.plans;
+        let plans = [(STANDARD_PLAN, standard), ("enterprise", enterprise)];
         Settings {
-            keys: settings::KeySettings {
-                prefix: keys.prefix.clone(),
-                default_expiry_days: keys.default_expiry_days,
-                max_expiry_days: keys.max_expiry_days,
-                require_allowed_ips_for_admin: keys.require_allowed_ips_for_admin,
-            },
-            rate_limits: settings::RateLimits {
-                admin_per_minute: rate_limits.admin_per_minute,
-                batch_per_minute: rate_limits.batch_per_minute,
-                organization_factor: rate_limits.organization_factor,
-                failed_auth_per_minute: rate_limits.failed_auth_per_minute,
-            },
-            plans: [plan(settings::STANDARD_PLAN, &plans.standard), plan("enterprise", &plans.enterprise)]
-                .into(),
-            retention: settings::Retention {
-                audit_days: retention.audit_days,
-                usage_hourly_days: retention.usage_hourly_days,
-                usage_daily_days: retention.usage_daily_days,
-                verification_log_days: retention.verification_log_days,
-            },
-            maintenance: settings::Maintenance {
-                read_only: maintenance.read_only,
-                message: Some(maintenance.message.clone()).filter(|message| !message.is_empty()),
-            },
+            keys: self.keys.clone(),
+            rate_limits: self.rate_limits.clone(),
+            plans: plans.map(|(name, plan)| (name.to_owned(), plan.clone())).into(),
+            retention: self.retention.clone(),
+            maintenance: self.maintenance.clone(),
         }
     }
 }
@@ -303,65 +284,12 @@ impl IdempotencyConfig {
     }
 }
 
-// The sections from `[keys]` on, except `[usage]` and `[log]`, are initial values of a new database. The
-// settings in force are stored in the database (`domain::settings`).
-
-/// `[keys]`: settings for new API keys.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct KeyConfig {
-    /// The prefix of new API key secrets; it matches `^[a-z][a-z0-9]{0,15}$`.
-    #[serde(deserialize_with = "values::deserialize_key_prefix")]
-    pub(crate) prefix: String,
-    /// Days until a new API key expires if its creator sets no expiry; 0 means never.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 36_500, _, _>")]
-    pub default_expiry_days: u32,
-    /// The largest number of days for which an API key can be valid; 0 means that keys need not expire.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 36_500, _, _>")]
-    pub(crate) max_expiry_days: u32,
-    /// True if API keys with administrative scopes must have an IP allowlist.
-    #[serde(deserialize_with = "values::deserialize_boolean")]
-    pub(crate) require_allowed_ips_for_admin: bool,
-}
-
-/// `[rate_limits]`: rate limits in requests per minute; 0 means unlimited.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct RateLimitConfig {
-    /// Control-plane requests per minute allowed for one API key; 0 means unlimited.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
-    pub admin_per_minute: u32,
-    /// Batch requests per minute allowed for one API key; 0 means unlimited.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
-    pub batch_per_minute: u32,
-    /// The requests and batches that all API keys of an organization together may make, as a multiple of those
-    /// of one key; 0 means unlimited.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000, _, _>")]
-    pub organization_factor: u32,
-    /// Failed authentications per minute allowed from one client address; 0 means unlimited.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
-    pub failed_auth_per_minute: u32,
-}
-
 /// `[plans]`: the plans of organizations.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct PlansConfig {
     /// The plan of organizations that were not assigned another plan.
-    pub standard: PlanConfig,
-    pub(crate) enterprise: PlanConfig,
-}
-
-/// The limits that a plan sets for each of its organizations.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct PlanConfig {
-    /// Default rate limit: verifications per minute of each API key that has no rate limit itself; 0 means
-    /// unlimited.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
-    pub requests_per_minute: u32,
-    /// The largest number of unrevoked API keys of an organization; 0 means unlimited.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
-    pub(crate) max_keys: u32,
-    /// The largest number of members of an organization; 0 means unlimited.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<0, 1_000_000_000, _, _>")]
-    pub(crate) max_members: u32,
+    pub standard: Plan,
+    pub(crate) enterprise: Plan,
 }
 
 /// `[usage]`: how API key verifications are counted.
@@ -373,34 +301,6 @@ pub(crate) struct UsageConfig {
         serialize_with = "values::serialize_duration"
     )]
     pub(crate) flush_interval: Duration,
-}
-
-/// `[retention]`: the number of days for which recorded data is kept.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct RetentionConfig {
-    /// Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range_or_zero::<30, 36_500, _, _>")]
-    pub(crate) audit_days: u32,
-    /// Days for which hourly usage counts are kept.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 36_500, _, _>")]
-    pub usage_hourly_days: u32,
-    /// Days for which daily usage counts are kept.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 36_500, _, _>")]
-    pub usage_daily_days: u32,
-    /// Days for which entries of the verification log are kept.
-    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 36_500, _, _>")]
-    pub verification_log_days: u32,
-}
-
-/// `[maintenance]`: read-only mode, in which changes are refused.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct MaintenanceConfig {
-    /// True if changes through the control plane are refused.
-    #[serde(deserialize_with = "values::deserialize_boolean")]
-    pub(crate) read_only: bool,
-    /// The error message of changes refused in read-only mode; an empty text selects a default message.
-    #[serde(deserialize_with = "values::deserialize_maintenance_message")]
-    pub(crate) message: String,
 }
 
 /// `[log]`: the log, which is written to standard error.

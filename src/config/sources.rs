@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -15,6 +15,9 @@ use toml_edit::{Document, TableLike};
 
 use super::environment::{CONFIG_VARIABLE, nearest_setting, unknown_setting_message};
 use super::{Config, ListenAddress, LogFormat};
+use crate::domain::fields::{Faults, Json};
+use crate::domain::redaction::Redactor;
+use crate::domain::settings::{self, Rule};
 
 /// The text of the default configuration, which is also the list of all settings.
 pub(crate) const DEFAULT_CONFIG_TOML: &str = include_str!("../../config.toml");
@@ -250,6 +253,7 @@ impl ConfigLayers {
     /// setting's default replaces the value, and all settings are deserialized again, until no value is
     /// invalid.
     fn into_effective_config(mut self) -> Result<EffectiveConfig, ConfigError> {
+        self.check_initial_settings();
         let config = loop {
             let error = match self.figment.extract::<Config>() {
                 Ok(config) => break config,
@@ -286,6 +290,25 @@ impl ConfigLayers {
         let given = self.defaults.keys().filter_map(|names| Some((names.join("."), self.source_of(names)?)));
         let setting_sources = given.collect();
         Ok(EffectiveConfig { config, setting_sources, warnings: self.warnings })
+    }
+
+    /// Reports initial values of platform settings that are no valid settings, and replaces them by the defaults.
+    fn check_initial_settings(&mut self) {
+        for (names, default) in self.defaults.clone() {
+            let Some(rule) = settings::find_rule(&names) else { continue };
+            let Ok(value) = self.figment.find_value(&names.join(".")) else { continue };
+            if is_valid_setting(rule, &value) {
+                continue;
+            }
+            let found = match value.to_actual() {
+                Actual::Str(text) => Actual::Str(Redactor::default().redact(&text).into_owned()),
+                found => found,
+            };
+            let source = self.source_of(&names).unwrap_or_else(|| DEFAULTS_LAYER.to_owned());
+            let message = format!("found {found}, expected {}", rule.expected());
+            self.add_fault(source, Some(names.join(".")), message);
+            self.add_value(DEFAULTS_LAYER, &names, default);
+        }
     }
 
     /// Reports a certificate without its key, or a key without its certificate.
@@ -358,6 +381,18 @@ fn nest_value(names: &[impl AsRef<str>], value: Value) -> Dict {
         [name] => Dict::from([(name.as_ref().to_owned(), value)]),
         [name, below @ ..] => Dict::from([(name.as_ref().to_owned(), nest_value(below, value).into())]),
     }
+}
+
+/// True if the value is valid for the setting. An empty text stands for no value, because TOML has no `null`.
+fn is_valid_setting(rule: &Rule, value: &Value) -> bool {
+    if *rule == Rule::OptionalText && value.as_str() == Some("") {
+        return true;
+    }
+    let json = serde_json::to_vec(value).ok().and_then(|json| Json::parse(&json).ok());
+    json.is_some_and(|mut json| {
+        Redactor::default().flag_secrets(&mut json);
+        rule.parse(&json, &mut Faults::default()).is_some()
+    })
 }
 
 /// Describes an error of deserialization, in the same form for values of a wrong type and invalid values.

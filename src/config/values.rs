@@ -18,7 +18,6 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{CheckpointMode, ListenAddress, LogFormat};
 use crate::domain::redaction::Redactor;
-use crate::domain::settings::is_secret_prefix;
 
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -34,22 +33,6 @@ where
         min: MIN,
         max: MAX,
         or_zero: false,
-        accepts_unit: false,
-    })?)
-}
-
-/// Deserializes a whole number from `MIN` to `MAX`, or 0, which has a special meaning such as "unlimited".
-pub(crate) fn deserialize_integer_in_range_or_zero<'de, const MIN: u64, const MAX: u64, N, D>(
-    deserializer: D,
-) -> Result<N, D::Error>
-where
-    N: TryFrom<u64>,
-    D: Deserializer<'de>,
-{
-    convert_integer(deserializer.deserialize_u64(IntegerVisitor {
-        min: MIN,
-        max: MAX,
-        or_zero: true,
         accepts_unit: false,
     })?)
 }
@@ -238,40 +221,15 @@ pub(crate) fn serialize_optional_listen_address<S: Serializer>(
     serializer.collect_str(&listen.map(|listen| listen.to_string()).unwrap_or_default())
 }
 
-/// Deserializes the prefix of API key secrets.
-pub(crate) fn deserialize_key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let expected =
-        "a lowercase letter, followed by up to 15 lowercase letters or digits, and no prefix of ids";
-    deserialize_text(deserializer, expected, |text| is_secret_prefix(text).then(|| text.to_owned()))
-}
-
-/// Deserializes the error message of read-only mode, which may be empty.
-pub(crate) fn deserialize_maintenance_message<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<String, D::Error> {
-    let expected = "a text of at most 200 characters, without control characters and secrets";
-    deserialize_text(deserializer, expected, |text| {
-        let fits = text.chars().count() <= 200 && !text.chars().any(char::is_control);
-        (fits && !Redactor::default().contains_secret(text)).then(|| text.to_owned())
-    })
-}
-
-pub(crate) fn deserialize_boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    deserializer.deserialize_any(BooleanVisitor)
-}
-
-struct BooleanVisitor;
-
-impl Visitor<'_> for BooleanVisitor {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("true or false")
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<bool, E> {
-        Ok(flag)
-    }
+/// Serializes a section with an empty text in place of each missing value, because TOML has no `null`.
+pub(crate) fn serialize_without_null<S: Serializer>(
+    section: &impl Serialize,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut section = serde_json::to_value(section).map_err(ser::Error::custom)?;
+    let values = section.as_object_mut().into_iter().flat_map(|section| section.values_mut());
+    values.filter(|value| value.is_null()).for_each(|value| *value = "".into());
+    section.serialize(serializer)
 }
 
 /// Deserializes a duration that is longer than zero and at most `MAX_TIMEOUT`.

@@ -1,16 +1,22 @@
 //! The platform's settings, which can be changed while the server runs. The initial values come from the
 //! configuration of the process (file, environment, flags); afterwards the database stores the settings.
+//!
+//! The fields of the sections declare the settings: name, type, bounds and documentation. `config.toml` has their
+//! initial values. The rules of values ([`Rule`]), the merge patch and its schema are derived from the schemas of
+//! these fields.
 
 mod patch;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::openapi::schema::{AdditionalProperties, Object, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 
-pub(crate) use patch::{PlanPatch, SettingsPatch};
+pub(crate) use patch::SettingsPatch;
+pub(crate) use rules::{Rule, find_rule};
 
 use super::audit::Change;
 use super::secret_format::is_reserved_prefix;
@@ -21,18 +27,6 @@ pub(crate) const SETTINGS_ID: &str = "settings";
 
 /// The name of an organization's default plan. This plan always exists.
 pub(crate) const STANDARD_PLAN: &str = "standard";
-
-/// The highest value of any limit in the settings: calls per minute, number of keys, number of members.
-pub(crate) const MAX_LIMIT_VALUE: u32 = 1_000_000_000;
-
-/// The longest duration in the settings: a hundred years.
-pub(crate) const MAX_DURATION_DAYS: u32 = 36_500;
-
-/// The shortest time for which the audit log can be kept. The value 0 keeps the log indefinitely.
-pub(crate) const MIN_AUDIT_RETENTION_DAYS: u32 = 30;
-
-/// The highest value of `organization_factor`.
-pub(crate) const MAX_ORGANIZATION_FACTOR: u32 = 1_000;
 
 /// The maximum number of plans in the settings.
 pub(crate) const MAX_PLANS: usize = 100;
@@ -57,7 +51,7 @@ pub(crate) struct Settings {
 /// Policy for new and changed API keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = KeySettings)]
-pub(crate) struct KeySettings {
+pub struct KeySettings {
     /// Prefix of the secrets of new keys. Keys created with another prefix stay valid. The prefixes of ids, such
     /// as `key`, are reserved.
     #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
@@ -65,7 +59,7 @@ pub(crate) struct KeySettings {
     /// Default number of days until a new key expires, used if no expiry is given. 0 means that such a key
     /// never expires or, if `max_expiry_days` is set, expires as late as allowed.
     #[schema(maximum = 36_500, example = 0)]
-    pub(crate) default_expiry_days: u32,
+    pub default_expiry_days: u32,
     /// Maximum number of days until a new key expires; 0 means no maximum. Also applies when the expiry of a
     /// key is changed. Existing keys are not affected.
     #[schema(maximum = 36_500, example = 0)]
@@ -77,29 +71,29 @@ pub(crate) struct KeySettings {
 /// Rate limits of the Admin API, per minute; 0 means no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RateLimitSettings)]
-pub(crate) struct RateLimits {
+pub struct RateLimits {
     /// Maximum number of Admin API calls of a key per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 500)]
-    pub(crate) admin_per_minute: u32,
+    pub admin_per_minute: u32,
     /// Maximum number of batch requests of a key per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
-    pub(crate) batch_per_minute: u32,
+    pub batch_per_minute: u32,
     /// All keys of an organization together may make this many times the calls and batches of one key; 0
     /// means no limit for organizations.
     #[schema(maximum = 1_000, example = 5)]
-    pub(crate) organization_factor: u32,
+    pub organization_factor: u32,
     /// Maximum number of failed authentications of a client address per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 30)]
-    pub(crate) failed_auth_per_minute: u32,
+    pub failed_auth_per_minute: u32,
 }
 
 /// The limits of a plan; 0 means no limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Default rate limit: verifications per minute of each key that has no rate limit of its own; 0 means no
     /// limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
-    pub(crate) requests_per_minute: u32,
+    pub requests_per_minute: u32,
     /// Maximum number of keys of an organization, not counting revoked keys; 0 means no limit. Lowering the
     /// limit doesn't remove existing keys.
     #[schema(maximum = 1_000_000_000, example = 0)]
@@ -113,19 +107,19 @@ pub(crate) struct Plan {
 /// Number of days for which recorded data is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = RetentionSettings)]
-pub(crate) struct Retention {
+pub struct Retention {
     /// Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.
     #[schema(schema_with = audit_days_schema)]
     pub(crate) audit_days: u32,
     /// Days for which hourly usage is kept.
     #[schema(minimum = 1, maximum = 36_500, example = 90)]
-    pub(crate) usage_hourly_days: u32,
+    pub usage_hourly_days: u32,
     /// Days for which daily usage is kept.
     #[schema(minimum = 1, maximum = 36_500, example = 730)]
-    pub(crate) usage_daily_days: u32,
+    pub usage_daily_days: u32,
     /// Days for which entries of the verification log are kept.
     #[schema(minimum = 1, maximum = 36_500, example = 30)]
-    pub(crate) verification_log_days: u32,
+    pub verification_log_days: u32,
 }
 
 /// Settings of the maintenance mode.
@@ -136,7 +130,8 @@ pub(crate) struct Maintenance {
     /// continue to work.
     pub(crate) read_only: bool,
     /// Message in the responses to refused requests; `null` means a default message.
-    #[schema(required, example = "Back at 14:00 UTC.")]
+    #[schema(required, min_length = 1, max_length = 200, example = "Back at 14:00 UTC.")]
+    #[serde(deserialize_with = "deserialize_message")]
     pub(crate) message: Option<String>,
 }
 
@@ -232,16 +227,19 @@ fn plan_map_schema(plan: RefOr<Schema>) -> ObjectBuilder {
         .additional_properties(Some(AdditionalProperties::RefOr(plan)))
 }
 
+/// Deserializes a message. An empty text is no message, because the configuration file has no `null`.
+fn deserialize_message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|message| !message.is_empty()))
+}
+
 fn audit_days_schema() -> Schema {
     let range = |min: u32, max: u32| {
         let range = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max));
         Schema::from(range)
     };
-    let either = utoipa::openapi::schema::AnyOfBuilder::new()
-        .item(range(0, 0))
-        .item(range(MIN_AUDIT_RETENTION_DAYS, MAX_DURATION_DAYS))
-        .description(Some(
-            "Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30.",
-        ));
+    let either =
+        utoipa::openapi::schema::AnyOfBuilder::new().item(range(0, 0)).item(range(30, 36_500)).description(
+            Some("Days for which audit events are kept; 0 keeps them indefinitely, otherwise at least 30."),
+        );
     Schema::AnyOf(either.build())
 }

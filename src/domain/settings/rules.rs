@@ -1,0 +1,208 @@
+//! The rules of single settings, taken from their schemas, so that each setting is declared only once: by its
+//! field in [`Settings`](super::Settings).
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
+use utoipa::{Number, ToSchema};
+
+use super::{KeySettings, Maintenance, Plan, RateLimits, Retention, is_secret_prefix};
+use crate::domain::fields::{Faults, Fields, Json};
+use crate::domain::patch::Patch;
+use crate::domain::rules;
+use crate::domain::secret_format::is_reserved_prefix;
+
+/// What the value of a setting must be.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Rule {
+    Boolean,
+    /// A whole number from `min` to `max`, or 0 if `or_zero` is true.
+    Integer {
+        min: u64,
+        max: u64,
+        or_zero: bool,
+    },
+    /// A prefix of the secrets of keys.
+    SecretPrefix,
+    /// A text, or no value.
+    OptionalText,
+}
+
+/// A section of the settings: a group of fields of [`Settings`](super::Settings), or the fields of each plan.
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) schema_name: String,
+    pub(super) schema: Object,
+    pub(super) rules: Vec<(String, Rule)>,
+}
+
+/// The name of the section that has an object for each plan.
+pub(super) const PLANS: &str = "plans";
+
+/// All sections, in the order of the fields of [`Settings`](super::Settings).
+pub(super) static SECTIONS: LazyLock<[Section; 5]> = LazyLock::new(|| {
+    [
+        Section::new::<KeySettings>("keys"),
+        Section::new::<RateLimits>("rate_limits"),
+        Section::new::<Plan>(PLANS),
+        Section::new::<Retention>("retention"),
+        Section::new::<Maintenance>("maintenance"),
+    ]
+});
+
+/// Finds the rule of a setting by its path, such as `["keys", "prefix"]` or `["plans", "standard", "max_keys"]`.
+pub(crate) fn find_rule(path: &[String]) -> Option<&'static Rule> {
+    let section = SECTIONS.iter().find(|section| Some(section.name) == path.first().map(String::as_str))?;
+    let rule = section.rules.iter().find(|(name, _)| Some(name) == path.last());
+    rule.map(|(_, rule)| rule)
+}
+
+impl Section {
+    fn new<T: ToSchema>(name: &'static str) -> Self {
+        let schema = match T::schema() {
+            RefOr::T(Schema::Object(schema)) => schema,
+            _ => Object::new(),
+        };
+        let rules =
+            schema.properties.iter().filter_map(|(name, schema)| Some((name.clone(), Rule::of(schema)?)));
+        Self { name, schema_name: T::name().into_owned(), rules: rules.collect(), schema }
+    }
+
+    /// Parses the given settings of the section. Unknown settings are faults.
+    pub(super) fn parse(&'static self, json: &Json, faults: &mut Faults) -> Option<Value> {
+        let mut fields = Fields::of_nested_object(json, faults);
+        let mut values = Map::new();
+        for (name, rule) in &self.rules {
+            let parse = |json: &Json, faults: &mut Faults| rule.parse(json, faults);
+            let value = match rule {
+                Rule::OptionalText => match fields.nullable(name, parse) {
+                    Patch::Keep => None,
+                    Patch::Clear => Some(Value::Null),
+                    Patch::Set(value) => Some(value),
+                },
+                _ => fields.optional(name, parse),
+            };
+            values.extend(value.map(|value| (name.clone(), value)));
+        }
+        fields.finish_nested(faults);
+        Some(values.into())
+    }
+}
+
+impl Rule {
+    /// The rule that a setting's schema describes.
+    fn of(schema: &RefOr<Schema>) -> Option<Self> {
+        let object = match schema {
+            RefOr::T(Schema::Object(object)) => object,
+            // The number 0, or a range.
+            RefOr::T(Schema::AnyOf(any_of)) => {
+                return match any_of.items.last().map(Self::of)?? {
+                    Self::Integer { min, max, .. } => Some(Self::Integer { min, max, or_zero: true }),
+                    _ => None,
+                };
+            }
+            _ => return None,
+        };
+        match &object.schema_type {
+            SchemaType::Type(Type::Boolean) => Some(Self::Boolean),
+            SchemaType::Type(Type::Integer) => {
+                let min = bound(object.minimum.as_ref())?;
+                Some(Self::Integer { min, max: bound(object.maximum.as_ref())?, or_zero: false })
+            }
+            SchemaType::Type(Type::String) => Some(Self::SecretPrefix),
+            SchemaType::Array(_) => Some(Self::OptionalText),
+            _ => None,
+        }
+    }
+
+    /// Parses a value. The code and the message of a fault depend on the rule.
+    pub(crate) fn parse(&self, json: &Json, faults: &mut Faults) -> Option<Value> {
+        match *self {
+            Self::Boolean => rules::parse_bool(json, faults).map(Value::from),
+            Self::Integer { or_zero: true, .. } if *json == Json::Number(0.into()) => Some(0.into()),
+            Self::Integer { min, max, .. } => {
+                // The faults of the number parser are discarded, because its message doesn't mention 0.
+                let number = rules::integer_parser(min, max)(json, &mut Faults::default());
+                if number.is_none() {
+                    faults.add("INVALID_VALUE", format!("Must be {}.", self.expected()));
+                }
+                number.map(Value::from)
+            }
+            Self::SecretPrefix => self.parse_secret_prefix(json, faults).map(Value::from),
+            Self::OptionalText => rules::parse_name(json, faults).map(Value::from),
+        }
+    }
+
+    fn parse_secret_prefix(&self, json: &Json, faults: &mut Faults) -> Option<String> {
+        let text = faults.expect_string(json)?;
+        if is_secret_prefix(text) {
+            return Some(text.to_owned());
+        }
+        if is_reserved_prefix(text) {
+            faults.add("RESERVED", "Ids have this prefix, so secrets can't. Choose another.");
+        } else {
+            faults.add("INVALID_VALUE", format!("Must be {}.", self.expected()));
+        }
+        None
+    }
+
+    /// Describes a valid value, for error messages.
+    pub(crate) fn expected(&self) -> String {
+        match self {
+            Self::Boolean => "true or false".to_owned(),
+            Self::Integer { min, max, or_zero } => {
+                format!("a whole number from {min} to {max}{}", if *or_zero { ", or 0" } else { "" })
+            }
+            Self::SecretPrefix => {
+                "a lowercase letter, followed by up to 15 lowercase letters or digits, and no prefix of ids"
+                    .to_owned()
+            }
+            Self::OptionalText => {
+                "a text of at most 200 characters, without control characters and secrets".to_owned()
+            }
+        }
+    }
+}
+
+/// Converts a bound of a schema, which is a whole number of any type.
+fn bound(number: Option<&Number>) -> Option<u64> {
+    match *number? {
+        Number::Int(number) => u64::try_from(number).ok(),
+        Number::UInt(number) => u64::try_from(number).ok(),
+        Number::Float(number) => Some(number as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::settings::Settings;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn every_setting_has_a_rule() {
+        let RefOr::T(Schema::Object(settings)) = Settings::schema() else { panic!() };
+        let names: Vec<_> = settings.properties.keys().collect();
+        assert_eq!(SECTIONS.iter().map(|section| section.name).collect::<Vec<_>>(), names);
+        for section in SECTIONS.iter() {
+            let ruled: Vec<_> = section.rules.iter().map(|(name, _)| name).collect();
+            assert_eq!(ruled, section.schema.properties.keys().collect::<Vec<_>>(), "{}", section.name);
+        }
+        let names = |path: &[&str]| path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let number = |min, max, or_zero| Rule::Integer { min, max, or_zero };
+        for (path, rule) in [
+            (&["keys", "prefix"][..], Rule::SecretPrefix),
+            (&["keys", "require_allowed_ips_for_admin"], Rule::Boolean),
+            (&["rate_limits", "organization_factor"], number(0, 1_000, false)),
+            (&["plans", "standard", "max_keys"], number(0, 1_000_000_000, false)),
+            (&["retention", "audit_days"], number(30, 36_500, true)),
+            (&["retention", "usage_daily_days"], number(1, 36_500, false)),
+            (&["maintenance", "message"], Rule::OptionalText),
+        ] {
+            assert_eq!(find_rule(&names(path)), Some(&rule), "{path:?}");
+        }
+        assert_eq!(find_rule(&names(&["http", "listen"])), None);
+    }
+}
