@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tollhouse::domain::verification::Outcome;
 use tollhouse::error::CODES;
+use toml_edit::DocumentMut;
 
 use crate::support::guide;
 use crate::support::{ADMIN_KEY, Binary};
@@ -203,6 +204,30 @@ fn the_reference_lists_all_error_codes() {
 }
 
 /// Code, place and fields of the error that the reference shows; its messages are for people.
+/// Each platform setting is in the table of its section, with its initial value. Each plan has its own initial values.
+#[test]
+fn the_reference_lists_all_platform_settings() {
+    let text = fs::read_to_string(guide::root().join("docs/reference/configuration.md")).unwrap();
+    let config = fs::read_to_string(guide::root().join("config.toml")).unwrap();
+    let config: DocumentMut = config.parse().unwrap();
+    for (section, settings) in [
+        ("keys", &config["keys"]),
+        ("rate_limits", &config["rate_limits"]),
+        ("plans", &config["plans"]["standard"]),
+        ("retention", &config["retention"]),
+    ] {
+        let (_, text) = text.split_once(&format!("\n## {section}\n")).unwrap();
+        let rows = table(text, "setting");
+        let documented: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+        let settings = settings.as_table().unwrap();
+        assert_eq!(documented, settings.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>());
+        for (row, (name, value)) in rows.iter().zip(settings.iter()).filter(|_| section != "plans") {
+            let initial = value.to_string().trim().replace('"', "`").replace('_', "");
+            assert_eq!(row[1], initial, "{section}.{name}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_reference_shows_an_error_as_it_is() {
     let place = tempfile::tempdir().unwrap();
