@@ -1,10 +1,11 @@
 //! Checks the integrity of a database file: its pages, schema, foreign keys, audit chain and stored counts.
 
+use std::ops::ControlFlow;
+
 use serde::Serialize;
 
-use super::audit;
+use super::audit::ChainWalk;
 use crate::domain::audit::Verification;
-use crate::domain::chain::{ChainAnchor, ChainVerifier};
 use crate::error::Result;
 use crate::store;
 use crate::store::check::RowCounts;
@@ -88,38 +89,14 @@ impl CheckReport {
 
 /// Verifies the audit chain of the database.
 fn verify_chain(reader: &mut Reader, progress: ProgressFn<'_>) -> Result<Verification> {
-    // If retention moves the checkpoint during the verification, the verification starts again from the new
-    // checkpoint.
-    loop {
-        let checkpoint = reader.read(store::audit::last_pruning_checkpoint)?;
-        if let Some(verification) = verify_chain_after(reader, checkpoint, progress)? {
-            return Ok(verification);
-        }
-    }
-}
-
-/// Verifies the audit chain after `checkpoint`; returns `None` if the checkpoint moved during the
-/// verification.
-fn verify_chain_after(
-    reader: &mut Reader,
-    checkpoint: Option<ChainAnchor>,
-    progress: ProgressFn<'_>,
-) -> Result<Option<Verification>> {
     let (last, _) = reader.read(store::audit::chain_head)?;
-    let mut walk = ChainVerifier::new(None, true);
-    let mut next = checkpoint.map_or(walk.first_seq(), |checkpoint| walk.first_seq().max(checkpoint.seq + 1));
+    let mut walk = reader.read(|tx| ChainWalk::start(tx, None))?;
     loop {
-        let walked = reader.read(|tx| {
-            if store::audit::last_pruning_checkpoint(tx)? != checkpoint {
-                return Ok(None);
-            }
-            audit::verify_chunk(tx, walk, next).map(Some)
-        });
-        let Some((walked, more)) = walked? else { return Ok(None) };
-        walk = walked;
-        let Some(seq) = more else { return Ok(Some(walk.finish())) };
-        next = seq;
+        walk = match reader.read(|tx| walk.verify_chunk(tx))? {
+            ControlFlow::Continue(walk) => walk,
+            ControlFlow::Break(verification) => return Ok(verification),
+        };
         let unsigned = |seq: i64| u64::try_from(seq).unwrap_or(0);
-        progress("audit log", unsigned(seq), unsigned(last).max(unsigned(seq)));
+        progress("audit log", unsigned(walk.next), unsigned(last).max(unsigned(walk.next)));
     }
 }
