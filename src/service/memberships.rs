@@ -16,6 +16,7 @@ use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, MembershipPatch, NewMember, Role};
 use crate::domain::page::Query;
+use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
@@ -109,15 +110,11 @@ pub(crate) fn update(
     Ok(Operation::new(move |tx, caller| {
         let before = get_visible(tx, caller, &organization_id, &user_id)?;
         context.require_if_match(&etag_of(&before))?;
-        let mut after = Membership { role: patch.role.unwrap_or(before.role), ..before.clone() };
-        let changed = changed_fields(&before, &after);
-        if !changed.is_empty() {
+        let after = Membership { role: patch.role.unwrap_or(before.role), ..before.clone() };
+        if after.role != before.role {
             ensure_another_owner(tx, &before)?;
-            after.revision += 1;
-            after.updated_at = context.now;
-            store::memberships::update(tx, &after)?;
         }
-        let entry = audit_entry(&after).with_changes(changed);
+        let (after, entry) = store_changes(tx, &before, after, context.now)?;
         Ok((Answer::ok(&after)?.with_etag(etag_of(&after)), vec![entry]))
     }))
 }
@@ -143,16 +140,37 @@ pub fn delete(ctx: &Arc<RequestContext>, organization_id: String, user_id: Strin
         api_keys::ensure_can_affect_owned_keys(tx, caller, Some(&organization_id), &user_id)?;
         context.require_if_match(&etag_of(&before))?;
         ensure_another_owner(tx, &before)?;
-        let user = Some(user_id.as_str());
-        let revoked =
-            store::api_keys::revoke_all(tx, &organization_id, user, "membership ended", context.now)?;
-        store::memberships::delete(tx, &organization_id, &user_id)?;
-        tx.invalidate(Invalidation::Id(user_id.clone()));
-        let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true);
+        let entry = end(tx, &before, context.now)?;
         let deleted =
             DeletedMembership { organization_id: &organization_id, user_id: &user_id, deleted: true };
         Ok((Answer::ok(&deleted)?, vec![entry]))
     })
+}
+
+/// Stores what changed of a membership. Returns the membership with its new revision, and the audit entry.
+pub(super) fn store_changes(
+    tx: &Tx<'_>,
+    before: &Membership,
+    mut after: Membership,
+    now: Timestamp,
+) -> Result<(Membership, AuditEntry)> {
+    let changed = changed_fields(before, &after);
+    if !changed.is_empty() {
+        after.revision += 1;
+        after.updated_at = now;
+        store::memberships::update(tx, &after)?;
+    }
+    let entry = audit_entry(&after).with_changes(changed);
+    Ok((after, entry))
+}
+
+/// Ends a membership and revokes the API keys that the user owns in the organization. Returns the audit entry.
+pub(super) fn end(tx: &Tx<'_>, membership: &Membership, now: Timestamp) -> Result<AuditEntry> {
+    let Membership { organization_id, user_id, .. } = membership;
+    let revoked = store::api_keys::revoke_all(tx, organization_id, Some(user_id), "membership ended", now)?;
+    store::memberships::delete(tx, organization_id, user_id)?;
+    tx.invalidate(Invalidation::Id(user_id.clone()));
+    Ok(audit_entry(membership).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true))
 }
 
 fn get_visible(tx: &Tx<'_>, caller: &Caller, organization_id: &str, user_id: &str) -> Result<Membership> {

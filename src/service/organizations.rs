@@ -14,6 +14,7 @@ use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch, Status};
 use crate::domain::page::Query;
+use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 
@@ -97,16 +98,8 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
             caller.require_current_secret()?;
         }
         context.require_if_match(&etag_of(&before))?;
-        let mut after = patch.apply(&before)?;
-        let changed = changed_fields(&before, &after);
-        let only_suspends = only_sets_status(&changed, "suspended");
-        if !changed.is_empty() {
-            after.revision += 1;
-            after.updated_at = context.now;
-            store::organizations::update(tx, &after)?;
-            tx.invalidate(Invalidation::Id(id.clone()));
-        }
-        let entry = audit_entry(&after).with_changes(changed).withdrawing(only_suspends);
+        let after = patch.apply(&before)?;
+        let (after, entry) = store_changes(tx, &before, after, context.now)?;
         Ok((Answer::ok(&after)?.with_etag(etag_of(&after)), vec![entry]))
     }))
 }
@@ -119,13 +112,38 @@ pub fn delete(ctx: &Arc<RequestContext>, id: String) -> Operation {
         let before = get_visible(tx, caller, &id)?;
         caller.require_platform()?;
         context.require_if_match(&etag_of(&before))?;
-        let revoked = store::api_keys::revoke_all(tx, &id, None, "organization deleted", context.now)?;
-        store::memberships::delete_all_of_organization(tx, &id)?;
-        store::organizations::delete(tx, &id, context.now)?;
-        tx.invalidate(Invalidation::Id(id.clone()));
-        let entry = audit_entry(&before).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true);
+        let entry = end(tx, &before, context.now)?;
         Ok((Answer::ok(&Deleted { id: &id, deleted: true })?, vec![entry]))
     })
+}
+
+/// Stores what changed of an organization. Returns the organization with its new revision, and the audit entry.
+pub(super) fn store_changes(
+    tx: &Tx<'_>,
+    before: &Organization,
+    mut after: Organization,
+    now: Timestamp,
+) -> Result<(Organization, AuditEntry)> {
+    let changed = changed_fields(before, &after);
+    if !changed.is_empty() {
+        after.revision += 1;
+        after.updated_at = now;
+        store::organizations::update(tx, &after)?;
+        tx.invalidate(Invalidation::Id(after.id.clone()));
+    }
+    let only_suspends = only_sets_status(&changed, "suspended");
+    let entry = audit_entry(&after).with_changes(changed).withdrawing(only_suspends);
+    Ok((after, entry))
+}
+
+/// Deletes an organization, revokes its API keys, and ends its memberships. Returns the audit entry.
+pub(super) fn end(tx: &Tx<'_>, organization: &Organization, now: Timestamp) -> Result<AuditEntry> {
+    let id = &organization.id;
+    let revoked = store::api_keys::revoke_all(tx, id, None, "organization deleted", now)?;
+    store::memberships::delete_all_of_organization(tx, id)?;
+    store::organizations::delete(tx, id, now)?;
+    tx.invalidate(Invalidation::Id(id.clone()));
+    Ok(audit_entry(organization).with_changes(vec![revoked_keys_change(revoked)]).withdrawing(true))
 }
 
 /// The audited change that states how many API keys were revoked together with their organization or owner.

@@ -15,6 +15,7 @@ use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, Role};
 use crate::domain::page::Query;
+use crate::domain::time::Timestamp;
 use crate::domain::user::{NewUser, Status, User, UserPatch};
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
@@ -108,22 +109,9 @@ pub fn update(ctx: &Arc<RequestContext>, id: String, body: &Json) -> Result<Oper
             api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
         }
         context.require_if_match(&etag_of(&before))?;
-        let mut after = patch.apply(&before)?;
+        let after = patch.apply(&before)?;
         ensure_email_available(tx, &after)?;
-        let changed = changed_fields(&before, &after);
-        if !changed.is_empty() {
-            after.revision += 1;
-            after.updated_at = context.now;
-            store::users::update(tx, &after)?;
-            tx.invalidate(Invalidation::Id(id.clone()));
-        }
-        let entries = entries_for_each_organization(
-            &store::memberships::organizations_and_roles_of_user(tx, &id)?,
-            &after,
-            &changed,
-        );
-        let only_suspends = only_sets_status(&changed, "suspended");
-        let entries = entries.into_iter().map(|entry| entry.withdrawing(only_suspends)).collect();
+        let (after, entries) = store_changes(tx, &before, after, context.now)?;
         Ok((Answer::ok(&after)?.with_etag(etag_of(&after)), entries))
     }))
 }
@@ -139,34 +127,58 @@ pub fn delete(ctx: &Arc<RequestContext>, id: String) -> Operation {
         caller.require_platform()?;
         api_keys::ensure_can_affect_owned_keys(tx, caller, None, &id)?;
         context.require_if_match(&etag_of(&before))?;
-        let memberships = store::memberships::organizations_and_roles_of_user(tx, &id)?;
-        for (organization, role) in &memberships {
-            if *role == Role::Owner && !store::memberships::has_other_owner(tx, organization, &id)? {
+        for (organization, role) in store::memberships::organizations_and_roles_of_user(tx, &id)? {
+            if role == Role::Owner && !store::memberships::has_other_owner(tx, &organization, &id)? {
                 let message = format!(
                     "The user is the last owner of {organization}. Make another member an owner first."
                 );
                 return Err(Error::new(Code::Conflict, message));
             }
         }
-        // A user owns API keys only in organizations that the user is a member of. Each organization's audit
-        // event counts only the revoked keys of that organization.
-        let mut entries = Vec::new();
-        for (organization, _) in &memberships {
-            let user = Some(id.as_str());
-            let revoked = store::api_keys::revoke_all(tx, organization, user, "owner deleted", context.now)?;
-            entries.push(
-                audit_entry(Some(organization), &before).with_changes(vec![revoked_keys_change(revoked)]),
-            );
-        }
-        if entries.is_empty() {
-            entries.push(audit_entry(None, &before));
-        }
-        store::memberships::delete_all_of_user(tx, &id)?;
-        store::users::delete(tx, &id, context.now)?;
-        tx.invalidate(Invalidation::Id(id.clone()));
-        let entries = entries.into_iter().map(|entry| entry.withdrawing(true)).collect();
+        let entries = end(tx, &before, context.now)?;
         Ok((Answer::ok(&Deleted { id: &id, deleted: true })?, entries))
     })
+}
+
+/// Stores what changed of a user. Returns the user with its new revision, and the audit entries.
+pub(super) fn store_changes(
+    tx: &Tx<'_>,
+    before: &User,
+    mut after: User,
+    now: Timestamp,
+) -> Result<(User, Vec<AuditEntry>)> {
+    let changed = changed_fields(before, &after);
+    if !changed.is_empty() {
+        after.revision += 1;
+        after.updated_at = now;
+        store::users::update(tx, &after)?;
+        tx.invalidate(Invalidation::Id(after.id.clone()));
+    }
+    let memberships = store::memberships::organizations_and_roles_of_user(tx, &after.id)?;
+    let only_suspends = only_sets_status(&changed, "suspended");
+    let entries = entries_for_each_organization(&memberships, &after, &changed);
+    let entries = entries.into_iter().map(|entry| entry.withdrawing(only_suspends)).collect();
+    Ok((after, entries))
+}
+
+/// Deletes a user, ends the user's memberships, revokes the user's API keys, and frees the user's email address.
+/// Returns the audit entries.
+pub(super) fn end(tx: &Tx<'_>, user: &User, now: Timestamp) -> Result<Vec<AuditEntry>> {
+    let id = &user.id;
+    // A user owns API keys only in organizations that the user is a member of. Each organization's audit
+    // event counts only the revoked keys of that organization.
+    let mut entries = Vec::new();
+    for (organization, _) in store::memberships::organizations_and_roles_of_user(tx, id)? {
+        let revoked = store::api_keys::revoke_all(tx, &organization, Some(id), "owner deleted", now)?;
+        entries.push(audit_entry(Some(&organization), user).with_changes(vec![revoked_keys_change(revoked)]));
+    }
+    if entries.is_empty() {
+        entries.push(audit_entry(None, user));
+    }
+    store::memberships::delete_all_of_user(tx, id)?;
+    store::users::delete(tx, id, now)?;
+    tx.invalidate(Invalidation::Id(id.clone()));
+    Ok(entries.into_iter().map(|entry| entry.withdrawing(true)).collect())
 }
 
 /// Lists a user's memberships in the organizations that the caller can access.

@@ -1,8 +1,6 @@
 //! Reapplies the revocations since a backup to the restored database: for each affected resource, one change
 //! with an audit event.
 
-use std::sync::Arc;
-
 use futures_util::future::try_join_all;
 
 use crate::app::App;
@@ -11,12 +9,14 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
+use crate::domain::organization::Organization;
 use crate::domain::quota::QuotaLease;
 use crate::domain::restore::{self, ReappliedRevocations};
+use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::error::Result;
 use crate::service::check::ProgressFn;
-use crate::service::organizations::revoked_keys_change;
-use crate::service::{RequestContext, mutate};
+use crate::service::{RequestContext, api_keys, memberships, mutate, organizations, users};
 use crate::store::export::{ExportPage, KeyWithSecrets};
 use crate::store::restore::ReplacedDatabase;
 use crate::store::{self, db::Tx, export, import as stored};
@@ -53,9 +53,14 @@ pub(crate) async fn reapply_all(
     Ok(reapplied)
 }
 
-/// Creates the context of a change that reapplies a revocation.
-fn restore_ctx(app: &App, action: &'static str) -> Result<Arc<RequestContext>> {
-    RequestContext::internal(app, Caller::Operator, action, "write")
+/// Makes one change that reapplies a revocation. `work` gets the time of the change.
+async fn reapply<F>(app: &App, action: &'static str, mut work: F) -> Result<()>
+where
+    F: FnMut(&Tx<'_>, Timestamp) -> Result<Vec<AuditEntry>> + Send + 'static,
+{
+    let ctx = RequestContext::internal(app, Caller::Operator, action, "write")?;
+    let now = ctx.now;
+    mutate(app, &ctx, 200, move |tx, _| Ok(((), work(tx, now)?))).await
 }
 
 /// Runs changes that don't depend on each other and waits for their commits. Returns the number of changes.
@@ -71,12 +76,26 @@ async fn commit_all<F: Future<Output = Result<()>>>(changes: Vec<F>) -> Result<u
     }
 }
 
-/// The audited changes of a reapplied deletion. `revoked` is the number of API keys revoked by the deletion.
-fn deletion_changes(revoked: usize) -> Vec<Change> {
-    vec![
-        Change { field: "deleted".into(), from: false.into(), to: true.into() },
-        revoked_keys_change(revoked),
-    ]
+/// Adds the reapplied deletion to the audit entry of what it ended.
+fn with_deletion(mut entry: AuditEntry) -> AuditEntry {
+    entry.changes.insert(0, Change { field: "deleted".into(), from: false.into(), to: true.into() });
+    entry
+}
+
+/// A resource as restored, as it was in the replaced database, and when it was deleted there.
+type Compared<T> = (T, T, Option<Timestamp>);
+
+/// Finds the restored resources of a page of the replaced database.
+fn compare<T>(
+    tx: &Tx<'_>,
+    page: ExportPage<(T, Option<Timestamp>)>,
+    find: impl Fn(&Tx<'_>, &T) -> Result<Option<T>>,
+) -> Result<Vec<Compared<T>>> {
+    let mut compared = Vec::new();
+    for (_, (replaced, deleted_at)) in page {
+        compared.extend(find(tx, &replaced)?.map(|restored| (restored, replaced, deleted_at)));
+    }
+    Ok(compared)
 }
 
 async fn reapply_organizations(
@@ -89,48 +108,23 @@ async fn reapply_organizations(
         let page = replaced_db.read(|tx| export::organizations_page(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
-        let pairs = app.db.read(move |tx| {
-            let pairs = page.into_iter().map(|(_, (replaced, deleted_at))| {
-                Ok(store::organizations::get(tx, &replaced.id)?
-                    .map(|restored| (restored, replaced, deleted_at)))
-            });
-            pairs.collect::<Result<Vec<_>>>()
-        });
+        let find = |tx: &Tx<'_>, replaced: &Organization| store::organizations::get(tx, &replaced.id);
         let mut pending = Vec::new();
-        for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
+        for (restored, replaced, deleted_at) in app.db.read(move |tx| compare(tx, page, find)).await? {
             let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
             }
-            let ctx = restore_ctx(app, "organization.restore")?;
-            let now = ctx.now;
-            pending.push(async move {
-                mutate(app, &ctx, 200, move |tx, _| {
-                    let entry = AuditEntry::for_resource(
-                        Some(&restored.id),
-                        "organization",
-                        &restored.id,
-                        &restored.name,
-                    );
-                    tx.invalidate(Invalidation::Id(restored.id.clone()));
-                    if let Some(deleted_at) = deleted_at {
-                        let id = &restored.id;
-                        let revoked =
-                            store::api_keys::revoke_all(tx, id, None, "organization deleted", deleted_at)?;
-                        store::memberships::delete_all_of_organization(tx, id)?;
-                        store::organizations::delete(tx, id, deleted_at)?;
-                        return Ok(((), vec![entry.with_changes(deletion_changes(revoked))]));
+            pending.push(reapply(app, "organization.restore", move |tx, now| {
+                Ok(vec![match deleted_at {
+                    Some(deleted_at) => with_deletion(organizations::end(tx, &restored, deleted_at)?),
+                    None => {
+                        let after = Organization { status, ..restored.clone() };
+                        organizations::store_changes(tx, &restored, after, now)?.1
                     }
-                    let mut after = restored.clone();
-                    after.status = status;
-                    after.revision += 1;
-                    after.updated_at = now;
-                    store::organizations::update(tx, &after)?;
-                    Ok(((), vec![entry.with_changes(changed_fields(&restored, &after))]))
-                })
-                .await
-            });
+                }])
+            }));
         }
         reapplied.organizations += commit_all(pending).await?;
     }
@@ -146,61 +140,23 @@ async fn reapply_users(
         let page = replaced_db.read(|tx| export::users_page(tx, after, ROWS_PER_PAGE))?;
         let Some(last) = page.last().map(|(seq, _)| *seq) else { return Ok(()) };
         after = last;
-        let pairs = app.db.read(move |tx| {
-            let pairs = page.into_iter().map(|(_, (replaced, deleted_at))| {
-                Ok(store::users::get(tx, &replaced.id)?.map(|restored| (restored, replaced, deleted_at)))
-            });
-            pairs.collect::<Result<Vec<_>>>()
-        });
+        let find = |tx: &Tx<'_>, replaced: &User| store::users::get(tx, &replaced.id);
         let mut pending = Vec::new();
-        for (restored, replaced, deleted_at) in pairs.await?.into_iter().flatten() {
+        for (restored, replaced, deleted_at) in app.db.read(move |tx| compare(tx, page, find)).await? {
             let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
             }
-            let ctx = restore_ctx(app, "user.restore")?;
-            let now = ctx.now;
-            pending.push(async move {
-                mutate(app, &ctx, 200, move |tx, _| {
-                    tx.invalidate(Invalidation::Id(restored.id.clone()));
-                    let entry = |organization: Option<&str>, changed: Vec<Change>| {
-                        AuditEntry::for_resource(organization, "user", &restored.id, &restored.name)
-                            .with_changes(changed)
-                    };
-                    let memberships = store::memberships::organizations_and_roles_of_user(tx, &restored.id)?;
-                    let mut entries = Vec::new();
-                    if let Some(deleted_at) = deleted_at {
-                        for (organization, _) in &memberships {
-                            let owner = Some(restored.id.as_str());
-                            let reason = "owner deleted";
-                            let revoked =
-                                store::api_keys::revoke_all(tx, organization, owner, reason, deleted_at)?;
-                            entries.push(entry(Some(organization), deletion_changes(revoked)));
-                        }
-                        if entries.is_empty() {
-                            entries.push(entry(None, deletion_changes(0)));
-                        }
-                        store::memberships::delete_all_of_user(tx, &restored.id)?;
-                        store::users::delete(tx, &restored.id, deleted_at)?;
-                        return Ok(((), entries));
-                    }
-                    let mut after = restored.clone();
-                    after.status = status;
-                    after.revision += 1;
-                    after.updated_at = now;
-                    store::users::update(tx, &after)?;
-                    let changed = changed_fields(&restored, &after);
-                    let organizations =
-                        memberships.iter().map(|(organization, _)| Some(organization.as_str()));
-                    entries.extend(organizations.map(|organization| entry(organization, changed.clone())));
-                    if entries.is_empty() {
-                        entries.push(entry(None, changed));
-                    }
-                    Ok(((), entries))
-                })
-                .await
-            });
+            pending.push(reapply(app, "user.restore", move |tx, now| match deleted_at {
+                Some(deleted_at) => {
+                    Ok(users::end(tx, &restored, deleted_at)?.into_iter().map(with_deletion).collect())
+                }
+                None => {
+                    let after = User { status, ..restored.clone() };
+                    Ok(users::store_changes(tx, &restored, after, now)?.1)
+                }
+            }));
         }
         reapplied.users += commit_all(pending).await?;
     }
@@ -239,30 +195,18 @@ async fn reapply_memberships(
             if role == Some(restored.role) {
                 continue;
             }
-            let ctx = restore_ctx(app, "membership.restore")?;
-            let now = ctx.now;
-            pending.push(async move {
-                mutate(app, &ctx, 200, move |tx, _| {
-                    let Some(before) = store::memberships::get(tx, &organization, &user)? else {
-                        return Ok(((), Vec::new()));
-                    };
-                    tx.invalidate(Invalidation::Id(user.clone()));
-                    let entry =
-                        AuditEntry::for_resource(Some(&organization), "membership", &user, &before.user.name);
-                    let Some(role) = role else {
-                        let owner = Some(user.as_str());
-                        let reason = "membership ended";
-                        let revoked = store::api_keys::revoke_all(tx, &organization, owner, reason, now)?;
-                        store::memberships::delete(tx, &organization, &user)?;
-                        return Ok(((), vec![entry.with_changes(deletion_changes(revoked))]));
-                    };
-                    let after =
-                        Membership { role, updated_at: now, revision: before.revision + 1, ..before.clone() };
-                    store::memberships::update(tx, &after)?;
-                    Ok(((), vec![entry.with_changes(changed_fields(&before, &after))]))
-                })
-                .await
-            });
+            pending.push(reapply(app, "membership.restore", move |tx, now| {
+                let Some(before) = store::memberships::get(tx, &organization, &user)? else {
+                    return Ok(Vec::new());
+                };
+                Ok(vec![match role {
+                    None => with_deletion(memberships::end(tx, &before, now)?),
+                    Some(role) => {
+                        let after = Membership { role, ..before.clone() };
+                        memberships::store_changes(tx, &before, after, now)?.1
+                    }
+                }])
+            }));
         }
         reapplied.memberships += commit_all(pending).await?;
     }
@@ -282,25 +226,16 @@ async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result
         if after == restored && has_same_secrets {
             continue;
         }
-        let ctx = restore_ctx(app, "api_key.restore")?;
-        let after = ApiKey { revision: restored.revision + 1, updated_at: ctx.now, ..after };
-        pending.push(async move {
-            mutate(app, &ctx, 200, move |tx, _| {
-                store::api_keys::update(tx, &restored, &after)?;
-                if !has_same_secrets {
-                    stored::replace_secrets(tx, &after, &secrets)?;
-                }
-                tx.invalidate(Invalidation::Id(after.id.clone()));
-                let entry = AuditEntry::for_resource(
-                    after.organization_id.as_deref(),
-                    "api_key",
-                    &after.id,
-                    &after.name,
-                );
-                Ok(((), vec![entry.with_changes(changed_fields(&restored, &after))]))
-            })
-            .await
-        });
+        pending.push(reapply(app, "api_key.restore", move |tx, now| {
+            let after = ApiKey { revision: restored.revision + 1, updated_at: now, ..after.clone() };
+            store::api_keys::update(tx, &restored, &after)?;
+            if !has_same_secrets {
+                stored::replace_secrets(tx, &after, &secrets)?;
+            }
+            tx.invalidate(Invalidation::Id(after.id.clone()));
+            let changed = changed_fields(&restored, &after);
+            Ok(vec![api_keys::audit_entry(&after).with_changes(changed)])
+        }));
     }
     commit_all(pending).await
 }
