@@ -8,20 +8,18 @@ mod records;
 mod source;
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
-use records::store_record;
+use records::{StoredRecord, store_record};
 pub(crate) use source::{ImportSource, SourceRecord};
 
 use super::check::ProgressFn;
 use crate::app::App;
 use crate::domain::id::Kind;
-use crate::domain::import::{ImportDefaults, ImportLine, RecordKind};
+use crate::domain::import::{ImportDefaults, ImportLine, Record};
 use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
 use crate::store;
@@ -67,13 +65,8 @@ pub(crate) struct RefusedRecord {
     pub(crate) reasons: Vec<String>,
 }
 
-/// A record in the queue of the import: the change that stores the record, or the reasons for its refusal.
-enum QueueItem<'a> {
-    Change(RecordKind, StoreRecordFuture<'a>),
-    Refused(Vec<String>),
-}
-
-type StoreRecordFuture<'a> = Pin<Box<dyn Future<Output = Result<bool>> + 'a>>;
+/// A record of the source, or the reasons for its refusal.
+type ParsedRecord = std::result::Result<Box<Record>, Vec<String>>;
 
 /// Imports all records of a source and counts them in `report`.
 ///
@@ -98,76 +91,66 @@ pub(crate) async fn run(
     let mut has_end = false;
     let mut records = 0;
     let redactor = Redactor::default();
-    let mut queue: Vec<(String, QueueItem<'_>)> = Vec::with_capacity(max_queued);
+    let mut queue: Vec<(String, ParsedRecord)> = Vec::with_capacity(max_queued);
     while let Some(SourceRecord { at, json }) = source.take_next()? {
         let now = app.clock.now();
         let line = json.map_err(|reason| vec![redactor.recorded_text(&reason)]).and_then(|mut json| {
             redactor.flag_secrets(&mut json);
             ImportLine::read(&json, &defaults, now).map_err(|error| refusal_reasons(&error))
         });
-        match line {
-            Ok(ImportLine::Begin) => has_begin = true,
-            Ok(ImportLine::End(count)) => has_end = count == records,
-            Ok(ImportLine::Record(record)) => {
-                records += 1;
-                let kind = record.kind();
-                let change = Box::pin(store_record(app, *record, options.create_scopes));
-                queue.push((at, QueueItem::Change(kind, change)));
+        let record = match line {
+            Ok(ImportLine::Begin) => {
+                has_begin = true;
+                continue;
             }
-            Err(reasons) => {
-                records += 1;
-                queue.push((at, QueueItem::Refused(reasons)));
+            Ok(ImportLine::End(count)) => {
+                has_end = count == records;
+                continue;
             }
-        }
+            Ok(ImportLine::Record(record)) => Ok(record),
+            Err(reasons) => Err(reasons),
+        };
+        records += 1;
+        queue.push((at, record));
         if queue.len() >= max_queued {
-            run_queue(app, &mut queue, report).await?;
+            store_records(app, std::mem::take(&mut queue), options, report).await?;
             progress("records", source.amount_read(), source.total_amount().unwrap_or(0));
         }
     }
-    run_queue(app, &mut queue, report).await?;
+    store_records(app, queue, options, report).await?;
     report.cut_off = has_begin && !has_end;
     report.has_platform_key = app.db.read(|tx| store::api_keys::has_other_recovery_key(tx, "")).await?;
     Ok(())
 }
 
-/// Stores all queued records in their order, because an organization must be stored before its API keys.
-async fn run_queue(
+/// Stores records together, in their order, because an organization must be stored before its API keys.
+async fn store_records(
     app: &App,
-    queue: &mut Vec<(String, QueueItem<'_>)>,
+    records: Vec<(String, ParsedRecord)>,
+    options: &ImportOptions,
     report: &mut ImportReport,
 ) -> Result<()> {
-    if queue.is_empty() {
+    if records.is_empty() {
         return Ok(());
     }
     let started_at = app.clock.monotonic();
-    let mut first_polls = Vec::with_capacity(queue.len());
-    // The first poll of each change puts the change into the writer's queue.
-    for (_, queued) in queue.iter_mut() {
-        first_polls.push(match queued {
-            QueueItem::Change(_, change) => poll_fn(|cx| Poll::Ready(change.as_mut().poll(cx))).await,
-            QueueItem::Refused(_) => Poll::Pending,
-        });
-    }
-    for ((at, queued), first_poll) in queue.drain(..).zip(first_polls) {
-        let (kind, change) = match queued {
-            QueueItem::Change(kind, change) => (kind, change),
-            QueueItem::Refused(reasons) => {
-                report.add_refusal(at, reasons);
-                continue;
+    let at_once = records.len();
+    // The first poll of each future, which happens in the order of the stream, puts its change into the writer's
+    // queue.
+    let mut results = stream::iter(records)
+        .map(|(at, record)| async move {
+            let stored = match record {
+                Ok(record) => store_record(app, *record, options.create_scopes).await,
+                Err(reasons) => return (at, Ok(Err(reasons))),
+            };
+            match stored {
+                Err(error) if is_record_error(&error) => (at, Ok(Err(refusal_reasons(&error)))),
+                stored => (at, stored.map(Ok)),
             }
-        };
-        let result = match first_poll {
-            Poll::Ready(result) => result,
-            Poll::Pending => change.await,
-        };
-        match result {
-            Ok(is_new) => {
-                let counts = if is_new { &mut report.imported } else { &mut report.unchanged };
-                *counts.entry(kind.name()).or_default() += 1;
-            }
-            Err(error) if is_record_error(&error) => report.add_refusal(at, refusal_reasons(&error)),
-            Err(error) => return Err(error),
-        }
+        })
+        .buffered(at_once);
+    while let Some((at, result)) = results.next().await {
+        report.add(at, result?);
     }
     // The import pauses, because a server that runs on the same database waits for the same write lock.
     let elapsed = app.clock.monotonic() - started_at;
@@ -199,10 +182,19 @@ fn refusal_reasons(error: &Error) -> Vec<String> {
 }
 
 impl ImportReport {
-    fn add_refusal(&mut self, at: String, reasons: Vec<String>) {
-        self.refused += 1;
-        if self.refusals.len() < MAX_LISTED_REFUSALS {
-            self.refusals.push(RefusedRecord { at, reasons });
+    /// Counts a record that was stored, that existed already, or that was refused for these reasons.
+    fn add(&mut self, at: String, result: std::result::Result<StoredRecord, Vec<String>>) {
+        match result {
+            Ok(StoredRecord { kind, is_new }) => {
+                let counts = if is_new { &mut self.imported } else { &mut self.unchanged };
+                *counts.entry(kind.name()).or_default() += 1;
+            }
+            Err(reasons) => {
+                self.refused += 1;
+                if self.refusals.len() < MAX_LISTED_REFUSALS {
+                    self.refusals.push(RefusedRecord { at, reasons });
+                }
+            }
         }
     }
 }

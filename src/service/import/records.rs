@@ -19,9 +19,16 @@ use crate::error::{Code, Error, Result};
 use crate::service::{RequestContext, mutate, scopes, settings};
 use crate::store::{self, db::Tx, import as stored};
 
-/// Stores one record; returns `false` if the record exists already.
-pub(super) async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<bool> {
-    let action = match record.kind() {
+/// A record that is in the database.
+pub(super) struct StoredRecord {
+    pub(super) kind: RecordKind,
+    /// False if the record existed already.
+    pub(super) is_new: bool,
+}
+
+pub(super) async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<StoredRecord> {
+    let kind = record.kind();
+    let action = match kind {
         RecordKind::Settings => "config.import",
         RecordKind::Scope => "scope.import",
         RecordKind::Organization => "organization.import",
@@ -57,7 +64,7 @@ pub(super) async fn store_record(app: &App, record: Record, create_scopes: bool)
                 put_key(tx, new, generated_id, create_scopes.then_some(now), &given)?
             }
         };
-        Ok((!entries.is_empty(), entries))
+        Ok((StoredRecord { kind, is_new: !entries.is_empty() }, entries))
     })
     .await
 }
