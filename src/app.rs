@@ -118,7 +118,7 @@ impl App {
         let access_blocks = Arc::new(AccessBlocks::default());
         let stored_blocks = access_blocks.clone();
         let options = db::Options {
-            file: config.database.dir.join("tollhouse.db"),
+            file: config.database.file(),
             must_exist: config.database.must_exist,
             readers: config.database.readers,
             read_timeout: config.database.read_timeout,

@@ -182,7 +182,7 @@ pub(crate) struct MetricsConfig {
 /// `[database]`: the database file and its connections.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct DatabaseConfig {
-    /// The directory that holds `tollhouse.db`.
+    /// The directory that holds the database file.
     #[serde(deserialize_with = "values::deserialize_directory")]
     pub dir: PathBuf,
     /// True if the server doesn't create a missing database.
@@ -210,6 +210,16 @@ pub struct DatabaseConfig {
     /// Who checkpoints the write-ahead log.
     #[serde(deserialize_with = "values::deserialize_checkpoint_mode")]
     pub(crate) checkpoint: CheckpointMode,
+}
+
+impl DatabaseConfig {
+    /// The name of the database file.
+    pub(crate) const FILE_NAME: &str = "tollhouse.db";
+
+    /// The path of the database file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.join(Self::FILE_NAME)
+    }
 }
 
 /// Who checkpoints the write-ahead log.

@@ -21,7 +21,7 @@ use crate::store::part_file::PartFile;
 
 /// Verifies the audit chain and prints the result. Returns false if the chain is broken.
 pub(crate) async fn verify(config: Config, args: AuditVerify) -> Result<bool> {
-    let database = config.database.dir.join("tollhouse.db");
+    let database = config.database.file();
     let file = args.file.as_deref().unwrap_or(&database);
     let result = match verify_chain(config, &args).await {
         Ok(result) => result,

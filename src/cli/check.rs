@@ -13,7 +13,7 @@ use crate::telemetry::escape;
 
 /// Checks the database or a backup and prints the findings. Returns false if there are errors.
 pub(crate) fn run(config: &Config, args: &Check) -> Result<bool> {
-    let live = config.database.dir.join("tollhouse.db");
+    let live = config.database.file();
     let file = args.file.as_deref().unwrap_or(&live);
     match check_database(file) {
         Ok(findings) => print_findings(&findings, args.json, file),

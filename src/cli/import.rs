@@ -55,7 +55,7 @@ async fn import(config: Config, args: Import) -> Result<ImportReport> {
         Some(total) => total,
         None => std::fs::metadata(&args.file).map_or(0, |file| file.len()),
     };
-    let database = config.database.dir.join("tollhouse.db");
+    let database = config.database.file();
     if !database.exists() {
         output::message(&format!("note: no database at {}; creating it.", database.display()));
     }

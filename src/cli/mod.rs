@@ -231,7 +231,7 @@ fn operator_message(error: &Error) -> String {
 /// Opens the configured database, which a running server may be using at the same time, for reading only if it
 /// can't be written. A missing database is an error.
 async fn open_existing_database(config: Config) -> Result<Arc<App>> {
-    let file = config.database.dir.join("tollhouse.db");
+    let file = config.database.file();
     if !file_access::exists(&file)? {
         let message = format!("No database at {}; start the server first, or set --data.", file.display());
         return Err(Error::new(Code::NotFound, message));

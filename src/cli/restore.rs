@@ -11,7 +11,7 @@ use crate::service::restore::{self, RestoreOptions};
 pub(crate) async fn run(config: Config, args: Restore) -> Result<()> {
     let order =
         RestoreOptions { file: args.file, replace: args.force, accept_unrevoked: args.accept_unrevoked };
-    let file = config.database.dir.join("tollhouse.db");
+    let file = config.database.file();
     let inode_before = interrupt::inode(&file);
     interrupt::end_process_on_signal(move || {
         if interrupt::inode(&file) == inode_before {

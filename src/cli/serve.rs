@@ -60,7 +60,7 @@ pub(crate) async fn run(
     let dir = config.database.dir.clone();
     // Checked before the lock creates the directory.
     if config.database.must_exist {
-        db::ensure_exists(&dir.join("tollhouse.db"))?;
+        db::ensure_exists(&config.database.file())?;
     }
     let _lock = db::lock_data_dir(&dir)?;
     let listener = listeners::bind("http.listen", config.http.listen).await?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::check::{ProgressFn, check_database};
 use super::{RequestContext, mutate};
 use crate::app::App;
+use crate::config::DatabaseConfig;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::chain::hex;
@@ -47,7 +48,7 @@ pub(crate) fn write(
     replace: bool,
     progress: ProgressFn<'_>,
 ) -> Result<BackupReport> {
-    let live = app.config.database.dir.join("tollhouse.db");
+    let live = app.config.database.file();
     if is_same_file(&live, target) {
         return Err(Error::new(Code::Conflict, "This is the database itself. Choose another file."));
     }
@@ -65,7 +66,7 @@ pub(crate) fn write(
 pub(crate) fn write_temporary(app: &App, progress: ProgressFn<'_>) -> Result<(PartFile, BackupReport)> {
     let dir = &app.config.database.dir;
     let part = PartFile::create(&dir.join("tollhouse.backup"))?;
-    let report = copy_and_verify(app, &dir.join("tollhouse.db"), part.path(), progress)?;
+    let report = copy_and_verify(app, &app.config.database.file(), part.path(), progress)?;
     Ok((part, report))
 }
 
@@ -74,7 +75,8 @@ pub(crate) async fn record(app: &App, report: &BackupReport) -> Result<()> {
     let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
     let name = report.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
-    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", &name).with_changes(vec![head]);
+    let entry =
+        AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, &name).with_changes(vec![head]);
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, _| {
         store::backup::set_last_backup_at(tx, now)?;

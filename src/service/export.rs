@@ -9,6 +9,7 @@ use std::path::Path;
 use super::check::ProgressFn;
 use super::{RequestContext, mutate};
 use crate::app::App;
+use crate::config::DatabaseConfig;
 use crate::domain::access::Caller;
 use crate::domain::audit::AuditEntry;
 use crate::domain::export::ExportLine;
@@ -33,9 +34,9 @@ pub(crate) async fn run(
     progress: ProgressFn<'_>,
 ) -> Result<(u64, Option<Error>)> {
     let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
-    let file = app.config.database.dir.join("tollhouse.db");
+    let file = app.config.database.file();
     let records = write_export(&file, output, ctx.now, progress)?;
-    let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "");
+    let entry = AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, "");
     let recorded = mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await;
     Ok((records, recorded.err()))
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::app::App;
 use crate::domain::verification::Outcome;
 use crate::store;
+use crate::store::backup::with_suffix;
 use crate::telemetry::families::{Labels, MetricFamilies, integer_to_float, unlabeled_sample};
 use crate::telemetry::{log_output, machine};
 
@@ -145,18 +146,18 @@ fn add_writer_metrics(app: &App, families: &mut MetricFamilies) {
 }
 
 fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
-    let dir = &app.config.database.dir;
+    let file = app.config.database.file();
     // A missing WAL file counts as an empty one.
-    let size = |name: &str| file_size_bytes(&dir.join(name)).map_or(0.0, integer_to_float);
+    let size = |file: &Path| file_size_bytes(file).map_or(0.0, integer_to_float);
     families.add_gauge(
         "tollhouse_database_bytes",
         "Size of the database file.",
-        unlabeled_sample(size("tollhouse.db")),
+        unlabeled_sample(size(&file)),
     );
     families.add_gauge(
         "tollhouse_wal_bytes",
         "Size of the database's write-ahead log.",
-        unlabeled_sample(size("tollhouse.db-wal")),
+        unlabeled_sample(size(&with_suffix(&file, "-wal"))),
     );
     add_checkpoint_metrics(app, families);
     let reserve = app.db.file().reserve();
@@ -173,7 +174,8 @@ fn add_disk_metrics(app: &App, families: &mut MetricFamilies) {
     families.add_gauge(
         "tollhouse_disk_free_bytes",
         "Free disk space available to the database, in bytes.",
-        machine::free_disk_bytes(dir).map(|free| (Labels::new(), integer_to_float(free))),
+        machine::free_disk_bytes(&app.config.database.dir)
+            .map(|free| (Labels::new(), integer_to_float(free))),
     );
 }
 

@@ -17,7 +17,7 @@ use super::check::{ProgressFn, check_database};
 use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, DatabaseConfig};
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, ChainHash, Change};
 use crate::domain::chain::hex;
@@ -81,7 +81,7 @@ pub(crate) async fn run(
     progress: ProgressFn<'_>,
 ) -> Result<RestoreReport> {
     let dir = config.database.dir.clone();
-    let file = dir.join("tollhouse.db");
+    let file = config.database.file();
     let mut backup = Reader::open(&options.file).map_err(|error| match error.cause {
         Some(cause) => conflict_error(format!("Could not read the backup: {cause}. Use another backup.")),
         None => error,
@@ -154,7 +154,7 @@ struct Restore<'a> {
 
 impl Restore<'_> {
     async fn run(mut self, backup: &mut Reader, progress: ProgressFn<'_>) -> Result<RestoreReport> {
-        let new = self.staged.create_file("tollhouse.db")?;
+        let new = self.staged.create_file(DatabaseConfig::FILE_NAME)?;
         let copied = copy_database(backup, &new, &|done, of| progress("copy", done, of))?;
         let mut reader = Reader::open(&new)?;
         let backup_name = self.options.file.display().to_string();
@@ -218,10 +218,11 @@ impl Restore<'_> {
     ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
         let change = |field: &str, from, to| Change { field: field.to_owned(), from, to };
-        let entry = AuditEntry::for_resource(None, "database", "tollhouse.db", "").with_changes(vec![
-            change("audit_head", json!(replaced_head), json!(head)),
-            change("accept_unrevoked", Value::Null, json!(self.options.accept_unrevoked)),
-        ]);
+        let entry =
+            AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, "").with_changes(vec![
+                change("audit_head", json!(replaced_head), json!(head)),
+                change("accept_unrevoked", Value::Null, json!(self.options.accept_unrevoked)),
+            ]);
         mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
         match &mut self.replaced_db {
             Some(replaced_db) => {
