@@ -1,10 +1,14 @@
 //! API keys: scopes, expiry and allowlist.
 
+mod filter;
+
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
 
 use ipnet::IpNet;
 use serde::Serialize;
+
+pub(crate) use filter::ApiKeyFilter;
 
 use super::cidr;
 use super::fields::{Faults, Fields, Json};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::IntoParams;
 
 use super::access::Caller;
 use super::page::Query;
@@ -330,18 +331,33 @@ fn redact_value(redactor: &Redactor, value: &mut Value) {
 }
 
 /// The filters of the list and the export of audit events.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[allow(missing_docs)] // The fields have the names of the query parameters.
 pub(crate) struct AuditFilter {
+    /// Only events of this organization.
+    #[param(max_length = 200)]
     pub(crate) org_id: Option<String>,
+    /// Only events caused by this key.
+    #[param(max_length = 200)]
     pub(crate) actor_id: Option<String>,
+    /// Only events with this action, such as `api_key.create`.
+    #[param(max_length = 200)]
     pub(crate) action: Option<String>,
+    /// Only events about this resource.
+    #[param(max_length = 200)]
     pub(crate) target_id: Option<String>,
+    /// Only reads or only writes.
+    #[param(value_type = Option<schemas::Access>)]
     pub(crate) access: Option<&'static str>,
+    /// Only events with this outcome.
+    #[param(value_type = Option<schemas::Outcome>)]
     pub(crate) outcome: Option<&'static str>,
-    /// Start of the time range, inclusive.
+    /// Only events at or after this time.
+    #[param(value_type = Option<String>, format = DateTime)]
     pub(crate) from: Option<Timestamp>,
-    /// End of the time range, exclusive.
+    /// Only events before this time.
+    #[param(value_type = Option<String>, format = DateTime)]
     pub(crate) to: Option<Timestamp>,
 }
 

@@ -2,8 +2,10 @@
 //! organization keeps an owner.
 
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::fields::{Fields, Json};
+use super::page::Query;
 use super::rules;
 use super::time::Timestamp;
 use super::user::User;
@@ -99,5 +101,23 @@ impl MembershipPatch {
         fields.refuse_read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
         let value = Self { role: fields.optional("role", rules::one_of_parser(Role::NAMES)) };
         fields.finish(value)
+    }
+}
+
+/// The filters of the lists of memberships. The path of the list names the organization or the user.
+#[derive(Clone, Debug, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MembershipFilter {
+    #[param(ignore)]
+    pub(crate) organization_id: Option<String>,
+    #[param(ignore)]
+    pub(crate) user_id: Option<String>,
+    /// Only members with this role.
+    pub(crate) role: Option<Role>,
+}
+
+impl MembershipFilter {
+    pub(crate) fn read(query: &mut Query) -> Self {
+        Self { organization_id: None, user_id: None, role: query.one_of("role", Role::NAMES) }
     }
 }

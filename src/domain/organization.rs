@@ -1,9 +1,11 @@
 //! Organizations: the owners of keys, members and usage.
 
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
+use super::page::Query;
 use super::patch::{Metadata, MetadataPatch};
 use super::rules;
 use super::schemas;
@@ -204,4 +206,33 @@ pub(crate) const UNKNOWN_PLAN: &str = "UNKNOWN_PLAN";
 pub(crate) fn unknown_plan_message(settings: &Settings, plan: &str) -> Option<String> {
     let is_known = settings.plans.contains_key(plan);
     (!is_known).then(|| format!("Must be one of the plans: {}.", settings.plan_names()))
+}
+
+/// The filters of the list of organizations.
+#[derive(Clone, Debug, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OrganizationFilter {
+    /// Restricts the list to this organization. Set for an organization's key, which sees no other
+    /// organization.
+    #[param(ignore)]
+    pub(crate) id: Option<String>,
+    /// Only organizations with this status.
+    pub(crate) status: Option<Status>,
+    /// Only organizations on this plan.
+    #[param(max_length = 200)]
+    pub(crate) plan: Option<String>,
+    /// Only those with a name or email address that begins with this.
+    #[param(max_length = 200)]
+    pub(crate) q: Option<String>,
+}
+
+impl OrganizationFilter {
+    pub(crate) fn read(query: &mut Query) -> Self {
+        Self {
+            id: None,
+            status: query.one_of("status", Status::NAMES),
+            plan: query.text("plan"),
+            q: query.text("q"),
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use utoipa::IntoParams;
+
 use super::cidr;
 use super::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
@@ -35,6 +37,34 @@ pub struct Rows<T> {
     pub rows: Vec<T>,
     /// The `seq` of the page's last row if more rows follow, otherwise `None`.
     pub(crate) next: Option<i64>,
+}
+
+/// The query parameters of every list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// Maximum number of results per page.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
+    limit: Option<usize>,
+    /// `desc` returns the newest first, `asc` the oldest.
+    #[param(default = "desc")]
+    order: Option<Order>,
+    /// `metadata.nextCursor` of the previous page, sent with the same filters and order. Rows created
+    /// or deleted while paging are neither repeated nor skipped.
+    #[param(max_length = 200)]
+    cursor: Option<String>,
+}
+
+impl PageQuery {
+    fn read(query: &mut Query) -> Self {
+        let limit =
+            query.text("limit").map(|text| text.parse().ok().filter(|limit| (1..=100).contains(limit)));
+        if limit == Some(None) {
+            query.add_fault("limit", "INVALID_VALUE", "Must be a whole number from 1 to 100.");
+        }
+        let order = query.one_of("order", &[("desc", Order::Desc), ("asc", Order::Asc)]);
+        Self { limit: limit.flatten(), order, cursor: query.single_value("cursor") }
+    }
 }
 
 impl Page {
@@ -155,20 +185,11 @@ impl Query {
         time
     }
 
-    /// Parses the query parameters `limit`, `order` and `cursor` of a list. The cursor is returned encrypted;
+    /// Parses the [query parameters of every list](PageQuery). The cursor is returned encrypted;
     /// the caller decrypts it.
     pub(crate) fn page(&mut self) -> (Page, Option<String>) {
-        let limit = match self.text("limit").map(|text| text.parse::<usize>()) {
-            None => 20,
-            Some(Ok(limit)) if (1..=100).contains(&limit) => limit,
-            Some(_) => {
-                self.add_fault("limit", "INVALID_VALUE", "Must be a whole number from 1 to 100.");
-                20
-            }
-        };
-        let order = self.one_of("order", &[("desc", Order::Desc), ("asc", Order::Asc)]).unwrap_or_default();
-        let cursor = self.single_value("cursor");
-        (Page { limit, order, after: None }, cursor)
+        let PageQuery { limit, order, cursor } = PageQuery::read(self);
+        (Page { limit: limit.unwrap_or(20), order: order.unwrap_or_default(), after: None }, cursor)
     }
 
     /// Returns the value if there are no faults, otherwise an error with all faults. Each parameter that no

@@ -1,6 +1,7 @@
 //! Usage: the number of verifications of keys by outcome, per hour and per day.
 
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::page::Query;
 use super::time::Timestamp;
@@ -201,6 +202,46 @@ impl Interval {
     }
 }
 
+/// The query parameters of a usage report.
+#[derive(Clone, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct UsageFilter {
+    /// Only keys of this organization.
+    #[param(max_length = 200)]
+    pub(crate) org_id: Option<String>,
+    /// Only this key.
+    #[param(max_length = 200)]
+    pub(crate) key_id: Option<String>,
+    /// A number of hours (`24h`) or days (`30d`) up to now, rounded down to the start of an interval;
+    /// `30d` if `start` is omitted too. Can't be combined with `start` and `end`.
+    #[param(pattern = "^[0-9]{1,4}[hd]$")]
+    period: Option<String>,
+    /// Start of the period, rounded down to the start of an interval. Must not be in the future.
+    #[param(value_type = Option<String>, format = DateTime)]
+    start: Option<Timestamp>,
+    /// End of the period, rounded up to the end of an interval. Defaults to now. Requires `start`.
+    #[param(value_type = Option<String>, format = DateTime)]
+    end: Option<Timestamp>,
+    /// Defaults to `hour` for periods of up to 48 hours, otherwise to `day`.
+    interval: Option<Interval>,
+    /// Adds `groups` to the response.
+    pub(crate) group_by: Option<GroupBy>,
+}
+
+impl UsageFilter {
+    pub(crate) fn read(query: &mut Query) -> Self {
+        Self {
+            org_id: query.text("org_id"),
+            key_id: query.text("key_id"),
+            period: query.text("period"),
+            start: query.time("start"),
+            end: query.time("end"),
+            interval: query.one_of("interval", Interval::NAMES),
+            group_by: query.one_of("group_by", GroupBy::NAMES),
+        }
+    }
+}
+
 /// A span of time, divided into buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -220,14 +261,11 @@ impl Span {
         Self { start: interval.floor(start), end: now, interval }
     }
 
-    /// Parses the query parameters `period`, `start`, `end` and `interval` of a usage report. `hourly_days`
-    /// is the number of days for which hourly usage is kept.
-    pub(crate) fn read(query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
-        let period = query.text("period");
-        let length = period.as_deref().map(parse_period_millis);
-        let start = query.time("start");
-        let end = query.time("end");
-        let interval = query.one_of("interval", Interval::NAMES);
+    /// The span of a usage report. `hourly_days` is the number of days for which hourly usage is kept.
+    pub(crate) fn read(filter: &UsageFilter, query: &mut Query, now: Timestamp, hourly_days: u32) -> Self {
+        let UsageFilter { start, end, interval, .. } = *filter;
+        let period = filter.period.as_deref();
+        let length = period.map(parse_period_millis);
         if length == Some(None) {
             query.add_fault(
                 "period",

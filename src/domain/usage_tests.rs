@@ -9,7 +9,8 @@ fn parse_time(text: &str) -> Timestamp {
 fn parse_span(query: &str) -> Result<Span, Vec<(String, String)>> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let mut query = Query::of(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
-    let span = Span::read(&mut query, parse_time("2026-11-23T07:08:09.123Z"), 90);
+    let filter = UsageFilter::read(&mut query);
+    let span = Span::read(&filter, &mut query, parse_time("2026-11-23T07:08:09.123Z"), 90);
     query.finish(span).map_err(|error| {
         let parameter_and_code =
             |detail: crate::error::ErrorDetail| (detail.parameter.unwrap(), detail.code.into_owned());

@@ -1,10 +1,12 @@
 //! Users: the people behind memberships and keys.
 
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 pub(crate) use super::organization::Status;
+use super::page::Query;
 use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
 use super::schemas;
@@ -147,5 +149,38 @@ impl UserPatch {
             metadata,
             ..before.clone()
         })
+    }
+}
+
+/// The filters of the list of users.
+#[derive(Clone, Debug, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct UserFilter {
+    /// Restricts the list to members of this organization. Set for an organization's key, which sees no other
+    /// users.
+    #[param(ignore)]
+    pub(crate) organization_id: Option<String>,
+    /// Only users with this status.
+    pub(crate) status: Option<Status>,
+    /// Only the user with this email address, ignoring case.
+    #[param(max_length = 200)]
+    pub(crate) email: Option<String>,
+    /// Only the user with this id in an external system.
+    #[param(max_length = 200)]
+    pub(crate) external_id: Option<String>,
+    /// Only those with a name or email address that begins with this.
+    #[param(max_length = 200)]
+    pub(crate) q: Option<String>,
+}
+
+impl UserFilter {
+    pub(crate) fn read(query: &mut Query) -> Self {
+        Self {
+            organization_id: None,
+            status: query.one_of("status", Status::NAMES),
+            email: query.text("email"),
+            external_id: query.text("external_id"),
+            q: query.text("q"),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::page::Query;
 use super::time::Timestamp;
@@ -38,16 +39,25 @@ pub struct Entry {
 }
 
 /// The filters of the list of verification log entries.
-#[derive(Clone, Debug, Default)]
-#[allow(missing_docs)] // The fields have the names of the query parameters.
+#[derive(Clone, Debug, Default, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct VerificationLogFilter {
+    /// Only denials that concern this organization.
+    #[param(max_length = 200)]
     pub(crate) org_id: Option<String>,
+    /// Only denials of this key.
+    #[param(max_length = 200)]
     pub(crate) key_id: Option<String>,
+    /// Only denials with this code.
     pub(crate) code: Option<Outcome>,
+    /// Only denials from this IPv4 or IPv6 address.
+    #[param(value_type = Option<String>, max_length = 200)]
     pub(crate) ip: Option<IpAddr>,
-    /// Start of the time range, inclusive.
+    /// Only entries with a last denial at or after this time.
+    #[param(value_type = Option<String>, format = DateTime)]
     pub(crate) from: Option<Timestamp>,
-    /// End of the time range, exclusive.
+    /// Only entries with a first denial before this time.
+    #[param(value_type = Option<String>, format = DateTime)]
     pub(crate) to: Option<Timestamp>,
 }
 

@@ -1,11 +1,11 @@
 //! `/admin/v1/analytics`
 
 use super::call::Call;
-use super::openapi::params::{DenialQuery, PageQuery, UsageQuery};
 use super::reply::Reply;
 use crate::domain::overview::Overview;
-use crate::domain::usage::Usage;
-use crate::domain::verification_log::Entry;
+use crate::domain::page::PageQuery;
+use crate::domain::usage::{Usage, UsageFilter};
+use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 use crate::service::{overview, usage, verification_log};
 
@@ -21,7 +21,7 @@ use crate::service::{overview, usage, verification_log};
 /// within one eighth.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/usage", tag = "Analytics", operation_id = "getUsage",
-    params(UsageQuery),
+    params(UsageFilter),
     responses(
         (status = 200, description = "The usage.", body = Usage),
         (status = 404, description = "`NOT_FOUND`: the organization or key doesn't exist, or the calling key has no access to it."),
@@ -52,7 +52,7 @@ pub(crate) async fn get_overview(call: Call) -> Result<Reply> {
 /// organization's keys, and of unknown keys that were verified with one of its organization's keys.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/logs", tag = "Analytics", operation_id = "listDenials",
-    params(PageQuery, DenialQuery),
+    params(PageQuery, VerificationLogFilter),
     responses(
         (status = 200, description = "A page of denials.", body = Vec<Entry>),
         (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),

@@ -1,9 +1,10 @@
 //! `/admin/v1/api-keys`
 
 use super::call::Call;
-use super::openapi::params::{ApiKeyPathParams, ApiKeyQuery, IfMatch, PageQuery};
+use super::openapi::params::{ApiKeyPathParams, IfMatch};
 use super::reply::Reply;
-use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation};
+use crate::domain::api_key::{ApiKey, ApiKeyFilter, ApiKeyPatch, NewApiKey, Revocation, Rotation};
+use crate::domain::page::PageQuery;
 use crate::error::Result;
 use crate::service::api_keys::{self, ApiKeyWithSecret};
 use crate::service::operation::Operation;
@@ -34,7 +35,7 @@ pub(crate) async fn create(call: Call) -> Result<Operation> {
 /// `404`.
 #[utoipa::path(
     get, path = "/admin/v1/api-keys", tag = "API keys", operation_id = "listApiKeys",
-    params(PageQuery, ApiKeyQuery),
+    params(PageQuery, ApiKeyFilter),
     responses(
         (status = 200, description = "A page of API keys.", body = Vec<ApiKey>),
         (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),

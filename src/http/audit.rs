@@ -4,11 +4,12 @@ use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue
 use warp::Reply as _;
 
 use super::call::Call;
-use super::openapi::params::{AnchorQuery, AuditQuery, EventPathParams, ExportQuery, PageQuery};
+use super::openapi::params::EventPathParams;
 use super::reply::Reply;
-use crate::domain::audit::{Event, Verification};
+use crate::domain::audit::{AuditFilter, Event, Verification};
+use crate::domain::page::PageQuery;
 use crate::error::Result;
-use crate::service::audit::{self, ExportFormat};
+use crate::service::audit::{self, AnchorQuery, ExportFormat, ExportQuery};
 use crate::service::operation::Operation;
 
 /// List audit events
@@ -17,7 +18,7 @@ use crate::service::operation::Operation;
 /// and without the address, user agent and key name of platform callers.
 #[utoipa::path(
     get, path = "/admin/v1/audit-logs", tag = "Audit log", operation_id = "listAuditEvents",
-    params(PageQuery, AuditQuery),
+    params(PageQuery, AuditFilter),
     responses(
         (status = 200, description = "A page of events.", body = Vec<Event>),
         (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),
@@ -62,7 +63,7 @@ pub(crate) async fn verify_chain(call: Call) -> Result<Reply> {
 /// a time, and at most four run on the server; more are refused with 429.
 #[utoipa::path(
     get, path = "/admin/v1/audit-logs/export", tag = "Audit log", operation_id = "exportAuditLog",
-    params(ExportQuery, AuditQuery),
+    params(ExportQuery, AuditFilter),
     responses(
         (status = 200, description = "The events.", content(
             (String = "application/x-ndjson"),

@@ -1,10 +1,11 @@
 //! `/healthz` and `/readyz`, for load balancers and service managers.
 
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::call::Call;
-use super::openapi::params::ReadinessParams;
 use super::reply::Reply;
+use crate::domain::page::Query;
 use crate::error::{ErrorDetail, Result};
 use crate::service::operation::Answer;
 use crate::service::readiness::{self, Readiness};
@@ -28,6 +29,20 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
     Reply::ok(&Health { status: "ok" })
 }
 
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReadinessQuery {
+    /// With `true`, the server is ready only if it can also store changes.
+    #[param(nullable = false)]
+    write: Option<bool>,
+}
+
+impl ReadinessQuery {
+    fn read(query: &mut Query) -> Self {
+        Self { write: query.one_of("write", &[("true", true), ("false", false)]) }
+    }
+}
+
 /// Check readiness
 ///
 /// Succeeds while keys can be verified and the server isn't shutting down. `write` and `reasons` also state
@@ -41,7 +56,7 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
 /// `CLOCK_UNSETTLED`.
 #[utoipa::path(
     get, path = "/readyz", tag = "Server", operation_id = "getReadiness",
-    params(ReadinessParams),
+    params(ReadinessQuery),
     responses(
         (status = 200, description = "The server is ready.", body = Readiness),
         (status = 400, description = "`INVALID_REQUEST`: a query parameter is invalid."),
@@ -51,8 +66,9 @@ pub(crate) async fn check_liveness(_: Call) -> Result<Reply> {
 )]
 pub(crate) async fn check_readiness(call: Call) -> Result<Reply> {
     let mut query = call.parse_query();
-    let requires_write = query.one_of("write", &[("true", true), ("false", false)]).unwrap_or(false);
+    let ReadinessQuery { write } = ReadinessQuery::read(&mut query);
     query.finish(())?;
+    let requires_write = write.unwrap_or(false);
     let readiness = readiness::check(&call.app).await;
     if readiness.verify && (readiness.write || !requires_write) {
         return Reply::ok(&readiness);

@@ -1,9 +1,10 @@
 //! `/admin/v1/organizations/{id}/members`
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, MemberPathParams, MemberQuery, OrganizationPathParams, PageQuery};
+use super::openapi::params::{IfMatch, MemberPathParams, OrganizationPathParams};
 use super::reply::Reply;
-use crate::domain::membership::{Membership, MembershipPatch, NewMember};
+use crate::domain::membership::{Membership, MembershipFilter, MembershipPatch, NewMember};
+use crate::domain::page::PageQuery;
 use crate::error::Result;
 use crate::service::memberships::{self, DeletedMembership};
 use crate::service::operation::Operation;
@@ -30,7 +31,7 @@ pub(crate) async fn create(call: Call) -> Result<Operation> {
 /// Each membership includes its user.
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "listMembers",
-    params(OrganizationPathParams, PageQuery, MemberQuery),
+    params(OrganizationPathParams, PageQuery, MembershipFilter),
     responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {

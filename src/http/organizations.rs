@@ -1,9 +1,10 @@
 //! `/admin/v1/organizations`
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, OrganizationPathParams, OrganizationQuery, PageQuery};
+use super::openapi::params::{IfMatch, OrganizationPathParams};
 use super::reply::Reply;
-use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch};
+use crate::domain::organization::{NewOrganization, Organization, OrganizationFilter, OrganizationPatch};
+use crate::domain::page::PageQuery;
 use crate::error::Result;
 use crate::service::operation::{Deleted, Operation};
 use crate::service::organizations;
@@ -27,7 +28,7 @@ pub(crate) async fn create(call: Call) -> Result<Operation> {
 /// With an organization key, returns only its own organization.
 #[utoipa::path(
     get, path = "/admin/v1/organizations", tag = "Organizations", operation_id = "listOrganizations",
-    params(PageQuery, OrganizationQuery),
+    params(PageQuery, OrganizationFilter),
     responses((status = 200, description = "A page of organizations.", body = Vec<Organization>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {

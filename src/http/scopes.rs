@@ -1,8 +1,9 @@
 //! `/admin/v1/scopes`
 
 use super::call::Call;
-use super::openapi::params::{PageQuery, ScopePathParams};
+use super::openapi::params::ScopePathParams;
 use super::reply::Reply;
+use crate::domain::page::PageQuery;
 use crate::domain::scope::{NewScope, Scope};
 use crate::error::Result;
 use crate::service::operation::Operation;

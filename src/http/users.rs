@@ -1,10 +1,11 @@
 //! `/admin/v1/users`
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, PageQuery, UserPathParams, UserQuery};
+use super::openapi::params::{IfMatch, UserPathParams};
 use super::reply::Reply;
 use crate::domain::membership::Membership;
-use crate::domain::user::{NewUser, User, UserPatch};
+use crate::domain::page::PageQuery;
+use crate::domain::user::{NewUser, User, UserFilter, UserPatch};
 use crate::error::Result;
 use crate::service::operation::{Deleted, Operation};
 use crate::service::users;
@@ -30,7 +31,7 @@ pub(crate) async fn create(call: Call) -> Result<Operation> {
 /// With an organization key, returns only the members of its organization.
 #[utoipa::path(
     get, path = "/admin/v1/users", tag = "Users", operation_id = "listUsers",
-    params(PageQuery, UserQuery),
+    params(PageQuery, UserFilter),
     responses((status = 200, description = "A page of users.", body = Vec<User>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {

@@ -11,7 +11,9 @@ use super::operation::{Answer, Operation};
 use super::{ListPage, RequestContext, etag, read_audited, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
-use crate::domain::api_key::{ApiKey, ApiKeyPatch, NewApiKey, Revocation, Rotation, SecretHash, Status};
+use crate::domain::api_key::{
+    ApiKey, ApiKeyFilter, ApiKeyPatch, NewApiKey, Revocation, Rotation, SecretHash, Status,
+};
 use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
@@ -143,16 +145,9 @@ fn etag_of(key: &ApiKey) -> String {
 /// Lists the API keys that the caller can access.
 pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<ApiKey>> {
     let (mut page, cursor) = query.page();
-    let requested = query.text("organization_id");
-    let mut filter = store::api_keys::ApiKeyFilter {
-        organization_id: None,
-        user_id: query.text("user_id"),
-        status: query.one_of("status", Status::NAMES),
-        scope: query.text("scope"),
-        q: query.text("q"),
-    };
+    let mut filter = ApiKeyFilter::read(&mut query);
     query.finish(())?;
-    filter.organization_id = effective_organization(&ctx.caller, requested)?;
+    filter.organization_id = effective_organization(&ctx.caller, filter.organization_id)?;
     let binding = format!("api_keys {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let now = ctx.expiry_time;

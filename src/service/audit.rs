@@ -5,8 +5,8 @@ mod csv;
 mod export;
 mod list;
 
-pub(crate) use chain::{ChainWalk, verify, verify_chain};
-pub(crate) use export::{ExportFormat, export};
+pub(crate) use chain::{AnchorQuery, ChainWalk, verify, verify_chain};
+pub(crate) use export::{ExportFormat, ExportQuery, export};
 pub(crate) use list::{get, list};
 
 use super::aggregated::REQUEST_REFUSED;

@@ -14,7 +14,7 @@ use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
-use crate::domain::membership::{Membership, MembershipPatch, NewMember, Role};
+use crate::domain::membership::{Membership, MembershipFilter, MembershipPatch, NewMember, Role};
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -64,13 +64,9 @@ pub(crate) async fn list(
     mut query: Query,
 ) -> Result<ListPage<Membership>> {
     let (mut page, cursor) = query.page();
-    let role = query.one_of("role", Role::NAMES);
+    let mut filter = MembershipFilter::read(&mut query);
     query.finish(())?;
-    let filter = store::memberships::MembershipFilter {
-        organization_id: Some(organization_id.clone()),
-        user_id: None,
-        role,
-    };
+    filter.organization_id = Some(organization_id.clone());
     let binding = format!("members {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {

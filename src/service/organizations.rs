@@ -12,7 +12,7 @@ use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status}
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
-use crate::domain::organization::{NewOrganization, Organization, OrganizationPatch, Status};
+use crate::domain::organization::{NewOrganization, Organization, OrganizationFilter, OrganizationPatch};
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -51,13 +51,9 @@ pub(crate) async fn list(
     mut query: Query,
 ) -> Result<ListPage<Organization>> {
     let (mut page, cursor) = query.page();
-    let filter = store::organizations::OrganizationFilter {
-        id: ctx.caller.organization_id().map(str::to_owned),
-        status: query.one_of("status", Status::NAMES),
-        plan: query.text("plan"),
-        q: query.text("q"),
-    };
+    let mut filter = OrganizationFilter::read(&mut query);
     query.finish(())?;
+    filter.id = ctx.caller.organization_id().map(str::to_owned);
     let binding = format!("organizations {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {

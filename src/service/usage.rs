@@ -11,7 +11,7 @@ use crate::domain::audit::AuditEntry;
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::{
-    Bucket, Group, GroupBy, Period, Span, Usage, UsageCounts, UsageSubject, magnitude_floor,
+    Bucket, Group, GroupBy, Period, Span, Usage, UsageCounts, UsageFilter, UsageSubject, magnitude_floor,
 };
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
@@ -111,12 +111,11 @@ fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
 /// Reports the verifications of an API key, of an organization's keys, or of all keys that the caller can
 /// access.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Usage> {
-    let org_id = query.text("org_id");
-    let key_id = query.text("key_id");
+    let filter = UsageFilter::read(&mut query);
     let hourly_days = app.settings.get().await?.settings.retention.usage_hourly_days;
-    let span = Span::read(&mut query, ctx.now, hourly_days);
-    let group_by = query.one_of("group_by", GroupBy::NAMES);
+    let span = Span::read(&filter, &mut query, ctx.now, hourly_days);
     query.finish(())?;
+    let UsageFilter { org_id, key_id, group_by, .. } = filter;
     let org_id = effective_organization(&ctx.caller, org_id)?;
     read_audited(app, ctx, move |tx, caller| {
         let query = UsageQuery::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;

@@ -13,10 +13,10 @@ use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status}
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
-use crate::domain::membership::{Membership, Role};
+use crate::domain::membership::{Membership, MembershipFilter, Role};
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{NewUser, Status, User, UserPatch};
+use crate::domain::user::{NewUser, User, UserFilter, UserPatch};
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
@@ -66,14 +66,9 @@ fn etag_of(user: &User) -> String {
 /// organization's key.
 pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<User>> {
     let (mut page, cursor) = query.page();
-    let filter = store::users::UserFilter {
-        organization_id: ctx.caller.organization_id().map(str::to_owned),
-        status: query.one_of("status", Status::NAMES),
-        email: query.text("email"),
-        external_id: query.text("external_id"),
-        q: query.text("q"),
-    };
+    let mut filter = UserFilter::read(&mut query);
     query.finish(())?;
+    filter.organization_id = ctx.caller.organization_id().map(str::to_owned);
     let binding = format!("users {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
@@ -190,7 +185,7 @@ pub(crate) async fn memberships(
 ) -> Result<ListPage<Membership>> {
     let (mut page, cursor) = query.page();
     query.finish(())?;
-    let filter = store::memberships::MembershipFilter {
+    let filter = MembershipFilter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
         user_id: Some(id.clone()),
         role: None,

@@ -4,7 +4,7 @@ use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use super::tx::Tx;
-use crate::domain::api_key::{ApiKey, Credential, Memo, Status, Tenant};
+use crate::domain::api_key::{ApiKey, ApiKeyFilter, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::limits::{Period, Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
@@ -289,15 +289,6 @@ pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result
         )?;
     }
     Ok(())
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ApiKeyFilter {
-    pub(crate) organization_id: Option<String>,
-    pub(crate) user_id: Option<String>,
-    pub(crate) status: Option<Status>,
-    pub(crate) scope: Option<String>,
-    pub(crate) q: Option<String>,
 }
 
 /// Fetches a page of keys, whatever their status unless the filter names one.

@@ -2,7 +2,7 @@
 //! depend on the number of rows before and after it.
 
 use super::*;
-use crate::domain::api_key::Status;
+use crate::domain::api_key::{ApiKeyFilter, Status};
 use crate::domain::audit;
 use crate::domain::time::Timestamp;
 use crate::store::db::{Db, Options};
@@ -85,24 +85,18 @@ async fn every_page_of_events_is_read_through_an_index_in_its_order() {
 async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
     let (_dir, db) = open_new_database().await;
     let checked = db.read(|tx| {
-        let all = api_keys::ApiKeyFilter::default();
+        let all = ApiKeyFilter::default();
         let some = || Some("x".to_owned());
-        let disabled = api_keys::ApiKeyFilter { status: Some(Status::Disabled), ..all.clone() };
-        let organization = api_keys::ApiKeyFilter { organization_id: some(), ..disabled.clone() };
+        let disabled = ApiKeyFilter { status: Some(Status::Disabled), ..all.clone() };
+        let organization = ApiKeyFilter { organization_id: some(), ..disabled.clone() };
         let cases = [
             ("k USING INTEGER PRIMARY KEY", all.clone()),
             ("k USING INDEX api_keys_status", disabled.clone()),
-            (
-                "k USING INDEX api_keys_status",
-                api_keys::ApiKeyFilter { status: Some(Status::Active), ..all.clone() },
-            ),
+            ("k USING INDEX api_keys_status", ApiKeyFilter { status: Some(Status::Active), ..all.clone() }),
             ("k USING INDEX api_keys_organization", organization.clone()),
-            (
-                "k USING INDEX api_keys_organization",
-                api_keys::ApiKeyFilter { scope: some(), ..organization.clone() },
-            ),
-            ("k USING INDEX api_keys_user", api_keys::ApiKeyFilter { user_id: some(), ..organization }),
-            ("s USING PRIMARY KEY", api_keys::ApiKeyFilter { scope: some(), ..disabled }),
+            ("k USING INDEX api_keys_organization", ApiKeyFilter { scope: some(), ..organization.clone() }),
+            ("k USING INDEX api_keys_user", ApiKeyFilter { user_id: some(), ..organization }),
+            ("s USING PRIMARY KEY", ApiKeyFilter { scope: some(), ..disabled }),
         ];
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {

@@ -4,7 +4,7 @@ use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::tx::Tx;
 use super::{rows, users};
-use crate::domain::membership::{Membership, Role};
+use crate::domain::membership::{Membership, MembershipFilter, Role};
 use crate::domain::page::{Page, Rows};
 use crate::error::Result;
 
@@ -100,13 +100,6 @@ pub(crate) fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str)
 pub(crate) fn organizations_and_roles_of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
     let sql = "SELECT organization_id, role FROM memberships WHERE user_id = ?1 ORDER BY seq";
     tx.query_all(sql, params![user_id], |row| Ok((row.get(0)?, rows::enum_column(row, 1, Role::NAMES)?)))
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct MembershipFilter {
-    pub(crate) organization_id: Option<String>,
-    pub(crate) user_id: Option<String>,
-    pub(crate) role: Option<Role>,
 }
 
 /// Fetches a page of memberships, each with its user.

@@ -4,7 +4,7 @@ use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use super::tx::Tx;
-use crate::domain::organization::{Organization, Status};
+use crate::domain::organization::{Organization, OrganizationFilter, Status};
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
@@ -89,16 +89,6 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
         params![id, now.as_millis()],
     )?;
     Ok(())
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OrganizationFilter {
-    /// Restricts the list to this organization. Set for an organization's key, which sees no other
-    /// organization.
-    pub(crate) id: Option<String>,
-    pub(crate) status: Option<Status>,
-    pub(crate) plan: Option<String>,
-    pub(crate) q: Option<String>,
 }
 
 /// Fetches a page of organizations that aren't deleted.

@@ -7,7 +7,7 @@ use super::tx::Tx;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
-use crate::domain::user::{Status, User};
+use crate::domain::user::{Status, User, UserFilter};
 use crate::error::Result;
 
 /// The columns that [`user_from_row`] reads, of the table `users` as `u`.
@@ -99,17 +99,6 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
         params![id, now.as_millis()],
     )?;
     Ok(())
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct UserFilter {
-    /// Restricts the list to members of this organization. Set for an organization's key, which sees no other
-    /// users.
-    pub(crate) organization_id: Option<String>,
-    pub(crate) status: Option<Status>,
-    pub(crate) email: Option<String>,
-    pub(crate) external_id: Option<String>,
-    pub(crate) q: Option<String>,
 }
 
 /// Fetches a page of users that aren't deleted.

@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
 
+use utoipa::IntoParams;
+
 use super::EVENTS_PER_CHUNK;
 use crate::app::App;
 use crate::domain::audit::{AuditEntry, Verification};
@@ -17,6 +19,22 @@ use crate::store::{self, db::Tx};
 /// Events hashed before the thread yields its core; they take about 100 µs.
 const EVENTS_BETWEEN_YIELDS: usize = 16;
 
+/// The query parameters of a verification.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AnchorQuery {
+    /// A position in the chain and its hash, as `seq:hash`, that were stored elsewhere. Defaults to the
+    /// start of the chain.
+    #[param(min_length = 1, max_length = 200, pattern = "^0*[1-9][0-9]*:[0-9a-fA-F]{64}$")]
+    anchor: Option<String>,
+}
+
+impl AnchorQuery {
+    fn read(query: &mut Query) -> Self {
+        Self { anchor: query.nonempty_text("anchor") }
+    }
+}
+
 /// Verifies the audit chain, completely or from an anchor. Only platform keys can verify the chain. Stops when
 /// the client disconnects.
 ///
@@ -29,7 +47,7 @@ pub(crate) async fn verify(
     disconnected: impl Future<Output = ()>,
 ) -> Result<Verification> {
     let _running = app.long_reads.start(&ctx.caller)?;
-    let anchor = query.nonempty_text("anchor");
+    let AnchorQuery { anchor } = AnchorQuery::read(&mut query);
     query.finish(())?;
     let anchor = anchor.as_deref().map(parse_chain_anchor).transpose()?;
     let verification = tokio::select! {

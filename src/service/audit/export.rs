@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use utoipa::IntoParams;
 
 use super::EVENTS_PER_CHUNK;
 use super::csv::{CsvRow, csv_header};
@@ -39,6 +40,27 @@ impl ExportFormat {
     /// The names of the formats in the query parameter `format`.
     pub(crate) const NAMES: &'static [(&'static str, ExportFormat)] =
         &[("ndjson", ExportFormat::Ndjson), ("csv", ExportFormat::Csv)];
+}
+
+/// The query parameters of an export, besides the filters.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExportQuery {
+    /// The format: one JSON object per line, or CSV with a header line.
+    #[param(default = "ndjson")]
+    format: Option<ExportFormat>,
+    /// Starts CSV with a byte order mark, by which spreadsheets recognize UTF-8.
+    #[param(default = false)]
+    bom: Option<bool>,
+}
+
+impl ExportQuery {
+    fn read(query: &mut Query) -> Self {
+        Self {
+            format: query.one_of("format", ExportFormat::NAMES),
+            bom: query.one_of("bom", &[("true", true), ("false", false)]),
+        }
+    }
 }
 
 /// The chunks of an export.
@@ -76,8 +98,9 @@ pub(crate) async fn export(
     mut query: Query,
 ) -> Result<(ExportFormat, ExportChunks)> {
     let running = app.long_reads.start(&ctx.caller)?;
-    let format = query.one_of("format", ExportFormat::NAMES).unwrap_or_default();
-    let with_bom = query.one_of("bom", &[("true", true), ("false", false)]).unwrap_or(false);
+    let ExportQuery { format, bom } = ExportQuery::read(&mut query);
+    let format = format.unwrap_or_default();
+    let with_bom = bom.unwrap_or(false);
     let mut filter = AuditFilter::read(&mut query);
     query.finish(())?;
     if with_bom && format != ExportFormat::Csv {
