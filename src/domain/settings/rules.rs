@@ -41,6 +41,9 @@ pub(super) struct Section {
 /// The name of the section that has an object for each plan.
 pub(super) const PLANS: &str = "plans";
 
+/// The pattern in the schema of a prefix of secrets.
+const SECRET_PREFIX_PATTERN: &str = "^[a-z][a-z0-9]{0,15}$";
+
 /// All sections, in the order of the fields of [`Settings`](super::Settings).
 pub(super) static SECTIONS: LazyLock<[Section; 5]> = LazyLock::new(|| {
     [
@@ -111,8 +114,10 @@ impl Rule {
                 let min = bound(object.minimum.as_ref())?;
                 Some(Self::Integer { min, max: bound(object.maximum.as_ref())?, or_zero: false })
             }
-            SchemaType::Type(Type::String) => Some(Self::SecretPrefix),
-            SchemaType::Array(_) => Some(Self::OptionalText),
+            SchemaType::Type(Type::String) if object.pattern.as_deref() == Some(SECRET_PREFIX_PATTERN) => {
+                Some(Self::SecretPrefix)
+            }
+            SchemaType::Array(types) if types.contains(&Type::String) => Some(Self::OptionalText),
             _ => None,
         }
     }
