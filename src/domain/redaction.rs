@@ -129,14 +129,14 @@ impl Redactor {
         if is_encoded_too_often(text) {
             return "…".to_owned();
         }
-        let mut logged = self.cut_all(text);
+        let mut logged = self.cut_all(text).into_owned();
         truncate_text(&mut logged);
         logged
     }
 
     /// Cuts all secrets, and what may be a secret with a typing error or without its prefix.
-    pub(crate) fn cut_all(&self, text: &str) -> String {
-        cut_mistyped_secrets(&self.redact(text))
+    pub(crate) fn cut_all<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        cut_mistyped_secrets(self.redact(text))
     }
 
     /// Replaces a string by its [`recorded_text`](Self::recorded_text). Most strings stay as they are.
@@ -207,9 +207,12 @@ impl Redactor {
 
 /// Cuts whatever may be a mistyped secret to its first digits: as many letters and digits in a row as a secret has, after
 /// a `_` or, if the prefix is missing, anywhere. Hashes in hexadecimal digits stay.
-fn cut_mistyped_secrets(text: &str) -> String {
+fn cut_mistyped_secrets(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() < DIGITS {
+        return text;
+    }
     let mut cut = String::with_capacity(text.len());
-    let mut rest = text;
+    let mut rest = &*text;
     while let Some(at) = rest.find(|c: char| c.is_ascii_alphanumeric()) {
         let (before, run) = rest.split_at(at);
         let length = run.bytes().take_while(u8::is_ascii_alphanumeric).count();
@@ -226,7 +229,7 @@ fn cut_mistyped_secrets(text: &str) -> String {
         rest = after;
     }
     cut.push_str(rest);
-    cut
+    Cow::Owned(cut)
 }
 
 /// True if a part of the text has the form of a secret, with the right checksum or not.

@@ -27,8 +27,11 @@ pub(crate) fn escape_json(text: &str) -> Cow<'_, str> {
 }
 
 /// Escapes a formatted log event, which ends with a line break, but keeps its colors.
-pub(super) fn escape_event(event: &str) -> String {
+pub(super) fn escape_event(event: &str) -> Cow<'_, str> {
     let (line, end) = event.strip_suffix('\n').map_or((event, ""), |line| (line, "\n"));
+    if is_printable_ascii(line) {
+        return Cow::Borrowed(event);
+    }
     let mut escaped = String::with_capacity(event.len());
     for (index, part) in line.split("\x1b[").enumerate() {
         let color =
@@ -48,11 +51,16 @@ pub(super) fn escape_event(event: &str) -> String {
         escaped.push_str(&escape_line(part));
     }
     escaped.push_str(end);
-    escaped
+    Cow::Owned(escaped)
+}
+
+/// True for most texts, of which this is known much faster than whether a character of any text is a control.
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().fold(true, |is_printable, byte| is_printable & (0x20..0x7f).contains(&byte))
 }
 
 fn escape_with(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
-    if !text.contains(is_control) {
+    if is_printable_ascii(text) || !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);

@@ -66,7 +66,7 @@ impl<'a> Notice<'a> {
     /// A text of the notice as it is printed. Text from outside, such as the name of a file, may hold a secret that was
     /// typed in the wrong place.
     fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if self.shows_secrets { Cow::Borrowed(text) } else { Cow::Owned(Redactor::default().cut_all(text)) }
+        if self.shows_secrets { Cow::Borrowed(text) } else { Redactor::default().cut_all(text) }
     }
 
     /// The notice in the form of a log event.

@@ -1,6 +1,7 @@
 //! An HTTP client that authenticates with one API key.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -29,7 +30,9 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) fn new(url: &str, key: Option<&str>) -> Self {
-        Self { http: reqwest::Client::new(), url: url.to_owned(), key: key.map(str::to_owned) }
+        // Shorter than the time after which the server closes an idle connection.
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5)).build().unwrap();
+        Self { http, url: url.to_owned(), key: key.map(str::to_owned) }
     }
 
     /// Returns a client with another key that shares this client's connections.
