@@ -1,7 +1,7 @@
 //! Errors, as clients see them.
 //!
-//! One table assigns each error code its HTTP status. An [`Error`] has a code, a message that says what to
-//! do, the individual faults ([`Detail`]), and the cause, which is only logged.
+//! Each error code has an HTTP status. An [`Error`] has a code, a message that says what to do, the individual
+//! faults ([`ErrorDetail`]), and the cause, which is only logged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,9 +11,13 @@ use serde::Serialize;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The error codes of the API. [`Code::name`] is the name that clients see, [`Code::status`] the HTTP status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // The names are self-explanatory; the table below lists them.
+/// An error code of the API.
+// In the order of the HTTP statuses, in which the documentation lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
+#[schema(as = ErrorCode, rename_all = "SCREAMING_SNAKE_CASE")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)] // The names are self-explanatory.
 pub enum Code {
     InvalidJson,
     InvalidRequest,
@@ -31,11 +35,11 @@ pub enum Code {
     Conflict,
     BatchFailed,
     PreconditionFailed,
-    PreconditionRequired,
     PayloadTooLarge,
     UnsupportedMediaType,
     IdempotencyMismatch,
     FailedDependency,
+    PreconditionRequired,
     RateLimited,
     Internal,
     Unavailable,
@@ -43,52 +47,35 @@ pub enum Code {
     StorageFull,
 }
 
-/// All error codes, each with its name in responses and its HTTP status.
-pub const CODES: &[(Code, &str, u16)] = &[
-    (Code::InvalidJson, "INVALID_JSON", 400),
-    (Code::InvalidRequest, "INVALID_REQUEST", 400),
-    (Code::InvalidCursor, "INVALID_CURSOR", 400),
-    (Code::SecretInField, "SECRET_IN_FIELD", 400),
-    (Code::Unauthenticated, "UNAUTHENTICATED", 401),
-    (Code::InvalidApiKey, "INVALID_API_KEY", 401),
-    (Code::InsufficientScope, "INSUFFICIENT_SCOPE", 403),
-    (Code::PlatformKeyRequired, "PLATFORM_KEY_REQUIRED", 403),
-    (Code::IpNotAllowed, "IP_NOT_ALLOWED", 403),
-    (Code::SecretSuperseded, "SECRET_SUPERSEDED", 403),
-    (Code::NotFound, "NOT_FOUND", 404),
-    (Code::MethodNotAllowed, "METHOD_NOT_ALLOWED", 405),
-    (Code::AlreadyExists, "ALREADY_EXISTS", 409),
-    (Code::Conflict, "CONFLICT", 409),
-    (Code::BatchFailed, "BATCH_FAILED", 409),
-    (Code::PreconditionFailed, "PRECONDITION_FAILED", 412),
-    (Code::PayloadTooLarge, "PAYLOAD_TOO_LARGE", 413),
-    (Code::UnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", 415),
-    (Code::IdempotencyMismatch, "IDEMPOTENCY_MISMATCH", 422),
-    (Code::FailedDependency, "FAILED_DEPENDENCY", 424),
-    (Code::PreconditionRequired, "PRECONDITION_REQUIRED", 428),
-    (Code::RateLimited, "RATE_LIMITED", 429),
-    (Code::Internal, "INTERNAL", 500),
-    (Code::Unavailable, "UNAVAILABLE", 503),
-    (Code::OutcomeUnknown, "OUTCOME_UNKNOWN", 503),
-    (Code::StorageFull, "STORAGE_FULL", 507),
-];
-
 impl Code {
-    fn name_and_status(self) -> (&'static str, u16) {
-        CODES
-            .iter()
-            .find(|(code, ..)| *code == self)
-            .map_or(("INTERNAL", 500), |(_, name, status)| (name, *status))
-    }
-
-    /// The name of the code in responses, in `UPPER_SNAKE_CASE`.
-    pub(crate) fn name(self) -> &'static str {
-        self.name_and_status().0
+    /// The name of the code in responses, in `SCREAMING_SNAKE_CASE`.
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
     /// The HTTP status of a response with this code.
-    pub(crate) fn status(self) -> u16 {
-        self.name_and_status().1
+    pub fn status(self) -> u16 {
+        match self {
+            Code::InvalidJson | Code::InvalidRequest | Code::InvalidCursor | Code::SecretInField => 400,
+            Code::Unauthenticated | Code::InvalidApiKey => 401,
+            Code::InsufficientScope
+            | Code::PlatformKeyRequired
+            | Code::IpNotAllowed
+            | Code::SecretSuperseded => 403,
+            Code::NotFound => 404,
+            Code::MethodNotAllowed => 405,
+            Code::AlreadyExists | Code::Conflict | Code::BatchFailed => 409,
+            Code::PreconditionFailed => 412,
+            Code::PayloadTooLarge => 413,
+            Code::UnsupportedMediaType => 415,
+            Code::IdempotencyMismatch => 422,
+            Code::FailedDependency => 424,
+            Code::PreconditionRequired => 428,
+            Code::RateLimited => 429,
+            Code::Internal => 500,
+            Code::Unavailable | Code::OutcomeUnknown => 503,
+            Code::StorageFull => 507,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub type SecretHash = [u8; 32];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = ApiKeyStatus)]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub enum Status {
     /// The key can be used.
     Active,
@@ -42,24 +44,26 @@ pub enum Status {
 }
 
 impl Status {
-    /// The names of the statuses of a key, in JSON and in the database.
-    pub(crate) const NAMES: &'static [(&'static str, Status)] = &[
-        ("active", Status::Active),
-        ("disabled", Status::Disabled),
-        ("expired", Status::Expired),
-        ("revoked", Status::Revoked),
-    ];
-
-    /// The names of the statuses of a key that a caller may set.
-    pub(crate) const SETTABLE: &'static [(&'static str, Status)] =
-        &[("active", Status::Active), ("disabled", Status::Disabled)];
-
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Status::Active => "active",
-            Status::Disabled => "disabled",
-            Status::Expired => "expired",
-            Status::Revoked => "revoked",
+        self.into()
+    }
+}
+
+/// The statuses of a key that a caller may set.
+#[derive(Clone, Copy, Debug, utoipa::ToSchema)]
+#[schema(as = SettableApiKeyStatus, rename_all = "lowercase")]
+#[derive(strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
+pub(crate) enum SettableStatus {
+    Active,
+    Disabled,
+}
+
+impl From<SettableStatus> for Status {
+    fn from(status: SettableStatus) -> Self {
+        match status {
+            SettableStatus::Active => Status::Active,
+            SettableStatus::Disabled => Status::Disabled,
         }
     }
 }
@@ -302,7 +306,7 @@ pub(crate) struct ApiKeyPatch {
     #[schema(nullable = false, max_items = 100, example = json!(["workflows:read"]))]
     pub(crate) scopes: Option<Vec<String>>,
     /// Enables or disables the key.
-    #[schema(value_type = Option<schemas::SettableStatus>, nullable = false)]
+    #[schema(value_type = Option<SettableStatus>, nullable = false)]
     pub(crate) status: Option<Status>,
     /// When the key expires; must be in the future. `null` means never.
     #[schema(value_type = Option<String>, format = DateTime, example = "2030-01-01T00:00:00.000Z")]
@@ -336,7 +340,7 @@ impl ApiKeyPatch {
         let value = Self {
             name: fields.optional("name", rules::parse_name),
             scopes: fields.optional("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults)),
-            status: fields.optional("status", rules::one_of_parser(Status::SETTABLE)),
+            status: fields.optional("status", rules::parse_one_of::<SettableStatus>).map(Status::from),
             expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist),
             rate_limit: fields.nullable("rate_limit", RateLimit::read),

@@ -9,7 +9,6 @@ use utoipa::IntoParams;
 use super::access::Caller;
 use super::page::Query;
 use super::redaction::{Redactor, truncate_text};
-use super::schemas;
 use super::time::Timestamp;
 
 /// The SHA-256 hash of an audit event in the audit chain.
@@ -124,6 +123,39 @@ pub struct EventContext {
     pub(crate) batch_id: Option<String>,
 }
 
+/// Whether an audited action read or changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = AuditAccess, rename_all = "lowercase")]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+impl Access {
+    pub(crate) fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// How an audited action ended: it succeeded, was not allowed, or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(as = AuditOutcome, rename_all = "lowercase")]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
+pub(crate) enum Outcome {
+    Success,
+    Denied,
+    Failed,
+}
+
+impl Outcome {
+    pub(crate) fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// An audit event. Its JSON is stored, hashed and exported byte for byte.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditEvent)]
@@ -147,13 +179,13 @@ pub struct Event {
     #[schema(example = "api_key.create")]
     pub action: Cow<'static, str>,
     /// Whether the action read or changed something.
-    #[schema(value_type = schemas::Access)]
+    #[schema(value_type = Access)]
     pub access: Cow<'static, str>,
     /// The resource that the action affected.
     #[schema(required)]
     pub target: Option<Target>,
     /// How the action ended.
-    #[schema(value_type = schemas::Outcome)]
+    #[schema(value_type = Outcome)]
     pub outcome: Cow<'static, str>,
     /// The error code, if the action did not succeed.
     #[schema(required)]
@@ -348,11 +380,9 @@ pub(crate) struct AuditFilter {
     #[param(max_length = 200)]
     pub(crate) target_id: Option<String>,
     /// Only reads or only writes.
-    #[param(value_type = Option<schemas::Access>)]
-    pub(crate) access: Option<&'static str>,
+    pub(crate) access: Option<Access>,
     /// Only events with this outcome.
-    #[param(value_type = Option<schemas::Outcome>)]
-    pub(crate) outcome: Option<&'static str>,
+    pub(crate) outcome: Option<Outcome>,
     /// Only events at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
     pub(crate) from: Option<Timestamp>,
@@ -368,9 +398,8 @@ impl AuditFilter {
             actor_id: query.text("actor_id"),
             action: query.text("action"),
             target_id: query.text("target_id"),
-            access: query.one_of("access", &[("read", "read"), ("write", "write")]),
-            outcome: query
-                .one_of("outcome", &[("success", "success"), ("denied", "denied"), ("failed", "failed")]),
+            access: query.one_of("access"),
+            outcome: query.one_of("outcome"),
             from: query.time("from"),
             to: query.time("to"),
         }

@@ -48,6 +48,8 @@ pub(crate) struct Operation {
 /// The HTTP method of a batch operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = BatchMethod, rename_all = "UPPERCASE")]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "UPPERCASE")]
 #[allow(missing_docs)]
 pub(crate) enum Method {
     #[default]
@@ -58,11 +60,8 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    const NAMES: &'static [(&'static str, Method)] =
-        &[("GET", Method::Get), ("POST", Method::Post), ("PATCH", Method::Patch), ("DELETE", Method::Delete)];
-
     pub(crate) fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, method)| *method == self).map_or("GET", |(name, _)| name)
+        self.into()
     }
 }
 
@@ -101,7 +100,7 @@ fn parse_operation(json: &Json, faults: &mut Faults) -> Operation {
     let mut fields = Fields::of_nested_object(json, faults);
     let operation = Operation {
         id: fields.nullable("id", rules::parse_name).into_option(),
-        method: fields.required("method", rules::one_of_parser(Method::NAMES)),
+        method: fields.required("method", rules::parse_one_of),
         path: fields.required("path", parse_path),
         body: fields.shared_value("body"),
         if_match: fields

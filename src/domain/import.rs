@@ -16,7 +16,7 @@ use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
 use super::limits::{Quota, RateLimit};
 use super::membership::Role;
-use super::organization::{self, Organization};
+use super::organization::Organization;
 use super::patch::Patch;
 use super::rules;
 use super::scope;
@@ -38,6 +38,8 @@ const MAX_START_CHARS: usize = 32;
 /// The kind of resource that a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)]
 pub(crate) enum RecordKind {
     Settings,
@@ -49,19 +51,8 @@ pub(crate) enum RecordKind {
 }
 
 impl RecordKind {
-    /// The values of the field `type` in a record.
-    pub(crate) const NAMES: &'static [(&'static str, RecordKind)] = &[
-        ("settings", RecordKind::Settings),
-        ("scope", RecordKind::Scope),
-        ("organization", RecordKind::Organization),
-        ("user", RecordKind::User),
-        ("membership", RecordKind::Membership),
-        ("api_key", RecordKind::ApiKey),
-    ];
-
-    /// Returns the value of the field `type` in a record of this kind.
     pub(crate) fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+        self.into()
     }
 }
 
@@ -147,9 +138,7 @@ impl ImportLine {
             Some("export") => return parse_first_line(fields),
             Some("end") => return parse_last_line(fields),
             None if value_of("hash").is_some() => Some(RecordKind::ApiKey),
-            _ => fields.required("type", |json, faults| {
-                rules::one_of_parser(RecordKind::NAMES)(json, faults).map(Some)
-            }),
+            _ => fields.required("type", |json, faults| rules::parse_one_of(json, faults).map(Some)),
         };
         let thing = match kind {
             None => return fields.finish(ImportLine::Begin),
@@ -261,9 +250,7 @@ fn parse_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Imported
         name: fields.required("name", rules::parse_name),
         email: fields.required("email", rules::parse_email),
         plan: fields.optional("plan", parse_plan_name).unwrap_or_else(|| STANDARD_PLAN.to_owned()),
-        status: fields
-            .optional("status", rules::one_of_parser(organization::Status::NAMES))
-            .unwrap_or_default(),
+        status: fields.optional("status", rules::parse_one_of).unwrap_or_default(),
         metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
         created_at: timestamps.created_at,
         updated_at: timestamps.updated_at,
@@ -287,9 +274,7 @@ fn parse_user(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource
         email: fields.required("email", rules::parse_email),
         name: fields.required("name", rules::parse_name),
         external_id: fields.nullable("external_id", rules::parse_name).into_option(),
-        status: fields
-            .optional("status", rules::one_of_parser(organization::Status::NAMES))
-            .unwrap_or_default(),
+        status: fields.optional("status", rules::parse_one_of).unwrap_or_default(),
         metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
         created_at: timestamps.created_at,
         updated_at: timestamps.updated_at,
@@ -304,7 +289,7 @@ fn parse_membership(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedRe
     let new = NewMembership {
         organization_id: fields.required("organization_id", id_parser(Kind::Organization)),
         user_id: fields.required("user_id", id_parser(Kind::User)),
-        role: fields.required("role", rules::one_of_parser(Role::NAMES)),
+        role: fields.required("role", rules::parse_one_of),
         created_at: timestamps.created_at,
         updated_at: timestamps.updated_at,
         revision: timestamps.revision,
@@ -331,7 +316,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) 
         fields.add_fault("user_id", "NEEDS_ORGANIZATION", "A platform key can't have an owner.");
     }
     let expires_at = fields.nullable("expires_at", parse_time).into_option();
-    let status = match fields.optional("status", rules::one_of_parser(Status::NAMES)) {
+    let status = match fields.optional("status", rules::parse_one_of) {
         Some(Status::Expired) if expires_at.is_none_or(|end| end > now) => {
             fields.add_fault("status", "INVALID_VALUE", "Requires an expires_at in the past.");
             Status::Active

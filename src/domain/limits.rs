@@ -56,7 +56,7 @@ impl Quota {
     pub(crate) fn read(json: &Json, faults: &mut Faults) -> Option<Self> {
         let mut fields = Fields::of_nested_object(json, faults);
         let limit = fields.required("limit", rules::integer_parser(1, MAX_QUOTA_UNITS));
-        let period = fields.required("period", rules::one_of_parser(Period::NAMES));
+        let period = fields.required("period", rules::parse_one_of);
         fields.finish_nested(faults);
         Some(Self { limit, period })
     }
@@ -72,6 +72,8 @@ impl Quota {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = QuotaPeriod)]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantArray, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Period {
     Hour,
@@ -81,16 +83,8 @@ pub enum Period {
 }
 
 impl Period {
-    /// The names of the periods, in JSON and in the database.
-    pub(crate) const NAMES: &'static [(&'static str, Period)] =
-        &[("hour", Period::Hour), ("day", Period::Day), ("month", Period::Month)];
-
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Period::Hour => "hour",
-            Period::Day => "day",
-            Period::Month => "month",
-        }
+        self.into()
     }
 
     /// Returns the start of the period that contains `now`, and the start of the next period.

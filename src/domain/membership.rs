@@ -15,6 +15,8 @@ use crate::error::Result;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(example = "member")]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 #[allow(missing_docs)]
 pub(crate) enum Role {
     Owner,
@@ -25,17 +27,8 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The names of the roles, in JSON and in the database.
-    pub(crate) const NAMES: &'static [(&'static str, Role)] =
-        &[("owner", Role::Owner), ("admin", Role::Admin), ("member", Role::Member), ("viewer", Role::Viewer)];
-
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Role::Owner => "owner",
-            Role::Admin => "admin",
-            Role::Member => "member",
-            Role::Viewer => "viewer",
-        }
+        self.into()
     }
 }
 
@@ -80,7 +73,7 @@ impl NewMember {
         fields.refuse_read_only(&["organization_id", "user", "created_at", "updated_at"]);
         let value = Self {
             user_id: fields.required("user_id", |json, faults| rules::parse_text(json, faults, 69)),
-            role: fields.required("role", rules::one_of_parser(Role::NAMES)),
+            role: fields.required("role", rules::parse_one_of),
         };
         fields.finish(value)
     }
@@ -99,7 +92,7 @@ impl MembershipPatch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         fields.refuse_read_only(&["organization_id", "user_id", "user", "created_at", "updated_at"]);
-        let value = Self { role: fields.optional("role", rules::one_of_parser(Role::NAMES)) };
+        let value = Self { role: fields.optional("role", rules::parse_one_of) };
         fields.finish(value)
     }
 }
@@ -118,6 +111,6 @@ pub(crate) struct MembershipFilter {
 
 impl MembershipFilter {
     pub(crate) fn read(query: &mut Query) -> Self {
-        Self { organization_id: None, user_id: None, role: query.one_of("role", Role::NAMES) }
+        Self { organization_id: None, user_id: None, role: query.one_of("role") }
     }
 }

@@ -17,6 +17,8 @@ use crate::error::Result;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AccountStatus)]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Status {
     #[default]
@@ -25,15 +27,8 @@ pub enum Status {
 }
 
 impl Status {
-    /// The names of the statuses, in JSON and in the database.
-    pub(crate) const NAMES: &'static [(&'static str, Status)] =
-        &[("active", Status::Active), ("suspended", Status::Suspended)];
-
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Status::Active => "active",
-            Status::Suspended => "suspended",
-        }
+        self.into()
     }
 }
 
@@ -159,7 +154,7 @@ impl OrganizationPatch {
             name: fields.optional("name", rules::parse_name),
             email: fields.optional("email", rules::parse_email),
             plan: fields.optional("plan", |json, faults| parse_plan_name(json, faults, settings)),
-            status: fields.optional("status", rules::one_of_parser(Status::NAMES)),
+            status: fields.optional("status", rules::parse_one_of),
             metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
@@ -228,11 +223,6 @@ pub(crate) struct OrganizationFilter {
 
 impl OrganizationFilter {
     pub(crate) fn read(query: &mut Query) -> Self {
-        Self {
-            id: None,
-            status: query.one_of("status", Status::NAMES),
-            plan: query.text("plan"),
-            q: query.text("q"),
-        }
+        Self { id: None, status: query.one_of("status"), plan: query.text("plan"), q: query.text("q") }
     }
 }

@@ -1,16 +1,21 @@
 //! Parses the query strings of lists: filters, order and cursor.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
+use strum::VariantNames;
 use utoipa::IntoParams;
 
 use super::cidr;
+use super::rules;
 use super::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 
 /// The sort order of a list, by time of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
+#[derive(strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub enum Order {
     /// Newest first.
     #[default]
@@ -62,7 +67,7 @@ impl PageQuery {
         if limit == Some(None) {
             query.add_fault("limit", "INVALID_VALUE", "Must be a whole number from 1 to 100.");
         }
-        let order = query.one_of("order", &[("desc", Order::Desc), ("asc", Order::Asc)]);
+        let order = query.one_of("order");
         Self { limit: limit.flatten(), order, cursor: query.single_value("cursor") }
     }
 }
@@ -146,15 +151,24 @@ impl Query {
         None
     }
 
-    /// Parses a query parameter that is one of the names in `choices`.
-    pub(crate) fn one_of<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
-        let text = self.text(name)?;
-        let chosen = choices.iter().find(|(choice, _)| *choice == text).map(|(_, value)| *value);
-        if chosen.is_none() {
-            let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
-            self.add_fault(name, "INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
+    /// Parses a query parameter that is the name of a variant of `T`.
+    pub(crate) fn one_of<T: FromStr + VariantNames>(&mut self, name: &'static str) -> Option<T> {
+        match rules::parse_variant(&self.text(name)?) {
+            Ok(variant) => Some(variant),
+            Err(message) => {
+                self.add_fault(name, "INVALID_VALUE", message);
+                None
+            }
         }
-        chosen
+    }
+
+    /// Parses a query parameter that is `true` or `false`.
+    pub(crate) fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        let flag = self.text(name)?.parse().ok();
+        if flag.is_none() {
+            self.add_fault(name, "INVALID_VALUE", "Must be one of: true, false.");
+        }
+        flag
     }
 
     /// Parses a query parameter that is an IP address.

@@ -1,6 +1,9 @@
 //! Parsers of values that several resources share. Each parser takes a JSON value and records its faults.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use strum::VariantNames;
 
 use super::fields::{Faults, Json};
 use super::id::Kind;
@@ -97,19 +100,20 @@ pub(crate) fn custom_id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) ->
     }
 }
 
-/// Returns a parser of names in `choices`. For any other text it records a fault that lists the names.
-pub(crate) fn one_of_parser<T: Copy>(
-    choices: &'static [(&'static str, T)],
-) -> impl FnOnce(&Json, &mut Faults) -> Option<T> {
-    move |json, faults| {
-        let text = faults.expect_string(json)?;
-        let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-        if chosen.is_none() {
-            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-            faults.add("INVALID_VALUE", format!("Must be one of: {}.", names.join(", ")));
+/// Parses the name of a variant of `T`. For any other text it records a fault that lists the names.
+pub(crate) fn parse_one_of<T: FromStr + VariantNames>(json: &Json, faults: &mut Faults) -> Option<T> {
+    match parse_variant(faults.expect_string(json)?) {
+        Ok(variant) => Some(variant),
+        Err(message) => {
+            faults.add("INVALID_VALUE", message);
+            None
         }
-        chosen
     }
+}
+
+/// Parses the name of a variant of `T`. The error is a message that lists the names.
+pub(super) fn parse_variant<T: FromStr + VariantNames>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("Must be one of: {}.", T::VARIANTS.join(", ")))
 }
 
 /// Parses the metadata of a new resource: at most 50 key-value pairs with names of 1 to 40 characters and

@@ -62,31 +62,3 @@ fn metadata_schema(value: Object) -> ObjectBuilder {
         .property_names(Some(Schema::from(name)))
         .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(value.into()))))
 }
-
-/// The statuses of a key that a caller may set.
-#[derive(utoipa::ToSchema)]
-#[schema(as = SettableApiKeyStatus, rename_all = "lowercase")]
-#[expect(dead_code, reason = "only the derived documentation reads the variants")]
-pub(crate) enum SettableStatus {
-    Active,
-    Disabled,
-}
-
-/// Whether an audited action read or changed something.
-#[derive(utoipa::ToSchema)]
-#[schema(as = AuditAccess, rename_all = "lowercase")]
-#[expect(dead_code, reason = "only the derived documentation reads the variants")]
-pub(crate) enum Access {
-    Read,
-    Write,
-}
-
-/// How an audited action ended: it succeeded, was not allowed, or failed.
-#[derive(utoipa::ToSchema)]
-#[schema(as = AuditOutcome, rename_all = "lowercase")]
-#[expect(dead_code, reason = "only the derived documentation reads the variants")]
-pub(crate) enum Outcome {
-    Success,
-    Denied,
-    Failed,
-}

@@ -1,6 +1,7 @@
 //! Usage: the number of verifications of keys by outcome, per hour and per day.
 
 use serde::Serialize;
+use strum::VariantArray;
 use utoipa::IntoParams;
 
 use super::page::Query;
@@ -35,7 +36,7 @@ impl UsageCounts {
 
     /// Returns the names of the counted outcomes, in the order in which a verification checks for them.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        Outcome::NAMES.iter().skip(FIRST_COUNTED_OUTCOME).map(|(name, _)| *name)
+        Outcome::VARIANTS.iter().skip(FIRST_COUNTED_OUTCOME).map(|outcome| outcome.name())
     }
 
     /// Counts one verification. Outcomes of unknown keys are ignored.
@@ -93,7 +94,7 @@ impl UsageCounts {
     /// the outcome `VALID`, because only valid verifications have a cost.
     pub(crate) fn by_code(&self) -> Vec<Group> {
         let outcomes =
-            Outcome::NAMES.iter().map(|(name, outcome)| (*name, *outcome, self.count_of(*outcome)));
+            Outcome::VARIANTS.iter().map(|outcome| (outcome.name(), *outcome, self.count_of(*outcome)));
         let mut groups: Vec<_> = outcomes
             .filter(|(.., count)| *count > 0)
             .map(|(name, outcome, count)| {
@@ -164,6 +165,8 @@ pub(crate) fn magnitude_floor(magnitude: u32) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = UsageInterval)]
+#[derive(strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Interval {
     Hour,
@@ -171,10 +174,6 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// The names of the intervals in JSON and query strings.
-    pub(crate) const NAMES: &'static [(&'static str, Interval)] =
-        &[("hour", Interval::Hour), ("day", Interval::Day)];
-
     /// Returns the length of the interval in milliseconds.
     pub const fn millis(self) -> i64 {
         match self {
@@ -236,8 +235,8 @@ impl UsageFilter {
             period: query.text("period"),
             start: query.time("start"),
             end: query.time("end"),
-            interval: query.one_of("interval", Interval::NAMES),
-            group_by: query.one_of("group_by", GroupBy::NAMES),
+            interval: query.one_of("interval"),
+            group_by: query.one_of("group_by"),
         }
     }
 }
@@ -354,17 +353,13 @@ fn parse_period_millis(text: &str) -> Option<i64> {
 /// The property by which a usage report groups its totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = UsageGroupBy, rename_all = "lowercase")]
+#[derive(strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 #[allow(missing_docs)]
 pub(crate) enum GroupBy {
     Key,
     Organization,
     Code,
-}
-
-impl GroupBy {
-    /// The values of the query parameter `group_by`.
-    pub(crate) const NAMES: &'static [(&'static str, GroupBy)] =
-        &[("key", GroupBy::Key), ("organization", GroupBy::Organization), ("code", GroupBy::Code)];
 }
 
 /// Totals of verifications over a span of time.

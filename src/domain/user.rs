@@ -130,7 +130,7 @@ impl UserPatch {
             email: fields.optional("email", rules::parse_email),
             name: fields.optional("name", rules::parse_name),
             external_id: fields.nullable("external_id", rules::parse_name),
-            status: fields.optional("status", rules::one_of_parser(Status::NAMES)),
+            status: fields.optional("status", rules::parse_one_of),
             metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
@@ -177,7 +177,7 @@ impl UserFilter {
     pub(crate) fn read(query: &mut Query) -> Self {
         Self {
             organization_id: None,
-            status: query.one_of("status", Status::NAMES),
+            status: query.one_of("status"),
             email: query.text("email"),
             external_id: query.text("external_id"),
             q: query.text("q"),

@@ -1,12 +1,8 @@
 //! Verification of a key: the possible outcomes, and the checks that need only the key's record.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
-use serde::{Serialize, Serializer};
-use utoipa::openapi::schema::{Schema, Type};
-use utoipa::openapi::{ObjectBuilder, RefOr};
-use utoipa::{PartialSchema, ToSchema};
+use serde::Serialize;
 
 use super::access;
 use super::api_key::{Credential, Status};
@@ -14,9 +10,12 @@ use super::scope;
 use super::time::Timestamp;
 use super::{organization, user};
 
-/// The outcomes of verifying a key, in the order in which they are checked. The first outcome that applies is
-/// returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// The outcomes of verifying a key, in the order in which they are checked. The first outcome that applies is returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = VerificationCode)]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantArray, strum::VariantNames)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs)] // `message` describes each outcome.
 pub enum Outcome {
     Malformed,
@@ -34,25 +33,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The names of the outcomes in JSON and in the database, in the order of the checks.
-    pub const NAMES: &'static [(&'static str, Outcome)] = &[
-        ("MALFORMED", Outcome::Malformed),
-        ("NOT_FOUND", Outcome::NotFound),
-        ("REVOKED", Outcome::Revoked),
-        ("DISABLED", Outcome::Disabled),
-        ("EXPIRED", Outcome::Expired),
-        ("ORGANIZATION_SUSPENDED", Outcome::OrganizationSuspended),
-        ("OWNER_INACTIVE", Outcome::OwnerInactive),
-        ("IP_NOT_ALLOWED", Outcome::IpNotAllowed),
-        ("INSUFFICIENT_SCOPE", Outcome::InsufficientScope),
-        ("QUOTA_EXCEEDED", Outcome::QuotaExceeded),
-        ("RATE_LIMITED", Outcome::RateLimited),
-        ("VALID", Outcome::Valid),
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        // `NAMES` has the same order as the variants of `Outcome`; a test checks this.
-        Self::NAMES[self as usize].0
+    /// The name of the outcome in JSON and in the database.
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
     /// Returns the human-readable message of the outcome. It must not contain characters that need escaping
@@ -77,31 +60,6 @@ impl Outcome {
     /// True for [`Outcome::Valid`].
     pub fn is_valid(self) -> bool {
         self == Outcome::Valid
-    }
-}
-
-impl Serialize for Outcome {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl ToSchema for Outcome {
-    fn name() -> Cow<'static, str> {
-        "VerificationCode".into()
-    }
-}
-
-impl PartialSchema for Outcome {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some(
-                "The outcomes of verifying a key, in the order in which they are checked. The first outcome that \
-                 applies is returned.",
-            ))
-            .enum_values(Some(Self::NAMES.iter().map(|(name, _)| *name)))
-            .into()
     }
 }
 
@@ -150,16 +108,16 @@ pub(crate) fn check_before_limits<S: AsRef<str>>(
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantArray;
+
     use super::*;
 
     #[test]
-    fn every_outcome_has_its_name_and_a_message_without_escapes() {
-        for (index, (name, outcome)) in Outcome::NAMES.iter().enumerate() {
-            assert_eq!((*outcome as usize, outcome.name()), (index, *name));
-            // Verification responses are written without a JSON serializer, so no message may need escaping.
+    fn no_message_needs_escapes() {
+        for outcome in Outcome::VARIANTS {
+            // Verification responses are written without a JSON serializer.
             let json = serde_json::to_string(outcome.message()).unwrap();
             assert_eq!(json, format!("\"{}\"", outcome.message()));
         }
-        assert_eq!(Outcome::NAMES.len(), Outcome::Valid as usize + 1);
     }
 }

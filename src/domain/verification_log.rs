@@ -66,7 +66,7 @@ impl VerificationLogFilter {
         Self {
             org_id: query.text("org_id"),
             key_id: query.text("key_id"),
-            code: query.one_of("code", Outcome::NAMES),
+            code: query.one_of("code"),
             ip: query.address("ip"),
             from: query.time("from"),
             to: query.time("to"),

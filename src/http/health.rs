@@ -39,7 +39,7 @@ pub(crate) struct ReadinessQuery {
 
 impl ReadinessQuery {
     fn read(query: &mut Query) -> Self {
-        Self { write: query.one_of("write", &[("true", true), ("false", false)]) }
+        Self { write: query.boolean("write") }
     }
 }
 

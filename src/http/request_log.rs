@@ -36,7 +36,7 @@ impl RequestLog<'_> {
     /// Logs a response, and the cause of a server error.
     pub(super) fn write(&self, status: u16, code: Option<Code>, cause: Option<&str>) {
         let Self { app, head, redactor, route, request_id, .. } = self;
-        let code = code.map_or(ABSENT, Code::name);
+        let code = code.map_or(ABSENT, |code| code.name());
         if let Some(cause) = cause.map(|cause| redactor.redact(cause)) {
             let cause = &*cause;
             tracing::error!(request_id, cause, "request failed");

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use strum::VariantArray;
+
 use crate::app::App;
 use crate::domain::verification::Outcome;
 use crate::store;
@@ -72,8 +74,8 @@ fn add_fault_metrics(app: &App, families: &mut MetricFamilies) {
 
 fn add_verification_metrics(app: &App, families: &mut MetricFamilies) {
     let counts = app.verifier.outcome_counts();
-    let by_code = Outcome::NAMES.iter().map(|(name, outcome)| {
-        (vec![("code", (*name).to_owned())], integer_to_float(counts[*outcome as usize]))
+    let by_code = Outcome::VARIANTS.iter().map(|outcome| {
+        (vec![("code", outcome.name().to_owned())], integer_to_float(counts[*outcome as usize]))
     });
     families.add_counter("tollhouse_verifications_total", "Key verifications, by outcome.", by_code);
     let (hits, misses) = app.keys.lookup_counts();

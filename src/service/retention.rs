@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use strum::VariantArray;
+
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Change};
@@ -113,7 +115,7 @@ async fn prune_quotas(app: &App) -> Result<bool> {
     let Some(now) = app.clock.settled_now() else { return Ok(false) };
     let deleted = app.db.write(move |tx| {
         let mut deleted = 0;
-        for (_, period) in Period::NAMES {
+        for period in Period::VARIANTS {
             let kept_from = period.bounds_at(Interval::Day.oldest_retained_start(now, 1)).0;
             let kept_to = now + MAX_UNNOTICED_JUMP;
             deleted = deleted.max(store::quotas::prune(tx, *period, kept_from, kept_to, MAX_ROWS_PER_WRITE)?);

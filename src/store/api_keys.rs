@@ -6,7 +6,7 @@ use super::rows;
 use super::tx::Tx;
 use crate::domain::api_key::{ApiKey, ApiKeyFilter, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
-use crate::domain::limits::{Period, Quota, RateLimit};
+use crate::domain::limits::{Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
@@ -26,7 +26,7 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
         name: row.get(4)?,
         start: row.get(5)?,
         scopes: rows::json_column(row, 6)?,
-        status: rows::enum_column(row, 7, Status::NAMES)?,
+        status: rows::enum_column(row, 7)?,
         expires_at: rows::optional_timestamp_column(row, 8)?,
         allowed_ips: rows::optional_json_column(row, 9)?,
         metadata: rows::json_column(row, 10)?,
@@ -45,7 +45,7 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
         },
         quota: match row.get(22)? {
             None => None,
-            Some(limit) => Some(Quota { limit, period: rows::enum_column(row, 23, Period::NAMES)? }),
+            Some(limit) => Some(Quota { limit, period: rows::enum_column(row, 23)? }),
         },
     })
 }
@@ -130,11 +130,8 @@ pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Cr
             None => None,
             Some(_) => {
                 let deleted = row.get::<Option<i64>>(27)?.is_some();
-                let status = if deleted {
-                    organization::Status::Suspended
-                } else {
-                    rows::enum_column(row, 26, organization::Status::NAMES)?
-                };
+                let status =
+                    if deleted { organization::Status::Suspended } else { rows::enum_column(row, 26)? };
                 Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan: row.get(31)?, status })
             }
         };
@@ -143,11 +140,7 @@ pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Cr
             Some(_) => {
                 let deleted = row.get::<Option<i64>>(29)?.is_some();
                 let member = row.get::<Option<i64>>(30)?.is_some();
-                Some(if deleted || !member {
-                    user::Status::Suspended
-                } else {
-                    rows::enum_column(row, 28, user::Status::NAMES)?
-                })
+                Some(if deleted || !member { user::Status::Suspended } else { rows::enum_column(row, 28)? })
             }
         };
         Ok(Credential { seq: row.get(0)?, key, secret_ends_at, organization, owner, memo: Memo::default() })

@@ -5,7 +5,7 @@ use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
 use super::tx::Tx;
-use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS_HASH};
+use crate::domain::audit::{Access, AuditFilter, ChainHash, Event, GENESIS_HASH, Outcome};
 use crate::domain::chain::{self, ChainAnchor, ChainLink};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
@@ -90,7 +90,7 @@ pub(super) fn list_query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<ListQuery>
     let list = match filter.outcome {
         // The index on the outcome excludes successes. SQLite uses such a partial index only if the query
         // repeats its condition.
-        Some(outcome) if outcome != "success" => list.and_fixed_condition("e.outcome <> 'success'"),
+        Some(outcome) if outcome != Outcome::Success => list.and_fixed_condition("e.outcome <> 'success'"),
         _ => list,
     };
     let list = list.and_equal(&[
@@ -98,8 +98,8 @@ pub(super) fn list_query(tx: &Tx<'_>, filter: &AuditFilter) -> Result<ListQuery>
         ("e.actor_id", filter.actor_id.as_deref()),
         ("e.organization_id", filter.org_id.as_deref()),
         ("e.action", filter.action.as_deref()),
-        ("e.outcome", filter.outcome),
-        ("e.access", filter.access),
+        ("e.outcome", filter.outcome.map(Outcome::name)),
+        ("e.access", filter.access.map(Access::name)),
     ]);
     // The unary plus prevents SQLite from using the index on `occurred_at`, which would require a sort by
     // `seq`. `SEQ_INDEX` uses that index to find the range of `seq`.

@@ -60,7 +60,7 @@ pub(crate) fn memberships_page(tx: &Tx<'_>, after: i64, max: usize) -> Result<Ex
         Ok(NewMembership {
             organization_id: row.get(1)?,
             user_id: row.get(2)?,
-            role: rows::enum_column(row, 3, crate::domain::membership::Role::NAMES)?,
+            role: rows::enum_column(row, 3)?,
             created_at: rows::timestamp_column(row, 4)?,
             updated_at: rows::timestamp_column(row, 5)?,
             revision: row.get(6)?,
@@ -93,6 +93,6 @@ pub(crate) fn secrets_of_key(tx: &Tx<'_>, key_seq: i64) -> Result<Vec<(SecretHas
     tx.query_all(
         "SELECT hash, state FROM api_key_hashes WHERE key_seq = ?1 ORDER BY state, hash",
         params![key_seq],
-        |row| Ok((row.get(0)?, rows::enum_column(row, 1, ImportedSecretState::NAMES)?)),
+        |row| Ok((row.get(0)?, rows::enum_column(row, 1)?)),
     )
 }

@@ -46,14 +46,17 @@ async fn every_page_of_events_is_read_through_an_index_in_its_order() {
         let cases = [
             ("e USING INTEGER PRIMARY KEY", all.clone()),
             ("e USING INTEGER PRIMARY KEY", audit::AuditFilter { from, to: from, ..all.clone() }),
-            ("e USING INTEGER PRIMARY KEY", audit::AuditFilter { outcome: Some("success"), ..all.clone() }),
+            (
+                "e USING INTEGER PRIMARY KEY",
+                audit::AuditFilter { outcome: Some(audit::Outcome::Success), ..all.clone() },
+            ),
             (
                 "e USING INDEX audit_events_outcome",
-                audit::AuditFilter { outcome: Some("denied"), ..all.clone() },
+                audit::AuditFilter { outcome: Some(audit::Outcome::Denied), ..all.clone() },
             ),
             (
                 "e USING INDEX audit_events_action",
-                audit::AuditFilter { action: some(), outcome: Some("denied"), ..all.clone() },
+                audit::AuditFilter { action: some(), outcome: Some(audit::Outcome::Denied), ..all.clone() },
             ),
             (
                 "e USING INDEX audit_events_organization",

@@ -24,7 +24,7 @@ fn membership_from_row(row: &Row<'_>) -> engine::Result<Membership> {
     Ok(Membership {
         organization_id: row.get(1)?,
         user_id: row.get(2)?,
-        role: rows::enum_column(row, 3, Role::NAMES)?,
+        role: rows::enum_column(row, 3)?,
         created_at: rows::timestamp_column(row, 4)?,
         updated_at: rows::timestamp_column(row, 5)?,
         revision: row.get(6)?,
@@ -99,7 +99,7 @@ pub(crate) fn has_other_owner(tx: &Tx<'_>, organization_id: &str, user_id: &str)
 /// The organizations a user belongs to, with the user's role in each.
 pub(crate) fn organizations_and_roles_of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<(String, Role)>> {
     let sql = "SELECT organization_id, role FROM memberships WHERE user_id = ?1 ORDER BY seq";
-    tx.query_all(sql, params![user_id], |row| Ok((row.get(0)?, rows::enum_column(row, 1, Role::NAMES)?)))
+    tx.query_all(sql, params![user_id], |row| Ok((row.get(0)?, rows::enum_column(row, 1)?)))
 }
 
 /// Fetches a page of memberships, each with its user.

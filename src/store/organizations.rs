@@ -4,7 +4,7 @@ use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
 use super::tx::Tx;
-use crate::domain::organization::{Organization, OrganizationFilter, Status};
+use crate::domain::organization::{Organization, OrganizationFilter};
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
@@ -24,7 +24,7 @@ pub(super) fn organization_from_row(row: &Row<'_>) -> engine::Result<Organizatio
         name: row.get(2)?,
         email: row.get(3)?,
         plan: row.get(4)?,
-        status: rows::enum_column(row, 5, Status::NAMES)?,
+        status: rows::enum_column(row, 5)?,
         metadata: rows::json_column(row, 6)?,
         created_at: rows::timestamp_column(row, 7)?,
         updated_at: rows::timestamp_column(row, 8)?,

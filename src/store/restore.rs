@@ -15,7 +15,6 @@ use super::tx::Tx;
 use super::tx_state::TxState;
 use super::{audit, rows, unfinished};
 use crate::clock::Clock;
-use crate::domain::limits::Period;
 use crate::domain::quota::QuotaLease;
 use crate::error::{Error, Result};
 
@@ -164,7 +163,7 @@ pub(crate) fn all_quota_leases(tx: &Tx<'_>) -> Result<Vec<(String, QuotaLease)>>
     tx.query_all(sql, &[], |row| {
         let lease = QuotaLease {
             key: row.get(1)?,
-            period: rows::enum_column(row, 2, Period::NAMES)?,
+            period: rows::enum_column(row, 2)?,
             start: rows::timestamp_column(row, 3)?,
             units: row.get(4)?,
         };

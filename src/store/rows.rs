@@ -1,6 +1,8 @@
 //! Conversion of columns into domain types. A value that isn't in the stored format (the file was edited)
 //! makes the read fail with the column's number; nothing panics.
 
+use std::str::FromStr;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,10 +20,8 @@ pub(crate) fn optional_timestamp_column(row: &Row<'_>, column: usize) -> engine:
 }
 
 /// A column that stores an enum value by its name.
-pub(crate) fn enum_column<T: Copy>(row: &Row<'_>, column: usize, names: &[(&str, T)]) -> engine::Result<T> {
-    let text: &str = row.get(column)?;
-    let value = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    value.ok_or_else(|| row.invalid_value(column))
+pub(crate) fn enum_column<T: FromStr>(row: &Row<'_>, column: usize) -> engine::Result<T> {
+    row.get::<&str>(column)?.parse().map_err(|_| row.invalid_value(column))
 }
 
 pub(crate) fn json_column<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> engine::Result<T> {

@@ -7,7 +7,7 @@ use super::tx::Tx;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
-use crate::domain::user::{Status, User, UserFilter};
+use crate::domain::user::{User, UserFilter};
 use crate::error::Result;
 
 /// The columns that [`user_from_row`] reads, of the table `users` as `u`.
@@ -21,7 +21,7 @@ pub(super) fn user_from_row(row: &Row<'_>, first: usize) -> engine::Result<User>
         email: row.get(first + 1)?,
         name: row.get(first + 2)?,
         external_id: row.get(first + 3)?,
-        status: rows::enum_column(row, first + 4, Status::NAMES)?,
+        status: rows::enum_column(row, first + 4)?,
         metadata: rows::json_column(row, first + 5)?,
         created_at: rows::timestamp_column(row, first + 6)?,
         updated_at: rows::timestamp_column(row, first + 7)?,

@@ -7,7 +7,6 @@ use super::seq_index::SeqIndex;
 use super::tx::Tx;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
-use crate::domain::verification::Outcome;
 use crate::domain::verification_log::{Entry, VerificationLogFilter};
 use crate::error::Result;
 
@@ -24,7 +23,7 @@ pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entr
          WHEN verification_log.last_at < excluded.last_at THEN excluded.last_at ELSE verification_log.last_at END",
         params![
             entry.first_at.start_of_minute().as_millis(),
-            entry.code.map_or("", Outcome::name),
+            entry.code.map_or("", |code| code.name()),
             aggregation_key,
             key_seq,
             entry.organization_id,
@@ -40,7 +39,7 @@ pub(crate) fn add(tx: &Tx<'_>, aggregation_key: &str, key_seq: Option<i64>, entr
 fn entry_from_row(row: &Row<'_>) -> engine::Result<Entry> {
     let is_overflow = row.get::<&str>(1)?.is_empty();
     Ok(Entry {
-        code: if is_overflow { None } else { Some(rows::enum_column(row, 1, Outcome::NAMES)?) },
+        code: if is_overflow { None } else { Some(rows::enum_column(row, 1)?) },
         key_id: row.get(2)?,
         organization_id: row.get(3)?,
         ip: row.get::<Option<String>>(4)?.and_then(|ip| ip.parse().ok()),

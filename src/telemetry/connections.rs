@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Why a listener closed a connection instead of serving it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use strum::VariantArray;
+
+/// Why a listener closed a connection instead of serving it. The name of a reason is in the log and a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum RefusalReason {
     /// The maximum number of connections was open.
     MaxConnections,
@@ -17,15 +20,8 @@ pub(crate) enum RefusalReason {
 }
 
 impl RefusalReason {
-    const ALL: [Self; 3] = [Self::MaxConnections, Self::MaxUnauthenticatedPerAddress, Self::OpenFiles];
-
-    /// The name of the reason, in the log and as a metric label.
     fn name(self) -> &'static str {
-        match self {
-            Self::MaxConnections => "max_connections",
-            Self::MaxUnauthenticatedPerAddress => "max_unauthenticated_per_address",
-            Self::OpenFiles => "open_files",
-        }
+        self.into()
     }
 }
 
@@ -38,9 +34,9 @@ pub struct ListenerConnections {
     /// The number of accepted connections, including refused ones.
     accepted: AtomicU64,
     /// The number of refused connections, by reason.
-    refused: [AtomicU64; RefusalReason::ALL.len()],
+    refused: [AtomicU64; RefusalReason::VARIANTS.len()],
     /// The number of refused connections since the last call of [`log_refusals`](Self::log_refusals).
-    refused_since_report: [AtomicU64; RefusalReason::ALL.len()],
+    refused_since_report: [AtomicU64; RefusalReason::VARIANTS.len()],
 }
 
 impl Default for ListenerConnections {
@@ -73,7 +69,7 @@ impl ListenerConnections {
 
     /// The name of each reason and the number of connections that were refused for it.
     pub(crate) fn refused_counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        RefusalReason::ALL
+        RefusalReason::VARIANTS
             .iter()
             .zip(&self.refused)
             .map(|(reason, count)| (reason.name(), count.load(Ordering::Relaxed)))
@@ -110,7 +106,7 @@ impl ListenerConnections {
 
     /// Logs the number of refused connections since the last call that were not logged individually.
     pub(crate) fn log_refusals(&self) {
-        for (reason, count) in RefusalReason::ALL.iter().zip(&self.refused_since_report) {
+        for (reason, count) in RefusalReason::VARIANTS.iter().zip(&self.refused_since_report) {
             let count = count.swap(0, Ordering::Relaxed);
             if count > 1 {
                 let listener = self.listener;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use strum::VariantArray;
+
 use super::bucket::{BucketLimit, Buckets, RateLimitDecision};
 use super::cache::KeyCache;
 use super::quota::{self, QuotaDecision, Quotas};
@@ -22,7 +24,7 @@ use crate::telemetry::failure_streak::FailureStreak;
 use crate::telemetry::tally::Counts;
 
 /// Number of possible outcomes of a verification.
-const OUTCOME_COUNT: usize = Outcome::NAMES.len();
+const OUTCOME_COUNT: usize = Outcome::VARIANTS.len();
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -6,8 +6,9 @@ use std::io::ErrorKind;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use strum::VariantArray;
 use tollhouse::domain::verification::Outcome;
-use tollhouse::error::CODES;
+use tollhouse::error::Code;
 use toml_edit::DocumentMut;
 
 use crate::support::guide;
@@ -198,8 +199,8 @@ fn the_reference_lists_all_error_codes() {
     let text = fs::read_to_string(guide::root().join("docs/reference/api.md")).unwrap();
     let documented: Vec<_> =
         table(&text, "code").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
-    let real: Vec<_> =
-        CODES.iter().map(|(_, name, status)| (format!("`{name}`"), status.to_string())).collect();
+    let real = Code::VARIANTS.iter().map(|code| (format!("`{}`", code.name()), code.status().to_string()));
+    let real: Vec<_> = real.collect();
     assert_eq!(documented, real);
 }
 
@@ -250,7 +251,7 @@ async fn the_reference_shows_an_error_as_it_is() {
 fn verification_codes_are_documented_in_the_order_of_their_checks() {
     let text = fs::read_to_string(guide::root().join("docs/concepts/verification.md")).unwrap();
     let documented: Vec<_> = table(&text, "code").into_iter().map(|row| row[0].clone()).collect();
-    let real: Vec<_> = Outcome::NAMES.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let real: Vec<_> = Outcome::VARIANTS.iter().map(|outcome| format!("`{}`", outcome.name())).collect();
     assert_eq!(documented, real);
 }
 

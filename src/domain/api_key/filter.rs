@@ -28,7 +28,7 @@ impl ApiKeyFilter {
         Self {
             organization_id: query.text("organization_id"),
             user_id: query.text("user_id"),
-            status: query.one_of("status", Status::NAMES),
+            status: query.one_of("status"),
             scope: query.text("scope"),
             q: query.text("q"),
         }

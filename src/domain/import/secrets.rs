@@ -16,7 +16,8 @@ use crate::domain::rules;
 const MAX_RETIRED_SECRETS: usize = 10_000;
 
 /// The state of an imported key's secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum ImportedSecretState {
     /// The secret that was issued last.
     Current,
@@ -27,21 +28,14 @@ pub(crate) enum ImportedSecretState {
 }
 
 impl ImportedSecretState {
-    /// The names of the states in the database.
-    pub(crate) const NAMES: &'static [(&'static str, ImportedSecretState)] = &[
-        ("current", ImportedSecretState::Current),
-        ("previous", ImportedSecretState::Previous),
-        ("retired", ImportedSecretState::Retired),
-    ];
-
-    /// Returns the name of this state in the database.
     pub(crate) fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, secret)| *secret == self).map_or("", |(name, _)| name)
+        self.into()
     }
 }
 
 /// The text encoding of an imported hash.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub(super) enum HashEncoding {
     #[default]
     Hex,
@@ -51,16 +45,6 @@ pub(super) enum HashEncoding {
 }
 
 impl HashEncoding {
-    const NAMES: &'static [(&'static str, HashEncoding)] = &[
-        ("hex", HashEncoding::Hex),
-        ("base64", HashEncoding::Base64),
-        ("base64url", HashEncoding::Base64Url),
-    ];
-
-    /// The names that Unkey's migration API uses for the encodings.
-    const UNKEY_NAMES: &'static [(&'static str, HashEncoding)] =
-        &[("sha256_hex", HashEncoding::Hex), ("sha256_base64", HashEncoding::Base64)];
-
     pub(super) fn decode(self, text: &str) -> Option<SecretHash> {
         let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let alphabet = match self {
@@ -69,6 +53,24 @@ impl HashEncoding {
             HashEncoding::Base64Url => &URL_SAFE,
         };
         GeneralPurpose::new(alphabet, lenient).decode(text).ok()?.try_into().ok()
+    }
+}
+
+/// The names that Unkey's migration API uses for the encodings.
+#[derive(Clone, Copy, Debug, Default, strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "snake_case")]
+enum UnkeyVariant {
+    #[default]
+    Sha256Hex,
+    Sha256Base64,
+}
+
+impl From<UnkeyVariant> for HashEncoding {
+    fn from(variant: UnkeyVariant) -> Self {
+        match variant {
+            UnkeyVariant::Sha256Hex => HashEncoding::Hex,
+            UnkeyVariant::Sha256Base64 => HashEncoding::Base64,
+        }
     }
 }
 
@@ -98,13 +100,13 @@ fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<
 
 /// Parses the hashes of a key's current, previous and retired secrets.
 pub(super) fn parse_secrets(fields: &mut Fields<'_>) -> Vec<(SecretHash, ImportedSecretState)> {
-    let encoding = fields.optional("hash_encoding", rules::one_of_parser(HashEncoding::NAMES));
+    let encoding = fields.optional("hash_encoding", rules::parse_one_of);
     let current = fields.required("hash", |json, faults| match json {
         // An object has the format of Unkey's migration API.
         Json::Object(_) => {
             let mut inner = Fields::of_nested_object(json, faults);
-            let variant = inner.required("variant", rules::one_of_parser(HashEncoding::UNKEY_NAMES));
-            let hash = inner.required("value", hash_parser(variant));
+            let variant = inner.required("variant", rules::parse_one_of::<UnkeyVariant>);
+            let hash = inner.required("value", hash_parser(variant.into()));
             inner.finish_nested(faults);
             Some(hash)
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use serde_json::json;
+use strum::VariantArray;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -13,7 +14,7 @@ use utoipa::openapi::{
 };
 
 use super::{data_plane, envelope};
-use crate::error::CODES;
+use crate::error::Code;
 use crate::http::idempotency::MAX_IDEMPOTENCY_KEY_LENGTH;
 use crate::http::routes::{ANY, AuthRequirement, Body, Dispatch, Endpoint, ROUTES, Route};
 
@@ -252,7 +253,7 @@ fn response_name_of(status: u16) -> String {
 
 /// The names of the error codes with this HTTP status.
 fn error_codes(status: u16) -> impl Iterator<Item = &'static str> {
-    CODES.iter().filter(move |(.., code_status)| *code_status == status).map(|(_, name, _)| *name)
+    Code::VARIANTS.iter().filter(move |code| code.status() == status).map(|code| code.name())
 }
 
 fn describe_error_status(status: u16) -> String {

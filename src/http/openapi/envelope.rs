@@ -1,13 +1,11 @@
 //! Schemas of the response envelope; [`reply`](super::super::reply) writes it.
 
-use std::borrow::Cow;
-
+use utoipa::ToSchema;
 use utoipa::openapi::schema::{AnyOf, ArrayItems, Schema, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr};
-use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::verification::Outcome;
-use crate::error::{CODES, Code, ErrorDetail};
+use crate::error::{Code, ErrorDetail};
 use crate::http::batch::OperationResult;
 
 /// An error response.
@@ -143,20 +141,4 @@ pub(crate) fn envelope_schema(data: &RefOr<Schema>) -> Option<(String, Schema)> 
         .required("data")
         .required("metadata");
     Some((format!("{component}{suffix}"), envelope.into()))
-}
-
-impl ToSchema for Code {
-    fn name() -> Cow<'static, str> {
-        "ErrorCode".into()
-    }
-}
-
-impl PartialSchema for Code {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some("An error code of the API."))
-            .enum_values(Some(CODES.iter().map(|(_, name, _)| *name)))
-            .into()
-    }
 }

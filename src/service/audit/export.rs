@@ -28,18 +28,14 @@ use crate::store::audit::StoredEvent;
 /// The format of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = ExportFormat, rename_all = "lowercase")]
+#[derive(strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum ExportFormat {
     /// One JSON object per line, one line per event.
     #[default]
     Ndjson,
     /// CSV (RFC 4180) with a header line.
     Csv,
-}
-
-impl ExportFormat {
-    /// The names of the formats in the query parameter `format`.
-    pub(crate) const NAMES: &'static [(&'static str, ExportFormat)] =
-        &[("ndjson", ExportFormat::Ndjson), ("csv", ExportFormat::Csv)];
 }
 
 /// The query parameters of an export, besides the filters.
@@ -56,10 +52,7 @@ pub(crate) struct ExportQuery {
 
 impl ExportQuery {
     fn read(query: &mut Query) -> Self {
-        Self {
-            format: query.one_of("format", ExportFormat::NAMES),
-            bom: query.one_of("bom", &[("true", true), ("false", false)]),
-        }
+        Self { format: query.one_of("format"), bom: query.boolean("bom") }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `GET /analytics/usage`
 
 use serde_json::{Value, json};
+use strum::VariantArray;
 use tollhouse::domain::verification::Outcome::{self, *};
 
 use super::super::{expect_error, expect_invalid, expect_ok};
@@ -19,9 +20,9 @@ async fn every_outcome_is_counted_in_its_totals() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let key_1 = key(&server, Some("org_1"), "key_1").await;
-    let outcomes = &Outcome::NAMES[2..];
-    assert_eq!(outcomes[0].1, Revoked);
-    for (times, (_, outcome)) in (1..).zip(outcomes) {
+    let outcomes = &Outcome::VARIANTS[2..];
+    assert_eq!(outcomes[0], Revoked);
+    for (times, outcome) in (1..).zip(outcomes) {
         key_1.count(&server, *outcome, times);
     }
     flush(&server).await;
@@ -35,7 +36,7 @@ async fn every_outcome_is_counted_in_its_totals() {
     let period = json!({"start": "2026-10-24T00:00:00.000Z", "end": "2026-11-23T07:08:09.000Z"});
     assert_eq!(data["period"], period);
     assert_eq!(data["series"].as_array().unwrap().len(), 31);
-    let by_code: Vec<_> = outcomes.iter().rev().map(|(name, _)| *name).zip((1..=10).rev()).collect();
+    let by_code: Vec<_> = outcomes.iter().rev().map(|outcome| outcome.name()).zip((1..=10).rev()).collect();
     assert_eq!(groups(&data, "groups"), expected_groups(&by_code));
     let of_valid = json!({"requests": 10, "allowed": 10, "denied": 0, "rate_limited": 0, "quota_exceeded": 0, "cost": 10});
     assert_eq!(data["groups"][0], json!({"id": "VALID", "name": "VALID", "totals": of_valid}));
