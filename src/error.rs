@@ -1,7 +1,7 @@
 //! Errors, as clients see them.
 //!
-//! Each error code has an HTTP status. An [`Error`] has a code, a message that says what to do, the individual
-//! faults ([`ErrorDetail`]), and the cause, which is only logged.
+//! Each error code has an HTTP status and a [class](CodeClass). An [`Error`] has a code, a message that says what to
+//! do, the individual faults ([`ErrorDetail`]), and the cause, which is only logged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -47,6 +47,23 @@ pub enum Code {
     StorageFull,
 }
 
+/// What an error code says about the cause, and so about what the client can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CodeClass {
+    /// The request is not valid, or conflicts with what is stored.
+    Request,
+    /// The request has no valid credential.
+    Authentication,
+    /// The credential is valid and does not permit the request.
+    Permission,
+    /// The client sends too many requests.
+    RateLimit,
+    /// The server has a bug.
+    Bug,
+    /// The server can't serve the request at the moment.
+    Unavailable,
+}
+
 impl Code {
     /// The name of the code in responses, in `SCREAMING_SNAKE_CASE`.
     pub fn name(self) -> &'static str {
@@ -76,6 +93,39 @@ impl Code {
             Code::Unavailable | Code::OutcomeUnknown => 503,
             Code::StorageFull => 507,
         }
+    }
+
+    pub(crate) fn class(self) -> CodeClass {
+        match self {
+            Code::InvalidJson
+            | Code::InvalidRequest
+            | Code::InvalidCursor
+            | Code::SecretInField
+            | Code::NotFound
+            | Code::MethodNotAllowed
+            | Code::AlreadyExists
+            | Code::Conflict
+            | Code::BatchFailed
+            | Code::PreconditionFailed
+            | Code::PayloadTooLarge
+            | Code::UnsupportedMediaType
+            | Code::IdempotencyMismatch
+            | Code::FailedDependency
+            | Code::PreconditionRequired => CodeClass::Request,
+            Code::Unauthenticated | Code::InvalidApiKey => CodeClass::Authentication,
+            Code::InsufficientScope
+            | Code::PlatformKeyRequired
+            | Code::IpNotAllowed
+            | Code::SecretSuperseded => CodeClass::Permission,
+            Code::RateLimited => CodeClass::RateLimit,
+            Code::Internal => CodeClass::Bug,
+            Code::Unavailable | Code::OutcomeUnknown | Code::StorageFull => CodeClass::Unavailable,
+        }
+    }
+
+    /// True if the cause is the server and not the request.
+    pub(crate) fn is_server_error(self) -> bool {
+        matches!(self.class(), CodeClass::Bug | CodeClass::Unavailable)
     }
 }
 
@@ -196,3 +246,25 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use strum::VariantArray;
+
+    use super::*;
+
+    #[test]
+    fn the_class_of_a_code_fits_its_status() {
+        for code in Code::VARIANTS {
+            let expected = match code.status() {
+                401 => CodeClass::Authentication,
+                403 => CodeClass::Permission,
+                429 => CodeClass::RateLimit,
+                500 => CodeClass::Bug,
+                501.. => CodeClass::Unavailable,
+                _ => CodeClass::Request,
+            };
+            assert_eq!(code.class(), expected, "{code:?}");
+        }
+    }
+}

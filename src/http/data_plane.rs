@@ -19,7 +19,7 @@ use crate::domain::access;
 use crate::domain::api_key::Credential;
 use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{CodeClass, Error, Result};
 use crate::verify::verifier::Verdict;
 
 /// Maximum size of a request body. The body of the largest valid request has about 10 KB.
@@ -124,9 +124,9 @@ impl DataPlaneRequest<'_> {
         );
     }
 
-    /// Logs an error if its status is 5xx.
+    /// Logs an error of the server.
     pub(crate) fn log_server_error(&self, error: &Error) {
-        if error.code.status() >= 500 {
+        if error.code.is_server_error() {
             let redactor = self.redactor();
             let path = redactor.logged_text(self.head.uri.path());
             let cause = error.to_string();
@@ -173,7 +173,7 @@ impl DataPlaneRequest<'_> {
         let app = self.app;
         let credential = match authenticated {
             Ok(credential) => credential,
-            Err(error) if error.code.status() == 401 => {
+            Err(error) if error.code.class() == CodeClass::Authentication => {
                 return Err(auth::charge_failure(app, self.client_ip, error).await);
             }
             Err(error) => return Err(error),

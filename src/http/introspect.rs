@@ -223,7 +223,7 @@ fn write_oauth_error(request: &DataPlaneRequest<'_>, error: &Error) -> Response 
         Code::Unauthenticated | Code::InvalidApiKey => "invalid_client",
         Code::InsufficientScope | Code::IpNotAllowed => "insufficient_scope",
         Code::RateLimited | Code::Unavailable => "temporarily_unavailable",
-        code if code.status() >= 500 => "server_error",
+        code if code.is_server_error() => "server_error",
         _ => "invalid_request",
     };
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -31,7 +31,7 @@ use crate::domain::access::{self, Caller};
 use crate::domain::audit::{EventContext, Target};
 use crate::domain::fields::Json;
 use crate::domain::redaction::Redactor;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, CodeClass, Error, Result};
 use crate::service::access_blocks::{self, AccessChangeAttempts};
 use crate::service::request_memory::MemoryReservation;
 use crate::service::{self, RequestContext};
@@ -238,7 +238,7 @@ impl RequestPipeline {
         }
         let (credential, secret) = match auth::authenticate(&app, &self.request.head).await {
             Ok(authenticated) => authenticated,
-            Err(error) if error.code.status() == 401 => {
+            Err(error) if error.code.class() == CodeClass::Authentication => {
                 return Err(auth::charge_failure(&app, self.request.client_ip, error).await);
             }
             Err(error) => return Err(error),

@@ -9,7 +9,7 @@ use super::{RequestContext, is_aggregated, unstored_read, unstored_refusal};
 use crate::clock::Clock;
 use crate::domain::access::Caller;
 use crate::domain::audit::{AuditEntry, Event};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, CodeClass, Error, Result};
 use crate::store;
 use crate::store::db::Tx;
 
@@ -92,7 +92,7 @@ impl Batch {
         })?;
         match applied {
             Ok(results) => Ok(self.outcome(tx, results, None)),
-            Err(error) if error.code.status() >= 500 => Err(error),
+            Err(error) if error.code.is_server_error() => Err(error),
             Err(error) => {
                 let results = self.operations.iter().enumerate().map(|(index, operation)| {
                     operation.ctx.attempts.refuse();
@@ -137,7 +137,9 @@ impl Batch {
         let mut shared = SharedCaller::default();
         let results =
             indexes.map(|index| match tx.run_in_savepoint(|tx| self.run_one(index, tx, &mut shared))? {
-                Err(error) if error.code.status() > 500 && !error.caused_by_request => Err(error),
+                Err(error) if error.code.class() == CodeClass::Unavailable && !error.caused_by_request => {
+                    Err(error)
+                }
                 Err(error) => {
                     record_failed_operation(tx, &self.operations[index].ctx, &error)?;
                     Ok(Err(error))

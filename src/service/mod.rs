@@ -50,7 +50,7 @@ use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, CodeClass, Error, Result};
 use crate::store::{self, db::Tx};
 use access_blocks::AccessChangeAttempts;
 
@@ -213,9 +213,9 @@ impl RequestContext {
 /// The outcome of an operation as named in the audit log. `code` is the operation's error code, or `None` if
 /// the operation succeeded.
 fn audit_outcome(code: Option<Code>) -> &'static str {
-    match code.map(Code::status) {
+    match code.map(Code::class) {
         None => "success",
-        Some(401 | 403 | 429) => "denied",
+        Some(CodeClass::Authentication | CodeClass::Permission | CodeClass::RateLimit) => "denied",
         Some(_) => "failed",
     }
 }
@@ -310,7 +310,11 @@ pub(crate) async fn record_refusal(app: &App, ctx: &Arc<RequestContext>, error: 
 /// or the database can't be used. In the last case the client would wait once more, for its refusal to be stored.
 fn is_aggregated(error: &Error) -> bool {
     let is_database_unusable = error.code == Code::Unavailable && error.cause.is_some();
-    is_database_unusable || matches!(error.code.status(), 401 | 403 | 429 | 507)
+    let is_repeatable = matches!(
+        error.code.class(),
+        CodeClass::Authentication | CodeClass::Permission | CodeClass::RateLimit
+    );
+    is_database_unusable || is_repeatable || error.code == Code::StorageFull
 }
 
 /// The event of an operation that was refused or failed within a transaction, to be aggregated after it: `None` if it is
