@@ -12,6 +12,7 @@ use super::output::ResultStream;
 use super::{interrupt, output};
 use crate::config::Config;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::audit::Verification;
 use crate::domain::chain::{ChainAnchor, ChainLink, ChainVerifier};
 use crate::domain::page::Query;
@@ -118,7 +119,7 @@ pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
     let dir = config.database.dir.clone();
     let app = super::open_existing_database(config).await?;
     let part = target.map(|target| PartFile::create_for_operator(target, args.force, &dir)).transpose()?;
-    let ctx = RequestContext::internal(&app, Caller::Operator, "audit_log.export", "read")?;
+    let ctx = RequestContext::internal(&app, Caller::Operator, Action::ExportAuditLog)?;
     let format = match args.format {
         ExportFormat::Ndjson => "ndjson",
         ExportFormat::Csv => "csv",

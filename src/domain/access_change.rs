@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 
 use super::access::{self, Caller};
+use super::action::Action;
 use super::api_key::{ApiKey, Credential, Status};
 use super::cidr;
 use super::fields::Faults;
@@ -48,22 +49,22 @@ struct KeyAccessUpdate {
 impl AccessChange {
     /// The change of access that a request to the route with this action makes; `None` if it makes none. The body
     /// isn't validated: what isn't valid is ignored.
-    pub(crate) fn from_request(action: &str, params: &[String], body: Option<&Json>) -> Option<Self> {
+    pub(crate) fn from_request(action: Action, params: &[String], body: Option<&Json>) -> Option<Self> {
         use AccessChangeKind as Kind;
         let id = params.last()?.clone();
         let status = || text(member(body?, "status")?);
         let kind = match action {
-            "api_key.revoke" => Kind::RevokeKey,
-            "api_key.expire_previous" => Kind::ExpirePreviousSecret,
-            "api_key.rotate" => Kind::RotateKey,
-            "api_key.update" => Kind::UpdateKey(Box::new(KeyAccessUpdate::from_body(body?)?)),
-            "organization.delete" => Kind::DeleteOrganization,
-            "user.delete" => Kind::DeleteUser,
-            "membership.delete" => Kind::EndMembership(params.first()?.clone()),
-            "organization.update" if status() == Some("suspended") => Kind::SuspendOrganization,
-            "organization.update" if status() == Some("active") => Kind::ActivateOrganization,
-            "user.update" if status() == Some("suspended") => Kind::SuspendUser,
-            "user.update" if status() == Some("active") => Kind::ActivateUser,
+            Action::RevokeApiKey => Kind::RevokeKey,
+            Action::ExpirePreviousSecret => Kind::ExpirePreviousSecret,
+            Action::RotateApiKey => Kind::RotateKey,
+            Action::UpdateApiKey => Kind::UpdateKey(Box::new(KeyAccessUpdate::from_body(body?)?)),
+            Action::DeleteOrganization => Kind::DeleteOrganization,
+            Action::DeleteUser => Kind::DeleteUser,
+            Action::DeleteMembership => Kind::EndMembership(params.first()?.clone()),
+            Action::UpdateOrganization if status() == Some("suspended") => Kind::SuspendOrganization,
+            Action::UpdateOrganization if status() == Some("active") => Kind::ActivateOrganization,
+            Action::UpdateUser if status() == Some("suspended") => Kind::SuspendUser,
+            Action::UpdateUser if status() == Some("active") => Kind::ActivateUser,
             _ => return None,
         };
         Some(Self { id, kind })

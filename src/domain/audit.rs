@@ -7,9 +7,12 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::access::Caller;
+use super::action::{Access, Action};
 use super::page::Query;
 use super::redaction::{Redactor, truncate_text};
+use super::stored_name::StoredName;
 use super::time::Timestamp;
+use crate::error::{Code, CodeClass};
 
 /// The SHA-256 hash of an audit event in the audit chain.
 pub(crate) type ChainHash = [u8; 32];
@@ -123,34 +126,28 @@ pub struct EventContext {
     pub(crate) batch_id: Option<String>,
 }
 
-/// Whether an audited action read or changed something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
-#[schema(as = AuditAccess, rename_all = "lowercase")]
-#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
-#[strum(serialize_all = "lowercase")]
-pub(crate) enum Access {
-    Read,
-    Write,
-}
-
-impl Access {
-    pub(crate) fn name(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// How an audited action ended: it succeeded, was not allowed, or failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(as = AuditOutcome, rename_all = "lowercase")]
 #[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "lowercase")]
-pub(crate) enum Outcome {
+#[allow(missing_docs)]
+pub enum Outcome {
     Success,
     Denied,
     Failed,
 }
 
 impl Outcome {
+    /// The outcome of an operation with this error code, or without an error.
+    pub(crate) fn of(code: Option<Code>) -> Self {
+        match code.map(Code::class) {
+            None => Outcome::Success,
+            Some(CodeClass::Authentication | CodeClass::Permission | CodeClass::RateLimit) => Outcome::Denied,
+            Some(CodeClass::Request | CodeClass::Bug | CodeClass::Unavailable) => Outcome::Failed,
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         self.into()
     }
@@ -176,17 +173,17 @@ pub struct Event {
     /// Who performed the action.
     pub actor: Actor,
     /// The audited action, as `resource.verb`.
-    #[schema(example = "api_key.create")]
-    pub action: Cow<'static, str>,
+    #[schema(value_type = String, example = "api_key.create")]
+    pub action: StoredName<Action>,
     /// Whether the action read or changed something.
     #[schema(value_type = Access)]
-    pub access: Cow<'static, str>,
+    pub access: StoredName<Access>,
     /// The resource that the action affected.
     #[schema(required)]
     pub target: Option<Target>,
     /// How the action ended.
     #[schema(value_type = Outcome)]
-    pub outcome: Cow<'static, str>,
+    pub outcome: StoredName<Outcome>,
     /// The error code, if the action did not succeed.
     #[schema(required)]
     pub code: Option<Cow<'static, str>>,

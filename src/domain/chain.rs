@@ -5,7 +5,8 @@ use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
-use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS_HASH, Verification};
+use super::action::Action;
+use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS_HASH, Outcome, Verification};
 use super::id;
 use super::time::Timestamp;
 
@@ -105,10 +106,10 @@ impl EventColumns {
             && Timestamp::parse(&event.occurred_at) == Some(self.occurred_at)
             && event.organization_id == self.organization_id
             && event.actor.id == self.actor_id
-            && event.action == self.action
+            && event.action.as_str() == self.action
             && event.target.and_then(|target| target.id) == self.target_id
-            && event.access == self.access
-            && event.outcome == self.outcome
+            && event.access.as_str() == self.access
+            && event.outcome.as_str() == self.outcome
     }
 }
 
@@ -119,9 +120,6 @@ pub(crate) struct ChainAnchor {
     pub(crate) seq: i64,
     pub(crate) hash: ChainHash,
 }
-
-/// The action of the audit event that records a pruning (the deletion of the oldest events).
-pub(crate) const PRUNE_ACTION: &str = "audit_log.prune";
 
 impl fmt::Display for ChainAnchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,8 +134,9 @@ impl ChainAnchor {
     /// Returns the checkpoint that a pruning event records, which is the last deleted event. `None` for other
     /// events.
     pub(crate) fn from_pruning_event(event: &Event) -> Option<Self> {
-        let is_pruning =
-            event.action == PRUNE_ACTION && event.actor.kind == "system" && event.outcome == "success";
+        let is_pruning = event.action == Action::PruneAuditLog
+            && event.actor.kind == "system"
+            && event.outcome == Outcome::Success;
         let change =
             event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT_FIELD)?;
         // A pruning deletes only events that precede the pruning event.

@@ -1,10 +1,12 @@
 //! The types and rules of the product, as pure code: without HTTP, SQL, clock or randomness.
 //!
 //! `fields` and `rules` parse request bodies, `page` parses the query strings of lists, and `access` decides
-//! which caller may do what. Every resource has its own file.
+//! which caller may do what. `action` lists everything that the audit log can record. Every resource has its own
+//! file.
 
 pub mod access;
 pub mod access_change;
+pub mod action;
 pub mod api_key;
 pub mod audit;
 pub(crate) mod batch;
@@ -36,6 +38,7 @@ pub(crate) mod scope;
 pub(crate) mod secret_format;
 pub(crate) mod settings;
 pub(crate) mod sql_time;
+pub mod stored_name;
 pub mod time;
 pub(crate) mod unicode;
 pub mod usage;

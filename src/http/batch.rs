@@ -12,12 +12,14 @@ use super::replay;
 use super::reply::{self, Reply};
 use super::routes::{self, Dispatch, RouteMatch};
 use crate::domain::access::Caller;
+use crate::domain::action::{Access, Action};
 use crate::domain::audit::{Event, EventContext};
-use crate::domain::batch::{Batch as RequestedBatch, Operation as RequestedOperation};
+use crate::domain::batch::{
+    Batch as RequestedBatch, Method as OperationMethod, Operation as RequestedOperation,
+};
 use crate::domain::id::Kind;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
-use crate::service::aggregated::REQUEST_REFUSED;
 use crate::service::batch::{Batch, BatchOperation, BatchOutcome};
 use crate::service::operation::{self, Answer, Applied, Tx};
 
@@ -227,8 +229,8 @@ async fn prepare_operation(
         scopes: &[],
         requires_current_secret: false,
         requires_platform_key: false,
-        action: REQUEST_REFUSED,
-        access: if method == "GET" { "read" } else { "write" },
+        action: Action::RequestRefused,
+        access: if requested.method == OperationMethod::Get { Access::Read } else { Access::Write },
         if_match: requested.if_match,
         target: None,
         context: EventContext {
@@ -250,7 +252,7 @@ async fn prepare_operation(
     let target = pipeline::audit_target(route, &params, &ctx.redactor);
     let ctx = RequestContext {
         scopes: route.auth.scopes(),
-        requires_current_secret: route.requires_current_secret(),
+        requires_current_secret: route.action.requires_current_secret(),
         requires_platform_key: route.auth.requires_platform_key(),
         action: route.action,
         target,

@@ -24,10 +24,11 @@ use super::rate_limits::{self, RateLimitClass};
 use super::reply::{self, Reply};
 use super::request_id::{add_request_id, received_or_new_request_id};
 use super::request_log::{RequestLog, log_unmatched};
-use super::routes::{AuthRequirement, BATCH_ACTION, Body, Dispatch, Route, UnmatchedRoute, WHOAMI_ACTION};
+use super::routes::{AuthRequirement, Body, Dispatch, Route, UnmatchedRoute};
 use super::{address, batch, idempotency};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
+use crate::domain::action::{Access, Action};
 use crate::domain::audit::{EventContext, Target};
 use crate::domain::fields::Json;
 use crate::domain::redaction::Redactor;
@@ -178,8 +179,9 @@ fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()
 /// The resource that the request's path names, for the audit event. Usually it exists, so a header that isn't used must
 /// not hide its id.
 pub(crate) fn audit_target(route: &Route, params: &[String], redactor: &Redactor) -> Option<Target> {
+    let kind = route.action.target_kind()?;
     params.last().map(|id| Target {
-        kind: route.action.split('.').next().unwrap_or_default().into(),
+        kind: kind.name().into(),
         id: Some(redactor.for_stored_values().recorded_text(id)),
         name: None,
     })
@@ -234,7 +236,7 @@ impl RequestPipeline {
         let app = self.app.clone();
         let route = self.route;
         if route.auth == AuthRequirement::Open {
-            return RequestContext::internal(&app, Caller::System, route.action, "read");
+            return RequestContext::internal(&app, Caller::System, route.action);
         }
         let (credential, secret) = match auth::authenticate(&app, &self.request.head).await {
             Ok(authenticated) => authenticated,
@@ -250,10 +252,10 @@ impl RequestPipeline {
             secret: Some(secret),
             redactor: self.request.redactor.clone(),
             scopes: route.auth.scopes(),
-            requires_current_secret: route.requires_current_secret(),
+            requires_current_secret: route.action.requires_current_secret(),
             requires_platform_key: route.auth.requires_platform_key(),
             action: route.action,
-            access: route.access(),
+            access: route.action.access(),
             now: app.clock.now(),
             expiry_time: app.clock.expiry_time(),
             ip: self.request.client_ip,
@@ -296,7 +298,7 @@ impl RequestPipeline {
     }
 
     fn rate_limit_class(&self) -> RateLimitClass {
-        if self.route.action == BATCH_ACTION { RateLimitClass::Batch } else { RateLimitClass::Admin }
+        if self.route.action == Action::RunBatch { RateLimitClass::Batch } else { RateLimitClass::Admin }
     }
 
     /// Reads the request body; returns its bytes and the parsed JSON. Their memory is reserved until the response
@@ -372,7 +374,7 @@ impl RequestPipeline {
             }
         };
         // A response that reports a change is sent in any case. Of a batch, each result was reserved before.
-        if self.route.access() == "read" || reply.is_replayed() {
+        if self.route.action.access() == Access::Read || reply.is_replayed() {
             reserved.grow(reply.max_memory_bytes())?;
         }
         Ok(reply)
@@ -403,7 +405,7 @@ impl RequestPipeline {
     /// can't be recorded, that failure becomes the response.
     async fn record_outcome(&self, result: Result<Reply>) -> Result<Reply> {
         match (&result, &self.ctx) {
-            (Ok(_), Some(ctx)) if self.route.action == WHOAMI_ACTION => {
+            (Ok(_), Some(ctx)) if self.route.action.is_aggregated() => {
                 service::aggregate_read(&self.app, ctx)
             }
             (Err(error), Some(ctx)) => {

@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::batch::{OperationResult, PreparedBatch};
 use crate::domain::access::Caller;
+use crate::domain::action::Access;
 use crate::error::{Error, Result};
 use crate::service::batch::BatchOperation;
 use crate::service::idempotency;
@@ -33,7 +34,7 @@ pub(super) fn to_stored_results(
     results: &[OperationResult],
     operations: &[BatchOperation],
 ) -> Result<Option<String>> {
-    let is_read = |operation: &BatchOperation| operation.ctx.access == "read";
+    let is_read = |operation: &BatchOperation| operation.ctx.access == Access::Read;
     if !operations.iter().any(is_read) {
         return Ok(None);
     }

@@ -23,6 +23,7 @@ use super::{
     settings, users, whoami,
 };
 use crate::app::App;
+use crate::domain::action::Action;
 use crate::error::{Code, Error, Result};
 use crate::service::operation::Operation;
 
@@ -98,8 +99,8 @@ pub struct Route {
     pub method: &'static str,
     /// The route's URL path, with `{name}` for parameters.
     pub path: &'static str,
-    /// The name of the action in the audit log, such as `api_key.create`.
-    pub action: &'static str,
+    /// The action in the audit log.
+    pub action: Action,
     /// Who may call the route.
     pub auth: AuthRequirement,
     /// Whether the route has a request body.
@@ -109,18 +110,6 @@ pub struct Route {
 }
 
 impl Route {
-    /// `read` for GET, otherwise `write`.
-    pub(crate) fn access(&self) -> &'static str {
-        if self.method == "GET" { "read" } else { "write" }
-    }
-
-    /// True if the route refuses the previous secret of a rotated key: it deletes something, or it changes who
-    /// has access or the limits of that access.
-    pub fn requires_current_secret(&self) -> bool {
-        let changes_access = ACCESS_PATHS.iter().any(|path| self.path.starts_with(path));
-        self.access() == "write" && (self.method == "DELETE" || changes_access)
-    }
-
     /// True if the route can be an operation of a batch.
     pub fn is_in_batch(&self) -> bool {
         matches!(self.dispatch, Dispatch::Operation(_))
@@ -135,9 +124,6 @@ impl Route {
 /// The [`Route::method`] of routes that accept any method.
 pub const ANY: &str = "ANY";
 
-/// The paths under which every change requires the current secret of a key.
-const ACCESS_PATHS: &[&str] = &["/admin/v1/api-keys", "/admin/v1/config", "/admin/v1/scopes"];
-
 const ADMIN_ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
 const ADMIN_USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);
 const ADMIN_KEYS: AuthRequirement = AuthRequirement::Scope(&["admin:keys"]);
@@ -149,19 +135,19 @@ const FORWARD_AUTH_PATH: &str = "/v1/forward-auth";
 const ADMIN_AUDIT: AuthRequirement = AuthRequirement::Scope(&["admin:audit", "admin:orgs"]);
 
 /// A GET route other than that of a single resource.
-const fn get(path: &'static str, action: &'static str, auth: AuthRequirement, handler: Handler) -> Route {
+const fn get(path: &'static str, action: Action, auth: AuthRequirement, handler: Handler) -> Route {
     let dispatch = Dispatch::Pipeline(handler);
     Route { method: "GET", path, action, auth, body: Body::None, dispatch }
 }
 
 /// A GET route that reads a single resource.
-const fn read(path: &'static str, action: &'static str, auth: AuthRequirement, prepare: Prepare) -> Route {
+const fn read(path: &'static str, action: Action, auth: AuthRequirement, prepare: Prepare) -> Route {
     operation("GET", path, action, auth, Body::None, prepare)
 }
 
 const fn post(
     path: &'static str,
-    action: &'static str,
+    action: Action,
     auth: AuthRequirement,
     body: Body,
     prepare: Prepare,
@@ -169,18 +155,18 @@ const fn post(
     operation("POST", path, action, auth, body, prepare)
 }
 
-const fn patch(path: &'static str, action: &'static str, auth: AuthRequirement, prepare: Prepare) -> Route {
+const fn patch(path: &'static str, action: Action, auth: AuthRequirement, prepare: Prepare) -> Route {
     operation("PATCH", path, action, auth, Body::Required, prepare)
 }
 
-const fn delete(path: &'static str, action: &'static str, auth: AuthRequirement, prepare: Prepare) -> Route {
+const fn delete(path: &'static str, action: Action, auth: AuthRequirement, prepare: Prepare) -> Route {
     operation("DELETE", path, action, auth, Body::None, prepare)
 }
 
 const fn operation(
     method: &'static str,
     path: &'static str,
-    action: &'static str,
+    action: Action,
     auth: AuthRequirement,
     body: Body,
     prepare: Prepare,
@@ -195,7 +181,7 @@ const fn data_plane_route(
     body: Body,
     endpoint: Endpoint,
 ) -> Route {
-    Route { method, path, action: "key.verify", auth, body, dispatch: Dispatch::DataPlane(endpoint) }
+    Route { method, path, action: Action::VerifyKey, auth, body, dispatch: Dispatch::DataPlane(endpoint) }
 }
 
 const fn batch_route(path: &'static str) -> Route {
@@ -203,7 +189,7 @@ const fn batch_route(path: &'static str) -> Route {
     Route {
         method: "POST",
         path,
-        action: BATCH_ACTION,
+        action: Action::RunBatch,
         auth,
         body: Body::Required,
         dispatch: Dispatch::Batch,
@@ -214,26 +200,20 @@ const fn page_route(path: &'static str) -> Route {
     Route {
         method: "GET",
         path,
-        action: "page.read",
+        action: Action::ReadPage,
         auth: AuthRequirement::Open,
         body: Body::None,
         dispatch: Dispatch::Page,
     }
 }
 
-/// The audit action of `whoami`, the only read that the audit log aggregates, because clients may poll it.
-pub(super) const WHOAMI_ACTION: &str = "whoami.read";
-
-/// The audit action of the batch endpoint, the only control-plane call with its own rate limit.
-pub(super) const BATCH_ACTION: &str = "batch.run";
-
 /// All routes.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
-    get("/", "root.read", AuthRequirement::Open, |call| Box::pin(root::list_addresses(call))),
-    get("/healthz", "health.live", AuthRequirement::Open, |call| Box::pin(health::check_liveness(call))),
-    get("/readyz", "health.ready", AuthRequirement::Open, |call| Box::pin(health::check_readiness(call))),
-    get("/openapi.json", "openapi.read", AuthRequirement::Open, |call| Box::pin(openapi::get_document(call))),
+    get("/", Action::ReadRoot, AuthRequirement::Open, |call| Box::pin(root::list_addresses(call))),
+    get("/healthz", Action::CheckLiveness, AuthRequirement::Open, |call| Box::pin(health::check_liveness(call))),
+    get("/readyz", Action::CheckReadiness, AuthRequirement::Open, |call| Box::pin(health::check_readiness(call))),
+    get("/openapi.json", Action::ReadOpenapi, AuthRequirement::Open, |call| Box::pin(openapi::get_document(call))),
 
     page_route(pages::FAVICON_PATH),
     page_route("/docs"),
@@ -248,51 +228,51 @@ pub static ROUTES: &[Route] = &[
     data_plane_route(ANY, FORWARD_AUTH_PATH, AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
     data_plane_route(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
 
-    get("/admin/v1/whoami", WHOAMI_ACTION, AuthRequirement::AnyKey, |call| Box::pin(whoami::get_caller(call))),
+    get("/admin/v1/whoami", Action::ReadWhoami, AuthRequirement::AnyKey, |call| Box::pin(whoami::get_caller(call))),
 
-    get("/admin/v1/organizations", "organization.list", ADMIN_ORGS, |call| Box::pin(organizations::list(call))),
-    post("/admin/v1/organizations", "organization.create", AuthRequirement::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
-    read("/admin/v1/organizations/{id}", "organization.read", ADMIN_ORGS, |call| Box::pin(organizations::get(call))),
-    patch("/admin/v1/organizations/{id}", "organization.update", ADMIN_ORGS, |call| Box::pin(organizations::update(call))),
-    delete("/admin/v1/organizations/{id}", "organization.delete", ADMIN_ORGS, |call| Box::pin(organizations::delete(call))),
+    get("/admin/v1/organizations", Action::ListOrganizations, ADMIN_ORGS, |call| Box::pin(organizations::list(call))),
+    post("/admin/v1/organizations", Action::CreateOrganization, AuthRequirement::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),
+    read("/admin/v1/organizations/{id}", Action::ReadOrganization, ADMIN_ORGS, |call| Box::pin(organizations::get(call))),
+    patch("/admin/v1/organizations/{id}", Action::UpdateOrganization, ADMIN_ORGS, |call| Box::pin(organizations::update(call))),
+    delete("/admin/v1/organizations/{id}", Action::DeleteOrganization, ADMIN_ORGS, |call| Box::pin(organizations::delete(call))),
 
-    get("/admin/v1/organizations/{id}/members", "membership.list", ADMIN_USERS, |call| Box::pin(memberships::list(call))),
-    post("/admin/v1/organizations/{id}/members", "membership.create", ADMIN_USERS, Body::Required, |call| Box::pin(memberships::create(call))),
-    read("/admin/v1/organizations/{id}/members/{user_id}", "membership.read", ADMIN_USERS, |call| Box::pin(memberships::get(call))),
-    patch("/admin/v1/organizations/{id}/members/{user_id}", "membership.update", ADMIN_USERS, |call| Box::pin(memberships::update(call))),
-    delete("/admin/v1/organizations/{id}/members/{user_id}", "membership.delete", ADMIN_USERS, |call| Box::pin(memberships::delete(call))),
+    get("/admin/v1/organizations/{id}/members", Action::ListMemberships, ADMIN_USERS, |call| Box::pin(memberships::list(call))),
+    post("/admin/v1/organizations/{id}/members", Action::CreateMembership, ADMIN_USERS, Body::Required, |call| Box::pin(memberships::create(call))),
+    read("/admin/v1/organizations/{id}/members/{user_id}", Action::ReadMembership, ADMIN_USERS, |call| Box::pin(memberships::get(call))),
+    patch("/admin/v1/organizations/{id}/members/{user_id}", Action::UpdateMembership, ADMIN_USERS, |call| Box::pin(memberships::update(call))),
+    delete("/admin/v1/organizations/{id}/members/{user_id}", Action::DeleteMembership, ADMIN_USERS, |call| Box::pin(memberships::delete(call))),
 
-    get("/admin/v1/users", "user.list", ADMIN_USERS, |call| Box::pin(users::list(call))),
-    post("/admin/v1/users", "user.create", ADMIN_USERS, Body::Required, |call| Box::pin(users::create(call))),
-    read("/admin/v1/users/{id}", "user.read", ADMIN_USERS, |call| Box::pin(users::get(call))),
-    patch("/admin/v1/users/{id}", "user.update", ADMIN_USERS, |call| Box::pin(users::update(call))),
-    delete("/admin/v1/users/{id}", "user.delete", ADMIN_USERS, |call| Box::pin(users::delete(call))),
-    get("/admin/v1/users/{id}/memberships", "user.memberships", ADMIN_USERS, |call| Box::pin(users::list_memberships(call))),
+    get("/admin/v1/users", Action::ListUsers, ADMIN_USERS, |call| Box::pin(users::list(call))),
+    post("/admin/v1/users", Action::CreateUser, ADMIN_USERS, Body::Required, |call| Box::pin(users::create(call))),
+    read("/admin/v1/users/{id}", Action::ReadUser, ADMIN_USERS, |call| Box::pin(users::get(call))),
+    patch("/admin/v1/users/{id}", Action::UpdateUser, ADMIN_USERS, |call| Box::pin(users::update(call))),
+    delete("/admin/v1/users/{id}", Action::DeleteUser, ADMIN_USERS, |call| Box::pin(users::delete(call))),
+    get("/admin/v1/users/{id}/memberships", Action::ListMembershipsOfUser, ADMIN_USERS, |call| Box::pin(users::list_memberships(call))),
 
-    get("/admin/v1/api-keys", "api_key.list", ADMIN_KEYS, |call| Box::pin(api_keys::list(call))),
-    post("/admin/v1/api-keys", "api_key.create", ADMIN_KEYS, Body::Required, |call| Box::pin(api_keys::create(call))),
-    read("/admin/v1/api-keys/{id}", "api_key.read", ADMIN_KEYS, |call| Box::pin(api_keys::get(call))),
-    patch("/admin/v1/api-keys/{id}", "api_key.update", ADMIN_KEYS, |call| Box::pin(api_keys::update(call))),
-    delete("/admin/v1/api-keys/{id}", "api_key.revoke", ADMIN_KEYS, |call| Box::pin(api_keys::delete(call))),
-    post("/admin/v1/api-keys/{id}/revoke", "api_key.revoke", ADMIN_KEYS, Body::Optional, |call| Box::pin(api_keys::revoke(call))),
-    post("/admin/v1/api-keys/{id}/rotate", "api_key.rotate", ADMIN_KEYS, Body::Optional, |call| Box::pin(api_keys::rotate(call))),
-    post("/admin/v1/api-keys/{id}/expire-previous", "api_key.expire_previous", ADMIN_KEYS, Body::None, |call| Box::pin(api_keys::expire_previous_secret(call))),
+    get("/admin/v1/api-keys", Action::ListApiKeys, ADMIN_KEYS, |call| Box::pin(api_keys::list(call))),
+    post("/admin/v1/api-keys", Action::CreateApiKey, ADMIN_KEYS, Body::Required, |call| Box::pin(api_keys::create(call))),
+    read("/admin/v1/api-keys/{id}", Action::ReadApiKey, ADMIN_KEYS, |call| Box::pin(api_keys::get(call))),
+    patch("/admin/v1/api-keys/{id}", Action::UpdateApiKey, ADMIN_KEYS, |call| Box::pin(api_keys::update(call))),
+    delete("/admin/v1/api-keys/{id}", Action::RevokeApiKey, ADMIN_KEYS, |call| Box::pin(api_keys::delete(call))),
+    post("/admin/v1/api-keys/{id}/revoke", Action::RevokeApiKey, ADMIN_KEYS, Body::Optional, |call| Box::pin(api_keys::revoke(call))),
+    post("/admin/v1/api-keys/{id}/rotate", Action::RotateApiKey, ADMIN_KEYS, Body::Optional, |call| Box::pin(api_keys::rotate(call))),
+    post("/admin/v1/api-keys/{id}/expire-previous", Action::ExpirePreviousSecret, ADMIN_KEYS, Body::None, |call| Box::pin(api_keys::expire_previous_secret(call))),
 
-    get("/admin/v1/scopes", "scope.list", AuthRequirement::AnyKey, |call| Box::pin(scopes::list(call))),
-    post("/admin/v1/scopes", "scope.create", AuthRequirement::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
-    delete("/admin/v1/scopes/{scope}", "scope.delete", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
+    get("/admin/v1/scopes", Action::ListScopes, AuthRequirement::AnyKey, |call| Box::pin(scopes::list(call))),
+    post("/admin/v1/scopes", Action::CreateScope, AuthRequirement::Platform(&["admin:config"]), Body::Required, |call| Box::pin(scopes::create(call))),
+    delete("/admin/v1/scopes/{scope}", Action::DeleteScope, AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(scopes::delete(call))),
 
-    read("/admin/v1/config", "config.read", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
-    patch("/admin/v1/config", "config.update", AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
+    read("/admin/v1/config", Action::ReadConfig, AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::get(call))),
+    patch("/admin/v1/config", Action::UpdateConfig, AuthRequirement::Platform(&["admin:config"]), |call| Box::pin(settings::update(call))),
 
-    get("/admin/v1/analytics/usage", "usage.read", ADMIN_ANALYTICS, |call| Box::pin(analytics::get_usage(call))),
-    get("/admin/v1/analytics/overview", "overview.read", ADMIN_ANALYTICS, |call| Box::pin(analytics::get_overview(call))),
-    get("/admin/v1/analytics/logs", "verification_log.list", ADMIN_ANALYTICS, |call| Box::pin(analytics::list_denials(call))),
+    get("/admin/v1/analytics/usage", Action::ReadUsage, ADMIN_ANALYTICS, |call| Box::pin(analytics::get_usage(call))),
+    get("/admin/v1/analytics/overview", Action::ReadOverview, ADMIN_ANALYTICS, |call| Box::pin(analytics::get_overview(call))),
+    get("/admin/v1/analytics/logs", Action::ListVerificationLog, ADMIN_ANALYTICS, |call| Box::pin(analytics::list_denials(call))),
 
-    get("/admin/v1/audit-logs", "audit_log.list", ADMIN_AUDIT, |call| Box::pin(audit::list(call))),
-    get("/admin/v1/audit-logs/export", "audit_log.export", ADMIN_AUDIT, |call| Box::pin(audit::export_events(call))),
-    get("/admin/v1/audit-logs/verify", "audit_log.verify", AuthRequirement::Platform(&["admin:audit"]), |call| Box::pin(audit::verify_chain(call))),
-    read("/admin/v1/audit-logs/{id}", "audit_log.read", ADMIN_AUDIT, |call| Box::pin(audit::get(call))),
+    get("/admin/v1/audit-logs", Action::ListAuditLog, ADMIN_AUDIT, |call| Box::pin(audit::list(call))),
+    get("/admin/v1/audit-logs/export", Action::ExportAuditLog, ADMIN_AUDIT, |call| Box::pin(audit::export_events(call))),
+    get("/admin/v1/audit-logs/verify", Action::VerifyAuditLog, AuthRequirement::Platform(&["admin:audit"]), |call| Box::pin(audit::verify_chain(call))),
+    read("/admin/v1/audit-logs/{id}", Action::ReadAuditLog, ADMIN_AUDIT, |call| Box::pin(audit::get(call))),
 
     batch_route("/admin/v1/batch"),
 ];
@@ -425,5 +405,22 @@ impl Router {
         // A path parameter that isn't valid UTF-8 names no resource, so the response is a 404.
         let params: Option<Vec<_>> = matched.params.iter().map(|(_, value)| decode(value)).collect();
         Ok(RouteMatch { route_index, route, params: params.ok_or_else(unknown)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::action::Access;
+
+    #[test]
+    fn the_access_and_the_target_of_an_action_fit_its_routes() {
+        for route in
+            ROUTES.iter().filter(|route| !matches!(route.dispatch, Dispatch::DataPlane(_) | Dispatch::Page))
+        {
+            let Route { method, path, action, .. } = route;
+            assert_eq!(*method == "GET", action.access() == Access::Read, "{method} {path}");
+            assert!(!path.contains('{') || action.target_kind().is_some(), "{method} {path}");
+        }
     }
 }

@@ -5,17 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::domain::action::Action;
 use crate::domain::audit::Event;
 use crate::domain::minute_rows::{MAX_ROWS_IN_MEMORY, MinuteRows, RowAdmission, RowOwner};
+use crate::domain::stored_name::StoredName;
 use crate::domain::time::Timestamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// The action in the audit event of aggregated refusals, which may combine requests to several routes.
-pub(crate) const REQUEST_REFUSED: &str = "request.refused";
-
-/// The action in the audit event of reads that were aggregated because storage was full.
-pub(crate) const REQUEST_READ: &str = "request.read";
 
 /// The key by which events are aggregated: events with the same key are counted as one audit event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,12 +21,12 @@ struct AggregatedEventKey {
     /// was no room.
     subject: String,
     code: String,
-    action: String,
+    action: StoredName<Action>,
 }
 
 impl AggregatedEventKey {
     fn overflow(minute: Timestamp) -> Self {
-        Self { minute, subject: String::new(), code: String::new(), action: String::new() }
+        Self { minute, subject: String::new(), code: String::new(), action: Action::RequestRefused.into() }
     }
 }
 
@@ -68,7 +64,7 @@ impl AggregatedEvents {
     pub(crate) fn add(&self, subject: &str, now: Timestamp, event: Event) {
         let minute = now.start_of_minute();
         let code = event.code.as_deref().unwrap_or_default().to_owned();
-        let action = event.action.to_string();
+        let action = event.action.clone();
         let key = AggregatedEventKey { minute, subject: subject.to_owned(), code, action };
         let mut unwritten = self.lock();
         if let Some(aggregated) = unwritten.rows.get_mut(&key) {
@@ -128,7 +124,7 @@ fn strip_details(event: Event) -> Event {
     Event {
         organization_id: None,
         actor: crate::domain::audit::Actor::anonymous(),
-        action: REQUEST_REFUSED.into(),
+        action: Action::RequestRefused.into(),
         target: None,
         code: None,
         context: Default::default(),

@@ -9,10 +9,9 @@ pub(crate) use chain::{AnchorQuery, ChainWalk, verify, verify_chain};
 pub(crate) use export::{ExportFormat, ExportQuery, export};
 pub(crate) use list::{get, list};
 
-use super::aggregated::REQUEST_REFUSED;
-use super::audit_outcome;
 use crate::app::App;
-use crate::domain::audit::{Actor, Event, EventContext};
+use crate::domain::action::{Access, Action};
+use crate::domain::audit::{Actor, Event, EventContext, Outcome};
 use crate::domain::id::Kind;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Result};
@@ -37,10 +36,10 @@ pub(crate) fn aggregate_anonymous(
         occurred_at: now.to_string(),
         organization_id: None,
         actor: Actor::anonymous(),
-        action: REQUEST_REFUSED.into(),
-        access: if is_read { "read" } else { "write" }.into(),
+        action: Action::RequestRefused.into(),
+        access: if is_read { Access::Read } else { Access::Write }.into(),
         target: None,
-        outcome: audit_outcome(Some(code)).into(),
+        outcome: Outcome::of(Some(code)).into(),
         code: Some(code.name().into()),
         count: 1,
         changes: Vec::new(),

@@ -11,6 +11,7 @@ use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::config::DatabaseConfig;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::chain::hex;
 use crate::error::{Code, Error, Result};
@@ -72,7 +73,7 @@ pub(crate) fn write_temporary(app: &App, progress: ProgressFn<'_>) -> Result<(Pa
 
 /// Records that a backup was made: as an audit event, and as the time of the last backup.
 pub(crate) async fn record(app: &App, report: &BackupReport) -> Result<()> {
-    let ctx = RequestContext::internal(app, Caller::Operator, "database.backup", "read")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, Action::BackUpDatabase)?;
     let name = report.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
     let entry =

@@ -8,6 +8,7 @@ use super::request_memory::MemoryReservation;
 use super::{RequestContext, is_aggregated, unstored_read, unstored_refusal};
 use crate::clock::Clock;
 use crate::domain::access::Caller;
+use crate::domain::action::Access;
 use crate::domain::audit::{AuditEntry, Event};
 use crate::error::{Code, CodeClass, Error, Result};
 use crate::store;
@@ -182,7 +183,9 @@ fn unstored_events<'a>(
 ) -> Vec<Event> {
     let is_storage_full = tx.is_storage_full();
     let event = |(operation, result): (&BatchOperation, &Result<Answer>)| match result {
-        Ok(_) if operation.ctx.access == "read" && is_storage_full => Some(unstored_read(&operation.ctx)),
+        Ok(_) if operation.ctx.access == Access::Read && is_storage_full => {
+            Some(unstored_read(&operation.ctx))
+        }
         Ok(_) => None,
         Err(error) => unstored_refusal(&operation.ctx, error, is_storage_full),
     };

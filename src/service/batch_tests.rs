@@ -4,6 +4,7 @@ use super::*;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::action::Action;
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 
@@ -15,7 +16,7 @@ async fn open_app() -> (tempfile::TempDir, Arc<App>) {
 }
 
 fn internal_ctx(app: &App) -> Arc<RequestContext> {
-    RequestContext::internal(app, Caller::System, "scope.create", "write").unwrap()
+    RequestContext::internal(app, Caller::System, Action::CreateScope).unwrap()
 }
 
 /// An operation that creates the scope `name` and then runs `then`.

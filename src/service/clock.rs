@@ -6,18 +6,12 @@ use std::time::Duration;
 use crate::app::App;
 use crate::clock::{ClockChange, ClockChangeKind};
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::service::RequestContext;
 use crate::store;
-
-/// The audit event of a clock that is unsettled from now on.
-const JUMPED_ACTION: &str = "clock.jumped";
-/// The audit event of a clock that is settled again.
-const SETTLED_ACTION: &str = "clock.settled";
-/// The audit event of an operator who accepts the clock.
-const ACCEPT_ACTION: &str = "clock.accept";
 
 /// The interval at which a server that stores changes also stores the settled time.
 const STORE_INTERVAL: Duration = Duration::from_secs(10);
@@ -118,7 +112,7 @@ pub struct AcceptedClock {
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn accept(app: &App) -> Result<AcceptedClock> {
-    let ctx = RequestContext::internal(app, Caller::Operator, ACCEPT_ACTION, "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, Action::AcceptClock)?;
     let accepted = AcceptedClock { time: ctx.now, settled_time: app.clock.settled_time() };
     app.clock.accept();
     super::mutate(app, &ctx, 200, move |tx, _| {
@@ -131,12 +125,12 @@ pub async fn accept(app: &App) -> Result<AcceptedClock> {
 
 async fn record_change(app: &App, change: ClockChange) -> Result<()> {
     let action = match change.kind {
-        ClockChangeKind::Jumped => JUMPED_ACTION,
-        ClockChangeKind::Returned | ClockChangeKind::KeptPace => SETTLED_ACTION,
+        ClockChangeKind::Jumped => Action::ClockJumped,
+        ClockChangeKind::Returned | ClockChangeKind::KeptPace => Action::ClockSettled,
         // The command has recorded it.
         ClockChangeKind::Accepted => return Ok(()),
     };
-    let ctx = RequestContext::internal(app, Caller::System, action, "write")?;
+    let ctx = RequestContext::internal(app, Caller::System, action)?;
     super::mutate(app, &ctx, 200, move |_, _| Ok(((), vec![time_entry(change.settled_time, change.time)])))
         .await
 }

@@ -11,6 +11,7 @@ use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::config::DatabaseConfig;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::audit::AuditEntry;
 use crate::domain::export::ExportLine;
 use crate::domain::time::Timestamp;
@@ -33,7 +34,7 @@ pub(crate) async fn run(
     output: &mut dyn Write,
     progress: ProgressFn<'_>,
 ) -> Result<(u64, Option<Error>)> {
-    let ctx = RequestContext::internal(app, Caller::Operator, "database.export", "read")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, Action::ExportDatabase)?;
     let file = app.config.database.file();
     let records = write_export(&file, output, ctx.now, progress)?;
     let entry = AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, "");

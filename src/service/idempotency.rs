@@ -17,6 +17,7 @@ use super::operation::{Answer, Applied, Apply};
 use super::{RequestContext, aggregate_events};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
+use crate::domain::action::{Access, Action};
 use crate::domain::audit::{AuditEntry, Event};
 use crate::domain::idempotency::{StorageLimits, counted_bytes};
 use crate::domain::time::Timestamp;
@@ -37,10 +38,6 @@ const MAX_PRUNED_BYTES_PER_WRITE: u64 = 8 << 20;
 
 /// The largest number of requests with an Idempotency-Key that run at the same time.
 const MAX_IN_FLIGHT: usize = 10_000;
-
-/// The action in the audit event of a replayed response, for every route. It differs from the route's own
-/// action, because a replay changes nothing.
-const REQUEST_REPLAYED: &str = "request.replayed";
 
 /// A SHA-256 digest.
 type Digest = [u8; 32];
@@ -333,8 +330,8 @@ fn replayed_event(ctx: &RequestContext, status: u16) -> Event {
     let entry =
         AuditEntry { target: ctx.target.clone(), ..AuditEntry::without_target(ctx.caller.organization_id()) };
     Event {
-        action: REQUEST_REPLAYED.into(),
-        access: "read".into(),
+        action: Action::RequestReplayed.into(),
+        access: Access::Read.into(),
         ..ctx.audit_event(0, entry, status, None)
     }
 }

@@ -43,14 +43,15 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::access::{self, Caller};
+use crate::domain::action::{Access, Action};
 use crate::domain::api_key::SecretHash;
-use crate::domain::audit::{Actor, AuditEntry, Event, EventContext, Target};
+use crate::domain::audit::{Actor, AuditEntry, Event, EventContext, Outcome, Target};
 use crate::domain::etag::matches_etag;
 use crate::domain::id::Kind;
 use crate::domain::page::Rows;
 use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
-use crate::error::{Code, CodeClass, Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
 use access_blocks::AccessChangeAttempts;
 
@@ -69,10 +70,9 @@ pub struct RequestContext {
     pub(crate) requires_current_secret: bool,
     /// True if only platform keys are admitted.
     pub(crate) requires_platform_key: bool,
-    /// The name of the operation in the audit log, as `resource.verb`.
-    pub(crate) action: &'static str,
-    /// The kind of access in the audit log: `read` or `write`.
-    pub(crate) access: &'static str,
+    pub(crate) action: Action,
+    /// The access in the audit log: that of the action, or of a request that is refused before its action is known.
+    pub(crate) access: Access,
     /// The time of the request's arrival.
     pub(crate) now: Timestamp,
     /// The time by which keys have expired: later than `now` after the clock was set back.
@@ -97,12 +97,7 @@ impl RequestContext {
     ///
     /// # Errors
     /// `INTERNAL` when the operating system provides no random bytes.
-    pub fn internal(
-        app: &App,
-        caller: Caller,
-        action: &'static str,
-        access: &'static str,
-    ) -> Result<Arc<Self>> {
+    pub fn internal(app: &App, caller: Caller, action: Action) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             caller,
             secret: None,
@@ -111,7 +106,7 @@ impl RequestContext {
             requires_current_secret: false,
             requires_platform_key: false,
             action,
-            access,
+            access: action.access(),
             now: app.clock.now(),
             expiry_time: app.clock.expiry_time(),
             ip: None,
@@ -171,7 +166,7 @@ impl RequestContext {
             action: self.action.into(),
             access: self.access.into(),
             target: entry.target,
-            outcome: audit_outcome(code).into(),
+            outcome: Outcome::of(code).into(),
             code: code.map(|code| code.name().into()),
             count: 1,
             changes: entry.changes,
@@ -207,16 +202,6 @@ impl RequestContext {
         let message =
             "The resource has changed since you read it. Read it again and retry with its current ETag.";
         Err(Error::new(Code::PreconditionFailed, message))
-    }
-}
-
-/// The outcome of an operation as named in the audit log. `code` is the operation's error code, or `None` if
-/// the operation succeeded.
-fn audit_outcome(code: Option<Code>) -> &'static str {
-    match code.map(Code::class) {
-        None => "success",
-        Some(CodeClass::Authentication | CodeClass::Permission | CodeClass::RateLimit) => "denied",
-        Some(_) => "failed",
     }
 }
 
@@ -292,7 +277,7 @@ where
     let reader = ctx.clone();
     let (value, entry) = app.db.read(move |tx| work(tx, &reader.caller)).await?;
     let event = ctx.audit_event(0, entry, 200, None);
-    record_or_aggregate(app, ctx, event, aggregated::REQUEST_READ).await?;
+    record_or_aggregate(app, ctx, event, Action::RequestRead).await?;
     Ok(value)
 }
 
@@ -303,31 +288,28 @@ pub(crate) async fn record_refusal(app: &App, ctx: &Arc<RequestContext>, error: 
         aggregate_event(app, ctx, event);
         return Ok(());
     }
-    record_or_aggregate(app, ctx, ctx.refusal_event(error), aggregated::REQUEST_REFUSED).await
+    record_or_aggregate(app, ctx, ctx.refusal_event(error), Action::RequestRefused).await
 }
 
 /// True if refusals with this error are aggregated: a client can repeat them cheaply, there is no room to store them,
 /// or the database can't be used. In the last case the client would wait once more, for its refusal to be stored.
 fn is_aggregated(error: &Error) -> bool {
     let is_database_unusable = error.code == Code::Unavailable && error.cause.is_some();
-    let is_repeatable = matches!(
-        error.code.class(),
-        CodeClass::Authentication | CodeClass::Permission | CodeClass::RateLimit
-    );
-    is_database_unusable || is_repeatable || error.code == Code::StorageFull
+    let is_denied = Outcome::of(Some(error.code)) == Outcome::Denied;
+    is_database_unusable || is_denied || error.code == Code::StorageFull
 }
 
 /// The event of an operation that was refused or failed within a transaction, to be aggregated after it: `None` if it is
 /// stored there. While storage is full, none is stored.
 fn unstored_refusal(ctx: &RequestContext, error: &Error, is_storage_full: bool) -> Option<Event> {
-    let event = || Event { action: aggregated::REQUEST_REFUSED.into(), ..ctx.refusal_event(error) };
+    let event = || Event { action: Action::RequestRefused.into(), ..ctx.refusal_event(error) };
     (is_storage_full || is_aggregated(error)).then(event)
 }
 
 /// The event of a read within a transaction, to be aggregated after it if storage is full.
 fn unstored_read(ctx: &RequestContext) -> Event {
     let entry = AuditEntry::without_target(ctx.caller.organization_id());
-    Event { action: aggregated::REQUEST_READ.into(), ..ctx.audit_event(0, entry, 200, None) }
+    Event { action: Action::RequestRead.into(), ..ctx.audit_event(0, entry, 200, None) }
 }
 
 /// Appends an event to the audit log or, if storage is full, adds it to the aggregated events with this action.
@@ -335,7 +317,7 @@ async fn record_or_aggregate(
     app: &App,
     ctx: &RequestContext,
     event: Event,
-    aggregated_action: &'static str,
+    aggregated_action: Action,
 ) -> Result<()> {
     // While the reserve is in use, the event would only take room from it.
     if !app.db.has_no_room() {

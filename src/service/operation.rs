@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{RequestContext, aggregate_events, aggregated, record_change, record_or_aggregate, record_read};
+use super::{RequestContext, aggregate_events, record_change, record_or_aggregate, record_read};
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::{Access, Action};
 use crate::domain::audit::{AuditEntry, Event};
 use crate::error::{Code, Error, ErrorDetail, Result};
 /// The transaction in which operations are applied.
@@ -120,8 +121,8 @@ impl Operation {
     pub(crate) fn apply(&mut self, tx: &Tx<'_>, ctx: &RequestContext, caller: &Caller) -> Result<Answer> {
         let (answer, entries) = (self.0)(tx, caller)?;
         match ctx.access {
-            "read" => record_read(tx, ctx, entries)?,
-            _ => record_change(tx, ctx, answer.status, entries)?,
+            Access::Read => record_read(tx, ctx, entries)?,
+            Access::Write => record_change(tx, ctx, answer.status, entries)?,
         }
         Ok(answer)
     }
@@ -138,11 +139,11 @@ impl Operation {
     /// [`run`](Self::run), with the answer.
     pub(crate) async fn answer(mut self, app: &App, ctx: &Arc<RequestContext>) -> Result<Answer> {
         let context = ctx.clone();
-        if ctx.access == "read" {
+        if ctx.access == Access::Read {
             let (answer, entries) = app.db.read(move |tx| (self.0)(tx, &context.caller)).await?;
             for (index, entry) in entries.into_iter().enumerate() {
                 let event = ctx.audit_event(index, entry, answer.status, None);
-                record_or_aggregate(app, ctx, event, aggregated::REQUEST_READ).await?;
+                record_or_aggregate(app, ctx, event, Action::RequestRead).await?;
             }
             return Ok(answer);
         }

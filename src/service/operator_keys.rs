@@ -10,6 +10,7 @@ use super::api_keys::{
 use super::{RequestContext, mutate, read_audited, scopes};
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::api_key::{ApiKey, Status};
 use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::invalidation::Invalidation;
@@ -24,8 +25,7 @@ use crate::verify::secret::Secret;
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn create_first_key(app: &App, secret: Secret) -> Result<Option<ApiKey>> {
-    bootstrap_as(app, &RequestContext::internal(app, Caller::System, "api_key.create", "write")?, secret)
-        .await
+    bootstrap_as(app, &RequestContext::internal(app, Caller::System, Action::CreateApiKey)?, secret).await
 }
 
 /// Creates the first API key like [`bootstrap`], with the caller and the time of `ctx`.
@@ -56,7 +56,7 @@ pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
 /// # Errors
 /// `INVALID_REQUEST` for an unknown scope.
 pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> Result<ApiKeyWithSecret> {
-    let ctx = RequestContext::internal(app, Caller::Operator, "api_key.create", "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, Action::CreateApiKey)?;
     let prefix = app.settings.get().await?.settings.keys.prefix.clone();
     let secret = Secret::generate(app.system_random(), &prefix)?;
     let new = new_platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
@@ -72,7 +72,7 @@ pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> R
 
 /// Lists all platform keys for the operator at the command line, oldest first.
 pub(crate) async fn list_platform_keys(app: &App) -> Result<Vec<ApiKey>> {
-    let ctx = RequestContext::internal(app, Caller::Operator, "api_key.list", "read")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, Action::ListApiKeys)?;
     let keys = read_audited(app, &ctx, |tx, _| {
         Ok((store::api_keys::platform_keys(tx)?, AuditEntry::without_target(None)))
     });
@@ -90,7 +90,7 @@ pub(crate) async fn is_known(app: &App, hash: [u8; 32]) -> Result<bool> {
 /// # Errors
 /// `NOT_FOUND`, and `CONFLICT` for the last platform key that can manage keys.
 pub(crate) async fn revoke(app: &App, id: &str, reason: Option<String>) -> Result<ApiKey> {
-    let ctx = RequestContext::internal(app, Caller::Operator, "api_key.revoke", "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, Action::RevokeApiKey)?;
     let (context, id) = (ctx.clone(), id.to_owned());
     mutate(app, &ctx, 200, move |tx, caller| {
         let ChangedKey { key, entry } = revoke_key(tx, caller, &context, &id, reason.as_deref())?;
@@ -102,7 +102,7 @@ pub(crate) async fn revoke(app: &App, id: &str, reason: Option<String>) -> Resul
 /// Revokes a key that the operator has just created and whose secret nobody has seen. It may be the only recovery
 /// key: it is of no use to anyone.
 pub(crate) async fn withdraw(app: &App, id: &str) -> Result<()> {
-    let ctx = RequestContext::internal(app, Caller::Operator, "api_key.revoke", "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, Action::RevokeApiKey)?;
     let id = id.to_owned();
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, caller| {

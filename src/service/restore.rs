@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::audit::{AuditEntry, ChainHash, Change};
 use crate::domain::chain::hex;
 use crate::domain::restore::ReappliedRevocations;
@@ -216,7 +217,7 @@ impl Restore<'_> {
         replaced_head: Option<&str>,
         progress: ProgressFn<'_>,
     ) -> Result<ReappliedRevocations> {
-        let ctx = RequestContext::internal(app, Caller::Operator, "database.restore", "write")?;
+        let ctx = RequestContext::internal(app, Caller::Operator, Action::RestoreDatabase)?;
         let change = |field: &str, from, to| Change { field: field.to_owned(), from, to };
         let entry =
             AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, "").with_changes(vec![

@@ -7,8 +7,9 @@ use strum::VariantArray;
 
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::audit::{AuditEntry, Change};
-use crate::domain::chain::{ChainAnchor, PRUNE_ACTION};
+use crate::domain::chain::ChainAnchor;
 use crate::domain::limits::Period;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
@@ -140,7 +141,7 @@ async fn advance_checkpoint(app: &App) -> Result<()> {
     else {
         return Ok(());
     };
-    let ctx = RequestContext::internal(app, Caller::System, PRUNE_ACTION, "write")?;
+    let ctx = RequestContext::internal(app, Caller::System, Action::PruneAuditLog)?;
     super::mutate(app, &ctx, 200, move |tx, _| {
         let earlier = store::audit::last_pruning_checkpoint(tx)?;
         if earlier.is_some_and(|earlier| earlier.seq >= last_expired.seq) {

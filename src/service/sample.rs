@@ -15,6 +15,7 @@ use super::{
 };
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::api_key::{Credential, SecretHash};
 use crate::domain::audit::EventContext;
 use crate::domain::fields::Json;
@@ -40,7 +41,7 @@ pub(crate) async fn create(app: &Arc<App>, first: Secret) -> Result<String> {
     let now = app.clock.now();
     let begin = Timestamp::from_millis(now.as_millis() - SAMPLE_DAYS * DAY_MILLIS);
     let mut sample = Sample { app, caller: Caller::System, secrets: HashMap::new() };
-    let ctx = sample.backdated_ctx(begin, "api_key.create", "POST", "/admin/v1/api-keys")?;
+    let ctx = sample.backdated_ctx(begin, Action::CreateApiKey, "POST", "/admin/v1/api-keys")?;
     let hash = first.hash();
     operator_keys::bootstrap_as(app, &ctx, first).await?;
     sample.caller = Caller::Key(sample.load_credential(hash).await?);
@@ -73,12 +74,11 @@ impl Sample<'_> {
     fn backdated_ctx(
         &self,
         at: Timestamp,
-        action: &'static str,
+        action: Action,
         method: &str,
         path: &str,
     ) -> Result<Arc<RequestContext>> {
-        let access = if method == "GET" { "read" } else { "write" };
-        let ctx = RequestContext::internal(self.app, self.caller.clone(), action, access)?;
+        let ctx = RequestContext::internal(self.app, self.caller.clone(), action)?;
         let over_http = matches!(self.caller, Caller::Key(_));
         let context = EventContext {
             request_id: Some(Kind::Request.new_id(at, ctx.random)),
@@ -109,21 +109,21 @@ impl Sample<'_> {
         let mut parts = step.path.split('/').skip(4).map(str::to_owned);
         let id = parts.next().unwrap_or_default();
         let operation = match step.action {
-            "organization.create" => organizations::create(app, ctx, &body).await?,
-            "organization.update" => organizations::update(app, ctx, id, &body).await?,
-            "user.create" => users::create(app, ctx, &body)?,
-            "user.update" => users::update(ctx, id, &body)?,
-            "membership.create" => memberships::create(ctx, id, &body)?,
-            "scope.create" => scopes::create(ctx, &body)?,
-            "api_key.create" => api_keys::create(app, ctx, &body).await?,
-            "api_key.update" => api_keys::update(app, ctx, id, &body).await?,
-            "api_key.revoke" => api_keys::revoke(ctx, id, Some(&body))?,
-            "api_key.rotate" => api_keys::rotate(app, ctx, id, Some(&body)).await?,
-            "usage.read" => return usage::get(app, ctx, Query::of(Vec::new())).await.map(drop),
-            "organization.list" => {
+            Action::CreateOrganization => organizations::create(app, ctx, &body).await?,
+            Action::UpdateOrganization => organizations::update(app, ctx, id, &body).await?,
+            Action::CreateUser => users::create(app, ctx, &body)?,
+            Action::UpdateUser => users::update(ctx, id, &body)?,
+            Action::CreateMembership => memberships::create(ctx, id, &body)?,
+            Action::CreateScope => scopes::create(ctx, &body)?,
+            Action::CreateApiKey => api_keys::create(app, ctx, &body).await?,
+            Action::UpdateApiKey => api_keys::update(app, ctx, id, &body).await?,
+            Action::RevokeApiKey => api_keys::revoke(ctx, id, Some(&body))?,
+            Action::RotateApiKey => api_keys::rotate(app, ctx, id, Some(&body)).await?,
+            Action::ReadUsage => return usage::get(app, ctx, Query::of(Vec::new())).await.map(drop),
+            Action::ListOrganizations => {
                 return organizations::list(app, ctx, Query::of(Vec::new())).await.map(drop);
             }
-            other => return Err(Error::internal(format!("unknown action {other} in the sample"))),
+            other => return Err(Error::internal(format!("unknown action {other:?} in the sample"))),
         };
         let answer = operation.answer(app, ctx).await?;
         if answer.holds_secret {

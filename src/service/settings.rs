@@ -218,7 +218,7 @@ pub(super) fn check_key_policy(
 pub(super) fn is_always_accepted(ctx: &RequestContext, entries: &[AuditEntry]) -> bool {
     let only_withdraws_access =
         !entries.is_empty() && entries.iter().all(|entry| entry.only_withdraws_access);
-    only_withdraws_access || ctx.action == "config.update"
+    only_withdraws_access || ctx.action.is_always_accepted()
 }
 
 /// Returns an error for a change while the platform is read-only, unless the change is

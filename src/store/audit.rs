@@ -5,7 +5,8 @@ use super::list::ListQuery;
 use super::rows;
 use super::seq_index::SeqIndex;
 use super::tx::Tx;
-use crate::domain::audit::{Access, AuditFilter, ChainHash, Event, GENESIS_HASH, Outcome};
+use crate::domain::action::{Access, Action};
+use crate::domain::audit::{AuditFilter, ChainHash, Event, GENESIS_HASH, Outcome};
 use crate::domain::chain::{self, ChainAnchor, ChainLink};
 use crate::domain::id;
 use crate::domain::page::{Page, Rows};
@@ -45,10 +46,10 @@ pub fn append(tx: &Tx<'_>, mut event: Event) -> Result<()> {
             occurred_at.as_millis(),
             event.organization_id,
             event.actor.id,
-            event.action,
+            event.action.as_str(),
             event.target.as_ref().and_then(|target| target.id.as_deref()),
-            event.access,
-            event.outcome,
+            event.access.as_str(),
+            event.outcome.as_str(),
             prev_hash,
             hash,
             json,
@@ -146,7 +147,7 @@ fn link_from_row(row: &Row<'_>) -> engine::Result<(ChainLink, chain::EventColumn
 /// The last pruning checkpoint: the newest event that pruning has deleted or is about to delete.
 pub(crate) fn last_pruning_checkpoint(tx: &Tx<'_>) -> Result<Option<ChainAnchor>> {
     let sql = "SELECT event FROM audit_events WHERE action = ?1 ORDER BY seq DESC LIMIT 1";
-    let event = tx.query_first(sql, params![chain::PRUNE_ACTION], |row| row.get::<String>(0))?;
+    let event = tx.query_first(sql, params![Action::PruneAuditLog.name()], |row| row.get::<String>(0))?;
     // An unreadable event is no checkpoint; the verification of the chain reports it.
     let event: Option<Event> = event.and_then(|json| serde_json::from_str(&json).ok());
     Ok(event.as_ref().and_then(ChainAnchor::from_pruning_event))

@@ -13,8 +13,9 @@ use super::tx::Tx;
 use super::{api_keys, audit};
 use crate::clock::Clock;
 use crate::domain::access::Caller;
+use crate::domain::action::{Access, Action};
 use crate::domain::api_key::{ApiKey, Status};
-use crate::domain::audit::{Actor, Event, EventContext, Target};
+use crate::domain::audit::{Actor, Event, EventContext, Outcome, Target};
 use crate::domain::id::Kind;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -153,10 +154,10 @@ fn revocation_event(tx: &Tx<'_>, key: &ApiKey, random: u128) -> Result<Event> {
         occurred_at: at.to_string(),
         organization_id: key.organization_id.clone(),
         actor: Actor::from(&Caller::System),
-        action: "api_key.revoke".into(),
-        access: "write".into(),
+        action: Action::RevokeApiKey.into(),
+        access: Access::Write.into(),
         target: Some(Target { kind: "api_key".into(), id: Some(key.id.clone()), name: None }),
-        outcome: "success".into(),
+        outcome: Outcome::Success.into(),
         code: None,
         count: 1,
         changes: Vec::new(),

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::domain::action::Action;
 use crate::domain::api_key::{ApiKey, Memo, Status, Tenant};
 use crate::domain::json::Json;
 use crate::domain::organization;
@@ -44,7 +45,7 @@ fn platform_caller() -> Caller {
     Caller::Key(Arc::new(credential("key_admin", None, &["*"])))
 }
 
-fn change(action: &str, id: &str, body: &str) -> AccessChange {
+fn change(action: Action, id: &str, body: &str) -> AccessChange {
     let body = Json::parse(body.as_bytes()).unwrap();
     AccessChange::from_request(action, &[id.to_owned()], Some(&body)).unwrap()
 }
@@ -57,14 +58,14 @@ fn i10_blocks_are_bounded_and_organizations_leave_room_for_the_platform() {
         let id = format!("org_{organization}");
         let caller = Caller::Key(Arc::new(credential("key_caller", Some(&id), &["admin:keys"])));
         for key in 0..=MAX_BLOCKS_PER_ORGANIZATION {
-            let revoke = change("api_key.revoke", &format!("key_{organization}_{key}"), "{}");
+            let revoke = change(Action::RevokeApiKey, &format!("key_{organization}_{key}"), "{}");
             added += usize::from(blocks.add(revoke, caller.clone()));
         }
         let of_organizations =
             ((organization + 1) * MAX_BLOCKS_PER_ORGANIZATION).min(MAX_BLOCKS_OF_ORGANIZATIONS);
         assert_eq!((added, blocks.len()), (of_organizations, of_organizations));
     }
-    let revoke = |key: usize| change("api_key.revoke", &format!("key_{key}"), "{}");
+    let revoke = |key: usize| change(Action::RevokeApiKey, &format!("key_{key}"), "{}");
     while blocks.len() < MAX_BLOCKS {
         assert!(blocks.add(revoke(blocks.len()), platform_caller()));
     }
@@ -78,19 +79,22 @@ fn i10_blocks_are_bounded_and_organizations_leave_room_for_the_platform() {
 #[test]
 fn changes_of_one_key_are_bounded() {
     let blocks = AccessBlocks::default();
-    let narrow = |n: usize| change("api_key.update", "key_1", &format!(r#"{{"scopes": ["s:{n}"]}}"#));
+    let narrow = |n: usize| change(Action::UpdateApiKey, "key_1", &format!(r#"{{"scopes": ["s:{n}"]}}"#));
     for n in 0..MAX_BLOCKS_PER_ID {
         assert!(blocks.add(narrow(n), platform_caller()));
     }
     assert!(!blocks.add(narrow(MAX_BLOCKS_PER_ID), platform_caller()));
-    assert!(blocks.add(change("api_key.revoke", "key_1", "{}"), platform_caller()), "a revocation has room");
+    assert!(
+        blocks.add(change(Action::RevokeApiKey, "key_1", "{}"), platform_caller()),
+        "a revocation has room"
+    );
 }
 
 /// A row that can't be read could belong to any organization.
 #[test]
 fn i5_organizations_leave_room_for_each_other_and_the_platform_to_block_one_key() {
     let blocks = AccessBlocks::default();
-    let narrow = |n: usize| change("api_key.update", "key_1", &format!(r#"{{"scopes": ["s:{n}"]}}"#));
+    let narrow = |n: usize| change(Action::UpdateApiKey, "key_1", &format!(r#"{{"scopes": ["s:{n}"]}}"#));
     let caller = |id: &str| Caller::Key(Arc::new(credential("key_caller", Some(id), &["admin:keys"])));
     for n in 0..MAX_BLOCKS_PER_ID {
         assert!(blocks.add(narrow(n), caller("org_1")));
@@ -105,7 +109,7 @@ fn an_update_that_is_not_stored_gives_nothing() {
     let blocks = AccessBlocks::default();
     let update =
         r#"{"status": "active", "scopes": ["a:read", "b:read"], "expires_at": "2030-01-01T00:00:00Z"}"#;
-    assert!(blocks.add(change("api_key.update", "key_1", update), platform_caller()));
+    assert!(blocks.add(change(Action::UpdateApiKey, "key_1", update), platform_caller()));
     let mut disabled = credential("key_1", None, &["a:*"]);
     disabled.key.status = Status::Disabled;
     disabled.key.expires_at = Some(Timestamp::from_millis(5));
@@ -119,31 +123,35 @@ fn an_update_that_is_not_stored_gives_nothing() {
 
 #[test]
 fn only_a_change_of_the_same_access_ends_a_block() {
-    let revoke = || change("api_key.revoke", "key_1", "{}");
-    let update = |body: &str| change("api_key.update", "key_1", body);
-    let suspend = || change("organization.update", "org_1", r#"{"status": "suspended"}"#);
-    let suspend_user = || change("user.update", "user_1", r#"{"status": "suspended"}"#);
+    let revoke = || change(Action::RevokeApiKey, "key_1", "{}");
+    let update = |body: &str| change(Action::UpdateApiKey, "key_1", body);
+    let suspend = || change(Action::UpdateOrganization, "org_1", r#"{"status": "suspended"}"#);
+    let suspend_user = || change(Action::UpdateUser, "user_1", r#"{"status": "suspended"}"#);
     let member = ["org_1".to_owned(), "user_1".to_owned()];
-    let remove = || AccessChange::from_request("membership.delete", &member, None).unwrap();
+    let remove = || AccessChange::from_request(Action::DeleteMembership, &member, None).unwrap();
     for (blocked, stored, ends) in [
         (revoke(), revoke(), true),
         // Nobody but the revocation itself ends its block: a stored revocation can't be undone either.
         (revoke(), update(r#"{"status": "active"}"#), false),
         (revoke(), update(r#"{"status": "disabled"}"#), false),
         (revoke(), update(r#"{"scopes": []}"#), false),
-        (revoke(), change("api_key.rotate", "key_1", "{}"), false),
-        (revoke(), change("api_key.revoke", "key_2", "{}"), false),
+        (revoke(), change(Action::RotateApiKey, "key_1", "{}"), false),
+        (revoke(), change(Action::RevokeApiKey, "key_2", "{}"), false),
         (update(r#"{"status": "disabled"}"#), update(r#"{"status": "active"}"#), true),
         (update(r#"{"status": "disabled"}"#), update(r#"{"scopes": ["a"]}"#), false),
         (update(r#"{"scopes": [], "status": "disabled"}"#), update(r#"{"scopes": ["a"]}"#), false),
         (update(r#"{"scopes": []}"#), update(r#"{"scopes": ["a"], "status": "active"}"#), true),
         (update(r#"{"scopes": []}"#), revoke(), true),
-        (change("api_key.expire_previous", "key_1", "{}"), change("api_key.rotate", "key_1", "{}"), true),
-        (suspend(), change("organization.update", "org_1", r#"{"status": "active"}"#), true),
-        (suspend(), change("organization.delete", "org_1", "{}"), true),
-        (change("organization.delete", "org_1", "{}"), suspend(), false),
+        (
+            change(Action::ExpirePreviousSecret, "key_1", "{}"),
+            change(Action::RotateApiKey, "key_1", "{}"),
+            true,
+        ),
+        (suspend(), change(Action::UpdateOrganization, "org_1", r#"{"status": "active"}"#), true),
+        (suspend(), change(Action::DeleteOrganization, "org_1", "{}"), true),
+        (change(Action::DeleteOrganization, "org_1", "{}"), suspend(), false),
         (remove(), suspend_user(), false),
-        (remove(), change("user.delete", "user_1", "{}"), true),
+        (remove(), change(Action::DeleteUser, "user_1", "{}"), true),
         (suspend_user(), remove(), false),
     ] {
         let blocks = AccessBlocks::default();

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use strum::VariantArray;
+use tollhouse::domain::action::Action;
+
 /// Each top-level module and the modules that it may name. A module that is missing here fails the test, so
 /// that every new module is assigned to a layer.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -188,6 +191,27 @@ fn each_owner_names_its_crate() {
         let mut of_owner = sources.iter().filter(|source| source.path.starts_with(owner));
         assert!(of_owner.any(|source| source.names_crate(name)), "{owner} does not name {name}");
     }
+}
+
+/// A decision by the name of an action would change when the action is renamed.
+#[test]
+fn no_code_knows_the_name_of_an_action() {
+    let mut violations = Vec::new();
+    for source in Source::all().iter().filter(|source| !source.path.ends_with("domain/action.rs")) {
+        let code = without_comments(&source.text);
+        // The tests of a file, and examples in the OpenAPI document, may name actions.
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.contains("example =")) {
+            let known = |action: &&Action| line.contains(&format!("\"{}\"", action.name()));
+            violations.extend(
+                Action::VARIANTS
+                    .iter()
+                    .find(known)
+                    .map(|_| format!("{}: {}", source.path.display(), line.trim())),
+            );
+        }
+    }
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 #[test]

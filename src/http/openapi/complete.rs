@@ -107,7 +107,7 @@ fn find_operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Op
 fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
     let description = operation.description.take().filter(|description| !description.is_empty());
     let mut access = describe_required_access(route);
-    if route.requires_current_secret() {
+    if route.action.requires_current_secret() {
         access.push_str(" The previous secret of a rotated key is refused with `403` (`SECRET_SUPERSEDED`).");
     }
     let paragraphs: Vec<_> = description.into_iter().chain([access]).collect();

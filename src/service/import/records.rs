@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::api_key::Status;
 use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::id::Kind;
@@ -29,14 +30,14 @@ pub(super) struct StoredRecord {
 pub(super) async fn store_record(app: &App, record: Record, create_scopes: bool) -> Result<StoredRecord> {
     let kind = record.kind();
     let action = match kind {
-        RecordKind::Settings => "config.import",
-        RecordKind::Scope => "scope.import",
-        RecordKind::Organization => "organization.import",
-        RecordKind::User => "user.import",
-        RecordKind::Membership => "membership.import",
-        RecordKind::ApiKey => "api_key.import",
+        RecordKind::Settings => Action::ImportConfig,
+        RecordKind::Scope => Action::ImportScope,
+        RecordKind::Organization => Action::ImportOrganization,
+        RecordKind::User => Action::ImportUser,
+        RecordKind::Membership => Action::ImportMembership,
+        RecordKind::ApiKey => Action::ImportApiKey,
     };
-    let ctx = RequestContext::internal(app, Caller::Operator, action, "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, action)?;
     let Record { thing, given } = record;
     // Ids are generated before the transaction, because the writer may repeat the transaction.
     let now = ctx.now;

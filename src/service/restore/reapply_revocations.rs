@@ -5,6 +5,7 @@ use futures_util::future::try_join_all;
 
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::Action;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::invalidation::Invalidation;
@@ -54,11 +55,11 @@ pub(crate) async fn reapply_all(
 }
 
 /// Makes one change that reapplies a revocation. `work` gets the time of the change.
-async fn reapply<F>(app: &App, action: &'static str, mut work: F) -> Result<()>
+async fn reapply<F>(app: &App, action: Action, mut work: F) -> Result<()>
 where
     F: FnMut(&Tx<'_>, Timestamp) -> Result<Vec<AuditEntry>> + Send + 'static,
 {
-    let ctx = RequestContext::internal(app, Caller::Operator, action, "write")?;
+    let ctx = RequestContext::internal(app, Caller::Operator, action)?;
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, _| Ok(((), work(tx, now)?))).await
 }
@@ -116,7 +117,7 @@ async fn reapply_organizations(
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
             }
-            pending.push(reapply(app, "organization.restore", move |tx, now| {
+            pending.push(reapply(app, Action::RestoreOrganization, move |tx, now| {
                 Ok(vec![match deleted_at {
                     Some(deleted_at) => with_deletion(organizations::end(tx, &restored, deleted_at)?),
                     None => {
@@ -148,7 +149,7 @@ async fn reapply_users(
             if !is_same || (deleted_at.is_none() && status == restored.status) {
                 continue;
             }
-            pending.push(reapply(app, "user.restore", move |tx, now| match deleted_at {
+            pending.push(reapply(app, Action::RestoreUser, move |tx, now| match deleted_at {
                 Some(deleted_at) => {
                     Ok(users::end(tx, &restored, deleted_at)?.into_iter().map(with_deletion).collect())
                 }
@@ -195,7 +196,7 @@ async fn reapply_memberships(
             if role == Some(restored.role) {
                 continue;
             }
-            pending.push(reapply(app, "membership.restore", move |tx, now| {
+            pending.push(reapply(app, Action::RestoreMembership, move |tx, now| {
                 let Some(before) = store::memberships::get(tx, &organization, &user)? else {
                     return Ok(Vec::new());
                 };
@@ -226,7 +227,7 @@ async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result
         if after == restored && has_same_secrets {
             continue;
         }
-        pending.push(reapply(app, "api_key.restore", move |tx, now| {
+        pending.push(reapply(app, Action::RestoreApiKey, move |tx, now| {
             let after = ApiKey { revision: restored.revision + 1, updated_at: now, ..after.clone() };
             store::api_keys::update(tx, &restored, &after)?;
             if !has_same_secrets {

@@ -39,8 +39,10 @@ use std::net::IpAddr;
 use reqwest::Method;
 use serde_json::Value;
 use tollhouse::config::Config;
-use tollhouse::domain::audit::{Actor, Event, EventContext};
+use tollhouse::domain::action::Access;
+use tollhouse::domain::audit::{Actor, Event, EventContext, Outcome};
 use tollhouse::domain::id::Kind;
+use tollhouse::domain::stored_name::StoredName;
 use tollhouse::domain::time::Timestamp;
 
 use crate::support::{Answer, Client, DEADLINE, Server, until};
@@ -85,10 +87,10 @@ fn anonymous_event(now: Timestamp, index: u128, action: String) -> Event {
         occurred_at: now.to_string(),
         organization_id: None,
         actor: Actor::anonymous(),
-        action: action.into(),
-        access: "read".into(),
+        action: StoredName::Unknown(action),
+        access: Access::Read.into(),
         target: None,
-        outcome: "success".into(),
+        outcome: Outcome::Success.into(),
         code: None,
         count: 1,
         changes: Vec::new(),

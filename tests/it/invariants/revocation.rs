@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tollhouse::domain::access::Caller;
+use tollhouse::domain::action::Action;
 use tollhouse::domain::fields::Json;
 use tollhouse::error::Result;
 use tollhouse::service::{RequestContext, api_keys, memberships, organizations, scopes, users};
@@ -82,7 +83,7 @@ impl Withdrawal {
     fn begin(self, server: &Server, key: &str) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
         let app = server.app.clone();
         let key = key.to_owned();
-        let ctx = RequestContext::internal(&app, Caller::Operator, "test.withdrawal", "write").unwrap();
+        let ctx = RequestContext::internal(&app, Caller::Operator, Action::RevokeApiKey).unwrap();
         let (_, _, body) = self.request(&key);
         let body = body.map(|body| Json::parse(body.to_string().as_bytes()).unwrap());
         Box::pin(async move {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::domain::access::Caller;
+use tollhouse::domain::action::Action;
 use tollhouse::http::routes::{ROUTES, Route};
 use tollhouse::service::{RequestContext, api_keys};
 
@@ -217,7 +218,7 @@ async fn i4_a_change_queued_behind_its_secrets_rotation_is_refused() {
     let seq = server.credential(client.key.as_deref().unwrap()).await.seq;
     let release = block_the_writer(&server).await;
     let app = server.app.clone();
-    let ctx = RequestContext::internal(&app, Caller::Operator, "api_key.rotate", "write").unwrap();
+    let ctx = RequestContext::internal(&app, Caller::Operator, Action::RotateApiKey).unwrap();
     let rotation = api_keys::rotate(&app, &ctx, id, None).await.unwrap();
     // The first poll enqueues the change.
     let mut rotating = Box::pin(async move { rotation.run(&app, &ctx).await });

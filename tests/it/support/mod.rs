@@ -25,6 +25,7 @@ use tollhouse::app::App;
 use tollhouse::clock::Clock;
 use tollhouse::config::Config;
 use tollhouse::domain::access::Caller;
+use tollhouse::domain::action::Action;
 use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::time::Timestamp;
 use tollhouse::http::conn::limits::ConnectionLimits;
@@ -211,7 +212,7 @@ impl Server {
     /// returned guard is dropped.
     pub(crate) async fn running(&self, secret: &str, key: &str) -> IdempotentRequest {
         let caller = Caller::Key(self.credential(secret).await);
-        let ctx = RequestContext::internal(&self.app, caller, "user.create", "write").unwrap();
+        let ctx = RequestContext::internal(&self.app, caller, Action::CreateUser).unwrap();
         IdempotentRequest::claim(&self.app, &ctx, secret, key, ["POST", "/"], b"").unwrap()
     }
 

@@ -140,7 +140,7 @@ async fn i2_every_call_records_exactly_one_event_before_its_answer() {
         let template = route(&case.method, case.path);
         let served = ROUTES.iter().find(|r| r.method == case.method.as_str() && r.path == template).unwrap();
         called.insert((served.method, served.path));
-        assert_eq!(event["action"], served.action);
+        assert_eq!(event["action"], served.action.name());
         assert_eq!(event["access"], if case.method == Method::GET { "read" } else { "write" });
         assert_eq!(
             (&event["outcome"], &event["code"], &event["count"]),
