@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::api_key::{ApiKey, Credential, Status};
+use super::audit::Actor;
+use super::cidr;
 use super::scope;
 use super::time::Timestamp;
 use super::verification;
@@ -79,6 +81,22 @@ impl Caller {
     }
 }
 
+impl From<&Caller> for Actor {
+    fn from(caller: &Caller) -> Self {
+        let kind = match caller {
+            Caller::Key(_) => "api_key",
+            Caller::Operator => "cli",
+            Caller::System => "system",
+        };
+        Self {
+            kind: kind.into(),
+            id: caller.key().map(|key| key.id.clone()),
+            name: caller.key().map(|key| key.name.clone()),
+            user_id: caller.key().and_then(|key| key.user_id.clone()),
+        }
+    }
+}
+
 /// Returns the error `INSUFFICIENT_SCOPE` if the key has none of the scopes `any_of`. An empty list requires
 /// no scope.
 pub(crate) fn require_scope(key: &ApiKey, any_of: &[&str]) -> Result<()> {
@@ -107,11 +125,9 @@ pub(crate) fn invalid_api_key() -> Error {
     Error::new(Code::InvalidApiKey, "The API key is not valid.")
 }
 
-/// Returns the error `IP_NOT_ALLOWED` if the key's allowlist doesn't contain the client's address. An unknown
-/// address is in no allowlist.
+/// Returns the error `IP_NOT_ALLOWED` if the key's allowlist doesn't contain the client's address.
 pub(crate) fn ensure_address_allowed(key: &ApiKey, ip: Option<IpAddr>) -> Result<()> {
-    let Some(cidrs) = &key.allowed_ips else { return Ok(()) };
-    if ip.is_some_and(|ip| cidrs.iter().any(|cidr| cidr.contains(&ip))) {
+    if cidr::is_allowed(key.allowed_ips.as_deref(), ip) {
         return Ok(());
     }
     Err(Error::new(Code::IpNotAllowed, "The key can't be used from this address."))

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::IntoParams;
 
-use super::access::Caller;
 use super::action::{Access, Action};
 use super::page::Query;
 use super::redaction::{Redactor, truncate_text};
@@ -51,22 +50,6 @@ impl Actor {
     /// The actor for a client without a valid key.
     pub fn anonymous() -> Self {
         Self { kind: "anonymous".into(), id: None, name: None, user_id: None }
-    }
-}
-
-impl From<&Caller> for Actor {
-    fn from(caller: &Caller) -> Self {
-        let kind = match caller {
-            Caller::Key(_) => "api_key",
-            Caller::Operator => "cli",
-            Caller::System => "system",
-        };
-        Self {
-            kind: kind.into(),
-            id: caller.key().map(|key| key.id.clone()),
-            name: caller.key().map(|key| key.name.clone()),
-            user_id: caller.key().and_then(|key| key.user_id.clone()),
-        }
     }
 }
 

@@ -3,40 +3,21 @@
 
 use std::fmt;
 
-use ring::digest::{Context, SHA256};
-
 use super::action::Action;
 use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS_HASH, Outcome, Verification};
 use super::id;
+use super::sha256::sha256_of_parts;
 use super::time::Timestamp;
 
 /// Computes the hash of an audit event: `SHA-256(DOMAIN_TAG ‖ prev_hash ‖ json)`.
 pub fn hash(prev_hash: &ChainHash, json: &str) -> ChainHash {
-    let mut digest = Context::new(&SHA256);
-    digest.update(DOMAIN_TAG);
-    digest.update(prev_hash);
-    digest.update(json.as_bytes());
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.finish().as_ref());
-    hash
-}
-
-/// Formats bytes as lowercase hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256_of_parts(&[DOMAIN_TAG, prev_hash, json.as_bytes()])
 }
 
 /// Parses a SHA-256 hash from 64 hex digits.
 pub(crate) fn parse_hash(text: &str) -> Option<ChainHash> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
     let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
-        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
+    hex::decode_to_slice(text, &mut hash).ok()?;
     Some(hash)
 }
 
@@ -58,7 +39,11 @@ impl ChainLink {
     /// field, so that removing the hashes restores the stored bytes.
     pub(crate) fn to_line(&self) -> String {
         let body = self.json.strip_suffix('}').unwrap_or(&self.json);
-        format!("{body},\"prev_hash\":\"{}\",\"hash\":\"{}\"}}", hex(&self.prev_hash), hex(&self.hash))
+        format!(
+            "{body},\"prev_hash\":\"{}\",\"hash\":\"{}\"}}",
+            hex::encode(self.prev_hash),
+            hex::encode(self.hash)
+        )
     }
 
     /// Parses a line of an export. Returns `None` if the text isn't such a line.
@@ -123,7 +108,7 @@ pub(crate) struct ChainAnchor {
 
 impl fmt::Display for ChainAnchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.seq, hex(&self.hash))
+        write!(f, "{}:{}", self.seq, hex::encode(self.hash))
     }
 }
 
@@ -248,7 +233,7 @@ impl ChainVerifier {
             let kept_from = self.checkpoint.map_or(1, |checkpoint| checkpoint.seq + 1);
             self.record_break(kept_from.min(cut.seq + 1));
         }
-        self.result.head_hash = self.previous.map(|(_, hash_secret)| hex(&hash_secret));
+        self.result.head_hash = self.previous.map(|(_, hash_secret)| hex::encode(hash_secret));
         self.result
     }
 }

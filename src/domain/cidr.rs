@@ -43,6 +43,13 @@ pub(crate) fn parse_allowlist(json: &Json, faults: &mut Faults) -> Option<Vec<Ip
     Some(cidrs)
 }
 
+/// True if there is no allowlist, or if it contains the client's address. An unknown address is in no allowlist.
+pub(crate) fn is_allowed(allowlist: Option<&[IpNet]>, address: Option<IpAddr>) -> bool {
+    let is_listed =
+        |cidrs: &[IpNet]| address.is_some_and(|address| cidrs.iter().any(|cidr| cidr.contains(&address)));
+    allowlist.is_none_or(is_listed)
+}
+
 fn parse_cidr(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }

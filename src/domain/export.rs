@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::api_key::ApiKey;
 use super::api_key::SecretHash;
 use super::audit::ChainHash;
-use super::chain::hex;
 use super::import::{EXPORT_FORMAT_VERSION, ImportedSecretState};
 use super::membership::Role;
 use super::organization::Organization;
@@ -80,14 +79,15 @@ impl<'a> ExportLine<'a> {
         Self::Begin {
             version: EXPORT_FORMAT_VERSION,
             exported_at,
-            audit_head: format!("{seq}:{}", hex(&hash)),
+            audit_head: format!("{seq}:{}", hex::encode(hash)),
         }
     }
 
     /// Creates the line of an API key from the key and the hashes of its secrets.
     pub(crate) fn api_key(key: &'a ApiKey, secrets: &[(SecretHash, ImportedSecretState)]) -> Self {
-        let hashes =
-            |wanted| secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex(hash));
+        let hashes = |wanted| {
+            secrets.iter().filter(move |(_, state)| *state == wanted).map(|(hash, _)| hex::encode(hash))
+        };
         Self::ApiKey {
             key,
             revision: key.revision,

@@ -2,7 +2,7 @@
 
 use ulid::Ulid;
 
-use super::chain;
+use super::sha256::sha256;
 use super::time::Timestamp;
 
 /// The kind of resource, event or request that an id identifies.
@@ -61,8 +61,8 @@ impl Kind {
         } else if self.accepts_custom_id(&prefixed) {
             prefixed
         } else {
-            let hash = ring::digest::digest(&ring::digest::SHA256, foreign.as_bytes());
-            format!("{}x-{}", self.prefix(), chain::hex(&hash.as_ref()[..16]))
+            let hash = sha256(foreign.as_bytes());
+            format!("{}x-{}", self.prefix(), hex::encode(&hash[..16]))
         }
     }
 }

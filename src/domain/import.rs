@@ -21,12 +21,13 @@ use super::patch::Patch;
 use super::rules;
 use super::scope;
 use super::settings::{STANDARD_PLAN, SettingsPatch};
+use super::sha256::sha256;
 use super::sql_time::parse_time;
 use super::time::Timestamp;
 use super::user::User;
 use crate::error::{Error, Result};
 pub(crate) use secrets::ImportedSecretState;
-use secrets::{parse_secrets, sha256};
+use secrets::parse_secrets;
 
 /// The version of the export format that this program writes. An import accepts this version and lower ones.
 pub(crate) const EXPORT_FORMAT_VERSION: u64 = 1;
@@ -332,7 +333,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) 
         _ => rules::parse_text(json, faults, MAX_START_CHARS),
     });
     let start = start.unwrap_or_default();
-    if !start.is_empty() && secrets.iter().any(|(hash, _)| *hash == sha256(&start)) {
+    if !start.is_empty() && secrets.iter().any(|(hash, _)| *hash == sha256(start.as_bytes())) {
         fields.add_fault(
             "start",
             "WHOLE_SECRET",

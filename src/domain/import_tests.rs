@@ -2,7 +2,6 @@ use base64::Engine as _;
 
 use super::secrets::HashEncoding;
 use super::*;
-use crate::domain::chain;
 
 fn now() -> Timestamp {
     Timestamp::parse("2026-11-23T07:08:09Z").unwrap()
@@ -28,8 +27,8 @@ fn parse_key_with(extra_fields: &str) -> Result<NewKey> {
 
 #[test]
 fn hashes_are_read_in_every_encoding_and_other_text_is_refused() {
-    let hash = sha256("secret");
-    let hex = chain::hex(&hash);
+    let hash = sha256(b"secret");
+    let hex = hex::encode(hash);
     let base64 = base64::engine::general_purpose::STANDARD.encode(hash);
     let url = base64::engine::general_purpose::URL_SAFE.encode(hash);
     for (encoding, text) in [

@@ -37,6 +37,7 @@ pub(crate) mod schemas;
 pub(crate) mod scope;
 pub(crate) mod secret_format;
 pub(crate) mod settings;
+pub(crate) mod sha256;
 pub(crate) mod sql_time;
 pub mod stored_name;
 pub mod time;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use memchr::memchr2;
 use memchr::memmem;
 
-use super::fields::Json;
+use super::json::Json;
 use super::secret_format::{DIGITS, MIN_SECRET_BYTES, START_DIGITS, find_secrets, visible_start};
 
 /// How many encodings around a secret are undone. Each one is percent-encoding, JSON escaping or a mixture.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::access;
 use super::api_key::{Credential, Status};
+use super::cidr;
 use super::scope;
 use super::time::Timestamp;
 use super::{organization, user};
@@ -97,7 +97,7 @@ pub(crate) fn check_before_limits<S: AsRef<str>>(
     if !outcome.is_valid() {
         return outcome;
     }
-    if access::ensure_address_allowed(&credential.key, ip).is_err() {
+    if !cidr::is_allowed(credential.key.allowed_ips.as_deref(), ip) {
         return Outcome::IpNotAllowed;
     }
     if !scopes.iter().all(|wanted| scope::any_covers(&credential.key.scopes, wanted.as_ref())) {

@@ -14,7 +14,6 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
@@ -24,6 +23,7 @@ use super::{
     analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, pages,
     root, scopes, settings, users, verify, whoami,
 };
+use crate::domain::sha256::sha256;
 use crate::error::{Error, Result};
 
 #[derive(OpenApi)]
@@ -84,8 +84,7 @@ static DOCUMENT: LazyLock<Result<SerializedDocument>> = LazyLock::new(|| {
     let json = api.to_pretty_json().map_err(Error::internal)?;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     let gzip = encoder.write_all(json.as_bytes()).and_then(|()| encoder.finish()).map_err(Error::internal)?;
-    let hash = digest(&SHA256, json.as_bytes());
-    let tag = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let tag = hex::encode(&sha256(json.as_bytes())[..8]);
     Ok(SerializedDocument { json, gzip, tag })
 });
 

@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY};
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
 use super::call::{self, Call};
 use super::pages;
 use super::reply::{self, Reply};
+use crate::domain::sha256::sha256;
 use crate::error::{Error, Result};
 
 const PAGE_TEMPLATE: &str = include_str!("root/page.html");
@@ -89,7 +89,7 @@ static PAGE_WITH_POLICY: LazyLock<Result<(String, HeaderValue)>> = LazyLock::new
     ]
     .into_iter()
     .fold(PAGE_TEMPLATE.to_owned(), |page, (name, value)| page.replace(name, value));
-    let style = STANDARD.encode(digest(&SHA256, STYLE_SHEET.as_bytes()));
+    let style = STANDARD.encode(sha256(STYLE_SHEET.as_bytes()));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; img-src 'self'; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'"

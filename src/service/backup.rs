@@ -13,7 +13,6 @@ use crate::config::DatabaseConfig;
 use crate::domain::access::Caller;
 use crate::domain::action::Action;
 use crate::domain::audit::{AuditEntry, Change};
-use crate::domain::chain::hex;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::backup::{copy_database, is_same_file};
@@ -92,9 +91,10 @@ fn copy_and_verify(app: &App, live: &Path, part: &Path, progress: ProgressFn<'_>
     let copied = copy_database(&mut Reader::open(live)?, part, &|done, total| progress("copy", done, total))?;
     let copied_at = app.clock.monotonic();
     let findings = check_database(&mut Reader::open(part)?, progress)?;
-    let head = (findings.audit.last_seq.unwrap_or(0), findings.audit.head_hash.unwrap_or(hex(&[0; 32])));
+    let head =
+        (findings.audit.last_seq.unwrap_or(0), findings.audit.head_hash.unwrap_or(hex::encode([0; 32])));
     let mut faults = findings.faults;
-    if head != (copied.head.0, hex(&copied.head.1)) {
+    if head != (copied.head.0, hex::encode(copied.head.1)) {
         faults.push(format!("its audit log ends at event {} instead of {}", head.0, copied.head.0));
     }
     if findings.rows != copied.rows {

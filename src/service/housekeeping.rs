@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::domain::chain;
 use crate::error::Result;
 use crate::service::clock::{self, SettledTimeSchedule};
 use crate::store;
@@ -112,7 +111,7 @@ pub async fn write_last_used(app: &App) -> Result<()> {
 /// Writes the head of the audit chain to the log.
 pub(crate) async fn log_audit_head(app: &App, when: &str) {
     match app.db.read(store::audit::chain_head).await {
-        Ok((seq, hash_secret)) => tracing::info!(when, "audit head {seq}:{}", chain::hex(&hash_secret)),
+        Ok((seq, hash_secret)) => tracing::info!(when, "audit head {seq}:{}", hex::encode(hash_secret)),
         Err(error) => tracing::warn!(%error, "could not read the audit head"),
     }
 }

@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::digest::{self, SHA256};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -20,6 +19,7 @@ use crate::domain::access::{self, Caller};
 use crate::domain::action::{Access, Action};
 use crate::domain::audit::{AuditEntry, Event};
 use crate::domain::idempotency::{StorageLimits, counted_bytes};
+use crate::domain::sha256::sha256_of_parts;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store;
@@ -137,11 +137,11 @@ impl IdempotentRequest {
             return Err(Error::internal("an Idempotency-Key without an API key"));
         };
         let caller = credential.key.id.as_bytes();
-        let id = sha256(&[b"tollhouse.idempotency.name.v1\n", caller, b"\n", key.as_bytes()]);
+        let id = sha256_of_parts(&[b"tollhouse.idempotency.name.v1\n", caller, b"\n", key.as_bytes()]);
         let request = [method.as_bytes(), b" ", path.as_bytes(), b"\n", body];
         Ok(Self {
             guard: app.in_flight.claim(id)?,
-            request: sha256(&request),
+            request: sha256_of_parts(&request),
             encryption_key: derive_encryption_key(token, key, &id)?,
             owner: ResponseOwner {
                 key_seq: credential.seq,
@@ -255,14 +255,6 @@ fn derive_encryption_key(token: &str, key: &str, id: &Digest) -> Result<LessSafe
     let info = [id.as_slice(), key.as_bytes()];
     let okm = secret.expand(&info, &AES_256_GCM).map_err(|_| Error::internal("could not derive a key"))?;
     Ok(LessSafeKey::new(UnboundKey::from(okm)))
-}
-
-fn sha256(parts: &[&[u8]]) -> Digest {
-    let mut digest = digest::Context::new(&SHA256);
-    parts.iter().for_each(|part| digest.update(part));
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.finish().as_ref());
-    hash
 }
 
 /// Replays the stored answer, or applies the prepared request and stores its answer. Reading the caller, applying and

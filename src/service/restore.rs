@@ -21,7 +21,6 @@ use crate::config::{Config, DatabaseConfig};
 use crate::domain::access::Caller;
 use crate::domain::action::Action;
 use crate::domain::audit::{AuditEntry, ChainHash, Change};
-use crate::domain::chain::hex;
 use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
 use crate::store;
@@ -61,7 +60,7 @@ pub(crate) struct RestoreReport {
 
 /// Formats the head of an audit chain as `seq:hash`.
 fn format_head((seq, hash): &(i64, ChainHash)) -> String {
-    format!("{seq}:{}", hex(hash))
+    format!("{seq}:{}", hex::encode(hash))
 }
 
 fn conflict_error(message: String) -> Error {

@@ -7,7 +7,6 @@
 //! is repeated inside the transaction that acts on its result, because another process may be opening the
 //! same file.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -200,13 +199,9 @@ fn create_schema(conn: &Connection, schema: &str) -> Result<()> {
     SystemRandom::new()
         .fill(&mut random)
         .map_err(|_| Error::internal("could not get random bytes from the operating system"))?;
-    let cursor_key = random.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
     conn.execute_batch(schema)?;
     conn.statement("INSERT INTO meta (name, value) VALUES ('cursor_key', ?1)")?
-        .execute(params![cursor_key])?;
+        .execute(params![hex::encode(random)])?;
     Ok(conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?)
 }
 
@@ -217,10 +212,10 @@ fn create_schema(conn: &Connection, schema: &str) -> Result<()> {
 pub(crate) fn load_cursor_key(tx: &Tx<'_>) -> Result<[u8; 32]> {
     let hex = tx.query_first("SELECT value FROM meta WHERE name = 'cursor_key'", &[], |row| row.get(0))?;
     let hex: String = hex.unwrap_or_default();
-    let byte = |index| u8::from_str_radix(hex.get(index..index + 2)?, 16).ok();
-    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
-    let key = bytes.and_then(|bytes| bytes.try_into().ok());
-    key.ok_or_else(|| Error::internal("meta.cursor_key is not 32 bytes in hex"))
+    let mut key = [0; 32];
+    hex::decode_to_slice(hex, &mut key)
+        .map_err(|_| Error::internal("meta.cursor_key is not 32 bytes in hex"))?;
+    Ok(key)
 }
 
 /// Time of the last verified backup; `None` when there was no backup.

@@ -3,6 +3,7 @@ use std::process::Command;
 use super::*;
 use crate::domain::api_key::{ApiKey, Status, Tenant};
 use crate::domain::organization;
+use crate::domain::sha256::sha256;
 use crate::domain::time::Timestamp;
 
 /// A kind of keys, and the size of the cache that is filled with them.
@@ -63,8 +64,7 @@ fn credential(kind: &str, number: u64) -> Credential {
 }
 
 fn hash(number: u64) -> SecretHash {
-    let digest = ring::digest::digest(&ring::digest::SHA256, &number.to_ne_bytes());
-    digest.as_ref().try_into().unwrap()
+    sha256(&number.to_ne_bytes())
 }
 
 #[cfg(target_os = "linux")]

@@ -3,13 +3,13 @@
 
 use std::fmt;
 
-use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::domain::api_key::SecretHash;
 use crate::domain::secret_format::{
     BASE62_DIGITS, CHECKSUM_DIGITS, RANDOM_DIGITS, checksum_digits, has_generated_format, visible_start,
 };
+use crate::domain::sha256::sha256;
 use crate::error::{Error, Result};
 
 /// Maximum length of a bearer token, in bytes. A longer token is refused before it is hashed.
@@ -75,9 +75,7 @@ impl Secret {
 
 /// SHA-256 of the whole text.
 pub fn hash_secret(text: &str) -> SecretHash {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
-    hash
+    sha256(text.as_bytes())
 }
 
 /// False if the text can't be a secret, which is known without a lookup: the text is empty, too long, or has

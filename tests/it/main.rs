@@ -4,6 +4,7 @@
 mod api;
 mod bad_input;
 mod binary;
+mod circles;
 mod crash;
 mod documentation;
 mod documented_commands;

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use ring::digest::{SHA256, digest};
 
 use crate::domain::api_key::SecretHash;
 use crate::domain::chain;
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::rules;
+use crate::domain::sha256::sha256;
 
 /// The maximum number of retired secrets of an imported key.
 const MAX_RETIRED_SECRETS: usize = 10_000;
@@ -74,13 +74,6 @@ impl From<UnkeyVariant> for HashEncoding {
     }
 }
 
-/// Computes the SHA-256 hash of a complete secret.
-pub(super) fn sha256(text: &str) -> SecretHash {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-    hash
-}
-
 /// Returns a parser of hashes in this encoding. Its error messages never repeat the value, because the client
 /// may have sent the secret itself by mistake.
 fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<SecretHash> {
@@ -89,7 +82,7 @@ fn hash_parser(encoding: HashEncoding) -> impl Fn(&Json, &mut Faults) -> Option<
         match hash {
             None => faults
                 .add("INVALID_HASH", "Must be the SHA-256 of the complete key, encoded as hash_encoding."),
-            Some(hash) if hash == sha256("") => {
+            Some(hash) if hash == sha256(b"") => {
                 faults.add("INVALID_HASH", "Must not be the hash of an empty string.")
             }
             Some(_) => {}

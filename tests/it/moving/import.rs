@@ -8,7 +8,6 @@ use std::process::Stdio;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use tollhouse::domain::chain::hex;
 use tollhouse::verify::secret::hash_secret;
 
 use super::{actions, assert_refused, code, result, run, stderr, stdout, verify, write_lines};
@@ -22,7 +21,7 @@ fn parse(text: &str) -> Value {
 
 /// An import record for a key of `org_a` with this secret, and further fields.
 fn key(secret: &str, fields: Value) -> Value {
-    let mut key = json!({"hash": hex(&hash_secret(secret)), "hash_encoding": "hex", "organization_id": "org_a",
+    let mut key = json!({"hash": hex::encode(hash_secret(secret)), "hash_encoding": "hex", "organization_id": "org_a",
         "name": secret, "scopes": []});
     key.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     key
@@ -49,7 +48,7 @@ async fn keys_imported_beside_a_server_verify_and_a_second_import_changes_nothin
         &file,
         &[
             parse(ORGANIZATION),
-            encoded("hex", "hex", hex(&hash_secret("hex")).to_uppercase()),
+            encoded("hex", "hex", hex::encode(hash_secret("hex")).to_uppercase()),
             encoded("base64", "base64", padded("base64")),
             encoded("unpadded", "base64", padded("unpadded").trim_end_matches('=').to_owned()),
             encoded("url", "base64url", URL_SAFE_NO_PAD.encode(hash_secret("url"))),
@@ -155,7 +154,7 @@ fn each_invalid_record_is_refused_with_its_line_and_the_rest_is_imported() {
         (key("x", json!({"created_at": "2999-01-01T00:00:00Z"})).to_string(), Some("created_at")),
         (key("x", json!({"status": "expired"})).to_string(), Some("status: Requires an expires_at")),
         (
-            json!({"hash": hex(&hash_secret("x")), "hash_encoding": "hex", "name": "n", "scopes": ["*"]})
+            json!({"hash": hex::encode(hash_secret("x")), "hash_encoding": "hex", "name": "n", "scopes": ["*"]})
                 .to_string(),
             Some("organization_id: Required; null creates a platform key"),
         ),
@@ -188,7 +187,8 @@ async fn csv_is_imported_like_ndjson() {
     result(&dir, &["import", organizations.to_str().unwrap()]);
     let header =
         "hash,hash_encoding,name,scopes,expires_at,rate_limit.limit,rate_limit.window_seconds,metadata.team";
-    let row = |secret: &str, rest: &str| format!("{},hex,{secret},{rest}\n", hex(&hash_secret(secret)));
+    let row =
+        |secret: &str, rest: &str| format!("{},hex,{secret},{rest}\n", hex::encode(hash_secret(secret)));
     let rows = [
         row("one", "invoices:read workflows:read,,5,60,core"),
         row("two", ",,,,"),

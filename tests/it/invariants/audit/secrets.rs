@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::domain::chain;
 use tollhouse::verify::secret;
 
 use super::events;
@@ -14,7 +13,7 @@ use crate::support::{ADMIN_KEY, Server};
 /// A secret, and its hash in every encoding.
 fn encodings(secret_text: &str) -> Vec<String> {
     let hash = secret::hash_secret(secret_text);
-    let hex = chain::hex(&hash);
+    let hex = hex::encode(hash);
     let base64 =
         [STANDARD.encode(hash), URL_SAFE.encode(hash)].map(|text| text.trim_end_matches('=').to_owned());
     [vec![secret_text.to_owned(), hex.to_uppercase(), hex], base64.to_vec()].concat()

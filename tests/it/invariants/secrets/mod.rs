@@ -11,7 +11,6 @@ use std::fs;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::domain::chain::hex;
 use tollhouse::http::routes::ROUTES;
 use tollhouse::verify::secret::hash_secret;
 
@@ -449,7 +448,7 @@ async fn i6_a_secret_in_an_import_is_refused_and_not_repeated() {
     let server = serve(&dir);
     let (_, secret) = create_key(&server.admin(), json!({"name": "n", "scopes": ["workflows:read"]})).await;
     drop(server);
-    let hash = hex(&hash_secret("another"));
+    let hash = hex::encode(hash_secret("another"));
     let mut files = vec![(
         "keys.csv",
         format!(
