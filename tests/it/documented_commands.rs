@@ -25,7 +25,7 @@ const AUDIT_LOG: &str = "docs/concepts/audit-log.md";
 const INSTALL: &str = "docs/operate/install.md";
 
 /// The number of blocks that are marked as not run. Change it only with a block for which there is no other way.
-const BLOCKS_NOT_RUN: usize = 15;
+const BLOCKS_NOT_RUN: usize = 16;
 
 /// Separates the results of blocks.
 const END: &str = "=== end of block ===";
