@@ -23,42 +23,40 @@ ORGANIZATION_PATH = f"/admin/v1/organizations/{ORGANIZATION['id']}"
 
 
 class Kind:
-    """A kind of request: `fields` is the name of a field and the values that it has in turn, `others` the rest of the
-    body. `requests` are two numbers of requests whose instructions are subtracted; both send every value."""
+    """A kind of request: `body` has "VALUE" at one place, where the requests have the values in turn. `requests` are two
+    numbers of requests whose instructions are subtracted; both send every value that matters."""
 
-    def __init__(self, name, method, path, field, values, requests, others=None, status=200):
+    def __init__(self, name, method, path, body, values, requests, status=200):
         self.name = name
         self.method = method
         self.path = path
-        self.field = field
+        self.parts = json.dumps(body).split("VALUE")  # the JSON before and after the value
         self.values = list(values)
         self.requests = requests
-        self.others = others or {}
         self.status = status
-
-    def body(self):
-        """The JSON before and after the value."""
-        return json.dumps(self.others | {self.field: "VALUE"}).split("VALUE")
 
     def load(self, server, dir):
         """Sends requests as fast as possible and returns the number of responses per second."""
         lines = write_lines(f"{dir}/lines", self.values)
-        return server.load_lines(self.method, self.path, lines, self.body(), CALLERS, SECONDS, threads=THREADS)["rate"]
+        return server.load_lines(self.method, self.path, lines, self.parts, CALLERS, SECONDS, threads=THREADS)["rate"]
 
     def send(self, client, count):
         """Sends requests one after the other."""
         for number in range(count):
-            body = self.others | {self.field: self.values[number % LINES]}
+            body = json.loads(self.values[number % LINES].join(self.parts))
             client.send(client.with_body(self.method, self.path, body), self.status)
 
 
 NAMES = [f"Name {number:04}" for number in range(LINES)]
-NEW_KEY = {name: value for name, value in API_KEY.items() if name not in ("id", "name")}
+NEW_KEY = {name: value for name, value in API_KEY.items() if name != "id"} | {"name": "VALUE"}
+OPERATION = {"method": "POST", "path": "/api-keys", "body": NEW_KEY | {"name": "Production"}}
+BATCH = {"operations": [OPERATION | {"body": NEW_KEY}] + [OPERATION] * 19}
 KINDS = (
-    Kind("verify", "POST", "/v1/keys/verify", "key", secrets(0, LINES), (1_000, 5_000)),
-    Kind("create a key", "POST", "/admin/v1/api-keys", "name", NAMES, (1_000, 2_000), NEW_KEY, status=201),
+    Kind("verify", "POST", "/v1/keys/verify", {"key": "VALUE"}, secrets(0, LINES), (1_000, 5_000)),
+    Kind("create a key", "POST", "/admin/v1/api-keys", NEW_KEY, NAMES, (1_000, 2_000), status=201),
     # Each call changes the name, because one that changes nothing stores nothing.
-    Kind("change an organization", "PATCH", ORGANIZATION_PATH, "name", NAMES, (1_000, 2_000)),
+    Kind("change an organization", "PATCH", ORGANIZATION_PATH, {"name": "VALUE"}, NAMES, (1_000, 2_000)),
+    Kind("batch of 20 creations", "POST", "/admin/v1/batch", BATCH, NAMES, (50, 100)),
 )
 
 
