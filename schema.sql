@@ -1,4 +1,4 @@
--- The current schema. src/store/schema.rs upgrades older files to it.
+-- The current schema. src/store/schema_version.rs upgrades older files to it.
 --
 -- Times are milliseconds since the Unix epoch. `seq` is the list position: the order in which the
 -- writer stored the rows. Ids don't order anything, because they are generated before the commit or
