@@ -13,7 +13,7 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::operation::{Answer, Applied, Apply};
-use super::{RequestContext, aggregate_events};
+use super::{RequestContext, aggregate_events, run_in_transaction};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::action::{Access, Action};
@@ -273,30 +273,26 @@ pub(crate) async fn apply_or_replay<P: Send + 'static>(
     replay: Replay<P>,
 ) -> Result<IdempotentOutcome> {
     let context = ctx.clone();
-    let clock = app.clock.clone();
     let idempotent = idempotent.clone();
-    let run = move |tx: &Tx<'_>| {
-        let caller = context.reload_caller(tx, &clock)?;
-        match idempotent.find_answer(tx)? {
-            Some(Err(refusal)) => Ok((IdempotentOutcome::Refused(refusal), Vec::new())),
-            Some(Ok(stored)) => {
-                let mut replayed = replay(&mut prepared, tx, &caller, stored)?;
-                let event = replayed_event(&context, replayed.answer.status);
-                if tx.is_storage_full() {
-                    replayed.aggregated.push(event);
-                } else {
-                    store::audit::append(tx, event)?;
-                }
-                Ok((IdempotentOutcome::Replayed(replayed.answer), replayed.aggregated))
+    let run = move |tx: &Tx<'_>, caller: &Caller| match idempotent.find_answer(tx)? {
+        Some(Err(refusal)) => Ok((IdempotentOutcome::Refused(refusal), Vec::new())),
+        Some(Ok(stored)) => {
+            let mut replayed = replay(&mut prepared, tx, caller, stored)?;
+            let event = replayed_event(&context, replayed.answer.status);
+            if tx.is_storage_full() {
+                replayed.aggregated.push(event);
+            } else {
+                store::audit::append(tx, event)?;
             }
-            None => {
-                let Applied { answer, stored_data, aggregated } = apply(&mut prepared, tx, &caller)?;
-                idempotent.store_answer(tx, &answer, stored_data)?;
-                Ok((IdempotentOutcome::Applied(answer), aggregated))
-            }
+            Ok((IdempotentOutcome::Replayed(replayed.answer), replayed.aggregated))
+        }
+        None => {
+            let Applied { answer, stored_data, aggregated } = apply(&mut prepared, tx, caller)?;
+            idempotent.store_answer(tx, &answer, stored_data)?;
+            Ok((IdempotentOutcome::Applied(answer), aggregated))
         }
     };
-    let (outcome, aggregated) = app.db.write_with_reserve(run).await?;
+    let (outcome, aggregated) = run_in_transaction(app, ctx, run).await?;
     aggregate_events(app, ctx, aggregated);
     Ok(outcome)
 }

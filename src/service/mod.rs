@@ -235,15 +235,24 @@ where
     T: Send + 'static,
     F: FnMut(&Tx<'_>, &Caller) -> Result<(T, Vec<AuditEntry>)> + Send + 'static,
 {
-    let ctx = ctx.clone();
-    let clock = app.clock.clone();
-    let change = move |tx: &Tx<'_>| {
-        let caller = ctx.reload_caller(tx, &clock)?;
-        let (value, entries) = work(tx, &caller)?;
-        record_change(tx, &ctx, status, entries)?;
+    let context = ctx.clone();
+    let change = move |tx: &Tx<'_>, caller: &Caller| {
+        let (value, entries) = work(tx, caller)?;
+        record_change(tx, &context, status, entries)?;
         Ok(value)
     };
-    app.db.write_with_reserve(change).await
+    run_in_transaction(app, ctx, change).await
+}
+
+/// Runs `work` in a transaction that reads the caller again and authorizes it. Returns after the commit.
+async fn run_in_transaction<T, F>(app: &App, ctx: &Arc<RequestContext>, mut work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnMut(&Tx<'_>, &Caller) -> Result<T> + Send + 'static,
+{
+    let ctx = ctx.clone();
+    let clock = app.clock.clone();
+    app.db.write_with_reserve(move |tx| work(tx, &ctx.reload_caller(tx, &clock)?)).await
 }
 
 /// Records a change in its transaction, unless it is refused in read-only mode or because storage is full.

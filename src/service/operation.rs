@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{RequestContext, aggregate_events, record_change, record_or_aggregate, record_read};
+use super::{
+    RequestContext, aggregate_events, record_change, record_or_aggregate, record_read, run_in_transaction,
+};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::action::{Access, Action};
@@ -147,12 +149,7 @@ impl Operation {
             }
             return Ok(answer);
         }
-        let clock = app.clock.clone();
-        let change = move |tx: &Tx<'_>| {
-            let caller = context.reload_caller(tx, &clock)?;
-            self.apply(tx, &context, &caller)
-        };
-        app.db.write_with_reserve(change).await
+        run_in_transaction(app, ctx, move |tx, caller| self.apply(tx, &context, caller)).await
     }
 }
 
@@ -185,10 +182,8 @@ pub(crate) async fn apply<P: Send + 'static>(
     mut prepared: P,
     apply: Apply<P>,
 ) -> Result<Answer> {
-    let context = ctx.clone();
-    let clock = app.clock.clone();
-    let run = move |tx: &Tx<'_>| apply(&mut prepared, tx, &context.reload_caller(tx, &clock)?);
-    let Applied { answer, aggregated, .. } = app.db.write_with_reserve(run).await?;
+    let run = move |tx: &Tx<'_>, caller: &Caller| apply(&mut prepared, tx, caller);
+    let Applied { answer, aggregated, .. } = run_in_transaction(app, ctx, run).await?;
     aggregate_events(app, ctx, aggregated);
     Ok(answer)
 }

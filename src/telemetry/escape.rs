@@ -54,7 +54,7 @@ pub(super) fn escape_event(event: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// True for most texts, of which this is known much faster than whether a character of any text is a control.
+/// True for most texts. This check is much faster than [`is_control`] of each character.
 fn is_printable_ascii(text: &str) -> bool {
     text.bytes().fold(true, |is_printable, byte| is_printable & (0x20..0x7f).contains(&byte))
 }

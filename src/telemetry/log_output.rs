@@ -42,7 +42,7 @@ pub(super) struct SafeWriter(NonBlocking);
 impl Write for SafeWriter {
     /// Writes one event.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // Nearly always valid, and checked much faster than by `from_utf8_lossy` alone.
+        // The line is UTF-8, which this checks much faster than `from_utf8_lossy`.
         let text = str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed);
         self.0.write_all(escape_event(&Redactor::default().redact(&text)).as_bytes())?;
         Ok(line.len())

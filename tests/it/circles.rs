@@ -8,6 +8,8 @@ use std::path::Path;
 use syn::visit::{self, Visit};
 use syn::{Attribute, ItemMod, ItemUse, UseTree, Visibility};
 
+use crate::support::files_below;
+
 /// Parts that still have circles, and the largest number of files in them. The numbers only go down.
 const REMAINING: &[(&str, usize)] = &[("cli", 2), ("config", 2), ("http", 13), ("service", 4)];
 
@@ -21,23 +23,15 @@ impl Uses {
     fn of_the_tree() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut paths = BTreeMap::new();
-        let mut directories = vec![root.clone()];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    directories.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    let name = path.file_stem().unwrap().to_str().unwrap();
-                    // Tests may use whatever they test.
-                    if !name.ends_with("tests") {
-                        let module = path.strip_prefix(&root).unwrap().with_extension("");
-                        let mut module: ModulePath =
-                            module.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
-                        module.pop_if(|name| name == "mod");
-                        paths.insert(module, path);
-                    }
-                }
+        for path in files_below(&root) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            // Tests may use whatever they test.
+            if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+                let module = path.strip_prefix(&root).unwrap().with_extension("");
+                let mut module: ModulePath =
+                    module.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+                module.pop_if(|name| name == "mod");
+                paths.insert(module, path);
             }
         }
         let uses = paths.iter().map(|(module, path)| {

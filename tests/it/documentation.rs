@@ -11,8 +11,8 @@ use tollhouse::domain::verification::Outcome;
 use tollhouse::error::Code;
 use toml_edit::DocumentMut;
 
-use crate::support::guide;
 use crate::support::{ADMIN_KEY, Binary};
+use crate::support::{files_below, guide};
 
 /// Runs a script of `tests/node/` against a server; what it prints, one JSON value a line.
 fn run(script: &str, url: &str) -> Vec<Value> {
@@ -143,16 +143,9 @@ fn links_lead_somewhere() {
 
 /// The text of all Rust files under a directory.
 fn rust_text(directory: &std::path::Path) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            text.push_str(&rust_text(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            text.push_str(&fs::read_to_string(&path).unwrap());
-        }
-    }
-    text
+    let mut files = files_below(directory);
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
 /// Each protection names the tests that try to break it, so that a reader can look whether they do.

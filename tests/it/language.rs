@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
+use crate::support::files_below;
+
 /// Retired names, wherever they stand.
 const RETIRED: &[&str] = &[
     "Way",
@@ -81,19 +83,9 @@ struct Source {
 
 fn sources(extensions: &[&str]) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut directories: Vec<PathBuf> = ["src", "tests", "scripts"].map(|name| root.join(name)).into();
     let mut files: Vec<PathBuf> =
         ["build.rs", "schema.sql", "config.toml"].map(|name| root.join(name)).into();
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true if path.ends_with("vendor") || path.ends_with("node_modules") => {}
-                true => directories.push(path),
-                false => files.push(path),
-            }
-        }
-    }
+    files.extend(["src", "tests", "scripts"].iter().flat_map(|name| files_below(&root.join(name))));
     let extension = |path: &Path| path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_owned();
     files.retain(|path| extensions.contains(&extension(path).as_str()));
     let source = |path: &PathBuf| Source {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use strum::VariantArray;
 use tollhouse::domain::action::Action;
 
+use crate::support::files_below;
+
 /// Each top-level module and the modules that it may name. A module that is missing here fails the test, so
 /// that every new module is assigned to a layer.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -53,19 +55,12 @@ struct Source {
 impl Source {
     fn all() -> Vec<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut sources = Vec::new();
-        let mut directories = vec![root.clone()];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    directories.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    let text = fs::read_to_string(&path).unwrap();
-                    sources.push(Self { path: path.strip_prefix(&root).unwrap().to_owned(), text });
-                }
-            }
-        }
+        let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+        let read = |path: PathBuf| Self {
+            path: path.strip_prefix(&root).unwrap().to_owned(),
+            text: fs::read_to_string(&path).unwrap(),
+        };
+        let sources: Vec<_> = files_below(&root).into_iter().filter(is_rust).map(read).collect();
         assert!(sources.len() > 50, "only {} source files found", sources.len());
         sources
     }

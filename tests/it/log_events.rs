@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::support::guide;
+use crate::support::{files_below, guide};
 
 /// The fields of each event, by its level and message.
 type Events = BTreeMap<(String, String), BTreeSet<String>>;
@@ -106,12 +106,9 @@ fn add_events(code: &str, events: &mut Events) {
 
 /// The events in all files below a directory, without those of tests.
 fn add_events_in(directory: &Path, events: &mut Events) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
+    for path in files_below(directory) {
         let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() {
-            add_events_in(&path, events);
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+        if name.ends_with(".rs") && !name.ends_with("tests.rs") {
             let text = fs::read_to_string(&path).unwrap();
             add_events(text.split("#[cfg(test)]\nmod tests {").next().unwrap(), events);
         }

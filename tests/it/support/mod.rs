@@ -10,7 +10,9 @@ mod client;
 pub(crate) mod guide;
 mod raw;
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -238,4 +240,21 @@ impl Server {
         let closed = self.app.close().await;
         (self.dir, closed)
     }
+}
+
+/// All files below a directory, without those of other projects.
+pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true if path.ends_with("vendor") || path.ends_with("node_modules") => {}
+                true => directories.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files
 }
