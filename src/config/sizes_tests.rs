@@ -1,5 +1,6 @@
 //! Sizes that follow the memory limit of the process or the size of the database.
 
+use super::sources::FileKind;
 use super::tests::{fault_messages, load_with_file};
 use super::{ConfigFlags, EffectiveConfig};
 
@@ -71,7 +72,8 @@ fn sizes_may_have_units() {
         assert!(errors[0].contains("optionally with a unit, such as \"256MiB\""), "{wrong}: {errors:?}");
     }
     let variable = [("TOLLHOUSE_CACHE__MAX_BYTES".into(), "64MiB".into())];
-    let effective = EffectiveConfig::load(None, variable, ConfigFlags::default()).unwrap();
+    let effective =
+        EffectiveConfig::load_with(None, variable, ConfigFlags::default(), None, FileKind::Any).unwrap();
     let config = effective.config;
     assert_eq!(config.cache.max_bytes, 64 << 20);
 }
