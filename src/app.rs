@@ -1,6 +1,13 @@
 //! The state of the server: configuration, database, caches, limits, clock. Opened and closed here, in
 //! order.
 
+pub(crate) mod aggregated;
+pub(crate) mod catalogue;
+pub(crate) mod cursors;
+pub(crate) mod in_flight;
+pub(crate) mod long_reads;
+pub(crate) mod request_memory;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,19 +15,20 @@ use dashmap::DashMap;
 use ipnet::IpNet;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use self::aggregated::AggregatedEvents;
+use self::catalogue::CatalogueCache;
+use self::cursors::Cursors;
+use self::in_flight::InFlight;
+use self::long_reads::LongReads;
+use self::request_memory::RequestMemory;
 use crate::clock::Clock;
 use crate::config::{CheckpointMode, Config};
 use crate::domain::api_key::Credential;
 use crate::domain::id::Kind;
+use crate::domain::scope::Catalogue;
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
-use crate::service::aggregated::AggregatedEvents;
-use crate::service::cursors::Cursors;
-use crate::service::idempotency::InFlight;
-use crate::service::long_reads::LongReads;
-use crate::service::request_memory::RequestMemory;
-use crate::service::scopes::CatalogueCache;
 use crate::service::{housekeeping, unstored, usage};
 use crate::store::{self, db};
 use crate::telemetry::connections::ListenerConnections;
@@ -90,7 +98,7 @@ pub struct App {
     pub data_plane_memory: Arc<RequestMemory>,
     /// Seals and opens the cursors of lists.
     pub(crate) cursors: Cursors,
-    /// The cached catalogue of scopes.
+    /// The catalogue of scopes; see [`catalogue`](App::catalogue).
     pub(crate) catalogue: CatalogueCache,
     /// Times of last use that are not stored yet, by the key's `seq`.
     pub unstored_last_uses: DashMap<i64, Timestamp>,
@@ -233,6 +241,14 @@ impl App {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
+    }
+
+    /// The scope catalogue with all changes committed before this call.
+    ///
+    /// # Errors
+    /// Errors of reading the database.
+    pub async fn catalogue(&self) -> Result<Arc<Catalogue>> {
+        self.catalogue.get(&self.db, &self.version_clock).await
     }
 
     /// Generates a new id of this kind. Fails when the operating system provides no random bytes.

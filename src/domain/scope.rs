@@ -4,6 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::fields::{Faults, Json};
 
+/// The id of the scope catalogue in an [`Invalidation`](super::invalidation::Invalidation).
+pub(crate) const CATALOGUE_ID: &str = "scopes";
+
 /// The maximum number of scopes of a key, and of scopes required in one verification.
 pub(crate) const MAX_SCOPES: usize = 100;
 

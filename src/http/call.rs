@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::conn::request_head::RequestHead;
 use crate::app::App;
+use crate::app::request_memory::MemoryReservation;
 use crate::config::HttpConfig;
 use crate::domain::fields::Json;
 use crate::domain::page::Query;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::RequestContext;
-use crate::service::request_memory::MemoryReservation;
 use crate::verify::call_buckets::CallDecision;
 
 /// A control-plane request that has passed the checks of the pipeline: the input of its handler.

@@ -17,7 +17,6 @@ use crate::domain::api_key::Credential;
 use crate::domain::scope::{self, MAX_SCOPES};
 use crate::domain::verification::Outcome;
 use crate::error::{Code, Error, Result};
-use crate::service::scopes;
 use crate::verify::verifier::{Verdict, VerifyRequest};
 
 const PATH: &str = "/v1/forward-auth";
@@ -98,7 +97,7 @@ impl<'a> ProxyRequirements<'a> {
         if self.scopes.is_empty() {
             return Ok(());
         }
-        let catalogue = scopes::load_catalogue(app).await?;
+        let catalogue = app.catalogue().await?;
         let Some(unknown) = self.scopes.iter().find(|scope| !catalogue.is_known_grant(scope)) else {
             return Ok(());
         };

@@ -15,7 +15,6 @@ use super::openapi::envelope::{always_false_schema, always_true_schema};
 use super::{auth, call, reply};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
-use crate::service::scopes;
 
 /// Stands for the organization of callers that aren't authenticated yet. No organization has this id.
 const UNAUTHENTICATED: &str = "unauthenticated";
@@ -158,7 +157,7 @@ where
         return Ok(Introspection::Inactive(InactiveToken { active: false }));
     };
     let Credential { key, secret_ends_at, .. } = &*credential;
-    let catalogue = scopes::load_catalogue(request.app).await?;
+    let catalogue = request.app.catalogue().await?;
     // A previous secret expires with its grace period, which never outlasts the key.
     let expiry = secret_ends_at.or(key.expires_at);
     Ok(Introspection::Active(ActiveToken {

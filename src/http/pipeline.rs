@@ -27,6 +27,7 @@ use super::request_log::{RequestLog, log_unmatched};
 use super::routes::{AuthRequirement, Body, Dispatch, Route, UnmatchedRoute};
 use super::{address, batch, idempotency};
 use crate::app::App;
+use crate::app::request_memory::MemoryReservation;
 use crate::domain::access::{self, Caller};
 use crate::domain::action::{Access, Action};
 use crate::domain::audit::{EventContext, Target};
@@ -34,7 +35,6 @@ use crate::domain::fields::Json;
 use crate::domain::redaction::Redactor;
 use crate::error::{Code, CodeClass, Error, Result};
 use crate::service::access_blocks::{self, AccessChangeAttempts};
-use crate::service::request_memory::MemoryReservation;
 use crate::service::{self, RequestContext};
 use crate::verify::call_buckets::CallDecision;
 

@@ -13,12 +13,12 @@ use serde::Serialize;
 use warp::Reply as _;
 use warp::reply::Response as WarpResponse;
 
+use crate::app::request_memory::MemoryReservation;
 use crate::domain::scope;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::service::ListPage;
 use crate::service::operation::Answer;
-use crate::service::request_memory::MemoryReservation;
 
 /// The `WWW-Authenticate` value for an invalid bearer token (RFC 6750 §3.1).
 pub(crate) const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");

@@ -23,7 +23,6 @@ use crate::domain::time::Timestamp;
 use crate::domain::verification::Outcome;
 use crate::domain::{cidr, rules, schemas};
 use crate::error::Result;
-use crate::service::scopes;
 use crate::verify::quota;
 use crate::verify::verifier::{Verdict, VerifyRequest};
 
@@ -329,7 +328,7 @@ where
     media_type?;
     let bytes = bytes?;
     call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;
-    let catalogue = scopes::load_catalogue(request.app).await?;
+    let catalogue = request.app.catalogue().await?;
     let params = VerifyParams::parse(&bytes, &catalogue)
         .map_or_else(|| VerifyParams::parse_reporting_faults(&bytes, &catalogue), Ok)?;
     let verification = VerifyRequest {

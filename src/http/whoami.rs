@@ -6,7 +6,6 @@ use super::call::Call;
 use super::reply::Reply;
 use crate::domain::api_key::ApiKey;
 use crate::error::{Error, Result};
-use crate::service::scopes;
 use crate::verify::bucket::RateLimitDecision;
 
 /// The calling key and its permissions.
@@ -57,7 +56,7 @@ pub(crate) struct CallerRateLimit {
 )]
 pub(crate) async fn get_caller(call: Call) -> Result<Reply> {
     call.reject_query()?;
-    let catalogue = scopes::load_catalogue(&call.app).await?;
+    let catalogue = call.app.catalogue().await?;
     let crate::domain::access::Caller::Key(credential) = &call.ctx.caller else {
         return Err(Error::internal("whoami without a key"));
     };

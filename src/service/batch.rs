@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::operation::{Answer, Operation};
-use super::request_memory::MemoryReservation;
 use super::{RequestContext, is_aggregated, unstored_read, unstored_refusal};
+use crate::app::request_memory::MemoryReservation;
 use crate::clock::Clock;
 use crate::domain::access::Caller;
 use crate::domain::action::Access;

@@ -5,8 +5,7 @@
 //! Idempotency-Key. Neither the token nor the Idempotency-Key is stored, so the response can't be decrypted
 //! from the database file only.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
@@ -15,6 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::operation::{Answer, Applied, Apply};
 use super::{RequestContext, aggregate_events, run_in_transaction};
 use crate::app::App;
+use crate::app::in_flight::InFlightGuard;
 use crate::domain::access::{self, Caller};
 use crate::domain::action::{Access, Action};
 use crate::domain::audit::{AuditEntry, Event};
@@ -36,54 +36,8 @@ const MAX_PRUNED_PER_WRITE: usize = 1000;
 /// response takes longer.
 const MAX_PRUNED_BYTES_PER_WRITE: u64 = 8 << 20;
 
-/// The largest number of requests with an Idempotency-Key that run at the same time.
-const MAX_IN_FLIGHT: usize = 10_000;
-
 /// A SHA-256 digest.
 type Digest = [u8; 32];
-
-/// The running requests with an Idempotency-Key, identified by the digest of the caller and the
-/// Idempotency-Key.
-#[derive(Debug, Default)]
-pub struct InFlight(Mutex<HashSet<Digest>>);
-
-impl InFlight {
-    /// The number of running requests with an Idempotency-Key.
-    pub(crate) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// True if no request with an Idempotency-Key is running.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn claim(self: &Arc<Self>, id: Digest) -> Result<InFlightGuard> {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ids.contains(&id) {
-            let message = "A request with this Idempotency-Key is still running. Try again in a moment.";
-            return Err(Error::new(Code::Conflict, message));
-        }
-        if ids.len() >= MAX_IN_FLIGHT {
-            return Err(Error::unavailable("Too many requests are running. Try again in a second.", 1));
-        }
-        ids.insert(id);
-        Ok(InFlightGuard { id, requests: self.clone() })
-    }
-}
-
-/// Marks a request as running until the guard is dropped.
-#[derive(Debug)]
-struct InFlightGuard {
-    id: Digest,
-    requests: Arc<InFlight>,
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.requests.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
-}
 
 /// The outcome of a request with an Idempotency-Key.
 pub(crate) enum IdempotentOutcome {

@@ -6,19 +6,16 @@
 //! the response is sent. [`record_refusal`] records refused and failed requests.
 
 pub(crate) mod access_blocks;
-pub(crate) mod aggregated;
 pub mod api_keys;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod check;
 pub mod clock;
-pub(crate) mod cursors;
 pub(crate) mod export;
 pub mod housekeeping;
 pub mod idempotency;
 pub(crate) mod import;
-pub(crate) mod long_reads;
 pub mod memberships;
 pub(crate) mod metrics;
 pub mod operation;
@@ -26,7 +23,6 @@ pub mod operator_keys;
 pub mod organizations;
 pub(crate) mod overview;
 pub(crate) mod readiness;
-pub mod request_memory;
 pub(crate) mod restore;
 pub mod retention;
 pub(crate) mod sample;

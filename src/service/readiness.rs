@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::service::scopes;
 
 /// What the server can do now.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -62,7 +61,7 @@ pub(crate) async fn check(app: &App) -> Readiness {
 async fn probe_verification(app: &App) -> Result<()> {
     app.db.probe_verification(&app.clock).await?;
     app.settings.get().await?;
-    scopes::load_catalogue(app).await?;
+    app.catalogue().await?;
     Ok(())
 }
 

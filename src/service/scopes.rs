@@ -1,6 +1,6 @@
 //! The scope catalogue: lists, adds, deletes and checks the scopes that API keys can have.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -12,41 +12,9 @@ use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::page::Query;
-use crate::domain::scope::{Catalogue, NewScope, Scope, UNKNOWN_SCOPE, unknown_scope_message};
+use crate::domain::scope::{CATALOGUE_ID, Catalogue, NewScope, Scope, UNKNOWN_SCOPE, unknown_scope_message};
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
-
-/// The id of the scope catalogue in an [`Invalidation`].
-pub(super) const CATALOGUE_ID: &str = "scopes";
-
-/// The scope catalogue in memory.
-#[derive(Default)]
-pub(crate) struct CatalogueCache {
-    /// The catalogue, with the version at which its load began.
-    loaded: Mutex<Option<(u64, Arc<Catalogue>)>>,
-    /// Locked during a load, so that concurrent callers wait for its result.
-    load_lock: tokio::sync::Mutex<()>,
-}
-
-/// Returns the scope catalogue with all changes committed before this call: from memory, or from the database
-/// if the catalogue has changed. Verifications need the catalogue, so the lookups thread loads it, which
-/// doesn't queue behind long reads.
-///
-/// # Errors
-/// Errors of reading the database.
-pub async fn load_catalogue(app: &App) -> Result<Arc<Catalogue>> {
-    if let Some(catalogue) = cached_catalogue(app) {
-        return Ok(catalogue);
-    }
-    let _one_at_a_time = app.catalogue.load_lock.lock().await;
-    if let Some(catalogue) = cached_catalogue(app) {
-        return Ok(catalogue);
-    }
-    let began = app.version_clock.now();
-    let catalogue = Arc::new(app.db.look_up(store::scopes::load_catalogue).await?);
-    cache_catalogue(app, began, &catalogue);
-    Ok(catalogue)
-}
 
 /// Reads a request body that names scopes. Whether they exist is decided in the transaction
 /// ([`ensure_scopes_exist`]): an earlier operation of a batch may create them. Only if the body has other faults, unknown
@@ -56,21 +24,9 @@ pub(super) async fn read_with_scopes<T>(
     read: impl Fn(Option<&Catalogue>) -> Result<T>,
 ) -> Result<T> {
     match read(None) {
-        Err(_) => read(Some(&*load_catalogue(app).await?)),
+        Err(_) => read(Some(&*app.catalogue().await?)),
         input => input,
     }
-}
-
-/// Returns the scope catalogue from memory, unless it has changed since it was loaded.
-fn cached_catalogue(app: &App) -> Option<Arc<Catalogue>> {
-    let entry = app.catalogue.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let (_, catalogue) = entry.filter(|(began, _)| app.version_clock.is_fresh(*began, [CATALOGUE_ID]))?;
-    Some(catalogue)
-}
-
-/// Stores the scope catalogue in memory. `began` is the version of the clock at which loading it began.
-fn cache_catalogue(app: &App, began: u64, catalogue: &Arc<Catalogue>) {
-    *app.catalogue.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, catalogue.clone()));
 }
 
 /// Returns `INVALID_REQUEST` unless all these scopes, as requested, exist in the transaction that assigns them to a key.

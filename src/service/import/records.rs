@@ -13,7 +13,7 @@ use crate::domain::import::{ImportedResource, NewKey, NewMembership, NewScope, R
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::Membership;
 use crate::domain::organization::Organization;
-use crate::domain::scope::{self, Scope};
+use crate::domain::scope::{self, CATALOGUE_ID, Scope};
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Code, Error, Result};
@@ -102,7 +102,7 @@ fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<AuditE
         return ensure_same(RecordKind::Scope, &new.scope, &existing, &as_scope, given);
     }
     store::scopes::insert(tx, &as_scope, new.created_at)?;
-    tx.invalidate(Invalidation::Id(scopes::CATALOGUE_ID.to_owned()));
+    tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
     Ok(vec![
         AuditEntry::for_resource(None, "scope", &new.scope, &new.scope)
             .with_changes(changed_fields(&Value::Null, &as_scope)),

@@ -13,7 +13,7 @@ use tollhouse::domain::access::Caller;
 use tollhouse::domain::action::Action;
 use tollhouse::domain::fields::Json;
 use tollhouse::error::Result;
-use tollhouse::service::{RequestContext, api_keys, memberships, organizations, scopes, users};
+use tollhouse::service::{RequestContext, api_keys, memberships, organizations, users};
 
 use super::{DEADLINE, behind_a_proxy, call_from, until};
 use crate::support::{ADMIN_KEY, Server};
@@ -149,7 +149,7 @@ async fn i3_a_mutation_queued_behind_its_callers_revocation_is_refused() {
         let release = block_the_writer(&server).await;
         // A change of a key reads the scope catalogue first. With the catalogue cached, the first poll enqueues the
         // change.
-        scopes::load_catalogue(&server.app).await.unwrap();
+        server.app.catalogue().await.unwrap();
         let mut withdrawing = withdrawal.begin(&server, &id);
         let is_pending = poll_fn(|cx| Poll::Ready(withdrawing.as_mut().poll(cx).is_pending())).await;
         assert!(is_pending, "{withdrawal:?}: the writer must be blocked");

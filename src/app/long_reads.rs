@@ -19,7 +19,7 @@ impl LongReads {
     ///
     /// # Errors
     /// `RATE_LIMITED` if the key already has one, or too many are running.
-    pub(super) fn start(self: &Arc<Self>, caller: &Caller) -> Result<LongReadGuard> {
+    pub(crate) fn start(self: &Arc<Self>, caller: &Caller) -> Result<LongReadGuard> {
         let Some(key) = caller.key() else { return Ok(LongReadGuard(None)) };
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let message = if running.contains(&key.id) {
@@ -35,7 +35,7 @@ impl LongReads {
 }
 
 /// Counts an export or a chain verification as running until it is dropped.
-pub(super) struct LongReadGuard(Option<(Arc<LongReads>, String)>);
+pub(crate) struct LongReadGuard(Option<(Arc<LongReads>, String)>);
 
 impl Drop for LongReadGuard {
     fn drop(&mut self) {
