@@ -16,9 +16,9 @@
 //! verify               secrets, credentials and settings in memory, token buckets, quotas, usage recorder
 //! ```
 //!
-//! For a batch, and for a `POST` with an `Idempotency-Key`, the order is reversed: the writer's thread runs
-//! whole handlers within its transaction (`service::within`), so that their responses are stored together
-//! with their changes.
+//! For a batch, and for a `POST` with an `Idempotency-Key`, the operations are prepared first
+//! (`service::operation`) and applied in one transaction, so that their answers are stored together with their
+//! changes.
 //!
 //! The pages `/console/` and `/docs/` are in `src/console` and `src/docs` and are served by `http::pages`.
 //! They use the public API.
@@ -37,8 +37,10 @@
 //! A resource has the same file name in every layer: API keys are in `domain/api_key.rs`,
 //! `store/api_keys.rs`, `service/api_keys.rs` and `http/api_keys.rs`.
 //!
-//! Dependencies point one way: `cli → http, service → store, verify → domain → error`; `app` wires them
-//! together. A test checks this by reading the `use` lines.
+//! Requests and background jobs share the state in `app`, which `service::lifecycle` opens and closes.
+//!
+//! Dependencies point one way: `cli → http → service → app → store, verify → domain → error`. A test checks this
+//! by reading the `use` lines.
 
 // They panic if their output is closed or full; `cli::output` doesn't.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

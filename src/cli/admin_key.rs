@@ -11,7 +11,7 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::redaction::Redactor;
 use crate::error::{Code, Error, Result};
 use crate::service::api_keys::ApiKeyWithSecret;
-use crate::service::operator_keys;
+use crate::service::{lifecycle, operator_keys};
 use crate::store::schema;
 use crate::telemetry::escape;
 
@@ -46,7 +46,7 @@ pub(crate) async fn create(config: Config, args: CreateAdminKey) -> Result<()> {
     })?;
     let app = super::open_existing_database(config).await?;
     let created = create_and_print(&app, args).await;
-    let closed = app.close().await;
+    let closed = lifecycle::close(&app).await;
     created.and(closed)
 }
 
@@ -81,7 +81,7 @@ fn print_created(created: &ApiKeyWithSecret, json: bool) -> Result<()> {
 pub(crate) async fn list(config: Config, args: ListAdminKeys) -> Result<()> {
     let app = super::open_existing_database(config).await?;
     let keys = operator_keys::list_platform_keys(&app).await;
-    let closed = app.close().await;
+    let closed = lifecycle::close(&app).await;
     let keys = keys?;
     if args.json {
         output::print_json(&keys)?;
@@ -115,7 +115,7 @@ pub(crate) async fn revoke(config: Config, args: RevokeAdminKey) -> Result<()> {
     let dir = config.database.dir.clone();
     let app = super::open_existing_database(config).await?;
     let revoked = operator_keys::revoke(&app, &args.id, args.reason).await;
-    let closed = app.close().await;
+    let closed = lifecycle::close(&app).await;
     let revoked = revoked?;
     let is_served = schema::is_served(&dir);
     if is_served {

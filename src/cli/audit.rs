@@ -17,7 +17,7 @@ use crate::domain::audit::Verification;
 use crate::domain::chain::{ChainAnchor, ChainLink, ChainVerifier};
 use crate::domain::page::Query;
 use crate::error::{Code, Error, Result};
-use crate::service::{RequestContext, audit};
+use crate::service::{RequestContext, audit, lifecycle};
 use crate::store::part_file::PartFile;
 
 /// Verifies the audit chain and prints the result. Returns false if the chain is broken.
@@ -139,7 +139,7 @@ pub(crate) async fn export(config: Config, args: AuditExport) -> Result<()> {
         part.rename_to_target(args.force)?;
     }
     // The export's own audit event is stored now, if it could not be stored before.
-    if let Err(error) = app.close().await {
+    if let Err(error) = lifecycle::close(&app).await {
         super::print_unrecorded("the export", &error);
     }
     Ok(())

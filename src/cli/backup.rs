@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::backup::{self, BackupReport};
+use crate::service::lifecycle;
 
 pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
     let to_standard_output = args.file == Path::new("-");
@@ -35,7 +36,7 @@ pub(crate) async fn run(config: Config, args: Backup) -> Result<()> {
         Ok(report) => backup::record(&app, report).await,
         Err(_) => Ok(()),
     };
-    let closed = app.close().await;
+    let closed = lifecycle::close(&app).await;
     let report = written?;
     if let Err(error) = recorded {
         super::print_unrecorded("the backup", &error);

@@ -12,7 +12,7 @@ use super::{interrupt, output};
 use crate::app::App;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::service::export;
+use crate::service::{export, lifecycle};
 use crate::store::part_file::PartFile;
 
 /// Exports all resources to a file or to standard output.
@@ -25,7 +25,7 @@ pub(crate) async fn run(config: Config, args: Export) -> Result<()> {
         Some(part) => write_export(&app, part.file()).await,
         None => export_to_standard_output(&app, &dir).await,
     };
-    let closed = app.close().await;
+    let closed = lifecycle::close(&app).await;
     let (records, unrecorded) = exported?;
     if let Some(part) = part {
         part.rename_to_target(args.force)?;

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::args::data_commands::{Import, ImportFormat, System};
 use super::progress::ProgressReporter;
 use super::{interrupt, output};
-use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::service::import::{self, ImportOptions, ImportReport, ImportSource};
+use crate::service::lifecycle;
 use crate::telemetry::escape;
 
 /// The percentage of an input whose length is unknown, such as standard input.
@@ -59,7 +59,7 @@ async fn import(config: Config, args: Import) -> Result<ImportReport> {
     if !database.exists() {
         output::message(&format!("note: no database at {}; creating it.", database.display()));
     }
-    let app = App::open(config, Clock::system()).await?;
+    let app = lifecycle::open(config, Clock::system()).await?;
     let options = ImportOptions { create_scopes: args.create_scopes, organization_id: args.organization };
     let progress =
         if args.from.is_some() { ProgressReporter::new() } else { ProgressReporter::counting_bytes() };
@@ -71,7 +71,7 @@ async fn import(config: Config, args: Import) -> Result<ImportReport> {
     let mut report = ImportReport::default();
     let imported = import::run(&app, &mut source, &options, &show, &mut report).await;
     drop(progress);
-    let closed = app.close().await;
+    let closed = lifecycle::close(&app).await;
     if let Err(error) = imported {
         let stored = list_counts(&report.imported);
         output::message(&format!(

@@ -38,6 +38,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ConfigFault, ConfigFlags, EffectiveConfig, LogConfig};
 use crate::error::{Code, Error, Result};
+use crate::service::lifecycle;
 use crate::store::file_access;
 use crate::telemetry::notice::Notice;
 use crate::telemetry::{self, log_output};
@@ -236,5 +237,5 @@ async fn open_existing_database(config: Config) -> Result<Arc<App>> {
         let message = format!("No database at {}; start the server first, or set --data.", file.display());
         return Err(Error::new(Code::NotFound, message));
     }
-    App::open_or_read_only(config, Clock::system()).await
+    lifecycle::open_or_read_only(config, Clock::system()).await
 }

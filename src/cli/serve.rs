@@ -12,7 +12,6 @@ use super::reload::ConfigReloader;
 use super::service_manager::ServiceManager;
 use super::stop_signals::{StopRequest, reload_signal};
 use super::{dev, first_key, listeners};
-use crate::app::App;
 use crate::clock::Clock;
 use crate::config::listen::reachable_address;
 use crate::config::{Config, EffectiveConfig};
@@ -23,7 +22,7 @@ use crate::http::conn::tls::Tls;
 use crate::http::conn::workers::Workers;
 use crate::http::{metrics, routes};
 use crate::service::settings::ShadowedSetting;
-use crate::service::{clock, housekeeping, retention, settings, usage};
+use crate::service::{clock, housekeeping, lifecycle, retention, settings, usage};
 use crate::store::db;
 use crate::telemetry::machine;
 use crate::telemetry::notice::Notice;
@@ -76,7 +75,7 @@ pub(crate) async fn run(
         let request_memory_bytes = config.http.effective_request_memory_bytes(Some(memory_limit_bytes));
         tracing::info!(memory_limit_bytes, max_cache_bytes, request_memory_bytes, "memory is limited");
     }
-    let app = App::open(config, Clock::system()).await?;
+    let app = lifecycle::open(config, Clock::system()).await?;
     for ShadowedSetting { setting, origin, named, stored } in
         settings::find_shadowed_settings(&app, &setting_sources).await?
     {
@@ -161,7 +160,7 @@ pub(crate) async fn run(
     if let Err(error) = clock::store_settled_time(&app).await {
         tracing::warn!(%error, "could not store the time of the stop");
     }
-    let closed = app.close().await;
+    let closed = lifecycle::close(&app).await;
     let stats = app.db.writer_totals();
     tracing::info!(mutations = stats.mutations, commits = stats.commits, "stopped");
     closed

@@ -177,6 +177,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::config::Config;
     use crate::domain::time::Timestamp;
+    use crate::service::lifecycle;
 
     /// A long time, which the paused clock skips.
     const LONG: Duration = Duration::from_secs(60);
@@ -195,7 +196,7 @@ mod tests {
             let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
             let mut config = Config::load_defaults().unwrap();
             config.database.dir = dir.path().join("data");
-            let app = App::open(config, Clock::system()).await.unwrap();
+            let app = lifecycle::open(config, Clock::system()).await.unwrap();
             let workers = Arc::new(Workers::start().unwrap());
             let manager =
                 ServiceManager { socket: Some(path.into()), watchdog_timeout: Some(Duration::from_secs(2)) };
@@ -279,7 +280,7 @@ mod tests {
         config.database.dir = dir.path().join("data");
         let now = Timestamp::from_millis(1_795_417_689_000);
         let clock = Clock::manual(now);
-        let app = App::open(config, clock.clone()).await.unwrap();
+        let app = lifecycle::open(config, clock.clone()).await.unwrap();
         let manager = ServiceManager { socket: Some(path.into()), watchdog_timeout: None };
         let reporting = app.clone();
         tokio::time::pause();

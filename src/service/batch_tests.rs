@@ -7,12 +7,13 @@ use crate::config::Config;
 use crate::domain::action::Action;
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
+use crate::service::lifecycle;
 
 async fn open_app() -> (tempfile::TempDir, Arc<App>) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::load_defaults().unwrap();
     config.database.dir = dir.path().join("data");
-    (dir, App::open(config, Clock::manual(Timestamp::from_millis(1_795_417_689_000))).await.unwrap())
+    (dir, lifecycle::open(config, Clock::manual(Timestamp::from_millis(1_795_417_689_000))).await.unwrap())
 }
 
 fn internal_ctx(app: &App) -> Arc<RequestContext> {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::check::{ProgressFn, check_database};
-use super::{RequestContext, mutate};
+use super::{RequestContext, lifecycle, mutate};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
@@ -181,11 +181,11 @@ impl Restore<'_> {
         let mut config = self.config.clone();
         config.database.dir = self.staged.path().to_owned();
         config.database.must_exist = true;
-        let app = App::open(config, self.clock.clone()).await?;
+        let app = lifecycle::open(config, self.clock.clone()).await?;
         let result = self
             .record_and_reapply(&app, &format_head(&copied.head), replaced_head.as_deref(), progress)
             .await;
-        let closed = app.close().await;
+        let closed = lifecycle::close(&app).await;
         drop(app);
         let reapplied = result?;
         closed?;

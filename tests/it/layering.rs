@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("http", &["app", "clock", "config", "domain", "error", "service", "telemetry", "verify"]),
     ("service", &["app", "clock", "config", "domain", "error", "store", "telemetry", "verify"]),
-    ("app", &["clock", "config", "domain", "error", "service", "store", "telemetry", "verify"]),
+    ("app", &["clock", "config", "domain", "error", "store", "telemetry", "verify"]),
     ("store", &["clock", "config", "domain", "error", "telemetry"]),
     ("verify", &["clock", "config", "domain", "error", "telemetry"]),
     ("telemetry", &["config", "domain", "error"]),

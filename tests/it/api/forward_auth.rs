@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tollhouse::config::Config;
+use tollhouse::service::lifecycle;
 
 use super::expect_ok;
 use crate::support::{ADMIN_KEY, Answer, Client, Server, head};
@@ -138,7 +139,7 @@ async fn every_denial_has_its_status_and_all_headers() {
 async fn requests_are_denied_while_the_database_is_closed() {
     let server = start_server().await;
     let client = key(&server, json!({})).await;
-    server.app.close().await.unwrap();
+    lifecycle::close(&server.app).await.unwrap();
     let answer = call(&client, PATH).await;
     expect_denied(&answer, 503, "UNAVAILABLE");
     assert!(answer.header("retry-after").is_some());

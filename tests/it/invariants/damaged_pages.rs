@@ -9,11 +9,10 @@ use reqwest::Method;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tollhouse::app::App;
 use tollhouse::clock::Clock;
 use tollhouse::config::Config;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::service::operator_keys;
+use tollhouse::service::{lifecycle, operator_keys};
 use tollhouse::verify::secret::Secret;
 
 use super::full_disk::{readiness, verify};
@@ -119,9 +118,9 @@ fn write_page(dir: &Path, page: u32, bytes: &[u8]) {
 pub(super) async fn start(dir: TempDir) -> Option<Server> {
     let mut config = Config::load_defaults().unwrap();
     config.database.dir = dir.path().join("data");
-    let app = App::open(config, Clock::manual(Timestamp::from_millis(NOW))).await.ok()?;
+    let app = lifecycle::open(config, Clock::manual(Timestamp::from_millis(NOW))).await.ok()?;
     let started = operator_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await;
-    app.close().await.ok();
+    lifecycle::close(&app).await.ok();
     started.ok()?;
     Some(Server::start_in(dir, |config| config.rate_limits.admin_per_minute = 0).await)
 }

@@ -11,7 +11,7 @@ use tollhouse::app::App;
 use tollhouse::domain::api_key::Credential;
 use tollhouse::domain::quota::QuotaStatus;
 use tollhouse::error::{Code, Result};
-use tollhouse::service::housekeeping;
+use tollhouse::service::{housekeeping, lifecycle};
 use tollhouse::store;
 use tollhouse::verify::quota::QuotaDecision::{self, Exceeded, Spent};
 use tollhouse::verify::secret::Secret;
@@ -190,7 +190,7 @@ async fn crashes_exceed_no_quota_and_forfeit_at_most_one_lease_each() {
                 crashes += 1;
                 // The crashed process must not write any more.
                 until("no lease is being written", || !app.verifier.quotas().is_renewing()).await;
-                app = App::open(server.app.config.clone(), server.clock.clone()).await.unwrap();
+                app = lifecycle::open(server.app.config.clone(), server.clock.clone()).await.unwrap();
             }
         }
     }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tollhouse::app::App;
 use tollhouse::clock::Clock;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::service::{clock, housekeeping, retention, usage};
+use tollhouse::service::{clock, housekeeping, lifecycle, retention, usage};
 
 use crate::support::{Answer, Binary, Client, NOW, Server};
 
@@ -419,9 +418,9 @@ async fn i14_a_clock_that_kept_pace_for_an_hour_is_settled_and_retention_goes_on
 
 /// `tollhouse clock accept` on the data of this server, at this wall-clock time.
 async fn accept_at(server: &Server, wall: Timestamp) {
-    let operator = App::open(server.app.config.clone(), Clock::manual(wall)).await.unwrap();
+    let operator = lifecycle::open(server.app.config.clone(), Clock::manual(wall)).await.unwrap();
     clock::accept(&operator).await.unwrap();
-    operator.close().await.unwrap();
+    lifecycle::close(&operator).await.unwrap();
 }
 
 #[tokio::test]

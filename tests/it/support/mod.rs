@@ -35,7 +35,7 @@ use tollhouse::http::conn::server;
 use tollhouse::http::conn::workers::Workers;
 use tollhouse::http::routes;
 use tollhouse::service::idempotency::IdempotentRequest;
-use tollhouse::service::{RequestContext, operator_keys};
+use tollhouse::service::{RequestContext, lifecycle, operator_keys};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
@@ -106,7 +106,7 @@ impl Server {
         change(&mut config);
         let limits = ConnectionLimits::from(&config.http);
         let clock = Clock::manual(Timestamp::from_millis(now));
-        let app = App::open(config, clock.clone()).await.unwrap();
+        let app = lifecycle::open(config, clock.clone()).await.unwrap();
         operator_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -237,7 +237,7 @@ impl Server {
     pub(crate) async fn try_stop(mut self) -> (TempDir, tollhouse::error::Result<()>) {
         drop(self.stop.take());
         self.serving.take().unwrap().await.unwrap();
-        let closed = self.app.close().await;
+        let closed = lifecycle::close(&self.app).await;
         (self.dir, closed)
     }
 }

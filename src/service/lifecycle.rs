@@ -1,0 +1,241 @@
+//! Opens the state of the server, and closes it: the database, the caches in front of it, and what is buffered in
+//! memory, in order.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use dashmap::DashMap;
+use ring::rand::SystemRandom;
+
+use super::{housekeeping, usage};
+use crate::app::App;
+use crate::app::aggregated::AggregatedEvents;
+use crate::app::catalogue::CatalogueCache;
+use crate::app::cursors::Cursors;
+use crate::app::request_memory::RequestMemory;
+use crate::clock::Clock;
+use crate::config::{CheckpointMode, Config, DatabaseConfig};
+use crate::domain::settings::Settings;
+use crate::domain::time::Timestamp;
+use crate::error::{Code, Error, Result};
+use crate::store::{self, db};
+use crate::telemetry::connections::ListenerConnections;
+use crate::telemetry::machine;
+use crate::telemetry::repeated_requests::RepeatedRequests;
+use crate::telemetry::tally::HttpMetrics;
+use crate::verify::access_blocks::AccessBlocks;
+use crate::verify::bucket::Buckets;
+use crate::verify::cache::{KeyCache, LoadFuture, VersionClock};
+use crate::verify::call_buckets::CallBuckets;
+use crate::verify::quota::Quotas;
+use crate::verify::recorder::Recorder;
+use crate::verify::settings::SettingsCache;
+use crate::verify::verifier::Verifier;
+
+/// Maximum number of keys with a rate-limit bucket in the verifier. A bucket takes about 150 bytes; full
+/// buckets are dropped.
+const MAX_VERIFIER_BUCKETS: usize = 1_000_000;
+
+/// Maximum number of rate-limit buckets in each map of the Admin API.
+const MAX_BUCKETS_PER_MAP: usize = 100_000;
+
+/// Maximum number of quota counts in memory.
+const MAX_QUOTA_COUNTS: usize = 100_000;
+
+/// Opens the database and creates the caches. Fails when the database file isn't a Tollhouse database,
+/// has a newer schema than this program supports, or can't be opened.
+pub async fn open(config: Config, clock: Clock) -> Result<Arc<App>> {
+    open_with(config, clock, false).await
+}
+
+/// Opens the database like [`open`], also for reading only if it can't be written.
+pub(crate) async fn open_or_read_only(config: Config, clock: Clock) -> Result<Arc<App>> {
+    open_with(config, clock, true).await
+}
+
+async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Result<Arc<App>> {
+    let version_clock = Arc::new(VersionClock::default());
+    let access_blocks = Arc::new(AccessBlocks::default());
+    let db = open_database(&config.database, allow_read_only, &version_clock, &access_blocks)?;
+    clock.resume(db.read(store::clock::stored_time).await?);
+    let cursor_key = db.read(store::schema::load_cursor_key).await?;
+    let memory_limit_bytes = machine::memory_limit_bytes();
+    let max_cache_bytes = config.cache.effective_max_bytes(memory_limit_bytes);
+    let request_memory_bytes = config.http.effective_request_memory_bytes(memory_limit_bytes);
+    let keys = Arc::new(create_key_cache(&db, &version_clock, &access_blocks, max_cache_bytes));
+    let settings =
+        Arc::new(load_settings_cache(&db, &version_clock, config.initial_settings(), clock.now()).await?);
+    let quotas = quotas_stored_in(&db);
+    let recorder = Recorder::default();
+    let verifier = Verifier::new(
+        keys.clone(),
+        settings.clone(),
+        clock.clone(),
+        MAX_VERIFIER_BUCKETS,
+        quotas,
+        recorder,
+        db.file().lost_flag(),
+    );
+    Ok(Arc::new(App {
+        access_blocks,
+        keys,
+        verifier,
+        settings,
+        version_clock,
+        catalogue: CatalogueCache::default(),
+        http_connections: Arc::default(),
+        metrics_connections: Arc::new(ListenerConnections::new("metrics")),
+        traffic: HttpMetrics::default(),
+        admin_limits: CallBuckets::new(MAX_BUCKETS_PER_MAP),
+        batch_limits: CallBuckets::new(MAX_BUCKETS_PER_MAP),
+        failure_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
+        aggregated: AggregatedEvents::default(),
+        repeated_requests: RepeatedRequests::default(),
+        in_flight: Arc::default(),
+        long_reads: Arc::default(),
+        request_memory: RequestMemory::new(request_memory_bytes),
+        data_plane_memory: RequestMemory::new(request_memory_bytes / 4),
+        unstored_last_uses: DashMap::new(),
+        flush_lock: tokio::sync::Mutex::default(),
+        cursors: Cursors::new(&cursor_key)?,
+        random: SystemRandom::new(),
+        draining: AtomicBool::new(false),
+        config,
+        clock,
+        db,
+    }))
+}
+
+/// Opens the database. Each commit publishes to the version clock what it invalidates.
+fn open_database(
+    config: &DatabaseConfig,
+    allow_read_only: bool,
+    version_clock: &Arc<VersionClock>,
+    access_blocks: &Arc<AccessBlocks>,
+) -> Result<db::Db> {
+    let options = db::Options {
+        file: config.file(),
+        must_exist: config.must_exist,
+        readers: config.readers,
+        read_timeout: config.read_timeout,
+        writer_queue: config.writer_queue,
+        group_limit: config.group_limit,
+        max_bytes: config.max_bytes,
+        external_checkpoints: config.checkpoint == CheckpointMode::External,
+        allow_read_only,
+    };
+    let version_clock = version_clock.clone();
+    let access_blocks = access_blocks.clone();
+    db::Db::open(&options, move |invalidations| {
+        access_blocks.lift_stored(invalidations);
+        version_clock.publish(invalidations);
+    })
+}
+
+/// Creates the cache of keys, which loads them from this database and applies the access blocks to them.
+fn create_key_cache(
+    db: &db::Db,
+    version_clock: &Arc<VersionClock>,
+    access_blocks: &Arc<AccessBlocks>,
+    max_bytes: u64,
+) -> KeyCache {
+    let db = db.clone();
+    let access_blocks = access_blocks.clone();
+    let load = move |hash| -> LoadFuture {
+        let db = db.clone();
+        let access_blocks = access_blocks.clone();
+        Box::pin(async move {
+            let loaded = db.look_up(move |tx| store::api_keys::find_credential_by_hash(tx, &hash)).await?;
+            Ok(loaded.map(|mut credential| {
+                access_blocks.apply(&mut credential);
+                credential
+            }))
+        })
+    };
+    KeyCache::new(max_bytes, version_clock.clone(), load)
+}
+
+/// Loads the settings into a cache. Stores the initial settings first if the database has none.
+async fn load_settings_cache(
+    db: &db::Db,
+    version_clock: &Arc<VersionClock>,
+    initial: Settings,
+    now: Timestamp,
+) -> Result<SettingsCache> {
+    let loaded_at = version_clock.now();
+    // Read before writing, so that a database that already has settings is not written to.
+    if db.read(store::settings::find_settings).await?.is_none() {
+        db.write(move |tx| store::settings::insert_initial(tx, &initial, now)).await?;
+    }
+    let current = db.read(store::settings::get).await?;
+    let db = db.clone();
+    let load = move || -> crate::verify::settings::LoadFuture {
+        let db = db.clone();
+        Box::pin(async move { db.look_up(store::settings::get).await })
+    };
+    Ok(SettingsCache::new(version_clock.clone(), loaded_at, current, load))
+}
+
+/// Creates the quota counts, whose leases are stored in this database. Only one process serves a database, so
+/// no other process leases from it.
+fn quotas_stored_in(db: &db::Db) -> Quotas {
+    let reader = db.clone();
+    let writer = db.clone();
+    Quotas::new(
+        MAX_QUOTA_COUNTS,
+        move |key, period, start| {
+            let db = reader.clone();
+            Box::pin(async move {
+                db.look_up(move |tx| store::quotas::leased_units(tx, key, period, start)).await
+            })
+        },
+        move |leases| {
+            let db = writer.clone();
+            Box::pin(async move { db.write(move |tx| store::quotas::put(tx, &leases)).await })
+        },
+    )
+}
+
+/// Stores everything that is buffered in memory, then closes the database. Logs what could not be stored.
+pub async fn close(app: &App) -> Result<()> {
+    // At the same time, because each may wait for a slow disk or for a lock.
+    let (usage, refusals, quotas) = tokio::join!(
+        usage::flush(app),
+        housekeeping::write_aggregated_events(app, true),
+        app.verifier.quotas().close(),
+    );
+    // On a full disk, units can be returned, but not together with writes that need room.
+    let quotas = match quotas {
+        Err(error) if error.code == Code::StorageFull => app.verifier.quotas().close().await,
+        closed => closed,
+    };
+    let last_used = housekeeping::write_last_used(app).await;
+    let stored = usage.and(refusals).and(last_used).and(quotas);
+    if let Err(error) = &stored {
+        log_unstored(app, error);
+    }
+    app.repeated_requests.log_counts(app.clock.now(), true);
+    app.log_refused_connections();
+    housekeeping::log_audit_head(app, "stop").await;
+    app.db.close().await;
+    stored
+}
+
+/// Logs what could not be stored because of `error`, after the last attempt. Nothing that a client was told to be
+/// stored is among it.
+fn log_unstored(app: &App, error: &Error) {
+    let usage = app.verifier.recorder().take();
+    let verifications: u64 = usage.hourly_counts.iter().map(|row| row.counts.requests()).sum();
+    let denials: u64 = usage.denials.iter().map(|denial| denial.count).sum();
+    let requests = app.aggregated.take(app.clock.now(), true, usize::MAX);
+    let aggregated_requests: u64 = requests.iter().map(|event| event.count).sum();
+    tracing::error!(
+        %error,
+        verifications,
+        denials,
+        aggregated_requests,
+        last_uses = app.unstored_last_uses.len(),
+        quota_units = app.verifier.quotas().forfeitable_units(),
+        "stopping without storing everything that was counted in memory"
+    );
+}
