@@ -64,7 +64,7 @@ pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> 
     let (secret, admin_key) = match first_key::secret_from_environment(&current.checked_prefixes)? {
         Some(given) => given,
         None => {
-            let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;
+            let secret = Secret::generate(&app.random, &current.settings.keys.prefix)?;
             let admin_key = secret.reveal().to_owned();
             (secret, admin_key)
         }

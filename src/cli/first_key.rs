@@ -49,7 +49,7 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
         return Ok(Some(shown));
     }
     let prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let secret = Secret::generate(app.system_random(), &prefix)?;
+    let secret = Secret::generate(&app.random, &prefix)?;
     let shown = if std::io::stderr().is_terminal() {
         None
     } else {

@@ -136,7 +136,7 @@ pub(crate) async fn run(
     service_manager.report_ready(&status).await;
     let cut = tokio::select! {
         cut = server::serve(
-            listener, tls.clone(), routes, limits, &app.http_connections, &workers, shutdown,
+            listener, tls.clone(), routes, limits, &app.traffic.http_connections, &workers, shutdown,
         ) => cut,
         () = stop.forced() => 0,
         () = metrics::serve(&app, metrics, &workers) => 0,

@@ -200,7 +200,7 @@ pub(crate) async fn charge_failure(app: &App, ip: Option<IpAddr>, failure: Error
     // All clients with an unknown address share one bucket.
     let subject = address::client_network(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
     let limit = BucketLimit { tokens: per_minute, window: MINUTE };
-    let decision = app.failure_limits.take(&subject, limit, 1, app.clock.monotonic());
+    let decision = app.rate_limiters.failures.take(&subject, limit, 1, app.clock.monotonic());
     if decision.allowed {
         failure
     } else {

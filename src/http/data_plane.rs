@@ -89,7 +89,7 @@ where
     };
     add_request_id(&mut response, &request.request_id);
     let latency = app.clock.monotonic().saturating_sub(arrived_at);
-    app.traffic.observe_response_time(endpoint as usize, latency);
+    app.traffic.responses.observe_response_time(endpoint as usize, latency);
     // The fields are formatted only if this event is logged.
     tracing::trace!(
         request_id = request.request_id,
@@ -180,7 +180,7 @@ impl DataPlaneRequest<'_> {
         };
         access::ensure_address_allowed(&credential.key, self.client_ip)?;
         access::require_scope(&credential.key, VERIFY_SCOPES)?;
-        app.record_call(&credential, self.now);
+        app.unstored.record_call(&credential, self.now);
         Ok(credential)
     }
 
@@ -190,7 +190,7 @@ impl DataPlaneRequest<'_> {
         S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
         B: Buf + Send + 'static,
     {
-        let reserve = |bytes| self.app.data_plane_memory.reserve(organization_id, bytes);
+        let reserve = |bytes| self.app.memory.data_plane.reserve(organization_id, bytes);
         call::read_body(body, self.head, self.body_limits(), reserve).await
     }
 

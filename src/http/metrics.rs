@@ -46,7 +46,7 @@ pub(crate) async fn serve(app: &Arc<App>, listener: Option<Listeners>, workers: 
     };
     let routes = metrics_filter(app.clone());
     let shutdown = std::future::pending();
-    server::serve(listener, None, routes, limits, &app.metrics_connections, workers, shutdown).await;
+    server::serve(listener, None, routes, limits, &app.traffic.metrics_connections, workers, shutdown).await;
 }
 
 fn metrics_filter(app: Arc<App>) -> BoxedFilter<(Response,)> {
@@ -98,7 +98,7 @@ fn plain_text_response(status: StatusCode, text: String) -> Response {
 
 async fn gather_metrics(app: &App) -> Result<String> {
     let mut families = MetricFamilies::default();
-    let responses = app.traffic.response_counts().map(|(route, status, count)| {
+    let responses = app.traffic.responses.response_counts().map(|(route, status, count)| {
         // The index after the last route counts the requests that matched no route.
         let (method, path) = ROUTES.get(route).map_or(("", ""), |route| (route.method, route.path));
         let labels: Labels = vec![
@@ -114,7 +114,7 @@ async fn gather_metrics(app: &App) -> Result<String> {
         responses,
     );
     add_connection_metrics(app, &mut families);
-    let times = ENDPOINT_LABELS.iter().zip(app.traffic.response_times());
+    let times = ENDPOINT_LABELS.iter().zip(app.traffic.responses.response_times());
     families.add_histogram(
         "tollhouse_verification_duration_seconds",
         "Time from the head of a verification request to its response, by endpoint.",
@@ -126,7 +126,7 @@ async fn gather_metrics(app: &App) -> Result<String> {
 }
 
 fn add_connection_metrics(app: &App, families: &mut MetricFamilies) {
-    let listeners = [&app.http_connections, &app.metrics_connections];
+    let listeners = [&app.traffic.http_connections, &app.traffic.metrics_connections];
     let label = |connections: &ListenerConnections| ("listener", connections.listener().to_owned());
     families.add_gauge(
         "tollhouse_connections",

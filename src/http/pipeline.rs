@@ -122,7 +122,7 @@ where
             }
         };
         // Counted inside the task, so that requests of disconnected clients are counted too.
-        counting_app.traffic.count_response(route_index, response.status().as_u16());
+        counting_app.traffic.responses.count_response(route_index, response.status().as_u16());
         response
     };
     // The panic hook has logged the panic, without its message.
@@ -130,7 +130,7 @@ where
         tracing::error!(request_id = %id, "handler panicked");
         let mut response = reply::write_error(&Error::internal("panic"), panic_app.clock.now(), &id);
         add_request_id(&mut response, &id);
-        panic_app.traffic.count_response(route_index, response.status().as_u16());
+        panic_app.traffic.responses.count_response(route_index, response.status().as_u16());
         response
     })
 }
@@ -276,13 +276,13 @@ impl RequestPipeline {
         self.rate_limit = rate_limit;
         allowed?;
         ctx.authorize(&caller)?;
-        app.record_call(&credential, ctx.now);
+        app.unstored.record_call(&credential, ctx.now);
         if_match.map(|_| ctx)
     }
 
     /// Starts the reservation of the request's memory, which lasts until the response is sent.
     fn reserve_memory(&mut self, ctx: &RequestContext) -> Result<Arc<MemoryReservation>> {
-        let memory = Arc::new(self.app.request_memory.reserve(ctx.caller.organization_id(), 0)?);
+        let memory = Arc::new(self.app.memory.control_plane.reserve(ctx.caller.organization_id(), 0)?);
         self.memory = Some(memory.clone());
         Ok(memory)
     }
@@ -316,7 +316,7 @@ impl RequestPipeline {
             call::discard_body(body, &self.request.head, body_limits(&self.app)).await;
             return Err(error);
         }
-        let reserve = |bytes| self.app.request_memory.reserve(memory.organization_id(), bytes);
+        let reserve = |bytes| self.app.memory.control_plane.reserve(memory.organization_id(), bytes);
         let bytes = call::read_body(body, &self.request.head, body_limits(&self.app), reserve).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
             return Ok((bytes, None));

@@ -39,8 +39,8 @@ impl RateLimitClass {
 
     fn buckets_and_tokens<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a CallBuckets, u32) {
         match self {
-            RateLimitClass::Admin => (&app.admin_limits, limits.admin_per_minute),
-            RateLimitClass::Batch => (&app.batch_limits, limits.batch_per_minute),
+            RateLimitClass::Admin => (&app.rate_limiters.admin, limits.admin_per_minute),
+            RateLimitClass::Batch => (&app.rate_limiters.batch, limits.batch_per_minute),
         }
     }
 }

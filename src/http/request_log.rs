@@ -57,7 +57,10 @@ impl RequestLog<'_> {
         // Anyone can repeat requests without a valid key, and the owner of a key can repeat requests over the
         // rate limit, so these requests must not fill the log.
         let is_repeatable = self.key_id.is_none() || code == Code::RateLimited.name();
-        if is_repeatable && status < 500 && !app.repeated_requests.count_request(app.clock.now(), code) {
+        if is_repeatable
+            && status < 500
+            && !app.traffic.repeated_requests.count_request(app.clock.now(), code)
+        {
             return;
         }
         tracing::info!(

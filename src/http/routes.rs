@@ -299,13 +299,13 @@ pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Respon
                     Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
                         Dispatch::DataPlane(endpoint) => {
                             let response = data_plane::answer(app, endpoint, &head, body).await;
-                            app.traffic.count_response(route_index, response.status().as_u16());
+                            app.traffic.responses.count_response(route_index, response.status().as_u16());
                             return response;
                         }
                         Dispatch::Page => {
                             let mut response = pages::answer(app, &head);
                             host::add_security_headers(response.headers_mut(), &head);
-                            app.traffic.count_response(route_index, response.status().as_u16());
+                            app.traffic.responses.count_response(route_index, response.status().as_u16());
                             return response;
                         }
                         _ => (route_index, Ok((route, params))),

@@ -70,7 +70,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
     };
     let settled_time = app.clock.settled_time();
     let current = app.settings.get().await?.to_arc();
-    let secret = Secret::generate(app.system_random(), &current.settings.keys.prefix)?;
+    let secret = Secret::generate(&app.random, &current.settings.keys.prefix)?;
     let mut prepared = NewKey::new(&base, &input.expires_at, secret, &current, settled_time);
     let context = ctx.clone();
     Ok(Operation::new(move |tx, caller| {
@@ -257,7 +257,7 @@ pub async fn rotate(
 ) -> Result<Operation> {
     let grace = body.map(Rotation::read).transpose()?.unwrap_or_default().grace_period_seconds;
     let mut prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let mut secret = Secret::generate(app.system_random(), &prefix)?;
+    let mut secret = Secret::generate(&app.random, &prefix)?;
     let mut hash = secret.hash();
     let context = ctx.clone();
     // While the wall clock is wrong, the grace period is as long as requested by the settled time.

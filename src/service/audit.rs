@@ -47,6 +47,6 @@ pub(crate) fn aggregate_anonymous(
         prev_hash: None,
         hash: None,
     };
-    app.aggregated.add(subject, now, event);
+    app.unstored.aggregated.add(subject, now, event);
     Ok(())
 }

@@ -42,7 +42,7 @@ async fn run(app: &App, atomic: bool, operations: Vec<BatchOperation>) -> Result
         clock: app.clock.clone(),
         atomic,
         operations,
-        memory: Arc::new(app.request_memory.reserve(None, 0)?),
+        memory: Arc::new(app.memory.control_plane.reserve(None, 0)?),
     };
     app.db.write_with_reserve(move |tx| batch.apply(tx, &Caller::System)).await
 }
@@ -104,7 +104,7 @@ async fn a_batch_can_be_applied_again_after_it_was_rolled_back() {
         clock: app.clock.clone(),
         atomic: true,
         operations: vec![test_operation(&app, "a:a", count)],
-        memory: Arc::new(app.request_memory.reserve(None, 0).unwrap()),
+        memory: Arc::new(app.memory.control_plane.reserve(None, 0).unwrap()),
     };
     let twice = move |tx: &Tx<'_>| {
         let first = tx.run_in_savepoint(|tx| {

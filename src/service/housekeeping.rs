@@ -41,16 +41,14 @@ pub async fn run(app: &App) {
             tracing::warn!(%error, "could not record the state of the clock; will retry");
         }
         log_output::log_dropped_lines();
-        app.repeated_requests.log_counts(app.clock.now(), false);
+        app.traffic.repeated_requests.log_counts(app.clock.now(), false);
         let mut result = write_aggregated_events(app, false).await;
         if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
             last_used_written_at = now;
             result = result.and(write_last_used(app).await);
             result = result
                 .and(app.verifier.quotas().release_idle(QUOTA_IDLE_TIMEOUT, app.clock.expiry_time()).await);
-            app.admin_limits.sweep(now);
-            app.batch_limits.sweep(now);
-            app.failure_limits.sweep(now);
+            app.rate_limiters.sweep(now);
             app.verifier.drop_full_buckets(now);
         }
         if let Err(error) = result {
@@ -58,7 +56,7 @@ pub async fn run(app: &App) {
         }
         if now.saturating_sub(refusals_logged_at) >= REFUSED_CONNECTIONS_INTERVAL {
             refusals_logged_at = now;
-            app.log_refused_connections();
+            app.traffic.log_refused_connections();
         }
         if now.saturating_sub(head_logged_at) >= AUDIT_HEAD_INTERVAL {
             head_logged_at = now;
@@ -74,7 +72,7 @@ pub async fn run(app: &App) {
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_aggregated_events(app: &App, all: bool) -> Result<()> {
     loop {
-        let events = app.aggregated.take(app.clock.now(), all, AGGREGATED_EVENTS_PER_WRITE);
+        let events = app.unstored.aggregated.take(app.clock.now(), all, AGGREGATED_EVENTS_PER_WRITE);
         if events.is_empty() {
             return Ok(());
         }
@@ -83,7 +81,7 @@ pub async fn write_aggregated_events(app: &App, all: bool) -> Result<()> {
             written.iter().try_for_each(|event| store::audit::append(tx, event.clone()))
         };
         if let Err(error) = app.db.write(append).await {
-            app.aggregated.put_back(events);
+            app.unstored.aggregated.put_back(events);
             return Err(error);
         }
     }
@@ -96,13 +94,13 @@ pub async fn write_aggregated_events(app: &App, all: bool) -> Result<()> {
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn write_last_used(app: &App) -> Result<()> {
     let mut used: Vec<_> =
-        app.unstored_last_uses.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+        app.unstored.last_uses.iter().map(|entry| (*entry.key(), *entry.value())).collect();
     used.sort_unstable();
     for chunk in used.chunks(KEYS_PER_LAST_USED_WRITE) {
         let written = chunk.to_vec();
         app.db.write(move |tx| store::api_keys::update_last_used(tx, &written)).await?;
         for (seq, at) in chunk {
-            app.unstored_last_uses.remove_if(seq, |_, latest| latest <= at);
+            app.unstored.last_uses.remove_if(seq, |_, latest| latest <= at);
         }
     }
     Ok(())

@@ -4,29 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use dashmap::DashMap;
 use ring::rand::SystemRandom;
 
 use super::{housekeeping, usage};
-use crate::app::App;
-use crate::app::aggregated::AggregatedEvents;
 use crate::app::catalogue::CatalogueCache;
 use crate::app::cursors::Cursors;
-use crate::app::request_memory::RequestMemory;
+use crate::app::unstored::Unstored;
+use crate::app::{App, MemoryBudgets, RateLimiters, Traffic};
 use crate::clock::Clock;
 use crate::config::{CheckpointMode, Config, DatabaseConfig};
 use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db};
-use crate::telemetry::connections::ListenerConnections;
 use crate::telemetry::machine;
-use crate::telemetry::repeated_requests::RepeatedRequests;
-use crate::telemetry::tally::HttpMetrics;
 use crate::verify::access_blocks::AccessBlocks;
-use crate::verify::bucket::Buckets;
 use crate::verify::cache::{KeyCache, LoadFuture, VersionClock};
-use crate::verify::call_buckets::CallBuckets;
 use crate::verify::quota::Quotas;
 use crate::verify::recorder::Recorder;
 use crate::verify::settings::SettingsCache;
@@ -35,9 +28,6 @@ use crate::verify::verifier::Verifier;
 /// Maximum number of keys with a rate-limit bucket in the verifier. A bucket takes about 150 bytes; full
 /// buckets are dropped.
 const MAX_VERIFIER_BUCKETS: usize = 1_000_000;
-
-/// Maximum number of rate-limit buckets in each map of the Admin API.
-const MAX_BUCKETS_PER_MAP: usize = 100_000;
 
 /// Maximum number of quota counts in memory.
 const MAX_QUOTA_COUNTS: usize = 100_000;
@@ -83,20 +73,12 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
         settings,
         version_clock,
         catalogue: CatalogueCache::default(),
-        http_connections: Arc::default(),
-        metrics_connections: Arc::new(ListenerConnections::new("metrics")),
-        traffic: HttpMetrics::default(),
-        admin_limits: CallBuckets::new(MAX_BUCKETS_PER_MAP),
-        batch_limits: CallBuckets::new(MAX_BUCKETS_PER_MAP),
-        failure_limits: Buckets::new(MAX_BUCKETS_PER_MAP),
-        aggregated: AggregatedEvents::default(),
-        repeated_requests: RepeatedRequests::default(),
+        traffic: Traffic::default(),
+        rate_limiters: RateLimiters::default(),
+        memory: MemoryBudgets::new(request_memory_bytes),
         in_flight: Arc::default(),
         long_reads: Arc::default(),
-        request_memory: RequestMemory::new(request_memory_bytes),
-        data_plane_memory: RequestMemory::new(request_memory_bytes / 4),
-        unstored_last_uses: DashMap::new(),
-        flush_lock: tokio::sync::Mutex::default(),
+        unstored: Unstored::default(),
         cursors: Cursors::new(&cursor_key)?,
         random: SystemRandom::new(),
         draining: AtomicBool::new(false),
@@ -214,8 +196,8 @@ pub async fn close(app: &App) -> Result<()> {
     if let Err(error) = &stored {
         log_unstored(app, error);
     }
-    app.repeated_requests.log_counts(app.clock.now(), true);
-    app.log_refused_connections();
+    app.traffic.repeated_requests.log_counts(app.clock.now(), true);
+    app.traffic.log_refused_connections();
     housekeeping::log_audit_head(app, "stop").await;
     app.db.close().await;
     stored
@@ -227,14 +209,14 @@ fn log_unstored(app: &App, error: &Error) {
     let usage = app.verifier.recorder().take();
     let verifications: u64 = usage.hourly_counts.iter().map(|row| row.counts.requests()).sum();
     let denials: u64 = usage.denials.iter().map(|denial| denial.count).sum();
-    let requests = app.aggregated.take(app.clock.now(), true, usize::MAX);
+    let requests = app.unstored.aggregated.take(app.clock.now(), true, usize::MAX);
     let aggregated_requests: u64 = requests.iter().map(|event| event.count).sum();
     tracing::error!(
         %error,
         verifications,
         denials,
         aggregated_requests,
-        last_uses = app.unstored_last_uses.len(),
+        last_uses = app.unstored.last_uses.len(),
         quota_units = app.verifier.quotas().forfeitable_units(),
         "stopping without storing everything that was counted in memory"
     );

@@ -99,7 +99,7 @@ fn add_verification_metrics(app: &App, families: &mut MetricFamilies) {
 }
 
 fn add_request_memory_metrics(app: &App, families: &mut MetricFamilies) {
-    let surfaces = [("admin", &app.request_memory), ("data_plane", &app.data_plane_memory)];
+    let surfaces = [("admin", &app.memory.control_plane), ("data_plane", &app.memory.data_plane)];
     families.add_gauge(
         "tollhouse_request_memory_bytes",
         "Memory reserved for requests in progress, by surface.",

@@ -217,8 +217,7 @@ pub(crate) struct ListPage<T> {
 
 impl<T> ListPage<T> {
     fn new(app: &App, binding: &str, rows: Rows<T>) -> Result<Self> {
-        let next_cursor =
-            rows.next.map(|seq| app.cursors.seal(app.system_random(), binding, seq)).transpose()?;
+        let next_cursor = rows.next.map(|seq| app.cursors.seal(&app.random, binding, seq)).transpose()?;
         Ok(Self { rows: rows.rows, next_cursor })
     }
 }
@@ -351,7 +350,7 @@ fn aggregate_events(app: &App, ctx: &RequestContext, events: Vec<Event>) {
 }
 
 fn aggregate_event(app: &App, ctx: &RequestContext, event: Event) {
-    app.aggregated.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
+    app.unstored.aggregated.add(ctx.caller.key().map_or("", |key| &key.id), ctx.now, event);
 }
 
 async fn append_event(app: &App, event: Event) -> Result<()> {

@@ -58,7 +58,7 @@ pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
 pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> Result<ApiKeyWithSecret> {
     let ctx = RequestContext::internal(app, Caller::Operator, Action::CreateApiKey)?;
     let prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let secret = Secret::generate(app.system_random(), &prefix)?;
+    let secret = Secret::generate(&app.random, &prefix)?;
     let new = new_platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
     let hash = secret.hash();
     let api_key = mutate(app, &ctx, 201, move |tx, _| {

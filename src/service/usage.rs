@@ -47,7 +47,7 @@ pub(crate) async fn run(app: &Arc<App>) {
 /// # Errors
 /// Errors of the database: `STORAGE_FULL`, `UNAVAILABLE`, `INTERNAL`.
 pub async fn flush(app: &App) -> Result<()> {
-    let _one_at_a_time = app.flush_lock.lock().await;
+    let _one_at_a_time = app.unstored.flush_lock.lock().await;
     let recorder = app.verifier.recorder();
     let mut chunks = recorder.take().chunks(KEYS_PER_FLUSH_WRITE).into_iter();
     while let Some(chunk) = chunks.next() {
@@ -60,7 +60,7 @@ pub async fn flush(app: &App) -> Result<()> {
         }
         for counted in &chunk.hourly_counts {
             if let Some(at) = counted.last_used {
-                app.record_last_use(counted.credential.seq, at);
+                app.unstored.record_last_use(counted.credential.seq, at);
             }
         }
     }

@@ -48,7 +48,7 @@ async fn i10_one_address_cannot_take_all_connections() {
         let mut refused = Raw::connect_from(&server.url, attacker).await;
         assert!(refused.answer().await.is_none(), "closed without an answer");
     }
-    assert_eq!(server.app.http_connections.open_count(), MAX_UNAUTHENTICATED);
+    assert_eq!(server.app.traffic.http_connections.open_count(), MAX_UNAUTHENTICATED);
     assert!(connect(&server, [127, 0, 0, 3]).await.is_some(), "other addresses are served");
     assert_eq!(server.admin().get("/whoami").await.status, 200);
 

@@ -60,8 +60,11 @@ async fn send_halves(server: &Server, path: &str, key: &str, body: &str, count: 
         connection.send(&body.as_bytes()[..body.len() / 2]).await;
         connections.push(connection);
     }
-    let memory =
-        if path.starts_with("/v1/") { &server.app.data_plane_memory } else { &server.app.request_memory };
+    let memory = if path.starts_with("/v1/") {
+        &server.app.memory.data_plane
+    } else {
+        &server.app.memory.control_plane
+    };
     until("all bodies are being read", || memory.reserved_bytes() == count * body.len()).await;
     connections
 }
@@ -92,11 +95,11 @@ async fn i12_half_sent_bodies_of_an_organization_leave_memory_for_the_others() {
     assert_eq!(answer.status, 200, "{answer:?}");
 
     // Whoever has no key gets no memory at all, and is refused before the body has arrived.
-    let before = server.app.request_memory.reserved_bytes();
+    let before = server.app.memory.control_plane.reserved_bytes();
     let mut anonymous = server.raw().await;
     anonymous.send(post_head("/admin/v1/batch", "unknown", LARGEST_BODY).as_bytes()).await;
     assert_eq!(anonymous.answer().await.unwrap().status, 401);
-    assert_eq!(server.app.request_memory.reserved_bytes(), before);
+    assert_eq!(server.app.memory.control_plane.reserved_bytes(), before);
 
     // All memory is released, whether the rest of a body arrives or its client leaves.
     let mut held = held.into_iter();
@@ -106,7 +109,7 @@ async fn i12_half_sent_bodies_of_an_organization_leave_memory_for_the_others() {
         let answer = connection.answer().await.unwrap();
         assert!(matches!(answer.status, 400 | 503), "{answer:?}");
     }
-    until("all memory is released", || server.app.request_memory.reserved_bytes() == 0).await;
+    until("all memory is released", || server.app.memory.control_plane.reserved_bytes() == 0).await;
     assert_eq!(send_whole(&server, "/admin/v1/batch", &secret(&greedy), &body).await.status, 400);
 }
 
@@ -131,7 +134,7 @@ async fn i12_half_sent_verifications_leave_memory_for_the_others() {
         assert_eq!(answer.status, 200, "a body that has arrived needs no memory: {answer:?}");
     }
     drop((held, others));
-    until("all memory is released", || server.app.data_plane_memory.reserved_bytes() == 0).await;
+    until("all memory is released", || server.app.memory.data_plane.reserved_bytes() == 0).await;
 }
 
 /// Sends half a body of another organization while `count` are held already.
@@ -140,7 +143,7 @@ async fn send_halves_of_another(server: &Server, key: &str, body: &str, count: u
     connection.send(post_head("/v1/keys/verify", key, body.len()).as_bytes()).await;
     connection.send(&body.as_bytes()[..body.len() / 2]).await;
     let expected = (count + 1) * body.len();
-    until("the other body is being read", || server.app.data_plane_memory.reserved_bytes() == expected).await;
+    until("the other body is being read", || server.app.memory.data_plane.reserved_bytes() == expected).await;
     connection
 }
 
@@ -159,7 +162,7 @@ async fn i12_short_bodies_of_unknown_length_take_little_memory() {
         connection.send(format!("{head}1\r\n{{\r\n").as_bytes()).await;
         connections.push(connection);
     }
-    let reserved = |bytes: usize| server.app.request_memory.reserved_bytes() == bytes;
+    let reserved = |bytes: usize| server.app.memory.control_plane.reserved_bytes() == bytes;
     until("all bodies are being read", || reserved(count * 16 * KIB)).await;
     let mut longer = connections.pop().unwrap();
     longer.send(format!("{:x}\r\n{}\r\n", 20 * KIB, " ".repeat(20 * KIB)).as_bytes()).await;
@@ -196,7 +199,7 @@ async fn i12_a_too_large_body_is_refused_before_it_is_read() {
             assert_eq!((answer.status, answer.code().as_str()), (status, code), "{path} {expect}{answer:?}");
         }
     }
-    assert_eq!(server.app.request_memory.reserved_bytes(), 0);
+    assert_eq!(server.app.memory.control_plane.reserved_bytes(), 0);
 }
 
 /// Creates keys of an organization whose metadata is as large as allowed.
@@ -229,7 +232,7 @@ async fn i12_a_batch_whose_results_take_too_much_memory_changes_nothing() {
     }
     let keys = client.get("/api-keys?limit=100").await;
     assert_eq!(keys.data().as_array().unwrap().len(), 2, "no key was created");
-    assert_eq!(server.app.request_memory.reserved_bytes(), 0);
+    assert_eq!(server.app.memory.control_plane.reserved_bytes(), 0);
 
     let operations = [vec![create], vec![read; 20]].concat();
     let answer = client.post("/batch", json!({"operations": operations})).await;
@@ -242,7 +245,7 @@ async fn i12_responses_that_nobody_reads_take_bounded_memory() {
     let server = server_with_two_organizations().await;
     create_fat_keys(&server, "org_a", 60).await;
     let (client, key) = server.key(None, &["admin:keys"]).await;
-    let memory = &server.app.request_memory;
+    let memory = &server.app.memory.control_plane;
     let mut unread = Vec::new();
     // Two such responses leave too little memory for a third.
     for count in 1..=2 {

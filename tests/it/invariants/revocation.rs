@@ -159,7 +159,7 @@ async fn i3_a_mutation_queued_behind_its_callers_revocation_is_refused() {
             client.post("/users", json!({"name": "too late", "email": "too-late@example.com"})).await
         });
         // The key is recorded as used once the mutation has been authorized; the withdrawal is still queued.
-        until("the mutation is authorized", || server.app.unstored_last_uses.contains_key(&seq)).await;
+        until("the mutation is authorized", || server.app.unstored.last_uses.contains_key(&seq)).await;
         drop(release);
         withdrawing.await.unwrap();
 
@@ -189,7 +189,7 @@ async fn i3_a_mutation_whose_body_arrives_after_its_callers_revocation_is_refuse
         let request = client.request(Method::POST, "/users").header("content-type", "application/json");
         let mutation = tokio::spawn(async move { client.send(request.body(body)).await });
         chunks.send(Ok(r#"{"name": "too late", "#)).await.unwrap();
-        until("the mutation is authorized", || server.app.unstored_last_uses.contains_key(&seq)).await;
+        until("the mutation is authorized", || server.app.unstored.last_uses.contains_key(&seq)).await;
 
         let (method, path, body) = withdrawal.request(&id);
         assert_eq!(server.admin().call(method, &path, body).await.status, 200, "{withdrawal:?}");

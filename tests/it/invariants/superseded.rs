@@ -226,7 +226,7 @@ async fn i4_a_change_queued_behind_its_secrets_rotation_is_refused() {
     assert!(is_pending, "the writer must be blocked");
     let creating =
         tokio::spawn(async move { client.post("/api-keys", json!({"name": "late", "scopes": ["*"]})).await });
-    until("the change is authorized", || server.app.unstored_last_uses.contains_key(&seq)).await;
+    until("the change is authorized", || server.app.unstored.last_uses.contains_key(&seq)).await;
     drop(release);
     rotating.await.unwrap();
     let answer = creating.await.unwrap();

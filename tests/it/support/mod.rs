@@ -113,7 +113,7 @@ impl Server {
         let routes = routes::filter(app.clone(), TaskTracker::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { stopped.await.unwrap_or_default() };
-        let connections = app.http_connections.clone();
+        let connections = app.traffic.http_connections.clone();
         let serving = tokio::spawn(async move {
             server::serve(listener, None, routes, limits, &connections, &Workers::start().unwrap(), shutdown)
                 .await
@@ -142,21 +142,25 @@ impl Server {
     /// Opens a new raw connection, which the server accepts within `max_connections`.
     pub(crate) async fn raw(&self) -> Raw {
         self.wait_for_slot().await;
-        let accepted = self.app.http_connections.accepted_count();
+        let accepted = self.app.traffic.http_connections.accepted_count();
         let raw = Raw::connect(&self.url).await;
-        until("the connection is accepted", || self.app.http_connections.accepted_count() > accepted).await;
+        until("the connection is accepted", || self.app.traffic.http_connections.accepted_count() > accepted)
+            .await;
         raw
     }
 
     /// Waits until `max_connections` permits another connection: the server may notice late that one is closed.
     pub(crate) async fn wait_for_slot(&self) {
         let max_connections = self.app.config.http.max_connections;
-        until("a connection slot is free", || self.app.http_connections.open_count() < max_connections).await;
+        until("a connection slot is free", || {
+            self.app.traffic.http_connections.open_count() < max_connections
+        })
+        .await;
     }
 
     /// Waits until the server has noticed that all connections are closed.
     pub(crate) async fn wait_until_disconnected(&self) {
-        until("no connection is open", || self.app.http_connections.open_count() == 0).await;
+        until("no connection is open", || self.app.traffic.http_connections.open_count() == 0).await;
     }
 
     /// Fails if a closed connection still occupies a connection slot.
