@@ -1,11 +1,12 @@
 //! The configuration of the process.
 //!
 //! `config.toml` in the root of the repository is the only list of settings and holds their defaults. This
-//! file defines their types, `values` parses and validates each, and `sources` overrides the defaults with
-//! the user's file, the environment and the flags. Every setting is validated at startup, and all errors are
-//! reported at once.
+//! file defines their types, and `values` parses and validates each. `sources` overrides the defaults with the user's
+//! file, the environment and the flags, each of which is a layer that `layers` merges. Every setting is validated at
+//! startup, and all errors are reported at once.
 
 mod environment;
+mod layers;
 pub(crate) mod listen;
 mod sources;
 mod values;
@@ -22,8 +23,9 @@ use crate::domain::settings::{
     KeySettings, Maintenance, Plan, RateLimits, Retention, STANDARD_PLAN, Settings,
 };
 
+pub(crate) use layers::{ConfigError, ConfigFault, DEFAULT_CONFIG_TOML, EffectiveConfig};
 pub use listen::ListenAddress;
-pub(crate) use sources::{ConfigError, ConfigFault, ConfigFlags, DEFAULT_CONFIG_TOML, EffectiveConfig};
+pub(crate) use sources::ConfigFlags;
 
 /// The largest integer that TOML can represent.
 const MAX_TOML_INTEGER: u64 = i64::MAX as u64;

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! http::conn           accepts connections, limits their number and time, and hands each to a worker
+//! http::dispatch       passes each request to what handles its route: pipeline, data plane or page
 //! http::routes         the whole API in one table
 //! http::pipeline       the checks of every request: credential, address, rate limit, scope, body
 //! http::<resource>     the handler: calls the service and wraps its result in the envelope
@@ -16,9 +17,8 @@
 //! verify               secrets, credentials and settings in memory, token buckets, quotas, usage recorder
 //! ```
 //!
-//! For a batch, and for a `POST` with an `Idempotency-Key`, the operations are prepared first
-//! (`service::operation`) and applied in one transaction, so that their answers are stored together with their
-//! changes.
+//! Each change or read of a single resource is a `service::operation`, prepared before its transaction and applied in
+//! it. So a batch, and a `POST` with an `Idempotency-Key`, can apply it in a transaction of their own.
 //!
 //! The pages `/console/` and `/docs/` are in `src/console` and `src/docs` and are served by `http::pages`.
 //! They use the public API.
@@ -26,7 +26,8 @@
 //! A verification takes a shorter path. It reads the database only for a key that isn't in memory:
 //!
 //! ```text
-//! http::data_plane                         authenticates and authorizes the caller
+//! http::data_plane                         passes the request to one of three endpoints
+//! http::data_plane_request                 authenticates and authorizes the caller
 //! http::verify, introspect, forward_auth   one file per kind of verification
 //! verify::verifier                         the decision, in the documented order: record, quota, bucket
 //! verify::recorder                         counts it; service::usage stores the counts once a second

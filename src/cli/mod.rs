@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod reload;
 mod restore;
+mod sample_data;
 mod serve;
 mod service_manager;
 mod stop_signals;

@@ -3,12 +3,13 @@
 use super::args::Openapi;
 use super::output;
 use crate::error::Result;
-use crate::http::openapi;
+use crate::http::routes;
 
 pub(crate) fn print_document(args: &Openapi) -> Result<()> {
-    let document = match &args.server {
-        Some(url) => openapi::text_for_server(url)?,
-        None => openapi::text()?.to_owned(),
+    let document = routes::openapi_document()?;
+    let text = match &args.server {
+        Some(url) => document.text_for_server(url)?,
+        None => document.text().to_owned(),
     };
-    output::print_document(format!("{document}\n").as_bytes())
+    output::print_document(format!("{text}\n").as_bytes())
 }

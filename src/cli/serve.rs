@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::reload::ConfigReloader;
 use super::service_manager::ServiceManager;
 use super::stop_signals::{StopRequest, reload_signal};
-use super::{dev, first_key, listeners};
+use super::{first_key, listeners, sample_data};
 use crate::clock::Clock;
 use crate::config::listen::reachable_address;
 use crate::config::{Config, EffectiveConfig};
@@ -20,7 +20,7 @@ use crate::http::conn::limits::ConnectionLimits;
 use crate::http::conn::server;
 use crate::http::conn::tls::Tls;
 use crate::http::conn::workers::Workers;
-use crate::http::{metrics, routes};
+use crate::http::{dispatch, metrics};
 use crate::service::settings::ShadowedSetting;
 use crate::service::{clock, housekeeping, lifecycle, retention, settings, usage};
 use crate::store::db;
@@ -94,13 +94,13 @@ pub(crate) async fn run(
         InitialData::FirstKey(file) => {
             first_key::create(&app, &file.unwrap_or_else(|| dir.join("admin.key"))).await?
         }
-        InitialData::Sample => Some(dev::seed(&app, address).await?),
+        InitialData::Sample => Some(sample_data::seed(&app, address).await?),
     };
     housekeeping::log_audit_head(&app, "start").await;
 
     let tasks = TaskTracker::new();
     let workers = Workers::start()?;
-    let routes = routes::filter(app.clone(), tasks.clone())?;
+    let routes = dispatch::filter(app.clone(), tasks.clone())?;
     let stopping = app.clone();
     let requested = stop.clone();
     let notified = service_manager.clone();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::sources::{ConfigLayers, SettingPath};
+use super::layers::{ConfigLayers, SettingPath, nearest_setting, unknown_setting_message};
 use super::values;
 
 /// The prefix of all environment variables of this program.
@@ -17,8 +17,6 @@ const NON_SETTING_VARIABLES: [&str; 3] = ["TOLLHOUSE_ADMIN_KEY", "TOLLHOUSE_ADMI
 const CLIENT_KEY_VARIABLE: &str = "TOLLHOUSE_KEY";
 /// The variable with which Rust programs are commonly told what to log. It overrides `log.level`.
 const RUST_LOG: &str = "RUST_LOG";
-/// The edit distance up to which a short name counts as a misspelling. A longer name may have more errors.
-const MAX_NEAR_DISTANCE: usize = 2;
 
 impl ConfigLayers {
     /// Adds the settings of the environment.
@@ -130,28 +128,4 @@ fn is_kubernetes_service(rest: &str, value: &str) -> bool {
 
 fn variable_name(names: &[String]) -> String {
     format!("{ENV_PREFIX}{}", names.join("__").to_uppercase())
-}
-
-pub(super) fn unknown_setting_message(nearest: Option<String>) -> String {
-    match nearest {
-        Some(nearest) => format!("unknown setting; the nearest known one is {nearest}"),
-        None => "unknown setting; `tollhouse config init -` lists all settings".to_owned(),
-    }
-}
-
-/// The known setting that was most likely meant by the unknown setting `names`, which is misspelled, in the wrong
-/// section, or taken for a section. `None` if no setting is similar.
-pub(super) fn nearest_setting<'a>(
-    names: &SettingPath,
-    known: impl Iterator<Item = &'a SettingPath>,
-) -> Option<&'a SettingPath> {
-    let name = names.join(".");
-    let distance = |known: &SettingPath| {
-        let is_related = names.last() == known.last() || names.starts_with(known);
-        let edits = strsim::damerau_levenshtein(&name, &known.join("."));
-        if is_related { edits.min(MAX_NEAR_DISTANCE) } else { edits }
-    };
-    let nearest = known.map(|known| (distance(known), known)).min_by_key(|(distance, _)| *distance);
-    let max_distance = (name.len() / 4).max(MAX_NEAR_DISTANCE);
-    nearest.filter(|(distance, _)| *distance <= max_distance).map(|(_, known)| known)
 }

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::sources::FileKind;
+use super::layers::FileKind;
 use super::tests::{env_pairs, env_warnings, fault_messages};
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Sizes that follow the memory limit of the process or the size of the database.
 
-use super::sources::FileKind;
+use super::layers::FileKind;
 use super::tests::{fault_messages, load_with_file};
 use super::{ConfigFlags, EffectiveConfig};
 

@@ -45,21 +45,21 @@ pub(super) fn fault_messages(loaded: Result<Config, ConfigError>) -> Vec<String>
 }
 
 fn setting_names(tree: &Dict) -> BTreeSet<String> {
-    sources::collect_leaves(tree).into_keys().map(|names| names.join(".")).collect()
+    layers::collect_leaves(tree).into_keys().map(|names| names.join(".")).collect()
 }
 
 #[test]
 fn the_default_file_lists_exactly_the_fields_of_config() {
     let config = Config::load_defaults().unwrap();
     let fields = Value::serialize(&config).unwrap().into_dict().unwrap();
-    let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
+    let listed: Dict = Toml::from_str(layers::DEFAULT_CONFIG_TOML).unwrap();
     assert_eq!(setting_names(&listed), setting_names(&fields));
     assert_eq!(setting_names(&listed).len(), 48);
 }
 
 #[test]
 fn the_default_file_has_a_default_for_every_field() {
-    let listed: Dict = Toml::from_str(sources::DEFAULT_CONFIG_TOML).unwrap();
+    let listed: Dict = Toml::from_str(layers::DEFAULT_CONFIG_TOML).unwrap();
     for (section, settings) in &listed {
         for name in settings.as_dict().unwrap().keys() {
             let mut without: Dict = listed.clone();
@@ -73,7 +73,7 @@ fn the_default_file_has_a_default_for_every_field() {
 
 #[test]
 fn every_setting_of_the_default_file_is_commented() {
-    let document: DocumentMut = sources::DEFAULT_CONFIG_TOML.parse().unwrap();
+    let document: DocumentMut = layers::DEFAULT_CONFIG_TOML.parse().unwrap();
     for (section, item) in document.iter() {
         let table = item.as_table().unwrap();
         for (name, setting) in table.iter() {

@@ -7,10 +7,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::call::Call;
-use super::pipeline;
-use super::replay;
 use super::reply::{self, Reply};
-use super::routes::{self, Dispatch, RouteMatch};
+use super::route::Dispatch;
+use super::router::{RouteMatch, Router};
 use crate::domain::access::Caller;
 use crate::domain::action::{Access, Action};
 use crate::domain::audit::{Event, EventContext};
@@ -69,8 +68,8 @@ pub(crate) struct OperationResult {
         (status = 409, description = "`BATCH_FAILED`: an operation failed and no changes were made; see `error.results`."),
     ),
 )]
-pub(crate) async fn run_batch(call: Call) -> Result<Reply> {
-    let batch = PreparedBatch::prepare(&call).await?;
+pub(crate) async fn run_batch(call: Call, router: &Router) -> Result<Reply> {
+    let batch = PreparedBatch::prepare(&call, router).await?;
     operation::apply(&call.app, &call.ctx, batch, PreparedBatch::apply).await.map(Reply::from)
 }
 
@@ -87,7 +86,7 @@ impl PreparedBatch {
     /// # Errors
     /// `INVALID_REQUEST`, also if the route of an operation can't be used in a batch. An operation that can't be prepared
     /// is no error here.
-    pub(super) async fn prepare(call: &Call) -> Result<Self> {
+    pub(super) async fn prepare(call: &Call, router: &Router) -> Result<Self> {
         call.reject_query()?;
         let requested = RequestedBatch::read(call.require_body()?)?;
         let batch_id = call.app.new_id(Kind::Batch)?;
@@ -96,7 +95,7 @@ impl PreparedBatch {
         let mut details = Vec::new();
         for (index, operation) in requested.operations.into_iter().enumerate() {
             ids.push(operation.id.clone());
-            match prepare_operation(call, &batch_id, operation).await? {
+            match prepare_operation(call, router, &batch_id, operation).await? {
                 Some(operation) => operations.push(operation),
                 None => details.push(ErrorDetail {
                     pointer: Some(format!("/operations/{index}/path")),
@@ -126,18 +125,15 @@ impl PreparedBatch {
     /// # Errors
     /// Those of [`Batch::apply`].
     pub(super) fn apply(&mut self, tx: &Tx<'_>, caller: &Caller) -> Result<Applied> {
-        self.apply_with(tx, caller, |_, _| Ok(None))
+        self.apply_and_keep(tx, caller, |_, _| Ok(None))
     }
 
-    /// Like [`apply`](Self::apply), for an answer that is stored.
+    /// Like [`apply`](Self::apply), for an answer that is kept: `stored_data` returns its JSON in the form that is stored,
+    /// or `None` if that is the JSON of the response.
     ///
     /// # Errors
-    /// Those of [`apply`](Self::apply).
-    pub(super) fn apply_and_keep(&mut self, tx: &Tx<'_>, caller: &Caller) -> Result<Applied> {
-        self.apply_with(tx, caller, replay::to_stored_results)
-    }
-
-    fn apply_with(
+    /// Those of [`apply`](Self::apply), and of `stored_data`.
+    pub(super) fn apply_and_keep(
         &mut self,
         tx: &Tx<'_>,
         caller: &Caller,
@@ -218,13 +214,14 @@ fn add_path_prefix(path: &str) -> String {
 /// Prepares an operation with the authorization of its route. `None` if the route can't be used in a batch.
 async fn prepare_operation(
     call: &Call,
+    router: &Router,
     batch_id: &str,
     requested: RequestedOperation,
 ) -> Result<Option<BatchOperation>> {
     let method = requested.method.name();
     let path = add_path_prefix(&requested.path);
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-    let matched = routes::find_route(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path)?;
+    let matched = router.find(&Method::from_bytes(method.as_bytes()).map_err(Error::internal)?, path);
     let ctx = RequestContext {
         scopes: &[],
         requires_current_secret: false,
@@ -249,7 +246,7 @@ async fn prepare_operation(
         }
     };
     let Dispatch::Operation(prepare) = route.dispatch else { return Ok(None) };
-    let target = pipeline::audit_target(route, &params, &ctx.redactor);
+    let target = route.audit_target(&params, &ctx.redactor);
     let ctx = RequestContext {
         scopes: route.auth.scopes(),
         requires_current_secret: route.action.requires_current_secret(),

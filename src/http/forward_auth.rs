@@ -9,8 +9,9 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTE
 use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
-use super::data_plane::DataPlaneRequest;
+use super::data_plane_request::DataPlaneRequest;
 use super::openapi::params;
+use super::route::Endpoint;
 use super::{auth, rate_limits, reply};
 use crate::app::App;
 use crate::domain::api_key::Credential;
@@ -18,8 +19,6 @@ use crate::domain::scope::{self, MAX_SCOPES};
 use crate::domain::verification::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::verify::verifier::{Verdict, VerifyRequest};
-
-const PATH: &str = "/v1/forward-auth";
 
 /// Headers that identify the client's key to the upstream. Every response has all `X-Auth-…` headers, with
 /// `-` for absent values: if one were missing, a proxy would forward the header that the client forged.
@@ -51,7 +50,7 @@ impl<'a> ProxyRequirements<'a> {
     /// denied. The rest isn't parsed, because anyone can send it.
     fn parse(&mut self, path: &'a str, query: Option<&'a str>) -> Result<()> {
         let rest = path
-            .strip_prefix(PATH)
+            .strip_prefix(Endpoint::ForwardAuth.path())
             .ok_or_else(|| misconfiguration_error("The proxy sent an unknown path."))?;
         if let Some(rest) = rest.strip_prefix('/') {
             let segment = rest.split('/').next().unwrap_or_default();

@@ -10,7 +10,8 @@ use super::call::Call;
 use super::conn::request_head::RequestHead;
 use super::replay;
 use super::reply::Reply;
-use super::routes::Prepare;
+use super::route::Prepare;
+use super::router::Router;
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::fields::Json;
@@ -92,11 +93,17 @@ impl PreparedOperation {
 }
 
 /// Runs a batch and stores its answer, or replays the answer of an earlier request.
-pub(crate) async fn answer_batch(call: Call, idempotent: IdempotentRequest) -> Result<Reply> {
-    let prepared = PreparedBatch::prepare(&call).await;
+pub(crate) async fn answer_batch(
+    call: Call,
+    router: &Router,
+    idempotent: IdempotentRequest,
+) -> Result<Reply> {
+    let prepared = PreparedBatch::prepare(&call, router).await;
     let ctx = prepared.as_ref().map_or(&call.ctx, PreparedBatch::ctx).clone();
-    let apply: Apply<Result<PreparedBatch>> =
-        |prepared, tx, caller| prepared.as_mut().map_err(|error| error.clone())?.apply_and_keep(tx, caller);
+    let apply: Apply<Result<PreparedBatch>> = |prepared, tx, caller| {
+        let batch = prepared.as_mut().map_err(|error| error.clone())?;
+        batch.apply_and_keep(tx, caller, replay::to_stored_results)
+    };
     let replay: Replay<Result<PreparedBatch>> = |prepared, tx, caller, stored| {
         replay::batch(prepared.as_mut().map_err(|error| error.clone())?, tx, caller, stored)
     };

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::data_plane::DataPlaneRequest;
+use super::data_plane_request::DataPlaneRequest;
 use super::openapi::envelope::{always_false_schema, always_true_schema};
 use super::{auth, call, reply};
 use crate::domain::api_key::Credential;

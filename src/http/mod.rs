@@ -1,9 +1,9 @@
 //! The HTTP layer, built on warp: from the accept loop to the response.
 //!
-//! `conn` serves connections, `routes` matches requests, and `pipeline` runs the checks before a handler.
-//! `call` is a handler's input and `reply` its output; each resource has a file of handlers. `data_plane` is the
-//! shorter path to `verify`, `introspect` and `forward_auth`. `pages` serves the files of the console and the API
-//! reference, which are not part of the API.
+//! `conn` serves connections, `routes` is the table of all routes, `dispatch` passes each request to the part of the
+//! server that handles its route, and `pipeline` runs the checks before a handler. `call` is a handler's input and
+//! `reply` its output; each resource has a file of handlers. `data_plane` is the shorter path to `verify`, `introspect`
+//! and `forward_auth`. `pages` serves the files of the console and the API reference, which are not part of the API.
 
 pub(crate) mod address;
 mod analytics;
@@ -14,6 +14,8 @@ mod batch;
 mod call;
 pub mod conn;
 mod data_plane;
+mod data_plane_request;
+pub mod dispatch;
 mod forward_auth;
 mod health;
 pub(crate) mod health_client;
@@ -32,6 +34,8 @@ mod reply;
 mod request_id;
 mod request_log;
 mod root;
+mod route;
+mod router;
 pub mod routes;
 mod scopes;
 mod settings;

@@ -7,9 +7,10 @@ mod complete;
 mod data_plane;
 pub(crate) mod envelope;
 pub(crate) mod params;
+mod responses;
+mod security;
 
 use std::io::Write as _;
-use std::sync::LazyLock;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -19,6 +20,7 @@ use utoipa::OpenApi;
 
 use super::call::Call;
 use super::reply::Reply;
+use super::route::Route;
 use super::{
     analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, pages,
     root, scopes, settings, users, verify, whoami,
@@ -70,46 +72,46 @@ use crate::error::{Error, Result};
 )]
 struct ApiDocument;
 
-/// The OpenAPI document as it is served, made once because it is the same for every caller.
-struct SerializedDocument {
+/// The OpenAPI document as it is served.
+pub struct SerializedDocument {
     json: String,
     gzip: Vec<u8>,
     /// Hash of the JSON, for the `ETag`.
     tag: String,
 }
 
-static DOCUMENT: LazyLock<Result<SerializedDocument>> = LazyLock::new(|| {
-    let mut api = ApiDocument::openapi();
-    complete::complete_document(&mut api);
-    let json = api.to_pretty_json().map_err(Error::internal)?;
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    let gzip = encoder.write_all(json.as_bytes()).and_then(|()| encoder.finish()).map_err(Error::internal)?;
-    let tag = hex::encode(&sha256(json.as_bytes())[..8]);
-    Ok(SerializedDocument { json, gzip, tag })
-});
+impl SerializedDocument {
+    /// Creates the document of these routes.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the document can't be serialized.
+    pub(super) fn new(routes: &[Route]) -> Result<Self> {
+        let mut api = ApiDocument::openapi();
+        complete::complete_document(&mut api, routes);
+        let json = api.to_pretty_json().map_err(Error::internal)?;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let gzip =
+            encoder.write_all(json.as_bytes()).and_then(|()| encoder.finish()).map_err(Error::internal)?;
+        let tag = hex::encode(&sha256(json.as_bytes())[..8]);
+        Ok(Self { json, gzip, tag })
+    }
 
-/// The OpenAPI document as JSON.
-///
-/// # Errors
-/// `INTERNAL` if the document can't be serialized.
-pub fn text() -> Result<&'static str> {
-    document().map(|document| document.json.as_str())
-}
+    /// The document as JSON.
+    pub fn text(&self) -> &str {
+        &self.json
+    }
 
-fn document() -> Result<&'static SerializedDocument> {
-    DOCUMENT.as_ref().map_err(Clone::clone)
-}
-
-/// The OpenAPI document with this URL of the server instead of a relative one, for tools that read the document
-/// from a file.
-///
-/// # Errors
-/// `INTERNAL` if the document can't be serialized.
-pub(crate) fn text_for_server(url: &str) -> Result<String> {
-    let mut document: Value = serde_json::from_str(text()?).map_err(Error::internal)?;
-    let servers = json!([{"url": url}]);
-    document.as_object_mut().map(|document| document.insert("servers".to_owned(), servers));
-    serde_json::to_string_pretty(&document).map_err(Error::internal)
+    /// The document with this URL of the server instead of a relative one, for tools that read the document from a
+    /// file.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the document can't be serialized.
+    pub(crate) fn text_for_server(&self, url: &str) -> Result<String> {
+        let mut document: Value = serde_json::from_str(&self.json).map_err(Error::internal)?;
+        let servers = json!([{"url": url}]);
+        document.as_object_mut().map(|document| document.insert("servers".to_owned(), servers));
+        serde_json::to_string_pretty(&document).map_err(Error::internal)
+    }
 }
 
 /// Get this document
@@ -119,8 +121,8 @@ pub(crate) fn text_for_server(url: &str) -> Result<String> {
     get, path = "/openapi.json", tag = "Server", operation_id = "getOpenapi",
     responses((status = 200, description = "The OpenAPI document.", body = Object, headers(("ETag")))),
 )]
-pub(crate) async fn get_document(call: Call) -> Result<Reply> {
-    let SerializedDocument { json, gzip, tag } = document()?;
+pub(crate) async fn get_document(call: Call, document: &'static SerializedDocument) -> Result<Reply> {
+    let SerializedDocument { json, gzip, tag } = document;
     let gzip = Bytes::from_static(gzip);
     let plain = || Ok(Bytes::from_static(json.as_bytes()));
     let response = pages::negotiate(&call.negotiation, tag, "application/json", gzip, plain)?;

@@ -24,23 +24,25 @@ use super::rate_limits::{self, RateLimitClass};
 use super::reply::{self, Reply};
 use super::request_id::{add_request_id, received_or_new_request_id};
 use super::request_log::{RequestLog, log_unmatched};
-use super::routes::{AuthRequirement, Body, Dispatch, Route, UnmatchedRoute};
+use super::route::{AuthRequirement, Body, Dispatch, Route};
+use super::router::{Router, UnmatchedRoute};
 use super::{address, batch, idempotency};
 use crate::app::App;
 use crate::app::request_memory::MemoryReservation;
 use crate::domain::access::{self, Caller};
 use crate::domain::action::{Access, Action};
-use crate::domain::audit::{EventContext, Target};
+use crate::domain::audit::EventContext;
 use crate::domain::fields::Json;
 use crate::domain::redaction::Redactor;
 use crate::error::{Code, CodeClass, Error, Result};
-use crate::service::access_blocks::{self, AccessChangeAttempts};
+use crate::service::access_blocks;
+use crate::service::access_change_attempts::AccessChangeAttempts;
 use crate::service::{self, RequestContext};
 use crate::verify::call_buckets::CallDecision;
 
 /// A control-plane request before authentication.
 pub(crate) struct Request {
-    /// Index into [`ROUTES`](super::routes::ROUTES).
+    /// The route's index in the table.
     route_index: usize,
     head: RequestHead,
     client_ip: Option<IpAddr>,
@@ -88,6 +90,7 @@ pub(crate) struct AdminRequestTasks {
 /// Handles a control-plane request in a task that outlives a client disconnect.
 pub(crate) async fn answer<S, B>(
     app: Arc<App>,
+    router: &'static Router,
     request: Request,
     matched: Result<(&'static Route, Vec<String>), UnmatchedRoute>,
     body: S,
@@ -110,6 +113,7 @@ where
             Ok((route, params)) => {
                 let mut pipeline = RequestPipeline {
                     app,
+                    router,
                     request,
                     route,
                     ctx: None,
@@ -176,20 +180,11 @@ fn record_anonymous_error(app: &App, request: &Request, code: Code) -> Result<()
     service::audit::aggregate_anonymous(app, &subject, app.clock.now(), code, context)
 }
 
-/// The resource that the request's path names, for the audit event. Usually it exists, so a header that isn't used must
-/// not hide its id.
-pub(crate) fn audit_target(route: &Route, params: &[String], redactor: &Redactor) -> Option<Target> {
-    let kind = route.action.target_kind()?;
-    params.last().map(|id| Target {
-        kind: kind.name().into(),
-        id: Some(redactor.for_stored_values().recorded_text(id)),
-        name: None,
-    })
-}
-
 /// The state of a request in the pipeline.
 struct RequestPipeline {
     app: Arc<App>,
+    /// Finds the routes of a batch's operations.
+    router: &'static Router,
     request: Request,
     route: &'static Route,
     /// The authenticated caller and the request's context; `None` before authentication and for open routes.
@@ -260,7 +255,7 @@ impl RequestPipeline {
             expiry_time: app.clock.expiry_time(),
             ip: self.request.client_ip,
             if_match: if_match.as_ref().ok().cloned().flatten(),
-            target: audit_target(route, params, &self.request.redactor),
+            target: route.audit_target(params, &self.request.redactor),
             context: self.request.event_context(),
             attempts: AccessChangeAttempts::new(app.access_blocks.clone()),
             random: app.random_bits()?,
@@ -365,8 +360,8 @@ impl RequestPipeline {
                 }
             },
             Dispatch::Batch => match idempotent {
-                Some(idempotent) => idempotency::answer_batch(call, idempotent).await?,
-                None => batch::run_batch(call).await?,
+                Some(idempotent) => idempotency::answer_batch(call, self.router, idempotent).await?,
+                None => batch::run_batch(call, self.router).await?,
             },
             Dispatch::Pipeline(handler) => handler(call).await?,
             Dispatch::DataPlane(_) | Dispatch::Page => {

@@ -1,137 +1,23 @@
 //! The route table: for every path that is served, who may call the path, and its handler.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use http::Method;
-use percent_encoding::percent_decode_str;
-use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
-
-use super::call::Call;
-use super::conn::request_head::RequestHead;
-use super::data_plane;
-pub use super::data_plane::Endpoint;
-use super::pipeline::{self, AdminRequestTasks, Request};
-use super::reply::Reply;
+use super::data_plane_request::VERIFY_SCOPES;
+use super::openapi::SerializedDocument;
+pub use super::route::{ANY, AuthRequirement, Body, Dispatch, Endpoint, Route};
+use super::route::{Handler, Prepare};
+use super::router::Router;
 use super::{
-    analytics, api_keys, audit, health, host, memberships, openapi, organizations, pages, root, scopes,
-    settings, users, whoami,
+    analytics, api_keys, audit, health, memberships, openapi, organizations, pages, root, scopes, settings,
+    users, whoami,
 };
-use crate::app::App;
 use crate::domain::action::Action;
-use crate::error::{Code, Error, Result};
-use crate::service::operation::Operation;
-
-/// The future of a handler's response.
-pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
-
-/// A handler of the control plane.
-pub(crate) type Handler = fn(Call) -> HandlerFuture;
-
-/// Prepares an operation on a single resource.
-pub(crate) type Prepare = fn(Call) -> Pin<Box<dyn Future<Output = Result<Operation>> + Send>>;
-
-/// Which part of the server handles a route.
-#[derive(Clone, Copy)]
-pub enum Dispatch {
-    /// The control plane's request pipeline with an operation on a single resource: rate limited, audited, in a task that
-    /// outlives the connection.
-    Operation(Prepare),
-    /// The pipeline with a batch of operations.
-    Batch,
-    /// The pipeline with another handler, such as that of a list.
-    Pipeline(Handler),
-    /// The data plane, which bypasses the pipeline.
-    DataPlane(Endpoint),
-    /// A file of the console or the API reference, which are not part of the API.
-    Page,
-}
-
-/// Who may call a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthRequirement {
-    /// Anyone may call the route without a key; its calls are not audited.
-    Open,
-    /// Any valid key.
-    AnyKey,
-    /// A key with one of these scopes.
-    Scope(&'static [&'static str]),
-    /// A platform key with one of these scopes. Routes with a path that can name another organization's
-    /// resource use [`Scope`](Self::Scope) instead, and their handler requires the platform key, because such
-    /// a resource must be a 404.
-    Platform(&'static [&'static str]),
-}
-
-impl AuthRequirement {
-    /// Any one of these scopes suffices; empty means no scope is required.
-    pub(crate) fn scopes(self) -> &'static [&'static str] {
-        match self {
-            AuthRequirement::Open | AuthRequirement::AnyKey => &[],
-            AuthRequirement::Scope(scopes) | AuthRequirement::Platform(scopes) => scopes,
-        }
-    }
-
-    /// True if only platform keys are admitted.
-    pub(crate) fn requires_platform_key(self) -> bool {
-        matches!(self, AuthRequirement::Platform(_))
-    }
-}
-
-/// Whether a route has a request body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// The route has no request body; a body that is sent is drained and ignored.
-    None,
-    /// The body may be omitted.
-    Optional,
-    /// The body is required.
-    Required,
-}
-
-/// An entry of [`ROUTES`].
-pub struct Route {
-    /// `GET`, `POST`, `PATCH`, `DELETE`, or [`ANY`]; `HEAD` is supported wherever `GET` is.
-    pub method: &'static str,
-    /// The route's URL path, with `{name}` for parameters.
-    pub path: &'static str,
-    /// The action in the audit log.
-    pub action: Action,
-    /// Who may call the route.
-    pub auth: AuthRequirement,
-    /// Whether the route has a request body.
-    pub body: Body,
-    /// Which part of the server handles the route.
-    pub dispatch: Dispatch,
-}
-
-impl Route {
-    /// True if the route can be an operation of a batch.
-    pub fn is_in_batch(&self) -> bool {
-        matches!(self.dispatch, Dispatch::Operation(_))
-    }
-
-    /// True if the route honors the `Idempotency-Key` header.
-    pub fn is_idempotent_by_key(&self) -> bool {
-        self.method == "POST" && matches!(self.dispatch, Dispatch::Operation(_) | Dispatch::Batch)
-    }
-}
-
-/// The [`Route::method`] of routes that accept any method.
-pub const ANY: &str = "ANY";
+use crate::error::Result;
 
 const ADMIN_ORGS: AuthRequirement = AuthRequirement::Scope(&["admin:orgs"]);
 const ADMIN_USERS: AuthRequirement = AuthRequirement::Scope(&["admin:users"]);
 const ADMIN_KEYS: AuthRequirement = AuthRequirement::Scope(&["admin:keys"]);
 const ADMIN_ANALYTICS: AuthRequirement = AuthRequirement::Scope(&["admin:analytics", "admin:orgs"]);
-/// Any one of these scopes permits a key to verify other keys.
-pub(super) const VERIFY_SCOPES: &[&str] = &["keys:verify", "admin:keys"];
-/// Path of the forward-auth endpoint. Some proxies append the client's own path to it.
-const FORWARD_AUTH_PATH: &str = "/v1/forward-auth";
 const ADMIN_AUDIT: AuthRequirement = AuthRequirement::Scope(&["admin:audit", "admin:orgs"]);
 
 /// A GET route other than that of a single resource.
@@ -213,7 +99,7 @@ pub static ROUTES: &[Route] = &[
     get("/", Action::ReadRoot, AuthRequirement::Open, |call| Box::pin(root::list_addresses(call))),
     get("/healthz", Action::CheckLiveness, AuthRequirement::Open, |call| Box::pin(health::check_liveness(call))),
     get("/readyz", Action::CheckReadiness, AuthRequirement::Open, |call| Box::pin(health::check_readiness(call))),
-    get("/openapi.json", Action::ReadOpenapi, AuthRequirement::Open, |call| Box::pin(openapi::get_document(call))),
+    get("/openapi.json", Action::ReadOpenapi, AuthRequirement::Open, |call| Box::pin(async { openapi::get_document(call, openapi_document()?).await })),
 
     page_route(pages::FAVICON_PATH),
     page_route("/docs"),
@@ -225,7 +111,7 @@ pub static ROUTES: &[Route] = &[
 
     data_plane_route("POST", "/v1/keys/verify", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Verify),
     data_plane_route("POST", "/v1/introspect", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Introspect),
-    data_plane_route(ANY, FORWARD_AUTH_PATH, AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
+    data_plane_route(ANY, "/v1/forward-auth", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
     data_plane_route(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
 
     get("/admin/v1/whoami", Action::ReadWhoami, AuthRequirement::AnyKey, |call| Box::pin(whoami::get_caller(call))),
@@ -277,135 +163,19 @@ pub static ROUTES: &[Route] = &[
     batch_route("/admin/v1/batch"),
 ];
 
-/// Builds the filter that serves all routes. Control-plane calls run as tasks of `tracker`, on the current
-/// runtime, so that a client that disconnects neither cancels its call nor escapes the audit log.
-///
-/// # Errors
-/// `INTERNAL` if two routes of the table conflict.
-pub fn filter(app: Arc<App>, tracker: TaskTracker) -> Result<BoxedFilter<(Response,)>> {
-    let tasks = AdminRequestTasks { tracker, runtime: Handle::current() };
-    // One `Arc` for all three values, because every core writes each reference count on every request.
-    let state = Arc::new((app, router()?, tasks));
-    let filter =
-        warp::ext::get::<RequestHead>().and(warp::body::stream()).then(move |head: RequestHead, body| {
-            let state = state.clone();
-            async move {
-                let (app, router, tasks) = &*state;
-                let found = match host::validate(&head) {
-                    Ok(()) => router.find(&head.method, head.uri.path()),
-                    Err(error) => Err(UnmatchedRoute { error: Box::new(error), allow: None }),
-                };
-                let (route_index, matched) = match found {
-                    Ok(RouteMatch { route_index, route, params }) => match route.dispatch {
-                        Dispatch::DataPlane(endpoint) => {
-                            let response = data_plane::answer(app, endpoint, &head, body).await;
-                            app.traffic.responses.count_response(route_index, response.status().as_u16());
-                            return response;
-                        }
-                        Dispatch::Page => {
-                            let mut response = pages::answer(app, &head);
-                            host::add_security_headers(response.headers_mut(), &head);
-                            app.traffic.responses.count_response(route_index, response.status().as_u16());
-                            return response;
-                        }
-                        _ => (route_index, Ok((route, params))),
-                    },
-                    Err(unmatched) => (ROUTES.len(), Err(unmatched)),
-                };
-                let request = Request::new(app, route_index, head.clone());
-                // Boxed so that data-plane futures don't reserve space for the larger control-plane future.
-                let answer = Box::pin(pipeline::answer(app.clone(), request, matched, body, tasks));
-                let mut response = answer.await;
-                host::add_security_headers(response.headers_mut(), &head);
-                response
-            }
-        });
-    Ok(filter.boxed())
-}
-
-/// Finds the route of a request.
-pub(super) fn find_route(method: &Method, path: &str) -> Result<Result<RouteMatch, UnmatchedRoute>> {
-    Ok(router()?.find(method, path))
-}
-
-/// The router, built once.
-fn router() -> Result<&'static Router> {
-    static ROUTER: LazyLock<Result<Router>> = LazyLock::new(Router::new);
+/// The router of [`ROUTES`], built once.
+pub(super) fn router() -> Result<&'static Router> {
+    static ROUTER: LazyLock<Result<Router>> = LazyLock::new(|| Router::new(ROUTES));
     ROUTER.as_ref().map_err(Clone::clone)
 }
 
-/// Matches methods and paths against [`ROUTES`].
-struct Router {
-    /// The routes of each path, with their indexes in the table.
-    paths: matchit::Router<Vec<(usize, &'static Route)>>,
-    forward_auth: (usize, &'static Route),
-}
-
-/// The route that serves a request.
-pub(super) struct RouteMatch {
-    /// Index into [`ROUTES`].
-    pub(super) route_index: usize,
-    pub(super) route: &'static Route,
-    /// The path's parameters, percent-decoded.
-    pub(super) params: Vec<String>,
-}
-
-/// Why no route serves a request.
-pub(super) struct UnmatchedRoute {
-    /// `NOT_FOUND`, `METHOD_NOT_ALLOWED`, or `INVALID_REQUEST` for an invalid `Host`. Boxed, so that the result of
-    /// every request's routing stays small.
-    pub(crate) error: Box<Error>,
-    /// The methods that the path supports, for `Allow`.
-    pub(crate) allow: Option<String>,
-}
-
-impl Router {
-    fn new() -> Result<Self> {
-        let mut paths: matchit::Router<Vec<(usize, &'static Route)>> = matchit::Router::new();
-        for (route_index, route) in ROUTES.iter().enumerate() {
-            match paths.at_mut(route.path) {
-                // `at_mut` matches like a request; the entry must be for this exact path.
-                Ok(entry) if entry.value.iter().any(|(_, other)| other.path == route.path) => {
-                    entry.value.push((route_index, route));
-                }
-                _ => paths.insert(route.path, vec![(route_index, route)]).map_err(Error::internal)?,
-            }
-        }
-        let forward_auth = ROUTES.iter().enumerate().find(|(_, route)| route.path == FORWARD_AUTH_PATH);
-        Ok(Self { paths, forward_auth: forward_auth.ok_or_else(|| Error::internal("no forward-auth"))? })
-    }
-
-    fn find(&self, method: &Method, path: &str) -> Result<RouteMatch, UnmatchedRoute> {
-        if path.strip_prefix(FORWARD_AUTH_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            // Any path of the client may follow the prefix, even a path that the router couldn't match.
-            let (route_index, route) = self.forward_auth;
-            return Ok(RouteMatch { route_index, route, params: Vec::new() });
-        }
-        let unknown = || {
-            let message = "This path doesn't exist; see /openapi.json for all paths.";
-            UnmatchedRoute { error: Box::new(Error::new(Code::NotFound, message)), allow: None }
-        };
-        let matched = self.paths.at(path).map_err(|_| unknown())?;
-        let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
-        let Some(&(route_index, route)) = matched.value.iter().find(|(_, route)| route.method == wanted)
-        else {
-            let mut methods: Vec<&str> = matched.value.iter().map(|(_, route)| route.method).collect();
-            if methods.contains(&"GET") {
-                methods.push("HEAD");
-            }
-            let allow = methods.join(", ");
-            let message = match allow.rsplit_once(", ") {
-                None => format!("Only {allow} is allowed here."),
-                Some((others, last)) => format!("Only {others} and {last} are allowed here."),
-            };
-            let error = Box::new(Error::new(Code::MethodNotAllowed, message));
-            return Err(UnmatchedRoute { error, allow: Some(allow) });
-        };
-        let decode = |value: &str| percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned());
-        // A path parameter that isn't valid UTF-8 names no resource, so the response is a 404.
-        let params: Option<Vec<_>> = matched.params.iter().map(|(_, value)| decode(value)).collect();
-        Ok(RouteMatch { route_index, route, params: params.ok_or_else(unknown)? })
-    }
+/// The OpenAPI document of [`ROUTES`], made once because it is the same for every caller.
+///
+/// # Errors
+/// `INTERNAL` if the document can't be serialized.
+pub fn openapi_document() -> Result<&'static SerializedDocument> {
+    static DOCUMENT: LazyLock<Result<SerializedDocument>> = LazyLock::new(|| SerializedDocument::new(ROUTES));
+    DOCUMENT.as_ref().map_err(Clone::clone)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use utoipa::openapi::schema::Type;
 use warp::reply::Response;
 
 use super::call;
-use super::data_plane::DataPlaneRequest;
+use super::data_plane_request::DataPlaneRequest;
 use super::openapi::envelope::always_false_schema;
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};

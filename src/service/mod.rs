@@ -6,6 +6,7 @@
 //! the response is sent. [`record_refusal`] records refused and failed requests.
 
 pub(crate) mod access_blocks;
+pub(crate) mod access_change_attempts;
 pub mod api_keys;
 pub(crate) mod audit;
 pub(crate) mod backup;
@@ -49,7 +50,7 @@ use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
-use access_blocks::AccessChangeAttempts;
+use access_change_attempts::AccessChangeAttempts;
 
 /// The context of an operation: its caller and credential, the requested operation, and the client's address.
 #[derive(Clone, Debug)]

@@ -4,20 +4,13 @@
 use serde_json::json;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Schema, Type};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, Content, Ref, RefOr, Response};
+use utoipa::openapi::{Content, Ref, RefOr, Response};
 
-use super::complete::{
-    BEARER_SCHEME, RATE_LIMIT_HEADERS, REQUEST_ID, RETRY_AFTER, error_response, header_references,
-    headers_of_status, security_requirements,
+use super::responses::{
+    RATE_LIMIT_HEADERS, REQUEST_ID, RETRY_AFTER, error_response, header_references, headers_of_status,
 };
-use crate::http::routes::{AuthRequirement, Endpoint};
-
-/// Name of the OpenAPI security scheme for HTTP Basic with a key's id and secret.
-const BASIC_SCHEME: &str = "basic";
-/// Name of the OpenAPI security scheme for the `X-Api-Key` header, for clients that can't send a bearer
-/// token.
-const X_API_KEY_SCHEME: &str = "xApiKey";
+use super::security::{self, BASIC_SCHEME, BEARER_SCHEME, X_API_KEY_SCHEME};
+use crate::http::route::{AuthRequirement, Endpoint};
 
 const IDENTITY_HEADERS: &[&str] = &[
     "X-Auth-Key-Id",
@@ -39,34 +32,18 @@ pub(crate) const DATA_PLANE_HEADERS: &[(&str, Type, &str, &str)] = &[
     (IDENTITY_HEADERS[5], Type::String, "VALID", "`VALID`, or the error code."),
 ];
 
-/// Adds the data plane's authentication schemes other than the bearer token.
-pub(crate) fn add_security_schemes(components: &mut Components) {
-    let basic = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Basic)
-        .description(Some(
-            "A key's id as username and its secret as password, both form-encoded first (RFC 6749 §2.3.1).",
-        ))
-        .build();
-    components.add_security_scheme(BASIC_SCHEME, SecurityScheme::Http(basic));
-    let header = ApiKeyValue::with_description(
-        "X-Api-Key",
-        "An API key. If the request also has a bearer token, both must be the same.",
-    );
-    components.add_security_scheme(X_API_KEY_SCHEME, SecurityScheme::ApiKey(ApiKey::Header(header)));
-}
-
 /// Adds security schemes, error formats and headers to a data-plane operation. Its handler's attributes
 /// already list all of its statuses.
 pub(crate) fn complete_operation(operation: &mut Operation, auth: AuthRequirement, endpoint: Endpoint) {
     operation.security = Some(match endpoint {
-        Endpoint::Verify => security_requirements(auth, BEARER_SCHEME),
+        Endpoint::Verify => security::requirements(auth, BEARER_SCHEME),
         Endpoint::Introspect => {
-            [security_requirements(auth, BEARER_SCHEME), security_requirements(auth, BASIC_SCHEME)].concat()
+            [security::requirements(auth, BEARER_SCHEME), security::requirements(auth, BASIC_SCHEME)].concat()
         }
         // The proxy itself needs no key; these schemes are for the client's key.
         Endpoint::ForwardAuth => [
-            security_requirements(AuthRequirement::AnyKey, BEARER_SCHEME),
-            security_requirements(AuthRequirement::AnyKey, X_API_KEY_SCHEME),
+            security::requirements(AuthRequirement::AnyKey, BEARER_SCHEME),
+            security::requirements(AuthRequirement::AnyKey, X_API_KEY_SCHEME),
         ]
         .concat(),
     });

@@ -1,6 +1,7 @@
 //! The sources from which records are imported: NDJSON, CSV, or a SQLite database of better-auth.
 
 mod csv;
+mod record;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
@@ -9,28 +10,18 @@ use std::path::Path;
 use serde_json::Value;
 
 use self::csv::CsvSource;
+use self::record::MAX_LINE_BYTES;
+pub(crate) use self::record::SourceRecord;
 use crate::domain::better_auth;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::redaction::Redactor;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::store;
 use crate::store::reader::Reader;
 
-/// The largest length of an NDJSON line or a CSV row, in bytes. The limit bounds memory use, and exceeds the
-/// size of any valid record.
-const MAX_LINE_BYTES: u64 = 4 << 20;
-
 /// The UTF-8 byte order mark, which some programs write at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-/// One record of a source with its position, or the reason why the record can't be read.
-pub(crate) struct SourceRecord {
-    /// The record's position in the source: `line 7`, or the name of a table with the id of a row.
-    pub(crate) at: String,
-    /// The record as JSON, or the reason why the record can't be read.
-    pub(crate) json: Result<Json, String>,
-}
 
 /// A source of the records to import.
 pub(crate) enum ImportSource<'a> {
@@ -107,10 +98,6 @@ impl<'a> ImportSource<'a> {
             _ => None,
         }
     }
-}
-
-fn invalid_source_error(message: String) -> Error {
-    Error::new(Code::InvalidRequest, message)
 }
 
 /// Reads records from NDJSON.

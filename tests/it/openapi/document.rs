@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use strum::VariantArray;
 
 use tollhouse::error::Code;
-use tollhouse::http::openapi;
-use tollhouse::http::routes::{AuthRequirement, Body, Endpoint};
+use tollhouse::http::routes::{self, AuthRequirement, Body, Endpoint};
 
 use super::Document;
 use crate::support::{Binary, Server};
@@ -24,7 +23,7 @@ async fn the_server_and_the_command_line_give_the_same_text() {
     assert_eq!(served.headers()["cache-control"], "no-cache");
     assert!(served.headers().contains_key("x-request-id"));
     let served = served.text().await.unwrap();
-    assert_eq!(served, openapi::text().unwrap());
+    assert_eq!(served, routes::openapi_document().unwrap().text());
     let printed = Binary::run(&["openapi"]);
     assert!(printed.status.success());
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim_end(), served);
@@ -45,7 +44,7 @@ async fn the_document_is_compressed_and_revalidated() {
     let compressed = answer.bytes().await.unwrap();
     let mut text = String::new();
     GzDecoder::new(&compressed[..]).read_to_string(&mut text).unwrap();
-    assert_eq!(text, openapi::text().unwrap());
+    assert_eq!(text, routes::openapi_document().unwrap().text());
     assert!(compressed.len() * 5 < text.len(), "{} of {} bytes", compressed.len(), text.len());
 
     for known in [etag.clone(), format!("W/{etag}")] {

@@ -10,8 +10,7 @@ use std::collections::BTreeSet;
 use jsonschema::Validator;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::http::openapi;
-use tollhouse::http::routes::{ANY, AuthRequirement, Dispatch, Endpoint, ROUTES, Route};
+use tollhouse::http::routes::{self, ANY, AuthRequirement, Dispatch, Endpoint, ROUTES, Route};
 
 use crate::support::{Client, Server};
 
@@ -27,7 +26,7 @@ struct Operation<'d> {
 
 impl Document {
     fn load() -> Self {
-        Self(serde_json::from_str(openapi::text().unwrap()).unwrap())
+        Self(serde_json::from_str(routes::openapi_document().unwrap().text()).unwrap())
     }
 
     /// `(METHOD, path)` and the operation object of each operation.

@@ -33,7 +33,7 @@ use tollhouse::domain::time::Timestamp;
 use tollhouse::http::conn::limits::ConnectionLimits;
 use tollhouse::http::conn::server;
 use tollhouse::http::conn::workers::Workers;
-use tollhouse::http::routes;
+use tollhouse::http::dispatch;
 use tollhouse::service::idempotency::IdempotentRequest;
 use tollhouse::service::{RequestContext, lifecycle, operator_keys};
 use tollhouse::store;
@@ -110,7 +110,7 @@ impl Server {
         operator_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let routes = routes::filter(app.clone(), TaskTracker::new()).unwrap();
+        let routes = dispatch::filter(app.clone(), TaskTracker::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { stopped.await.unwrap_or_default() };
         let connections = app.traffic.http_connections.clone();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use csv_core::{ReadRecordResult, Reader};
 
-use super::{MAX_LINE_BYTES, SourceRecord, invalid_source_error};
+use super::record::{MAX_LINE_BYTES, SourceRecord};
 use crate::domain::fields::Json;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The known columns of a CSV source. A dot separates a nested object from its field.
 const CSV_COLUMNS: &[&str] = &[
@@ -225,4 +225,8 @@ fn split_cells(text: &[u8], cell_ends: &[usize]) -> Option<Vec<String>> {
         Some(std::str::from_utf8(cell).ok()?.trim().to_owned())
     };
     cell_ends.iter().map(cell).collect()
+}
+
+fn invalid_source_error(message: String) -> Error {
+    Error::new(Code::InvalidRequest, message)
 }

@@ -3,8 +3,7 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tollhouse::http::openapi;
-use tollhouse::http::routes::{ANY, Dispatch, ROUTES, Route};
+use tollhouse::http::routes::{self, ANY, Dispatch, ROUTES, Route};
 
 use crate::support::{Answer, Client};
 
@@ -53,7 +52,7 @@ impl Field {
 
 impl Api {
     pub(super) fn load() -> Self {
-        let document: Value = serde_json::from_str(openapi::text().unwrap()).unwrap();
+        let document: Value = serde_json::from_str(routes::openapi_document().unwrap().text()).unwrap();
         let operations = ROUTES.iter().map(|route| {
             let any = route.method == ANY;
             let method: Method = if any { Method::GET } else { route.method.parse().unwrap() };
