@@ -112,13 +112,85 @@ fn normalize_sql(sql: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::schema_version::UPGRADES;
     use super::*;
 
     fn differences_after(change: &str) -> Vec<String> {
-        let conn = engine::open_in_memory().unwrap();
-        conn.execute_batch(SCHEMA).unwrap();
-        conn.execute_batch(change).unwrap();
+        let conn = database(&[SCHEMA, change]);
         differences(EXPECTED.as_ref().unwrap(), &read_objects(&Tx::new(&conn, &TxState::default())).unwrap())
+    }
+
+    fn database(scripts: &[&str]) -> Connection {
+        let conn = engine::open_in_memory().unwrap();
+        scripts.iter().for_each(|script| conn.execute_batch(script).unwrap());
+        conn
+    }
+
+    /// The differences, in definitions and rows, between a database of version 1 after these upgrades and a new one.
+    fn differences_after_upgrades(version_1: &str, upgrades: &[&str]) -> Vec<String> {
+        let upgraded = database(&[&[version_1], upgrades].concat());
+        let new = database(&[SCHEMA]);
+        let objects = read_objects(&Tx::new(&upgraded, &TxState::default())).unwrap();
+        let expected = EXPECTED.as_ref().unwrap();
+        let mut found = differences(expected, &objects);
+        let tables = expected.keys().filter(|key| key.0 == "table" && objects.contains_key(key));
+        for (_, table) in tables.filter(|(_, table)| !table.starts_with("sqlite_")) {
+            let rows = |conn: &Connection| {
+                let mut statement = conn.statement(&format!("SELECT * FROM {table}")).unwrap();
+                statement.query_all(&[], |row| row.to_json()).unwrap()
+            };
+            if rows(&upgraded) != rows(&new) {
+                found.push(format!("rows of {table}"));
+            }
+        }
+        found
+    }
+
+    /// Releases keep the schema of version 1 in this file, so that it can be upgraded here.
+    const VERSION_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/schema_v1.sql");
+
+    /// Before the first release there is nothing to upgrade, and version 1 is `schema.sql` itself. Once the file of version 1
+    /// exists, or there is an upgrade, a database of version 1 is upgraded here.
+    #[test]
+    fn upgrades_of_version_1_lead_to_the_current_schema() {
+        let version_1 = fs::read_to_string(VERSION_1).unwrap_or_else(|_| {
+            assert!(
+                UPGRADES.is_empty(),
+                "{VERSION_1} is missing: put the schema.sql of the first release there"
+            );
+            println!("There are no upgrades and no {VERSION_1}: nothing was upgraded.");
+            SCHEMA.to_owned()
+        });
+        assert_eq!(
+            differences_after_upgrades(&version_1, UPGRADES),
+            [""; 0],
+            "add what changed in schema.sql as an upgrade to UPGRADES in src/store/schema_version.rs"
+        );
+    }
+
+    /// The test above detects an upgrade that is missing or differs from `schema.sql`.
+    #[test]
+    fn upgrades_that_lead_to_another_schema_are_found() {
+        let version_1 = format!("{SCHEMA}; DROP INDEX users_email; DELETE FROM scopes WHERE seq > 10");
+        let index = "CREATE UNIQUE INDEX users_email ON users (email_key) WHERE deleted_at IS NULL";
+        let last = "('transactions:write', 'Change transactions', 0, 0)";
+        let scope = format!("INSERT INTO scopes (scope, description, built_in, created_at) VALUES {last}");
+        let scope = format!("UPDATE sqlite_sequence SET seq = 10 WHERE name = 'scopes'; {scope}");
+        let missing_index = "schema: the index users_email is missing";
+        for (upgrades, expected) in [
+            (&[index, &scope][..], &[][..]),
+            (&[index], &["rows of scopes"]),
+            (&[&scope], &[missing_index]),
+            (&[], &[missing_index, "rows of scopes"]),
+            (
+                &["CREATE INDEX users_email ON users (email_key)", &scope],
+                &["schema: the index users_email is altered"],
+            ),
+        ] {
+            assert_eq!(differences_after_upgrades(&version_1, upgrades), expected, "{upgrades:?}");
+        }
     }
 
     #[test]

@@ -11,8 +11,7 @@ use tollhouse::domain::verification::Outcome;
 use tollhouse::error::Code;
 use toml_edit::DocumentMut;
 
-use crate::support::{ADMIN_KEY, Binary};
-use crate::support::{files_below, guide};
+use crate::support::{ADMIN_KEY, Binary, assert_same_items, files_below, guide};
 
 /// Runs a script of `tests/node/` against a server; what it prints, one JSON value a line.
 fn run(script: &str, url: &str) -> Vec<Value> {
@@ -194,10 +193,10 @@ fn the_reference_lists_all_error_codes() {
         table(&text, "code").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     let real = Code::VARIANTS.iter().map(|code| (format!("`{}`", code.name()), code.status().to_string()));
     let real: Vec<_> = real.collect();
-    assert_eq!(documented, real);
+    assert_same_items("error codes of the reference", &documented, &real);
+    assert_eq!(documented, real, "the order differs");
 }
 
-/// Code, place and fields of the error that the reference shows; its messages are for people.
 /// Each platform setting is in the table of its section, with its initial value. Each plan has its own initial values.
 #[test]
 fn the_reference_lists_all_platform_settings() {
@@ -214,7 +213,9 @@ fn the_reference_lists_all_platform_settings() {
         let rows = table(text, "setting");
         let documented: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
         let settings = settings.as_table().unwrap();
-        assert_eq!(documented, settings.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>());
+        let real: Vec<_> = settings.iter().map(|(name, _)| name.to_owned()).collect();
+        assert_same_items(&format!("documented settings of {section}"), &documented, &real);
+        assert_eq!(documented, real, "the order differs");
         for (row, (name, value)) in rows.iter().zip(settings.iter()).filter(|_| section != "plans") {
             let initial = value.to_string().trim().replace('"', "`").replace('_', "");
             assert_eq!(row[1], initial, "{section}.{name}");
@@ -222,6 +223,7 @@ fn the_reference_lists_all_platform_settings() {
     }
 }
 
+/// Code, location and fields of the error that the reference shows; its messages are for people.
 #[tokio::test]
 async fn the_reference_shows_an_error_as_it_is() {
     let place = tempfile::tempdir().unwrap();
@@ -245,7 +247,8 @@ fn verification_codes_are_documented_in_the_order_of_their_checks() {
     let text = fs::read_to_string(guide::root().join("docs/concepts/verification.md")).unwrap();
     let documented: Vec<_> = table(&text, "code").into_iter().map(|row| row[0].clone()).collect();
     let real: Vec<_> = Outcome::VARIANTS.iter().map(|outcome| format!("`{}`", outcome.name())).collect();
-    assert_eq!(documented, real);
+    assert_same_items("documented verification codes", &documented, &real);
+    assert_eq!(documented, real, "the order differs");
 }
 
 #[test]
@@ -304,5 +307,6 @@ async fn a_log_line_has_the_fields_of_the_documented_one() {
         line.as_object().unwrap().keys().cloned().collect()
     };
     let real = server.line_with("\"message\":\"request\"");
-    assert_eq!(fields(&real), fields(&guide::block("operate/logs.md", "line")));
+    let shown = fields(&guide::block("operate/logs.md", "line"));
+    assert_same_items("fields of the documented line", shown, fields(&real));
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::support::{files_below, guide};
+use crate::support::{assert_same_items, files_below, guide};
 
 /// The fields of each event, by its level and message.
 type Events = BTreeMap<(String, String), BTreeSet<String>>;
@@ -145,7 +145,7 @@ fn every_event_is_documented_with_its_fields() {
     let gone: Vec<_> = documented.keys().filter(|event| !events.contains_key(event)).collect();
     assert!(missing.is_empty() && gone.is_empty(), "missing: {missing:#?}\nno longer in src: {gone:#?}");
     for (event, fields) in &events {
-        assert_eq!(fields, &documented[event], "{event:?}");
+        assert_same_items(&format!("documented fields of {event:?}"), &documented[event], fields);
     }
 }
 

@@ -9,6 +9,7 @@ mod crash;
 mod documentation;
 mod documented_commands;
 mod durability;
+mod example_calls;
 mod gateways;
 mod invariants;
 mod language;

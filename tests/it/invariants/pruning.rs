@@ -162,7 +162,7 @@ async fn retention_of_zero_days_prunes_nothing() {
 }
 
 /// After the clock was set back, recent events are followed by older ones. Pruning stops at the first recent
-/// event. Events from the future are in `wrong_clock.rs`.
+/// event. Events from the future are in `wrong_clock`.
 #[tokio::test]
 async fn a_recent_event_is_kept_even_if_older_ones_follow_it() {
     let server = server_with_events().await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use super::{Exposition, MonitoredServer, record_backup};
-use crate::support::ADMIN_KEY;
+use crate::support::{ADMIN_KEY, assert_same_items};
 
 /// Name → type and labels, from the table in `docs/reference/metrics.md`.
 fn documented_metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
@@ -29,9 +29,8 @@ async fn the_metrics_match_the_documented_table() {
     record_backup(dir.path(), 1_795_417_689_000);
     let metrics = monitored.scrape().await;
     let types = metrics.types.iter();
-    let actual: BTreeMap<_, _> =
-        types.map(|(name, kind)| (name.clone(), (kind.clone(), metrics.labels(name)))).collect();
-    assert_eq!(actual, documented_metrics());
+    let actual = types.map(|(name, kind)| (name.clone(), (kind.clone(), metrics.labels(name))));
+    assert_same_items("metrics", actual, documented_metrics());
     for name in metrics.types.keys() {
         assert!(metrics.text.contains(&format!("# HELP {name} ")), "{name}");
     }

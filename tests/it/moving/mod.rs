@@ -8,6 +8,7 @@ mod import;
 mod leftovers;
 mod restore;
 mod round_trip;
+mod tables;
 
 use std::path::Path;
 use std::process::Output;

@@ -9,7 +9,7 @@ use super::{assert_refused, code, data, result, run, stderr, stdout};
 use crate::support::{ADMIN_KEY, Binary};
 
 /// Creates resources of every kind in every state; returns all secrets.
-async fn populate(server: &Binary) -> Vec<String> {
+pub(super) async fn populate(server: &Binary) -> Vec<String> {
     let admin = server.admin();
     let mut secrets = vec![ADMIN_KEY.to_owned()];
     data(admin.post("/scopes", json!({"scope": "invoices:read", "description": "See invoices"})).await);

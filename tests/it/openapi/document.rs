@@ -12,7 +12,7 @@ use tollhouse::error::Code;
 use tollhouse::http::routes::{self, AuthRequirement, Body, Endpoint};
 
 use super::Document;
-use crate::support::{Binary, Server};
+use crate::support::{Binary, Server, assert_same_items};
 
 #[tokio::test]
 async fn the_server_and_the_command_line_give_the_same_text() {
@@ -132,7 +132,8 @@ fn other_schemes_appear_only_where_they_are_accepted() {
         ("xApiKey", "/v1/forward-auth"),
         ("xApiKey", "/v1/forward-auth/{path}"),
     ];
-    assert_eq!(accepted, expected.map(|(scheme, path)| (scheme.to_owned(), path)).into());
+    let expected = expected.map(|(scheme, path)| (scheme.to_owned(), path));
+    assert_same_items("other schemes", accepted, expected);
 }
 
 /// Behind a proxy that adds a path, addresses relative to the document include that path.
@@ -154,13 +155,9 @@ fn addresses_are_relative_to_the_document() {
 #[test]
 fn operations_are_exactly_those_of_the_route_table() {
     let document = Document::load();
-    let documented: BTreeSet<_> =
-        document.entries().map(|((method, path), _)| (method, path.to_owned())).collect();
-    let served: BTreeSet<_> = super::routes()
-        .map(super::documented)
-        .map(|(method, path)| (method.to_owned(), path.to_owned()))
-        .collect();
-    assert_eq!(documented, served);
+    let documented = document.entries().map(|((method, path), _)| format!("{method} {path}"));
+    let served = super::routes().map(super::documented).map(|(method, path)| format!("{method} {path}"));
+    assert_same_items("operations of the document", documented, served);
 }
 
 #[test]
@@ -205,11 +202,9 @@ fn every_operation_is_documented_completely() {
         assert!(!spec["summary"].as_str().unwrap().is_empty(), "{name}");
         assert!(tags.contains(&&spec["tags"][0]), "{name}");
 
-        let placeholders: BTreeSet<_> =
-            route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
-        let declared: BTreeSet<_> =
-            operation.parameters("path").iter().map(|p| p["name"].as_str().unwrap()).collect();
-        assert_eq!(declared, placeholders, "{name}");
+        let placeholders = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let declared = operation.parameters("path").into_iter().map(|p| p["name"].as_str().unwrap());
+        assert_same_items(&format!("path parameters of {name}"), declared, placeholders);
 
         assert_eq!(spec["requestBody"].is_object(), route.body != Body::None, "{name}");
         if route.body != Body::None {

@@ -1,7 +1,5 @@
 //! The server accepts exactly the requests that the document describes.
 
-use std::collections::BTreeSet;
-
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
@@ -9,7 +7,7 @@ use tollhouse::domain::action::Action;
 use tollhouse::http::routes::Endpoint;
 
 use super::{Document, Operation, assert_valid, known_names, seeded_server};
-use crate::support::{Answer, Client};
+use crate::support::{Answer, Client, assert_same_items};
 
 /// Rules that a schema can't express and that the document describes in words. Formats are not validated
 /// either.
@@ -145,9 +143,9 @@ async fn an_undocumented_field_is_refused_with_a_list_of_the_documented_ones() {
         let answer = operation.send(&server.admin(), &[], Some(&body)).await;
         assert_eq!(answer.details(), [("/surplus".to_owned(), "UNKNOWN_FIELD".to_owned())], "{answer:?}");
         let message = answer.json["error"]["details"][0]["message"].as_str().unwrap();
-        let documented: BTreeSet<_> =
-            operation.body().unwrap()["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(known_names(message), documented, "{}", operation.name());
+        let documented = operation.body().unwrap()["properties"].as_object().unwrap().keys();
+        let subject = format!("fields that {} names", operation.name());
+        assert_same_items(&subject, known_names(message), documented.map(String::as_str));
     }
 }
 
@@ -209,9 +207,9 @@ async fn an_undocumented_parameter_is_refused_with_a_list_of_the_documented_ones
         let expected = [("surplus".to_owned(), "UNKNOWN_PARAMETER".to_owned())];
         assert_eq!(answer.details(), expected, "{}: {answer:?}", operation.name());
         let message = answer.json["error"]["details"][0]["message"].as_str().unwrap();
-        let documented: BTreeSet<_> =
-            operation.parameters("query").iter().map(|p| p["name"].as_str().unwrap()).collect();
-        assert_eq!(known_names(message), documented, "{}", operation.name());
+        let documented = operation.parameters("query").into_iter().map(|p| p["name"].as_str().unwrap());
+        let subject = format!("parameters that {} names", operation.name());
+        assert_same_items(&subject, known_names(message), documented);
     }
 }
 

@@ -10,6 +10,8 @@ mod client;
 pub(crate) mod guide;
 mod raw;
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -60,6 +62,20 @@ pub(crate) async fn until(description: &str, mut condition: impl FnMut() -> bool
         }
     };
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "timed out: {description}");
+}
+
+/// Asserts that two sets are equal; otherwise reports how they differ.
+#[track_caller]
+pub(crate) fn assert_same_items<T: Ord + Debug>(
+    subject: &str,
+    actual: impl IntoIterator<Item = T>,
+    expected: impl IntoIterator<Item = T>,
+) {
+    let actual: BTreeSet<T> = actual.into_iter().collect();
+    let expected: BTreeSet<T> = expected.into_iter().collect();
+    let missing: Vec<_> = expected.difference(&actual).collect();
+    let unexpected: Vec<_> = actual.difference(&expected).collect();
+    assert!(actual == expected, "{subject}: missing: {missing:#?}, unexpected: {unexpected:#?}");
 }
 
 /// Returns a loopback address and port that no other test uses, for programs that can't choose a free

@@ -1,5 +1,8 @@
 //! A clock that is wrong: it deletes nothing, no count is lost, and nothing that has ended becomes valid again.
 
+mod expiry;
+mod settled;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -7,11 +10,10 @@ use std::time::Duration;
 use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tollhouse::clock::Clock;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::service::{clock, housekeeping, lifecycle, retention, usage};
+use tollhouse::service::{clock, housekeeping, retention, usage};
 
-use crate::support::{Answer, Binary, Client, NOW, Server};
+use crate::support::{Answer, Client, NOW, Server};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -127,6 +129,13 @@ async fn idempotent_post(server: &Server) -> Answer {
     admin.send(admin.request(Method::POST, "/users").header("idempotency-key", "1").json(&body)).await
 }
 
+/// Moves the stored time of a stopped server, as if the clock of the next start were wrong.
+pub(crate) fn move_stored_time(dir: &Path, days: i64) {
+    let conn = Connection::open(dir.join("tollhouse.db")).unwrap();
+    let sql = "UPDATE meta SET value = CAST(value AS INTEGER) + ?1 WHERE name = 'settled_time'";
+    assert_eq!(conn.execute(sql, [days * 86_400_000]).unwrap(), 1);
+}
+
 /// The scenario: one start in 2038 for three seconds, then at the right time.
 #[tokio::test]
 async fn i14_three_seconds_in_2038_delete_nothing_and_the_quota_is_usable_afterwards() {
@@ -224,81 +233,6 @@ async fn i14_what_is_counted_while_the_clock_is_behind_is_kept() {
     assert_eq!(post(body).await.header("idempotent-replayed"), Some("true"));
 }
 
-/// Every way in which a key or secret is checked, for one that has ended.
-async fn assert_ended(server: &Server, id: &str, secret: &str) {
-    let admin = server.admin();
-    assert_eq!(code(server, secret).await, "EXPIRED");
-    let introspect = admin.request_at_root(Method::POST, "/v1/introspect").form(&[("token", secret)]);
-    assert_eq!(admin.send(introspect).await.json, json!({"active": false}));
-    let own = server.client(Some(secret));
-    assert_eq!(own.send(own.request_at_root(Method::GET, "/v1/forward-auth")).await.status, 401);
-    assert_eq!(own.get("/whoami").await.status, 401);
-    let verify = own.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
-    assert_eq!(own.send(verify).await.status, 401);
-    if !id.is_empty() {
-        assert_eq!(admin.get(&format!("/api-keys/{id}")).await.data()["status"], "expired");
-        let listed = admin.get("/api-keys?status=expired").await.data().clone();
-        assert!(listed.as_array().unwrap().iter().any(|key| key["id"] == id), "{listed}");
-        assert_eq!(admin.post(&format!("/api-keys/{id}/rotate"), json!({})).await.status, 409);
-    }
-}
-
-#[tokio::test]
-async fn i14_a_clock_that_goes_back_revives_no_key_and_no_previous_secret() {
-    for (back, settled) in [(2 * MINUTE, true), (HOUR, false), (DAY, false)] {
-        let server = Server::start().await;
-        let expires_at = Timestamp::from_millis(NOW) + MINUTE;
-        let body = json!({"name": "k", "scopes": ["keys:verify"], "expires_at": expires_at.to_string()});
-        let (expired, key) = server.key_with(body).await;
-        let expired = expired.key.unwrap();
-        let (rotated, rotated_key) = server.key(None, &["keys:verify"]).await;
-        let path = format!("/api-keys/{}/rotate", rotated_key["id"].as_str().unwrap());
-        assert_eq!(server.admin().post(&path, json!({"grace_period_seconds": 60})).await.status, 200);
-        let previous = rotated.key.unwrap();
-        let id = key["id"].as_str().unwrap();
-        assert_eq!(
-            (code(&server, &expired).await, code(&server, &previous).await),
-            ("VALID".into(), "VALID".into())
-        );
-
-        server.advance(2 * MINUTE);
-        tick(&server).await;
-        clock::store_settled_time(&server.app).await.unwrap();
-        let wall = NOW + 120_000 - i64::try_from(back.as_millis()).unwrap();
-        server.clock.set(Timestamp::from_millis(wall));
-        for checked in [false, true] {
-            assert_ended(&server, id, &expired).await;
-            assert_ended(&server, "", &previous).await;
-            if !checked {
-                tick(&server).await;
-                assert_eq!(
-                    reasons(&server.admin()).await.as_array().unwrap().is_empty(),
-                    settled,
-                    "{back:?}"
-                );
-            }
-        }
-        let server = Server::start_at(server.stop().await, wall, |_| ()).await;
-        assert_ended(&server, id, &expired).await;
-        assert_ended(&server, "", &previous).await;
-    }
-}
-
-/// A rotation while the clock is wrong doesn't keep the previous secret for years.
-#[tokio::test]
-async fn i14_a_grace_period_is_as_long_as_requested_when_the_clock_is_right_again() {
-    let server = Server::start().await;
-    let (client, key) = server.key(None, &["keys:verify"]).await;
-    let previous = client.key.unwrap();
-    server.clock.set(Timestamp::from_millis(YEAR_2038));
-    let path = format!("/api-keys/{}/rotate", key["id"].as_str().unwrap());
-    assert_eq!(server.admin().post(&path, json!({"grace_period_seconds": 60})).await.status, 200);
-    server.clock.set(Timestamp::from_millis(NOW));
-    assert_eq!(code(&server, &previous).await, "VALID");
-    server.advance(MINUTE);
-    assert_eq!(code(&server, &previous).await, "EXPIRED");
-}
-
 #[tokio::test]
 async fn i14_records_from_the_future_stop_no_retention() {
     let (server, quota, _) = server_with_data().await;
@@ -378,111 +312,4 @@ async fn i14_refusals_that_are_combined_are_written_after_the_clock_went_back() 
     assert_eq!(refused().await, [3]);
     server.advance(MINUTE);
     assert_eq!(refused().await, [1, 3]);
-}
-
-#[tokio::test]
-async fn i14_a_clock_that_kept_pace_for_an_hour_is_settled_and_retention_goes_on() {
-    let (server, ..) = server_with_data().await;
-    let before = rows(&server);
-    // For example a server that was off for a year.
-    let wall = NOW + 365 * 86_400_000;
-    let server = Server::start_at(server.stop().await, wall, |_| ()).await;
-    for _ in 0..59 {
-        tick(&server).await;
-        server.advance(MINUTE);
-    }
-    assert_nothing_is_gone(&before, &rows(&server));
-    // A restart begins a new hour.
-    clock::store_settled_time(&server.app).await.unwrap();
-    let server = Server::start_at(server.stop().await, wall + 59 * 60_000, |_| ()).await;
-    tick(&server).await;
-    server.advance(59 * MINUTE);
-    tick(&server).await;
-    assert_nothing_is_gone(&before, &rows(&server));
-    assert_eq!(reasons(&server.admin()).await, json!(["CLOCK_UNSETTLED"]));
-    server.advance(MINUTE);
-    tick(&server).await;
-    assert_eq!(reasons(&server.admin()).await, json!([]));
-    let after = rows(&server);
-    for table in ["idempotency", "quotas", "usage_hourly", "verification_log"] {
-        assert_eq!(after[table], 0, "{table}: {before:?} {after:?}");
-    }
-    let jumped = ("clock.jumped", "system");
-    let expected = events(&[jumped, jumped, ("clock.settled", "system")]);
-    assert_eq!(clock_events(&server.admin()).await, expected);
-    // The settled time is stored, so that the next start begins there.
-    clock::store_settled_time(&server.app).await.unwrap();
-    let server = Server::start_at(server.stop().await, wall + 3 * 3_600_000, |_| ()).await;
-    assert_eq!(reasons(&server.admin()).await, json!([]));
-}
-
-/// `tollhouse clock accept` on the data of this server, at this wall-clock time.
-async fn accept_at(server: &Server, wall: Timestamp) {
-    let operator = lifecycle::open(server.app.config.clone(), Clock::manual(wall)).await.unwrap();
-    clock::accept(&operator).await.unwrap();
-    lifecycle::close(&operator).await.unwrap();
-}
-
-#[tokio::test]
-async fn i14_an_accepted_clock_is_settled_beside_a_running_server() {
-    let (server, _, expiring) = server_with_data().await;
-    let before = rows(&server);
-    let wall = Timestamp::from_millis(NOW) + 365 * DAY;
-    // The operator accepted another time earlier, which doesn't apply to this jump.
-    accept_at(&server, Timestamp::from_millis(NOW)).await;
-    server.clock.set(wall);
-    tick(&server).await;
-    assert_eq!(reasons(&server.admin()).await, json!(["CLOCK_UNSETTLED"]));
-    assert_nothing_is_gone(&before, &rows(&server));
-    accept_at(&server, wall).await;
-    tick(&server).await;
-    assert_eq!(reasons(&server.admin()).await, json!([]));
-    assert_eq!(rows(&server)["usage_hourly"], 0);
-    // The event of the first acceptance has expired.
-    let expected = events(&[("clock.jumped", "system"), ("clock.accept", "cli")]);
-    assert_eq!(clock_events(&server.admin()).await, expected);
-    // The server stored the accepted time.
-    let server = Server::start_at(server.stop().await, wall.as_millis(), |_| ()).await;
-    assert_eq!(reasons(&server.admin()).await, json!([]));
-    // After an accepted step back, keys expire by the clock again.
-    server.clock.set(Timestamp::from_millis(NOW));
-    assert_eq!(code(&server, &expiring).await, "EXPIRED");
-    accept_at(&server, Timestamp::from_millis(NOW)).await;
-    tick(&server).await;
-    assert_eq!(reasons(&server.admin()).await, json!([]));
-    assert_eq!(code(&server, &expiring).await, "VALID");
-}
-
-/// Moves the stored time of a stopped server, as if the clock of the next start were wrong.
-pub(crate) fn move_stored_time(dir: &Path, days: i64) {
-    let conn = Connection::open(dir.join("tollhouse.db")).unwrap();
-    let sql = "UPDATE meta SET value = CAST(value AS INTEGER) + ?1 WHERE name = 'settled_time'";
-    assert_eq!(conn.execute(sql, [days * 86_400_000]).unwrap(), 1);
-}
-
-#[tokio::test]
-async fn i14_the_binary_reports_a_jump_and_follows_clock_accept() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().to_str().unwrap();
-    assert_eq!(Binary::serve(dir.path()).terminate(), Some(0));
-    for days in [-12 * 365, 1] {
-        move_stored_time(dir.path(), days);
-        let mut server = Binary::serve(dir.path());
-        server.line_with("the clock jumped");
-        assert_eq!(reasons(&server.admin()).await, json!(["CLOCK_UNSETTLED"]));
-        let accepted = Binary::run(&["clock", "accept", "--data", data]);
-        assert!(accepted.status.success(), "{accepted:?}");
-        server.line_with("the operator accepted it");
-        assert_eq!(reasons(&server.admin()).await, json!([]));
-        let events = clock_events(&server.admin()).await;
-        assert_eq!(events.last(), Some(&("clock.accept".to_owned(), "cli".to_owned())));
-        assert_eq!(server.terminate(), Some(0));
-
-        // Without a running server, the next start follows.
-        move_stored_time(dir.path(), days);
-        assert!(Binary::run(&["clock", "accept", "--data", data]).status.success());
-        let mut server = Binary::serve(dir.path());
-        assert_eq!(reasons(&server.admin()).await, json!([]));
-        assert_eq!(server.terminate(), Some(0));
-    }
 }
